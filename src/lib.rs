@@ -1,0 +1,23 @@
+//! The map of the house, in reading order. An import may only point down this list (a test enforces it).
+//!
+//! | room | what is in it | what is never in it |
+//! |---|---|---|
+//! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
+//! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
+//! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |
+//! | [`error`] | outcome -> message, hint, exit code | a second such table |
+//! | [`ops`] | one story per verb, against the traits of `world` | programs, sockets, files |
+//! | [`plan`] | pure decisions: (desired, observed) -> what to do | I/O, clocks, async |
+//! | [`world`] | small traits: firewall, balancer, sockets, probe, store, clock, machine | implementations (fakes only under test) |
+//! | [`sys`] | the outside world, one adapter each | decisions |
+//! | [`model`] | nouns and invariants | imports from any other room |
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod lab;
+pub mod model;
+pub mod ops;
+pub mod plan;
+pub mod sys;
+pub mod world;

@@ -1,0 +1,245 @@
+//! One HAProxy: how it is reached, and what it says about the servers of a backend.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::name::{BalancerName, HostName};
+
+/// A load balancer of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BalancerSpec {
+    pub name: BalancerName,
+    /// How its state is read. `None`: it cannot be read, and the computed bound is waited instead.
+    pub access: Option<Access>,
+    /// The HAProxy backend that holds the server lines of this service.
+    pub backend: String,
+    pub servers: ServerNames,
+    /// The check settings of its server lines: what the bound is computed from.
+    pub check: CheckTiming,
+    /// It runs on the web host itself, so its health checks pass the OUTPUT chain and not PREROUTING.
+    pub on_host: bool,
+}
+
+/// Where HAProxy's state is read. The commands are the ones of HAProxy's management guide, 9.3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// A `stats socket` at a path of this machine.
+    Unix(PathBuf),
+    /// A `stats socket` on TCP: host name or address, port.
+    Tcp { host: String, port: u16 },
+    /// The statistics page as CSV over HTTP or HTTPS; user and password may stand in the URL.
+    Http(String),
+}
+
+impl fmt::Display for Access {
+    /// As in `switchman.yaml`, without a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+            Self::Http(url) => f.write_str(&without_password(url)),
+        }
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.find('/').unwrap_or(rest.len());
+    match rest[..authority].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+/// How the two server lines of a host are called in haproxy.cfg: `{host}` stands for the host's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerNames {
+    pub main: String,
+    pub backup: String,
+}
+
+impl Default for ServerNames {
+    fn default() -> Self {
+        Self { main: "main-{host}".to_owned(), backup: "backup-{host}".to_owned() }
+    }
+}
+
+impl ServerNames {
+    pub fn main_of(&self, host: &HostName) -> String {
+        self.main.replace("{host}", host.as_str())
+    }
+
+    pub fn backup_of(&self, host: &HostName) -> String {
+        self.backup.replace("{host}", host.as_str())
+    }
+}
+
+/// HAProxy's check settings of a server line (configuration manual, 5.2), with HAProxy's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct CheckTiming {
+    /// Time between two checks.
+    pub inter: Duration,
+    /// Time between two checks while the state is changing; `inter` when not set.
+    pub fastinter: Option<Duration>,
+    pub fall: u32,
+    pub rise: u32,
+    /// `timeout check`; `inter` when not set.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for CheckTiming {
+    fn default() -> Self {
+        Self { inter: Duration::from_secs(2), fastinter: None, fall: 3, rise: 2, timeout: None }
+    }
+}
+
+/// What HAProxy's health check says of a server. Texts such as `UP 1/3`, `DOWN 1/2`, `MAINT (via b/s)`
+/// are matched by prefix (management guide, 9.1, field `status`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Up,
+    /// Up, with failed checks counting down: `UP 1/3`.
+    GoingDown,
+    Down,
+    /// Down, with passed checks counting up: `DOWN 1/2`.
+    GoingUp,
+    Drain,
+    /// Stopping: `NOLB` gets no new traffic (a 404 with `disable-on-404`).
+    Stopping,
+    Maint,
+    NoCheck,
+    /// A text this version of switchman does not know. Never read as UP.
+    Unknown,
+}
+
+impl Verdict {
+    /// Whether HAProxy may send this server new requests.
+    pub const fn takes_traffic(self) -> bool {
+        matches!(self, Self::Up | Self::GoingDown | Self::NoCheck)
+    }
+
+    /// Whether the server is out: no new requests, and cookie holders go elsewhere too. `drain` is not (facts:
+    /// cookie clients stay).
+    pub const fn is_out(self) -> bool {
+        matches!(self, Self::Down | Self::GoingUp | Self::Maint)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Up => "UP",
+            Self::GoingDown => "UP, failing",
+            Self::Down => "DOWN",
+            Self::GoingUp => "DOWN, rising",
+            Self::Drain => "DRAIN",
+            Self::Stopping => "NOLB",
+            Self::Maint => "MAINT",
+            Self::NoCheck => "no check",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// `srv_admin_state`: a bit mask, not an enumeration (management guide, `show servers state`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct AdminState(pub u32);
+
+impl AdminState {
+    /// Set by a command on the socket or by the configuration.
+    pub const FORCED_MAINT: u32 = 0x01;
+    /// Inherited from a tracked server.
+    pub const INHERITED_MAINT: u32 = 0x02;
+    /// `disabled` in the configuration.
+    pub const CONFIG_MAINT: u32 = 0x04;
+    pub const FORCED_DRAIN: u32 = 0x08;
+    pub const INHERITED_DRAIN: u32 = 0x10;
+    /// The name did not resolve.
+    pub const RESOLVE_MAINT: u32 = 0x20;
+    /// The address was set at run time: says nothing about maintenance.
+    pub const ADDRESS_SET: u32 = 0x40;
+
+    pub const fn in_maintenance(self) -> bool {
+        self.0 & (Self::FORCED_MAINT | Self::INHERITED_MAINT | Self::CONFIG_MAINT | Self::RESOLVE_MAINT) != 0
+    }
+
+    pub const fn in_drain(self) -> bool {
+        self.0 & (Self::FORCED_DRAIN | Self::INHERITED_DRAIN) != 0
+    }
+}
+
+/// One server line as HAProxy sees it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerView {
+    pub name: String,
+    pub verdict: Verdict,
+    /// HAProxy's own words for the state, such as `DOWN 1/2`.
+    pub status: String,
+    /// Declared `backup` in haproxy.cfg.
+    pub backup: bool,
+    /// Only over the stats socket; `None` over HTTP.
+    pub admin: Option<AdminState>,
+    pub weight: u32,
+    /// What the last check found, such as `L4CON` or `L7OK/200`; empty before the first.
+    pub check: String,
+    pub work: ServerWork,
+}
+
+/// HAProxy's counters of work on a server (management guide, 9.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ServerWork {
+    /// `scur`: sessions now, tunnels (websockets) among them.
+    pub sessions: u64,
+    /// `qcur`: requests queued for this server now.
+    pub queued: u64,
+    /// `used_conn_cur`: connections to the server that carry a request now; `None` before HAProxy 2.2.
+    pub connections_used: Option<u64>,
+    /// `lbtot`: times a server was selected, since start.
+    pub selected_total: u64,
+}
+
+impl ServerWork {
+    /// What a drain waits for: never `srv_icur`, idle pooled connections are not work.
+    pub fn in_flight(&self) -> u64 {
+        (self.sessions + self.queued).max(self.connections_used.unwrap_or(0))
+    }
+}
+
+/// All servers of one backend at one moment, in HAProxy's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BackendView {
+    pub servers: Vec<ServerView>,
+}
+
+impl BackendView {
+    pub fn server(&self, name: &str) -> Option<&ServerView> {
+        self.servers.iter().find(|server| server.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_set_at_run_time_is_not_maintenance() {
+        assert!(!AdminState(0x40).in_maintenance());
+        assert!(AdminState(0x41).in_maintenance());
+        assert!(AdminState(0x20).in_maintenance());
+        assert!(AdminState(0x08).in_drain() && !AdminState(0x08).in_maintenance());
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let shown = |url: &str| Access::Http(url.to_owned()).to_string();
+        assert_eq!(shown("http://u:p@lb:8404/stats;csv"), "http://lb:8404/stats;csv");
+        assert_eq!(shown("http://lb:8404/a@b"), "http://lb:8404/a@b");
+    }
+}

@@ -1,0 +1,82 @@
+//! Durations as people write them: `500ms`, `2s`, `1m30s`, `2h`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// A text that is not a duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not a duration: expected a number with a unit, such as 500ms, 2s, 1m30s or 2h")]
+pub struct DurationError {
+    pub found: String,
+}
+
+/// Reads whole numbers, each with a unit of `ms`, `s`, `m`, `h` or `d`, one after another. The sum fits in 10 years.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    sum(text).ok_or_else(|| DurationError { found: text.to_owned() })
+}
+
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn sum(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit_end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let scale = match &rest[..unit_end] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        rest = &rest[unit_end..];
+        total = total.checked_add(Duration::from_millis(number.checked_mul(scale)?))?;
+    }
+    (!text.is_empty() && total <= LONGEST).then_some(total)
+}
+
+/// Writes what [`parse`] reads, rounded to milliseconds: `1.5 s` is `1s500ms`, zero is `0s`.
+pub fn show(duration: Duration) -> String {
+    let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, scale) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if left >= scale {
+            let _ = write!(text, "{}{unit}", left / scale);
+            left %= scale;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_what_people_write() {
+        assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse("2h"), Ok(Duration::from_secs(7200)));
+        for bad in ["", "5", "s", "1.5s", "-1s", "1 s", "5x", "99999999999999999999s", "4000d"] {
+            assert_eq!(parse(bad), Err(DurationError { found: bad.to_owned() }), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shown_durations_read_back(ms in 0u64..1_000_000_000) {
+            let duration = Duration::from_millis(ms);
+            prop_assert_eq!(parse(&show(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn any_text_is_an_answer_or_an_error(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

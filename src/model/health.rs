@@ -1,0 +1,22 @@
+//! The health check of a main vhost: the same request HAProxy sends.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// How a real port proves that it can take traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Path and query of a GET, beginning with `/`.
+    pub path: String,
+    /// The one status code that means healthy.
+    pub status: u16,
+    /// The Host header; the address that is probed when absent.
+    pub host: Option<String>,
+    /// Bound on one probe, connect to last header.
+    pub timeout: Duration,
+    /// Pause between two probes.
+    pub interval: Duration,
+    /// Healthy answers in a row before a port counts as healthy.
+    pub rise: u32,
+}

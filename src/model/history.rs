@@ -1,0 +1,59 @@
+//! What was done to a host: the append-only record.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::ServiceName;
+
+/// Ties the row that says a change began to the row that says how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OperationId(pub i64);
+
+/// Who asked: user, terminal or parent as far as known, process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The person: `SUDO_USER` where set, else the user of the process.
+    pub user: String,
+    pub pid: u32,
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.user, self.pid)
+    }
+}
+
+/// How far a change got. A `Began` with no later row of the same operation was cut off (kill -9, power loss).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Began,
+    Done,
+    Failed,
+}
+
+impl Phase {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Began => "began",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub operation: OperationId,
+    pub at: jiff::Timestamp,
+    pub actor: Actor,
+    pub service: ServiceName,
+    /// The command: `enable-forward`, `disable-forward`, `restore`.
+    pub action: String,
+    pub phase: Phase,
+    /// What was overridden, or why it failed; empty when there is nothing to say.
+    pub detail: String,
+}

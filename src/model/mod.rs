@@ -1,0 +1,14 @@
+//! The nouns and their invariants. Depends on nothing of ours; no I/O, no clock.
+
+pub mod balancer;
+pub mod duration;
+pub mod finding;
+pub mod fleet;
+pub mod forward;
+pub mod health;
+pub mod history;
+pub mod host;
+pub mod name;
+pub mod ports;
+pub mod rules;
+pub mod socket;

@@ -1,0 +1,80 @@
+//! TCP ports and the three a host is known by.
+
+use std::fmt;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A TCP port, 1 to 65535.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Port(NonZeroU16);
+
+/// A number or text that is not a TCP port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not a port: expected a number from 1 to 65535")]
+pub struct PortError {
+    pub found: String,
+}
+
+impl Port {
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// `None` for 0, which names no port.
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(port) => Some(Self(port)),
+            None => None,
+        }
+    }
+}
+
+impl FromStr for Port {
+    type Err = PortError;
+    fn from_str(text: &str) -> Result<Self, PortError> {
+        let number = text.parse::<u16>().ok().and_then(Self::new);
+        number.ok_or_else(|| PortError { found: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad_integral(true, "", &self.get().to_string())
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(from)?;
+        let port = u16::try_from(number).ok().and_then(Self::new);
+        port.ok_or_else(|| serde::de::Error::custom(PortError { found: number.to_string() }))
+    }
+}
+
+/// The ports of one service on every host of a fleet. The three differ (checked by `config`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Ports {
+    /// What HAProxy health-checks to decide whether the main vhost takes traffic; nothing listens on it.
+    pub check: Port,
+    /// The data port of the main vhost.
+    pub main: Port,
+    /// The data port of the backup vhost.
+    pub backup: Port,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_edges() {
+        assert_eq!("1".parse::<Port>().map(Port::get), Ok(1));
+        assert_eq!("65535".parse::<Port>().map(Port::get), Ok(65535));
+        for bad in ["0", "65536", "-1", "http", "", "80 "] {
+            assert_eq!(bad.parse::<Port>(), Err(PortError { found: bad.to_owned() }));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Kernel port rules: what a nat table holds, what it should hold, and the transaction between the two.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::forward::Forward;
+use super::name::ServiceName;
+
+/// Our own chain of the nat table. The chain is ours as a whole; outside it, a rule is ours by its comment.
+pub const CHAIN: &str = "SWITCHMAN";
+/// Comment of the rule that keeps the chain from ever being empty: deleting a namespace's only nat rule reset
+/// established redirected connections (facts.md, measured).
+pub const ANCHOR_COMMENT: &str = "switchman:anchor";
+/// Comment of the jump into our chain.
+pub const JUMP_COMMENT: &str = "switchman:jump";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The stem of the command names: `iptables`, `ip6tables`.
+    pub const fn command(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// The two kernels' worth of iptables. Rules of both are live at once, and each tool sees only its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    NfTables,
+    Legacy,
+}
+
+impl Variant {
+    /// The middle of the command names: `iptables-nft-restore`, `iptables-legacy-restore`.
+    pub const fn infix(self) -> &'static str {
+        match self {
+            Self::NfTables => "nft",
+            Self::Legacy => "legacy",
+        }
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NfTables => "nf_tables",
+            Self::Legacy => "legacy",
+        })
+    }
+}
+
+/// One `-A CHAIN ...` line of `iptables-save`, unquoted and cut into words; the chain is not among them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    pub chain: String,
+    pub words: Vec<String>,
+}
+
+impl Rule {
+    /// The word after `option`, such as the text after `--comment`.
+    pub fn value(&self, option: &str) -> Option<&str> {
+        let at = self.words.iter().position(|word| word == option)?;
+        self.words.get(at + 1).map(String::as_str)
+    }
+
+    pub fn has(&self, option: &str) -> bool {
+        self.words.iter().any(|word| word == option)
+    }
+
+    /// Ours: in our chain, or carrying a comment of ours.
+    pub fn is_ours(&self) -> bool {
+        self.chain == CHAIN || self.value("--comment").is_some_and(|text| text.starts_with("switchman:"))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-A {}", self.chain)?;
+        for word in &self.words {
+            if word.contains(|c: char| c.is_whitespace() || c == '"') || word.is_empty() {
+                write!(f, " \"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))?;
+            } else {
+                write!(f, " {word}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One table of one family and variant, as `iptables-save -t TABLE` prints it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Chain -> policy; user-defined chains have none (`-`).
+    pub chains: BTreeMap<String, Option<String>>,
+    /// In the kernel's order.
+    pub rules: Vec<Rule>,
+}
+
+impl Table {
+    pub fn in_chain<'a>(&'a self, chain: &'a str) -> impl Iterator<Item = &'a Rule> {
+        self.rules.iter().filter(move |rule| rule.chain == chain)
+    }
+
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+}
+
+/// What both variants hold for one family. A variant that is not there (no command, or no table in the kernel) is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    /// What the command `iptables` runs.
+    pub default: Variant,
+    pub nf_tables: Option<Table>,
+    pub legacy: Option<Table>,
+}
+
+impl Tables {
+    pub fn of(&self, variant: Variant) -> Option<&Table> {
+        match variant {
+            Variant::NfTables => self.nf_tables.as_ref(),
+            Variant::Legacy => self.legacy.as_ref(),
+        }
+    }
+}
+
+/// What our part of a nat table should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The forwards that are on. A service that is not here is in maintenance.
+    pub forwards: BTreeMap<ServiceName, Forward>,
+    /// Whether checks also come from this host itself (a load balancer on the host).
+    pub from_self: bool,
+}
+
+/// One `iptables-restore --noflush` input for one table: all of it happens, or none of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    pub family: Family,
+    pub variant: Variant,
+    pub text: String,
+}
+
+impl fmt::Display for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (command, infix) = (self.family.command(), self.variant.infix());
+        writeln!(f, "# {command}-{infix}-restore --noflush -w")?;
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,67 @@
+//! Established TCP sockets of a port, as the kernel describes them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// One established server-side socket (`struct inet_diag_msg`, linux/inet_diag.h) with the parts of `struct tcp_info`
+/// (linux/tcp.h) that tell work from idleness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// The kernel's identifier of this socket, never reused while the machine is up (`idiag_cookie`).
+    pub cookie: u64,
+    pub peer: SocketAddr,
+    /// Bytes received by the kernel and not yet read by the process.
+    pub receive_queue: u32,
+    /// Bytes written by the process and not yet acknowledged by the peer.
+    pub send_queue: u32,
+    pub info: TcpInfo,
+}
+
+/// Times are "ago" at the moment of the dump, with the kernel tick's resolution (4 ms at HZ=250): smaller is later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Segments sent and not acknowledged (`tcpi_unacked`).
+    pub unacked: u32,
+    /// Bytes not sent yet (`tcpi_notsent_bytes`).
+    pub unsent: u32,
+    pub last_data_sent: Duration,
+    pub last_data_received: Duration,
+    pub last_ack_received: Duration,
+    /// Payload bytes received since the connection began (`tcpi_bytes_received`).
+    pub bytes_received: u64,
+    /// Payload bytes sent, retransmissions included (`tcpi_bytes_sent`).
+    pub bytes_sent: u64,
+}
+
+/// What a socket is doing, as far as the kernel can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// Nothing was asked, or all that was asked was answered.
+    Idle,
+    /// A request arrived and its answer has not begun.
+    Request,
+    /// The peer is still sending: an upload.
+    Upload,
+    /// An answer is on its way to the peer.
+    Answer,
+    /// Both directions moved between two looks: a websocket in use, a streaming answer to a streaming request.
+    Exchange,
+    /// Last receive and last send fall in one kernel tick: counted as work until it outlasts the tie.
+    Tie,
+}
+
+impl Activity {
+    pub const fn is_work(self) -> bool {
+        !matches!(self, Self::Idle)
+    }
+}
+
+/// How many sockets of one port do what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct SocketCount {
+    pub busy: u64,
+    pub idle: u64,
+}

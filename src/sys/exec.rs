@@ -1,0 +1,163 @@
+//! The only place that starts programs.
+//!
+//! A short run has a bound in time and its own process group, so that a Ctrl-C at the terminal reaches switchman and
+//! never a half-done child. A service outlives the call and is ended by its pid.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Child;
+
+/// A program with its arguments.
+#[derive(Debug, Clone)]
+pub struct Program {
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    dir: Option<PathBuf>,
+}
+
+/// Why a program gave no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    #[error("`{program}` is not installed")]
+    Missing { program: String },
+    #[error("cannot run `{program}`: {source}")]
+    NotRun { program: String, source: std::io::Error },
+    #[error("`{program}` did not end within {}", crate::model::duration::show(*.waited))]
+    Hung { program: String, waited: Duration },
+}
+
+/// What a program that ended left behind; texts are read as UTF-8, other bytes replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status, or 128 + the signal that ended it.
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Program {
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self { program: program.as_ref().to_owned(), args: Vec::new(), env: Vec::new(), dir: None }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Runs to the end with `input` on stdin; killed when `bound` has passed.
+    pub async fn run(&self, input: &[u8], bound: Duration) -> Result<Output, ExecError> {
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(|source| self.not_run(source))?;
+        let stdin = child.stdin.take();
+        let feed = async move {
+            if let Some(mut stdin) = stdin {
+                // A program that ends without reading its input says why on stderr: that is the error to show.
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        let ended = async { tokio::join!(feed, child.wait_with_output()).1 };
+        match tokio::time::timeout(bound, ended).await {
+            Ok(Ok(output)) => Ok(Output {
+                status: status_of(output.status),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            }),
+            Ok(Err(source)) => Err(self.not_run(source)),
+            Err(_) => Err(ExecError::Hung { program: self.to_string(), waited: bound }),
+        }
+    }
+
+    /// Starts a program that outlives this call, stdin closed, both outputs to `log`. It lives on when the handle is
+    /// dropped: whoever starts a service records its pid and ends it.
+    pub fn start(&self, log: std::fs::File) -> Result<Child, ExecError> {
+        let both = log.try_clone().map_err(|source| self.not_run(source))?;
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(log).stderr(both);
+        command.spawn().map_err(|source| self.not_run(source))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    fn command(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v))).process_group(0);
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+
+    fn not_run(&self, source: std::io::Error) -> ExecError {
+        match source.kind() {
+            std::io::ErrorKind::NotFound => {
+                ExecError::Missing { program: self.program.to_string_lossy().into_owned() }
+            }
+            _ => ExecError::NotRun { program: self.to_string(), source },
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program.to_string_lossy())?;
+        for arg in &self.args {
+            write!(f, " {}", arg.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+fn status_of(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn input_goes_in_and_output_comes_out() {
+        let cat = Program::new("sh").args(["-c", "cat; echo oops >&2; exit 3"]);
+        let output = cat.run(b"hello", Duration::from_secs(5)).await.unwrap();
+        assert_eq!(output, Output { status: 3, stdout: "hello".into(), stderr: "oops\n".into() });
+    }
+
+    #[tokio::test]
+    async fn a_hung_program_is_bounded() {
+        let error = Program::new("sleep").arg("60").run(b"", Duration::from_millis(50)).await.unwrap_err();
+        assert_eq!(error.to_string(), "`sleep 60` did not end within 50ms");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let error = Program::new("swm-no-such").run(b"", Duration::from_secs(1)).await.unwrap_err();
+        assert_eq!(error.to_string(), "`swm-no-such` is not installed");
+    }
+}

@@ -1,0 +1,33 @@
+//! Reading a load balancer.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::balancer::{BackendView, BalancerSpec};
+
+/// Why a load balancer's state is not known. Not known is never UP.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BalancerError {
+    #[error("cannot reach it at `{address}`: {why}")]
+    Unreachable { address: String, why: String },
+    #[error("no answer from `{address}` within {}", crate::model::duration::show(*.waited))]
+    Silent { address: String, waited: Duration },
+    #[error("the answer from `{address}` ended early, after {received} bytes")]
+    Truncated { address: String, received: usize },
+    #[error("the answer from `{address}` is not HAProxy statistics: {why}")]
+    Garbled { address: String, why: String },
+    #[error("`{address}` answered HTTP status {status}")]
+    Refused { address: String, status: u16 },
+    #[error("`{address}` has no backend `{backend}`")]
+    NoBackend { address: String, backend: String },
+}
+
+/// One HAProxy that can be read.
+#[async_trait]
+pub trait Balancer: Send + Sync {
+    fn spec(&self) -> &BalancerSpec;
+
+    /// The servers of the configured backend, now. Bounded in time by the adapter.
+    async fn read(&self) -> Result<BackendView, BalancerError>;
+}

@@ -1,0 +1,41 @@
+//! The kernel's port rules.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
+
+/// Why the rules could not be read or changed. After any of these the table is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FirewallError {
+    #[error("`{command}` is not installed")]
+    Missing { command: String },
+    #[error("`{command}` needs the capability CAP_NET_ADMIN: {stderr}")]
+    NoPrivilege { command: String, stderr: String },
+    #[error("another process holds the xtables lock: `{command}` gave up after {}", crate::model::duration::show(*.waited))]
+    Locked { command: String, waited: Duration },
+    #[error("`{command}` did not end within {}", crate::model::duration::show(*.waited))]
+    Hung { command: String, waited: Duration },
+    #[error("`{command}` failed with status {status}: {stderr}")]
+    Failed { command: String, status: i32, stderr: String },
+    #[error("`{command}` printed what is not a rule listing, line {line}: `{found}`")]
+    Garbled { command: String, line: usize, found: String },
+    #[error("cannot run `{command}`: {why}")]
+    NotRun { command: String, why: String },
+}
+
+#[async_trait]
+pub trait Firewall: Send + Sync {
+    /// The address families this host has rules for: IPv6 only where the kernel has it.
+    async fn families(&self) -> Result<Vec<Family>, FirewallError>;
+
+    /// The nat tables of one family, in both variants.
+    async fn nat(&self, family: Family) -> Result<Tables, FirewallError>;
+
+    /// The filter table: whether the real port is reachable at all.
+    async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError>;
+
+    /// Commits one transaction: all of it or nothing.
+    async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError>;
+}

@@ -1,0 +1,36 @@
+//! Facts about the machine switchman runs on, for `check` and for finding out which host it is.
+
+use std::net::IpAddr;
+
+use crate::model::ports::Port;
+
+/// A fact the machine would not give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read `{what}`: {why}")]
+pub struct MachineError {
+    pub what: String,
+    pub why: String,
+}
+
+/// A process that listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    pub pid: u32,
+    pub name: String,
+}
+
+pub trait Machine: Send + Sync {
+    fn host_name(&self) -> Result<String, MachineError>;
+
+    /// Addresses of all interfaces, loopback and link-local left out.
+    fn addresses(&self) -> Result<Vec<IpAddr>, MachineError>;
+
+    /// Whether this process holds CAP_NET_ADMIN (capabilities(7)).
+    fn may_change_rules(&self) -> Result<bool, MachineError>;
+
+    /// Who listens on a TCP port of any address; all processes that share the socket.
+    fn listeners(&self, port: Port) -> Result<Vec<Listener>, MachineError>;
+
+    /// When the machine was booted.
+    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError>;
+}

@@ -1,0 +1,20 @@
+//! The kernel's view of connections.
+
+use async_trait::async_trait;
+
+use crate::model::ports::Port;
+use crate::model::socket::Socket;
+
+/// The kernel would not list sockets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot list the TCP sockets of port {port} through sock_diag: {why}")]
+pub struct SocketsError {
+    pub port: Port,
+    pub why: String,
+}
+
+#[async_trait]
+pub trait Sockets: Send + Sync {
+    /// The established server-side sockets of a local port, IPv4 and IPv6.
+    async fn established(&self, port: Port) -> Result<Vec<Socket>, SocketsError>;
+}

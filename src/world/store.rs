@@ -1,0 +1,71 @@
+//! The host's recorded desired state and history.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::history::{Actor, Entry, OperationId};
+use crate::model::name::ServiceName;
+
+/// Why the record could not be read or written. After a failed write nothing of it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot open the state in `{path}`: {why}")]
+    Open { path: PathBuf, why: String },
+    #[error("the state `{path}` has schema {found}; this switchman knows up to {known}")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the disk that holds `{path}` is full")]
+    Full { path: PathBuf },
+    #[error("the state `{path}` is damaged: {why}")]
+    Damaged { path: PathBuf, why: String },
+    #[error("another switchman is changing this host ({holder}): gave up after {}", crate::model::duration::show(*.waited))]
+    Busy { holder: String, waited: Duration },
+    #[error("cannot {what} in `{path}`: {why}")]
+    Failed { what: &'static str, path: PathBuf, why: String },
+}
+
+/// A change that is about to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub forward: Forward,
+    pub switch: Switch,
+    pub from_self: bool,
+    pub actor: Actor,
+    pub action: &'static str,
+    /// What was overridden by `--force`; empty otherwise.
+    pub detail: String,
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done {
+        detail: String,
+    },
+    /// The kernel is unchanged: the desired state goes back to `previous` (`None`: it was not recorded before).
+    Undone {
+        previous: Option<Recorded>,
+        why: String,
+    },
+}
+
+/// Held while kernel and record are changed together; released on drop, and by the kernel when the process dies.
+pub trait Exclusive: Send {}
+
+/// Every write is durable when the call returns.
+pub trait Store: Send + Sync {
+    /// One change at a time per host: waits at most `patience` for another switchman.
+    fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
+
+    /// All services recorded on this host, by name.
+    fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
+
+    /// Records the new desired state and that the change began, as one transaction.
+    fn begin(&self, intent: &Intent) -> Result<OperationId, StoreError>;
+
+    /// Records how it ended, and takes the desired state back where it was undone, as one transaction.
+    fn end(&self, operation: OperationId, actor: &Actor, outcome: &Outcome) -> Result<(), StoreError>;
+
+    /// The latest `limit` rows, oldest first; of one service when given.
+    fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError>;
+}
