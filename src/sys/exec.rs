@@ -15,7 +15,7 @@ use tokio::process::Child;
 /// A program with its arguments.
 #[derive(Debug, Clone)]
 pub struct Program {
-    program: OsString,
+    path: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     dir: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub struct Output {
 
 impl Program {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { program: program.as_ref().to_owned(), args: Vec::new(), env: Vec::new(), dir: None }
+        Self { path: program.as_ref().to_owned(), args: Vec::new(), env: Vec::new(), dir: None }
     }
 
     #[must_use]
@@ -105,7 +105,7 @@ impl Program {
 
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn command(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(&self.program);
+        let mut command = tokio::process::Command::new(&self.path);
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v))).process_group(0);
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
@@ -116,7 +116,7 @@ impl Program {
     fn not_run(&self, source: std::io::Error) -> ExecError {
         match source.kind() {
             std::io::ErrorKind::NotFound => {
-                ExecError::Missing { program: self.program.to_string_lossy().into_owned() }
+                ExecError::Missing { program: self.path.to_string_lossy().into_owned() }
             }
             _ => ExecError::NotRun { program: self.to_string(), source },
         }
@@ -125,7 +125,7 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.program.to_string_lossy())?;
+        f.write_str(&self.path.to_string_lossy())?;
         for arg in &self.args {
             write!(f, " {}", arg.to_string_lossy())?;
         }

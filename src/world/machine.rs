@@ -25,7 +25,7 @@ pub trait Machine: Send + Sync {
     /// Addresses of all interfaces, loopback and link-local left out.
     fn addresses(&self) -> Result<Vec<IpAddr>, MachineError>;
 
-    /// Whether this process holds CAP_NET_ADMIN (capabilities(7)).
+    /// Whether this process holds `CAP_NET_ADMIN` (capabilities(7)).
     fn may_change_rules(&self) -> Result<bool, MachineError>;
 
     /// Who listens on a TCP port of any address; all processes that share the socket.
