@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::forward::Forward;
 use super::name::ServiceName;
 
+#[cfg(test)]
+pub mod simulate;
+
 /// Our own chain of the nat table. The chain is ours as a whole; outside it, a rule is ours by its comment.
 pub const CHAIN: &str = "SWITCHMAN";
 /// Comment of the rule that keeps the chain from ever being empty: deleting a namespace's only nat rule reset
@@ -77,6 +80,15 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Reads a `-A CHAIN ...` line of `iptables-save`; `None` for anything else.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = words(line)?.into_iter();
+        if words.next()? != "-A" {
+            return None;
+        }
+        Some(Self { chain: words.next()?, words: words.collect() })
+    }
+
     /// The word after `option`, such as the text after `--comment`.
     pub fn value(&self, option: &str) -> Option<&str> {
         let at = self.words.iter().position(|word| word == option)?;
@@ -97,7 +109,8 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-A {}", self.chain)?;
         for word in &self.words {
-            if word.contains(|c: char| c.is_whitespace() || c == '"') || word.is_empty() {
+            if word.contains(|c: char| c.is_whitespace() || matches!(c, '"' | '\\' | ':')) || word.is_empty()
+            {
                 write!(f, " \"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))?;
             } else {
                 write!(f, " {word}")?;
@@ -105,6 +118,28 @@ impl fmt::Display for Rule {
         }
         Ok(())
     }
+}
+
+/// Cuts a line as iptables-save quotes it: `"` holds blanks together, `\` takes the next character as it is.
+/// `None` when a quote is left open.
+pub fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => word.get_or_insert_default().push(chars.next()?),
+            c if c.is_whitespace() && !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    (!quoted).then_some(words)
 }
 
 /// One table of one family and variant, as `iptables-save -t TABLE` prints it.
@@ -166,5 +201,32 @@ impl fmt::Display for Transaction {
         let (command, infix) = (self.family.command(), self.variant.infix());
         writeln!(f, "# {command}-{infix}-restore --noflush -w")?;
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn comments_of_strangers_are_read_whole() {
+        let line = r#"-A PREROUTING -m comment --comment "it\"s a\\b  c" -j ACCEPT"#;
+        let rule = Rule::parse(line).unwrap();
+        assert_eq!(rule.value("--comment"), Some(r#"it"s a\b  c"#));
+        assert_eq!(rule.to_string(), line);
+    }
+
+    proptest! {
+        #[test]
+        fn shown_rules_read_back(words in proptest::collection::vec("[ -~]{0,12}", 0..8)) {
+            let rule = Rule { chain: "PREROUTING".into(), words };
+            prop_assert_eq!(Rule::parse(&rule.to_string()), Some(rule));
+        }
+
+        #[test]
+        fn any_line_is_a_rule_or_not(line in ".*") {
+            let _ = Rule::parse(&line);
+        }
     }
 }

@@ -1,1 +1,3 @@
-//! placeholder
+//! Pure decisions: (desired, observed, now) -> what to do. No I/O, no clock, no async.
+
+pub mod firewall;

@@ -1,3 +1,5 @@
 //! One integration-test binary; a module per subject.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
+
 mod layering;

@@ -1,0 +1,62 @@
+//! What `iptables-restore --noflush` does to a table, for tests of plans and operations.
+
+use super::{Rule, Table, Transaction, words};
+
+impl Table {
+    /// A kernel's empty nat table.
+    pub fn empty_nat() -> Self {
+        let policy = Some("ACCEPT".to_owned());
+        let chains = ["INPUT", "OUTPUT", "POSTROUTING", "PREROUTING"];
+        Self { chains: chains.map(|chain| (chain.to_owned(), policy.clone())).into(), rules: Vec::new() }
+    }
+
+    /// All of the transaction, or the reason why none of it.
+    pub fn restore(&mut self, transaction: &Transaction) -> Result<(), String> {
+        let mut next = self.clone();
+        for line in transaction.text.lines() {
+            next.restore_line(line).map_err(|why| format!("{why}: {line}"))?;
+        }
+        *self = next;
+        Ok(())
+    }
+
+    fn restore_line(&mut self, line: &str) -> Result<(), String> {
+        let words = words(line).ok_or("open quote")?;
+        let known = |table: &Self, chain: &str| {
+            table
+                .chains
+                .contains_key(chain)
+                .then(|| chain.to_owned())
+                .ok_or_else(|| format!("no chain `{chain}`"))
+        };
+        let rule = |chain: String, words: &[String]| Rule { chain, words: words.to_vec() };
+        match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["*nat" | "COMMIT"] => {}
+            [name, "-", _] if name.starts_with(':') => {
+                self.rules.retain(|rule| rule.chain != name[1..]);
+                self.chains.insert(name[1..].to_owned(), None);
+            }
+            ["-A", chain, ..] => self.rules.push(rule(known(self, chain)?, &words[2..])),
+            ["-I", chain, "1", ..] => {
+                let rule = rule(known(self, chain)?, &words[3..]);
+                let first = self.rules.iter().position(|other| other.chain == chain);
+                self.rules.insert(first.unwrap_or(self.rules.len()), rule);
+            }
+            ["-D", chain, ..] => {
+                let rule = rule(known(self, chain)?, &words[2..]);
+                let at = self.rules.iter().position(|other| *other == rule).ok_or("no such rule")?;
+                self.rules.remove(at);
+            }
+            ["-F", chain] => self.rules.retain(|rule| rule.chain != chain),
+            ["-X", chain] => {
+                let used =
+                    self.rules.iter().any(|rule| rule.chain == chain || rule.value("-j") == Some(chain));
+                if used || self.chains.remove(chain).is_none() {
+                    return Err("chain is in use or missing".into());
+                }
+            }
+            _ => return Err("not understood".into()),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::ports::Port;
+
+fn forward(service: &str, check: u16, target: u16) -> Forward {
+    Forward {
+        service: service.parse().unwrap(),
+        check: Port::new(check).unwrap(),
+        target: Port::new(target).unwrap(),
+    }
+}
+
+fn wanting(forwards: &[Forward], from_self: bool) -> Desired {
+    let forwards = forwards.iter().map(|forward| (forward.service.clone(), forward.clone())).collect();
+    Desired { forwards, from_self }
+}
+
+fn only_nft(table: Table) -> Tables {
+    Tables { default: Variant::NfTables, nf_tables: Some(table), legacy: None }
+}
+
+fn apply(tables: &mut Tables, transactions: &[Transaction]) {
+    for transaction in transactions {
+        let table = match transaction.variant {
+            Variant::NfTables => tables.nf_tables.get_or_insert_with(Table::empty_nat),
+            Variant::Legacy => tables.legacy.get_or_insert_with(Table::empty_nat),
+        };
+        table.restore(transaction).unwrap();
+    }
+}
+
+fn settle(tables: &mut Tables, wanted: &Desired) {
+    let steps = plan(wanted, tables, Family::V4);
+    apply(tables, &steps);
+}
+
+#[test]
+fn switching_on_a_fresh_host_is_one_transaction() {
+    let tables = only_nft(Table::empty_nat());
+    let plan = plan(&wanting(&[forward("shop", 8888, 8080)], false), &tables, Family::V4);
+    assert_eq!(plan.len(), 1);
+    assert_eq!(
+        plan[0].text,
+        "*nat\n\
+         :SWITCHMAN - [0:0]\n\
+         -A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+         -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
+         -I PREROUTING 1 -m addrtype --dst-type LOCAL -m comment --comment \"switchman:jump\" -j SWITCHMAN\n\
+         COMMIT\n"
+    );
+}
+
+#[test]
+fn maintenance_keeps_chain_anchor_and_jump() {
+    let mut tables = only_nft(Table::empty_nat());
+    settle(&mut tables, &wanting(&[forward("shop", 8888, 8080)], false));
+    let off = plan(&wanting(&[], false), &tables, Family::V4);
+    assert_eq!(
+        off[0].text,
+        "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\nCOMMIT\n"
+    );
+    apply(&mut tables, &off);
+    let table = tables.nf_tables.unwrap();
+    assert_eq!(forwards(&table), []);
+    assert!(is_hooked(&table, false));
+    assert_eq!(table.rules.len(), 2);
+}
+
+#[test]
+fn a_forward_nobody_recorded_is_kept() {
+    let mut tables = only_nft(Table::empty_nat());
+    let both = [forward("blog", 9888, 9080), forward("shop", 8888, 8080)];
+    settle(&mut tables, &wanting(&both, false));
+    let shop_off = Recorded {
+        forward: both[1].clone(),
+        switch: Switch::Off,
+        from_self: false,
+        generation: 1,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let desired = desired(&[shop_off], tables.nf_tables.as_ref());
+    assert_eq!(desired.forwards.into_values().collect::<Vec<_>>(), [both[0].clone()]);
+}
+
+#[test]
+fn rules_of_ours_in_the_variant_not_in_use_are_swept() {
+    let wanted = wanting(&[forward("shop", 8888, 8080)], false);
+    let mut tables = Tables { default: Variant::Legacy, nf_tables: None, legacy: Some(Table::empty_nat()) };
+    settle(&mut tables, &wanted);
+    tables.default = Variant::NfTables;
+    tables.nf_tables = Some(Table::empty_nat());
+    assert_eq!(variant(&tables), Variant::Legacy, "our chain stays where it is");
+
+    tables.nf_tables.as_mut().unwrap().chains.insert(CHAIN.into(), None);
+    assert_eq!(variant(&tables), Variant::NfTables, "in both: what `iptables` runs");
+    let steps = plan(&wanted, &tables, Family::V4);
+    assert_eq!(
+        steps.iter().map(|step| step.variant).collect::<Vec<_>>(),
+        [Variant::NfTables, Variant::Legacy]
+    );
+    apply(&mut tables, &steps);
+    assert_eq!(tables.legacy, Some(Table::empty_nat()));
+    assert_eq!(plan(&wanted, &tables, Family::V4), []);
+}
+
+#[test]
+fn doubled_and_altered_jumps_are_mended() {
+    let wanted = wanting(&[forward("shop", 8888, 8080)], true);
+    let mut tables = only_nft(Table::empty_nat());
+    settle(&mut tables, &wanted);
+    let table = tables.nf_tables.as_mut().unwrap();
+    let jump = table.in_chain("PREROUTING").next().unwrap().clone();
+    table.rules.push(jump);
+    let altered = r#"-A OUTPUT -p tcp -m comment --comment "switchman:jump" -j SWITCHMAN"#;
+    table.rules.push(Rule::parse(altered).unwrap());
+    settle(&mut tables, &wanted);
+    let table = tables.nf_tables.as_ref().unwrap();
+    assert_eq!((table.in_chain("PREROUTING").count(), table.in_chain("OUTPUT").count()), (1, 1));
+}
+
+fn any_forwards() -> impl Strategy<Value = Vec<Forward>> {
+    let one = ("[a-d]", 1u16..=65535, 1u16..=65535);
+    proptest::collection::vec(one.prop_map(|(name, check, target)| forward(&name, check, target)), 0..4)
+}
+
+/// A rule as anybody might have put it there: in a built-in chain, in a chain of theirs, or in ours.
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let chain = prop_oneof!["PREROUTING", "OUTPUT", "POSTROUTING", "DOCKER", CHAIN];
+    let words = prop_oneof![
+        Just("-p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 80".to_owned()),
+        Just("-m addrtype --dst-type LOCAL -j DOCKER".to_owned()),
+        Just("-m comment --comment \"switchman:jump\" -j SWITCHMAN".to_owned()),
+        Just("-m comment --comment \"switchman:a:forward\" -j RETURN".to_owned()),
+        Just("-j SWITCHMAN".to_owned()),
+        "-m comment --comment \"[ -!#-\\[\\]-~]{0,20}\" -j ACCEPT",
+    ];
+    (chain, words).prop_filter_map("a chain does not jump to itself", |(chain, words)| {
+        let rule = Rule::parse(&format!("-A {chain} {words}"))?;
+        (rule.value("-j") != Some(rule.chain.as_str())).then_some(rule)
+    })
+}
+
+fn any_table() -> impl Strategy<Value = Table> {
+    (proptest::collection::vec(any_rule(), 0..6), any::<bool>()).prop_map(|(rules, chain)| {
+        let mut table = Table::empty_nat();
+        table.chains.insert("DOCKER".into(), None);
+        let needs_ours = rules.iter().any(|rule| rule.chain == CHAIN || rule.value("-j") == Some(CHAIN));
+        if chain || needs_ours {
+            table.chains.insert(CHAIN.into(), None);
+        }
+        table.rules = rules;
+        table
+    })
+}
+
+fn any_tables() -> impl Strategy<Value = Tables> {
+    let default = prop_oneof![Just(Variant::NfTables), Just(Variant::Legacy)];
+    (default, proptest::option::of(any_table()), proptest::option::of(any_table()))
+        .prop_map(|(default, nf_tables, legacy)| Tables { default, nf_tables, legacy })
+}
+
+fn strangers(table: Option<&Table>) -> Vec<Rule> {
+    let rules = table.map(|table| table.rules.clone()).unwrap_or_default();
+    rules.into_iter().filter(|rule| rule.chain != CHAIN && !is_jump(rule)).collect()
+}
+
+proptest! {
+    #[test]
+    fn a_plan_reaches_the_desired_rules_and_then_rests(
+        forwards_wanted in any_forwards(), from_self in any::<bool>(), mut tables in any_tables(),
+    ) {
+        let wanted = wanting(&forwards_wanted, from_self);
+        settle(&mut tables, &wanted);
+        let table = tables.of(variant(&tables)).unwrap();
+        prop_assert_eq!(forwards(table), wanted.forwards.values().cloned().collect::<Vec<_>>());
+        prop_assert!(is_hooked(table, from_self));
+        prop_assert_eq!(plan(&wanted, &tables, Family::V4), []);
+    }
+
+    #[test]
+    fn strangers_rules_are_never_in_a_plan(
+        forwards in any_forwards(), from_self in any::<bool>(), mut tables in any_tables(),
+    ) {
+        let before = (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref()));
+        let steps = plan(&wanting(&forwards, from_self), &tables, Family::V4);
+        for line in steps.iter().flat_map(|step| step.text.lines()) {
+            let ours = matches!(line, "*nat" | "COMMIT") || line.contains(CHAIN);
+            prop_assert!(ours, "{}", line);
+        }
+        apply(&mut tables, &steps);
+        prop_assert_eq!(before, (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref())));
+    }
+}
