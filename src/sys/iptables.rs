@@ -1,0 +1,170 @@
+//! `world::firewall` over the iptables programs, in both variants.
+//!
+//! A switch is one `iptables-*-restore --noflush -w`: one table, one transaction. `--test` is no pre-flight (it accepts
+//! bad input) and each table of an input is a transaction of its own (facts.md), so one table a call, then read back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
+use crate::world::firewall::{Firewall, FirewallError};
+
+use super::exec::{ExecError, Program, find};
+
+mod save;
+
+/// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Past the lock, a healthy command takes milliseconds.
+const BOUND: Duration = Duration::from_secs(20);
+/// iptables(8): exit status for a resource problem, such as a lock that was not to be had.
+const RESOURCE_PROBLEM: i32 = 4;
+
+/// The iptables programs of this machine.
+#[derive(Debug, Default)]
+pub struct Iptables;
+
+#[async_trait]
+impl Firewall for Iptables {
+    async fn families(&self) -> Result<Vec<Family>, FirewallError> {
+        let has_ipv6 = of_this_network("if_inet6").exists() && find("ip6tables").is_some();
+        Ok(if has_ipv6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] })
+    }
+
+    async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
+        let default = default_variant(family).await?;
+        let legacy = async {
+            if legacy_tables(family).iter().any(|table| table == "nat") {
+                return list(family, Variant::Legacy, default, "nat").await.map(Some);
+            }
+            Ok(None)
+        };
+        let nf_tables = async {
+            match list(family, Variant::NfTables, default, "nat").await {
+                Ok(table) => Ok(Some(table)),
+                // A kernel or machine without nf_tables is no obstacle where `iptables` is the legacy one.
+                Err(why) if default == Variant::Legacy => {
+                    log::debug!("no nf_tables here: {why}");
+                    Ok(None)
+                }
+                Err(why) => Err(why),
+            }
+        };
+        let (legacy, nf_tables) = tokio::join!(legacy, nf_tables);
+        Ok(Tables { default, nf_tables: nf_tables?, legacy: legacy? })
+    }
+
+    async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError> {
+        if variant == Variant::Legacy && !legacy_tables(family).iter().any(|table| table == "filter") {
+            return Ok(Table::default());
+        }
+        list(family, variant, default_variant(family).await?, "filter").await
+    }
+
+    async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
+        let (family, variant) = (transaction.family, transaction.variant);
+        let patience = LOCK_PATIENCE.as_secs().to_string();
+        let restore = program(family, variant, default_variant(family).await?, "restore").args([
+            "--noflush",
+            "-w",
+            patience.as_str(),
+        ]);
+        run(&restore, transaction.text.as_bytes()).await.map(|_| ())
+    }
+}
+
+async fn list(
+    family: Family,
+    variant: Variant,
+    default: Variant,
+    table: &str,
+) -> Result<Table, FirewallError> {
+    let save = program(family, variant, default, "save").args(["-t", table]);
+    let listing = run(&save, b"").await?;
+    save::parse(&listing).map_err(|wrong| FirewallError::Garbled {
+        command: save.to_string(),
+        line: wrong.line,
+        found: wrong.found,
+    })
+}
+
+/// `iptables-nft-save`, or plain `iptables-save` on machines that have only one variant and no names with an infix.
+fn program(family: Family, variant: Variant, default: Variant, verb: &str) -> Program {
+    let exact = format!("{}-{}-{verb}", family.command(), variant.infix());
+    match find(&exact) {
+        Some(path) => Program::new(path),
+        None if variant == default => Program::new(format!("{}-{verb}", family.command())),
+        None => Program::new(exact),
+    }
+}
+
+/// What the command `iptables` runs: by the name behind its links, or by what it says of itself.
+async fn default_variant(family: Family) -> Result<Variant, FirewallError> {
+    let command = family.command();
+    let found = find(command).ok_or_else(|| FirewallError::Missing { command: command.to_owned() })?;
+    let target = std::fs::canonicalize(&found).unwrap_or(found);
+    let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if name.contains("nft") {
+        return Ok(Variant::NfTables);
+    }
+    if name.contains("legacy") {
+        return Ok(Variant::Legacy);
+    }
+    let version = run(&Program::new(target).arg("-V"), b"").await?;
+    Ok(if version.contains("nf_tables") { Variant::NfTables } else { Variant::Legacy })
+}
+
+/// The legacy tables this network namespace has. Asking the kernel, because a mere `iptables-legacy-save` makes them.
+fn legacy_tables(family: Family) -> Vec<String> {
+    let file = match family {
+        Family::V4 => "ip_tables_names",
+        Family::V6 => "ip6_tables_names",
+    };
+    let names = std::fs::read_to_string(of_this_network(file)).unwrap_or_default();
+    names.lines().map(str::to_owned).collect()
+}
+
+/// `/proc/net` is the main thread's; a thread may be in a network namespace of its own.
+fn of_this_network(file: &str) -> PathBuf {
+    PathBuf::from("/proc/thread-self/net").join(file)
+}
+
+async fn run(program: &Program, input: &[u8]) -> Result<String, FirewallError> {
+    let command = program.to_string();
+    let output = program.run(input, LOCK_PATIENCE + BOUND).await.map_err(|error| match error {
+        ExecError::Missing { program } => FirewallError::Missing { command: program },
+        ExecError::Hung { waited, .. } => FirewallError::Hung { command: command.clone(), waited },
+        ExecError::NotRun { source, .. } => {
+            FirewallError::NotRun { command: command.clone(), why: source.to_string() }
+        }
+    })?;
+    let stderr = one_line(&output.stderr);
+    match output.status {
+        0 => {
+            if !stderr.is_empty() {
+                log::debug!("{command}: {stderr}");
+            }
+            Ok(output.stdout)
+        }
+        _ if lacks_privilege(&stderr) => Err(FirewallError::NoPrivilege { command, stderr }),
+        RESOURCE_PROBLEM if stderr.contains("xtables lock") => {
+            Err(FirewallError::Locked { command, waited: LOCK_PATIENCE })
+        }
+        status => Err(FirewallError::Failed { command, status, stderr }),
+    }
+}
+
+fn lacks_privilege(stderr: &str) -> bool {
+    ["Permission denied", "you must be root", "Operation not permitted"]
+        .iter()
+        .any(|text| stderr.contains(text))
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Against the real kernel, each test in a network namespace of its own, in both variants.
+
+use super::*;
+use crate::sys::testing::in_namespace;
+
+const BOTH: [Variant; 2] = [Variant::NfTables, Variant::Legacy];
+
+fn transaction(family: Family, variant: Variant, text: &str) -> Transaction {
+    Transaction { family, variant, text: text.to_owned() }
+}
+
+const ON: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+    -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
+    -I PREROUTING 1 -m addrtype --dst-type LOCAL -m comment --comment \"switchman:jump\" -j SWITCHMAN\nCOMMIT\n";
+
+#[test]
+fn what_is_committed_reads_back_word_for_word() {
+    for variant in BOTH {
+        in_namespace(move || async move {
+            for family in [Family::V4, Family::V6] {
+                Iptables.commit(&transaction(family, variant, ON)).await.unwrap();
+                let tables = Iptables.nat(family).await.unwrap();
+                let mut expected = Table::empty_nat();
+                expected.restore(&transaction(family, variant, ON)).unwrap();
+                let read = tables.of(variant).unwrap();
+                let sorted = |table: &Table| {
+                    let mut rules = table.rules.clone();
+                    rules.sort();
+                    rules
+                };
+                assert_eq!(sorted(read), sorted(&expected), "{family} {variant}");
+                assert_eq!(read.chains, expected.chains, "{family} {variant}");
+            }
+        });
+    }
+}
+
+#[test]
+fn looking_makes_no_legacy_tables() {
+    in_namespace(|| async {
+        let tables = Iptables.nat(Family::V4).await.unwrap();
+        assert_eq!(tables.legacy, None);
+        assert_eq!(legacy_tables(Family::V4), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_refused_transaction_changes_nothing() {
+    for variant in BOTH {
+        in_namespace(move || async move {
+            Iptables.commit(&transaction(Family::V4, variant, ON)).await.unwrap();
+            let before = Iptables.nat(Family::V4).await.unwrap();
+            let bad = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -j NO_SUCH_CHAIN\nCOMMIT\n";
+            let error = Iptables.commit(&transaction(Family::V4, variant, bad)).await.unwrap_err();
+            assert!(matches!(error, FirewallError::Failed { .. }), "{error}");
+            assert_eq!(Iptables.nat(Family::V4).await.unwrap(), before);
+        });
+    }
+}
+
+#[test]
+fn both_variants_are_seen_at_once() {
+    in_namespace(|| async {
+        for variant in BOTH {
+            Iptables.commit(&transaction(Family::V4, variant, ON)).await.unwrap();
+        }
+        let tables = Iptables.nat(Family::V4).await.unwrap();
+        assert!(tables.nf_tables.is_some_and(|table| table.has_rules()));
+        assert!(tables.legacy.is_some_and(|table| table.has_rules()));
+    });
+}
+
+#[test]
+fn a_held_lock_is_waited_for_only_so_long() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("xtables.lock");
+        let file = std::fs::File::create(&lock).unwrap();
+        let _held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let restore = Program::new("iptables-legacy-restore")
+            .args(["--noflush", "-w", "1"])
+            .env("XTABLES_LOCKFILE", &lock);
+        let error = run(&restore, ON.as_bytes()).await.unwrap_err();
+        assert!(matches!(error, FirewallError::Locked { .. }), "{error}");
+    });
+}
+
+#[test]
+fn no_privilege_is_named() {
+    in_namespace(|| async {
+        for program in ["iptables-nft-save", "iptables-legacy-restore"] {
+            let nobody = Program::new("setpriv").args(["--reuid=65534", "--clear-groups", program]);
+            let error = run(&nobody, ON.as_bytes()).await.unwrap_err();
+            assert!(matches!(error, FirewallError::NoPrivilege { .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    in_namespace(|| async {
+        let error = run(&Program::new("swm-no-such-restore"), b"").await.unwrap_err();
+        assert_eq!(error.to_string(), "`swm-no-such-restore` is not installed");
+    });
+}

@@ -1,0 +1,108 @@
+//! Golden documents of the real rules: what is sent to the kernel in each scenario, and what the kernel then holds.
+//! Each begins with a sentence saying why it is so. `UPDATE_GOLDEN=1 cargo nextest run golden` writes them anew.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use switchman::model::forward::Forward;
+use switchman::model::ports::Port;
+use switchman::model::rules::{Desired, Family, Tables, Variant};
+use switchman::plan::firewall::plan;
+use switchman::sys::iptables::Iptables;
+use switchman::world::firewall::Firewall;
+
+use crate::testing::in_namespace;
+
+struct Scenario {
+    name: &'static str,
+    why: &'static str,
+    steps: Vec<Desired>,
+}
+
+fn wanting(forwards: &[(&str, u16, u16)], from_self: bool) -> Desired {
+    let forward = |&(service, check, target): &(&str, u16, u16)| Forward {
+        service: service.parse().unwrap(),
+        check: Port::new(check).unwrap(),
+        target: Port::new(target).unwrap(),
+    };
+    let forwards = forwards.iter().map(forward).map(|forward| (forward.service.clone(), forward)).collect();
+    Desired { forwards, from_self }
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let shop = ("shop", 8888, 8080);
+    let blog = ("blog", 9888, 9080);
+    vec![
+        Scenario {
+            name: "forward-on",
+            why: "the first switch on a host: chain, anchor, forward and jump appear in one transaction, and the jump \
+                  takes only packets for this host, so that container traffic is left alone",
+            steps: vec![wanting(&[shop], false)],
+        },
+        Scenario {
+            name: "maintenance",
+            why: "maintenance takes away the forward and nothing else: with the anchor and the jump kept, the table \
+                  never loses its last rule, which would reset redirected connections",
+            steps: vec![wanting(&[shop], false), wanting(&[], false)],
+        },
+        Scenario {
+            name: "target-moved",
+            why: "a forward that moves to another port is replaced in one transaction, never deleted and then added",
+            steps: vec![wanting(&[shop], false), wanting(&[("shop", 8888, 8101)], false)],
+        },
+        Scenario {
+            name: "two-services",
+            why: "services of one host share the chain; taking one into maintenance declares the other again",
+            steps: vec![wanting(&[blog, shop], false), wanting(&[blog], false)],
+        },
+        Scenario {
+            name: "balancer-on-the-host",
+            why: "checks of a load balancer on the host itself pass OUTPUT and not PREROUTING: only then a second jump",
+            steps: vec![wanting(&[shop], true)],
+        },
+    ]
+}
+
+/// The transactions and the listing, the same in both variants but for the name of the command.
+async fn document(scenario: &Scenario, family: Family, variant: Variant) -> String {
+    let mut text = format!("# {}\n", scenario.why);
+    for step in &scenario.steps {
+        let mut tables = Iptables.nat(family).await.unwrap();
+        // Our rules go where the command `iptables` points; each variant has its turn here.
+        tables = Tables { default: variant, ..tables };
+        for transaction in plan(step, &tables, family) {
+            assert_eq!(transaction.variant, variant);
+            Iptables.commit(&transaction).await.unwrap();
+            let _ = write!(text, "\n## sent\n{}", transaction.text);
+        }
+        let tables = Iptables.nat(family).await.unwrap();
+        assert_eq!(plan(step, &Tables { default: variant, ..tables.clone() }, family), [], "already so");
+        text.push_str("\n## in the kernel\n");
+        for rule in &tables.of(variant).unwrap().rules {
+            let _ = writeln!(text, "{rule}");
+        }
+    }
+    text
+}
+
+#[test]
+fn golden() {
+    for variant in [Variant::NfTables, Variant::Legacy] {
+        for family in [Family::V4, Family::V6] {
+            for scenario in scenarios() {
+                in_namespace(move || async move {
+                    let document = document(&scenario, family, variant).await;
+                    let name = format!("tests/golden/rules/{}.rules", scenario.name);
+                    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
+                    #[allow(clippy::disallowed_methods, reason = "a switch of the test run")]
+                    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+                        std::fs::write(&file, &document).unwrap();
+                    }
+                    let golden = std::fs::read_to_string(&file).unwrap_or_default();
+                    assert_eq!(document, golden, "{name} ({family}, {variant})");
+                });
+            }
+        }
+    }
+}
