@@ -46,6 +46,6 @@ pub struct Recorded {
     /// Whether checks come from this host itself, through the OUTPUT chain.
     pub from_self: bool,
     /// +1 with every recorded change of this service: tells a waiting command that it was overtaken.
-    pub generation: u64,
+    pub generation: u32,
     pub changed_at: jiff::Timestamp,
 }

@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod iptables;
+pub mod store;
 
 #[cfg(test)]
 pub(crate) mod testing;

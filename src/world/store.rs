@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
+
 use crate::model::forward::{Forward, Recorded, Switch};
 use crate::model::history::{Actor, Entry, OperationId};
 use crate::model::name::ServiceName;
@@ -52,19 +54,26 @@ pub enum Outcome {
 /// Held while kernel and record are changed together; released on drop, and by the kernel when the process dies.
 pub trait Exclusive: Send {}
 
-/// Every write is durable when the call returns.
+/// Every write is durable when the call returns. Writes take well under a millisecond, so they block.
+#[async_trait]
 pub trait Store: Send + Sync {
     /// One change at a time per host: waits at most `patience` for another switchman.
-    fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
 
     /// All services recorded on this host, by name.
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
 
     /// Records the new desired state and that the change began, as one transaction.
-    fn begin(&self, intent: &Intent) -> Result<OperationId, StoreError>;
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<OperationId, StoreError>;
 
     /// Records how it ended, and takes the desired state back where it was undone, as one transaction.
-    fn end(&self, operation: OperationId, actor: &Actor, outcome: &Outcome) -> Result<(), StoreError>;
+    fn end(
+        &self,
+        operation: OperationId,
+        actor: &Actor,
+        outcome: &Outcome,
+        now: jiff::Timestamp,
+    ) -> Result<(), StoreError>;
 
     /// The latest `limit` rows, oldest first; of one service when given.
     fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError>;

@@ -1,0 +1,282 @@
+//! `world::store` in one SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call
+//! returns and a kill between any two steps leaves either all of a write or none of it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::model::forward::Recorded;
+use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::name::ServiceName;
+use crate::world::store::{Exclusive, Intent, Outcome, Store, StoreError};
+
+mod rows;
+
+/// `PRAGMA user_version` of the files this program writes. A larger one was written by a newer switchman.
+const SCHEMA: i64 = 1;
+
+const CREATE: &str = "
+    CREATE TABLE forwards (
+        service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
+        switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
+        generation INTEGER NOT NULL, changed_at TEXT NOT NULL) STRICT;
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
+        pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
+        phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL) STRICT;
+    CREATE TRIGGER history_is_append_only BEFORE UPDATE ON history
+        BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+    CREATE TRIGGER history_is_kept BEFORE DELETE ON history
+        BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
+    PRAGMA user_version = 1;";
+
+/// How long SQLite waits for another process's write.
+const BUSY: Duration = Duration::from_secs(5);
+/// Between two tries for the lock of the host.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The state directory of this host. Nothing is made before the first write.
+#[derive(Debug)]
+pub struct SqliteStore {
+    dir: PathBuf,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl SqliteStore {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), connection: Mutex::new(None) }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("state.db")
+    }
+
+    /// The open connection; `None` when there is no file yet and none is to be made.
+    fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, StoreError> {
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = self.file();
+        if slot.is_none() && (make || file.exists()) {
+            make_dir(&self.dir)?;
+            *slot = Some(connect(&file)?);
+        }
+        Ok(slot)
+    }
+
+    fn write<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let mut slot = self.open(true)?;
+        let file = self.file();
+        let closed = || StoreError::Failed { what, path: file.clone(), why: "not open".to_owned() };
+        let connection = slot.as_mut().ok_or_else(closed)?;
+        let done = (|| {
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        done.map_err(|error| failed(what, &file, &error))
+    }
+
+    fn read<T: Default>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        match self.open(false)?.as_ref() {
+            Some(connection) => work(connection).map_err(|error| failed(what, &self.file(), &error)),
+            None => Ok(T::default()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
+        make_dir(&self.dir)?;
+        let path = self.dir.join("switch.lock");
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = opened.map_err(|error| io_failed("open the lock", &path, &error))?;
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(mut held) => {
+                    // Only for the words of the one who waits: the lock is the kernel's, not the text.
+                    let _ = held.set_len(0).and_then(|()| held.rewind());
+                    let _ = write!(held, "pid {}: {purpose}", std::process::id());
+                    return Ok(Box::new(Held { _lock: held }));
+                }
+                Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
+                    if tokio::time::Instant::now() >= deadline {
+                        let mut holder = String::new();
+                        let _ = back.rewind().and_then(|()| back.read_to_string(&mut holder));
+                        return Err(StoreError::Busy { holder, waited: patience });
+                    }
+                    file = back;
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err((_, error)) => return Err(io_failed("lock", &path, &error.into())),
+            }
+        }
+    }
+
+    fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
+        self.read("read the recorded forwards", |connection| {
+            let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
+            statement.query_map([], rows::recorded)?.collect()
+        })
+    }
+
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<OperationId, StoreError> {
+        self.write("record the change", |transaction| {
+            let service = &intent.forward.service;
+            let generation = next_generation(transaction, service)?;
+            let recorded = Recorded {
+                forward: intent.forward.clone(),
+                switch: intent.switch,
+                from_self: intent.from_self,
+                generation,
+                changed_at: now,
+            };
+            rows::put(transaction, &recorded)?;
+            let last: i64 =
+                transaction.query_row("SELECT coalesce(max(id), 0) FROM history", [], |row| row.get(0))?;
+            let operation = OperationId(last + 1);
+            let entry = Entry {
+                operation,
+                at: now,
+                actor: intent.actor.clone(),
+                service: service.clone(),
+                action: intent.action.to_owned(),
+                phase: Phase::Began,
+                detail: intent.detail.clone(),
+            };
+            rows::append(transaction, &entry)?;
+            Ok(operation)
+        })
+    }
+
+    fn end(
+        &self,
+        operation: OperationId,
+        actor: &Actor,
+        outcome: &Outcome,
+        now: jiff::Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write("record how the change ended", |transaction| {
+            let began = rows::began(transaction, operation)?;
+            let (phase, detail) = match outcome {
+                Outcome::Done { detail } => (Phase::Done, detail.clone()),
+                Outcome::Undone { why, .. } => (Phase::Failed, why.clone()),
+            };
+            if let Outcome::Undone { previous, .. } = outcome {
+                take_back(transaction, &began.service, previous.as_ref())?;
+            }
+            let actor = actor.clone();
+            rows::append(transaction, &Entry { at: now, actor, phase, detail, ..began })
+        })
+    }
+
+    fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError> {
+        self.read("read the history", |connection| {
+            let mut statement = connection.prepare(rows::SELECT_HISTORY)?;
+            let service = service.map(ServiceName::as_str);
+            statement.query_map(params![service, limit], rows::entry)?.collect()
+        })
+    }
+}
+
+/// The generation goes on counting when a change is taken back: a waiting command sees that something happened.
+fn take_back(
+    transaction: &Transaction<'_>,
+    service: &ServiceName,
+    previous: Option<&Recorded>,
+) -> rusqlite::Result<()> {
+    match previous {
+        Some(previous) => {
+            let generation = next_generation(transaction, service)?;
+            rows::put(transaction, &Recorded { generation, ..previous.clone() })
+        }
+        None => {
+            transaction.execute("DELETE FROM forwards WHERE service = ?1", [service.as_str()]).map(|_| ())
+        }
+    }
+}
+
+fn next_generation(transaction: &Transaction<'_>, service: &ServiceName) -> rusqlite::Result<u32> {
+    let sql = "SELECT generation FROM forwards WHERE service = ?1";
+    let now: Option<u32> = transaction.query_row(sql, [service.as_str()], |row| row.get(0)).optional()?;
+    Ok(now.unwrap_or(0) + 1)
+}
+
+struct Held {
+    _lock: Flock<File>,
+}
+
+impl Exclusive for Held {}
+
+fn make_dir(dir: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+    made.map_err(|error| StoreError::Open { path: dir.to_owned(), why: error.to_string() })
+}
+
+fn connect(file: &Path) -> Result<Connection, StoreError> {
+    let opened = (|| {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((connection, schema))
+    })();
+    let (mut connection, schema) = opened.map_err(|error| failed("open the state", file, &error))?;
+    match schema {
+        SCHEMA => Ok(connection),
+        0 => create(&mut connection)
+            .map(|()| connection)
+            .map_err(|error| failed("set up the state", file, &error)),
+        found => Err(StoreError::Newer { path: file.to_owned(), found, known: SCHEMA }),
+    }
+}
+
+/// Two first runs at once: the second finds the schema made when it gets its turn.
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let schema: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if schema == 0 {
+        transaction.execute_batch(CREATE)?;
+    }
+    transaction.commit()
+}
+
+fn failed(what: &'static str, file: &Path, error: &rusqlite::Error) -> StoreError {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase};
+    let path = file.to_owned();
+    match error.sqlite_error_code() {
+        Some(DiskFull) => StoreError::Full { path },
+        Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged { path, why: error.to_string() },
+        Some(CannotOpen) => StoreError::Open { path, why: error.to_string() },
+        _ => StoreError::Failed { what, path, why: error.to_string() },
+    }
+}
+
+fn io_failed(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => StoreError::Full { path: path.to_owned() },
+        _ => StoreError::Failed { what, path: path.to_owned(), why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Rows <-> values. A value in the file that is not one of ours is an error, never a guess.
+
+use std::str::FromStr;
+
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Connection, Row, params};
+
+use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::ports::Port;
+
+pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at FROM forwards ORDER BY service";
+
+/// ?1: service or NULL for all; ?2: how many.
+pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
+    SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
+    WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id";
+
+pub(super) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
+    let forward = Forward { service: text(row, 0)?, check: port(row, 1)?, target: port(row, 2)? };
+    let switch = match row.get_ref(3)?.as_str()? {
+        "on" => Switch::On,
+        "off" => Switch::Off,
+        other => return Err(unexpected(3, other)),
+    };
+    Ok(Recorded {
+        forward,
+        switch,
+        from_self: row.get(4)?,
+        generation: row.get(5)?,
+        changed_at: text(row, 6)?,
+    })
+}
+
+pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Result<()> {
+    let Recorded { forward, switch, from_self, generation, changed_at } = recorded;
+    connection
+        .execute(
+            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                forward.service.as_str(),
+                forward.check.get(),
+                forward.target.get(),
+                switch.as_str(),
+                from_self,
+                generation,
+                changed_at.to_string(),
+            ],
+        )
+        .map(|_| ())
+}
+
+pub(super) fn append(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+    connection
+        .execute(
+            "INSERT INTO history (operation, at, user, pid, service, action, phase, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                entry.operation.0,
+                entry.at.to_string(),
+                entry.actor.user,
+                entry.actor.pid,
+                entry.service.as_str(),
+                entry.action,
+                entry.phase.as_str(),
+                entry.detail,
+            ],
+        )
+        .map(|_| ())
+}
+
+pub(super) fn began(connection: &Connection, operation: OperationId) -> rusqlite::Result<Entry> {
+    connection.query_row(
+        "SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
+         WHERE operation = ?1 AND phase = 'began'",
+        [operation.0],
+        entry,
+    )
+}
+
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let phase = match row.get_ref(7)?.as_str()? {
+        "began" => Phase::Began,
+        "done" => Phase::Done,
+        "failed" => Phase::Failed,
+        other => return Err(unexpected(7, other)),
+    };
+    Ok(Entry {
+        operation: OperationId(row.get(1)?),
+        at: text(row, 2)?,
+        actor: Actor { user: row.get(3)?, pid: row.get(4)? },
+        service: text(row, 5)?,
+        action: row.get(6)?,
+        phase,
+        detail: row.get(8)?,
+    })
+}
+
+fn text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let found = row.get_ref(column)?.as_str()?;
+    found.parse().map_err(|_| unexpected(column, found))
+}
+
+fn port(row: &Row<'_>, column: usize) -> rusqlite::Result<Port> {
+    let number: u16 = row.get(column)?;
+    Port::new(number).ok_or_else(|| unexpected(column, "0"))
+}
+
+fn unexpected(column: usize, found: &str) -> rusqlite::Error {
+    let error = FromSqlError::Other(format!("unexpected value `{found}`").into());
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}

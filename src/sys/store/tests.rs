@@ -1,0 +1,130 @@
+use super::*;
+use crate::model::forward::{Forward, Switch};
+use crate::model::ports::Port;
+
+fn intent(switch: Switch) -> Intent {
+    let port = |number| Port::new(number).unwrap();
+    Intent {
+        forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
+        switch,
+        from_self: false,
+        actor: actor(),
+        action: "disable-forward",
+        detail: String::new(),
+    }
+}
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn at(second: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(second).unwrap()
+}
+
+fn done() -> Outcome {
+    Outcome::Done { detail: "DOWN on lb1".into() }
+}
+
+#[test]
+fn reading_makes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path().join("state"));
+    assert_eq!(store.recorded(), Ok(vec![]));
+    assert_eq!(store.history(None, 10), Ok(vec![]));
+    assert!(!dir.path().join("state").exists());
+}
+
+#[test]
+fn a_change_is_recorded_with_its_beginning_and_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    let operation = store.begin(&intent(Switch::Off), at(1)).unwrap();
+    store.end(operation, &actor(), &done(), at(2)).unwrap();
+
+    let reopened = SqliteStore::new(dir.path());
+    let recorded = reopened.recorded().unwrap();
+    assert_eq!(recorded.len(), 1);
+    assert_eq!((recorded[0].switch, recorded[0].generation, recorded[0].changed_at), (Switch::Off, 1, at(1)));
+    let history = reopened.history(None, 10).unwrap();
+    let phases: Vec<_> = history.iter().map(|entry| (entry.operation, entry.phase, entry.at)).collect();
+    assert_eq!(phases, [(operation, Phase::Began, at(1)), (operation, Phase::Done, at(2))]);
+}
+
+#[test]
+fn an_undone_change_gives_the_previous_state_back_and_still_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    let undo = |previous| Outcome::Undone { previous, why: "no lock".into() };
+    let first = store.begin(&intent(Switch::Off), at(1)).unwrap();
+    store.end(first, &actor(), &undo(None), at(2)).unwrap();
+    assert_eq!(store.recorded(), Ok(vec![]));
+
+    store.begin(&intent(Switch::On), at(3)).unwrap();
+    let on = store.recorded().unwrap().remove(0);
+    let second = store.begin(&intent(Switch::Off), at(4)).unwrap();
+    store.end(second, &actor(), &undo(Some(on.clone())), at(5)).unwrap();
+    assert_eq!(store.recorded(), Ok(vec![Recorded { generation: 3, ..on }]));
+    assert_eq!(store.history(None, 1).unwrap()[0].detail, "no lock");
+}
+
+#[test]
+fn history_cannot_be_rewritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    store.begin(&intent(Switch::Off), at(1)).unwrap();
+    let connection = Connection::open(store.file()).unwrap();
+    for sql in ["UPDATE history SET user = 'me'", "DELETE FROM history"] {
+        assert!(connection.execute(sql, []).unwrap_err().to_string().contains("append-only"), "{sql}");
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    store.begin(&intent(Switch::Off), at(1)).unwrap();
+    Connection::open(store.file()).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
+    assert_eq!(error, StoreError::Newer { path: store.file(), found: 9, known: 1 });
+}
+
+#[test]
+fn a_damaged_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    std::fs::write(store.file(), "this is no database, and long enough to be looked at as one".repeat(20))
+        .unwrap();
+    assert!(matches!(store.recorded(), Err(StoreError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn one_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (SqliteStore::new(dir.path()), SqliteStore::new(dir.path()));
+    let held = one.lock("disable-forward", Duration::ZERO).await.unwrap();
+    let error = two.lock("enable-forward", Duration::from_millis(50)).await.err().unwrap();
+    let holder = format!("pid {}: disable-forward", std::process::id());
+    assert_eq!(error, StoreError::Busy { holder, waited: Duration::from_millis(50) });
+    drop(held);
+    assert!(two.lock("enable-forward", Duration::ZERO).await.is_ok());
+}
+
+#[test]
+fn many_writers_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let store = SqliteStore::new(dir.path());
+                for _ in 0..10 {
+                    let operation = store.begin(&intent(Switch::Off), at(1)).unwrap();
+                    store.end(operation, &actor(), &done(), at(2)).unwrap();
+                }
+            });
+        }
+    });
+    let store = SqliteStore::new(dir.path());
+    assert_eq!(store.recorded().unwrap()[0].generation, 80);
+    assert_eq!(store.history(None, 1000).unwrap().len(), 160);
+}
