@@ -48,9 +48,27 @@ impl fmt::Display for Port {
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(from)?;
-        let port = u16::try_from(number).ok().and_then(Self::new);
-        port.ok_or_else(|| serde::de::Error::custom(PortError { found: number.to_string() }))
+        from.deserialize_any(PortVisitor)
+    }
+}
+
+struct PortVisitor;
+
+impl serde::de::Visitor<'_> for PortVisitor {
+    type Value = Port;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a port: a number from 1 to 65535")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Port, E> {
+        let port = u16::try_from(number).ok().and_then(Port::new);
+        port.ok_or_else(|| E::invalid_value(serde::de::Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Port, E> {
+        let wrong = || E::invalid_value(serde::de::Unexpected::Signed(number), &self);
+        u64::try_from(number).map_err(|_| wrong()).and_then(|number| self.visit_u64(number))
     }
 }
 

@@ -1,0 +1,259 @@
+//! Shape -> fleet: what YAML and types cannot say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde_yaml::Spanned;
+
+use super::fields::Time;
+use super::file::{Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
+use super::{Problem, Wrong};
+use crate::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
+use crate::model::fleet::{Fleet, Limits};
+use crate::model::health::Health;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::model::ports::{Port, Ports};
+
+/// Checks everything that stands between two values, and fills in the defaults.
+pub fn fleet(file: File) -> Result<Fleet, Wrong> {
+    let ports = ports(&file.ports)?;
+    let hosts = hosts(&file)?;
+    let mut seen = BTreeMap::new();
+    let mut balancers = Vec::new();
+    for (at, entry) in file.load_balancers.iter().enumerate() {
+        once(&mut seen, entry.name.value.as_str(), &entry.name, || format!("load_balancers[{at}].name"))?;
+        balancers.push(balancer(at, entry)?);
+    }
+    Ok(Fleet {
+        service: file.service,
+        ports,
+        hosts,
+        balancers,
+        health: health(&file.health)?,
+        limits: limits(&file.roll)?,
+    })
+}
+
+fn ports(entry: &PortsEntry) -> Result<Ports, Wrong> {
+    let or = |given: &Option<Spanned<Port>>, default: u16| match given {
+        Some(port) => Ok(port.value),
+        None => Port::new(default).ok_or_else(|| other(1, "ports", "no default")),
+    };
+    let ports = Ports {
+        check: or(&entry.check, 8888)?,
+        main: or(&entry.main, 8080)?,
+        backup: or(&entry.backup, 80)?,
+    };
+    let mut seen: BTreeMap<u16, &str> = BTreeMap::new();
+    for (key, port, place) in [
+        ("check", ports.check, &entry.check),
+        ("main", ports.main, &entry.main),
+        ("backup", ports.backup, &entry.backup),
+    ] {
+        if let Some(first) = seen.insert(port.get(), key) {
+            let line = place.as_ref().or(entry.check.as_ref()).or(entry.main.as_ref()).map_or(1, line);
+            let text = format!("port {port} is already `ports.{first}`; the three ports differ");
+            return Err(other(line, &format!("ports.{key}"), &text));
+        }
+    }
+    Ok(ports)
+}
+
+fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
+    let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
+    let mut hosts = Vec::new();
+    for (name, HostEntry { address, ssh }) in &file.hosts {
+        let key = |field: &str| format!("hosts.{name}.{field}");
+        if let Some(first) = seen.insert(address.value, name) {
+            let text = format!("address {} is already that of `{first}`", address.value);
+            return Err(other(line(address), &key("address"), &text));
+        }
+        if address.value.is_unspecified() || address.value.is_multicast() {
+            let found = address.value.to_string();
+            return Err(wrong(address, &key("address"), found, "the address HAProxy connects to"));
+        }
+        if let Some(ssh) = ssh {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
+            if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
+                return Err(wrong(
+                    ssh,
+                    &key("ssh"),
+                    quoted(&ssh.value),
+                    "a destination of ssh such as deploy@web1",
+                ));
+            }
+        }
+        let ssh = ssh.as_ref().map(|ssh| ssh.value.clone());
+        hosts.push(Host { name: name.clone(), address: Some(address.value), ssh });
+    }
+    Ok(hosts)
+}
+
+fn balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Wrong> {
+    let key = |field: &str| format!("load_balancers[{at}].{field}");
+    let access = entry.haproxy.as_ref().map(|access| access.0.clone());
+    if !is_haproxy_name(&entry.backend.value) {
+        let found = quoted(&entry.backend.value);
+        return Err(wrong(&entry.backend, &key("backend"), found, "a name of letters, digits and `-_.:`"));
+    }
+    Ok(BalancerSpec {
+        name: entry.name.value.clone(),
+        backend: entry.backend.value.clone(),
+        servers: servers(&entry.servers, &key("servers"))?,
+        check: timing(&entry.check, &key("check"))?,
+        on_host: entry.on_host.unwrap_or_else(|| access.as_ref().is_some_and(is_local)),
+        access,
+    })
+}
+
+/// haproxy.cfg, 4: what a section may be called.
+fn is_haproxy_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+}
+
+fn servers(entry: &Servers, key: &str) -> Result<ServerNames, Wrong> {
+    let mut names = ServerNames::default();
+    for (field, given, name) in
+        [("main", &entry.main, &mut names.main), ("backup", &entry.backup, &mut names.backup)]
+    {
+        let Some(given) = given else { continue };
+        let rest = given.value.replacen("{host}", "", 1);
+        let fits = rest.len() < given.value.len() && (rest.is_empty() || is_haproxy_name(&rest));
+        if !fits {
+            let expected = "a server name with `{host}` in it, such as main-{host}";
+            return Err(wrong(given, &format!("{key}.{field}"), quoted(&given.value), expected));
+        }
+        name.clone_from(&given.value);
+    }
+    if names.main == names.backup {
+        let line = entry.backup.as_ref().or(entry.main.as_ref()).map_or(1, line);
+        return Err(other(line, key, "main and backup need server names that differ"));
+    }
+    Ok(names)
+}
+
+fn is_local(access: &Access) -> bool {
+    match access {
+        Access::Unix(_) => true,
+        Access::Tcp { host, .. } => {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        Access::Http(_) => false,
+    }
+}
+
+fn timing(entry: &Check, key: &str) -> Result<CheckTiming, Wrong> {
+    let default = CheckTiming::default();
+    let field = |name: &str| format!("{key}.{name}");
+    Ok(CheckTiming {
+        inter: time(entry.inter.as_ref(), &field("inter"))?.unwrap_or(default.inter),
+        fastinter: time(entry.fastinter.as_ref(), &field("fastinter"))?,
+        fall: count(entry.fall.as_ref(), &field("fall"))?.unwrap_or(default.fall),
+        rise: count(entry.rise.as_ref(), &field("rise"))?.unwrap_or(default.rise),
+        timeout: time(entry.timeout.as_ref(), &field("timeout"))?,
+    })
+}
+
+fn health(entry: &super::file::Health) -> Result<Health, Wrong> {
+    let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
+    if let Some(path) =
+        entry.path.as_ref().filter(|path| !path.value.starts_with('/') || !visible(&path.value))
+    {
+        return Err(wrong(
+            path,
+            "health.path",
+            quoted(&path.value),
+            "a path that begins with `/`, without blanks",
+        ));
+    }
+    if let Some(host) = entry.host.as_ref().filter(|host| host.value.is_empty() || !visible(&host.value)) {
+        return Err(wrong(host, "health.host", quoted(&host.value), "a host name such as shop.example"));
+    }
+    if let Some(status) = entry.status.as_ref().filter(|status| !(200..=599).contains(&status.value)) {
+        return Err(wrong(
+            status,
+            "health.status",
+            status.value.to_string(),
+            "an HTTP status from 200 to 599",
+        ));
+    }
+    Ok(Health {
+        path: entry.path.as_ref().map_or_else(|| "/".to_owned(), |path| path.value.clone()),
+        status: entry.status.as_ref().map_or(200, |status| status.value),
+        host: entry.host.as_ref().map(|host| host.value.clone()),
+        timeout: time(entry.timeout.as_ref(), "health.timeout")?.unwrap_or(Duration::from_secs(2)),
+        interval: time(entry.interval.as_ref(), "health.interval")?.unwrap_or(Duration::from_millis(500)),
+        rise: count(entry.rise.as_ref(), "health.rise")?.unwrap_or(2),
+    })
+}
+
+fn limits(roll: &Roll) -> Result<Limits, Wrong> {
+    if let Some(batch) = &roll.batch {
+        let number = batch.value.strip_suffix('%').map_or(batch.value.parse::<u32>(), |percent| {
+            percent.parse::<u32>().map(|percent| if percent > 100 { 0 } else { percent })
+        });
+        if !number.is_ok_and(|number| number > 0) {
+            return Err(wrong(
+                batch,
+                "roll.batch",
+                quoted(&batch.value),
+                "a number of hosts or a percentage such as 25%",
+            ));
+        }
+    }
+    Ok(Limits {
+        min_up: roll.min_up.unwrap_or(1),
+        drain_timeout: time(roll.drain_timeout.as_ref(), "roll.drain_timeout")?
+            .unwrap_or(Duration::from_secs(30)),
+    })
+}
+
+/// A time of zero would mean for ever, or never, in turn: refused everywhere.
+fn time(given: Option<&Spanned<Time>>, key: &str) -> Result<Option<Duration>, Wrong> {
+    match given {
+        Some(zero) if zero.value.0.is_zero() => Err(wrong(zero, key, "0".to_owned(), "a time above zero")),
+        given => Ok(given.map(|time| time.value.0)),
+    }
+}
+
+fn count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, Wrong> {
+    match given {
+        Some(number) if !(1..=100).contains(&number.value) => {
+            Err(wrong(number, key, number.value.to_string(), "a number from 1 to 100"))
+        }
+        given => Ok(given.map(|number| number.value)),
+    }
+}
+
+fn once<'a, T>(
+    seen: &mut BTreeMap<&'a str, u64>,
+    name: &'a str,
+    place: &Spanned<T>,
+    key: impl Fn() -> String,
+) -> Result<(), Wrong> {
+    match seen.insert(name, line(place)) {
+        Some(first) => {
+            Err(other(line(place), &key(), &format!("`{name}` is already the name in line {first}")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn line<T>(place: &Spanned<T>) -> u64 {
+    place.referenced.line()
+}
+
+fn quoted(text: &str) -> String {
+    format!("`{}`", text.escape_debug())
+}
+
+fn wrong<T>(place: &Spanned<T>, key: &str, found: String, expected: &str) -> Wrong {
+    let problem = Problem::WrongValue { found, expected: expected.to_owned() };
+    Wrong { line: line(place), key: Some(key.to_owned()), problem }
+}
+
+fn other(line: u64, key: &str, text: &str) -> Wrong {
+    Wrong { line, key: Some(key.to_owned()), problem: Problem::Other(text.to_owned()) }
+}

@@ -1,0 +1,241 @@
+//! `switchman.yaml` as it is written: the shape, with the place of every value that is checked later.
+
+use std::net::IpAddr;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_path_to_error::Track;
+use serde_yaml::{Error, Location, Spanned};
+
+use super::fields::{HaproxyAccess, Time};
+use super::{Problem, Wrong};
+use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::ports::Port;
+
+/// The configuration of one service on a fleet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "switchman.yaml")]
+pub struct File {
+    /// What clients call.
+    #[schemars(with = "String")]
+    pub service: ServiceName,
+    #[serde(default)]
+    pub ports: Ports,
+    /// Host name -> address. Without it, the machine itself is the host.
+    #[serde(default)]
+    #[schemars(with = "IndexMap<String, Host>")]
+    pub hosts: IndexMap<HostName, Host>,
+    #[serde(default)]
+    pub load_balancers: Vec<LoadBalancer>,
+    #[serde(default)]
+    pub health: Health,
+    #[serde(default)]
+    pub roll: Roll,
+    #[serde(default)]
+    pub hooks: Hooks,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ports {
+    /// What HAProxy health-checks; nothing listens on it. Default 8888.
+    #[schemars(with = "Option<u16>")]
+    pub check: Option<Spanned<Port>>,
+    /// The data port of the main vhost. Default 8080.
+    #[schemars(with = "Option<u16>")]
+    pub main: Option<Spanned<Port>>,
+    /// The data port of the backup vhost. Default 80.
+    #[schemars(with = "Option<u16>")]
+    pub backup: Option<Spanned<Port>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// The address HAProxy connects to.
+    #[schemars(with = "String")]
+    pub address: Spanned<IpAddr>,
+    /// What the operator's ssh calls it.
+    #[schemars(with = "Option<String>")]
+    pub ssh: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBalancer {
+    #[schemars(with = "String")]
+    pub name: Spanned<BalancerName>,
+    /// Where its state is read; without it, the computed bound is waited.
+    pub haproxy: Option<HaproxyAccess>,
+    /// The HAProxy backend with this service's server lines.
+    #[schemars(with = "String")]
+    pub backend: Spanned<String>,
+    #[serde(default)]
+    pub servers: Servers,
+    #[serde(default)]
+    pub check: Check,
+    /// It runs on the web host itself. Default: its socket is a path or a loopback address.
+    pub on_host: Option<bool>,
+}
+
+/// Names of a host's server lines; `{host}` stands for the host's name.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Servers {
+    /// Default `main-{host}`.
+    #[schemars(with = "Option<String>")]
+    pub main: Option<Spanned<String>>,
+    /// Default `backup-{host}`.
+    #[schemars(with = "Option<String>")]
+    pub backup: Option<Spanned<String>>,
+}
+
+/// The check settings of the server lines, as in haproxy.cfg; HAProxy's defaults where absent.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    #[schemars(with = "Option<Time>")]
+    pub inter: Option<Spanned<Time>>,
+    #[schemars(with = "Option<Time>")]
+    pub fastinter: Option<Spanned<Time>>,
+    #[schemars(with = "Option<u32>")]
+    pub fall: Option<Spanned<u32>>,
+    #[schemars(with = "Option<u32>")]
+    pub rise: Option<Spanned<u32>>,
+    #[schemars(with = "Option<Time>")]
+    pub timeout: Option<Spanned<Time>>,
+}
+
+/// How a real port proves that it can take traffic. Write it as HAProxy's check is written.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// Default `/`.
+    #[schemars(with = "Option<String>")]
+    pub path: Option<Spanned<String>>,
+    /// Default 200.
+    #[schemars(with = "Option<u16>")]
+    pub status: Option<Spanned<u16>>,
+    /// The Host header.
+    #[schemars(with = "Option<String>")]
+    pub host: Option<Spanned<String>>,
+    /// Default 2s.
+    #[schemars(with = "Option<Time>")]
+    pub timeout: Option<Spanned<Time>>,
+    /// Default 500ms.
+    #[schemars(with = "Option<Time>")]
+    pub interval: Option<Spanned<Time>>,
+    /// Healthy answers in a row. Default 2.
+    #[schemars(with = "Option<u32>")]
+    pub rise: Option<Spanned<u32>>,
+}
+
+/// Limits of taking hosts out. `batch`, `max_failures` and `on_failure` are read by `roll`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Roll {
+    /// Hosts at a time: a number or a percentage such as 25%. Default 1.
+    #[schemars(with = "Option<String>")]
+    pub batch: Option<Spanned<String>>,
+    pub max_failures: Option<u32>,
+    /// How many other hosts must have main UP before one is taken out. Default 1.
+    pub min_up: Option<u32>,
+    /// Default 30s.
+    #[schemars(with = "Option<Time>")]
+    pub drain_timeout: Option<Spanned<Time>>,
+    pub on_failure: Option<OnFailure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    Stop,
+    Return,
+}
+
+/// Programs run by `roll`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    #[serde(default)]
+    pub before_roll: Vec<String>,
+    #[serde(default)]
+    pub before_host: Vec<String>,
+    #[serde(default)]
+    pub after_host: Vec<String>,
+    #[serde(default)]
+    pub after_roll: Vec<String>,
+    #[serde(default)]
+    pub on_failure: Vec<String>,
+}
+
+/// Text -> shape. The key of an error is the path that was being read.
+pub fn read(text: &str) -> Result<File, Wrong> {
+    let mut track = Track::new();
+    let options = serde_yaml::options! { with_snippet: false };
+    let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |from| {
+        File::deserialize(serde_path_to_error::Deserializer::new(from, &mut track))
+    });
+    read.map_err(|error| {
+        let path = track.path().to_string();
+        // serde-saphyr's wrapper of a value with its place is a step of its own in the path.
+        let path = path.trim_end_matches(".value").to_owned();
+        wrong(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
+    })
+}
+
+fn wrong(text: &str, error: &Error, key: Option<String>) -> Wrong {
+    let location = error.location();
+    let line = location.as_ref().map_or(1, Location::line);
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let problem = match error {
+        Error::SerdeUnknownField { field, expected, .. } => {
+            Problem::UnknownKey { found: field.clone(), expected: owned(expected) }
+        }
+        Error::SerdeUnknownVariant { variant, expected, .. } => {
+            Problem::UnknownValue { found: variant.clone(), expected: owned(expected) }
+        }
+        Error::SerdeMissingField { field, .. } => Problem::MissingKey { missing: (*field).to_owned() },
+        Error::DuplicateMappingKey { key: Some(key), .. } => Problem::DoubleKey { key: key.clone() },
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            Problem::WrongValue { found: unexpected.clone(), expected: expected.clone() }
+        }
+        Error::InvalidScalar { ty, .. } => {
+            let found = location.as_ref().map(|place| scalar_at(text, place)).unwrap_or_default();
+            Problem::WrongValue { found: format!("`{found}`"), expected: expected_scalar(ty) }
+        }
+        Error::Message { msg, .. } => Problem::Other(msg.clone()),
+        other => Problem::Other(without_place(&other.to_string())),
+    };
+    Wrong { line, key, problem }
+}
+
+/// The value that stands at a place of the text, up to the next blank or bracket.
+fn scalar_at(text: &str, place: &Location) -> String {
+    let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+    let line = text.lines().nth(index(place.line())).unwrap_or("");
+    let ends = |c: &char| !c.is_whitespace() && !matches!(c, ',' | '}' | ']');
+    line.chars().skip(index(place.column())).take_while(ends).collect()
+}
+
+fn expected_scalar(rust_type: &str) -> String {
+    match rust_type.as_bytes().first() {
+        Some(b'u') => "a whole number, not negative".to_owned(),
+        Some(b'i') => "a whole number".to_owned(),
+        _ if rust_type == "bool" => "true or false".to_owned(),
+        _ => rust_type.to_owned(),
+    }
+}
+
+/// The parser ends its sentences with the place, which the error already carries.
+fn without_place(message: &str) -> String {
+    message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
+}
+
+/// The JSON Schema of `switchman.yaml`, for editors.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(File).to_value()
+}

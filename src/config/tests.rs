@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::balancer::Access;
+
+const GOOD: &str = r#"
+service: shop
+ports: {check: 8888, main: 8080, backup: 80}
+hosts:
+  web1: {address: 10.0.0.11, ssh: deploy@web1}
+  web2: {address: 10.0.0.12, ssh: deploy@web2}
+load_balancers:
+  - {name: lb1, haproxy: "tcp://10.0.0.2:9999", backend: servers}
+health: {path: /health, status: 200, host: shop.example, timeout: 2s, interval: 500ms, rise: 2}
+roll: {batch: 1, max_failures: 0, min_up: 1, drain_timeout: 30s, on_failure: stop}
+hooks: {before_host: [./warm-cache.sh], on_failure: [./page.sh]}
+"#;
+
+fn error(text: &str) -> String {
+    parse(Path::new("switchman.yaml"), text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_example_of_the_design_is_read() {
+    let fleet = parse(Path::new("x"), GOOD).unwrap();
+    assert_eq!(fleet.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["web1", "web2"]);
+    assert_eq!(fleet.balancers[0].access, Some(Access::Tcp { host: "10.0.0.2".into(), port: 9999 }));
+    assert!(!fleet.balancers[0].on_host);
+    assert_eq!(fleet.health.host.as_deref(), Some("shop.example"));
+    assert_eq!(fleet.limits.drain_timeout, std::time::Duration::from_secs(30));
+}
+
+#[test]
+fn one_line_is_enough() {
+    let fleet = parse(Path::new("x"), "service: shop").unwrap();
+    assert_eq!((fleet.ports.check.get(), fleet.ports.main.get(), fleet.ports.backup.get()), (8888, 8080, 80));
+    assert_eq!((fleet.hosts.len(), fleet.health.path.as_str()), (0, "/"));
+}
+
+/// Each wrong file with the sentence its writer reads.
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn errors_name_file_line_key_found_and_expected() {
+    let cases = [
+        (
+            "service: shop\nports: {chekc: 8888}",
+            "switchman.yaml:2: `ports.chekc`: unknown key `chekc`, expected one of `check`, `main`, `backup`; did you mean `check`?",
+        ),
+        (
+            "service: shop\nhost: {}",
+            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`; did you mean `hosts`?",
+        ),
+        ("ports: {check: 1}", "switchman.yaml:1: the key `service` is missing"),
+        (
+            "service: shop\nports: {check: http}",
+            "switchman.yaml:2: `ports.check`: found string \"http\", expected a port: a number from 1 to 65535",
+        ),
+        (
+            "service: shop\nports:\n  main: 70000",
+            "switchman.yaml:3: `ports.main`: found integer `70000`, expected a port: a number from 1 to 65535",
+        ),
+        (
+            "service: shop\nports:\n  main: 80",
+            "switchman.yaml:3: `ports.backup`: port 80 is already `ports.main`; the three ports differ",
+        ),
+        (
+            "service: ../etc",
+            "switchman.yaml:1: `service`: `../etc` is not a name: `/` is not allowed: a name has letters, digits, `-`, `_` and `.`",
+        ),
+        ("service: a\nservice: b", "switchman.yaml:2: the key `service` is there twice"),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w1: {address: 10.0.0.2}",
+            "switchman.yaml:4: `hosts`: the key `w1` is there twice",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w2: {address: 10.0.0.1}",
+            "switchman.yaml:4: `hosts.w2.address`: address 10.0.0.1 is already that of `w1`",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: web1.example}",
+            "switchman.yaml:3: `hosts.w1.address`: invalid IP address syntax",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, ssh: -oProxyCommand=x}",
+            "switchman.yaml:3: `hosts.w1.ssh`: found `-oProxyCommand=x`, expected a destination of ssh such as deploy@web1",
+        ),
+        (
+            "service: a\nhealth: {timeout: 2}",
+            "switchman.yaml:2: `health.timeout`: found string \"2\", expected a number with a unit, such as 500ms, 2s or 1m30s",
+        ),
+        (
+            "service: a\nhealth: {timeout: 0s}",
+            "switchman.yaml:2: `health.timeout`: found 0, expected a time above zero",
+        ),
+        (
+            "service: a\nhealth: {path: health}",
+            "switchman.yaml:2: `health.path`: found `health`, expected a path that begins with `/`, without blanks",
+        ),
+        (
+            "service: a\nhealth: {status: 99}",
+            "switchman.yaml:2: `health.status`: found 99, expected an HTTP status from 200 to 599",
+        ),
+        (
+            "service: a\nhealth: {rise: 0}",
+            "switchman.yaml:2: `health.rise`: found 0, expected a number from 1 to 100",
+        ),
+        (
+            "service: a\nload_balancers:\n- {name: l, backend: b, haproxy: lb1}",
+            "switchman.yaml:3: `load_balancers[0].haproxy`: found string \"lb1\", expected a socket path such as /run/haproxy/admin.sock, tcp://HOST:PORT, or http://HOST:PORT/PATH of the statistics page",
+        ),
+        (
+            "service: a\nload_balancers:\n- {name: l, backend: b}\n- {name: l, backend: b}",
+            "switchman.yaml:4: `load_balancers[1].name`: `l` is already the name in line 3",
+        ),
+        (
+            "service: a\nload_balancers:\n- {name: l, backend: b, servers: {main: web}}",
+            "switchman.yaml:3: `load_balancers[0].servers.main`: found `web`, expected a server name with `{host}` in it, such as main-{host}",
+        ),
+        (
+            "service: a\nload_balancers:\n- {name: l, backend: \"b; quit\"}",
+            "switchman.yaml:3: `load_balancers[0].backend`: found `b; quit`, expected a name of letters, digits and `-_.:`",
+        ),
+        (
+            "service: a\nroll: {on_failure: sotp}",
+            "switchman.yaml:2: `roll.on_failure`: unknown value `sotp`, expected one of `stop`, `return`; did you mean `stop`?",
+        ),
+        (
+            "service: a\nroll: {batch: 0%}",
+            "switchman.yaml:2: `roll.batch`: found `0%`, expected a number of hosts or a percentage such as 25%",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(error(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn malformed_yaml_is_located() {
+    for text in ["service: shop\nports: {check: 1", "service: [", "service: shop\n\tports: x", ""] {
+        let error = error(text);
+        assert!(
+            error.starts_with("switchman.yaml:1: ") || error.starts_with("switchman.yaml:2: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = load(Some(Path::new("/nonexistent/switchman.yaml"))).unwrap_err().to_string();
+    assert_eq!(error, "cannot read `/nonexistent/switchman.yaml`: No such file or directory (os error 2)");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_fleet_or_an_error(text in "(service: a\n)?(.*\n){0,6}") {
+        let _ = parse(Path::new("x"), &text);
+    }
+
+    #[test]
+    fn a_good_file_with_any_one_byte_changed_is_a_fleet_or_an_error(at in 0..GOOD.len(), byte in 0u8..128) {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        bytes[at] = byte;
+        let _ = parse(Path::new("x"), &String::from_utf8_lossy(&bytes));
+    }
+}
