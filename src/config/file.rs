@@ -181,7 +181,7 @@ pub fn read(text: &str) -> Result<File, Wrong> {
     read.map_err(|error| {
         let path = track.path().to_string();
         // serde-saphyr's wrapper of a value with its place is a step of its own in the path.
-        let path = path.trim_end_matches(".value").to_owned();
+        let path = path.trim_end_matches(".value").trim_end_matches(".?").to_owned();
         wrong(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
     })
 }
