@@ -1,0 +1,244 @@
+//! When a switch is refused, how long it may take to be seen, and when it has been seen.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView, Verdict};
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::forward::Switch;
+use crate::model::name::{BalancerName, HostName};
+
+/// A reason not to switch. `--force` overrides any of them, and says which it overrode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The balancer cannot be read, so nothing is known of it.
+    Unread { balancer: BalancerName, why: String },
+    /// The backend has no such server line.
+    NoServer { balancer: BalancerName, server: String },
+    /// Users of the host would have nowhere to go.
+    BackupNotUp { balancer: BalancerName, server: String, status: String },
+    /// Too few other hosts would be left.
+    Floor { balancer: BalancerName, up: u32, min_up: u32 },
+    /// The real port does not answer its health check.
+    Unhealthy { why: String },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unread { balancer, why } => write!(f, "`{balancer}` cannot be read: {why}"),
+            Self::NoServer { balancer, server } => {
+                write!(f, "`{balancer}` has no server `{server}` in this backend")
+            }
+            Self::BackupNotUp { balancer, server, status } => {
+                write!(f, "the backup vhost is not UP: `{balancer}` says `{server}` is {status}")
+            }
+            Self::Floor { balancer, up, min_up } => write!(
+                f,
+                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` asks for {min_up}",
+                if *up == 1 { "" } else { "s" }
+            ),
+            Self::Unhealthy { why } => write!(f, "the main vhost is not healthy: {why}"),
+        }
+    }
+}
+
+/// What one balancer said, or why it said nothing.
+pub type Reading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
+
+/// Why this host may not be taken out now; empty when it may. Balancers that are not read by configuration are not
+/// among the readings.
+pub fn refusals_to_disable(fleet: &Fleet, host: &HostName, readings: &[Reading<'_>]) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    for (spec, reading) in readings {
+        let balancer = spec.name.clone();
+        let view = match reading {
+            Ok(view) => view,
+            Err(why) => {
+                refusals.push(Refusal::Unread { balancer, why: (*why).to_owned() });
+                continue;
+            }
+        };
+        let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_of(host));
+        if view.server(&main).is_none() {
+            refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main.clone() });
+        }
+        match view.server(&backup) {
+            None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
+            Some(server) if !server.verdict.takes_traffic() => {
+                let status = server.status.clone();
+                refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
+            }
+            Some(_) => {}
+        }
+        let up = others_up(view, &main);
+        if up < fleet.limits.min_up {
+            refusals.push(Refusal::Floor { balancer, up, min_up: fleet.limits.min_up });
+        }
+    }
+    refusals
+}
+
+/// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor this one.
+fn others_up(view: &BackendView, main: &str) -> u32 {
+    let other =
+        |server: &&ServerView| !server.backup && server.name != main && server.verdict.takes_traffic();
+    u32::try_from(view.servers.iter().filter(other).count()).unwrap_or(u32::MAX)
+}
+
+/// Whether a balancer has seen the switch: DOWN in any of its forms for off, UP without a failing check for on.
+pub fn is_seen(switch: Switch, server: &ServerView) -> bool {
+    match switch {
+        Switch::Off => server.verdict.is_out(),
+        Switch::On => matches!(server.verdict, Verdict::Up | Verdict::NoCheck),
+    }
+}
+
+/// By when every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
+/// with `rise` for on (facts.md). A bound, not a measurement: nobody is asked.
+pub fn bound(check: &CheckTiming, switch: Switch) -> Duration {
+    let count = match switch {
+        Switch::Off => check.fall,
+        Switch::On => check.rise,
+    };
+    let repeated = check.fastinter.unwrap_or(check.inter);
+    repeated * count.saturating_sub(1) + check.inter + check.timeout.unwrap_or(check.inter)
+}
+
+/// How long a balancer that is read may take before the switch counts as not seen: twice the bound of its configured
+/// timing, which may lag behind the real one, and five seconds.
+pub fn patience(check: &CheckTiming, switch: Switch) -> Duration {
+    bound(check, switch) * 2 + Duration::from_secs(5)
+}
+
+/// A sentence for a bound, for people.
+pub fn explain_bound(check: &CheckTiming, switch: Switch) -> String {
+    let (word, count) = match switch {
+        Switch::Off => ("fall", check.fall),
+        Switch::On => ("rise", check.rise),
+    };
+    format!(
+        "{} by its check settings (inter {}, {word} {count})",
+        duration::show(bound(check, switch)),
+        duration::show(check.inter)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::balancer::{ServerNames, ServerWork};
+    use crate::model::fleet::Limits;
+    use crate::model::health::Health;
+    use crate::model::ports::{Port, Ports};
+
+    fn fleet(min_up: u32) -> Fleet {
+        let port = |number| Port::new(number).unwrap();
+        let health = Health {
+            path: "/".into(),
+            status: 200,
+            host: None,
+            timeout: Duration::from_secs(2),
+            interval: Duration::from_millis(500),
+            rise: 2,
+        };
+        Fleet {
+            service: "shop".parse().unwrap(),
+            ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
+            hosts: vec![],
+            balancers: vec![],
+            health,
+            limits: Limits { min_up, drain_timeout: Duration::from_secs(30) },
+        }
+    }
+
+    fn spec() -> BalancerSpec {
+        BalancerSpec {
+            name: "lb1".parse().unwrap(),
+            access: None,
+            backend: "servers".into(),
+            servers: ServerNames::default(),
+            check: CheckTiming::default(),
+            on_host: false,
+        }
+    }
+
+    fn server(name: &str, verdict: Verdict) -> ServerView {
+        ServerView {
+            name: name.into(),
+            verdict,
+            status: verdict.to_string(),
+            backup: name.starts_with("backup"),
+            admin: None,
+            weight: 100,
+            check: String::new(),
+            work: ServerWork::default(),
+        }
+    }
+
+    fn view(main2: Verdict, backup1: Verdict) -> BackendView {
+        let servers = vec![
+            server("main-web1", Verdict::Up),
+            server("backup-web1", backup1),
+            server("main-web2", main2),
+            server("backup-web2", Verdict::Up),
+        ];
+        BackendView { servers }
+    }
+
+    fn refusals(min_up: u32, view: Result<&BackendView, &str>) -> Vec<String> {
+        let spec = spec();
+        let refusals = refusals_to_disable(&fleet(min_up), &"web1".parse().unwrap(), &[(&spec, view)]);
+        refusals.iter().map(Refusal::to_string).collect()
+    }
+
+    #[test]
+    fn a_healthy_pair_may_be_switched() {
+        assert_eq!(refusals(1, Ok(&view(Verdict::Up, Verdict::Up))), Vec::<String>::new());
+        assert_eq!(refusals(0, Ok(&view(Verdict::Down, Verdict::Up))), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_refusal_says_who_said_what() {
+        let floor =
+            "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` asks for 1";
+        for verdict in [Verdict::Down, Verdict::GoingUp, Verdict::Maint, Verdict::Drain, Verdict::Unknown] {
+            assert_eq!(refusals(1, Ok(&view(verdict, Verdict::Up))), [floor]);
+        }
+        let backup = "the backup vhost is not UP: `lb1` says `backup-web1` is DOWN";
+        assert_eq!(refusals(1, Ok(&view(Verdict::Up, Verdict::Down))), [backup]);
+        assert_eq!(refusals(1, Err("no answer")), ["`lb1` cannot be read: no answer"]);
+        let empty = BackendView::default();
+        let none = |server| format!("`lb1` has no server `{server}` in this backend");
+        assert_eq!(refusals(0, Ok(&empty)), [none("main-web1"), none("backup-web1")]);
+    }
+
+    #[test]
+    fn a_backup_line_never_counts_for_the_floor() {
+        let servers = vec![server("main-web1", Verdict::Up), server("backup-web1", Verdict::Up)];
+        assert_eq!(refusals(1, Ok(&BackendView { servers })).len(), 1);
+    }
+
+    #[test]
+    fn seen_is_out_or_fully_up() {
+        let seen = |switch, verdict| is_seen(switch, &server("main-web1", verdict));
+        assert!(seen(Switch::Off, Verdict::Down) && seen(Switch::Off, Verdict::GoingUp));
+        assert!(!seen(Switch::Off, Verdict::GoingDown) && !seen(Switch::Off, Verdict::Unknown));
+        assert!(!seen(Switch::Off, Verdict::Drain), "drain keeps cookie clients");
+        assert!(seen(Switch::On, Verdict::Up));
+        assert!(!seen(Switch::On, Verdict::GoingDown) && !seen(Switch::On, Verdict::GoingUp));
+    }
+
+    #[test]
+    fn the_bound_follows_the_formula() {
+        let ms = Duration::from_millis;
+        let slow = CheckTiming::default();
+        assert_eq!((bound(&slow, Switch::Off), bound(&slow, Switch::On)), (ms(8000), ms(6000)));
+        let fast = CheckTiming { inter: ms(1000), fastinter: Some(ms(100)), timeout: Some(ms(500)), ..slow };
+        assert_eq!((bound(&fast, Switch::Off), bound(&fast, Switch::On)), (ms(1700), ms(1600)));
+    }
+}
