@@ -1,1 +1,165 @@
-//! placeholder
+//! The command line: flags -> options -> one operation -> render.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::env;
+use crate::error::{Code, Failure};
+use crate::model::balancer::BalancerSpec;
+use crate::world::World;
+use crate::world::reporter::Reporter;
+use crate::world::stop::{self, Stop, Stopper};
+
+mod completions;
+mod context;
+mod forward;
+mod history;
+mod man;
+pub mod render;
+mod restore;
+mod schema;
+mod status;
+
+pub use context::Context;
+use render::Render;
+
+/// Deploys that lose no request, on plain Linux servers behind HAProxy.
+///
+/// HAProxy health-checks a host's main vhost on the check port (8888), which exists only as a kernel rule on the host: the
+/// forward. Take the forward away and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
+/// host's backup vhost; put it back and they return. The data port keeps answering meanwhile, so no request is lost.
+#[derive(Debug, Parser)]
+#[command(name = "switchman", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 done or already so; 1 refused or failed; 2 wrong usage or configuration."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Globals {
+    /// The configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
+    #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where desired state and history are kept
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SWITCHMAN_STATE_DIR",
+        default_value = "/var/lib/switchman"
+    )]
+    state_dir: PathBuf,
+    /// How results are printed to stdout
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// This machine is the host, whatever its name and addresses say
+    #[arg(long, global = true)]
+    local: bool,
+    /// More about what happens, on stderr; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// No colours (also by NO_COLOR)
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// End maintenance: put the forward back, once the main vhost is healthy, and wait for UP
+    EnableForward(forward::EnableArgs),
+    /// Begin maintenance: take the forward away and wait for DOWN; users of this host go to its backup vhost
+    DisableForward(forward::DisableArgs),
+    /// Show the forward, what every HAProxy sees, what is in flight, and drift
+    Status(status::StatusArgs),
+    /// Bring the kernel's rules to the recorded state, as at boot; a maintenance stays a maintenance
+    Restore,
+    /// List what was done on this host, by whom, with what result
+    History(history::HistoryArgs),
+    /// Print the JSON Schema of switchman.yaml
+    Schema,
+    /// Print shell completions
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write all pages into a directory
+    Man(man::ManArgs),
+}
+
+/// What `main` needs to know to build a world.
+pub struct Connect {
+    pub balancers: Vec<BalancerSpec>,
+    pub state_dir: PathBuf,
+    pub reporter: Arc<dyn Reporter>,
+    pub stop: Stop,
+}
+
+/// The factory of worlds: `main` has the only one that is real.
+pub type Connector = fn(Connect) -> World;
+
+/// Runs one command line to its end.
+pub fn run(cli: Cli, connect: Connector) -> Code {
+    let Cli { globals, command } = cli;
+    start_log(globals.verbose);
+    let render = Arc::new(Render::new(globals.output == Output::Json, globals.no_color));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return render.failure(&Failure::Other { what: "start".into(), why: error.to_string() });
+        }
+    };
+    let ended = runtime.block_on(async {
+        let (stopper, stop) = stop::channel();
+        listen(stopper)?;
+        let context = Context { globals, render: render.clone(), connect, stop };
+        dispatch(command, &context).await
+    });
+    match ended.and_then(|()| render.flush()) {
+        Ok(()) => Code::Done,
+        Err(failure) => render.failure(&failure),
+    }
+}
+
+async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::EnableForward(args) => forward::enable(args, context).await,
+        Command::DisableForward(args) => forward::disable(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Restore => restore::run(context).await,
+        Command::History(args) => history::run(&args, context),
+        Command::Schema => schema::run(context),
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+    }
+}
+
+/// Ctrl-C and TERM end a wait; a change under way is finished first.
+fn listen(stopper: Stopper) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed =
+        |error: std::io::Error| Failure::Other { what: "listen for signals".into(), why: error.to_string() };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::spawn(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        stopper.stop();
+    });
+    Ok(())
+}
+
+fn start_log(verbose: u8) {
+    let level = ["warn", "switchman=info", "switchman=debug"][usize::from(verbose.min(2))];
+    let filter = env::log_filter().unwrap_or_else(|| level.to_owned());
+    // A second logger in one process (tests) is no reason to fail.
+    let _ = env_logger::Builder::new().parse_filters(&filter).format_timestamp_millis().try_init();
+}

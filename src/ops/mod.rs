@@ -1,1 +1,8 @@
-//! placeholder
+//! One story per verb, top to bottom, against the traits of `world` only.
+
+pub mod drain;
+pub mod forward;
+pub mod restore;
+pub mod rules;
+pub mod seen;
+pub mod status;

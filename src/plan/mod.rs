@@ -1,4 +1,7 @@
 //! Pure decisions: (desired, observed, now) -> what to do. No I/O, no clock, no async.
 
+pub mod drain;
 pub mod firewall;
+pub mod input_filter;
 pub mod switch;
+pub mod this_host;

@@ -1,7 +1,12 @@
 //! The outside world, one adapter each. No decisions here: `plan` makes them.
 
+pub mod clock;
 pub mod exec;
+pub mod haproxy;
 pub mod iptables;
+pub mod machine;
+pub mod probe;
+pub mod sock_diag;
 pub mod store;
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use crate::model::forward::Recorded;
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
-use crate::world::store::{Exclusive, Intent, Outcome, Store, StoreError};
+use crate::world::store::{Exclusive, Intent, Note, Outcome, Store, StoreError};
 
 mod rows;
 
@@ -150,9 +150,7 @@ impl Store for SqliteStore {
                 changed_at: now,
             };
             rows::put(transaction, &recorded)?;
-            let last: i64 =
-                transaction.query_row("SELECT coalesce(max(id), 0) FROM history", [], |row| row.get(0))?;
-            let operation = OperationId(last + 1);
+            let operation = rows::next_operation(transaction)?;
             let entry = Entry {
                 operation,
                 at: now,
@@ -185,6 +183,21 @@ impl Store for SqliteStore {
             }
             let actor = actor.clone();
             rows::append(transaction, &Entry { at: now, actor, phase, detail, ..began })
+        })
+    }
+
+    fn note(&self, note: &Note, now: jiff::Timestamp) -> Result<(), StoreError> {
+        self.write("note what was done", |transaction| {
+            let entry = Entry {
+                operation: rows::next_operation(transaction)?,
+                at: now,
+                actor: note.actor.clone(),
+                service: note.service.clone(),
+                action: note.action.to_owned(),
+                phase: Phase::Done,
+                detail: note.detail.clone(),
+            };
+            rows::append(transaction, &entry)
         })
     }
 

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod probe;
 pub mod reporter;
 pub mod sockets;
+pub mod stop;
 pub mod store;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub struct World {
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
     pub reporter: Arc<dyn reporter::Reporter>,
+    pub stop: stop::Stop,
 }
 
 impl fmt::Debug for World {

@@ -38,6 +38,15 @@ pub struct Intent {
     pub detail: String,
 }
 
+/// Something done that leaves the desired state as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    pub service: ServiceName,
+    pub actor: Actor,
+    pub action: &'static str,
+    pub detail: String,
+}
+
 /// How a change ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -74,6 +83,9 @@ pub trait Store: Send + Sync {
         outcome: &Outcome,
         now: jiff::Timestamp,
     ) -> Result<(), StoreError>;
+
+    /// Adds one row that changes no desired state, such as a repair by `restore`.
+    fn note(&self, entry: &Note, now: jiff::Timestamp) -> Result<(), StoreError>;
 
     /// The latest `limit` rows, oldest first; of one service when given.
     fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError>;

@@ -69,6 +69,13 @@ pub(super) fn append(connection: &Connection, entry: &Entry) -> rusqlite::Result
         .map(|_| ())
 }
 
+/// An operation is called by the id of its first row.
+pub(super) fn next_operation(connection: &Connection) -> rusqlite::Result<OperationId> {
+    connection
+        .query_row("SELECT coalesce(max(id), 0) + 1 FROM history", [], |row| row.get(0))
+        .map(OperationId)
+}
+
 pub(super) fn began(connection: &Connection, operation: OperationId) -> rusqlite::Result<Entry> {
     connection.query_row(
         "SELECT id, operation, at, user, pid, service, action, phase, detail FROM history

@@ -1,1 +1,116 @@
+//! Fakes with state, for tests of operations: a kernel that takes transactions, balancers that see the forward after a
+//! while, a store in memory.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::World;
+use super::clock::Clock;
+use super::machine::{Listener, Machine, MachineError};
+use super::probe::{Probe, Unhealthy};
+use super::reporter::{Event, Reporter};
+use super::sockets::{Sockets, SocketsError};
+use super::stop::{self, Stopper};
+use crate::model::health::Health;
+use crate::model::ports::Port;
+use crate::model::socket::Socket;
+
+pub mod balancer;
+pub mod firewall;
+pub mod store;
+
+use balancer::FakeBalancer;
+use firewall::FakeFirewall;
+use store::FakeStore;
+
+/// A world of fakes with the handles to steer them.
+pub struct FakeWorld {
+    pub world: World,
+    pub firewall: Arc<FakeFirewall>,
+    pub balancers: Vec<Arc<FakeBalancer>>,
+    pub store: Arc<FakeStore>,
+    pub host: Arc<FakeHost>,
+    pub stopper: Stopper,
+}
+
+/// Probe, sockets, machine, clock and reporter of one host.
+#[derive(Default)]
+pub struct FakeHost {
+    pub unhealthy: Mutex<Option<Unhealthy>>,
+    pub sockets: Mutex<Vec<Socket>>,
+    pub events: Mutex<Vec<Event>>,
+}
+
+pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeWorld {
+    let host = Arc::new(FakeHost::default());
+    let store = Arc::new(FakeStore::default());
+    let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
+    let (stopper, stop) = stop::channel();
+    let world = World {
+        firewall: firewall.clone(),
+        balancers: balancers
+            .iter()
+            .map(|balancer| balancer.clone() as Arc<dyn super::balancer::Balancer>)
+            .collect(),
+        sockets: host.clone(),
+        probe: host.clone(),
+        store: store.clone(),
+        clock: host.clone(),
+        machine: host.clone(),
+        reporter: host.clone(),
+        stop,
+    };
+    FakeWorld { world, firewall, balancers, store, host, stopper }
+}
+
+impl Clock for FakeHost {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+#[async_trait]
+impl Probe for FakeHost {
+    async fn ask(&self, _: std::net::SocketAddr, _: &Health) -> Result<(), Unhealthy> {
+        self.unhealthy.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Sockets for FakeHost {
+    async fn established(&self, _: Port) -> Result<Vec<Socket>, SocketsError> {
+        Ok(self.sockets.lock().unwrap().clone())
+    }
+}
+
+impl Reporter for FakeHost {
+    fn report(&self, event: &Event) {
+        self.events.lock().unwrap().push(event.clone());
+    }
+}
+
+impl Machine for FakeHost {
+    fn host_name(&self) -> Result<String, MachineError> {
+        Ok("web1".to_owned())
+    }
+
+    fn addresses(&self) -> Result<Vec<std::net::IpAddr>, MachineError> {
+        Ok(vec![])
+    }
+
+    fn may_change_rules(&self) -> Result<bool, MachineError> {
+        Ok(true)
+    }
+
+    fn listeners(&self, _: Port) -> Result<Vec<Listener>, MachineError> {
+        Ok(vec![])
+    }
+
+    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
+        Ok(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+pub const MS: Duration = Duration::from_millis(1);

@@ -1,0 +1,30 @@
+//! `man`: from the same definitions as the help texts, so that they cannot tell another story.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use clap_mangen::Man;
+
+use super::{Cli, Context};
+use crate::error::Failure;
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Write switchman.1 and a page per command here, instead of printing switchman.1
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub fn run(args: &ManArgs, context: &Context) -> Result<(), Failure> {
+    let command = Cli::command();
+    let failed =
+        |why: std::io::Error| Failure::Other { what: "write the manual pages".into(), why: why.to_string() };
+    if let Some(dir) = &args.dir {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        return clap_mangen::generate_to(command, dir).map_err(failed);
+    }
+    let mut page = Vec::new();
+    Man::new(command).render(&mut page).map_err(failed)?;
+    context.render.text(&String::from_utf8_lossy(&page));
+    Ok(())
+}

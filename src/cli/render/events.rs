@@ -1,0 +1,122 @@
+//! What happens, line by line, and how a switch ended.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use owo_colors::OwoColorize;
+
+use super::{Render, table};
+use crate::model::duration::show;
+use crate::model::forward::Switch;
+use crate::model::history::Entry;
+use crate::ops::forward::Switched;
+use crate::ops::restore::Restored;
+use crate::ops::seen::How;
+use crate::world::reporter::{Event, Reporter};
+
+impl Reporter for Render {
+    fn report(&self, event: &Event) {
+        if let Event::Committed { transactions, .. } = event {
+            for transaction in transactions {
+                log::info!("committed:\n{transaction}");
+            }
+        }
+        self.note(&line(event));
+        match event {
+            Event::Heard { balancer, server, detail, .. } => {
+                self.spin(format!("waiting for {balancer}: {server} is {detail}"));
+            }
+            Event::WaitingBound { balancer, bound } => {
+                self.spin(format!("waiting {} for {balancer}, which cannot be asked", show(*bound)));
+            }
+            Event::Draining { in_flight, .. } => self.spin(format!("draining: {in_flight} in flight")),
+            _ => {}
+        }
+    }
+}
+
+impl Render {
+    fn spin(&self, message: String) {
+        let spinner: &ProgressBar = &self.spinner;
+        spinner.set_message(message);
+        spinner.enable_steady_tick(Duration::from_millis(120));
+    }
+}
+
+fn line(event: &Event) -> String {
+    match event {
+        Event::Committed { host, switch, took, .. } => {
+            format!("{host}: forward {switch} ({})", show(*took))
+        }
+        Event::AlreadySo { host, switch } => format!("{host}: forward already {switch}"),
+        Event::Overridden { refusal } => format!("{} overridden by --force: {refusal}", "warning:".yellow()),
+        Event::Healthy { host, .. } => format!("{host}: main vhost healthy"),
+        Event::Heard { balancer, server, detail, after, .. } => {
+            format!("{balancer}: {server} is {detail} (after {})", show(*after))
+        }
+        Event::WaitingBound { balancer, bound } => format!(
+            "{balancer}: cannot be asked (no `haproxy:` in the configuration); waiting {}, the bound of its check settings",
+            show(*bound)
+        ),
+        Event::Draining { host, in_flight, busy_sockets, after } => format!(
+            "{host}: draining, {in_flight} in flight on HAProxy, {busy_sockets} busy connections on the host (after {})",
+            show(*after)
+        ),
+        Event::Drained { host, after } => format!("{host}: drained (after {})", show(*after)),
+        Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
+    }
+}
+
+pub(super) fn switched(switched: &Switched) -> String {
+    let host = &switched.host.name;
+    let already = if switched.changed { "" } else { "already " };
+    let mut text = match switched.switch {
+        Switch::On => format!("{host}: {already}in service, forward on"),
+        Switch::Off => format!("{host}: {already}in maintenance, forward off"),
+    };
+    for seen in &switched.seen {
+        let _ = match &seen.how {
+            How::Reported { status } => write!(text, "; {} says {status}", seen.balancer),
+            How::BoundWaited => write!(text, "; waited {} for {}", show(seen.after), seen.balancer),
+        };
+    }
+    if let Some(after) = switched.drained_after {
+        let _ = write!(text, "; drained after {}", show(after));
+    }
+    if let Some(left) = switched.not_drained {
+        let _ = write!(text, "; not drained, {left} still in flight and cut by what comes next");
+    }
+    text + "\n"
+}
+
+pub(super) fn restored(restored: &Restored) -> String {
+    if restored.recorded.is_empty() {
+        return "nothing is recorded on this host: no forward is managed here yet\n".to_owned();
+    }
+    let verb = if restored.transactions.is_empty() { "already as recorded" } else { "put back as recorded" };
+    let line = |record: &crate::model::forward::Recorded| {
+        let forward = &record.forward;
+        format!(
+            "{}: forward {} ({} -> {}), {verb}\n",
+            forward.service, record.switch, forward.check, forward.target
+        )
+    };
+    restored.recorded.iter().map(line).collect()
+}
+
+pub(super) fn history(rows: &[Entry]) -> String {
+    let row = |entry: &Entry| {
+        let at = entry.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        let cells = [
+            &at,
+            &entry.actor.user,
+            entry.service.as_str(),
+            &entry.action,
+            entry.phase.as_str(),
+            &entry.detail,
+        ];
+        cells.iter().map(|cell| (*cell).to_owned()).collect()
+    };
+    table::table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+}

@@ -1,0 +1,39 @@
+//! What `check` found.
+
+use std::fmt::Write as _;
+
+use owo_colors::OwoColorize;
+use serde::Serialize;
+
+use super::Render;
+use crate::model::finding::{Finding, Severity};
+
+impl Render {
+    pub fn findings(&self, findings: &[Finding]) {
+        #[derive(Serialize)]
+        struct Findings<'a> {
+            findings: &'a [Finding],
+        }
+        if self.json {
+            return self.document("findings", &Findings { findings });
+        }
+        self.text(&list(findings));
+    }
+}
+
+fn list(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let mark = match finding.severity {
+            Severity::Ok => "ok      ".green().to_string(),
+            Severity::Note => "note    ".to_string(),
+            Severity::Warning => "warning ".yellow().to_string(),
+            Severity::Problem => "problem ".red().bold().to_string(),
+        };
+        let _ = writeln!(text, "{mark} {}: {}", finding.subject.bold(), finding.reason);
+        if !finding.fix.is_empty() {
+            let _ = writeln!(text, "         fix: {}  [{}]", finding.fix, finding.id);
+        }
+    }
+    text
+}

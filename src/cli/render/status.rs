@@ -1,0 +1,132 @@
+//! One screen of `status`.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+use owo_colors::OwoColorize;
+
+use super::{Render, table};
+use crate::model::balancer::ServerView;
+use crate::model::forward::Switch;
+use crate::ops::status::{BalancerStatus, Status};
+
+impl Render {
+    pub fn status(&self, status: &Status, watching: bool) {
+        if self.json {
+            return self.document("status", status);
+        }
+        if watching && std::io::stdout().is_terminal() {
+            // Home, and clear to the end: the screen does not flicker as a full clear would.
+            self.text("\x1b[H\x1b[J");
+        }
+        self.text(&screen(status));
+        if watching {
+            self.text("\n");
+        }
+    }
+}
+
+fn screen(status: &Status) -> String {
+    let mut text = String::new();
+    let ports = status.ports;
+    let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
+    let _ = writeln!(text, "forward   {}", forward(status));
+    let _ = writeln!(text, "rules     {}", rules(status));
+    let _ = writeln!(
+        text,
+        "health    {}",
+        match &status.main_health {
+            Ok(()) => format!("main vhost healthy on {}", ports.main),
+            Err(why) => format!("{} {why}", "main vhost not healthy:".red()),
+        }
+    );
+    let _ = writeln!(
+        text,
+        "sockets   {}",
+        match &status.main_sockets {
+            Ok(count) => format!("{} busy, {} idle on {}", count.busy, count.idle, ports.main),
+            Err(why) => why.clone(),
+        }
+    );
+    for drift in &status.drift {
+        let _ = writeln!(text, "drift     {}", drift.yellow());
+    }
+    if let Some(last) = &status.last {
+        let _ = writeln!(
+            text,
+            "last      {} {} by {} at {:.0}",
+            last.action,
+            last.phase.as_str(),
+            last.actor.user,
+            last.at
+        );
+    }
+    text.push('\n');
+    text.push_str(&balancers(status));
+    text
+}
+
+fn forward(status: &Status) -> String {
+    let ports = status.ports;
+    let now = match status.switch() {
+        Some(Switch::On) => format!("{}  {} -> {}", "on".green().bold(), ports.check, ports.main),
+        Some(Switch::Off) => format!("{}  maintenance: {} is refused", "off".yellow().bold(), ports.check),
+        None if status.kernel.is_ok() => "mixed".red().bold().to_string() + "  not the same in IPv4 and IPv6",
+        None => "unknown".red().bold().to_string(),
+    };
+    match &status.recorded {
+        Ok(Some(record)) => format!("{now}, recorded {} at {:.0}", record.switch, record.changed_at),
+        Ok(None) => format!("{now}, nothing recorded"),
+        Err(why) => format!("{now}, record not readable: {why}"),
+    }
+}
+
+fn rules(status: &Status) -> String {
+    match &status.kernel {
+        Ok(families) => {
+            let one = |family: &crate::ops::status::KernelForward| {
+                format!("{} {} {}", family.family, family.variant, family.switch())
+            };
+            families.iter().map(one).collect::<Vec<_>>().join(", ")
+        }
+        Err(why) => why.clone(),
+    }
+}
+
+fn balancers(status: &Status) -> String {
+    let rows = status.balancers.iter().flat_map(rows).collect();
+    table::table(&["HAPROXY", "SERVER", "SAYS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
+}
+
+fn rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
+    let name = balancer.balancer.to_string();
+    match &balancer.servers {
+        Err(why) => vec![vec![name, "-".into(), format!("not known: {why}")]],
+        Ok(servers) => {
+            let line = |role: &str, server: Option<&ServerView>| match server {
+                None => vec![name.clone(), role.to_owned(), "no such server line".into()],
+                Some(server) => vec![
+                    name.clone(),
+                    server.name.clone(),
+                    says(server),
+                    server.check.clone(),
+                    server.work.sessions.to_string(),
+                    server.work.queued.to_string(),
+                    server.weight.to_string(),
+                ],
+            };
+            vec![line("main", servers.main.as_ref()), line("backup", servers.backup.as_ref())]
+        }
+    }
+}
+
+/// HAProxy's own words, with the maintenance an operator set on its side, which the status text may hide.
+fn says(server: &ServerView) -> String {
+    let maint = server.admin.is_some_and(crate::model::balancer::AdminState::in_maintenance);
+    if maint && !server.status.starts_with("MAINT") {
+        format!("{} (MAINT set)", server.status)
+    } else {
+        server.status.clone()
+    }
+}

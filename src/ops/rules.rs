@@ -1,0 +1,158 @@
+//! Kernel and record changed together: the part of a switch that is never left half done.
+
+use std::time::Duration;
+
+use crate::model::forward::Recorded;
+use crate::model::name::ServiceName;
+use crate::model::rules::{Desired, Family, Tables, Transaction};
+use crate::plan::firewall;
+use crate::world::World;
+use crate::world::firewall::FirewallError;
+use crate::world::store::{Intent, Outcome, StoreError};
+
+/// How long one switchman waits for another that is changing this host: the change itself takes milliseconds, or as
+/// long as the xtables lock is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// Somebody else may change our chain between our write and our read; a few rounds settle that.
+const ROUNDS: usize = 3;
+
+/// Why kernel and record were not changed. Unless it says otherwise, both are as before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("somebody else keeps changing the chain SWITCHMAN of the {family} nat table")]
+    Contested { family: Family },
+    /// The only way to a disagreement: the change failed, and so did taking it back.
+    #[error("{change}; and taking the change back failed too: {undo}")]
+    HalfDone { change: Box<ChangeError>, undo: Box<ChangeError> },
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// What was committed; empty when it was already so.
+    pub transactions: Vec<Transaction>,
+    /// The record's generation after the change.
+    pub generation: u32,
+    /// The change is made and recorded, but not that it ended well.
+    pub unfinished_history: Option<StoreError>,
+}
+
+/// Makes the intent true: recorded first, then committed, then read back. On failure both are put back.
+pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeError> {
+    let _held = world.store.lock(intent.action, LOCK_PATIENCE).await?;
+    let before = world.store.recorded()?;
+    let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
+    let observed = observe(world).await?;
+    let wanted_before = desired(&before, &observed);
+    if let Some(previous) = previous
+        && is_so(previous, intent)
+        && planned(&wanted_before, &observed).is_empty()
+    {
+        return Ok(Changed {
+            transactions: vec![],
+            generation: previous.generation,
+            unfinished_history: None,
+        });
+    }
+    let operation = world.store.begin(intent, world.clock.now())?;
+    let end = |outcome: &Outcome| world.store.end(operation, &intent.actor, outcome, world.clock.now());
+    let wanted = desired(&world.store.recorded()?, &observed);
+    match settle(world, &wanted, observed).await {
+        Ok(transactions) => {
+            let detail = transactions
+                .iter()
+                .map(|step| format!("{} {}", step.family, step.variant))
+                .collect::<Vec<_>>();
+            let unfinished_history = end(&Outcome::Done { detail: detail.join(", ") }).err();
+            Ok(Changed {
+                transactions,
+                generation: generation(world, &intent.forward.service)?,
+                unfinished_history,
+            })
+        }
+        Err(change) => {
+            end(&Outcome::Undone { previous: previous.cloned(), why: change.to_string() })
+                .map_err(|undo| half_done(change.clone(), undo.into()))?;
+            Err(match put_back(world, &wanted_before).await {
+                Ok(()) => change,
+                Err(undo) => half_done(change, undo),
+            })
+        }
+    }
+}
+
+/// Brings the kernel to what is recorded, and says what had to be committed for it.
+pub async fn reconcile(world: &World) -> Result<Vec<Transaction>, ChangeError> {
+    let _held = world.store.lock("restore", LOCK_PATIENCE).await?;
+    let observed = observe(world).await?;
+    let wanted = desired(&world.store.recorded()?, &observed);
+    settle(world, &wanted, observed).await
+}
+
+/// The nat tables of every family of this host.
+pub async fn observe(world: &World) -> Result<Vec<(Family, Tables)>, FirewallError> {
+    let families = world.firewall.families().await?;
+    let looks = families
+        .into_iter()
+        .map(async |family| world.firewall.nat(family).await.map(|tables| (family, tables)));
+    futures_util::future::try_join_all(looks).await
+}
+
+/// What our part of each table should be by the records, kept strangers' forwards among it.
+pub fn desired(recorded: &[Recorded], observed: &[(Family, Tables)]) -> Desired {
+    let chosen = observed.iter().filter_map(|(_, tables)| tables.of(firewall::variant(tables)));
+    firewall::desired(recorded, chosen)
+}
+
+/// The generation of a service's record now; 0 where nothing is recorded.
+pub fn generation(world: &World, service: &ServiceName) -> Result<u32, StoreError> {
+    let recorded = world.store.recorded()?;
+    Ok(recorded
+        .iter()
+        .find(|record| &record.forward.service == service)
+        .map_or(0, |record| record.generation))
+}
+
+fn is_so(record: &Recorded, intent: &Intent) -> bool {
+    record.forward == intent.forward && record.switch == intent.switch && record.from_self == intent.from_self
+}
+
+fn planned(wanted: &Desired, observed: &[(Family, Tables)]) -> Vec<Transaction> {
+    observed.iter().flat_map(|(family, tables)| firewall::plan(wanted, tables, *family)).collect()
+}
+
+/// Commits what is planned and reads back, until nothing is left to plan.
+async fn settle(
+    world: &World,
+    wanted: &Desired,
+    mut observed: Vec<(Family, Tables)>,
+) -> Result<Vec<Transaction>, ChangeError> {
+    let mut committed = Vec::new();
+    let mut left = planned(wanted, &observed);
+    for _ in 0..ROUNDS {
+        if left.is_empty() {
+            return Ok(committed);
+        }
+        // Families are tables of their own: they wait for the kernel side by side.
+        let commits = left.iter().map(|transaction| world.firewall.commit(transaction));
+        let ended = futures_util::future::join_all(commits).await;
+        ended.into_iter().collect::<Result<Vec<()>, _>>()?;
+        committed.append(&mut left);
+        observed = observe(world).await?;
+        left = planned(wanted, &observed);
+    }
+    left.first().map_or(Ok(committed), |step| Err(ChangeError::Contested { family: step.family }))
+}
+
+async fn put_back(world: &World, wanted: &Desired) -> Result<(), ChangeError> {
+    let observed = observe(world).await?;
+    settle(world, wanted, observed).await.map(|_| ())
+}
+
+fn half_done(change: ChangeError, undo: ChangeError) -> ChangeError {
+    ChangeError::HalfDone { change: Box::new(change), undo: Box::new(undo) }
+}

@@ -1,0 +1,160 @@
+//! `status`: one look at everything: what is recorded, what the kernel holds, what every balancer says, what is in flight.
+
+use serde::Serialize;
+
+use crate::model::balancer::ServerView;
+use crate::model::fleet::Fleet;
+use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::history::{Entry, Phase};
+use crate::model::host::Host;
+use crate::model::name::{BalancerName, ServiceName};
+use crate::model::ports::Ports;
+use crate::model::rules::{Family, Tables, Variant};
+use crate::model::socket::SocketCount;
+use crate::plan::drain;
+use crate::plan::firewall;
+use crate::world::World;
+
+use super::forward::{main_address, read_all};
+use super::rules;
+
+/// One host's state at one moment. A part that could not be read says why; it is never left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub host: Host,
+    pub service: ServiceName,
+    pub ports: Ports,
+    pub recorded: Result<Option<Recorded>, String>,
+    pub kernel: Result<Vec<KernelForward>, String>,
+    /// What is recorded and what the kernel holds, where they differ; one sentence each.
+    pub drift: Vec<String>,
+    pub balancers: Vec<BalancerStatus>,
+    /// Established connections of the main vhost's data port.
+    pub main_sockets: Result<SocketCount, String>,
+    /// The main vhost's own answer to its health check.
+    pub main_health: Result<(), String>,
+    /// The last row of the history.
+    pub last: Option<Entry>,
+}
+
+/// The forward of this service in one address family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KernelForward {
+    pub family: Family,
+    pub variant: Variant,
+    pub forward: Option<Forward>,
+    /// Whether packets reach our chain at all.
+    pub hooked: bool,
+}
+
+/// What one balancer says of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BalancerStatus {
+    pub balancer: BalancerName,
+    pub servers: Result<Servers, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Servers {
+    pub main: Option<ServerView>,
+    pub backup: Option<ServerView>,
+}
+
+impl KernelForward {
+    pub fn switch(&self) -> Switch {
+        if self.forward.is_some() && self.hooked { Switch::On } else { Switch::Off }
+    }
+}
+
+impl Status {
+    /// The kernel's state over all families; `None` where it is not known or families differ.
+    pub fn switch(&self) -> Option<Switch> {
+        let kernel = self.kernel.as_ref().ok()?;
+        let first = kernel.first()?.switch();
+        kernel.iter().all(|family| family.switch() == first).then_some(first)
+    }
+}
+
+pub async fn status(world: &World, fleet: &Fleet, host: &Host) -> Status {
+    let (tables, balancers, sockets, health) = tokio::join!(
+        rules::observe(world),
+        balancers(world, fleet, host),
+        world.sockets.established(fleet.ports.main),
+        world.probe.ask(main_address(fleet, host), &fleet.health),
+    );
+    let recorded = world.store.recorded();
+    let mine = |records: &Vec<Recorded>| records.iter().find(|r| r.forward.service == fleet.service).cloned();
+    let drift = match (&recorded, &tables) {
+        (Ok(recorded), Ok(tables)) => drift(recorded, tables),
+        _ => vec![],
+    };
+    let last = world.store.history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop());
+    Status {
+        host: host.clone(),
+        service: fleet.service.clone(),
+        ports: fleet.ports,
+        recorded: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        kernel: tables.map(|tables| kernel(fleet, &tables)).map_err(|error| error.to_string()),
+        drift: drift.into_iter().chain(cut_off(last.as_ref())).collect(),
+        balancers,
+        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
+        main_health: health.map_err(|error| error.to_string()),
+        last,
+    }
+}
+
+fn kernel(fleet: &Fleet, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
+    let one = |(family, tables): &(Family, Tables)| {
+        let variant = firewall::variant(tables);
+        let table = tables.of(variant);
+        let mut forwards = table.map(firewall::forwards).unwrap_or_default();
+        forwards.retain(|forward| forward.service == fleet.service);
+        let hooked = table.is_some_and(|table| firewall::is_hooked(table, false));
+        KernelForward { family: *family, variant, forward: forwards.pop(), hooked }
+    };
+    tables.iter().map(one).collect()
+}
+
+/// What `restore` would change, as sentences.
+pub fn drift(recorded: &[Recorded], tables: &[(Family, Tables)]) -> Vec<String> {
+    if recorded.is_empty() {
+        return vec![];
+    }
+    let wanted = rules::desired(recorded, tables);
+    let differing =
+        tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
+    differing
+        .map(|(family, tables)| {
+            let on = wanted.forwards.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+            let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
+            let variant = firewall::variant(tables);
+            format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` mends it")
+        })
+        .collect()
+}
+
+/// A change whose end is not in the history was cut off between two steps.
+fn cut_off(last: Option<&Entry>) -> Option<String> {
+    let last = last.filter(|entry| entry.phase == Phase::Began)?;
+    Some(format!(
+        "`{}` by {} began at {:.0} and its end is not recorded: still running, or killed",
+        last.action, last.actor, last.at
+    ))
+}
+
+async fn balancers(world: &World, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
+    let views = read_all(world).await;
+    let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
+        let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);
+        let servers = match at.and_then(|at| views.get(at)) {
+            None => Err("not read: no `haproxy:` in the configuration".to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(view)) => Ok(Servers {
+                main: view.server(&spec.servers.main_of(&host.name)).cloned(),
+                backup: view.server(&spec.servers.backup_of(&host.name)).cloned(),
+            }),
+        };
+        BalancerStatus { balancer: spec.name.clone(), servers }
+    };
+    fleet.balancers.iter().map(spec_and_view).collect()
+}

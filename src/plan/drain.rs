@@ -1,0 +1,154 @@
+//! When a socket is at work, and when a host is drained.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::balancer::ServerWork;
+use crate::model::socket::{Activity, Socket, SocketCount};
+
+/// What a server-side socket is doing, from one look and, where there was one, the look before.
+///
+/// One look tells idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it received
+/// after it last sent (facts.md: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in flight was never
+/// called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle.
+/// Two looks tell more: which direction moved. Not told apart: a paused streaming answer, a quiet websocket and HTTP/2;
+/// HAProxy's own counters know those.
+pub fn activity(now: &Socket, before: Option<&Socket>) -> Activity {
+    let moved = |field: fn(&Socket) -> u64| before.is_some_and(|before| field(now) > field(before));
+    let (received, sent) =
+        (moved(|socket| socket.info.bytes_received), moved(|socket| socket.info.bytes_sent));
+    let rest = at_rest(now);
+    match (received, sent) {
+        // An exchange that is complete by now is a keep-alive connection between two requests.
+        (true, true) if rest == Activity::Idle => Activity::Idle,
+        (true, true) => Activity::Exchange,
+        (true, false) if rest.is_work() => Activity::Upload,
+        (false, true) if rest == Activity::Request => Activity::Answer,
+        _ => rest,
+    }
+}
+
+/// The rule of crates.md 2.4. `Tie` where the tick hides the order.
+fn at_rest(socket: &Socket) -> Activity {
+    let info = &socket.info;
+    if socket.send_queue > 0 || info.unsent > 0 || info.unacked > 0 {
+        return Activity::Answer;
+    }
+    if socket.receive_queue > 0 {
+        return Activity::Request;
+    }
+    if info.bytes_received == 0 {
+        return Activity::Idle;
+    }
+    if info.bytes_sent == 0 || info.last_data_received < info.last_data_sent {
+        return Activity::Request;
+    }
+    if info.last_data_received > info.last_data_sent || info.last_ack_received < info.last_data_received {
+        return Activity::Idle;
+    }
+    Activity::Tie
+}
+
+/// Counts a look: how many are busy and idle, and what the busy ones do. A tie that has outlasted a look without a byte in
+/// either direction is idle: a request answered in the tick it came in.
+pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Activity, u64>) {
+    let earlier: BTreeMap<u64, &Socket> = before.iter().map(|socket| (socket.cookie, socket)).collect();
+    let mut total = SocketCount::default();
+    let mut by_activity = BTreeMap::new();
+    for socket in now {
+        let before = earlier.get(&socket.cookie).copied();
+        let activity = match activity(socket, before) {
+            Activity::Tie if before.is_some_and(|before| still(socket, before)) => Activity::Idle,
+            activity => activity,
+        };
+        *by_activity.entry(activity).or_default() += 1;
+        if activity.is_work() {
+            total.busy += 1;
+        } else {
+            total.idle += 1;
+        }
+    }
+    (total, by_activity)
+}
+
+/// A tie is two events in one tick, so a second look at it with later ages is proof that the tick is over.
+fn still(now: &Socket, before: &Socket) -> bool {
+    let (now, before) = (&now.info, &before.info);
+    now.bytes_received == before.bytes_received
+        && now.bytes_sent == before.bytes_sent
+        && now.last_data_received > before.last_data_received
+}
+
+/// Fed with looks until the host is drained. Two quiet looks in a row make a drain, with no server selection between.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    /// `selected_total` per balancer at the last look, when that look was quiet.
+    quiet: Option<Vec<u64>>,
+}
+
+/// Where a drain stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DrainState {
+    /// `in_flight`: requests by the balancers' counters, all together; `busy_sockets`: connections at work on the host.
+    Draining {
+        in_flight: u64,
+        busy_sockets: u64,
+        why: Why,
+    },
+    Drained,
+}
+
+/// The first reason found why a host does not count as drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    BalancerUnread,
+    SocketsUnread,
+    InFlight,
+    BusySockets,
+    StillSelected,
+    SecondLook,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BalancerUnread => "a balancer cannot be read",
+            Self::SocketsUnread => "the host's sockets cannot be read",
+            Self::InFlight => "HAProxy still counts sessions, queued requests or used connections",
+            Self::BusySockets => "connections on the host are still at work",
+            Self::StillSelected => "a balancer still selects the server",
+            Self::SecondLook => "quiet once, not yet twice",
+        })
+    }
+}
+
+impl Drain {
+    /// One look. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
+    /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
+    pub fn look(&mut self, works: &[Option<ServerWork>], sockets: Option<SocketCount>) -> DrainState {
+        let in_flight = works.iter().flatten().map(ServerWork::in_flight).sum();
+        let busy_sockets = sockets.map_or(0, |count| count.busy);
+        let selected: Option<Vec<u64>> =
+            works.iter().map(|work| work.map(|work| work.selected_total)).collect();
+        let last = self.quiet.take();
+        let why = match (&selected, sockets) {
+            (None, _) => Why::BalancerUnread,
+            (_, None) => Why::SocketsUnread,
+            _ if in_flight > 0 => Why::InFlight,
+            _ if busy_sockets > 0 => Why::BusySockets,
+            (Some(selected), _) => {
+                let state = match &last {
+                    Some(last) if last == selected => return DrainState::Drained,
+                    Some(_) => Why::StillSelected,
+                    None => Why::SecondLook,
+                };
+                self.quiet = Some(selected.clone());
+                state
+            }
+        };
+        DrainState::Draining { in_flight, busy_sockets, why }
+    }
+}
+
+#[cfg(test)]
+mod tests;

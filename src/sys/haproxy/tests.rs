@@ -1,0 +1,247 @@
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::*;
+use crate::model::balancer::{CheckTiming, ServerNames, Verdict};
+use crate::sys::exec::Program;
+use crate::sys::testing::in_namespace;
+
+fn recorded(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/haproxy").join(name);
+    std::fs::read_to_string(file).unwrap()
+}
+
+fn verdicts(view: &BackendView) -> Vec<(&str, Verdict)> {
+    view.servers.iter().map(|server| (server.name.as_str(), server.verdict)).collect()
+}
+
+fn expected(main2: Verdict) -> Vec<(&'static str, Verdict)> {
+    vec![
+        ("main-web1", Verdict::Up),
+        ("backup-web1", Verdict::Up),
+        ("main-web2", main2),
+        ("backup-web2", Verdict::Up),
+        ("main-web3", Verdict::Maint),
+        ("main-web4", Verdict::NoCheck),
+        ("main-web5", Verdict::Maint),
+        ("main-web6", Verdict::Drain),
+    ]
+}
+
+#[test]
+fn every_state_of_a_real_haproxy_is_read() {
+    for (file, main2) in [
+        ("up.txt", Verdict::Up),
+        ("going-down.txt", Verdict::GoingDown),
+        ("down.txt", Verdict::Down),
+        ("going-up.txt", Verdict::GoingUp),
+    ] {
+        assert_eq!(verdicts(&parse::socket(&recorded(file), "servers").unwrap()), expected(main2), "{file}");
+    }
+    assert_eq!(verdicts(&parse::page(&recorded("down.csv"), "servers").unwrap()), expected(Verdict::Down));
+}
+
+#[test]
+fn details_are_read_by_name() {
+    let view = parse::socket(&recorded("down.txt"), "servers").unwrap();
+    let server = |name: &str| view.server(name).unwrap().clone();
+    assert!(server("backup-web1").backup && !server("main-web1").backup);
+    assert_eq!(server("main-web2").check, "L4CON");
+    assert_eq!(server("main-web1").check, "L7OK/200");
+    assert_eq!(server("main-web1").weight, 100);
+    assert_eq!(server("main-web3").admin, Some(AdminState(0x01)));
+    assert_eq!(server("main-web5").admin, Some(AdminState(0x02)));
+    assert_eq!(server("main-web6").admin, Some(AdminState(0x08)));
+    assert_eq!(server("main-web5").status, "MAINT (via servers/main-web3)");
+    assert_eq!(server("main-web1").work.connections_used, Some(0));
+    assert_eq!(parse::page(&recorded("down.csv"), "servers").unwrap().servers[0].admin, None);
+}
+
+use crate::model::balancer::AdminState;
+
+#[test]
+fn a_missing_backend_is_named() {
+    assert_eq!(parse::socket(&recorded("no-backend.txt"), "nope"), Err(Unreadable::NoBackend));
+    assert_eq!(parse::page(&recorded("down.csv"), "nope"), Err(Unreadable::NoBackend));
+}
+
+#[test]
+fn unknown_columns_and_words_are_no_verdict_of_up() {
+    let newer = recorded("up.txt").replace("status,weight", "new,weight");
+    assert!(matches!(parse::socket(&newer, "servers"), Err(Unreadable::Garbled(_))));
+    let strange = recorded("up.txt").replace(",UP,", ",UPSIDE,");
+    let view = parse::socket(&strange, "servers").unwrap();
+    assert_eq!(view.server("main-web1").unwrap().verdict, Verdict::Unknown);
+    let old = recorded("up.txt").replace("used_conn_cur", "something_else");
+    let view = parse::socket(&old, "servers").unwrap();
+    assert_eq!(view.servers[0].work.connections_used, None);
+}
+
+#[test]
+fn every_cut_of_an_answer_is_an_error() {
+    let whole = recorded("down.txt");
+    for end in 0..whole.len() {
+        assert!(parse::socket(&whole[..end], "servers").is_err(), "cut at {end} of {}", whole.len());
+    }
+    let page = recorded("down.csv");
+    let all = parse::page(&page, "servers").unwrap();
+    for end in 0..page.len() {
+        if let Ok(view) = parse::page(&page[..end], "servers") {
+            assert_eq!(view, all, "cut at {end} of {}", page.len());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_answer_is_a_view_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let text = String::from_utf8_lossy(&bytes);
+        let _ = (parse::socket(&text, "servers"), parse::page(&text, "servers"));
+    }
+
+    #[test]
+    fn a_changed_byte_is_a_view_or_an_error(at in 0usize..4000, byte in any::<u8>()) {
+        let mut bytes = recorded("up.txt").into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _ = parse::socket(&String::from_utf8_lossy(&bytes), "servers");
+    }
+}
+
+fn spec(access: Access) -> BalancerSpec {
+    BalancerSpec {
+        name: "lb1".parse().unwrap(),
+        access: Some(access),
+        backend: "servers".into(),
+        servers: ServerNames::default(),
+        check: CheckTiming::default(),
+        on_host: false,
+    }
+}
+
+async fn read(access: Access) -> Result<BackendView, BalancerError> {
+    connect(&spec(access), Duration::from_secs(5)).unwrap().read().await
+}
+
+fn tcp(port: u16) -> Access {
+    Access::Tcp { host: "127.0.0.1".into(), port }
+}
+
+fn http(port: u16) -> Access {
+    Access::Http(format!("http://ops:secret@127.0.0.1:{port}/stats"))
+}
+
+/// A server that answers everything with these bytes and closes.
+async fn answering(bytes: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut command = [0; 1024];
+            let _ = stream.read(&mut command).await;
+            let _ = stream.write_all(&bytes).await;
+        }
+    });
+    port
+}
+
+#[test]
+fn bad_balancers_are_told_apart() {
+    in_namespace(|| async {
+        let garbage = answering(b"SSH-2.0-OpenSSH_9.2\r\n\n\nhello\n\n".to_vec()).await;
+        assert!(matches!(read(tcp(garbage)).await, Err(BalancerError::Garbled { .. })));
+        let whole = recorded("up.txt");
+        let half = answering(whole.as_bytes()[..whole.len() / 2].to_vec()).await;
+        assert!(matches!(read(tcp(half)).await, Err(BalancerError::Truncated { .. })));
+        let nothing = answering(vec![]).await;
+        assert!(matches!(read(tcp(nothing)).await, Err(BalancerError::Truncated { .. })));
+        assert!(matches!(read(tcp(1)).await, Err(BalancerError::Unreachable { .. })));
+        let no_socket = Access::Unix(PathBuf::from("/nonexistent/s.sock"));
+        assert!(matches!(read(no_socket).await, Err(BalancerError::Unreachable { .. })));
+        for (status, head) in
+            [(401, "401 Unauthorized"), (503, "503 Service Unavailable"), (302, "302 Found")]
+        {
+            let text = format!("HTTP/1.1 {head}\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n");
+            let error = read(http(answering(text.into_bytes()).await)).await.unwrap_err();
+            assert!(
+                matches!(error, BalancerError::Refused { status: found, .. } if found == status),
+                "{error}"
+            );
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        let cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n# pxname".to_vec()).await;
+        assert!(matches!(read(http(cut)).await, Err(BalancerError::Truncated { .. })));
+        let refused = read(http(1)).await.unwrap_err();
+        assert!(matches!(&refused, BalancerError::Unreachable { .. }), "{refused}");
+        assert!(!refused.to_string().contains("secret"), "{refused}");
+    });
+}
+
+#[test]
+fn a_silent_balancer_is_bounded() {
+    in_namespace(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for access in
+            [tcp(listener.local_addr().unwrap().port()), http(listener.local_addr().unwrap().port())]
+        {
+            let bound = Duration::from_millis(100);
+            let error = connect(&spec(access), bound).unwrap().read().await.unwrap_err();
+            assert!(matches!(error, BalancerError::Silent { .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_unix_socket_is_asked_in_one_line() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut command = vec![0; 1024];
+            let length = stream.read(&mut command).await.unwrap();
+            stream.write_all(recorded("up.txt").as_bytes()).await.unwrap();
+            String::from_utf8(command[..length].to_vec()).unwrap()
+        });
+        assert_eq!(read(Access::Unix(path)).await.unwrap().servers.len(), 8);
+        assert_eq!(asked.await.unwrap(), "show servers state servers; show stat servers 4 -1\n");
+    });
+}
+
+/// The same servers through all three ways into one real HAProxy.
+#[test]
+fn a_real_haproxy_is_read_every_way() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, config) = (dir.path().join("s.sock"), dir.path().join("haproxy.cfg"));
+        let text = format!(
+            "global\n stats socket {} level user\n stats socket ipv4@127.0.0.1:9999 level user\n\
+             defaults\n mode http\n timeout connect 1s\n timeout client 5s\n timeout server 5s\n\
+             listen stats\n bind 127.0.0.1:8404\n stats enable\n stats uri /stats\n stats auth ops:secret\n\
+             backend servers\n server main-web1 127.0.0.1:8080 check port 8888 inter 50ms\n\
+             server backup-web1 127.0.0.1:80 backup\n",
+            socket.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let mut haproxy = Program::new("haproxy").arg("-db").arg("-f").arg(&config).start(log).unwrap();
+        for access in [Access::Unix(socket), tcp(9999), http(8404)] {
+            let balancer = connect(&spec(access.clone()), Duration::from_secs(5)).unwrap();
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+            loop {
+                let view = balancer.read().await;
+                if view.as_ref().is_ok_and(|view| view.servers[0].verdict == Verdict::Down) {
+                    assert_eq!(view.unwrap().servers[1].verdict, Verdict::NoCheck);
+                    break;
+                }
+                assert!(tokio::time::Instant::now() < deadline, "{access}: {view:?}");
+                tokio::task::yield_now().await;
+            }
+        }
+        haproxy.start_kill().unwrap();
+        haproxy.wait().await.unwrap();
+    });
+}

@@ -1,0 +1,153 @@
+//! `world::machine` from /proc and the kernel's interface list. `/proc/thread-self/net` because a thread may be in a
+//! network namespace of its own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use nix::ifaddrs::getifaddrs;
+
+use crate::model::ports::Port;
+use crate::world::machine::{Listener, Machine, MachineError};
+
+/// capabilities(7).
+const CAP_NET_ADMIN: u32 = 12;
+/// net/tcp_states.h, as /proc/net/tcp prints it.
+const LISTEN: &str = "0A";
+
+#[derive(Debug)]
+pub struct LocalMachine;
+
+impl Machine for LocalMachine {
+    fn host_name(&self) -> Result<String, MachineError> {
+        let name = nix::unistd::gethostname().map_err(|error| failed("host name", &error))?;
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    fn addresses(&self) -> Result<Vec<IpAddr>, MachineError> {
+        let interfaces = getifaddrs().map_err(|error| failed("interface addresses", &error))?;
+        let addresses = interfaces.filter_map(|interface| {
+            let storage = interface.address?;
+            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        });
+        Ok(addresses.filter(|address| !is_of_the_link(*address)).collect())
+    }
+
+    fn may_change_rules(&self) -> Result<bool, MachineError> {
+        let file = "/proc/thread-self/status";
+        let status = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let mask = mask.ok_or_else(|| failed(file, &"no line `CapEff:`"))?;
+        Ok(mask & (1 << CAP_NET_ADMIN) != 0)
+    }
+
+    fn listeners(&self, port: Port) -> Result<Vec<Listener>, MachineError> {
+        let inodes = listening(port)?;
+        if inodes.is_empty() {
+            return Ok(vec![]);
+        }
+        let proc = fs::read_dir("/proc").map_err(|error| failed("/proc", &error))?;
+        let pids = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let mut found: Vec<Listener> = pids.filter(|pid| holds(*pid, &inodes)).map(listener).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
+        let stat = fs::read_to_string("/proc/stat").map_err(|error| failed("/proc/stat", &error))?;
+        let second = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+        let second: i64 = second.ok_or_else(|| failed("/proc/stat", &"no line `btime`"))?;
+        jiff::Timestamp::from_second(second).map_err(|error| failed("/proc/stat", &error))
+    }
+}
+
+/// Loopback and link-local: every machine has them.
+fn is_of_the_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    }
+}
+
+/// Inodes of the sockets that listen on a port, from /proc/net/tcp and tcp6 (proc_net_tcp.rst of the kernel).
+fn listening(port: Port) -> Result<BTreeSet<String>, MachineError> {
+    let mut inodes = BTreeSet::new();
+    for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
+        let table = match fs::read_to_string(file) {
+            Ok(table) => table,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(file, &error)),
+        };
+        let ending = format!(":{:04X}", port.get());
+        for line in table.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if let [_, local, _, state, ..] = fields[..]
+                && local.ends_with(&ending)
+                && state == LISTEN
+                && let Some(inode) = fields.get(9)
+            {
+                inodes.insert(format!("socket:[{inode}]"));
+            }
+        }
+    }
+    Ok(inodes)
+}
+
+/// Whether a process has one of these sockets open; one that may not be looked into has none.
+fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries.flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| inodes.contains(target.to_string_lossy().as_ref()))
+    })
+}
+
+fn listener(pid: u32) -> Listener {
+    let comm = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).unwrap_or_default();
+    Listener { pid, name: comm.trim().to_owned() }
+}
+
+fn failed(what: &str, why: &dyn std::fmt::Display) -> MachineError {
+    MachineError { what: what.to_owned(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::sys::testing::in_namespace;
+
+    #[test]
+    fn the_process_that_listens_is_found() {
+        in_namespace(|| async {
+            let port = |socket: &TcpListener| Port::new(socket.local_addr().unwrap().port()).unwrap();
+            let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+            let v6 = TcpListener::bind("[::1]:0").unwrap();
+            for socket in [&v4, &v6] {
+                let found = LocalMachine.listeners(port(socket)).unwrap();
+                assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [std::process::id()]);
+            }
+            let free = port(&v4);
+            drop(v4);
+            assert_eq!(LocalMachine.listeners(free), Ok(vec![]));
+        });
+    }
+
+    #[test]
+    fn the_machine_tells_who_it_is() {
+        assert!(!LocalMachine.host_name().unwrap().is_empty());
+        let booted = LocalMachine.booted_at().unwrap();
+        assert!(booted < jiff::Timestamp::now());
+        assert!(LocalMachine.addresses().unwrap().iter().all(|address| !address.is_loopback()));
+    }
+
+    #[test]
+    fn the_capability_is_seen() {
+        in_namespace(|| async {
+            assert_eq!(LocalMachine.may_change_rules(), Ok(true));
+        });
+    }
+}

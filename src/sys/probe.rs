@@ -1,0 +1,129 @@
+//! `world::probe`: one HTTP/1.1 GET on a connection of its own.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::model::health::Health;
+use crate::world::probe::{Probe, Unhealthy};
+
+#[derive(Debug)]
+pub struct HttpProbe;
+
+#[async_trait]
+impl Probe for HttpProbe {
+    async fn ask(&self, address: SocketAddr, health: &Health) -> Result<(), Unhealthy> {
+        let status = tokio::time::timeout(health.timeout, status(address, health));
+        let Ok(answered) = status.await else {
+            return Err(Unhealthy::Silent { address, waited: health.timeout });
+        };
+        let found = answered?;
+        if found == health.status {
+            return Ok(());
+        }
+        Err(Unhealthy::Status { address, path: health.path.clone(), found, expected: health.status })
+    }
+}
+
+async fn status(address: SocketAddr, health: &Health) -> Result<u16, Unhealthy> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| Unhealthy::NoConnection { address, why: error.to_string() })?;
+    let garbled = |error: String| Unhealthy::Garbled { address, why: error };
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(error.to_string()))?;
+    let host = health.host.clone().unwrap_or_else(|| address.to_string());
+    let request = Request::get(&health.path)
+        .header(HOST, host)
+        .header(CONNECTION, "close")
+        .header(USER_AGENT, concat!("switchman/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| garbled(error.to_string()))?;
+    // The connection is driven only until the head is there: the body is not wanted. When it ends first, the answer (or
+    // the reason why there is none) has been handed over.
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    let answered = tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        _ = &mut connection => answer.await,
+    };
+    answered.map(|answer| answer.status().as_u16()).map_err(|error| garbled(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Probes a server that reads the request's head, gives it to `heard`, and answers with these bytes.
+    async fn probe(answer: &'static str) -> (Result<(), Unhealthy>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let asked = HttpProbe.ask(address, &health()).await;
+        (asked, server.await.unwrap())
+    }
+
+    fn health() -> Health {
+        Health {
+            path: "/health?full=1".into(),
+            status: 200,
+            host: Some("shop.example".into()),
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(1),
+            rise: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_expected_status_is_healthy() {
+        let (asked, head) = probe("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\npartial").await;
+        assert_eq!(asked, Ok(()));
+        assert!(head.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: shop.example\r\n") && head.contains("connection: close\r\n"), "{head}");
+        for (answer, code) in [
+            ("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", 302),
+            ("HTTP/1.1 503 Down\r\n\r\n", 503),
+            ("HTTP/1.1 204 None\r\n\r\n", 204),
+        ] {
+            let (asked, _) = probe(answer).await;
+            assert!(matches!(asked, Err(Unhealthy::Status { found, .. }) if found == code), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http_is_not_healthy() {
+        for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "", "HTTP/1.1 2"] {
+            let (asked, _) = probe(answer).await;
+            assert!(matches!(asked, Err(Unhealthy::Garbled { .. })), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_and_a_silent_port_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let quick = Health { timeout: Duration::from_millis(50), ..health() };
+        assert!(matches!(HttpProbe.ask(address, &quick).await, Err(Unhealthy::Silent { .. })));
+        drop(listener);
+        assert!(matches!(HttpProbe.ask(address, &health()).await, Err(Unhealthy::NoConnection { .. })));
+    }
+}

@@ -1,0 +1,146 @@
+//! Against the real kernel: what each kind of connection looks like from the server's side.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::sys::testing::in_namespace;
+
+/// A server's listener; the test plays both sides.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+fn listen(address: &str) -> (TcpListener, Port) {
+    let listener = TcpListener::bind(address).unwrap();
+    let port = Port::new(listener.local_addr().unwrap().port()).unwrap();
+    (listener, port)
+}
+
+fn pair(listener: &TcpListener, address: IpText) -> Pair {
+    let port = listener.local_addr().unwrap().port();
+    let client = TcpStream::connect(SocketAddr::new(address.parse().unwrap(), port)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    Pair { client, server }
+}
+
+type IpText = &'static str;
+
+impl Pair {
+    fn ask(&mut self) {
+        self.client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut request = [0; 18];
+        self.server.read_exact(&mut request).unwrap();
+    }
+
+    fn answer(&mut self) {
+        self.server.write_all(b"HTTP/1.1 204 x\r\n\r\n").unwrap();
+        let mut answer = [0; 18];
+        self.client.read_exact(&mut answer).unwrap();
+    }
+}
+
+async fn look(port: Port) -> Vec<Socket> {
+    SockDiag.established(port).await.unwrap()
+}
+
+/// Looks until the sockets satisfy the condition; bounded.
+async fn until(port: Port, what: &str, holds: impl Fn(&[Socket]) -> bool) -> Vec<Socket> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let sockets = look(port).await;
+        if holds(&sockets) {
+            return sockets;
+        }
+        assert!(Instant::now() < deadline, "{what}: {sockets:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn only(sockets: &[Socket]) -> &Socket {
+    assert_eq!(sockets.len(), 1, "{sockets:?}");
+    &sockets[0]
+}
+
+/// `sys` may not import `plan`; the fields themselves are asserted here, the rule on them in `plan::drain`.
+fn has_request_in_flight(socket: &Socket) -> bool {
+    socket.info.last_data_received < socket.info.last_data_sent || socket.info.bytes_sent == 0
+}
+
+#[test]
+fn a_request_in_flight_received_after_it_last_sent() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let mut pair = pair(&listener, "127.0.0.1");
+        assert_eq!(only(&look(port).await).info.bytes_received, 0, "never asked");
+        pair.ask();
+        let sockets = look(port).await;
+        assert!(has_request_in_flight(only(&sockets)));
+        assert_eq!((only(&sockets).info.bytes_received, only(&sockets).info.bytes_sent), (18, 0));
+        pair.answer();
+        until(port, "acknowledged", |sockets| only(sockets).info.unacked == 0).await;
+        assert_eq!(only(&look(port).await).info.bytes_sent, 18);
+        // A tick later the second request is later than the first answer.
+        until(port, "a tick has passed", |sockets| {
+            only(sockets).info.last_data_sent > Duration::from_millis(8)
+        })
+        .await;
+        assert!(!has_request_in_flight(only(&look(port).await)), "answered and idle");
+        pair.ask();
+        assert!(has_request_in_flight(only(&look(port).await)));
+    });
+}
+
+#[test]
+fn unread_unsent_and_growing_bytes_are_seen() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let mut pair = pair(&listener, "127.0.0.1");
+        pair.client.write_all(b"unread").unwrap();
+        until(port, "unread bytes", |sockets| only(sockets).receive_queue == 6).await;
+        pair.server.read_exact(&mut [0; 6]).unwrap();
+        let before = look(port).await;
+        pair.client.write_all(&[0; 1000]).unwrap();
+        pair.server.read_exact(&mut [0; 1000]).unwrap();
+        let now = look(port).await;
+        assert_eq!(only(&now).cookie, only(&before).cookie);
+        assert_eq!(
+            only(&now).info.bytes_received,
+            only(&before).info.bytes_received + 1000,
+            "an upload grows"
+        );
+        assert_eq!(only(&now).info.bytes_sent, only(&before).info.bytes_sent);
+        pair.server.set_nonblocking(true).unwrap();
+        while pair.server.write(&[0; 8192]).is_ok() {}
+        until(port, "an answer nobody reads", |sockets| only(sockets).send_queue > 0).await;
+    });
+}
+
+#[test]
+fn only_the_asked_port_and_side_is_listed() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let (other, other_port) = listen("127.0.0.1:0");
+        let pairs: Vec<Pair> = (0..300).map(|_| pair(&listener, "127.0.0.1")).collect();
+        let _one = pair(&other, "127.0.0.1");
+        assert_eq!((look(port).await.len(), look(other_port).await.len()), (300, 1));
+        let peers: std::collections::BTreeSet<_> =
+            look(port).await.into_iter().map(|socket| socket.peer).collect();
+        assert_eq!(peers, pairs.iter().map(|pair| pair.client.local_addr().unwrap()).collect());
+        drop(pairs);
+        until(port, "all closed", <[Socket]>::is_empty).await;
+    });
+}
+
+#[test]
+fn ipv4_clients_of_a_dual_stack_listener_are_seen() {
+    in_namespace(|| async {
+        let (listener, port) = listen("[::]:0");
+        let _pairs = [pair(&listener, "127.0.0.1"), pair(&listener, "::1")];
+        assert_eq!(look(port).await.len(), 2);
+    });
+}

@@ -1,0 +1,82 @@
+//! A kernel's nat tables in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
+use crate::world::firewall::{Firewall, FirewallError};
+
+pub struct FakeFirewall {
+    tables: Mutex<BTreeMap<Family, Tables>>,
+    /// Everything that was committed.
+    pub committed: Mutex<Vec<Transaction>>,
+    /// The next commits of a family fail, so many times.
+    pub fail: Mutex<BTreeMap<Family, u32>>,
+    changed_at: Mutex<Option<Instant>>,
+}
+
+impl FakeFirewall {
+    pub fn new(families: &[Family]) -> Self {
+        let tables = Tables { default: Variant::NfTables, nf_tables: Some(Table::empty_nat()), legacy: None };
+        Self {
+            tables: Mutex::new(families.iter().map(|family| (*family, tables.clone())).collect()),
+            committed: Mutex::default(),
+            fail: Mutex::default(),
+            changed_at: Mutex::default(),
+        }
+    }
+
+    pub fn table(&self, family: Family) -> Table {
+        self.tables.lock().unwrap()[&family].nf_tables.clone().unwrap()
+    }
+
+    /// Somebody else changes the table.
+    pub fn tamper(&self, family: Family, change: impl FnOnce(&mut Table)) {
+        change(self.tables.lock().unwrap().get_mut(&family).unwrap().nf_tables.as_mut().unwrap());
+    }
+
+    /// Whether any forward is on, and since when it has been as it is.
+    pub fn forward_on(&self) -> (bool, Option<Instant>) {
+        let tables = self.tables.lock().unwrap();
+        let on = tables.values().any(|tables| {
+            let table = tables.nf_tables.as_ref().unwrap();
+            table.rules.iter().any(|rule| rule.value("-j") == Some("REDIRECT"))
+        });
+        (on, *self.changed_at.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Firewall for FakeFirewall {
+    async fn families(&self) -> Result<Vec<Family>, FirewallError> {
+        Ok(self.tables.lock().unwrap().keys().copied().collect())
+    }
+
+    async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
+        Ok(self.tables.lock().unwrap()[&family].clone())
+    }
+
+    async fn filter(&self, _: Family, _: Variant) -> Result<Table, FirewallError> {
+        Ok(Table::default())
+    }
+
+    async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
+        let command = format!("{}-{}-restore", transaction.family.command(), transaction.variant.infix());
+        if let Some(left) = self.fail.lock().unwrap().get_mut(&transaction.family)
+            && *left > 0
+        {
+            *left -= 1;
+            return Err(FirewallError::Failed { command, status: 1, stderr: "made to fail".into() });
+        }
+        let mut tables = self.tables.lock().unwrap();
+        let table = tables.get_mut(&transaction.family).unwrap().nf_tables.as_mut().unwrap();
+        let restored = table.restore(transaction);
+        restored.map_err(|stderr| FirewallError::Failed { command, status: 2, stderr })?;
+        self.committed.lock().unwrap().push(transaction.clone());
+        *self.changed_at.lock().unwrap() = Some(Instant::now());
+        Ok(())
+    }
+}
