@@ -3,5 +3,6 @@
 pub mod drain;
 pub mod firewall;
 pub mod input_filter;
+pub mod site;
 pub mod switch;
 pub mod this_host;

@@ -1,0 +1,291 @@
+//! A working set for one service, from the templates in `vhosts/`: vhosts for one of three web servers, haproxy.cfg,
+//! switchman.yaml.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::model::balancer::CheckTiming;
+use crate::model::duration;
+use crate::model::host::Host;
+use crate::model::name::ServiceName;
+use crate::model::ports::{Port, Ports};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebServer {
+    Nginx,
+    Apache,
+    Caddy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Main,
+    Backup,
+}
+
+impl Role {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+/// Everything the templates ask for. Paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub project: ServiceName,
+    pub server: WebServer,
+    pub ports: Ports,
+    pub hosts: Vec<Host>,
+    pub health_path: String,
+    pub health_host: String,
+    /// Holds `main` and `backup`, links to versioned directories.
+    pub root: String,
+    pub run_dir: String,
+    pub log_dir: String,
+    /// nginx's `worker_processes`.
+    pub workers: String,
+    pub balancer: BalancerSite,
+}
+
+#[derive(Debug, Clone)]
+pub struct BalancerSite {
+    pub bind: String,
+    pub stats: String,
+    pub backend: String,
+    pub admin_socket: String,
+    /// A second stats socket that may only read, for hosts that are not this machine.
+    pub reader: Option<SocketAddr>,
+    pub state_file: String,
+    pub check: CheckTiming,
+}
+
+/// A file of the working set, relative to its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFile {
+    pub path: PathBuf,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    Text(String),
+    /// A symbolic link to this target.
+    Link(String),
+}
+
+/// A placeholder that a template names and nobody fills, or the other way round.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the template has no use for, or no value for, `{placeholder}`")]
+pub struct TemplateError {
+    pub placeholder: String,
+}
+
+const NGINX: &str = include_str!("../../vhosts/nginx/vhost.conf");
+const NGINX_STATIC: &str = include_str!("../../vhosts/nginx/static.conf");
+const NGINX_PROXY: &str = include_str!("../../vhosts/nginx/proxy.conf");
+const APACHE: &str = include_str!("../../vhosts/apache/vhost.conf");
+const CADDY: &str = include_str!("../../vhosts/caddy/Caddyfile");
+const HAPROXY: &str = include_str!("../../vhosts/haproxy.cfg");
+const YAML: &str = include_str!("../../vhosts/switchman.yaml");
+
+impl Site {
+    /// One vhost of one host. `file` is where it will lie; `who` goes into the header `X-Switchman-Vhost`.
+    pub fn vhost(
+        &self,
+        role: Role,
+        file: &str,
+        who: &str,
+        application: Option<SocketAddr>,
+    ) -> Result<String, TemplateError> {
+        let template = match self.server {
+            WebServer::Nginx => NGINX,
+            WebServer::Apache => APACHE,
+            WebServer::Caddy => CADDY,
+        };
+        let port = match role {
+            Role::Main => self.ports.main,
+            Role::Backup => self.ports.backup,
+        };
+        let locations = match (self.server, application) {
+            (WebServer::Nginx, Some(application)) => {
+                fill(NGINX_PROXY, &[("application", &application.to_string())])?
+            }
+            (WebServer::Nginx, None) => fill(NGINX_STATIC, &[("health_path", &self.health_path)])?,
+            _ => String::new(),
+        };
+        let port = port.to_string();
+        let mut values = vec![
+            ("project", self.project.as_str()),
+            ("role", role.as_str()),
+            ("port", &port),
+            ("file", file),
+            ("who", who),
+            ("root", &self.root),
+            ("run_dir", &self.run_dir),
+            ("log_dir", &self.log_dir),
+        ];
+        match self.server {
+            WebServer::Nginx => {
+                values.extend([("workers", self.workers.as_str()), ("locations", locations.trim_end())])
+            }
+            WebServer::Apache => values
+                .extend([("health_path", self.health_path.as_str()), ("health_host", &self.health_host)]),
+            WebServer::Caddy => values.push(("health_path", &self.health_path)),
+        }
+        fill(template, &values)
+    }
+
+    /// haproxy.cfg for the load balancer.
+    pub fn haproxy(&self) -> Result<String, TemplateError> {
+        let balancer = &self.balancer;
+        let check = &balancer.check;
+        let (fall, rise) = (check.fall.to_string(), check.rise.to_string());
+        let fastinter = duration::show(check.fastinter.unwrap_or(check.inter));
+        fill(
+            HAPROXY,
+            &[
+                ("project", self.project.as_str()),
+                ("admin_socket", &balancer.admin_socket),
+                ("reader", &reader(balancer.reader)),
+                ("state_file", &balancer.state_file),
+                ("timeout", &duration::show(check.timeout.unwrap_or(check.inter))),
+                ("stats", &balancer.stats),
+                ("bind", &balancer.bind),
+                ("backend", &balancer.backend),
+                ("health_path", &self.health_path),
+                ("health_host", &self.health_host),
+                ("inter", &duration::show(check.inter)),
+                ("fastinter", &fastinter),
+                ("fall", &fall),
+                ("rise", &rise),
+                ("servers", self.servers().trim_end()),
+            ],
+        )
+    }
+
+    /// switchman.yaml; `access` is how the hosts reach the balancer's statistics.
+    pub fn yaml(&self, access: &str) -> Result<String, TemplateError> {
+        let mut hosts = String::new();
+        for host in &self.hosts {
+            if let Some(address) = host.address {
+                let _ = writeln!(hosts, "  {}: {{address: \"{address}\"}}", host.name);
+            }
+        }
+        let check = &self.balancer.check;
+        let timing = format!(
+            "inter: {}, fastinter: {}, fall: {}, rise: {}, timeout: {}",
+            duration::show(check.inter),
+            duration::show(check.fastinter.unwrap_or(check.inter)),
+            check.fall,
+            check.rise,
+            duration::show(check.timeout.unwrap_or(check.inter)),
+        );
+        let floor = if self.hosts.len() > 1 { "1" } else { "0" };
+        fill(
+            YAML,
+            &[
+                ("project", self.project.as_str()),
+                ("check", &self.ports.check.to_string()),
+                ("main", &self.ports.main.to_string()),
+                ("backup", &self.ports.backup.to_string()),
+                ("hosts", hosts.trim_end()),
+                ("access", access),
+                ("backend", &self.balancer.backend),
+                ("timing", &timing),
+                ("health_path", &self.health_path),
+                ("health_host", &self.health_host),
+                ("min_up", floor),
+            ],
+        )
+    }
+
+    fn servers(&self) -> String {
+        let Ports { check, main, backup } = self.ports;
+        let mut lines = String::new();
+        for host in &self.hosts {
+            let Host { name, address: Some(address), .. } = host else { continue };
+            let at = |port: Port| SocketAddr::new(*address, port.get());
+            let _ =
+                writeln!(lines, "    # The check port is a kernel rule on {name}: no rule, no main vhost.");
+            let _ = writeln!(lines, "    server main-{name} {} check port {check} cookie {name}", at(main));
+            let _ = writeln!(
+                lines,
+                "    server backup-{name} {} check port {backup} cookie {name} backup",
+                at(backup)
+            );
+        }
+        lines
+    }
+
+    /// The whole set for a directory (absolute): everything in it, and a first release to look at.
+    pub fn files(&self, dir: &str) -> Result<Vec<NewFile>, TemplateError> {
+        let text = |path: &str, text: String| NewFile { path: path.into(), content: Content::Text(text) };
+        let link =
+            |path: &str, target: &str| NewFile { path: path.into(), content: Content::Link(target.into()) };
+        let (folder, ending, who) = match self.server {
+            WebServer::Nginx => ("nginx", ".conf", "$hostname"),
+            WebServer::Apache => ("apache", ".conf", "%{SERVER_NAME}e"),
+            WebServer::Caddy => ("caddy", ".Caddyfile", "{system.hostname}"),
+        };
+        let mut files = vec![
+            text("switchman.yaml", self.yaml(&self.balancer.admin_socket)?),
+            text("haproxy.cfg", self.haproxy()?),
+        ];
+        for role in [Role::Main, Role::Backup] {
+            let path = format!("{folder}/{}{ending}", role.as_str());
+            let who = match self.server {
+                // Apache expands no variable of the host here.
+                WebServer::Apache => role.as_str().to_owned(),
+                _ => format!("{who} {}", role.as_str()),
+            };
+            files.push(text(&path, self.vhost(role, &format!("{dir}/{path}"), &who, None)?));
+        }
+        let page = format!("<!doctype html>\n<title>{0}</title>\n<h1>{0} 1.0.0 works!</h1>\n", self.project);
+        files.push(text("site/releases/1.0.0/index.html", page));
+        files.push(link("site/main", "releases/1.0.0"));
+        files.push(link("site/backup", "releases/1.0.0"));
+        files.push(text("run/.keep", String::new()));
+        files.push(text("log/.keep", String::new()));
+        Ok(files)
+    }
+}
+
+fn reader(address: Option<SocketAddr>) -> String {
+    match address {
+        None => "    # Hosts that are not this machine read the state over TCP; `level user` may look and change nothing:\n    \
+                 # stats socket ipv4@10.0.0.2:9999 level user"
+            .to_owned(),
+        Some(address) => {
+            let family = if matches!(address.ip(), IpAddr::V4(_)) { "ipv4" } else { "ipv6" };
+            format!("    # For switchman on the hosts: may look and change nothing.\n    stats socket {family}@{address} level user")
+        }
+    }
+}
+
+/// Puts values in for `{{name}}`; every placeholder has a value and every value a placeholder.
+fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
+    let missing = |placeholder: &str| TemplateError { placeholder: placeholder.to_owned() };
+    let mut text = String::with_capacity(template.len());
+    let mut used = vec![false; values.len()];
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, after) = after.split_once("}}").ok_or_else(|| missing("{{"))?;
+        let at = values.iter().position(|(key, _)| *key == name).ok_or_else(|| missing(name))?;
+        used[at] = true;
+        text.push_str(before);
+        text.push_str(values[at].1);
+        rest = after;
+    }
+    text.push_str(rest);
+    match used.iter().position(|used| !used) {
+        Some(at) => Err(missing(values[at].0)),
+        None => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

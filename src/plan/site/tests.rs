@@ -1,0 +1,89 @@
+use std::time::Duration;
+
+use super::*;
+
+fn site(server: WebServer, hosts: &[(&str, &str)]) -> Site {
+    let port = |number| Port::new(number).unwrap();
+    let host = |(name, address): &(&str, &str)| Host {
+        name: name.parse().unwrap(),
+        address: Some(address.parse().unwrap()),
+        ssh: None,
+    };
+    let ms = Duration::from_millis;
+    let check =
+        CheckTiming { inter: ms(1000), fastinter: Some(ms(200)), fall: 2, rise: 2, timeout: Some(ms(1000)) };
+    Site {
+        project: "shop".parse().unwrap(),
+        server,
+        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
+        hosts: hosts.iter().map(host).collect(),
+        health_path: "/health".into(),
+        health_host: "shop.example".into(),
+        root: "/srv/shop".into(),
+        run_dir: "/run/shop".into(),
+        log_dir: "/var/log/shop".into(),
+        workers: "auto".into(),
+        balancer: BalancerSite {
+            bind: ":80".into(),
+            stats: "127.0.0.1:8404".into(),
+            backend: "servers".into(),
+            admin_socket: "/run/haproxy/admin.sock".into(),
+            reader: Some("10.0.0.2:9999".parse().unwrap()),
+            state_file: "/var/lib/haproxy/servers.state".into(),
+            check,
+        },
+    }
+}
+
+const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "fd00::12")];
+
+#[test]
+fn server_lines_share_a_cookie_and_check_the_check_port() {
+    let text = site(WebServer::Nginx, &PAIR).haproxy().unwrap();
+    for line in [
+        "    server main-web1 10.0.0.11:8080 check port 8888 cookie web1\n",
+        "    server backup-web1 10.0.0.11:80 check port 80 cookie web1 backup\n",
+        "    server main-web2 [fd00::12]:8080 check port 8888 cookie web2\n",
+        "    stats socket ipv4@10.0.0.2:9999 level user\n",
+        "    default-server inter 1s fastinter 200ms fall 2 rise 2 weight 100\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
+#[test]
+fn main_and_backup_share_no_file() {
+    for server in [WebServer::Nginx, WebServer::Apache, WebServer::Caddy] {
+        let site = site(server, &PAIR);
+        let own = |role: Role| {
+            let text = site.vhost(role, "/etc/shop/vhost.conf", "web1", None).unwrap();
+            let paths = text.split_whitespace().map(|word| word.trim_end_matches(';').to_owned());
+            let own: Vec<String> =
+                paths.filter(|word| word.contains("/run/shop/") || word.contains("/log/shop/")).collect();
+            assert!(own.len() >= 2, "{text}");
+            own
+        };
+        let (main, backup) = (own(Role::Main), own(Role::Backup));
+        assert!(main.iter().all(|path| !backup.contains(path)), "{main:?} {backup:?}");
+    }
+}
+
+#[test]
+fn an_application_takes_the_place_of_the_files() {
+    let site = site(WebServer::Nginx, &PAIR);
+    let text = site.vhost(Role::Main, "x", "web1 main", Some("127.0.0.1:9001".parse().unwrap())).unwrap();
+    assert!(text.contains("proxy_pass http://127.0.0.1:9001;") && !text.contains("try_files"), "{text}");
+}
+
+#[test]
+fn a_placeholder_without_a_value_and_a_value_without_a_placeholder_are_errors() {
+    assert_eq!(fill("a {{b}} c", &[("b", "B")]), Ok("a B c".into()));
+    assert_eq!(fill("{{x}}", &[]), Err(TemplateError { placeholder: "x".into() }));
+    assert_eq!(fill("a", &[("b", "B")]), Err(TemplateError { placeholder: "b".into() }));
+    assert_eq!(fill("{{x", &[("x", "1")]), Err(TemplateError { placeholder: "{{".into() }));
+}
+
+#[test]
+fn values_are_not_templates() {
+    assert_eq!(fill("{{a}}{{b}}", &[("a", "{{b}}"), ("b", "B")]), Ok("{{b}}B".into()));
+}
