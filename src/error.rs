@@ -4,6 +4,7 @@ use crate::config::ConfigError;
 use crate::model::forward::Switch;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::SwitchError;
+use crate::ops::init::InitError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
 use crate::plan::switch::Refusal;
@@ -38,6 +39,11 @@ pub enum Failure {
     /// `check` found problems, which are printed already.
     #[error("{problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
     Unsound { problems: usize },
+    #[error(transparent)]
+    Init(InitError),
+    /// End of input at a question.
+    #[error("Aborted!")]
+    Aborted,
     #[error("cannot {what}: {why}")]
     Other { what: String, why: String },
 }
@@ -68,6 +74,11 @@ impl Failure {
             | Self::Machine(_)
             | Self::Unsound { .. }
             | Self::Other { .. } => None,
+            Self::Init(InitError::InTheWay { .. }) => {
+                Some("nothing was written; name another directory, or replace them with `--force`".into())
+            }
+            Self::Init(_) => Some("nothing is left of it".into()),
+            Self::Aborted => None,
             Self::Switch(error) => switch_hint(error),
             Self::Restore(error) => change_hint(error),
             Self::Store(error) => store_hint(error),

@@ -27,6 +27,7 @@ fn connect(to: Connect) -> World {
         store: Arc::new(sys::store::SqliteStore::new(state_dir)),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
+        files: Arc::new(sys::files::LocalFiles),
         reporter,
         stop,
     }

@@ -16,6 +16,7 @@ mod completions;
 mod context;
 mod forward;
 mod history;
+mod init;
 mod man;
 pub mod render;
 mod restore;
@@ -78,6 +79,8 @@ pub enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a working set: switchman.yaml, the two vhosts, haproxy.cfg
+    Init(init::InitArgs),
     /// End maintenance: put the forward back, once the main vhost is healthy, and wait for UP
     EnableForward(forward::EnableArgs),
     /// Begin maintenance: take the forward away and wait for DOWN; users of this host go to its backup vhost
@@ -132,6 +135,7 @@ pub fn run(cli: Cli, connect: Connector) -> Code {
 
 async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Init(args) => init::run(args, context),
         Command::EnableForward(args) => forward::enable(args, context).await,
         Command::DisableForward(args) => forward::disable(args, context).await,
         Command::Status(args) => status::run(args, context).await,

@@ -2,6 +2,7 @@
 
 pub mod drain;
 pub mod forward;
+pub mod init;
 pub mod restore;
 pub mod rules;
 pub mod seen;

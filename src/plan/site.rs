@@ -203,6 +203,13 @@ impl Site {
         )
     }
 
+    /// How the hosts read the balancer: its reader's socket, else the one on its own machine.
+    fn access(&self) -> String {
+        self.balancer
+            .reader
+            .map_or_else(|| self.balancer.admin_socket.clone(), |address| format!("tcp://{address}"))
+    }
+
     fn servers(&self) -> String {
         let Ports { check, main, backup } = self.ports;
         let mut lines = String::new();
@@ -231,10 +238,8 @@ impl Site {
             WebServer::Apache => ("apache", ".conf", "%{SERVER_NAME}e"),
             WebServer::Caddy => ("caddy", ".Caddyfile", "{system.hostname}"),
         };
-        let mut files = vec![
-            text("switchman.yaml", self.yaml(&self.balancer.admin_socket)?),
-            text("haproxy.cfg", self.haproxy()?),
-        ];
+        let mut files =
+            vec![text("switchman.yaml", self.yaml(&self.access())?), text("haproxy.cfg", self.haproxy()?)];
         for role in [Role::Main, Role::Backup] {
             let path = format!("{folder}/{}{ending}", role.as_str());
             let who = match self.server {

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod exec;
+pub mod files;
 pub mod haproxy;
 pub mod iptables;
 pub mod machine;

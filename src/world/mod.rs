@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 pub mod balancer;
 pub mod clock;
+pub mod files;
 pub mod firewall;
 pub mod machine;
 pub mod probe;
@@ -27,6 +28,7 @@ pub struct World {
     pub store: Arc<dyn store::Store>,
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
+    pub files: Arc<dyn files::Files>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::Stop,
 }

@@ -11,6 +11,7 @@ use crate::model::duration::show;
 use crate::model::forward::Switch;
 use crate::model::history::Entry;
 use crate::ops::forward::Switched;
+use crate::ops::init::Initialised;
 use crate::ops::restore::Restored;
 use crate::ops::seen::How;
 use crate::world::reporter::{Event, Reporter};
@@ -88,6 +89,16 @@ pub(super) fn switched(switched: &Switched) -> String {
         let _ = write!(text, "; not drained, {left} still in flight and cut by what comes next");
     }
     text + "\n"
+}
+
+pub(super) fn initialised(written: &Initialised) -> String {
+    let dir = written.dir.display();
+    let mut text: String = written.files.iter().map(|file| format!("{dir}/{}\n", file.display())).collect();
+    let _ = write!(
+        text,
+        "next: put in your addresses, then look for mistakes with\n  cd {dir} && switchman check --haproxy-cfg haproxy.cfg\n"
+    );
+    text
 }
 
 pub(super) fn restored(restored: &Restored) -> String {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::error::{Code, Failure};
 use crate::model::history::Entry;
 use crate::ops::forward::Switched;
+use crate::ops::init::Initialised;
 use crate::ops::restore::Restored;
 
 mod events;
@@ -78,6 +79,24 @@ impl Render {
             return self.document("history", &History { history: rows });
         }
         self.text(&events::history(rows));
+    }
+
+    pub fn initialised(&self, written: &Initialised) {
+        if self.json {
+            return self.document("initialised", written);
+        }
+        self.text(&events::initialised(written));
+    }
+
+    /// A question on stdout; the answer is typed behind it.
+    pub fn prompt(&self, question: &str) -> Result<(), Failure> {
+        self.text(question);
+        self.flush()
+    }
+
+    /// A line to stderr.
+    pub fn remark(&self, line: &str) {
+        self.note(line);
     }
 
     /// Writes what was collected to stdout. A reader that went away (`| head`) is no failure.

@@ -1,6 +1,7 @@
 //! Fakes with state, for tests of operations: a kernel that takes transactions, balancers that see the forward after a
 //! while, a store in memory.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 
 use super::World;
 use super::clock::Clock;
+use super::files::{Files, FilesError};
 use super::machine::{Listener, Machine, MachineError};
 use super::probe::{Probe, Unhealthy};
 use super::reporter::{Event, Reporter};
@@ -59,6 +61,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         store: store.clone(),
         clock: host.clone(),
         machine: host.clone(),
+        files: host.clone(),
         reporter: host.clone(),
         stop,
     };
@@ -110,6 +113,25 @@ impl Machine for FakeHost {
 
     fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
         Ok(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// No operation on a host writes files.
+impl Files for FakeHost {
+    fn exists(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn write(&self, path: &Path, _: &str) -> Result<(), FilesError> {
+        Err(FilesError { what: "write", path: path.to_owned(), why: "a fake".to_owned() })
+    }
+
+    fn link(&self, path: &Path, _: &str) -> Result<(), FilesError> {
+        self.write(path, "")
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), FilesError> {
+        self.write(path, "")
     }
 }
 

@@ -1,0 +1,136 @@
+//! `init`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::Context;
+use crate::error::Failure;
+use crate::model::balancer::CheckTiming;
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::ports::{Port, Ports};
+use crate::ops::init;
+use crate::plan::site::{BalancerSite, Site, WebServer};
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where to write [default: ./PROJECT]
+    dir: Option<PathBuf>,
+    /// The project; asked for when not given
+    #[arg(long, value_name = "PROJECT")]
+    name: Option<ServiceName>,
+    /// Which web server the two vhosts are for
+    #[arg(long, value_enum, default_value_t = Server::Nginx)]
+    server: Server,
+    /// A web host and the address HAProxy connects to; once for each [default: web1 and web2]
+    #[arg(long = "host", value_name = "NAME=ADDRESS")]
+    hosts: Vec<NewHost>,
+    /// Where the hosts read HAProxy's state: an address of the load balancer
+    #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.2")]
+    balancer: IpAddr,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Server {
+    Nginx,
+    Apache,
+    Caddy,
+}
+
+#[derive(Debug, Clone)]
+struct NewHost(Host);
+
+impl FromStr for NewHost {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS, such as web1=10.0.0.11")?;
+        let name: HostName = name.parse().map_err(|why| format!("`{name}` is not a name: {why}"))?;
+        let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
+        Ok(Self(Host { name, address: Some(address), ssh: None }))
+    }
+}
+
+pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
+    let project = match args.name {
+        Some(name) => name,
+        None => ask(context)?,
+    };
+    let other = |what: &str, why: String| Failure::Other { what: what.to_owned(), why };
+    let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
+    let dir = std::path::absolute(&dir).map_err(|error| other("find the directory", error.to_string()))?;
+    let mut hosts: Vec<Host> = args.hosts.into_iter().map(|host| host.0).collect();
+    if hosts.is_empty() {
+        // Addresses for documentation would never be reached; these are what the README's example uses.
+        hosts = ["web1=10.0.0.11", "web2=10.0.0.12"]
+            .iter()
+            .filter_map(|host| host.parse::<NewHost>().ok())
+            .map(|host| host.0)
+            .collect();
+    }
+    let site = site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
+        .ok_or_else(|| other("set the ports", String::new()))?;
+    let world = context.world(None);
+    let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
+    context.render.initialised(&written);
+    Ok(())
+}
+
+fn site(project: ServiceName, server: Server, hosts: Vec<Host>, balancer: IpAddr, dir: &str) -> Option<Site> {
+    let second = Duration::from_secs(1);
+    Some(Site {
+        health_host: format!("{}.example", project.as_str().replace('_', "-")),
+        server: match server {
+            Server::Nginx => WebServer::Nginx,
+            Server::Apache => WebServer::Apache,
+            Server::Caddy => WebServer::Caddy,
+        },
+        ports: Ports { check: Port::new(8888)?, main: Port::new(8080)?, backup: Port::new(80)? },
+        hosts,
+        health_path: "/health".into(),
+        root: format!("{dir}/site"),
+        run_dir: format!("{dir}/run"),
+        log_dir: format!("{dir}/log"),
+        workers: "auto".into(),
+        balancer: BalancerSite {
+            bind: ":80".into(),
+            stats: "127.0.0.1:8404".into(),
+            backend: "servers".into(),
+            admin_socket: "/run/haproxy/admin.sock".into(),
+            reader: Some(SocketAddr::new(balancer, 9999)),
+            state_file: "/var/lib/haproxy/servers.state".into(),
+            // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings (facts.md), at one check a second at rest.
+            check: CheckTiming {
+                inter: second,
+                fastinter: Some(Duration::from_millis(200)),
+                fall: 3,
+                rise: 2,
+                timeout: Some(second),
+            },
+        },
+        project,
+    })
+}
+
+fn ask(context: &Context) -> Result<ServiceName, Failure> {
+    let failed = |why: String| Failure::Other { what: "read the project's name".into(), why };
+    loop {
+        context.render.prompt("project_name [my_project]: ")?;
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line).map_err(|error| failed(error.to_string()))?;
+        if read == 0 {
+            return Err(Failure::Aborted);
+        }
+        let answer = line.trim();
+        match (if answer.is_empty() { "my_project" } else { answer }).parse() {
+            Ok(name) => return Ok(name),
+            Err(why) => context.render.remark(&format!("`{}` is not a name: {why}", answer.escape_debug())),
+        }
+    }
+}

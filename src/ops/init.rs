@@ -1,0 +1,142 @@
+//! `init`: writes a working set, all of it or nothing.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::plan::site::{Content, Site, TemplateError};
+use crate::world::files::{Files, FilesError};
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Initialised {
+    pub dir: PathBuf,
+    /// Relative to the directory.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InitError {
+    #[error("already there: {}", .paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", "))]
+    InTheWay { paths: Vec<PathBuf> },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
+}
+
+/// Writes the set into a directory (absolute). Nothing that is there already is replaced, unless `force`.
+pub fn init(files: &dyn Files, dir: &Path, site: &Site, force: bool) -> Result<Initialised, InitError> {
+    let set = site.files(&dir.to_string_lossy())?;
+    let there: Vec<PathBuf> =
+        set.iter().map(|file| dir.join(&file.path)).filter(|path| files.exists(path)).collect();
+    if !there.is_empty() && !force {
+        return Err(InitError::InTheWay { paths: there });
+    }
+    let mut written: Vec<PathBuf> = Vec::new();
+    for file in &set {
+        let path = dir.join(&file.path);
+        let done = match &file.content {
+            Content::Text(text) => files.write(&path, text),
+            Content::Link(target) => files.link(&path, target),
+        };
+        if let Err(error) = done {
+            // Only what this run made: a replaced file cannot be brought back by removing it.
+            for path in written.iter().filter(|path| !there.contains(path)) {
+                if let Err(left) = files.remove(path) {
+                    log::warn!("{left}");
+                }
+            }
+            return Err(error.into());
+        }
+        written.push(path);
+    }
+    Ok(Initialised { dir: dir.to_owned(), files: set.into_iter().map(|file| file.path).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::balancer::CheckTiming;
+    use crate::model::ports::{Port, Ports};
+    use crate::plan::site::{BalancerSite, WebServer};
+
+    #[derive(Default)]
+    struct FakeFiles {
+        files: Mutex<BTreeMap<PathBuf, String>>,
+        fails_at: Option<&'static str>,
+    }
+
+    impl Files for FakeFiles {
+        fn exists(&self, path: &Path) -> bool {
+            self.files.lock().unwrap().contains_key(path)
+        }
+
+        fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
+            if self.fails_at.is_some_and(|name| path.ends_with(name)) {
+                return Err(FilesError { what: "write", path: path.to_owned(), why: "disk full".into() });
+            }
+            self.files.lock().unwrap().insert(path.to_owned(), text.to_owned());
+            Ok(())
+        }
+
+        fn link(&self, path: &Path, target: &str) -> Result<(), FilesError> {
+            self.write(path, target)
+        }
+
+        fn remove(&self, path: &Path) -> Result<(), FilesError> {
+            self.files.lock().unwrap().remove(path);
+            Ok(())
+        }
+    }
+
+    fn site() -> Site {
+        let port = |number| Port::new(number).unwrap();
+        let check = CheckTiming { inter: Duration::from_secs(1), ..CheckTiming::default() };
+        Site {
+            project: "shop".parse().unwrap(),
+            server: WebServer::Nginx,
+            ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
+            hosts: vec![],
+            health_path: "/health".into(),
+            health_host: "shop".into(),
+            root: "/d/site".into(),
+            run_dir: "/d/run".into(),
+            log_dir: "/d/log".into(),
+            workers: "auto".into(),
+            balancer: BalancerSite {
+                bind: ":80".into(),
+                stats: "127.0.0.1:8404".into(),
+                backend: "servers".into(),
+                admin_socket: "/run/haproxy/admin.sock".into(),
+                reader: None,
+                state_file: "/var/lib/haproxy/servers.state".into(),
+                check,
+            },
+        }
+    }
+
+    #[test]
+    fn all_of_it_or_nothing() {
+        let files = FakeFiles { fails_at: Some("nginx/backup.conf"), ..FakeFiles::default() };
+        let error = init(&files, Path::new("/d"), &site(), false).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write `/d/nginx/backup.conf`: disk full");
+        assert_eq!(*files.files.lock().unwrap(), BTreeMap::new());
+    }
+
+    #[test]
+    fn nothing_is_replaced_without_force() {
+        let files = FakeFiles::default();
+        files.write(Path::new("/d/haproxy.cfg"), "mine").unwrap();
+        let error = init(&files, Path::new("/d"), &site(), false).unwrap_err();
+        assert_eq!(error, InitError::InTheWay { paths: vec!["/d/haproxy.cfg".into()] });
+        assert_eq!(files.files.lock().unwrap().len(), 1);
+        let written = init(&files, Path::new("/d"), &site(), true).unwrap();
+        assert_eq!(files.files.lock().unwrap().len(), written.files.len());
+    }
+}
