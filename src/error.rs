@@ -1,6 +1,7 @@
 //! Outcome -> message, hint, exit code: the only such table.
 
 use crate::config::ConfigError;
+use crate::lab::LabError;
 use crate::model::forward::Switch;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::SwitchError;
@@ -41,6 +42,11 @@ pub enum Failure {
     Unsound { problems: usize },
     #[error(transparent)]
     Init(InitError),
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// The rehearsal's report is printed already.
+    #[error("the rehearsal failed: {}", .faults.join("; "))]
+    Demo { faults: Vec<String> },
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
@@ -78,6 +84,13 @@ impl Failure {
                 Some("nothing was written; name another directory, or replace them with `--force`".into())
             }
             Self::Init(_) => Some("nothing is left of it".into()),
+            Self::Lab(LabError::NoPrivilege { .. }) => {
+                Some("run it as root: `sudo switchman lab ...`".into())
+            }
+            Self::Lab(LabError::Exec(_) | LabError::Process(_)) => {
+                Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
+            }
+            Self::Lab(_) | Self::Demo { .. } => None,
             Self::Aborted => None,
             Self::Switch(error) => switch_hint(error),
             Self::Restore(error) => change_hint(error),

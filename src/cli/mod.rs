@@ -17,6 +17,7 @@ mod context;
 mod forward;
 mod history;
 mod init;
+mod lab;
 mod man;
 pub mod render;
 mod restore;
@@ -91,6 +92,8 @@ enum Command {
     Restore,
     /// List what was done on this host, by whom, with what result
     History(history::HistoryArgs),
+    /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
+    Lab(lab::LabArgs),
     /// Print the JSON Schema of switchman.yaml
     Schema,
     /// Print shell completions
@@ -141,6 +144,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, context).await,
         Command::Restore => restore::run(context).await,
         Command::History(args) => history::run(&args, context),
+        Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),

@@ -1,1 +1,257 @@
-//! placeholder
+//! `switchman lab`: a rehearsal on one machine, and the base of the end-to-end tests. Real HAProxy, real nginx, real
+//! kernel rules, in network namespaces of its own. Everything is named `swm-` and removed again; nothing else is touched.
+
+pub mod app;
+pub mod connects;
+pub mod demo;
+pub mod hosts;
+pub mod load;
+pub mod namespaces;
+pub mod process;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::model::balancer::CheckTiming;
+use crate::model::name::HostName;
+use crate::model::ports::{Port, Ports};
+use crate::plan::site::{BalancerSite, Site, TemplateError, WebServer};
+use crate::sys::exec::{ExecError, Output, Program};
+
+use hosts::WebHost;
+use namespaces::Namespaces;
+use process::{Process, ProcessError};
+
+/// Where labs keep configuration, logs and state, one directory each.
+pub const RUN_DIR: &str = "/run/switchman-lab";
+const SERVICE: &str = "shop";
+
+/// What a lab is made of.
+#[derive(Debug, Clone)]
+pub struct LabOptions {
+    /// Part of every name: `swm-NAME-web1`.
+    pub name: HostName,
+    pub hosts: u8,
+    /// The switchman that the hosts run, and that serves the rehearsal application.
+    pub switchman: PathBuf,
+    pub check: CheckTiming,
+}
+
+impl LabOptions {
+    /// Two hosts, checks fast enough for a rehearsal and slow enough to be checks: inter 500 ms, fastinter 100 ms.
+    pub fn new(name: HostName, switchman: PathBuf) -> Self {
+        let ms = Duration::from_millis;
+        let check = CheckTiming {
+            inter: ms(500),
+            fastinter: Some(ms(100)),
+            fall: 3,
+            rise: 2,
+            timeout: Some(ms(500)),
+        };
+        Self { name, hosts: 2, switchman, check }
+    }
+}
+
+/// What went wrong in the rehearsal itself.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    #[error("`{command}` failed with status {status}: {stderr}")]
+    Command { command: String, status: i32, stderr: String },
+    #[error("cannot {what} `{path}`: {source}")]
+    Files { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("the lab `{name}` is in use by another switchman")]
+    InUse { name: String },
+    #[error("the lab needs root: {why}")]
+    NoPrivilege { why: String },
+    #[error("{what} did not come true within {}", crate::model::duration::show(*.waited))]
+    Late { what: String, waited: Duration },
+    #[error("the load generator failed: {why}")]
+    Load { why: String },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A running lab. Dropping it takes it down, unless it was told to stay.
+#[derive(Debug)]
+pub struct Lab {
+    options: LabOptions,
+    dir: PathBuf,
+    net: Namespaces,
+    pub hosts: Vec<WebHost>,
+    haproxy: Option<Process>,
+    stays: bool,
+    _lock: Flock<fs::File>,
+}
+
+impl Lab {
+    /// Builds the lab, after removing what a crashed one of the same name left behind. Takes about a second.
+    pub async fn up(options: LabOptions) -> Result<Self, LabError> {
+        let lock = lock(&options.name)?;
+        let dir = Path::new(RUN_DIR).join(options.name.as_str());
+        remove(&options.name, &dir).await?;
+        make_dir(&dir)?;
+        let net = Namespaces::up(&options.name, options.hosts).await?;
+        let mut lab = Self { options, dir, net, hosts: vec![], haproxy: None, stays: false, _lock: lock };
+        let site = lab.site()?;
+        for host in site.hosts.clone() {
+            let host = WebHost::up(&lab, &site, host).await?;
+            lab.hosts.push(host);
+        }
+        lab.start_haproxy(&site).await?;
+        Ok(lab)
+    }
+
+    /// Leaves the lab running when this value is dropped.
+    pub fn stay(mut self) {
+        self.stays = true;
+    }
+
+    /// Takes it down and says what could not be removed.
+    pub async fn down(mut self) -> Result<(), LabError> {
+        self.stays = true;
+        remove(&self.options.name, &self.dir).await
+    }
+
+    /// Runs switchman on a web host, as its operator would.
+    pub async fn switchman(&self, host: &str, args: &[&str]) -> Result<Output, LabError> {
+        Ok(self.switchman_program(host, args).run(b"", Duration::from_secs(120)).await?)
+    }
+
+    /// The command line of [`Lab::switchman`].
+    pub fn switchman_program(&self, host: &str, args: &[&str]) -> Program {
+        let dir = self.dir.join(host);
+        self.net
+            .program(host, &self.options.switchman)
+            .arg("--config")
+            .arg(dir.join("switchman.yaml"))
+            .arg("--state-dir")
+            .arg(dir.join("state"))
+            .args(["--local", "--no-color"])
+            .args(args)
+            .env("XTABLES_LOCKFILE", dir.join("xtables.lock"))
+    }
+
+    /// A program in one of the lab's namespaces: `lb`, `client`, `web1`...
+    pub fn program(&self, place: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
+        self.net.program(place, program)
+    }
+
+    /// The namespace's file, to enter it.
+    pub fn namespace(&self, place: &str) -> PathBuf {
+        self.net.file(place)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What clients call.
+    pub fn target(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::new(self.net.address("lb"), 80)
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.join("lb/admin.sock")
+    }
+
+    fn site(&self) -> Result<Site, LabError> {
+        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
+        let lb = self.net.address("lb");
+        let dir = self.dir.join("lb");
+        make_dir(&dir)?;
+        let balancer = BalancerSite {
+            bind: format!("{lb}:80"),
+            stats: format!("{lb}:8404"),
+            backend: "servers".into(),
+            admin_socket: self.admin_socket().display().to_string(),
+            reader: Some(std::net::SocketAddr::new(lb, 9999)),
+            state_file: dir.join("servers.state").display().to_string(),
+            check: self.options.check,
+        };
+        Ok(Site {
+            project: SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?,
+            server: WebServer::Nginx,
+            ports: Ports { check: port(8888)?, main: port(8080)?, backup: port(80)? },
+            hosts: self.net.web_hosts(),
+            health_path: "/health".into(),
+            health_host: "shop.example".into(),
+            root: self.dir.join("site").display().to_string(),
+            run_dir: self.dir.display().to_string(),
+            log_dir: self.dir.display().to_string(),
+            workers: "1".into(),
+            balancer,
+        })
+    }
+
+    async fn start_haproxy(&mut self, site: &Site) -> Result<(), LabError> {
+        let file = self.dir.join("lb/haproxy.cfg");
+        write(&file, &site.haproxy()?)?;
+        let program = self.net.program("lb", "haproxy").arg("-db").arg("-f").arg(&file);
+        let process = Process::start("haproxy", &program, &self.dir.join("lb/haproxy.log"))?;
+        let socket = self.admin_socket();
+        process.until("HAProxy's admin socket", async || socket.exists()).await?;
+        self.haproxy = Some(process);
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.stays {
+            // On an error path or a Ctrl-C: no runtime may be left to wait with, so the tools are waited for here.
+            namespaces::remove_now(&self.options.name);
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Removes a lab by name, whoever built it: its processes are the ones inside its namespaces.
+pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
+    namespaces::remove(name).await?;
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(LabError::Files { what: "remove", path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes a lab down that no switchman holds.
+pub async fn down(name: &HostName) -> Result<(), LabError> {
+    let _lock = lock(name)?;
+    remove(name, &Path::new(RUN_DIR).join(name.as_str())).await
+}
+
+/// One switchman at a time builds, rehearses in, or removes a lab of a name. Freed by the kernel when it dies.
+fn lock(name: &HostName) -> Result<Flock<fs::File>, LabError> {
+    let dir = Path::new(RUN_DIR);
+    if !nix::unistd::Uid::effective().is_root() {
+        return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
+    }
+    make_dir(dir)?;
+    let path = dir.join(format!("{name}.lock"));
+    let file = fs::File::create(&path).map_err(|source| LabError::Files {
+        what: "make",
+        path: path.clone(),
+        source,
+    })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::InUse { name: name.to_string() })
+}
+
+pub(crate) fn make_dir(path: &Path) -> Result<(), LabError> {
+    fs::create_dir_all(path).map_err(|source| LabError::Files { what: "make", path: path.to_owned(), source })
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), LabError> {
+    fs::write(path, text).map_err(|source| LabError::Files { what: "write", path: path.to_owned(), source })
+}

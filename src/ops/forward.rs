@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::balancer::BackendView;
+use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::forward::{Forward, Switch};
 use crate::model::history::Actor;
@@ -45,6 +46,7 @@ pub struct Switched {
     /// Per balancer, in the order of the configuration; empty with `--no-wait`.
     pub seen: Vec<Seen>,
     /// From DOWN everywhere to drained; absent without `--drain`.
+    #[serde(rename = "drained_after_ms", serialize_with = "duration::as_optional_ms")]
     pub drained_after: Option<Duration>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,

@@ -27,6 +27,7 @@ pub struct Seen {
     pub balancer: BalancerName,
     pub how: How,
     /// Since the wait began.
+    #[serde(rename = "after_ms", serialize_with = "duration::as_ms")]
     pub after: Duration,
 }
 

@@ -12,7 +12,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("sys", &["world", "model"]),
         ("config", &["model"]),
         ("ops", &["world", "plan", "model"]),
-        ("error", &["config", "ops", "world", "plan", "model"]),
+        ("error", &["config", "lab", "ops", "world", "plan", "model"]),
         ("lab", &["config", "ops", "world", "plan", "sys", "model"]),
         ("cli", &["lab", "config", "error", "ops", "world", "plan", "model"]),
     ])

@@ -38,7 +38,7 @@ impl Reporter for Render {
 }
 
 impl Render {
-    fn spin(&self, message: String) {
+    pub(super) fn spin(&self, message: String) {
         let spinner: &ProgressBar = &self.spinner;
         spinner.set_message(message);
         spinner.enable_steady_tick(Duration::from_millis(120));

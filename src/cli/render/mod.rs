@@ -16,6 +16,7 @@ use crate::ops::restore::Restored;
 
 mod events;
 mod findings;
+mod lab;
 mod status;
 mod table;
 

@@ -1,0 +1,108 @@
+//! `lab up | down | status | demo`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::Context;
+use crate::error::Failure;
+use crate::lab::app::{self, AppOptions};
+use crate::lab::{self, Lab, LabOptions, demo, namespaces};
+use crate::model::name::HostName;
+
+#[derive(Debug, Args)]
+pub struct LabArgs {
+    #[command(subcommand)]
+    command: LabCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabCommand {
+    /// Build a lab and leave it running: namespaces, HAProxy, web hosts with both vhosts
+    Up(UpArgs),
+    /// Remove a lab, also one that a crash left behind
+    Down(NameArgs),
+    /// Show what a lab consists of
+    Status(NameArgs),
+    /// Deploy a new version to every host under load, and account for every request
+    Demo(UpArgs),
+    /// The rehearsal application behind a vhost
+    #[command(hide = true)]
+    App(AppArgs),
+}
+
+#[derive(Debug, Args)]
+struct NameArgs {
+    /// The lab's name: part of everything it creates
+    #[arg(long, default_value = "lab")]
+    name: HostName,
+}
+
+#[derive(Debug, Args)]
+struct UpArgs {
+    #[command(flatten)]
+    name: NameArgs,
+    /// Web hosts
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
+    hosts: u8,
+}
+
+#[derive(Debug, Args)]
+struct AppArgs {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    host: String,
+    #[arg(long)]
+    vhost: String,
+    /// Not `--version`'s place: that is the program's own.
+    #[arg(long = "version")]
+    version: String,
+}
+
+pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        LabCommand::Up(args) => {
+            let lab = up(&args, context).await?;
+            context.render.lab_up(&args.name.name, lab.dir());
+            lab.stay();
+            Ok(())
+        }
+        LabCommand::Down(args) => Ok(lab::down(&args.name).await?),
+        LabCommand::Status(args) => {
+            context.render.lab_status(&args.name, &namespaces::list(&args.name));
+            Ok(())
+        }
+        LabCommand::Demo(args) => {
+            let mut lab = up(&args, context).await?;
+            let report = demo::run(&mut lab, context.render.as_ref(), &context.stop).await;
+            lab.down().await?;
+            let report = report?;
+            context.render.demo(&report);
+            match report.faults.len() {
+                0 => Ok(()),
+                _ => Err(Failure::Demo { faults: report.faults }),
+            }
+        }
+        LabCommand::App(AppArgs { listen, host, vhost, version }) => {
+            let options = AppOptions { listen, host, vhost, version };
+            let served = app::serve(options, context.stop.clone()).await;
+            served.map_err(|error| Failure::Other {
+                what: format!("serve on {listen}"),
+                why: error.to_string(),
+            })
+        }
+    }
+}
+
+async fn up(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
+    let own = std::env::current_exe();
+    let own: PathBuf =
+        own.map_err(|error| Failure::Other { what: "find switchman itself".into(), why: error.to_string() })?;
+    let options = LabOptions { hosts: args.hosts, ..LabOptions::new(args.name.name.clone(), own) };
+    tokio::select! {
+        lab = Lab::up(options) => Ok(lab?),
+        () = context.stop.requested() => Err(lab::LabError::Interrupted.into()),
+    }
+}

@@ -1,0 +1,142 @@
+//! The application of the rehearsal: small answers, slow ones, uploads, websockets; every answer says who gave it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use crate::world::stop::Stop;
+
+/// Header names of an answer.
+pub const HOST: &str = "x-swm-host";
+pub const VHOST: &str = "x-swm-vhost";
+pub const VERSION: &str = "x-swm-version";
+/// How long `/slow` takes.
+pub const SLOW: Duration = Duration::from_secs(2);
+/// Requests in flight get this long when the application is told to end.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Who the application says it is, and where it listens.
+#[derive(Debug, Clone)]
+pub struct AppOptions {
+    pub listen: SocketAddr,
+    pub host: String,
+    pub vhost: String,
+    pub version: String,
+}
+
+/// Serves until told to stop; then lets requests in flight end.
+pub async fn serve(options: AppOptions, stop: Stop) -> std::io::Result<()> {
+    let listener = TcpListener::bind(options.listen).await?;
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(connection(stream, options.clone(), stop.clone()));
+                }
+            }
+            Some(_) = connections.join_next() => {}
+            () = stop.requested() => break,
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Past the grace, what is left ends with the process.
+    let _ = tokio::time::timeout(GRACE, all).await;
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, options: AppOptions, stop: Stop) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let options = options.clone();
+        async move { Ok::<_, Infallible>(signed(&options, answer(request).await)) }
+    });
+    let http = hyper::server::conn::http1::Builder::new();
+    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    tokio::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = stop.requested() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}
+
+fn signed(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    for (name, value) in [(HOST, &options.host), (VHOST, &options.vhost), (VERSION, &options.version)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (_, "/" | "/health") => text(StatusCode::OK, "ok\n".to_owned()),
+        (_, "/slow") => {
+            tokio::time::sleep(SLOW).await;
+            text(StatusCode::OK, "slow\n".to_owned())
+        }
+        (&Method::POST, "/upload") => match request.into_body().collect().await {
+            Ok(body) => text(StatusCode::OK, digest(&body.to_bytes())),
+            Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+        },
+        (_, "/ws") => websocket(request),
+        _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+    }
+}
+
+/// Length and sum of a body: a lost, doubled or changed byte shows.
+pub fn digest(body: &[u8]) -> String {
+    let sum = body.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+    format!("{} {sum:x}", body.len())
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response
+}
+
+/// RFC 6455, 4.2.2: the handshake; then every message is sent back.
+fn websocket(request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY).cloned() else {
+        return text(StatusCode::BAD_REQUEST, "not a websocket handshake\n".to_owned());
+    };
+    tokio::spawn(async move {
+        if let Ok(upgraded) = hyper::upgrade::on(request).await {
+            let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+            let (mut out, mut messages) = stream.split();
+            while let Some(Ok(message)) = messages.next().await {
+                let echo = message.is_text() || message.is_binary();
+                if echo && out.send(message).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}

@@ -1,0 +1,181 @@
+//! The story of the seed, told on the lab: traffic on main; for each host `disable-forward`, replace and restart its main
+//! vhost, `enable-forward`; every request accounted for.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::load::{Kind, Load, Report, Snapshot, Target, default_mix};
+use super::{Lab, LabError};
+use crate::model::duration;
+use crate::world::stop::Stop;
+
+const BEFORE: &str = "before";
+const OLD: &str = "1.0.0";
+const NEW: &str = "2.0.0";
+/// Bound on every wait for something of the story to be seen in the answers.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One switch of one host, as the operator's command reported it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostStory {
+    pub host: String,
+    #[serde(rename = "down_after_ms", serialize_with = "duration::as_ms")]
+    pub down_after: Duration,
+    #[serde(rename = "drained_after_ms", serialize_with = "duration::as_ms")]
+    pub drained_after: Duration,
+    #[serde(rename = "up_after_ms", serialize_with = "duration::as_ms")]
+    pub up_after: Duration,
+    /// Answers of its backup vhost while it was out, and of its new main vhost after it was back.
+    pub by_backup: u64,
+    pub by_new_main: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DemoReport {
+    pub load: Report,
+    pub hosts: Vec<HostStory>,
+    /// Why the demo did not show what it should; empty when all is well.
+    pub faults: Vec<String>,
+}
+
+/// Told as it goes.
+pub trait Audience: Sync {
+    fn step(&self, text: &str);
+    fn count(&self, snapshot: &Snapshot);
+}
+
+/// Runs the story on a lab that is up. Leaves the lab up.
+pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<DemoReport, LabError> {
+    let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
+    for name in &names {
+        // Fresh hosts have no rule: the site runs on backups until now. No other main is UP yet for the floor to hold.
+        switchman(lab, name, &["enable-forward"]).await?;
+        audience.step(&format!("{name}: forward on, main vhost UP"));
+    }
+    let target = Target { address: lab.target(), host: "shop.example".to_owned() };
+    let load = Load::start(Some(&lab.namespace("client")), target, &default_mix())?;
+    load.phase(BEFORE);
+    let story = async {
+        let every_kind = |snapshot: &Snapshot| Kind::ALL.iter().all(|kind| snapshot.kinds[kind] > 0);
+        seen(&load, audience, "an answer to every kind of client", every_kind).await?;
+        let mut hosts = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            hosts.push(one_host(lab, at, name, &load, audience).await?);
+        }
+        Ok::<_, LabError>(hosts)
+    };
+    let hosts = tokio::select! {
+        hosts = story => hosts?,
+        () = stop.requested() => return Err(LabError::Interrupted),
+    };
+    audience.step("load stops, requests in flight end");
+    let report = load.stop().await?;
+    Ok(DemoReport { faults: faults(&report, &hosts), load: report, hosts })
+}
+
+async fn one_host(
+    lab: &mut Lab,
+    at: usize,
+    name: &str,
+    load: &Load,
+    audience: &dyn Audience,
+) -> Result<HostStory, LabError> {
+    let (out, back) = (format!("{name} out"), format!("{name} back"));
+    audience.step(&format!("{name}: switchman disable-forward --drain"));
+    let off = switchman(lab, name, &["disable-forward", "--drain"]).await?;
+    load.phase(&out);
+    let (down_after, drained_after) = (longest_seen(&off), ms(&off["drained_after_ms"]));
+    let (down, drained) = (duration::show(down_after), duration::show(drained_after));
+    audience.step(&format!(
+        "{name}: DOWN after {down}, drained {drained} later; its users are on its backup vhost"
+    ));
+    seen(load, audience, "an answer of the backup vhost", |now| now.answered(&out, name, "backup", None) > 0)
+        .await?;
+    lab.replace_main(at, NEW).await?;
+    audience.step(&format!("{name}: main vhost replaced, {OLD} -> {NEW}; switchman enable-forward"));
+    let on = switchman(lab, name, &["enable-forward"]).await?;
+    let by_backup = load.snapshot().answered(&out, name, "backup", None);
+    load.phase(&back);
+    let up_after = longest_seen(&on);
+    audience.step(&format!("{name}: UP after {}", duration::show(up_after)));
+    seen(load, audience, "an answer of the new version", |now| {
+        now.answered(&back, name, "main", Some(NEW)) > 0
+    })
+    .await?;
+    // A whole websocket and a whole slow answer on the new version, before the next host goes.
+    let settled = load.snapshot();
+    let more = move |now: &Snapshot| {
+        [Kind::Slow, Kind::Websocket, Kind::Upload]
+            .iter()
+            .all(|kind| now.kinds[kind] > settled.kinds[kind] + 1)
+    };
+    seen(load, audience, "more of every kind", more).await?;
+    let by_new_main = load.snapshot().answered(&back, name, "main", Some(NEW));
+    Ok(HostStory { host: name.to_owned(), down_after, drained_after, up_after, by_backup, by_new_main })
+}
+
+/// Runs the real command on the host, and reads its result.
+async fn switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_json::Value, LabError> {
+    let args = [args, &["--host", host, "--output", "json"]].concat();
+    let output = lab.switchman(host, &args).await?;
+    let result = serde_json::from_str(&output.stdout).ok().filter(|_| output.status == 0);
+    result.ok_or_else(|| LabError::Command {
+        command: format!("switchman {} (on {host})", args.join(" ")),
+        status: output.status,
+        stderr: output.stderr,
+    })
+}
+
+fn longest_seen(result: &serde_json::Value) -> Duration {
+    let seen = result["seen"].as_array().map(Vec::as_slice).unwrap_or_default();
+    seen.iter().map(|one| ms(&one["after_ms"])).max().unwrap_or_default()
+}
+
+fn ms(value: &serde_json::Value) -> Duration {
+    Duration::from_millis(value.as_u64().unwrap_or(0))
+}
+
+async fn seen(
+    load: &Load,
+    audience: &dyn Audience,
+    what: &str,
+    holds: impl Fn(&Snapshot) -> bool,
+) -> Result<(), LabError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let snapshot = load.snapshot();
+        audience.count(&snapshot);
+        if holds(&snapshot) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(LabError::Late { what: what.to_owned(), waited: PATIENCE });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What would make a green report worth nothing.
+fn faults(report: &Report, hosts: &[HostStory]) -> Vec<String> {
+    let mut faults = Vec::new();
+    if report.failed() > 0 {
+        faults.push(format!("{} of {} requests failed", report.failed(), report.requests()));
+    }
+    for kind in report.kinds.iter().filter(|kind| kind.requests == kind.failed) {
+        faults.push(format!("no request of the kind `{}` succeeded", kind.kind.as_str()));
+    }
+    if report.strays > 0 {
+        faults
+            .push(format!("{} answers came from another host than the client's cookie names", report.strays));
+    }
+    for host in hosts {
+        if host.by_backup == 0 {
+            faults.push(format!("the backup vhost of {} answered nothing while it was out", host.host));
+        }
+        if host.by_new_main == 0 {
+            faults.push(format!("the new main vhost of {} answered nothing after it was back", host.host));
+        }
+    }
+    faults
+}

@@ -1,0 +1,153 @@
+//! One web host of the lab: two nginx from `vhosts/`, an application behind each, and the host's switchman.yaml.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::process::Process;
+use super::{Lab, LabError, make_dir, write};
+use crate::model::health::Health;
+use crate::model::host::Host;
+use crate::plan::site::{Role, Site};
+use crate::sys::probe::HttpProbe;
+use crate::world::probe::Probe;
+
+/// A web host with its two vhosts.
+#[derive(Debug)]
+pub struct WebHost {
+    pub host: Host,
+    main: Option<Vhost>,
+    _backup: Vhost,
+}
+
+/// nginx and the application behind it.
+#[derive(Debug)]
+struct Vhost {
+    nginx: Process,
+    app: Process,
+}
+
+impl WebHost {
+    pub(super) async fn up(lab: &Lab, site: &Site, host: Host) -> Result<Self, LabError> {
+        let dir = lab.dir().join(host.name.as_str());
+        make_dir(&dir)?;
+        let lb = site.balancer.reader.map(|address| format!("tcp://{address}")).unwrap_or_default();
+        write(&dir.join("switchman.yaml"), &site.yaml(&lb)?)?;
+        let main = Vhost::start(lab, site, &host, Role::Main, "1.0.0").await?;
+        let backup = Vhost::start(lab, site, &host, Role::Backup, "1.0.0").await?;
+        Ok(Self { host, main: Some(main), _backup: backup })
+    }
+}
+
+impl Lab {
+    /// Stops a host's main vhost, letting requests end, and starts another version of it.
+    pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
+        self.stop_main(at).await?;
+        let (site, host) = (self.site()?, self.hosts[at].host.clone());
+        let vhost = Vhost::start(self, &site, &host, Role::Main, version).await?;
+        self.hosts[at].main = Some(vhost);
+        Ok(())
+    }
+
+    /// nginx first, gracefully; then the application, which nobody asks any more.
+    pub async fn stop_main(&mut self, at: usize) -> Result<(), LabError> {
+        if let Some(vhost) = self.hosts[at].main.take() {
+            vhost.nginx.stop(Signal::SIGQUIT).await?;
+            vhost.app.stop(Signal::SIGTERM).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Vhost {
+    async fn start(lab: &Lab, site: &Site, host: &Host, role: Role, version: &str) -> Result<Self, LabError> {
+        let (name, role_name) = (host.name.as_str(), role.as_str());
+        let dir = lab.dir().join(name);
+        // A port of loopback inside the host's own namespace.
+        let (port, application) = match role {
+            Role::Main => (site.ports.main, SocketAddr::from(([127, 0, 0, 1], 9001))),
+            Role::Backup => (site.ports.backup, SocketAddr::from(([127, 0, 0, 1], 9002))),
+        };
+        let listen = application.to_string();
+        let app = lab.program(name, &lab.options.switchman).args([
+            "lab",
+            "app",
+            "--listen",
+            &listen,
+            "--host",
+            name,
+            "--vhost",
+            role_name,
+            "--version",
+            version,
+        ]);
+        let app = Process::start(&format!("{name} {role_name} application"), &app, &log(&dir, role, "app"))?;
+        let file = dir.join(format!("{role_name}.conf"));
+        let own = Site {
+            run_dir: dir.display().to_string(),
+            log_dir: dir.display().to_string(),
+            root: dir.join("site").display().to_string(),
+            ..site.clone()
+        };
+        let who = format!("{name} {role_name}");
+        write(&file, &own.vhost(role, &file.display().to_string(), &who, Some(application))?)?;
+        let nginx = lab.program(name, "nginx").arg("-c").arg(&file).args(["-g", "daemon off;"]);
+        let nginx = Process::start(&format!("{name} {role_name} nginx"), &nginx, &log(&dir, role, "nginx"))?;
+        let health = Health {
+            path: site.health_path.clone(),
+            status: 200,
+            host: Some(site.health_host.clone()),
+            timeout: Duration::from_secs(1),
+            interval: Duration::from_millis(10),
+            rise: 1,
+        };
+        let namespace = lab.namespace(name);
+        let address = SocketAddr::from(([127, 0, 0, 1], port.get()));
+        let healthy = async || is_healthy(namespace.clone(), address, health.clone()).await;
+        nginx.until(&format!("health of {name}'s {role_name} vhost"), healthy).await?;
+        Ok(Self { nginx, app })
+    }
+}
+
+fn log(dir: &Path, role: Role, what: &str) -> PathBuf {
+    dir.join(format!("{}-{what}.log", role.as_str()))
+}
+
+/// Asked from inside the host's namespace, on a thread that enters it.
+async fn is_healthy(namespace: PathBuf, address: SocketAddr, health: Health) -> bool {
+    inside(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
+        .await
+        .unwrap_or(false)
+}
+
+/// Runs a future inside a network namespace: on a thread of its own with a runtime of its own, because a namespace
+/// belongs to a thread (setns(2)).
+pub async fn inside<F, Fut, T>(namespace: PathBuf, body: F) -> Result<T, LabError>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = T>,
+    T: Send + 'static,
+{
+    let (done, result) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("swm-inside".to_owned());
+    let spawned = thread.spawn(move || {
+        let value = enter(&namespace).and_then(|runtime| Ok(runtime?.block_on(body())));
+        let _ = done.send(value);
+    });
+    spawned.map_err(|error| LabError::Load { why: error.to_string() })?;
+    match result.await {
+        Ok(value) => value.map_err(|error| LabError::Load { why: error.to_string() }),
+        Err(_) => Err(LabError::Load { why: "a thread inside a namespace panicked".to_owned() }),
+    }
+}
+
+type Entered = std::io::Result<tokio::runtime::Runtime>;
+
+/// Moves this thread into a namespace and makes a runtime there.
+pub(super) fn enter(namespace: &Path) -> std::io::Result<Entered> {
+    let file = std::fs::File::open(namespace)?;
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?;
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build())
+}

@@ -1,0 +1,169 @@
+//! A load of every kind of client at once, and an account of every single request. Nothing is ever tried again: what a
+//! client sees is what is counted.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::LabError;
+use super::hosts::enter;
+
+mod book;
+mod client;
+
+pub use book::{Answer, Book, Failed, KindReport, Reason, Report, Snapshot};
+
+/// The kinds of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// One connection for many requests, with HAProxy's cookie.
+    KeepAliveCookie,
+    /// One connection for many requests, without a cookie.
+    KeepAlive,
+    /// A connection for each request.
+    PerRequest,
+    /// An answer that takes 2 s, with a cookie.
+    Slow,
+    /// 4 MiB up, length and sum of what arrived checked.
+    Upload,
+    /// A websocket of 3 s that echoes every 100 ms; one session is one request.
+    Websocket,
+}
+
+impl Kind {
+    pub const ALL: [Self; 6] =
+        [Self::KeepAliveCookie, Self::KeepAlive, Self::PerRequest, Self::Slow, Self::Upload, Self::Websocket];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KeepAliveCookie => "keep-alive, cookie",
+            Self::KeepAlive => "keep-alive, no cookie",
+            Self::PerRequest => "connection per request",
+            Self::Slow => "2 s answer",
+            Self::Upload => "4 MiB upload",
+            Self::Websocket => "websocket of 3 s",
+        }
+    }
+
+    /// Between two requests of one client.
+    const fn pause(self) -> Duration {
+        match self {
+            Self::KeepAliveCookie | Self::KeepAlive => Duration::from_millis(20),
+            Self::PerRequest => Duration::from_millis(30),
+            Self::Slow | Self::Websocket => Duration::from_millis(50),
+            Self::Upload => Duration::from_millis(200),
+        }
+    }
+}
+
+/// Where the load goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub host: String,
+}
+
+/// How many clients of each kind.
+pub type Mix = Vec<(Kind, usize)>;
+
+/// Every kind at once, some hundred requests a second: enough to hit every moment of a switch, little enough for two cores.
+pub fn default_mix() -> Mix {
+    vec![
+        (Kind::KeepAliveCookie, 6),
+        (Kind::KeepAlive, 4),
+        (Kind::PerRequest, 4),
+        (Kind::Slow, 4),
+        (Kind::Upload, 2),
+        (Kind::Websocket, 4),
+    ]
+}
+
+/// A running load, on a thread of its own.
+#[derive(Debug)]
+pub struct Load {
+    book: Arc<Book>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts the clients, inside a network namespace when one is named.
+    pub fn start(namespace: Option<&Path>, target: Target, mix: &Mix) -> Result<Self, LabError> {
+        let (stop, stopped) = watch::channel(false);
+        let book = Arc::new(Book::new(Kind::ALL));
+        let (theirs, mix) = (book.clone(), mix.clone());
+        let namespace: Option<PathBuf> = namespace.map(Path::to_owned);
+        let (ready, started) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("swm-load".to_owned()).spawn(move || {
+            let entered = match namespace {
+                Some(file) => enter(&file).and_then(|runtime| runtime),
+                None => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+            };
+            match entered {
+                Ok(runtime) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(clients(&theirs, &target, &mix, &stopped));
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error.to_string()));
+                }
+            }
+        });
+        let failed = |why: String| LabError::Load { why };
+        let thread = thread.map_err(|error| failed(error.to_string()))?;
+        match started.recv() {
+            Ok(Ok(())) => Ok(Self { book, stop, thread: Some(thread) }),
+            Ok(Err(why)) => Err(failed(why)),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// From here on, answers are counted under this name too.
+    pub fn phase(&self, name: &str) {
+        self.book.phase(name);
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.book.snapshot()
+    }
+
+    /// No new requests; those begun end, or fail by their own deadline. Everything is accounted for in the report.
+    pub async fn stop(mut self) -> Result<Report, LabError> {
+        self.end().await?;
+        Ok(self.book.report())
+    }
+
+    async fn end(&mut self) -> Result<(), LabError> {
+        let _ = self.stop.send(true);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        match joined {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(LabError::Load { why: "its thread panicked".to_owned() }),
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+    }
+}
+
+async fn clients(book: &Arc<Book>, target: &Target, mix: &Mix, stopped: &watch::Receiver<bool>) {
+    let mut clients = tokio::task::JoinSet::new();
+    for (kind, count) in mix {
+        for _ in 0..*count {
+            clients.spawn(client::run(*kind, target.clone(), book.clone(), stopped.clone()));
+        }
+    }
+    while clients.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests;

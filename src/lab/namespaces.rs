@@ -1,0 +1,190 @@
+//! One namespace with a switch (a bridge), one for the load balancer, one a web host, one for the client. Links are made
+//! with both ends inside namespaces, so the machine's own network never sees an interface of ours.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::LabError;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::sys::exec::Program;
+
+/// Where `ip netns` keeps the names (ip-netns(8)).
+const NETNS: &str = "/run/netns";
+const BOUND: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone)]
+pub struct Namespaces {
+    name: HostName,
+    hosts: u8,
+}
+
+impl Namespaces {
+    pub async fn up(name: &HostName, hosts: u8) -> Result<Self, LabError> {
+        let net = Self { name: name.clone(), hosts };
+        let mut batch = format!("netns add {}\n", net.of("sw"));
+        for place in net.places() {
+            let _ = writeln!(batch, "netns add {}", net.of(&place));
+        }
+        ip(&[], &batch).await?;
+        let mut batch = String::new();
+        for place in net.places() {
+            let (inside, switch) = (net.of(&place), net.of("sw"));
+            let _ =
+                writeln!(batch, "link add eth0 netns {inside} type veth peer name {place} netns {switch}");
+        }
+        ip(&[], &batch).await?;
+        let mut batch = String::from("link add br0 type bridge\nlink set br0 up\n");
+        for place in net.places() {
+            let _ = write!(batch, "link set {place} master br0\nlink set {place} up\n");
+        }
+        ip(&["-n", &net.of("sw")], &batch).await?;
+        let places = net.places();
+        let inside = places.iter().map(async |place| {
+            let (v4, v6) = (net.address(place), net.address6(place));
+            // nodad: an IPv6 address is usable at once, nobody else can have it here.
+            let batch = format!(
+                "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\nlink set eth0 up\n"
+            );
+            ip(&["-n", &net.of(place)], &batch).await
+        });
+        futures_util::future::try_join_all(inside).await?;
+        Ok(net)
+    }
+
+    /// `swm-NAME-web1`.
+    fn of(&self, place: &str) -> String {
+        format!("{}{place}", prefix(&self.name))
+    }
+
+    pub fn file(&self, place: &str) -> PathBuf {
+        PathBuf::from(NETNS).join(self.of(place))
+    }
+
+    fn places(&self) -> Vec<String> {
+        let fixed = ["lb", "client"].map(str::to_owned);
+        fixed.into_iter().chain((1..=self.hosts).map(|number| format!("web{number}"))).collect()
+    }
+
+    pub fn address(&self, place: &str) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 77, 0, self.last_byte(place)))
+    }
+
+    fn address6(&self, place: &str) -> String {
+        format!("fd00:77::{:x}", self.last_byte(place))
+    }
+
+    fn last_byte(&self, place: &str) -> u8 {
+        match place {
+            "lb" => 2,
+            "client" => 3,
+            web => 10 + web.trim_start_matches("web").parse::<u8>().unwrap_or(0).min(self.hosts),
+        }
+    }
+
+    pub fn web_hosts(&self) -> Vec<Host> {
+        let host = |number| {
+            let place = format!("web{number}");
+            let name = place.parse().ok()?;
+            Some(Host { name, address: Some(self.address(&place)), ssh: None })
+        };
+        (1..=self.hosts).filter_map(host).collect()
+    }
+
+    /// `ip netns exec` becomes the program itself, so the pid of the child is the program's.
+    pub fn program(&self, place: &str, program: impl AsRef<OsStr>) -> Program {
+        Program::new("ip").args(["netns", "exec", &self.of(place)]).arg(program)
+    }
+}
+
+fn prefix(name: &HostName) -> String {
+    format!("swm-{name}-")
+}
+
+/// Names of the namespaces that belong to a lab, from the kernel's own list.
+pub fn list(name: &HostName) -> Vec<String> {
+    let entries =
+        std::fs::read_dir(NETNS).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
+    let mut mine: Vec<String> = names.filter(|other| is_place_of(other, name)).collect();
+    mine.sort();
+    mine
+}
+
+/// `swm-a-web1` belongs to `a`; `swm-a-b-web1` to `a-b` only.
+fn is_place_of(namespace: &str, name: &HostName) -> bool {
+    namespace.strip_prefix(&prefix(name)).is_some_and(|place| {
+        let number = place.strip_prefix("web").unwrap_or("");
+        matches!(place, "sw" | "lb" | "client") || number.parse::<u8>().is_ok()
+    })
+}
+
+/// Ends the processes inside the lab's namespaces, and removes the namespaces with all that is in them.
+pub async fn remove(name: &HostName) -> Result<(), LabError> {
+    for namespace in list(name) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+            loop {
+                let pids = pids_in(&namespace).await?;
+                if pids.is_empty() || tokio::time::Instant::now() > deadline {
+                    break;
+                }
+                for pid in pids {
+                    // One that ended in between is what is wanted.
+                    let _ = kill(pid, signal);
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        ip(&[], &format!("netns delete {namespace}\n")).await?;
+    }
+    Ok(())
+}
+
+async fn pids_in(namespace: &str) -> Result<Vec<Pid>, LabError> {
+    let output = Program::new("ip").args(["netns", "pids", namespace]).run(b"", BOUND).await?;
+    Ok(output.stdout.lines().filter_map(|line| line.trim().parse().ok()).map(Pid::from_raw).collect())
+}
+
+/// The same without a runtime to wait with: on a thread of its own.
+pub fn remove_now(name: &HostName) {
+    let name = name.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(remove(&name)).map_err(std::io::Error::other)
+    });
+    match thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::error!("the lab is not removed, try `switchman lab down`: {error}"),
+        Err(_) => log::error!("the lab is not removed, try `switchman lab down`"),
+    }
+}
+
+async fn ip(options: &[&str], batch: &str) -> Result<(), LabError> {
+    let program = Program::new("ip").args(options).args(["-batch", "-"]);
+    let output = program.run(batch.as_bytes(), BOUND).await?;
+    if output.status == 0 {
+        return Ok(());
+    }
+    Err(LabError::Command { command: program.to_string(), status: output.status, stderr: output.stderr })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_never_takes_another_labs_namespaces() {
+        let name = |text: &str| text.parse::<HostName>().unwrap();
+        assert!(is_place_of("swm-a-web1", &name("a")) && is_place_of("swm-a-b-sw", &name("a-b")));
+        for other in ["swm-a-b-web1", "swm-ab-web1", "web1", "swm-a-", "swm-a-webx", "swm-a-other"] {
+            assert!(!is_place_of(other, &name("a")), "{other}");
+        }
+    }
+}
