@@ -83,8 +83,8 @@ async fn one_host(
 ) -> Result<HostStory, LabError> {
     let (out, back) = (format!("{name} out"), format!("{name} back"));
     audience.step(&format!("{name}: switchman disable-forward --drain"));
-    let off = switchman(lab, name, &["disable-forward", "--drain"]).await?;
     load.phase(&out);
+    let off = switchman(lab, name, &["disable-forward", "--drain"]).await?;
     let (down_after, drained_after) = (longest_seen(&off), ms(&off["drained_after_ms"]));
     let (down, drained) = (duration::show(down_after), duration::show(drained_after));
     audience.step(&format!(

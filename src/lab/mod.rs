@@ -11,10 +11,10 @@ pub mod process;
 
 use std::fs;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::model::balancer::CheckTiming;
 use crate::model::name::HostName;
@@ -90,7 +90,7 @@ pub struct Lab {
     pub hosts: Vec<WebHost>,
     haproxy: Option<Process>,
     stays: bool,
-    _lock: Flock<fs::File>,
+    _lock: UnixListener,
 }
 
 impl Lab {
@@ -99,9 +99,11 @@ impl Lab {
         let lock = lock(&options.name)?;
         let dir = Path::new(RUN_DIR).join(options.name.as_str());
         remove(&options.name, &dir).await?;
-        make_dir(&dir)?;
-        let net = Namespaces::up(&options.name, options.hosts).await?;
+        let net = Namespaces::new(&options.name, options.hosts);
+        // From here on, whatever ends this function takes down what there is by then.
         let mut lab = Self { options, dir, net, hosts: vec![], haproxy: None, stays: false, _lock: lock };
+        make_dir(&lab.dir)?;
+        lab.net.up().await?;
         let site = lab.site()?;
         for host in site.hosts.clone() {
             let host = WebHost::up(&lab, &site, host).await?;
@@ -211,6 +213,7 @@ impl Drop for Lab {
             // On an error path or a Ctrl-C: no runtime may be left to wait with, so the tools are waited for here.
             namespaces::remove_now(&self.options.name);
             let _ = fs::remove_dir_all(&self.dir);
+            let _ = fs::remove_dir(RUN_DIR);
         }
     }
 }
@@ -218,7 +221,10 @@ impl Drop for Lab {
 /// Removes a lab by name, whoever built it: its processes are the ones inside its namespaces.
 pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     namespaces::remove(name).await?;
-    match fs::remove_dir_all(dir) {
+    let removed = fs::remove_dir_all(dir);
+    // Not empty while another lab is up.
+    let _ = fs::remove_dir(RUN_DIR);
+    match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(LabError::Files { what: "remove", path: dir.to_owned(), source })
         }
@@ -232,20 +238,15 @@ pub async fn down(name: &HostName) -> Result<(), LabError> {
     remove(name, &Path::new(RUN_DIR).join(name.as_str())).await
 }
 
-/// One switchman at a time builds, rehearses in, or removes a lab of a name. Freed by the kernel when it dies.
-fn lock(name: &HostName) -> Result<Flock<fs::File>, LabError> {
-    let dir = Path::new(RUN_DIR);
+/// One switchman at a time builds, rehearses in, or removes a lab of a name: an abstract socket (unix(7)) is gone with the
+/// process that holds it, and leaves no file.
+fn lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
     }
-    make_dir(dir)?;
-    let path = dir.join(format!("{name}.lock"));
-    let file = fs::File::create(&path).map_err(|source| LabError::Files {
-        what: "make",
-        path: path.clone(),
-        source,
-    })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::InUse { name: name.to_string() })
+    let address = SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
+    let held = address.and_then(|address| UnixListener::bind_addr(&address));
+    held.map_err(|_| LabError::InUse { name: name.to_string() })
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<(), LabError> {

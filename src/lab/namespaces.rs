@@ -26,8 +26,13 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    pub async fn up(name: &HostName, hosts: u8) -> Result<Self, LabError> {
-        let net = Self { name: name.clone(), hosts };
+    pub fn new(name: &HostName, hosts: u8) -> Self {
+        Self { name: name.clone(), hosts }
+    }
+
+    /// Makes the namespaces, the links between them and the addresses inside them.
+    pub async fn up(&self) -> Result<(), LabError> {
+        let net = self;
         let mut batch = format!("netns add {}\n", net.of("sw"));
         for place in net.places() {
             let _ = writeln!(batch, "netns add {}", net.of(&place));
@@ -54,8 +59,7 @@ impl Namespaces {
             );
             ip(&["-n", &net.of(place)], &batch).await
         });
-        futures_util::future::try_join_all(inside).await?;
-        Ok(net)
+        futures_util::future::try_join_all(inside).await.map(|_| ())
     }
 
     /// `swm-NAME-web1`.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
 mod golden_rules;
+mod lab;
 mod layering;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

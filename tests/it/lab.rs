@@ -1,0 +1,206 @@
+//! End to end: the real program on the lab. Every lab has a name of its own, so these run side by side.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::testing::may_make_namespaces;
+
+const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
+
+/// A lab name that no other test uses; the lab goes when this does, whatever became of the test.
+struct Named(&'static str);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = switchman(&["lab", "down", "--name", self.0]);
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+fn command(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+fn switchman(args: &[&str]) -> Output {
+    command(SWITCHMAN, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn namespaces_of(name: &str) -> Vec<String> {
+    let entries = std::fs::read_dir("/run/netns").map(|entries| entries.flatten().collect::<Vec<_>>());
+    let names = entries.unwrap_or_default().into_iter().map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|other| other.starts_with(&format!("swm-{name}-"))).collect()
+}
+
+/// Processes whose command line names the lab: those of this test excepted, they name it too.
+fn processes_of(name: &str) -> Vec<String> {
+    let proc = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = proc.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| text(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(&format!("/switchman-lab/{name}/"))).collect()
+}
+
+fn assert_nothing_left(name: &str) {
+    assert_eq!(namespaces_of(name), Vec::<String>::new());
+    assert_eq!(processes_of(name), Vec::<String>::new());
+    assert!(!Path::new("/run/switchman-lab").join(name).exists());
+}
+
+/// What the machine's own network looks like.
+fn machine() -> String {
+    text(&command("ip", &["-o", "link"]).output().unwrap().stdout)
+}
+
+#[test]
+fn the_demo_loses_no_request_and_leaves_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let named = Named("itdemo");
+    let before = machine();
+    let output = switchman(&["lab", "demo", "--name", named.0, "--output", "json"]);
+    assert!(output.status.success(), "{}{}", text(&output.stderr), text(&output.stdout));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["faults"], serde_json::json!([]));
+    assert_eq!(report["hosts"].as_array().unwrap().len(), 2);
+    let requests: u64 = report["load"]["kinds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|kind| kind["requests"].as_u64().unwrap())
+        .sum();
+    assert!(requests > 500, "{requests} requests are too few to mean anything");
+    assert_nothing_left(named.0);
+    assert_eq!(machine(), before);
+}
+
+#[test]
+fn ctrl_c_in_the_middle_leaves_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let named = Named("itctrlc");
+    for signal in ["-INT", "-TERM"] {
+        let mut demo = command(SWITCHMAN, &["lab", "demo", "--name", named.0]);
+        let mut demo =
+            demo.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        wait_until(|| !namespaces_of(named.0).is_empty() && !processes_of(named.0).is_empty());
+        assert!(command("kill", &[signal, &demo.id().to_string()]).status().unwrap().success());
+        assert_eq!(demo.wait().unwrap().code(), Some(1));
+        assert_nothing_left(named.0);
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_the_next_up_and_down_remove() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let named = Named("itcrash");
+    for next in [vec!["lab", "up", "--name", named.0], vec!["lab", "down", "--name", named.0]] {
+        let mut demo = command(SWITCHMAN, &["lab", "demo", "--name", named.0]);
+        let mut demo =
+            demo.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        wait_until(|| processes_of(named.0).len() > 3);
+        demo.kill().unwrap();
+        demo.wait().unwrap();
+        assert!(!namespaces_of(named.0).is_empty(), "a crash leaves something");
+        let output = switchman(&next);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_nothing_left(named.0);
+}
+
+fn wait_until(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "it does not come true");
+        std::thread::yield_now();
+    }
+}
+
+/// Issue point 4 on one running lab: what each command says and does, in the order an operator would.
+#[test]
+fn the_commands_on_a_real_host() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let named = Named("itcmd");
+    let output = switchman(&["lab", "up", "--name", named.0]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let on = |host: &str, args: &[&str]| on_host(named.0, host, args);
+
+    // HAProxy counts every server UP until its first check.
+    wait_until(|| ["web1", "web2"].iter().all(|host| verdict(named.0, host) == "down"));
+    let refused = on("web1", &["disable-forward", "--host", "web1"]);
+    assert!(text(&refused.stderr).contains("capacity floor would break"), "{}", text(&refused.stderr));
+    assert_eq!(refused.status.code(), Some(1));
+    for host in ["web1", "web2"] {
+        let output = on(host, &["enable-forward", "--host", host]);
+        assert!(
+            text(&output.stdout).contains("in service, forward on; lb1 says UP"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+    let off = on("web1", &["disable-forward", "--host", "web1", "--drain"]);
+    assert!(
+        text(&off.stdout).starts_with("web1: in maintenance, forward off; lb1 says DOWN; drained after ")
+    );
+    let again = on("web1", &["disable-forward", "--host", "web1"]);
+    assert!(text(&again.stdout).starts_with("web1: already in maintenance"), "{}", text(&again.stdout));
+    let floor = on("web2", &["disable-forward", "--host", "web2"]);
+    assert!(text(&floor.stderr).contains("`lb1` has 0 other main vhosts UP"), "{}", text(&floor.stderr));
+
+    let status = on("web1", &["status", "--host", "web1", "--output", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["schema"], 1);
+    assert_eq!(status["recorded"]["Ok"]["switch"], "off");
+    assert_eq!(verdict(named.0, "web1"), "down");
+    let history = on("web1", &["history"]);
+    assert!(text(&history.stdout).contains("disable-forward  done"), "{}", text(&history.stdout));
+    assert_forward_survives_a_flush(named.0);
+    let down = switchman(&["lab", "down", "--name", named.0]);
+    assert!(down.status.success());
+    assert_nothing_left(named.0);
+}
+
+/// What the balancer says of a host's main vhost.
+fn verdict(lab: &str, host: &str) -> String {
+    let status = on_host(lab, host, &["status", "--host", host, "--output", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    status["balancers"][0]["servers"]["Ok"]["main"]["verdict"].as_str().unwrap_or("").to_owned()
+}
+
+fn assert_forward_survives_a_flush(lab: &str) {
+    let flush = ["netns", "exec", &format!("swm-{lab}-web2"), "iptables", "-t", "nat", "-F"];
+    assert!(command("ip", &flush).status().unwrap().success());
+    let status = on_host(lab, "web2", &["status", "--host", "web2"]);
+    assert!(text(&status.stdout).contains("drift"), "{}", text(&status.stdout));
+    let restored = on_host(lab, "web2", &["restore"]);
+    assert!(
+        text(&restored.stdout).contains("shop: forward on (8888 -> 8080), put back"),
+        "{}",
+        text(&restored.stdout)
+    );
+    let maintenance = on_host(lab, "web1", &["restore"]);
+    assert!(
+        text(&maintenance.stdout).contains("shop: forward off (8888 -> 8080), already"),
+        "{}",
+        text(&maintenance.stdout)
+    );
+}
+
+fn on_host(lab: &str, host: &str, args: &[&str]) -> Output {
+    let dir = format!("/run/switchman-lab/{lab}/{host}");
+    let (config, state) = (format!("{dir}/switchman.yaml"), format!("{dir}/state"));
+    let namespace = format!("swm-{lab}-{host}");
+    let own = ["netns", "exec", &namespace, SWITCHMAN, "--config", &config, "--state-dir", &state, "--local"];
+    let mut command = command("ip", &[&own, args].concat());
+    command.env("XTABLES_LOCKFILE", format!("{dir}/xtables.lock")).output().unwrap()
+}
