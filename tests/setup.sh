@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs the Debian packages that the lab, the tests and the benchmark use, where they are missing. No service is
+# started: packages that would start one are told not to, by a policy-rc.d of our own if the machine has none.
+set -eu
+
+# command:package
+needed='
+iptables:iptables
+nft:nftables
+ip:iproute2
+ss:iproute2
+haproxy:haproxy
+nginx:nginx-light
+apache2:apache2
+caddy:caddy
+conntrack:conntrack
+curl:curl
+gcc:gcc
+setpriv:util-linux
+'
+
+missing=
+for pair in $needed; do
+    PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
+done
+[ -n "$missing" ] || exit 0
+
+echo "setup: installing$missing"
+if [ "$(id -u)" -ne 0 ]; then
+    echo "setup: needs root to install: sudo make setup" >&2
+    exit 1
+fi
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' > $policy
+    chmod 755 $policy
+    trap 'rm -f $policy' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of package names
+apt-get install -y -qq --no-install-recommends $missing
