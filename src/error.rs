@@ -76,10 +76,6 @@ impl Failure {
                 "run it on one of them, or add `--host NAME --local` if this machine is one of them".into(),
             ),
             Self::Pick(PickError::BadName { .. }) => Some("name it with `--host NAME`".into()),
-            Self::Pick(PickError::Unknown { .. })
-            | Self::Machine(_)
-            | Self::Unsound { .. }
-            | Self::Other { .. } => None,
             Self::Init(InitError::InTheWay { .. }) => {
                 Some("nothing was written; name another directory, or replace them with `--force`".into())
             }
@@ -90,8 +86,13 @@ impl Failure {
             Self::Lab(LabError::Exec(_) | LabError::Process(_)) => {
                 Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
             }
-            Self::Lab(_) | Self::Demo { .. } => None,
-            Self::Aborted => None,
+            Self::Pick(PickError::Unknown { .. })
+            | Self::Lab(_)
+            | Self::Demo { .. }
+            | Self::Aborted
+            | Self::Machine(_)
+            | Self::Unsound { .. }
+            | Self::Other { .. } => None,
             Self::Switch(error) => switch_hint(error),
             Self::Restore(error) => change_hint(error),
             Self::Store(error) => store_hint(error),

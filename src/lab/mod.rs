@@ -126,7 +126,7 @@ impl Lab {
 
     /// Runs switchman on a web host, as its operator would.
     pub async fn switchman(&self, host: &str, args: &[&str]) -> Result<Output, LabError> {
-        Ok(self.switchman_program(host, args).run(b"", Duration::from_secs(120)).await?)
+        Ok(self.switchman_program(host, args).run(b"", Duration::from_mins(2)).await?)
     }
 
     /// The command line of [`Lab::switchman`].

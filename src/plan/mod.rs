@@ -2,6 +2,7 @@
 
 pub mod drain;
 pub mod firewall;
+pub mod haproxy_lint;
 pub mod input_filter;
 pub mod site;
 pub mod switch;

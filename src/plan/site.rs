@@ -130,7 +130,7 @@ impl Site {
         ];
         match self.server {
             WebServer::Nginx => {
-                values.extend([("workers", self.workers.as_str()), ("locations", locations.trim_end())])
+                values.extend([("workers", self.workers.as_str()), ("locations", locations.trim_end())]);
             }
             WebServer::Apache => values
                 .extend([("health_path", self.health_path.as_str()), ("health_host", &self.health_host)]),

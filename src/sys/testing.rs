@@ -34,14 +34,12 @@ where
 #[allow(dead_code, reason = "only tests/it uses it")]
 pub(crate) fn may_make_namespaces() -> bool {
     let made = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
-    match made {
-        Ok(Ok(())) => true,
-        _ => {
-            assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but no network namespace can be made");
-            let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace can be made here");
-            false
-        }
+    if matches!(made, Ok(Ok(()))) {
+        return true;
     }
+    assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but no network namespace can be made");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace can be made here");
+    false
 }
 
 #[allow(clippy::disallowed_methods, reason = "a switch of the test run, not of the program")]

@@ -76,7 +76,7 @@ impl Client {
     }
 
     async fn upload(&mut self) -> Result<Answer, Reason> {
-        let body: Vec<u8> = (0..UPLOAD).map(|at| (at % 251) as u8).collect();
+        let body: Vec<u8> = (0..251u8).cycle().take(UPLOAD).collect();
         let expected = app::digest(&body);
         let request = self.request(Method::POST, "/upload", false, Bytes::from(body))?;
         let (answer, body) = self.exchange(request, false).await?;
