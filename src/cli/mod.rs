@@ -12,6 +12,7 @@ use crate::world::World;
 use crate::world::reporter::Reporter;
 use crate::world::stop::{self, Stop, Stopper};
 
+mod check;
 mod completions;
 mod context;
 mod forward;
@@ -88,6 +89,8 @@ enum Command {
     DisableForward(forward::DisableArgs),
     /// Show the forward, what every HAProxy sees, what is in flight, and drift
     Status(status::StatusArgs),
+    /// Look for everything that would lose requests: configuration, rules, firewalls, processes, haproxy.cfg
+    Check(check::CheckArgs),
     /// Bring the kernel's rules to the recorded state, as at boot; a maintenance stays a maintenance
     Restore,
     /// List what was done on this host, by whom, with what result
@@ -142,6 +145,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::EnableForward(args) => forward::enable(args, context).await,
         Command::DisableForward(args) => forward::disable(args, context).await,
         Command::Status(args) => status::run(args, context).await,
+        Command::Check(args) => check::run(args, context).await,
         Command::Restore => restore::run(context).await,
         Command::History(args) => history::run(&args, context),
         Command::Lab(args) => lab::run(args, context).await,

@@ -1,0 +1,86 @@
+//! `check`: looks at everything that would lose requests, and says how to mend it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::model::finding::Finding;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::model::ports::Port;
+use crate::model::rules::{Family, Table, Tables};
+use crate::plan::check::{Facts, findings};
+use crate::plan::firewall::variant;
+use crate::plan::haproxy_lint::lint;
+use crate::world::World;
+
+use super::forward::{main_address, read_all};
+use super::{rules, status};
+
+/// A haproxy.cfg to read, with the name it is called by.
+#[derive(Debug, Clone)]
+pub struct HaproxyCfg {
+    pub file: String,
+    pub text: String,
+}
+
+pub async fn check(world: &World, fleet: &Fleet, host: &Host, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
+    let facts = facts(world, fleet, host).await;
+    let mut all = findings(fleet, &facts);
+    if let (Some(cfg), Some(balancer)) = (cfg, fleet.balancers.first()) {
+        all.extend(lint(&cfg.file, &cfg.text, fleet, balancer));
+    }
+    all
+}
+
+async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {
+    let backup =
+        SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.backup.get());
+    let (tables, views, main_health, backup_health) = tokio::join!(
+        rules::observe(world),
+        read_all(world),
+        world.probe.ask(main_address(fleet, host), &fleet.health),
+        world.probe.ask(backup, &fleet.health),
+    );
+    let filters = match &tables {
+        Ok(tables) => filters(world, tables).await,
+        Err(_) => vec![],
+    };
+    let recorded = world.store.recorded();
+    let drift = match (&recorded, &tables) {
+        (Ok(recorded), Ok(tables)) => status::drift(recorded, tables),
+        _ => vec![],
+    };
+    let view = |spec: &crate::model::balancer::BalancerSpec| {
+        let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
+        views.get(at).cloned().map(|view| view.map_err(|error| error.to_string()))
+    };
+    Facts {
+        host: host.clone(),
+        may_change_rules: world.machine.may_change_rules().map_err(|error| error.to_string()),
+        tables: tables.map_err(|error| error.to_string()),
+        filters,
+        recorded: recorded.map_err(|error| error.to_string()),
+        last: world.store.history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
+        drift,
+        booted_at: world.machine.booted_at().ok(),
+        on_check: listeners(world, fleet.ports.check),
+        on_main: listeners(world, fleet.ports.main),
+        on_backup: listeners(world, fleet.ports.backup),
+        addresses: world.machine.addresses().unwrap_or_default(),
+        main_health: main_health.map_err(|error| error.to_string()),
+        backup_health: backup_health.map_err(|error| error.to_string()),
+        balancers: fleet.balancers.iter().map(view).collect(),
+    }
+}
+
+async fn filters(world: &World, tables: &[(Family, Tables)]) -> Vec<(Family, Result<Table, String>)> {
+    let read = tables.iter().map(async |(family, tables)| {
+        let table = world.firewall.filter(*family, variant(tables)).await;
+        (*family, table.map_err(|error| error.to_string()))
+    });
+    futures_util::future::join_all(read).await
+}
+
+fn listeners(world: &World, port: Port) -> Vec<(u32, String)> {
+    let found = world.machine.listeners(port).unwrap_or_default();
+    found.into_iter().map(|listener| (listener.pid, listener.name)).collect()
+}

@@ -1,0 +1,448 @@
+//! What the doctor makes of what was observed on a host.
+
+use std::net::IpAddr;
+
+use crate::model::balancer::BackendView;
+use crate::model::finding::{Finding, Severity};
+use crate::model::fleet::Fleet;
+use crate::model::forward::{Recorded, Switch};
+use crate::model::history::{Entry, Phase};
+use crate::model::host::Host;
+use crate::model::ports::Port;
+use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
+
+use super::firewall::{forwards, is_hooked, variant};
+use super::input_filter::{Fate, fate, names_port};
+
+/// One look at a host. A part that could not be read is its error.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub host: Host,
+    pub may_change_rules: Result<bool, String>,
+    pub tables: Result<Vec<(Family, Tables)>, String>,
+    /// Filter tables of the variants in use.
+    pub filters: Vec<(Family, Result<Table, String>)>,
+    pub recorded: Result<Vec<Recorded>, String>,
+    pub last: Option<Entry>,
+    /// Sentences of `status` on what differs between record and kernel.
+    pub drift: Vec<String>,
+    pub booted_at: Option<jiff::Timestamp>,
+    /// Process ids (with names) that listen on the check, main and backup port.
+    pub on_check: Vec<(u32, String)>,
+    pub on_main: Vec<(u32, String)>,
+    pub on_backup: Vec<(u32, String)>,
+    pub addresses: Vec<IpAddr>,
+    pub main_health: Result<(), String>,
+    pub backup_health: Result<(), String>,
+    /// In the order of the fleet; `None`: not read by configuration.
+    pub balancers: Vec<Option<Result<BackendView, String>>>,
+}
+
+/// All findings, in the order of the look; those with nothing to mend among them.
+pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+    let mut all = vec![privileges(facts), state(facts)];
+    match &facts.tables {
+        Err(why) => all.push(problem(
+            "rules-unreadable",
+            "kernel rules",
+            why.clone(),
+            "see `switchman check` as root, and `make setup`",
+        )),
+        Ok(tables) => {
+            for (family, tables) in tables {
+                all.extend(family_rules(fleet, *family, tables));
+            }
+            all.extend(ipv6(facts, tables));
+        }
+    }
+    all.extend(drift(fleet, facts));
+    all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, *family, table)));
+    all.extend(processes(fleet, facts));
+    all.extend(health(fleet, facts));
+    all.extend(
+        fleet
+            .balancers
+            .iter()
+            .zip(&facts.balancers)
+            .flat_map(|(spec, view)| balancer(fleet, facts, spec, view.as_ref())),
+    );
+    if fleet.balancers.is_empty() {
+        all.push(finding(
+            Severity::Warning,
+            "no-balancers",
+            "switchman.yaml",
+            "no `load_balancers`: nothing is checked before a switch, and nothing waited for after it",
+            "add them, each with `haproxy:` so that its state can be read",
+        ));
+    }
+    all
+}
+
+fn finding(
+    severity: Severity,
+    id: &'static str,
+    subject: &str,
+    reason: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    Finding { severity, id, subject: subject.to_owned(), reason: reason.into(), fix: fix.into() }
+}
+
+fn problem(id: &'static str, subject: &str, reason: impl Into<String>, fix: impl Into<String>) -> Finding {
+    finding(Severity::Problem, id, subject, reason, fix)
+}
+
+fn fine(id: &'static str, subject: &str, reason: impl Into<String>) -> Finding {
+    finding(Severity::Ok, id, subject, reason, "")
+}
+
+fn privileges(facts: &Facts) -> Finding {
+    match &facts.may_change_rules {
+        Ok(true) => fine("privileges", "privileges", "CAP_NET_ADMIN is held"),
+        Ok(false) => problem(
+            "privileges",
+            "privileges",
+            "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
+            "run as root: `sudo switchman ...`",
+        ),
+        Err(why) => finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
+    }
+}
+
+fn state(facts: &Facts) -> Finding {
+    match &facts.recorded {
+        Ok(recorded) if recorded.is_empty() => finding(
+            Severity::Note,
+            "state-empty",
+            "recorded state",
+            "nothing is recorded yet: the site runs on its backup vhost until the first `enable-forward`",
+            "`switchman enable-forward` when main is ready",
+        ),
+        Ok(_) => fine("state", "recorded state", "readable"),
+        Err(why) => problem(
+            "state-unreadable",
+            "recorded state",
+            why.clone(),
+            "see the error; `--state-dir` names another place",
+        ),
+    }
+}
+
+fn family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
+    let chosen = variant(tables);
+    let subject = format!("{} nat ({chosen})", family.command());
+    let mut all = vec![fine(
+        "variant",
+        &subject,
+        format!("rules of ours belong here; `{}` runs {}", family.command(), tables.default),
+    )];
+    let holds = |table: &Option<Table>| table.as_ref().is_some_and(Table::has_rules);
+    if holds(&tables.nf_tables) && holds(&tables.legacy) {
+        all.push(finding(
+            Severity::Warning,
+            "mixed-variants",
+            &format!("{} nat", family.command()),
+            "there are rules in nf_tables and in legacy iptables: both are live at once, and each tool shows only its own",
+            "move all rules to one of them; `iptables-nft-save` and `iptables-legacy-save` show both",
+        ));
+    }
+    for table in [&tables.nf_tables, &tables.legacy].into_iter().flatten() {
+        all.extend(strangers(fleet, &subject, table));
+    }
+    if chosen != tables.default {
+        all.push(finding(
+            Severity::Note,
+            "other-variant",
+            &subject,
+            format!(
+                "`{}` runs {}, but the rules of this host are in {chosen}: switchman follows the rules",
+                family.command(),
+                tables.default
+            ),
+            "`update-alternatives --config iptables` makes them the same",
+        ));
+    }
+    all
+}
+
+/// Rules of others that take connections to the check port, and rules in our chain that are not ours.
+fn strangers(fleet: &Fleet, subject: &str, table: &Table) -> Vec<Finding> {
+    let check = fleet.ports.check;
+    let takes =
+        |rule: &&Rule| !rule.is_ours() && (names(rule, "--dport", check) || names(rule, "--dports", check));
+    let on_port = table.rules.iter().filter(takes).map(|rule| {
+        problem(
+            "stranger-on-check-port",
+            subject,
+            format!("a rule that is not switchman's takes the check port {check}: `{rule}`; it answers when the forward is off"),
+            format!("remove it: `iptables -t nat {}`", rule.to_string().replacen("-A", "-D", 1)),
+        )
+    });
+    let known: Vec<String> =
+        forwards(table).iter().map(|forward| format!("switchman:{}:forward", forward.service)).collect();
+    let is_known = |rule: &Rule| {
+        rule.value("--comment")
+            .is_some_and(|comment| comment == "switchman:anchor" || known.iter().any(|own| own == comment))
+    };
+    let inside = table.in_chain(CHAIN).filter(|rule| !is_known(rule)).map(|rule| {
+        finding(
+            Severity::Warning,
+            "stranger-in-chain",
+            subject,
+            format!("the chain {CHAIN} holds a rule switchman did not write: `{rule}`; the next switch replaces the chain"),
+            "move it to a chain of its own",
+        )
+    });
+    on_port.chain(inside).collect()
+}
+
+fn names(rule: &Rule, option: &str, port: Port) -> bool {
+    rule.value(option).is_some_and(|list| names_port(list, port))
+}
+
+fn ipv6(facts: &Facts, tables: &[(Family, Tables)]) -> Option<Finding> {
+    let table =
+        |wanted: Family| tables.iter().find(|(family, _)| *family == wanted).map(|(_, tables)| tables);
+    let on = |tables: &Tables| {
+        tables.of(variant(tables)).is_some_and(|table| !forwards(table).is_empty() && is_hooked(table, false))
+    };
+    let host_is_v6 = facts.host.address.is_some_and(|address| address.is_ipv6());
+    let has_v6 = facts.addresses.iter().any(IpAddr::is_ipv6);
+    match (table(Family::V4), table(Family::V6)) {
+        (_, None) if host_is_v6 || has_v6 => Some(finding(
+            if host_is_v6 { Severity::Problem } else { Severity::Warning },
+            "ipv6-without-rules",
+            "ip6tables",
+            "this host has an IPv6 address and no ip6tables: HAProxy's checks over IPv6 pass the rules by",
+            "install ip6tables (it comes with iptables)",
+        )),
+        (Some(v4), Some(v6)) if on(v4) != on(v6) => Some(problem(
+            "ipv6-differs",
+            "IPv4 and IPv6",
+            format!("the forward is {} in IPv4 and {} in IPv6", switch(on(v4)), switch(on(v6))),
+            "`switchman restore`",
+        )),
+        _ => None,
+    }
+}
+
+fn switch(on: bool) -> Switch {
+    if on { Switch::On } else { Switch::Off }
+}
+
+fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let record = facts
+        .recorded
+        .as_ref()
+        .ok()
+        .and_then(|all| all.iter().find(|one| one.forward.service == fleet.service));
+    let rebooted = record.is_some_and(|record| facts.booted_at.is_some_and(|boot| boot > record.changed_at));
+    for text in &facts.drift {
+        all.push(if rebooted {
+            problem(
+                "forward-missing-after-reboot",
+                "kernel rules",
+                format!(
+                    "{text}; the machine was started after the last switch, and rules do not outlive that"
+                ),
+                "`switchman restore` now, and at every boot (README, \"At boot\")",
+            )
+        } else {
+            problem("drift", "kernel rules", text.clone(), "`switchman restore`; find out who changes them")
+        });
+    }
+    if let Some(record) = record
+        && (record.forward.check != fleet.ports.check || record.forward.target != fleet.ports.main)
+    {
+        all.push(finding(
+            Severity::Warning,
+            "ports-changed",
+            "recorded state",
+            format!(
+                "recorded is {} -> {}, the configuration says {} -> {}",
+                record.forward.check, record.forward.target, fleet.ports.check, fleet.ports.main
+            ),
+            "the next `enable-forward` or `disable-forward` takes the new ports over",
+        ));
+    }
+    if let Some(last) = facts.last.as_ref().filter(|last| last.phase == Phase::Began) {
+        all.push(finding(
+            Severity::Warning,
+            "cut-off",
+            "history",
+            format!(
+                "`{}` by {} began at {:.0} and did not end: it is still running, or was killed",
+                last.action, last.actor, last.at
+            ),
+            "`switchman status` shows whether kernel and record agree, `switchman restore` makes them",
+        ));
+    }
+    all
+}
+
+/// INPUT sees the port after nat: the real port must be let in, and the check port should be refused, not dropped.
+fn input(fleet: &Fleet, family: Family, table: &Result<Table, String>) -> Vec<Finding> {
+    let subject = format!("{} filter INPUT", family.command());
+    let table = match table {
+        Ok(table) => table,
+        Err(why) => {
+            return vec![finding(
+                Severity::Warning,
+                "filter-unreadable",
+                &subject,
+                why.clone(),
+                "run as root",
+            )];
+        }
+    };
+    let mut all = Vec::new();
+    for (vhost, port) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
+        match fate(table, port) {
+            Fate::Accepted => {}
+            Fate::Refused { by } => all.push(problem(
+                "input-hides-port",
+                &subject,
+                format!("port {port} of the {vhost} vhost is not let in ({by}): INPUT sees the port after nat, so the check port does not help"),
+                format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command()),
+            )),
+            Fate::Depends { on } => all.push(finding(
+                Severity::Note,
+                "input-depends",
+                &subject,
+                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{on}`"),
+                "make sure that the load balancers are let in",
+            )),
+        }
+    }
+    if let Fate::Refused { by } = fate(table, fleet.ports.check)
+        && !by.contains("REJECT")
+    {
+        all.push(finding(
+            Severity::Note,
+            "check-port-dropped",
+            &subject,
+            format!("with the forward off, the check port {} is dropped and not refused ({by}): DOWN takes a check timeout longer", fleet.ports.check),
+            format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command(), fleet.ports.check),
+        ));
+    }
+    all
+}
+
+fn processes(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let names = |found: &[(u32, String)]| {
+        found.iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect::<Vec<_>>().join(", ")
+    };
+    if !facts.on_check.is_empty() {
+        all.push(problem(
+            "listener-on-check-port",
+            &format!("port {}", fleet.ports.check),
+            format!("{} listens on the check port: with the forward off it answers the check, and HAProxy never sees DOWN", names(&facts.on_check)),
+            "stop it: the check must reach the real application",
+        ));
+    }
+    let shared: Vec<(u32, String)> =
+        facts.on_main.iter().filter(|one| facts.on_backup.contains(one)).cloned().collect();
+    if !shared.is_empty() {
+        all.push(problem(
+            "one-process-for-both",
+            &format!("ports {} and {}", fleet.ports.main, fleet.ports.backup),
+            format!("{} holds both vhosts: restarting main takes its backup down with it", names(&shared)),
+            "run them as two processes with a pid file each; `switchman init` writes such a pair",
+        ));
+    }
+    all
+}
+
+fn health(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+    let recorded_off = facts.recorded.as_ref().is_ok_and(|all| {
+        all.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off)
+    });
+    let vhost = |name: &str, port: Port, health: &Result<(), String>, severity| match health {
+        Ok(()) => fine("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
+        Err(why) => finding(
+            severity,
+            "vhost-unhealthy",
+            &format!("{name} vhost"),
+            why.clone(),
+            "look at its error log",
+        ),
+    };
+    // In a maintenance the main vhost may well be stopped.
+    let main = if recorded_off { Severity::Note } else { Severity::Problem };
+    vec![
+        vhost("main", fleet.ports.main, &facts.main_health, main),
+        vhost("backup", fleet.ports.backup, &facts.backup_health, Severity::Problem),
+    ]
+}
+
+fn balancer(
+    fleet: &Fleet,
+    facts: &Facts,
+    spec: &crate::model::balancer::BalancerSpec,
+    view: Option<&Result<BackendView, String>>,
+) -> Vec<Finding> {
+    let subject = spec.name.as_str();
+    let view = match view {
+        None => {
+            return vec![finding(
+                Severity::Warning,
+                "balancer-not-read",
+                subject,
+                "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
+                "add its stats socket or statistics page",
+            )];
+        }
+        Some(Err(why)) => {
+            return vec![problem(
+                "balancer-unreadable",
+                subject,
+                why.clone(),
+                "start it, or correct `haproxy:` and `backend:`",
+            )];
+        }
+        Some(Ok(view)) => view,
+    };
+    let (main, backup) = (spec.servers.main_of(&facts.host.name), spec.servers.backup_of(&facts.host.name));
+    let mut all = Vec::new();
+    for name in [&main, &backup] {
+        all.push(match view.server(name) {
+            None => problem(
+                "no-server",
+                subject,
+                format!("the backend `{}` has no server `{name}`", spec.backend),
+                "name it so, or set `load_balancers[].servers`",
+            ),
+            Some(server) if server.admin.is_some_and(|admin| admin.in_maintenance() || admin.in_drain()) => {
+                finding(
+                    Severity::Warning,
+                    "admin-state",
+                    subject,
+                    format!(
+                        "`{name}` is {} by an operator's command on HAProxy, whatever its checks say",
+                        server.status
+                    ),
+                    format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
+                )
+            }
+            Some(server) => {
+                fine("server", subject, format!("`{name}` is {} ({})", server.status, server.check))
+            }
+        });
+    }
+    let mains = view.servers.iter().filter(|server| !server.backup && server.name != main).count();
+    if mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX) {
+        all.push(finding(
+            Severity::Warning,
+            "floor-never-met",
+            subject,
+            format!("there are {mains} other main servers, `roll.min_up` asks for {}: every disable-forward is refused", fleet.limits.min_up),
+            "lower `roll.min_up`",
+        ));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

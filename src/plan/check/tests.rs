@@ -1,0 +1,243 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::balancer::{
+    AdminState, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict,
+};
+use crate::model::fleet::Limits;
+use crate::model::forward::Forward;
+use crate::model::health::Health;
+use crate::model::history::{Actor, OperationId};
+use crate::model::ports::Ports;
+use crate::model::rules::Variant;
+use crate::plan::firewall;
+
+fn port(number: u16) -> Port {
+    Port::new(number).unwrap()
+}
+
+fn fleet() -> Fleet {
+    let second = Duration::from_secs(1);
+    let spec = BalancerSpec {
+        name: "lb1".parse().unwrap(),
+        access: None,
+        backend: "servers".into(),
+        servers: ServerNames::default(),
+        check: CheckTiming::default(),
+        on_host: false,
+    };
+    Fleet {
+        service: "shop".parse().unwrap(),
+        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
+        hosts: vec![],
+        balancers: vec![spec],
+        health: Health {
+            path: "/".into(),
+            status: 200,
+            host: None,
+            timeout: second,
+            interval: second,
+            rise: 1,
+        },
+        limits: Limits { min_up: 1, drain_timeout: second },
+    }
+}
+
+fn forward() -> Forward {
+    Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
+}
+
+fn recorded(switch: Switch) -> Recorded {
+    let changed_at = jiff::Timestamp::from_second(1000).unwrap();
+    Recorded { forward: forward(), switch, from_self: false, generation: 1, changed_at }
+}
+
+/// A nat table with the forward on.
+fn nat() -> Tables {
+    let mut tables = Tables { default: Variant::NfTables, nf_tables: Some(Table::empty_nat()), legacy: None };
+    let desired = firewall::desired(&[recorded(Switch::On)], []);
+    for transaction in firewall::plan(&desired, &tables, Family::V4) {
+        tables.nf_tables.as_mut().unwrap().restore(&transaction).unwrap();
+    }
+    tables
+}
+
+fn server(name: &str, verdict: Verdict) -> ServerView {
+    ServerView {
+        name: name.into(),
+        verdict,
+        status: verdict.to_string(),
+        backup: name.starts_with("backup"),
+        admin: Some(AdminState(0x40)),
+        weight: 100,
+        check: "L7OK/200".into(),
+        work: ServerWork::default(),
+    }
+}
+
+/// A host on which all is well.
+fn good() -> Facts {
+    let servers = ["main-web1", "backup-web1", "main-web2"].map(|name| server(name, Verdict::Up)).to_vec();
+    Facts {
+        host: Host { name: "web1".parse().unwrap(), address: None, ssh: None },
+        may_change_rules: Ok(true),
+        tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
+        filters: vec![(Family::V4, Ok(Table::default()))],
+        recorded: Ok(vec![recorded(Switch::On)]),
+        last: None,
+        drift: vec![],
+        booted_at: jiff::Timestamp::from_second(1).ok(),
+        on_check: vec![],
+        on_main: vec![(10, "nginx".into()), (11, "nginx".into())],
+        on_backup: vec![(20, "nginx".into())],
+        addresses: vec![],
+        main_health: Ok(()),
+        backup_health: Ok(()),
+        balancers: vec![Some(Ok(BackendView { servers }))],
+    }
+}
+
+/// What is above `Ok`, by id.
+fn bad(facts: &Facts) -> Vec<(&'static str, Severity)> {
+    let all = findings(&fleet(), facts).into_iter();
+    all.filter(|one| one.severity > Severity::Ok).map(|one| (one.id, one.severity)).collect()
+}
+
+fn with(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Severity)> {
+    let mut facts = good();
+    change(&mut facts);
+    bad(&facts)
+}
+
+fn rule(facts: &mut Facts, rule: &str) {
+    facts.tables.as_mut().unwrap()[0].1.nf_tables.as_mut().unwrap().rules.push(Rule::parse(rule).unwrap());
+}
+
+#[test]
+fn a_sound_host_has_nothing_to_mend() {
+    assert_eq!(bad(&good()), []);
+    assert!(findings(&fleet(), &good()).iter().all(|finding| finding.fix.is_empty()));
+}
+
+#[test]
+fn privileges_and_state() {
+    assert_eq!(with(|facts| facts.may_change_rules = Ok(false)), [("privileges", Severity::Problem)]);
+    assert_eq!(with(|facts| facts.recorded = Ok(vec![])), [("state-empty", Severity::Note)]);
+    let damaged = with(|facts| facts.recorded = Err("damaged".into()));
+    assert_eq!(damaged, [("state-unreadable", Severity::Problem)]);
+    assert_eq!(
+        with(|facts| facts.tables = Err("not installed".into())),
+        [("rules-unreadable", Severity::Problem)]
+    );
+}
+
+#[test]
+fn strangers_and_variants() {
+    let stranger = [("stranger-on-check-port", Severity::Problem)];
+    for text in [
+        "-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 9000",
+        "-A PREROUTING -p tcp -m multiport --dports 80,8000:9000 -j DNAT --to-destination 10.0.0.9",
+    ] {
+        assert_eq!(with(|facts| rule(facts, text)), stranger, "{text}");
+    }
+    let inside = with(|facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"));
+    assert_eq!(inside, [("stranger-in-chain", Severity::Warning)]);
+    let mixed = with(|facts| {
+        let mut legacy = Table::empty_nat();
+        legacy.rules.push(Rule::parse("-A POSTROUTING -j MASQUERADE").unwrap());
+        facts.tables.as_mut().unwrap()[0].1.legacy = Some(legacy);
+    });
+    assert_eq!(mixed, [("mixed-variants", Severity::Warning)]);
+}
+
+#[test]
+fn ipv6_needs_its_own_rule() {
+    let differs = with(|facts| {
+        facts.tables.as_mut().unwrap()[1].1.nf_tables = Some(Table::empty_nat());
+    });
+    assert_eq!(differs, [("ipv6-differs", Severity::Problem)]);
+    let without = |address: Option<&str>| {
+        with(|facts| {
+            facts.tables.as_mut().unwrap().pop();
+            facts.addresses = vec!["2001:db8::1".parse().unwrap()];
+            facts.host.address = address.map(|address| address.parse().unwrap());
+        })
+    };
+    assert_eq!(without(None), [("ipv6-without-rules", Severity::Warning)]);
+    assert_eq!(without(Some("2001:db8::1")), [("ipv6-without-rules", Severity::Problem)]);
+}
+
+#[test]
+fn drift_after_a_reboot_is_told_from_drift() {
+    let drift = |boot| {
+        with(|facts| {
+            facts.drift = vec!["differs".into()];
+            facts.booted_at = jiff::Timestamp::from_second(boot).ok();
+        })
+    };
+    assert_eq!(drift(1), [("drift", Severity::Problem)]);
+    assert_eq!(drift(2000), [("forward-missing-after-reboot", Severity::Problem)]);
+    let moved = with(|facts| facts.recorded.as_mut().unwrap()[0].forward.target = port(8101));
+    assert_eq!(moved, [("ports-changed", Severity::Warning)]);
+    let cut = with(|facts| {
+        facts.last = Some(Entry {
+            operation: OperationId(1),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            actor: Actor { user: "ops".into(), pid: 1 },
+            service: "shop".parse().unwrap(),
+            action: "disable-forward".into(),
+            phase: Phase::Began,
+            detail: String::new(),
+        });
+    });
+    assert_eq!(cut, [("cut-off", Severity::Warning)]);
+}
+
+#[test]
+fn an_input_policy_that_hides_the_real_port() {
+    let closed = with(|facts| {
+        let mut table = Table::default();
+        table.chains.insert("INPUT".into(), Some("DROP".into()));
+        table.rules.push(Rule::parse("-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT").unwrap());
+        facts.filters[0].1 = Ok(table);
+    });
+    assert_eq!(closed, [("input-hides-port", Severity::Problem), ("check-port-dropped", Severity::Note)]);
+}
+
+#[test]
+fn processes_and_health() {
+    assert_eq!(
+        with(|facts| facts.on_check = vec![(9, "nc".into())]),
+        [("listener-on-check-port", Severity::Problem)]
+    );
+    assert_eq!(
+        with(|facts| facts.on_backup.push((10, "nginx".into()))),
+        [("one-process-for-both", Severity::Problem)]
+    );
+    assert_eq!(
+        with(|facts| facts.main_health = Err("refused".into())),
+        [("vhost-unhealthy", Severity::Problem)]
+    );
+    let in_maintenance = with(|facts| {
+        facts.main_health = Err("refused".into());
+        facts.recorded = Ok(vec![recorded(Switch::Off)]);
+    });
+    assert_eq!(in_maintenance, [("vhost-unhealthy", Severity::Note)]);
+}
+
+#[test]
+fn what_the_balancers_say() {
+    assert_eq!(with(|facts| facts.balancers = vec![None]), [("balancer-not-read", Severity::Warning)]);
+    let unread = with(|facts| facts.balancers = vec![Some(Err("refused".into()))]);
+    assert_eq!(unread, [("balancer-unreadable", Severity::Problem)]);
+    let servers = |change: fn(&mut Vec<ServerView>)| {
+        with(|facts| {
+            if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
+                change(&mut view.servers);
+            }
+        })
+    };
+    assert_eq!(servers(|all| all[0].admin = Some(AdminState(0x41))), [("admin-state", Severity::Warning)]);
+    assert_eq!(servers(|all| all[1].name = "other".into()), [("no-server", Severity::Problem)]);
+    assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
+}
