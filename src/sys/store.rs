@@ -274,14 +274,21 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 fn failed(what: &'static str, file: &Path, error: &rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase};
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
     let path = file.to_owned();
     match error.sqlite_error_code() {
         Some(DiskFull) => StoreError::Full { path },
+        // The write-ahead index is a shared mapping: without room for it SQLite knows only that I/O failed.
+        Some(CannotOpen | SystemIoFailure) if is_full(file) => StoreError::Full { path },
         Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged { path, why: error.to_string() },
         Some(CannotOpen) => StoreError::Open { path, why: error.to_string() },
         _ => StoreError::Failed { what, path, why: error.to_string() },
     }
+}
+
+fn is_full(file: &Path) -> bool {
+    let Some(dir) = file.parent() else { return false };
+    nix::sys::statvfs::statvfs(dir).is_ok_and(|disk| disk.blocks_available() == 0)
 }
 
 fn io_failed(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {

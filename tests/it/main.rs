@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
+mod faults;
 mod golden_rules;
 mod lab;
 mod layering;

@@ -1,0 +1,292 @@
+//! Bad input and faults against the real program and kernel: each ends with one clear error and an exit code, with kernel
+//! and record agreeing. Every test has a network namespace of its own, with a main vhost on 8080.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::testing::in_namespace;
+
+const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
+
+/// One host: a configuration, a state directory, a lock file, all in a directory of its own.
+struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// Inside a namespace. The main vhost answers 200 to everything.
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // For programs that run as somebody else.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::write(dir.path().join("switchman.yaml"), config).unwrap();
+        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
+        std::thread::spawn(move || {
+            for stream in main.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// switchman by way of other programs, such as `setpriv ... --`.
+    fn via(&self, before: &[&str], args: &[&str]) -> Command {
+        let whole: Vec<&str> = before.iter().copied().chain([SWITCHMAN]).collect();
+        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new(whole[0]);
+        command.args(&whole[1..]).arg("--config").arg(self.path("switchman.yaml"));
+        command.arg("--state-dir").arg(self.path("state")).args(args);
+        command.env("XTABLES_LOCKFILE", self.path("xtables.lock"));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.via(&[], args).output().unwrap()
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        self.via(&[], args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// What the record says and what the kernel does, and whether they agree.
+    fn state(&self) -> (Option<String>, bool, bool) {
+        let output = self.run(&["status", "--output", "json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let recorded = status["recorded"]["Ok"]["switch"].as_str().map(str::to_owned);
+        let on = status["kernel"]["Ok"].as_array().unwrap().iter().all(|family| !family["forward"].is_null());
+        let rules_agree = !status["drift"].to_string().contains("differ from the record");
+        (recorded, on, rules_agree)
+    }
+}
+
+const ALONE: &str = "service: shop\n";
+const BLIND_BALANCER: &str = "service: shop\nload_balancers:\n- {name: lb1, backend: servers}\n";
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn shell(script: &str) -> Output {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let output = Command::new("sh").args(["-c", script]).output().unwrap();
+    output
+}
+
+fn assert_fails(output: &Output, text: &str) {
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(output));
+    assert!(stderr(output).contains(text), "{}", stderr(output));
+    assert_eq!(stderr(output).matches("error:").count(), 1, "one clear error: {}", stderr(output));
+}
+
+fn on() -> (Option<String>, bool, bool) {
+    (Some("on".to_owned()), true, true)
+}
+
+#[test]
+fn a_missing_iptables() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        // Everything of /usr/sbin is hidden, in a mount namespace of the child's own.
+        let hidden = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /usr/sbin && exec \"$@\"", "sh"];
+        let output = host.via(&hidden, &["enable-forward"]).output().unwrap();
+        assert_fails(&output, "`iptables` is not installed\n next: install it: `apt-get install iptables`");
+        assert_eq!(host.state(), (None, false, true));
+    });
+}
+
+#[test]
+fn no_privilege() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        let nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--"];
+        let output = host.via(&nobody, &["enable-forward"]).output().unwrap();
+        assert_fails(&output, "needs the capability CAP_NET_ADMIN");
+        assert_eq!(host.state(), (None, false, true));
+    });
+}
+
+#[test]
+fn an_xtables_lock_that_somebody_holds() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        // The rules of this host are legacy ones: nf_tables takes no lock.
+        assert!(shell("iptables-legacy -t nat -N SWITCHMAN").status.success());
+        assert!(host.run(&["enable-forward"]).status.success());
+        let file = std::fs::File::create(host.path("xtables.lock")).unwrap();
+        let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let output = host.run(&["disable-forward"]);
+        drop(held);
+        assert_fails(&output, "another process holds the xtables lock");
+        assert_eq!(host.state(), on());
+        let legacy = shell("iptables-legacy-save -t nat | grep -c 'switchman:shop:forward'");
+        assert_eq!(String::from_utf8_lossy(&legacy.stdout).trim(), "1");
+    });
+}
+
+#[test]
+fn a_full_disk() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        assert!(host.run(&["enable-forward"]).status.success());
+        let small = "mount -t tmpfs -o size=64k none \"$STATE\" && cp \"$OLD\"/* \"$STATE\" && \
+                     { head -c 1M /dev/zero > \"$STATE/filler\" 2>/dev/null; exec \"$@\"; }";
+        let old = host.path("old");
+        std::fs::rename(host.path("state"), &old).unwrap();
+        std::fs::create_dir(host.path("state")).unwrap();
+        let mut command = host.via(&["unshare", "--mount", "sh", "-c", small, "sh"], &["disable-forward"]);
+        let output = command.env("STATE", host.path("state")).env("OLD", &old).output().unwrap();
+        assert_fails(&output, "is full");
+        std::fs::remove_dir_all(host.path("state")).unwrap();
+        std::fs::rename(old, host.path("state")).unwrap();
+        assert_eq!(host.state(), on(), "the kernel was not touched");
+    });
+}
+
+#[test]
+fn a_state_file_of_a_newer_version_and_a_damaged_one() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        assert!(host.run(&["enable-forward"]).status.success());
+        let file = host.path("state/state.db");
+        let newer = rusqlite::Connection::open(&file).unwrap();
+        newer.pragma_update(None, "user_version", 99).unwrap();
+        assert_fails(&host.run(&["disable-forward"]), "has schema 99; this switchman knows up to 1");
+        newer.pragma_update(None, "user_version", 1).unwrap();
+        drop(newer);
+        assert_eq!(host.state(), on());
+        std::fs::write(&file, "no database at all ".repeat(100)).unwrap();
+        assert_fails(&host.run(&["disable-forward"]), "is damaged");
+        std::fs::remove_file(&file).unwrap();
+        // The forward in the kernel is kept and recorded anew.
+        assert!(host.run(&["enable-forward"]).status.success());
+        assert_eq!(host.state(), on());
+    });
+}
+
+#[test]
+fn two_at_once_end_in_one_of_their_states() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        for _ in 0..20 {
+            let (mut one, mut two) = (host.start(&["enable-forward"]), host.start(&["disable-forward"]));
+            for child in [&mut one, &mut two] {
+                let status = child.wait().unwrap();
+                let mut text = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+                assert!(status.success() || text.contains("another command switched it"), "{status}: {text}");
+            }
+            let (recorded, on, agree) = host.state();
+            assert!(agree);
+            assert_eq!(recorded.as_deref(), Some(if on { "on" } else { "off" }));
+        }
+    });
+}
+
+#[test]
+fn ctrl_c_at_any_moment_leaves_kernel_and_record_agreeing() {
+    in_namespace(|| async {
+        let host = Host::new(BLIND_BALANCER);
+        for step in 0..40u64 {
+            let command = if step % 2 == 0 { "enable-forward" } else { "disable-forward" };
+            let mut child = host.start(&[command]);
+            after(step);
+            nix::sys::signal::kill(pid(&child), nix::sys::signal::Signal::SIGINT).unwrap();
+            let status = child.wait().unwrap();
+            // Before the program listens for it, the signal ends it.
+            assert!(status.code().is_none_or(|code| code == 1), "{status}");
+            let (recorded, on, agree) = host.state();
+            assert!(agree, "step {step}");
+            assert!(recorded.is_none_or(|recorded| recorded == if on { "on" } else { "off" }), "step {step}");
+        }
+        let output = host.run(&["history", "-n", "1000"]);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("done"), "some got through");
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_is_described_and_mended() {
+    in_namespace(|| async {
+        let host = Host::new(BLIND_BALANCER);
+        for step in 0..40u64 {
+            let command = if step % 2 == 0 { "enable-forward" } else { "disable-forward" };
+            let mut child = host.start(&[command]);
+            after(step);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let (recorded, ..) = host.state();
+            let restored = host.run(&["restore"]);
+            assert!(restored.status.success(), "{}", stderr(&restored));
+            let (still, on, agree) = host.state();
+            assert!(agree && still == recorded, "step {step}");
+            assert!(recorded.is_none_or(|recorded| recorded == if on { "on" } else { "off" }), "step {step}");
+        }
+    });
+}
+
+fn pid(child: &Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap())
+}
+
+/// A moment of its own for every step: the whole of a switch takes some 40 ms. Not a wait for anything.
+fn after(step: u64) {
+    let until = std::time::Instant::now() + Duration::from_micros(step * 1500);
+    while std::time::Instant::now() < until {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn wrong_usage_and_wrong_configuration_exit_2() {
+    in_namespace(|| async {
+        let host = Host::new("service: shop\nports: {chekc: 1}\n");
+        let output = host.run(&["status"]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("did you mean `check`?"), "{}", stderr(&output));
+        assert_eq!(host.run(&["no-such-command"]).status.code(), Some(2));
+        std::fs::remove_file(host.path("switchman.yaml")).unwrap();
+        assert_eq!(host.run(&["status"]).status.code(), Some(2));
+    });
+}
+
+#[test]
+fn a_main_vhost_that_is_not_healthy_is_refused() {
+    in_namespace(|| async {
+        let host = Host::new("service: shop\nports: {main: 8081}\n");
+        assert_fails(
+            &host.run(&["enable-forward"]),
+            "the main vhost is not healthy: cannot connect to 127.0.0.1:8081",
+        );
+        let forced = host.run(&["enable-forward", "--force"]);
+        assert!(
+            forced.status.success() && stderr(&forced).contains("overridden by --force"),
+            "{}",
+            stderr(&forced)
+        );
+    });
+}
+
+/// The check port answers what the real port answers, and is refused (not dropped) without the rule.
+#[test]
+fn the_forward_reaches_the_real_port_and_off_is_refused() {
+    in_namespace(|| async {
+        let host = Host::new("service: shop\nload_balancers:\n- {name: lb1, backend: b, on_host: true}\n");
+        let ask =
+            || shell("curl -s -o /dev/null -w '%{http_code}' -m 5 http://127.0.0.1:8888/; echo \" $?\"");
+        let answer = |output: Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert_eq!(answer(ask()), "000 7", "refused");
+        assert!(host.run(&["enable-forward", "--no-wait"]).status.success());
+        assert_eq!(answer(ask()), "200 0");
+        assert!(host.run(&["disable-forward", "--no-wait"]).status.success());
+        assert_eq!(answer(ask()), "000 7", "refused again");
+    });
+}
