@@ -49,13 +49,14 @@ pub enum Activity {
     Answer,
     /// Both directions moved between two looks: a websocket in use, a streaming answer to a streaming request.
     Exchange,
-    /// Last receive and last send fall in one kernel tick: counted as work until it outlasts the tie.
+    /// Last receive and last send fall in one kernel tick, so the kernel cannot say which came later.
     Tie,
 }
 
 impl Activity {
+    /// A tie is neither: somebody else has to say.
     pub const fn is_work(self) -> bool {
-        !matches!(self, Self::Idle)
+        !matches!(self, Self::Idle | Self::Tie)
     }
 }
 
@@ -64,4 +65,6 @@ impl Activity {
 pub struct SocketCount {
     pub busy: u64,
     pub idle: u64,
+    /// Not told apart by the kernel; work unless a balancer says otherwise.
+    pub tie: u64,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use crate::model::balancer::ServerWork;
 use crate::model::socket::{Activity, Socket, SocketCount};
@@ -10,7 +11,8 @@ use crate::model::socket::{Activity, Socket, SocketCount};
 ///
 /// One look tells idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it received
 /// after it last sent (facts.md: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in flight was never
-/// called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle.
+/// called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle, and
+/// without one it is a tie.
 /// Two looks tell more: which direction moved. Not told apart: a paused streaming answer, a quiet websocket and HTTP/2;
 /// HAProxy's own counters know those.
 pub fn activity(now: &Socket, before: Option<&Socket>) -> Activity {
@@ -49,34 +51,28 @@ fn at_rest(socket: &Socket) -> Activity {
     Activity::Tie
 }
 
-/// Counts a look: how many are busy and idle, and what the busy ones do. A tie that has outlasted a look without a byte in
-/// either direction is idle: a request answered in the tick it came in.
+/// How long a tie may be a request in flight; longer requests than this are not told from idleness in that one case.
+const LONGEST_REQUEST: Duration = Duration::from_secs(15);
+
+/// Counts a look: how many are busy, idle or tied, and what they do.
 pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Activity, u64>) {
     let earlier: BTreeMap<u64, &Socket> = before.iter().map(|socket| (socket.cookie, socket)).collect();
     let mut total = SocketCount::default();
     let mut by_activity = BTreeMap::new();
     for socket in now {
-        let before = earlier.get(&socket.cookie).copied();
-        let activity = match activity(socket, before) {
-            Activity::Tie if before.is_some_and(|before| still(socket, before)) => Activity::Idle,
+        let activity = match activity(socket, earlier.get(&socket.cookie).copied()) {
+            // Time does not tell which of two events in one tick came later; only that nobody waits this long.
+            Activity::Tie if socket.info.last_data_received > LONGEST_REQUEST => Activity::Idle,
             activity => activity,
         };
         *by_activity.entry(activity).or_default() += 1;
-        if activity.is_work() {
-            total.busy += 1;
-        } else {
-            total.idle += 1;
+        match activity {
+            Activity::Idle => total.idle += 1,
+            Activity::Tie => total.tie += 1,
+            _ => total.busy += 1,
         }
     }
     (total, by_activity)
-}
-
-/// A tie is two events in one tick, so a second look at it with later ages is proof that the tick is over.
-fn still(now: &Socket, before: &Socket) -> bool {
-    let (now, before) = (&now.info, &before.info);
-    now.bytes_received == before.bytes_received
-        && now.bytes_sent == before.bytes_sent
-        && now.last_data_received > before.last_data_received
 }
 
 /// Fed with looks until the host is drained. Two quiet looks in a row make a drain, with no server selection between.
@@ -127,7 +123,9 @@ impl Drain {
     /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
     pub fn look(&mut self, works: &[Option<ServerWork>], sockets: Option<SocketCount>) -> DrainState {
         let in_flight = works.iter().flatten().map(ServerWork::in_flight).sum();
-        let busy_sockets = sockets.map_or(0, |count| count.busy);
+        // What HAProxy's counters say of a tie is exact; without them it may be a request.
+        let ties = |count: &SocketCount| if works.is_empty() { count.tie } else { 0 };
+        let busy_sockets = sockets.map_or(0, |count| count.busy + ties(&count));
         let selected: Option<Vec<u64>> =
             works.iter().map(|work| work.map(|work| work.selected_total)).collect();
         let last = self.quiet.take();

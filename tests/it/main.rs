@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
+mod drain;
 mod faults;
 mod golden_rules;
+mod init;
 mod lab;
 mod layering;
 #[path = "../../src/sys/testing.rs"]

@@ -45,6 +45,12 @@ fn screen(status: &Status) -> String {
         text,
         "sockets   {}",
         match &status.main_sockets {
+            Ok(count) if count.tie > 0 => {
+                format!(
+                    "{} busy, {} idle, {} not told apart on {}",
+                    count.busy, count.idle, count.tie, ports.main
+                )
+            }
             Ok(count) => format!("{} busy, {} idle on {}", count.busy, count.idle, ports.main),
             Err(why) => why.clone(),
         }

@@ -60,27 +60,31 @@ fn two_looks_tell_what_moves() {
 }
 
 #[test]
-fn a_tie_counts_until_it_is_seen_again_unmoved() {
-    let first = socket(4, 4, 4);
-    let later = socket(204, 204, 204);
-    assert_eq!(count(std::slice::from_ref(&first), &[]).0, SocketCount { busy: 1, idle: 0 });
-    assert_eq!(
-        count(std::slice::from_ref(&later), std::slice::from_ref(&first)).0,
-        SocketCount { busy: 0, idle: 1 }
-    );
-    let other = Socket { cookie: 2, ..first };
-    assert_eq!(
-        count(&[later], &[other]).0,
-        SocketCount { busy: 1, idle: 0 },
-        "another connection's past says nothing"
-    );
+fn a_tie_is_neither_until_nobody_would_wait_that_long() {
+    let tied = |ms| count(&[socket(ms, ms, ms)], &[]).0;
+    assert_eq!(tied(4), SocketCount { tie: 1, ..SocketCount::default() });
+    assert_eq!(tied(15_000), SocketCount { tie: 1, ..SocketCount::default() });
+    assert_eq!(tied(15_004), SocketCount { idle: 1, ..SocketCount::default() });
+    // An earlier look that is no different proves nothing: a slow request looks just so.
+    let (first, later) = (socket(4, 4, 4), socket(204, 204, 204));
+    assert_eq!(count(&[later], &[first]).0.tie, 1);
+}
+
+#[test]
+fn a_balancer_decides_a_tie_and_without_one_it_is_work() {
+    let tied = Some(SocketCount { tie: 1, ..SocketCount::default() });
+    let mut blind = Drain::default();
+    assert_eq!(why(&blind.look(&[], tied)), Some(Why::BusySockets));
+    let mut told = Drain::default();
+    told.look(&[work(0, 1)], tied);
+    assert_eq!(told.look(&[work(0, 1)], tied), DrainState::Drained);
 }
 
 fn work(sessions: u64, selected_total: u64) -> Option<ServerWork> {
     Some(ServerWork { sessions, queued: 0, connections_used: Some(0), selected_total })
 }
 
-const NONE_BUSY: Option<SocketCount> = Some(SocketCount { busy: 0, idle: 40 });
+const NONE_BUSY: Option<SocketCount> = Some(SocketCount { busy: 0, idle: 40, tie: 0 });
 
 fn why(state: &DrainState) -> Option<Why> {
     match state {
@@ -134,7 +138,10 @@ fn what_is_not_known_is_not_drained() {
 #[test]
 fn without_balancers_the_sockets_decide() {
     let mut drain = Drain::default();
-    assert_eq!(why(&drain.look(&[], Some(SocketCount { busy: 1, idle: 0 }))), Some(Why::BusySockets));
+    assert_eq!(
+        why(&drain.look(&[], Some(SocketCount { busy: 1, ..SocketCount::default() }))),
+        Some(Why::BusySockets)
+    );
     drain.look(&[], NONE_BUSY);
     assert_eq!(drain.look(&[], NONE_BUSY), DrainState::Drained);
 }
@@ -148,7 +155,7 @@ proptest! {
         let mut before: Option<(u64, u64, u64)> = None;
         for look in looks {
             let (sessions, selected, busy) = look;
-            let state = drain.look(&[work(sessions, selected)], Some(SocketCount { busy, idle: 0 }));
+            let state = drain.look(&[work(sessions, selected)], Some(SocketCount { busy, ..SocketCount::default() }));
             let quiet_twice = sessions == 0 && busy == 0 && before.is_some_and(|b| b == (0, selected, 0));
             prop_assert!(state != DrainState::Drained || quiet_twice);
             before = Some(look);

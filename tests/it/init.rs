@@ -1,0 +1,138 @@
+//! What `init` writes is accepted by the programs it is for.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
+
+#[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+fn run(dir: &Path, program: &str, args: &[&str]) -> Output {
+    // Where Debian keeps the servers; a plain user's PATH may lack it.
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    Command::new(program).args(args).current_dir(dir).env("PATH", path).stdin(Stdio::null()).output().unwrap()
+}
+
+fn assert_accepts(output: &Output, what: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{what}: {}{text}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn init(dir: &Path, args: &[&str]) -> Output {
+    run(dir, SWITCHMAN, &[&["init", "set", "--name", "shop"], args].concat())
+}
+
+const FLEETS: [&[&str]; 3] = [
+    &["--host", "web1=10.0.0.11"],
+    &[],
+    &[
+        "--host",
+        "a=10.0.0.1",
+        "--host",
+        "b=10.0.0.2",
+        "--host",
+        "c=fd00::3",
+        "--host",
+        "d=fd00::4",
+        "--host",
+        "e=10.0.0.5",
+    ],
+];
+
+#[test]
+fn haproxy_accepts_the_configuration_and_the_doctor_finds_no_trap() {
+    for fleet in FLEETS {
+        let dir = tempfile::tempdir().unwrap();
+        assert_accepts(&init(dir.path(), fleet), "init");
+        assert_accepts(&run(dir.path(), "haproxy", &["-c", "-f", "set/haproxy.cfg"]), "haproxy -c");
+        let args = [
+            "--config",
+            "set/switchman.yaml",
+            "--state-dir",
+            "state",
+            "--local",
+            "--output",
+            "json",
+            "check",
+        ];
+        let host = fleet.get(1).map_or("web1", |host| host.split('=').next().unwrap());
+        let check = run(
+            dir.path(),
+            SWITCHMAN,
+            &[&args[..], &["--host", host, "--haproxy-cfg", "set/haproxy.cfg"]].concat(),
+        );
+        let found: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+        let of_file = |finding: &&serde_json::Value| {
+            finding["subject"].as_str().unwrap().starts_with("set/haproxy.cfg")
+        };
+        let traps: Vec<_> = found["findings"].as_array().unwrap().iter().filter(of_file).collect();
+        // An IPv6 address is worth a note, not a mend.
+        assert!(traps.iter().all(|finding| finding["id"] == "haproxy-ipv6"), "{traps:?}");
+    }
+}
+
+#[test]
+fn nginx_apache_and_caddy_accept_their_vhosts() {
+    for (server, folder, ending) in
+        [("nginx", "nginx", "conf"), ("apache", "apache", "conf"), ("caddy", "caddy", "Caddyfile")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        assert_accepts(&init(dir.path(), &["--server", server]), "init");
+        for role in ["main", "backup"] {
+            let file = dir.path().join(format!("set/{folder}/{role}.{ending}")).display().to_string();
+            let output = match server {
+                "nginx" => run(dir.path(), "nginx", &["-t", "-c", &file]),
+                "apache" => run(dir.path(), "apache2ctl", &["-t", "-f", &file]),
+                _ => run(dir.path(), "caddy", &["validate", "--adapter", "caddyfile", "--config", &file]),
+            };
+            assert_accepts(&output, &format!("{server} {role}"));
+        }
+    }
+}
+
+#[test]
+fn the_question_its_default_and_end_of_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let aborted = run(dir.path(), SWITCHMAN, &["init"]);
+    assert_eq!(String::from_utf8_lossy(&aborted.stdout), "project_name [my_project]: ");
+    assert_eq!(String::from_utf8_lossy(&aborted.stderr), "error: Aborted!\n");
+    assert_eq!(aborted.status.code(), Some(1));
+    let answered = run(dir.path(), "sh", &["-c", &format!("printf '../evil\\n\\n' | {SWITCHMAN} init")]);
+    assert!(answered.status.success() && dir.path().join("my_project/haproxy.cfg").exists());
+    assert!(String::from_utf8_lossy(&answered.stderr).contains("`../evil` is not a name"));
+}
+
+#[test]
+fn nothing_that_is_there_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_accepts(&init(dir.path(), &[]), "init");
+    std::fs::write(dir.path().join("set/haproxy.cfg"), "mine").unwrap();
+    let again = init(dir.path(), &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(dir.path().join("set/haproxy.cfg")).unwrap(), "mine");
+    assert_accepts(&init(dir.path(), &["--force"]), "init --force");
+}
+
+#[test]
+fn man_pages_completions_and_the_schema_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_accepts(&run(dir.path(), SWITCHMAN, &["man", "man"]), "man");
+    for page in ["switchman.1", "switchman-disable-forward.1", "switchman-check.1"] {
+        let lint = run(dir.path(), "man", &["--warnings", "-l", &format!("man/{page}")]);
+        assert!(
+            lint.status.success() && lint.stderr.is_empty(),
+            "{page}: {}",
+            String::from_utf8_lossy(&lint.stderr)
+        );
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(dir.path(), SWITCHMAN, &["completions", shell]).stdout.len() > 1000, "{shell}");
+    }
+    let schema = run(dir.path(), SWITCHMAN, &["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert_eq!(schema["properties"]["load_balancers"]["type"], "array");
+    // A reader that goes away is no failure.
+    assert_accepts(
+        &run(dir.path(), "sh", &["-c", &format!("{SWITCHMAN} completions bash | head -n 1")]),
+        "| head",
+    );
+}
