@@ -150,9 +150,9 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     until_drained(balancer.as_ref()).await;
 
     let mut upload = client("POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: 5101\r\n\r\n").await;
-    let before = sockets().await;
     upload.write_all(&[0; 100]).await.unwrap();
     until_busy(1, "a slow upload is busy").await;
+    let before = sockets().await;
     upload.write_all(&[0; 5000]).await.unwrap();
     until_activity(Activity::Upload, &before).await;
     upload.write_all(b"!").await.unwrap();
