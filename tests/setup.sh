@@ -15,6 +15,7 @@ apache2:apache2
 caddy:caddy
 conntrack:conntrack
 curl:curl
+wrk:wrk
 gcc:gcc
 setpriv:util-linux
 '

@@ -8,6 +8,7 @@ pub mod forward;
 pub mod health;
 pub mod history;
 pub mod host;
+pub mod known;
 pub mod name;
 pub mod ports;
 pub mod rules;

@@ -7,6 +7,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::{Forward, Recorded, Switch};
 use crate::model::history::{Entry, Phase};
 use crate::model::host::Host;
+use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Ports;
 use crate::model::rules::{Family, Tables, Variant};
@@ -24,14 +25,18 @@ pub struct Status {
     pub host: Host,
     pub service: ServiceName,
     pub ports: Ports,
+    #[serde(serialize_with = "known::serialize")]
     pub recorded: Result<Option<Recorded>, String>,
+    #[serde(serialize_with = "known::serialize")]
     pub kernel: Result<Vec<KernelForward>, String>,
     /// What is recorded and what the kernel holds, where they differ; one sentence each.
     pub drift: Vec<String>,
     pub balancers: Vec<BalancerStatus>,
     /// Established connections of the main vhost's data port.
+    #[serde(serialize_with = "known::serialize")]
     pub main_sockets: Result<SocketCount, String>,
     /// The main vhost's own answer to its health check.
+    #[serde(serialize_with = "known::serialize")]
     pub main_health: Result<(), String>,
     /// The last row of the history.
     pub last: Option<Entry>,
@@ -51,6 +56,7 @@ pub struct KernelForward {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerStatus {
     pub balancer: BalancerName,
+    #[serde(serialize_with = "known::serialize")]
     pub servers: Result<Servers, String>,
 }
 

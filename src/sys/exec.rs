@@ -83,7 +83,10 @@ impl Program {
             }
         };
         let ended = async { tokio::join!(feed, child.wait_with_output()).1 };
-        match tokio::time::timeout(bound, ended).await {
+        let began = std::time::Instant::now();
+        let ended = tokio::time::timeout(bound, ended).await;
+        log::debug!("{self}: {:.1} ms", began.elapsed().as_secs_f64() * 1000.0);
+        match ended {
             Ok(Ok(output)) => Ok(Output {
                 status: status_of(output.status),
                 stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -29,7 +29,9 @@ pub struct Iptables;
 #[async_trait]
 impl Firewall for Iptables {
     async fn families(&self) -> Result<Vec<Family>, FirewallError> {
-        let has_ipv6 = of_this_network("if_inet6").exists() && find("ip6tables").is_some();
+        // Empty where IPv6 is switched off (net.ipv6.conf.all.disable_ipv6): no packet can come that way.
+        let addresses = std::fs::read_to_string(of_this_network("if_inet6")).unwrap_or_default();
+        let has_ipv6 = !addresses.trim().is_empty() && find("ip6tables").is_some();
         Ok(if has_ipv6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] })
     }
 

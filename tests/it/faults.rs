@@ -62,8 +62,9 @@ impl Host {
     fn state(&self) -> (Option<String>, bool, bool) {
         let output = self.run(&["status", "--output", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let recorded = status["recorded"]["Ok"]["switch"].as_str().map(str::to_owned);
-        let on = status["kernel"]["Ok"].as_array().unwrap().iter().all(|family| !family["forward"].is_null());
+        let recorded = status["recorded"]["value"]["switch"].as_str().map(str::to_owned);
+        let on =
+            status["kernel"]["value"].as_array().unwrap().iter().all(|family| !family["forward"].is_null());
         let rules_agree = !status["drift"].to_string().contains("differ from the record");
         (recorded, on, rules_agree)
     }

@@ -1,0 +1,235 @@
+//! What a switch costs, and what the forward costs: ratios from one run, interleaved. `make bench`.
+//!
+//! Not tests: these machines are shared, so nothing here fails for being slow; a lost connection does.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use switchman::lab::connects;
+use switchman::lab::{Lab, LabOptions};
+use switchman::model::ports::Port;
+use switchman::plan::drain::count;
+use switchman::sys::exec::Program;
+use switchman::sys::sock_diag::SockDiag;
+use switchman::world::sockets::Sockets;
+use tokio::sync::watch;
+
+type Failed = Box<dyn std::error::Error>;
+
+const ROUNDS: usize = 41;
+const SWITCHES: u32 = 1000;
+const CLIENTS: usize = 50;
+const SOCKETS: usize = 10_000;
+
+fn main() -> Result<(), Failed> {
+    let release =
+        std::path::absolute(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/switchman"))?;
+    if !release.exists() {
+        return Err("build it first: cargo build --release".into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let lost = runtime.block_on(async {
+        let options = LabOptions { hosts: 2, ..LabOptions::new("bench".parse()?, release) };
+        let lab = Lab::up(options).await?;
+        let measured = measure(&lab).await;
+        lab.down().await?;
+        measured
+    })?;
+    sockets()?;
+    if lost > 0 { Err(format!("{lost} connections were lost under switches").into()) } else { Ok(()) }
+}
+
+async fn measure(lab: &Lab) -> Result<u64, Failed> {
+    // A host for each variant: rules of both on one host would be read twice.
+    let hosts = [("web1", "nft"), ("web2", "legacy")];
+    for (host, variant) in hosts {
+        whole_process(lab, host, variant, &["iptables", "ip6tables"]).await?;
+    }
+    let lost = under_load(lab).await?;
+    throughput(lab).await?;
+    // A host without IPv6 has one table to write, as the bare command has.
+    for (host, variant) in hosts {
+        run(lab, host, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1").await?;
+        whole_process(lab, host, variant, &["iptables"]).await?;
+    }
+    Ok(lost)
+}
+
+async fn run(lab: &Lab, host: &str, script: &str) -> Result<(), Failed> {
+    let output = lab.program(host, "sh").args(["-c", script]).run(b"", Duration::from_secs(20)).await?;
+    if output.status == 0 { Ok(()) } else { Err(format!("{script}: {}", output.stderr).into()) }
+}
+
+/// `enable-forward --no-wait` and `disable-forward --no-wait` against the bare restores of the same rules, one command a
+/// family, as whole processes.
+async fn whole_process(lab: &Lab, host: &str, variant: &str, families: &[&str]) -> Result<(), Failed> {
+    let chains: String = families
+        .iter()
+        .map(|f| format!("{f}-{variant} -w 5 -t nat -F; {f}-{variant} -w 5 -t nat -X; {f}-{variant} -w 5 -t nat -N SWITCHMAN; "))
+        .collect();
+    run(lab, host, &chains).await?;
+    let (mut bare, mut enable, mut disable) = (vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        enable.push(
+            timed(&lab.switchman_program(host, &["enable-forward", "--host", host, "--no-wait"]), b"")
+                .await?,
+        );
+        let mut both = Duration::ZERO;
+        for family in families {
+            let restore =
+                lab.program(host, format!("{family}-{variant}-restore")).args(["--noflush", "-w", "5"]);
+            both += timed(&restore, RULES.as_bytes()).await?;
+        }
+        bare.push(both);
+        // HAProxy has not seen the last switch yet, so --force: the cost is that of the switch.
+        let off = ["disable-forward", "--host", host, "--no-wait", "--force"];
+        disable.push(timed(&lab.switchman_program(host, &off), b"").await?);
+    }
+    let (bare, enable, disable) = (median(bare), median(enable), median(disable));
+    let names: Vec<String> = families.iter().map(|family| format!("{family}-{variant}-restore")).collect();
+    print(&format!("bare {}", names.join(" and ")), ms(bare), "");
+    print("  enable-forward --no-wait", ms(enable), &ratio(enable, bare, "at most 2"));
+    print("  disable-forward --no-wait", ms(disable), &ratio(disable, bare, "at most 2"));
+    Ok(())
+}
+
+const RULES: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+    -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
+    COMMIT\n";
+
+async fn timed(program: &Program, input: &[u8]) -> Result<Duration, Failed> {
+    let began = Instant::now();
+    let output = program.run(input, Duration::from_secs(20)).await?;
+    let took = began.elapsed();
+    if output.status == 0 { Ok(took) } else { Err(format!("{program}: {}", output.stderr).into()) }
+}
+
+/// The target port of the forward swapped a thousand times by the same transaction switchman commits, under clients that
+/// open a connection for each request.
+async fn under_load(lab: &Lab) -> Result<u64, Failed> {
+    let on = lab.switchman("web1", &["enable-forward", "--host", "web1", "--no-wait"]).await?;
+    if on.status != 0 {
+        return Err(on.stderr.into());
+    }
+    let (stop, stopped) = watch::channel(false);
+    let address = SocketAddr::from(([10, 77, 0, 11], 8888));
+    let pause = Duration::from_millis(10);
+    let load = tokio::spawn(connects::run(lab.namespace("client"), address, CLIENTS, pause, stopped));
+    let began = Instant::now();
+    for number in 0..SWITCHES {
+        let rules = if number % 2 == 0 { RULES.replace("8080", "80") } else { RULES.to_owned() };
+        let restore = lab.program("web1", "iptables-restore").args(["--noflush", "-w", "5"]);
+        timed(&restore, rules.as_bytes()).await?;
+    }
+    let took = began.elapsed();
+    let _ = stop.send(true);
+    let seen = load.await??;
+    let lost = seen.refused + seen.reset + seen.other;
+    print(
+        &format!("{SWITCHES} switches of the target port under {CLIENTS} clients, a connection per request"),
+        format!("{:.1} s", took.as_secs_f64()),
+        &format!(
+            "{} answered, {} refused, {} reset, {} other (wanted: 0)",
+            seen.answered, seen.refused, seen.reset, seen.other
+        ),
+    );
+    Ok(lost)
+}
+
+/// Requests a second through the forward and to the same port directly, in turn.
+async fn throughput(lab: &Lab) -> Result<(), Failed> {
+    let (mut forward, mut direct) = (vec![], vec![]);
+    for _ in 0..7 {
+        for (port, rates) in [(8888, &mut forward), (8080, &mut direct)] {
+            let url = format!("http://10.77.0.11:{port}/");
+            let wrk = lab.program("client", "wrk").args(["-t1", "-c16", "-d2s", &url]);
+            let output = wrk.run(b"", Duration::from_secs(30)).await?;
+            let rate = output.stdout.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+            rates.push(rate.and_then(|rate| rate.trim().parse::<f64>().ok()).ok_or("no rate from wrk")?);
+        }
+    }
+    let (forward, direct) = (middle(forward), middle(direct));
+    print("through the forward, keep-alive", format!("{forward:.0}/s"), "");
+    print(
+        "the same port directly",
+        format!("{direct:.0}/s"),
+        &format!("forward/direct {:.3} (wanted: at least 0.97)", forward / direct),
+    );
+    Ok(())
+}
+
+/// Counting the busy and idle among 10,000 established sockets, against `ss`.
+fn sockets() -> Result<(), Failed> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    // Both ends of a connection are ours; a few files are open beside them.
+    let number = SOCKETS.min(usize::try_from(hard / 2)?.saturating_sub(50));
+    let thread = std::thread::spawn(move || -> Result<(), String> {
+        let failed = |error: &dyn std::fmt::Display| error.to_string();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| failed(&error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| failed(&error))?;
+        runtime.block_on(count_sockets(number)).map_err(|error| failed(&error))
+    });
+    thread.join().map_err(|_| "the thread panicked")?.map_err(Into::into)
+}
+
+async fn count_sockets(number: usize) -> Result<(), Failed> {
+    Program::new("ip").args(["link", "set", "lo", "up"]).run(b"", Duration::from_secs(5)).await?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
+    let mut held = Vec::new();
+    for _ in 0..number {
+        held.push(std::net::TcpStream::connect("127.0.0.1:8080")?);
+        held.push(listener.accept()?.0);
+    }
+    let port = Port::new(8080).ok_or("no port")?;
+    let (mut own, mut ss) = (vec![], vec![]);
+    for _ in 0..21 {
+        let began = Instant::now();
+        let sockets = SockDiag.established(port).await?;
+        let counted = count(&sockets, &[]).0;
+        own.push(began.elapsed());
+        if counted.idle + counted.busy + counted.tie != number as u64 {
+            return Err(format!("{counted:?} of {number}").into());
+        }
+        let began = Instant::now();
+        #[allow(clippy::disallowed_methods, reason = "ss is what is compared with, as a whole process")]
+        Command::new("ss")
+            .args(["-Htin", "state", "established", "sport = :8080"])
+            .stdout(Stdio::null())
+            .status()?;
+        ss.push(began.elapsed());
+    }
+    let (own, ss) = (median(own), median(ss));
+    print(&format!("busy and idle among {number} sockets"), ms(own), &ratio(own, ss, "under 50 ms"));
+    print("ss -Htin of the same", ms(ss), "");
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn middle(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+fn ratio(one: Duration, other: Duration, wanted: &str) -> String {
+    format!("ratio {:.2} (wanted: {wanted})", one.as_secs_f64() / other.as_secs_f64())
+}
+
+fn print(what: &str, figure: impl std::fmt::Display, remark: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{what:<78} {:>12}  {remark}", figure.to_string());
+}
