@@ -32,7 +32,7 @@ fn main() -> Result<(), Failed> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let lost = runtime.block_on(async {
-        let options = LabOptions { hosts: 2, ..LabOptions::new("bench".parse()?, release) };
+        let options = LabOptions { hosts: 4, ..LabOptions::new("bench".parse()?, release) };
         let lab = Lab::up(options).await?;
         let measured = measure(&lab).await;
         lab.down().await?;
@@ -43,18 +43,17 @@ fn main() -> Result<(), Failed> {
 }
 
 async fn measure(lab: &Lab) -> Result<u64, Failed> {
-    // A host for each variant: rules of both on one host would be read twice.
-    let hosts = [("web1", "nft"), ("web2", "legacy")];
-    for (host, variant) in hosts {
+    // A host for each case: rules of both variants on one host would be read twice.
+    for (host, variant) in [("web1", "nft"), ("web2", "legacy")] {
         whole_process(lab, host, variant, &["iptables", "ip6tables"]).await?;
     }
-    let lost = under_load(lab).await?;
-    throughput(lab).await?;
-    // A host without IPv6 has one table to write, as the bare command has.
-    for (host, variant) in hosts {
+    // A host without IPv6 has one table to write.
+    for (host, variant) in [("web3", "nft"), ("web4", "legacy")] {
         run(lab, host, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1").await?;
         whole_process(lab, host, variant, &["iptables"]).await?;
     }
+    let lost = under_load(lab).await?;
+    throughput(lab).await?;
     Ok(lost)
 }
 
