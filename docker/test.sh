@@ -79,6 +79,7 @@ make --no-print-directory start > $work/start.log 2>&1 || { tail -n 20 $work/sta
 page() { inside curl -fsS -m 5 -H 'Host: dummy.local' http://172.28.77.2/; }
 until_page() { for _ in $(seq 300); do page 2>/dev/null | grep -q "$1" && return; sleep 0.1; done; say "never saw: $1"; exit 1; }
 until_page 'backup works!'
+inside curl -fsS -m 5 -H 'Host: dummy.local' http://172.28.77.2/stats | grep -q 'Statistics Report' || { say "no /stats"; exit 1; }
 say "a fresh start runs on backups, as it should"
 make --no-print-directory enable-forward
 until_page 'main works!'

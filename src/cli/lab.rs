@@ -71,7 +71,7 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         }
         LabCommand::Down(args) => Ok(lab::down(&args.name).await?),
         LabCommand::Status(args) => {
-            context.render.lab_status(&args.name, &namespaces::list(&args.name));
+            context.render.lab_status(&args.name, &namespaces::look(&args.name).await?);
             Ok(())
         }
         LabCommand::Demo(args) => {

@@ -156,6 +156,32 @@ async fn pids_in(namespace: &str) -> Result<Vec<Pid>, LabError> {
     Ok(output.stdout.lines().filter_map(|line| line.trim().parse().ok()).map(Pid::from_raw).collect())
 }
 
+/// One namespace of a lab as it is now.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Place {
+    pub namespace: String,
+    /// Names of the programs inside.
+    pub processes: Vec<String>,
+    /// Whether the namespace's rules hold a forward; absent where there are no web hosts.
+    pub forward: Option<bool>,
+}
+
+/// What a lab consists of; empty when none of that name is up.
+pub async fn look(name: &HostName) -> Result<Vec<Place>, LabError> {
+    let mut places = Vec::new();
+    for namespace in list(name) {
+        let command = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let processes =
+            pids_in(&namespace).await?.into_iter().map(|pid| command(pid).trim().to_owned()).collect();
+        let save = Program::new("ip").args(["netns", "exec", &namespace, "iptables-save", "-t", "nat"]);
+        let is_host = namespace.starts_with(&format!("{}web", prefix(name)));
+        let forward =
+            if is_host { Some(save.run(b"", BOUND).await?.stdout.contains(":forward")) } else { None };
+        places.push(Place { namespace, processes, forward });
+    }
+    Ok(places)
+}
+
 /// The same without a runtime to wait with: on a thread of its own.
 pub fn remove_now(name: &HostName) {
     let name = name.clone();

@@ -147,7 +147,7 @@ fn family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> 
         ));
     }
     for table in [&tables.nf_tables, &tables.legacy].into_iter().flatten() {
-        all.extend(strangers(fleet, &subject, table));
+        all.extend(strangers(fleet, family, &subject, table));
     }
     if chosen != tables.default {
         all.push(finding(
@@ -166,7 +166,7 @@ fn family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> 
 }
 
 /// Rules of others that take connections to the check port, and rules in our chain that are not ours.
-fn strangers(fleet: &Fleet, subject: &str, table: &Table) -> Vec<Finding> {
+fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec<Finding> {
     let check = fleet.ports.check;
     let takes =
         |rule: &&Rule| !rule.is_ours() && (names(rule, "--dport", check) || names(rule, "--dports", check));
@@ -175,7 +175,7 @@ fn strangers(fleet: &Fleet, subject: &str, table: &Table) -> Vec<Finding> {
             "stranger-on-check-port",
             subject,
             format!("a rule that is not switchman's takes the check port {check}: `{rule}`; it answers when the forward is off"),
-            format!("remove it: `iptables -t nat {}`", rule.to_string().replacen("-A", "-D", 1)),
+            format!("remove it: `{} -t nat {}`", family.command(), rule.to_string().replacen("-A", "-D", 1)),
         )
     });
     let known: Vec<String> =
@@ -264,6 +264,18 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
                 record.forward.check, record.forward.target, fleet.ports.check, fleet.ports.main
             ),
             "the next `enable-forward` or `disable-forward` takes the new ports over",
+        ));
+    }
+    let others = facts.recorded.iter().flatten().filter(|one| one.forward.service != fleet.service);
+    for other in others.filter(|one| one.forward.check == fleet.ports.check) {
+        all.push(problem(
+            "check-port-shared",
+            "recorded state",
+            format!(
+                "the service `{}` has the same check port {}: one of them answers for both",
+                other.forward.service, fleet.ports.check
+            ),
+            "give each service of a host a check port of its own",
         ));
     }
     if let Some(last) = facts.last.as_ref().filter(|last| last.phase == Phase::Began) {

@@ -234,6 +234,50 @@ fn a_kill_at_any_moment_is_described_and_mended() {
     });
 }
 
+/// A load balancer that takes the question and answers with these bytes, or never.
+fn balancer(answer: Option<&'static [u8]>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            match answer {
+                Some(bytes) => drop(stream.write_all(bytes)),
+                None => silent.push(stream),
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_balancer_that_answers_garbage_half_an_answer_or_nothing() {
+    in_namespace(|| async {
+        let half: &[u8] = &include_bytes!("../fixtures/haproxy/up.txt")[..2000];
+        let cases = [
+            (Some(&b"220 mail.example ESMTP\r\n"[..]), "is not HAProxy statistics"),
+            (Some(half), "ended early, after 2000 bytes"),
+            (Some(b""), "ended early, after 0 bytes"),
+            (None, "no answer from"),
+        ];
+        let host = Host::new(ALONE);
+        assert!(host.run(&["enable-forward"]).status.success());
+        for (answer, text) in cases {
+            let port = balancer(answer);
+            let config = format!(
+                "service: shop\nload_balancers:\n- {{name: lb1, backend: servers, haproxy: \"tcp://127.0.0.1:{port}\", on_host: false}}\n"
+            );
+            std::fs::write(host.path("switchman.yaml"), config).unwrap();
+            let output = host.run(&["disable-forward"]);
+            assert_fails(&output, "`lb1` cannot be read: ");
+            assert!(stderr(&output).contains(text), "{}", stderr(&output));
+            assert_eq!(host.state(), on());
+        }
+    });
+}
+
 fn pid(child: &Child) -> nix::unistd::Pid {
     nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap())
 }

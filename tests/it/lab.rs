@@ -164,6 +164,10 @@ fn the_commands_on_a_real_host() {
     assert_eq!(verdict(named.0, "web1"), "down");
     let history = on("web1", &["history"]);
     assert!(text(&history.stdout).contains("disable-forward  done"), "{}", text(&history.stdout));
+    let places = switchman(&["lab", "status", "--name", named.0]);
+    let places = text(&places.stdout);
+    assert!(places.contains("swm-itcmd-web1    off      switchman nginx nginx"), "{places}");
+    assert!(places.contains("swm-itcmd-web2    on ") && places.contains("haproxy"), "{places}");
     assert_forward_survives_a_flush(named.0);
     let down = switchman(&["lab", "down", "--name", named.0]);
     assert!(down.status.success());

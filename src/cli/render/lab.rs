@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use owo_colors::OwoColorize;
+use serde::Serialize;
 
 use super::{Render, table};
 use crate::lab::demo::{Audience, DemoReport};
 use crate::lab::load::Snapshot;
+use crate::lab::namespaces::Place;
 use crate::model::duration::show;
 use crate::model::name::HostName;
 
@@ -34,12 +36,27 @@ impl Render {
         ));
     }
 
-    pub fn lab_status(&self, name: &HostName, namespaces: &[String]) {
-        if namespaces.is_empty() {
+    pub fn lab_status(&self, name: &HostName, places: &[Place]) {
+        #[derive(Serialize)]
+        struct Lab<'a> {
+            name: &'a HostName,
+            places: &'a [Place],
+        }
+        if self.json {
+            return self.document("lab", &Lab { name, places });
+        }
+        if places.is_empty() {
             return self.text(&format!("no lab `{name}` is up\n"));
         }
-        let row = |namespace: &String| vec![namespace.clone(), format!("ip netns exec {namespace} sh")];
-        self.text(&table::table(&["NAMESPACE", "ENTER"], namespaces.iter().map(row).collect()));
+        let forward = |place: &Place| match place.forward {
+            Some(true) => "on",
+            Some(false) => "off",
+            None => "",
+        };
+        let row = |place: &Place| {
+            vec![place.namespace.clone(), forward(place).to_owned(), place.processes.join(" ")]
+        };
+        self.text(&table::table(&["NAMESPACE", "FORWARD", "PROCESSES"], places.iter().map(row).collect()));
     }
 
     pub fn demo(&self, report: &DemoReport) {

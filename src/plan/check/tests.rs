@@ -179,6 +179,12 @@ fn drift_after_a_reboot_is_told_from_drift() {
     assert_eq!(drift(2000), [("forward-missing-after-reboot", Severity::Problem)]);
     let moved = with(|facts| facts.recorded.as_mut().unwrap()[0].forward.target = port(8101));
     assert_eq!(moved, [("ports-changed", Severity::Warning)]);
+    let shared = with(|facts| {
+        let mut other = recorded(Switch::Off);
+        other.forward.service = "blog".parse().unwrap();
+        facts.recorded.as_mut().unwrap().push(other);
+    });
+    assert_eq!(shared, [("check-port-shared", Severity::Problem)]);
     let cut = with(|facts| {
         facts.last = Some(Entry {
             operation: OperationId(1),

@@ -14,12 +14,12 @@ pub(super) fn socket(answer: &str, backend: &str) -> Result<BackendView, Unreada
     if ["Can't find backend.", "No such proxy."].iter().any(|text| answer.starts_with(text)) {
         return Err(Unreadable::NoBackend);
     }
+    if !answer.is_empty() && !answer.starts_with('1') {
+        return Err(garbled("it does not begin with a server state table of format 1"));
+    }
     let truncated = || Unreadable::Truncated { received: answer.len() };
     let (state, stat) = answer.split_once("\n\n").ok_or_else(truncated)?;
-    let stat = stat.strip_suffix("\n\n").ok_or_else(|| {
-        let started = state.starts_with('1') || answer.is_empty() || stat.starts_with('#');
-        if started { truncated() } else { garbled("no statistics table") }
-    })?;
+    let stat = stat.strip_suffix("\n\n").ok_or_else(truncated)?;
     let admin = admin_states(state)?;
     let mut servers = Vec::new();
     for row in rows(stat)? {
