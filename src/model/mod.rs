@@ -2,6 +2,8 @@
 
 pub mod balancer;
 pub mod duration;
+#[cfg(test)]
+pub mod example;
 pub mod finding;
 pub mod fleet;
 pub mod forward;

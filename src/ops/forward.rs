@@ -18,8 +18,9 @@ use crate::world::reporter::Event;
 use crate::world::store::Intent;
 
 use super::drain::{self, NotDrained};
-use super::rules::{ChangeError, change};
+use super::rules::{ChangeError, change, observe};
 use super::seen::{self, NotSeen, Seen};
+use super::status::drift;
 
 /// What the operator asked for beside the switch itself.
 #[derive(Debug, Clone)]
@@ -73,7 +74,7 @@ pub async fn disable(
     host: &Host,
     options: &Options,
 ) -> Result<Switched, SwitchError> {
-    let refusals = if is_off(world, fleet)? { vec![] } else { look(world, fleet, host).await };
+    let refusals = if is_off(world, fleet, host).await? { vec![] } else { look(world, fleet, host).await };
     let overridden = admit(world, host, Switch::Off, refusals, options.force)?;
     let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let mut switched = Switched::new(host, Switch::Off, changed, overridden);
@@ -129,13 +130,20 @@ pub async fn read_all(world: &World) -> Vec<Result<BackendView, BalancerError>> 
     futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
 }
 
-fn is_off(world: &World, fleet: &Fleet) -> Result<bool, SwitchError> {
-    let recorded = world.store.recorded().map_err(|error| SwitchError::NotChanged {
-        host: fleet.service.to_string(),
+/// Off by the record and off in the kernel: what is so already needs no leave.
+async fn is_off(world: &World, fleet: &Fleet, host: &Host) -> Result<bool, SwitchError> {
+    let failed = |source: ChangeError| SwitchError::NotChanged {
+        host: host.name.to_string(),
         switch: Switch::Off,
-        source: error.into(),
-    })?;
-    Ok(recorded.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off))
+        source,
+    };
+    let recorded = world.store.recorded().map_err(|error| failed(error.into()))?;
+    let mine = recorded.iter().find(|record| record.forward.service == fleet.service);
+    if mine.is_none_or(|record| record.switch == Switch::On) {
+        return Ok(false);
+    }
+    let tables = observe(world).await.map_err(|error| failed(error.into()))?;
+    Ok(drift(&recorded, &tables).is_empty())
 }
 
 async fn look(world: &World, fleet: &Fleet, host: &Host) -> Vec<Refusal> {

@@ -63,7 +63,6 @@ mod tests {
 
     use super::*;
     use crate::model::balancer::CheckTiming;
-    use crate::model::ports::{Port, Ports};
     use crate::plan::site::{BalancerSite, WebServer};
 
     #[derive(Default)]
@@ -96,12 +95,11 @@ mod tests {
     }
 
     fn site() -> Site {
-        let port = |number| Port::new(number).unwrap();
         let check = CheckTiming { inter: Duration::from_secs(1), ..CheckTiming::default() };
         Site {
             project: "shop".parse().unwrap(),
             server: WebServer::Nginx,
-            ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
+            ports: crate::model::example::ports(),
             hosts: vec![],
             health_path: "/health".into(),
             health_host: "shop".into(),

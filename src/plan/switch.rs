@@ -131,53 +131,17 @@ pub fn explain_bound(check: &CheckTiming, switch: Switch) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::balancer::{ServerNames, ServerWork};
-    use crate::model::fleet::Limits;
-    use crate::model::health::Health;
-    use crate::model::ports::{Port, Ports};
+    use crate::model::example;
+    use crate::model::example::server;
 
     fn fleet(min_up: u32) -> Fleet {
-        let port = |number| Port::new(number).unwrap();
-        let health = Health {
-            path: "/".into(),
-            status: 200,
-            host: None,
-            timeout: Duration::from_secs(2),
-            interval: Duration::from_millis(500),
-            rise: 2,
-        };
-        Fleet {
-            service: "shop".parse().unwrap(),
-            ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-            hosts: vec![],
-            balancers: vec![],
-            health,
-            limits: Limits { min_up, drain_timeout: Duration::from_secs(30) },
-        }
+        let mut fleet = example::fleet();
+        fleet.limits.min_up = min_up;
+        fleet
     }
 
     fn spec() -> BalancerSpec {
-        BalancerSpec {
-            name: "lb1".parse().unwrap(),
-            access: None,
-            backend: "servers".into(),
-            servers: ServerNames::default(),
-            check: CheckTiming::default(),
-            on_host: false,
-        }
-    }
-
-    fn server(name: &str, verdict: Verdict) -> ServerView {
-        ServerView {
-            name: name.into(),
-            verdict,
-            status: verdict.to_string(),
-            backup: name.starts_with("backup"),
-            admin: None,
-            weight: 100,
-            check: String::new(),
-            work: ServerWork::default(),
-        }
+        example::balancer("lb1", None)
     }
 
     fn view(main2: Verdict, backup1: Verdict) -> BackendView {

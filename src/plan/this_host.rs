@@ -80,34 +80,11 @@ fn names(known: &[HostName]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fleet::Limits;
-    use crate::model::health::Health;
-    use crate::model::ports::{Port, Ports};
-    use std::time::Duration;
+    use crate::model::example;
 
     fn fleet(hosts: &[(&str, &str)]) -> Fleet {
-        let second = Duration::from_secs(1);
-        let port = |number| Port::new(number).unwrap();
-        let host = |(name, address): &(&str, &str)| Host {
-            name: name.parse().unwrap(),
-            address: Some(address.parse().unwrap()),
-            ssh: None,
-        };
-        Fleet {
-            service: "shop".parse().unwrap(),
-            ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-            hosts: hosts.iter().map(host).collect(),
-            balancers: vec![],
-            health: Health {
-                path: "/".into(),
-                status: 200,
-                host: None,
-                timeout: second,
-                interval: second,
-                rise: 1,
-            },
-            limits: Limits { min_up: 1, drain_timeout: second },
-        }
+        let hosts = hosts.iter().map(|(name, address)| example::host(name, address)).collect();
+        Fleet { hosts, ..example::fleet() }
     }
 
     fn picked(hosts: &[(&str, &str)], asked: Option<&str>, local: bool) -> Result<String, String> {

@@ -62,7 +62,9 @@ impl SqliteStore {
     fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, StoreError> {
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let file = self.file();
-        if slot.is_none() && (make || file.exists()) {
+        let there = file.try_exists();
+        let there = there.map_err(|error| StoreError::Open { path: file.clone(), why: error.to_string() })?;
+        if slot.is_none() && (make || there) {
             make_dir(&self.dir)?;
             *slot = Some(connect(&file)?);
         }

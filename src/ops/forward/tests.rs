@@ -2,11 +2,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::balancer::{ServerWork, Verdict};
-use crate::model::fleet::Limits;
+use crate::model::example;
 use crate::model::forward::Recorded;
-use crate::model::health::Health;
 use crate::model::history::Phase;
-use crate::model::ports::{Port, Ports};
 use crate::model::rules::Family;
 use crate::ops::restore::restore;
 use crate::ops::status::status;
@@ -37,22 +35,7 @@ fn fresh_scene() -> Scene {
     let firewall = Arc::new(FakeFirewall::new(&BOTH));
     let balancers =
         vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
-    let port = |number| Port::new(number).unwrap();
-    let fleet = Fleet {
-        service: "shop".parse().unwrap(),
-        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-        hosts: vec![],
-        balancers: vec![spec("lb1"), spec("lb2")],
-        health: Health {
-            path: "/".into(),
-            status: 200,
-            host: None,
-            timeout: MS * 500,
-            interval: MS * 100,
-            rise: 2,
-        },
-        limits: Limits { min_up: 1, drain_timeout: MS * 5000 },
-    };
+    let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
     let host = Host { name: "web1".parse().unwrap(), address: None, ssh: None };
     Scene { fake: fake::world(balancers, firewall), fleet, host }
 }
@@ -297,4 +280,17 @@ async fn restore_mends_drift_and_never_ends_a_maintenance() {
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions, []);
     let generations: Vec<Recorded> = scene.fake.store.recorded.lock().unwrap().clone();
     assert_eq!(generations[0].generation, 2, "a repair overtakes nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintenance_that_somebody_ended_is_checked_like_any_other() {
+    let scene = scene().await;
+    scene.disable(&options()).await.unwrap();
+    let stranger = "-A SWITCHMAN -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 8080";
+    scene.fake.firewall.tamper(Family::V4, |table| {
+        table.rules.push(crate::model::rules::Rule::parse(stranger).unwrap());
+    });
+    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(Verdict::Down);
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(matches!(error, SwitchError::Refused { .. }), "{error}");
 }

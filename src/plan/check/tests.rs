@@ -1,46 +1,13 @@
-use std::time::Duration;
-
 use super::*;
-use crate::model::balancer::{
-    AdminState, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict,
-};
-use crate::model::fleet::Limits;
+use crate::model::balancer::{AdminState, ServerView, Verdict};
+use crate::model::example::{self, port};
 use crate::model::forward::Forward;
-use crate::model::health::Health;
 use crate::model::history::{Actor, OperationId};
-use crate::model::ports::Ports;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
-fn port(number: u16) -> Port {
-    Port::new(number).unwrap()
-}
-
 fn fleet() -> Fleet {
-    let second = Duration::from_secs(1);
-    let spec = BalancerSpec {
-        name: "lb1".parse().unwrap(),
-        access: None,
-        backend: "servers".into(),
-        servers: ServerNames::default(),
-        check: CheckTiming::default(),
-        on_host: false,
-    };
-    Fleet {
-        service: "shop".parse().unwrap(),
-        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-        hosts: vec![],
-        balancers: vec![spec],
-        health: Health {
-            path: "/".into(),
-            status: 200,
-            host: None,
-            timeout: second,
-            interval: second,
-            rise: 1,
-        },
-        limits: Limits { min_up: 1, drain_timeout: second },
-    }
+    Fleet { balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
 
 fn forward() -> Forward {
@@ -63,16 +30,8 @@ fn nat() -> Tables {
 }
 
 fn server(name: &str, verdict: Verdict) -> ServerView {
-    ServerView {
-        name: name.into(),
-        verdict,
-        status: verdict.to_string(),
-        backup: name.starts_with("backup"),
-        admin: Some(AdminState(0x40)),
-        weight: 100,
-        check: "L7OK/200".into(),
-        work: ServerWork::default(),
-    }
+    // An address set at run time is no maintenance.
+    ServerView { admin: Some(AdminState(0x40)), ..example::server(name, verdict) }
 }
 
 /// A host on which all is well.

@@ -3,11 +3,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::balancer::{CheckTiming, ServerNames};
-use crate::model::fleet::Limits;
-use crate::model::health::Health;
-use crate::model::host::Host;
-use crate::model::ports::{Port, Ports};
+use crate::model::balancer::CheckTiming;
+use crate::model::example;
 use crate::plan::site::{BalancerSite, Site, WebServer};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,38 +14,12 @@ fn timing() -> CheckTiming {
 }
 
 fn fleet() -> Fleet {
-    let port = |number| Port::new(number).unwrap();
-    let host = |name: &str, address: &str| Host {
-        name: name.parse().unwrap(),
-        address: Some(address.parse().unwrap()),
-        ssh: None,
-    };
-    Fleet {
-        service: "shop".parse().unwrap(),
-        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-        hosts: vec![host("web1", "10.0.0.11"), host("web2", "10.0.0.12")],
-        balancers: vec![],
-        health: Health {
-            path: "/health".into(),
-            status: 200,
-            host: Some("shop.example".into()),
-            timeout: SECOND,
-            interval: SECOND,
-            rise: 2,
-        },
-        limits: Limits { min_up: 1, drain_timeout: SECOND },
-    }
+    let hosts = vec![example::host("web1", "10.0.0.11"), example::host("web2", "10.0.0.12")];
+    Fleet { hosts, ..example::fleet() }
 }
 
 fn spec() -> BalancerSpec {
-    BalancerSpec {
-        name: "lb1".parse().unwrap(),
-        access: None,
-        backend: "servers".into(),
-        servers: ServerNames::default(),
-        check: timing(),
-        on_host: false,
-    }
+    BalancerSpec { check: timing(), ..example::balancer("lb1", None) }
 }
 
 /// What `switchman init` writes.

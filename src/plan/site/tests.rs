@@ -1,22 +1,17 @@
 use std::time::Duration;
 
 use super::*;
+use crate::model::example;
 
 fn site(server: WebServer, hosts: &[(&str, &str)]) -> Site {
-    let port = |number| Port::new(number).unwrap();
-    let host = |(name, address): &(&str, &str)| Host {
-        name: name.parse().unwrap(),
-        address: Some(address.parse().unwrap()),
-        ssh: None,
-    };
     let ms = Duration::from_millis;
     let check =
         CheckTiming { inter: ms(1000), fastinter: Some(ms(200)), fall: 2, rise: 2, timeout: Some(ms(1000)) };
     Site {
         project: "shop".parse().unwrap(),
         server,
-        ports: Ports { check: port(8888), main: port(8080), backup: port(80) },
-        hosts: hosts.iter().map(host).collect(),
+        ports: example::ports(),
+        hosts: hosts.iter().map(|(name, address)| example::host(name, address)).collect(),
         health_path: "/health".into(),
         health_host: "shop.example".into(),
         root: "/srv/shop".into(),

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::*;
-use crate::model::balancer::{CheckTiming, ServerNames, Verdict};
+use crate::model::balancer::{AdminState, Verdict};
+use crate::model::example;
 use crate::sys::exec::Program;
 use crate::sys::testing::in_namespace;
 
@@ -59,8 +60,6 @@ fn details_are_read_by_name() {
     assert_eq!(parse::page(&recorded("down.csv"), "servers").unwrap().servers[0].admin, None);
 }
 
-use crate::model::balancer::AdminState;
-
 #[test]
 fn a_missing_backend_is_named() {
     assert_eq!(parse::socket(&recorded("no-backend.txt"), "nope"), Err(Unreadable::NoBackend));
@@ -111,14 +110,7 @@ proptest! {
 }
 
 fn spec(access: Access) -> BalancerSpec {
-    BalancerSpec {
-        name: "lb1".parse().unwrap(),
-        access: Some(access),
-        backend: "servers".into(),
-        servers: ServerNames::default(),
-        check: CheckTiming::default(),
-        on_host: false,
-    }
+    example::balancer("lb1", Some(access))
 }
 
 async fn read(access: Access) -> Result<BackendView, BalancerError> {

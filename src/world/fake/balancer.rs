@@ -6,9 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::firewall::FakeFirewall;
-use crate::model::balancer::{
-    Access, BackendView, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict,
-};
+use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
+use crate::model::example::{self, server};
 use crate::world::balancer::{Balancer, BalancerError};
 
 pub struct FakeBalancer {
@@ -30,27 +29,7 @@ pub struct FakeState {
 }
 
 pub fn spec(name: &str) -> BalancerSpec {
-    BalancerSpec {
-        name: name.parse().unwrap(),
-        access: Some(Access::Unix("/run/fake.sock".into())),
-        backend: "servers".into(),
-        servers: ServerNames::default(),
-        check: CheckTiming::default(),
-        on_host: false,
-    }
-}
-
-pub fn server(name: &str, verdict: Verdict) -> ServerView {
-    ServerView {
-        name: name.to_owned(),
-        verdict,
-        status: verdict.to_string(),
-        backup: name.starts_with("backup"),
-        admin: None,
-        weight: 100,
-        check: String::new(),
-        work: ServerWork::default(),
-    }
+    example::balancer(name, Some(Access::Unix("/run/fake.sock".into())))
 }
 
 impl FakeBalancer {

@@ -1,0 +1,67 @@
+//! Values for tests: a pair of hosts behind one balancer, as in the README.
+
+use std::time::Duration;
+
+use super::balancer::{Access, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict};
+use super::fleet::{Fleet, Limits};
+use super::health::Health;
+use super::host::Host;
+use super::ports::{Port, Ports};
+
+pub fn port(number: u16) -> Port {
+    Port::new(number).unwrap()
+}
+
+pub fn ports() -> Ports {
+    Ports { check: port(8888), main: port(8080), backup: port(80) }
+}
+
+pub fn host(name: &str, address: &str) -> Host {
+    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), ssh: None }
+}
+
+/// No hosts and no balancers: each test adds its own.
+pub fn fleet() -> Fleet {
+    let ms = Duration::from_millis;
+    Fleet {
+        service: "shop".parse().unwrap(),
+        ports: ports(),
+        hosts: vec![],
+        balancers: vec![],
+        health: Health {
+            path: "/health".into(),
+            status: 200,
+            host: Some("shop.example".into()),
+            timeout: ms(500),
+            interval: ms(100),
+            rise: 2,
+        },
+        limits: Limits { min_up: 1, drain_timeout: ms(5000) },
+    }
+}
+
+/// A balancer with HAProxy's default check timing.
+pub fn balancer(name: &str, access: Option<Access>) -> BalancerSpec {
+    BalancerSpec {
+        name: name.parse().unwrap(),
+        access,
+        backend: "servers".into(),
+        servers: ServerNames::default(),
+        check: CheckTiming::default(),
+        on_host: false,
+    }
+}
+
+/// A server line at rest; `backup` by its name.
+pub fn server(name: &str, verdict: Verdict) -> ServerView {
+    ServerView {
+        name: name.to_owned(),
+        verdict,
+        status: verdict.to_string(),
+        backup: name.starts_with("backup"),
+        admin: None,
+        weight: 100,
+        check: "L7OK/200".into(),
+        work: ServerWork::default(),
+    }
+}
