@@ -151,6 +151,7 @@ fn change_hint(error: &ChangeError) -> Option<String> {
     match error {
         ChangeError::Firewall(error) => firewall_hint(error),
         ChangeError::Store(error) => store_hint(error),
+        ChangeError::Interrupted => Some("nothing was changed".into()),
         ChangeError::Contested { .. } => {
             Some("find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again".into())
         }

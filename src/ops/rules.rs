@@ -8,7 +8,7 @@ use crate::model::rules::{Desired, Family, Tables, Transaction};
 use crate::plan::firewall;
 use crate::world::World;
 use crate::world::firewall::FirewallError;
-use crate::world::store::{Intent, Outcome, StoreError};
+use crate::world::store::{Exclusive, Intent, Outcome, StoreError};
 
 /// How long one switchman waits for another that is changing this host: the change itself takes milliseconds, or as
 /// long as the xtables lock is waited for.
@@ -23,6 +23,8 @@ pub enum ChangeError {
     Firewall(#[from] FirewallError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("interrupted while waiting for another switchman")]
+    Interrupted,
     #[error("somebody else keeps changing the chain SWITCHMAN of the {family} nat table")]
     Contested { family: Family },
     /// The only way to a disagreement: the change failed, and so did taking it back.
@@ -43,7 +45,7 @@ pub struct Changed {
 
 /// Makes the intent true: recorded first, then committed, then read back. On failure both are put back.
 pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeError> {
-    let _held = world.store.lock(intent.action, LOCK_PATIENCE).await?;
+    let _held = lock(world, intent.action).await?;
     let before = world.store.recorded()?;
     let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
     let observed = observe(world).await?;
@@ -87,10 +89,19 @@ pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeErr
 
 /// Brings the kernel to what is recorded, and says what had to be committed for it.
 pub async fn reconcile(world: &World) -> Result<Vec<Transaction>, ChangeError> {
-    let _held = world.store.lock("restore", LOCK_PATIENCE).await?;
+    let _held = lock(world, "restore").await?;
     let observed = observe(world).await?;
     let wanted = desired(&world.store.recorded()?, &observed);
     settle(world, &wanted, observed).await
+}
+
+/// Until here a stop request may end the wait; from here on the change is finished first.
+async fn lock(world: &World, purpose: &str) -> Result<Box<dyn Exclusive>, ChangeError> {
+    tokio::select! {
+        biased;
+        held = world.store.lock(purpose, LOCK_PATIENCE) => Ok(held?),
+        () = world.stop.requested() => Err(ChangeError::Interrupted),
+    }
 }
 
 /// The nat tables of every family of this host.

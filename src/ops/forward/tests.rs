@@ -294,3 +294,14 @@ async fn a_maintenance_that_somebody_ended_is_checked_like_any_other() {
     let error = scene.disable(&options()).await.unwrap_err();
     assert!(matches!(error, SwitchError::Refused { .. }), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_request_ends_the_wait_for_another_switchman() {
+    let scene = scene().await;
+    let held = scene.fake.world.store.lock("somebody else", MS).await.unwrap();
+    scene.fake.stopper.stop();
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(matches!(error, SwitchError::NotChanged { source: ChangeError::Interrupted, .. }), "{error}");
+    drop(held);
+    assert!(is(&scene.state(), &ON));
+}
