@@ -34,8 +34,9 @@ pub async fn check(world: &World, fleet: &Fleet, host: &Host, cfg: Option<&Hapro
 async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {
     let backup =
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.backup.get());
-    let (tables, views, main_health, backup_health) = tokio::join!(
+    let (tables, native, views, main_health, backup_health) = tokio::join!(
         rules::observe(world),
+        world.firewall.native_nat(),
         read_all(world),
         world.probe.ask(main_address(fleet, host), &fleet.health),
         world.probe.ask(backup, &fleet.health),
@@ -57,6 +58,7 @@ async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {
         host: host.clone(),
         may_change_rules: world.machine.may_change_rules().map_err(|error| error.to_string()),
         tables: tables.map_err(|error| error.to_string()),
+        native: native.map_err(|error| error.to_string()),
         filters,
         recorded: recorded.map_err(|error| error.to_string()),
         last: world.store.history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),

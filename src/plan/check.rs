@@ -20,6 +20,8 @@ pub struct Facts {
     pub host: Host,
     pub may_change_rules: Result<bool, String>,
     pub tables: Result<Vec<(Family, Tables)>, String>,
+    /// Native nftables statements that translate, each behind its table.
+    pub native: Result<Vec<String>, String>,
     /// Filter tables of the variants in use.
     pub filters: Vec<(Family, Result<Table, String>)>,
     pub recorded: Result<Vec<Recorded>, String>,
@@ -55,6 +57,7 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
             all.extend(ipv6(facts, tables));
         }
     }
+    all.extend(native(fleet, &facts.native));
     all.extend(drift(fleet, facts));
     all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, *family, table)));
     all.extend(processes(fleet, facts));
@@ -194,6 +197,32 @@ fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec
         )
     });
     on_port.chain(inside).collect()
+}
+
+/// A native rule on the check port. Sets and maps by name are not looked into.
+fn native(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
+    let check = fleet.ports.check;
+    let takes = |statement: &&String| {
+        let words = statement.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}'));
+        // What comes before the verdict is matched; `redirect to :8888` would be its target.
+        let matched: Vec<&str> = words.take_while(|word| !matches!(*word, "redirect" | "dnat")).collect();
+        matched.iter().any(|word| names_port(&word.replace('-', ":"), check))
+    };
+    match statements {
+        Err(why) => vec![finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
+        Ok(statements) => statements
+            .iter()
+            .filter(takes)
+            .map(|statement| {
+                problem(
+                    "native-on-check-port",
+                    "nftables",
+                    format!("a native nftables rule takes the check port {check}: `{statement}`; it answers when the forward is off"),
+                    "remove it: `nft -a list ruleset` shows its handle",
+                )
+            })
+            .collect(),
+    }
 }
 
 fn names(rule: &Rule, option: &str, port: Port) -> bool {

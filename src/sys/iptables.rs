@@ -13,6 +13,7 @@ use crate::world::firewall::{Firewall, FirewallError};
 
 use super::exec::{ExecError, Program, find};
 
+mod native;
 mod save;
 
 /// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever.
@@ -63,6 +64,16 @@ impl Firewall for Iptables {
             return Ok(Table::default());
         }
         list(family, variant, default_variant(family).await?, "filter").await
+    }
+
+    async fn native_nat(&self) -> Result<Vec<String>, FirewallError> {
+        match find("nft") {
+            // -s: without counters. Warnings on stderr name the tables of iptables-nft.
+            Some(nft) => {
+                Ok(native::statements(&run(&Program::new(nft).args(["-s", "list", "ruleset"]), b"").await?))
+            }
+            None => Ok(vec![]),
+        }
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {

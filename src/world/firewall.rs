@@ -36,6 +36,10 @@ pub trait Firewall: Send + Sync {
     /// The filter table: whether the real port is reachable at all.
     async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError>;
 
+    /// Statements of native nftables tables (those no iptables tool manages) that redirect or translate, each as nft prints
+    /// it behind its table: `inet fw: tcp dport 8888 redirect to :9000`.
+    async fn native_nat(&self) -> Result<Vec<String>, FirewallError>;
+
     /// Commits one transaction: all of it or nothing.
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError>;
 }

@@ -41,6 +41,7 @@ fn good() -> Facts {
         host: Host { name: "web1".parse().unwrap(), address: None, ssh: None },
         may_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
+        native: Ok(vec![]),
         filters: vec![(Family::V4, Ok(Table::default()))],
         recorded: Ok(vec![recorded(Switch::On)]),
         last: None,
@@ -101,6 +102,15 @@ fn strangers_and_variants() {
     }
     let inside = with(|facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"));
     assert_eq!(inside, [("stranger-in-chain", Severity::Warning)]);
+    for (statement, found) in [
+        ("inet fw: tcp dport 8888 redirect to :9000", true),
+        ("inet fw: tcp dport { 80, 8000-9000 } dnat to 10.0.0.9", true),
+        ("inet fw: tcp dport 80 redirect to :8888", false),
+        ("inet fw: tcp dport 88881 redirect to :1", false),
+    ] {
+        let all = with(|facts| facts.native = Ok(vec![statement.to_owned()]));
+        assert_eq!(all.contains(&("native-on-check-port", Severity::Problem)), found, "{statement}");
+    }
     let mixed = with(|facts| {
         let mut legacy = Table::empty_nat();
         legacy.rules.push(Rule::parse("-A POSTROUTING -j MASQUERADE").unwrap());

@@ -71,6 +71,21 @@ fn both_variants_are_seen_at_once() {
 }
 
 #[test]
+fn native_nftables_rules_are_seen_beside_iptables_ones() {
+    in_namespace(|| async {
+        Iptables.commit(&transaction(Family::V4, Variant::NfTables, ON)).await.unwrap();
+        let native = "table inet swm-test { chain pre { type nat hook prerouting priority -110; tcp dport { 8888, 9999 } \
+                      redirect to :9000; }; }";
+        let output = Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), BOUND).await.unwrap();
+        assert_eq!(output.status, 0, "{}", output.stderr);
+        assert_eq!(
+            Iptables.native_nat().await.unwrap(),
+            ["inet swm-test: tcp dport { 8888, 9999 } redirect to :9000"]
+        );
+    });
+}
+
+#[test]
 fn a_held_lock_is_waited_for_only_so_long() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();

@@ -63,6 +63,10 @@ impl Firewall for FakeFirewall {
         Ok(Table::default())
     }
 
+    async fn native_nat(&self) -> Result<Vec<String>, FirewallError> {
+        Ok(vec![])
+    }
+
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let command = format!("{}-{}-restore", transaction.family.command(), transaction.variant.infix());
         if let Some(left) = self.fail.lock().unwrap().get_mut(&transaction.family)
