@@ -46,6 +46,9 @@ struct UpArgs {
     /// Web hosts
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
     hosts: u8,
+    /// Load balancers, each an HAProxy of its own
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    balancers: u8,
 }
 
 #[derive(Debug, Args)]
@@ -100,7 +103,11 @@ async fn up(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
     let own = std::env::current_exe();
     let own: PathBuf =
         own.map_err(|error| Failure::Other { what: "find switchman itself".into(), why: error.to_string() })?;
-    let options = LabOptions { hosts: args.hosts, ..LabOptions::new(args.name.name.clone(), own) };
+    let options = LabOptions {
+        hosts: args.hosts,
+        balancers: args.balancers,
+        ..LabOptions::new(args.name.name.clone(), own)
+    };
     tokio::select! {
         lab = Lab::up(options) => Ok(lab?),
         () = context.stop.requested() => Err(lab::LabError::Interrupted.into()),

@@ -53,7 +53,7 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         switchman(lab, name, &["enable-forward"]).await?;
         audience.step(&format!("{name}: forward on, main vhost UP"));
     }
-    let target = Target { address: lab.target(), host: "shop.example".to_owned() };
+    let target = Target { addresses: lab.targets(), host: "shop.example".to_owned(), cookies: names.clone() };
     let load = Load::start(Some(&lab.namespace("client")), target, &default_mix())?;
     load.phase(BEFORE);
     let story = async {

@@ -33,8 +33,7 @@ impl WebHost {
     pub(super) async fn up(lab: &Lab, site: &Site, host: Host) -> Result<Self, LabError> {
         let dir = lab.dir().join(host.name.as_str());
         make_dir(&dir)?;
-        let lb = site.balancer.reader.map(|address| format!("tcp://{address}")).unwrap_or_default();
-        write(&dir.join("switchman.yaml"), &site.yaml(&lb)?)?;
+        write(&dir.join("switchman.yaml"), &site.yaml(&lab.readers())?)?;
         let main = Vhost::start(lab, site, &host, Role::Main, "1.0.0").await?;
         let backup = Vhost::start(lab, site, &host, Role::Backup, "1.0.0").await?;
         Ok(Self { host, main: Some(main), _backup: backup })
@@ -45,7 +44,7 @@ impl Lab {
     /// Stops a host's main vhost, letting requests end, and starts another version of it.
     pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
         self.stop_main(at).await?;
-        let (site, host) = (self.site()?, self.hosts[at].host.clone());
+        let (site, host) = (self.site("lb1")?, self.hosts[at].host.clone());
         let vhost = Vhost::start(self, &site, &host, Role::Main, version).await?;
         self.hosts[at].main = Some(vhost);
         Ok(())

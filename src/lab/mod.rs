@@ -11,8 +11,9 @@ pub mod process;
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct LabOptions {
     /// Part of every name: `swm-NAME-web1`.
     pub name: HostName,
     pub hosts: u8,
+    /// Load balancers, each an HAProxy of its own.
+    pub balancers: u8,
     /// The switchman that the hosts run, and that serves the rehearsal application.
     pub switchman: PathBuf,
     pub check: CheckTiming,
@@ -52,7 +55,7 @@ impl LabOptions {
             rise: 2,
             timeout: Some(ms(500)),
         };
-        Self { name, hosts: 2, switchman, check }
+        Self { name, hosts: 2, balancers: 1, switchman, check }
     }
 }
 
@@ -88,7 +91,7 @@ pub struct Lab {
     dir: PathBuf,
     net: Namespaces,
     pub hosts: Vec<WebHost>,
-    haproxy: Option<Process>,
+    haproxies: Vec<Process>,
     stays: bool,
     _lock: UnixListener,
 }
@@ -99,17 +102,19 @@ impl Lab {
         let lock = lock(&options.name)?;
         let dir = Path::new(RUN_DIR).join(options.name.as_str());
         remove(&options.name, &dir).await?;
-        let net = Namespaces::new(&options.name, options.hosts);
+        let net = Namespaces::new(&options.name, options.hosts, options.balancers);
         // From here on, whatever ends this function takes down what there is by then.
-        let mut lab = Self { options, dir, net, hosts: vec![], haproxy: None, stays: false, _lock: lock };
+        let mut lab = Self { options, dir, net, hosts: vec![], haproxies: vec![], stays: false, _lock: lock };
         make_dir(&lab.dir)?;
         lab.net.up().await?;
-        let site = lab.site()?;
+        let site = lab.site("lb1")?;
         for host in site.hosts.clone() {
             let host = WebHost::up(&lab, &site, host).await?;
             lab.hosts.push(host);
         }
-        lab.start_haproxy(&site).await?;
+        for balancer in lab.net.balancers().collect::<Vec<_>>() {
+            lab.start_haproxy(&balancer).await?;
+        }
         Ok(lab)
     }
 
@@ -157,26 +162,34 @@ impl Lab {
         &self.dir
     }
 
-    /// What clients call.
-    pub fn target(&self) -> std::net::SocketAddr {
-        std::net::SocketAddr::new(self.net.address("lb"), 80)
+    /// What clients call: every load balancer.
+    pub fn targets(&self) -> Vec<SocketAddr> {
+        self.net.balancers().map(|balancer| SocketAddr::new(self.net.address(&balancer), 80)).collect()
     }
 
-    pub fn admin_socket(&self) -> PathBuf {
-        self.dir.join("lb/admin.sock")
+    /// Where a load balancer takes commands.
+    pub fn admin_socket(&self, balancer: &str) -> PathBuf {
+        self.dir.join(balancer).join("admin.sock")
     }
 
-    fn site(&self) -> Result<Site, LabError> {
+    /// How the hosts read the load balancers.
+    fn readers(&self) -> Vec<String> {
+        self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
+    }
+
+    /// The templates' values, as seen by one of the load balancers.
+    fn site(&self, balancer: &str) -> Result<Site, LabError> {
         let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
-        let lb = self.net.address("lb");
-        let dir = self.dir.join("lb");
+        let lb = self.net.address(balancer);
+        let dir = self.dir.join(balancer);
         make_dir(&dir)?;
+        let admin_socket = self.admin_socket(balancer).display().to_string();
         let balancer = BalancerSite {
             bind: format!("{lb}:80"),
             stats: format!("{lb}:8404"),
             backend: "servers".into(),
-            admin_socket: self.admin_socket().display().to_string(),
-            reader: Some(std::net::SocketAddr::new(lb, 9999)),
+            admin_socket,
+            reader: Some(SocketAddr::new(lb, 9999)),
             state_file: dir.join("servers.state").display().to_string(),
             check: self.options.check,
         };
@@ -195,14 +208,15 @@ impl Lab {
         })
     }
 
-    async fn start_haproxy(&mut self, site: &Site) -> Result<(), LabError> {
-        let file = self.dir.join("lb/haproxy.cfg");
-        write(&file, &site.haproxy()?)?;
-        let program = self.net.program("lb", "haproxy").arg("-db").arg("-f").arg(&file);
-        let process = Process::start("haproxy", &program, &self.dir.join("lb/haproxy.log"))?;
-        let socket = self.admin_socket();
+    async fn start_haproxy(&mut self, balancer: &str) -> Result<(), LabError> {
+        let dir = self.dir.join(balancer);
+        let file = dir.join("haproxy.cfg");
+        write(&file, &self.site(balancer)?.haproxy()?)?;
+        let program = self.net.program(balancer, "haproxy").arg("-db").arg("-f").arg(&file);
+        let process = Process::start(&format!("{balancer} haproxy"), &program, &dir.join("haproxy.log"))?;
+        let socket = self.admin_socket(balancer);
         process.until("HAProxy's admin socket", async || socket.exists()).await?;
-        self.haproxy = Some(process);
+        self.haproxies.push(process);
         Ok(())
     }
 }
@@ -244,7 +258,7 @@ fn lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
     }
-    let address = SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
     let held = address.and_then(|address| UnixListener::bind_addr(&address));
     held.map_err(|_| LabError::InUse { name: name.to_string() })
 }

@@ -23,11 +23,12 @@ const BOUND: Duration = Duration::from_secs(20);
 pub struct Namespaces {
     name: HostName,
     hosts: u8,
+    balancers: u8,
 }
 
 impl Namespaces {
-    pub fn new(name: &HostName, hosts: u8) -> Self {
-        Self { name: name.clone(), hosts }
+    pub fn new(name: &HostName, hosts: u8, balancers: u8) -> Self {
+        Self { name: name.clone(), hosts, balancers }
     }
 
     /// Makes the namespaces, the links between them and the addresses inside them.
@@ -72,8 +73,13 @@ impl Namespaces {
     }
 
     fn places(&self) -> Vec<String> {
-        let fixed = ["lb", "client"].map(str::to_owned);
-        fixed.into_iter().chain((1..=self.hosts).map(|number| format!("web{number}"))).collect()
+        let webs = (1..=self.hosts).map(|number| format!("web{number}"));
+        std::iter::once("client".to_owned()).chain(self.balancers()).chain(webs).collect()
+    }
+
+    /// `lb1`, `lb2`...
+    pub fn balancers(&self) -> impl Iterator<Item = String> {
+        (1..=self.balancers).map(|number| format!("lb{number}"))
     }
 
     pub fn address(&self, place: &str) -> IpAddr {
@@ -85,10 +91,11 @@ impl Namespaces {
     }
 
     fn last_byte(&self, place: &str) -> u8 {
-        match place {
-            "lb" => 2,
-            "client" => 3,
-            web => 10 + web.trim_start_matches("web").parse::<u8>().unwrap_or(0).min(self.hosts),
+        let number = |kind| place.strip_prefix(kind).and_then(|number| number.parse::<u8>().ok());
+        match (number("lb"), number("web")) {
+            (Some(number), _) => 1 + number.min(self.balancers),
+            (_, Some(number)) => 10 + number.min(self.hosts),
+            _ => 250,
         }
     }
 
@@ -124,8 +131,8 @@ pub fn list(name: &HostName) -> Vec<String> {
 /// `swm-a-web1` belongs to `a`; `swm-a-b-web1` to `a-b` only.
 fn is_place_of(namespace: &str, name: &HostName) -> bool {
     namespace.strip_prefix(&prefix(name)).is_some_and(|place| {
-        let number = place.strip_prefix("web").unwrap_or("");
-        matches!(place, "sw" | "lb" | "client") || number.parse::<u8>().is_ok()
+        let number = place.strip_prefix("web").or_else(|| place.strip_prefix("lb")).unwrap_or("");
+        matches!(place, "sw" | "client") || number.parse::<u8>().is_ok()
     })
 }
 

@@ -167,8 +167,8 @@ impl Site {
         )
     }
 
-    /// switchman.yaml; `access` is how the hosts reach the balancer's statistics.
-    pub fn yaml(&self, access: &str) -> Result<String, TemplateError> {
+    /// switchman.yaml; `access` is how the hosts reach each balancer's statistics: the first is called lb1.
+    pub fn yaml(&self, access: &[String]) -> Result<String, TemplateError> {
         let mut hosts = String::new();
         for host in &self.hosts {
             if let Some(address) = host.address {
@@ -184,6 +184,14 @@ impl Site {
             check.rise,
             duration::show(check.timeout.unwrap_or(check.inter)),
         );
+        let mut balancers = String::new();
+        for (number, access) in (1..).zip(access) {
+            let backend = &self.balancer.backend;
+            let _ = writeln!(
+                balancers,
+                "  - {{name: lb{number}, haproxy: \"{access}\", backend: {backend}, check: {{{timing}}}}}"
+            );
+        }
         let floor = if self.hosts.len() > 1 { "1" } else { "0" };
         fill(
             YAML,
@@ -193,9 +201,7 @@ impl Site {
                 ("main", &self.ports.main.to_string()),
                 ("backup", &self.ports.backup.to_string()),
                 ("hosts", hosts.trim_end()),
-                ("access", access),
-                ("backend", &self.balancer.backend),
-                ("timing", &timing),
+                ("balancers", balancers.trim_end()),
                 ("health_path", &self.health_path),
                 ("health_host", &self.health_host),
                 ("min_up", floor),
@@ -239,7 +245,7 @@ impl Site {
             WebServer::Caddy => ("caddy", ".Caddyfile", "{system.hostname}"),
         };
         let mut files =
-            vec![text("switchman.yaml", self.yaml(&self.access())?), text("haproxy.cfg", self.haproxy()?)];
+            vec![text("switchman.yaml", self.yaml(&[self.access()])?), text("haproxy.cfg", self.haproxy()?)];
         for role in [Role::Main, Role::Backup] {
             let path = format!("{folder}/{}{ending}", role.as_str());
             let who = match self.server {

@@ -63,7 +63,7 @@ fn the_demo_loses_no_request_and_leaves_nothing() {
     }
     let named = Named("itdemo");
     let before = machine();
-    let output = switchman(&["lab", "demo", "--name", named.0, "--output", "json"]);
+    let output = switchman(&["lab", "demo", "--name", named.0, "--balancers", "2", "--output", "json"]);
     assert!(output.status.success(), "{}{}", text(&output.stderr), text(&output.stdout));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["faults"], serde_json::json!([]));

@@ -1,5 +1,6 @@
 //! One client of one kind, request after request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+use super::Kind;
 use super::book::{Answer, Book, Reason};
-use super::{Kind, Target};
 use crate::lab::app;
 
 /// A hang is a failure.
@@ -29,37 +30,43 @@ const COOKIE_NAME: &str = "SERVER_ID";
 type Sender = SendRequest<Full<Bytes>>;
 
 /// What a client carries from one request to the next.
-struct Client {
+pub(super) struct Client {
     kind: Kind,
-    target: Target,
+    address: SocketAddr,
+    /// The Host header.
+    host: String,
     /// Value of HAProxy's cookie: the name of a host.
     cookie: Option<String>,
     connection: Option<Sender>,
 }
 
-/// Sends requests until stopped, each accounted for.
-pub(super) async fn run(kind: Kind, target: Target, book: Arc<Book>, mut stopped: watch::Receiver<bool>) {
-    let mut client = Client { kind, target, cookie: None, connection: None };
-    while !*stopped.borrow() {
-        book.started(kind);
-        let began = Instant::now();
-        let sent = client.cookie.clone();
-        let asked = tokio::time::timeout(DEADLINE, client.ask()).await.unwrap_or(Err(Reason::Timeout));
-        match asked {
-            Ok(answer) => book.succeeded(kind, answer, sent.as_deref(), began.elapsed()),
-            Err(reason) => {
-                client.connection = None;
-                book.failed(kind, reason);
+impl Client {
+    pub(super) fn new(kind: Kind, address: SocketAddr, host: String, cookie: Option<String>) -> Self {
+        Self { kind, address, host, cookie: cookie.filter(|_| kind.has_cookie()), connection: None }
+    }
+
+    /// Sends requests until stopped, each accounted for.
+    pub(super) async fn run(mut self, book: Arc<Book>, mut stopped: watch::Receiver<bool>) {
+        let kind = self.kind;
+        while !*stopped.borrow() {
+            book.started(kind);
+            let began = Instant::now();
+            let sent = self.cookie.clone();
+            let asked = tokio::time::timeout(DEADLINE, self.ask()).await.unwrap_or(Err(Reason::Timeout));
+            match asked {
+                Ok(answer) => book.succeeded(kind, answer, sent.as_deref(), began.elapsed()),
+                Err(reason) => {
+                    self.connection = None;
+                    book.failed(kind, reason);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(kind.pause()) => {}
+                _ = stopped.changed() => {}
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(kind.pause()) => {}
-            _ = stopped.changed() => {}
-        }
     }
-}
 
-impl Client {
     async fn ask(&mut self) -> Result<Answer, Reason> {
         match self.kind {
             Kind::KeepAliveCookie | Kind::KeepAlive => self.get("/", true).await,
@@ -90,7 +97,7 @@ impl Client {
         keep: bool,
         body: Bytes,
     ) -> Result<Request<Full<Bytes>>, Reason> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.target.host);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
         if let Some(cookie) = &self.cookie {
             request = request.header(COOKIE, format!("{COOKIE_NAME}={cookie}"));
         }
@@ -116,7 +123,7 @@ impl Client {
             return Err(Reason::Status(status));
         }
         let answer = answered_by(&headers)?;
-        if matches!(self.kind, Kind::KeepAliveCookie | Kind::Slow) {
+        if self.kind.has_cookie() {
             self.cookie = cookie(&headers).or(self.cookie.take());
         }
         self.connection = keep.then_some(sender);
@@ -142,16 +149,15 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<TcpStream, Reason> {
-        let stream = TcpStream::connect(self.target.address)
-            .await
-            .map_err(|error| io_reason(&error, Reason::Refused))?;
+        let stream =
+            TcpStream::connect(self.address).await.map_err(|error| io_reason(&error, Reason::Refused))?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 
     async fn websocket(&mut self) -> Result<Answer, Reason> {
         let stream = self.connect().await?;
-        let url = format!("ws://{}/ws", self.target.host);
+        let url = format!("ws://{}/ws", self.host);
         let (mut socket, response) = client_async(url, stream).await.map_err(|error| match error {
             WsError::Http(response) => Reason::Status(response.status().as_u16()),
             other => websocket_reason(&other),

@@ -36,6 +36,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether its clients keep HAProxy's cookie.
+    pub const fn has_cookie(self) -> bool {
+        matches!(self, Self::KeepAliveCookie | Self::Slow)
+    }
+
     pub const ALL: [Self; 6] =
         [Self::KeepAliveCookie, Self::KeepAlive, Self::PerRequest, Self::Slow, Self::Upload, Self::Websocket];
 
@@ -64,8 +69,11 @@ impl Kind {
 /// Where the load goes.
 #[derive(Debug, Clone)]
 pub struct Target {
-    pub address: SocketAddr,
+    /// Load balancers; each client keeps to one of them.
+    pub addresses: Vec<SocketAddr>,
     pub host: String,
+    /// Hosts that clients with a cookie have been on before, in turn; empty: they come for the first time.
+    pub cookies: Vec<String>,
 }
 
 /// How many clients of each kind.
@@ -158,8 +166,13 @@ impl Drop for Load {
 async fn clients(book: &Arc<Book>, target: &Target, mix: &Mix, stopped: &watch::Receiver<bool>) {
     let mut clients = tokio::task::JoinSet::new();
     for (kind, count) in mix {
-        for _ in 0..*count {
-            clients.spawn(client::run(*kind, target.clone(), book.clone(), stopped.clone()));
+        for number in 0..*count {
+            let balancers = target.addresses.len().max(1);
+            let Some(address) = target.addresses.get(number % balancers) else { continue };
+            // Every pair of a balancer and a host has its turn.
+            let cookie = target.cookies.get(number / balancers % target.cookies.len().max(1)).cloned();
+            let client = client::Client::new(*kind, *address, target.host.clone(), cookie);
+            clients.spawn(client.run(book.clone(), stopped.clone()));
         }
     }
     while clients.join_next().await.is_some() {}

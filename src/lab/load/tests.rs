@@ -12,7 +12,7 @@ use crate::world::sockets::Sockets;
 use crate::world::stop;
 
 fn target(address: SocketAddr) -> Target {
-    Target { address, host: "shop.example".into() }
+    Target { addresses: vec![address], host: "shop.example".into(), cookies: vec![] }
 }
 
 async fn until(load: &Load, what: &str, holds: impl Fn(&Snapshot) -> bool) {
@@ -156,4 +156,15 @@ async fn an_answer_of_another_host_than_the_cookies_is_a_stray() {
     until(&load, "three answers", |now| now.succeeded > 2).await;
     let report = load.stop().await.unwrap();
     assert_eq!(report.strays, report.requests() - 1, "all but the first, which had no cookie");
+    let known = Target { cookies: vec!["web1".into()], ..target(straying) };
+    let load = Load::start(None, known, &vec![(Kind::KeepAliveCookie, 1), (Kind::PerRequest, 1)]).unwrap();
+    until(&load, "three answers each", |now| {
+        now.kinds[&Kind::KeepAliveCookie] > 2 && now.kinds[&Kind::PerRequest] > 2
+    })
+    .await;
+    let report = load.stop().await.unwrap();
+    assert_eq!(
+        report.strays, report.kinds[0].requests,
+        "every one of the client that has been on web1 before"
+    );
 }
