@@ -60,31 +60,32 @@ pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeErr
             unfinished_history: None,
         });
     }
-    let operation = world.store.begin(intent, world.clock.now())?;
+    let (operation, mine) = world.store.begin(intent, world.clock.now())?;
+    // From here on, whatever fails is taken back: nothing may leave this function early.
     let end = |outcome: &Outcome| world.store.end(operation, &intent.actor, outcome, world.clock.now());
-    let wanted = desired(&world.store.recorded()?, &observed);
+    let wanted = desired(&with(&before, &mine), &observed);
     match settle(world, &wanted, observed).await {
         Ok(transactions) => {
-            let detail = transactions
-                .iter()
-                .map(|step| format!("{} {}", step.family, step.variant))
-                .collect::<Vec<_>>();
+            let detail: Vec<String> =
+                transactions.iter().map(|step| format!("{} {}", step.family, step.variant)).collect();
             let unfinished_history = end(&Outcome::Done { detail: detail.join(", ") }).err();
-            Ok(Changed {
-                transactions,
-                generation: generation(world, &intent.forward.service)?,
-                unfinished_history,
-            })
+            Ok(Changed { transactions, generation: mine.generation, unfinished_history })
         }
         Err(change) => {
-            end(&Outcome::Undone { previous: previous.cloned(), why: change.to_string() })
-                .map_err(|undo| half_done(change.clone(), undo.into()))?;
-            Err(match put_back(world, &wanted_before).await {
+            let kernel = put_back(world, &wanted_before).await;
+            let record = end(&Outcome::Undone { previous: previous.cloned(), why: change.to_string() });
+            Err(match kernel.and(record.map_err(ChangeError::from)) {
                 Ok(()) => change,
-                Err(undo) => half_done(change, undo),
+                Err(undo) => ChangeError::HalfDone { change: Box::new(change), undo: Box::new(undo) },
             })
         }
     }
+}
+
+/// The records with one of them replaced or added.
+fn with(before: &[Recorded], mine: &Recorded) -> Vec<Recorded> {
+    let others = before.iter().filter(|record| record.forward.service != mine.forward.service);
+    others.chain([mine]).cloned().collect()
 }
 
 /// Brings the kernel to what is recorded, and says what had to be committed for it.
@@ -162,8 +163,4 @@ async fn settle(
 async fn put_back(world: &World, wanted: &Desired) -> Result<(), ChangeError> {
     let observed = observe(world).await?;
     settle(world, wanted, observed).await.map(|_| ())
-}
-
-fn half_done(change: ChangeError, undo: ChangeError) -> ChangeError {
-    ChangeError::HalfDone { change: Box::new(change), undo: Box::new(undo) }
 }

@@ -140,7 +140,7 @@ impl Store for SqliteStore {
         })
     }
 
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<OperationId, StoreError> {
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;
             let generation = next_generation(transaction, service)?;
@@ -163,7 +163,7 @@ impl Store for SqliteStore {
                 detail: intent.detail.clone(),
             };
             rows::append(transaction, &entry)?;
-            Ok(operation)
+            Ok((operation, recorded))
         })
     }
 

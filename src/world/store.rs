@@ -72,8 +72,8 @@ pub trait Store: Send + Sync {
     /// All services recorded on this host, by name.
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
 
-    /// Records the new desired state and that the change began, as one transaction.
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<OperationId, StoreError>;
+    /// Records the new desired state and that the change began, as one transaction; gives back what is recorded now.
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError>;
 
     /// Records how it ended, and takes the desired state back where it was undone, as one transaction.
     fn end(

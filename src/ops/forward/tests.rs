@@ -305,3 +305,28 @@ async fn a_stop_request_ends_the_wait_for_another_switchman() {
     drop(held);
     assert!(is(&scene.state(), &ON));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_on_the_way_back_still_gives_the_kernel_back() {
+    let scene = scene().await;
+    let full = StoreError::Full { path: "/var/lib/switchman/state.db".into() };
+    scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+    *scene.fake.store.fail_later.lock().unwrap() = Some(full);
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(matches!(error, SwitchError::NotChanged { source: ChangeError::HalfDone { .. }, .. }), "{error}");
+    assert_eq!(
+        scene.state().0,
+        [true, true],
+        "the rules are as before; only the record says otherwise, as the error says"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_after_the_switch_is_a_warning() {
+    let scene = scene().await;
+    *scene.fake.store.fail_later.lock().unwrap() = Some(StoreError::Full { path: "/state.db".into() });
+    assert!(scene.disable(&options()).await.unwrap().changed);
+    let events = scene.fake.host.events.lock().unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::Warning { text } if text.contains("is full"))));
+    assert!(is(&scene.state(), &OFF));
+}

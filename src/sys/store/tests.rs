@@ -39,7 +39,7 @@ fn reading_makes_no_file() {
 fn a_change_is_recorded_with_its_beginning_and_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
-    let operation = store.begin(&intent(Switch::Off), at(1)).unwrap();
+    let (operation, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(operation, &actor(), &done(), at(2)).unwrap();
 
     let reopened = SqliteStore::new(dir.path());
@@ -56,13 +56,13 @@ fn an_undone_change_gives_the_previous_state_back_and_still_counts() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     let undo = |previous| Outcome::Undone { previous, why: "no lock".into() };
-    let first = store.begin(&intent(Switch::Off), at(1)).unwrap();
+    let (first, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(first, &actor(), &undo(None), at(2)).unwrap();
     assert_eq!(store.recorded(), Ok(vec![]));
 
     store.begin(&intent(Switch::On), at(3)).unwrap();
     let on = store.recorded().unwrap().remove(0);
-    let second = store.begin(&intent(Switch::Off), at(4)).unwrap();
+    let (second, _) = store.begin(&intent(Switch::Off), at(4)).unwrap();
     store.end(second, &actor(), &undo(Some(on.clone())), at(5)).unwrap();
     assert_eq!(store.recorded(), Ok(vec![Recorded { generation: 3, ..on }]));
     assert_eq!(store.history(None, 1).unwrap()[0].detail, "no lock");
@@ -118,7 +118,7 @@ fn many_writers_lose_nothing() {
             scope.spawn(|| {
                 let store = SqliteStore::new(dir.path());
                 for _ in 0..10 {
-                    let operation = store.begin(&intent(Switch::Off), at(1)).unwrap();
+                    let (operation, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
                     store.end(operation, &actor(), &done(), at(2)).unwrap();
                 }
             });

@@ -14,8 +14,9 @@ use crate::world::store::{Exclusive, Intent, Note, Outcome, Store, StoreError};
 pub struct FakeStore {
     pub recorded: Mutex<Vec<Recorded>>,
     pub history: Mutex<Vec<Entry>>,
-    /// The next write fails like this.
+    /// The next write fails like this; the second next in the same way.
     pub fail: Mutex<Option<StoreError>>,
+    pub fail_later: Mutex<Option<StoreError>>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -27,7 +28,8 @@ impl Exclusive for Held {}
 
 impl FakeStore {
     fn may_write(&self) -> Result<(), StoreError> {
-        self.fail.lock().unwrap().take().map_or(Ok(()), Err)
+        let now = std::mem::replace(&mut *self.fail.lock().unwrap(), self.fail_later.lock().unwrap().take());
+        now.map_or(Ok(()), Err)
     }
 
     fn put(&self, record: Recorded) {
@@ -58,15 +60,16 @@ impl Store for FakeStore {
         Ok(self.recorded.lock().unwrap().clone())
     }
 
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<OperationId, StoreError> {
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
         self.may_write()?;
-        self.put(Recorded {
+        let recorded = Recorded {
             forward: intent.forward.clone(),
             switch: intent.switch,
             from_self: intent.from_self,
             generation: self.next_generation(&intent.forward.service),
             changed_at: now,
-        });
+        };
+        self.put(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
         history.push(Entry {
@@ -78,7 +81,7 @@ impl Store for FakeStore {
             phase: Phase::Began,
             detail: intent.detail.clone(),
         });
-        Ok(operation)
+        Ok((operation, recorded))
     }
 
     fn end(
