@@ -13,10 +13,11 @@ haproxy:haproxy
 nginx:nginx-light
 apache2:apache2
 caddy:caddy
-conntrack:conntrack
 curl:curl
 wrk:wrk
 gcc:gcc
+man:man-db
+sysctl:procps
 setpriv:util-linux
 '
 
