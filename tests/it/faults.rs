@@ -134,6 +134,33 @@ fn an_xtables_lock_that_somebody_holds() {
     });
 }
 
+/// A machine whose `iptables` is the legacy one: its rules go there, and nf_tables stays as it is.
+#[test]
+fn a_legacy_host() {
+    in_namespace(|| async {
+        let host = Host::new(ALONE);
+        let bin = host.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for command in ["iptables", "ip6tables"] {
+            let target = std::fs::canonicalize(format!("/usr/sbin/{command}-legacy")).unwrap();
+            std::os::unix::fs::symlink(target, bin.join(command)).unwrap();
+        }
+        let path = format!("{}:/usr/sbin:/usr/bin:/bin", bin.display());
+        let run = |args: &[&str]| host.via(&[], args).env("PATH", &path).output().unwrap();
+        let holds = |variant: &str| {
+            let found = shell(&format!("iptables-{variant}-save -t nat; ip6tables-{variant}-save -t nat"));
+            String::from_utf8_lossy(&found.stdout).matches("switchman:shop:forward").count()
+        };
+        assert!(run(&["enable-forward"]).status.success());
+        assert_eq!((holds("legacy"), holds("nft")), (2, 0), "IPv4 and IPv6");
+        // Later `iptables` becomes the other one: switchman follows the rules, not the name.
+        assert!(host.run(&["disable-forward"]).status.success());
+        assert_eq!((holds("legacy"), holds("nft")), (0, 0));
+        assert!(host.run(&["enable-forward"]).status.success());
+        assert_eq!((holds("legacy"), holds("nft")), (2, 0));
+    });
+}
+
 #[test]
 fn a_full_disk() {
     in_namespace(|| async {
