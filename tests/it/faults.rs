@@ -23,15 +23,17 @@ impl Host {
         // For programs that run as somebody else.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         std::fs::write(dir.path().join("switchman.yaml"), config).unwrap();
-        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
-        std::thread::spawn(move || {
-            for stream in main.incoming() {
-                let mut stream = stream.unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                let _ =
-                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
+        for address in ["127.0.0.1:8080", "[::1]:8080"] {
+            let main = TcpListener::bind(address).unwrap();
+            std::thread::spawn(move || {
+                for stream in main.incoming() {
+                    let mut stream = stream.unwrap();
+                    let _ = stream.read(&mut [0; 1024]);
+                    let _ = stream
+                        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                }
+            });
+        }
         Self { dir }
     }
 
@@ -352,13 +354,15 @@ fn a_main_vhost_that_is_not_healthy_is_refused() {
 fn the_forward_reaches_the_real_port_and_off_is_refused() {
     in_namespace(|| async {
         let host = Host::new("service: shop\nload_balancers:\n- {name: lb1, backend: b, on_host: true}\n");
-        let ask =
-            || shell("curl -s -o /dev/null -w '%{http_code}' -m 5 http://127.0.0.1:8888/; echo \" $?\"");
-        let answer = |output: Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        assert_eq!(answer(ask()), "000 7", "refused");
-        assert!(host.run(&["enable-forward", "--no-wait"]).status.success());
-        assert_eq!(answer(ask()), "200 0");
-        assert!(host.run(&["disable-forward", "--no-wait"]).status.success());
-        assert_eq!(answer(ask()), "000 7", "refused again");
+        for address in ["127.0.0.1", "[::1]"] {
+            let script =
+                format!("curl -s -o /dev/null -w '%{{http_code}}' -m 5 http://{address}:8888/; echo \" $?\"");
+            let ask = || String::from_utf8_lossy(&shell(&script).stdout).trim().to_owned();
+            assert_eq!(ask(), "000 7", "{address}: refused");
+            assert!(host.run(&["enable-forward", "--no-wait"]).status.success());
+            assert_eq!(ask(), "200 0", "{address}");
+            assert!(host.run(&["disable-forward", "--no-wait"]).status.success());
+            assert_eq!(ask(), "000 7", "{address}: refused again");
+        }
     });
 }
