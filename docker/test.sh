@@ -19,17 +19,18 @@ for pair in dockerd:docker.io docker-compose:docker-compose debootstrap:debootst
 done
 if [ -n "$missing" ]; then
     say "installing$missing"
-    policy=/usr/sbin/policy-rc.d
-    # Packages must not start a daemon of the machine's; a policy that is there already stays.
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' > $policy
-        chmod 755 $policy
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    # Packages must not start a daemon of the machine's; a policy that is there already stays as it is.
+    made=
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        made=/usr/sbin/policy-rc.d
+        trap 'rm -f "$made"' EXIT
+        printf '#!/bin/sh\nexit 101\n' > $made
+        chmod 755 $made
     fi
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of package names
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
-    [ ! -e $policy ] || ! grep -q '^exit 101$' $policy || [ "$(wc -l < $policy)" -ne 2 ] || rm -f $policy
+    [ -z "$made" ] || rm -f "$made"
 fi
 
 end() {
