@@ -119,9 +119,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// Whether HAProxy may send this server new requests.
-    pub const fn takes_traffic(self) -> bool {
-        matches!(self, Self::Up | Self::GoingDown | Self::NoCheck)
+    /// Up without a doubt. A server that fails its checks is not, nor is one that was never checked: after a start HAProxy
+    /// calls every server `UP 1/3` until its first check (measured on 2.6, `check_status` is `INI`).
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::NoCheck)
     }
 
     /// Whether the server is out: no new requests, and cookie holders go elsewhere too. `drain` is not (facts:

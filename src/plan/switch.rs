@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView, Verdict};
+use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
@@ -69,7 +69,7 @@ pub fn refusals_to_disable(fleet: &Fleet, host: &HostName, readings: &[Reading<'
         }
         match view.server(&backup) {
             None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
-            Some(server) if !server.verdict.takes_traffic() => {
+            Some(server) if !server.verdict.is_up() => {
                 let status = server.status.clone();
                 refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
             }
@@ -85,8 +85,7 @@ pub fn refusals_to_disable(fleet: &Fleet, host: &HostName, readings: &[Reading<'
 
 /// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor this one.
 fn others_up(view: &BackendView, main: &str) -> u32 {
-    let other =
-        |server: &&ServerView| !server.backup && server.name != main && server.verdict.takes_traffic();
+    let other = |server: &&ServerView| !server.backup && server.name != main && server.verdict.is_up();
     u32::try_from(view.servers.iter().filter(other).count()).unwrap_or(u32::MAX)
 }
 
@@ -94,7 +93,7 @@ fn others_up(view: &BackendView, main: &str) -> u32 {
 pub fn is_seen(switch: Switch, server: &ServerView) -> bool {
     match switch {
         Switch::Off => server.verdict.is_out(),
-        Switch::On => matches!(server.verdict, Verdict::Up | Verdict::NoCheck),
+        Switch::On => server.verdict.is_up(),
     }
 }
 
@@ -131,6 +130,7 @@ pub fn explain_bound(check: &CheckTiming, switch: Switch) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::balancer::Verdict;
     use crate::model::example;
     use crate::model::example::server;
 
@@ -170,7 +170,15 @@ mod tests {
     fn each_refusal_says_who_said_what() {
         let floor =
             "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` asks for 1";
-        for verdict in [Verdict::Down, Verdict::GoingUp, Verdict::Maint, Verdict::Drain, Verdict::Unknown] {
+        let others = [
+            Verdict::GoingDown,
+            Verdict::Down,
+            Verdict::GoingUp,
+            Verdict::Maint,
+            Verdict::Drain,
+            Verdict::Unknown,
+        ];
+        for verdict in others {
             assert_eq!(refusals(1, Ok(&view(verdict, Verdict::Up))), [floor]);
         }
         let backup = "the backup vhost is not UP: `lb1` says `backup-web1` is DOWN";

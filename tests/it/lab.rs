@@ -135,7 +135,9 @@ fn the_commands_on_a_real_host() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let on = |host: &str, args: &[&str]| on_host(named.0, host, args);
 
-    // HAProxy counts every server UP until its first check.
+    // HAProxy counts every server UP until its first check: not up enough for a switch.
+    let at_once = on("web1", &["disable-forward", "--host", "web1"]);
+    assert_eq!(at_once.status.code(), Some(1), "{}", text(&at_once.stdout));
     wait_until(|| ["web1", "web2"].iter().all(|host| verdict(named.0, host) == "down"));
     let refused = on("web1", &["disable-forward", "--host", "web1"]);
     assert!(text(&refused.stderr).contains("capacity floor would break"), "{}", text(&refused.stderr));
