@@ -7,8 +7,15 @@ use crate::testing::may_make_namespaces;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
-/// A lab name that no other test uses; the lab goes when this does, whatever became of the test.
+/// A lab name that no other test and no other run of the suite uses; the lab goes when this does, whatever became of the
+/// test.
 struct Named(&'static str);
+
+impl Named {
+    fn new(what: &str) -> Self {
+        Self(Box::leak(format!("it{what}{}", std::process::id()).into_boxed_str()))
+    }
+}
 
 impl Drop for Named {
     fn drop(&mut self) {
@@ -61,7 +68,7 @@ fn the_demo_loses_no_request_and_leaves_nothing() {
     if !may_make_namespaces() {
         return;
     }
-    let named = Named("itdemo");
+    let named = Named::new("demo");
     let before = machine();
     let output = switchman(&["lab", "demo", "--name", named.0, "--balancers", "2", "--output", "json"]);
     assert!(output.status.success(), "{}{}", text(&output.stderr), text(&output.stdout));
@@ -84,7 +91,7 @@ fn ctrl_c_in_the_middle_leaves_nothing() {
     if !may_make_namespaces() {
         return;
     }
-    let named = Named("itctrlc");
+    let named = Named::new("ctrlc");
     for signal in ["-INT", "-TERM"] {
         let mut demo = command(SWITCHMAN, &["lab", "demo", "--name", named.0]);
         let mut demo =
@@ -101,7 +108,7 @@ fn what_a_crash_leaves_the_next_up_and_down_remove() {
     if !may_make_namespaces() {
         return;
     }
-    let named = Named("itcrash");
+    let named = Named::new("crash");
     for next in [vec!["lab", "up", "--name", named.0], vec!["lab", "down", "--name", named.0]] {
         let mut demo = command(SWITCHMAN, &["lab", "demo", "--name", named.0]);
         let mut demo =
@@ -130,7 +137,7 @@ fn the_commands_on_a_real_host() {
     if !may_make_namespaces() {
         return;
     }
-    let named = Named("itcmd");
+    let named = Named::new("cmd");
     let output = switchman(&["lab", "up", "--name", named.0]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let on = |host: &str, args: &[&str]| on_host(named.0, host, args);
@@ -168,8 +175,9 @@ fn the_commands_on_a_real_host() {
     assert!(text(&history.stdout).contains("disable-forward  done"), "{}", text(&history.stdout));
     let places = switchman(&["lab", "status", "--name", named.0]);
     let places = text(&places.stdout);
-    assert!(places.contains("swm-itcmd-web1    off      switchman nginx nginx"), "{places}");
-    assert!(places.contains("swm-itcmd-web2    on ") && places.contains("haproxy"), "{places}");
+    let row = |host: &str, rest: &str| format!("swm-{}-{host}    {rest}", named.0);
+    assert!(places.contains(&row("web1", "off      switchman nginx nginx")), "{places}");
+    assert!(places.contains(&row("web2", "on ")) && places.contains("haproxy"), "{places}");
     assert_forward_survives_a_flush(named.0);
     let down = switchman(&["lab", "down", "--name", named.0]);
     assert!(down.status.success());
