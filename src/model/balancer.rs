@@ -49,7 +49,16 @@ impl fmt::Display for Access {
 
 fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = rest.find('/').unwrap_or(rest.len());
+    let mut authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    // A password with a `/` in it ends the authority early: what looks like the port is then no number.
+    let port = rest[..authority].rsplit_once(':').map(|(_, port)| port).unwrap_or_default();
+    if !rest[..authority].contains('@')
+        && !port.ends_with(']')
+        && port.parse::<u16>().is_err()
+        && !port.is_empty()
+    {
+        authority = rest.len();
+    }
     match rest[..authority].rfind('@') {
         Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
         None => url.to_owned(),
@@ -242,5 +251,8 @@ mod tests {
         let shown = |url: &str| Access::Http(url.to_owned()).to_string();
         assert_eq!(shown("http://u:p@lb:8404/stats;csv"), "http://lb:8404/stats;csv");
         assert_eq!(shown("http://lb:8404/a@b"), "http://lb:8404/a@b");
+        assert_eq!(shown("http://[::1]/a@b"), "http://[::1]/a@b");
+        assert_eq!(shown("http://u:p/w@lb:8404/stats"), "http://lb:8404/stats");
+        assert_eq!(shown("http://u:p?w@lb:8404/stats"), "http://lb:8404/stats");
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::model::balancer::{Access, BackendView, BalancerSpec};
 use crate::world::balancer::{Balancer, BalancerError};
 
+mod dial;
 mod http;
 mod parse;
 
@@ -19,13 +20,14 @@ const LARGEST: u64 = 8 * 1024 * 1024;
 /// A balancer that can be read, with a bound on each read; `None` where the configuration gives no access.
 pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>> {
     let access = spec.access.clone()?;
-    Some(Arc::new(Haproxy { spec: spec.clone(), access, bound }))
+    Some(Arc::new(Haproxy { spec: spec.clone(), access, bound, client: http::Client::default() }))
 }
 
 struct Haproxy {
     spec: BalancerSpec,
     access: Access,
     bound: Duration,
+    client: http::Client,
 }
 
 /// Why an answer is not a view; the address is added by the caller, who knows it.
@@ -68,11 +70,10 @@ impl Haproxy {
                 parse::socket(&ask(stream, backend).await?, backend)
             }
             Access::Tcp { host, port } => {
-                // Tries every address the name has, in turn.
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(no_connection)?;
+                let stream = dial::connect(host, *port).await?;
                 parse::socket(&ask(stream, backend).await?, backend)
             }
-            Access::Http(url) => parse::page(&http::get(url, LARGEST).await?, backend),
+            Access::Http(url) => parse::page(&self.client.get(url, self.bound).await?, backend),
         }
     }
 }
@@ -83,12 +84,17 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, backend: &str) -> 
     let command = format!("show servers state {backend}; show stat {backend} 4 -1\n");
     stream.write_all(command.as_bytes()).await.map_err(no_connection)?;
     let mut answer = Vec::new();
-    let read = stream.take(LARGEST).read_to_end(&mut answer).await;
+    let read = stream.take(LARGEST + 1).read_to_end(&mut answer).await;
     match read {
+        Ok(read) if read as u64 > LARGEST => Err(too_large()),
         Ok(_) => Ok(String::from_utf8_lossy(&answer).into_owned()),
         Err(_) if !answer.is_empty() => Err(Unreadable::Truncated { received: answer.len() }),
         Err(error) => Err(no_connection(error)),
     }
+}
+
+fn too_large() -> Unreadable {
+    Unreadable::Garbled(format!("it is longer than {} MiB", LARGEST / 1024 / 1024))
 }
 
 fn no_connection(error: impl std::fmt::Display) -> Unreadable {

@@ -37,8 +37,16 @@ pub(super) fn socket(answer: &str, backend: &str) -> Result<BackendView, Unreada
     Ok(BackendView { servers })
 }
 
+/// Field `type` (management guide, 9.1). The others are 0, a frontend, and 3, a socket: with `option socket-stats` a
+/// `listen` section has a row for each of its `bind` lines.
+const BACKEND: &str = "1";
+const SERVER: &str = "2";
+
 /// What the statistics page prints as CSV: all proxies, with rows for frontends and backends.
 pub(super) fn page(answer: &str, backend: &str) -> Result<BackendView, Unreadable> {
+    if !answer.starts_with("# ") && !"# ".starts_with(answer) {
+        return Err(garbled("it does not begin with a statistics header"));
+    }
     if !answer.ends_with('\n') {
         return Err(Unreadable::Truncated { received: answer.len() });
     }
@@ -47,10 +55,10 @@ pub(super) fn page(answer: &str, backend: &str) -> Result<BackendView, Unreadabl
         if row.get("pxname")? != backend {
             continue;
         }
-        match row.get("svname")? {
-            "FRONTEND" => {}
-            "BACKEND" => return Ok(BackendView { servers }),
-            _ => servers.push(server(&row, None)?),
+        match row.get("type")? {
+            BACKEND => return Ok(BackendView { servers }),
+            SERVER => servers.push(server(&row, None)?),
+            _ => {}
         }
     }
     if servers.is_empty() {
@@ -86,10 +94,22 @@ fn server(row: &Row, admin: Option<&BTreeMap<String, AdminState>>) -> Result<Ser
     })
 }
 
-/// By prefix: `UP 1/3`, `DOWN 1/2`, `DOWN (agent)`, `MAINT (via b/s)`, `NOLB 1/2`.
+/// By prefix: `UP 1/3`, `DOWN (agent)`, `MAINT (via b/s)`. What follows the word is a count or stands in brackets, else
+/// it is a text we do not know, and so no verdict.
 fn verdict(status: &str) -> Verdict {
-    let counting = status.contains('/') && !status.contains('(');
-    match status.split(' ').next().unwrap_or("") {
+    if status == "no check" {
+        return Verdict::NoCheck;
+    }
+    let (word, rest) = match status.split_once(' ') {
+        Some((word, rest)) => (word, Some(rest)),
+        None => (status, None),
+    };
+    let counting = rest.is_some_and(is_count);
+    let known = |rest: &str| counting || rest.starts_with('(') && rest.ends_with(')');
+    if !rest.is_none_or(known) {
+        return Verdict::Unknown;
+    }
+    match word {
         "UP" if counting => Verdict::GoingDown,
         "UP" => Verdict::Up,
         "DOWN" if counting => Verdict::GoingUp,
@@ -97,9 +117,13 @@ fn verdict(status: &str) -> Verdict {
         "DRAIN" => Verdict::Drain,
         "NOLB" => Verdict::Stopping,
         "MAINT" => Verdict::Maint,
-        "no" if status == "no check" => Verdict::NoCheck,
         _ => Verdict::Unknown,
     }
+}
+
+fn is_count(text: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    text.split_once('/').is_some_and(|(passed, of)| number(passed) && number(of))
 }
 
 /// `L7OK/200`, `L4CON`; a leading `* ` (check running) is left out.

@@ -34,14 +34,65 @@ fn expected(main2: Verdict) -> Vec<(&'static str, Verdict)> {
 #[test]
 fn every_state_of_a_real_haproxy_is_read() {
     for (file, main2) in [
-        ("up.txt", Verdict::Up),
-        ("going-down.txt", Verdict::GoingDown),
-        ("down.txt", Verdict::Down),
-        ("going-up.txt", Verdict::GoingUp),
+        ("up", Verdict::Up),
+        ("going-down", Verdict::GoingDown),
+        ("down", Verdict::Down),
+        ("going-up", Verdict::GoingUp),
     ] {
-        assert_eq!(verdicts(&parse::socket(&recorded(file), "servers").unwrap()), expected(main2), "{file}");
+        let socket = parse::socket(&recorded(&format!("{file}.txt")), "servers").unwrap();
+        assert_eq!(verdicts(&socket), expected(main2), "{file}.txt");
+        let page = parse::page(&recorded(&format!("{file}.csv")), "servers").unwrap();
+        assert_eq!(verdicts(&page), expected(main2), "{file}.csv");
     }
-    assert_eq!(verdicts(&parse::page(&recorded("down.csv"), "servers").unwrap()), expected(Verdict::Down));
+}
+
+#[test]
+fn rare_states_are_read_and_a_socket_row_is_no_server() {
+    let expected = [
+        ("busy", Verdict::Up),
+        ("gone", Verdict::Stopping),
+        ("agent-down", Verdict::Down),
+        ("agent-drain", Verdict::Drain),
+        ("nameless", Verdict::Maint),
+        ("moved", Verdict::Up),
+        ("spare", Verdict::Up),
+    ];
+    let socket = parse::socket(&recorded("rare.txt"), "rare").unwrap();
+    assert_eq!(verdicts(&socket), expected);
+    assert_eq!(verdicts(&parse::page(&recorded("rare.csv"), "rare").unwrap()), expected);
+    assert_eq!(socket.servers[0].work.in_flight(), 1);
+    assert_eq!(socket.servers[0].work.connections_used, Some(1));
+    assert_eq!(socket.server("nameless").unwrap().admin, Some(AdminState(0x20)));
+    // HAProxy calls it UP all the same.
+    assert_eq!(socket.server("spare").unwrap().weight, 0);
+}
+
+#[test]
+fn a_word_is_read_by_its_prefix_and_only_with_an_end_we_know() {
+    for (text, verdict) in [
+        ("UP", Verdict::Up),
+        ("UP (agent)", Verdict::Up),
+        ("UP 1/3", Verdict::GoingDown),
+        ("DOWN", Verdict::Down),
+        ("DOWN 1/2", Verdict::GoingUp),
+        ("DRAIN 1/2", Verdict::Drain),
+        ("NOLB 1/2", Verdict::Stopping),
+        ("MAINT (via b/s)", Verdict::Maint),
+        ("MAINT (via a/b/c)", Verdict::Maint),
+        ("no check", Verdict::NoCheck),
+        ("no", Verdict::Unknown),
+        ("", Verdict::Unknown),
+        (" UP", Verdict::Unknown),
+        ("UP ", Verdict::Unknown),
+        ("UP?", Verdict::Unknown),
+        ("UP but failing", Verdict::Unknown),
+        ("UP 1/", Verdict::Unknown),
+        ("DOWN soon", Verdict::Unknown),
+        ("up", Verdict::Unknown),
+    ] {
+        let strange = recorded("up.txt").replacen(",UP,", &format!(",{text},"), 1);
+        assert_eq!(parse::socket(&strange, "servers").unwrap().servers[0].verdict, verdict, "`{text}`");
+    }
 }
 
 #[test]
@@ -80,15 +131,26 @@ fn unknown_columns_and_words_are_no_verdict_of_up() {
 
 #[test]
 fn every_cut_of_an_answer_is_an_error() {
-    let whole = recorded("down.txt");
-    for end in 0..whole.len() {
-        assert!(parse::socket(&whole[..end], "servers").is_err(), "cut at {end} of {}", whole.len());
-    }
-    let page = recorded("down.csv");
-    let all = parse::page(&page, "servers").unwrap();
-    for end in 0..page.len() {
-        if let Ok(view) = parse::page(&page[..end], "servers") {
-            assert_eq!(view, all, "cut at {end} of {}", page.len());
+    for (file, backend) in [
+        ("up", "servers"),
+        ("down", "servers"),
+        ("going-down", "servers"),
+        ("going-up", "servers"),
+        ("rare", "rare"),
+    ] {
+        let whole = recorded(&format!("{file}.txt"));
+        assert!(parse::socket(&whole, backend).is_ok());
+        for end in 0..whole.len() {
+            let cut = parse::socket(&whole[..end], backend);
+            assert!(matches!(cut, Err(Unreadable::Truncated { .. })), "{file}.txt cut at {end}: {cut:?}");
+        }
+        let page = recorded(&format!("{file}.csv"));
+        let all = parse::page(&page, backend).unwrap();
+        // The rows after the backend's own are other proxies': without them nothing is missing.
+        for end in 0..page.len() {
+            if let Ok(view) = parse::page(&page[..end], backend) {
+                assert_eq!(view, all, "{file}.csv cut at {end} of {}", page.len());
+            }
         }
     }
 }
@@ -163,6 +225,16 @@ fn bad_balancers_are_told_apart() {
             );
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+        let huge = vec![b'1'; usize::try_from(LARGEST).unwrap() + 1];
+        let why = "it is longer than 8 MiB";
+        let error = read(tcp(answering(huge.clone()).await)).await.unwrap_err();
+        assert!(matches!(&error, BalancerError::Garbled { why: found, .. } if found == why), "{error}");
+        let huge = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &huge].concat();
+        let error = read(http(answering(huge).await)).await.unwrap_err();
+        assert!(matches!(&error, BalancerError::Garbled { why: found, .. } if found == why), "{error}");
+        let form = b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n<html>Please log in...".to_vec();
+        let error = read(http(answering(form).await)).await.unwrap_err();
+        assert!(matches!(error, BalancerError::Garbled { .. }), "{error}");
         let cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n# pxname".to_vec()).await;
         assert!(matches!(read(http(cut)).await, Err(BalancerError::Truncated { .. })));
         let refused = read(http(1)).await.unwrap_err();
@@ -203,37 +275,112 @@ fn a_unix_socket_is_asked_in_one_line() {
     });
 }
 
-/// The same servers through all three ways into one real HAProxy.
+/// Ended when the test is, also by a failed assertion.
+struct Running(tokio::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.start_kill();
+    }
+}
+
+fn haproxy(dir: &Path, config: &str) -> Running {
+    let file = dir.join("haproxy.cfg");
+    std::fs::write(&file, config).unwrap();
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    Running(Program::new("haproxy").arg("-db").arg("-f").arg(&file).start(log).unwrap())
+}
+
+/// Reads until the answer is as wanted.
+async fn read_until(access: &Access, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
+    let balancer = connect(&spec(access.clone()), Duration::from_secs(5)).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let view = balancer.read().await;
+        if wanted(&view) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{access}: {view:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The same servers through all three ways into one real HAProxy, the page by TLS too.
 #[test]
 fn a_real_haproxy_is_read_every_way() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
-        let (socket, config) = (dir.path().join("s.sock"), dir.path().join("haproxy.cfg"));
+        let socket = dir.path().join("s.sock");
         let text = format!(
             "global\n stats socket {} level user\n stats socket ipv4@127.0.0.1:9999 level user\n\
              defaults\n mode http\n timeout connect 1s\n timeout client 5s\n timeout server 5s\n\
-             listen stats\n bind 127.0.0.1:8404\n stats enable\n stats uri /stats\n stats auth ops:secret\n\
+             listen stats\n bind 127.0.0.1:8404\n bind 127.0.0.1:8443 ssl crt {}\n\
+             stats enable\n stats uri /stats\n stats auth ops:secret\n\
              backend servers\n server main-web1 127.0.0.1:8080 check port 8888 inter 50ms\n\
              server backup-web1 127.0.0.1:80 backup\n",
-            socket.display()
+            socket.display(),
+            self_signed(dir.path()).await.display()
         );
-        std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut haproxy = Program::new("haproxy").arg("-db").arg("-f").arg(&config).start(log).unwrap();
+        let _haproxy = haproxy(dir.path(), &text);
+        let down = |view: &Result<BackendView, BalancerError>| {
+            let Ok(view) = view else { return false };
+            view.servers[0].verdict == Verdict::Down && view.servers[1].verdict == Verdict::NoCheck
+        };
         for access in [Access::Unix(socket), tcp(9999), http(8404)] {
-            let balancer = connect(&spec(access.clone()), Duration::from_secs(5)).unwrap();
-            let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-            loop {
-                let view = balancer.read().await;
-                if view.as_ref().is_ok_and(|view| view.servers[0].verdict == Verdict::Down) {
-                    assert_eq!(view.unwrap().servers[1].verdict, Verdict::NoCheck);
-                    break;
-                }
-                assert!(tokio::time::Instant::now() < deadline, "{access}: {view:?}");
-                tokio::task::yield_now().await;
-            }
+            read_until(&access, down).await;
         }
-        haproxy.start_kill().unwrap();
-        haproxy.wait().await.unwrap();
+        let wrong_password = Access::Http("http://ops:guess@127.0.0.1:8404/stats".into());
+        read_until(&wrong_password, |view| matches!(view, Err(BalancerError::Refused { status: 401, .. })))
+            .await;
+        // Nobody vouches for this certificate: an error that says so, and no panic for want of a TLS provider.
+        let unknown = Access::Http("https://ops:secret@127.0.0.1:8443/stats".into());
+        read_until(&unknown, |view| {
+            let Err(BalancerError::Unreachable { address, why }) = view else { return false };
+            address == "https://127.0.0.1:8443/stats" && why.contains("certificate")
+        })
+        .await;
+    });
+}
+
+/// Certificate and key of 127.0.0.1 in one file, as HAProxy wants them.
+async fn self_signed(dir: &Path) -> PathBuf {
+    let (key, cert, both) = (dir.join("key"), dir.join("cert"), dir.join("both.pem"));
+    let openssl =
+        Program::new("openssl").args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]);
+    let openssl =
+        openssl.args(["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]);
+    let made = openssl.arg(&key).arg("-out").arg(&cert).run(b"", Duration::from_mins(1)).await.unwrap();
+    assert_eq!(made.status, 0, "{}", made.stderr);
+    std::fs::write(&both, [std::fs::read(cert).unwrap(), std::fs::read(key).unwrap()].concat()).unwrap();
+    both
+}
+
+/// One page after another, each over a connection of its own: a kept one would outlive a reload of HAProxy and ask the
+/// old process.
+#[test]
+fn each_read_of_the_page_opens_a_connection() {
+    in_namespace(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let balancer =
+            connect(&spec(http(listener.local_addr().unwrap().port())), Duration::from_secs(5)).unwrap();
+        let page = recorded("up.csv");
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len());
+        let serve = async {
+            let mut kept = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(b"GET /stats;csv HTTP/1.1\r\n"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                kept.push(stream);
+            }
+        };
+        let ask = async {
+            for _ in 0..2 {
+                assert_eq!(balancer.read().await.unwrap().servers.len(), 8);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(serve, ask) }).await.unwrap();
     });
 }

@@ -1,0 +1,111 @@
+//! From a host name to an open connection: every address is tried, and a name server that says nothing holds nothing up.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::net::TcpStream;
+
+use super::{Unreadable, no_connection};
+
+/// How long an address that is silent is alone before the next one is tried beside it (RFC 8305, 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Unreadable> {
+    first_of(resolve(host, port).await.map_err(no_connection)?).await
+}
+
+/// The first connection that stands. One dead address of a name must not use up the time of the others.
+async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, Unreadable> {
+    let several = addresses.len() > 1;
+    let mut waiting = addresses.into_iter();
+    let mut tries = FuturesUnordered::new();
+    let mut failed = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            tries.push(async move { TcpStream::connect(address).await.map_err(|error| (address, error)) });
+        } else if tries.is_empty() {
+            return Err(no_connection(failed.join(", ")));
+        }
+        let next = async {
+            match waiting.len() {
+                0 => std::future::pending().await,
+                _ => tokio::time::sleep(HEAD_START).await,
+            }
+        };
+        tokio::select! {
+            Some(tried) = tries.next() => match tried {
+                Ok(stream) => return Ok(stream),
+                Err((address, error)) if several => failed.push(format!("{address}: {error}")),
+                Err((_, error)) => failed.push(error.to_string()),
+            },
+            () = next => {}
+        }
+    }
+}
+
+/// On a thread of its own and not on tokio's blocking pool: the end of a runtime waits for the pool, and with name
+/// servers that are silent the command took 10 s to end after its 2 s (measured).
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let host = host.to_owned();
+    let (found, when_found) = tokio::sync::oneshot::channel();
+    let lookup = std::thread::Builder::new().name("swm-resolve".to_owned());
+    lookup.spawn(move || {
+        // Nobody listens any more when the read's time is over.
+        let _ = found.send((host.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+    })?;
+    when_found.await.map_err(io::Error::other)?
+}
+
+/// The same for the client of the statistics page.
+pub(super) struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let addresses: Addrs = Box::new(resolve(name.as_str(), 0).await?.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::sys::exec::Program;
+    use crate::sys::testing::in_namespace;
+
+    #[test]
+    fn a_refused_and_a_silent_address_do_not_hide_one_that_answers() {
+        in_namespace(|| async {
+            let listener = TcpListener::bind("127.0.0.4:0").await.unwrap();
+            let alive = listener.local_addr().unwrap();
+            let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), alive.port());
+            // Dropped, not refused: such a connect ends only by its own time, minutes later.
+            let drop = ["-A", "INPUT", "-d", "127.0.0.3", "-j", "DROP"];
+            let done = Program::new("iptables").args(drop).run(b"", Duration::from_secs(10)).await.unwrap();
+            assert_eq!(done.status, 0, "{}", done.stderr);
+            let stream = first_of(vec![at("127.0.0.2"), at("127.0.0.3"), alive]).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), alive);
+            let none = first_of(vec![at("127.0.0.2"), at("127.0.0.5")]).await.unwrap_err();
+            let refused = |ip: &str| format!("{}: Connection refused (os error 111)", at(ip));
+            let why = format!("{}, {}", refused("127.0.0.2"), refused("127.0.0.5"));
+            assert_eq!(none, Unreadable::NoConnection(why));
+        });
+    }
+
+    #[tokio::test]
+    async fn names_and_addresses_resolve() {
+        let all = resolve("localhost", 99).await.unwrap();
+        assert!(!all.is_empty() && all.iter().all(|a| a.ip().is_loopback() && a.port() == 99), "{all:?}");
+        assert_eq!(resolve("::1", 7).await.unwrap(), ["[::1]:7".parse().unwrap()]);
+        assert!(resolve("no such name", 7).await.is_err());
+    }
+}
