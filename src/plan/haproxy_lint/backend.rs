@@ -1,10 +1,13 @@
 //! What the backend as a whole must say.
 
 use super::cfg::{Cfg, Section};
-use super::{Report, server, setting};
+use super::keywords::servers;
+use super::{Report, checks, server};
 use crate::model::balancer::BalancerSpec;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
+
+const COOKIE: &str = "cookie SERVER_ID insert indirect nocache";
 
 pub(super) fn lint(
     cfg: &Cfg,
@@ -14,7 +17,7 @@ pub(super) fn lint(
     report: &mut Report<'_>,
 ) {
     retries(cfg, section, report);
-    health_check(cfg, section, fleet, report);
+    checks::lint(cfg, section, fleet, report);
     cookie(cfg, section, report);
     timeouts(cfg, section, report);
     state_file(cfg, section, report);
@@ -23,34 +26,25 @@ pub(super) fn lint(
 }
 
 fn retries(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    match setting(cfg, section, &["option", "redispatch"]) {
-        None => report.add(
-            Warning,
-            "haproxy-no-redispatch",
-            section.number,
-            "no `option redispatch`: a refused connection is tried again on the same server only; after a reload with a host in \
-             maintenance 16 of 761 requests were 503, with it none of 2,900",
-            "add `option redispatch 1`",
-        ),
-        Some(line) if line.word(2).is_some_and(|interval| interval != "1") => report.add(
-            Note,
-            "haproxy-late-redispatch",
-            line.number,
-            "another server is tried only after some retries on the same one",
-            "write `option redispatch 1`",
-        ),
-        Some(_) => {}
-    }
-    if let Some(line) = setting(cfg, section, &["retries"]).filter(|line| line.word(1) == Some("0")) {
-        report.add(
+    redispatch(cfg, section, report);
+    match cfg.setting(section, &["retries"]) {
+        Some(line) if line.word(1) == Some("0") => report.add(
             Problem,
             "haproxy-no-retries",
             line.number,
             "`retries 0`: a refused connection becomes a 503 at once, and redispatch never happens",
             "write `retries 3`",
-        );
+        ),
+        Some(_) => {}
+        None => report.add(
+            Note,
+            "haproxy-default-retries",
+            section.number,
+            "`retries` is not set: HAProxy's default of 3 is enough, but a `retries 0` added to `defaults` would go unseen",
+            "add `retries 3`",
+        ),
     }
-    if let Some(line) = setting(cfg, section, &["retry-on"]) {
+    if let Some(line) = cfg.setting(section, &["retry-on"]) {
         report.add(
             Note,
             "haproxy-retry-on",
@@ -61,129 +55,140 @@ fn retries(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
     }
 }
 
-fn health_check(cfg: &Cfg, section: &Section, fleet: &Fleet, report: &mut Report<'_>) {
-    let Some(check) = setting(cfg, section, &["option", "httpchk"]) else {
-        return report.add(
-            Problem,
-            "haproxy-no-httpchk",
-            section.number,
-            "no `option httpchk`: any open port counts as healthy, a crashed application behind it too",
-            format!("add `option httpchk` and `http-check send meth GET uri {}`", fleet.health.path),
-        );
-    };
-    let expects = setting(cfg, section, &["http-check", "expect"]);
-    if expects
-        .is_none_or(|line| !line.has("status") || line.words.last().is_none_or(|status| status != "200"))
-    {
-        report.add(
+fn redispatch(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
+    let line = cfg.setting(section, &["option", "redispatch"]);
+    match line.map(|line| (line, line.word(2))) {
+        None | Some((_, Some("0"))) => report.add(
             Warning,
-            "haproxy-any-2xx-3xx",
-            expects.map_or(check.number, |line| line.number),
-            "the check accepts every 2xx and 3xx: a redirect to an error page counts as healthy",
-            "add `http-check expect status 200`",
-        );
-    }
-    let send = setting(cfg, section, &["http-check", "send"]);
-    let names_host =
-        |line: &super::Line| line.words.iter().any(|word| word.to_ascii_lowercase().contains("host"));
-    if !names_host(check) && !send.is_some_and(names_host) {
-        report.add(
-            Warning,
-            "haproxy-check-without-host",
-            check.number,
-            "the check sends no Host header: a name-based vhost answers with its default site instead of this one",
-            format!(
-                "add `http-check send meth GET uri {} ver HTTP/1.1 hdr Host {}`",
-                fleet.health.path,
-                fleet.health.host.as_deref().unwrap_or("your.name")
-            ),
-        );
-    }
-    if let Some(line) = setting(cfg, section, &["http-check", "disable-on-404"]) {
-        report.add(
+            "haproxy-no-redispatch",
+            line.map_or(section.number, |line| line.number),
+            "no `option redispatch`: a refused connection of a cookie user is tried on the same server only, and ends as a 503 \
+             after 3 s; a reload counts every server UP until its first check, and with a host in maintenance 16 of 761 requests \
+             were 503 (with it none of 2,900)",
+            "add `option redispatch 1`",
+        ),
+        Some((_, Some("1"))) => {}
+        Some((line, _)) => report.add(
             Note,
-            "haproxy-disable-on-404",
+            "haproxy-late-redispatch",
             line.number,
-            "a 404 makes a server NOLB and not DOWN: its cookie users stay, and switchman waits for DOWN",
-            "leave it out, the check port does its work",
-        );
+            "another server is tried only after retries on the same one: a cookie user of a refused server waits 2 s, with \
+             `option redispatch 1` not at all",
+            "write `option redispatch 1`",
+        ),
     }
 }
 
 fn cookie(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let Some(line) = setting(cfg, section, &["cookie"]) else {
+    let mode = cfg.setting(section, &["mode"]);
+    if mode.and_then(|line| line.word(1)) != Some("http") {
+        report.add(
+            Problem,
+            "haproxy-not-http",
+            mode.map_or(section.number, |line| line.number),
+            "not `mode http`: HAProxy ignores every cookie, so users of a host do not find its backup vhost",
+            "write `mode http`",
+        );
+    }
+    let Some(line) = cfg.setting(section, &["cookie"]) else {
         return report.add(
             Problem,
             "haproxy-no-cookie",
             section.number,
-            "no `cookie`: without one, users of a host in maintenance go to other hosts and its backup vhost stays unused",
-            "add `cookie SERVER_ID insert indirect nocache`",
+            "no `cookie`: users of a host in maintenance go to other hosts and its backup vhost stays unused",
+            format!("add `{COOKIE}`"),
         );
     };
-    if line.has("insert") && !(line.has("indirect") && line.has("nocache")) {
+    if !line.has("insert") {
+        report.add(
+            Warning,
+            "haproxy-cookie-not-inserted",
+            line.number,
+            "HAProxy does not make this cookie itself: users whom the application gives none are moved about at every switch",
+            format!("write `{COOKIE}`"),
+        );
+    } else if !(line.has("indirect") && line.has("nocache")) {
         report.add(
             Warning,
             "haproxy-cookie-cached",
             line.number,
             "an inserted cookie without `indirect nocache` is seen by the application and can be cached for others",
-            "write `cookie SERVER_ID insert indirect nocache`",
+            format!("write `{COOKIE}`"),
         );
     }
 }
 
 fn timeouts(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    if setting(cfg, section, &["timeout", "tunnel"]).is_none() {
-        report.add(
+    let hung = "a hung server holds its clients for ever";
+    for (timeout, value, severity, id, consequence) in [
+        ("connect", "5s", Warning, "haproxy-no-timeout", hung),
+        ("server", "60s", Warning, "haproxy-no-timeout", hung),
+        (
+            "tunnel",
+            "1h",
             Warning,
             "haproxy-no-tunnel-timeout",
-            section.number,
-            "no `timeout tunnel`: websockets end by `timeout server` when they are quiet",
-            "add `timeout tunnel 1h`",
-        );
-    }
-    for timeout in ["connect", "server"] {
-        if setting(cfg, section, &["timeout", timeout]).is_none() {
-            report.add(
-                Warning,
-                "haproxy-no-timeout",
-                section.number,
-                format!("no `timeout {timeout}`: a hung server holds its clients for ever"),
-                format!("add `timeout {timeout} {}`", if timeout == "connect" { "5s" } else { "60s" }),
-            );
-        }
-    }
-    if setting(cfg, section, &["timeout", "check"]).is_none() {
-        report.add(
+            "websockets end by `timeout server` when they are quiet",
+        ),
+        (
+            "check",
+            "1s",
             Note,
             "haproxy-no-check-timeout",
-            section.number,
-            "no `timeout check`: a check that hangs takes the whole `inter` before it counts as failed",
-            "add `timeout check 1s`",
-        );
+            "a check that hangs takes the whole `inter` before it counts as failed",
+        ),
+    ] {
+        if cfg.setting(section, &["timeout", timeout]).is_none() {
+            let reason = format!("no `timeout {timeout}`: {consequence}");
+            report.add(severity, id, section.number, reason, format!("add `timeout {timeout} {value}`"));
+        }
     }
 }
 
 fn state_file(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let has_file = cfg.first("global").is_some_and(|global| global.last(&["server-state-file"]).is_some());
-    if has_file && setting(cfg, section, &["load-server-state-from-file"]).is_none() {
+    let Some(global) = cfg.first("global") else { return };
+    let has = |word: &str| global.all(&[word]).next().is_some();
+    let load = cfg.setting(section, &["load-server-state-from-file"]);
+    let loaded = match load.and_then(|line| line.word(1)) {
+        Some("global") => has("server-state-file"),
+        Some("local") => has("server-state-base"),
+        _ => false,
+    };
+    // Neither file: said once, about `global`.
+    if (has("server-state-file") || has("server-state-base")) && !loaded {
+        let from = if has("server-state-file") { "global" } else { "local" };
         report.add(
             Warning,
             "haproxy-state-not-loaded",
-            section.number,
-            "there is a `server-state-file`, but this backend does not load it",
-            "add `load-server-state-from-file global`",
+            load.map_or(section.number, |line| line.number),
+            "there is a server state file, but this backend does not load it: a reload counts every server UP until its first check",
+            format!("write `load-server-state-from-file {from}`"),
         );
     }
 }
 
+/// Only where pooling is set by hand: the default is no fault, and a switch by the forward does not need more.
 fn pooling(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    if let Some(line) = setting(cfg, section, &["http-reuse"]).filter(|line| line.word(1) == Some("never")) {
+    let Some(line) = cfg.setting(section, &["http-reuse"]) else { return };
+    if line.word(1) == Some("never") {
         report.add(
             Note,
             "haproxy-reuse-never",
             line.number,
             "`http-reuse never` does not keep a keep-alive client from staying on the old process after an in-place change",
-            "use `option http-server-close` for that, or nothing: switchman's switch does not need it",
+            "write `option http-server-close` for that, or nothing: switchman's switch does not need it",
+        );
+    } else if cfg.setting(section, &["option", "http-server-close"]).is_none()
+        && !servers(cfg, section).iter().all(|server| server.value("pool-max-conn") == Some("0"))
+    {
+        report.add(
+            Note,
+            "haproxy-pooling",
+            line.number,
+            "pooled connections outlive a change in place: a lone keep-alive client stayed on the old process 23 of 23 s, and \
+             one to a process that ends dies under a request",
+            "write `option http-server-close`, or `pool-max-conn 0` on the server lines; or stop the old process only when \
+             its server is DOWN in every HAProxy",
         );
     }
 }

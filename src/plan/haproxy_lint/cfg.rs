@@ -14,7 +14,7 @@ impl Line {
     }
 
     pub(super) fn starts(&self, words: &[&str]) -> bool {
-        self.words.len() >= words.len() && self.words.iter().zip(words).all(|(own, word)| own == word)
+        begin(&self.words, words)
     }
 
     pub(super) fn has(&self, word: &str) -> bool {
@@ -43,10 +43,15 @@ impl Section {
         self.lines.iter().filter(move |line| line.starts(words))
     }
 
-    /// The last statement wins.
-    pub(super) fn last(&self, words: &[&str]) -> Option<&Line> {
-        self.lines.iter().rev().find(|line| line.starts(words))
+    /// The line that decides, if this section has one: the last, and it may take back with `no`.
+    fn last(&self, words: &[&str]) -> Option<&Line> {
+        let negates = |line: &Line| line.word(0) == Some("no") && begin(&line.words[1..], words);
+        self.lines.iter().rev().find(|line| line.starts(words) || negates(line))
     }
+}
+
+fn begin(words: &[String], with: &[&str]) -> bool {
+    words.len() >= with.len() && words.iter().zip(with).all(|(own, word)| own == word)
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +59,7 @@ pub(super) struct Cfg {
     sections: Vec<Section>,
 }
 
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 20] = [
     "global",
     "defaults",
     "frontend",
@@ -68,6 +73,13 @@ const KINDS: [&str; 13] = [
     "program",
     "ring",
     "http-errors",
+    "fcgi-app",
+    "log-forward",
+    "log-profile",
+    "crt-store",
+    "traces",
+    "acme",
+    "healthcheck",
 ];
 
 impl Cfg {
@@ -96,13 +108,36 @@ impl Cfg {
         self.sections.iter().find(|section| section.kind == kind && section.name == name)
     }
 
-    /// The named defaults, else the last ones before the section.
-    pub(super) fn defaults_of(&self, section: &Section) -> Option<&Section> {
-        let defaults = || self.sections.iter().filter(|other| other.kind == "defaults");
-        match &section.from {
-            Some(name) => defaults().find(|other| &other.name == name),
-            None => defaults().rfind(|other| other.number < section.number),
+    pub(super) fn proxies(&self) -> impl Iterator<Item = &Section> {
+        self.sections
+            .iter()
+            .filter(|section| ["frontend", "listen", "backend"].contains(&section.kind.as_str()))
+    }
+
+    /// The section, then what it inherits from, nearest first: the defaults it names with `from`, else the last ones
+    /// before it. Defaults inherit only from those they name.
+    pub(super) fn chain<'a>(&'a self, section: &'a Section) -> Vec<&'a Section> {
+        let mut chain = vec![section];
+        let mut at = section;
+        loop {
+            // Only sections further up count, so this ends.
+            let mut before =
+                self.sections.iter().rev().filter(|s| s.kind == "defaults" && s.number < at.number);
+            let next = match &at.from {
+                Some(name) => before.find(|defaults| &defaults.name == name),
+                None if at.kind == "defaults" => None,
+                None => before.next(),
+            };
+            let Some(next) = next else { return chain };
+            chain.push(next);
+            at = next;
         }
+    }
+
+    /// The statement in force for a section, its own or inherited.
+    pub(super) fn setting<'a>(&'a self, section: &'a Section, words: &[&str]) -> Option<&'a Line> {
+        let decides = self.chain(section).into_iter().find_map(|section| section.last(words))?;
+        decides.starts(words).then_some(decides)
     }
 }
 
@@ -114,7 +149,7 @@ fn words(line: &str) -> Vec<String> {
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
         match (c, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next().map(escaped)),
             (c, Some(open)) if c == open => quote = None,
             ('"' | '\'', None) => {
                 quote = Some(c);
@@ -129,6 +164,16 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
+/// `\xNN` is left as it stands: no word that matters here is written so.
+fn escaped(c: char) -> char {
+    match c {
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,15 +181,34 @@ mod tests {
     #[test]
     fn words_are_cut_as_haproxy_cuts_them() {
         assert_eq!(words(r#"  a "b c" d\ e 'f"g' # no"#), ["a", "b c", "d e", "f\"g"]);
+        assert_eq!(words(r"GET / HTTP/1.1\r\nHost:\ x \#1"), ["GET", "/", "HTTP/1.1\r\nHost: x", "#1"]);
+        assert_eq!(words(r"'a\r' b#c"), ["a\\r", "b"]);
         assert!(words("   # only a comment").is_empty());
     }
 
     #[test]
     fn a_section_inherits_from_the_defaults_before_it_or_from_the_named_ones() {
         let cfg = Cfg::parse(
-            "defaults a\n x 1\nbackend one\ndefaults b\n x 2\nbackend two from a\nbackend three\n",
+            "defaults a\n x 1\nbackend one\ndefaults b from a\n y 2\nbackend two from a\nbackend three\ndefaults c\nbackend \
+             four\ndefaults d from d\nbackend five from nowhere\nbackend six\n",
         );
-        let of = |name: &str| cfg.defaults_of(cfg.find("backend", name).unwrap()).unwrap().name.clone();
-        assert_eq!((of("one").as_str(), of("two").as_str(), of("three").as_str()), ("a", "a", "b"));
+        let of = |name: &str| {
+            let chain = cfg.chain(cfg.find("backend", name).unwrap());
+            chain[1..].iter().map(|defaults| defaults.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            ["one", "two", "three", "four", "five", "six"].map(of),
+            ["a", "a", "b a", "c", "", "d"].map(str::to_owned)
+        );
+    }
+
+    #[test]
+    fn the_nearest_and_last_statement_wins_and_no_takes_it_back() {
+        let cfg = Cfg::parse("defaults\n option x\n t 1\n t 2\nbackend b\n no option x\nbackend c\n t 3\n");
+        let setting = |name: &str, words: &[&str]| {
+            cfg.setting(cfg.find("backend", name).unwrap(), words).map(|line| line.number)
+        };
+        assert_eq!((setting("b", &["option", "x"]), setting("c", &["option", "x"])), (None, Some(2)));
+        assert_eq!((setting("b", &["t"]), setting("c", &["t"])), (Some(4), Some(8)));
     }
 }

@@ -293,14 +293,18 @@ fn haproxy(dir: &Path, config: &str) -> Running {
 
 /// Reads until the answer is as wanted.
 async fn read_until(access: &Access, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
-    let balancer = connect(&spec(access.clone()), Duration::from_secs(5)).unwrap();
+    read_spec_until(&spec(access.clone()), wanted).await;
+}
+
+async fn read_spec_until(spec: &BalancerSpec, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
+    let balancer = connect(spec, Duration::from_secs(5)).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
         let view = balancer.read().await;
         if wanted(&view) {
             return;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{access}: {view:?}");
+        assert!(tokio::time::Instant::now() < deadline, "{spec:?}: {view:?}");
         tokio::task::yield_now().await;
     }
 }
@@ -382,5 +386,56 @@ fn each_read_of_the_page_opens_a_connection() {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(serve, ask) }).await.unwrap();
+    });
+}
+
+/// What `plan::haproxy_lint` says of HAProxy, asked of HAProxy.
+#[test]
+fn the_traps_of_the_lint_are_real() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        // A redirect, where only 200 is healthy.
+        let vhost =
+            answering(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()).await;
+        let socket = dir.path().join("s.sock");
+        let server = format!("server s 127.0.0.1:{vhost} check inter 50ms fall 1");
+        let pair = format!("server dead 127.0.0.1:1 cookie dead\n server live 127.0.0.1:{vhost} cookie live");
+        let text = format!(
+            "global\n stats socket {} level user\n\
+             defaults\n mode http\n timeout connect 1s\n timeout client 20s\n timeout server 20s\n retries 1\n option httpchk\n \
+             http-check send meth GET uri /health ver HTTP/1.1 hdr Host shop.example\n http-check expect status 200\n\
+             backend all-inherited\n {server}\n\
+             backend own-expect\n http-check expect status 302\n {server}\n\
+             backend own-option\n option httpchk\n {server}\n\
+             backend connects\n option httpchk\n http-check connect port {vhost}\n http-check send uri /\n {server} port 1\n\
+             listen redispatch\n bind 127.0.0.1:7001\n cookie C insert\n option redispatch 1\n {pair}\n\
+             listen stays\n bind 127.0.0.1:7002\n cookie C insert\n option redispatch 0\n {pair}\n\
+             listen no-retries\n bind 127.0.0.1:7003\n cookie C insert\n option redispatch 1\n retries 0\n {pair}\n",
+            socket.display()
+        );
+        let _haproxy = haproxy(dir.path(), &text);
+        for (backend, verdict, check) in [
+            ("all-inherited", Verdict::Down, "L7STS/302"),
+            ("own-expect", Verdict::Down, "L7TOUT"),
+            ("own-option", Verdict::Up, "L7OK/302"),
+            ("connects", Verdict::Up, "L7OK/302"),
+        ] {
+            let spec = BalancerSpec { backend: backend.into(), ..spec(Access::Unix(socket.clone())) };
+            read_spec_until(&spec, |view| {
+                let Ok(view) = view else { return false };
+                view.servers[0].verdict == verdict && view.servers[0].check == check
+            })
+            .await;
+        }
+        for (port, status) in [(7001, "302"), (7002, "503"), (7003, "503")] {
+            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: C=dead\r\nConnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.split(' ').nth(1), Some(status), "{port}: {answer}");
+        }
     });
 }

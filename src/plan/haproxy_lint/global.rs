@@ -1,0 +1,95 @@
+//! What stands outside the backend: who may read and change HAProxy, and what a reload keeps.
+
+use super::Report;
+use super::cfg::{Cfg, Line, Section};
+use crate::model::finding::Severity::{Problem, Warning};
+
+const SOCKET: &str = "add `stats socket /run/haproxy/admin.sock mode 600 level admin`";
+
+pub(super) fn lint(cfg: &Cfg, report: &mut Report<'_>) {
+    stats_page(cfg, report);
+    let Some(global) = cfg.first("global") else {
+        return report.add(
+            Warning,
+            "haproxy-no-stats-socket",
+            0,
+            "there is no `global` section, so no stats socket: switchman cannot read what HAProxy sees",
+            SOCKET,
+        );
+    };
+    let sockets: Vec<&Line> = global.all(&["stats", "socket"]).collect();
+    if sockets.is_empty() {
+        let reason = "there is no stats socket: switchman cannot read what HAProxy sees";
+        report.add(Warning, "haproxy-no-stats-socket", global.number, reason, SOCKET);
+    }
+    for socket in sockets {
+        stats_socket(socket, report);
+    }
+    if !["server-state-file", "server-state-base"].iter().any(|word| global.all(&[word]).next().is_some()) {
+        report.add(
+            Warning,
+            "haproxy-no-state-file",
+            global.number,
+            "no `server-state-file`: a reload counts every server UP until its first check, and forgets weights and drain",
+            "add `server-state-file /var/lib/haproxy/servers.state`, and save `show servers state` there before each reload",
+        );
+    }
+}
+
+fn stats_socket(line: &Line, report: &mut Report<'_>) {
+    let address = line.word(2).unwrap_or("");
+    let admin = line.value("level") == Some("admin");
+    let local = ["/", "unix@", "abns@", "fd@", "sockpair@"].iter().any(|start| address.starts_with(start));
+    if local {
+        let mode = line.value("mode").and_then(|mode| u32::from_str_radix(mode, 8).ok());
+        // Without a mode it is the umask's: usually open to the group.
+        if admin && mode.is_none_or(|mode| mode & 0o177 != 0) && !address.starts_with("fd@") {
+            let found = line.value("mode").map_or("no mode".to_owned(), |mode| format!("mode {mode}"));
+            report.add(
+                Warning,
+                "haproxy-socket-open",
+                line.number,
+                format!("the admin socket has {found}: others than its owner can change every server"),
+                format!("write `stats socket {address} mode 600 level admin`"),
+            );
+        }
+    } else if admin && !is_loopback(address) {
+        report.add(
+            Problem,
+            "haproxy-socket-remote-admin",
+            line.number,
+            format!("`{address}` lets anybody who reaches it change every server: it has no password"),
+            format!("write `stats socket {address} level user`: reading is all switchman needs"),
+        );
+    }
+}
+
+/// The page with `stats admin` is a remote control for every server.
+fn stats_page(cfg: &Cfg, report: &mut Report<'_>) {
+    for proxy in cfg.proxies() {
+        // With any other condition we do not know whom it lets in.
+        let open = |line: &&Line| line.words[2..] == ["if", "TRUE"] || line.words[2..] == ["unless", "FALSE"];
+        let Some(admin) = proxy.all(&["stats", "admin"]).find(open) else { continue };
+        let asks = cfg.setting(proxy, &["stats", "auth"]).is_some()
+            || cfg.setting(proxy, &["stats", "http-request", "auth"]).is_some();
+        if !asks && !only_on_loopback(proxy) {
+            report.add(
+                Problem,
+                "haproxy-stats-admin",
+                admin.number,
+                "anybody who can open the statistics page can put any server into maintenance: it asks for no password",
+                "remove `stats admin`, or add `stats auth USER:PASSWORD`, or write `bind 127.0.0.1:8404`",
+            );
+        }
+    }
+}
+
+fn only_on_loopback(proxy: &Section) -> bool {
+    let mut binds = proxy.all(&["bind"]).filter_map(|line| line.word(1)).peekable();
+    binds.peek().is_some() && binds.all(|all| all.split(',').all(is_loopback))
+}
+
+fn is_loopback(address: &str) -> bool {
+    let address = address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
+    ["127.", "localhost:", "::1:", "[::1]:", "/", "unix@", "abns@"].iter().any(|own| address.starts_with(own))
+}

@@ -1,0 +1,151 @@
+//! The check settings of the lines against those of switchman.yaml, and how long a switch takes by them.
+
+use std::time::Duration;
+
+use super::Report;
+use super::cfg::{Cfg, Section};
+use super::keywords::Server;
+use crate::model::balancer::{BalancerSpec, CheckTiming};
+use crate::model::duration::{parse, show};
+use crate::model::finding::Severity::{Note, Warning};
+use crate::model::forward::Switch;
+use crate::plan::switch::bound;
+
+/// A switch that takes longer than this to be seen is worth a word.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// Each kind of finding once: the lines of a backend usually share their settings.
+pub(super) fn lint(
+    cfg: &Cfg,
+    section: &Section,
+    mains: &[&Server<'_>],
+    balancer: &BalancerSpec,
+    report: &mut Report<'_>,
+) {
+    let timeout = cfg.setting(section, &["timeout", "check"]).and_then(|line| haproxy_time(line.word(2)?));
+    let timings: Vec<_> = mains
+        .iter()
+        .filter(|server| ["inter", "fastinter", "fall", "rise"].iter().all(|key| server.is_known(key)))
+        .map(|server| (*server, of(server, timeout)))
+        .collect();
+    let configured = in_force(&balancer.check);
+    if let Some((server, found)) = timings.iter().find(|(_, found)| in_force(found) != configured) {
+        differs(server, found, &balancer.check, report);
+    }
+    if let Some((server, found)) = timings.iter().find(|(_, found)| bound(found, Switch::Off) > SLOW) {
+        report.add(
+            Note,
+            "haproxy-slow-checks",
+            server.number,
+            format!(
+                "a switch takes up to {} to be seen: (fall - 1) x fastinter, or inter without one, + inter + timeout check",
+                show(bound(found, Switch::Off))
+            ),
+            "write `default-server inter 1s fastinter 200ms fall 3 rise 2` and `timeout check 1s`",
+        );
+    }
+    let slow_return = |server: &&&Server<'_>| {
+        let downinter = server.value("downinter").and_then(haproxy_time);
+        downinter.is_some_and(|downinter| downinter > of(server, timeout).inter)
+    };
+    if let Some(server) = mains.iter().find(slow_return) {
+        report.add(
+            Warning,
+            "haproxy-downinter",
+            server.number,
+            "with a `downinter` above `inter` a server that is DOWN is checked less often: it comes back later than the bound that \
+             switchman computes",
+            "remove `downinter`",
+        );
+    }
+}
+
+fn of(server: &Server<'_>, timeout: Option<Duration>) -> CheckTiming {
+    let time = |key: &str| server.value(key).and_then(haproxy_time);
+    let number = |key: &str| server.value(key).and_then(|text| text.parse::<u32>().ok());
+    let default = CheckTiming::default();
+    CheckTiming {
+        inter: time("inter").unwrap_or(default.inter),
+        fastinter: time("fastinter"),
+        fall: number("fall").unwrap_or(default.fall),
+        rise: number("rise").unwrap_or(default.rise),
+        timeout,
+    }
+}
+
+/// With what a setting that is left out means.
+fn in_force(timing: &CheckTiming) -> CheckTiming {
+    let CheckTiming { inter, fastinter, timeout, .. } = *timing;
+    CheckTiming { fastinter: fastinter.or(Some(inter)), timeout: timeout.or(Some(inter)), ..*timing }
+}
+
+fn differs(server: &Server<'_>, found: &CheckTiming, configured: &CheckTiming, report: &mut Report<'_>) {
+    let bounds = |timing: &CheckTiming| {
+        format!(
+            "DOWN up to {}, UP up to {}",
+            show(bound(timing, Switch::Off)),
+            show(bound(timing, Switch::On))
+        )
+    };
+    report.add(
+        Warning,
+        "haproxy-timing-differs",
+        server.number,
+        format!(
+            "by these lines a switch takes {}; by `load_balancers[].check` in switchman.yaml {}",
+            bounds(found),
+            bounds(configured)
+        ),
+        format!("write `check: {}` for `{}` in switchman.yaml, or the same here", yaml(found), server.name),
+    );
+}
+
+fn yaml(timing: &CheckTiming) -> String {
+    let optional = |key: &str, time: Option<Duration>| {
+        time.map(|time| format!(", {key}: {}", show(time))).unwrap_or_default()
+    };
+    format!(
+        "{{inter: {}{}, fall: {}, rise: {}{}}}",
+        show(timing.inter),
+        optional("fastinter", timing.fastinter),
+        timing.fall,
+        timing.rise,
+        optional("timeout", timing.timeout)
+    )
+}
+
+/// `500`, `500ms`, `2s`, `1m`, `900us`: without a unit, milliseconds; at most 2^31 of them (configuration manual, 2.5).
+fn haproxy_time(text: &str) -> Option<Duration> {
+    let micros = text.strip_suffix("us").and_then(|text| text.parse().ok()).map(Duration::from_micros);
+    let time =
+        micros.or_else(|| text.parse().map(Duration::from_millis).ok()).or_else(|| parse(text).ok())?;
+    (time <= LONGEST).then_some(time)
+}
+
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_haproxy_reads_them() {
+        let ms = |ms| Some(Duration::from_millis(ms));
+        for (text, time) in [
+            ("500", ms(500)),
+            ("2s", ms(2000)),
+            ("1m", ms(60_000)),
+            ("9000us", ms(9)),
+            ("2147483647", ms(2_147_483_647)),
+            ("2147483648", None),
+            ("18446744073709551615", None),
+            ("18446744073709551615us", None),
+            ("300000000000000d", None),
+            ("", None),
+            ("us", None),
+            ("fast", None),
+        ] {
+            assert_eq!(haproxy_time(text), time, "`{text}`");
+        }
+    }
+}
