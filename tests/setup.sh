@@ -14,6 +14,7 @@ nginx:nginx-light
 apache2:apache2
 caddy:caddy
 curl:curl
+openssl:openssl
 wrk:wrk
 gcc:gcc
 man:man-db
