@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// One established server-side socket (`struct inet_diag_msg`, `linux/inet_diag.h`) with the parts of `tcp_info`
-/// (`linux/tcp.h`) that tell work from idleness.
+/// (`linux/tcp.h`) that tell work from idleness. A FIN is not counted as a byte, which the kernel does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     /// The kernel's identifier of this socket, never reused while the machine is up (`idiag_cookie`).

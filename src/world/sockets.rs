@@ -15,6 +15,7 @@ pub struct SocketsError {
 
 #[async_trait]
 pub trait Sockets: Send + Sync {
-    /// The established server-side sockets of a local port, IPv4 and IPv6.
+    /// The established server-side sockets of a local port, IPv4 and IPv6, each once, in the order of their cookies;
+    /// closed ones too while bytes of an answer have not arrived.
     async fn established(&self, port: Port) -> Result<Vec<Socket>, SocketsError>;
 }

@@ -144,3 +144,82 @@ fn ipv4_clients_of_a_dual_stack_listener_are_seen() {
         assert_eq!(look(port).await.len(), 2);
     });
 }
+
+#[test]
+fn an_answer_to_a_client_that_closed_its_side_is_listed_until_it_arrived() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let Pair { mut client, mut server } = pair(&listener, "127.0.0.1");
+        client.write_all(b"ask").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        server.read_exact(&mut [0; 3]).unwrap();
+        let asked = until(port, "the FIN is no byte", |sockets| only(sockets).info.bytes_received == 3).await;
+        assert_eq!(only(&asked).receive_queue, 0, "nor is it unread");
+        server.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        while let Ok(length) = server.write(&[0; 8192]) {
+            written += length;
+        }
+        drop(server);
+        assert!(only(&look(port).await).send_queue > 0, "closed by the server, not yet arrived");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer.len(), written);
+        until(port, "arrived in full", <[Socket]>::is_empty).await;
+    });
+}
+
+#[test]
+fn a_connection_only_opened_and_closed_by_its_client_received_nothing() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let Pair { client, server: _unread } = pair(&listener, "127.0.0.1");
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        // The FIN has come when the client's side waits for ours.
+        let client_port = Port::new(client.local_addr().unwrap().port()).unwrap();
+        until(client_port, "the FIN was acknowledged", <[Socket]>::is_empty).await;
+        let sockets = look(port).await;
+        assert_eq!((only(&sockets).receive_queue, only(&sockets).info.bytes_received), (0, 0));
+    });
+}
+
+#[test]
+fn a_datagram_larger_than_the_buffer_is_an_error() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let _pair = pair(&listener, "127.0.0.1");
+        let netlink = open().unwrap();
+        let request = wire::request(AddressFamily::Inet as u8, port, 1);
+        sendto(netlink.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty()).unwrap();
+        let cut = collect(|buffer| receive(&netlink, buffer), &mut [0; 64], 1, port);
+        assert_eq!(cut, Err("receive: EMSGSIZE: Message too long".to_owned()));
+    });
+}
+
+/// A message of a dump's end, as the kernel sends it, with these flags.
+fn done(flags: u8, sequence: u8) -> Vec<u8> {
+    [20, 0, 0, 0, 3, 0, flags, 0, sequence, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec()
+}
+
+/// Collects from these datagrams and errors; there must be enough of them.
+fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Socket>>, String> {
+    let mut datagrams = datagrams.into_iter();
+    let receive = |buffer: &mut [u8]| {
+        let datagram = datagrams.next().expect("no more was to be received")?;
+        buffer[..datagram.len()].copy_from_slice(&datagram);
+        Ok(datagram.len())
+    };
+    collect(receive, &mut [0; 64], 7, Port::new(8080).unwrap())
+}
+
+#[test]
+fn a_dump_outlasts_signals_and_leftovers_and_tells_of_interruptions() {
+    assert_eq!(collected(vec![Err(Errno::EINTR), Ok(done(0, 6)), Ok(done(0, 7))]), Ok(Some(vec![])));
+    assert_eq!(collected(vec![Ok(done(0x10, 6)), Ok(done(0, 7))]), Ok(Some(vec![])), "another dump's");
+    assert_eq!(collected(vec![Ok(done(0x10, 7))]), Ok(None), "to be done again");
+    assert_eq!(collected(vec![Err(Errno::EAGAIN)]), Err("the kernel did not answer within 5s".to_owned()));
+    assert_eq!(
+        collected(vec![Err(Errno::ENOBUFS)]),
+        Err("receive: ENOBUFS: No buffer space available".to_owned())
+    );
+}

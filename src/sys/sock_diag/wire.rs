@@ -15,9 +15,15 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const IPPROTO_TCP: u8 = 6;
 const INET_DIAG_INFO: u16 = 2;
-/// 1 << state (net/tcp_states.h): ESTABLISHED, FIN_WAIT1, CLOSE_WAIT. A peer that has closed its side may still be
-/// owed an answer, and one that we closed may still be owed bytes; later states carry none.
-const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 8;
+
+/// Connection states (net/tcp_states.h) that can hold work. `CLOSE_WAIT`: a peer that has closed its side may still be
+/// owed an answer. The last three: the server has closed, and its answer may not have arrived in full.
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+const FIN_WAIT1: u8 = 4;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
+const STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSING;
 
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
@@ -32,6 +38,8 @@ pub(super) enum Part {
         socket: Socket,
         local_port: u16,
     },
+    /// Closed by the server, and all of its answer has arrived: nothing is left to wait for.
+    Over,
     /// The table changed during the dump (`NLM_F_DUMP_INTR`).
     Interrupted,
     /// Belongs to an earlier request.
@@ -67,10 +75,11 @@ pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>>
             return parts;
         }
         let message = &rest[..length];
-        if u16_at(message, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR != 0) {
+        let part = part(message, sequence);
+        if part != Ok(Part::Stale) && u16_at(message, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR != 0) {
             parts.push(Ok(Part::Interrupted));
         }
-        parts.push(part(message, sequence));
+        parts.push(part);
         rest = &rest[align(length).min(rest.len())..];
     }
     parts
@@ -86,46 +95,66 @@ fn part(message: &[u8], sequence: u32) -> Result<Part, String> {
             let code = i32_at(message, HEADER).unwrap_or(0);
             Err(format!("the kernel refused: {}", std::io::Error::from_raw_os_error(code.saturating_neg())))
         }
-        Some(SOCK_DIAG_BY_FAMILY) => {
-            socket(&message[HEADER..]).ok_or_else(|| "a socket message is short".to_owned())
-        }
+        Some(SOCK_DIAG_BY_FAMILY) => socket(&message[HEADER..]),
         other => Err(format!("an unexpected message of type {other:?}")),
     }
 }
 
-fn socket(message: &[u8]) -> Option<Part> {
+fn socket(message: &[u8]) -> Result<Part, String> {
+    let attributes = message.get(MESSAGE..).ok_or("a socket message is short")?;
+    let info = attribute(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
+    let (state, socket, local_port) = fixed(message, tcp_info(info)?).ok_or("a socket message is short")?;
+    Ok(without_fins(state, socket).map_or(Part::Over, |socket| Part::Socket { socket, local_port }))
+}
+
+/// The fields of `inet_diag_msg`: state, socket, local port.
+fn fixed(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)> {
     let port = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
     let address = match *message.first()? {
         AF_INET => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(message.get(24..28)?).ok()?)),
         _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(message.get(24..40)?).ok()?)),
     };
-    let cookie = u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32;
     let socket = Socket {
-        cookie,
+        cookie: u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32,
         peer: SocketAddr::new(address, port(6)?),
         receive_queue: u32_at(message, 56)?,
         send_queue: u32_at(message, 60)?,
-        info: tcp_info(attribute(message.get(MESSAGE..)?, INET_DIAG_INFO).unwrap_or_default()),
+        info,
     };
-    Some(Part::Socket { socket, local_port: port(4)? })
+    Some((*message.get(1)?, socket, port(4)?))
 }
 
-/// Fields past the end of an older kernel's shorter structure read as zero.
-fn tcp_info(info: &[u8]) -> TcpInfo {
+/// The kernel counts a FIN as a byte: a peer's in `bytes_received` and, until the process has seen it, in the receive
+/// queue; the server's own in the send queue. It is none, and would make a request of a connection that was only closed.
+fn without_fins(state: u8, mut socket: Socket) -> Option<Socket> {
+    if matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING) {
+        socket.receive_queue = socket.receive_queue.saturating_sub(1);
+        socket.info.bytes_received = socket.info.bytes_received.saturating_sub(1);
+    }
+    if matches!(state, FIN_WAIT1 | LAST_ACK | CLOSING) {
+        socket.send_queue = socket.send_queue.saturating_sub(1);
+        return (socket.send_queue > 0).then_some(socket);
+    }
+    Some(socket)
+}
+
+/// The structure grew with Linux. What tells work from idleness begins with `tcpi_bytes_received` (4.1); older kernels
+/// are an error, for all would look idle. Before `tcpi_bytes_sent` (4.19), `tcpi_bytes_acked` stands for it: the same
+/// number once nothing is unacknowledged, and what is unacknowledged is work by itself.
+fn tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
     let number = |at| u32_at(info, at).unwrap_or(0);
     let ago = |at| Duration::from_millis(u64::from(number(at)));
-    let long = |at: usize| {
-        info.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_ne_bytes)
-    };
-    TcpInfo {
+    let long = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
+    let too_old = || format!("the kernel's tcp_info has {} bytes, 136 are needed (Linux 4.1)", info.len());
+    Ok(TcpInfo {
         unacked: number(24),
         unsent: number(144),
         last_data_sent: ago(44),
         last_data_received: ago(52),
         last_ack_received: ago(56),
-        bytes_received: long(128),
-        bytes_sent: long(200),
-    }
+        bytes_received: long(128).ok_or_else(too_old)?,
+        bytes_sent: long(200).or_else(|| long(120)).ok_or_else(too_old)?,
+    })
 }
 
 fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
@@ -156,54 +185,4 @@ fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_request_is_laid_out_as_the_kernel_reads_it() {
-        let bytes = request(AF_INET, Port::new(8080).unwrap(), 7);
-        assert_eq!(bytes.len(), 72);
-        assert_eq!(
-            (u32_at(&bytes, 0), u16_at(&bytes, 4), u16_at(&bytes, 6)),
-            (Some(72), Some(20), Some(0x301))
-        );
-        assert_eq!(bytes[16..20], [2, 6, 2, 0]);
-        assert_eq!(bytes[24..26], 8080u16.to_be_bytes());
-        assert_eq!(bytes[64..], [0xff; 8]);
-    }
-
-    #[test]
-    fn errors_and_ends_are_told() {
-        let message = |kind: u16, body: &[u8]| {
-            let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
-            bytes.extend_from_slice(&kind.to_ne_bytes());
-            bytes.extend_from_slice(&[0, 0]);
-            bytes.extend_from_slice(&7u32.to_ne_bytes());
-            bytes.extend_from_slice(&[0; 4]);
-            bytes.extend_from_slice(body);
-            bytes
-        };
-        assert_eq!(parts(&message(3, &[0; 4]), 7), [Ok(Part::Done)]);
-        assert_eq!(parts(&message(3, &[0; 4]), 8), [Ok(Part::Stale)]);
-        let refused = parts(&message(2, &(-1i32).to_ne_bytes()), 7);
-        assert_eq!(refused, [Err("the kernel refused: Operation not permitted (os error 1)".to_owned())]);
-        assert!(parts(&message(20, &[0; 10]), 7)[0].is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_parts_or_errors(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = parts(&bytes, 1);
-        }
-
-        #[test]
-        fn any_socket_message_is_a_socket_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
-            bytes.extend_from_slice(&[20, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-            bytes.extend_from_slice(&body);
-            prop_assert_eq!(parts(&bytes, 1).len() == 1, true);
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,182 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A socket of port 8080 with 5 bytes to read and 6 to send, its `tcp_info` cut to a length; every field used in it holds
+/// its own offset.
+fn body(state: u8, info_length: usize) -> Vec<u8> {
+    let mut fixed = [0; MESSAGE];
+    (fixed[0], fixed[1]) = (AF_INET, state);
+    fixed[4..8].copy_from_slice(&[0x1f, 0x90, 0x9c, 0x40]);
+    fixed[24..28].copy_from_slice(&[192, 0, 2, 7]);
+    // Two words, the low one first.
+    fixed[44..52].copy_from_slice(&[0x5566_7788u32, 0x1122_3344].map(u32::to_ne_bytes).concat());
+    fixed[56..60].copy_from_slice(&5u32.to_ne_bytes());
+    fixed[60..64].copy_from_slice(&6u32.to_ne_bytes());
+    let mut info = vec![0xee; 280];
+    for at in [24, 44, 52, 56, 144] {
+        info[at..at + 4].copy_from_slice(&u32::try_from(at).unwrap().to_ne_bytes());
+    }
+    for at in [120, 128, 200] {
+        info[at..at + 8].copy_from_slice(&u64::try_from(at).unwrap().to_ne_bytes());
+    }
+    let mut body = fixed.to_vec();
+    // Another attribute before it, of a length that is padded.
+    body.extend_from_slice(&[5u16, 8].map(u16::to_ne_bytes).concat());
+    body.extend_from_slice(&[1, 0, 0, 0]);
+    body.extend_from_slice(&u16::try_from(4 + info_length).unwrap().to_ne_bytes());
+    body.extend_from_slice(&INET_DIAG_INFO.to_ne_bytes());
+    body.extend_from_slice(&info[..info_length]);
+    body
+}
+
+fn part_of(body: &[u8]) -> Result<Part, String> {
+    let parts = parts(&message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7);
+    assert_eq!(parts.len(), 1, "{parts:?}");
+    parts.into_iter().next().unwrap()
+}
+
+fn socket_of(body: &[u8]) -> Socket {
+    match part_of(body) {
+        Ok(Part::Socket { socket, local_port: 8080 }) => socket,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_is_laid_out_as_the_kernel_reads_it() {
+    let bytes = request(AF_INET, Port::new(8080).unwrap(), 7);
+    assert_eq!(bytes.len(), 72);
+    assert_eq!((u32_at(&bytes, 0), u16_at(&bytes, 4), u16_at(&bytes, 6)), (Some(72), Some(20), Some(0x301)));
+    assert_eq!(bytes[16..20], [2, 6, 2, 0]);
+    assert_eq!(u32_at(&bytes, 20), Some(0b1011_0001_0010));
+    assert_eq!(bytes[24..26], 8080u16.to_be_bytes());
+    assert_eq!(bytes[64..], [0xff; 8]);
+}
+
+#[test]
+fn a_socket_is_read_from_where_the_kernel_puts_it() {
+    let expected = Socket {
+        cookie: 0x1122_3344_5566_7788,
+        peer: "192.0.2.7:40000".parse().unwrap(),
+        receive_queue: 5,
+        send_queue: 6,
+        info: TcpInfo {
+            unacked: 24,
+            unsent: 144,
+            last_data_sent: Duration::from_millis(44),
+            last_data_received: Duration::from_millis(52),
+            last_ack_received: Duration::from_millis(56),
+            bytes_received: 128,
+            bytes_sent: 200,
+        },
+    };
+    assert_eq!(socket_of(&body(ESTABLISHED, 280)), expected);
+}
+
+#[test]
+fn the_shorter_tcp_info_of_an_older_kernel_is_read_or_refused() {
+    let before_bytes_sent = socket_of(&body(ESTABLISHED, 200)).info;
+    assert_eq!((before_bytes_sent.bytes_sent, before_bytes_sent.unsent), (120, 144));
+    let before_unsent = socket_of(&body(ESTABLISHED, 136)).info;
+    assert_eq!((before_unsent.bytes_sent, before_unsent.bytes_received, before_unsent.unsent), (120, 128, 0));
+    assert_eq!(
+        part_of(&body(ESTABLISHED, 104)),
+        Err("the kernel's tcp_info has 104 bytes, 136 are needed (Linux 4.1)".to_owned())
+    );
+    assert_eq!(
+        part_of(&body(ESTABLISHED, 280)[..MESSAGE]),
+        Err("a socket comes without tcp_info".to_owned())
+    );
+}
+
+#[test]
+fn a_fin_is_no_byte_of_either_side() {
+    let numbers = |state| {
+        let socket = socket_of(&body(state, 280));
+        (socket.receive_queue, socket.info.bytes_received, socket.send_queue)
+    };
+    assert_eq!(numbers(ESTABLISHED), (5, 128, 6));
+    assert_eq!(numbers(CLOSE_WAIT), (4, 127, 6), "the peer's");
+    assert_eq!(numbers(FIN_WAIT1), (5, 128, 5), "the server's");
+    assert_eq!(numbers(LAST_ACK), (4, 127, 5), "both");
+    assert_eq!(numbers(CLOSING), (4, 127, 5), "both at once");
+}
+
+#[test]
+fn what_the_server_closed_is_over_when_only_its_fin_is_on_its_way() {
+    for (state, over) in [(FIN_WAIT1, true), (LAST_ACK, true), (CLOSING, true), (CLOSE_WAIT, false)] {
+        let mut only_fin = body(state, 280);
+        only_fin[60..64].copy_from_slice(&1u32.to_ne_bytes());
+        assert_eq!(part_of(&only_fin) == Ok(Part::Over), over, "state {state}");
+    }
+}
+
+#[test]
+fn errors_and_ends_are_told() {
+    assert_eq!(parts(&message(NLMSG_DONE, 0, 7, &[0; 4]), 7), [Ok(Part::Done)]);
+    assert_eq!(parts(&message(NLMSG_DONE, 0, 7, &[0; 4]), 8), [Ok(Part::Stale)]);
+    let refused = parts(&message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
+    assert_eq!(refused, [Err("the kernel refused: Operation not permitted (os error 1)".to_owned())]);
+    assert_eq!(part_of(&[0; 10]), Err("a socket message is short".to_owned()));
+    assert_eq!(parts(&message(99, 0, 7, &[]), 7), [Err("an unexpected message of type Some(99)".to_owned())]);
+    assert_eq!(
+        parts(&message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
+        [Err("a message of 20 bytes in 19 bytes".to_owned())]
+    );
+}
+
+#[test]
+fn an_interruption_counts_only_for_the_dump_it_happened_to() {
+    let interrupted = message(NLMSG_DONE, NLM_F_DUMP_INTR, 7, &[0; 4]);
+    assert_eq!(parts(&interrupted, 7), [Ok(Part::Interrupted), Ok(Part::Done)]);
+    assert_eq!(parts(&interrupted, 8), [Ok(Part::Stale)]);
+}
+
+#[test]
+fn a_datagram_holds_many_messages() {
+    let mut datagram = message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(ESTABLISHED, 280));
+    datagram.extend(message(SOCK_DIAG_BY_FAMILY, 0, 6, &body(ESTABLISHED, 280)));
+    datagram.extend(message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(CLOSE_WAIT, 280)));
+    datagram.extend(message(NLMSG_DONE, 0, 7, &[0; 4]));
+    let kinds: Vec<_> = parts(&datagram, 7).into_iter().map(Result::unwrap).collect();
+    assert!(
+        matches!(kinds[..], [Part::Socket { .. }, Part::Stale, Part::Socket { .. }, Part::Done]),
+        "{kinds:?}"
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_parts_or_errors(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = parts(&bytes, 1);
+    }
+
+    #[test]
+    fn any_socket_message_is_a_socket_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert_eq!(parts(&message(SOCK_DIAG_BY_FAMILY, 0, 1, &body), 1).len(), 1);
+    }
+
+    /// A real message with some bytes overwritten: deeper than random bytes get.
+    #[test]
+    fn a_damaged_socket_message_is_a_socket_or_an_error(
+        damage in proptest::collection::vec((0usize..500, any::<u8>()), 0..8), length in 0usize..500
+    ) {
+        let mut bytes = message(SOCK_DIAG_BY_FAMILY, 0, 1, &body(LAST_ACK, 280));
+        for (at, byte) in damage {
+            if let Some(old) = bytes.get_mut(at) { *old = byte; }
+        }
+        bytes.truncate(length);
+        let _ = parts(&bytes, 1);
+    }
+}
