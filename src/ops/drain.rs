@@ -47,7 +47,7 @@ pub async fn wait(
 async fn drained(world: &World, fleet: &Fleet, host: &Host) -> Result<Duration, NotDrained> {
     let began = Instant::now();
     let limit = fleet.limits.drain_timeout;
-    let mut drain = Drain::default();
+    let mut drain = Drain::new(world.balancers.len() < fleet.balancers.len());
     let mut before: Vec<Socket> = Vec::new();
     let mut told = None;
     loop {

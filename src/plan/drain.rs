@@ -13,20 +13,16 @@ use crate::model::socket::{Activity, Socket, SocketCount};
 /// after it last sent (facts.md: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in flight was never
 /// called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle, and
 /// without one it is a tie.
-/// Two looks tell more: which direction moved. Not told apart: a paused streaming answer, a quiet websocket and HTTP/2;
-/// HAProxy's own counters know those.
+/// Two looks tell more: what moved since is work, even where the last word was the server's, as in a streaming answer or a
+/// websocket; a request that was answered between the looks costs one more look. Not told apart: a paused streaming
+/// answer, a quiet websocket and HTTP/2; HAProxy's own counters know those.
 pub fn activity(now: &Socket, before: Option<&Socket>) -> Activity {
     let moved = |field: fn(&Socket) -> u64| before.is_some_and(|before| field(now) > field(before));
-    let (received, sent) =
-        (moved(|socket| socket.info.bytes_received), moved(|socket| socket.info.bytes_sent));
-    let rest = at_rest(now);
-    match (received, sent) {
-        // An exchange that is complete by now is a keep-alive connection between two requests.
-        (true, true) if rest == Activity::Idle => Activity::Idle,
+    match (moved(|socket| socket.info.bytes_received), moved(|socket| socket.info.bytes_sent)) {
         (true, true) => Activity::Exchange,
-        (true, false) if rest.is_work() => Activity::Upload,
-        (false, true) if rest == Activity::Request => Activity::Answer,
-        _ => rest,
+        (true, false) => Activity::Upload,
+        (false, true) => Activity::Answer,
+        (false, false) => at_rest(now),
     }
 }
 
@@ -76,8 +72,10 @@ pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Activi
 }
 
 /// Fed with looks until the host is drained. Two quiet looks in a row make a drain, with no server selection between.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Drain {
+    /// Some balancer cannot be read by configuration, so nobody can say that a tie is not a request of its.
+    blind: bool,
     /// `selected_total` per balancer at the last look, when that look was quiet.
     quiet: Option<Vec<u64>>,
 }
@@ -119,12 +117,17 @@ impl fmt::Display for Why {
 }
 
 impl Drain {
+    /// `blind`: whether there is a balancer that cannot be read by configuration, or none at all.
+    pub const fn new(blind: bool) -> Self {
+        Self { blind, quiet: None }
+    }
+
     /// One look. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
     /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
     pub fn look(&mut self, works: &[Option<ServerWork>], sockets: Option<SocketCount>) -> DrainState {
         let in_flight = works.iter().flatten().map(ServerWork::in_flight).sum();
-        // What HAProxy's counters say of a tie is exact; without them it may be a request.
-        let ties = |count: &SocketCount| if works.is_empty() { count.tie } else { 0 };
+        // What HAProxy's counters say of a tie is exact; without those of every HAProxy it may be a request.
+        let ties = |count: &SocketCount| if self.blind || works.is_empty() { count.tie } else { 0 };
         let busy_sockets = sockets.map_or(0, |count| count.busy + ties(&count));
         let selected: Option<Vec<u64>> =
             works.iter().map(|work| work.map(|work| work.selected_total)).collect();

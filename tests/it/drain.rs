@@ -193,7 +193,7 @@ async fn look(drain: &mut Drain, balancer: &dyn Balancer, before: &mut Vec<Socke
 
 /// Looks as a drain does, until it says drained; bounded.
 async fn until_drained(balancer: &dyn Balancer) {
-    let (mut drain, mut before) = (Drain::default(), Vec::new());
+    let (mut drain, mut before) = (Drain::new(false), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(10);
     while look(&mut drain, balancer, &mut before).await != DrainState::Drained {
         assert!(Instant::now() < deadline, "not drained: {before:?}");
@@ -202,7 +202,7 @@ async fn until_drained(balancer: &dyn Balancer) {
 }
 
 async fn why(balancer: &dyn Balancer) -> Option<Why> {
-    match look(&mut Drain::default(), balancer, &mut Vec::new()).await {
+    match look(&mut Drain::new(false), balancer, &mut Vec::new()).await {
         DrainState::Draining { why, .. } => Some(why),
         DrainState::Drained => None,
     }

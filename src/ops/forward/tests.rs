@@ -6,6 +6,7 @@ use crate::model::example;
 use crate::model::forward::Recorded;
 use crate::model::history::Phase;
 use crate::model::rules::Family;
+use crate::model::socket::{Socket, TcpInfo};
 use crate::ops::restore::restore;
 use crate::ops::status::status;
 use crate::plan::firewall::forwards;
@@ -224,6 +225,22 @@ async fn a_drain_that_is_late_puts_the_host_back() {
     let forced = scene.disable(&Options { drain: true, force: true, ..options() }).await.unwrap();
     assert_eq!(forced.not_drained, Some(3));
     assert!(is(&scene.state(), &OFF));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_a_request_of_a_balancer_that_cannot_be_read_is_waited_for() {
+    let drained = async |readable: usize| {
+        let mut scene = scene().await;
+        scene.fake.world.balancers.truncate(readable);
+        // Asked and answered within one tick, as far as the kernel can tell.
+        let info = TcpInfo { bytes_received: 9, bytes_sent: 9, ..TcpInfo::default() };
+        let peer = "192.0.2.1:1".parse().unwrap();
+        let tied = Socket { cookie: 1, peer, receive_queue: 0, send_queue: 0, info };
+        scene.fake.host.sockets.lock().unwrap().push(tied);
+        scene.disable(&Options { drain: true, ..options() }).await
+    };
+    assert!(drained(2).await.is_ok(), "every balancer says that nothing is in flight");
+    assert!(matches!(drained(1).await, Err(SwitchError::NotDrained { .. })), "it may come through the other");
 }
 
 #[tokio::test(start_paused = true)]
