@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
+mod activity;
 mod drain;
 mod faults;
 mod golden_rules;

@@ -1,0 +1,237 @@
+//! What each kind of connection is taken for, by the rule of `plan::drain` on what the real kernel says of it. The test
+//! plays client and server; `drain` does the same through a real HAProxy.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use switchman::model::ports::Port;
+use switchman::model::socket::{Activity, Socket, SocketCount};
+use switchman::plan::drain::{activity, count};
+use switchman::sys::sock_diag::SockDiag;
+use switchman::world::sockets::Sockets;
+
+use crate::testing::in_namespace;
+
+const BOUND: Duration = Duration::from_secs(10);
+
+struct Server {
+    listener: TcpListener,
+    port: Port,
+}
+
+/// Both ends of one connection.
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Server {
+    fn listen(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = Port::new(listener.local_addr().unwrap().port()).unwrap();
+        Self { listener, port }
+    }
+
+    fn pair(&self, address: &str) -> Pair {
+        let client = TcpStream::connect(SocketAddr::new(address.parse().unwrap(), self.port.get())).unwrap();
+        let (server, _) = self.listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
+        Pair { client, server }
+    }
+
+    async fn look(&self) -> Vec<Socket> {
+        SockDiag.established(self.port).await.unwrap()
+    }
+
+    /// Looks at the only connection until it is taken for this, with the look before or without; bounded.
+    async fn until(&self, wanted: Activity, before: Option<&Socket>) -> Socket {
+        let deadline = Instant::now() + BOUND;
+        loop {
+            let sockets = self.look().await;
+            let [socket] = &sockets[..] else { panic!("one connection, not {sockets:?}") };
+            if activity(socket, before) == wanted {
+                return socket.clone();
+            }
+            assert!(Instant::now() < deadline, "{wanted:?}: {socket:?}, before: {before:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Looks, each with the one before, until the counts are these; bounded.
+    async fn until_count(&self, wanted: SocketCount) {
+        let deadline = Instant::now() + BOUND;
+        let mut before = self.look().await;
+        loop {
+            let now = self.look().await;
+            let (counted, by) = count(&now, &before);
+            if counted == wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wanted:?}, not {counted:?}: {by:?}");
+            before = now;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Pair {
+    fn ask(&mut self, length: usize) {
+        self.client.write_all(&vec![b'x'; length]).unwrap();
+        self.server.read_exact(&mut vec![0; length]).unwrap();
+    }
+
+    fn tell(&mut self, length: usize) {
+        self.server.write_all(&vec![b'x'; length]).unwrap();
+        self.client.read_exact(&mut vec![0; length]).unwrap();
+    }
+}
+
+/// Waits until the ticks of all that moved are over, so that the kernel can tell what comes later.
+async fn later_tick(server: &Server) {
+    let over = Duration::from_millis(12);
+    let deadline = Instant::now() + BOUND;
+    while let info = server.look().await[0].info
+        && info.last_data_sent.min(info.last_data_received) < over
+    {
+        assert!(Instant::now() < deadline, "time does not pass");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_connection_is_idle_busy_and_idle_again() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let mut pair = server.pair("127.0.0.1");
+        server.until(Activity::Idle, None).await;
+        pair.ask(18);
+        server.until(Activity::Request, None).await;
+        pair.tell(18);
+        // The first answer of a connection is acknowledged at once, often in its own tick: the second settles a tie.
+        later_tick(&server).await;
+        pair.ask(18);
+        let asked = server.until(Activity::Request, None).await;
+        assert_eq!(activity(&asked, Some(&asked)), Activity::Request, "nothing moves while it is worked on");
+        later_tick(&server).await;
+        pair.tell(18);
+        let answered = server.until(Activity::Idle, None).await;
+        server.until(Activity::Idle, Some(&answered)).await;
+    });
+}
+
+#[test]
+fn a_slow_upload_is_told_from_a_request_by_two_looks() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let mut pair = server.pair("127.0.0.1");
+        pair.ask(100);
+        let mut before = server.until(Activity::Request, None).await;
+        for _ in 0..20 {
+            pair.ask(1000);
+            before = server.until(Activity::Upload, Some(&before)).await;
+        }
+        server.until(Activity::Request, Some(&before)).await;
+    });
+}
+
+#[test]
+fn bytes_that_the_server_does_not_read_are_work() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let mut pair = server.pair("127.0.0.1");
+        pair.client.write_all(b"unread").unwrap();
+        let unread = server.until(Activity::Request, None).await;
+        server.until(Activity::Request, Some(&unread)).await;
+        assert_eq!(unread.receive_queue, 6);
+        pair.server.read_exact(&mut [0; 6]).unwrap();
+    });
+}
+
+#[test]
+fn an_answer_nobody_reads_is_work_until_it_is_read() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let mut pair = server.pair("127.0.0.1");
+        pair.ask(18);
+        later_tick(&server).await;
+        pair.server.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        while let Ok(length) = pair.server.write(&[0; 8192]) {
+            written += length;
+        }
+        let stuck = server.until(Activity::Answer, None).await;
+        assert!(stuck.send_queue > 0);
+        server.until(Activity::Answer, Some(&stuck)).await;
+        pair.client.read_exact(&mut vec![0; written]).unwrap();
+        server.until(Activity::Idle, None).await;
+    });
+}
+
+#[test]
+fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let mut pair = server.pair("127.0.0.1");
+        pair.ask(200);
+        pair.tell(150);
+        let mut before = server.look().await.remove(0);
+        for _ in 0..10 {
+            // Whoever speaks last: the server answers the client, then pushes.
+            pair.ask(20);
+            pair.tell(20);
+            before = server.until(Activity::Exchange, Some(&before)).await;
+            pair.tell(20);
+            before = server.until(Activity::Answer, Some(&before)).await;
+        }
+        // Quiet after a message of the server: a limit. HAProxy's `scur` tells, see `drain`.
+        later_tick(&server).await;
+        pair.tell(20);
+        server.until(Activity::Answer, Some(&before)).await;
+        let before = server.until(Activity::Idle, None).await;
+        server.until(Activity::Idle, Some(&before)).await;
+    });
+}
+
+#[test]
+fn a_client_that_closed_its_side_is_owed_its_answer_and_nothing_else() {
+    in_namespace(|| async {
+        let server = Server::listen("127.0.0.1:0");
+        let asked = {
+            let mut pair = server.pair("127.0.0.1");
+            pair.ask(18);
+            pair.client.shutdown(std::net::Shutdown::Write).unwrap();
+            server.until(Activity::Request, None).await;
+            pair
+        };
+        drop(asked);
+        let deadline = Instant::now() + BOUND;
+        while !server.look().await.is_empty() {
+            assert!(Instant::now() < deadline, "closed by both");
+        }
+        let unused = server.pair("127.0.0.1");
+        unused.client.shutdown(std::net::Shutdown::Write).unwrap();
+        server.until(Activity::Idle, None).await;
+    });
+}
+
+#[test]
+fn hundreds_of_connections_are_counted_exactly_through_both_families() {
+    in_namespace(|| async {
+        let server = Server::listen("[::]:0");
+        let other = Server::listen("127.0.0.1:0");
+        let mut pairs: Vec<Pair> =
+            (0..400).map(|number| server.pair(["127.0.0.1", "::1"][number % 2])).collect();
+        let mut elsewhere = other.pair("127.0.0.1");
+        elsewhere.ask(18);
+        server.until_count(SocketCount { idle: 400, ..SocketCount::default() }).await;
+        for pair in &mut pairs[..70] {
+            pair.ask(18);
+        }
+        server.until_count(SocketCount { busy: 70, idle: 330, tie: 0 }).await;
+        pairs.truncate(30);
+        server.until_count(SocketCount { busy: 30, idle: 0, tie: 0 }).await;
+        other.until(Activity::Request, None).await;
+    });
+}
