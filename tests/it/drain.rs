@@ -1,7 +1,9 @@
 //! Through a real HAProxy: idle pooled connections, requests in flight, slow uploads and websockets, told apart.
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use switchman::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
 use switchman::model::ports::Port;
 use switchman::model::socket::{Activity, Socket, SocketCount};
@@ -113,9 +115,12 @@ fn work_is_told_from_idleness_through_a_real_haproxy() {
             assert!(Instant::now() < deadline, "HAProxy does not listen");
             tokio::task::yield_now().await;
         }
-        story(socket, release).await;
+        let told = AssertUnwindSafe(story(socket, release)).catch_unwind().await;
         haproxy.start_kill().unwrap();
         haproxy.wait().await.unwrap();
+        if let Err(panic) = told {
+            resume_unwind(panic);
+        }
     });
 }
 
@@ -167,7 +172,11 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     answered(&mut websocket, "\r\n\r\n").await;
     until_busy(0, "a quiet websocket is not busy to the kernel").await;
     assert_eq!(why(balancer.as_ref()).await, Some(Why::InFlight), "HAProxy knows better");
+    let before = sockets().await;
+    websocket.write_all(b"hello").await.unwrap();
+    until_activity(Activity::Upload, &before).await;
     drop(websocket);
+    until_drained(balancer.as_ref()).await;
 }
 
 /// With the look before the bytes came, the kernel tells an upload from a request that waits for its answer.
