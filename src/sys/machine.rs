@@ -38,10 +38,7 @@ impl Machine for LocalMachine {
     fn may_change_rules(&self) -> Result<bool, MachineError> {
         let file = "/proc/thread-self/status";
         let status = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
-        let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        let mask = mask.ok_or_else(|| failed(file, &"no line `CapEff:`"))?;
-        Ok(mask & (1 << CAP_NET_ADMIN) != 0)
+        has_net_admin(&status).ok_or_else(|| failed(file, &"no line `CapEff:`"))
     }
 
     fn listeners(&self, port: Port) -> Result<Vec<Listener>, MachineError> {
@@ -62,6 +59,13 @@ impl Machine for LocalMachine {
         let second: i64 = second.ok_or_else(|| failed("/proc/stat", &"no line `btime`"))?;
         jiff::Timestamp::from_second(second).map_err(|error| failed("/proc/stat", &error))
     }
+}
+
+/// From the text of /proc/PID/status: the effective capabilities, as a mask in hexadecimal (proc(5)).
+fn has_net_admin(status: &str) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask & (1 << CAP_NET_ADMIN) != 0)
 }
 
 /// Loopback and link-local: every machine has them.
@@ -116,8 +120,11 @@ fn failed(what: &str, why: &dyn std::fmt::Display) -> MachineError {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
 
     use super::*;
+    use crate::sys::exec::Program;
     use crate::sys::testing::in_namespace;
 
     #[test]
@@ -137,11 +144,50 @@ mod tests {
     }
 
     #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a child that is handed a socket, which no program of ours is"
+    )]
+    fn all_processes_that_share_the_socket_are_found() {
+        in_namespace(|| async {
+            let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = Port::new(socket.local_addr().unwrap().port()).unwrap();
+            let shared = OwnedFd::from(socket.try_clone().unwrap());
+            let mut child = std::process::Command::new("sleep").arg("60").stdin(shared).spawn().unwrap();
+            let found = LocalMachine.listeners(port);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let found = found.unwrap();
+            let pids: BTreeSet<u32> = found.iter().map(|one| one.pid).collect();
+            assert_eq!(pids, [std::process::id(), child.id()].into());
+            let named = found.iter().find(|one| one.pid == child.id());
+            assert_eq!(named.map(|one| one.name.as_str()), Some("sleep"));
+        });
+    }
+
+    #[test]
     fn the_machine_tells_who_it_is() {
         assert!(!LocalMachine.host_name().unwrap().is_empty());
         let booted = LocalMachine.booted_at().unwrap();
         assert!(booted < jiff::Timestamp::now());
-        assert!(LocalMachine.addresses().unwrap().iter().all(|address| !address.is_loopback()));
+    }
+
+    #[test]
+    fn only_addresses_that_others_can_reach_are_listed() {
+        in_namespace(|| async {
+            let ip = async |args: &str| {
+                let ip = Program::new("ip").args(args.split(' '));
+                let output = ip.run(b"", Duration::from_secs(10)).await.unwrap();
+                assert_eq!(output.status, 0, "ip {args}: {}", output.stderr);
+            };
+            assert_eq!(LocalMachine.addresses(), Ok(vec![]), "only loopback is there");
+            ip("link add swm-a type veth peer name swm-b").await;
+            for address in ["192.0.2.7/24", "169.254.1.1/16", "2001:db8::7/64", "fe80::7/64"] {
+                ip(&format!("address add {address} dev swm-a")).await;
+            }
+            let found: BTreeSet<IpAddr> = LocalMachine.addresses().unwrap().into_iter().collect();
+            assert_eq!(found, ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()].into());
+        });
     }
 
     #[test]
@@ -149,5 +195,8 @@ mod tests {
         in_namespace(|| async {
             assert_eq!(LocalMachine.may_change_rules(), Ok(true));
         });
+        assert_eq!(has_net_admin("Name:\tx\nCapEff:\t0000000000001000\n"), Some(true));
+        assert_eq!(has_net_admin("CapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffefff\n"), Some(false));
+        assert_eq!(has_net_admin("Name:\tx\n"), None);
     }
 }

@@ -101,6 +101,7 @@ mod tests {
         assert!(head.contains("host: shop.example\r\n") && head.contains("connection: close\r\n"), "{head}");
         for (answer, code) in [
             ("HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", 302),
+            ("HTTP/1.1 500 Oops\r\n\r\n", 500),
             ("HTTP/1.1 503 Down\r\n\r\n", 503),
             ("HTTP/1.1 204 None\r\n\r\n", 204),
         ] {
@@ -114,6 +115,47 @@ mod tests {
         for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "", "HTTP/1.1 2"] {
             let (asked, _) = probe(answer).await;
             assert!(matches!(asked, Err(Unhealthy::Garbled { .. })), "{asked:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_ends_is_bounded_as_a_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").await.unwrap();
+            let mut written = 0u32;
+            // Ends when the probe has gone.
+            while stream.write_all(b"x").await.is_ok() {
+                written += 1;
+                // The pace of the trickle: without one the head would be too large first.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            written
+        });
+        let quick = Health { timeout: Duration::from_millis(50), ..health() };
+        let asked = HttpProbe.ask(address, &quick).await;
+        assert_eq!(asked, Err(Unhealthy::Silent { address, waited: quick.timeout }));
+        assert!(server.await.unwrap() > 1, "bytes came all the time");
+    }
+
+    #[tokio::test]
+    async fn without_a_host_name_the_address_is_asked_for() {
+        for (address, host) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
+            let listener = TcpListener::bind(address).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let unnamed = Health { host: None, ..health() };
+            let (asked, head) = tokio::join!(HttpProbe.ask(address, &unnamed), async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 4096];
+                let length = stream.read(&mut head).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                String::from_utf8_lossy(&head[..length]).into_owned()
+            });
+            assert_eq!(asked, Ok(()));
+            assert!(head.contains(&format!("host: {host}:{}\r\n", address.port())), "{head}");
+            assert!(head.contains(concat!("user-agent: switchman/", env!("CARGO_PKG_VERSION"))), "{head}");
         }
     }
 
