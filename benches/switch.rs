@@ -4,17 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchman::lab::connects;
 use switchman::lab::{Lab, LabOptions};
-use switchman::model::ports::Port;
-use switchman::plan::drain::count;
 use switchman::sys::exec::Program;
-use switchman::sys::sock_diag::SockDiag;
-use switchman::world::sockets::Sockets;
 use tokio::sync::watch;
 
 type Failed = Box<dyn std::error::Error>;
@@ -22,7 +16,6 @@ type Failed = Box<dyn std::error::Error>;
 const ROUNDS: usize = 41;
 const SWITCHES: u32 = 1000;
 const CLIENTS: usize = 50;
-const SOCKETS: usize = 10_000;
 
 fn main() -> Result<(), Failed> {
     let release =
@@ -38,7 +31,6 @@ fn main() -> Result<(), Failed> {
         lab.down().await?;
         measured
     })?;
-    sockets()?;
     if lost > 0 { Err(format!("{lost} connections were lost under switches").into()) } else { Ok(()) }
 }
 
@@ -157,56 +149,6 @@ async fn throughput(lab: &Lab) -> Result<(), Failed> {
         format!("{direct:.0}/s"),
         &format!("forward/direct {:.3} (wanted: at least 0.97)", forward / direct),
     );
-    Ok(())
-}
-
-/// Counting the busy and idle among 10,000 established sockets, against `ss`.
-fn sockets() -> Result<(), Failed> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    // Both ends of a connection are ours; a few files are open beside them.
-    let number = SOCKETS.min(usize::try_from(hard / 2)?.saturating_sub(50));
-    let thread = std::thread::spawn(move || -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| error.to_string();
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|error| failed(&error))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| failed(&error))?;
-        runtime.block_on(count_sockets(number)).map_err(|error| failed(&error))
-    });
-    thread.join().map_err(|_| "the thread panicked")?.map_err(Into::into)
-}
-
-async fn count_sockets(number: usize) -> Result<(), Failed> {
-    Program::new("ip").args(["link", "set", "lo", "up"]).run(b"", Duration::from_secs(5)).await?;
-    let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
-    let mut held = Vec::new();
-    for _ in 0..number {
-        held.push(std::net::TcpStream::connect("127.0.0.1:8080")?);
-        held.push(listener.accept()?.0);
-    }
-    let port = Port::new(8080).ok_or("no port")?;
-    let (mut own, mut ss) = (vec![], vec![]);
-    for _ in 0..21 {
-        let began = Instant::now();
-        let sockets = SockDiag.established(port).await?;
-        let counted = count(&sockets, &[]).0;
-        own.push(began.elapsed());
-        if counted.idle + counted.busy + counted.tie != number as u64 {
-            return Err(format!("{counted:?} of {number}").into());
-        }
-        let began = Instant::now();
-        #[allow(clippy::disallowed_methods, reason = "ss is what is compared with, as a whole process")]
-        Command::new("ss")
-            .args(["-Htin", "state", "established", "sport = :8080"])
-            .stdout(Stdio::null())
-            .status()?;
-        ss.push(began.elapsed());
-    }
-    let (own, ss) = (median(own), median(ss));
-    print(&format!("busy and idle among {number} sockets"), ms(own), &ratio(own, ss, "under 50 ms"));
-    print("ss -Htin of the same", ms(ss), "");
     Ok(())
 }
 
