@@ -99,6 +99,7 @@ fn site(project: ServiceName, server: Server, hosts: Vec<Host>, balancer: IpAddr
         log_dir: format!("{dir}/log"),
         workers: "auto".into(),
         balancer: BalancerSite {
+            log: "/dev/log local0".into(),
             bind: ":80".into(),
             stats: "127.0.0.1:8404".into(),
             backend: "servers".into(),

@@ -37,6 +37,8 @@ pub struct DemoReport {
     pub hosts: Vec<HostStory>,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
+    /// What HAProxy and nginx noted meanwhile; read only when requests failed.
+    pub clues: Vec<String>,
 }
 
 /// Told as it goes.
@@ -71,7 +73,8 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
-    Ok(DemoReport { faults: faults(&report, &hosts), load: report, hosts })
+    let clues = if report.failed() > 0 { lab.clues() } else { vec![] };
+    Ok(DemoReport { faults: faults(&report, &hosts), load: report, hosts, clues })
 }
 
 async fn one_host(
@@ -160,7 +163,15 @@ async fn seen(
 fn faults(report: &Report, hosts: &[HostStory]) -> Vec<String> {
     let mut faults = Vec::new();
     if report.failed() > 0 {
-        faults.push(format!("{} of {} requests failed", report.failed(), report.requests()));
+        let reasons: Vec<String> = report
+            .failures
+            .iter()
+            .map(|(failed, count)| {
+                format!("{count} x {} in `{}`: {}", failed.kind.as_str(), failed.phase, failed.reason)
+            })
+            .collect();
+        let reasons = reasons.join(", ");
+        faults.push(format!("{} of {} requests failed ({reasons})", report.failed(), report.requests()));
     }
     for kind in report.kinds.iter().filter(|kind| kind.requests == kind.failed) {
         faults.push(format!("no request of the kind `{}` succeeded", kind.kind.as_str()));

@@ -30,6 +30,8 @@ use process::{Process, ProcessError};
 /// Where labs keep configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
 const SERVICE: &str = "shop";
+/// Lines of one log that a failed rehearsal shows.
+const CLUES: usize = 20;
 
 /// What a lab is made of.
 #[derive(Debug, Clone)]
@@ -172,6 +174,27 @@ impl Lab {
         self.dir.join(balancer).join("admin.sock")
     }
 
+    /// Requests that did not end well by HAProxy's logs, and what the vhosts' error logs say; the last of each.
+    pub fn clues(&self) -> Vec<String> {
+        let mut clues = Vec::new();
+        let mut read = |who: &str, file: &Path, keep: fn(&str) -> bool| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().filter(|line| keep(line)).collect();
+            clues.extend(lines.iter().rev().take(CLUES).rev().map(|line| format!("{who}: {line}")));
+        };
+        for balancer in self.net.balancers() {
+            read(&balancer, &self.dir.join(&balancer).join("haproxy.log"), ended_badly);
+        }
+        for host in &self.hosts {
+            let name = host.host.name.as_str();
+            for role in ["main", "backup"] {
+                let file = self.dir.join(name).join(format!("{SERVICE}-{role}.error.log"));
+                read(&format!("{name} {role}"), &file, |_| true);
+            }
+        }
+        clues
+    }
+
     /// How the hosts read the load balancers.
     fn readers(&self) -> Vec<String> {
         self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
@@ -185,6 +208,7 @@ impl Lab {
         make_dir(&dir)?;
         let admin_socket = self.admin_socket(balancer).display().to_string();
         let balancer = BalancerSite {
+            log: "stdout format raw local0".into(),
             bind: format!("{lb}:80"),
             stats: format!("{lb}:8404"),
             backend: "servers".into(),
@@ -261,6 +285,17 @@ fn lock(name: &HostName) -> Result<UnixListener, LabError> {
     let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
     let held = address.and_then(|address| UnixListener::bind_addr(&address));
     held.map_err(|_| LabError::InUse { name: name.to_string() })
+}
+
+/// Of HAProxy's log (configuration manual, 8.2.3): a request whose termination state is not "normal end"; states of servers.
+fn ended_badly(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let state = words.find(|word| {
+        word.len() == 4
+            && word.chars().all(|letter| letter == '-' || letter.is_ascii_alphabetic())
+            && word.contains('-')
+    });
+    state.is_none_or(|state| !state.starts_with("--"))
 }
 
 pub(crate) fn make_dir(path: &Path) -> Result<(), LabError> {

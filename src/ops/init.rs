@@ -108,6 +108,7 @@ mod tests {
             log_dir: "/d/log".into(),
             workers: "auto".into(),
             balancer: BalancerSite {
+                log: "/dev/log local0".into(),
                 bind: ":80".into(),
                 stats: "127.0.0.1:8404".into(),
                 backend: "servers".into(),

@@ -97,7 +97,10 @@ pub enum DrainState {
 pub enum Why {
     BalancerUnread,
     SocketsUnread,
-    InFlight,
+    Sessions,
+    Queued,
+    /// `used_conn_cur` alone: a connection that HAProxy says is in use, and no session with it.
+    Connections,
     BusySockets,
     StillSelected,
     SecondLook,
@@ -108,7 +111,9 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::BalancerUnread => "a balancer cannot be read",
             Self::SocketsUnread => "the host's sockets cannot be read",
-            Self::InFlight => "HAProxy still counts sessions, queued requests or used connections",
+            Self::Sessions => "HAProxy still counts sessions (scur)",
+            Self::Queued => "HAProxy still holds requests in the server's queue (qcur)",
+            Self::Connections => "HAProxy still counts used connections (used_conn_cur)",
             Self::BusySockets => "connections on the host are still at work",
             Self::StillSelected => "a balancer still selects the server",
             Self::SecondLook => "quiet once, not yet twice",
@@ -125,7 +130,8 @@ impl Drain {
     /// One look. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
     /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
     pub fn look(&mut self, works: &[Option<ServerWork>], sockets: Option<SocketCount>) -> DrainState {
-        let in_flight = works.iter().flatten().map(ServerWork::in_flight).sum();
+        let sum = |field: fn(&ServerWork) -> u64| works.iter().flatten().map(field).sum::<u64>();
+        let in_flight = sum(ServerWork::in_flight);
         // What HAProxy's counters say of a tie is exact; without those of every HAProxy it may be a request.
         let ties = |count: &SocketCount| if self.blind || works.is_empty() { count.tie } else { 0 };
         let busy_sockets = sockets.map_or(0, |count| count.busy + ties(&count));
@@ -135,7 +141,9 @@ impl Drain {
         let why = match (&selected, sockets) {
             (None, _) => Why::BalancerUnread,
             (_, None) => Why::SocketsUnread,
-            _ if in_flight > 0 => Why::InFlight,
+            _ if sum(|work| work.sessions) > 0 => Why::Sessions,
+            _ if sum(|work| work.queued) > 0 => Why::Queued,
+            _ if in_flight > 0 => Why::Connections,
             _ if busy_sockets > 0 => Why::BusySockets,
             (Some(selected), _) => {
                 let state = match &last {

@@ -53,6 +53,8 @@ pub struct Site {
 
 #[derive(Debug, Clone)]
 pub struct BalancerSite {
+    /// The `log` line's target and facility.
+    pub log: String,
     pub bind: String,
     pub stats: String,
     pub backend: String,
@@ -149,6 +151,7 @@ impl Site {
             HAPROXY,
             &[
                 ("project", self.project.as_str()),
+                ("log", &balancer.log),
                 ("admin_socket", &balancer.admin_socket),
                 ("reader", &reader(balancer.reader)),
                 ("state_file", &balancer.state_file),

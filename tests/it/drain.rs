@@ -147,7 +147,7 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
 
     let mut holding = [client(&get("/hold")).await, client(&get("/hold")).await, client(&get("/hold")).await];
     until_busy(3, "exactly the requests in flight are busy").await;
-    assert_eq!(why(balancer.as_ref()).await, Some(Why::InFlight));
+    assert_eq!(why(balancer.as_ref()).await, Some(Why::Sessions));
     release.send(true).unwrap();
     for stream in &mut holding {
         answered(stream, "ok").await;
@@ -171,7 +171,7 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     .await;
     answered(&mut websocket, "\r\n\r\n").await;
     until_busy(0, "a quiet websocket is not busy to the kernel").await;
-    assert_eq!(why(balancer.as_ref()).await, Some(Why::InFlight), "HAProxy knows better");
+    assert_eq!(why(balancer.as_ref()).await, Some(Why::Sessions), "HAProxy knows better");
     let before = sockets().await;
     websocket.write_all(b"hello").await.unwrap();
     until_activity(Activity::Upload, &before).await;

@@ -107,6 +107,9 @@ fn demo(report: &DemoReport) -> String {
             failed.reason
         );
     }
+    for clue in &report.clues {
+        let _ = writeln!(text, "noted  {clue}");
+    }
     let verdict = if report.faults.is_empty() {
         "ok".green().bold().to_string()
     } else {

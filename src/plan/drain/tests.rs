@@ -138,7 +138,7 @@ fn why(state: &DrainState) -> Option<Why> {
 #[test]
 fn two_quiet_looks_make_a_drain() {
     let mut drain = Drain::new(false);
-    assert_eq!(why(&drain.look(&[work(2, 10), work(0, 5)], NONE_BUSY)), Some(Why::InFlight));
+    assert_eq!(why(&drain.look(&[work(2, 10), work(0, 5)], NONE_BUSY)), Some(Why::Sessions));
     assert_eq!(why(&drain.look(&[work(0, 10), work(0, 5)], NONE_BUSY)), Some(Why::SecondLook));
     assert_eq!(why(&drain.look(&[work(0, 11), work(0, 5)], NONE_BUSY)), Some(Why::StillSelected));
     assert_eq!(drain.look(&[work(0, 11), work(0, 5)], NONE_BUSY), DrainState::Drained);
@@ -155,7 +155,7 @@ fn idle_pooled_connections_are_not_work() {
 fn a_quiet_websocket_is_work_for_haproxy_though_not_for_the_kernel() {
     let mut drain = Drain::new(false);
     for _ in 0..5 {
-        assert_eq!(why(&drain.look(&[work(1, 1)], NONE_BUSY)), Some(Why::InFlight));
+        assert_eq!(why(&drain.look(&[work(1, 1)], NONE_BUSY)), Some(Why::Sessions));
     }
 }
 
@@ -164,8 +164,8 @@ fn used_connections_and_queued_requests_count() {
     let mut drain = Drain::new(false);
     let used = ServerWork { connections_used: Some(1), ..ServerWork::default() };
     let queued = ServerWork { queued: 1, ..ServerWork::default() };
-    assert_eq!(why(&drain.look(&[Some(used)], NONE_BUSY)), Some(Why::InFlight));
-    assert_eq!(why(&drain.look(&[Some(queued)], NONE_BUSY)), Some(Why::InFlight));
+    assert_eq!(why(&drain.look(&[Some(used)], NONE_BUSY)), Some(Why::Connections));
+    assert_eq!(why(&drain.look(&[Some(queued)], NONE_BUSY)), Some(Why::Queued));
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn spec() -> BalancerSpec {
 fn good() -> String {
     let Fleet { ports, hosts, .. } = fleet();
     let balancer = BalancerSite {
+        log: "/dev/log local0".into(),
         bind: ":80".into(),
         stats: "127.0.0.1:8404".into(),
         backend: "servers".into(),

@@ -19,6 +19,7 @@ fn site(server: WebServer, hosts: &[(&str, &str)]) -> Site {
         log_dir: "/var/log/shop".into(),
         workers: "auto".into(),
         balancer: BalancerSite {
+            log: "/dev/log local0".into(),
             bind: ":80".into(),
             stats: "127.0.0.1:8404".into(),
             backend: "servers".into(),
