@@ -217,8 +217,8 @@ async fn a_drain_that_is_late_puts_the_host_back() {
     let scene = scene().await;
     scene.fake.balancers[0].state.lock().unwrap().work = ServerWork { sessions: 3, ..ServerWork::default() };
     let error = scene.disable(&Options { drain: true, ..options() }).await.unwrap_err();
-    let text = "`web1` did not drain: 3 in flight after 5s: HAProxy still counts sessions, queued requests or used \
-                connections; its forward is back on";
+    let text = "`web1` did not drain: 3 in flight after 5s: HAProxy still counts sessions (scur); \
+                its forward is back on";
     assert_eq!(error.to_string(), text);
     assert!(is(&scene.state(), &ON));
 
