@@ -1,5 +1,6 @@
 //! One story per verb, top to bottom, against the traits of `world` only.
 
+pub mod agent_check;
 pub mod check;
 pub mod drain;
 pub mod forward;

@@ -17,6 +17,8 @@ pub struct FakeStore {
     /// The next write fails like this; the second next in the same way.
     pub fail: Mutex<Option<StoreError>>,
     pub fail_later: Mutex<Option<StoreError>>,
+    /// Every read of the record fails like this.
+    pub unreadable: Mutex<Option<StoreError>>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -57,7 +59,8 @@ impl Store for FakeStore {
     }
 
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
-        Ok(self.recorded.lock().unwrap().clone())
+        let unreadable = self.unreadable.lock().unwrap().clone();
+        unreadable.map_or_else(|| Ok(self.recorded.lock().unwrap().clone()), Err)
     }
 
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {

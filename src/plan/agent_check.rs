@@ -1,0 +1,89 @@
+//! What a host answers a HAProxy that asks it by `agent-check`.
+//!
+//! The agent says what is meant, the health check says what is; HAProxy shows UP only when both do (measured on 2.6).
+//! Every answer is whole: a HAProxy that was reloaded, and has forgotten all, knows from the next one.
+//!
+//! Of the words for "out", `stopped` is the default, because it is what the failing check port says too, only sooner and
+//! with a reason: DOWN, cookie holders to the backup vhost, requests in flight finish. `drain` keeps cookie holders
+//! (facts.md), so a main vhost must not be restarted on the strength of it, and its counterpart `ready` is said every
+//! few seconds and undoes a MAINT that HAProxy's operator has set. `maint` has the same counterpart and ends the health checks.
+//! Each manner undoes only its own word. So a host whose manner is `Drain` never says `up`, which in HAProxy 2.2 and 2.3
+//! before March 2021 made a server UP whose check failed (haproxy issue 1176).
+
+use crate::model::agent_check::{Manner, Terms};
+use crate::model::forward::Switch;
+
+/// One answer, its newline included: HAProxy ignores a line that has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line(String);
+
+impl Line {
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// `None`: nothing is recorded, or the record cannot be read. Then the line is empty, which changes nothing in HAProxy:
+/// ignorance takes no host out and puts none back, and the check port has the last word.
+pub fn line(switch: Option<Switch>, terms: Terms) -> Line {
+    let words = match (switch, terms.manner) {
+        (None, _) => String::new(),
+        // What stands behind the `#` is shown on HAProxy's statistics page.
+        (Some(Switch::Off), Manner::Stopped) => "stopped # switchman: forward off".to_owned(),
+        (Some(Switch::Off), Manner::Drain) => "drain".to_owned(),
+        (Some(Switch::On), manner) => {
+            let back = match manner {
+                Manner::Stopped => "up",
+                Manner::Drain => "ready",
+            };
+            terms.weight.map_or_else(|| back.to_owned(), |weight| format!("{back} {weight}"))
+        }
+    };
+    Line(words + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(switch: Option<Switch>, manner: Manner, weight: Option<&str>) -> String {
+        line(switch, Terms { manner, weight: weight.map(|weight| weight.parse().unwrap()) }).0
+    }
+
+    #[test]
+    fn each_manner_has_its_word_and_the_one_that_undoes_it() {
+        let off = Some(Switch::Off);
+        assert_eq!(said(off, Manner::Stopped, None), "stopped # switchman: forward off\n");
+        assert_eq!(said(off, Manner::Drain, None), "drain\n");
+        let on = Some(Switch::On);
+        assert_eq!(said(on, Manner::Stopped, None), "up\n");
+        assert_eq!(said(on, Manner::Drain, None), "ready\n");
+    }
+
+    #[test]
+    fn a_weight_is_said_by_a_host_that_takes_users() {
+        assert_eq!(said(Some(Switch::On), Manner::Stopped, Some("75%")), "up 75%\n");
+        assert_eq!(said(Some(Switch::On), Manner::Drain, Some("100%")), "ready 100%\n");
+        assert_eq!(said(Some(Switch::Off), Manner::Drain, Some("75%")), "drain\n");
+    }
+
+    #[test]
+    fn what_is_not_known_changes_nothing() {
+        for manner in [Manner::Stopped, Manner::Drain] {
+            assert_eq!(said(None, manner, Some("75%")), "\n");
+        }
+    }
+
+    /// HAProxy takes words in any order up to the `#`, and the last of a kind wins: one of a kind leaves no doubt.
+    #[test]
+    fn a_line_has_one_word_of_a_kind() {
+        let words = ["up", "stopped", "ready", "drain"];
+        for switch in [Some(Switch::On), Some(Switch::Off)] {
+            for manner in [Manner::Stopped, Manner::Drain] {
+                let line = said(switch, manner, Some("75%"));
+                let spoken = line.split('#').next().unwrap().split_whitespace();
+                assert_eq!(spoken.filter(|word| words.contains(word)).count(), 1, "{line}");
+            }
+        }
+    }
+}
