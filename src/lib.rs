@@ -3,6 +3,7 @@
 //! | room | what is in it | what is never in it |
 //! |---|---|---|
 //! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
+//! | [`agent`] | a host's front doors for other programs: decode -> one op -> encode | decisions |
 //! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
 //! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |
 //! | [`error`] | outcome -> message, hint, exit code | a second such table |
@@ -12,6 +13,7 @@
 //! | [`sys`] | the outside world, one adapter each | decisions |
 //! | [`model`] | nouns and invariants | imports from any other room |
 
+pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod error;

@@ -1,0 +1,68 @@
+//! The responder of HAProxy's `agent-check` (configuration manual, 5.2): HAProxy connects every `agent-inter`, reads one
+//! line and closes.
+//!
+//! Clients are answered one after another, and none can delay the next: nothing is read, and a line of a few bytes
+//! fits the send buffer of a fresh connection, so it is written at once, also to one who never reads. Then the connection is the
+//! kernel's. An `agent-send` text is left unread, which makes the close a reset; HAProxy has the line and its end by then (2.6
+//! with `agent-send`: 477 of 477 answers heard).
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::model::agent_check::Terms;
+use crate::model::name::ServiceName;
+use crate::ops;
+use crate::plan;
+use crate::plan::agent_check::Line;
+use crate::world::World;
+
+/// For one answer, which takes microseconds: a bound and no more.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After an accept that failed, such as for want of file descriptors.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers until a stop is requested; nobody listens any more when this returns.
+pub async fn serve(world: World, service: ServiceName, terms: Terms, listener: TcpListener) {
+    tokio::select! {
+        () = world.stop.requested() => {}
+        () = answer_all(&world, &service, terms, &listener) => {}
+    }
+}
+
+async fn answer_all(world: &World, service: &ServiceName, terms: Terms, listener: &TcpListener) {
+    let mut trouble = None;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let line = known_line(world, service, terms, &mut trouble);
+                // A client that has gone again asks again.
+                let _ = tokio::time::timeout(PATIENCE, say(stream, &line)).await;
+            }
+            Err(why) => {
+                log::warn!("cannot accept an agent-check: {why}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The line, and an empty one where the record cannot be read: said once in the log until it changes.
+fn known_line(world: &World, service: &ServiceName, terms: Terms, trouble: &mut Option<String>) -> Line {
+    let said = ops::agent_check::line(world, service, terms);
+    let why = said.as_ref().err().map(ToString::to_string);
+    if let Some(why) = why.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
+        log::warn!("agent-check of `{service}` answers nothing: {why}");
+    }
+    *trouble = why;
+    said.unwrap_or_else(|_| plan::agent_check::line(None, terms))
+}
+
+async fn say(mut stream: TcpStream, line: &Line) -> std::io::Result<()> {
+    stream.write_all(line.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests;

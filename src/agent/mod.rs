@@ -1,0 +1,3 @@
+//! The doors through which other programs reach this host: decode -> one op -> encode.
+
+pub mod agent_check;
