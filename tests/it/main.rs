@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 
 mod activity;
+mod agent_check;
 mod drain;
 mod faults;
 mod golden_rules;
