@@ -87,7 +87,7 @@ async fn whole_process(lab: &Lab, host: &str, variant: &str, families: &[&str]) 
     Ok(())
 }
 
-const RULES: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+const RULES: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\n\
     -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
     COMMIT\n";
 

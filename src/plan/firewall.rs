@@ -146,8 +146,9 @@ fn rule(chain: &str, words: &[&str]) -> Rule {
     Rule { chain: chain.to_owned(), words: words.iter().map(|word| (*word).to_owned()).collect() }
 }
 
+/// It does nothing with what it matches: that the match needs connection tracking is its purpose.
 fn anchor() -> Rule {
-    rule(CHAIN, &["-m", "comment", "--comment", ANCHOR_COMMENT])
+    rule(CHAIN, &["-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", ANCHOR_COMMENT])
 }
 
 /// Only packets for this host: without `--dst-type LOCAL` forwarded (container) traffic would be taken as well.

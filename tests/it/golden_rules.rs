@@ -41,8 +41,8 @@ fn scenarios() -> Vec<Scenario> {
         },
         Scenario {
             name: "maintenance",
-            why: "maintenance takes away the forward and nothing else: with the anchor and the jump kept, the table \
-                  never loses its last rule, which would reset redirected connections",
+            why: "maintenance takes away the forward and nothing else: the anchor's match keeps connection tracking \
+                  going, without which open connections with translated ports would be cut",
             steps: vec![wanting(&[shop], false), wanting(&[], false)],
         },
         Scenario {

@@ -5,6 +5,7 @@
 mod activity;
 mod agent_check;
 mod drain;
+mod established;
 mod faults;
 mod golden_rules;
 mod init;

@@ -44,7 +44,7 @@ fn switching_on_a_fresh_host_is_one_transaction() {
         plan[0].text,
         "*nat\n\
          :SWITCHMAN - [0:0]\n\
-         -A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+         -A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\n\
          -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
          -I PREROUTING 1 -m addrtype --dst-type LOCAL -m comment --comment \"switchman:jump\" -j SWITCHMAN\n\
          COMMIT\n"
@@ -58,7 +58,7 @@ fn maintenance_keeps_chain_anchor_and_jump() {
     let off = plan(&wanting(&[], false), &tables, Family::V4);
     assert_eq!(
         off[0].text,
-        "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\nCOMMIT\n"
+        "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\nCOMMIT\n"
     );
     apply(&mut tables, &off);
     let table = tables.nf_tables.unwrap();

@@ -9,7 +9,7 @@ fn transaction(family: Family, variant: Variant, text: &str) -> Transaction {
     Transaction { family, variant, text: text.to_owned() }
 }
 
-const ON: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m comment --comment \"switchman:anchor\"\n\
+const ON: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\n\
     -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment \"switchman:shop:forward\" -j REDIRECT --to-ports 8080\n\
     -I PREROUTING 1 -m addrtype --dst-type LOCAL -m comment --comment \"switchman:jump\" -j SWITCHMAN\nCOMMIT\n";
 
