@@ -2,15 +2,24 @@
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
+use crate::model::lock::Purpose;
+use crate::model::name::HostName;
+use crate::model::roll::RollId;
 use crate::ops::drain::NotDrained;
-use crate::ops::forward::SwitchError;
+use crate::ops::forward::{ManyError, SwitchError};
+use crate::ops::host::{change_code, store_code};
 use crate::ops::init::InitError;
+use crate::ops::lock::LockError;
+use crate::ops::roll::RollError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
+use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
 use crate::plan::this_host::PickError;
-use crate::world::firewall::FirewallError;
+use crate::world::journal::JournalError;
+use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 
@@ -20,6 +29,7 @@ pub enum Code {
     Done = 0,
     Failed = 1,
     Usage = 2,
+    Partly = 3,
 }
 
 /// Everything a command can end with that is not success.
@@ -37,6 +47,24 @@ pub enum Failure {
     Restore(#[source] ChangeError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("`{asked}` is not this machine")]
+    Elsewhere { asked: HostName },
+    #[error(transparent)]
+    Many(#[from] ManyError),
+    /// The hosts that were switched are printed already.
+    #[error("the forwards of {done} of {of} hosts are {switch}: {}", .failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NotAll { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
+    #[error(transparent)]
+    Roll(#[from] RollError),
+    /// The roll's report is printed already.
+    #[error("{done} of {of} hosts are done: {why}")]
+    NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool },
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("stopped at once")]
+    AtOnce,
     /// `check` found problems, which are printed already.
     #[error("{problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
     Unsound { problems: usize },
@@ -57,7 +85,10 @@ pub enum Failure {
 impl Failure {
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::Pick(_) => Code::Usage,
+            Self::Config(_) | Self::Pick(_) | Self::Elsewhere { .. } | Self::Roll(RollError::Plan(_)) => {
+                Code::Usage
+            }
+            Self::NotAll { done: 1.., .. } | Self::NotRolled { done: 1.., .. } => Code::Partly,
             _ => Code::Failed,
         }
     }
@@ -69,11 +100,11 @@ impl Failure {
                 Some("write one with `switchman init`, or name it with `--config FILE`".into())
             }
             Self::Config(_) => Some("`switchman schema` prints the shape of the file for your editor".into()),
-            Self::Pick(PickError::Elsewhere { asked, .. }) => {
+            Self::Elsewhere { asked } => {
                 Some(format!("run it on `{asked}`; or add `--local` if this machine really is `{asked}`"))
             }
             Self::Pick(PickError::NotAHost { .. }) => Some(
-                "run it on one of them, or add `--host NAME --local` if this machine is one of them".into(),
+                "name one with `--host NAME`, or all with `--all`; add `--local` if this machine is that host".into(),
             ),
             Self::Pick(PickError::BadName { .. }) => Some("name it with `--host NAME`".into()),
             Self::Init(InitError::InTheWay { .. }) => {
@@ -93,9 +124,22 @@ impl Failure {
             | Self::Machine(_)
             | Self::Unsound { .. }
             | Self::Other { .. } => None,
-            Self::Switch(error) => switch_hint(error),
-            Self::Restore(error) => change_hint(error),
-            Self::Store(error) => store_hint(error),
+            Self::Switch(error) | Self::Many(ManyError::Switch(error)) => switch_hint(error),
+            Self::Many(ManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
+            Self::Roll(error) => roll_hint(error),
+            Self::NotRolled { finished: false, .. } => Some(
+                "`switchman roll --resume` goes on when the reason is mended, `switchman roll --abort` puts back every host \
+                 it took out"
+                    .into(),
+            ),
+            Self::NotAll { .. } | Self::NotRolled { finished: true, .. } => Some("`switchman status` shows every host".into()),
+            Self::Journal(error) => Some(journal_hint(error)),
+            Self::AtOnce => Some(
+                "the journal knows how far a roll was: `switchman roll --status`; `switchman status` shows a single host"
+                    .into(),
+            ),
+            Self::Restore(error) => code_hint(change_code(error)),
+            Self::Store(error) => code_hint(store_code(error)),
         }
     }
 }
@@ -103,7 +147,7 @@ impl Failure {
 fn switch_hint(error: &SwitchError) -> Option<String> {
     match error {
         SwitchError::Refused { refusals, .. } => Some(refusal_hint(refusals)),
-        SwitchError::NotChanged { source, .. } => change_hint(source),
+        SwitchError::NotChanged { source, .. } => link_hint(source),
         SwitchError::NotSeen { source: NotSeen::Late { .. }, switch: Switch::Off, .. } => Some(
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
              `switchman enable-forward` takes it back"
@@ -141,58 +185,117 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
         Some(Refusal::Floor { .. }) => {
             "bring the others back first, or lower `roll.min_up`; `--force` switches all the same".into()
         }
+        Some(Refusal::FloorByConfig { .. }) => {
+            "take fewer hosts at once, or lower `roll.min_up`; `--force` switches all the same".into()
+        }
+        Some(Refusal::Everything { .. }) => {
+            "name some with `--host`, or do it host by host with `switchman roll`; `--force` switches all the same".into()
+        }
         Some(Refusal::Unhealthy { .. }) | None => {
             "mend the main vhost first; `--force` switches all the same, and HAProxy's own check decides".into()
         }
     }
 }
 
-fn change_hint(error: &ChangeError) -> Option<String> {
+pub fn link_hint(error: &LinkError) -> Option<String> {
     match error {
-        ChangeError::Firewall(error) => firewall_hint(error),
-        ChangeError::Store(error) => store_hint(error),
-        ChangeError::Interrupted => Some("nothing was changed".into()),
-        ChangeError::Contested { .. } => {
-            Some("find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again".into())
-        }
-        ChangeError::HalfDone { .. } => Some(
-            "kernel and record may disagree: `switchman status` shows it, `switchman restore` mends it"
+        LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => Some(format!(
+            "try it: `{via} switchman --version`; a key or agent must be at hand, for nobody is asked for a password"
+        )),
+        LinkError::Unreachable { .. } => Some("nothing was changed; is the agent running there?".into()),
+        LinkError::Broken { .. } | LinkError::Silent { .. } => Some(
+            "it may have been done or not: `switchman status` shows it, the same command again is safe"
                 .into(),
         ),
+        LinkError::Skew { .. } => Some("nothing was changed; install the same switchman on both".into()),
+        LinkError::Refused { code, .. } => code_hint(*code),
     }
 }
 
-fn firewall_hint(error: &FirewallError) -> Option<String> {
+fn lock_hint(error: &LockError) -> Option<String> {
     match error {
-        FirewallError::Missing { .. } => Some("install it: `apt-get install iptables`".into()),
-        FirewallError::NoPrivilege { .. } => Some("run it as root, or with the capability: `sudo switchman ...`".into()),
-        FirewallError::Locked { .. } => {
-            Some("nothing was changed; see who holds it with `fuser -v /run/xtables.lock`, then run the command again".into())
-        }
-        FirewallError::Hung { .. } | FirewallError::Failed { .. } | FirewallError::NotRun { .. } => {
-            Some("nothing was changed; `switchman check` looks closer".into())
-        }
-        FirewallError::Garbled { .. } => None,
+        LockError::Held { held } | LockError::NotYours { held, .. } => match &held.holder.purpose {
+            Purpose::Person { .. } => Some(format!(
+                "ask {}; if it must be: `switchman lock release --force --reason TEXT`",
+                held.holder.user
+            )),
+            _ => Some("wait for it: `switchman roll --status` shows how far it is".into()),
+        },
+        LockError::Journal(error) => Some(journal_hint(error)),
+        LockError::Interrupted { .. } => Some("nothing was changed".into()),
+        LockError::NotHeld => None,
     }
 }
 
-fn store_hint(error: &StoreError) -> Option<String> {
+fn roll_hint(error: &RollError) -> Option<String> {
     match error {
-        StoreError::Open { .. } | StoreError::Failed { .. } => {
-            Some("nothing was changed; run it as root, or name another place with `--state-dir DIR`".into())
+        RollError::Lock(error) => lock_hint(error),
+        RollError::Unfinished { .. } => Some(
+            "`switchman roll --resume` goes on with it, `switchman roll --abort` puts back every host it took out".into(),
+        ),
+        RollError::Refused { refusals } => Some(refusal_hint(refusals).replace("; `--force` switches all the same", "")),
+        RollError::Unreachable { .. } => {
+            Some("nothing was touched; mend the way to them, leave them out with `--host`, or allow it with `--max-failures`".into())
         }
-        StoreError::Newer { .. } => {
-            Some("nothing was changed; install a switchman at least as new as the one that wrote it".into())
+        RollError::Hook(_) => Some("nothing was touched".into()),
+        RollError::Journal(error) => Some(journal_hint(error)),
+        RollError::Plan(PlanError::Floor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
+        RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
+        RollError::Plan(_) | RollError::None { .. } | RollError::Finished { .. } => None,
+    }
+}
+
+fn journal_hint(error: &JournalError) -> String {
+    match error {
+        JournalError::Full { .. } => {
+            "free some room, then `switchman roll --status` shows where it stands and `switchman roll --resume` goes on".into()
         }
-        StoreError::Full { .. } => {
-            Some("nothing was changed; free some room, then run the command again".into())
+        JournalError::Newer { .. } => "use the switchman that wrote it, or a newer one".into(),
+        JournalError::Open { .. } | JournalError::Failed { .. } => {
+            "name a place you may write to with `--journal-dir DIR`, the same for everybody who rolls this fleet".into()
         }
-        StoreError::Damaged { path, .. } => Some(format!(
-            "move `{}` away; the forwards the kernel holds are kept and recorded anew with the next switch",
-            path.display()
-        )),
-        StoreError::Busy { .. } => {
-            Some("nothing was changed; wait for it, then run the command again".into())
+        JournalError::Damaged { path, .. } => {
+            format!("move `{}` away; `switchman status` shows the hosts as they are", path.display())
+        }
+        JournalError::LockLost { .. } => {
+            "somebody took the lock by force: `switchman history` tells who and why, `switchman roll --status` how far it was".into()
         }
     }
+}
+
+fn code_hint(code: ErrorCode) -> Option<String> {
+    let text = match code {
+        ErrorCode::ProgramMissing => "install it: `apt-get install iptables`",
+        ErrorCode::NoPrivilege => "run it as root, or with the capability: `sudo switchman ...`",
+        ErrorCode::RulesLocked => {
+            "nothing was changed; see who holds it with `fuser -v /run/xtables.lock`, then run the command again"
+        }
+        ErrorCode::RulesFailed => "nothing was changed; `switchman check` looks closer",
+        ErrorCode::RulesContested => {
+            "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
+        }
+        ErrorCode::HalfDone => {
+            "kernel and record may disagree: `switchman status` shows it, `switchman restore` mends it"
+        }
+        ErrorCode::StateFailed => {
+            "nothing was changed; run it as root, or name another place with `--state-dir DIR`"
+        }
+        ErrorCode::StateNewer => {
+            "nothing was changed; install a switchman at least as new as the one that wrote it"
+        }
+        ErrorCode::DiskFull => "nothing was changed; free some room, then run the command again",
+        ErrorCode::StateDamaged => {
+            "move it away; the forwards the kernel holds are kept and recorded anew with the next switch"
+        }
+        ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
+        ErrorCode::Interrupted => "nothing was changed",
+        ErrorCode::Unauthorized => "the agent wants another key: see `agents:` in switchman.yaml",
+        ErrorCode::RulesGarbled
+        | ErrorCode::CommandFailed
+        | ErrorCode::SocketsFailed
+        | ErrorCode::BadRequest
+        | ErrorCode::NotFound
+        | ErrorCode::Other => return None,
+    };
+    Some(text.to_owned())
 }

@@ -5,29 +5,65 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use switchman::cli::{self, Cli, Connect};
+use switchman::cli::{self, Cli, Connect, ConnectFleet, Connector};
+use switchman::model::host::Route;
+use switchman::ops::host::InProcess;
+use switchman::ops::shared::Shared;
 use switchman::sys;
-use switchman::world::World;
+use switchman::world::balancer::Balancer;
+use switchman::world::link::HostLink;
+use switchman::world::{FleetWorld, World};
 
 /// Bound on one read of a load balancer.
 const READ: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(Cli::parse(), connect) as u8)
+    ExitCode::from(cli::run(Cli::parse(), Connector { host, fleet }) as u8)
 }
 
-/// The real world: this machine's kernel, the configured balancers, the state directory.
-fn connect(to: Connect) -> World {
+/// A host's real world: this machine's kernel, the configured balancers, the state directory.
+fn host(to: Connect) -> World {
     let Connect { balancers, state_dir, reporter, stop } = to;
     World {
         firewall: Arc::new(sys::iptables::Iptables),
         balancers: balancers.iter().filter_map(|spec| sys::haproxy::connect(spec, READ)).collect(),
         sockets: Arc::new(sys::sock_diag::SockDiag),
         probe: Arc::new(sys::probe::HttpProbe),
+        commands: Arc::new(sys::commands::LocalCommands::new(state_dir.join("commands"))),
         store: Arc::new(sys::store::SqliteStore::new(state_dir)),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         files: Arc::new(sys::files::LocalFiles),
+        reporter,
+        stop,
+    }
+}
+
+/// An operator's real world: a link to every host, the balancers as seen from here, the journal.
+fn fleet(to: ConnectFleet) -> FleetWorld {
+    let ConnectFleet { here, fleet, hosts, journal_dir } = to;
+    let (reporter, stop) = (here.reporter.clone(), here.stop.clone());
+    let here = host(here);
+    let shared = |inner: &Arc<dyn Balancer>| Arc::new(Shared::new(inner.clone())) as Arc<dyn Balancer>;
+    let balancers = here.balancers.iter().map(shared).collect();
+    let clock = here.clock.clone();
+    let link = |route: &Route, name| -> Arc<dyn HostLink> {
+        match route {
+            Route::Here => Arc::new(InProcess::new(here.clone())),
+            route => sys::link::connect(name, route, &fleet.reach),
+        }
+    };
+    let links = hosts.iter().map(|host| (host.name.clone(), link(&host.route, &host.name))).collect();
+    let journal =
+        Arc::new(sys::journal::SqliteJournal::new(journal_dir.join(format!("{}.db", fleet.service))));
+    FleetWorld {
+        links,
+        balancers,
+        lock: journal.clone(),
+        journal,
+        commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
+        notifier: Arc::new(sys::webhook::Webhooks::new(&fleet.webhooks)),
+        clock,
         reporter,
         stop,
     }

@@ -1,3 +1,6 @@
 //! The doors through which other programs reach this host: decode -> one op -> encode.
 
 pub mod agent_check;
+pub mod api;
+pub mod openapi;
+pub mod serve;

@@ -23,7 +23,7 @@ pub struct CheckArgs {
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.config()?;
     let world = context.world(Some(&fleet));
-    let host = context.host(&world, &fleet, args.host.as_ref())?;
+    let host = context.this_host(&fleet, args.host.as_ref())?;
     let cfg = args.haproxy_cfg.as_deref().map(read).transpose()?;
     let mut findings = vec![config_is_fine(&file)];
     findings.extend(check::check(&world, &fleet, &host, cfg.as_ref()).await);

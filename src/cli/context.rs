@@ -1,16 +1,17 @@
 //! What every command works with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::render::Render;
-use super::{Connect, Connector, Globals};
+use super::{Connect, ConnectFleet, Connector, Globals};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
-use crate::model::host::Host;
+use crate::model::host::{Host, Route};
 use crate::model::name::HostName;
-use crate::plan::this_host::{Identity, pick};
+use crate::plan::this_host::{Asked, Identity, pick};
+use crate::world::FleetWorld;
 use crate::world::World;
 use crate::world::stop::Stop;
 
@@ -28,23 +29,50 @@ impl Context {
     }
 
     pub(super) fn world(&self, fleet: Option<&Fleet>) -> World {
-        (self.connect)(Connect {
+        (self.connect.host)(self.door(fleet))
+    }
+
+    /// The hosts that are asked for, each with the way to it.
+    pub(super) fn hosts(&self, fleet: &Fleet, asked: Asked<'_>) -> Result<Vec<Host>, Failure> {
+        let world = self.world(None);
+        let (host_name, addresses) = (world.machine.host_name()?, world.machine.addresses()?);
+        let machine = Identity { host_name: &host_name, addresses: &addresses };
+        Ok(pick(fleet, asked, self.globals.local, &machine)?)
+    }
+
+    /// This machine, as the host it is; for what only looks at the machine itself.
+    pub(super) fn this_host(&self, fleet: &Fleet, asked: Option<&HostName>) -> Result<Host, Failure> {
+        let names: Vec<HostName> = asked.cloned().into_iter().collect();
+        let asked = if names.is_empty() { Asked::Nothing } else { Asked::These(&names) };
+        let mut hosts = self.hosts(fleet, asked)?;
+        match hosts.pop() {
+            Some(host) if host.route == Route::Here => Ok(host),
+            Some(host) => Err(Failure::Elsewhere { asked: host.name }),
+            None => Err(Failure::Other { what: "find the host".into(), why: "there is none".into() }),
+        }
+    }
+
+    /// An operator's world over these hosts.
+    pub(super) fn fleet_world(&self, file: &Path, fleet: &Fleet, hosts: &[Host]) -> FleetWorld {
+        (self.connect.fleet)(ConnectFleet {
+            here: self.door(Some(fleet)),
+            fleet: fleet.clone(),
+            hosts: hosts.to_vec(),
+            journal_dir: self.journal_dir(file),
+        })
+    }
+
+    fn journal_dir(&self, file: &Path) -> PathBuf {
+        let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
+        self.globals.journal_dir.clone().unwrap_or_else(beside)
+    }
+
+    fn door(&self, fleet: Option<&Fleet>) -> Connect {
+        Connect {
             balancers: fleet.map(|fleet| fleet.balancers.clone()).unwrap_or_default(),
             state_dir: self.globals.state_dir.clone(),
             reporter: self.render.clone(),
             stop: self.stop.clone(),
-        })
-    }
-
-    /// The host that `--host` and `--local` mean, or that this machine is.
-    pub(super) fn host(
-        &self,
-        world: &World,
-        fleet: &Fleet,
-        asked: Option<&HostName>,
-    ) -> Result<Host, Failure> {
-        let (host_name, addresses) = (world.machine.host_name()?, world.machine.addresses()?);
-        let machine = Identity { host_name: &host_name, addresses: &addresses };
-        Ok(pick(fleet, asked, self.globals.local, &machine)?)
+        }
     }
 }

@@ -8,8 +8,11 @@ use super::Context;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
+use crate::model::forward::Switch;
 use crate::model::name::HostName;
 use crate::ops::forward::{self, Options};
+use crate::plan::this_host::Asked;
+use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
 pub struct EnableArgs {
@@ -28,9 +31,12 @@ pub struct DisableArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// The host, when this machine's name and addresses do not tell
-    #[arg(long, value_name = "HOST")]
-    host: Option<HostName>,
+    /// The host, when it is not this machine; may be given several times
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// Every host of the configuration
+    #[arg(long, conflicts_with = "hosts")]
+    all: bool,
     /// Return when the kernel is switched, without waiting for HAProxy to see it
     #[arg(long)]
     no_wait: bool,
@@ -43,23 +49,35 @@ struct CommonArgs {
 }
 
 pub async fn enable(args: EnableArgs, context: &Context) -> Result<(), Failure> {
-    let (_, fleet) = context.config()?;
-    let world = context.world(Some(&fleet));
-    let host = context.host(&world, &fleet, args.common.host.as_ref())?;
-    let switched = forward::enable(&world, &fleet, &host, &options(&args.common, false)).await?;
-    context.render.switched(&switched);
-    Ok(())
+    switch(&args.common, Switch::On, false, context).await
 }
 
 pub async fn disable(args: DisableArgs, context: &Context) -> Result<(), Failure> {
-    let (_, fleet) = context.config()?;
-    let world = context.world(Some(&fleet));
-    let host = context.host(&world, &fleet, args.common.host.as_ref())?;
-    let switched = forward::disable(&world, &fleet, &host, &options(&args.common, args.drain)).await?;
-    context.render.switched(&switched);
-    Ok(())
+    switch(&args.common, Switch::Off, args.drain, context).await
 }
 
-fn options(args: &CommonArgs, drain: bool) -> Options {
-    Options { actor: env::actor(), wait: !args.no_wait, drain, force: args.force, timeout: args.timeout }
+async fn switch(args: &CommonArgs, switch: Switch, drain: bool, context: &Context) -> Result<(), Failure> {
+    let (file, fleet) = context.config()?;
+    let asked = match (args.all, args.hosts.as_slice()) {
+        (true, _) => Asked::All,
+        (false, []) => Asked::Nothing,
+        (false, hosts) => Asked::These(hosts),
+    };
+    let hosts = context.hosts(&fleet, asked)?;
+    let world = context.fleet_world(&file, &fleet, &hosts);
+    let (actor, wait, force) = (env::actor(), !args.no_wait, args.force);
+    let options = Options { actor, wait, drain, force, timeout: args.timeout };
+    let [host] = hosts.as_slice() else {
+        let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
+        return context.render.switched_many(switch, each);
+    };
+    if let Ok(Some(held)) = world.lock.view() {
+        context.render.report(&Event::Warning { text: format!("the fleet is held by {}", held.holder) });
+    }
+    let switched = match switch {
+        Switch::On => forward::enable(&world, &fleet, host, &options).await?,
+        Switch::Off => forward::disable(&world, &fleet, host, &options).await?,
+    };
+    context.render.switched(&switched);
+    Ok(())
 }

@@ -3,8 +3,12 @@
 use clap::Args;
 
 use super::Context;
+use crate::config::ConfigError;
 use crate::error::Failure;
 use crate::model::name::ServiceName;
+use crate::model::roll::RollId;
+use crate::ops::roll;
+use crate::plan::standing::standing;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -13,11 +17,31 @@ pub struct HistoryArgs {
     /// The latest so many rows
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: u32,
+    /// One roll, host by host
+    #[arg(long, value_name = "ROLL", conflicts_with = "service")]
+    roll: Option<RollId>,
 }
 
 pub fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
-    let world = context.world(None);
-    let rows = world.store.history(args.service.as_ref(), args.limit)?;
-    context.render.history(&rows);
+    let rows = context.world(None).store.history(args.service.as_ref(), args.limit)?;
+    // On a host without a configuration there are no rolls to tell of.
+    let (file, fleet) = match context.config() {
+        Err(Failure::Config(ConfigError::Nowhere)) if args.roll.is_none() => {
+            context.render.history(&rows, &[], &[]);
+            return Ok(());
+        }
+        read => read?,
+    };
+    let world = context.fleet_world(&file, &fleet, &[]);
+    if let Some(id) = &args.roll {
+        let found = standing(&world.journal.rows(id)?);
+        let none = || Failure::Other {
+            what: format!("show the roll {id}"),
+            why: "the journal has no such roll".into(),
+        };
+        context.render.past_roll(&found.ok_or_else(none)?);
+        return Ok(());
+    }
+    context.render.history(&rows, &roll::past(&world, args.limit)?, &world.lock.notes(args.limit)?);
     Ok(())
 }

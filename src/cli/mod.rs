@@ -8,10 +8,14 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use crate::config::env;
 use crate::error::{Code, Failure};
 use crate::model::balancer::BalancerSpec;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::world::FleetWorld;
 use crate::world::World;
 use crate::world::reporter::Reporter;
 use crate::world::stop::{self, Stop, Stopper};
 
+mod agent;
 mod check;
 mod completions;
 mod context;
@@ -19,9 +23,11 @@ mod forward;
 mod history;
 mod init;
 mod lab;
+mod lock;
 mod man;
 pub mod render;
 mod restore;
+mod roll;
 mod schema;
 mod status;
 
@@ -36,7 +42,8 @@ use render::Render;
 #[derive(Debug, Parser)]
 #[command(name = "switchman", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit status: 0 done or already so; 1 refused or failed; 2 wrong usage or configuration."
+    after_help = "Exit status: 0 done or already so; 1 refused or failed; 2 wrong usage or configuration; 3 done for some \
+                  hosts, not for others."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -59,6 +66,9 @@ pub struct Globals {
         default_value = "/var/lib/switchman"
     )]
     state_dir: PathBuf,
+    /// Where a fleet's journal and lock are kept [default: .switchman beside the configuration]
+    #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
+    journal_dir: Option<PathBuf>,
     /// How results are printed to stdout
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -93,7 +103,13 @@ enum Command {
     Check(check::CheckArgs),
     /// Bring the kernel's rules to the recorded state, as at boot; a maintenance stays a maintenance
     Restore,
-    /// List what was done on this host, by whom, with what result
+    /// Take hosts out, run a command, put them back: one batch after another, any failure survived
+    Roll(roll::RollArgs),
+    /// Who holds the fleet; hold it, or let it go
+    Lock(lock::LockArgs),
+    /// Serve this host's API: on a unix socket, over TLS, or on standard input and output for ssh
+    Agent(agent::AgentArgs),
+    /// List what was done on this host, by whom, with what result; and past rolls
     History(history::HistoryArgs),
     /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
     Lab(lab::LabArgs),
@@ -105,7 +121,7 @@ enum Command {
     Man(man::ManArgs),
 }
 
-/// What `main` needs to know to build a world.
+/// What `main` needs to know to build a host's world.
 pub struct Connect {
     pub balancers: Vec<BalancerSpec>,
     pub state_dir: PathBuf,
@@ -113,8 +129,23 @@ pub struct Connect {
     pub stop: Stop,
 }
 
-/// The factory of worlds: `main` has the only one that is real.
-pub type Connector = fn(Connect) -> World;
+/// What `main` needs to know to build an operator's world.
+pub struct ConnectFleet {
+    /// This machine, where it is one of the hosts.
+    pub here: Connect,
+    pub fleet: Fleet,
+    /// Those that the command may act on.
+    pub hosts: Vec<Host>,
+    /// Holds the journal, the locks of running commands, and their output.
+    pub journal_dir: PathBuf,
+}
+
+/// The factories of worlds: `main` has the only ones that are real.
+#[derive(Clone, Copy)]
+pub struct Connector {
+    pub host: fn(Connect) -> World,
+    pub fleet: fn(ConnectFleet) -> FleetWorld,
+}
 
 /// Runs one command line to its end.
 pub fn run(cli: Cli, connect: Connector) -> Code {
@@ -130,9 +161,14 @@ pub fn run(cli: Cli, connect: Connector) -> Code {
     let ended = runtime.block_on(async {
         let (stopper, stop) = stop::channel();
         listen(stopper)?;
-        let context = Context { globals, render: render.clone(), connect, stop };
-        dispatch(command, &context).await
+        let context = Context { globals, render: render.clone(), connect, stop: stop.clone() };
+        tokio::select! {
+            ended = dispatch(command, &context) => ended,
+            () = stop.requested_at_once() => Err(Failure::AtOnce),
+        }
     });
+    // A read of standard input cannot be called off, and nobody waits for it.
+    runtime.shutdown_background();
     match ended.and_then(|()| render.flush()) {
         Ok(()) => Code::Done,
         Err(failure) => render.failure(&failure),
@@ -147,6 +183,9 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Status(args) => status::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
         Command::Restore => restore::run(context).await,
+        Command::Roll(args) => roll::run(args, context).await,
+        Command::Lock(args) => lock::run(args, context).await,
+        Command::Agent(args) => agent::run(args, context).await,
         Command::History(args) => history::run(&args, context),
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),
@@ -155,7 +194,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Ctrl-C and TERM end a wait; a change under way is finished first.
+/// Ctrl-C and TERM end a wait; a change under way is finished first. A second one ends everything at once.
 fn listen(stopper: Stopper) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed =
@@ -165,6 +204,8 @@ fn listen(stopper: Stopper) -> Result<(), Failure> {
     tokio::spawn(async move {
         tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         stopper.stop();
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        stopper.stop_at_once();
     });
     Ok(())
 }
@@ -173,5 +214,10 @@ fn start_log(verbose: u8) {
     let level = ["warn", "switchman=info", "switchman=debug"][usize::from(verbose.min(2))];
     let filter = env::log_filter().unwrap_or_else(|| level.to_owned());
     // A second logger in one process (tests) is no reason to fail.
-    let _ = env_logger::Builder::new().parse_filters(&filter).format_timestamp_millis().try_init();
+    // rustls_platform_verifier logs as an error what the caller reports with its address.
+    let _ = env_logger::Builder::new()
+        .parse_filters(&filter)
+        .filter_module("rustls_platform_verifier", log::LevelFilter::Off)
+        .format_timestamp_millis()
+        .try_init();
 }

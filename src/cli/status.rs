@@ -5,16 +5,18 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::render::RollView;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::name::HostName;
-use crate::ops::status;
+use crate::ops::{roll, status};
+use crate::plan::this_host::Asked;
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// The host, when this machine's name and addresses do not tell
-    #[arg(long, value_name = "HOST")]
-    host: Option<HostName>,
+    /// Only this host; may be given several times [default: this machine, or every host when it is none of them]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
     /// Show it again and again, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
@@ -24,12 +26,17 @@ pub struct StatusArgs {
 }
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
-    let (_, fleet) = context.config()?;
-    let world = context.world(Some(&fleet));
-    let host = context.host(&world, &fleet, args.host.as_ref())?;
+    let (file, fleet) = context.config()?;
+    let asked = if args.hosts.is_empty() { Asked::Anything } else { Asked::These(&args.hosts) };
+    let hosts = context.hosts(&fleet, asked)?;
+    let world = context.fleet_world(&file, &fleet, &hosts);
     loop {
-        let status = status::status(&world, &fleet, &host).await;
-        context.render.status(&status, args.watch);
+        let looks = hosts.iter().map(|host| status::status(&world, &fleet, host));
+        let looks = futures_util::future::join_all(looks).await;
+        let standing = roll::last(&world)?.filter(|standing| !standing.is_finished());
+        let lock = world.lock.view()?;
+        let view = (standing.is_some() || lock.is_some()).then_some(RollView { standing, lock });
+        context.render.status(&looks, view.as_ref(), args.watch);
         if !args.watch {
             return Ok(());
         }

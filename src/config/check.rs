@@ -7,14 +7,15 @@ use std::time::Duration;
 use serde_yaml::Spanned;
 
 use super::fields::Time;
-use super::file::{Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
+use super::file::{self, Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
 use super::{Problem, Wrong};
 use crate::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
-use crate::model::fleet::{Fleet, Limits};
+use crate::model::fleet::{Fleet, Hooks, Limits, RollPolicy, Webhook};
 use crate::model::health::Health;
-use crate::model::host::Host;
+use crate::model::host::{Host, Reach, Route};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
+use crate::model::roll::{Batch, OnFailure};
 
 /// Checks everything that stands between two values, and fills in the defaults.
 pub fn fleet(file: File) -> Result<Fleet, Wrong> {
@@ -26,6 +27,7 @@ pub fn fleet(file: File) -> Result<Fleet, Wrong> {
         once(&mut seen, entry.name.value.as_str(), &entry.name, || format!("load_balancers[{at}].name"))?;
         balancers.push(balancer(at, entry)?);
     }
+    let reach = reach(&file)?;
     Ok(Fleet {
         service: file.service,
         ports,
@@ -33,6 +35,74 @@ pub fn fleet(file: File) -> Result<Fleet, Wrong> {
         balancers,
         health: health(&file.health)?,
         limits: limits(&file.roll)?,
+        reach,
+        roll: policy(&file.roll)?,
+        hooks: Hooks {
+            timeout: time(file.hooks.timeout.as_ref(), "hooks.timeout")?.unwrap_or(Duration::from_mins(5)),
+            before_roll: file.hooks.before_roll,
+            before_host: file.hooks.before_host,
+            after_host: file.hooks.after_host,
+            after_roll: file.hooks.after_roll,
+            on_failure: file.hooks.on_failure,
+        },
+        webhooks: file.webhooks.iter().enumerate().map(webhook).collect::<Result<_, _>>()?,
+    })
+}
+
+fn reach(file: &File) -> Result<Reach, Wrong> {
+    let (ssh, agents) = (&file.ssh, &file.agents);
+    let words = |text: &Spanned<String>| text.value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let remote = ssh.switchman.as_ref().map(words).unwrap_or_default();
+    if let Some(empty) = ssh.switchman.as_ref().filter(|_| remote.is_empty()) {
+        return Err(wrong(
+            empty,
+            "ssh.switchman",
+            quoted(&empty.value),
+            "a command line such as `sudo -n switchman`",
+        ));
+    }
+    match (&agents.certificate, &agents.key) {
+        (Some(alone), None) => return Err(other(line(alone), "agents.certificate", "its `key` is missing")),
+        (None, Some(alone)) => return Err(other(line(alone), "agents.key", "its `certificate` is missing")),
+        _ => {}
+    }
+    Ok(Reach {
+        ssh_options: ssh.options.clone(),
+        remote_switchman: remote,
+        ca: agents.ca.clone(),
+        certificate: agents.certificate.as_ref().map(|path| path.value.clone()),
+        key: agents.key.as_ref().map(|path| path.value.clone()),
+        token_file: agents.token_file.clone(),
+    })
+}
+
+fn webhook((at, entry): (usize, &file::Webhook)) -> Result<Webhook, Wrong> {
+    let url = &entry.url.value;
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
+    if rest.is_empty() || rest.starts_with(['/', ':']) || url.contains(char::is_whitespace) {
+        let key = format!("webhooks[{at}].url");
+        return Err(wrong(&entry.url, &key, quoted(url), "an address such as https://chat.example/hook"));
+    }
+    let timeout = time(entry.timeout.as_ref(), &format!("webhooks[{at}].timeout"))?;
+    Ok(Webhook { url: url.clone(), timeout: timeout.unwrap_or(Duration::from_secs(5)) })
+}
+
+fn policy(roll: &Roll) -> Result<RollPolicy, Wrong> {
+    let batch = match &roll.batch {
+        None => Batch::Hosts(1),
+        Some(text) => text.value.parse().map_err(|_| {
+            wrong(text, "roll.batch", quoted(&text.value), "a number of hosts or a percentage such as 25%")
+        })?,
+    };
+    Ok(RollPolicy {
+        batch,
+        max_failures: roll.max_failures.unwrap_or(0),
+        on_failure: match roll.on_failure {
+            Some(file::OnFailure::Return) => OnFailure::Return,
+            Some(file::OnFailure::Stop) | None => OnFailure::Stop,
+        },
+        health_timeout: time(roll.health_timeout.as_ref(), "roll.health_timeout")?
+            .unwrap_or(Duration::from_mins(1)),
     })
 }
 
@@ -64,7 +134,8 @@ fn ports(entry: &PortsEntry) -> Result<Ports, Wrong> {
 fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
     let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
     let mut hosts = Vec::new();
-    for (name, HostEntry { address, ssh }) in &file.hosts {
+    for (name, entry) in &file.hosts {
+        let address = &entry.address;
         let key = |field: &str| format!("hosts.{name}.{field}");
         if let Some(first) = seen.insert(address.value, name) {
             let text = format!("address {} is already that of `{first}`", address.value);
@@ -74,21 +145,36 @@ fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
             let found = address.value.to_string();
             return Err(wrong(address, &key("address"), found, "the address HAProxy connects to"));
         }
-        if let Some(ssh) = ssh {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
-            if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
-                return Err(wrong(
-                    ssh,
-                    &key("ssh"),
-                    quoted(&ssh.value),
-                    "a destination of ssh such as deploy@web1",
-                ));
-            }
-        }
-        let ssh = ssh.as_ref().map(|ssh| ssh.value.clone());
-        hosts.push(Host { name: name.clone(), address: Some(address.value), ssh });
+        hosts.push(Host { name: name.clone(), address: Some(address.value), route: route(name, entry)? });
     }
     Ok(hosts)
+}
+
+/// The way to a host from elsewhere.
+fn route(name: &HostName, entry: &HostEntry) -> Result<Route, Wrong> {
+    let key = |field: &str| format!("hosts.{name}.{field}");
+    if let Some(agent) = &entry.agent {
+        if let Some(ssh) = &entry.ssh {
+            return Err(other(line(ssh), &key("ssh"), "a host has `ssh` or `agent`, not both"));
+        }
+        let path = agent.value.strip_prefix("unix://").filter(|path| path.starts_with('/'));
+        let address = agent.value.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+        let address = address.filter(|rest| {
+            let (host, port) = rest.rsplit_once(':').unwrap_or_default();
+            !host.is_empty() && !host.contains(['/', '@']) && port.parse::<Port>().is_ok()
+        });
+        return match (path, address) {
+            (Some(path), _) => Ok(Route::Socket(path.into())),
+            (_, Some(address)) => Ok(Route::Tls(address.to_owned())),
+            _ => Err(wrong(agent, &key("agent"), quoted(&agent.value), "https://HOST:PORT or unix:///PATH")),
+        };
+    }
+    let Some(ssh) = &entry.ssh else { return Ok(Route::Ssh(name.to_string())) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
+    if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
+        return Err(wrong(ssh, &key("ssh"), quoted(&ssh.value), "a destination of ssh such as deploy@web1"));
+    }
+    Ok(Route::Ssh(ssh.value.clone()))
 }
 
 fn balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Wrong> {
@@ -190,19 +276,6 @@ fn health(entry: &super::file::Health) -> Result<Health, Wrong> {
 }
 
 fn limits(roll: &Roll) -> Result<Limits, Wrong> {
-    if let Some(batch) = &roll.batch {
-        let number = batch.value.strip_suffix('%').map_or(batch.value.parse::<u32>(), |percent| {
-            percent.parse::<u32>().map(|percent| if percent > 100 { 0 } else { percent })
-        });
-        if !number.is_ok_and(|number| number > 0) {
-            return Err(wrong(
-                batch,
-                "roll.batch",
-                quoted(&batch.value),
-                "a number of hosts or a percentage such as 25%",
-            ));
-        }
-    }
     Ok(Limits {
         min_up: roll.min_up.unwrap_or(1),
         drain_timeout: time(roll.drain_timeout.as_ref(), "roll.drain_timeout")?

@@ -1,6 +1,7 @@
 //! `switchman.yaml` as it is written: the shape, with the place of every value that is checked later.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -35,6 +36,50 @@ pub struct File {
     pub roll: Roll,
     #[serde(default)]
     pub hooks: Hooks,
+    #[serde(default)]
+    pub ssh: Ssh,
+    #[serde(default)]
+    pub agents: Agents,
+    #[serde(default)]
+    pub webhooks: Vec<Webhook>,
+}
+
+/// How ssh is called on the way to the hosts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ssh {
+    /// Put before the destination, such as `-F` and a file.
+    #[serde(default)]
+    pub options: Vec<String>,
+    /// switchman on the host: one command line, split at blanks; `{host}` stands for the host's name. Default `switchman`.
+    #[schemars(with = "Option<String>")]
+    pub switchman: Option<Spanned<String>>,
+}
+
+/// Keys for hosts with `agent: https://...`. Paths are relative to this file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// Certificate authorities of the hosts' certificates (PEM). Default: the system's.
+    pub ca: Option<PathBuf>,
+    /// The operator's own certificate (PEM), with `key`.
+    #[schemars(with = "Option<PathBuf>")]
+    pub certificate: Option<Spanned<PathBuf>>,
+    #[schemars(with = "Option<PathBuf>")]
+    pub key: Option<Spanned<PathBuf>>,
+    /// A file with the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Told how a roll goes, by a POST with JSON.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    #[schemars(with = "String")]
+    pub url: Spanned<String>,
+    /// Bound on one try. Default 5s.
+    #[schemars(with = "Option<Time>")]
+    pub timeout: Option<Spanned<Time>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -57,9 +102,12 @@ pub struct Host {
     /// The address HAProxy connects to.
     #[schemars(with = "String")]
     pub address: Spanned<IpAddr>,
-    /// What the operator's ssh calls it.
+    /// What the operator's ssh calls it. Default: the host's name.
     #[schemars(with = "Option<String>")]
     pub ssh: Option<Spanned<String>>,
+    /// Its agent, instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
+    #[schemars(with = "Option<String>")]
+    pub agent: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -132,19 +180,24 @@ pub struct Health {
     pub rise: Option<Spanned<u32>>,
 }
 
-/// Limits of taking hosts out. `batch`, `max_failures` and `on_failure` are read by `roll`.
+/// Limits of taking hosts out, and what `roll` does unless its flags say otherwise.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Roll {
     /// Hosts at a time: a number or a percentage such as 25%. Default 1.
     #[schemars(with = "Option<String>")]
     pub batch: Option<Spanned<String>>,
+    /// Failed hosts of a whole roll that do not end it. Default 0.
     pub max_failures: Option<u32>,
     /// How many other hosts must have main UP before one is taken out. Default 1.
     pub min_up: Option<u32>,
     /// Default 30s.
     #[schemars(with = "Option<Time>")]
     pub drain_timeout: Option<Spanned<Time>>,
+    /// How long a main vhost may take to become healthy after the command. Default 1m.
+    #[schemars(with = "Option<Time>")]
+    pub health_timeout: Option<Spanned<Time>>,
+    /// What becomes of the other hosts that are out when one fails. Default stop: they stay where they stand.
     pub on_failure: Option<OnFailure>,
 }
 
@@ -155,7 +208,7 @@ pub enum OnFailure {
     Return,
 }
 
-/// Programs run by `roll`.
+/// Command lines for `sh -c`, run where the operator is.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hooks {
@@ -169,6 +222,9 @@ pub struct Hooks {
     pub after_roll: Vec<String>,
     #[serde(default)]
     pub on_failure: Vec<String>,
+    /// Bound on each of them. Default 5m.
+    #[schemars(with = "Option<Time>")]
+    pub timeout: Option<Spanned<Time>>,
 }
 
 /// Text -> shape. The key of an error is the path that was being read.

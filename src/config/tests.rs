@@ -48,7 +48,7 @@ fn errors_name_file_line_key_found_and_expected() {
         ),
         (
             "service: shop\nhost: {}",
-            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`; did you mean `hosts`?",
+            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`; did you mean `hosts`?",
         ),
         ("ports: {check: 1}", "switchman.yaml:1: the key `service` is missing"),
         (

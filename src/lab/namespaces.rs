@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::LabError;
-use crate::model::host::Host;
+use crate::model::host::{Host, Route};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 
@@ -103,7 +103,7 @@ impl Namespaces {
         let host = |number| {
             let place = format!("web{number}");
             let name = place.parse().ok()?;
-            Some(Host { name, address: Some(self.address(&place)), ssh: None })
+            Some(Host { name, address: Some(self.address(&place)), route: Route::Here })
         };
         (1..=self.hosts).filter_map(host).collect()
     }

@@ -65,6 +65,19 @@ pub fn as_optional_ms<S: serde::Serializer>(duration: &Option<Duration>, to: S) 
     }
 }
 
+/// For JSON, both ways: whole milliseconds.
+pub mod ms {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer};
+
+    pub use super::as_ms as serialize;
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::balancer::{Access, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict};
-use super::fleet::{Fleet, Limits};
+use super::fleet::{Fleet, Hooks, Limits, RollPolicy};
 use super::health::Health;
-use super::host::Host;
+use super::host::{Host, Reach, Route};
 use super::ports::{Port, Ports};
+use super::roll::{Batch, OnFailure, RollSpec};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -17,7 +18,7 @@ pub fn ports() -> Ports {
 }
 
 pub fn host(name: &str, address: &str) -> Host {
-    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), ssh: None }
+    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), route: Route::Here }
 }
 
 /// No hosts and no balancers: each test adds its own.
@@ -37,6 +38,15 @@ pub fn fleet() -> Fleet {
             rise: 2,
         },
         limits: Limits { min_up: 1, drain_timeout: ms(5000) },
+        reach: Reach::default(),
+        roll: RollPolicy {
+            batch: Batch::Hosts(1),
+            max_failures: 0,
+            on_failure: OnFailure::Stop,
+            health_timeout: ms(10_000),
+        },
+        hooks: Hooks { timeout: ms(60_000), ..Hooks::default() },
+        webhooks: vec![],
     }
 }
 
@@ -63,5 +73,23 @@ pub fn server(name: &str, verdict: Verdict) -> ServerView {
         weight: 100,
         check: "L7OK/200".into(),
         work: ServerWork::default(),
+    }
+}
+
+/// One host at a time, no failure allowed, `./deploy.sh` where the operator is.
+pub fn roll(hosts: &[&str]) -> RollSpec {
+    let ms = Duration::from_millis;
+    RollSpec {
+        service: "shop".parse().unwrap(),
+        hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
+        batch: Batch::Hosts(1),
+        max_failures: 0,
+        on_failure: OnFailure::Stop,
+        drain_timeout: ms(5000),
+        health_timeout: ms(10_000),
+        command: vec!["./deploy.sh".into()],
+        remote: false,
+        command_timeout: Duration::ZERO,
+        force: false,
     }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration;
 
 /// How a real port proves that it can take traffic.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Path and query of a GET, beginning with `/`.
     pub path: String,
@@ -14,8 +17,12 @@ pub struct Health {
     /// The Host header; the address that is probed when absent.
     pub host: Option<String>,
     /// Bound on one probe, connect to last header.
+    #[serde(rename = "timeout_ms", with = "duration::ms")]
+    #[schemars(with = "u64")]
     pub timeout: Duration,
     /// Pause between two probes.
+    #[serde(rename = "interval_ms", with = "duration::ms")]
+    #[schemars(with = "u64")]
     pub interval: Duration,
     /// Healthy answers in a row before a port counts as healthy.
     pub rise: u32,

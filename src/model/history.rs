@@ -2,17 +2,18 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
 
 /// Ties the row that says a change began to the row that says how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OperationId(pub i64);
 
 /// Who asked: user, terminal or parent as far as known, process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Actor {
     /// The person: `SUDO_USER` where set, else the user of the process.
     pub user: String,
@@ -26,7 +27,7 @@ impl fmt::Display for Actor {
 }
 
 /// How far a change got. A `Began` with no later row of the same operation was cut off (kill -9, power loss).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     Began,
@@ -45,9 +46,10 @@ impl Phase {
 }
 
 /// One row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     pub operation: OperationId,
+    #[schemars(with = "String")]
     pub at: jiff::Timestamp,
     pub actor: Actor,
     pub service: ServiceName,

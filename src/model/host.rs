@@ -1,6 +1,8 @@
-//! One Linux server.
+//! One Linux server, and the ways to it.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -12,6 +14,47 @@ pub struct Host {
     pub name: HostName,
     /// The address HAProxy connects to. `None`: this machine, whatever its address (a config without `hosts:`).
     pub address: Option<IpAddr>,
-    /// What the operator's ssh calls it.
-    pub ssh: Option<String>,
+    /// How it is driven from elsewhere.
+    pub route: Route,
+}
+
+/// What lies between an operator and a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Route {
+    /// Nothing: this machine is the host.
+    Here,
+    /// The unix socket of an agent on this machine.
+    Socket(PathBuf),
+    /// What the operator's ssh calls the host.
+    Ssh(String),
+    /// HOST:PORT of an agent that speaks TLS.
+    Tls(String),
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here => f.write_str("this machine"),
+            Self::Socket(path) => write!(f, "unix://{}", path.display()),
+            Self::Ssh(destination) => write!(f, "ssh {destination}"),
+            Self::Tls(address) => write!(f, "https://{address}"),
+        }
+    }
+}
+
+/// How an operator's own programs and keys are used on the way to the hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// Put before the destination on ssh's command line.
+    pub ssh_options: Vec<String>,
+    /// switchman on the host, as the remote shell finds it; `{host}` stands for the host's name. Empty: `switchman`.
+    pub remote_switchman: Vec<String>,
+    /// Certificate authorities that the hosts' certificates are checked against (PEM).
+    pub ca: Option<PathBuf>,
+    /// This operator's own certificate and key (PEM), for agents that ask for one.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    /// Holds the bearer token for agents that want one.
+    pub token_file: Option<PathBuf>,
 }

@@ -1,18 +1,23 @@
 //! The nouns and their invariants. Depends on nothing of ours; no I/O, no clock.
 
 pub mod agent_check;
+pub mod api;
 pub mod balancer;
 pub mod duration;
 #[cfg(test)]
 pub mod example;
+pub mod failure;
 pub mod finding;
 pub mod fleet;
 pub mod forward;
 pub mod health;
 pub mod history;
 pub mod host;
+pub mod journal;
 pub mod known;
+pub mod lock;
 pub mod name;
 pub mod ports;
+pub mod roll;
 pub mod rules;
 pub mod socket;

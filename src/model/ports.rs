@@ -4,10 +4,11 @@ use std::fmt;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A TCP port, 1 to 65535.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Port(NonZeroU16);
 
@@ -73,7 +74,7 @@ impl serde::de::Visitor<'_> for PortVisitor {
 }
 
 /// The ports of one service on every host of a fleet. The three differ (checked by `config`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ports {
     /// What HAProxy health-checks to decide whether the main vhost takes traffic; nothing listens on it.
     pub check: Port,

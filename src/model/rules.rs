@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::forward::Forward;
 use super::name::ServiceName;
@@ -19,7 +20,7 @@ pub const ANCHOR_COMMENT: &str = "switchman:anchor";
 /// Comment of the jump into our chain.
 pub const JUMP_COMMENT: &str = "switchman:jump";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     V4,
@@ -46,7 +47,7 @@ impl fmt::Display for Family {
 }
 
 /// The two kernels' worth of iptables. Rules of both are live at once, and each tool sees only its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     NfTables,
@@ -189,7 +190,7 @@ pub struct Desired {
 }
 
 /// One `iptables-restore --noflush` input for one table: all of it happens, or none of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transaction {
     pub family: Family,
     pub variant: Variant,

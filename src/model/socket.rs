@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// One established server-side socket (`struct inet_diag_msg`, `linux/inet_diag.h`) with the parts of `tcp_info`
 /// (`linux/tcp.h`) that tell work from idleness. A FIN is not counted as a byte, which the kernel does.
@@ -61,7 +62,7 @@ impl Activity {
 }
 
 /// How many sockets of one port do what.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SocketCount {
     pub busy: u64,
     pub idle: u64,

@@ -12,7 +12,7 @@ use crate::plan::firewall::variant;
 use crate::plan::haproxy_lint::lint;
 use crate::world::World;
 
-use super::forward::{main_address, read_all};
+use super::forward::main_address;
 use super::{rules, status};
 
 /// A haproxy.cfg to read, with the name it is called by.
@@ -37,7 +37,7 @@ async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {
     let (tables, native, views, main_health, backup_health) = tokio::join!(
         rules::observe(world),
         world.firewall.native_nat(),
-        read_all(world),
+        futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())),
         world.probe.ask(main_address(fleet, host), &fleet.health),
         world.probe.ask(backup, &fleet.health),
     );
@@ -52,7 +52,7 @@ async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {
     };
     let view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
-        views.get(at).cloned().map(|view| view.map_err(|error| error.to_string()))
+        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ToString::to_string))
     };
     Facts {
         host: host.clone(),

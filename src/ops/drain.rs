@@ -1,21 +1,24 @@
 //! Waiting until nothing is in flight on a host that is out: by the counters of every balancer, cross-checked with the
 //! kernel's sockets on the host.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::balancer::ServerWork;
+use crate::model::api::Pulse;
+use crate::model::balancer::{BackendView, ServerWork};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::socket::Socket;
-use crate::plan::drain::{Drain, DrainState, count};
-use crate::world::World;
+use crate::plan::drain::{Drain, DrainState, Why};
+use crate::world::FleetWorld;
+use crate::world::balancer::Balancer;
+use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
-use super::forward::read_all;
-use super::seen::{overtaken, stopped};
+use super::forward::{link, read_all};
+use super::seen::stopped;
 
 /// Between two looks. Two quiet looks make a drain, so it is also the shortest drain.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -31,31 +34,26 @@ pub enum NotDrained {
     Interrupted { in_flight: u64 },
 }
 
-/// Returns how long it took. The limit is `roll.drain_timeout`.
+/// Returns how long it took, at most `limit`.
 pub async fn wait(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     generation: u32,
+    limit: Duration,
 ) -> Result<Duration, NotDrained> {
-    tokio::select! {
-        end = drained(world, fleet, host) => end,
-        () = overtaken(world, fleet, generation) => Err(NotDrained::Overtaken),
-    }
-}
-
-async fn drained(world: &World, fleet: &Fleet, host: &Host) -> Result<Duration, NotDrained> {
     let began = Instant::now();
-    let limit = fleet.limits.drain_timeout;
     let mut drain = Drain::new(world.balancers.len() < fleet.balancers.len());
-    let mut before: Vec<Socket> = Vec::new();
     let mut told = None;
     loop {
-        let (works, sockets) = tokio::join!(works(world, host), world.sockets.established(fleet.ports.main));
-        let counted = sockets.as_ref().ok().map(|now| count(now, &before).0);
+        let (works, pulse) = tokio::join!(works(world, host), pulse(world, fleet, host));
+        if pulse.as_ref().is_ok_and(|pulse| pulse.generation != generation) {
+            return Err(NotDrained::Overtaken);
+        }
+        let sockets = pulse.map_err(|error| error.to_string()).and_then(|pulse| pulse.sockets);
         let after = began.elapsed();
         let name = host.name.clone();
-        let (in_flight, why) = match drain.look(&works, counted) {
+        let (in_flight, why) = match drain.look(&works, sockets.as_ref().ok().copied()) {
             DrainState::Drained => {
                 world.reporter.report(&Event::Drained { host: name, after });
                 return Ok(after);
@@ -68,9 +66,12 @@ async fn drained(world: &World, fleet: &Fleet, host: &Host) -> Result<Duration, 
                 (in_flight, why)
             }
         };
-        before = sockets.unwrap_or_default();
         if after >= limit {
-            return Err(NotDrained::Late { waited: limit, in_flight, why: why.to_string() });
+            let why = match (why, sockets) {
+                (Why::SocketsUnread, Err(error)) => format!("{why}: {error}"),
+                _ => why.to_string(),
+            };
+            return Err(NotDrained::Late { waited: limit, in_flight, why });
         }
         if stopped(world, PAUSE).await {
             return Err(NotDrained::Interrupted { in_flight });
@@ -78,11 +79,15 @@ async fn drained(world: &World, fleet: &Fleet, host: &Host) -> Result<Duration, 
     }
 }
 
+async fn pulse(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Pulse, LinkError> {
+    link(world, host)?.pulse(&fleet.service, fleet.ports.main).await
+}
+
 /// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.
-async fn works(world: &World, host: &Host) -> Vec<Option<ServerWork>> {
+async fn works(world: &FleetWorld, host: &Host) -> Vec<Option<ServerWork>> {
     let views = read_all(world).await;
-    let work = |(balancer, view): (&std::sync::Arc<dyn crate::world::balancer::Balancer>, Result<_, _>)| {
-        let view: crate::model::balancer::BackendView = view.ok()?;
+    let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
+        let view = view.ok()?;
         view.server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
     };
     world.balancers.iter().zip(views).map(work).collect()

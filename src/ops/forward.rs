@@ -1,26 +1,29 @@
 //! `enable-forward` and `disable-forward`: maintenance off and on, for one host.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::model::api::{ProbeRequest, Probed, Question};
 use crate::model::balancer::BackendView;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Forward, Switch};
+use crate::model::forward::{Changed, Forward, Intent, Recorded, Switch};
 use crate::model::history::Actor;
 use crate::model::host::Host;
+use crate::model::lock::Purpose;
+use crate::model::name::HostName;
 use crate::plan::switch::{Refusal, refusals_to_disable};
-use crate::world::World;
+use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
+use crate::world::link::{HostLink, LinkError};
 use crate::world::reporter::Event;
-use crate::world::store::Intent;
 
 use super::drain::{self, NotDrained};
-use super::rules::{ChangeError, change, observe};
+use super::lock::{self, LockError};
 use super::seen::{self, NotSeen, Seen};
-use super::status::drift;
 
 /// What the operator asked for beside the switch itself.
 #[derive(Debug, Clone)]
@@ -59,7 +62,7 @@ pub enum SwitchError {
     #[error("refused to switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
     Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
     #[error("cannot switch the forward of `{host}` {switch}: {source}")]
-    NotChanged { host: String, switch: Switch, source: ChangeError },
+    NotChanged { host: String, switch: Switch, source: LinkError },
     #[error("the forward of `{host}` is {switch}, but {source}")]
     NotSeen { host: String, switch: Switch, source: NotSeen },
     #[error("`{host}` did not drain: {source}; {}", if *.returned { "its forward is back on" } else { "its forward stays off" })]
@@ -69,13 +72,26 @@ pub enum SwitchError {
 /// Takes the host's main vhost out: the check port is refused, HAProxy moves its users to its backup vhost. The data
 /// port answers on until HAProxy has seen DOWN, so nothing is cut.
 pub async fn disable(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     options: &Options,
 ) -> Result<Switched, SwitchError> {
-    let refusals = if is_off(world, fleet, host).await? { vec![] } else { look(world, fleet, host).await };
-    let overridden = admit(world, host, Switch::Off, refusals, options.force)?;
+    let already =
+        is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))?;
+    let refusals = if already { vec![] } else { refusals(world, fleet, &[&host.name]).await };
+    let overridden = admit(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
+    take_out(world, fleet, host, options, overridden).await
+}
+
+/// The part behind the checks.
+async fn take_out(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &Options,
+    overridden: Vec<Refusal>,
+) -> Result<Switched, SwitchError> {
     let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let mut switched = Switched::new(host, Switch::Off, changed, overridden);
     if options.wait || options.drain {
@@ -84,7 +100,7 @@ pub async fn disable(
             .map_err(|source| not_seen(host, Switch::Off, source))?;
     }
     if options.drain {
-        match drain::wait(world, fleet, host, generation).await {
+        match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
             Ok(after) => switched.drained_after = Some(after),
             Err(NotDrained::Late { in_flight, .. }) if options.force => {
                 switched.not_drained = Some(in_flight);
@@ -97,19 +113,20 @@ pub async fn disable(
 
 /// Puts the host's main vhost back, once its real port has answered as it should.
 pub async fn enable(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     options: &Options,
 ) -> Result<Switched, SwitchError> {
-    let refusals = match world.probe.ask(main_address(fleet, host), &fleet.health).await {
-        Ok(()) => {
-            world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
-            vec![]
-        }
-        Err(why) => vec![Refusal::Unhealthy { why: why.to_string() }],
-    };
-    let overridden = admit(world, host, Switch::On, refusals, options.force)?;
+    let refusals =
+        match probe(world, fleet, host).await.map_err(|source| not_changed(host, Switch::On, source))? {
+            Probed::Healthy => {
+                world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
+                vec![]
+            }
+            Probed::Unhealthy { why } => vec![Refusal::Unhealthy { why }],
+        };
+    let overridden = admit(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let (changed, generation) = switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let mut switched = Switched::new(host, Switch::On, changed, overridden);
     if options.wait {
@@ -120,33 +137,116 @@ pub async fn enable(
     Ok(switched)
 }
 
+/// What came of each host.
+pub type Each = Vec<(HostName, Result<Switched, SwitchError>)>;
+
+/// Several hosts at once, under the fleet's lock: the capacity floor counts them together, and nothing is switched when
+/// any of it is refused.
+pub async fn switch_many(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    switch: Switch,
+    options: &Options,
+) -> Result<Each, ManyError> {
+    let purpose = Purpose::Command { name: action(switch).to_owned() };
+    let holder = lock::acquire(world, &options.actor.user, purpose).await?;
+    let work = async {
+        let overridden = match switch {
+            Switch::On => vec![],
+            Switch::Off => admit_all(world, fleet, hosts, options).await?,
+        };
+        let each = hosts.iter().map(async |host| match switch {
+            Switch::On => enable(world, fleet, host, options).await,
+            Switch::Off => take_out(world, fleet, host, options, overridden.clone()).await,
+        });
+        Ok::<_, ManyError>(futures_util::future::join_all(each).await)
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = lock::beat(world, &holder) => match never {},
+    };
+    lock::give_back(world, &holder);
+    Ok(hosts.iter().map(|host| host.name.clone()).zip(ended?).collect())
+}
+
+/// Why several hosts were not switched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ManyError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+}
+
+async fn admit_all(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &Options,
+) -> Result<Vec<Refusal>, SwitchError> {
+    let mut going = Vec::new();
+    for host in hosts {
+        if !is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))? {
+            going.push(&host.name);
+        }
+    }
+    let mut found = if going.is_empty() { vec![] } else { refusals(world, fleet, &going).await };
+    if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !going.is_empty() {
+        found.push(Refusal::Everything { hosts: hosts.len() });
+    }
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    admit(world, &names.join(", "), Switch::Off, found, options.force)
+}
+
 /// Where the main vhost really answers.
 pub fn main_address(fleet: &Fleet, host: &Host) -> SocketAddr {
     SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.main.get())
 }
 
+/// How this host is driven.
+pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
+    let none = || LinkError::Unreachable {
+        via: "no link".to_owned(),
+        why: format!("`{}` is none of the hosts of this command", host.name),
+    };
+    world.links.get(&host.name).map(AsRef::as_ref).ok_or_else(none)
+}
+
+/// The host's real port, asked from the host.
+pub async fn probe(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Probed, LinkError> {
+    let request = ProbeRequest { address: main_address(fleet, host), health: fleet.health.clone() };
+    link(world, host)?.probe(&request).await
+}
+
+/// What to ask of a host.
+pub fn question(fleet: &Fleet, host: &Host) -> Question {
+    Question {
+        service: fleet.service.clone(),
+        ports: fleet.ports,
+        main: main_address(fleet, host),
+        health: fleet.health.clone(),
+    }
+}
+
 /// Every balancer, read at once. Those without access by configuration are left out.
-pub async fn read_all(world: &World) -> Vec<Result<BackendView, BalancerError>> {
+pub async fn read_all(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
     futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
 }
 
 /// Off by the record and off in the kernel: what is so already needs no leave.
-async fn is_off(world: &World, fleet: &Fleet, host: &Host) -> Result<bool, SwitchError> {
-    let failed = |source: ChangeError| SwitchError::NotChanged {
-        host: host.name.to_string(),
-        switch: Switch::Off,
-        source,
-    };
-    let recorded = world.store.recorded().map_err(|error| failed(error.into()))?;
-    let mine = recorded.iter().find(|record| record.forward.service == fleet.service);
-    if mine.is_none_or(|record| record.switch == Switch::On) {
-        return Ok(false);
-    }
-    let tables = observe(world).await.map_err(|error| failed(error.into()))?;
-    Ok(drift(&recorded, &tables).is_empty())
+pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
+    let view = link(world, host)?.look(&question(fleet, host)).await?;
+    let off = |part: &Option<Recorded>| part.as_ref().is_some_and(|record| record.switch == Switch::Off);
+    let kernel_off = view
+        .kernel
+        .as_ref()
+        .is_ok_and(|families| families.iter().all(|family| family.switch() == Switch::Off));
+    Ok(view.recorded.as_ref().is_ok_and(off) && kernel_off && view.drift.is_empty())
 }
 
-async fn look(world: &World, fleet: &Fleet, host: &Host) -> Vec<Refusal> {
+/// What the balancers have against taking these hosts out together.
+pub async fn refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
     let views = read_all(world).await;
     let errors: Vec<String> =
         views.iter().map(|view| view.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
@@ -155,20 +255,22 @@ async fn look(world: &World, fleet: &Fleet, host: &Host) -> Vec<Refusal> {
         .iter()
         .zip(&views)
         .zip(&errors)
-        .map(|((balancer, view), error)| (balancer.spec(), view.as_ref().map_err(|_| error.as_str())))
+        .map(|((balancer, view), error)| {
+            (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
+        })
         .collect();
-    refusals_to_disable(fleet, &host.name, &readings)
+    refusals_to_disable(fleet, hosts, &readings)
 }
 
 fn admit(
-    world: &World,
-    host: &Host,
+    world: &FleetWorld,
+    hosts: &str,
     switch: Switch,
     refusals: Vec<Refusal>,
     force: bool,
 ) -> Result<Vec<Refusal>, SwitchError> {
     if !refusals.is_empty() && !force {
-        return Err(SwitchError::Refused { host: host.name.to_string(), switch, refusals });
+        return Err(SwitchError::Refused { host: hosts.to_owned(), switch, refusals });
     }
     for refusal in &refusals {
         world.reporter.report(&Event::Overridden { refusal: refusal.to_string() });
@@ -178,49 +280,51 @@ fn admit(
 
 /// Kernel and record together; says whether the kernel had to be changed, and the record's generation.
 async fn switch(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     switch: Switch,
     options: &Options,
     overridden: &[Refusal],
 ) -> Result<(bool, u32), SwitchError> {
+    let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
+    let changed = switch_host(world, fleet, host, switch, &options.actor, &detail.join("; ")).await;
+    let changed = changed.map_err(|source| not_changed(host, switch, source))?;
+    Ok((!changed.transactions.is_empty(), changed.generation))
+}
+
+/// Tells the host to switch, and the operator what came of it.
+pub async fn switch_host(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    switch: Switch,
+    actor: &Actor,
+    detail: &str,
+) -> Result<Changed, LinkError> {
     let began = tokio::time::Instant::now();
+    let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
     let intent = Intent {
-        forward: Forward {
-            service: fleet.service.clone(),
-            check: fleet.ports.check,
-            target: fleet.ports.main,
-        },
+        forward: Forward { service, check, target },
         switch,
         from_self: fleet.balancers.iter().any(|balancer| balancer.on_host),
-        actor: options.actor.clone(),
-        action: action(switch),
-        detail: overridden
-            .iter()
-            .map(|refusal| format!("overrode: {refusal}"))
-            .collect::<Vec<_>>()
-            .join("; "),
+        actor: actor.clone(),
+        action: action(switch).to_owned(),
+        detail: detail.to_owned(),
     };
-    let changed = change(world, &intent).await.map_err(|source| SwitchError::NotChanged {
-        host: host.name.to_string(),
-        switch,
-        source,
-    })?;
+    let changed = link(world, host)?.switch(&intent).await?;
     if let Some(error) = &changed.unfinished_history {
         world.reporter.report(&Event::Warning {
-            text: format!("the change is made, its end is not in the history: {error}"),
+            text: format!("{}: the change is made, its end is not in the history: {error}", host.name),
         });
     }
-    let host = host.name.clone();
-    let generation = changed.generation;
-    let did = !changed.transactions.is_empty();
-    world.reporter.report(&if did {
-        Event::Committed { host, switch, transactions: changed.transactions, took: began.elapsed() }
-    } else {
+    let (host, transactions) = (host.name.clone(), changed.transactions.clone());
+    world.reporter.report(&if transactions.is_empty() {
         Event::AlreadySo { host, switch }
+    } else {
+        Event::Committed { host, switch, transactions, took: began.elapsed() }
     });
-    Ok((did, generation))
+    Ok(changed)
 }
 
 /// The command that makes a switch, as the history calls it.
@@ -234,7 +338,7 @@ pub const fn action(switch: Switch) -> &'static str {
 /// A host that does not drain in time goes back into service, unless its main vhost is not healthy any more or
 /// somebody else has switched it in the meantime.
 async fn put_back(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     options: &Options,
@@ -242,9 +346,13 @@ async fn put_back(
 ) -> SwitchError {
     let name = host.name.to_string();
     let late = matches!(source, NotDrained::Late { .. });
-    let healthy = late && world.probe.ask(main_address(fleet, host), &fleet.health).await.is_ok();
+    let healthy = late && probe(world, fleet, host).await == Ok(Probed::Healthy);
     let returned = healthy && switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
     SwitchError::NotDrained { host: name, source, returned }
+}
+
+fn not_changed(host: &Host, switch: Switch, source: LinkError) -> SwitchError {
+    SwitchError::NotChanged { host: host.name.to_string(), switch, source }
 }
 
 fn not_seen(host: &Host, switch: Switch, source: NotSeen) -> SwitchError {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::model::forward::Recorded;
+use crate::model::forward::{Changed, Intent, Recorded};
 use crate::model::name::ServiceName;
 use crate::model::rules::{Desired, Family, Tables, Transaction};
 use crate::plan::firewall;
 use crate::world::World;
 use crate::world::firewall::FirewallError;
-use crate::world::store::{Exclusive, Intent, Outcome, StoreError};
+use crate::world::store::{Exclusive, Outcome, StoreError};
 
 /// How long one switchman waits for another that is changing this host: the change itself takes milliseconds, or as
 /// long as the xtables lock is waited for.
@@ -32,20 +32,9 @@ pub enum ChangeError {
     HalfDone { change: Box<ChangeError>, undo: Box<ChangeError> },
 }
 
-/// What a change came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changed {
-    /// What was committed; empty when it was already so.
-    pub transactions: Vec<Transaction>,
-    /// The record's generation after the change.
-    pub generation: u32,
-    /// The change is made and recorded, but not that it ended well.
-    pub unfinished_history: Option<StoreError>,
-}
-
 /// Makes the intent true: recorded first, then committed, then read back. On failure both are put back.
 pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeError> {
-    let _held = lock(world, intent.action).await?;
+    let _held = lock(world, &intent.action).await?;
     let before = world.store.recorded()?;
     let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
     let observed = observe(world).await?;
@@ -68,7 +57,8 @@ pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeErr
         Ok(transactions) => {
             let detail: Vec<String> =
                 transactions.iter().map(|step| format!("{} {}", step.family, step.variant)).collect();
-            let unfinished_history = end(&Outcome::Done { detail: detail.join(", ") }).err();
+            let ended = end(&Outcome::Done { detail: detail.join(", ") });
+            let unfinished_history = ended.err().map(|error| error.to_string());
             Ok(Changed { transactions, generation: mine.generation, unfinished_history })
         }
         Err(change) => {

@@ -1,5 +1,6 @@
 //! Waiting until every balancer has seen a switch. Waits for states; a clock only where nobody can be asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,11 +13,11 @@ use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
 use crate::plan::switch::{bound, is_seen, patience};
-use crate::world::World;
+use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::reporter::Event;
 
-use super::rules::generation;
+use super::forward::link;
 
 /// Between two reads of a balancer: a fifth of the fastest change measured (facts.md).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -53,7 +54,7 @@ pub enum NotSeen {
 
 /// Ends when all have seen it, when one is late, when the record was changed by somebody else, or on a stop request.
 pub async fn wait(
-    world: &World,
+    world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
     switch: Switch,
@@ -63,13 +64,13 @@ pub async fn wait(
     let waits = fleet.balancers.iter().map(async |spec| {
         match world.balancers.iter().find(|balancer| balancer.spec().name == spec.name) {
             Some(balancer) => wait_reported(world, balancer.as_ref(), host, switch, timeout).await,
-            None => wait_bound(world, spec, switch).await,
+            None => wait_bound(world, host, spec, switch).await,
         }
     });
     let all = futures_util::future::join_all(waits);
     let ended = tokio::select! {
         ended = all => ended,
-        () = overtaken(world, fleet, generation) => return Err(NotSeen::Overtaken),
+        () = overtaken(world, fleet, host, generation) => return Err(NotSeen::Overtaken),
     };
     let mut seen = Vec::new();
     let mut missing = Vec::new();
@@ -91,7 +92,7 @@ fn longest(fleet: &Fleet, switch: Switch) -> Duration {
 }
 
 async fn wait_reported(
-    world: &World,
+    world: &FleetWorld,
     balancer: &dyn Balancer,
     host: &Host,
     switch: Switch,
@@ -107,6 +108,7 @@ async fn wait_reported(
         let (verdict, detail) = said(&read, &server);
         if last.as_ref() != Some(&(verdict, detail.clone())) {
             world.reporter.report(&Event::Heard {
+                host: host.name.clone(),
                 balancer: spec.name.clone(),
                 server: server.clone(),
                 verdict,
@@ -129,7 +131,7 @@ async fn wait_reported(
 }
 
 /// What a balancer says of a server, in its own words where it says anything.
-fn said(read: &Result<BackendView, BalancerError>, server: &str) -> (Option<Verdict>, String) {
+fn said(read: &Result<Arc<BackendView>, BalancerError>, server: &str) -> (Option<Verdict>, String) {
     match read {
         Ok(view) => match view.server(server) {
             Some(server) => (Some(server.verdict), server.status.clone()),
@@ -139,9 +141,18 @@ fn said(read: &Result<BackendView, BalancerError>, server: &str) -> (Option<Verd
     }
 }
 
-async fn wait_bound(world: &World, spec: &BalancerSpec, switch: Switch) -> Result<Seen, String> {
+async fn wait_bound(
+    world: &FleetWorld,
+    host: &Host,
+    spec: &BalancerSpec,
+    switch: Switch,
+) -> Result<Seen, String> {
     let bound = bound(&spec.check, switch);
-    world.reporter.report(&Event::WaitingBound { balancer: spec.name.clone(), bound });
+    world.reporter.report(&Event::WaitingBound {
+        host: host.name.clone(),
+        balancer: spec.name.clone(),
+        bound,
+    });
     if stopped(world, bound).await {
         return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::show(bound)));
     }
@@ -149,18 +160,21 @@ async fn wait_bound(world: &World, spec: &BalancerSpec, switch: Switch) -> Resul
 }
 
 /// Waits; true when a stop was requested before the time was up.
-pub(super) async fn stopped(world: &World, pause: Duration) -> bool {
+pub(super) async fn stopped(world: &FleetWorld, pause: Duration) -> bool {
     tokio::select! {
         () = world.stop.requested() => true,
         () = tokio::time::sleep(pause) => false,
     }
 }
 
-/// Returns when this service's record is not the one of this switch any more.
-pub(super) async fn overtaken(world: &World, fleet: &Fleet, mine: u32) {
+/// Returns when this service's record on the host is not the one of this switch any more. A host that cannot be asked now
+/// is asked again: a wait for balancers needs no link.
+pub(super) async fn overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, mine: u32) {
+    let Ok(link) = link(world, host) else { return std::future::pending().await };
     loop {
-        tokio::time::sleep(PAUSE * 4).await;
-        if generation(world, &fleet.service).is_ok_and(|now| now != mine) {
+        tokio::time::sleep(PAUSE * 10).await;
+        let pulse = link.pulse(&fleet.service, fleet.ports.main).await;
+        if pulse.is_ok_and(|pulse| pulse.generation != mine) {
             return;
         }
     }

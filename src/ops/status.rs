@@ -2,54 +2,34 @@
 
 use serde::Serialize;
 
+use crate::model::api::{HostView, Question};
 use crate::model::balancer::ServerView;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::forward::{KernelForward, Recorded, Switch};
 use crate::model::history::{Entry, Phase};
 use crate::model::host::Host;
 use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Ports;
-use crate::model::rules::{Family, Tables, Variant};
-use crate::model::socket::SocketCount;
+use crate::model::rules::{Family, Tables};
 use crate::plan::drain;
 use crate::plan::firewall;
+use crate::world::FleetWorld;
 use crate::world::World;
 
-use super::forward::{main_address, read_all};
+use super::forward::{link, question, read_all};
 use super::rules;
 
-/// One host's state at one moment. A part that could not be read says why; it is never left out.
+/// One host at one moment. A part that could not be read says why; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub host: Host,
     pub service: ServiceName,
     pub ports: Ports,
+    /// The host's own side; an error where the host cannot be asked.
     #[serde(serialize_with = "known::serialize")]
-    pub recorded: Result<Option<Recorded>, String>,
-    #[serde(serialize_with = "known::serialize")]
-    pub kernel: Result<Vec<KernelForward>, String>,
-    /// What is recorded and what the kernel holds, where they differ; one sentence each.
-    pub drift: Vec<String>,
+    pub view: Result<HostView, String>,
     pub balancers: Vec<BalancerStatus>,
-    /// Established connections of the main vhost's data port.
-    #[serde(serialize_with = "known::serialize")]
-    pub main_sockets: Result<SocketCount, String>,
-    /// The main vhost's own answer to its health check.
-    #[serde(serialize_with = "known::serialize")]
-    pub main_health: Result<(), String>,
-    /// The last row of the history.
-    pub last: Option<Entry>,
-}
-
-/// The forward of this service in one address family.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KernelForward {
-    pub family: Family,
-    pub variant: Variant,
-    pub forward: Option<Forward>,
-    /// Whether packets reach our chain at all.
-    pub hooked: bool,
 }
 
 /// What one balancer says of this host.
@@ -66,55 +46,60 @@ pub struct Servers {
     pub backup: Option<ServerView>,
 }
 
-impl KernelForward {
-    pub fn switch(&self) -> Switch {
-        if self.forward.is_some() && self.hooked { Switch::On } else { Switch::Off }
-    }
-}
-
 impl Status {
     /// The kernel's state over all families; `None` where it is not known or families differ.
     pub fn switch(&self) -> Option<Switch> {
-        let kernel = self.kernel.as_ref().ok()?;
+        let kernel = self.view.as_ref().ok()?.kernel.as_ref().ok()?;
         let first = kernel.first()?.switch();
         kernel.iter().all(|family| family.switch() == first).then_some(first)
     }
 }
 
-pub async fn status(world: &World, fleet: &Fleet, host: &Host) -> Status {
-    let (tables, balancers, sockets, health) = tokio::join!(
-        rules::observe(world),
-        balancers(world, fleet, host),
-        world.sockets.established(fleet.ports.main),
-        world.probe.ask(main_address(fleet, host), &fleet.health),
-    );
-    let recorded = world.store.recorded();
-    let mine = |records: &Vec<Recorded>| records.iter().find(|r| r.forward.service == fleet.service).cloned();
-    let drift = match (&recorded, &tables) {
-        (Ok(recorded), Ok(tables)) => drift(recorded, tables),
-        _ => vec![],
-    };
-    let last = world.store.history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop());
+/// One look at one host, from where the operator is.
+pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
+    let look = async { link(world, host)?.look(&question(fleet, host)).await };
+    let (view, balancers) = tokio::join!(look, balancers(world, fleet, host));
     Status {
         host: host.clone(),
         service: fleet.service.clone(),
         ports: fleet.ports,
-        recorded: recorded.as_ref().map(mine).map_err(ToString::to_string),
-        kernel: tables.map(|tables| kernel(fleet, &tables)).map_err(|error| error.to_string()),
-        drift: drift.into_iter().chain(cut_off(last.as_ref())).collect(),
+        view: view.map_err(|error| error.to_string()),
         balancers,
+    }
+}
+
+/// The host's side of it.
+pub async fn view(world: &World, question: &Question) -> HostView {
+    let (tables, sockets, health) = tokio::join!(
+        rules::observe(world),
+        world.sockets.established(question.ports.main),
+        world.probe.ask(question.main, &question.health),
+    );
+    let recorded = world.store.recorded();
+    let mine = |records: &Vec<Recorded>| {
+        records.iter().find(|record| record.forward.service == question.service).cloned()
+    };
+    let drift = match (&recorded, &tables) {
+        (Ok(recorded), Ok(tables)) => drift(recorded, tables),
+        _ => vec![],
+    };
+    let last = world.store.history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
+    HostView {
+        recorded: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        kernel: tables.map(|tables| kernel(&question.service, &tables)).map_err(|error| error.to_string()),
+        drift: drift.into_iter().chain(cut_off(last.as_ref())).collect(),
         main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
         main_health: health.map_err(|error| error.to_string()),
         last,
     }
 }
 
-fn kernel(fleet: &Fleet, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
+fn kernel(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
     let one = |(family, tables): &(Family, Tables)| {
         let variant = firewall::variant(tables);
         let table = tables.of(variant);
         let mut forwards = table.map(firewall::forwards).unwrap_or_default();
-        forwards.retain(|forward| forward.service == fleet.service);
+        forwards.retain(|forward| &forward.service == service);
         let hooked = table.is_some_and(|table| firewall::is_hooked(table, false));
         KernelForward { family: *family, variant, forward: forwards.pop(), hooked }
     };
@@ -148,7 +133,7 @@ fn cut_off(last: Option<&Entry>) -> Option<String> {
     ))
 }
 
-async fn balancers(world: &World, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
+async fn balancers(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
     let views = read_all(world).await;
     let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);

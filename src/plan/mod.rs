@@ -6,6 +6,8 @@ pub mod drain;
 pub mod firewall;
 pub mod haproxy_lint;
 pub mod input_filter;
+pub mod roll;
 pub mod site;
+pub mod standing;
 pub mod switch;
 pub mod this_host;

@@ -1,5 +1,6 @@
 //! When a switch is refused, how long it may take to be seen, and when it has been seen.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -23,6 +24,10 @@ pub enum Refusal {
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Too few other hosts would be left.
     Floor { balancer: BalancerName, up: u32, min_up: u32 },
+    /// Too few other hosts would be left by the configuration; no balancer can be asked how many of them are UP.
+    FloorByConfig { left: u32, min_up: u32 },
+    /// Every main vhost of the fleet at once.
+    Everything { hosts: usize },
     /// The real port does not answer its health check.
     Unhealthy { why: String },
 }
@@ -42,6 +47,14 @@ impl fmt::Display for Refusal {
                 "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` asks for {min_up}",
                 if *up == 1 { "" } else { "s" }
             ),
+            Self::FloorByConfig { left, min_up } => write!(
+                f,
+                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` asks for {min_up}",
+                if *left == 1 { "" } else { "s" }
+            ),
+            Self::Everything { hosts } => {
+                write!(f, "these {hosts} hosts are all there are: every user would be on a backup vhost")
+            }
             Self::Unhealthy { why } => write!(f, "the main vhost is not healthy: {why}"),
         }
     }
@@ -50,9 +63,9 @@ impl fmt::Display for Refusal {
 /// What one balancer said, or why it said nothing.
 pub type Reading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
 
-/// Why this host may not be taken out now; empty when it may. Balancers that are not read by configuration are not
-/// among the readings.
-pub fn refusals_to_disable(fleet: &Fleet, host: &HostName, readings: &[Reading<'_>]) -> Vec<Refusal> {
+/// Why these hosts may not be taken out together now; empty when they may. Balancers that are not read by configuration
+/// are not among the readings. Without any reading, the floor is counted by the configuration.
+pub fn refusals_to_disable(fleet: &Fleet, hosts: &[&HostName], readings: &[Reading<'_>]) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     for (spec, reading) in readings {
         let balancer = spec.name.clone();
@@ -63,31 +76,50 @@ pub fn refusals_to_disable(fleet: &Fleet, host: &HostName, readings: &[Reading<'
                 continue;
             }
         };
-        let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_of(host));
-        if view.server(&main).is_none() {
-            refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main.clone() });
+        let mains: BTreeSet<String> = hosts.iter().map(|host| spec.servers.main_of(host)).collect();
+        for host in hosts {
+            refusals.extend(refusals_of(spec, view, host));
         }
-        match view.server(&backup) {
-            None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
-            Some(server) if !server.verdict.is_up() => {
-                let status = server.status.clone();
-                refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
-            }
-            Some(_) => {}
-        }
-        let up = others_up(view, &main);
+        let up = others_up(view, &mains);
         if up < fleet.limits.min_up {
             refusals.push(Refusal::Floor { balancer, up, min_up: fleet.limits.min_up });
+        }
+    }
+    if readings.is_empty() && !fleet.hosts.is_empty() {
+        let left = fleet.hosts.iter().filter(|host| !hosts.contains(&&host.name)).count();
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        if left < fleet.limits.min_up {
+            refusals.push(Refusal::FloorByConfig { left, min_up: fleet.limits.min_up });
         }
     }
     refusals
 }
 
-/// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor this one, and has
-/// a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6).
-fn others_up(view: &BackendView, main: &str) -> u32 {
+/// What one balancer has against taking out one host.
+fn refusals_of(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    let balancer = &spec.name;
+    let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_of(host));
+    if view.server(&main).is_none() {
+        refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main });
+    }
+    match view.server(&backup) {
+        None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
+        Some(server) if !server.verdict.is_up() => {
+            let status = server.status.clone();
+            refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
+        }
+        Some(_) => {}
+    }
+    refusals
+}
+
+/// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor one of these, and
+/// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6).
+fn others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
     let takes_new_users = |server: &&ServerView| server.verdict.is_up() && server.weight > 0;
-    let other = |server: &&ServerView| !server.backup && server.name != main && takes_new_users(server);
+    let other =
+        |server: &&ServerView| !server.backup && !mains.contains(&server.name) && takes_new_users(server);
     u32::try_from(view.servers.iter().filter(other).count()).unwrap_or(u32::MAX)
 }
 
@@ -158,7 +190,7 @@ mod tests {
 
     fn refusals(min_up: u32, view: Result<&BackendView, &str>) -> Vec<String> {
         let spec = spec();
-        let refusals = refusals_to_disable(&fleet(min_up), &"web1".parse().unwrap(), &[(&spec, view)]);
+        let refusals = refusals_to_disable(&fleet(min_up), &[&"web1".parse().unwrap()], &[(&spec, view)]);
         refusals.iter().map(Refusal::to_string).collect()
     }
 
@@ -189,6 +221,28 @@ mod tests {
         let empty = BackendView::default();
         let none = |server| format!("`lb1` has no server `{server}` in this backend");
         assert_eq!(refusals(0, Ok(&empty)), [none("main-web1"), none("backup-web1")]);
+    }
+
+    #[test]
+    fn a_batch_is_counted_as_a_whole() {
+        let spec = spec();
+        let servers = ["main-web1", "backup-web1", "main-web2", "backup-web2", "main-web3"];
+        let view = BackendView { servers: servers.iter().map(|name| server(name, Verdict::Up)).collect() };
+        let (web1, web2) = ("web1".parse().unwrap(), "web2".parse().unwrap());
+        let both = |min_up| refusals_to_disable(&fleet(min_up), &[&web1, &web2], &[(&spec, Ok(&view))]);
+        assert_eq!(both(1), []);
+        let lb1 = spec.name.clone();
+        assert_eq!(both(2), [Refusal::Floor { balancer: lb1, up: 1, min_up: 2 }]);
+    }
+
+    #[test]
+    fn with_nobody_to_ask_the_configuration_is_counted() {
+        let hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
+        let fleet = Fleet { hosts, ..fleet(1) };
+        let (web1, web2) = ("web1".parse().unwrap(), "web2".parse().unwrap());
+        assert_eq!(refusals_to_disable(&fleet, &[&web1], &[]), []);
+        let all = refusals_to_disable(&fleet, &[&web1, &web2], &[]);
+        assert_eq!(all, [Refusal::FloorByConfig { left: 0, min_up: 1 }]);
     }
 
     #[test]

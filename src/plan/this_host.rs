@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::fleet::Fleet;
-use crate::model::host::Host;
+use crate::model::host::{Host, Route};
 use crate::model::name::HostName;
 
 /// What is known of the machine. `addresses` are those of its interfaces.
@@ -20,36 +20,61 @@ pub enum PickError {
     Unknown { asked: HostName, known: Vec<HostName> },
     #[error("this machine (`{machine}`) is none of the configured hosts: {}", names(.known))]
     NotAHost { machine: String, known: Vec<HostName> },
-    #[error("`{asked}` is not this machine (`{machine}`)")]
-    Elsewhere { asked: HostName, machine: String },
     #[error("this machine's name `{machine}` cannot be a host name: {why}")]
     BadName { machine: String, why: String },
 }
 
-/// The host to act on. `asked` is `--host`; `local` takes the operator's word that this machine is that host.
+/// Which hosts a command names.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// None: this machine, when it is one of the hosts.
+    Nothing,
+    /// None, by a command that means all of them when this machine is not one.
+    Anything,
+    These(&'a [HostName]),
+    All,
+}
+
+/// The hosts to act on, each with the way to it. `local` takes the operator's word that this machine is the host asked for.
 pub fn pick(
     fleet: &Fleet,
-    asked: Option<&HostName>,
+    asked: Asked<'_>,
     local: bool,
     machine: &Identity<'_>,
-) -> Result<Host, PickError> {
-    let name = machine.host_name.to_owned();
+) -> Result<Vec<Host>, PickError> {
     if fleet.hosts.is_empty() {
-        return alone(asked, machine);
+        return match asked {
+            Asked::These([one]) => alone(Some(one), machine),
+            Asked::These([_, other, ..]) => Err(PickError::Unknown { asked: other.clone(), known: vec![] }),
+            Asked::These([]) | Asked::Nothing | Asked::Anything | Asked::All => alone(None, machine),
+        }
+        .map(|host| vec![host]);
     }
     let known = || fleet.hosts.iter().map(|host| host.name.clone()).collect();
-    match asked {
-        None => {
-            let here = fleet.hosts.iter().find(|host| is_here(host, machine));
-            here.cloned().ok_or_else(|| PickError::NotAHost { machine: name, known: known() })
+    let routed = |host: &Host| {
+        let route = if is_here(host, machine) { Route::Here } else { host.route.clone() };
+        Host { route, ..host.clone() }
+    };
+    let here = fleet.hosts.iter().find(|host| is_here(host, machine));
+    match (asked, here) {
+        (Asked::All, _) | (Asked::Anything, None) => Ok(fleet.hosts.iter().map(routed).collect()),
+        (Asked::Nothing | Asked::Anything, Some(here)) => Ok(vec![routed(here)]),
+        (Asked::Nothing, None) => {
+            Err(PickError::NotAHost { machine: machine.host_name.to_owned(), known: known() })
         }
-        Some(asked) => {
-            let host = fleet.host(asked);
-            let host = host.ok_or_else(|| PickError::Unknown { asked: asked.clone(), known: known() })?;
-            if local || is_here(host, machine) {
-                return Ok(host.clone());
+        (Asked::These(names), _) => {
+            let mut hosts: Vec<Host> = Vec::new();
+            for name in names {
+                let host = fleet.host(name);
+                let host = host.ok_or_else(|| PickError::Unknown { asked: name.clone(), known: known() })?;
+                if hosts.iter().all(|other| other.name != host.name) {
+                    hosts.push(routed(host));
+                }
             }
-            Err(PickError::Elsewhere { asked: asked.clone(), machine: name })
+            if let ([host], true) = (hosts.as_mut_slice(), local) {
+                host.route = Route::Here;
+            }
+            Ok(hosts)
         }
     }
 }
@@ -64,7 +89,7 @@ fn alone(asked: Option<&HostName>, machine: &Identity<'_>) -> Result<Host, PickE
             why: why.to_string(),
         })?,
     };
-    Ok(Host { name, address: None, ssh: None })
+    Ok(Host { name, address: None, route: Route::Here })
 }
 
 fn is_here(host: &Host, machine: &Identity<'_>) -> bool {
@@ -87,34 +112,54 @@ mod tests {
         Fleet { hosts, ..example::fleet() }
     }
 
-    fn picked(hosts: &[(&str, &str)], asked: Option<&str>, local: bool) -> Result<String, String> {
+    const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "10.0.0.12")];
+
+    /// `web2` is this machine; `NAME@ROUTE` for each host.
+    fn picked(hosts: &[(&str, &str)], asked: Asked<'_>, local: bool) -> Result<Vec<String>, String> {
         let addresses = ["10.0.0.12".parse().unwrap()];
         let machine = Identity { host_name: "node7.example.org", addresses: &addresses };
-        let asked = asked.map(|name| name.parse().unwrap());
-        let host = pick(&fleet(hosts), asked.as_ref(), local, &machine);
-        host.map(|host| host.name.to_string()).map_err(|error| error.to_string())
+        let mut fleet = fleet(hosts);
+        for host in &mut fleet.hosts {
+            host.route = Route::Ssh(host.name.to_string());
+        }
+        let picked = pick(&fleet, asked, local, &machine).map_err(|error| error.to_string())?;
+        Ok(picked.iter().map(|host| format!("{}@{}", host.name, host.route)).collect())
     }
 
-    const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "10.0.0.12")];
+    fn name(text: &str) -> [HostName; 1] {
+        [text.parse().unwrap()]
+    }
 
     #[test]
     fn found_by_address_or_by_name() {
-        assert_eq!(picked(&PAIR, None, false), Ok("web2".into()));
-        assert_eq!(picked(&[("node7", "10.9.9.9")], None, false), Ok("node7".into()));
-        assert_eq!(picked(&[], None, false), Ok("node7".into()));
-        assert_eq!(picked(&[], Some("web9"), false), Ok("web9".into()));
+        let here = |name: &str| Ok(vec![format!("{name}@this machine")]);
+        assert_eq!(picked(&PAIR, Asked::Nothing, false), here("web2"));
+        assert_eq!(picked(&PAIR, Asked::Anything, false), here("web2"));
+        assert_eq!(picked(&[("node7", "10.9.9.9")], Asked::Nothing, false), here("node7"));
+        assert_eq!(picked(&[], Asked::Nothing, false), here("node7"));
+        assert_eq!(picked(&[], Asked::These(&name("web9")), false), here("web9"));
     }
 
     #[test]
-    fn another_host_is_not_taken_for_this_one() {
+    fn others_are_reached_by_their_route() {
+        let both = Ok(vec!["web1@ssh web1".to_owned(), "web2@this machine".to_owned()]);
+        assert_eq!(picked(&PAIR, Asked::All, false), both);
+        let twice = [name("web1"), name("web2"), name("web1")].concat();
+        assert_eq!(picked(&PAIR, Asked::These(&twice), false), both);
         assert_eq!(
-            picked(&PAIR, Some("web1"), false),
-            Err("`web1` is not this machine (`node7.example.org`)".into())
+            picked(&PAIR, Asked::These(&name("web1")), true),
+            Ok(vec!["web1@this machine".to_owned()])
         );
-        assert_eq!(picked(&PAIR, Some("web1"), true), Ok("web1".into()));
+        let elsewhere = [("a", "10.0.0.1"), ("b", "10.0.0.2")];
+        let all = Ok(vec!["a@ssh a".to_owned(), "b@ssh b".to_owned()]);
+        assert_eq!(picked(&elsewhere, Asked::Anything, false), all);
+    }
+
+    #[test]
+    fn nobody_is_taken_for_another() {
         let unknown = "the configuration has no host `web3`; it has `web1`, `web2`";
-        assert_eq!(picked(&PAIR, Some("web3"), true), Err(unknown.into()));
+        assert_eq!(picked(&PAIR, Asked::These(&name("web3")), true), Err(unknown.into()));
         let none = "this machine (`node7.example.org`) is none of the configured hosts: `web1`";
-        assert_eq!(picked(&PAIR[..1], None, true), Err(none.into()));
+        assert_eq!(picked(&PAIR[..1], Asked::Nothing, true), Err(none.into()));
     }
 }

@@ -106,6 +106,21 @@ impl Program {
         command.spawn().map_err(|source| self.not_run(source))
     }
 
+    /// Starts a program whose outputs are read as they come, with this file as its input. It lives on when the handle is
+    /// dropped.
+    pub fn stream(&self, input: std::fs::File) -> Result<Child, ExecError> {
+        let mut command = self.command();
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|source| self.not_run(source))
+    }
+
+    /// Starts a program to talk with: both ends piped, its complaints too. Killed when the handle is dropped.
+    pub fn dialogue(&self) -> Result<Child, ExecError> {
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.spawn().map_err(|source| self.not_run(source))
+    }
+
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.path);
@@ -144,7 +159,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-fn status_of(status: std::process::ExitStatus) -> i32 {
+pub fn status_of(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

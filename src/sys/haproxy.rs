@@ -46,12 +46,12 @@ impl Balancer for Haproxy {
         &self.spec
     }
 
-    async fn read(&self) -> Result<BackendView, BalancerError> {
+    async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
         let address = self.access.to_string();
         let Ok(read) = tokio::time::timeout(self.bound, self.read_unbounded()).await else {
             return Err(BalancerError::Silent { address, waited: self.bound });
         };
-        read.map_err(|why| match why {
+        read.map(Arc::new).map_err(|why| match why {
             Unreadable::NoConnection(why) => BalancerError::Unreachable { address, why },
             Unreadable::Truncated { received } => BalancerError::Truncated { address, received },
             Unreadable::Garbled(why) => BalancerError::Garbled { address, why },

@@ -1,14 +1,19 @@
 //! The outside world, one adapter each. No decisions here: `plan` makes them.
 
 pub mod clock;
+pub mod commands;
 pub mod exec;
 pub mod files;
 pub mod haproxy;
 pub mod iptables;
+pub mod journal;
+pub mod link;
 pub mod machine;
 pub mod probe;
 pub mod sock_diag;
+pub mod sqlite;
 pub mod store;
+pub mod webhook;
 
 #[cfg(test)]
 pub(crate) mod testing;

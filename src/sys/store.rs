@@ -1,26 +1,24 @@
-//! `world::store` in one SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call
-//! returns and a kill between any two steps leaves either all of a write or none of it.
+//! `world::store` in one SQLite file of the host.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::model::forward::Recorded;
+use super::sqlite::{Database, DbError, Schema, make_dir};
+use crate::model::forward::{Intent, Recorded};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
-use crate::world::store::{Exclusive, Intent, Note, Outcome, Store, StoreError};
+use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
 
 mod rows;
 
-/// `PRAGMA user_version` of the files this program writes. A larger one was written by a newer switchman.
-const SCHEMA: i64 = 1;
+const SCHEMA: Schema = Schema { version: 1, create: CREATE };
 
 const CREATE: &str = "
     CREATE TABLE forwards (
@@ -37,8 +35,6 @@ const CREATE: &str = "
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     PRAGMA user_version = 1;";
 
-/// How long SQLite waits for another process's write.
-const BUSY: Duration = Duration::from_secs(5);
 /// Between two tries for the lock of the host.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -46,29 +42,14 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct SqliteStore {
     dir: PathBuf,
-    connection: Mutex<Option<Connection>>,
+    database: Database,
 }
 
 impl SqliteStore {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), connection: Mutex::new(None) }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.join("state.db")
-    }
-
-    /// The open connection; `None` when there is no file yet and none is to be made.
-    fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, StoreError> {
-        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.file();
-        let there = file.try_exists();
-        let there = there.map_err(|error| StoreError::Open { path: file.clone(), why: error.to_string() })?;
-        if slot.is_none() && (make || there) {
-            make_dir(&self.dir)?;
-            *slot = Some(connect(&file)?);
-        }
-        Ok(slot)
+        let dir = dir.into();
+        let database = Database::new(dir.join("state.db"), SCHEMA);
+        Self { dir, database }
     }
 
     fn write<T>(
@@ -76,18 +57,7 @@ impl SqliteStore {
         what: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let mut slot = self.open(true)?;
-        let file = self.file();
-        let closed = || StoreError::Failed { what, path: file.clone(), why: "not open".to_owned() };
-        let connection = slot.as_mut().ok_or_else(closed)?;
-        let done = (|| {
-            let transaction =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        })();
-        done.map_err(|error| failed(what, &file, &error))
+        Ok(self.database.write(what, work)?)
     }
 
     fn read<T: Default>(
@@ -95,9 +65,18 @@ impl SqliteStore {
         what: &'static str,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        match self.open(false)?.as_ref() {
-            Some(connection) => work(connection).map_err(|error| failed(what, &self.file(), &error)),
-            None => Ok(T::default()),
+        Ok(self.database.read(what, work)?)
+    }
+}
+
+impl From<DbError> for StoreError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Open { path, why } => Self::Open { path, why },
+            DbError::Newer { path, found, known } => Self::Newer { path, found, known },
+            DbError::Full { path } => Self::Full { path },
+            DbError::Damaged { path, why } => Self::Damaged { path, why },
+            DbError::Failed { what, path, why } => Self::Failed { what, path, why },
         }
     }
 }
@@ -158,7 +137,7 @@ impl Store for SqliteStore {
                 at: now,
                 actor: intent.actor.clone(),
                 service: service.clone(),
-                action: intent.action.to_owned(),
+                action: intent.action.clone(),
                 phase: Phase::Began,
                 detail: intent.detail.clone(),
             };
@@ -240,58 +219,6 @@ struct Held {
 }
 
 impl Exclusive for Held {}
-
-fn make_dir(dir: &Path) -> Result<(), StoreError> {
-    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
-    made.map_err(|error| StoreError::Open { path: dir.to_owned(), why: error.to_string() })
-}
-
-fn connect(file: &Path) -> Result<Connection, StoreError> {
-    let opened = (|| {
-        let connection = Connection::open(file)?;
-        connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        Ok((connection, schema))
-    })();
-    let (mut connection, schema) = opened.map_err(|error| failed("open the state", file, &error))?;
-    match schema {
-        SCHEMA => Ok(connection),
-        0 => create(&mut connection)
-            .map(|()| connection)
-            .map_err(|error| failed("set up the state", file, &error)),
-        found => Err(StoreError::Newer { path: file.to_owned(), found, known: SCHEMA }),
-    }
-}
-
-/// Two first runs at once: the second finds the schema made when it gets its turn.
-fn create(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    let schema: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if schema == 0 {
-        transaction.execute_batch(CREATE)?;
-    }
-    transaction.commit()
-}
-
-fn failed(what: &'static str, file: &Path, error: &rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
-    let path = file.to_owned();
-    match error.sqlite_error_code() {
-        Some(DiskFull) => StoreError::Full { path },
-        // The write-ahead index is a shared mapping: without room for it SQLite knows only that I/O failed.
-        Some(CannotOpen | SystemIoFailure) if is_full(file) => StoreError::Full { path },
-        Some(DatabaseCorrupt | NotADatabase) => StoreError::Damaged { path, why: error.to_string() },
-        Some(CannotOpen) => StoreError::Open { path, why: error.to_string() },
-        _ => StoreError::Failed { what, path, why: error.to_string() },
-    }
-}
-
-fn is_full(file: &Path) -> bool {
-    let Some(dir) = file.parent() else { return false };
-    nix::sys::statvfs::statvfs(dir).is_ok_and(|disk| disk.blocks_available() == 0)
-}
 
 fn io_failed(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
     match error.kind() {

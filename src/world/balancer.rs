@@ -1,5 +1,6 @@
 //! Reading a load balancer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,5 +30,5 @@ pub trait Balancer: Send + Sync {
     fn spec(&self) -> &BalancerSpec;
 
     /// The servers of the configured backend, now. Bounded in time by the adapter.
-    async fn read(&self) -> Result<BackendView, BalancerError>;
+    async fn read(&self) -> Result<Arc<BackendView>, BalancerError>;
 }

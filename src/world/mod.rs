@@ -1,13 +1,21 @@
 //! The outside world as small traits, by meaning. `sys` implements them; tests use the fakes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::name::HostName;
+
 pub mod balancer;
 pub mod clock;
+pub mod commands;
 pub mod files;
 pub mod firewall;
+pub mod journal;
+pub mod link;
+pub mod lock;
 pub mod machine;
+pub mod notifier;
 pub mod probe;
 pub mod reporter;
 pub mod sockets;
@@ -29,6 +37,7 @@ pub struct World {
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
     pub files: Arc<dyn files::Files>,
+    pub commands: Arc<dyn commands::Commands>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::Stop,
 }
@@ -36,5 +45,27 @@ pub struct World {
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World").field("balancers", &self.balancers.len()).finish_non_exhaustive()
+    }
+}
+
+/// An operator's surroundings: the hosts by their links, the balancers as seen from here, the fleet's journal and lock.
+#[derive(Clone)]
+pub struct FleetWorld {
+    /// Every host a command may act on.
+    pub links: BTreeMap<HostName, Arc<dyn link::HostLink>>,
+    /// In the order of `switchman.yaml`; only those that can be read.
+    pub balancers: Vec<Arc<dyn balancer::Balancer>>,
+    pub journal: Arc<dyn journal::Journal>,
+    pub lock: Arc<dyn lock::FleetLock>,
+    pub commands: Arc<dyn commands::Commands>,
+    pub notifier: Arc<dyn notifier::Notifier>,
+    pub clock: Arc<dyn clock::Clock>,
+    pub reporter: Arc<dyn reporter::Reporter>,
+    pub stop: stop::Stop,
+}
+
+impl fmt::Debug for FleetWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetWorld").field("hosts", &self.links.keys()).finish_non_exhaustive()
     }
 }

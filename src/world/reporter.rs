@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::model::balancer::Verdict;
+use crate::model::duration;
 use crate::model::forward::Switch;
+use crate::model::journal::{HostEnd, RollResult};
 use crate::model::name::{BalancerName, HostName};
+use crate::model::roll::{RollId, Step};
 use crate::model::rules::Transaction;
 
 /// What happened, as values; the wording is the renderer's.
@@ -33,6 +38,7 @@ pub enum Event {
     },
     /// A load balancer's word on a server changed (or is the first one heard).
     Heard {
+        host: HostName,
         balancer: BalancerName,
         server: String,
         verdict: Option<Verdict>,
@@ -41,6 +47,7 @@ pub enum Event {
     },
     /// No balancer can be read: waiting a computed bound.
     WaitingBound {
+        host: HostName,
         balancer: BalancerName,
         bound: Duration,
     },
@@ -58,6 +65,72 @@ pub enum Event {
     /// A thing worth a line that stops nothing.
     Warning {
         text: String,
+    },
+    Roll {
+        roll: RollId,
+        event: RollEvent,
+    },
+}
+
+/// How a roll is getting on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum RollEvent {
+    Began {
+        hosts: Vec<HostName>,
+        resumed: bool,
+    },
+    /// Counted from 1.
+    Batch {
+        number: usize,
+        of: usize,
+        hosts: Vec<HostName>,
+    },
+    StepBegan {
+        host: HostName,
+        step: Step,
+        #[serde(rename = "at_most_ms", serialize_with = "duration::as_optional_ms")]
+        at_most: Option<Duration>,
+    },
+    StepDone {
+        host: HostName,
+        step: Step,
+        detail: String,
+    },
+    StepFailed {
+        host: HostName,
+        step: Step,
+        why: String,
+    },
+    /// A line of the command's or a hook's output; `None`: of a hook of the whole roll.
+    Output {
+        host: Option<HostName>,
+        line: String,
+    },
+    /// It did not get through, and this is how it was left.
+    Settled {
+        host: HostName,
+        end: HostEnd,
+        detail: String,
+    },
+    HostDone {
+        host: HostName,
+        #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
+        took: Duration,
+    },
+    /// Waiting for something that is to come true before the next batch.
+    Waiting {
+        why: String,
+    },
+    Stopping {
+        why: String,
+    },
+    Aborting {
+        hosts: Vec<HostName>,
+    },
+    Ended {
+        result: Option<RollResult>,
+        why: String,
     },
 }
 

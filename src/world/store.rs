@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::forward::{Intent, Recorded};
 use crate::model::history::{Actor, Entry, OperationId};
 use crate::model::name::ServiceName;
 
@@ -24,18 +24,6 @@ pub enum StoreError {
     Busy { holder: String, waited: Duration },
     #[error("cannot {what} in `{path}`: {why}")]
     Failed { what: &'static str, path: PathBuf, why: String },
-}
-
-/// A change that is about to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    pub forward: Forward,
-    pub switch: Switch,
-    pub from_self: bool,
-    pub actor: Actor,
-    pub action: &'static str,
-    /// What was overridden by `--force`; empty otherwise.
-    pub detail: String,
 }
 
 /// Something done that leaves the desired state as it is.

@@ -115,6 +115,7 @@ impl Stage {
             store: Arc::new(sys::store::SqliteStore::new(self.dir.path().join("state"))),
             clock: Arc::new(sys::clock::SystemClock),
             machine: Arc::new(sys::machine::LocalMachine),
+            commands: Arc::new(sys::commands::LocalCommands::new(self.dir.path().join("commands"))),
             files: Arc::new(sys::files::LocalFiles),
             reporter: Arc::new(Quiet),
             stop,

@@ -64,6 +64,7 @@ impl Host {
     fn state(&self) -> (Option<String>, bool, bool) {
         let output = self.run(&["status", "--output", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let status = &status["hosts"][0]["view"]["value"];
         let recorded = status["recorded"]["value"]["switch"].as_str().map(str::to_owned);
         let on =
             status["kernel"]["value"].as_array().unwrap().iter().all(|family| !family["forward"].is_null());

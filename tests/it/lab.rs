@@ -169,7 +169,7 @@ fn the_commands_on_a_real_host() {
     let status = on("web1", &["status", "--host", "web1", "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["schema"], 1);
-    assert_eq!(status["recorded"]["value"]["switch"], "off");
+    assert_eq!(status["hosts"][0]["view"]["value"]["recorded"]["value"]["switch"], "off");
     assert_eq!(verdict(named.0, "web1"), "down");
     let history = on("web1", &["history"]);
     assert!(text(&history.stdout).contains("disable-forward  done"), "{}", text(&history.stdout));
@@ -188,7 +188,10 @@ fn the_commands_on_a_real_host() {
 fn verdict(lab: &str, host: &str) -> String {
     let status = on_host(lab, host, &["status", "--host", host, "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    status["balancers"][0]["servers"]["value"]["main"]["verdict"].as_str().unwrap_or("").to_owned()
+    status["hosts"][0]["balancers"][0]["servers"]["value"]["main"]["verdict"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned()
 }
 
 fn assert_forward_survives_a_flush(lab: &str) {

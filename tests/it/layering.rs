@@ -15,7 +15,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("error", &["config", "lab", "ops", "world", "plan", "model"]),
         ("lab", &["config", "ops", "world", "plan", "sys", "model"]),
         ("agent", &["config", "ops", "world", "plan", "model", "error"]),
-        ("cli", &["lab", "config", "error", "ops", "world", "plan", "model"]),
+        ("cli", &["agent", "lab", "config", "error", "ops", "world", "plan", "model"]),
     ])
 }
 

@@ -14,10 +14,14 @@ use crate::ops::forward::Switched;
 use crate::ops::init::Initialised;
 use crate::ops::restore::Restored;
 use crate::ops::seen::How;
+use crate::world::lock::LockNote;
 use crate::world::reporter::{Event, Reporter};
 
 impl Reporter for Render {
     fn report(&self, event: &Event) {
+        if self.follow(event) {
+            return;
+        }
         if let Event::Committed { transactions, .. } = event {
             for transaction in transactions {
                 log::info!("committed:\n{transaction}");
@@ -28,7 +32,7 @@ impl Reporter for Render {
             Event::Heard { balancer, server, detail, .. } => {
                 self.spin(format!("waiting for {balancer}: {server} is {detail}"));
             }
-            Event::WaitingBound { balancer, bound } => {
+            Event::WaitingBound { balancer, bound, .. } => {
                 self.spin(format!("waiting {} for {balancer}, which cannot be asked", show(*bound)));
             }
             Event::Draining { in_flight, .. } => self.spin(format!("draining: {in_flight} in flight")),
@@ -45,7 +49,7 @@ impl Render {
     }
 }
 
-fn line(event: &Event) -> String {
+pub(super) fn line(event: &Event) -> String {
     match event {
         Event::Committed { host, switch, took, .. } => {
             format!("{host}: forward {switch} ({})", show(*took))
@@ -56,7 +60,7 @@ fn line(event: &Event) -> String {
         Event::Heard { balancer, server, detail, after, .. } => {
             format!("{balancer}: {server} is {detail} (after {})", show(*after))
         }
-        Event::WaitingBound { balancer, bound } => format!(
+        Event::WaitingBound { balancer, bound, .. } => format!(
             "{balancer}: cannot be asked (no `haproxy:` in the configuration); waiting {}, the bound of its check settings",
             show(*bound)
         ),
@@ -66,6 +70,7 @@ fn line(event: &Event) -> String {
         ),
         Event::Drained { host, after } => format!("{host}: drained (after {})", show(*after)),
         Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
+        Event::Roll { event, .. } => super::roll::line(event),
     }
 }
 
@@ -130,4 +135,12 @@ pub(super) fn history(rows: &[Entry]) -> String {
         cells.iter().map(|cell| (*cell).to_owned()).collect()
     };
     table::table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+}
+
+pub(super) fn lock_notes(notes: &[LockNote]) -> String {
+    let row = |note: &LockNote| {
+        let at = note.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        vec![at, note.user.clone(), note.text.clone()]
+    };
+    table::table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
 }

@@ -1,7 +1,7 @@
 //! The only printer: results to stdout in one piece, everything else to stderr as it happens.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,14 +9,22 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use crate::error::{Code, Failure};
+use crate::model::forward::Switch;
 use crate::model::history::Entry;
-use crate::ops::forward::Switched;
+use crate::model::name::HostName;
+use crate::ops::forward::{Each, Switched};
 use crate::ops::init::Initialised;
 use crate::ops::restore::Restored;
+use crate::plan::standing::Standing;
+use crate::world::lock::LockNote;
+
+use roll::Follower;
+pub use roll::RollView;
 
 mod events;
 mod findings;
 mod lab;
+mod roll;
 mod status;
 mod table;
 
@@ -31,6 +39,7 @@ pub struct Render {
     out: Mutex<String>,
     /// Says what is being waited for, on a terminal only.
     spinner: ProgressBar,
+    follower: Mutex<Option<Follower>>,
 }
 
 #[derive(Serialize)]
@@ -49,7 +58,7 @@ impl Render {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             spinner.set_style(style);
         }
-        Self { json, color, out: Mutex::default(), spinner }
+        Self { json, color, out: Mutex::default(), spinner, follower: Mutex::default() }
     }
 
     /// A text as it is, such as a manual page.
@@ -71,15 +80,63 @@ impl Render {
         self.text(&events::restored(restored));
     }
 
-    pub fn history(&self, rows: &[Entry]) {
+    pub fn history(&self, rows: &[Entry], rolls: &[Standing], lock: &[LockNote]) {
         #[derive(Serialize)]
         struct History<'a> {
-            history: &'a [Entry],
+            #[serde(rename = "history")]
+            rows: &'a [Entry],
+            rolls: &'a [Standing],
+            lock: &'a [LockNote],
         }
         if self.json {
-            return self.document("history", &History { history: rows });
+            return self.document("history", &History { rows, rolls, lock });
+        }
+        if !rolls.is_empty() {
+            self.text(&(roll::past(rolls) + "\n"));
+        }
+        if !lock.is_empty() {
+            self.text(&(events::lock_notes(lock) + "\n"));
         }
         self.text(&events::history(rows));
+    }
+
+    /// Several hosts: what came of each. An error unless every one is switched.
+    pub fn switched_many(&self, switch: Switch, each: Each) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Many<'a> {
+            hosts: Vec<Outcome<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Outcome<'a> {
+            host: &'a HostName,
+            switched: Option<&'a Switched>,
+            error: Option<String>,
+        }
+        if self.json {
+            let outcomes = each.iter().map(|(host, switched)| Outcome {
+                host,
+                switched: switched.as_ref().ok(),
+                error: switched.as_ref().err().map(ToString::to_string),
+            });
+            self.document("switched-many", &Many { hosts: outcomes.collect() });
+        }
+        let of = each.len();
+        let mut failed = Vec::new();
+        for (_, switched) in each {
+            match switched {
+                Ok(switched) if !self.json => self.text(&events::switched(&switched)),
+                Ok(_) => {}
+                Err(error) => failed.push(error),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::NotAll { switch, done: of - failed.len(), of, failed })
+    }
+
+    fn follower(&self) -> MutexGuard<'_, Option<Follower>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn initialised(&self, written: &Initialised) {
@@ -126,10 +183,14 @@ impl Render {
 
     /// One line to stderr, above the spinner where there is one.
     fn note(&self, line: &str) {
-        self.spinner.suspend(|| {
+        let write = || {
             // With stderr gone there is nobody to tell.
             let _ = writeln!(AutoStream::new(io::stderr(), self.color), "{line}");
-        });
+        };
+        match &*self.follower() {
+            Some(Follower::Live(board)) => board.bars.suspend(write),
+            _ => self.spinner.suspend(write),
+        }
     }
 
     fn document<T: Serialize>(&self, kind: &str, body: &T) {

@@ -4,96 +4,104 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 use owo_colors::OwoColorize;
+use serde::Serialize;
 
+use super::roll::RollView;
 use super::{Render, table};
+use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::Switch;
+use crate::model::forward::{KernelForward, Switch};
 use crate::ops::status::{BalancerStatus, Status};
 
 impl Render {
-    pub fn status(&self, status: &Status, watching: bool) {
+    pub fn status(&self, hosts: &[Status], roll: Option<&RollView>, watching: bool) {
         if self.json {
-            return self.document("status", status);
+            return self.document("status", &Everything { hosts, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
             self.text("\x1b[H\x1b[J");
         }
-        self.text(&screen(status));
+        for status in hosts {
+            self.text(&screen(status));
+        }
+        if let Some(view) = roll {
+            self.text(&format!("\n{}", super::roll::standing(view)));
+        }
         if watching {
             self.text("\n");
         }
     }
 }
 
+#[derive(Serialize)]
+struct Everything<'a> {
+    hosts: &'a [Status],
+    /// The last roll, while it is not finished, and who holds the fleet.
+    roll: Option<&'a RollView>,
+}
+
 fn screen(status: &Status) -> String {
     let mut text = String::new();
-    let ports = status.ports;
     let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
-    let _ = writeln!(text, "forward   {}", forward(status));
-    let _ = writeln!(text, "rules     {}", rules(status));
-    let _ = writeln!(
-        text,
-        "health    {}",
-        match &status.main_health {
-            Ok(()) => format!("main vhost healthy on {}", ports.main),
-            Err(why) => format!("{} {why}", "main vhost not healthy:".red()),
+    match &status.view {
+        Ok(view) => host_side(&mut text, status, view),
+        Err(why) => {
+            let _ = writeln!(text, "host      {} {why}", "not known:".red());
         }
-    );
-    let _ = writeln!(
-        text,
-        "sockets   {}",
-        match &status.main_sockets {
-            Ok(count) if count.tie > 0 => {
-                format!(
-                    "{} busy, {} idle, {} not told apart on {}",
-                    count.busy, count.idle, count.tie, ports.main
-                )
-            }
-            Ok(count) => format!("{} busy, {} idle on {}", count.busy, count.idle, ports.main),
-            Err(why) => why.clone(),
-        }
-    );
-    for drift in &status.drift {
-        let _ = writeln!(text, "drift     {}", drift.yellow());
-    }
-    if let Some(last) = &status.last {
-        let _ = writeln!(
-            text,
-            "last      {} {} by {} at {:.0}",
-            last.action,
-            last.phase.as_str(),
-            last.actor.user,
-            last.at
-        );
     }
     text.push('\n');
     text.push_str(&balancers(status));
     text
 }
 
-fn forward(status: &Status) -> String {
+fn host_side(text: &mut String, status: &Status, view: &HostView) {
+    let main = status.ports.main;
+    let _ = writeln!(text, "forward   {}", forward(status, view));
+    let _ = writeln!(text, "rules     {}", rules(view));
+    let health = match &view.main_health {
+        Ok(()) => format!("main vhost healthy on {main}"),
+        Err(why) => format!("{} {why}", "main vhost not healthy:".red()),
+    };
+    let _ = writeln!(text, "health    {health}");
+    let sockets = match &view.main_sockets {
+        Ok(count) if count.tie > 0 => {
+            format!("{} busy, {} idle, {} not told apart on {main}", count.busy, count.idle, count.tie)
+        }
+        Ok(count) => format!("{} busy, {} idle on {main}", count.busy, count.idle),
+        Err(why) => why.clone(),
+    };
+    let _ = writeln!(text, "sockets   {sockets}");
+    for drift in &view.drift {
+        let _ = writeln!(text, "drift     {}", drift.yellow());
+    }
+    if let Some(last) = &view.last {
+        let (action, phase, user, at) = (&last.action, last.phase.as_str(), &last.actor.user, last.at);
+        let _ = writeln!(text, "last      {action} {phase} by {user} at {at:.0}");
+    }
+}
+
+fn forward(status: &Status, view: &HostView) -> String {
     let ports = status.ports;
     let now = match status.switch() {
         Some(Switch::On) => format!("{}  {} -> {}", "on".green().bold(), ports.check, ports.main),
         Some(Switch::Off) => format!("{}  maintenance: {} is refused", "off".yellow().bold(), ports.check),
-        None if status.kernel.is_ok() => "mixed".red().bold().to_string() + "  not the same in IPv4 and IPv6",
+        None if view.kernel.is_ok() => "mixed".red().bold().to_string() + "  not the same in IPv4 and IPv6",
         None => "unknown".red().bold().to_string(),
     };
-    match &status.recorded {
+    match &view.recorded {
         Ok(Some(record)) => format!("{now}, recorded {} at {:.0}", record.switch, record.changed_at),
         Ok(None) => format!("{now}, nothing recorded"),
         Err(why) => format!("{now}, record not readable: {why}"),
     }
 }
 
-fn rules(status: &Status) -> String {
-    match &status.kernel {
+fn rules(view: &HostView) -> String {
+    match &view.kernel {
         Ok(families) => {
-            let one = |family: &crate::ops::status::KernelForward| {
-                format!("{} {} {}", family.family, family.variant, family.switch())
-            };
+            let one =
+                |family: &KernelForward| format!("{} {} {}", family.family, family.variant, family.switch());
             families.iter().map(one).collect::<Vec<_>>().join(", ")
         }
         Err(why) => why.clone(),

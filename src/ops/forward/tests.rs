@@ -3,10 +3,12 @@ use std::sync::Arc;
 use super::*;
 use crate::model::balancer::{ServerWork, Verdict};
 use crate::model::example;
+use crate::model::failure::ErrorCode;
 use crate::model::forward::Recorded;
 use crate::model::history::Phase;
 use crate::model::rules::Family;
 use crate::model::socket::{Socket, TcpInfo};
+use crate::ops::host::InProcess;
 use crate::ops::restore::restore;
 use crate::ops::status::status;
 use crate::plan::firewall::forwards;
@@ -37,7 +39,7 @@ fn fresh_scene() -> Scene {
     let balancers =
         vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
     let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
-    let host = Host { name: "web1".parse().unwrap(), address: None, ssh: None };
+    let host = Host { name: "web1".parse().unwrap(), address: None, route: crate::model::host::Route::Here };
     Scene { fake: fake::world(balancers, firewall), fleet, host }
 }
 
@@ -47,12 +49,26 @@ fn options() -> Options {
 }
 
 impl Scene {
+    /// An operator on the host itself.
+    fn world(&self) -> FleetWorld {
+        let world = &self.fake.world;
+        let link: Arc<dyn HostLink> = Arc::new(InProcess::new(world.clone()));
+        let site = crate::world::fake::site::site(0, 0).world;
+        FleetWorld {
+            links: [(self.host.name.clone(), link)].into(),
+            balancers: world.balancers.clone(),
+            reporter: world.reporter.clone(),
+            stop: world.stop.clone(),
+            ..site
+        }
+    }
+
     async fn enable(&self, options: &Options) -> Result<Switched, SwitchError> {
-        enable(&self.fake.world, &self.fleet, &self.host, options).await
+        enable(&self.world(), &self.fleet, &self.host, options).await
     }
 
     async fn disable(&self, options: &Options) -> Result<Switched, SwitchError> {
-        disable(&self.fake.world, &self.fleet, &self.host, options).await
+        disable(&self.world(), &self.fleet, &self.host, options).await
     }
 
     /// What the kernel and the record say, family by family: they must agree.
@@ -163,7 +179,13 @@ async fn a_failing_family_is_undone_in_the_other() {
             scene.enable(&options()).await
         };
         assert!(
-            matches!(ended, Err(SwitchError::NotChanged { source: ChangeError::Firewall(_), .. })),
+            matches!(
+                ended,
+                Err(SwitchError::NotChanged {
+                    source: LinkError::Refused { code: ErrorCode::RulesFailed, .. },
+                    ..
+                })
+            ),
             "{ended:?}"
         );
         assert_eq!(scene.state(), before);
@@ -185,7 +207,13 @@ async fn an_undo_that_fails_says_that_both_may_disagree() {
     scene.fake.firewall.fail.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
     scene.fake.firewall.tamper(Family::V6, |table| table.rules.clear());
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(matches!(error, SwitchError::NotChanged { source: ChangeError::HalfDone { .. }, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -286,8 +314,8 @@ async fn restore_mends_drift_and_never_ends_a_maintenance() {
         }
     };
     flush(&scene);
-    let before = status(&scene.fake.world, &scene.fleet, &scene.host).await;
-    assert_eq!((before.switch(), before.drift.len()), (Some(Switch::Off), 2));
+    let before = status(&scene.world(), &scene.fleet, &scene.host).await;
+    assert_eq!((before.switch(), before.view.as_ref().unwrap().drift.len()), (Some(Switch::Off), 2));
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions.len(), 2);
     assert!(is(&scene.state(), &ON));
     scene.disable(&options()).await.unwrap();
@@ -318,7 +346,13 @@ async fn a_stop_request_ends_the_wait_for_another_switchman() {
     let held = scene.fake.world.store.lock("somebody else", MS).await.unwrap();
     scene.fake.stopper.stop();
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(matches!(error, SwitchError::NotChanged { source: ChangeError::Interrupted, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::Interrupted, .. }, .. }
+        ),
+        "{error}"
+    );
     drop(held);
     assert!(is(&scene.state(), &ON));
 }
@@ -330,7 +364,13 @@ async fn a_disk_that_fills_up_on_the_way_back_still_gives_the_kernel_back() {
     scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
     *scene.fake.store.fail_later.lock().unwrap() = Some(full);
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(matches!(error, SwitchError::NotChanged { source: ChangeError::HalfDone { .. }, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+        ),
+        "{error}"
+    );
     assert_eq!(
         scene.state().0,
         [true, true],

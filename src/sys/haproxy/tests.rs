@@ -176,7 +176,8 @@ fn spec(access: Access) -> BalancerSpec {
 }
 
 async fn read(access: Access) -> Result<BackendView, BalancerError> {
-    connect(&spec(access), Duration::from_secs(5)).unwrap().read().await
+    let read = connect(&spec(access), Duration::from_secs(5)).unwrap().read().await;
+    read.map(|view| (*view).clone())
 }
 
 fn tcp(port: u16) -> Access {
@@ -300,7 +301,7 @@ async fn read_spec_until(spec: &BalancerSpec, wanted: impl Fn(&Result<BackendVie
     let balancer = connect(spec, Duration::from_secs(5)).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {
-        let view = balancer.read().await;
+        let view = balancer.read().await.map(|view| (*view).clone());
         if wanted(&view) {
             return;
         }

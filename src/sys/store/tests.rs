@@ -9,7 +9,7 @@ fn intent(switch: Switch) -> Intent {
         switch,
         from_self: false,
         actor: actor(),
-        action: "disable-forward",
+        action: "disable-forward".into(),
         detail: String::new(),
     }
 }
@@ -73,7 +73,7 @@ fn history_cannot_be_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     store.begin(&intent(Switch::Off), at(1)).unwrap();
-    let connection = Connection::open(store.file()).unwrap();
+    let connection = Connection::open(store.dir.join("state.db")).unwrap();
     for sql in ["UPDATE history SET user = 'me'", "DELETE FROM history"] {
         assert!(connection.execute(sql, []).unwrap_err().to_string().contains("append-only"), "{sql}");
     }
@@ -84,17 +84,20 @@ fn a_file_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     store.begin(&intent(Switch::Off), at(1)).unwrap();
-    Connection::open(store.file()).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.file(), found: 9, known: 1 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 1 });
 }
 
 #[test]
 fn a_damaged_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
-    std::fs::write(store.file(), "this is no database, and long enough to be looked at as one".repeat(20))
-        .unwrap();
+    std::fs::write(
+        store.dir.join("state.db"),
+        "this is no database, and long enough to be looked at as one".repeat(20),
+    )
+    .unwrap();
     assert!(matches!(store.recorded(), Err(StoreError::Damaged { .. })));
 }
 

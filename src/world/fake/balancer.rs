@@ -44,7 +44,7 @@ impl Balancer for FakeBalancer {
         &self.spec
     }
 
-    async fn read(&self) -> Result<BackendView, BalancerError> {
+    async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
         let mut state = self.state.lock().unwrap();
         if let Some(error) = &state.error {
             return Err(error.clone());
@@ -61,6 +61,6 @@ impl Balancer for FakeBalancer {
             server("backup-web1", state.backup.unwrap_or(Verdict::Up)),
             server("main-web2", state.other_main.unwrap_or(Verdict::Up)),
         ];
-        Ok(BackendView { servers })
+        Ok(Arc::new(BackendView { servers }))
     }
 }

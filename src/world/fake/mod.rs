@@ -9,18 +9,22 @@ use async_trait::async_trait;
 
 use super::World;
 use super::clock::Clock;
+use super::commands::{CommandError, Commands};
 use super::files::{Files, FilesError};
+use super::link::Heard;
 use super::machine::{Listener, Machine, MachineError};
 use super::probe::{Probe, Unhealthy};
 use super::reporter::{Event, Reporter};
 use super::sockets::{Sockets, SocketsError};
 use super::stop::{self, Stopper};
+use crate::model::api::{RunEnd, RunRequest};
 use crate::model::health::Health;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 
 pub mod balancer;
 pub mod firewall;
+pub mod site;
 pub mod store;
 
 use balancer::FakeBalancer;
@@ -62,6 +66,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         clock: host.clone(),
         machine: host.clone(),
         files: host.clone(),
+        commands: host.clone(),
         reporter: host.clone(),
         stop,
     };
@@ -113,6 +118,15 @@ impl Machine for FakeHost {
 
     fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
         Ok(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// No operation on a host but `run` starts programs.
+#[async_trait]
+impl Commands for FakeHost {
+    async fn run(&self, request: &RunRequest, _: Heard) -> Result<RunEnd, CommandError> {
+        let program = request.argv.first().cloned().unwrap_or_default();
+        Err(CommandError::Missing { program })
     }
 }
 

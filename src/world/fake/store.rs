@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::forward::Recorded;
+use crate::model::forward::{Intent, Recorded};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
-use crate::world::store::{Exclusive, Intent, Note, Outcome, Store, StoreError};
+use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
 
 #[derive(Default)]
 pub struct FakeStore {
@@ -80,7 +80,7 @@ impl Store for FakeStore {
             at: now,
             actor: intent.actor.clone(),
             service: intent.forward.service.clone(),
-            action: intent.action.into(),
+            action: intent.action.clone(),
             phase: Phase::Began,
             detail: intent.detail.clone(),
         });

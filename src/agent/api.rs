@@ -1,0 +1,216 @@
+//! The routes of the host API, version 1. `GET /v1/openapi.json` describes them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::openapi;
+use crate::model::api::{ApiError, ProbeRequest, Question, RunHeard, RunRequest};
+use crate::model::failure::ErrorCode;
+use crate::model::forward::Intent;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::world::link::{Heard, HostLink, LinkError};
+
+/// A body is a few KiB; more is a mistake.
+const LARGEST: usize = 1024 * 1024;
+/// How often a silent program's caller is told that the link is alive.
+const QUIET: Duration = Duration::from_secs(5);
+/// Lines that wait for a slow reader; then the program waits too.
+const LINES: usize = 256;
+
+type Host = Arc<dyn HostLink>;
+
+/// All routes over one host. With a token, every request has to bear it.
+pub fn router(host: Host, token: Option<Arc<str>>) -> Router {
+    let routes = Router::new()
+        .route("/v1", get(hello))
+        .route("/v1/openapi.json", get(async || axum::Json(openapi::document())))
+        .route("/v1/status", post(status))
+        .route("/v1/services/{service}/pulse", get(pulse))
+        .route("/v1/services/{service}/forward", put(forward))
+        .route("/v1/probe", post(probe))
+        .route("/v1/run", post(run))
+        .route("/v1/history", get(history))
+        .fallback(async || failed(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route"))
+        .method_not_allowed_fallback(async || {
+            failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
+        })
+        .with_state(host);
+    match token {
+        Some(token) => routes.layer(middleware::from_fn_with_state(token, admit)),
+        None => routes,
+    }
+}
+
+async fn admit(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    if bears(request.headers(), &token) {
+        return next.run(request).await;
+    }
+    failed(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "the bearer token is missing or wrong")
+}
+
+/// Takes as long for a wrong token as for the right one.
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().as_bytes();
+    let differ = given.iter().zip(token.as_bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+    given.len() == token.len() && differ == 0
+}
+
+async fn hello(State(host): State<Host>) -> Response {
+    answer(host.hello().await)
+}
+
+async fn status(State(host): State<Host>, body: Body) -> Response {
+    match read::<Question>(body).await {
+        Ok(question) => answer(host.look(&question).await),
+        Err(refused) => refused,
+    }
+}
+
+#[derive(Deserialize)]
+struct Which {
+    port: Port,
+}
+
+async fn pulse(
+    State(host): State<Host>,
+    Path(service): Path<ServiceName>,
+    Query(which): Query<Which>,
+) -> Response {
+    answer(host.pulse(&service, which.port).await)
+}
+
+async fn forward(State(host): State<Host>, Path(service): Path<ServiceName>, body: Body) -> Response {
+    match read::<Intent>(body).await {
+        Ok(intent) if intent.forward.service != service => {
+            let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
+            failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, &text)
+        }
+        Ok(intent) => answer(host.switch(&intent).await),
+        Err(refused) => refused,
+    }
+}
+
+async fn probe(State(host): State<Host>, body: Body) -> Response {
+    match read::<ProbeRequest>(body).await {
+        Ok(request) => answer(host.probe(&request).await),
+        Err(refused) => refused,
+    }
+}
+
+#[derive(Deserialize)]
+struct Rows {
+    limit: u32,
+    service: Option<ServiceName>,
+}
+
+async fn history(State(host): State<Host>, Query(rows): Query<Rows>) -> Response {
+    answer(host.history(rows.service.as_ref(), rows.limit).await)
+}
+
+/// JSON lines while the program runs. A caller that goes away ends the program.
+async fn run(State(host): State<Host>, body: Body) -> Response {
+    let request = match read::<RunRequest>(body).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
+    let (lines, mut heard) = mpsc::channel(LINES);
+    let running = tokio::spawn(run_to_its_end(host, request, lines));
+    let running = AbortOnDrop(running);
+    let stream = futures_util::stream::poll_fn(move |context| {
+        let _held = &running;
+        heard.poll_recv(context).map(|line: Option<RunHeard>| line.map(|line| as_line(&line)))
+    });
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (headers, Body::from_stream(stream)).into_response()
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn run_to_its_end(host: Host, request: RunRequest, lines: mpsc::Sender<RunHeard>) {
+    let theirs = lines.clone();
+    // A line for which there is no room is lost rather than the program held up; its end never is.
+    let heard: Heard = Arc::new(move |line: &str| {
+        let _ = theirs.try_send(RunHeard::Line(line.to_owned()));
+    });
+    let ended = host.run(&request, heard);
+    tokio::pin!(ended);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut ended => break ended,
+            () = tokio::time::sleep(QUIET) => {
+                let _ = lines.try_send(RunHeard::Quiet);
+            }
+        }
+    };
+    let last = match ended {
+        Ok(end) => RunHeard::Ended(end),
+        Err(error) => RunHeard::Failed(body(&error)),
+    };
+    let _ = lines.send(last).await;
+}
+
+fn as_line(line: &RunHeard) -> Result<Bytes, serde_json::Error> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    Ok(text.into())
+}
+
+/// Strict, with the place of a mistake.
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+    let refused = |text: String| failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, &text);
+    let bytes = axum::body::to_bytes(body, LARGEST).await.map_err(|error| refused(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| refused(format!("the body is not understood: {error}")))
+}
+
+fn answer<T: Serialize>(result: Result<T, LinkError>) -> Response {
+    match result {
+        Ok(value) => axum::Json(value).into_response(),
+        Err(error) => {
+            let body = body(&error);
+            (status_of(body.code), axum::Json(body)).into_response()
+        }
+    }
+}
+
+fn body(error: &LinkError) -> ApiError {
+    let code = match error {
+        LinkError::Refused { code, .. } => *code,
+        _ => ErrorCode::Other,
+    };
+    ApiError { message: error.to_string(), code }
+}
+
+const fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::NoPrivilege => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Busy | ErrorCode::RulesLocked | ErrorCode::RulesContested => StatusCode::CONFLICT,
+        ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn failed(status: StatusCode, code: ErrorCode, message: &str) -> Response {
+    (status, axum::Json(ApiError { message: message.to_owned(), code })).into_response()
+}

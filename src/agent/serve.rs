@@ -1,0 +1,191 @@
+//! The API on a unix socket, over TLS, or on one pair of pipes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::world::stop::Stop;
+
+/// Clients at once over TLS; an operator needs two.
+const CLIENTS: usize = 256;
+/// From a connection to its TLS session, and from there to each next request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_mins(10);
+/// Requests in flight get this long when the agent is told to end.
+const GRACE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("another agent serves `{path}`")]
+    Taken { path: PathBuf },
+    #[error("cannot {what} `{subject}`: {why}")]
+    Failed { what: &'static str, subject: String, why: String },
+}
+
+/// Keys of the TLS door: whoever comes shows a certificate of this authority, or bears the token.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+/// One client after another on these bytes, until they end.
+pub async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    stop: Stop,
+) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(serving);
+    tokio::select! {
+        // What went wrong was told to the client, or it is gone.
+        _ = serving.as_mut() => {}
+        () = stop.requested() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(GRACE, serving).await;
+        }
+    }
+}
+
+/// A socket for root alone. One that is left over from a dead agent is replaced.
+pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |what, error: &dyn std::fmt::Display| ServeError::Failed {
+        what,
+        subject: path.display().to_string(),
+        why: error.to_string(),
+    };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(ServeError::Taken { path: path.to_owned() });
+    }
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|error| failed("make the directory of", &error))?;
+    }
+    // Bound under another name and moved: at no moment may others connect.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let fresh = PathBuf::from(fresh);
+    let _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh).map_err(|error| failed("bind", &error))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let placed = std::fs::set_permissions(&fresh, mode).and_then(|()| std::fs::rename(&fresh, path));
+    placed.map_err(|error| failed("place", &error))?;
+    Ok(listener)
+}
+
+/// Serves until a stop is requested; removes the socket.
+pub async fn unix(listener: UnixListener, path: &Path, router: Router, stop: Stop) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    clients.spawn(connection(stream, router.clone(), stop.clone()));
+                }
+                Err(error) => {
+                    log::warn!("cannot accept on `{}`: {error}", path.display());
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+            () = stop.requested() => break,
+        }
+    }
+    let _ = std::fs::remove_file(path);
+    while clients.join_next().await.is_some() {}
+}
+
+pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
+    let failed = |what: &'static str, path: &Path, why: String| ServeError::Failed {
+        what,
+        subject: path.display().to_string(),
+        why,
+    };
+    let certificates = |path: &Path| {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match read {
+            Ok(found) if found.is_empty() => Err(failed("use", path, "it holds no certificate".to_owned())),
+            Ok(found) => Ok(found),
+            Err(error) => Err(failed("read the certificates", path, error.to_string())),
+        }
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| failed("use", &files.certificate, error.to_string()))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(ca)? {
+                roots.add(certificate).map_err(|error| failed("use", ca, error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| failed("use", ca, error.to_string()))?)
+        }
+    };
+    let key = PrivateKeyDer::from_pem_file(&files.key);
+    let key = key.map_err(|error| failed("read the key", &files.key, error.to_string()))?;
+    let config = builder.with_single_cert(certificates(&files.certificate)?, key);
+    let config = config.map_err(|error| failed("use", &files.certificate, error.to_string()))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves until a stop is requested.
+pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: Stop) {
+    let mut clients = JoinSet::new();
+    let room = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    let Ok(place) = room.clone().try_acquire_owned() else {
+                        log::warn!("{CLIENTS} clients are connected: {peer} is turned away");
+                        continue;
+                    };
+                    let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+                    clients.spawn(async move {
+                        let _ = stream.set_nodelay(true);
+                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                            Ok(Ok(stream)) => connection(stream, router, stop).await,
+                            Ok(Err(error)) => log::warn!("{peer}: no TLS session: {error}"),
+                            Err(_) => log::warn!("{peer}: no TLS session in time"),
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    log::warn!("cannot accept over TLS: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+            () = stop.requested() => break,
+        }
+    }
+    while clients.join_next().await.is_some() {}
+}
+
+/// Hands these bytes to the agent that is running, if there is one; gives them back if there is none.
+pub async fn hand_over<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &Path) -> Option<S> {
+    let Ok(mut agent) = UnixStream::connect(path).await else { return Some(stream) };
+    // Either side's end is the end.
+    let _ = tokio::io::copy_bidirectional(&mut stream, &mut agent).await;
+    None
+}

@@ -1,0 +1,134 @@
+//! `agent`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use super::Context;
+use crate::agent::serve::{self, TlsFiles};
+use crate::agent::{agent_check, api};
+use crate::error::Failure;
+use crate::model::agent_check::{Manner, Terms, Weight};
+use crate::model::api::{API, GREETING, OLDEST_API};
+use crate::ops::host::InProcess;
+
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Speak on standard input and output: what ssh runs. Hands over to the agent that is running, if there is one
+    #[arg(long, conflicts_with_all = ["listen", "agent_check"])]
+    stdio: bool,
+    /// The unix socket, for root alone
+    #[arg(long, value_name = "PATH", default_value = "/run/switchman/agent.sock")]
+    socket: PathBuf,
+    /// Also serve over TLS; whoever comes needs a certificate of --client-ca, or the token of --token-file
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["certificate", "key", "admission"])]
+    listen: Option<SocketAddr>,
+    /// The agent's certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    certificate: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    key: Option<PathBuf>,
+    /// Clients show a certificate of this authority (PEM)
+    #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
+    client_ca: Option<PathBuf>,
+    /// Clients bear the token in this file
+    #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
+    token_file: Option<PathBuf>,
+    /// Answer HAProxy's agent-check here, for load balancers that give no socket
+    #[arg(long, value_name = "ADDR:PORT")]
+    agent_check: Option<SocketAddr>,
+    /// What agent-check says of a maintenance: stopped moves users with a cookie too, drain keeps them
+    #[arg(long, value_enum, default_value = "stopped", requires = "agent_check")]
+    agent_check_says: Says,
+    /// The weight that agent-check tells while the forward is on, such as 50% [default: none, HAProxy's own stays]
+    #[arg(long, value_name = "PERCENT", requires = "agent_check")]
+    agent_check_weight: Option<Weight>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Says {
+    Stopped,
+    Drain,
+}
+
+pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
+    let world = context.world(None);
+    let host: Arc<InProcess> = Arc::new(InProcess::new(world.clone()));
+    if args.stdio {
+        return stdio(&args.socket, host, context).await;
+    }
+    let failed = |error: serve::ServeError| Failure::Other { what: "serve".into(), why: error.to_string() };
+    let stop = context.stop.clone();
+    let over_tls = async {
+        let (Some(address), Some(certificate), Some(key)) = (args.listen, &args.certificate, &args.key)
+        else {
+            return Ok(());
+        };
+        let (certificate, key) = (certificate.clone(), key.clone());
+        let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
+        let acceptor = serve::acceptor(&files).map_err(failed)?;
+        let token = args.token_file.as_deref().map(token).transpose()?;
+        let listener = listen(address).await?;
+        log::info!("serving https://{address}");
+        serve::tls(listener, acceptor, api::router(host.clone(), token), stop.clone()).await;
+        Ok::<(), Failure>(())
+    };
+    let answering = async {
+        let Some(address) = args.agent_check else { return Ok(()) };
+        let service = context.config()?.1.service;
+        let manner = match args.agent_check_says {
+            Says::Stopped => Manner::Stopped,
+            Says::Drain => Manner::Drain,
+        };
+        let terms = Terms { manner, weight: args.agent_check_weight };
+        let listener = listen(address).await?;
+        log::info!("answering agent-check on {address}");
+        agent_check::serve(world.clone(), service, terms, listener).await;
+        Ok::<(), Failure>(())
+    };
+    let on_socket = async {
+        let listener = serve::bind(&args.socket).await.map_err(failed)?;
+        context.render.remark(&format!("serving unix://{}", args.socket.display()));
+        serve::unix(listener, &args.socket, api::router(host.clone(), None), stop.clone()).await;
+        Ok(())
+    };
+    tokio::try_join!(on_socket, over_tls, answering)?;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| Failure::Other { what: format!("listen on {address}"), why: error.to_string() })
+}
+
+fn token(file: &Path) -> Result<Arc<str>, Failure> {
+    let what = || format!("read the token `{}`", file.display());
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| Failure::Other { what: what(), why: error.to_string() })?;
+    let text = text.trim();
+    if text.len() < 16 {
+        return Err(Failure::Other { what: what(), why: "it has fewer than 16 characters".into() });
+    }
+    Ok(text.into())
+}
+
+/// The greeting first, so that whatever a login shell printed before it is told from the API.
+async fn stdio(socket: &Path, host: Arc<InProcess>, context: &Context) -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::Other { what: "write to stdout".into(), why: error.to_string() };
+    let mut out = tokio::io::stdout();
+    let version = env!("CARGO_PKG_VERSION");
+    let greeting = format!("{GREETING} api={OLDEST_API}..{API} version={version}\n");
+    out.write_all(greeting.as_bytes()).await.map_err(failed)?;
+    out.flush().await.map_err(failed)?;
+    let stream = tokio::io::join(tokio::io::stdin(), out);
+    if let Some(stream) = serve::hand_over(stream, socket).await {
+        serve::connection(stream, api::router(host, None), context.stop.clone()).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What is said between an operator's switchman and a host: the nouns of the host API, version [`API`].
+//!
+//! Times are whole milliseconds. A field that is added later has a default, so that both sides may be the older one; a
+//! field that changes its meaning raises [`API`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::failure::ErrorCode;
+use super::forward::{KernelForward, Recorded};
+use super::health::Health;
+use super::history::Entry;
+use super::known;
+use super::name::ServiceName;
+use super::ports::Ports;
+use super::socket::SocketCount;
+
+/// The version of the API this program speaks.
+pub const API: u32 = 1;
+/// The oldest version it still understands.
+pub const OLDEST_API: u32 = 1;
+
+/// How an agent on standard output begins: this, then `api=OLDEST..NEWEST version=VERSION`, on a line of its own.
+pub const GREETING: &str = "switchman agent";
+
+/// Who answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Hello {
+    pub api: u32,
+    pub oldest_api: u32,
+    /// Of the program.
+    pub version: String,
+    /// The machine's own name.
+    pub machine: String,
+}
+
+/// What to look at on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Question {
+    pub service: ServiceName,
+    pub ports: Ports,
+    /// Where the main vhost really answers, as seen from the host.
+    pub main: SocketAddr,
+    pub health: Health,
+}
+
+/// One host's side of `status` at one moment. A part that could not be read says why; it is never left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostView {
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<Option<Recorded>>")]
+    pub recorded: Result<Option<Recorded>, String>,
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<Vec<KernelForward>>")]
+    pub kernel: Result<Vec<KernelForward>, String>,
+    /// What is recorded and what the kernel holds, where they differ; one sentence each.
+    pub drift: Vec<String>,
+    /// Established connections of the main vhost's data port.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<SocketCount>")]
+    pub main_sockets: Result<SocketCount, String>,
+    /// The main vhost's own answer to its health check.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<()>")]
+    pub main_health: Result<(), String>,
+    /// The last row of the history.
+    pub last: Option<Entry>,
+}
+
+/// What changes while a command waits: cheap enough to be asked five times a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Pulse {
+    /// Of the service's record; 0 where nothing is recorded.
+    pub generation: u32,
+    /// Connections of the main vhost's data port, compared with the last look over the same link.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<SocketCount>")]
+    pub sockets: Result<SocketCount, String>,
+}
+
+/// One health check of a real port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProbeRequest {
+    pub address: SocketAddr,
+    pub health: Health,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "health", rename_all = "kebab-case")]
+pub enum Probed {
+    Healthy,
+    Unhealthy { why: String },
+}
+
+/// A program to run, without a shell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunRequest {
+    /// Two runs with the same key never overlap: the second is refused while any process of the first is left.
+    pub key: String,
+    pub argv: Vec<String>,
+    /// Added to the environment of switchman itself.
+    pub env: BTreeMap<String, String>,
+    /// `None`: that of switchman itself.
+    pub dir: Option<PathBuf>,
+    /// Ended (TERM, then KILL) when it takes longer. `None`: no bound.
+    pub timeout_ms: Option<u64>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunEnd {
+    /// Exit status, or 128 + the signal that ended it.
+    pub status: i32,
+    pub timed_out: bool,
+}
+
+/// What a running program is heard of: a line of either output, then its end, or why it could not be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunHeard {
+    Line(String),
+    Ended(RunEnd),
+    Failed(ApiError),
+    /// Nothing happened for a while; the link is alive.
+    Quiet,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApiError {
+    pub message: String,
+    pub code: ErrorCode,
+}

@@ -1,0 +1,46 @@
+//! What a host could not do, as a code that means the same on both ends of a link.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Kinds of failure. The message says what was tried; the code decides the hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// A program that is needed is not installed.
+    ProgramMissing,
+    NoPrivilege,
+    /// The xtables lock is held by another program.
+    RulesLocked,
+    RulesFailed,
+    RulesGarbled,
+    /// Somebody else keeps changing our chain.
+    RulesContested,
+    /// The change failed, and so did taking it back.
+    HalfDone,
+    StateFailed,
+    StateNewer,
+    DiskFull,
+    StateDamaged,
+    /// Another switchman is changing the host, or runs the same command there.
+    Busy,
+    Interrupted,
+    /// A command could not be started, or was not to end.
+    CommandFailed,
+    SocketsFailed,
+    BadRequest,
+    NotFound,
+    Unauthorized,
+    /// A code of a newer switchman.
+    #[serde(other)]
+    Other,
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = serde_json::to_value(self).ok();
+        f.pad(text.as_ref().and_then(|text| text.as_str()).unwrap_or("other"))
+    }
+}

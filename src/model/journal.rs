@@ -1,0 +1,101 @@
+//! What a roll writes down before it does it: enough to go on, or to put everything back, after any crash.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::Actor;
+use super::name::HostName;
+use super::roll::{RollId, RollSpec, Step};
+
+/// One row. Rows of a roll are numbered from 1 and never changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    pub roll: RollId,
+    pub at: jiff::Timestamp,
+    /// `None`: about the roll as a whole.
+    pub host: Option<HostName>,
+    pub what: What,
+}
+
+/// What is about to happen, or has happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum What {
+    /// The first row.
+    Began {
+        spec: RollSpec,
+        actor: Actor,
+    },
+    /// The roll goes on after a stop or a crash, by this actor.
+    Resumed {
+        actor: Actor,
+    },
+    /// All touched hosts are being put back.
+    Aborting {
+        actor: Actor,
+    },
+    /// Written before the step is done.
+    StepBegan {
+        step: Step,
+    },
+    StepDone {
+        step: Step,
+        detail: String,
+    },
+    /// Of a host: the step did not end well. What follows puts the host back.
+    StepFailed {
+        step: Step,
+        why: String,
+    },
+    /// Of a host: how it was left after a failure or an abort.
+    Settled {
+        end: HostEnd,
+        detail: String,
+    },
+    /// Of a host: all its steps are done.
+    Done,
+    /// The roll did not go on: what follows, if anything, is a resume or an abort.
+    Stopped {
+        why: String,
+    },
+    /// The last row.
+    Ended {
+        result: RollResult,
+    },
+}
+
+/// How a host that did not get through was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostEnd {
+    /// Its forward is on and its balancers say UP.
+    Returned,
+    /// Its forward was never touched.
+    Untouched,
+    /// Its forward is off: its main vhost is not healthy, its users are on its backup vhost.
+    LeftOut,
+    /// Its forward is on, but not every balancer says UP.
+    NotUp,
+    /// It could not be asked or told; what it was told last is in the rows before.
+    Unreachable,
+}
+
+impl HostEnd {
+    /// Whether the host serves its users from its main vhost as before.
+    pub const fn is_well(self) -> bool {
+        matches!(self, Self::Returned | Self::Untouched)
+    }
+}
+
+/// How a roll ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RollResult {
+    /// Every host is done.
+    Done,
+    /// It went through, with failed hosts within `max_failures`.
+    DoneWithFailures,
+    /// Every touched host was put back.
+    Aborted,
+    /// Aborted, with hosts that could not be put back.
+    AbortedInPart,
+}

@@ -1,0 +1,73 @@
+//! One change of a fleet at a time: who holds it, since when, and what for.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::roll::RollId;
+
+/// Who holds the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    pub user: String,
+    /// The machine the holder works on.
+    pub machine: String,
+    /// Which boot of it (/proc/sys/kernel/random/boot_id); pids of another boot mean nothing.
+    pub boot: String,
+    pub pid: u32,
+    /// Clock ticks from boot to the start of the process (proc(5), field 22): tells a pid that was given to another
+    /// process.
+    pub started: u64,
+    pub purpose: Purpose,
+    pub since: jiff::Timestamp,
+}
+
+/// What the fleet is held for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "kebab-case")]
+pub enum Purpose {
+    /// By a program, which gives a sign of life while it works.
+    Roll { roll: RollId },
+    /// By a command that switches several hosts.
+    Command { name: String },
+    /// By a person, until released: the process that took it is gone long since.
+    Person { message: String },
+}
+
+/// What is known of the lock now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LockView {
+    pub holder: Holder,
+    /// Counted up while the holder lives; compared with an earlier look, never with a clock.
+    pub beats: u64,
+    pub life: Life,
+}
+
+/// Whether the holder is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Life {
+    /// Its process runs on this machine, or a person holds it.
+    Alive,
+    /// Its process is gone from this machine.
+    Gone,
+    /// It runs on another machine: only its heartbeat can tell.
+    Elsewhere,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Roll { roll } => write!(f, "roll {roll}"),
+            Self::Command { name } => f.write_str(name),
+            Self::Person { message } => f.write_str(message),
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, machine, pid, purpose, since, .. } = self;
+        write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}")
+    }
+}

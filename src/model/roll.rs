@@ -1,0 +1,241 @@
+//! A roll: hosts taken out, worked on and put back, one batch after another.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::duration;
+use super::name::{HostName, ServiceName};
+
+/// `r20261121-071503-5f3a`: sorts by time, fits in a file name and an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RollId(String);
+
+impl RollId {
+    pub fn new(now: jiff::Timestamp, salt: u16) -> Self {
+        Self(format!("r{}-{salt:04x}", now.strftime("%Y%m%d-%H%M%S")))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RollId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for RollId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if text.starts_with('r') && text.len() < 64 && text.chars().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!(
+                "`{}` is not a roll: expected something like r20261121-071503-5f3a",
+                text.escape_debug()
+            ))
+        }
+    }
+}
+
+/// How many hosts are out at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Batch {
+    Hosts(u32),
+    Percent(u8),
+}
+
+/// A text that is not a batch size.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is not a batch: expected a number of hosts from 1, or a percentage from 1% to 100%")]
+pub struct BatchError {
+    pub found: String,
+}
+
+impl Batch {
+    /// Of so many hosts: a percentage is rounded down, and never below one host.
+    pub fn size(self, hosts: usize) -> usize {
+        match self {
+            Self::Hosts(number) => usize::try_from(number).unwrap_or(usize::MAX).max(1),
+            Self::Percent(percent) => (hosts * usize::from(percent) / 100).max(1),
+        }
+    }
+}
+
+impl FromStr for Batch {
+    type Err = BatchError;
+    fn from_str(text: &str) -> Result<Self, BatchError> {
+        let error = || BatchError { found: text.to_owned() };
+        match text.strip_suffix('%') {
+            Some(percent) => match percent.parse() {
+                Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+                _ => Err(error()),
+            },
+            None => match text.parse() {
+                Ok(number @ 1..) => Ok(Self::Hosts(number)),
+                _ => Err(error()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hosts(number) => write!(f, "{number}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// What becomes of the other hosts that are out when one of them fails. The one that failed is always undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They stay where they stand; `roll --resume` goes on from there.
+    Stop,
+    /// They are put back into service, as far as their main vhost is healthy.
+    Return,
+}
+
+/// What one host goes through, in this order. Each is recorded before it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The hooks `before_host`.
+    BeforeHost,
+    ForwardOff,
+    /// Every balancer says DOWN.
+    Down,
+    /// Nothing in flight.
+    Drained,
+    Command,
+    /// The real port answers its health check, `rise` times in a row.
+    Healthy,
+    ForwardOn,
+    /// Every balancer says UP.
+    Up,
+    /// The hooks `after_host`.
+    AfterHost,
+}
+
+impl Step {
+    pub const ALL: [Self; 9] = [
+        Self::BeforeHost,
+        Self::ForwardOff,
+        Self::Down,
+        Self::Drained,
+        Self::Command,
+        Self::Healthy,
+        Self::ForwardOn,
+        Self::Up,
+        Self::AfterHost,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeHost => "before-host",
+            Self::ForwardOff => "forward-off",
+            Self::Down => "down",
+            Self::Drained => "drained",
+            Self::Command => "command",
+            Self::Healthy => "healthy",
+            Self::ForwardOn => "forward-on",
+            Self::Up => "up",
+            Self::AfterHost => "after-host",
+        }
+    }
+
+    pub fn next(self) -> Option<Self> {
+        let at = Self::ALL.iter().position(|step| *step == self)?;
+        Self::ALL.get(at + 1).copied()
+    }
+
+    /// Whether the host may be out of service once this step has begun.
+    pub fn is_out(self) -> bool {
+        (Self::ForwardOff..=Self::Up).contains(&self)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What was asked for; recorded whole, so that a resume needs no flags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollSpec {
+    pub service: ServiceName,
+    /// In the order they are taken out.
+    pub hosts: Vec<HostName>,
+    pub batch: Batch,
+    /// Of the whole roll: one more failed host ends it.
+    pub max_failures: u32,
+    pub on_failure: OnFailure,
+    #[serde(rename = "drain_timeout_ms", with = "duration::ms")]
+    pub drain_timeout: Duration,
+    /// How long the real port may take to become healthy after the command.
+    #[serde(rename = "health_timeout_ms", with = "duration::ms")]
+    pub health_timeout: Duration,
+    /// The program and its arguments; no shell.
+    pub command: Vec<String>,
+    /// Whether it runs on the host instead of where the operator is.
+    pub remote: bool,
+    /// Bound on one run of it; 0: none.
+    #[serde(rename = "command_timeout_ms", with = "duration::ms")]
+    pub command_timeout: Duration,
+    /// Hosts go on although requests are in flight when their drain's time is up.
+    pub force: bool,
+}
+
+impl RollSpec {
+    /// The hosts in the groups that are out together.
+    pub fn batches(&self) -> impl Iterator<Item = &[HostName]> {
+        self.hosts.chunks(self.batch.size(self.hosts.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_never_empty() {
+        let size = |text: &str, hosts| text.parse::<Batch>().unwrap().size(hosts);
+        assert_eq!((size("1", 4), size("3", 4), size("9", 4)), (1, 3, 9));
+        assert_eq!((size("5%", 4), size("25%", 10), size("100%", 10), size("5%", 1000)), (1, 2, 10, 50));
+        for bad in ["", "0", "-1", "0%", "101%", "x", "1.5", "5 %"] {
+            assert_eq!(bad.parse::<Batch>(), Err(BatchError { found: bad.to_owned() }));
+        }
+        assert_eq!("25%".parse::<Batch>().unwrap().to_string(), "25%");
+    }
+
+    #[test]
+    fn steps_follow_one_another() {
+        let mut walked = vec![Step::BeforeHost];
+        while let Some(next) = walked.last().unwrap().next() {
+            walked.push(next);
+        }
+        assert_eq!(walked, Step::ALL);
+        let out: Vec<Step> = Step::ALL.into_iter().filter(|step| step.is_out()).collect();
+        assert_eq!(out.first(), Some(&Step::ForwardOff));
+        assert_eq!(out.last(), Some(&Step::Up));
+    }
+
+    #[test]
+    fn an_id_reads_back_and_is_a_plain_word() {
+        let id = RollId::new(jiff::Timestamp::UNIX_EPOCH, 0xbeef);
+        assert_eq!(id.as_str(), "r19700101-000000-beef");
+        assert_eq!(id.as_str().parse(), Ok(id.clone()));
+        assert!("r/../x".parse::<RollId>().is_err() && "x1".parse::<RollId>().is_err());
+    }
+}

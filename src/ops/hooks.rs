@@ -1,0 +1,109 @@
+//! The operator's own command lines at fixed points of a roll.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::api::{RunEnd, RunRequest};
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::model::roll::RollId;
+use crate::world::FleetWorld;
+use crate::world::link::Heard;
+use crate::world::reporter::{Event, RollEvent};
+
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    BeforeRoll,
+    BeforeHost,
+    AfterHost,
+    AfterRoll,
+    OnFailure,
+}
+
+impl Hook {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BeforeRoll => "before_roll",
+            Self::BeforeHost => "before_host",
+            Self::AfterHost => "after_host",
+            Self::AfterRoll => "after_roll",
+            Self::OnFailure => "on_failure",
+        }
+    }
+}
+
+/// The documented environment of commands and hooks.
+pub fn environment(
+    fleet: &Fleet,
+    roll: &RollId,
+    host: Option<&Host>,
+    step: &str,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([
+        ("SWITCHMAN_ROLL_ID".to_owned(), roll.to_string()),
+        ("SWITCHMAN_SERVICE".to_owned(), fleet.service.to_string()),
+        ("SWITCHMAN_STEP".to_owned(), step.to_owned()),
+    ]);
+    if let Some(host) = host {
+        let address = host.address.map_or_else(|| "127.0.0.1".to_owned(), |address| address.to_string());
+        env.insert("SWITCHMAN_HOST".to_owned(), host.name.to_string());
+        env.insert("SWITCHMAN_ADDRESS".to_owned(), address);
+    }
+    env
+}
+
+/// Runs the lines one after another; the first that fails ends it, and is the error.
+pub async fn run(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    roll: &RollId,
+    hook: Hook,
+    host: Option<&Host>,
+    extra: &[(&str, &str)],
+) -> Result<(), String> {
+    let lines = match hook {
+        Hook::BeforeRoll => &fleet.hooks.before_roll,
+        Hook::BeforeHost => &fleet.hooks.before_host,
+        Hook::AfterHost => &fleet.hooks.after_host,
+        Hook::AfterRoll => &fleet.hooks.after_roll,
+        Hook::OnFailure => &fleet.hooks.on_failure,
+    };
+    for line in lines {
+        let mut env = environment(fleet, roll, host, hook.as_str());
+        env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let place = host.map_or("roll", |host| host.name.as_str());
+        let request = RunRequest {
+            key: format!("{roll}-{place}-{}", hook.as_str()),
+            argv: ["sh", "-c", line].map(str::to_owned).to_vec(),
+            env,
+            dir: None,
+            timeout_ms: u64::try_from(fleet.hooks.timeout.as_millis()).ok(),
+        };
+        let ended = world.commands.run(&request, heard(world, roll, host.map(|host| &host.name))).await;
+        let ended = ended.map_err(|error| format!("hook {} `{line}`: {error}", hook.as_str()))?;
+        judge(ended, fleet.hooks.timeout).map_err(|why| format!("hook {} `{line}` {why}", hook.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Why an end is not a success, as a verb phrase.
+pub fn judge(end: RunEnd, timeout: Duration) -> Result<(), String> {
+    match end {
+        RunEnd { timed_out: true, .. } => Err(format!("did not end within {}", duration::show(timeout))),
+        RunEnd { status: 0, .. } => Ok(()),
+        RunEnd { status, .. } => Err(format!("ended with status {status}")),
+    }
+}
+
+/// Lines go to the reporter as they come.
+pub fn heard(world: &FleetWorld, roll: &RollId, host: Option<&HostName>) -> Heard {
+    let (reporter, roll, host) = (world.reporter.clone(), roll.clone(), host.cloned());
+    Arc::new(move |line: &str| {
+        let event = RollEvent::Output { host: host.clone(), line: line.to_owned() };
+        reporter.report(&Event::Roll { roll: roll.clone(), event });
+    })
+}

@@ -1,0 +1,134 @@
+//! What a host does for whoever drives it. These are the only ways in: the agent serves them, the command line on the host
+//! calls them in-process.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::rules::{self, ChangeError};
+use super::status::view;
+use crate::model::api::{
+    API, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+};
+use crate::model::failure::ErrorCode;
+use crate::model::forward::{Changed, Intent};
+use crate::model::history::Entry;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::model::socket::Socket;
+use crate::plan::drain;
+use crate::world::World;
+use crate::world::commands::CommandError;
+use crate::world::firewall::FirewallError;
+use crate::world::link::{Heard, HostLink, LinkError};
+use crate::world::store::StoreError;
+
+/// The host itself, without anything between.
+pub struct InProcess {
+    world: World,
+    /// The sockets of a port at the last look: what moved since is work.
+    looks: Mutex<BTreeMap<Port, Vec<Socket>>>,
+}
+
+impl InProcess {
+    pub fn new(world: World) -> Self {
+        Self { world, looks: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl HostLink for InProcess {
+    fn via(&self) -> String {
+        "this machine".to_owned()
+    }
+
+    async fn hello(&self) -> Result<Hello, LinkError> {
+        Ok(Hello {
+            api: API,
+            oldest_api: OLDEST_API,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: self.world.machine.host_name().unwrap_or_default(),
+        })
+    }
+
+    async fn look(&self, question: &Question) -> Result<HostView, LinkError> {
+        Ok(view(&self.world, question).await)
+    }
+
+    async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
+        let generation = rules::generation(&self.world, service).map_err(|error| store(&error))?;
+        let now = self.world.sockets.established(port).await;
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = looks.remove(&port).unwrap_or_default();
+        let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
+        looks.insert(port, now.unwrap_or_default());
+        Ok(Pulse { generation, sockets })
+    }
+
+    async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {
+        Ok(match self.world.probe.ask(request.address, &request.health).await {
+            Ok(()) => Probed::Healthy,
+            Err(why) => Probed::Unhealthy { why: why.to_string() },
+        })
+    }
+
+    async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
+        rules::change(&self.world, intent).await.map_err(|error| change(&error))
+    }
+
+    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
+        self.world.commands.run(request, heard).await.map_err(|error| LinkError::Refused {
+            code: match error {
+                CommandError::Missing { .. } => ErrorCode::ProgramMissing,
+                CommandError::NotRun { .. } => ErrorCode::CommandFailed,
+                CommandError::StillRunning { .. } => ErrorCode::Busy,
+            },
+            message: error.to_string(),
+        })
+    }
+
+    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
+        self.world.store.history(service, limit).map_err(|error| store(&error))
+    }
+}
+
+fn change(error: &ChangeError) -> LinkError {
+    LinkError::Refused { code: change_code(error), message: error.to_string() }
+}
+
+pub fn change_code(error: &ChangeError) -> ErrorCode {
+    match error {
+        ChangeError::Firewall(error) => firewall_code(error),
+        ChangeError::Store(error) => store_code(error),
+        ChangeError::Interrupted => ErrorCode::Interrupted,
+        ChangeError::Contested { .. } => ErrorCode::RulesContested,
+        ChangeError::HalfDone { .. } => ErrorCode::HalfDone,
+    }
+}
+
+fn store(error: &StoreError) -> LinkError {
+    LinkError::Refused { code: store_code(error), message: error.to_string() }
+}
+
+fn firewall_code(error: &FirewallError) -> ErrorCode {
+    match error {
+        FirewallError::Missing { .. } => ErrorCode::ProgramMissing,
+        FirewallError::NoPrivilege { .. } => ErrorCode::NoPrivilege,
+        FirewallError::Locked { .. } => ErrorCode::RulesLocked,
+        FirewallError::Hung { .. } | FirewallError::Failed { .. } | FirewallError::NotRun { .. } => {
+            ErrorCode::RulesFailed
+        }
+        FirewallError::Garbled { .. } => ErrorCode::RulesGarbled,
+    }
+}
+
+pub fn store_code(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Open { .. } | StoreError::Failed { .. } => ErrorCode::StateFailed,
+        StoreError::Newer { .. } => ErrorCode::StateNewer,
+        StoreError::Full { .. } => ErrorCode::DiskFull,
+        StoreError::Damaged { .. } => ErrorCode::StateDamaged,
+        StoreError::Busy { .. } => ErrorCode::Busy,
+    }
+}

@@ -1,0 +1,88 @@
+//! Putting one host back after a failure, a stop or an abort: forward on only if its main vhost is healthy.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Roll;
+use crate::model::api::Probed;
+use crate::model::forward::Switch;
+use crate::model::host::Host;
+use crate::model::journal::{HostEnd, What};
+use crate::ops::forward::{self, switch_host};
+use crate::ops::seen;
+use crate::world::link::LinkError;
+use crate::world::reporter::RollEvent;
+
+/// How long a host that does not answer is tried: a link that was cut for a moment is back by then.
+const UNHEARD: Duration = Duration::from_secs(10);
+/// How many unhealthy answers in a row are enough, counted from the first that came at all.
+const CHANCES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+
+impl Roll<'_> {
+    /// Says how the host was left; `recorded` is false when the journal takes no more.
+    pub(super) async fn settle(&self, host: &Host, recorded: bool) -> HostEnd {
+        let (end, detail) = self.put_back(host).await;
+        let settled = What::Settled { end, detail: detail.clone() };
+        if recorded {
+            // A failure is noticed by `still_sound`; the host is where it is.
+            let _ = self.record(Some(&host.name), &settled);
+        }
+        self.tell(RollEvent::Settled { host: host.name.clone(), end, detail });
+        end
+    }
+
+    async fn put_back(&self, host: &Host) -> (HostEnd, String) {
+        match self.is_healthy(host).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return (HostEnd::LeftOut, why),
+            Err(error) => return (HostEnd::Unreachable, error.to_string()),
+        }
+        let world = self.to_the_end();
+        let detail = format!("{}: put back", self.id);
+        let deadline = Instant::now() + UNHEARD;
+        let changed = loop {
+            match switch_host(&world, self.fleet, host, Switch::On, &self.actor, &detail).await {
+                Ok(changed) => break changed,
+                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) if error.is_lost() => return (HostEnd::Unreachable, error.to_string()),
+                Err(error) => return (HostEnd::LeftOut, error.to_string()),
+            }
+        };
+        match seen::wait(&world, self.fleet, host, Switch::On, changed.generation, None).await {
+            Ok(_) => (HostEnd::Returned, String::new()),
+            Err(error) => (HostEnd::NotUp, error.to_string()),
+        }
+    }
+
+    /// `rise` healthy answers in a row, or the last reason why not.
+    async fn is_healthy(&self, host: &Host) -> Result<Result<(), String>, LinkError> {
+        let world = self.to_the_end();
+        let deadline = Instant::now() + UNHEARD;
+        let (mut passed, mut failed) = (0, 0);
+        loop {
+            match forward::probe(&world, self.fleet, host).await {
+                Ok(Probed::Healthy) => {
+                    failed = 0;
+                    passed += 1;
+                    if passed >= self.fleet.health.rise {
+                        return Ok(Ok(()));
+                    }
+                }
+                Ok(Probed::Unhealthy { why }) => {
+                    passed = 0;
+                    failed += 1;
+                    if failed >= CHANCES {
+                        return Ok(Err(why));
+                    }
+                }
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => {}
+            }
+            tokio::time::sleep(self.fleet.health.interval).await;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! One reading of a balancer for everybody who asks at about the same time: a batch of fifty hosts costs HAProxy no more
+//! than one host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::world::balancer::{Balancer, BalancerError};
+
+/// A reading is given again while it is younger than this: below the pause between two looks of one waiter.
+const FRESH: Duration = Duration::from_millis(40);
+
+type Reading = Result<Arc<BackendView>, BalancerError>;
+
+/// A balancer whose readings are shared.
+pub struct Shared {
+    inner: Arc<dyn Balancer>,
+    /// Held while reading: whoever comes meanwhile gets the same answer.
+    last: Mutex<Option<(Instant, Reading)>>,
+}
+
+impl Shared {
+    pub fn new(inner: Arc<dyn Balancer>) -> Self {
+        Self { inner, last: Mutex::new(None) }
+    }
+}
+
+#[async_trait]
+impl Balancer for Shared {
+    fn spec(&self) -> &BalancerSpec {
+        self.inner.spec()
+    }
+
+    /// At most 40 ms old, counted from when it was asked for.
+    async fn read(&self) -> Reading {
+        let mut last = self.last.lock().await;
+        if let Some((at, reading)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return reading.clone();
+        }
+        let began = Instant::now();
+        let reading = self.inner.read().await;
+        *last = Some((began, reading.clone()));
+        reading
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::model::example;
+
+    struct Counting(BalancerSpec, AtomicU32);
+
+    #[async_trait]
+    impl Balancer for Counting {
+        fn spec(&self) -> &BalancerSpec {
+            &self.0
+        }
+
+        async fn read(&self) -> Reading {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok(Arc::default())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_at_once_are_one_reading_and_an_old_one_is_not_given_again() {
+        let inner = Arc::new(Counting(example::balancer("lb1", None), AtomicU32::new(0)));
+        let shared = Shared::new(inner.clone());
+        futures_util::future::join_all((0..50).map(|_| shared.read())).await;
+        assert_eq!(inner.1.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(FRESH).await;
+        shared.read().await.unwrap();
+        assert_eq!(inner.1.load(Ordering::Relaxed), 2);
+    }
+}

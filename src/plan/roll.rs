@@ -1,0 +1,182 @@
+//! What a roll will do, step by step: what `--dry-run` prints is what runs.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::switch::bound;
+use crate::model::duration::{as_optional_ms, show};
+use crate::model::fleet::Fleet;
+use crate::model::forward::Switch;
+use crate::model::name::HostName;
+use crate::model::roll::{RollSpec, Step};
+
+/// The whole of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RollPlan {
+    pub spec: RollSpec,
+    pub before_roll: Vec<String>,
+    /// Hosts of one batch are out together.
+    pub batches: Vec<Vec<HostName>>,
+    /// What every host goes through, in this order.
+    pub steps: Vec<PlannedStep>,
+    pub after_roll: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedStep {
+    pub step: Step,
+    pub does: String,
+    /// How long it may take at most; `None`: as long as the command takes.
+    #[serde(rename = "at_most_ms", serialize_with = "as_optional_ms")]
+    pub at_most: Option<Duration>,
+}
+
+/// Why a roll of these hosts makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("there is no host to roll over")]
+    NoHosts,
+    #[error("no command is given")]
+    NoCommand,
+    #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` asks for {min_up}")]
+    Floor { batch: usize, left: usize, all: usize, min_up: u32 },
+}
+
+pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
+    if spec.hosts.is_empty() {
+        return Err(PlanError::NoHosts);
+    }
+    if spec.command.is_empty() {
+        return Err(PlanError::NoCommand);
+    }
+    let all = fleet.hosts.len();
+    let batch = spec.batches().map(<[HostName]>::len).max().unwrap_or(0);
+    let (left, min_up) = (all.saturating_sub(batch), fleet.limits.min_up);
+    // Without `hosts:` the others are not known here; the balancers are asked before each batch.
+    if all > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
+        return Err(PlanError::Floor { batch, left, all, min_up });
+    }
+    Ok(RollPlan {
+        spec: spec.clone(),
+        before_roll: fleet.hooks.before_roll.clone(),
+        batches: spec.batches().map(<[HostName]>::to_vec).collect(),
+        steps: Step::ALL.into_iter().filter_map(|step| planned(fleet, spec, step)).collect(),
+        after_roll: fleet.hooks.after_roll.clone(),
+    })
+}
+
+/// `None`: there is nothing to do in it.
+fn planned(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
+    let hooks = |lines: &[String]| {
+        let timeout = fleet.hooks.timeout * u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        (!lines.is_empty()).then(|| (lines.join("; "), Some(timeout)))
+    };
+    let seen = |switch| fleet.balancers.iter().map(|spec| bound(&spec.check, switch)).max();
+    let balancers = || match fleet.balancers.as_slice() {
+        [] => "nobody to ask".to_owned(),
+        balancers => balancers.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    let (check, main) = (fleet.ports.check, fleet.ports.main);
+    let (does, at_most) = match step {
+        Step::BeforeHost => hooks(&fleet.hooks.before_host)?,
+        Step::ForwardOff => (format!("forward off: {check} is refused"), None),
+        Step::Down => (format!("wait until it is DOWN: {}", balancers()), seen(Switch::Off)),
+        Step::Drained => ("wait until nothing is in flight".to_owned(), Some(spec.drain_timeout)),
+        Step::Command => {
+            let place = if spec.remote { "on the host" } else { "here" };
+            let timeout = Some(spec.command_timeout).filter(|timeout| !timeout.is_zero());
+            (format!("run {place}: {}", spec.command.join(" ")), timeout)
+        }
+        Step::Healthy => {
+            let health = &fleet.health;
+            let does =
+                format!("probe {main}{} until {} x {} in a row", health.path, health.rise, health.status);
+            (does, Some(spec.health_timeout))
+        }
+        Step::ForwardOn => (format!("forward on: {check} -> {main}"), None),
+        Step::Up => (format!("wait until it is UP: {}", balancers()), seen(Switch::On)),
+        Step::AfterHost => hooks(&fleet.hooks.after_host)?,
+    };
+    Some(PlannedStep { step, does, at_most })
+}
+
+impl fmt::Display for RollPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = &self.spec;
+        let hosts = spec.hosts.len();
+        writeln!(
+            f,
+            "service {}: {hosts} host{} in {} batch{}, at most {} failed",
+            spec.service,
+            if hosts == 1 { "" } else { "s" },
+            self.batches.len(),
+            if self.batches.len() == 1 { "" } else { "es" },
+            spec.max_failures
+        )?;
+        for line in &self.before_roll {
+            writeln!(f, "first: {line}")?;
+        }
+        for (number, batch) in (1..).zip(&self.batches) {
+            let names: Vec<&str> = batch.iter().map(HostName::as_str).collect();
+            writeln!(f, "batch {number}: {}", names.join(", "))?;
+        }
+        writeln!(f, "each host:")?;
+        for planned in &self.steps {
+            let bound =
+                planned.at_most.map(|bound| format!(" (at most {})", show(bound))).unwrap_or_default();
+            writeln!(f, "  {:<12} {}{bound}", planned.step, planned.does)?;
+        }
+        for line in &self.after_roll {
+            writeln!(f, "last: {line}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::example;
+    use crate::model::roll::Batch;
+
+    fn fleet(hosts: usize) -> Fleet {
+        let hosts = (1..=hosts).map(|n| example::host(&format!("web{n}"), &format!("10.0.0.{n}"))).collect();
+        Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
+    }
+
+    #[test]
+    fn the_plan_says_every_step_and_its_bound() {
+        let mut fleet = fleet(3);
+        fleet.hooks.before_host = vec!["./warm.sh".into()];
+        let spec = RollSpec { batch: Batch::Hosts(2), ..example::roll(&["web1", "web2", "web3"]) };
+        let text = plan(&fleet, &spec).unwrap().to_string();
+        let expected = "\
+service shop: 3 hosts in 2 batches, at most 0 failed
+batch 1: web1, web2
+batch 2: web3
+each host:
+  before-host  ./warm.sh (at most 1m)
+  forward-off  forward off: 8888 is refused
+  down         wait until it is DOWN: lb1 (at most 8s)
+  drained      wait until nothing is in flight (at most 5s)
+  command      run here: ./deploy.sh
+  healthy      probe 8080/health until 2 x 200 in a row (at most 10s)
+  forward-on   forward on: 8888 -> 8080
+  up           wait until it is UP: lb1 (at most 6s)
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_cannot_go_well_is_no_plan() {
+        let refused = |hosts, spec: &RollSpec| plan(&fleet(hosts), spec).unwrap_err().to_string();
+        assert_eq!(refused(2, &example::roll(&[])), "there is no host to roll over");
+        let spec = RollSpec { batch: Batch::Percent(100), ..example::roll(&["web1", "web2"]) };
+        assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` asks for 1");
+        assert!(plan(&fleet(3), &spec).is_ok());
+        let none = RollSpec { command: vec![], ..example::roll(&["web1"]) };
+        assert_eq!(refused(2, &none), "no command is given");
+    }
+}

@@ -1,0 +1,117 @@
+use std::sync::{Arc, Barrier};
+
+use super::*;
+
+const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+
+fn journal(dir: &tempfile::TempDir) -> SqliteJournal {
+    SqliteJournal::new(dir.path().join(".switchman/shop.db"))
+}
+
+fn roll(salt: u16) -> RollId {
+    RollId::new(NOW, salt)
+}
+
+fn mine(journal: &SqliteJournal, salt: u16) -> Holder {
+    journal.holder("ops", Purpose::Roll { roll: roll(salt) }, NOW)
+}
+
+#[test]
+fn rows_come_back_in_order_and_only_the_holder_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&dir);
+    assert_eq!((journal.last(), journal.view()), (Ok(None), Ok(None)));
+    assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
+    let (me, host) = (mine(&journal, 1), "web1".parse().unwrap());
+    let stopped = What::Stopped { why: "x".into() };
+    assert_eq!(
+        journal.append(&me, &roll(1), None, &stopped, NOW),
+        Err(JournalError::LockLost { holder: None })
+    );
+    assert_eq!(journal.take(&me, None), Ok(Taken::Taken));
+    journal.append(&me, &roll(1), Some(&host), &What::Done, NOW).unwrap();
+    journal.append(&me, &roll(1), None, &stopped, NOW).unwrap();
+    journal.append(&me, &roll(2), None, &stopped, NOW).unwrap();
+    let rows = journal.rows(&roll(1)).unwrap();
+    assert_eq!(rows.iter().map(|row| row.what.clone()).collect::<Vec<_>>(), [What::Done, stopped]);
+    assert_eq!(rows[0].host, Some(host));
+    assert_eq!((journal.last(), journal.rolls(9)), (Ok(Some(roll(2))), Ok(vec![roll(1), roll(2)])));
+}
+
+#[test]
+fn a_lock_is_one_process_and_only_exactly_what_was_seen_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&dir);
+    let (me, other) = (mine(&journal, 1), mine(&journal, 2));
+    assert_eq!(journal.take(&me, None), Ok(Taken::Taken));
+    let seen = journal.view().unwrap().unwrap();
+    assert_eq!((seen.life, seen.beats), (Life::Alive, 0));
+    assert!(matches!(journal.take(&other, None), Ok(Taken::Held(held)) if held.holder == me));
+    journal.beat(&me).unwrap();
+    assert!(matches!(journal.take(&other, Some(&seen)), Ok(Taken::Held(_))), "it has lived since");
+    let seen = journal.view().unwrap().unwrap();
+    assert_eq!(journal.take(&other, Some(&seen)), Ok(Taken::Taken));
+    let lost = Err(JournalError::LockLost { holder: Some(Box::new(other.clone())) });
+    assert_eq!((journal.beat(&me), journal.release(&me)), (lost.clone(), lost));
+    assert_eq!(journal.release(&other), Ok(()));
+    assert_eq!(journal.view(), Ok(None));
+}
+
+#[test]
+fn a_process_that_is_gone_is_told_from_one_with_its_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&dir);
+    let me = mine(&journal, 1);
+    let lives = |holder: Holder| life(&holder);
+    assert_eq!(lives(me.clone()), Life::Alive);
+    assert_eq!(lives(Holder { started: me.started + 1, ..me.clone() }), Life::Gone);
+    assert_eq!(lives(Holder { boot: "another".into(), ..me.clone() }), Life::Gone);
+    assert_eq!(lives(Holder { machine: "elsewhere".into(), ..me.clone() }), Life::Elsewhere);
+    let purpose = Purpose::Person { message: "hands off".into() };
+    assert_eq!(lives(Holder { started: 1, purpose, ..me }), Life::Alive, "a person needs no process");
+}
+
+/// 100 races of two: exactly one wins, and the lock is the winner's.
+#[test]
+fn of_two_at_once_one_wins_and_the_lock_survives() {
+    let dir = tempfile::tempdir().unwrap();
+    for race in 0..100u16 {
+        let barrier = Arc::new(Barrier::new(2));
+        let stale = {
+            let journal = journal(&dir);
+            let gone = Holder { started: 1, ..mine(&journal, 1000 + race) };
+            assert_eq!(journal.take(&gone, None), Ok(Taken::Taken));
+            journal.view().unwrap().unwrap()
+        };
+        assert_eq!(stale.life, Life::Gone);
+        let racers = [1, 2].map(|number| {
+            let (journal, barrier, stale) = (journal(&dir), barrier.clone(), stale.clone());
+            std::thread::spawn(move || {
+                let me = mine(&journal, race * 2 + number);
+                barrier.wait();
+                let taken = journal.take(&me, Some(&stale)).unwrap();
+                (me, taken)
+            })
+        });
+        let ended = racers.map(|racer| racer.join().unwrap());
+        let winners: Vec<&Holder> =
+            ended.iter().filter(|(_, taken)| *taken == Taken::Taken).map(|(me, _)| me).collect();
+        assert_eq!(winners.len(), 1, "race {race}");
+        let journal = journal(&dir);
+        let loser = ended.iter().find(|(_, taken)| *taken != Taken::Taken).unwrap();
+        assert!(journal.release(&loser.0).is_err(), "the loser removes nothing");
+        assert_eq!(&journal.view().unwrap().unwrap().holder, winners[0]);
+        journal.release(winners[0]).unwrap();
+    }
+}
+
+#[test]
+fn notes_are_kept_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal(&dir);
+    for text in ["one", "two", "three"] {
+        journal.note(&LockNote { at: NOW, user: "ops".into(), text: text.into() }).unwrap();
+    }
+    let texts: Vec<String> = journal.notes(2).unwrap().into_iter().map(|note| note.text).collect();
+    assert_eq!(texts, ["two", "three"]);
+}

@@ -1,0 +1,266 @@
+//! `world::link` over a pipe: HTTP on whatever bytes lie between, one connection a host, made anew when it broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+
+use crate::model::api::{
+    API, ApiError, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunHeard,
+    RunRequest,
+};
+use crate::model::forward::{Changed, Intent};
+use crate::model::history::Entry;
+use crate::model::host::{Reach, Route};
+use crate::model::name::{HostName, ServiceName};
+use crate::model::ports::Port;
+use crate::world::link::{Heard, HostLink, LinkError};
+
+mod pipe;
+mod ssh;
+mod tls;
+
+use pipe::{Pipe, PipeError};
+
+/// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Bound on one answer. A switch waits up to 15 s for another one, and for the xtables lock.
+const ANSWER: Duration = Duration::from_secs(40);
+/// A running program is heard of at least this often (the agent says so when nothing happens every 5 s).
+const SILENCE: Duration = Duration::from_secs(20);
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// A host behind a pipe.
+struct HttpLink {
+    host: HostName,
+    pipe: Pipe,
+    sender: Mutex<Option<Connection>>,
+}
+
+struct Connection {
+    sender: Sender,
+    /// Ends with the connection; drops whatever carries it.
+    carrier: tokio::task::JoinHandle<()>,
+    token: Option<String>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.carrier.abort();
+    }
+}
+
+/// The link for a route that leads away from this process.
+pub fn connect(host: &HostName, route: &Route, reach: &Reach) -> Arc<dyn HostLink> {
+    let pipe = Pipe::new(host, route, reach);
+    Arc::new(HttpLink { host: host.clone(), pipe, sender: Mutex::new(None) })
+}
+
+impl HttpLink {
+    fn unreachable(&self, why: impl Into<String>) -> LinkError {
+        LinkError::Unreachable { via: self.via(), why: why.into() }
+    }
+
+    fn broken(&self, why: impl Into<String>) -> LinkError {
+        LinkError::Broken { via: self.via(), why: why.into() }
+    }
+
+    /// The kept connection while it stands, else a new one, greeted once.
+    async fn connection(&self) -> Result<Connection, LinkError> {
+        if let Some(mut kept) = self.sender.lock().await.take()
+            && kept.sender.ready().await.is_ok()
+        {
+            return Ok(kept);
+        }
+        let fresh = async {
+            let mut fresh = self.pipe.open().await?;
+            let hello = get(&mut fresh, "/v1").await.map_err(PipeError::Other)?;
+            Ok::<_, PipeError>((fresh, hello))
+        };
+        let opened = tokio::time::timeout(CONNECT, fresh).await;
+        let (fresh, (status, body)) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(PipeError::Skew { theirs, their_api })) => return Err(self.skew(&theirs, &their_api)),
+            Ok(Err(PipeError::Other(why))) => return Err(self.unreachable(why)),
+            Err(_) => {
+                let waited = crate::model::duration::show(CONNECT);
+                return Err(self.unreachable(format!("no connection within {waited}")));
+            }
+        };
+        if status != StatusCode::OK {
+            return Err(self.refused(status, &body));
+        }
+        let hello: Hello = serde_json::from_slice(&body)
+            .map_err(|_| self.unreachable("what answers there is no switchman"))?;
+        if hello.api < OLDEST_API || hello.oldest_api > API {
+            return Err(self.skew(&hello.version, &range(hello.oldest_api, hello.api)));
+        }
+        Ok(fresh)
+    }
+
+    fn skew(&self, theirs: &str, their_api: &str) -> LinkError {
+        LinkError::Skew {
+            via: self.via(),
+            theirs: theirs.to_owned(),
+            their_api: their_api.to_owned(),
+            ours: env!("CARGO_PKG_VERSION").to_owned(),
+            our_api: range(OLDEST_API, API),
+        }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> LinkError {
+        match serde_json::from_slice::<ApiError>(body) {
+            Ok(ApiError { message, code }) => LinkError::Refused { code, message },
+            Err(_) => self.broken(format!("it answered HTTP status {status}")),
+        }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, LinkError> {
+        let mut connection = self.connection().await?;
+        let asked = exchange(&mut connection, method, path, body);
+        let (status, body) = match tokio::time::timeout(ANSWER, asked).await {
+            Ok(answer) => answer.map_err(|why| self.broken(why))?,
+            Err(_) => return Err(LinkError::Silent { via: self.via(), waited: ANSWER }),
+        };
+        // Only a connection whose answer was read to its end may carry another one.
+        *self.sender.lock().await = Some(connection);
+        if !status.is_success() {
+            return Err(self.refused(status, &body));
+        }
+        serde_json::from_slice(&body)
+            .map_err(|error| self.broken(format!("its answer is not understood: {error}")))
+    }
+}
+
+#[async_trait]
+impl HostLink for HttpLink {
+    fn via(&self) -> String {
+        self.pipe.to_string()
+    }
+
+    async fn hello(&self) -> Result<Hello, LinkError> {
+        self.ask(Method::GET, "/v1", None::<&()>).await
+    }
+
+    async fn look(&self, question: &Question) -> Result<HostView, LinkError> {
+        self.ask(Method::POST, "/v1/status", Some(question)).await
+    }
+
+    async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
+        self.ask(Method::GET, &format!("/v1/services/{service}/pulse?port={port}"), None::<&()>).await
+    }
+
+    async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {
+        self.ask(Method::POST, "/v1/probe", Some(request)).await
+    }
+
+    async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
+        let path = format!("/v1/services/{}/forward", intent.forward.service);
+        self.ask(Method::PUT, &path, Some(intent)).await
+    }
+
+    /// On a connection of its own: it may take long, and others ask meanwhile.
+    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
+        let mut connection = self.connection().await?;
+        let answer = send(&mut connection, Method::POST, "/v1/run", Some(request));
+        let answer = tokio::time::timeout(ANSWER, answer).await;
+        let answer = answer
+            .map_err(|_| LinkError::Silent { via: self.via(), waited: ANSWER })?
+            .map_err(|why| self.broken(why))?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        let mut lines: Vec<u8> = Vec::new();
+        loop {
+            let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(self.broken(format!("while the command ran: {error}"))),
+                Ok(None) if !status.is_success() => return Err(self.refused(status, &lines)),
+                Ok(None) => return Err(self.broken("its end was not told")),
+                Err(_) => return Err(LinkError::Silent { via: self.via(), waited: SILENCE }),
+            };
+            lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            while let Some(end) = lines.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
+            {
+                let line: Vec<u8> = lines.drain(..=end).collect();
+                match serde_json::from_slice(&line) {
+                    Ok(RunHeard::Line(line)) => heard(&line),
+                    Ok(RunHeard::Quiet) => {}
+                    Ok(RunHeard::Ended(end)) => return Ok(end),
+                    Ok(RunHeard::Failed(ApiError { message, code })) => {
+                        return Err(LinkError::Refused { code, message });
+                    }
+                    Err(error) => return Err(self.broken(format!("its answer is not understood: {error}"))),
+                }
+            }
+        }
+    }
+
+    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
+        let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
+        self.ask(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
+    }
+}
+
+impl std::fmt::Debug for HttpLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpLink")
+            .field("host", &self.host)
+            .field("pipe", &self.pipe.to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+fn range(oldest: u32, newest: u32) -> String {
+    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
+}
+
+async fn get(connection: &mut Connection, path: &str) -> Result<(StatusCode, Bytes), String> {
+    exchange(connection, Method::GET, path, None::<&()>).await
+}
+
+async fn exchange(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<(StatusCode, Bytes), String> {
+    let answer = send(connection, method, path, body).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+    Ok((status, body.to_bytes()))
+}
+
+async fn send(
+    connection: &mut Connection,
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<Response<Incoming>, String> {
+    let mut request = Request::builder().method(method).uri(path).header("host", "switchman");
+    if let Some(token) = &connection.token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let bytes = match body {
+        Some(body) => {
+            request = request.header("content-type", "application/json");
+            Bytes::from(serde_json::to_vec(body).map_err(|error| error.to_string())?)
+        }
+        None => Bytes::new(),
+    };
+    let request = request.body(Full::new(bytes)).map_err(|error| error.to_string())?;
+    connection.sender.ready().await.map_err(|error| error.to_string())?;
+    connection.sender.send_request(request).await.map_err(|error| error.to_string())
+}

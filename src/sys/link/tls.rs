@@ -1,0 +1,63 @@
+//! TLS to an agent: its certificate is checked, ours is shown where there is one, a token is read from its file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::model::host::Reach;
+
+/// The stream, and the bearer token to send with each request.
+pub(super) async fn open(
+    address: &str,
+    reach: &Reach,
+) -> Result<(TlsStream<TcpStream>, Option<String>), String> {
+    let config = config(reach)?;
+    let token = reach.token_file.as_deref().map(token).transpose()?;
+    let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let _ = stream.set_nodelay(true);
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    Ok((stream.map_err(|error| error.to_string())?, token))
+}
+
+fn config(reach: &Reach) -> Result<ClientConfig, String> {
+    let ca =
+        reach.ca.as_deref().ok_or("`agents.ca` names no certificate authority to check the agent against")?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate).map_err(|error| format!("`{}`: {error}", ca.display()))?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(roots);
+    match (&reach.certificate, &reach.key) {
+        (Some(certificate), Some(key)) => {
+            let key_der = PrivateKeyDer::from_pem_file(key);
+            let key_der =
+                key_der.map_err(|error| format!("cannot read the key `{}`: {error}", key.display()))?;
+            let own = builder.with_client_auth_cert(certificates(certificate)?, key_der);
+            own.map_err(|error| format!("`{}`: {error}", certificate.display()))
+        }
+        _ => Ok(builder.with_no_client_auth()),
+    }
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found =
+        read.map_err(|error| format!("cannot read the certificates `{}`: {error}", file.display()))?;
+    if found.is_empty() { Err(format!("`{}` holds no certificate", file.display())) } else { Ok(found) }
+}
+
+fn token(file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file);
+    let text = text.map_err(|error| format!("cannot read the token `{}`: {error}", file.display()))?;
+    Ok(text.trim().to_owned())
+}

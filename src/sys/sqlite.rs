@@ -1,0 +1,144 @@
+//! One SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call returns and a kill
+//! between any two steps leaves either all of a write or none of it.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// How long SQLite waits for another process's write.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// What a file holds: how it is made, and which version of it this program writes (`PRAGMA user_version`).
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    pub version: i64,
+    /// Ends with setting `user_version`.
+    pub create: &'static str,
+}
+
+/// Why a file could not be read or written. After a failed write nothing of it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DbError {
+    Open { path: PathBuf, why: String },
+    Newer { path: PathBuf, found: i64, known: i64 },
+    Full { path: PathBuf },
+    Damaged { path: PathBuf, why: String },
+    Failed { what: &'static str, path: PathBuf, why: String },
+}
+
+/// A file that is opened at its first use, and made at its first write.
+#[derive(Debug)]
+pub struct Database {
+    file: PathBuf,
+    schema: Schema,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Database {
+    pub fn new(file: PathBuf, schema: Schema) -> Self {
+        Self { file, schema, connection: Mutex::new(None) }
+    }
+
+    /// The open connection; `None` when there is no file yet and none is to be made.
+    fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, DbError> {
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = self.file.try_exists();
+        let there =
+            there.map_err(|error| DbError::Open { path: self.file.clone(), why: error.to_string() })?;
+        if slot.is_none() && (make || there) {
+            if let Some(dir) = self.file.parent() {
+                make_dir(dir)?;
+            }
+            *slot = Some(self.connect()?);
+        }
+        Ok(slot)
+    }
+
+    /// All of the work, or none of it.
+    pub fn write<T>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, DbError> {
+        let mut slot = self.open(true)?;
+        let closed = || DbError::Failed { what, path: self.file.clone(), why: "not open".to_owned() };
+        let connection = slot.as_mut().ok_or_else(closed)?;
+        let done = (|| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        done.map_err(|error| failed(what, &self.file, &error))
+    }
+
+    /// The default where there is no file.
+    pub fn read<T: Default>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, DbError> {
+        match self.open(false)?.as_ref() {
+            Some(connection) => work(connection).map_err(|error| failed(what, &self.file, &error)),
+            None => Ok(T::default()),
+        }
+    }
+
+    fn connect(&self) -> Result<Connection, DbError> {
+        let file = &self.file;
+        let opened = (|| {
+            let connection = Connection::open(file)?;
+            connection.busy_timeout(BUSY)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
+        })();
+        let (mut connection, found) = opened.map_err(|error| failed("open the state", file, &error))?;
+        match found {
+            found if found == self.schema.version => Ok(connection),
+            0 => {
+                let made = create(&mut connection, self.schema.create);
+                made.map(|()| connection).map_err(|error| failed("set up the state", file, &error))
+            }
+            found => Err(DbError::Newer { path: file.clone(), found, known: self.schema.version }),
+        }
+    }
+}
+
+/// Two first runs at once: the second finds the schema made when it gets its turn.
+fn create(connection: &mut Connection, text: &str) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 {
+        transaction.execute_batch(text)?;
+    }
+    transaction.commit()
+}
+
+pub fn make_dir(dir: &Path) -> Result<(), DbError> {
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(dir);
+    made.map_err(|error| DbError::Open { path: dir.to_owned(), why: error.to_string() })
+}
+
+fn failed(what: &'static str, file: &Path, error: &rusqlite::Error) -> DbError {
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
+    let path = file.to_owned();
+    match error.sqlite_error_code() {
+        Some(DiskFull) => DbError::Full { path },
+        // The write-ahead index is a shared mapping: without room for it SQLite knows only that I/O failed.
+        Some(CannotOpen | SystemIoFailure) if is_full(file) => DbError::Full { path },
+        Some(DatabaseCorrupt | NotADatabase) => DbError::Damaged { path, why: error.to_string() },
+        Some(CannotOpen) => DbError::Open { path, why: error.to_string() },
+        _ => DbError::Failed { what, path, why: error.to_string() },
+    }
+}
+
+fn is_full(file: &Path) -> bool {
+    let Some(dir) = file.parent() else { return false };
+    nix::sys::statvfs::statvfs(dir).is_ok_and(|disk| disk.blocks_available() == 0)
+}

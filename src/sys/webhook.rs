@@ -1,0 +1,232 @@
+//! `world::notifier` by POST: a bounded queue, a worker, a few tries each. A roll never waits for a webhook but at its end,
+//! and then not for long.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::model::duration;
+use crate::model::fleet::Webhook;
+use crate::world::notifier::{Notice, Notifier};
+
+/// Notices that wait; the oldest makes room for the newest.
+const QUEUE: usize = 64;
+/// Pauses before the second, third and fourth try.
+const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+/// How long the end of a roll waits for what is still under way.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// Every configured webhook.
+pub struct Webhooks {
+    hooks: Vec<Webhook>,
+    state: Arc<State>,
+    /// Started with the first notice.
+    worker: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: Mutex<VecDeque<Notice>>,
+    /// What was not delivered, one sentence each.
+    lost: Mutex<Vec<String>>,
+    came: Notify,
+    /// Set while a notice is being delivered.
+    busy: Mutex<bool>,
+    idle: Notify,
+}
+
+impl Webhooks {
+    pub fn new(hooks: &[Webhook]) -> Self {
+        Self { hooks: hooks.to_vec(), state: Arc::default(), worker: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Notifier for Webhooks {
+    fn send(&self, notice: Notice) {
+        if self.hooks.is_empty() {
+            return;
+        }
+        let mut queue = locked(&self.state.queue);
+        if queue.len() >= QUEUE
+            && let Some(dropped) = queue.pop_front()
+        {
+            locked(&self.state.lost).push(format!("too many notices wait: dropped `{}`", dropped.text));
+        }
+        queue.push_back(notice);
+        drop(queue);
+        self.state.came.notify_one();
+        let mut worker = locked(&self.worker);
+        if worker.is_none() {
+            *worker = Some(tokio::spawn(deliver_all(self.hooks.clone(), self.state.clone())));
+        }
+    }
+
+    async fn flush(&self) -> Vec<String> {
+        let idle = async {
+            loop {
+                let waited = self.state.idle.notified();
+                if locked(&self.state.queue).is_empty() && !*locked(&self.state.busy) {
+                    return;
+                }
+                waited.await;
+            }
+        };
+        if tokio::time::timeout(FLUSH, idle).await.is_err() {
+            let left = locked(&self.state.queue).len() + 1;
+            let waited = duration::show(FLUSH);
+            locked(&self.state.lost).push(format!("{left} notices were not delivered within {waited}"));
+        }
+        std::mem::take(&mut *locked(&self.state.lost))
+    }
+}
+
+impl Drop for Webhooks {
+    fn drop(&mut self) {
+        if let Some(worker) = locked(&self.worker).take() {
+            worker.abort();
+        }
+    }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn deliver_all(hooks: Vec<Webhook>, state: Arc<State>) {
+    // Only the first installs: reqwest panics without a provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().user_agent("switchman").build();
+    loop {
+        let next = {
+            let mut queue = locked(&state.queue);
+            let next = queue.pop_front();
+            *locked(&state.busy) = next.is_some();
+            next
+        };
+        let Some(notice) = next else {
+            state.idle.notify_waiters();
+            state.came.notified().await;
+            continue;
+        };
+        for hook in &hooks {
+            let delivered = match &client {
+                Ok(client) => deliver(client, hook, &notice).await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(why) = delivered {
+                let place = place(&hook.url);
+                locked(&state.lost).push(format!("webhook {place} was not told `{}`: {why}", notice.text));
+            }
+        }
+    }
+}
+
+/// A refusal by the other side (4xx) is final; anything else may pass.
+async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> Result<(), String> {
+    let body = serde_json::to_vec(notice).map_err(|error| error.to_string())?;
+    let mut pauses = PAUSES.iter();
+    loop {
+        let request = client.post(&hook.url).header("content-type", "application/json").body(body.clone());
+        let why = match request.timeout(hook.timeout).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) if answer.status().is_client_error() && answer.status().as_u16() != 429 => {
+                return Err(format!("it answered {}", answer.status()));
+            }
+            Ok(answer) => format!("it answered {}", answer.status()),
+            Err(error) => error.without_url().to_string(),
+        };
+        match pauses.next() {
+            Some(pause) => tokio::time::sleep(*pause).await,
+            None => return Err(why),
+        }
+    }
+}
+
+/// The path and the query of a webhook are often its secret.
+fn place(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?']).map_or(url.len(), |at| start + at);
+    &url[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::model::roll::RollId;
+    use crate::world::notifier::NoticeEvent;
+
+    fn notice(text: &str) -> Notice {
+        Notice {
+            event: NoticeEvent::Started,
+            roll: RollId::new(jiff::Timestamp::UNIX_EPOCH, 1),
+            service: "shop".parse().unwrap(),
+            host: None,
+            text: text.to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Answers each request with the next status; gives back the bodies.
+    async fn server(statuses: &'static [u16]) -> (Webhooks, tokio::task::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/secret", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            let mut bodies = Vec::new();
+            for status in statuses {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let mut length = 0;
+                while !String::from_utf8_lossy(&request[..length]).contains('}') {
+                    length += stream.read(&mut request[length..]).await.unwrap();
+                }
+                bodies.push(String::from_utf8_lossy(&request[..length]).into_owned());
+                let answer = format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            bodies
+        });
+        (Webhooks::new(&[Webhook { url, timeout: Duration::from_secs(5) }]), served)
+    }
+
+    #[tokio::test]
+    async fn a_notice_arrives_after_failures_that_may_pass() {
+        let (webhooks, served) = server(&[503, 200]).await;
+        webhooks.send(notice("a roll began"));
+        assert_eq!(webhooks.flush().await, Vec::<String>::new());
+        let bodies = served.await.unwrap();
+        assert!(
+            bodies[1].contains(r#""event":"started""#) && bodies[1].contains("a roll began"),
+            "{bodies:?}"
+        );
+        assert!(bodies[1].starts_with("POST /secret HTTP/1.1\r\n"), "{bodies:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_final_and_told_without_the_secret() {
+        let (webhooks, served) = server(&[403]).await;
+        webhooks.send(notice("x"));
+        let lost = webhooks.flush().await;
+        assert!(lost[0].ends_with("was not told `x`: it answered 403 Forbidden"), "{lost:?}");
+        assert!(!lost[0].contains("secret"));
+        served.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_drops_the_oldest_and_nobody_waits_for_a_dead_hook() {
+        let dead = Webhook { url: "http://127.0.0.1:1/".into(), timeout: Duration::from_secs(5) };
+        let webhooks = Webhooks::new(&[dead]);
+        for number in 0..=QUEUE {
+            webhooks.send(notice(&number.to_string()));
+        }
+        let lost = webhooks.flush().await;
+        assert_eq!(lost[0], "too many notices wait: dropped `0`");
+        assert!(lost.last().unwrap().contains("were not delivered within 10s"), "{lost:?}");
+    }
+}

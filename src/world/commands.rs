@@ -1,0 +1,26 @@
+//! Running the operator's own programs: the command of a roll, hooks.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::link::Heard;
+use crate::model::api::{RunEnd, RunRequest};
+
+/// Why a program was not run to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    #[error("`{program}` is not installed")]
+    Missing { program: String },
+    #[error("cannot run `{program}`: {why}")]
+    NotRun { program: String, why: String },
+    /// An earlier run with the same key has processes left.
+    #[error("`{program}` of an earlier attempt is still running, after waiting {}", crate::model::duration::show(*.waited))]
+    StillRunning { program: String, waited: Duration },
+}
+
+#[async_trait]
+pub trait Commands: Send + Sync {
+    /// Runs to the end. Dropping the future ends the program and all it started in its process group.
+    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError>;
+}

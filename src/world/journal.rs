@@ -1,0 +1,50 @@
+//! The fleet's journal: beside the configuration, shared by all who use that file.
+
+use std::path::PathBuf;
+
+use crate::model::journal::{Row, What};
+use crate::model::lock::Holder;
+use crate::model::name::HostName;
+use crate::model::roll::RollId;
+
+/// Why the journal could not be read or written. After a failed write nothing of it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot open the journal `{path}`: {why}")]
+    Open { path: PathBuf, why: String },
+    #[error("the journal `{path}` has schema {found}; this switchman knows up to {known}")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("the disk that holds the journal `{path}` is full")]
+    Full { path: PathBuf },
+    #[error("the journal `{path}` is damaged: {why}")]
+    Damaged { path: PathBuf, why: String },
+    #[error("cannot {what} in `{path}`: {why}")]
+    Failed { what: &'static str, path: PathBuf, why: String },
+    /// Somebody released the lock by force, or took it over.
+    #[error("the lock of the fleet is not ours any more: {}", .holder.as_ref().map_or("nobody holds it".to_owned(), ToString::to_string))]
+    LockLost { holder: Option<Box<Holder>> },
+}
+
+/// One roll's rows, oldest first.
+pub type Rows = Vec<Row>;
+
+/// Every write is durable when the call returns. Writes take a millisecond, so they block.
+pub trait Journal: Send + Sync {
+    /// Adds one row, if `holder` still holds the lock: whoever lost it must not go on.
+    fn append(
+        &self,
+        holder: &Holder,
+        roll: &RollId,
+        host: Option<&HostName>,
+        what: &What,
+        now: jiff::Timestamp,
+    ) -> Result<(), JournalError>;
+
+    /// The latest roll.
+    fn last(&self) -> Result<Option<RollId>, JournalError>;
+
+    fn rows(&self, roll: &RollId) -> Result<Rows, JournalError>;
+
+    /// The latest `limit` rolls, oldest first.
+    fn rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError>;
+}

@@ -1,0 +1,67 @@
+//! One host as an operator's command drives it, whatever lies between: nothing, a unix socket, ssh, TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::api::{Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use crate::model::failure::ErrorCode;
+use crate::model::forward::{Changed, Intent};
+use crate::model::history::Entry;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+
+/// Why a host did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// Nothing was asked of it.
+    #[error("cannot reach it ({via}): {why}")]
+    Unreachable { via: String, why: String },
+    /// It may have done what it was asked, or not.
+    #[error("the link broke ({via}): {why}")]
+    Broken { via: String, why: String },
+    /// It may have done what it was asked, or not.
+    #[error("no answer within {} ({via})", crate::model::duration::show(*.waited))]
+    Silent { via: String, waited: Duration },
+    #[error("its switchman {theirs} speaks API {their_api}, this one ({ours}) speaks {our_api} ({via})")]
+    Skew { via: String, theirs: String, their_api: String, ours: String, our_api: String },
+    /// The host's own words.
+    #[error("{message}")]
+    Refused { code: ErrorCode, message: String },
+}
+
+impl LinkError {
+    /// Whether the host itself was not heard: it cannot be put back now either.
+    pub const fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Silent { .. } | Self::Skew { .. }
+        )
+    }
+}
+
+/// Hears a running program line by line.
+pub type Heard = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
+#[async_trait]
+pub trait HostLink: Send + Sync {
+    /// How it is reached, for people: `ssh deploy@web1`.
+    fn via(&self) -> String;
+
+    async fn hello(&self) -> Result<Hello, LinkError>;
+
+    async fn look(&self, question: &Question) -> Result<HostView, LinkError>;
+
+    async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError>;
+
+    async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError>;
+
+    /// Kernel and record together. Idempotent.
+    async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError>;
+
+    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError>;
+
+    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError>;
+}
