@@ -15,6 +15,8 @@ apache2:apache2
 caddy:caddy
 curl:curl
 openssl:openssl
+sshd:openssh-server
+ssh:openssh-client
 wrk:wrk
 gcc:gcc
 man:man-db

@@ -81,7 +81,8 @@ async fn status(State(host): State<Host>, body: Body) -> Response {
 
 #[derive(Deserialize)]
 struct Which {
-    port: Port,
+    /// A query has texts only, which a `Port` is never read from.
+    port: u16,
 }
 
 async fn pulse(
@@ -89,7 +90,10 @@ async fn pulse(
     Path(service): Path<ServiceName>,
     Query(which): Query<Which>,
 ) -> Response {
-    answer(host.pulse(&service, which.port).await)
+    match Port::new(which.port) {
+        Some(port) => answer(host.pulse(&service, port).await),
+        None => failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, "`port=0` names no port"),
+    }
 }
 
 async fn forward(State(host): State<Host>, Path(service): Path<ServiceName>, body: Body) -> Response {

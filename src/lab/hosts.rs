@@ -10,6 +10,7 @@ use super::process::Process;
 use super::{Lab, LabError, make_dir, write};
 use crate::model::health::Health;
 use crate::model::host::Host;
+use crate::model::name::HostName;
 use crate::plan::site::{Role, Site};
 use crate::sys::probe::HttpProbe;
 use crate::world::probe::Probe;
@@ -34,10 +35,45 @@ impl WebHost {
         let dir = lab.dir().join(host.name.as_str());
         make_dir(&dir)?;
         write(&dir.join("switchman.yaml"), &site.yaml(&lab.readers())?)?;
+        write(&dir.join("replace-main.sh"), &replace_main(&dir, &lab.options.switchman, &host.name))?;
         let main = Vhost::start(lab, site, &host, Role::Main, "1.0.0").await?;
         let backup = Vhost::start(lab, site, &host, Role::Backup, "1.0.0").await?;
         Ok(Self { host, main: Some(main), _backup: backup })
     }
+}
+
+/// What a roll runs on a host of the lab, with the version as its argument: the main vhost is replaced, gracefully, nginx
+/// first, then the application nobody asks any more. May be killed and run again at any point.
+fn replace_main(dir: &Path, switchman: &Path, host: &HostName) -> String {
+    format!(
+        r#"#!/bin/sh
+set -eu
+cd {dir}
+# Gone, or a zombie that somebody else has yet to reap.
+gone() {{
+    tries=0
+    while grep -q '^State:' /proc/$1/status 2>/dev/null && ! grep -q '^State:.Z' /proc/$1/status 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 400 ] || exit 7
+        sleep 0.05
+    done
+}}
+end() {{
+    [ -s "$1" ] || return 0
+    pid=$(cat "$1")
+    kill "$2" "$pid" 2>/dev/null || return 0
+    gone "$pid"
+}}
+end {service}-main.pid -QUIT
+end main-app.pid -TERM
+setsid {switchman} lab app --listen 127.0.0.1:9001 --host {host} --vhost main --version "$1" </dev/null >>main-app.log 2>&1 &
+echo $! >main-app.pid
+nginx -c {dir}/main.conf </dev/null >>main-nginx.log 2>&1
+"#,
+        dir = dir.display(),
+        switchman = switchman.display(),
+        service = super::SERVICE,
+    )
 }
 
 impl Lab {
@@ -83,6 +119,9 @@ impl Vhost {
             version,
         ]);
         let app = Process::start(&format!("{name} {role_name} application"), &app, &log(&dir, role, "app"))?;
+        if let Some(pid) = app.pid() {
+            write(&dir.join(format!("{role_name}-app.pid")), &pid.to_string())?;
+        }
         let file = dir.join(format!("{role_name}.conf"));
         let own = Site {
             run_dir: dir.display().to_string(),

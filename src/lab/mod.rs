@@ -7,6 +7,7 @@ pub mod demo;
 pub mod hosts;
 pub mod load;
 pub mod namespaces;
+pub mod operator;
 pub mod process;
 
 use std::fs;

@@ -60,7 +60,20 @@ impl Namespaces {
             );
             ip(&["-n", &net.of(place)], &batch).await
         });
-        futures_util::future::try_join_all(inside).await.map(|_| ())
+        futures_util::future::try_join_all(inside).await?;
+        for balancer in net.balancers() {
+            net.narrow_ports(&balancer).await?;
+        }
+        Ok(())
+    }
+
+    /// Health checks and requests of a load balancer soon share source ports, as they do in time on a real one: then the
+    /// kernel translates a request's, and loses it if connection tracking ever ends on the host.
+    async fn narrow_ports(&self, balancer: &str) -> Result<(), LabError> {
+        let script = "echo 40000 40999 > /proc/sys/net/ipv4/ip_local_port_range";
+        // Where /proc/sys may not be written the rehearsal goes on with the usual ports.
+        self.program(balancer, "sh").args(["-c", script]).run(b"", BOUND).await?;
+        Ok(())
     }
 
     /// `swm-NAME-web1`.

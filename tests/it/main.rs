@@ -11,5 +11,7 @@ mod golden_rules;
 mod init;
 mod lab;
 mod layering;
+mod roll;
+mod site;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

@@ -1,0 +1,256 @@
+//! An operator's place in the lab: a configuration with a way to every host, run from the client's namespace.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::process::Process;
+use super::{Lab, LabError, make_dir, write};
+use crate::model::name::HostName;
+use crate::sys::exec::{Output, Program};
+
+/// Bound on one of the operator's commands.
+const BOUND: Duration = Duration::from_mins(3);
+
+/// What lies between the operator and the hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipe {
+    /// An sshd in every web host's namespace, with real keys.
+    Ssh,
+    /// The unix socket of an agent in every web host.
+    Socket,
+    /// Agents that ask for a client certificate.
+    MutualTls,
+    /// Agents that want a bearer token over TLS.
+    Token,
+}
+
+/// The operator, and what runs on the hosts for the sake of the pipe.
+#[derive(Debug)]
+pub struct Operator {
+    dir: PathBuf,
+    namespace: Program,
+    switchman: PathBuf,
+    /// Of each host, in their order; ended with the lab.
+    pub servers: Vec<Process>,
+}
+
+impl Operator {
+    /// `more` is added to switchman.yaml: `roll:`, `hooks:`.
+    pub async fn up(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
+        let dir = lab.dir().join("operator");
+        make_dir(&dir)?;
+        let names: Vec<HostName> = lab.hosts.iter().map(|host| host.host.name.clone()).collect();
+        let mut yaml = lab.site("lb1")?.yaml(&lab.readers())?;
+        if more.contains("roll:") {
+            // The template has a line of its own.
+            yaml = yaml
+                .lines()
+                .filter(|line| !line.starts_with("roll:"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+        }
+        let (servers, ways) = match pipe {
+            Pipe::Ssh => ssh(lab, &dir, &names).await?,
+            Pipe::Socket => sockets(lab, &names).await?,
+            Pipe::MutualTls | Pipe::Token => tls(lab, &dir, &names, pipe).await?,
+        };
+        for way in &ways.hosts {
+            yaml =
+                yaml.replace(&format!("  {}: {{", way.0), &format!("  {}: {{agent: \"{}\", ", way.0, way.1));
+        }
+        write(&dir.join("switchman.yaml"), &format!("{yaml}\n{}{more}", ways.yaml))?;
+        let switchman = lab.options.switchman.clone();
+        Ok(Self { dir, namespace: lab.program("client", "env"), switchman, servers })
+    }
+
+    /// The command line of one of the operator's commands.
+    pub fn program(&self, args: &[&str]) -> Program {
+        self.namespace
+            .clone()
+            .arg(&self.switchman)
+            .arg("--config")
+            .arg(self.dir.join("switchman.yaml"))
+            .arg("--state-dir")
+            .arg(self.dir.join("state"))
+            .arg("--no-color")
+            .args(args)
+            .dir(&self.dir)
+    }
+
+    pub async fn switchman(&self, args: &[&str]) -> Result<Output, LabError> {
+        Ok(self.program(args).run(b"", BOUND).await?)
+    }
+
+    /// Holds the configuration, the journal and the keys.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// What the configuration says of a pipe.
+#[derive(Default)]
+struct Ways {
+    /// Host -> `agent:`.
+    hosts: Vec<(HostName, String)>,
+    yaml: String,
+}
+
+async fn ssh(lab: &Lab, dir: &Path, names: &[HostName]) -> Result<(Vec<Process>, Ways), LabError> {
+    // sshd's place for its unprivileged half; Debian's unit makes it.
+    make_dir(Path::new("/run/sshd"))?;
+    let key = dir.join("id_ed25519");
+    keygen(lab, &key).await?;
+    let mut known = String::new();
+    let mut config = format!(
+        "Host *\n  User root\n  IdentityFile {key}\n  IdentitiesOnly yes\n  UserKnownHostsFile {dir}/known_hosts\n  StrictHostKeyChecking yes\n  \
+         ControlMaster auto\n  ControlPath {dir}/%C\n  ControlPersist 60\n  LogLevel ERROR\n",
+        key = key.display(),
+        dir = dir.display()
+    );
+    let mut servers = Vec::new();
+    for name in names {
+        let (place, address) = (name.as_str(), lab.net.address(name.as_str()));
+        let home = lab.dir().join(place);
+        let host_key = home.join("ssh_host_key");
+        keygen(lab, &host_key).await?;
+        let public = read(&host_key.with_extension("pub"))?;
+        let _ = write!(known, "{address} {public}");
+        let _ = write!(config, "Host {name}\n  HostName {address}\n");
+        let file = home.join("sshd_config");
+        let text = format!(
+            "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}.pub\nPidFile none\nUsePAM no\nStrictModes no\n\
+             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\nMaxStartups 100\n",
+            host_key.display(),
+            key.display()
+        );
+        write(&file, &text)?;
+        servers.push(start_sshd(lab, place).await?);
+    }
+    write(&dir.join("known_hosts"), &known)?;
+    write(&dir.join("ssh_config"), &config)?;
+    let yaml = format!(
+        "ssh:\n  options: [-F, {}/ssh_config]\n  switchman: env XTABLES_LOCKFILE={root}/{{host}}/xtables.lock {} --state-dir {root}/{{host}}/state\n",
+        dir.display(),
+        lab.options.switchman.display(),
+        root = lab.dir().display(),
+    );
+    Ok((servers, Ways { yaml, ..Ways::default() }))
+}
+
+/// The sshd of one host; by its whole path, because it starts itself anew for each client (sshd(8)).
+pub async fn start_sshd(lab: &Lab, place: &str) -> Result<Process, LabError> {
+    let file = lab.dir().join(place).join("sshd_config");
+    let program = lab.program(place, "/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(&file);
+    let sshd = Process::start(&format!("{place} sshd"), &program, &lab.dir().join(place).join("sshd.log"))?;
+    let address = SocketAddr::new(lab.net.address(place), 22);
+    let namespace = lab.namespace("client");
+    let listens = async || {
+        let connect = move || async move { tokio::net::TcpStream::connect(address).await.is_ok() };
+        super::hosts::inside(namespace.clone(), connect).await.unwrap_or(false)
+    };
+    sshd.until(&format!("sshd of {place}"), listens).await?;
+    Ok(sshd)
+}
+
+async fn keygen(lab: &Lab, file: &Path) -> Result<(), LabError> {
+    let program = lab.program("client", "ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file);
+    run(&program).await
+}
+
+async fn run(program: &Program) -> Result<(), LabError> {
+    let output = program.run(b"", BOUND).await?;
+    match output.status {
+        0 => Ok(()),
+        status => Err(LabError::Command { command: program.to_string(), status, stderr: output.stderr }),
+    }
+}
+
+fn read(file: &Path) -> Result<String, LabError> {
+    std::fs::read_to_string(file).map_err(|source| LabError::Files {
+        what: "read",
+        path: file.to_owned(),
+        source,
+    })
+}
+
+/// An agent on a host, with more flags.
+pub async fn start_agent(lab: &Lab, place: &str, more: &[String]) -> Result<Process, LabError> {
+    let home = lab.dir().join(place);
+    let socket = home.join("agent.sock");
+    let program =
+        lab.switchman_program(place, &["agent", "--socket", &socket.display().to_string()]).args(more);
+    let agent = Process::start(&format!("{place} agent"), &program, &home.join("agent.log"))?;
+    let ready = socket.clone();
+    agent
+        .until(&format!("agent of {place}"), async || tokio::net::UnixStream::connect(&ready).await.is_ok())
+        .await?;
+    Ok(agent)
+}
+
+async fn sockets(lab: &Lab, names: &[HostName]) -> Result<(Vec<Process>, Ways), LabError> {
+    let (mut servers, mut ways) = (Vec::new(), Ways::default());
+    for name in names {
+        servers.push(start_agent(lab, name.as_str(), &[]).await?);
+        let socket = lab.dir().join(name.as_str()).join("agent.sock");
+        ways.hosts.push((name.clone(), format!("unix://{}", socket.display())));
+    }
+    Ok((servers, ways))
+}
+
+async fn tls(
+    lab: &Lab,
+    dir: &Path,
+    names: &[HostName],
+    pipe: Pipe,
+) -> Result<(Vec<Process>, Ways), LabError> {
+    let file = |name: &str| dir.join(name).display().to_string();
+    authority(lab, dir).await?;
+    certificate(lab, dir, "operator", "DNS:operator").await?;
+    let token = "a token of the lab, long enough";
+    write(&dir.join("token"), token)?;
+    let (mut servers, mut ways) = (Vec::new(), Ways::default());
+    for name in names {
+        let address = lab.net.address(name.as_str());
+        certificate(lab, dir, name.as_str(), &format!("IP:{address}")).await?;
+        let listen = format!("{address}:9443");
+        let (pem, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        let mut more =
+            vec!["--listen".to_owned(), listen.clone(), "--certificate".into(), pem, "--key".into(), key];
+        match pipe {
+            Pipe::Token => more.extend(["--token-file".to_owned(), file("token")]),
+            _ => more.extend(["--client-ca".to_owned(), file("ca.pem")]),
+        }
+        servers.push(start_agent(lab, name.as_str(), &more).await?);
+        ways.hosts.push((name.clone(), format!("https://{listen}")));
+    }
+    ways.yaml = match pipe {
+        Pipe::Token => format!("agents: {{ca: {}, token_file: {}}}\n", file("ca.pem"), file("token")),
+        _ => format!(
+            "agents: {{ca: {}, certificate: {}, key: {}}}\n",
+            file("ca.pem"),
+            file("operator.pem"),
+            file("operator.key")
+        ),
+    };
+    Ok((servers, ways))
+}
+
+async fn authority(lab: &Lab, dir: &Path) -> Result<(), LabError> {
+    let openssl = lab.program("client", "openssl").dir(dir);
+    let subject = ["-subj", "/CN=swm lab authority", "-days", "2", "-nodes"];
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
+    let files = ["-keyout", "ca.key", "-out", "ca.pem"];
+    run(&openssl.args(["req", "-x509"]).args(key).args(subject).args(files)).await
+}
+
+async fn certificate(lab: &Lab, dir: &Path, name: &str, subject: &str) -> Result<(), LabError> {
+    let openssl = || lab.program("client", "openssl").dir(dir);
+    let (key, request, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let named = ["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={subject}")];
+    run(&openssl().arg("req").args(curve).args(named).args(["-keyout", &key, "-out", &request])).await?;
+    let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+    run(&openssl().args(sign).args(["-days", "2", "-copy_extensions", "copy", "-out", &pem])).await
+}

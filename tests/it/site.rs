@@ -1,0 +1,194 @@
+//! A fleet in the lab for stories about rolls: hosts, load balancers, an operator with a way to every host, and a load
+//! that counts every request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use switchman::lab::load::{Kind, Load, Mix, Report, Target, default_mix};
+use switchman::lab::operator::{Operator, Pipe};
+use switchman::lab::{Lab, LabOptions};
+use switchman::model::balancer::{Access, BackendView, BalancerSpec, CheckTiming, ServerNames};
+use switchman::sys::exec::Output;
+use switchman::sys::haproxy::connect;
+
+pub struct Site {
+    pub lab: Lab,
+    pub operator: Operator,
+    pub load: Load,
+    watch: Watch,
+}
+
+/// Looks all the time how many mains every balancer has UP.
+struct Watch {
+    fewest: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    looking: tokio::task::JoinHandle<()>,
+}
+
+pub struct Plan {
+    pub hosts: u8,
+    pub balancers: u8,
+    pub pipe: Pipe,
+    /// Every kind of client; else those that end within moments, which keeps drains short.
+    pub all_kinds: bool,
+    pub yaml: &'static str,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { hosts: 3, balancers: 1, pipe: Pipe::Ssh, all_kinds: false, yaml: "" }
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+/// Bound on anything that is to come true.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Site {
+    /// Every main in service and UP, the load running.
+    pub async fn up(name: &str, plan: Plan) -> Self {
+        let name = format!("it{name}{}", std::process::id());
+        let check = CheckTiming {
+            inter: MS * 200,
+            fastinter: Some(MS * 50),
+            fall: 3,
+            rise: 2,
+            timeout: Some(MS * 500),
+        };
+        let (hosts, balancers) = (plan.hosts, plan.balancers);
+        let options = LabOptions::new(name.parse().unwrap(), env!("CARGO_BIN_EXE_switchman").into());
+        let lab = Lab::up(LabOptions { hosts, balancers, check, ..options }).await.unwrap();
+        let operator = Operator::up(&lab, plan.pipe, plan.yaml).await.unwrap();
+        let site_up = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
+        assert_eq!(site_up.status, 0, "{}", site_up.stderr);
+        let cookies = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
+        let target = Target { addresses: lab.targets(), host: "shop.example".into(), cookies };
+        let mix: Mix = if plan.all_kinds {
+            default_mix()
+        } else {
+            vec![(Kind::KeepAliveCookie, 6), (Kind::KeepAlive, 3), (Kind::PerRequest, 3), (Kind::Upload, 1)]
+        };
+        let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
+        load.phase("all");
+        let watch = Watch::start(&lab);
+        Self { lab, operator, load, watch }
+    }
+
+    pub async fn run(&self, args: &[&str]) -> Output {
+        self.operator.switchman(args).await.unwrap()
+    }
+
+    /// `roll ... -- sh replace-main.sh VERSION` on the host's own ground.
+    pub fn replace<'a>(&self, version: &'a str) -> Vec<String> {
+        let lab = self.lab.dir().display().to_string();
+        let name = self.lab.dir().file_name().unwrap().to_str().unwrap();
+        let script = format!(
+            "ip netns exec swm-{name}-$SWITCHMAN_HOST sh {lab}/$SWITCHMAN_HOST/replace-main.sh {version}"
+        );
+        vec!["sh".into(), "-c".into(), script]
+    }
+
+    pub async fn roll(&self, flags: &[&str], command: &[String]) -> Output {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        self.run(&[&["roll"], flags, &["--"], command.as_slice()].concat()).await
+    }
+
+    /// What one balancer sees now.
+    pub async fn view(&self, balancer: &str) -> Arc<BackendView> {
+        let socket = self.lab.admin_socket(balancer);
+        connect(&spec(socket), Duration::from_secs(5)).unwrap().read().await.unwrap()
+    }
+
+    /// How many mains a balancer has UP.
+    pub async fn up_count(&self, balancer: &str) -> usize {
+        up_count(self.view(balancer).await.as_ref())
+    }
+
+    pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !holds().await {
+            assert!(std::time::Instant::now() < deadline, "{what} did not come true");
+            tokio::time::sleep(MS * 20).await;
+        }
+    }
+
+    /// `roll --status`, or `status`, as JSON.
+    pub async fn json(&self, args: &[&str]) -> serde_json::Value {
+        let output = self.run(&[args, &["--output", "json"]].concat()).await;
+        serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// Which version answers on each host's main vhost, by the load's own account since this phase began.
+    pub async fn answered_by(&self, host: &str, version: &str) {
+        let phase = format!("{host} {version}");
+        self.load.phase(&phase);
+        self.until(&format!("an answer of {version} on {host}"), async || {
+            self.load.snapshot().answered(&phase, host, "main", Some(version)) > 0
+        })
+        .await;
+    }
+
+    /// The account of the load; the fewest mains that were UP on any balancer at any look.
+    pub async fn down(self) -> (Report, usize) {
+        let report = self.load.stop().await.unwrap();
+        self.watch.stop.store(true, Ordering::Relaxed);
+        self.watch.looking.await.unwrap();
+        let fewest = self.watch.fewest.load(Ordering::Relaxed);
+        if report.failed() > 0 {
+            eprintln!("{:#?}", self.lab.clues());
+        }
+        drop(self.operator);
+        self.lab.down().await.unwrap();
+        (report, fewest)
+    }
+
+    /// [`Site::down`], and no request has failed.
+    pub async fn down_without_loss(self) -> usize {
+        let (report, fewest) = self.down().await;
+        assert!(report.requests() > 100, "{} requests are too few to mean anything", report.requests());
+        assert_eq!((report.failed(), report.strays), (0, 0), "{:?}", report.failures);
+        fewest
+    }
+}
+
+impl Watch {
+    fn start(lab: &Lab) -> Self {
+        let balancers: Vec<_> =
+            lab.targets().iter().enumerate().map(|(at, _)| format!("lb{}", at + 1)).collect();
+        let readers: Vec<_> = balancers
+            .iter()
+            .map(|name| connect(&spec(lab.admin_socket(name)), Duration::from_secs(5)).unwrap())
+            .collect();
+        let (fewest, stop) = (Arc::new(AtomicUsize::new(usize::MAX)), Arc::new(AtomicBool::new(false)));
+        let (low, done) = (fewest.clone(), stop.clone());
+        let looking = tokio::spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                for reader in &readers {
+                    // A balancer that is stopped on purpose has nothing to say.
+                    if let Ok(view) = reader.read().await {
+                        low.fetch_min(up_count(&view), Ordering::Relaxed);
+                    }
+                }
+                tokio::time::sleep(MS * 20).await;
+            }
+        });
+        Self { fewest, stop, looking }
+    }
+}
+
+fn up_count(view: &BackendView) -> usize {
+    // A start of HAProxy calls every server `UP 1/3` until its first check.
+    view.servers.iter().filter(|server| !server.backup && !server.verdict.is_out()).count()
+}
+
+fn spec(socket: std::path::PathBuf) -> BalancerSpec {
+    BalancerSpec {
+        name: "lb".parse().unwrap(),
+        access: Some(Access::Unix(socket)),
+        backend: "servers".into(),
+        servers: ServerNames::default(),
+        check: CheckTiming::default(),
+        on_host: false,
+    }
+}
