@@ -16,6 +16,7 @@ caddy:caddy
 curl:curl
 openssl:openssl
 sshd:openssh-server
+faketime:faketime
 ssh:openssh-client
 wrk:wrk
 gcc:gcc

@@ -20,7 +20,7 @@ use crate::world::probe::Probe;
 pub struct WebHost {
     pub host: Host,
     main: Option<Vhost>,
-    _backup: Vhost,
+    backup: Option<Vhost>,
 }
 
 /// nginx and the application behind it.
@@ -38,7 +38,7 @@ impl WebHost {
         write(&dir.join("replace-main.sh"), &replace_main(&dir, &lab.options.switchman, &host.name))?;
         let main = Vhost::start(lab, site, &host, Role::Main, "1.0.0").await?;
         let backup = Vhost::start(lab, site, &host, Role::Backup, "1.0.0").await?;
-        Ok(Self { host, main: Some(main), _backup: backup })
+        Ok(Self { host, main: Some(main), backup: Some(backup) })
     }
 }
 
@@ -92,6 +92,24 @@ impl Lab {
             vhost.nginx.stop(Signal::SIGQUIT).await?;
             vhost.app.stop(Signal::SIGTERM).await?;
         }
+        Ok(())
+    }
+}
+
+impl Lab {
+    /// The backup vhost dies, with whatever it was doing.
+    pub async fn kill_backup(&mut self, at: usize) -> Result<(), LabError> {
+        if let Some(vhost) = self.hosts[at].backup.take() {
+            vhost.nginx.stop(Signal::SIGTERM).await?;
+            vhost.app.stop(Signal::SIGTERM).await?;
+        }
+        Ok(())
+    }
+
+    /// And is started again.
+    pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
+        let (site, host) = (self.site("lb1")?, self.hosts[at].host.clone());
+        self.hosts[at].backup = Some(Vhost::start(self, &site, &host, Role::Backup, "1.0.0").await?);
         Ok(())
     }
 }

@@ -18,6 +18,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::model::balancer::CheckTiming;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
@@ -234,14 +236,47 @@ impl Lab {
     }
 
     async fn start_haproxy(&mut self, balancer: &str) -> Result<(), LabError> {
-        let dir = self.dir.join(balancer);
-        let file = dir.join("haproxy.cfg");
+        let file = self.dir.join(balancer).join("haproxy.cfg");
         write(&file, &self.site(balancer)?.haproxy()?)?;
-        let program = self.net.program(balancer, "haproxy").arg("-db").arg("-f").arg(&file);
-        let process = Process::start(&format!("{balancer} haproxy"), &program, &dir.join("haproxy.log"))?;
-        let socket = self.admin_socket(balancer);
-        process.until("HAProxy's admin socket", async || socket.exists()).await?;
+        let process = self.haproxy(balancer, &[]).await?;
         self.haproxies.push(process);
+        Ok(())
+    }
+
+    async fn haproxy(&self, balancer: &str, more: &[String]) -> Result<Process, LabError> {
+        let dir = self.dir.join(balancer);
+        let program = self.net.program(balancer, "haproxy").arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
+        let process =
+            Process::start(&format!("{balancer} haproxy"), &program.args(more), &dir.join("haproxy.log"))?;
+        let socket = self.admin_socket(balancer);
+        let answers = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
+        process.until("HAProxy's admin socket", answers).await?;
+        Ok(process)
+    }
+
+    /// As a service manager reloads it: the server states saved, the listening sockets handed over, the old process left to
+    /// finish what it has.
+    pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
+        let balancer = format!("lb{}", at + 1);
+        let path = self.admin_socket(&balancer);
+        let failed = |source| LabError::Files { what: "ask", path: path.clone(), source };
+        let states = ask(&path, "show servers state\n").await.map_err(failed)?;
+        write(&self.dir.join(&balancer).join("servers.state"), &states)?;
+        let socket = path.display().to_string();
+        let old = self.haproxies[at].pid().map(|pid| pid.to_string()).unwrap_or_default();
+        let fresh = self.haproxy(&balancer, &["-x".into(), socket, "-sf".into(), old]).await?;
+        // The old one ends by itself when its last connection does.
+        let _finishing = std::mem::replace(&mut self.haproxies[at], fresh);
+        Ok(())
+    }
+
+    /// All of its connections are cut; it comes back without a memory.
+    pub async fn restart_haproxy(&mut self, at: usize) -> Result<(), LabError> {
+        let balancer = format!("lb{}", at + 1);
+        let old = self.haproxies.remove(at);
+        old.stop(nix::sys::signal::Signal::SIGTERM).await?;
+        let fresh = self.haproxy(&balancer, &[]).await?;
+        self.haproxies.insert(at, fresh);
         Ok(())
     }
 }
@@ -286,6 +321,15 @@ fn lock(name: &HostName) -> Result<UnixListener, LabError> {
     let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
     let held = address.and_then(|address| UnixListener::bind_addr(&address));
     held.map_err(|_| LabError::InUse { name: name.to_string() })
+}
+
+/// One command on HAProxy's admin socket, answered to its end.
+async fn ask(socket: &Path, command: &str) -> io::Result<String> {
+    let mut stream = tokio::net::UnixStream::connect(socket).await?;
+    stream.write_all(command.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Of HAProxy's log (configuration manual, 8.2.3): a request whose termination state is not "normal end"; states of servers.

@@ -12,6 +12,7 @@ mod init;
 mod lab;
 mod layering;
 mod roll;
+mod roll_faults;
 mod site;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

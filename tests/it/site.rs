@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use switchman::lab::load::{Kind, Load, Mix, Report, Target, default_mix};
 use switchman::lab::operator::{Operator, Pipe};
 use switchman::lab::{Lab, LabOptions};
@@ -17,6 +19,17 @@ pub struct Site {
     pub operator: Operator,
     pub load: Load,
     watch: Watch,
+    /// The last row of the journal when a roll was started.
+    journaled: std::sync::Mutex<i64>,
+}
+
+/// What came of it all.
+pub struct Account {
+    pub report: Report,
+    /// The fewest mains that were UP on any balancer at any look.
+    pub fewest: usize,
+    /// What HAProxy and nginx noted, when requests failed.
+    pub clues: Vec<String>,
 }
 
 /// Looks all the time how many mains every balancer has UP.
@@ -41,13 +54,18 @@ impl Default for Plan {
     }
 }
 
-const MS: Duration = Duration::from_millis(1);
+pub const MS: Duration = Duration::from_millis(1);
 /// Bound on anything that is to come true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Site {
     /// Every main in service and UP, the load running.
     pub async fn up(name: &str, plan: Plan) -> Self {
+        Self::up_with(name, plan, usize::MAX).await
+    }
+
+    /// The load goes through the first so many balancers only.
+    pub async fn up_with(name: &str, plan: Plan, loaded: usize) -> Self {
         let name = format!("it{name}{}", std::process::id());
         let check = CheckTiming {
             inter: MS * 200,
@@ -63,7 +81,8 @@ impl Site {
         let site_up = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
         assert_eq!(site_up.status, 0, "{}", site_up.stderr);
         let cookies = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
-        let target = Target { addresses: lab.targets(), host: "shop.example".into(), cookies };
+        let addresses = lab.targets().into_iter().take(loaded).collect();
+        let target = Target { addresses, host: "shop.example".into(), cookies };
         let mix: Mix = if plan.all_kinds {
             default_mix()
         } else {
@@ -72,7 +91,7 @@ impl Site {
         let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
         load.phase("all");
         let watch = Watch::start(&lab);
-        Self { lab, operator, load, watch }
+        Self { lab, operator, load, watch, journaled: std::sync::Mutex::new(0) }
     }
 
     pub async fn run(&self, args: &[&str]) -> Output {
@@ -80,7 +99,7 @@ impl Site {
     }
 
     /// `roll ... -- sh replace-main.sh VERSION` on the host's own ground.
-    pub fn replace<'a>(&self, version: &'a str) -> Vec<String> {
+    pub fn replace(&self, version: &str) -> Vec<String> {
         let lab = self.lab.dir().display().to_string();
         let name = self.lab.dir().file_name().unwrap().to_str().unwrap();
         let script = format!(
@@ -92,6 +111,65 @@ impl Site {
     pub async fn roll(&self, flags: &[&str], command: &[String]) -> Output {
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         self.run(&[&["roll"], flags, &["--"], command.as_slice()].concat()).await
+    }
+
+    /// Starts a roll and leaves it to itself.
+    pub fn start(&self, flags: &[&str], command: &[String]) -> Rolling {
+        self.start_with(&[], flags, command)
+    }
+
+    /// With more in its environment.
+    pub fn start_with(&self, env: &[String], flags: &[&str], command: &[String]) -> Rolling {
+        *self.journaled.lock().unwrap() = self.rows().last().map_or(0, |row| row.0);
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let args = [&["roll"], flags, &["--"], command.as_slice()].concat();
+        let log = self.operator.dir().join("roll.log");
+        let file = std::fs::File::create(&log).unwrap();
+        let program = env
+            .iter()
+            .filter_map(|pair| pair.split_once('='))
+            .fold(self.operator.program(&args), |program, (key, value)| program.env(key, value));
+        let child = program.start(file).unwrap();
+        Rolling { child, log }
+    }
+
+    /// What was written to the journal since the last [`Site::start`]: host and row.
+    pub fn journal(&self) -> Vec<(String, String)> {
+        let since = *self.journaled.lock().unwrap();
+        self.rows().into_iter().filter(|row| row.0 > since).map(|(_, host, what)| (host, what)).collect()
+    }
+
+    fn rows(&self) -> Vec<(i64, String, String)> {
+        let file = self.operator.dir().join(".switchman/shop.db");
+        if !file.exists() {
+            return vec![];
+        }
+        let journal = rusqlite::Connection::open(file).unwrap();
+        journal.busy_timeout(PATIENCE).unwrap();
+        // The file is there a moment before its tables.
+        let Ok(mut rows) = journal.prepare("SELECT id, coalesce(host, ''), what FROM journal ORDER BY id")
+        else {
+            return vec![];
+        };
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        rows.query_map([], row).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// Waits until a step of a host has begun (or is done), by the journal.
+    pub async fn until_step(&self, host: &str, what: &str, step: &str) {
+        let wanted = format!(r#"{{"what":"{what}","step":"{step}"#);
+        self.until(&format!("{what} {step} of {host}"), async || {
+            self.journal().iter().any(|(name, row)| name == host && row.starts_with(&wanted))
+        })
+        .await;
+    }
+
+    /// Runs a script in one of the lab's namespaces.
+    pub async fn inside(&self, place: &str, script: &str) -> Output {
+        let program = self.lab.program(place, "sh").args(["-c", script]);
+        let output = program.run(b"", PATIENCE).await.unwrap();
+        assert_eq!(output.status, 0, "{script}: {}", output.stderr);
+        output
     }
 
     /// What one balancer sees now.
@@ -130,25 +208,42 @@ impl Site {
     }
 
     /// The account of the load; the fewest mains that were UP on any balancer at any look.
-    pub async fn down(self) -> (Report, usize) {
+    pub async fn down(self) -> Account {
         let report = self.load.stop().await.unwrap();
         self.watch.stop.store(true, Ordering::Relaxed);
         self.watch.looking.await.unwrap();
         let fewest = self.watch.fewest.load(Ordering::Relaxed);
-        if report.failed() > 0 {
-            eprintln!("{:#?}", self.lab.clues());
-        }
+        let clues = if report.failed() > 0 { self.lab.clues() } else { vec![] };
         drop(self.operator);
         self.lab.down().await.unwrap();
-        (report, fewest)
+        Account { report, fewest, clues }
     }
 
     /// [`Site::down`], and no request has failed.
     pub async fn down_without_loss(self) -> usize {
-        let (report, fewest) = self.down().await;
+        let Account { report, fewest, clues } = self.down().await;
         assert!(report.requests() > 100, "{} requests are too few to mean anything", report.requests());
-        assert_eq!((report.failed(), report.strays), (0, 0), "{:?}", report.failures);
+        assert_eq!((report.failed(), report.strays), (0, 0), "{:?} {clues:#?}", report.failures);
         fewest
+    }
+}
+
+/// A roll that runs by itself.
+pub struct Rolling {
+    child: tokio::process::Child,
+    log: std::path::PathBuf,
+}
+
+impl Rolling {
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Its exit code (none when it was killed) and all it printed.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
+        let status = tokio::time::timeout(PATIENCE * 2, self.child.wait()).await.unwrap().unwrap();
+        (status.code(), std::fs::read_to_string(&self.log).unwrap())
     }
 }
 

@@ -180,7 +180,7 @@ impl Roll<'_> {
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), walk.attempt.to_string());
         let bound = Some(spec.command_timeout).filter(|bound| !bound.is_zero());
         let request = RunRequest {
-            key: format!("{}-{}", self.id, host.name),
+            key: self.command_key(host),
             argv: spec.command.clone(),
             env,
             dir: None,
@@ -195,6 +195,11 @@ impl Roll<'_> {
         };
         judge(ended, spec.command_timeout).map_err(|why| format!("the command {why}"))?;
         Ok(String::new())
+    }
+
+    /// All runs of the command on one host in one roll.
+    pub(super) fn command_key(&self, host: &Host) -> String {
+        format!("{}-{}", self.id, host.name)
     }
 
     /// The real port, `rise` times in a row.

@@ -1,17 +1,21 @@
 //! Putting one host back after a failure, a stop or an abort: forward on only if its main vhost is healthy.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Roll;
-use crate::model::api::Probed;
+use crate::model::api::{Probed, RunRequest};
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostEnd, What};
+use crate::model::roll::Step;
 use crate::ops::forward::{self, switch_host};
 use crate::ops::seen;
-use crate::world::link::LinkError;
+use crate::plan::standing::{HostStanding, Reached};
+use crate::world::link::{Heard, LinkError};
 use crate::world::reporter::RollEvent;
 
 /// How long a host that does not answer is tried: a link that was cut for a moment is back by then.
@@ -34,6 +38,9 @@ impl Roll<'_> {
     }
 
     async fn put_back(&self, host: &Host) -> (HostEnd, String) {
+        if let Err(left) = self.command_is_over(host).await {
+            return left;
+        }
         match self.is_healthy(host).await {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return (HostEnd::LeftOut, why),
@@ -55,6 +62,44 @@ impl Roll<'_> {
         match seen::wait(&world, self.fleet, host, Switch::On, changed.generation, None).await {
             Ok(_) => (HostEnd::Returned, String::new()),
             Err(error) => (HostEnd::NotUp, error.to_string()),
+        }
+    }
+
+    /// A command whose end was not heard may still be at work on the main vhost, which may look healthy until it is
+    /// restarted. Another run under the same key waits for whatever is left of it.
+    async fn command_is_over(&self, host: &Host) -> Result<(), (HostEnd, String)> {
+        let stands = self.stands().map_err(|error| (HostEnd::Unreachable, error.to_string()))?;
+        let unheard = |at: &HostStanding| at.step == Some(Step::Command) && at.reached != Reached::StepDone;
+        if !stands.host(&host.name).is_some_and(unheard) {
+            return Ok(());
+        }
+        let request = RunRequest {
+            key: self.command_key(host),
+            argv: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            dir: None,
+            timeout_ms: None,
+        };
+        let silent: Heard = Arc::new(|_: &str| {});
+        let left = |why: String| (HostEnd::LeftOut, format!("the command may still be at work: {why}"));
+        if !self.plan.spec.remote {
+            return self
+                .world
+                .commands
+                .run(&request, silent)
+                .await
+                .map(|_| ())
+                .map_err(|error| left(error.to_string()));
+        }
+        let deadline = Instant::now() + UNHEARD;
+        loop {
+            let ran = async { forward::link(self.world, host)?.run(&request, silent.clone()).await };
+            match ran.await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_lost() && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_lost() => return Err((HostEnd::Unreachable, error.to_string())),
+                Err(error) => return Err(left(error.to_string())),
+            }
         }
     }
 

@@ -32,9 +32,10 @@ pub(super) async fn open(
     command: &[String],
 ) -> Result<Connection, PipeError> {
     let program = Program::new("ssh")
-        .args(["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"])
-        .args(["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"])
+        .args(["-T", "-o", "BatchMode=yes"])
+        // Of an option given twice ssh takes the first (ssh_config(5)): the operator's own win over these.
         .args(options)
+        .args(["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"])
         .args(["--", destination])
         .arg(command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
     let mut child = program.dialogue().map_err(|error| PipeError::Other(error.to_string()))?;

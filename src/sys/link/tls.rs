@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -11,6 +12,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::model::host::Reach;
+
+/// As long as ssh's own patience: 3 times 5 s.
+const DEAD_MS: u32 = 15_000;
 
 /// The stream, and the bearer token to send with each request.
 pub(super) async fn open(
@@ -23,6 +27,8 @@ pub(super) async fn open(
     let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
+    // A peer that acknowledges nothing any more is gone (tcp(7)); without it a cut link is noticed by the bound on an answer.
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &DEAD_MS);
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     Ok((stream.map_err(|error| error.to_string())?, token))
 }

@@ -284,6 +284,9 @@ impl HostLink for SiteLink {
 impl Commands for Site {
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError> {
         let name = request.env.get("SWITCHMAN_HOST").cloned().unwrap_or_default();
+        if request.argv[0] == "true" {
+            return Ok(RunEnd { status: 0, timed_out: false });
+        }
         if request.argv[0] == "sh" {
             let line = request.argv[2].clone();
             let status = self.lock().hook_status.get(&line).copied().unwrap_or(0);
