@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::Context;
 use crate::error::Failure;
 use crate::lab::app::{self, AppOptions};
+use crate::lab::operator::{Operator, Pipe};
 use crate::lab::{self, Lab, LabOptions, demo, namespaces};
 use crate::model::name::HostName;
 
@@ -25,7 +26,7 @@ enum LabCommand {
     Down(NameArgs),
     /// Show what a lab consists of
     Status(NameArgs),
-    /// Deploy a new version to every host under load, and account for every request
+    /// Deploy under load: two hosts by hand, then all with one command that fails half-way and goes on
     Demo(UpArgs),
     /// The rehearsal application behind a vhost
     #[command(hide = true)]
@@ -44,7 +45,7 @@ struct UpArgs {
     #[command(flatten)]
     name: NameArgs,
     /// Web hosts
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     hosts: u8,
     /// Load balancers, each an HAProxy of its own
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -68,6 +69,7 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         LabCommand::Up(args) => {
             let lab = up(&args, context).await?;
+            Operator::up(&lab, Pipe::Ssh, "").await?;
             context.render.lab_up(&args.name.name, lab.dir());
             lab.stay();
             Ok(())

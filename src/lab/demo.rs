@@ -1,5 +1,5 @@
-//! The story of the seed, told on the lab: traffic on main; for each host `disable-forward`, replace and restart its main
-//! vhost, `enable-forward`; every request accounted for.
+//! The story told on the lab, every request accounted for. First that of the seed: traffic on main; on two hosts
+//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,12 @@ use super::{Lab, LabError};
 use crate::model::duration;
 use crate::world::stop::Stop;
 
+mod roll;
+
+pub use roll::RollStory;
+
+/// The hosts of the first act.
+const BY_HAND: usize = 2;
 const BEFORE: &str = "before";
 const OLD: &str = "1.0.0";
 const NEW: &str = "2.0.0";
@@ -35,6 +41,7 @@ pub struct HostStory {
 pub struct DemoReport {
     pub load: Report,
     pub hosts: Vec<HostStory>,
+    pub roll: RollStory,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
     /// What HAProxy and nginx noted meanwhile; read only when requests failed.
@@ -62,19 +69,20 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         let every_kind = |snapshot: &Snapshot| Kind::ALL.iter().all(|kind| snapshot.kinds[kind] > 0);
         seen(&load, audience, "an answer to every kind of client", every_kind).await?;
         let mut hosts = Vec::new();
-        for (at, name) in names.iter().enumerate() {
+        for (at, name) in names.iter().enumerate().take(BY_HAND) {
             hosts.push(one_host(lab, at, name, &load, audience).await?);
         }
-        Ok::<_, LabError>(hosts)
+        Ok::<_, LabError>((hosts, roll::story(lab, &load, audience).await?))
     };
-    let hosts = tokio::select! {
-        hosts = story => hosts?,
+    let (hosts, roll) = tokio::select! {
+        told = story => told?,
         () = stop.requested() => return Err(LabError::Interrupted),
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
     let clues = if report.failed() > 0 { lab.clues() } else { vec![] };
-    Ok(DemoReport { faults: faults(&report, &hosts), load: report, hosts, clues })
+    let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len())).collect();
+    Ok(DemoReport { faults, load: report, hosts, roll, clues })
 }
 
 async fn one_host(

@@ -75,6 +75,10 @@ fn the_demo_loses_no_request_and_leaves_nothing() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["faults"], serde_json::json!([]));
     assert_eq!(report["hosts"].as_array().unwrap().len(), 2);
+    let roll = &report["roll"];
+    assert_eq!((roll["stopped_with"].as_i64(), roll["resumed_with"].as_i64()), (Some(3), Some(0)));
+    assert_eq!((roll["failed_host"].as_str(), roll["left"].as_str()), (Some("web2"), Some("returned")));
+    assert_eq!(roll["answered_by_new"], serde_json::json!(["web1", "web2", "web3"]));
     let requests: u64 = report["load"]["kinds"]
         .as_array()
         .unwrap()
@@ -138,7 +142,7 @@ fn the_commands_on_a_real_host() {
         return;
     }
     let named = Named::new("cmd");
-    let output = switchman(&["lab", "up", "--name", named.0]);
+    let output = switchman(&["lab", "up", "--name", named.0, "--hosts", "2"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let on = |host: &str, args: &[&str]| on_host(named.0, host, args);
 

@@ -32,6 +32,9 @@ impl Render {
              HAProxy:     ip netns exec swm-{name}-client curl 'http://10.77.0.2:8404/stats;csv'\n\
              a switch:    ip netns exec swm-{name}-web1 switchman --config {dir}/web1/switchman.yaml \
              --state-dir {dir}/web1/state --local enable-forward --host web1\n\
+             a roll:      ip netns exec swm-{name}-client switchman --config {dir}/operator/switchman.yaml enable-forward --all\n\
+             \x20            ip netns exec swm-{name}-client switchman --config {dir}/operator/switchman.yaml roll --remote -- \
+             sh -c 'sh {dir}/$SWITCHMAN_HOST/replace-main.sh 2.0.0'\n\
              remove it:   switchman lab down --name {name}\n"
         ));
     }
@@ -97,6 +100,17 @@ fn demo(report: &DemoReport) -> String {
     });
     text.push_str(&table::table(&["HOST", "DOWN AFTER", "THEN DRAINED AFTER", "UP AFTER"], hosts.collect()));
     text.push('\n');
+    let roll = &report.roll;
+    let _ = writeln!(
+        text,
+        "roll: failed on {} and put it back ({}), exit {}; resumed, exit {}; newest version on {}; {} in all\n",
+        roll.failed_host,
+        roll.left,
+        roll.stopped_with,
+        roll.resumed_with,
+        roll.answered_by_new.join(", "),
+        show(roll.took)
+    );
     for (failed, count) in &report.load.failures {
         let _ = writeln!(
             text,

@@ -1,0 +1,157 @@
+//! The second act: one command over every host, from the operator's place, over ssh. One host's command fails half-way;
+//! the host comes back by itself, the roll stops, and goes on when the reason is mended.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::Audience;
+use crate::lab::load::Load;
+use crate::lab::operator::{Operator, Pipe};
+use crate::lab::{Lab, LabError, write};
+use crate::model::duration;
+
+const NEWEST: &str = "3.0.0";
+const WHILE: &str = "roll";
+const AFTER: &str = "after the roll";
+/// Between two counts of the load for the audience.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RollStory {
+    /// The host whose command was made to fail.
+    pub failed_host: String,
+    /// Exit code of the first command: partly done.
+    pub stopped_with: i32,
+    /// How the failed host was left, in the roll's own words.
+    pub left: String,
+    /// Exit code of `roll --resume`.
+    pub resumed_with: i32,
+    #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
+    pub took: Duration,
+    /// Hosts whose new version answered afterwards.
+    pub answered_by_new: Vec<String>,
+}
+
+impl RollStory {
+    /// What was not as it should be.
+    pub(super) fn faults(&self, hosts: usize) -> Vec<String> {
+        let mut faults = Vec::new();
+        let host = &self.failed_host;
+        if self.stopped_with != 3 {
+            faults.push(format!(
+                "the roll with a failing host ended with status {} instead of 3",
+                self.stopped_with
+            ));
+        }
+        if self.left != "returned" {
+            faults.push(format!("{host} was left `{}` instead of put back", self.left));
+        }
+        if self.resumed_with != 0 {
+            faults.push(format!("the resumed roll ended with status {}", self.resumed_with));
+        }
+        if self.answered_by_new.len() != hosts {
+            let list = self.answered_by_new.join(", ");
+            faults.push(format!("the new version answered on {list} only, of {hosts} hosts"));
+        }
+        faults
+    }
+}
+
+pub(super) async fn story(lab: &Lab, load: &Load, audience: &dyn Audience) -> Result<RollStory, LabError> {
+    let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
+    let failed_host = names.get(1).or(names.first()).cloned().unwrap_or_default();
+    let operator = Operator::up(lab, Pipe::Ssh, "").await?;
+    load.phase(WHILE);
+    let began = std::time::Instant::now();
+    let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let dir = lab.dir().display();
+    let script = format!(
+        "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e mended ]; then echo 'no space left on device'; exit 1; fi; \
+         ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST}"
+    );
+    audience.step(&format!(
+        "operator: switchman roll -- ./deploy.sh   (over ssh; it will fail on {failed_host})"
+    ));
+    let (stopped_with, standing) =
+        follow(&operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
+    let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
+    let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
+    write(&operator.dir().join("mended"), "")?;
+    audience.step("operator: the reason is mended; switchman roll --resume");
+    let (resumed_with, _) = follow(&operator, &["roll", "--resume"], load, audience).await?;
+    let took = began.elapsed();
+    load.phase(AFTER);
+    let on_new = |now: &crate::lab::load::Snapshot| -> Vec<String> {
+        let answers = |name: &&String| now.answered(AFTER, name, "main", Some(NEWEST)) > 0;
+        names.iter().filter(answers).cloned().collect()
+    };
+    // Whether they all answered is judged by the faults.
+    let all = |now: &crate::lab::load::Snapshot| on_new(now).len() == names.len();
+    match super::seen(load, audience, "an answer of the newest version on every host", all).await {
+        Ok(()) | Err(LabError::Late { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let answered_by_new = on_new(&load.snapshot());
+    Ok(RollStory { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
+}
+
+/// Runs one of the operator's commands and tells the audience what it says; its exit code, and where the roll stands.
+async fn follow(
+    operator: &Operator,
+    args: &[&str],
+    load: &Load,
+    audience: &dyn Audience,
+) -> Result<(i32, Value), LabError> {
+    let json = [&["--output", "json"], args].concat();
+    let mut child = operator.program(&json).dialogue()?;
+    let failed = |error: std::io::Error| LabError::Load { why: error.to_string() };
+    drop(child.stdin.take());
+    let Some(stdout) = child.stdout.take() else {
+        return Err(LabError::Load { why: "no output of the roll".to_owned() });
+    };
+    let mut lines = BufReader::new(stdout).lines();
+    let mut standing = Value::Null;
+    loop {
+        tokio::select! {
+            line = lines.next_line() => match line.map_err(failed)? {
+                None => break,
+                Some(line) => {
+                    let value: Value = serde_json::from_str(&line).unwrap_or_default();
+                    if let Some(text) = sentence(&value) {
+                        audience.step(&text);
+                    }
+                    if value["kind"] == "roll" {
+                        standing = value["standing"].clone();
+                    }
+                }
+            },
+            () = tokio::time::sleep(TICK) => audience.count(&load.snapshot()),
+        }
+    }
+    let status = child.wait().await.map_err(failed)?;
+    Ok((crate::sys::exec::status_of(status), standing))
+}
+
+/// The events worth a line on a stage.
+fn sentence(event: &Value) -> Option<String> {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let host = text("host");
+    match text("event") {
+        "step-done" if text("step") == "down" => Some(format!("{host}: DOWN ({})", text("detail"))),
+        "step-done" if text("step") == "drained" => Some(format!("{host}: {}", text("detail"))),
+        "output" => Some(format!("{host} | {}", text("line"))),
+        "step-failed" => Some(format!("{host}: failed at {}: {}", text("step"), text("why"))),
+        "settled" => Some(format!("{host}: {} by itself", text("end"))),
+        "host-done" => {
+            let took = Duration::from_millis(event["took_ms"].as_u64().unwrap_or(0));
+            Some(format!("{host}: done after {}", duration::show(took)))
+        }
+        "ended" => Some(format!("roll: {}", text("why"))),
+        _ => None,
+    }
+}
