@@ -99,10 +99,12 @@ pub fn judge(end: RunEnd, timeout: Duration) -> Result<(), String> {
     }
 }
 
-/// Lines go to the reporter as they come.
+/// Lines go to the reporter as they come, and are kept.
 pub fn heard(world: &FleetWorld, roll: &RollId, host: Option<&HostName>) -> Heard {
-    let (reporter, roll, host) = (world.reporter.clone(), roll.clone(), host.cloned());
+    let (reporter, outputs) = (world.reporter.clone(), world.outputs.clone());
+    let (roll, host) = (roll.clone(), host.cloned());
     Arc::new(move |line: &str| {
+        outputs.keep(&roll, host.as_ref(), line);
         let event = RollEvent::Output { host: host.clone(), line: line.to_owned() };
         reporter.report(&Event::Roll { roll: roll.clone(), event });
     })

@@ -9,6 +9,7 @@ pub mod iptables;
 pub mod journal;
 pub mod link;
 pub mod machine;
+pub mod outputs;
 pub mod probe;
 pub mod sock_diag;
 pub mod sqlite;

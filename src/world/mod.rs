@@ -16,6 +16,7 @@ pub mod link;
 pub mod lock;
 pub mod machine;
 pub mod notifier;
+pub mod outputs;
 pub mod probe;
 pub mod reporter;
 pub mod sockets;
@@ -59,6 +60,7 @@ pub struct FleetWorld {
     pub lock: Arc<dyn lock::FleetLock>,
     pub commands: Arc<dyn commands::Commands>,
     pub notifier: Arc<dyn notifier::Notifier>,
+    pub outputs: Arc<dyn outputs::Outputs>,
     pub clock: Arc<dyn clock::Clock>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::Stop,

@@ -163,6 +163,8 @@ async fn a_command_that_fails_on_the_second_of_three() {
     assert!(output.stderr.contains("web2 | no disk left"), "{}", output.stderr);
     let row = output.stdout.lines().find(|line| line.starts_with("web2")).unwrap();
     assert!(row.contains("failed, returned") && row.contains("the command ended with status 9"), "{row}");
+    let kept = row.split("its output: ").nth(1).unwrap().split(')').next().unwrap();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "no disk left\n");
     assert_eq!(site.up_count("lb1").await, 3, "web2 serves its old version");
     site.answered_by("web2", "1.0.0").await;
     std::fs::write(site.operator.dir().join("fixed"), "").unwrap();

@@ -193,7 +193,9 @@ impl Roll<'_> {
         } else {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
         };
-        judge(ended, spec.command_timeout).map_err(|why| format!("the command {why}"))?;
+        let kept = || self.world.outputs.place(&self.id, Some(&host.name));
+        let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
+        judge(ended, spec.command_timeout).map_err(|why| format!("the command {why}{}", kept()))?;
         Ok(String::new())
     }
 

@@ -31,6 +31,7 @@ use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 use crate::world::notifier::{Notice, Notifier};
+use crate::world::outputs::Outputs;
 use crate::world::reporter::{Event, Reporter};
 use crate::world::stop::{self, Stopper};
 
@@ -129,6 +130,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         lock: journal.clone(),
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
+        outputs: Arc::new(site.clone()),
         clock: Arc::new(PausedClock(Instant::now())),
         reporter: Arc::new(Listener(events.clone())),
         stop,
@@ -307,6 +309,17 @@ impl Commands for Site {
             host.command_status
         });
         Ok(RunEnd { status, timed_out: false })
+    }
+}
+
+/// Nothing is kept.
+impl Outputs for Site {
+    fn keep(&self, _: &RollId, _: Option<&HostName>, line: &str) {
+        self.lock().lines.push(line.to_owned());
+    }
+
+    fn place(&self, _: &RollId, _: Option<&HostName>) -> Option<String> {
+        None
     }
 }
 

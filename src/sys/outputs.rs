@@ -1,0 +1,84 @@
+//! `world::outputs` as one file a host: `rolls/ROLL/HOST.log`.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::model::name::HostName;
+use crate::model::roll::RollId;
+use crate::world::outputs::Outputs;
+
+#[derive(Debug)]
+pub struct FileOutputs {
+    dir: PathBuf,
+    /// `None`: it could not be written, which was said once.
+    open: Mutex<BTreeMap<PathBuf, Option<File>>>,
+}
+
+impl FileOutputs {
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, open: Mutex::default() }
+    }
+
+    fn file(&self, roll: &RollId, host: Option<&HostName>) -> PathBuf {
+        // `roll` is no name of a host that could be told from it: a host's file ends differently.
+        let name = host.map_or_else(|| "roll.txt".to_owned(), |host| format!("{host}.log"));
+        self.dir.join(roll.as_str()).join(name)
+    }
+}
+
+impl Outputs for FileOutputs {
+    fn keep(&self, roll: &RollId, host: Option<&HostName>, line: &str) {
+        let path = self.file(roll, host);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = open.entry(path.clone()).or_insert_with(|| match create(&path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                log::warn!("cannot keep output in `{}`: {error}", path.display());
+                None
+            }
+        });
+        if let Some(file) = slot
+            && let Err(error) = writeln!(file, "{line}")
+        {
+            log::warn!("no more output is kept in `{}`: {error}", path.display());
+            *slot = None;
+        }
+    }
+
+    fn place(&self, roll: &RollId, host: Option<&HostName>) -> Option<String> {
+        let path = self.file(roll, host);
+        path.exists().then(|| path.display().to_string())
+    }
+}
+
+fn create(path: &Path) -> std::io::Result<File> {
+    if let Some(dir) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_kept_by_host_and_a_place_that_cannot_be_written_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = FileOutputs::new(dir.path().join("rolls"));
+        let (roll, web1) = (RollId::new(jiff::Timestamp::UNIX_EPOCH, 1), "web1".parse().unwrap());
+        assert_eq!(outputs.place(&roll, Some(&web1)), None);
+        outputs.keep(&roll, Some(&web1), "one");
+        outputs.keep(&roll, None, "whole");
+        outputs.keep(&roll, Some(&web1), "two");
+        let place = outputs.place(&roll, Some(&web1)).unwrap();
+        assert!(place.ends_with("rolls/r19700101-000000-0001/web1.log"), "{place}");
+        assert_eq!(std::fs::read_to_string(place).unwrap(), "one\ntwo\n");
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        FileOutputs::new(dir.path().join("file/in/the/way")).keep(&roll, None, "lost");
+    }
+}
