@@ -35,7 +35,8 @@ fmt:
 	$(CARGO) fmt
 
 # Ratios from one run, interleaved; never a test.
-bench: setup
+bench:
+	sh tests/setup.sh bench
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked
 

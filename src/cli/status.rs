@@ -11,6 +11,7 @@ use crate::model::duration;
 use crate::model::name::HostName;
 use crate::ops::{roll, status};
 use crate::plan::this_host::Asked;
+use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -33,8 +34,14 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
     loop {
         let looks = hosts.iter().map(|host| status::status(&world, &fleet, host));
         let looks = futures_util::future::join_all(looks).await;
-        let standing = roll::last(&world)?.filter(|standing| !standing.is_finished());
-        let lock = world.lock.view()?;
+        // A journal that this user may not read hides the roll, not the hosts.
+        let (standing, lock) = match (roll::last(&world), world.lock.view()) {
+            (Ok(standing), Ok(lock)) => (standing.filter(|standing| !standing.is_finished()), lock),
+            (Err(error), _) | (_, Err(error)) => {
+                context.render.report(&Event::Warning { text: error.to_string() });
+                (None, None)
+            }
+        };
         let view = (standing.is_some() || lock.is_some()).then_some(RollView { standing, lock });
         context.render.status(&looks, view.as_ref(), args.watch);
         if !args.watch {

@@ -20,8 +20,11 @@ use crate::world::reporter::Event;
 use super::forward::{link, read_all};
 use super::seen::stopped;
 
-/// Between two looks. Two quiet looks make a drain, so it is also the shortest drain.
+/// Between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
+/// From a quiet look to the second one, which makes it a drain. The server is DOWN by then, so nothing new is on its way to
+/// it; the counters only have to stand still for longer than a balancer takes to assign a request.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +69,7 @@ pub async fn wait(
                 (in_flight, why)
             }
         };
+        let quiet = why == Why::SecondLook;
         if after >= limit {
             let why = match (why, sockets) {
                 (Why::SocketsUnread, Err(error)) => format!("{why}: {error}"),
@@ -73,7 +77,8 @@ pub async fn wait(
             };
             return Err(NotDrained::Late { waited: limit, in_flight, why });
         }
-        if stopped(world, PAUSE).await {
+        let pause = if quiet { SECOND_LOOK } else { PAUSE };
+        if stopped(world, pause).await {
             return Err(NotDrained::Interrupted { in_flight });
         }
     }

@@ -42,6 +42,8 @@ pub struct HostStanding {
     pub end: Option<HostEnd>,
     pub began_at: Option<jiff::Timestamp>,
     pub changed_at: Option<jiff::Timestamp>,
+    /// When each step was last done.
+    pub steps_done: BTreeMap<Step, jiff::Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,6 +71,7 @@ impl HostStanding {
             end: None,
             began_at: None,
             changed_at: None,
+            steps_done: BTreeMap::new(),
         }
     }
 
@@ -153,6 +156,9 @@ pub fn standing(rows: &[Row]) -> Option<Standing> {
                 if let Some(host) = hosts.get_mut(name) {
                     host.changed_at = Some(row.at);
                     host.began_at.get_or_insert(row.at);
+                    if let What::StepDone { step, .. } = &row.what {
+                        host.steps_done.insert(*step, row.at);
+                    }
                     about_host(host, &row.what);
                 }
             }

@@ -48,3 +48,38 @@ async fn the_roll_over_mutual_tls() {
     let plan = Plan { hosts: 4, balancers: 2, pipe: Pipe::MutualTls, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("mtls", plan, &["--batch", "2"], 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forwards_of_several_hosts_at_once() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = Site::up("many", Plan { hosts: 3, pipe: Pipe::Token, ..Plan::default() }).await;
+    let all = site.run(&["disable-forward", "--all"]).await;
+    assert_eq!(all.status, 1, "{}", all.stderr);
+    assert!(all.stderr.contains("these 3 hosts are all there are"), "{}", all.stderr);
+    assert!(all.stderr.contains("`lb1` has 0 other main vhosts UP"), "{}", all.stderr);
+    assert_eq!(site.up_count("lb1").await, 3, "nothing was switched");
+
+    let two = site.run(&["disable-forward", "--host", "web1", "--host", "web2", "--drain"]).await;
+    assert_eq!(two.status, 0, "{}", two.stderr);
+    assert_eq!(two.stdout.lines().filter(|line| line.contains("drained after")).count(), 2, "{}", two.stdout);
+    assert_eq!(site.up_count("lb1").await, 1);
+    let status = site.run(&["status"]).await;
+    assert_eq!(status.stdout.matches("maintenance: 8888 is refused").count(), 2, "{}", status.stdout);
+
+    // One main is broken meanwhile: the other comes back, and the exit code says partly.
+    site.inside("web2", &format!("kill -QUIT $(cat {}/web2/shop-main.pid)", site.lab.dir().display())).await;
+    let back = site.run(&["enable-forward", "--all"]).await;
+    assert_eq!(back.status, 3, "{}", back.stderr);
+    assert!(back.stderr.contains("2 of 3 hosts are on") && back.stderr.contains("`web2`"), "{}", back.stderr);
+    site.inside("web2", &format!("sh {}/web2/replace-main.sh 2.0.0", site.lab.dir().display())).await;
+    assert_eq!(site.run(&["enable-forward", "--all"]).await.status, 0);
+    assert_eq!(site.up_count("lb1").await, 3);
+
+    // Somebody holds the fleet.
+    assert_eq!(site.run(&["lock", "acquire", "-m", "measuring"]).await.status, 0);
+    let held = site.run(&["disable-forward", "--host", "web1", "--host", "web2"]).await;
+    assert!(held.status == 1 && held.stderr.contains("measuring"), "{}", held.stderr);
+    site.down_without_loss().await;
+}

@@ -207,6 +207,11 @@ async fn haproxy_reloaded_and_another_restarted_during_the_command() {
     let rolling = site.start(&["--host", "web1", "--host", "web2"], &["sh".into(), "-c".into(), waits]);
     let out = site.operator.dir().join("out");
     site.until("the command at work", async || out.exists()).await;
+    let status = site.run(&["status", "--host", "web3"]).await;
+    let row =
+        status.stdout.lines().find(|line| line.starts_with("web1") && line.contains("command")).unwrap();
+    assert!(row.contains("out"), "{}", status.stdout);
+    assert!(status.stdout.contains("next: it is running"), "{}", status.stdout);
     site.lab.reload_haproxy(0).await.unwrap();
     site.lab.restart_haproxy(1).await.unwrap();
     site.until("web1 is DOWN on both again", async || {
