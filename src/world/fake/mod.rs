@@ -24,6 +24,7 @@ use crate::model::socket::Socket;
 
 pub mod balancer;
 pub mod firewall;
+pub mod journal;
 pub mod site;
 pub mod store;
 

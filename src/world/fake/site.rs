@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::MS;
+use super::journal::FakeJournal;
 use crate::model::api::{API, Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
 use crate::model::example::{self, server};
@@ -16,20 +17,15 @@ use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::forward::{Changed, Intent, Switch};
 use crate::model::history::Entry;
-use crate::model::journal::{Row, What};
-use crate::model::lock::{Holder, Life, LockView, Purpose};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
-use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
-use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::link::{Heard, HostLink, LinkError};
-use crate::world::lock::{FleetLock, LockNote, Taken};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::Outputs;
 use crate::world::reporter::{Event, Reporter};
@@ -378,129 +374,5 @@ struct Listener(Arc<Mutex<Vec<Event>>>);
 impl Reporter for Listener {
     fn report(&self, event: &Event) {
         self.0.lock().unwrap().push(event.clone());
-    }
-}
-
-/// Journal and lock in memory.
-#[derive(Debug, Default)]
-pub struct FakeJournal {
-    pub rows: Mutex<Vec<Row>>,
-    pub lock: Mutex<Option<(Holder, u64)>>,
-    pub life: Mutex<Option<Life>>,
-    pub notes: Mutex<Vec<LockNote>>,
-    /// So many more rows fit on the disk.
-    pub room: Mutex<Option<usize>>,
-}
-
-impl FakeJournal {
-    pub fn whats(&self, host: &str) -> Vec<What> {
-        let rows = self.rows.lock().unwrap();
-        rows.iter()
-            .filter(|row| row.host.as_ref().is_some_and(|name| name.as_str() == host))
-            .map(|row| row.what.clone())
-            .collect()
-    }
-
-    /// The process is gone; what it wrote is not.
-    pub fn kill(&self) {
-        *self.life.lock().unwrap() = Some(Life::Gone);
-    }
-
-    fn view_of(&self, (holder, beats): &(Holder, u64)) -> Box<LockView> {
-        let life = match &holder.purpose {
-            Purpose::Person { .. } => Life::Alive,
-            _ => self.life.lock().unwrap().unwrap_or(Life::Alive),
-        };
-        Box::new(LockView { holder: holder.clone(), beats: *beats, life })
-    }
-
-    fn held_by(&self, holder: &Holder) -> Result<(), JournalError> {
-        match &*self.lock.lock().unwrap() {
-            Some((held, _)) if held == holder => Ok(()),
-            held => {
-                Err(JournalError::LockLost { holder: held.as_ref().map(|(held, _)| Box::new(held.clone())) })
-            }
-        }
-    }
-}
-
-impl Journal for FakeJournal {
-    fn append(
-        &self,
-        holder: &Holder,
-        roll: &RollId,
-        host: Option<&HostName>,
-        what: &What,
-        now: jiff::Timestamp,
-    ) -> Result<(), JournalError> {
-        self.held_by(holder)?;
-        if let Some(room) = &mut *self.room.lock().unwrap() {
-            *room = room.checked_sub(1).ok_or(JournalError::Full { path: "/fake.db".into() })?;
-        }
-        let row = Row { roll: roll.clone(), at: now, host: host.cloned(), what: what.clone() };
-        self.rows.lock().unwrap().push(row);
-        Ok(())
-    }
-
-    fn last(&self) -> Result<Option<RollId>, JournalError> {
-        Ok(self.rolls(1)?.pop())
-    }
-
-    fn rows(&self, roll: &RollId) -> Result<Rows, JournalError> {
-        Ok(self.rows.lock().unwrap().iter().filter(|row| &row.roll == roll).cloned().collect())
-    }
-
-    fn rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError> {
-        let mut rolls: Vec<RollId> = self.rows.lock().unwrap().iter().map(|row| row.roll.clone()).collect();
-        rolls.dedup();
-        Ok(rolls.split_off(rolls.len().saturating_sub(usize::try_from(limit).unwrap())))
-    }
-}
-
-impl FleetLock for FakeJournal {
-    fn holder(&self, user: &str, purpose: Purpose, now: jiff::Timestamp) -> Holder {
-        let (user, machine, boot) = (user.to_owned(), "desk".to_owned(), "boot".to_owned());
-        Holder { user, machine, boot, pid: 1, started: 1, purpose, since: now }
-    }
-
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<Taken, JournalError> {
-        let mut lock = self.lock.lock().unwrap();
-        match &*lock {
-            Some(held) if instead_of.is_none_or(|dead| (&dead.holder, dead.beats) != (&held.0, held.1)) => {
-                Ok(Taken::Held(self.view_of(held)))
-            }
-            _ => {
-                *lock = Some((holder.clone(), 0));
-                *self.life.lock().unwrap() = None;
-                Ok(Taken::Taken)
-            }
-        }
-    }
-
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.held_by(holder)?;
-        if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
-            *beats += 1;
-        }
-        Ok(())
-    }
-
-    fn release(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.held_by(holder)?;
-        *self.lock.lock().unwrap() = None;
-        Ok(())
-    }
-
-    fn view(&self) -> Result<Option<LockView>, JournalError> {
-        Ok(self.lock.lock().unwrap().as_ref().map(|held| *self.view_of(held)))
-    }
-
-    fn note(&self, note: &LockNote) -> Result<(), JournalError> {
-        self.notes.lock().unwrap().push(note.clone());
-        Ok(())
-    }
-
-    fn notes(&self, _: u32) -> Result<Vec<LockNote>, JournalError> {
-        Ok(self.notes.lock().unwrap().clone())
     }
 }
