@@ -15,7 +15,7 @@ use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verd
 use crate::model::example::{self, server};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Changed, Intent, Switch};
+use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, Switch};
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
@@ -47,11 +47,23 @@ pub struct SiteHost {
     pub drains_after: Option<Duration>,
     /// How often the command began and ended here, and whether it was in service when it did.
     pub commands: Vec<&'static str>,
+    pub began: Vec<Instant>,
+    /// The command is at work: it outlives the switchman that began it.
+    pub running: bool,
+    /// The forward went on while the command was at work.
+    pub disturbed: bool,
     pub command_status: i32,
     pub command_takes: Duration,
     /// The main vhost is not healthy after the command.
     pub command_breaks: bool,
     pub switch_error: Option<LinkError>,
+    /// The host does what it is told, and its next so many answers are lost.
+    pub answers_lost: u32,
+    /// Every second probe fails.
+    pub flapping: bool,
+    probes: u32,
+    /// Somebody else switched it, and nobody since.
+    pub by_other: bool,
 }
 
 #[derive(Debug)]
@@ -67,6 +79,7 @@ pub struct SiteState {
     pub hooks: Vec<(String, BTreeMap<String, String>)>,
     /// Exit status of command lines run by hooks.
     pub hook_status: BTreeMap<String, i32>,
+    pub hooks_take: Duration,
 }
 
 /// The site, shared by all its doors.
@@ -79,6 +92,7 @@ pub struct FakeSite {
     pub journal: Arc<FakeJournal>,
     pub world: FleetWorld,
     pub stopper: Stopper,
+    pub clock: PausedClock,
     pub events: Arc<Mutex<Vec<Event>>>,
 }
 
@@ -94,6 +108,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         lines: vec![],
         hooks: vec![],
         hook_status: BTreeMap::new(),
+        hooks_take: Duration::ZERO,
     };
     let site = Site(Arc::new(Mutex::new(state)));
     let socket = || Some(Access::Unix("/run/fake.sock".into()));
@@ -113,12 +128,14 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     let journal = Arc::new(FakeJournal::default());
     let events = Arc::new(Mutex::new(vec![]));
     let (stopper, stop) = stop::channel();
+    let clock = PausedClock(Instant::now());
     let link = |name: &HostName| {
         let link: Arc<dyn HostLink> = Arc::new(SiteLink { name: name.clone(), site: site.clone() });
         (name.clone(), link)
     };
-    let balancer =
-        |spec: BalancerSpec| -> Arc<dyn Balancer> { Arc::new(SiteBalancer { spec, site: site.clone() }) };
+    let balancer = |spec: BalancerSpec| -> Arc<dyn Balancer> {
+        Arc::new(SiteBalancer { spec, site: site.clone(), last: Mutex::default() })
+    };
     let world = FleetWorld {
         links: names.iter().map(link).collect(),
         balancers: specs.into_iter().map(balancer).collect(),
@@ -127,11 +144,22 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),
-        clock: Arc::new(PausedClock(Instant::now())),
+        clock: Arc::new(clock),
         reporter: Arc::new(Listener(events.clone())),
         stop,
     };
-    FakeSite { site, fleet, journal, world, stopper, events }
+    FakeSite { site, fleet, journal, world, stopper, clock, events }
+}
+
+impl SiteState {
+    /// Mains that take users now: those still going down count as gone, those still coming up are not there yet. What
+    /// another operator took out counts until the balancers have seen it: nobody can know before.
+    fn in_service(&self) -> usize {
+        let unseen = |host: &SiteHost| host.by_other && host.changed.elapsed() < self.lag + MS * 100;
+        let serves =
+            |host: &&SiteHost| (host.forward && host.is_up(self.lag)) || (host.healthy && unseen(host));
+        self.hosts.values().filter(serves).count()
+    }
 }
 
 impl Site {
@@ -140,7 +168,11 @@ impl Site {
     }
 
     pub fn with<T>(&self, host: &str, change: impl FnOnce(&mut SiteHost) -> T) -> T {
-        change(self.lock().hosts.get_mut(&host.parse::<HostName>().unwrap()).unwrap())
+        self.of(&host.parse().unwrap(), change)
+    }
+
+    pub fn of<T>(&self, host: &HostName, change: impl FnOnce(&mut SiteHost) -> T) -> T {
+        change(self.lock().hosts.get_mut(host).unwrap())
     }
 }
 
@@ -160,27 +192,63 @@ impl SiteHost {
             command_takes: MS * 300,
             command_breaks: false,
             switch_error: None,
+            began: vec![],
+            running: false,
+            disturbed: false,
+            answers_lost: 0,
+            flapping: false,
+            probes: 0,
+            by_other: false,
         }
     }
 
-    fn is_up(&self, lag: Duration) -> bool {
+    /// One who does not ask switchman first.
+    pub fn switched_by_other(&mut self, on: bool) {
+        let disturbed = self.disturbed;
+        self.by_other |= self.set(on);
+        self.disturbed = disturbed;
+    }
+
+    /// Whether it had to be changed.
+    fn set(&mut self, on: bool) -> bool {
+        let moved = self.forward != on;
+        if moved {
+            // A change that is not seen yet was not seen before either.
+            self.changed = Instant::now();
+            self.forward = on;
+            self.generation += 1;
+            self.by_other = false;
+            self.disturbed |= on && self.running;
+        }
+        moved
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drains_after.is_some_and(|after| self.changed.elapsed() >= after)
+    }
+
+    /// What the balancers say of its main vhost.
+    pub fn is_up(&self, lag: Duration) -> bool {
         let seen = if self.changed.elapsed() >= lag { self.forward } else { !self.forward };
         seen && self.healthy
     }
 }
 
+#[derive(Clone)]
 struct SiteLink {
     name: HostName,
     site: Site,
+}
+
+fn cut() -> LinkError {
+    LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
 }
 
 impl SiteLink {
     /// Half of the way; what happens in between happens on the host.
     async fn way(&self) -> Result<(), LinkError> {
         tokio::time::sleep(MS * 2).await;
-        let reachable = self.site.with(self.name.as_str(), |host| host.reachable);
-        let cut = || LinkError::Broken { via: "ssh fake".into(), why: "cut".into() };
-        if reachable { Ok(()) } else { Err(cut()) }
+        if self.site.of(&self.name, |host| host.reachable) { Ok(()) } else { Err(cut()) }
     }
 
     async fn there_and_back<T>(&self, act: impl FnOnce(&mut SiteHost) -> T + Send) -> Result<T, LinkError>
@@ -188,9 +256,23 @@ impl SiteLink {
         T: Send,
     {
         self.way().await?;
-        let value = self.site.with(self.name.as_str(), act);
+        let value = self.site.of(&self.name, act);
         self.way().await?;
         Ok(value)
+    }
+
+    fn changed(&self, on: bool) -> Changed {
+        let mut state = self.site.lock();
+        let host = state.hosts.get_mut(&self.name).unwrap();
+        let moved = host.set(on);
+        let generation = host.generation;
+        if moved && !on {
+            let up = state.in_service();
+            state.fewest_up = state.fewest_up.min(up);
+        }
+        let step = Transaction { family: Family::V4, variant: Variant::NfTables, text: String::new() };
+        let transactions = if moved { vec![step] } else { vec![] };
+        Changed { transactions, generation, unfinished_history: None }
     }
 }
 
@@ -205,14 +287,29 @@ impl HostLink for SiteLink {
         self.there_and_back(|_| hello).await
     }
 
-    async fn look(&self, _: &Question) -> Result<HostView, LinkError> {
-        let none = || Err("not part of the fake".to_owned());
-        self.there_and_back(|_| HostView {
-            recorded: none(),
-            kernel: Err("not part of the fake".to_owned()),
+    async fn look(&self, question: &Question) -> Result<HostView, LinkError> {
+        let forward = Forward {
+            service: question.service.clone(),
+            check: question.ports.check,
+            target: question.ports.main,
+        };
+        self.there_and_back(|host| HostView {
+            recorded: Ok(Some(Recorded {
+                forward: forward.clone(),
+                switch: if host.forward { Switch::On } else { Switch::Off },
+                from_self: false,
+                generation: host.generation,
+                changed_at: jiff::Timestamp::UNIX_EPOCH,
+            })),
+            kernel: Ok(vec![KernelForward {
+                family: Family::V4,
+                variant: Variant::NfTables,
+                forward: host.forward.then_some(forward),
+                hooked: true,
+            }]),
             drift: vec![],
             main_sockets: Ok(SocketCount::default()),
-            main_health: Ok(()),
+            main_health: if host.healthy { Ok(()) } else { Err("status 500".to_owned()) },
             last: None,
         })
         .await
@@ -224,52 +321,41 @@ impl HostLink for SiteLink {
     }
 
     async fn probe(&self, _: &ProbeRequest) -> Result<Probed, LinkError> {
-        let unhealthy = || Probed::Unhealthy { why: "status 500".into() };
-        self.there_and_back(|host| if host.healthy { Probed::Healthy } else { unhealthy() }).await
+        self.there_and_back(|host| {
+            host.probes += 1;
+            let healthy = host.healthy && !(host.flapping && host.probes % 2 == 0);
+            if healthy { Probed::Healthy } else { Probed::Unhealthy { why: "status 500".into() } }
+        })
+        .await
     }
 
+    /// What is on its way arrives, even when nobody waits for the answer any more.
     async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
         let on = intent.switch == Switch::On;
-        if let Some(error) = self.site.with(self.name.as_str(), |host| host.switch_error.clone()) {
+        if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
             return Err(error);
         }
+        let link = self.clone();
+        let arrives = async move { link.way().await.map(|()| link.changed(on)) };
+        let changed = tokio::spawn(arrives).await.unwrap()?;
         self.way().await?;
-        let changed = {
-            let mut state = self.site.lock();
-            let lag = state.lag;
-            let host = state.hosts.get_mut(&self.name).unwrap();
-            let moved = host.forward != on;
-            if moved {
-                // One that is not seen yet was not seen before either.
-                host.changed = Instant::now();
-                host.forward = on;
-                host.generation += 1;
-            }
-            let generation = host.generation;
-            if moved && !on {
-                // Those still going down count as gone, those still coming up are not there yet.
-                let up = state.hosts.values().filter(|host| host.forward && host.is_up(lag)).count();
-                state.fewest_up = state.fewest_up.min(up);
-            }
-            let step = Transaction { family: Family::V4, variant: Variant::NfTables, text: String::new() };
-            Changed {
-                transactions: if moved { vec![step] } else { vec![] },
-                generation,
-                unfinished_history: None,
-            }
-        };
-        self.way().await?;
-        Ok(changed)
+        let lost = self.site.of(&self.name, |host| {
+            let left = host.answers_lost.checked_sub(1);
+            host.answers_lost = left.unwrap_or_default();
+            left.is_some()
+        });
+        if lost { Err(cut()) } else { Ok(changed) }
     }
 
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
         self.way().await?;
         let ended = self.site.run(request, heard).await;
         self.way().await?;
-        ended.map_err(|error| LinkError::Refused {
-            code: ErrorCode::CommandFailed,
-            message: error.to_string(),
-        })
+        let code = |error: &CommandError| match error {
+            CommandError::StillRunning { .. } => ErrorCode::Busy,
+            _ => ErrorCode::CommandFailed,
+        };
+        ended.map_err(|error| LinkError::Refused { code: code(&error), message: error.to_string() })
     }
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
@@ -277,34 +363,69 @@ impl HostLink for SiteLink {
     }
 }
 
-/// The command, and hooks (`sh -c`).
-#[async_trait]
-impl Commands for Site {
-    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError> {
-        let name = request.env.get("SWITCHMAN_HOST").cloned().unwrap_or_default();
-        if request.argv[0] == "true" {
-            return Ok(RunEnd { status: 0, timed_out: false });
+/// How long an earlier run of the same command is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Site {
+    async fn hook(&self, request: &RunRequest) -> RunEnd {
+        let takes = self.lock().hooks_take;
+        tokio::time::sleep(takes).await;
+        let mut state = self.lock();
+        let line = request.argv[2].clone();
+        let status = state.hook_status.get(&line).copied().unwrap_or(0);
+        state.hooks.push((line, request.env.clone()));
+        RunEnd { status, timed_out: false }
+    }
+
+    /// As an end of the real thing: two runs with the same key never overlap.
+    async fn alone(&self, name: &HostName, program: &str) -> Result<(), CommandError> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.of(name, |host| host.running) {
+            if Instant::now() >= deadline {
+                return Err(CommandError::StillRunning { program: program.to_owned(), waited: PATIENCE });
+            }
+            tokio::time::sleep(MS * 50).await;
         }
-        if request.argv[0] == "sh" {
-            let line = request.argv[2].clone();
-            let status = self.lock().hook_status.get(&line).copied().unwrap_or(0);
-            self.lock().hooks.push((line, request.env.clone()));
-            return Ok(RunEnd { status, timed_out: false });
-        }
-        let takes = self.with(&name, |host| {
+        Ok(())
+    }
+
+    async fn command(self, name: HostName) -> RunEnd {
+        let takes = self.of(&name, |host| {
             // What the story promises: nobody works on a host that serves, or has requests in flight.
-            let out = !host.forward && host.drains_after.is_some_and(|after| host.changed.elapsed() >= after);
+            // Whoever switches it on at this very moment is not noticed any more.
+            let overtaken = host.by_other && host.changed.elapsed() < MS * 300;
+            let out = overtaken || !host.forward && host.is_drained();
             host.commands.push(if out { "began" } else { "began in service" });
+            host.began.push(Instant::now());
+            host.running = true;
             host.command_takes
         });
-        heard(&format!("working on {name}"));
         tokio::time::sleep(takes).await;
-        let status = self.with(&name, |host| {
+        let status = self.of(&name, |host| {
             host.commands.push("ended");
+            host.running = false;
             host.healthy = !host.command_breaks;
             host.command_status
         });
-        Ok(RunEnd { status, timed_out: false })
+        RunEnd { status, timed_out: false }
+    }
+}
+
+/// The command, and hooks (`sh -c`). A command that began goes on to its end, as one whose switchman was killed does.
+#[async_trait]
+impl Commands for Site {
+    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError> {
+        if request.argv[0] == "sh" {
+            return Ok(self.hook(request).await);
+        }
+        // `r20261121-071503-5f3a-web1`
+        let name: HostName = request.key.splitn(4, '-').nth(3).unwrap().parse().unwrap();
+        self.alone(&name, &request.argv[0]).await?;
+        if request.argv[0] == "true" {
+            return Ok(RunEnd { status: 0, timed_out: false });
+        }
+        heard(&format!("working on {name}"));
+        Ok(tokio::spawn(self.clone().command(name)).await.unwrap())
     }
 }
 
@@ -330,9 +451,28 @@ impl Notifier for Site {
     }
 }
 
+/// One line of what a balancer says: UP, drained, backup UP.
+type Said = (bool, bool, bool);
+
 struct SiteBalancer {
     spec: BalancerSpec,
     site: Site,
+    /// The last answer, given again while nothing of it has changed.
+    last: Mutex<(Vec<Said>, Arc<BackendView>)>,
+}
+
+impl SiteBalancer {
+    fn view(&self, names: impl Iterator<Item = HostName>, said: &[Said]) -> BackendView {
+        let verdict = |up: bool| if up { Verdict::Up } else { Verdict::Down };
+        let mut servers = Vec::with_capacity(said.len() * 2);
+        for (name, (up, drained, backup)) in names.zip(said) {
+            let mut main = server(&self.spec.servers.main_of(&name), verdict(*up));
+            main.work = ServerWork { sessions: u64::from(!drained), ..ServerWork::default() };
+            servers.push(main);
+            servers.push(server(&self.spec.servers.backup_of(&name), verdict(*backup)));
+        }
+        BackendView { servers }
+    }
 }
 
 #[async_trait]
@@ -346,26 +486,31 @@ impl Balancer for SiteBalancer {
         if state.unread.contains(self.spec.name.as_str()) {
             return Err(BalancerError::Silent { address: "/run/fake.sock".into(), waited: MS * 2000 });
         }
-        let mut servers = Vec::with_capacity(state.hosts.len() * 2);
-        for (name, host) in &state.hosts {
-            let verdict = if host.is_up(state.lag) { Verdict::Up } else { Verdict::Down };
-            let mut main = server(&format!("main-{name}"), verdict);
-            let drained = host.drains_after.is_some_and(|after| host.changed.elapsed() >= after);
-            main.work = ServerWork { sessions: u64::from(!drained), ..ServerWork::default() };
-            let backup = if host.backup_up { Verdict::Up } else { Verdict::Down };
-            servers.push(main);
-            servers.push(server(&format!("backup-{name}"), backup));
+        let said = |host: &SiteHost| (host.is_up(state.lag), host.is_drained(), host.backup_up);
+        let said: Vec<Said> = state.hosts.values().map(said).collect();
+        let mut last = self.last.lock().unwrap();
+        if last.0 != said {
+            let view = self.view(state.hosts.keys().cloned(), &said);
+            *last = (said, Arc::new(view));
         }
-        Ok(Arc::new(BackendView { servers }))
+        Ok(last.1.clone())
     }
 }
 
 /// Wall-clock time that goes with tokio's.
-struct PausedClock(Instant);
+#[derive(Clone, Copy)]
+pub struct PausedClock(Instant);
+
+impl PausedClock {
+    pub fn at(self, moment: Instant) -> jiff::Timestamp {
+        let since = moment.saturating_duration_since(self.0);
+        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
+    }
+}
 
 impl Clock for PausedClock {
     fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(self.0.elapsed()).unwrap_or_default()
+        self.at(Instant::now())
     }
 }
 
