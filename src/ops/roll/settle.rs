@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Roll;
-use crate::model::api::{Probed, RunRequest};
+use crate::model::api::{HostView, Probed, RunRequest};
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostEnd, What};
 use crate::model::roll::Step;
 use crate::ops::forward::{self, switch_host};
-use crate::ops::seen;
+use crate::ops::seen::{self, NotSeen};
 use crate::plan::standing::{HostStanding, Reached};
 use crate::world::link::{Heard, LinkError};
 use crate::world::reporter::RollEvent;
@@ -43,7 +43,7 @@ impl Roll<'_> {
         }
         match self.is_healthy(host).await {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => return (HostEnd::LeftOut, why),
+            Ok(Err(why)) => return self.not_put_back(host, why, false).await,
             Err(error) => return (HostEnd::Unreachable, error.to_string()),
         }
         let world = self.to_the_end();
@@ -56,12 +56,52 @@ impl Roll<'_> {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) if error.is_lost() => return (HostEnd::Unreachable, error.to_string()),
-                Err(error) => return (HostEnd::LeftOut, error.to_string()),
+                Err(error) => return self.not_put_back(host, error.to_string(), true).await,
             }
         };
-        match seen::wait(&world, self.fleet, host, Switch::On, changed.generation, None).await {
-            Ok(_) => (HostEnd::Returned, String::new()),
-            Err(error) => (HostEnd::NotUp, error.to_string()),
+        self.seen_back(host, changed.generation).await
+    }
+
+    async fn seen_back(&self, host: &Host, mut generation: u32) -> (HostEnd, String) {
+        let world = self.to_the_end();
+        loop {
+            let why = match seen::wait(&world, self.fleet, host, Switch::On, generation, None).await {
+                Ok(_) => return (HostEnd::Returned, String::new()),
+                Err(error @ NotSeen::Overtaken) => error.to_string(),
+                Err(error) => return (HostEnd::NotUp, error.to_string()),
+            };
+            match self.looked(host).await.map(|view| generation_on(&view)) {
+                Ok(Some(now)) => generation = now,
+                Ok(None) => return (HostEnd::LeftOut, why),
+                Err(error) => return (HostEnd::Unreachable, format!("{why}; {error}")),
+            }
+        }
+    }
+
+    /// It was not switched on, for this reason: its forward may be on all the same, by somebody else or because it never
+    /// went off.
+    async fn not_put_back(&self, host: &Host, why: String, healthy: bool) -> (HostEnd, String) {
+        match self.looked(host).await {
+            Err(error) => (HostEnd::Unreachable, format!("{why}; {error}")),
+            Ok(view) => match (generation_on(&view), healthy) {
+                (None, _) => (HostEnd::LeftOut, why),
+                (Some(_), false) => (HostEnd::NotUp, why),
+                (Some(generation), true) => self.seen_back(host, generation).await,
+            },
+        }
+    }
+
+    /// The host's own word on its forward.
+    async fn looked(&self, host: &Host) -> Result<HostView, LinkError> {
+        let deadline = Instant::now() + UNHEARD;
+        loop {
+            let view = forward::link(self.world, host)?.look(&forward::question(self.fleet, host)).await;
+            match view {
+                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                view => return view,
+            }
         }
     }
 
@@ -130,4 +170,12 @@ impl Roll<'_> {
             tokio::time::sleep(self.fleet.health.interval).await;
         }
     }
+}
+
+/// On in the kernel in every family, with the record's generation; `None`: off somewhere, or not known.
+fn generation_on(view: &HostView) -> Option<u32> {
+    let families = view.kernel.as_ref().ok()?;
+    let on = !families.is_empty() && families.iter().all(|family| family.switch() == Switch::On);
+    let recorded = view.recorded.as_ref().ok()?.as_ref();
+    on.then(|| recorded.map_or(0, |record| record.generation))
 }

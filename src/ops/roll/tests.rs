@@ -2,11 +2,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::example;
+use crate::model::failure::ErrorCode;
 use crate::model::journal::HostEnd;
 use crate::model::lock::Life;
 use crate::model::roll::Batch;
 use crate::world::fake::MS;
 use crate::world::fake::site::{FakeSite, site};
+use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
 
 fn actor() -> Actor {
@@ -330,4 +332,28 @@ async fn hooks_run_where_they_should_with_their_environment() {
     fake.site.lock().hook_status.insert("first".to_owned(), 1);
     assert!(matches!(roll(&fake, &spec(2)).await, Err(RollError::Hook(_))));
     assert_eq!(in_service(&fake), [true; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_refuses_to_be_switched_is_declared_as_it_is() {
+    let fake = site(3, 1);
+    let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
+    fake.site.with("web1", |host| host.switch_error = Some(refused));
+    let report = roll(&fake, &spec(3)).await.unwrap();
+    assert_eq!(ends(&report)[0], (Reached::Failed, Some(HostEnd::Returned)), "it never went off");
+    assert_eq!(in_service(&fake), [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_main_vhost_that_dies_with_its_forward_on_is_not_called_left_out() {
+    let fake = site(3, 1);
+    let work = spec(3);
+    let (report, ()) = tokio::join!(roll(&fake, &work), async {
+        while fake.site.with("web1", |host| host.commands.len() < 2 || !host.forward) {
+            tokio::time::sleep(MS * 10).await;
+        }
+        fake.site.with("web1", |host| host.healthy = false);
+    });
+    assert_eq!(ends(&report.unwrap())[0], (Reached::Failed, Some(HostEnd::NotUp)));
+    assert!(fake.site.with("web1", |host| host.forward));
 }

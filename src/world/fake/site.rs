@@ -19,6 +19,7 @@ use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, S
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
 use crate::world::FleetWorld;
