@@ -160,12 +160,13 @@ impl Roll<'_> {
                 Ok(Probed::Unhealthy { why }) => {
                     passed = 0;
                     failed += 1;
-                    if failed >= CHANCES {
+                    // One that answers every other time never fails so often in a row, and is not healthy either.
+                    if failed >= CHANCES || Instant::now() >= deadline {
                         return Ok(Err(why));
                     }
                 }
                 Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(_) => {}
+                Err(_) => passed = 0,
             }
             tokio::time::sleep(self.fleet.health.interval).await;
         }

@@ -357,3 +357,14 @@ async fn a_main_vhost_that_dies_with_its_forward_on_is_not_called_left_out() {
     assert_eq!(ends(&report.unwrap())[0], (Reached::Failed, Some(HostEnd::NotUp)));
     assert!(fake.site.with("web1", |host| host.forward));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_main_vhost_that_answers_every_other_time_is_given_up() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| {
+        host.flapping = true;
+        host.command_status = 1;
+    });
+    let report = tokio::time::timeout(Duration::from_mins(5), roll(&fake, &spec(3))).await;
+    assert_eq!(ends(&report.unwrap().unwrap())[0], (Reached::Failed, Some(HostEnd::LeftOut)));
+}
