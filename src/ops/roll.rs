@@ -15,9 +15,9 @@ use crate::model::host::Host;
 use crate::model::journal::{RollResult, What};
 use crate::model::lock::{Holder, Purpose};
 use crate::model::name::HostName;
-use crate::model::roll::{OnFailure, RollId, RollSpec, Step};
+use crate::model::roll::{OnFailure, RollId, RollSpec};
 use crate::plan::roll::{PlanError, RollPlan, plan};
-use crate::plan::standing::{HostStanding, Reached, Standing, standing};
+use crate::plan::standing::{HostStanding, Standing, Turn, standing};
 use crate::plan::switch::{Refusal, patience};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
@@ -247,29 +247,23 @@ impl<'a> Roll<'a> {
 
     /// Batch after batch, from wherever each host stands.
     async fn go_on(&self) -> Result<RollReport, RollError> {
-        let of = self.plan.batches.len();
-        for (number, batch) in (1..).zip(&self.plan.batches) {
-            let stands = self.stands()?;
-            let entries: Vec<(&Host, Step, u32)> = self
-                .hosts
-                .iter()
-                .filter(|host| batch.contains(&host.name))
-                .filter_map(|host| stands.host(&host.name).map(|at| (host, at)))
-                .filter(|(_, at)| !self.is_counted_out(at, &stands))
-                .filter_map(|(host, at)| at.entry().map(|entry| (host, entry, at.attempts)))
-                .collect();
-            if entries.is_empty() {
-                continue;
-            }
+        // Read once: while the lock is ours, nobody else writes of a host whose turn has not come.
+        let groups = self.stands()?.turns();
+        for (at, group) in groups.iter().enumerate() {
             if self.world.stop.is_requested() {
                 return self.stop("interrupted").await;
             }
-            if let Err(why) = self.may_begin(&entries).await {
+            // Those that are out, or may be, are nobody's other hosts.
+            let later = groups[at + 1..].iter().flatten().filter(|turn| turn.out);
+            let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
+            if group.iter().any(Turn::goes_out)
+                && let Err(why) = self.may_begin(&out).await
+            {
                 return self.stop(&why).await;
             }
-            let hosts = entries.iter().map(|(host, ..)| host.name.clone()).collect();
-            self.tell(RollEvent::Batch { number, of, hosts });
-            let through = entries.iter().map(|(host, entry, attempts)| self.through(host, *entry, *attempts));
+            let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
+            self.tell(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
+            let through = group.iter().map(|turn| self.through(turn));
             let left = futures_util::future::join_all(through).await;
             self.still_sound()?;
             if self.too_many_failures() {
@@ -289,41 +283,19 @@ impl<'a> Roll<'a> {
         self.finish(Some(result), &text).await
     }
 
-    /// A host that failed in an earlier batch of this very run, within `max_failures`, is not tried again.
-    fn is_counted_out(&self, at: &HostStanding, stands: &Standing) -> bool {
-        at.reached == Reached::Failed
-            && self.failures() > 0
-            && stands.stopped.is_none()
-            && self.failed_now(&at.host)
+    fn name(&self, turn: &Turn) -> &HostName {
+        &self.hosts[turn.at].name
     }
 
-    fn failed_now(&self, host: &HostName) -> bool {
-        let rows = self.world.journal.rows(&self.id).unwrap_or_default();
-        let since = rows.iter().rposition(|row| matches!(row.what, What::Resumed { .. })).unwrap_or(0);
-        rows[since..]
-            .iter()
-            .any(|row| row.host.as_ref() == Some(host) && matches!(row.what, What::StepFailed { .. }))
-    }
-
-    /// Nothing is begun while a backup vhost is not UP or the floor would break; a little patience, for what came back
-    /// a moment ago may still be rising.
-    async fn may_begin(&self, entries: &[(&Host, Step, u32)]) -> Result<(), String> {
-        let going: Vec<&HostName> = entries
-            .iter()
-            .filter(|(_, entry, _)| *entry <= Step::ForwardOff)
-            .map(|(host, ..)| &host.name)
-            .collect();
-        if going.is_empty() {
-            return Ok(());
-        }
-        // Those that are out already are not counted as others either.
-        let out: Vec<&HostName> = entries.iter().map(|(host, ..)| &host.name).collect();
+    /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
+    /// for what came back a moment ago may still be rising.
+    async fn may_begin(&self, out: &[&HostName]) -> Result<(), String> {
         let on = crate::model::forward::Switch::On;
         let longest = self.fleet.balancers.iter().map(|spec| patience(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
         let mut told = String::new();
         loop {
-            let refusals = forward::refusals(self.world, self.fleet, &out).await;
+            let refusals = forward::refusals(self.world, self.fleet, out).await;
             if refusals.is_empty() {
                 return Ok(());
             }

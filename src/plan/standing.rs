@@ -111,7 +111,45 @@ impl HostStanding {
     }
 }
 
+/// A host that is not done, and where it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Its place in the roll, from 0.
+    pub at: usize,
+    pub entry: Step,
+    pub attempts: u32,
+    /// It may be out already.
+    pub out: bool,
+}
+
+impl Turn {
+    /// Whether it is, or will be, taken out: that needs leave.
+    pub fn goes_out(&self) -> bool {
+        self.entry <= Step::ForwardOff
+    }
+}
+
 impl Standing {
+    /// What is left to do, in groups that are out together.
+    ///
+    /// First all those that only come back: they need no leave and add capacity. Then those that may be out, so that no
+    /// more go before they are back. Then the others, batch by batch.
+    pub fn turns(&self) -> Vec<Vec<Turn>> {
+        let size = self.spec.batch.size(self.hosts.len());
+        let turn = |(at, host): (usize, &HostStanding)| {
+            let (attempts, out) = (host.attempts, host.may_be_out());
+            host.entry().map(|entry| Turn { at, entry, attempts, out })
+        };
+        let left: Vec<Turn> = self.hosts.iter().enumerate().filter_map(turn).collect();
+        let (going, coming): (Vec<Turn>, Vec<Turn>) = left.into_iter().partition(Turn::goes_out);
+        let (out, waiting): (Vec<Turn>, Vec<Turn>) = going.into_iter().partition(|turn| turn.out);
+        let batches = waiting.chunk_by(|one, other| one.at / size == other.at / size);
+        let mut groups = vec![coming];
+        groups.extend(out.chunks(size).chain(batches).map(<[Turn]>::to_vec));
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
     pub fn host(&self, name: &HostName) -> Option<&HostStanding> {
         self.hosts.iter().find(|host| &host.host == name)
     }
@@ -281,6 +319,31 @@ mod tests {
         let settled = |end| What::Settled { end, detail: String::new() };
         assert!(!out(&[done(Down), settled(HostEnd::Returned)]));
         assert!(out(&[done(Down), settled(HostEnd::LeftOut)]));
+    }
+
+    #[test]
+    fn what_comes_back_goes_first_and_then_what_may_be_out() {
+        let spec = RollSpec {
+            batch: crate::model::roll::Batch::Hosts(2),
+            ..example::roll(&["web1", "web2", "web3", "web4", "web5", "web6"])
+        };
+        let actor = Actor { user: "ops".into(), pid: 1 };
+        let failed = |step| What::StepFailed { step, why: "x".into() };
+        let settled = What::Settled { end: HostEnd::Returned, detail: String::new() };
+        let rows = [
+            row(None, What::Began { spec, actor }),
+            row(Some("web1"), failed(Command)),
+            row(Some("web1"), settled),
+            row(Some("web2"), What::Done),
+            row(Some("web3"), failed(Healthy)),
+            row(Some("web4"), done(Drained)),
+        ];
+        let turns = standing(&rows).unwrap().turns();
+        let places: Vec<Vec<usize>> =
+            turns.iter().map(|group| group.iter().map(|turn| turn.at).collect()).collect();
+        assert_eq!(places, [vec![2], vec![3], vec![0], vec![4, 5]]);
+        assert_eq!(turns[1], [Turn { at: 3, entry: ForwardOff, attempts: 0, out: true }]);
+        assert_eq!(standing(&rows[..1]).unwrap().turns().len(), 3, "a new roll goes batch by batch");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::ops::drain::{self, NotDrained};
 use crate::ops::forward::{self, switch_host};
 use crate::ops::hooks::{self, Hook, heard, judge};
 use crate::ops::seen;
+use crate::plan::standing::Turn;
 use crate::world::FleetWorld;
 use crate::world::notifier::NoticeEvent;
 use crate::world::reporter::RollEvent;
@@ -27,11 +28,12 @@ struct Walk {
 }
 
 impl Roll<'_> {
-    /// From `entry` to the end, or to the step that fails.
-    pub(super) async fn through(&self, host: &Host, entry: Step, attempts: u32) -> Left {
+    /// From its entry to the end, or to the step that fails.
+    pub(super) async fn through(&self, turn: &Turn) -> Left {
+        let host = &self.hosts[turn.at];
         let began = Instant::now();
-        let mut walk = Walk { generation: 0, attempt: attempts + 1 };
-        let mut step = Some(entry);
+        let mut walk = Walk { generation: 0, attempt: turn.attempts + 1 };
+        let mut step = Some(turn.entry);
         while let Some(now) = step {
             // Until the command has begun a host can be put back as it was; from then on it goes through.
             if now <= Step::Command && !self.may_go_on() {

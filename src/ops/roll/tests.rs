@@ -6,6 +6,8 @@ use crate::model::failure::ErrorCode;
 use crate::model::journal::HostEnd;
 use crate::model::lock::Life;
 use crate::model::roll::Batch;
+use crate::plan::standing::Reached;
+
 use crate::world::fake::MS;
 use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::LinkError;
@@ -367,4 +369,25 @@ async fn a_main_vhost_that_answers_every_other_time_is_given_up() {
     });
     let report = tokio::time::timeout(Duration::from_mins(5), roll(&fake, &spec(3))).await;
     assert_eq!(ends(&report.unwrap().unwrap())[0], (Reached::Failed, Some(HostEnd::LeftOut)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_counts_no_host_that_went_off_a_moment_ago() {
+    let mut fake = site(4, 1);
+    fake.fleet.limits.min_up = 3;
+    fake.site.with("web1", |host| host.command_status = 1);
+    let work = RollSpec { max_failures: 1, ..spec(4) };
+    let killed = async {
+        while fake.site.with("web3", |host| host.forward) {
+            tokio::time::sleep(MS).await;
+        }
+    };
+    tokio::select! {
+        ended = roll(&fake, &work) => panic!("{ended:?}"),
+        () = killed => fake.journal.kill(),
+    }
+    // The balancers still say that web3 is UP; web1, which failed and is back in service, is to be tried again.
+    fake.site.with("web1", |host| host.command_status = 0);
+    assert!(resume(&fake.world, &fake.fleet, &actor()).await.unwrap().is_whole());
+    assert_eq!(fake.site.lock().fewest_up, 3);
 }
