@@ -1,8 +1,8 @@
 //! `roll`: host by host under maintenance, one batch after another. Every step is recorded before it is done, so that
 //! `resume` and `abort` know where to begin after any crash.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -86,6 +86,8 @@ struct Roll<'a> {
     actor: Actor,
     hosts: Vec<Host>,
     failures: Mutex<u32>,
+    /// Where the command began and its end is not known: it may be at work yet.
+    unended: Mutex<BTreeSet<HostName>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
     broken: Mutex<Option<JournalError>>,
 }
@@ -197,7 +199,10 @@ async fn take_up<'a>(
     let roll = Roll::new(world, fleet, stands.roll.clone(), plan, actor).await?;
     // What another process wrote until it lost the lock counts.
     match last(world)? {
-        Some(now) if now.roll == stands.roll && !now.is_finished() => Ok((roll, now)),
+        Some(now) if now.roll == stands.roll && !now.is_finished() => {
+            roll.unended().extend(now.unended().cloned());
+            Ok((roll, now))
+        }
         _ => {
             lock::give_back(world, &roll.holder);
             Err(RollError::Finished { roll: stands.roll, verb })
@@ -231,8 +236,9 @@ impl<'a> Roll<'a> {
             hosts.push(host.ok_or_else(|| RollError::UnknownHost(name.clone()))?);
         }
         let holder = lock::acquire(world, &actor.user, Purpose::Roll { roll: id.clone() }).await?;
-        let (failures, broken, actor) = (Mutex::new(0), Mutex::new(None), actor.clone());
-        Ok(Self { world, fleet, id, plan, holder, actor, hosts, failures, broken })
+        let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
+        let actor = actor.clone();
+        Ok(Self { world, fleet, id, plan, holder, actor, hosts, failures, unended, broken })
     }
 
     /// Runs the work with signs of life, and gives the lock back whatever came of it.
@@ -368,6 +374,10 @@ impl<'a> Roll<'a> {
     fn still_sound(&self) -> Result<(), RollError> {
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
         broken.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn unended(&self) -> MutexGuard<'_, BTreeSet<HostName>> {
+        self.unended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failures(&self) -> u32 {

@@ -164,6 +164,14 @@ impl Standing {
         u32::try_from(self.hosts.iter().filter(failed).count()).unwrap_or(u32::MAX)
     }
 
+    /// Hosts where the command began, and that it ended well is not recorded.
+    pub fn unended(&self) -> impl Iterator<Item = &HostName> {
+        let unended = |host: &&HostStanding| {
+            host.step == Some(Step::Command) && matches!(host.reached, Reached::Began | Reached::Failed)
+        };
+        self.hosts.iter().filter(unended).map(|host| &host.host)
+    }
+
     pub fn done(&self) -> usize {
         self.hosts.iter().filter(|host| host.reached == Reached::Done).count()
     }

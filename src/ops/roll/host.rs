@@ -188,6 +188,7 @@ impl Roll<'_> {
             dir: None,
             timeout_ms: bound.and_then(|bound| u64::try_from(bound.as_millis()).ok()),
         };
+        self.unended().insert(host.name.clone());
         let heard = heard(self.world, &self.id, Some(&host.name));
         let ended = if spec.remote {
             let link = forward::link(self.world, host).map_err(|error| error.to_string())?;
@@ -195,6 +196,7 @@ impl Roll<'_> {
         } else {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
         };
+        self.unended().remove(&host.name);
         let kept = || self.world.outputs.place(&self.id, Some(&host.name));
         let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
         judge(ended, spec.command_timeout).map_err(|why| format!("the command {why}{}", kept()))?;

@@ -11,10 +11,8 @@ use crate::model::api::{HostView, Probed, RunRequest};
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostEnd, What};
-use crate::model::roll::Step;
 use crate::ops::forward::{self, switch_host};
 use crate::ops::seen::{self, NotSeen};
-use crate::plan::standing::{HostStanding, Reached};
 use crate::world::link::{Heard, LinkError};
 use crate::world::reporter::RollEvent;
 
@@ -108,9 +106,7 @@ impl Roll<'_> {
     /// A command whose end was not heard may still be at work on the main vhost, which may look healthy until it is
     /// restarted. Another run under the same key waits for whatever is left of it.
     async fn command_is_over(&self, host: &Host) -> Result<(), (HostEnd, String)> {
-        let stands = self.stands().map_err(|error| (HostEnd::Unreachable, error.to_string()))?;
-        let unheard = |at: &HostStanding| at.step == Some(Step::Command) && at.reached != Reached::StepDone;
-        if !stands.host(&host.name).is_some_and(unheard) {
+        if !self.unended().contains(&host.name) {
             return Ok(());
         }
         let request = RunRequest {

@@ -391,3 +391,26 @@ async fn a_resume_counts_no_host_that_went_off_a_moment_ago() {
     assert!(resume(&fake.world, &fake.fleet, &actor()).await.unwrap().is_whole());
     assert_eq!(fake.site.lock().fewest_up, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_waits_for_the_command_of_a_killed_roll_or_leaves_its_host_out() {
+    let minute = Duration::from_mins(1);
+    for (takes, left) in [(MS * 5000, None), (minute, Some(HostEnd::LeftOut))] {
+        let fake = site(3, 1);
+        fake.site.with("web1", |host| host.command_takes = takes);
+        let work = spec(3);
+        let killed = async {
+            while !fake.site.with("web1", |host| host.running) {
+                tokio::time::sleep(MS).await;
+            }
+        };
+        tokio::select! {
+            ended = roll(&fake, &work) => panic!("{ended:?}"),
+            () = killed => fake.journal.kill(),
+        }
+        let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
+        assert!(!fake.site.with("web1", |host| host.disturbed), "in service while it was worked on");
+        assert_eq!(report.standing.hosts[0].end, left.or(Some(HostEnd::Returned)));
+        assert_eq!(in_service(&fake), [left.is_none(), true, true]);
+    }
+}
