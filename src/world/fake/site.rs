@@ -32,12 +32,17 @@ use crate::world::outputs::Outputs;
 use crate::world::reporter::{Event, Reporter};
 use crate::world::stop::{self, Stopper};
 
+/// From a change of a forward to the balancers' verdict.
+const LAG: Duration = Duration::from_millis(700);
+
 /// One host as it really is.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct SiteHost {
     pub forward: bool,
     pub changed: Instant,
+    /// What the balancers' checks had seen when it was changed.
+    seen: bool,
     pub generation: u32,
     /// Of the main vhost's real port.
     pub healthy: bool,
@@ -70,8 +75,6 @@ pub struct SiteHost {
 #[derive(Debug)]
 pub struct SiteState {
     pub hosts: BTreeMap<HostName, SiteHost>,
-    /// From a change of a forward to the verdict, by balancer.
-    pub lag: Duration,
     pub unread: BTreeSet<String>,
     /// The fewest mains in service at any moment a forward went off.
     pub fewest_up: usize,
@@ -102,7 +105,6 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     let names: Vec<HostName> = (1..=hosts).map(|number| format!("web{number}").parse().unwrap()).collect();
     let state = SiteState {
         hosts: names.iter().map(|name| (name.clone(), SiteHost::well())).collect(),
-        lag: MS * 700,
         unread: BTreeSet::new(),
         fewest_up: usize::MAX,
         notices: vec![],
@@ -156,9 +158,8 @@ impl SiteState {
     /// Mains that take users now: those still going down count as gone, those still coming up are not there yet. What
     /// another operator took out counts until the balancers have seen it: nobody can know before.
     fn in_service(&self) -> usize {
-        let unseen = |host: &SiteHost| host.by_other && host.changed.elapsed() < self.lag + MS * 100;
-        let serves =
-            |host: &&SiteHost| (host.forward && host.is_up(self.lag)) || (host.healthy && unseen(host));
+        let unseen = |host: &SiteHost| host.by_other && host.changed.elapsed() < LAG + MS * 100;
+        let serves = |host: &&SiteHost| (host.forward && host.is_up()) || (host.healthy && unseen(host));
         self.hosts.values().filter(serves).count()
     }
 }
@@ -182,6 +183,7 @@ impl SiteHost {
     fn well() -> Self {
         Self {
             forward: true,
+            seen: true,
             changed: Instant::now().checked_sub(Duration::from_mins(1)).unwrap_or_else(Instant::now),
             generation: 1,
             healthy: true,
@@ -214,7 +216,7 @@ impl SiteHost {
     fn set(&mut self, on: bool) -> bool {
         let moved = self.forward != on;
         if moved {
-            // A change that is not seen yet was not seen before either.
+            self.seen = self.is_seen_on();
             self.changed = Instant::now();
             self.forward = on;
             self.generation += 1;
@@ -229,9 +231,13 @@ impl SiteHost {
     }
 
     /// What the balancers say of its main vhost.
-    pub fn is_up(&self, lag: Duration) -> bool {
-        let seen = if self.changed.elapsed() >= lag { self.forward } else { !self.forward };
-        seen && self.healthy
+    pub fn is_up(&self) -> bool {
+        self.is_seen_on() && self.healthy
+    }
+
+    /// A change that was taken back before it was seen is never seen.
+    fn is_seen_on(&self) -> bool {
+        if self.changed.elapsed() >= LAG { self.forward } else { self.seen }
     }
 }
 
@@ -487,7 +493,7 @@ impl Balancer for SiteBalancer {
         if state.unread.contains(self.spec.name.as_str()) {
             return Err(BalancerError::Silent { address: "/run/fake.sock".into(), waited: MS * 2000 });
         }
-        let said = |host: &SiteHost| (host.is_up(state.lag), host.is_drained(), host.backup_up);
+        let said = |host: &SiteHost| (host.is_up(), host.is_drained(), host.backup_up);
         let said: Vec<Said> = state.hosts.values().map(said).collect();
         let mut last = self.last.lock().unwrap();
         if last.0 != said {
