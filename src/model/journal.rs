@@ -71,9 +71,10 @@ pub enum HostEnd {
     Returned,
     /// Its forward was never touched.
     Untouched,
-    /// Its forward is off: its main vhost is not healthy, its users are on its backup vhost.
+    /// Its forward is off and its users are on its backup vhost: its main vhost is not healthy, or something is at work on
+    /// it, or another command switched it off.
     LeftOut,
-    /// Its forward is on, but not every balancer says UP.
+    /// Its forward is on, but its main vhost is not healthy or not every balancer says UP.
     NotUp,
     /// It could not be asked or told; what it was told last is in the rows before.
     Unreachable,

@@ -14,7 +14,7 @@ use crate::model::roll::Step;
 use crate::ops::drain::{self, NotDrained};
 use crate::ops::forward::{self, switch_host};
 use crate::ops::hooks::{self, Hook, heard, judge};
-use crate::ops::seen;
+use crate::ops::seen::{self, NotSeen};
 use crate::plan::standing::Turn;
 use crate::world::FleetWorld;
 use crate::world::notifier::NoticeEvent;
@@ -25,6 +25,19 @@ struct Walk {
     /// Of the record on the host, after its last switch: tells that somebody else switched it.
     generation: u32,
     attempt: u32,
+}
+
+/// Why a step did not end well.
+struct Failure {
+    why: String,
+    /// Another command switched the host: its word is the last.
+    overtaken: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, overtaken: false }
+    }
 }
 
 impl Roll<'_> {
@@ -83,7 +96,7 @@ impl Roll<'_> {
             Err(_) if step < Step::Command && self.world.stop.is_requested() => {
                 Err(self.leave(host, step.next().unwrap_or(step)).await)
             }
-            Err(why) => Err(self.failed(host, step, why).await),
+            Err(failure) => Err(self.failed(host, step, failure).await),
         }
     }
 
@@ -100,15 +113,17 @@ impl Roll<'_> {
         Left::Stands
     }
 
-    async fn failed(&self, host: &Host, step: Step, why: String) -> Left {
+    async fn failed(&self, host: &Host, step: Step, Failure { why, overtaken }: Failure) -> Left {
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
         let recorded = self.record(Some(&host.name), &What::StepFailed { step, why: why.clone() });
         self.tell(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
         self.notify(NoticeEvent::Failed, Some(&host.name), &format!("{} failed at {step}: {why}", host.name));
         if recorded.is_err() {
-            return self.unrecorded(host, step.is_out()).await;
+            return self.unrecorded(host, step.is_out() && !overtaken).await;
         }
-        if step >= Step::ForwardOff {
+        if overtaken {
+            self.leave_as_switched(host, &why).await;
+        } else if step >= Step::ForwardOff {
             self.settle(host, true).await;
         }
         let extra = [("SWITCHMAN_ERROR", why.as_str()), ("SWITCHMAN_FAILED_STEP", step.as_str())];
@@ -122,14 +137,14 @@ impl Roll<'_> {
     }
 
     /// Does one step; the error is what people read.
-    async fn act(&self, host: &Host, step: Step, walk: &mut Walk) -> Result<String, String> {
+    async fn act(&self, host: &Host, step: Step, walk: &mut Walk) -> Result<String, Failure> {
         let to_the_end = self.to_the_end();
         let (world, fleet) = (if step < Step::Command { self.world } else { &to_the_end }, self.fleet);
         match step {
-            Step::BeforeHost => self.hook(host, Hook::BeforeHost).await,
-            Step::AfterHost => self.hook(host, Hook::AfterHost).await,
-            Step::ForwardOff => self.switch(host, Switch::Off, walk).await,
-            Step::ForwardOn => self.switch(host, Switch::On, walk).await,
+            Step::BeforeHost => Ok(self.hook(host, Hook::BeforeHost).await?),
+            Step::AfterHost => Ok(self.hook(host, Hook::AfterHost).await?),
+            Step::ForwardOff => Ok(self.switch(host, Switch::Off, walk).await?),
+            Step::ForwardOn => Ok(self.switch(host, Switch::On, walk).await?),
             Step::Down => self.seen(world, host, Switch::Off, walk).await,
             Step::Up => self.seen(world, host, Switch::On, walk).await,
             Step::Drained => {
@@ -139,11 +154,13 @@ impl Roll<'_> {
                     Err(NotDrained::Late { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => {
+                        Err(Failure { why: error.to_string(), overtaken: error == NotDrained::Overtaken })
+                    }
                 }
             }
-            Step::Command => self.command(host, walk).await,
-            Step::Healthy => self.healthy(world, host, self.plan.spec.health_timeout).await,
+            Step::Command => Ok(self.command(host, walk).await?),
+            Step::Healthy => Ok(self.healthy(world, host, self.plan.spec.health_timeout).await?),
         }
     }
 
@@ -169,9 +186,10 @@ impl Roll<'_> {
         host: &Host,
         switch: Switch,
         walk: &Walk,
-    ) -> Result<String, String> {
+    ) -> Result<String, Failure> {
         let seen = seen::wait(world, self.fleet, host, switch, walk.generation, None).await;
-        let seen = seen.map_err(|error| error.to_string())?;
+        let seen =
+            seen.map_err(|error| Failure { why: error.to_string(), overtaken: error == NotSeen::Overtaken })?;
         let one = |seen: &seen::Seen| format!("{} after {}", seen.balancer, duration::show(seen.after));
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }

@@ -26,6 +26,16 @@ impl Roll<'_> {
     /// Says how the host was left; `recorded` is false when the journal takes no more.
     pub(super) async fn settle(&self, host: &Host, recorded: bool) -> HostEnd {
         let (end, detail) = self.put_back(host).await;
+        self.declare(host, end, detail, recorded)
+    }
+
+    /// Another command switched it, and knows why: the host is only looked at.
+    pub(super) async fn leave_as_switched(&self, host: &Host, why: &str) -> HostEnd {
+        let (end, detail) = self.not_put_back(host, why.to_owned(), true).await;
+        self.declare(host, end, detail, true)
+    }
+
+    fn declare(&self, host: &Host, end: HostEnd, detail: String, recorded: bool) -> HostEnd {
         let settled = What::Settled { end, detail: detail.clone() };
         if recorded {
             // A failure is noticed by `still_sound`; the host is where it is.

@@ -414,3 +414,27 @@ async fn an_abort_waits_for_the_command_of_a_killed_roll_or_leaves_its_host_out(
         assert_eq!(in_service(&fake), [left.is_none(), true, true]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_command_switches_meanwhile_stays_as_it_was_switched() {
+    for (on, end) in [(false, HostEnd::LeftOut), (true, HostEnd::Returned)] {
+        let fake = site(3, 1);
+        // Off while it comes back; on while it drains.
+        let now = |host: &mut crate::world::fake::site::SiteHost| {
+            host.forward != on && host.commands.is_empty() == on
+        };
+        let work = spec(3);
+        let (report, ()) = tokio::join!(roll(&fake, &work), async {
+            while !fake.site.with("web1", now) {
+                tokio::time::sleep(MS * 10).await;
+            }
+            fake.site.with("web1", |host| host.switched_by_other(on));
+        });
+        let report = report.unwrap();
+        assert_eq!(ends(&report)[0], (Reached::Failed, Some(end)));
+        assert!(
+            fake.site.with("web1", |host| host.by_other && host.forward == on),
+            "nobody switched it since"
+        );
+    }
+}
