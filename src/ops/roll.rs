@@ -269,7 +269,7 @@ impl<'a> Roll<'a> {
             }
             let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
             self.tell(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
-            let through = group.iter().map(|turn| self.through(turn));
+            let through = group.iter().map(|turn| self.through(turn, &out));
             let left = futures_util::future::join_all(through).await;
             self.still_sound()?;
             if self.too_many_failures() {

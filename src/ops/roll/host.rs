@@ -10,6 +10,7 @@ use crate::model::duration;
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::What;
+use crate::model::name::HostName;
 use crate::model::roll::Step;
 use crate::ops::drain::{self, NotDrained};
 use crate::ops::forward::{self, switch_host};
@@ -21,7 +22,8 @@ use crate::world::notifier::NoticeEvent;
 use crate::world::reporter::RollEvent;
 
 /// What one host carries from step to step.
-struct Walk {
+struct Walk<'a> {
+    out: &'a [&'a HostName],
     /// Of the record on the host, after its last switch: tells that somebody else switched it.
     generation: u32,
     attempt: u32,
@@ -41,11 +43,11 @@ impl From<String> for Failure {
 }
 
 impl Roll<'_> {
-    /// From its entry to the end, or to the step that fails.
-    pub(super) async fn through(&self, turn: &Turn) -> Left {
+    /// From its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
+    pub(super) async fn through(&self, turn: &Turn, out: &[&HostName]) -> Left {
         let host = &self.hosts[turn.at];
         let began = Instant::now();
-        let mut walk = Walk { generation: 0, attempt: turn.attempts + 1 };
+        let mut walk = Walk { out, generation: 0, attempt: turn.attempts + 1 };
         let mut step = Some(turn.entry);
         while let Some(now) = step {
             // Until the command has begun a host can be put back as it was; from then on it goes through.
@@ -77,7 +79,7 @@ impl Roll<'_> {
         Left::Stands
     }
 
-    async fn step(&self, host: &Host, step: Step, walk: &mut Walk) -> Result<(), Left> {
+    async fn step(&self, host: &Host, step: Step, walk: &mut Walk<'_>) -> Result<(), Left> {
         if self.record(Some(&host.name), &What::StepBegan { step }).is_err() {
             return Err(self.unrecorded(host, step > Step::ForwardOff && step.is_out()).await);
         }
@@ -137,13 +139,19 @@ impl Roll<'_> {
     }
 
     /// Does one step; the error is what people read.
-    async fn act(&self, host: &Host, step: Step, walk: &mut Walk) -> Result<String, Failure> {
+    async fn act(&self, host: &Host, step: Step, walk: &mut Walk<'_>) -> Result<String, Failure> {
         let to_the_end = self.to_the_end();
         let (world, fleet) = (if step < Step::Command { self.world } else { &to_the_end }, self.fleet);
         match step {
             Step::BeforeHost => Ok(self.hook(host, Hook::BeforeHost).await?),
             Step::AfterHost => Ok(self.hook(host, Hook::AfterHost).await?),
-            Step::ForwardOff => Ok(self.switch(host, Switch::Off, walk).await?),
+            Step::ForwardOff => {
+                // The leave that was given is as old as the hooks took.
+                if !fleet.hooks.before_host.is_empty() {
+                    self.may_begin(walk.out).await?;
+                }
+                Ok(self.switch(host, Switch::Off, walk).await?)
+            }
             Step::ForwardOn => Ok(self.switch(host, Switch::On, walk).await?),
             Step::Down => self.seen(world, host, Switch::Off, walk).await,
             Step::Up => self.seen(world, host, Switch::On, walk).await,
@@ -168,7 +176,7 @@ impl Roll<'_> {
         hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[]).await.map(|()| String::new())
     }
 
-    async fn switch(&self, host: &Host, switch: Switch, walk: &mut Walk) -> Result<String, String> {
+    async fn switch(&self, host: &Host, switch: Switch, walk: &mut Walk<'_>) -> Result<String, String> {
         let detail = self.id.to_string();
         let changed = switch_host(self.world, self.fleet, host, switch, &self.actor, &detail).await;
         let changed = changed.map_err(|error| error.to_string())?;
@@ -185,7 +193,7 @@ impl Roll<'_> {
         world: &FleetWorld,
         host: &Host,
         switch: Switch,
-        walk: &Walk,
+        walk: &Walk<'_>,
     ) -> Result<String, Failure> {
         let seen = seen::wait(world, self.fleet, host, switch, walk.generation, None).await;
         let seen =
@@ -194,7 +202,7 @@ impl Roll<'_> {
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }
 
-    async fn command(&self, host: &Host, walk: &Walk) -> Result<String, String> {
+    async fn command(&self, host: &Host, walk: &Walk<'_>) -> Result<String, String> {
         let spec = &self.plan.spec;
         let mut env = hooks::environment(self.fleet, &self.id, Some(host), Step::Command.as_str());
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), walk.attempt.to_string());

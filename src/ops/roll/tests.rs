@@ -438,3 +438,25 @@ async fn what_another_command_switches_meanwhile_stays_as_it_was_switched() {
         );
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn leave_is_asked_for_again_after_the_hooks() {
+    let mut fake = site(4, 1);
+    fake.fleet.limits.min_up = 3;
+    fake.fleet.hooks.before_host.push("./warm.sh".to_owned());
+    fake.site.lock().hooks_take = Duration::from_secs(30);
+    let work = spec(4);
+    let (report, ()) = tokio::join!(roll(&fake, &work), async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        fake.site.with("web4", |host| host.switched_by_other(false));
+    });
+    let report = report.unwrap();
+    assert_eq!(ends(&report)[0], (Reached::Failed, Some(HostEnd::Returned)));
+    assert!(
+        report.standing.hosts[0].detail.contains("the capacity floor would break"),
+        "{:?}",
+        report.standing
+    );
+    assert_eq!(in_service(&fake), [true, true, true, false]);
+    assert_eq!(fake.site.lock().fewest_up, usize::MAX, "nothing was switched off");
+}
