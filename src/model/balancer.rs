@@ -225,12 +225,27 @@ impl ServerWork {
 /// All servers of one backend at one moment, in HAProxy's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BackendView {
-    pub servers: Vec<ServerView>,
+    servers: Vec<ServerView>,
+    /// Places in `servers`, by name: each waiting host looks for its own line, several times a second.
+    #[serde(skip)]
+    by_name: Vec<usize>,
 }
 
 impl BackendView {
+    pub fn new(servers: Vec<ServerView>) -> Self {
+        let mut by_name: Vec<usize> = (0..servers.len()).collect();
+        by_name.sort_by(|one, other| servers[*one].name.cmp(&servers[*other].name));
+        Self { servers, by_name }
+    }
+
+    pub fn servers(&self) -> &[ServerView] {
+        &self.servers
+    }
+
+    /// The first of that name.
     pub fn server(&self, name: &str) -> Option<&ServerView> {
-        self.servers.iter().find(|server| server.name == name)
+        let at = self.by_name.partition_point(|at| self.servers[*at].name.as_str() < name);
+        self.by_name.get(at).map(|at| &self.servers[*at]).filter(|server| server.name == name)
     }
 }
 
@@ -244,6 +259,16 @@ mod tests {
         assert!(AdminState(0x41).in_maintenance());
         assert!(AdminState(0x20).in_maintenance());
         assert!(AdminState(0x08).in_drain() && !AdminState(0x08).in_maintenance());
+    }
+
+    #[test]
+    fn a_server_is_found_by_its_name() {
+        let named = |name| crate::model::example::server(name, Verdict::Up);
+        let view = BackendView::new(vec![named("b"), named("a"), named("ab"), named("c")]);
+        for server in view.servers() {
+            assert_eq!(view.server(&server.name), Some(server));
+        }
+        assert!(["", "aa", "d"].iter().all(|name| view.server(name).is_none()));
     }
 
     #[test]

@@ -472,7 +472,7 @@ fn balancer(
             }
         });
     }
-    let mains = view.servers.iter().filter(|server| !server.backup && server.name != main).count();
+    let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
     if mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX) {
         all.push(finding(
             Severity::Warning,

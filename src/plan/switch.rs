@@ -120,7 +120,7 @@ fn others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
     let takes_new_users = |server: &&ServerView| server.verdict.is_up() && server.weight > 0;
     let other =
         |server: &&ServerView| !server.backup && !mains.contains(&server.name) && takes_new_users(server);
-    u32::try_from(view.servers.iter().filter(other).count()).unwrap_or(u32::MAX)
+    u32::try_from(view.servers().iter().filter(other).count()).unwrap_or(u32::MAX)
 }
 
 /// Whether a balancer has seen the switch: DOWN in any of its forms for off, UP without a failing check for on.
@@ -185,7 +185,7 @@ mod tests {
             server("main-web2", main2),
             server("backup-web2", Verdict::Up),
         ];
-        BackendView { servers }
+        BackendView::new(servers)
     }
 
     fn refusals(min_up: u32, view: Result<&BackendView, &str>) -> Vec<String> {
@@ -227,7 +227,7 @@ mod tests {
     fn a_batch_is_counted_as_a_whole() {
         let spec = spec();
         let servers = ["main-web1", "backup-web1", "main-web2", "backup-web2", "main-web3"];
-        let view = BackendView { servers: servers.iter().map(|name| server(name, Verdict::Up)).collect() };
+        let view = BackendView::new(servers.iter().map(|name| server(name, Verdict::Up)).collect());
         let (web1, web2) = ("web1".parse().unwrap(), "web2".parse().unwrap());
         let both = |min_up| refusals_to_disable(&fleet(min_up), &[&web1, &web2], &[(&spec, Ok(&view))]);
         assert_eq!(both(1), []);
@@ -247,15 +247,16 @@ mod tests {
 
     #[test]
     fn a_weight_of_zero_is_no_capacity() {
-        let mut view = view(Verdict::Up, Verdict::Up);
-        view.servers[2].weight = 0;
+        let mut servers = view(Verdict::Up, Verdict::Up).servers().to_vec();
+        servers[2].weight = 0;
+        let view = BackendView::new(servers);
         assert_eq!(refusals(1, Ok(&view)).len(), 1);
     }
 
     #[test]
     fn a_backup_line_never_counts_for_the_floor() {
         let servers = vec![server("main-web1", Verdict::Up), server("backup-web1", Verdict::Up)];
-        assert_eq!(refusals(1, Ok(&BackendView { servers })).len(), 1);
+        assert_eq!(refusals(1, Ok(&BackendView::new(servers))).len(), 1);
     }
 
     #[test]

@@ -197,7 +197,7 @@ async fn look(drain: &mut Drain, balancer: &dyn Balancer, before: &mut Vec<Socke
     let now = sockets().await;
     let counted = count(&now, before).0;
     *before = now;
-    drain.look(&[Some(view.servers[0].work)], Some(counted))
+    drain.look(&[Some(view.servers()[0].work)], Some(counted))
 }
 
 /// Looks as a drain does, until it says drained; bounded.

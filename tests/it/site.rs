@@ -274,7 +274,7 @@ impl Watch {
 
 fn up_count(view: &BackendView) -> usize {
     // A start of HAProxy calls every server `UP 1/3` until its first check.
-    view.servers.iter().filter(|server| !server.backup && !server.verdict.is_out()).count()
+    view.servers().iter().filter(|server| !server.backup && !server.verdict.is_out()).count()
 }
 
 fn spec(socket: std::path::PathBuf) -> BalancerSpec {

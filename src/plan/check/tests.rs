@@ -53,7 +53,7 @@ fn good() -> Facts {
         addresses: vec![],
         main_health: Ok(()),
         backup_health: Ok(()),
-        balancers: vec![Some(Ok(BackendView { servers }))],
+        balancers: vec![Some(Ok(BackendView::new(servers)))],
     }
 }
 
@@ -208,7 +208,9 @@ fn what_the_balancers_say() {
     let servers = |change: fn(&mut Vec<ServerView>)| {
         with(|facts| {
             if let Some(Some(Ok(view))) = facts.balancers.first_mut() {
-                change(&mut view.servers);
+                let mut servers = view.servers().to_vec();
+                change(&mut servers);
+                *view = BackendView::new(servers);
             }
         })
     };

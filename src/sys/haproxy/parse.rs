@@ -34,7 +34,7 @@ pub(super) fn socket(answer: &str, backend: &str) -> Result<BackendView, Unreada
             servers.len()
         )));
     }
-    Ok(BackendView { servers })
+    Ok(BackendView::new(servers))
 }
 
 /// Field `type` (management guide, 9.1). The others are 0, a frontend, and 3, a socket: with `option socket-stats` a
@@ -56,7 +56,7 @@ pub(super) fn page(answer: &str, backend: &str) -> Result<BackendView, Unreadabl
             continue;
         }
         match row.get("type")? {
-            BACKEND => return Ok(BackendView { servers }),
+            BACKEND => return Ok(BackendView::new(servers)),
             SERVER => servers.push(server(&row, None)?),
             _ => {}
         }

@@ -15,7 +15,7 @@ fn recorded(name: &str) -> String {
 }
 
 fn verdicts(view: &BackendView) -> Vec<(&str, Verdict)> {
-    view.servers.iter().map(|server| (server.name.as_str(), server.verdict)).collect()
+    view.servers().iter().map(|server| (server.name.as_str(), server.verdict)).collect()
 }
 
 fn expected(main2: Verdict) -> Vec<(&'static str, Verdict)> {
@@ -60,8 +60,8 @@ fn rare_states_are_read_and_a_socket_row_is_no_server() {
     let socket = parse::socket(&recorded("rare.txt"), "rare").unwrap();
     assert_eq!(verdicts(&socket), expected);
     assert_eq!(verdicts(&parse::page(&recorded("rare.csv"), "rare").unwrap()), expected);
-    assert_eq!(socket.servers[0].work.in_flight(), 1);
-    assert_eq!(socket.servers[0].work.connections_used, Some(1));
+    assert_eq!(socket.servers()[0].work.in_flight(), 1);
+    assert_eq!(socket.servers()[0].work.connections_used, Some(1));
     assert_eq!(socket.server("nameless").unwrap().admin, Some(AdminState(0x20)));
     // HAProxy calls it UP all the same.
     assert_eq!(socket.server("spare").unwrap().weight, 0);
@@ -91,7 +91,7 @@ fn a_word_is_read_by_its_prefix_and_only_with_an_end_we_know() {
         ("up", Verdict::Unknown),
     ] {
         let strange = recorded("up.txt").replacen(",UP,", &format!(",{text},"), 1);
-        assert_eq!(parse::socket(&strange, "servers").unwrap().servers[0].verdict, verdict, "`{text}`");
+        assert_eq!(parse::socket(&strange, "servers").unwrap().servers()[0].verdict, verdict, "`{text}`");
     }
 }
 
@@ -108,7 +108,7 @@ fn details_are_read_by_name() {
     assert_eq!(server("main-web6").admin, Some(AdminState(0x08)));
     assert_eq!(server("main-web5").status, "MAINT (via servers/main-web3)");
     assert_eq!(server("main-web1").work.connections_used, Some(0));
-    assert_eq!(parse::page(&recorded("down.csv"), "servers").unwrap().servers[0].admin, None);
+    assert_eq!(parse::page(&recorded("down.csv"), "servers").unwrap().servers()[0].admin, None);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn unknown_columns_and_words_are_no_verdict_of_up() {
     assert_eq!(view.server("main-web1").unwrap().verdict, Verdict::Unknown);
     let old = recorded("up.txt").replace("used_conn_cur", "something_else");
     let view = parse::socket(&old, "servers").unwrap();
-    assert_eq!(view.servers[0].work.connections_used, None);
+    assert_eq!(view.servers()[0].work.connections_used, None);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_unix_socket_is_asked_in_one_line() {
             stream.write_all(recorded("up.txt").as_bytes()).await.unwrap();
             String::from_utf8(command[..length].to_vec()).unwrap()
         });
-        assert_eq!(read(Access::Unix(path)).await.unwrap().servers.len(), 8);
+        assert_eq!(read(Access::Unix(path)).await.unwrap().servers().len(), 8);
         assert_eq!(asked.await.unwrap(), "show servers state servers; show stat servers 4 -1\n");
     });
 }
@@ -329,7 +329,7 @@ fn a_real_haproxy_is_read_every_way() {
         let _haproxy = haproxy(dir.path(), &text);
         let down = |view: &Result<BackendView, BalancerError>| {
             let Ok(view) = view else { return false };
-            view.servers[0].verdict == Verdict::Down && view.servers[1].verdict == Verdict::NoCheck
+            view.servers()[0].verdict == Verdict::Down && view.servers()[1].verdict == Verdict::NoCheck
         };
         for access in [Access::Unix(socket), tcp(9999), http(8404)] {
             read_until(&access, down).await;
@@ -383,7 +383,7 @@ fn each_read_of_the_page_opens_a_connection() {
         };
         let ask = async {
             for _ in 0..2 {
-                assert_eq!(balancer.read().await.unwrap().servers.len(), 8);
+                assert_eq!(balancer.read().await.unwrap().servers().len(), 8);
             }
         };
         tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(serve, ask) }).await.unwrap();
@@ -424,7 +424,7 @@ fn the_traps_of_the_lint_are_real() {
             let spec = BalancerSpec { backend: backend.into(), ..spec(Access::Unix(socket.clone())) };
             read_spec_until(&spec, |view| {
                 let Ok(view) = view else { return false };
-                view.servers[0].verdict == verdict && view.servers[0].check == check
+                view.servers()[0].verdict == verdict && view.servers()[0].check == check
             })
             .await;
         }

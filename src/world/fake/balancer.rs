@@ -61,6 +61,6 @@ impl Balancer for FakeBalancer {
             server("backup-web1", state.backup.unwrap_or(Verdict::Up)),
             server("main-web2", state.other_main.unwrap_or(Verdict::Up)),
         ];
-        Ok(Arc::new(BackendView { servers }))
+        Ok(Arc::new(BackendView::new(servers)))
     }
 }

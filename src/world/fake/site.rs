@@ -478,7 +478,7 @@ impl SiteBalancer {
             servers.push(main);
             servers.push(server(&self.spec.servers.backup_of(&name), verdict(*backup)));
         }
-        BackendView { servers }
+        BackendView::new(servers)
     }
 }
 
