@@ -23,6 +23,7 @@ use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 use crate::world::notifier::{Notice, NoticeEvent};
 use crate::world::reporter::{Event, RollEvent};
+use crate::world::stop::Stop;
 
 use super::forward;
 use super::hooks::{self, Hook};
@@ -79,6 +80,8 @@ pub enum RollError {
 /// One roll on its way: what all of its hosts share.
 struct Roll<'a> {
     world: &'a FleetWorld,
+    /// The same world without its stop: for what is done whatever comes.
+    to_the_end: FleetWorld,
     fleet: &'a Fleet,
     id: RollId,
     plan: RollPlan,
@@ -237,8 +240,8 @@ impl<'a> Roll<'a> {
         }
         let holder = lock::acquire(world, &actor.user, Purpose::Roll { roll: id.clone() }).await?;
         let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
-        let actor = actor.clone();
-        Ok(Self { world, fleet, id, plan, holder, actor, hosts, failures, unended, broken })
+        let (actor, to_the_end) = (actor.clone(), FleetWorld { stop: Stop::never(), ..world.clone() });
+        Ok(Self { world, to_the_end, fleet, id, plan, holder, actor, hosts, failures, unended, broken })
     }
 
     /// Runs the work with signs of life, and gives the lock back whatever came of it.
@@ -411,11 +414,6 @@ impl<'a> Roll<'a> {
             text: text.to_owned(),
             at: self.world.clock.now(),
         });
-    }
-
-    /// What follows is done whatever comes.
-    fn to_the_end(&self) -> FleetWorld {
-        FleetWorld { stop: crate::world::stop::Stop::never(), ..self.world.clone() }
     }
 }
 

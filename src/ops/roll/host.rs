@@ -140,8 +140,7 @@ impl Roll<'_> {
 
     /// Does one step; the error is what people read.
     async fn act(&self, host: &Host, step: Step, walk: &mut Walk<'_>) -> Result<String, Failure> {
-        let to_the_end = self.to_the_end();
-        let (world, fleet) = (if step < Step::Command { self.world } else { &to_the_end }, self.fleet);
+        let (world, fleet) = (if step < Step::Command { self.world } else { &self.to_the_end }, self.fleet);
         match step {
             Step::BeforeHost => Ok(self.hook(host, Hook::BeforeHost).await?),
             Step::AfterHost => Ok(self.hook(host, Hook::AfterHost).await?),

@@ -54,11 +54,11 @@ impl Roll<'_> {
             Ok(Err(why)) => return self.not_put_back(host, why, false).await,
             Err(error) => return (HostEnd::Unreachable, error.to_string()),
         }
-        let world = self.to_the_end();
+        let world = &self.to_the_end;
         let detail = format!("{}: put back", self.id);
         let deadline = Instant::now() + UNHEARD;
         let changed = loop {
-            match switch_host(&world, self.fleet, host, Switch::On, &self.actor, &detail).await {
+            match switch_host(world, self.fleet, host, Switch::On, &self.actor, &detail).await {
                 Ok(changed) => break changed,
                 Err(error) if error.is_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
@@ -71,9 +71,9 @@ impl Roll<'_> {
     }
 
     async fn seen_back(&self, host: &Host, mut generation: u32) -> (HostEnd, String) {
-        let world = self.to_the_end();
+        let world = &self.to_the_end;
         loop {
-            let why = match seen::wait(&world, self.fleet, host, Switch::On, generation, None).await {
+            let why = match seen::wait(world, self.fleet, host, Switch::On, generation, None).await {
                 Ok(_) => return (HostEnd::Returned, String::new()),
                 Err(error @ NotSeen::Overtaken) => error.to_string(),
                 Err(error) => return (HostEnd::NotUp, error.to_string()),
@@ -151,11 +151,11 @@ impl Roll<'_> {
 
     /// `rise` healthy answers in a row, or the last reason why not.
     async fn is_healthy(&self, host: &Host) -> Result<Result<(), String>, LinkError> {
-        let world = self.to_the_end();
+        let world = &self.to_the_end;
         let deadline = Instant::now() + UNHEARD;
         let (mut passed, mut failed) = (0, 0);
         loop {
-            match forward::probe(&world, self.fleet, host).await {
+            match forward::probe(world, self.fleet, host).await {
                 Ok(Probed::Healthy) => {
                     failed = 0;
                     passed += 1;
