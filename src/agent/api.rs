@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
@@ -20,7 +21,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::Intent;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
-use crate::world::link::{Heard, HostLink, LinkError};
+use crate::world::link::{HostLink, LinkError, Listener};
 
 /// A body is a few KiB; more is a mistake.
 const LARGEST: usize = 1024 * 1024;
@@ -149,13 +150,19 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Whoever asked for the run, at the other end of the link.
+struct Caller(mpsc::Sender<RunHeard>);
+
+#[async_trait]
+impl Listener for Caller {
+    async fn hear(&self, line: &str) {
+        // One that went away hears nothing any more, and the run is ended for it.
+        let _ = self.0.send(RunHeard::Line(line.to_owned())).await;
+    }
+}
+
 async fn run_to_its_end(host: Host, request: RunRequest, lines: mpsc::Sender<RunHeard>) {
-    let theirs = lines.clone();
-    // A line for which there is no room is lost rather than the program held up; its end never is.
-    let heard: Heard = Arc::new(move |line: &str| {
-        let _ = theirs.try_send(RunHeard::Line(line.to_owned()));
-    });
-    let ended = host.run(&request, heard);
+    let ended = host.run(&request, Arc::new(Caller(lines.clone())));
     tokio::pin!(ended);
     let ended = loop {
         tokio::select! {

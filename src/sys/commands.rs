@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::exec::{ExecError, Program, status_of};
@@ -25,8 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// From TERM to KILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// A background process may keep the outputs open after the program has ended; what it says is not waited for.
+/// A background process may keep the outputs open after the program has ended; what it says is not waited for. The
+/// program's own last words are in the pipe by then, of which this many bytes is all there is (pipe(7), the capacity).
 const AFTERWORDS: Duration = Duration::from_millis(200);
+const PIPE: usize = 64 * 1024;
 /// A longer line is handed on in pieces.
 const LINE: usize = 8 * 1024;
 
@@ -117,7 +120,8 @@ impl Drop for Group {
 async fn attend(mut child: Child, timeout: Option<Duration>, heard: &Heard) -> std::io::Result<RunEnd> {
     let mut group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let lines = async { tokio::join!(read_lines(out, heard), read_lines(err, heard)) };
+    let (end, ended) = watch::channel(false);
+    let lines = async { tokio::join!(read_lines(out, heard, ended.clone()), read_lines(err, heard, ended)) };
     tokio::pin!(lines);
     let mut all_heard = false;
     let mut timed_out = false;
@@ -135,14 +139,15 @@ async fn attend(mut child: Child, timeout: Option<Duration>, heard: &Heard) -> s
             }
         }
     };
-    if !all_heard {
-        let _ = tokio::time::timeout(AFTERWORDS, lines).await;
-    }
     // What the program left running in the background on purpose is not ours to end; after a timeout nothing is on purpose.
     if timed_out {
         group.signal(Signal::SIGKILL);
     }
     group.0 = None;
+    end.send_replace(true);
+    if !all_heard {
+        lines.await;
+    }
     Ok(RunEnd { status: status_of(status), timed_out })
 }
 
@@ -153,18 +158,28 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-async fn read_lines(from: Option<impl AsyncRead + Unpin>, heard: &Heard) {
+/// Up to the end of the bytes; or, once the program has ended, to the end of what it left in the pipe.
+async fn read_lines(from: Option<impl AsyncRead + Unpin>, heard: &Heard, mut ended: watch::Receiver<bool>) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; LINE];
     let mut line: Vec<u8> = Vec::new();
-    loop {
-        let length = match from.read(&mut buffer).await {
+    let mut left = PIPE;
+    while left > 0 {
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            () = silence(&mut ended) => break,
+        };
+        let length = match read {
             Ok(0) | Err(_) => break,
             Ok(length) => length,
         };
+        if *ended.borrow() {
+            left = left.saturating_sub(length);
+        }
         for byte in &buffer[..length] {
             if *byte == b'\n' || line.len() >= LINE {
-                heard(&text(&line));
+                heard.hear(&text(&line)).await;
                 line.clear();
             }
             if *byte != b'\n' {
@@ -173,7 +188,14 @@ async fn read_lines(from: Option<impl AsyncRead + Unpin>, heard: &Heard) {
         }
     }
     if !line.is_empty() {
-        heard(&text(&line));
+        heard.hear(&text(&line)).await;
+    }
+}
+
+/// After the end of the program.
+async fn silence(ended: &mut watch::Receiver<bool>) {
+    if ended.wait_for(|ended| *ended).await.is_ok() {
+        tokio::time::sleep(AFTERWORDS).await;
     }
 }
 
@@ -184,76 +206,4 @@ fn text(line: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    fn request(key: &str, script: &str) -> RunRequest {
-        RunRequest {
-            key: key.to_owned(),
-            argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            env: BTreeMap::from([("SWITCHMAN_HOST".to_owned(), "web1".to_owned())]),
-            dir: Some("/".into()),
-            timeout_ms: None,
-        }
-    }
-
-    async fn run(
-        dir: &tempfile::TempDir,
-        request: &RunRequest,
-    ) -> (Result<RunEnd, CommandError>, Vec<String>) {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let theirs = lines.clone();
-        let heard: Heard = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
-        let commands = LocalCommands { patience: PAUSE * 4, ..LocalCommands::new(dir.path().to_owned()) };
-        let end = commands.run(request, heard).await;
-        let lines = lines.lock().unwrap().clone();
-        (end, lines)
-    }
-
-    #[tokio::test]
-    async fn lines_of_both_outputs_are_heard_and_the_status_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let script = "echo \"$SWITCHMAN_HOST in $PWD\"; printf 'half\\033[2J' >&2; cat; exit 3";
-        let (end, mut lines) = run(&dir, &request("a", script)).await;
-        lines.sort();
-        assert_eq!(end, Ok(RunEnd { status: 3, timed_out: false }));
-        assert_eq!(lines, ["half [2J", "web1 in /"]);
-    }
-
-    #[tokio::test]
-    async fn too_long_is_ended_with_all_it_started() {
-        let dir = tempfile::tempdir().unwrap();
-        let slow = RunRequest { timeout_ms: Some(100), ..request("a", "sleep 60 & echo $!; wait") };
-        let (end, lines) = run(&dir, &slow).await;
-        let end = end.unwrap();
-        assert!(end.timed_out && end.status != 0, "{end:?}");
-        let child = Pid::from_raw(lines[0].parse().unwrap());
-        while nix::sys::signal::kill(child, None).is_ok() {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
-    #[tokio::test]
-    async fn a_second_run_waits_for_whatever_the_first_left() {
-        let dir = tempfile::tempdir().unwrap();
-        // The program has ended; something that has its input open has not.
-        let left = "exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $!";
-        let (end, lines) = run(&dir, &request("a", left)).await;
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
-        let (end, _) = run(&dir, &request("a", "true")).await;
-        assert_eq!(end, Err(CommandError::StillRunning { program: "sh".into(), waited: PAUSE * 4 }));
-        assert!(run(&dir, &request("b", "true")).await.0.is_ok(), "another key is another run");
-        nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
-        assert!(run(&dir, &request("a", "true")).await.0.is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_run_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = RunRequest { argv: vec!["swm-no-such".into()], ..request("a", "") };
-        assert_eq!(run(&dir, &missing).await.0, Err(CommandError::Missing { program: "swm-no-such".into() }));
-    }
-}
+mod tests;

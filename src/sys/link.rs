@@ -196,7 +196,7 @@ impl HostLink for HttpLink {
             {
                 let line: Vec<u8> = lines.drain(..=end).collect();
                 match serde_json::from_slice(&line) {
-                    Ok(RunHeard::Line(line)) => heard(&line),
+                    Ok(RunHeard::Line(line)) => heard.hear(&line).await,
                     Ok(RunHeard::Quiet) => {}
                     Ok(RunHeard::Ended(end)) => return Ok(end),
                     Ok(RunHeard::Failed(ApiError { message, code })) => {

@@ -42,7 +42,20 @@ impl LinkError {
 }
 
 /// Hears a running program line by line.
-pub type Heard = Arc<dyn Fn(&str) + Send + Sync>;
+#[async_trait]
+pub trait Listener: Send + Sync {
+    /// The program waits meanwhile, as one before a full pipe does: no line is lost, and none is piled up.
+    async fn hear(&self, line: &str);
+}
+
+pub type Heard = Arc<dyn Listener>;
+
+#[async_trait]
+impl<F: Fn(&str) + Send + Sync> Listener for F {
+    async fn hear(&self, line: &str) {
+        self(line);
+    }
+}
 
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
 #[async_trait]

@@ -11,6 +11,7 @@ mod golden_rules;
 mod init;
 mod lab;
 mod layering;
+mod pipes;
 mod roll;
 mod roll_faults;
 mod site;

@@ -431,7 +431,7 @@ impl Commands for Site {
         if request.argv[0] == "true" {
             return Ok(RunEnd { status: 0, timed_out: false });
         }
-        heard(&format!("working on {name}"));
+        heard.hear(&format!("working on {name}")).await;
         Ok(tokio::spawn(self.clone().command(name)).await.unwrap())
     }
 }

@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+fn request(key: &str, script: &str) -> RunRequest {
+    RunRequest {
+        key: key.to_owned(),
+        argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        env: BTreeMap::from([("SWITCHMAN_HOST".to_owned(), "web1".to_owned())]),
+        dir: Some("/".into()),
+        timeout_ms: None,
+    }
+}
+
+async fn run(dir: &tempfile::TempDir, request: &RunRequest) -> (Result<RunEnd, CommandError>, Vec<String>) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let theirs = lines.clone();
+    let heard: Heard = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
+    let commands = LocalCommands { patience: PAUSE * 4, ..LocalCommands::new(dir.path().to_owned()) };
+    let end = commands.run(request, heard).await;
+    let lines = lines.lock().unwrap().clone();
+    (end, lines)
+}
+
+#[tokio::test]
+async fn lines_of_both_outputs_are_heard_and_the_status_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo \"$SWITCHMAN_HOST in $PWD\"; printf 'half\\033[2J' >&2; cat; exit 3";
+    let (end, mut lines) = run(&dir, &request("a", script)).await;
+    lines.sort();
+    assert_eq!(end, Ok(RunEnd { status: 3, timed_out: false }));
+    assert_eq!(lines, ["half [2J", "web1 in /"]);
+}
+
+#[tokio::test]
+async fn too_long_is_ended_with_all_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let slow = RunRequest { timeout_ms: Some(100), ..request("a", "sleep 60 & echo $!; wait") };
+    let (end, lines) = run(&dir, &slow).await;
+    let end = end.unwrap();
+    assert!(end.timed_out && end.status != 0, "{end:?}");
+    let child = Pid::from_raw(lines[0].parse().unwrap());
+    while nix::sys::signal::kill(child, None).is_ok() {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_run_waits_for_whatever_the_first_left() {
+    let dir = tempfile::tempdir().unwrap();
+    // The program has ended; something that has its input open has not.
+    let left = "exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $!";
+    let (end, lines) = run(&dir, &request("a", left)).await;
+    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    let (end, _) = run(&dir, &request("a", "true")).await;
+    assert_eq!(end, Err(CommandError::StillRunning { program: "sh".into(), waited: PAUSE * 4 }));
+    assert!(run(&dir, &request("b", "true")).await.0.is_ok(), "another key is another run");
+    nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(run(&dir, &request("a", "true")).await.0.is_ok());
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = RunRequest { argv: vec!["swm-no-such".into()], ..request("a", "") };
+    assert_eq!(run(&dir, &missing).await.0, Err(CommandError::Missing { program: "swm-no-such".into() }));
+}
+
+/// Takes its time with every line.
+struct Slow(Mutex<Vec<String>>);
+
+#[async_trait]
+impl crate::world::link::Listener for Slow {
+    async fn hear(&self, line: &str) {
+        tokio::task::yield_now().await;
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+}
+
+#[tokio::test]
+async fn a_program_waits_for_a_slow_listener_and_no_line_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let commands = LocalCommands::new(dir.path().to_owned());
+    let slow = Arc::new(Slow(Mutex::default()));
+    // More than a pipe holds, and a process in the background that keeps it open.
+    let end = commands.run(&request("a", "sleep 60 & echo $!; seq 1 30000"), slow.clone()).await;
+    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    let lines = slow.0.lock().unwrap();
+    assert_eq!((lines.len(), lines[30000].as_str()), (30001, "30000"));
+    nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test]
+async fn a_background_process_that_never_falls_silent_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (end, lines) = run(&dir, &request("a", "yes & echo $!")).await;
+    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    // Its pipe is closed by now, so it has ended or is about to.
+    let pid = lines.iter().find(|line| *line != "y").unwrap();
+    let yes = Pid::from_raw(pid.parse().unwrap());
+    while nix::sys::signal::kill(yes, None).is_ok() {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
