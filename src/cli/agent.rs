@@ -60,7 +60,9 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
     let host: Arc<InProcess> = Arc::new(InProcess::new(world.clone()));
     if args.stdio {
-        return stdio(&args.socket, host, context).await;
+        let spoken = stdio(&args.socket, host, context).await;
+        world.commands.all_ended().await;
+        return spoken;
     }
     let failed = |error: serve::ServeError| Failure::Other { what: "serve".into(), why: error.to_string() };
     let stop = context.stop.clone();
@@ -97,8 +99,9 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::unix(listener, &args.socket, api::router(host.clone(), None), stop.clone()).await;
         Ok(())
     };
-    tokio::try_join!(on_socket, over_tls, answering)?;
-    Ok(())
+    let served = tokio::try_join!(on_socket, over_tls, answering);
+    world.commands.all_ended().await;
+    served.map(|_| ())
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -127,7 +130,11 @@ async fn stdio(socket: &Path, host: Arc<InProcess>, context: &Context) -> Result
     out.write_all(greeting.as_bytes()).await.map_err(failed)?;
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
-    if let Some(stream) = serve::hand_over(stream, socket).await {
+    let handed_over = tokio::select! {
+        handed_over = serve::hand_over(stream, socket) => handed_over,
+        () = context.stop.requested() => return Ok(()),
+    };
+    if let Some(stream) = handed_over {
         serve::connection(stream, api::router(host, None), context.stop.clone()).await;
     }
     Ok(())

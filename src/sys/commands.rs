@@ -3,9 +3,12 @@
 //! A run is guarded by a lock on an empty file that is the program's own standard input: the kernel holds the lock while
 //! any process of the run has it open, so a program that outlived a killed switchman is seen, whatever its pid is by now.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +16,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::exec::{ExecError, Program, status_of};
@@ -39,11 +44,12 @@ pub struct LocalCommands {
     dir: PathBuf,
     /// How long an earlier run of the same key is waited for.
     patience: Duration,
+    given_up: Arc<GivenUp>,
 }
 
 impl LocalCommands {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, patience: PATIENCE }
+        Self { dir, patience: PATIENCE, given_up: Arc::default() }
     }
 
     async fn lock(&self, request: &RunRequest) -> Result<File, CommandError> {
@@ -92,68 +98,125 @@ impl Commands for LocalCommands {
             ExecError::Missing { program } => CommandError::Missing { program },
             other => CommandError::NotRun { program: name.clone(), why: other.to_string() },
         })?;
-        let timeout = request.timeout_ms.map(Duration::from_millis);
-        attend(child, timeout, &heard)
-            .await
-            .map_err(|error| CommandError::NotRun { program: name.clone(), why: error.to_string() })
+        let not_run =
+            |why: &dyn Display| CommandError::NotRun { program: name.clone(), why: why.to_string() };
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let group = Group(Pid::from_raw(pid.ok_or_else(|| not_run(&"it has no pid"))?));
+        let mut running = Running { child, group, given_up: self.given_up.clone() };
+        let ended = attend(&mut running.child, group, request.timeout_ms, &heard).await;
+        ended.map_err(|error| not_run(&error))
     }
-}
 
-/// Ends the program's process group when the wait for it is given up.
-struct Group(Option<Pid>);
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.0 {
-            // One that has ended already is what is wanted.
-            let _ = killpg(pid, signal);
+    async fn all_ended(&self) {
+        let endings = std::mem::take(&mut *self.given_up.lock());
+        for ending in endings {
+            // One that panicked has killed what it had.
+            let _ = ending.await;
         }
     }
 }
 
-impl Drop for Group {
+/// A program on its way; one that nobody waits for any more is ended.
+struct Running {
+    child: Child,
+    group: Group,
+    given_up: Arc<GivenUp>,
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        self.signal(Signal::SIGTERM);
+        // One that was waited for to its end has no pid any more; what it left in the background is not ours to end.
+        if self.child.id().is_some() {
+            self.group.signal(Signal::SIGTERM);
+            self.given_up.push(Ending(self.group));
+        }
     }
 }
 
-async fn attend(mut child: Child, timeout: Option<Duration>, heard: &Heard) -> std::io::Result<RunEnd> {
-    let mut group = Group(child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw));
+/// All that a program started and did not send away.
+#[derive(Debug, Clone, Copy)]
+struct Group(Pid);
+
+impl Group {
+    fn signal(self, signal: Signal) {
+        // One that has ended already is what is wanted.
+        let _ = killpg(self.0, signal);
+    }
+
+    fn is_there(self) -> bool {
+        killpg(self.0, None).is_ok()
+    }
+
+    /// TERM, and KILL for what is left of it after a while.
+    async fn end(self) {
+        self.signal(Signal::SIGTERM);
+        // What is stopped hears TERM only when it goes on.
+        self.signal(Signal::SIGCONT);
+        let deadline = Instant::now() + GRACE;
+        while self.is_there() && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+        }
+        if self.is_there() {
+            self.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+/// Programs whose callers went away, on their way to their end.
+#[derive(Debug, Default)]
+struct GivenUp(Mutex<Vec<JoinHandle<()>>>);
+
+impl GivenUp {
+    fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, ending: Ending) {
+        // Without a runtime nobody could wait: the drop ends it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut all = self.lock();
+        all.retain(|ending| !ending.is_finished());
+        all.push(runtime.spawn(ending.run()));
+    }
+}
+
+/// When switchman itself ends first, there is no more time to give.
+struct Ending(Group);
+
+impl Ending {
+    async fn run(self) {
+        self.0.end().await;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.0.is_there() {
+            self.0.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+async fn attend(child: &mut Child, group: Group, timeout: Option<u64>, heard: &Heard) -> io::Result<RunEnd> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (end, ended) = watch::channel(false);
     let lines = async { tokio::join!(read_lines(out, heard, ended.clone()), read_lines(err, heard, ended)) };
-    tokio::pin!(lines);
-    let mut all_heard = false;
-    let mut timed_out = false;
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status?,
-            _ = &mut lines, if !all_heard => all_heard = true,
-            () = until(deadline), if !timed_out => {
-                timed_out = true;
-                group.signal(Signal::SIGTERM);
-            }
-            () = until(deadline.map(|deadline| deadline + GRACE)), if timed_out => {
-                group.signal(Signal::SIGKILL);
-            }
-        }
+    let ends = async {
+        let waited = tokio::select! {
+            status = child.wait() => (status, false),
+            // What it left running in the background on purpose is not ours to end; after a timeout nothing is on purpose.
+            () = timed_out(timeout) => (tokio::join!(child.wait(), group.end()).0, true),
+        };
+        end.send_replace(true);
+        waited
     };
-    // What the program left running in the background on purpose is not ours to end; after a timeout nothing is on purpose.
-    if timed_out {
-        group.signal(Signal::SIGKILL);
-    }
-    group.0 = None;
-    end.send_replace(true);
-    if !all_heard {
-        lines.await;
-    }
-    Ok(RunEnd { status: status_of(status), timed_out })
+    let ((status, timed_out), _) = tokio::join!(ends, lines);
+    Ok(RunEnd { status: status_of(status?), timed_out })
 }
 
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+async fn timed_out(after_ms: Option<u64>) {
+    match after_ms {
+        Some(after) => tokio::time::sleep(Duration::from_millis(after)).await,
         None => std::future::pending().await,
     }
 }

@@ -21,6 +21,10 @@ pub enum CommandError {
 
 #[async_trait]
 pub trait Commands: Send + Sync {
-    /// Runs to the end. Dropping the future ends the program and all it started in its process group.
+    /// Runs to the end. Dropping the future ends the program and all it started in its process group: TERM, after a while
+    /// KILL.
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError>;
+
+    /// Returns when everything that was given up has ended.
+    async fn all_ended(&self) {}
 }

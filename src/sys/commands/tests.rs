@@ -103,3 +103,89 @@ async fn a_background_process_that_never_falls_silent_is_not_waited_for() {
         tokio::time::sleep(PAUSE).await;
     }
 }
+
+/// A program that is deaf to TERM, and one in its background; their pids are heard.
+const DEAF: &str = "trap '' TERM; sleep 60 & echo $!; echo $$; wait";
+
+fn gone(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+}
+
+/// Runs it until it has said two lines, then drops the future.
+async fn given_up(commands: &LocalCommands) -> Vec<String> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let theirs = lines.clone();
+    let heard: Heard = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
+    let two_lines = async {
+        while lines.lock().unwrap().len() < 2 {
+            tokio::time::sleep(PAUSE / 10).await;
+        }
+    };
+    let deaf = request("a", DEAF);
+    tokio::select! {
+        ended = commands.run(&deaf, heard) => panic!("{ended:?}"),
+        () = two_lines => {}
+    }
+    let lines = lines.lock().unwrap().clone();
+    lines
+}
+
+#[tokio::test]
+async fn what_is_given_up_is_ended_though_it_be_deaf() {
+    let dir = tempfile::tempdir().unwrap();
+    let commands = LocalCommands::new(dir.path().to_owned());
+    let pids = given_up(&commands).await;
+    commands.all_ended().await;
+    for pid in pids {
+        while !gone(&pid) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// As with a second Ctrl-C.
+#[test]
+fn what_is_given_up_does_not_outlive_switchman() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pids = runtime.block_on(async { given_up(&LocalCommands::new(dir.path().to_owned())).await });
+    runtime.shutdown_background();
+    for pid in pids {
+        while !gone(&pid) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test]
+async fn too_long_is_ended_though_it_be_deaf_or_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    for script in [DEAF, "echo $$; echo $$; kill -STOP $$"] {
+        let slow = RunRequest { timeout_ms: Some(100), ..request("a", script) };
+        let (end, pids) = run(&dir, &slow).await;
+        assert!(end.unwrap().timed_out);
+        for pid in pids {
+            while !gone(&pid) {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_up_has_time_to_tidy_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let commands = LocalCommands::new(dir.path().to_owned());
+    let tidy = dir.path().join("tidy");
+    let script = format!("trap 'sleep 0.3; touch {}; exit' TERM; echo up; sleep 60 & wait", tidy.display());
+    let up = Arc::new(tokio::sync::Notify::new());
+    let theirs = up.clone();
+    let (tidying, heard) = (request("a", &script), Arc::new(move |_: &str| theirs.notify_one()));
+    tokio::select! {
+        ended = commands.run(&tidying, heard) => panic!("{ended:?}"),
+        () = up.notified() => {}
+    }
+    commands.all_ended().await;
+    assert!(tidy.exists());
+}
