@@ -182,10 +182,16 @@ pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, s
     while clients.join_next().await.is_some() {}
 }
 
-/// Hands these bytes to the agent that is running, if there is one; gives them back if there is none.
-pub async fn hand_over<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &Path) -> Option<S> {
+/// Hands these bytes to the agent that is running, if there is one, until either side ends; gives them back if there is
+/// none.
+pub async fn hand_over<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: &Path) -> Option<S> {
     let Ok(mut agent) = UnixStream::connect(path).await else { return Some(stream) };
-    // Either side's end is the end.
-    let _ = tokio::io::copy_bidirectional(&mut stream, &mut agent).await;
+    let (mut from_caller, mut to_caller) = tokio::io::split(stream);
+    let (mut from_agent, mut to_agent) = agent.split();
+    // Whichever is gone, nobody is left to ask or to answer.
+    tokio::select! {
+        _ = tokio::io::copy(&mut from_caller, &mut to_agent) => {}
+        _ = tokio::io::copy(&mut from_agent, &mut to_caller) => {}
+    }
     None
 }

@@ -7,11 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use switchman::model::api::{RunEnd, RunRequest};
 use switchman::model::host::{Reach, Route};
 use switchman::sys::link::connect;
 use switchman::world::link::{Heard, HostLink};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
 use crate::testing::in_namespace;
 
@@ -76,14 +78,17 @@ fn command(program: &str) -> Command {
     Command::new(program)
 }
 
-/// Waits for a condition, never for a time: the bound only ends a test that would hang.
+/// Only ends a test that would hang.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// Waits for a condition, never for a time.
 async fn until(condition: impl AsyncFn() -> bool) {
     let waited = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waited).await.expect("it never came true");
+    tokio::time::timeout(BOUND, waited).await.expect("it never came true");
 }
 
 fn sh(script: &str) -> RunRequest {
@@ -113,5 +118,136 @@ fn every_line_of_a_command_arrives() {
         assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
         let lines = lines.lock().unwrap();
         assert_eq!((lines.len(), lines.last().map(String::as_str)), (50000, Some("50000")));
+    });
+}
+
+/// A program and one in its background, both deaf to TERM; their pids are heard.
+const DEAF: &str = "trap '' TERM; sleep 60 & echo $!; echo $$; wait";
+
+fn gone(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+}
+
+/// Runs [`DEAF`] over the link until both are up, then `cut` is what happens to it.
+async fn cut_off(link: &dyn HostLink, cut: impl AsyncFnOnce()) -> Vec<String> {
+    let (heard, lines) = listener();
+    let deaf = sh(DEAF);
+    let both = until(async || lines.lock().unwrap().len() == 2);
+    tokio::select! {
+        ended = link.run(&deaf, heard) => panic!("{ended:?}"),
+        () = both => {}
+    }
+    cut().await;
+    lines.lock().unwrap().clone()
+}
+
+async fn all_gone(pids: &[String]) {
+    until(async || pids.iter().all(|pid| gone(pid))).await;
+}
+
+#[test]
+fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        place.agent(&[]).await;
+        let pids = cut_off(&*place.over_socket(), async || {}).await;
+        all_gone(&pids).await;
+        assert!(place.over_socket().hello().await.is_ok(), "the agent lives on");
+    });
+}
+
+/// `agent --stdio`, spoken to by hand.
+struct OnStdio {
+    child: tokio::process::Child,
+    /// Apart from the child, whose `wait` would close it.
+    stdin: Option<tokio::process::ChildStdin>,
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+}
+
+impl OnStdio {
+    async fn new(place: &Place) -> Self {
+        let mut agent = tokio::process::Command::from(command(SWITCHMAN));
+        agent.args(["--state-dir", &place.text("state"), "agent", "--stdio", "--socket"]);
+        agent.arg(place.path("agent.sock")).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = agent.spawn().unwrap();
+        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut agent = Self { stdin: child.stdin.take(), child, lines };
+        let greeting = agent.lines.next_line().await.unwrap().unwrap();
+        assert!(greeting.starts_with("switchman agent api=1..1 version="), "{greeting}");
+        agent
+    }
+
+    async fn ask(&mut self, head: &str, body: &str) {
+        let length = body.len();
+        let text = format!("{head} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).await.unwrap();
+    }
+
+    async fn ends(&mut self) {
+        let ended = tokio::time::timeout(BOUND, self.child.wait()).await.expect("it did not end");
+        assert!(ended.unwrap().success());
+    }
+
+    /// The next line that holds the text.
+    async fn line(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.next_line().await.unwrap().expect("the agent ended");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+async fn stdin_ends_while_a_command_runs(place: &Place) {
+    let mut agent = OnStdio::new(place).await;
+    agent.ask("POST /v1/run", &serde_json::to_string(&sh(DEAF)).unwrap()).await;
+    let pid = |line: String| line.chars().filter(char::is_ascii_digit).collect::<String>();
+    let pids = [pid(agent.line("\"line\"").await), pid(agent.line("\"line\"").await)];
+    drop(agent.stdin.take());
+    agent.ends().await;
+    all_gone(&pids).await;
+}
+
+#[test]
+fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        stdin_ends_while_a_command_runs(&place).await;
+        place.agent(&[]).await;
+        stdin_ends_while_a_command_runs(&place).await;
+    });
+}
+
+/// ssh must see the end, or whoever asked waits for an answer that nobody gives.
+#[test]
+fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        let pid = place.agent(&[]).await;
+        let mut agent = OnStdio::new(&place).await;
+        agent.ask("GET /v1", "").await;
+        agent.line("HTTP/1.1 200").await;
+        kill(pid, Signal::SIGKILL).unwrap();
+        agent.ends().await;
+    });
+}
+
+#[test]
+fn an_agent_on_stdio_ends_when_it_is_told_to() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        for handed_over in [false, true] {
+            if handed_over {
+                place.agent(&[]).await;
+            }
+            let mut agent = OnStdio::new(&place).await;
+            agent.ask("GET /v1", "").await;
+            agent.line("HTTP/1.1 200").await;
+            let pid = Pid::from_raw(i32::try_from(agent.child.id().unwrap()).unwrap());
+            kill(pid, Signal::SIGTERM).unwrap();
+            agent.ends().await;
+        }
     });
 }
