@@ -106,10 +106,19 @@ impl Program {
         command.spawn().map_err(|source| self.not_run(source))
     }
 
-    /// Starts a program whose outputs are read as they come, with this file as its input. It lives on when the handle is
-    /// dropped.
+    /// Starts a program whose outputs are read as they come, with this file as its input, in a session of its own: one that
+    /// asks the terminal for a password is refused there, where in a mere group of its own it would be stopped for ever
+    /// (tty(4), SIGTTIN). It lives on when the handle is dropped.
     pub fn stream(&self, input: std::fs::File) -> Result<Child, ExecError> {
-        let mut command = self.command();
+        self.may_start().map_err(|source| self.not_run(source))?;
+        let mut command = match find("setsid") {
+            // Leads no group before, so it becomes the program itself and keeps the pid (setsid(1)).
+            Some(setsid) => {
+                let program = Self { path: setsid.into(), args: Vec::new(), ..self.clone() };
+                program.arg("--").arg(&self.path).args(&self.args).command_in_our_group()
+            }
+            None => self.command(),
+        };
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map_err(|source| self.not_run(source))
     }
@@ -121,14 +130,41 @@ impl Program {
         command.spawn().map_err(|source| self.not_run(source))
     }
 
-    #[allow(clippy::disallowed_methods, reason = "this is the door")]
     fn command(&self) -> tokio::process::Command {
+        let mut command = self.command_in_our_group();
+        command.process_group(0);
+        command
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    fn command_in_our_group(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.path);
-        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v))).process_group(0);
+        command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
         command
+    }
+
+    /// Fails as starting the file would (execvp(3)), for a program that another one starts for us.
+    #[allow(clippy::disallowed_methods, reason = "PATH is how programs are found; this is their door")]
+    fn may_start(&self) -> std::io::Result<()> {
+        let file = Path::new(&self.path);
+        let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
+        let path = given.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        let places: Vec<PathBuf> = match &self.dir {
+            Some(dir) if file.components().count() > 1 => vec![dir.join(file)],
+            None if file.components().count() > 1 => vec![file.to_owned()],
+            _ => std::env::split_paths(&path).map(|dir| dir.join(file)).collect(),
+        };
+        let mut why = std::io::ErrorKind::NotFound.into();
+        for place in places.iter().filter(|place| place.is_file()) {
+            match nix::unistd::access(place, nix::unistd::AccessFlags::X_OK) {
+                Ok(()) => return Ok(()),
+                Err(error) => why = error.into(),
+            }
+        }
+        Err(why)
     }
 
     fn not_run(&self, source: std::io::Error) -> ExecError {

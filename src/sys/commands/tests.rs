@@ -63,8 +63,32 @@ async fn a_second_run_waits_for_whatever_the_first_left() {
 #[tokio::test]
 async fn what_cannot_be_run_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = RunRequest { argv: vec!["swm-no-such".into()], ..request("a", "") };
-    assert_eq!(run(&dir, &missing).await.0, Err(CommandError::Missing { program: "swm-no-such".into() }));
+    let named = |name: &str| RunRequest {
+        argv: vec![name.into()],
+        dir: Some(dir.path().to_owned()),
+        ..request("a", "")
+    };
+    for name in ["swm-no-such", "./swm-no-such"] {
+        let missing = CommandError::Missing { program: name.into() };
+        assert_eq!(run(&dir, &named(name)).await.0, Err(missing));
+    }
+    std::fs::write(dir.path().join("plain"), "").unwrap();
+    let error = run(&dir, &named("./plain")).await.0.unwrap_err();
+    assert!(error.to_string().starts_with("cannot run `./plain`: "), "{error}");
+    std::os::unix::fs::symlink("/bin/true", dir.path().join("program")).unwrap();
+    assert_eq!(run(&dir, &named("./program")).await.0, Ok(RunEnd { status: 0, timed_out: false }));
+}
+
+/// In a mere group of its own, a program that asks the terminal for a password is stopped, and waited for, for ever.
+#[tokio::test]
+async fn a_program_has_a_session_of_its_own_without_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    // proc(5), /proc/PID/stat: pid (4) ppid pgrp session.
+    let (end, lines) = run(&dir, &request("a", "read -r pid name state parent group session rest < /proc/$$/stat; echo $$ $pid $group $session; : < /dev/tty")).await;
+    assert_ne!(end.unwrap().status, 0);
+    let ids: Vec<&str> =
+        lines.iter().find(|line| line.starts_with(char::is_numeric)).unwrap().split(' ').collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{lines:?}");
 }
 
 /// Takes its time with every line.
