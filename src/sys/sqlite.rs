@@ -1,7 +1,8 @@
 //! One SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call returns and a kill
 //! between any two steps leaves either all of a write or none of it.
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,12 +47,13 @@ impl Database {
     /// The open connection; `None` when there is no file yet and none is to be made.
     fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, DbError> {
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = self.file.try_exists();
-        let there =
-            there.map_err(|error| DbError::Open { path: self.file.clone(), why: error.to_string() })?;
+        let there = self.is_there()?;
         if slot.is_none() && (make || there) {
             if let Some(dir) = self.file.parent() {
                 make_dir(dir)?;
+                if !there {
+                    self.make(dir)?;
+                }
             }
             *slot = Some(self.connect()?);
         }
@@ -86,6 +88,48 @@ impl Database {
             Some(connection) => work(connection).map_err(|error| failed(what, &self.file, &error)),
             None => Ok(T::default()),
         }
+    }
+
+    /// Makes the whole file under another name first: while a new one changes to its write-ahead log, SQLite refuses whoever
+    /// else comes, without waiting ("database is locked").
+    fn make(&self, dir: &Path) -> Result<(), DbError> {
+        let dir = fs::File::open(dir).map_err(|error| self.not_open(&error))?;
+        // Where a directory cannot be locked, the last of two who come first wins.
+        let _ = dir.lock();
+        if self.is_there()? {
+            return Ok(());
+        }
+        let beside = |end: &str| {
+            let mut name = self.file.as_os_str().to_owned();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let fresh = beside("-new");
+        // The log of a file that was moved away would be read into this one.
+        for stale in ["-new", "-new-wal", "-new-shm", "-wal", "-shm"] {
+            let _ = fs::remove_file(beside(stale));
+        }
+        let made = (|| {
+            let mut connection = Connection::open(&fresh)?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            create(&mut connection, self.schema.create)?;
+            connection.close().map_err(|(_, error)| error)
+        })();
+        if let Err(error) = made {
+            let _ = fs::remove_file(&fresh);
+            return Err(failed("set up the state", &self.file, &error));
+        }
+        // A name is on disk with its directory.
+        let placed = fs::rename(&fresh, &self.file).and_then(|()| dir.sync_all());
+        placed.map_err(|error| self.not_open(&error))
+    }
+
+    fn is_there(&self) -> Result<bool, DbError> {
+        self.file.try_exists().map_err(|error| self.not_open(&error))
+    }
+
+    fn not_open(&self, error: &io::Error) -> DbError {
+        DbError::Open { path: self.file.clone(), why: error.to_string() }
     }
 
     fn connect(&self) -> Result<Connection, DbError> {

@@ -151,8 +151,7 @@ async fn given_up(commands: &LocalCommands) -> Vec<String> {
         ended = commands.run(&deaf, heard) => panic!("{ended:?}"),
         () = two_lines => {}
     }
-    let lines = lines.lock().unwrap().clone();
-    lines
+    std::mem::take(&mut *lines.lock().unwrap())
 }
 
 #[tokio::test]

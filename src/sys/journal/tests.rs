@@ -115,3 +115,88 @@ fn notes_are_kept_in_order() {
     let texts: Vec<String> = journal.notes(2).unwrap().into_iter().map(|note| note.text).collect();
     assert_eq!(texts, ["two", "three"]);
 }
+
+/// SQLite does not wait for one that is just making the file.
+#[test]
+fn of_many_who_come_first_none_is_refused() {
+    for _ in 0..100 {
+        let dir = tempfile::tempdir().unwrap();
+        let barrier = Barrier::new(4);
+        let taken = std::thread::scope(|scope| {
+            let racers = [1, 2, 3, 4].map(|salt| {
+                let (dir, barrier) = (&dir, &barrier);
+                scope.spawn(move || {
+                    let journal = journal(dir);
+                    let me = mine(&journal, salt);
+                    barrier.wait();
+                    journal.take(&me, None)
+                })
+            });
+            racers.map(|racer| racer.join().unwrap())
+        });
+        assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+        assert_eq!(taken.iter().filter(|taken| **taken == Ok(Taken::Taken)).count(), 1);
+        let left: Vec<_> = std::fs::read_dir(dir.path().join(".switchman")).unwrap().flatten().collect();
+        let database = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("shop.db");
+        assert!(left.iter().all(|file| database(&file.file_name())), "{left:?}");
+        assert!(left.len() <= 3, "the file, its log and its index: {left:?}");
+    }
+}
+
+/// As the hint for a damaged one says; its log may be left behind.
+#[test]
+fn a_file_that_was_moved_away_leaves_nothing_in_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = journal(&dir);
+    assert_eq!(first.take(&mine(&first, 1), None), Ok(Taken::Taken));
+    let file = dir.path().join(".switchman/shop.db");
+    std::fs::rename(&file, dir.path().join("moved")).unwrap();
+    assert!(dir.path().join(".switchman/shop.db-wal").exists());
+    let second = journal(&dir);
+    assert_eq!(second.take(&mine(&second, 2), None), Ok(Taken::Taken));
+    assert_eq!(second.view().unwrap().unwrap().holder, mine(&second, 2));
+}
+
+#[test]
+fn a_journal_of_a_newer_switchman_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = journal(&dir);
+    assert_eq!(first.take(&mine(&first, 1), None), Ok(Taken::Taken));
+    let path = dir.path().join(".switchman/shop.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    let newer = Err(JournalError::Newer { path, found: 7, known: 1 });
+    assert_eq!(journal(&dir).take(&mine(&first, 2), None), newer);
+}
+
+#[test]
+fn the_start_of_a_process_is_read_behind_any_name() {
+    let me = std::process::id();
+    let clock = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).unwrap().unwrap();
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let up: u64 = uptime.split('.').next().unwrap().parse().unwrap();
+    let since = (up + 1).checked_sub(started(me).unwrap() / u64::try_from(clock).unwrap());
+    assert!(since.is_some_and(|since| since < 3600), "{since:?}");
+    // A name with blanks and brackets, as any program may give itself.
+    let thread = std::thread::Builder::new().name(") Z 1 (x".into());
+    let named = thread.spawn(move || {
+        let tid = nix::unistd::gettid().as_raw().unsigned_abs();
+        (started(tid).unwrap(), started(me).unwrap())
+    });
+    let (thread, process) = named.unwrap().join().unwrap();
+    assert!(thread >= process && thread < process + 3600 * 100, "{thread} {process}");
+}
+
+#[test]
+fn a_zombie_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test of what is left of a process")]
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let started_at = started(child.id());
+    while fs::read_to_string(format!("/proc/{}/stat", child.id())).is_ok_and(|stat| !stat.contains(") Z ")) {
+        std::thread::yield_now();
+    }
+    let holder = Holder { pid: child.id(), started: started_at.unwrap_or(1), ..mine(&journal(&dir), 1) };
+    assert_eq!(life(&holder), Life::Gone);
+    child.wait().unwrap();
+    assert_eq!(life(&holder), Life::Gone);
+}
