@@ -1,16 +1,19 @@
 //! The routes of the host API, version 1. `GET /v1/openapi.json` describes them.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -69,15 +72,16 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && differ == 0
 }
 
+/// What is refused before the host is asked is answered as [`ApiError`] too.
+type Answer = Result<Response, Response>;
+
 async fn hello(State(host): State<Host>) -> Response {
     answer(host.hello().await)
 }
 
-async fn status(State(host): State<Host>, body: Body) -> Response {
-    match read::<Question>(body).await {
-        Ok(question) => answer(host.look(&question).await),
-        Err(refused) => refused,
-    }
+async fn status(State(host): State<Host>, body: Body) -> Answer {
+    let question: Question = read(body).await?;
+    Ok(answer(host.look(&question).await))
 }
 
 #[derive(Deserialize)]
@@ -88,31 +92,31 @@ struct Which {
 
 async fn pulse(
     State(host): State<Host>,
-    Path(service): Path<ServiceName>,
-    Query(which): Query<Which>,
-) -> Response {
-    match Port::new(which.port) {
-        Some(port) => answer(host.pulse(&service, port).await),
-        None => failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, "`port=0` names no port"),
-    }
+    service: Result<Path<ServiceName>, PathRejection>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Answer {
+    let (Path(service), Query(which)) = (understood(service)?, understood(which)?);
+    let port = Port::new(which.port).ok_or_else(|| bad("`port=0` names no port"))?;
+    Ok(answer(host.pulse(&service, port).await))
 }
 
-async fn forward(State(host): State<Host>, Path(service): Path<ServiceName>, body: Body) -> Response {
-    match read::<Intent>(body).await {
-        Ok(intent) if intent.forward.service != service => {
-            let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
-            failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, &text)
-        }
-        Ok(intent) => answer(host.switch(&intent).await),
-        Err(refused) => refused,
+async fn forward(
+    State(host): State<Host>,
+    service: Result<Path<ServiceName>, PathRejection>,
+    body: Body,
+) -> Answer {
+    let Path(service) = understood(service)?;
+    let intent: Intent = read(body).await?;
+    if intent.forward.service != service {
+        let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
+        return Err(bad(&text));
     }
+    Ok(answer(host.switch(&intent).await))
 }
 
-async fn probe(State(host): State<Host>, body: Body) -> Response {
-    match read::<ProbeRequest>(body).await {
-        Ok(request) => answer(host.probe(&request).await),
-        Err(refused) => refused,
-    }
+async fn probe(State(host): State<Host>, body: Body) -> Answer {
+    let request: ProbeRequest = read(body).await?;
+    Ok(answer(host.probe(&request).await))
 }
 
 #[derive(Deserialize)]
@@ -121,16 +125,14 @@ struct Rows {
     service: Option<ServiceName>,
 }
 
-async fn history(State(host): State<Host>, Query(rows): Query<Rows>) -> Response {
-    answer(host.history(rows.service.as_ref(), rows.limit).await)
+async fn history(State(host): State<Host>, rows: Result<Query<Rows>, QueryRejection>) -> Answer {
+    let Query(rows) = understood(rows)?;
+    Ok(answer(host.history(rows.service.as_ref(), rows.limit).await))
 }
 
 /// JSON lines while the program runs. A caller that goes away ends the program.
-async fn run(State(host): State<Host>, body: Body) -> Response {
-    let request = match read::<RunRequest>(body).await {
-        Ok(request) => request,
-        Err(refused) => return refused,
-    };
+async fn run(State(host): State<Host>, body: Body) -> Answer {
+    let request: RunRequest = read(body).await?;
     let (lines, mut heard) = mpsc::channel(LINES);
     let running = tokio::spawn(run_to_its_end(host, request, lines));
     let running = AbortOnDrop(running);
@@ -139,7 +141,7 @@ async fn run(State(host): State<Host>, body: Body) -> Response {
         heard.poll_recv(context).map(|line: Option<RunHeard>| line.map(|line| as_line(&line)))
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    (headers, Body::from_stream(stream)).into_response()
+    Ok((headers, Body::from_stream(stream)).into_response())
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -187,9 +189,25 @@ fn as_line(line: &RunHeard) -> Result<Bytes, serde_json::Error> {
 
 /// Strict, with the place of a mistake.
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
-    let refused = |text: String| failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, &text);
-    let bytes = axum::body::to_bytes(body, LARGEST).await.map_err(|error| refused(error.to_string()))?;
-    serde_json::from_slice(&bytes).map_err(|error| refused(format!("the body is not understood: {error}")))
+    let bytes = Limited::new(body, LARGEST).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let text = format!("the body has more than {LARGEST} bytes");
+            failed(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
+        } else {
+            bad(&error.to_string())
+        }
+    })?;
+    serde_json::from_slice(&bytes.to_bytes())
+        .map_err(|error| bad(&format!("the body is not understood: {error}")))
+}
+
+/// A path or a query.
+fn understood<T>(read: Result<T, impl Display>) -> Result<T, Response> {
+    read.map_err(|error| bad(&error.to_string()))
+}
+
+fn bad(message: &str) -> Response {
+    failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message)
 }
 
 fn answer<T: Serialize>(result: Result<T, LinkError>) -> Response {

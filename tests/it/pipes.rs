@@ -13,7 +13,7 @@ use switchman::model::api::{RunEnd, RunRequest};
 use switchman::model::host::{Reach, Route};
 use switchman::sys::link::connect;
 use switchman::world::link::{Heard, HostLink};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::testing::in_namespace;
 
@@ -248,6 +248,63 @@ fn an_agent_on_stdio_ends_when_it_is_told_to() {
             let pid = Pid::from_raw(i32::try_from(agent.child.id().unwrap()).unwrap());
             kill(pid, Signal::SIGTERM).unwrap();
             agent.ends().await;
+        }
+    });
+}
+
+/// Status and body of the answer to one request, as it is written on the wire.
+async fn raw(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> (u16, serde_json::Value) {
+    // One that is refused may be answered, and the stream closed, before all of it is written.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
+}
+
+#[test]
+fn what_is_not_understood_is_said_in_json() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        place.agent(&[]).await;
+        let long = "x".repeat(2 * 1024 * 1024);
+        let broken = "{\"argv\": [\n\"x\",,";
+        let forward = "/v1/services/shop/forward";
+        let no_argv = "{\"key\":\"x\",\"env\":{}}";
+        let cases = [
+            ("GET", "/", "", 404, "there is no such route"),
+            ("GET", "/v2", "", 404, "there is no such route"),
+            ("POST", "/v1", "", 405, "this route has no such method"),
+            ("DELETE", forward, "", 405, "this route has no such method"),
+            (
+                "PUT",
+                forward,
+                "",
+                400,
+                "the body is not understood: EOF while parsing a value at line 1 column 0",
+            ),
+            ("POST", "/v1/run", broken, 400, "the body is not understood: expected value at line 2 column 5"),
+            ("POST", "/v1/run", no_argv, 400, "missing field `argv` at line 1 column 20"),
+            ("POST", "/v1/probe", &long, 413, "the body has more than 1048576 bytes"),
+            ("GET", "/v1/services/shop/pulse", "", 400, "missing field `port`"),
+            ("GET", "/v1/services/shop/pulse?port=0", "", 400, "`port=0` names no port"),
+            ("GET", "/v1/services/shop/pulse?port=70000", "", 400, "number too large"),
+            ("GET", "/v1/services/a%2Fb/pulse?port=80", "", 400, "`a/b` is not a name"),
+            ("GET", "/v1/services/%FF/pulse?port=80", "", 400, "Invalid UTF-8"),
+            ("GET", "/v1/history?limit=-1", "", 400, "invalid digit"),
+        ];
+        for (method, path, body, status, text) in cases {
+            let stream = tokio::net::UnixStream::connect(place.path("agent.sock")).await.unwrap();
+            let length = body.len();
+            let head = "host: x\r\nconnection: close";
+            let request =
+                format!("{method} {path} HTTP/1.1\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+            let (found, error) = raw(stream, &request).await;
+            let message = error["message"].as_str().unwrap();
+            assert!(found == status && message.contains(text), "{method} {path}: {found} {error}");
+            assert_eq!(error["code"], if status == 404 { "not-found" } else { "bad-request" });
         }
     });
 }
