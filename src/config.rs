@@ -53,10 +53,18 @@ pub fn load(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
     Ok((file, fleet))
 }
 
-/// Text -> checked fleet. `file` is only for messages.
+/// Text -> checked fleet. `file` is for messages, and keys lie relative to it.
 pub fn parse(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
     let read = file::read(text).map_err(|wrong| wrong.in_file(file))?;
-    check::fleet(read).map_err(|wrong| wrong.in_file(file))
+    let mut fleet = check::fleet(read).map_err(|wrong| wrong.in_file(file))?;
+    let beside = file.parent().unwrap_or(Path::new(""));
+    let reach = &mut fleet.reach;
+    for path in
+        [&mut reach.ca, &mut reach.certificate, &mut reach.key, &mut reach.token_file].into_iter().flatten()
+    {
+        *path = beside.join(&path);
+    }
+    Ok(fleet)
 }
 
 /// A problem at a place; the file is added by whoever knows it.

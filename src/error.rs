@@ -5,7 +5,6 @@ use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
 use crate::model::lock::Purpose;
-use crate::model::name::HostName;
 use crate::model::roll::RollId;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::{ManyError, SwitchError};
@@ -47,8 +46,6 @@ pub enum Failure {
     Restore(#[source] ChangeError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("`{asked}` is not this machine")]
-    Elsewhere { asked: HostName },
     #[error(transparent)]
     Many(#[from] ManyError),
     /// The hosts that were switched are printed already.
@@ -85,9 +82,7 @@ pub enum Failure {
 impl Failure {
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::Pick(_) | Self::Elsewhere { .. } | Self::Roll(RollError::Plan(_)) => {
-                Code::Usage
-            }
+            Self::Config(_) | Self::Pick(_) | Self::Roll(RollError::Plan(_)) => Code::Usage,
             Self::NotAll { done: 1.., .. } | Self::NotRolled { done: 1.., .. } => Code::Partly,
             _ => Code::Failed,
         }
@@ -100,9 +95,6 @@ impl Failure {
                 Some("write one with `switchman init`, or name it with `--config FILE`".into())
             }
             Self::Config(_) => Some("`switchman schema` prints the shape of the file for your editor".into()),
-            Self::Elsewhere { asked } => {
-                Some(format!("run it on `{asked}`; or add `--local` if this machine really is `{asked}`"))
-            }
             Self::Pick(PickError::NotAHost { .. }) => Some(
                 "name one with `--host NAME`, or all with `--all`; add `--local` if this machine is that host".into(),
             ),

@@ -7,14 +7,16 @@ use clap::Args;
 use super::Context;
 use crate::error::Failure;
 use crate::model::finding::{Finding, Severity};
+use crate::model::host::Route;
 use crate::model::name::HostName;
 use crate::ops::check::{self, HaproxyCfg};
+use crate::plan::this_host::Asked;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// The host, when this machine's name and addresses do not tell
-    #[arg(long, value_name = "HOST")]
-    host: Option<HostName>,
+    /// Only this host; may be given several times [default: this machine, or every host when it is none of them]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
     /// Also look for every known trap in this haproxy.cfg
     #[arg(long, value_name = "FILE")]
     haproxy_cfg: Option<PathBuf>,
@@ -22,11 +24,18 @@ pub struct CheckArgs {
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.config()?;
-    let world = context.world(Some(&fleet));
-    let host = context.this_host(&fleet, args.host.as_ref())?;
+    let asked = if args.hosts.is_empty() { Asked::Anything } else { Asked::These(&args.hosts) };
+    let hosts = context.hosts(&fleet, asked)?;
+    let here = context.world(Some(&fleet));
     let cfg = args.haproxy_cfg.as_deref().map(read).transpose()?;
     let mut findings = vec![config_is_fine(&file)];
-    findings.extend(check::check(&world, &fleet, &host, cfg.as_ref()).await);
+    findings.extend(match hosts.as_slice() {
+        [host] if host.route == Route::Here => check::check(&here, &fleet, host, cfg.as_ref()).await,
+        hosts => {
+            let world = context.fleet_world(&file, &fleet, hosts);
+            check::fleet::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
+        }
+    });
     context.render.findings(&findings);
     match findings.iter().filter(|finding| finding.severity == Severity::Problem).count() {
         0 => Ok(()),

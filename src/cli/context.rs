@@ -8,8 +8,7 @@ use super::{Connect, ConnectFleet, Connector, Globals};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
-use crate::model::host::{Host, Route};
-use crate::model::name::HostName;
+use crate::model::host::Host;
 use crate::plan::this_host::{Asked, Identity, pick};
 use crate::world::FleetWorld;
 use crate::world::World;
@@ -38,18 +37,6 @@ impl Context {
         let (host_name, addresses) = (world.machine.host_name()?, world.machine.addresses()?);
         let machine = Identity { host_name: &host_name, addresses: &addresses };
         Ok(pick(fleet, asked, self.globals.local, &machine)?)
-    }
-
-    /// This machine, as the host it is; for what only looks at the machine itself.
-    pub(super) fn this_host(&self, fleet: &Fleet, asked: Option<&HostName>) -> Result<Host, Failure> {
-        let names: Vec<HostName> = asked.cloned().into_iter().collect();
-        let asked = if names.is_empty() { Asked::Nothing } else { Asked::These(&names) };
-        let mut hosts = self.hosts(fleet, asked)?;
-        match hosts.pop() {
-            Some(host) if host.route == Route::Here => Ok(host),
-            Some(host) => Err(Failure::Elsewhere { asked: host.name }),
-            None => Err(Failure::Other { what: "find the host".into(), why: "there is none".into() }),
-        }
     }
 
     /// An operator's world over these hosts.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::Spanned;
@@ -145,13 +146,17 @@ fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
             let found = address.value.to_string();
             return Err(wrong(address, &key("address"), found, "the address HAProxy connects to"));
         }
-        hosts.push(Host { name: name.clone(), address: Some(address.value), route: route(name, entry)? });
+        hosts.push(Host {
+            name: name.clone(),
+            address: Some(address.value),
+            route: route(name, entry, file.agents.ca.as_deref())?,
+        });
     }
     Ok(hosts)
 }
 
 /// The way to a host from elsewhere.
-fn route(name: &HostName, entry: &HostEntry) -> Result<Route, Wrong> {
+fn route(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Route, Wrong> {
     let key = |field: &str| format!("hosts.{name}.{field}");
     if let Some(agent) = &entry.agent {
         if let Some(ssh) = &entry.ssh {
@@ -165,6 +170,10 @@ fn route(name: &HostName, entry: &HostEntry) -> Result<Route, Wrong> {
         });
         return match (path, address) {
             (Some(path), _) => Ok(Route::Socket(path.into())),
+            (_, Some(_)) if ca.is_none() => {
+                let text = "`agents.ca` is missing: nothing tells whether its certificate is genuine";
+                Err(other(line(agent), &key("agent"), text))
+            }
             (_, Some(address)) => Ok(Route::Tls(address.to_owned())),
             _ => Err(wrong(agent, &key("agent"), quoted(&agent.value), "https://HOST:PORT or unix:///PATH")),
         };

@@ -60,7 +60,7 @@ pub struct Ssh {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Agents {
-    /// Certificate authorities of the hosts' certificates (PEM). Default: the system's.
+    /// Certificate authorities of the hosts' certificates (PEM). Needed with `agent: https://...`.
     pub ca: Option<PathBuf>,
     /// The operator's own certificate (PEM), with `key`.
     #[schemars(with = "Option<PathBuf>")]
@@ -102,7 +102,7 @@ pub struct Host {
     /// The address HAProxy connects to.
     #[schemars(with = "String")]
     pub address: Spanned<IpAddr>,
-    /// What the operator's ssh calls it. Default: the host's name.
+    /// What the operator's ssh calls it, such as deploy@web1. Default: the host's name.
     #[schemars(with = "Option<String>")]
     pub ssh: Option<Spanned<String>>,
     /// Its agent, instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
@@ -189,7 +189,7 @@ pub struct Roll {
     pub batch: Option<Spanned<String>>,
     /// Failed hosts of a whole roll that do not end it. Default 0.
     pub max_failures: Option<u32>,
-    /// How many other hosts must have main UP before one is taken out. Default 1.
+    /// How many other hosts must have main UP before a batch is taken out. Default 1.
     pub min_up: Option<u32>,
     /// Default 30s.
     #[schemars(with = "Option<Time>")]
@@ -197,7 +197,8 @@ pub struct Roll {
     /// How long a main vhost may take to become healthy after the command. Default 1m.
     #[schemars(with = "Option<Time>")]
     pub health_timeout: Option<Spanned<Time>>,
-    /// What becomes of the other hosts that are out when one fails. Default stop: they stay where they stand.
+    /// What becomes of the other hosts of a batch that are out when one fails and have not begun the command. Default
+    /// stop: they stay out for `roll --resume`; return: they are put back.
     pub on_failure: Option<OnFailure>,
 }
 
@@ -208,7 +209,7 @@ pub enum OnFailure {
     Return,
 }
 
-/// Command lines for `sh -c`, run where the operator is.
+/// Command lines for `sh -c`, run where the operator is, in the directory the roll was started in.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hooks {

@@ -31,6 +31,18 @@ fn the_example_of_the_design_is_read() {
 }
 
 #[test]
+fn keys_lie_beside_the_file() {
+    let text =
+        "service: a\nagents: {ca: keys/ca.pem, certificate: /k/op.pem, key: /k/op.key, token_file: token}";
+    let reach = parse(Path::new("/etc/switchman/switchman.yaml"), text).unwrap().reach;
+    assert_eq!(reach.ca.as_deref(), Some(Path::new("/etc/switchman/keys/ca.pem")));
+    assert_eq!(reach.certificate.as_deref(), Some(Path::new("/k/op.pem")));
+    assert_eq!(reach.token_file.as_deref(), Some(Path::new("/etc/switchman/token")));
+    let here = parse(Path::new("switchman.yaml"), text).unwrap().reach;
+    assert_eq!(here.token_file.as_deref(), Some(Path::new("token")));
+}
+
+#[test]
 fn one_line_is_enough() {
     let fleet = parse(Path::new("x"), "service: shop").unwrap();
     assert_eq!((fleet.ports.check.get(), fleet.ports.main.get(), fleet.ports.backup.get()), (8888, 8080, 80));
@@ -83,6 +95,14 @@ fn errors_name_file_line_key_found_and_expected() {
         (
             "service: a\nhosts:\n  w1: {address: 10.0.0.1, ssh: -oProxyCommand=x}",
             "switchman.yaml:3: `hosts.w1.ssh`: found `-oProxyCommand=x`, expected a destination of ssh such as deploy@web1",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"https://10.0.0.1:9443\"}",
+            "switchman.yaml:3: `hosts.w1.agent`: `agents.ca` is missing: nothing tells whether its certificate is genuine",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"http://10.0.0.1:9443\"}\nagents: {ca: x}",
+            "switchman.yaml:3: `hosts.w1.agent`: found `http://10.0.0.1:9443`, expected https://HOST:PORT or unix:///PATH",
         ),
         (
             "service: a\nhealth: {timeout: 2}",

@@ -15,6 +15,8 @@ use crate::world::World;
 use super::forward::main_address;
 use super::{rules, status};
 
+pub mod fleet;
+
 /// A haproxy.cfg to read, with the name it is called by.
 #[derive(Debug, Clone)]
 pub struct HaproxyCfg {
@@ -25,10 +27,16 @@ pub struct HaproxyCfg {
 pub async fn check(world: &World, fleet: &Fleet, host: &Host, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
     let facts = facts(world, fleet, host).await;
     let mut all = findings(fleet, &facts);
-    if let (Some(cfg), Some(balancer)) = (cfg, fleet.balancers.first()) {
-        all.extend(lint(&cfg.file, &cfg.text, fleet, balancer));
-    }
+    all.extend(lint_of(fleet, cfg));
     all
+}
+
+/// Read as the first balancer's.
+fn lint_of(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
+    match (cfg, fleet.balancers.first()) {
+        (Some(cfg), Some(balancer)) => lint(&cfg.file, &cfg.text, fleet, balancer),
+        _ => vec![],
+    }
 }
 
 async fn facts(world: &World, fleet: &Fleet, host: &Host) -> Facts {

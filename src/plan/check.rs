@@ -2,17 +2,20 @@
 
 use std::net::IpAddr;
 
-use crate::model::balancer::BackendView;
+use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::forward::{Recorded, Switch};
 use crate::model::history::{Entry, Phase};
 use crate::model::host::Host;
+use crate::model::name::HostName;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
 use super::firewall::{forwards, is_hooked, variant};
 use super::input_filter::{Fate, fate, names_port};
+
+pub mod fleet;
 
 /// One look at a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
@@ -62,22 +65,16 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
     all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, *family, table)));
     all.extend(processes(fleet, facts));
     all.extend(health(fleet, facts));
-    all.extend(
-        fleet
-            .balancers
-            .iter()
-            .zip(&facts.balancers)
-            .flat_map(|(spec, view)| balancer(fleet, facts, spec, view.as_ref())),
-    );
-    if fleet.balancers.is_empty() {
-        all.push(finding(
-            Severity::Warning,
-            "no-balancers",
-            "switchman.yaml",
-            "no `load_balancers`: nothing is checked before a switch, and nothing waited for after it",
-            "add them, each with `haproxy:` so that its state can be read",
-        ));
+    for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
+        match readable(spec, view.as_ref()) {
+            Err(finding) => all.push(finding),
+            Ok(view) => {
+                all.extend(servers(spec, view, &facts.host.name));
+                all.extend(floor(fleet, spec, view, &facts.host.name));
+            }
+        }
     }
+    all.extend(policy(fleet));
     all
 }
 
@@ -418,68 +415,93 @@ fn health(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
     ]
 }
 
-fn balancer(
-    fleet: &Fleet,
-    facts: &Facts,
-    spec: &crate::model::balancer::BalancerSpec,
-    view: Option<&Result<BackendView, String>>,
-) -> Vec<Finding> {
+/// What a balancer said, or the finding that it said nothing.
+fn readable<'a>(
+    spec: &BalancerSpec,
+    view: Option<&'a Result<BackendView, String>>,
+) -> Result<&'a BackendView, Finding> {
     let subject = spec.name.as_str();
-    let view = match view {
-        None => {
-            return vec![finding(
-                Severity::Warning,
-                "balancer-not-read",
-                subject,
-                "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
-                "add its stats socket or statistics page",
-            )];
-        }
-        Some(Err(why)) => {
-            return vec![problem(
-                "balancer-unreadable",
-                subject,
-                why.clone(),
-                "start it, or correct `haproxy:` and `backend:`",
-            )];
-        }
-        Some(Ok(view)) => view,
-    };
-    let (main, backup) = (spec.servers.main_of(&facts.host.name), spec.servers.backup_of(&facts.host.name));
-    let mut all = Vec::new();
-    for name in [&main, &backup] {
-        all.push(match view.server(name) {
-            None => problem(
-                "no-server",
-                subject,
-                format!("the backend `{}` has no server `{name}`", spec.backend),
-                "name it so, or set `load_balancers[].servers`",
-            ),
-            Some(server) if server.admin.is_some_and(|admin| admin.in_maintenance() || admin.in_drain()) => {
-                finding(
-                    Severity::Warning,
-                    "admin-state",
-                    subject,
-                    format!(
-                        "`{name}` is {} by an operator's command on HAProxy, whatever its checks say",
-                        server.status
-                    ),
-                    format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
-                )
-            }
-            Some(server) => {
-                fine("server", subject, format!("`{name}` is {} ({})", server.status, server.check))
-            }
-        });
+    match view {
+        None => Err(finding(
+            Severity::Warning,
+            "balancer-not-read",
+            subject,
+            "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
+            "add its stats socket or statistics page",
+        )),
+        Some(Err(why)) => Err(problem(
+            "balancer-unreadable",
+            subject,
+            why.clone(),
+            "start it, or correct `haproxy:` and `backend:`",
+        )),
+        Some(Ok(view)) => Ok(view),
     }
+}
+
+/// A host's two server lines.
+fn servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Finding> {
+    let subject = spec.name.as_str();
+    let one = |name: String| match view.server(&name) {
+        None => problem(
+            "no-server",
+            subject,
+            format!("the backend `{}` has no server `{name}`", spec.backend),
+            "name it so, or set `load_balancers[].servers`",
+        ),
+        Some(server) if server.admin.is_some_and(|admin| admin.in_maintenance() || admin.in_drain()) => {
+            finding(
+                Severity::Warning,
+                "admin-state",
+                subject,
+                format!(
+                    "`{name}` is {} by an operator's command on HAProxy, whatever its checks say",
+                    server.status
+                ),
+                format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
+            )
+        }
+        Some(server) => fine("server", subject, format!("`{name}` is {} ({})", server.status, server.check)),
+    };
+    vec![one(spec.servers.main_of(host)), one(spec.servers.backup_of(host))]
+}
+
+fn floor(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Option<Finding> {
+    let main = spec.servers.main_of(host);
     let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
-    if mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX) {
-        all.push(finding(
+    (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
+        finding(
             Severity::Warning,
             "floor-never-met",
-            subject,
+            spec.name.as_str(),
             format!("there are {mains} other main servers, `roll.min_up` asks for {}: every disable-forward is refused", fleet.limits.min_up),
             "lower `roll.min_up`",
+        )
+    })
+}
+
+/// What the configuration alone tells.
+fn policy(fleet: &Fleet) -> Vec<Finding> {
+    let mut all = Vec::new();
+    if fleet.balancers.is_empty() {
+        all.push(finding(
+            Severity::Warning,
+            "no-balancers",
+            "switchman.yaml",
+            "no `load_balancers`: nothing is checked before a switch, and nothing waited for after it",
+            "add them, each with `haproxy:` so that its state can be read",
+        ));
+    }
+    let hosts = fleet.hosts.len();
+    let batch = fleet.roll.batch.size(hosts).min(hosts);
+    let (left, min_up) = (hosts - batch, fleet.limits.min_up);
+    if hosts > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
+        all.push(finding(
+            Severity::Warning,
+            "batch-below-floor",
+            "switchman.yaml",
+            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` asks for {min_up}: every `roll` over all hosts is refused"),
+            "take a smaller `roll.batch`, or lower `roll.min_up`",
         ));
     }
     all

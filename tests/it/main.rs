@@ -4,6 +4,7 @@
 
 mod activity;
 mod agent_check;
+mod check;
 mod drain;
 mod established;
 mod faults;

@@ -1,0 +1,316 @@
+//! What the doctor makes of a fleet as seen from an operator's machine.
+
+use std::path::{Path, PathBuf};
+
+use super::{finding, fine, floor, policy, problem, readable, servers};
+use crate::model::api::{Hello, HostView};
+use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::model::finding::{Finding, Severity};
+use crate::model::fleet::Fleet;
+use crate::model::forward::Switch;
+use crate::model::host::{Host, Route};
+use crate::model::lock::{Life, LockView};
+use crate::plan::standing::Standing;
+
+/// One look at a fleet. A part that could not be read is its error.
+#[derive(Debug, Clone)]
+pub struct FleetFacts {
+    /// Those that are asked about.
+    pub hosts: Vec<HostFacts>,
+    /// In the order of the fleet; `None`: not read by configuration.
+    pub balancers: Vec<Option<Result<BackendView, String>>>,
+    /// Of [`local_files`], those that are not there.
+    pub missing: Vec<LocalFile>,
+    /// The last roll.
+    pub roll: Result<Option<Standing>, String>,
+    pub lock: Result<Option<LockView>, String>,
+    /// Of this program.
+    pub version: &'static str,
+}
+
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    pub host: Host,
+    /// How it is reached, as a command line where there is one.
+    pub via: String,
+    pub hello: Result<Hello, Unheard>,
+    /// `None` where it was not greeted.
+    pub view: Option<Result<HostView, String>>,
+}
+
+/// Why a host did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unheard {
+    /// There is no way there, or nobody answers at its end.
+    Lost(String),
+    /// It answers, and speaks another version of the API.
+    Skew(String),
+    /// It answers, and wants something else.
+    Refused(String),
+}
+
+/// A file that the configuration names, on the operator's machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFile {
+    pub key: &'static str,
+    pub path: PathBuf,
+}
+
+/// Programs of hooks, where the first word is a path; keys and certificates.
+pub fn local_files(fleet: &Fleet) -> Vec<LocalFile> {
+    let (hooks, reach) = (&fleet.hooks, &fleet.reach);
+    let lines = [
+        ("hooks.before_roll", &hooks.before_roll),
+        ("hooks.before_host", &hooks.before_host),
+        ("hooks.after_host", &hooks.after_host),
+        ("hooks.after_roll", &hooks.after_roll),
+        ("hooks.on_failure", &hooks.on_failure),
+    ];
+    let programs = lines
+        .into_iter()
+        .flat_map(|(key, lines)| lines.iter().filter_map(move |line| Some((key, program(line)?))));
+    let keys = [
+        ("agents.ca", &reach.ca),
+        ("agents.certificate", &reach.certificate),
+        ("agents.key", &reach.key),
+        ("agents.token_file", &reach.token_file),
+    ];
+    let keys = keys.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+    programs.chain(keys).map(|(key, path)| LocalFile { key, path: path.to_owned() }).collect()
+}
+
+/// The program of a command line for a shell, where it is a path and needs no shell to be found out.
+fn program(line: &str) -> Option<&Path> {
+    let word = line.split_whitespace().next()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+@%".contains(c);
+    (word.contains('/') && word.chars().all(plain)).then(|| Path::new(word))
+}
+
+/// All findings: hosts, balancers, the operator's own side.
+pub fn findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
+    let mut all: Vec<Finding> = facts.hosts.iter().flat_map(|host| reached(fleet, facts, host)).collect();
+    for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
+        match readable(spec, view.as_ref()) {
+            Err(finding) => all.push(finding),
+            Ok(view) => all.extend(balancer(fleet, spec, view, &facts.hosts)),
+        }
+    }
+    all.extend(policy(fleet));
+    all.extend(facts.missing.iter().map(missing));
+    all.extend(journal(facts));
+    all
+}
+
+fn reached(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> Vec<Finding> {
+    let subject = host.host.name.as_str();
+    let hello = match &host.hello {
+        Ok(hello) => hello,
+        Err(unheard) => return vec![not_reached(fleet, host, unheard)],
+    };
+    let (theirs, ours, via) = (&hello.version, facts.version, &host.via);
+    let mut all = vec![if theirs == ours {
+        fine("host-reached", subject, format!("switchman {theirs} answers ({via})"))
+    } else {
+        finding(
+            Severity::Note,
+            "other-version",
+            subject,
+            format!("switchman {theirs} answers ({via}), this one is {ours}; they understand each other"),
+            "install the same on both when there is time",
+        )
+    }];
+    match &host.view {
+        None => {}
+        Some(Err(why)) => all.push(problem("host-not-seen", subject, why.clone(), "see the error")),
+        Some(Ok(view)) => all.extend(seen(fleet, &host.host, view)),
+    }
+    all
+}
+
+fn not_reached(fleet: &Fleet, host: &HostFacts, unheard: &Unheard) -> Finding {
+    let subject = host.host.name.as_str();
+    match unheard {
+        Unheard::Skew(why) => {
+            problem("version-skew", subject, why.clone(), "install the same switchman on both")
+        }
+        Unheard::Refused(why) => problem(
+            "host-refuses",
+            subject,
+            why.clone(),
+            "see `agents:` in switchman.yaml, and the agent's flags",
+        ),
+        Unheard::Lost(why) => {
+            let fix = match &host.host.route {
+                Route::Ssh(_) => format!(
+                    "this must work without a password: `{} {} --version`",
+                    host.via,
+                    remote_switchman(fleet, &host.host)
+                ),
+                Route::Socket(_) | Route::Tls(_) => {
+                    "start `switchman agent` there, and correct `agent:`".to_owned()
+                }
+                Route::Here => "see the error".to_owned(),
+            };
+            problem("host-unreachable", subject, why.clone(), fix)
+        }
+    }
+}
+
+fn remote_switchman(fleet: &Fleet, host: &Host) -> String {
+    match fleet.reach.remote_switchman.as_slice() {
+        [] => "switchman".to_owned(),
+        words => words.join(" ").replace("{host}", host.name.as_str()),
+    }
+}
+
+/// What the host says of itself; the rest of its story is told by `check` on the host.
+fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
+    let (subject, main) = (host.name.as_str(), fleet.ports.main);
+    let mut all = Vec::new();
+    if let Err(why) = &view.kernel {
+        let fix = match host.route {
+            Route::Ssh(_) => {
+                "let switchman be root there: `ssh: {switchman: sudo -n switchman}` in switchman.yaml"
+            }
+            _ => "run the agent there as root",
+        };
+        all.push(problem("rules-unreadable", subject, why.clone(), fix));
+    }
+    let off = match &view.recorded {
+        Err(why) => {
+            all.push(problem(
+                "state-unreadable",
+                subject,
+                why.clone(),
+                "see the error; `--state-dir` names another place",
+            ));
+            false
+        }
+        Ok(None) => {
+            all.push(finding(
+                Severity::Note,
+                "state-empty",
+                subject,
+                "nothing is recorded yet: it runs on its backup vhost until the first `enable-forward`",
+                format!("`switchman enable-forward --host {subject}` when main is ready"),
+            ));
+            true
+        }
+        Ok(Some(record)) if record.switch == Switch::Off => {
+            all.push(finding(
+                Severity::Note,
+                "in-maintenance",
+                subject,
+                format!(
+                    "its forward is off since {:.0}: its users are on its backup vhost",
+                    record.changed_at
+                ),
+                format!("`switchman enable-forward --host {subject}` when main is ready"),
+            ));
+            true
+        }
+        Ok(Some(_)) => false,
+    };
+    for text in &view.drift {
+        all.push(problem(
+            "drift",
+            subject,
+            text.clone(),
+            "`switchman restore` on that host; find out who changes its rules",
+        ));
+    }
+    if let Err(why) = &view.main_health {
+        let severity = if off { Severity::Note } else { Severity::Problem };
+        let reason = format!("the main vhost is not healthy on port {main}: {why}");
+        all.push(finding(severity, "vhost-unhealthy", subject, reason, "look at its error log"));
+    }
+    all
+}
+
+/// One line where all is well, else only what is not: a fleet has many servers.
+fn balancer(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, hosts: &[HostFacts]) -> Vec<Finding> {
+    let mut all: Vec<Finding> = Vec::new();
+    for host in hosts {
+        let found = servers(spec, view, &host.host.name);
+        all.extend(found.into_iter().filter(|one| one.severity > Severity::Ok));
+        let backup = spec.servers.backup_of(&host.host.name);
+        if let Some(server) = view.server(&backup).filter(|server| !server.verdict.is_up()) {
+            all.push(problem(
+                "backup-not-up",
+                spec.name.as_str(),
+                format!(
+                    "`{backup}` is {} ({}): `{}` may not be taken out",
+                    server.status, server.check, host.host.name
+                ),
+                "start the backup vhost; look at its error log",
+            ));
+        }
+    }
+    all.extend(hosts.first().and_then(|host| floor(fleet, spec, view, &host.host.name)));
+    if all.is_empty() {
+        let lines = hosts.len() * 2;
+        all.push(fine(
+            "servers",
+            spec.name.as_str(),
+            format!("its {lines} server lines are there, every backup vhost is UP"),
+        ));
+    }
+    all
+}
+
+fn missing(file: &LocalFile) -> Finding {
+    let reason = format!("`{}` is not there, seen from this directory", file.path.display());
+    problem(
+        "file-missing",
+        file.key,
+        reason,
+        "correct the path; with a path from `/` it does not matter where you are",
+    )
+}
+
+fn journal(facts: &FleetFacts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let unreadable = |why: &String| {
+        problem(
+            "journal-unreadable",
+            "journal",
+            why.clone(),
+            "`--journal-dir` names another place, the same for everybody",
+        )
+    };
+    match (&facts.roll, &facts.lock) {
+        (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
+        (Ok(roll), Ok(lock)) => {
+            if let Some(lock) = lock {
+                let gone = if lock.life == Life::Gone { ", whose process is gone" } else { "" };
+                all.push(finding(
+                    Severity::Note,
+                    "fleet-held",
+                    "lock",
+                    format!("the fleet is held by {}{gone}", lock.holder),
+                    "`switchman lock status` tells more",
+                ));
+            }
+            let runs = lock.as_ref().is_some_and(|lock| lock.life != Life::Gone);
+            if let Some(roll) = roll.as_ref().filter(|roll| !roll.is_finished() && !runs) {
+                all.push(finding(
+                    Severity::Warning,
+                    "roll-unfinished",
+                    "journal",
+                    format!(
+                        "the roll {} of {} is not finished: {} of {} hosts are done",
+                        roll.roll,
+                        roll.actor.user,
+                        roll.done(),
+                        roll.hosts.len()
+                    ),
+                    "`switchman roll --status`, then `--resume` or `--abort`",
+                ));
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use super::*;
+use crate::model::balancer::Verdict;
+use crate::model::example::{self, server};
+use crate::model::forward::{Forward, Recorded};
+use crate::model::history::Actor;
+use crate::model::journal::{Row, What};
+use crate::model::lock::{Holder, Purpose};
+use crate::model::roll::{Batch, RollId};
+use crate::model::socket::SocketCount;
+use crate::plan::standing::standing;
+
+fn fleet() -> Fleet {
+    let mut hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
+    for host in &mut hosts {
+        host.route = Route::Ssh(format!("deploy@{}", host.name));
+    }
+    Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
+}
+
+fn view(switch: Switch) -> HostView {
+    let forward =
+        Forward { service: "shop".parse().unwrap(), check: example::port(8888), target: example::port(8080) };
+    let changed_at = jiff::Timestamp::UNIX_EPOCH;
+    HostView {
+        recorded: Ok(Some(Recorded { forward, switch, from_self: false, generation: 1, changed_at })),
+        kernel: Ok(vec![]),
+        drift: vec![],
+        main_sockets: Ok(SocketCount::default()),
+        main_health: Ok(()),
+        last: None,
+    }
+}
+
+fn hello(version: &str) -> Hello {
+    Hello { api: 1, oldest_api: 1, version: version.into(), machine: "x".into() }
+}
+
+fn good() -> FleetFacts {
+    let host = |host: Host| HostFacts {
+        via: host.route.to_string(),
+        host,
+        hello: Ok(hello("1.0.0")),
+        view: Some(Ok(view(Switch::On))),
+    };
+    let lines = ["main-web1", "backup-web1", "main-web2", "backup-web2"];
+    let servers = lines.map(|name| server(name, Verdict::Up)).to_vec();
+    FleetFacts {
+        hosts: fleet().hosts.into_iter().map(host).collect(),
+        balancers: vec![Some(Ok(BackendView { servers }))],
+        missing: vec![],
+        roll: Ok(None),
+        lock: Ok(None),
+        version: "1.0.0",
+    }
+}
+
+/// What is above `Ok`: severity, subject, id.
+fn bad(fleet: &Fleet, facts: &FleetFacts) -> Vec<String> {
+    let all = findings(fleet, facts).into_iter().filter(|one| one.severity > Severity::Ok);
+    all.map(|one| {
+        assert!(!one.fix.is_empty(), "{one:?}");
+        format!("{:?} {} {}", one.severity, one.subject, one.id)
+    })
+    .collect()
+}
+
+fn with(change: impl FnOnce(&mut FleetFacts)) -> Vec<String> {
+    let mut facts = good();
+    change(&mut facts);
+    bad(&fleet(), &facts)
+}
+
+#[test]
+fn a_sound_fleet_has_a_line_for_each_host_and_balancer() {
+    assert_eq!(with(|_| {}), Vec::<String>::new());
+    let reasons: Vec<String> = findings(&fleet(), &good()).into_iter().map(|one| one.reason).collect();
+    assert_eq!(
+        reasons,
+        [
+            "switchman 1.0.0 answers (ssh deploy@web1)",
+            "switchman 1.0.0 answers (ssh deploy@web2)",
+            "its 4 server lines are there, every backup vhost is UP",
+        ]
+    );
+}
+
+#[test]
+fn a_host_that_cannot_be_driven_says_what_to_try() {
+    let lost = |facts: &mut FleetFacts| {
+        facts.hosts[1].hello = Err(Unheard::Lost("ssh says: Permission denied (publickey).".into()));
+        facts.hosts[1].view = None;
+    };
+    assert_eq!(with(lost), ["Problem web2 host-unreachable"]);
+    let (mut facts, mut fleet) = (good(), fleet());
+    lost(&mut facts);
+    fleet.reach.remote_switchman = ["sudo", "-n", "switchman"].map(str::to_owned).to_vec();
+    let found = findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
+    assert_eq!(found.fix, "this must work without a password: `ssh deploy@web2 sudo -n switchman --version`");
+    let other = |unheard: Unheard| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
+    assert_eq!(other(Unheard::Skew("x".into())), "Problem web1 version-skew");
+    assert_eq!(other(Unheard::Refused("x".into())), "Problem web1 host-refuses");
+    assert_eq!(with(|facts| facts.hosts[0].hello = Ok(hello("0.9.0"))), ["Note web1 other-version"]);
+}
+
+#[test]
+fn what_a_host_says_of_itself() {
+    let seen = |change: fn(&mut HostView), switch| {
+        with(|facts| {
+            let mut view = view(switch);
+            change(&mut view);
+            facts.hosts[0].view = Some(Ok(view));
+        })
+    };
+    assert_eq!(
+        seen(|view| view.kernel = Err("no permission".into()), Switch::On),
+        ["Problem web1 rules-unreadable"]
+    );
+    assert_eq!(
+        seen(|view| view.recorded = Err("no permission".into()), Switch::On),
+        ["Problem web1 state-unreadable"]
+    );
+    assert_eq!(seen(|view| view.recorded = Ok(None), Switch::On), ["Note web1 state-empty"]);
+    assert_eq!(seen(|view| view.drift = vec!["x".into()], Switch::On), ["Problem web1 drift"]);
+    let ill: fn(&mut HostView) = |view| view.main_health = Err("status 500".into());
+    assert_eq!(seen(ill, Switch::On), ["Problem web1 vhost-unhealthy"]);
+    assert_eq!(seen(ill, Switch::Off), ["Note web1 in-maintenance", "Note web1 vhost-unhealthy"]);
+}
+
+#[test]
+fn balancers_and_policy() {
+    let server_is = |at: usize, verdict| {
+        with(|facts| {
+            if let Some(Ok(view)) = &mut facts.balancers[0] {
+                view.servers[at] = server(&view.servers[at].name.clone(), verdict);
+            }
+        })
+    };
+    assert_eq!(server_is(3, Verdict::Down), ["Problem lb1 backup-not-up"]);
+    assert_eq!(with(|facts| facts.balancers = vec![None]), ["Warning lb1 balancer-not-read"]);
+    assert_eq!(
+        with(|facts| facts.balancers = vec![Some(Err("refused".into()))]),
+        ["Problem lb1 balancer-unreadable"]
+    );
+    let mut greedy = fleet();
+    greedy.roll.batch = Batch::Percent(100);
+    assert_eq!(bad(&greedy, &good()), ["Warning switchman.yaml batch-below-floor"]);
+}
+
+#[test]
+fn files_on_the_operators_machine() {
+    let mut fleet = fleet();
+    let lines = ["./warm.sh --all", "curl -fsS http://x/y", "$HOME/bin/x", "A=1 /bin/x", "'/a b/c'"];
+    fleet.hooks.before_host = lines.map(str::to_owned).to_vec();
+    fleet.hooks.on_failure = vec!["/opt/page.sh".into()];
+    fleet.reach.ca = Some("keys/ca.pem".into());
+    let files = local_files(&fleet);
+    let named: Vec<String> =
+        files.iter().map(|file| format!("{} {}", file.key, file.path.display())).collect();
+    assert_eq!(
+        named,
+        ["hooks.before_host ./warm.sh", "hooks.on_failure /opt/page.sh", "agents.ca keys/ca.pem"]
+    );
+    assert_eq!(with(|facts| facts.missing.clone_from(&files))[0], "Problem hooks.before_host file-missing");
+}
+
+#[test]
+fn a_roll_that_nobody_drives_is_told() {
+    let actor = Actor { user: "ops".into(), pid: 1 };
+    let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
+    let what = What::Began { spec: example::roll(&["web1", "web2"]), actor };
+    let row = Row { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, what };
+    let begun = standing(&[row]);
+    let held = |life| LockView {
+        holder: Holder {
+            user: "ops".into(),
+            machine: "desk".into(),
+            boot: "b".into(),
+            pid: 1,
+            started: 1,
+            purpose: Purpose::Roll { roll: roll.clone() },
+            since: jiff::Timestamp::UNIX_EPOCH,
+        },
+        beats: 0,
+        life,
+    };
+    let told = |lock: Option<LockView>| {
+        with(|facts| {
+            facts.roll = Ok(begun.clone());
+            facts.lock = Ok(lock);
+        })
+    };
+    assert_eq!(told(None), ["Warning journal roll-unfinished"]);
+    assert_eq!(told(Some(held(Life::Alive))), ["Note lock fleet-held"]);
+    assert_eq!(told(Some(held(Life::Gone))), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
+    assert_eq!(with(|facts| facts.roll = Err("x".into())), ["Problem journal journal-unreadable"]);
+}

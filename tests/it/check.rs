@@ -1,0 +1,37 @@
+//! `check` where the operator is: every way to every host is tried, and what keeps a roll from going well is told.
+
+use switchman::lab::operator::{Operator, Pipe};
+use switchman::lab::{Lab, LabOptions};
+
+use crate::testing::may_make_namespaces;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_learns_which_hosts_can_be_driven() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let name = format!("ck{}", std::process::id()).parse().unwrap();
+    let lab = Lab::up(LabOptions::new(name, env!("CARGO_BIN_EXE_switchman").into())).await.unwrap();
+    let operator = Operator::up(&lab, Pipe::Ssh, "").await.unwrap();
+    let enabled = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
+    assert_eq!(enabled.status, 0, "{}", enabled.stderr);
+    let sound = operator.switchman(&["check"]).await.unwrap();
+    assert_eq!(sound.status, 0, "{}{}", sound.stdout, sound.stderr);
+    for line in ["web1: switchman", "web2: switchman", "lb1: its 4 server lines"] {
+        assert!(sound.stdout.contains(&format!("ok       {line}")), "{}", sound.stdout);
+    }
+    // The way to web2 leads nowhere (its block is the last one), and web1's rules are not what is recorded.
+    let config = operator.dir().join("ssh_config");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}  Port 1\n")).unwrap();
+    let flushed = lab.program("web1", "iptables").args(["-t", "nat", "-F", "SWITCHMAN"]);
+    assert_eq!(flushed.run(b"", std::time::Duration::from_secs(9)).await.unwrap().status, 0);
+    let unsound = operator.switchman(&["check"]).await.unwrap();
+    assert_eq!(unsound.status, 1, "{}", unsound.stdout);
+    for id in ["[drift]", "[host-unreachable]"] {
+        assert!(unsound.stdout.contains(id), "{}", unsound.stdout);
+    }
+    assert!(unsound.stderr.contains("2 problems found"), "{}", unsound.stderr);
+    drop(operator);
+    lab.down().await.unwrap();
+}
