@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::switch::bound;
+use super::switch::{bound, patience};
+use crate::model::balancer::BalancerSpec;
 use crate::model::duration::{as_optional_ms, show};
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
@@ -73,7 +74,12 @@ fn planned(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
         let timeout = fleet.hooks.timeout * u32::try_from(lines.len()).unwrap_or(u32::MAX);
         (!lines.is_empty()).then(|| (lines.join("; "), Some(timeout)))
     };
-    let seen = |switch| fleet.balancers.iter().map(|spec| bound(&spec.check, switch)).max();
+    // One that is read is given more time than its check settings ask for; for the others the bound is waited.
+    let longest = |spec: &BalancerSpec, switch| match spec.access {
+        Some(_) => patience(&spec.check, switch),
+        None => bound(&spec.check, switch),
+    };
+    let seen = |switch| fleet.balancers.iter().map(|spec| longest(spec, switch)).max();
     let balancers = || match fleet.balancers.as_slice() {
         [] => "nobody to ask".to_owned(),
         balancers => balancers.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
@@ -167,6 +173,14 @@ each host:
   up           wait until it is UP: lb1 (at most 6s)
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_balancer_that_is_read_is_given_more_time_than_its_bound() {
+        let socket = Some(crate::model::balancer::Access::Unix("/run/x.sock".into()));
+        let read = Fleet { balancers: vec![example::balancer("lb1", socket)], ..fleet(2) };
+        let text = plan(&read, &example::roll(&["web1"])).unwrap().to_string();
+        assert!(text.contains("wait until it is DOWN: lb1 (at most 21s)"), "{text}");
     }
 
     #[test]
