@@ -13,7 +13,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::journal::{RollResult, What};
-use crate::model::lock::{Holder, Purpose};
+use crate::model::lock::{Holder, Life, Purpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
 use crate::plan::roll::{PlanError, RollPlan, plan};
@@ -113,7 +113,11 @@ pub async fn run(
 ) -> Result<RollReport, RollError> {
     let plan = plan(fleet, spec)?;
     if let Some(standing) = unfinished(world)? {
-        return Err(RollError::Unfinished { standing: Box::new(standing) });
+        // One that is being run is no business of `--resume`.
+        return Err(match world.lock.view()? {
+            Some(held) if held.life == Life::Alive => LockError::Held { held: Box::new(held) }.into(),
+            _ => RollError::Unfinished { standing: Box::new(standing) },
+        });
     }
     let id = RollId::new(world.clock.now(), salt(actor));
     let roll = Roll::new(world, fleet, id, plan, actor).await?;
@@ -132,7 +136,7 @@ pub async fn run(
         roll.tell(RollEvent::Began { hosts: spec.hosts.clone(), resumed: false });
         roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
         if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
-            roll.record(None, &What::Ended { result: RollResult::Aborted })?;
+            roll.finish(Some(RollResult::Aborted), &why).await?;
             return Err(RollError::Hook(why));
         }
         roll.go_on().await
