@@ -68,6 +68,10 @@ impl fmt::Display for Purpose {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user, machine, pid, purpose, since, .. } = self;
-        write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}")
+        match purpose {
+            // The process that took it is gone.
+            Purpose::Person { .. } => write!(f, "{user} on {machine} since {since:.0}: {purpose}"),
+            _ => write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}"),
+        }
     }
 }

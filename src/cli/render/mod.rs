@@ -97,7 +97,10 @@ impl Render {
         if !lock.is_empty() {
             self.text(&(events::lock_notes(lock) + "\n"));
         }
-        self.text(&events::history(rows));
+        // On an operator's machine there are rolls and no switches.
+        if !rows.is_empty() || (rolls.is_empty() && lock.is_empty()) {
+            self.text(&events::history(rows));
+        }
     }
 
     /// Several hosts: what came of each. An error unless every one is switched.

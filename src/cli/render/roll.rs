@@ -13,13 +13,16 @@ use super::{Render, SCHEMA, table};
 use crate::error::Failure;
 use crate::model::duration::show;
 use crate::model::journal::HostEnd;
-use crate::model::lock::{Life, LockView};
+use crate::model::lock::{Life, LockView, Purpose};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
 use crate::ops::roll::RollReport;
 use crate::plan::roll::RollPlan;
 use crate::plan::standing::{HostStanding, Reached, Standing};
 use crate::world::reporter::{Event, RollEvent};
+
+/// Letters of a command in a table.
+const MOST: usize = 40;
 
 /// The last roll and the lock, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -316,10 +319,11 @@ pub(super) fn standing(view: &RollView) -> String {
 }
 
 fn held(lock: &LockView) -> String {
-    let life = match lock.life {
-        Life::Alive => "alive",
-        Life::Gone => "its process is gone: the next roll, --resume or --abort takes over",
-        Life::Elsewhere => "on another machine: its heartbeat tells",
+    let life = match (&lock.holder.purpose, lock.life) {
+        (Purpose::Person { .. }, _) => "until it is released",
+        (_, Life::Alive) => "alive",
+        (_, Life::Gone) => "its process is gone: the next roll, --resume or --abort takes over",
+        (_, Life::Elsewhere) => "on another machine: its heartbeat tells",
     };
     format!("held by {} ({life})\n", lock.holder)
 }
@@ -386,18 +390,26 @@ fn duration(from: jiff::Timestamp, to: jiff::Timestamp) -> String {
     show(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 
+/// As much as fits a line of a table; `history --roll` has the whole of it.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// Past rolls, one line each.
 pub(super) fn past(rolls: &[Standing]) -> String {
     let row = |roll: &Standing| {
         let result = match (roll.result, &roll.stopped) {
             (Some(result), _) => json_word(&result),
-            (None, Some(why)) => format!("stopped: {why}"),
+            (None, Some(_)) => "stopped".to_owned(),
             (None, None) => "not finished".to_owned(),
         };
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            roll.spec.command.join(" "),
+            short(&roll.spec.command.join(" ")),
             result,
             format!("{} of {}", roll.done(), roll.hosts.len()),
             duration(roll.began_at, roll.changed_at),
