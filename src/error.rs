@@ -120,8 +120,7 @@ impl Failure {
             Self::Many(ManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
             Self::Roll(error) => roll_hint(error),
             Self::NotRolled { finished: false, .. } => Some(
-                "`switchman roll --resume` goes on when the reason is mended, `switchman roll --abort` puts back every host \
-                 it took out"
+                "`switchman roll --resume` goes on from there, `switchman roll --abort` puts back every host it took out"
                     .into(),
             ),
             Self::NotAll { .. } | Self::NotRolled { finished: true, .. } => Some("`switchman status` shows every host".into()),
@@ -189,6 +188,18 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
     }
 }
 
+/// `roll --force` is about drains: no refusal to begin is overridden.
+fn no_roll_hint(refusals: &[Refusal]) -> String {
+    match refusals.first() {
+        Some(Refusal::Unread { .. }) => {
+            "`switchman check` looks closer; take one that is gone for good out of `load_balancers`".into()
+        }
+        Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first".into(),
+        Some(Refusal::Floor { .. }) => "bring the others back first, or lower `roll.min_up`".into(),
+        _ => "`switchman check` looks closer".into(),
+    }
+}
+
 pub fn link_hint(error: &LinkError) -> Option<String> {
     match error {
         LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => Some(format!(
@@ -211,7 +222,8 @@ fn lock_hint(error: &LockError) -> Option<String> {
                 "ask {}; if it must be: `switchman lock release --force --reason TEXT`",
                 held.holder.user
             )),
-            _ => Some("wait for it: `switchman roll --status` shows how far it is".into()),
+            Purpose::Roll { .. } => Some("wait for it: `switchman roll --status` shows how far it is".into()),
+            Purpose::Command { .. } => Some("wait for it; it takes seconds".into()),
         },
         LockError::Journal(error) => Some(journal_hint(error)),
         LockError::Interrupted { .. } => Some("nothing was changed".into()),
@@ -223,9 +235,11 @@ fn roll_hint(error: &RollError) -> Option<String> {
     match error {
         RollError::Lock(error) => lock_hint(error),
         RollError::Unfinished { .. } => Some(
-            "`switchman roll --resume` goes on with it, `switchman roll --abort` puts back every host it took out".into(),
+            "`switchman roll --status` shows where it stands, `switchman roll --resume` goes on with it, `switchman roll \
+             --abort` puts back every host it took out"
+                .into(),
         ),
-        RollError::Refused { refusals } => Some(refusal_hint(refusals).replace("; `--force` switches all the same", "")),
+        RollError::Refused { refusals } => Some(no_roll_hint(refusals)),
         RollError::Unreachable { .. } => {
             Some("nothing was touched; mend the way to them, leave them out with `--host`, or allow it with `--max-failures`".into())
         }
