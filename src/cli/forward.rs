@@ -31,7 +31,7 @@ pub struct DisableArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// The host, when it is not this machine; may be given several times
+    /// Only this host; may be given several times [default: this machine]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
     /// Every host of the configuration

@@ -53,6 +53,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Globals {
     /// The configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
@@ -99,15 +100,30 @@ enum Command {
     DisableForward(forward::DisableArgs),
     /// Show the forward, what every HAProxy sees, what is in flight, and drift
     Status(status::StatusArgs),
-    /// Look for everything that would lose requests: configuration, rules, firewalls, processes, haproxy.cfg
+    /// Look for everything that would lose requests, and say how to mend it
+    ///
+    /// On a host: configuration, rules, firewalls, processes, haproxy.cfg. On a machine that is none of the hosts: whether each
+    /// host can be reached and driven from here, what it says of itself, every load balancer, hooks and keys.
     Check(check::CheckArgs),
     /// Bring the kernel's rules to the recorded state, as at boot; a maintenance stays a maintenance
     Restore,
     /// Take hosts out, run a command, put them back: one batch after another, any failure survived
+    ///
+    /// Each host: hooks before_host, forward off, every HAProxy says DOWN, nothing in flight any more, CMD, the main vhost is
+    /// healthy, forward on, every HAProxy says UP, hooks after_host. Before each batch every backup vhost of it must be UP, and
+    /// roll.min_up other main vhosts. Every step is recorded before it is done: after a failure, Ctrl-C or a crash, --status
+    /// says where it stands, --resume goes on and --abort puts the hosts back. Ctrl-C once finishes or undoes the hosts that
+    /// are out, then stops; twice stops at once.
     Roll(roll::RollArgs),
-    /// Who holds the fleet; hold it, or let it go
+    /// The lock of the fleet: see who holds it, take it, let it go
+    ///
+    /// A roll and a switch of several hosts take it by themselves; one whose process is gone is taken over. A person's lock
+    /// stays until it is released. A switch of a single host only warns.
     Lock(lock::LockArgs),
     /// Serve this host's API: on a unix socket, over TLS, or on standard input and output for ssh
+    ///
+    /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
+    /// /v1/openapi.json.
     Agent(agent::AgentArgs),
     /// List what was done on this host, by whom, with what result; and past rolls
     History(history::HistoryArgs),

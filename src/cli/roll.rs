@@ -38,8 +38,9 @@ pub struct RollArgs {
     /// Ends the command when it takes longer [default: no bound]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     command_timeout: Option<Duration>,
-    /// What becomes of the other hosts of a batch that are out when one fails and have not begun the command: they stay
-    /// out for --resume, or are put back. The one that failed is always put back if its main vhost is healthy
+    /// What becomes of the other hosts of a batch that are out when one failure too many ends the roll, and have not begun
+    /// the command: they stay out for --resume, or are put back. The one that failed is always put back if its main vhost is
+    /// healthy [default: roll.on_failure, or stop]
     #[arg(long, value_enum)]
     on_failure: Option<OnFailureArg>,
     /// Run the command on the host instead of here
@@ -48,20 +49,20 @@ pub struct RollArgs {
     /// Go on when requests are still in flight at the end of the drain timeout; they are cut by what comes next
     #[arg(long)]
     force: bool,
-    /// Print what would be done, with the longest waits, and do nothing
+    /// Print what would be done, with the longest waits; asks nobody, does nothing
     #[arg(long)]
     dry_run: bool,
     /// Show where the last roll stands
     #[arg(long, group = "verb")]
     status: bool,
-    /// Go on with the last roll, where it stands
+    /// Go on with the last roll, as it was asked for. A command that ended well is not run again
     #[arg(long, group = "verb")]
     resume: bool,
-    /// Put every host back that the last roll has taken out
+    /// Put every host back that the last roll has taken out, as far as its main vhost is healthy
     #[arg(long, group = "verb")]
     abort: bool,
-    /// The command, run once a host; its environment has SWITCHMAN_HOST, SWITCHMAN_ADDRESS, SWITCHMAN_SERVICE,
-    /// SWITCHMAN_STEP, SWITCHMAN_ROLL_ID and SWITCHMAN_ATTEMPT
+    /// The command, run for each host without a shell; its environment has SWITCHMAN_HOST, SWITCHMAN_ADDRESS,
+    /// SWITCHMAN_SERVICE, SWITCHMAN_STEP, SWITCHMAN_ROLL_ID and SWITCHMAN_ATTEMPT. It may run again after a crash
     #[arg(last = true, value_name = "CMD", required_unless_present = "verb", conflicts_with = "verb")]
     command: Vec<String>,
 }
