@@ -21,36 +21,36 @@ use crate::plan::this_host::Asked;
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RollArgs {
     /// Only this host; may be given several times, in the order they are taken out [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
+    #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
     hosts: Vec<HostName>,
     /// How many hosts are out at a time: a number, or a percentage such as 25% [default: roll.batch, or 1]
-    #[arg(long, value_name = "N|P%")]
+    #[arg(long, value_name = "N|P%", conflicts_with = "verb")]
     batch: Option<Batch>,
     /// How many hosts of the whole roll may fail; one more ends it [default: roll.max_failures, or 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "verb")]
     max_failures: Option<u32>,
     /// How long requests in flight are waited for [default: roll.drain_timeout, or 30s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     drain_timeout: Option<Duration>,
     /// How long the main vhost may take to become healthy after the command [default: roll.health_timeout, or 1m]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     health_timeout: Option<Duration>,
     /// Ends the command when it takes longer [default: no bound]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     command_timeout: Option<Duration>,
     /// What becomes of the other hosts of a batch that are out when one failure too many ends the roll, and have not begun
     /// the command: they stay out for --resume, or are put back. The one that failed is always put back if its main vhost is
     /// healthy [default: roll.on_failure, or stop]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "verb")]
     on_failure: Option<OnFailureArg>,
     /// Run the command on the host instead of here
-    #[arg(long)]
+    #[arg(long, conflicts_with = "verb")]
     remote: bool,
     /// Go on when requests are still in flight at the end of the drain timeout; they are cut by what comes next
-    #[arg(long)]
+    #[arg(long, conflicts_with = "verb")]
     force: bool,
     /// Print what would be done, with the longest waits; asks nobody, does nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "verb")]
     dry_run: bool,
     /// Show where the last roll stands
     #[arg(long, group = "verb")]
@@ -75,8 +75,7 @@ enum OnFailureArg {
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.config()?;
-    let new = !(args.resume || args.abort);
-    let asked = if new && !args.hosts.is_empty() { Asked::These(&args.hosts) } else { Asked::All };
+    let asked = if args.hosts.is_empty() { Asked::All } else { Asked::These(&args.hosts) };
     let hosts = context.hosts(&fleet, asked)?;
     if args.status {
         let world = context.fleet_world(&file, &fleet, &[]);
@@ -118,5 +117,27 @@ fn spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
         remote: args.remote,
         command_timeout: args.command_timeout.unwrap_or_default(),
         force: args.force,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use clap::error::ErrorKind::ArgumentConflict;
+
+    use crate::cli::Cli;
+
+    /// What was asked for is in the journal: a flag beside it would be ignored.
+    #[test]
+    fn a_resume_takes_no_flags_of_a_new_roll() {
+        let read =
+            |args: &str| Cli::try_parse_from(args.split(' ')).map(|_| ()).map_err(|error| error.kind());
+        for flag in
+            ["--batch 2", "--host web1", "--force", "--remote", "--drain-timeout 1m", "--dry-run", "-- true"]
+        {
+            assert_eq!(read(&format!("switchman roll --resume {flag}")), Err(ArgumentConflict), "{flag}");
+        }
+        assert_eq!(read("switchman roll --resume --output json"), Ok(()));
+        assert_eq!(read("switchman roll --batch 2 --dry-run -- true"), Ok(()));
     }
 }

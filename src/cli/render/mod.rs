@@ -91,16 +91,18 @@ impl Render {
         if self.json {
             return self.document("history", &History { rows, rolls, lock });
         }
+        let mut tables = Vec::new();
         if !rolls.is_empty() {
-            self.text(&(roll::past(rolls) + "\n"));
+            tables.push(roll::past(rolls));
         }
         if !lock.is_empty() {
-            self.text(&(events::lock_notes(lock) + "\n"));
+            tables.push(events::lock_notes(lock));
         }
         // On an operator's machine there are rolls and no switches.
-        if !rows.is_empty() || (rolls.is_empty() && lock.is_empty()) {
-            self.text(&events::history(rows));
+        if !rows.is_empty() || tables.is_empty() {
+            tables.push(events::history(rows));
         }
+        self.text(&tables.join("\n"));
     }
 
     /// Several hosts: what came of each. An error unless every one is switched.
