@@ -203,7 +203,7 @@ fn no_roll_hint(refusals: &[Refusal]) -> String {
 pub fn link_hint(error: &LinkError) -> Option<String> {
     match error {
         LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => Some(format!(
-            "try it: `{via} switchman --version`; a key or agent must be at hand, for nobody is asked for a password"
+            "try it: `{via} switchman agent --stdio </dev/null`; a key must be at hand, for nobody is asked for a password"
         )),
         LinkError::Unreachable { .. } => Some("nothing was changed; is the agent running there?".into()),
         LinkError::Broken { .. } | LinkError::Silent { .. } => Some(

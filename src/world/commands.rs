@@ -15,7 +15,7 @@ pub enum CommandError {
     #[error("cannot run `{program}`: {why}")]
     NotRun { program: String, why: String },
     /// An earlier run with the same key has processes left.
-    #[error("`{program}` of an earlier attempt is still running, after waiting {}", crate::model::duration::show(*.waited))]
+    #[error("a process of an earlier run has not ended, after waiting {}", crate::model::duration::show(*.waited))]
     StillRunning { program: String, waited: Duration },
 }
 

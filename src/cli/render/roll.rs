@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Render, SCHEMA, table};
 use crate::error::Failure;
 use crate::model::duration::show;
-use crate::model::journal::HostEnd;
+use crate::model::journal::{HostEnd, RollResult};
 use crate::model::lock::{Life, LockView, Purpose};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
@@ -171,7 +171,11 @@ impl Render {
         }
         let standing = &rolled.standing;
         let (done, of) = (standing.done(), standing.hosts.len());
-        let why = standing.stopped.clone().unwrap_or_else(|| format!("{} failed", standing.failures()));
+        let why = match (standing.result, &standing.stopped) {
+            (Some(RollResult::AbortedInPart), _) => "not every host could be put back".to_owned(),
+            (_, Some(why)) => why.clone(),
+            (_, None) => format!("{} failed", standing.failures()),
+        };
         Err(Failure::NotRolled {
             roll: standing.roll.clone(),
             done,

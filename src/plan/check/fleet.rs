@@ -142,7 +142,7 @@ fn not_reached(fleet: &Fleet, host: &HostFacts, unheard: &Unheard) -> Finding {
         Unheard::Lost(why) => {
             let fix = match &host.host.route {
                 Route::Ssh(_) => format!(
-                    "this must work without a password: `{} {} --version`",
+                    "this must answer, without a password: `{} {} agent --stdio </dev/null`",
                     host.via,
                     remote_switchman(fleet, &host.host)
                 ),

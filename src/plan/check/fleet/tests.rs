@@ -95,7 +95,10 @@ fn a_host_that_cannot_be_driven_says_what_to_try() {
     lost(&mut facts);
     fleet.reach.remote_switchman = ["sudo", "-n", "switchman"].map(str::to_owned).to_vec();
     let found = findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
-    assert_eq!(found.fix, "this must work without a password: `ssh deploy@web2 sudo -n switchman --version`");
+    assert_eq!(
+        found.fix,
+        "this must answer, without a password: `ssh deploy@web2 sudo -n switchman agent --stdio </dev/null`"
+    );
     let other = |unheard: Unheard| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
     assert_eq!(other(Unheard::Skew("x".into())), "Problem web1 version-skew");
     assert_eq!(other(Unheard::Refused("x".into())), "Problem web1 host-refuses");
