@@ -167,7 +167,7 @@ async fn look(
 ) {
     let Ok(view) = balancer.read().await else { return };
     let at = jiff::Timestamp::now();
-    for server in view.servers.iter().filter(|server| !server.backup) {
+    for server in view.servers().iter().filter(|server| !server.backup) {
         let up = if server.verdict.is_out() {
             false
         } else if server.verdict.is_up() {

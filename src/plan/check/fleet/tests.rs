@@ -46,7 +46,7 @@ fn good() -> FleetFacts {
     let servers = lines.map(|name| server(name, Verdict::Up)).to_vec();
     FleetFacts {
         hosts: fleet().hosts.into_iter().map(host).collect(),
-        balancers: vec![Some(Ok(BackendView { servers }))],
+        balancers: vec![Some(Ok(BackendView::new(servers)))],
         missing: vec![],
         roll: Ok(None),
         lock: Ok(None),
@@ -134,7 +134,9 @@ fn balancers_and_policy() {
     let server_is = |at: usize, verdict| {
         with(|facts| {
             if let Some(Ok(view)) = &mut facts.balancers[0] {
-                view.servers[at] = server(&view.servers[at].name.clone(), verdict);
+                let mut servers = view.servers().to_vec();
+                servers[at] = server(&servers[at].name.clone(), verdict);
+                *view = BackendView::new(servers);
             }
         })
     };
