@@ -51,7 +51,9 @@ impl Context {
 
     fn journal_dir(&self, file: &Path) -> PathBuf {
         let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
-        self.globals.journal_dir.clone().unwrap_or_else(beside)
+        let dir = self.globals.journal_dir.clone().unwrap_or_else(beside);
+        // What the journal says of kept output is read from other places later.
+        std::path::absolute(&dir).unwrap_or(dir)
     }
 
     fn door(&self, fleet: Option<&Fleet>) -> Connect {

@@ -69,8 +69,6 @@ pub enum What {
 pub enum HostEnd {
     /// Its forward is on and its balancers say UP.
     Returned,
-    /// Its forward was never touched.
-    Untouched,
     /// Its forward is off and its users are on its backup vhost: its main vhost is not healthy, or something is at work on
     /// it, or another command switched it off.
     LeftOut,
@@ -83,7 +81,7 @@ pub enum HostEnd {
 impl HostEnd {
     /// Whether the host serves its users from its main vhost as before.
     pub const fn is_well(self) -> bool {
-        matches!(self, Self::Returned | Self::Untouched)
+        matches!(self, Self::Returned)
     }
 }
 

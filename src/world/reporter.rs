@@ -122,9 +122,6 @@ pub enum RollEvent {
     Waiting {
         why: String,
     },
-    Stopping {
-        why: String,
-    },
     Aborting {
         hosts: Vec<HostName>,
     },

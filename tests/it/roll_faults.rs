@@ -183,7 +183,11 @@ async fn a_command_that_fails_on_the_second_of_three() {
     let output = site.roll(&["--health-timeout", "1s"], &["sh".into(), "-c".into(), dead]).await;
     assert_eq!(output.status, 1, "{}", output.stderr);
     let row = output.stdout.lines().find(|line| line.starts_with("web1")).unwrap();
-    assert!(row.contains("failed, left out") && row.contains("enable-forward --host web1"), "{row}");
+    assert!(
+        row.contains("failed, left out")
+            && row.contains("mend its main vhost, then: switchman roll --resume"),
+        "{row}"
+    );
     let status = site.run(&["status", "--host", "web1"]).await;
     assert!(
         status.stdout.contains("main vhost not healthy") && status.stdout.contains("maintenance"),

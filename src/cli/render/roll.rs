@@ -34,8 +34,8 @@ pub struct RollView {
 /// Who follows a roll.
 #[derive(Debug)]
 pub(super) enum Follower {
-    /// One line of JSON an event, to stdout.
-    Json,
+    /// One line of JSON an event, to stdout; of which roll is known from its first event on.
+    Json(Option<RollId>),
     /// One line a host that is out, redrawn in place.
     Live(Board),
 }
@@ -80,7 +80,7 @@ impl Render {
     /// From now on events are those of a roll.
     pub fn follow_roll(&self) {
         let follower = if self.json {
-            Follower::Json
+            Follower::Json(None)
         } else if std::io::stderr().is_terminal() {
             Follower::Live(Board { bars: MultiProgress::new(), rows: BTreeMap::new() })
         } else {
@@ -94,26 +94,30 @@ impl Render {
         let mut follower = self.follower();
         match &mut *follower {
             None => false,
-            Some(Follower::Json) => {
+            Some(Follower::Json(known)) => {
+                if let Event::Roll { roll, .. } = event {
+                    known.get_or_insert_with(|| roll.clone());
+                }
+                let roll = known.clone();
                 drop(follower);
-                self.event_line(event);
+                self.event_line(roll.as_ref(), event);
                 true
             }
             Some(Follower::Live(board)) => board.take(event),
         }
     }
 
-    fn event_line(&self, event: &Event) {
+    fn event_line(&self, roll: Option<&RollId>, event: &Event) {
         let text = match event {
-            Event::Roll { roll, event } => json("roll-event", Some(roll), event),
+            Event::Roll { event, .. } => json("roll-event", roll, event),
             Event::Heard { host, balancer, server, detail, .. } => {
-                json("roll-event", None, Beside::Heard { host, balancer, server, says: detail })
+                json("roll-event", roll, Beside::Heard { host, balancer, server, says: detail })
             }
             Event::Draining { host, in_flight, busy_sockets, .. } => {
                 let (in_flight, busy_sockets) = (*in_flight, *busy_sockets);
-                json("roll-event", None, Beside::Draining { host, in_flight, busy_sockets })
+                json("roll-event", roll, Beside::Draining { host, in_flight, busy_sockets })
             }
-            Event::Warning { text } => json("roll-event", None, Beside::Warning { text }),
+            Event::Warning { text } => json("roll-event", roll, Beside::Warning { text }),
             _ => return,
         };
         self.text(&text);
@@ -279,7 +283,6 @@ pub(super) fn line(event: &RollEvent) -> String {
         }
         RollEvent::HostDone { host, took } => format!("{host}: {} after {}", "done".green(), show(*took)),
         RollEvent::Waiting { why } => format!("the next batch waits: {why}"),
-        RollEvent::Stopping { why } => format!("stopping: {why}"),
         RollEvent::Aborting { hosts } if hosts.is_empty() => "aborting: no host is out".to_owned(),
         RollEvent::Aborting { hosts } => format!("aborting: putting back {}", names(hosts)),
         RollEvent::Ended { result: Some(_), why } => format!("roll ended: {why}"),
@@ -290,7 +293,6 @@ pub(super) fn line(event: &RollEvent) -> String {
 fn end_words(end: HostEnd) -> &'static str {
     match end {
         HostEnd::Returned => "put back into service",
-        HostEnd::Untouched => "never taken out",
         HostEnd::LeftOut => "left out of service, its users are on its backup vhost",
         HostEnd::NotUp => "forward on, but not UP everywhere",
         HostEnd::Unreachable => "not reached, left as it was told last",
@@ -351,12 +353,13 @@ fn report(standing: &Standing) -> String {
         standing.done(),
         standing.hosts.len(),
     );
-    let rows = standing.hosts.iter().map(host_row).collect();
+    let unfinished = !standing.is_finished();
+    let rows = standing.hosts.iter().map(|host| host_row(host, unfinished)).collect();
     text.push_str(&table::table(&["HOST", "STATE", "STEP", "TOOK", "DETAIL", "NEXT"], rows));
     text
 }
 
-fn host_row(host: &HostStanding) -> Vec<String> {
+fn host_row(host: &HostStanding, unfinished: bool) -> Vec<String> {
     let state = match (host.reached, host.end) {
         (Reached::Done, _) => "done".to_owned(),
         (Reached::Waiting, _) => "waiting".to_owned(),
@@ -371,12 +374,15 @@ fn host_row(host: &HostStanding) -> Vec<String> {
         (Some(began), Some(changed)) => duration(began, changed),
         _ => String::new(),
     };
-    vec![host.host.to_string(), state, step, took, host.detail.clone(), next(host)]
+    vec![host.host.to_string(), state, step, took, host.detail.clone(), next(host, unfinished)]
 }
 
 /// The command to type for a host that did not get through.
-fn next(host: &HostStanding) -> String {
+fn next(host: &HostStanding, unfinished: bool) -> String {
     match host.end {
+        Some(HostEnd::LeftOut) if unfinished => {
+            "mend its main vhost, then: switchman roll --resume".to_owned()
+        }
         Some(HostEnd::LeftOut) => {
             format!("mend its main vhost, then: switchman enable-forward --host {}", host.host)
         }
