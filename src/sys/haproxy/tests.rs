@@ -194,9 +194,13 @@ async fn answering(bytes: Vec<u8>) -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut command = [0; 1024];
-            let _ = stream.read(&mut command).await;
-            let _ = stream.write_all(&bytes).await;
+            let bytes = bytes.clone();
+            // Beside one another: a client that asks nothing holds up nobody.
+            tokio::spawn(async move {
+                let mut command = [0; 1024];
+                let _ = stream.read(&mut command).await;
+                let _ = stream.write_all(&bytes).await;
+            });
         }
     });
     port
