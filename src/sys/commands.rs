@@ -14,7 +14,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::exec::{ExecError, Program, status_of};
+use super::lines::read_lines;
 use super::sqlite::make_dir;
 use crate::model::api::{RunEnd, RunRequest};
 use crate::world::commands::{CommandError, Commands};
@@ -31,12 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 /// From TERM to KILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// A background process may keep the outputs open after the program has ended; what it says is not waited for. The
-/// program's own last words are in the pipe by then, of which this many bytes is all there is (pipe(7), the capacity).
-const AFTERWORDS: Duration = Duration::from_millis(200);
-const PIPE: usize = 64 * 1024;
-/// A longer line is handed on in pieces.
-const LINE: usize = 8 * 1024;
 
 /// Runs programs; their locks lie in one directory.
 #[derive(Debug)]
@@ -102,12 +96,15 @@ impl Commands for LocalCommands {
             |why: &dyn Display| CommandError::NotRun { program: name.clone(), why: why.to_string() };
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let group = Group(Pid::from_raw(pid.ok_or_else(|| not_run(&"it has no pid"))?));
+        self.given_up.running.send_modify(|running| *running += 1);
         let mut running = Running { child, group, given_up: self.given_up.clone() };
         let ended = attend(&mut running.child, group, request.timeout_ms, &heard).await;
         ended.map_err(|error| not_run(&error))
     }
 
     async fn all_ended(&self) {
+        // A caller that is just going away gives up when its task is dropped, which may be a moment later.
+        let _ = self.given_up.running.subscribe().wait_for(|running| *running == 0).await;
         let endings = std::mem::take(&mut *self.given_up.lock());
         for ending in endings {
             // One that panicked has killed what it had.
@@ -130,6 +127,7 @@ impl Drop for Running {
             self.group.signal(Signal::SIGTERM);
             self.given_up.push(Ending(self.group));
         }
+        self.given_up.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -164,11 +162,15 @@ impl Group {
 
 /// Programs whose callers went away, on their way to their end.
 #[derive(Debug, Default)]
-struct GivenUp(Mutex<Vec<JoinHandle<()>>>);
+struct GivenUp {
+    endings: Mutex<Vec<JoinHandle<()>>>,
+    /// How many programs are on their way, given up or not.
+    running: watch::Sender<usize>,
+}
 
 impl GivenUp {
     fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, ending: Ending) {
@@ -219,53 +221,6 @@ async fn timed_out(after_ms: Option<u64>) {
         Some(after) => tokio::time::sleep(Duration::from_millis(after)).await,
         None => std::future::pending().await,
     }
-}
-
-/// Up to the end of the bytes; or, once the program has ended, to the end of what it left in the pipe.
-async fn read_lines(from: Option<impl AsyncRead + Unpin>, heard: &Heard, mut ended: watch::Receiver<bool>) {
-    let Some(mut from) = from else { return };
-    let mut buffer = vec![0; LINE];
-    let mut line: Vec<u8> = Vec::new();
-    let mut left = PIPE;
-    while left > 0 {
-        let read = tokio::select! {
-            biased;
-            read = from.read(&mut buffer) => read,
-            () = silence(&mut ended) => break,
-        };
-        let length = match read {
-            Ok(0) | Err(_) => break,
-            Ok(length) => length,
-        };
-        if *ended.borrow() {
-            left = left.saturating_sub(length);
-        }
-        for byte in &buffer[..length] {
-            if *byte == b'\n' || line.len() >= LINE {
-                heard.hear(&text(&line)).await;
-                line.clear();
-            }
-            if *byte != b'\n' {
-                line.push(*byte);
-            }
-        }
-    }
-    if !line.is_empty() {
-        heard.hear(&text(&line)).await;
-    }
-}
-
-/// After the end of the program.
-async fn silence(ended: &mut watch::Receiver<bool>) {
-    if ended.wait_for(|ended| *ended).await.is_ok() {
-        tokio::time::sleep(AFTERWORDS).await;
-    }
-}
-
-/// Without what could move an operator's cursor.
-fn text(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

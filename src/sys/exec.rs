@@ -130,6 +130,13 @@ impl Program {
         command.spawn().map_err(|source| self.not_run(source))
     }
 
+    /// Starts a program to talk with that ends with its input. It lives on when the handle is dropped.
+    pub fn pipe(&self) -> Result<Child, ExecError> {
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().map_err(|source| self.not_run(source))
+    }
+
     fn command(&self) -> tokio::process::Command {
         let mut command = self.command_in_our_group();
         command.process_group(0);

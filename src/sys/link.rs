@@ -1,5 +1,6 @@
 //! `world::link` over a pipe: HTTP on whatever bytes lie between, one connection a host, made anew when it broke.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 
 use crate::model::api::{
     API, ApiError, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunHeard,
@@ -28,6 +30,7 @@ mod ssh;
 mod tls;
 
 use pipe::{Pipe, PipeError};
+use ssh::Complaints;
 
 /// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -35,6 +38,11 @@ const CONNECT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(40);
 /// A running program is heard of at least this often (the agent says so when nothing happens every 5 s).
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// A connection that was idle for longer is not used again: half of an agent's patience.
+const IDLE: Duration = Duration::from_mins(5);
+/// For the end of an answer whose last line is there; and of a connection that had ended already when it was used.
+const MOMENT: Duration = Duration::from_secs(1);
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -47,15 +55,20 @@ struct HttpLink {
 
 struct Connection {
     sender: Sender,
-    /// Ends with the connection; drops whatever carries it.
-    carrier: tokio::task::JoinHandle<()>,
     token: Option<String>,
+    /// Of the program that carries it.
+    complaints: Option<Complaints>,
+    /// When it was made, or its last answer read to the end.
+    used: Instant,
+    /// Dropped with it, which ends it.
+    _end: oneshot::Sender<()>,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.carrier.abort();
-    }
+/// Why a request got no answer.
+enum Unanswered {
+    /// Not a byte of it was sent: the kept connection had ended.
+    Unsent,
+    Broken(String),
 }
 
 /// The link for a route that leads away from this process.
@@ -73,17 +86,22 @@ impl HttpLink {
         LinkError::Broken { via: self.via(), why: why.into() }
     }
 
-    /// The kept connection while it stands, else a new one, greeted once.
-    async fn connection(&self) -> Result<Connection, LinkError> {
-        if let Some(mut kept) = self.sender.lock().await.take()
-            && kept.sender.ready().await.is_ok()
-        {
-            return Ok(kept);
-        }
+    /// The kept connection while it stands.
+    async fn kept(&self) -> Option<Connection> {
+        let mut kept = self.sender.lock().await.take()?;
+        // The agent ends one that is idle for longer; never in the moment that something is asked over it.
+        let stands = kept.used.elapsed() < IDLE && kept.sender.ready().await.is_ok();
+        stands.then_some(kept)
+    }
+
+    /// A new connection, greeted.
+    async fn fresh(&self) -> Result<Connection, LinkError> {
         let fresh = async {
             let mut fresh = self.pipe.open().await?;
-            let hello = get(&mut fresh, "/v1").await.map_err(PipeError::Other)?;
-            Ok::<_, PipeError>((fresh, hello))
+            match exchange(&mut fresh, Method::GET, "/v1", None::<&()>).await {
+                Ok(hello) => Ok((fresh, hello)),
+                Err(unanswered) => Err(PipeError::Other(why(&fresh, unanswered).await)),
+            }
         };
         let opened = tokio::time::timeout(CONNECT, fresh).await;
         let (fresh, (status, body)) = match opened {
@@ -123,20 +141,58 @@ impl HttpLink {
         }
     }
 
+    /// Sends over the kept connection, and over a new one when that turns out to have ended. One that ends in the very moment
+    /// of a question that is `safe` to ask twice had ended before it, too.
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        safe: bool,
+    ) -> Result<(Connection, Response<Incoming>), LinkError> {
+        if let Some(mut kept) = self.kept().await {
+            let began = Instant::now();
+            let sent = self.in_time(ANSWER, send(&mut kept, method, path, body)).await?;
+            match sent {
+                Ok(answer) => return Ok((kept, answer)),
+                Err(Unanswered::Unsent) => {}
+                Err(Unanswered::Broken(_)) if safe && began.elapsed() < MOMENT => {}
+                Err(broken) => return Err(self.broken(why(&kept, broken).await)),
+            }
+        }
+        let mut fresh = self.fresh().await?;
+        match self.in_time(ANSWER, send(&mut fresh, method, path, body)).await? {
+            Ok(answer) => Ok((fresh, answer)),
+            Err(broken) => Err(self.broken(why(&fresh, broken).await)),
+        }
+    }
+
+    async fn in_time<T>(&self, bound: Duration, work: impl Future<Output = T>) -> Result<T, LinkError> {
+        let ended = tokio::time::timeout(bound, work).await;
+        ended.map_err(|_| LinkError::Silent { via: self.via(), waited: bound })
+    }
+
+    /// Only a connection whose answer was read to its end may carry another one.
+    async fn keep(&self, mut connection: Connection) {
+        connection.used = Instant::now();
+        *self.sender.lock().await = Some(connection);
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, LinkError> {
-        let mut connection = self.connection().await?;
-        let asked = exchange(&mut connection, method, path, body);
-        let (status, body) = match tokio::time::timeout(ANSWER, asked).await {
-            Ok(answer) => answer.map_err(|why| self.broken(why))?,
-            Err(_) => return Err(LinkError::Silent { via: self.via(), waited: ANSWER }),
+        let (connection, answer) = self.send(&method, path, body, true).await?;
+        let status = answer.status();
+        let body = match self.in_time(ANSWER, answer.into_body().collect()).await? {
+            Ok(body) => body.to_bytes(),
+            Err(error) => {
+                return Err(self.broken(why(&connection, Unanswered::Broken(reason(&error))).await));
+            }
         };
-        // Only a connection whose answer was read to its end may carry another one.
-        *self.sender.lock().await = Some(connection);
+        self.keep(connection).await;
         if !status.is_success() {
             return Err(self.refused(status, &body));
         }
@@ -172,24 +228,21 @@ impl HostLink for HttpLink {
         self.ask(Method::PUT, &path, Some(intent)).await
     }
 
-    /// On a connection of its own: it may take long, and others ask meanwhile.
+    /// On a connection of its own while it lasts: others ask meanwhile.
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
-        let mut connection = self.connection().await?;
-        let answer = send(&mut connection, Method::POST, "/v1/run", Some(request));
-        let answer = tokio::time::timeout(ANSWER, answer).await;
-        let answer = answer
-            .map_err(|_| LinkError::Silent { via: self.via(), waited: ANSWER })?
-            .map_err(|why| self.broken(why))?;
+        let (connection, answer) = self.send(&Method::POST, "/v1/run", Some(request), false).await?;
         let status = answer.status();
         let mut body = answer.into_body();
         let mut lines: Vec<u8> = Vec::new();
         loop {
-            let frame = match tokio::time::timeout(SILENCE, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => return Err(self.broken(format!("while the command ran: {error}"))),
-                Ok(None) if !status.is_success() => return Err(self.refused(status, &lines)),
-                Ok(None) => return Err(self.broken("its end was not told")),
-                Err(_) => return Err(LinkError::Silent { via: self.via(), waited: SILENCE }),
+            let frame = match self.in_time(SILENCE, body.frame()).await? {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    let why = why(&connection, Unanswered::Broken(reason(&error))).await;
+                    return Err(self.broken(format!("while the command ran: {why}")));
+                }
+                None if !status.is_success() => return Err(self.refused(status, &lines)),
+                None => return Err(self.broken("its end was not told")),
             };
             lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             while let Some(end) = lines.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
@@ -198,7 +251,12 @@ impl HostLink for HttpLink {
                 match serde_json::from_slice(&line) {
                     Ok(RunHeard::Line(line)) => heard.hear(&line).await,
                     Ok(RunHeard::Quiet) => {}
-                    Ok(RunHeard::Ended(end)) => return Ok(end),
+                    Ok(RunHeard::Ended(end)) => {
+                        if let Ok(None) = self.in_time(MOMENT, body.frame()).await {
+                            self.keep(connection).await;
+                        }
+                        return Ok(end);
+                    }
                     Ok(RunHeard::Failed(ApiError { message, code })) => {
                         return Err(LinkError::Refused { code, message });
                     }
@@ -227,28 +285,25 @@ fn range(oldest: u32, newest: u32) -> String {
     if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
 }
 
-async fn get(connection: &mut Connection, path: &str) -> Result<(StatusCode, Bytes), String> {
-    exchange(connection, Method::GET, path, None::<&()>).await
-}
-
 async fn exchange(
     connection: &mut Connection,
     method: Method,
     path: &str,
     body: Option<&impl Serialize>,
-) -> Result<(StatusCode, Bytes), String> {
-    let answer = send(connection, method, path, body).await?;
+) -> Result<(StatusCode, Bytes), Unanswered> {
+    let answer = send(connection, &method, path, body).await?;
     let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
+    let body = answer.into_body().collect().await.map_err(|error| Unanswered::Broken(reason(&error)))?;
     Ok((status, body.to_bytes()))
 }
 
 async fn send(
     connection: &mut Connection,
-    method: Method,
+    method: &Method,
     path: &str,
     body: Option<&impl Serialize>,
-) -> Result<Response<Incoming>, String> {
+) -> Result<Response<Incoming>, Unanswered> {
+    let broken = |error: &dyn Error| Unanswered::Broken(reason(error));
     let mut request = Request::builder().method(method).uri(path).header("host", "switchman");
     if let Some(token) = &connection.token {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -256,11 +311,42 @@ async fn send(
     let bytes = match body {
         Some(body) => {
             request = request.header("content-type", "application/json");
-            Bytes::from(serde_json::to_vec(body).map_err(|error| error.to_string())?)
+            Bytes::from(serde_json::to_vec(body).map_err(|error| broken(&error))?)
         }
         None => Bytes::new(),
     };
-    let request = request.body(Full::new(bytes)).map_err(|error| error.to_string())?;
-    connection.sender.ready().await.map_err(|error| error.to_string())?;
-    connection.sender.send_request(request).await.map_err(|error| error.to_string())
+    let request = request.body(Full::new(bytes)).map_err(|error| broken(&error))?;
+    connection.sender.send_request(request).await.map_err(|error| match error {
+        error if error.is_canceled() => Unanswered::Unsent,
+        error => broken(&error),
+    })
+}
+
+/// With the words of the program that carried it, which tell more.
+async fn why(connection: &Connection, unanswered: Unanswered) -> String {
+    let why = match unanswered {
+        Unanswered::Unsent => "the connection was closed".to_owned(),
+        Unanswered::Broken(why) => why,
+    };
+    match &connection.complaints {
+        Some(complaints) => match complaints.settled().await {
+            words if words.is_empty() => why,
+            words => format!("{why}; ssh says: {words}"),
+        },
+        None => why,
+    }
+}
+
+/// An error with its causes: hyper's own words stop before the cause.
+fn reason(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        cause = error.source();
+    }
+    words
 }

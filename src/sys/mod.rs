@@ -7,6 +7,7 @@ pub mod files;
 pub mod haproxy;
 pub mod iptables;
 pub mod journal;
+pub mod lines;
 pub mod link;
 pub mod machine;
 pub mod outputs;

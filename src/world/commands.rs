@@ -25,6 +25,6 @@ pub trait Commands: Send + Sync {
     /// KILL.
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError>;
 
-    /// Returns when everything that was given up has ended.
+    /// Returns when no run is left, and everything that was given up has ended.
     async fn all_ended(&self) {}
 }

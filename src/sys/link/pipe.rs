@@ -8,9 +8,11 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::Connection;
-use super::{ssh, tls};
+use super::ssh::Complaints;
+use super::{Connection, reason, ssh, tls};
 use crate::model::host::{Reach, Route};
 use crate::model::name::HostName;
 
@@ -61,31 +63,34 @@ impl Pipe {
             Self::None => Err(PipeError::Other("no way leads there".to_owned())),
             Self::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(other)?;
-                talk(stream, None, async {}).await
+                talk(stream, None, None).await
             }
             Self::Ssh { destination, options, command } => ssh::open(destination, options, command).await,
             Self::Tls { address, reach } => {
                 let (stream, token) = tls::open(address, reach).await.map_err(PipeError::Other)?;
-                talk(stream, token, async {}).await
+                talk(stream, token, None).await
             }
         }
     }
 }
 
-/// HTTP over these bytes. `carrier` is kept as long as the connection.
+/// HTTP over these bytes, until the connection is dropped.
 pub(super) async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     token: Option<String>,
-    carrier: impl Future<Output = ()> + Send + 'static,
+    complaints: Option<Complaints>,
 ) -> Result<Connection, PipeError> {
     let shaken = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|error| PipeError::Other(error.to_string()))?;
-    let carrier = tokio::spawn(async move {
-        // What goes wrong is told to the request.
-        let _ = connection.await;
-        carrier.await;
+    let (sender, connection) = shaken.map_err(|error| PipeError::Other(reason(&error)))?;
+    let (end, ended) = oneshot::channel();
+    tokio::spawn(async move {
+        tokio::select! {
+            // What goes wrong is told to the request.
+            _ = connection => {}
+            _ = ended => {}
+        }
     });
-    Ok(Connection { sender, carrier, token })
+    Ok(Connection { sender, token, complaints, used: Instant::now(), _end: end })
 }
 
 impl fmt::Display for Pipe {

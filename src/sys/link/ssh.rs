@@ -1,8 +1,13 @@
 //! The system's ssh with the operator's own configuration, keys and ControlMaster: HTTP over its standard input and output.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use tokio::sync::watch;
 
 use super::Connection;
 use super::pipe::{PipeError, talk};
@@ -10,7 +15,16 @@ use crate::model::api::{API, GREETING, OLDEST_API};
 use crate::model::host::Reach;
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
+use crate::sys::lines::{read_lines, text};
+use crate::world::link::Heard;
 
+/// For the greeting; less than a connection may take, so that what was said instead can be told.
+const PATIENCE: Duration = Duration::from_secs(18);
+/// For what an ssh that has ended had to say.
+const MOMENT: Duration = Duration::from_secs(1);
+/// So many lines of it, of so many characters.
+const LAST: usize = 3;
+const WORDS: usize = 300;
 /// What a login shell may print before the agent speaks.
 const NOISE: u64 = 64 * 1024;
 
@@ -32,52 +46,114 @@ pub(super) async fn open(
     command: &[String],
 ) -> Result<Connection, PipeError> {
     let program = Program::new("ssh")
-        .args(["-T", "-o", "BatchMode=yes"])
+        // A command that the operator's configuration names for the host would be in the way of ours.
+        .args(["-T", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"])
         // Of an option given twice ssh takes the first (ssh_config(5)): the operator's own win over these.
         .args(options)
         .args(["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"])
         .args(["--", destination])
         .arg(command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
-    let mut child = program.dialogue().map_err(|error| PipeError::Other(error.to_string()))?;
-    let (Some(stdin), Some(stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
+    let child = program.pipe().map_err(|error| PipeError::Other(error.to_string()))?;
+    let mut opening = Opening(Some(child));
+    let Some((mut stdout, stdin, stderr)) = opening.ends() else {
         return Err(PipeError::Other("ssh has no standard input and output".to_owned()));
     };
-    let complaints = Arc::new(Mutex::new(String::new()));
-    let theirs = complaints.clone();
-    let listen = tokio::spawn(async move {
-        let mut lines = BufReader::new(stderr.take(NOISE)).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
+    let complaints = Complaints::of(stderr);
+    let mut noise = String::new();
+    match tokio::time::timeout(PATIENCE, greeting(&mut stdout, &mut noise)).await {
+        Ok(Ok(Greeted::Understood)) => {
+            // From now on ssh ends with its input. It is not killed: the operator's other sessions may go through it
+            // (ssh_config(5), ControlMaster), and so it gives up a dead link by itself (ServerAliveInterval).
+            opening.0 = None;
+            complaints.forget();
+            talk(tokio::io::join(stdout, stdin), None, Some(complaints)).await
+        }
+        Ok(Ok(Greeted::Skew { version, api })) => Err(PipeError::Skew { theirs: version, their_api: api }),
+        Ok(Ok(Greeted::NoEnd)) => {
+            Err(PipeError::Other(format!("no switchman answers there, but: {}", shortened(&noise))))
+        }
+        Err(_) => {
+            let waited = crate::model::duration::show(PATIENCE);
+            let words = either(&complaints.so_far(), &noise);
+            Err(PipeError::Other(format!("no switchman answers there within {waited} ({words})")))
+        }
+        Ok(Ok(Greeted::End) | Err(_)) => {
+            let status = opening.wait().await;
+            Err(PipeError::Other(explain(status, &either(&complaints.settled().await, &noise))))
+        }
+    }
+}
+
+/// An ssh that has not led anywhere yet: killed when that is given up.
+struct Opening(Option<Child>);
+
+impl Opening {
+    fn ends(&mut self) -> Option<(BufReader<ChildStdout>, ChildStdin, ChildStderr)> {
+        let child = self.0.as_mut()?;
+        Some((BufReader::new(child.stdout.take()?), child.stdin.take()?, child.stderr.take()?))
+    }
+
+    async fn wait(&mut self) -> i32 {
+        match &mut self.0 {
+            Some(child) => child.wait().await.map_or(-1, crate::sys::exec::status_of),
+            None => -1,
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // One that has ended already is what is wanted.
+            let _ = child.start_kill();
+        }
+    }
+}
+
+/// The last that ssh wrote to its standard error, which is read to its end: a full pipe would hold ssh up.
+#[derive(Clone)]
+pub(super) struct Complaints {
+    lines: Arc<Mutex<VecDeque<String>>>,
+    over: watch::Receiver<bool>,
+}
+
+impl Complaints {
+    fn of(stderr: ChildStderr) -> Self {
+        let (lines, (over, is_over)) = (Arc::<Mutex<VecDeque<String>>>::default(), watch::channel(false));
+        let theirs = lines.clone();
+        let heard: Heard = Arc::new(move |line: &str| {
             log::debug!("ssh: {line}");
-            let mut all = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push_str(line.trim());
-            all.push_str("; ");
-        }
-    });
-    let mut stdout = BufReader::new(stdout);
-    let greeted = greeting(&mut stdout).await;
-    let noise = match greeted {
-        Ok(Greeted::Understood) => {
-            let carrier = async move {
-                // Reaped by tokio once it is killed on drop.
-                drop(child);
-                listen.abort();
-            };
-            return talk(tokio::io::join(stdout, stdin), None, carrier).await;
-        }
-        Ok(Greeted::Skew { version, api }) => {
-            return Err(PipeError::Skew { theirs: version, their_api: api });
-        }
-        Ok(Greeted::Not { noise }) => noise,
-        Err(error) => error.to_string(),
-    };
-    let status = child.wait().await.map_or(-1, crate::sys::exec::status_of);
-    // The end of its output comes with the end of the program.
-    let _ = listen.await;
-    let said = complaints.lock().unwrap_or_else(PoisonError::into_inner);
-    let said = said.trim_end_matches("; ").to_owned();
-    Err(PipeError::Other(explain(status, &said, &noise)))
+            let mut lines = theirs.lock().unwrap_or_else(PoisonError::into_inner);
+            if !line.is_empty() {
+                lines.push_back(shortened(line));
+            }
+            if lines.len() > LAST {
+                lines.pop_front();
+            }
+        });
+        tokio::spawn(async move {
+            let (_never, ended) = watch::channel(false);
+            read_lines(Some(stderr), &heard, ended).await;
+            over.send_replace(true);
+        });
+        Self { lines, over: is_over }
+    }
+
+    fn so_far(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+
+    fn forget(&self) {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// After the end of ssh, or a moment: one that stays as the master of a connection may keep its outputs open.
+    pub(super) async fn settled(&self) -> String {
+        let mut over = self.over.clone();
+        let _ = tokio::time::timeout(MOMENT, over.wait_for(|over| *over)).await;
+        self.so_far()
+    }
 }
 
 enum Greeted {
@@ -86,39 +162,62 @@ enum Greeted {
         version: String,
         api: String,
     },
-    /// The end came first; this is what was said instead.
-    Not {
-        noise: String,
-    },
+    /// The end came first.
+    End,
+    /// It goes on and on, and not like a switchman.
+    NoEnd,
 }
 
-/// Lines up to the agent's greeting: `switchman agent api=1..1 version=0.1.0`.
-async fn greeting(from: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Greeted> {
-    let mut noise = String::new();
+/// Bytes up to the end of the agent's greeting, `switchman agent api=1..1 version=0.1.0`; `noise` is what came before it.
+async fn greeting(from: &mut (impl AsyncBufRead + Unpin), noise: &mut String) -> io::Result<Greeted> {
     loop {
         let mut line = Vec::new();
-        let read = from.take(NOISE).read_until(b'\n', &mut line).await?;
-        if read == 0 || noise.len() as u64 > NOISE {
-            return Ok(Greeted::Not { noise });
+        let read = (&mut *from).take(NOISE).read_until(b'\n', &mut line).await?;
+        if read == 0 {
+            return Ok(Greeted::End);
         }
         let line = String::from_utf8_lossy(&line);
-        if let Some(rest) = line.trim().strip_prefix(GREETING) {
-            let field = |key: &str| rest.split_whitespace().find_map(|word| word.strip_prefix(key));
-            let api = field("api=").unwrap_or("?").to_owned();
-            let (oldest, newest) = api.split_once("..").unwrap_or(("", ""));
-            let (oldest, newest) = (oldest.parse::<u32>(), newest.parse::<u32>());
-            let fits =
-                oldest.is_ok_and(|oldest| oldest <= API) && newest.is_ok_and(|newest| newest >= OLDEST_API);
-            let version = field("version=").unwrap_or("?").to_owned();
-            return Ok(if fits { Greeted::Understood } else { Greeted::Skew { version, api } });
+        // A login shell's last word may have no end of line.
+        if let Some((before, greeting)) = line.split_once(&format!("{GREETING} api=")) {
+            noise.push_str(&text(before.as_bytes()));
+            return Ok(greeted(greeting));
         }
-        noise.push_str(line.trim());
+        noise.push_str(text(line.as_bytes()).trim());
         noise.push(' ');
+        if noise.len() as u64 > NOISE {
+            return Ok(Greeted::NoEnd);
+        }
     }
 }
 
-fn explain(status: i32, said: &str, noise: &str) -> String {
-    let words = if said.is_empty() { noise.trim() } else { said };
+/// What follows `api=`.
+fn greeted(rest: &str) -> Greeted {
+    let mut words = rest.split_whitespace();
+    let api = words.next().unwrap_or("?").to_owned();
+    let version = words.find_map(|word| word.strip_prefix("version=")).unwrap_or("?").to_owned();
+    let (oldest, newest) = api.split_once("..").unwrap_or(("", ""));
+    let (oldest, newest) = (oldest.parse::<u32>(), newest.parse::<u32>());
+    let fits = oldest.is_ok_and(|oldest| oldest <= API) && newest.is_ok_and(|newest| newest >= OLDEST_API);
+    if fits { Greeted::Understood } else { Greeted::Skew { version, api } }
+}
+
+/// What people can read of many words: the end, where the reason is.
+fn shortened(words: &str) -> String {
+    let words = words.trim();
+    match words.char_indices().rev().nth(WORDS - 1) {
+        Some((at, _)) if at > 0 => format!("...{}", &words[at..]),
+        _ => words.to_owned(),
+    }
+}
+
+fn either(complaints: &str, noise: &str) -> String {
+    match shortened(if complaints.is_empty() { noise } else { complaints }) {
+        words if words.is_empty() => "it said nothing".to_owned(),
+        words => words,
+    }
+}
+
+fn explain(status: i32, words: &str) -> String {
     match status {
         255 => format!("ssh says: {words}"),
         127 => format!(
@@ -144,19 +243,36 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn greeted(text: &str) -> Greeted {
-        greeting(&mut BufReader::new(text.as_bytes())).await.unwrap()
+    async fn greeted(text: &str) -> (Greeted, String) {
+        let mut noise = String::new();
+        (greeting(&mut BufReader::new(text.as_bytes()), &mut noise).await.unwrap(), noise)
     }
 
     #[tokio::test]
     async fn a_greeting_is_found_behind_what_a_shell_prints() {
-        let text = format!("Welcome to web1!\n\n{GREETING} api={OLDEST_API}..{API} version=9.9.9\nrest");
-        assert!(matches!(greeted(&text).await, Greeted::Understood));
+        for noise in ["", "Welcome to web1!\n\n", "no end of line> ", "the switchman agent is here\n\x1b[2J"]
+        {
+            let text = format!("{noise}{GREETING} api={OLDEST_API}..{API} version=9.9.9\nrest");
+            assert!(matches!(greeted(&text).await, (Greeted::Understood, _)), "{noise}");
+        }
         let newer = format!("{GREETING} api=90..99 version=9.9.9\n");
         assert!(
-            matches!(greeted(&newer).await, Greeted::Skew { version, api } if version == "9.9.9" && api == "90..99")
+            matches!(greeted(&newer).await.0, Greeted::Skew { version, api } if version == "9.9.9" && api == "90..99")
         );
-        assert!(matches!(greeted("no\nsuch\n").await, Greeted::Not { noise } if noise == "no such "));
+        assert!(
+            matches!(greeted("no\nsu\x1b[2Jch\n").await, (Greeted::End, noise) if noise == "no su [2Jch ")
+        );
+        assert!(matches!(greeted(&"y\n".repeat(100_000)).await.0, Greeted::NoEnd));
+        assert!(matches!(greeted(&"y".repeat(200_000)).await.0, Greeted::NoEnd));
+    }
+
+    #[test]
+    fn of_many_words_the_last_are_told() {
+        assert_eq!(either(" no ", "yes"), "no");
+        assert_eq!(either("", ""), "it said nothing");
+        let many = either("", &"öf".repeat(1000));
+        assert!(many.starts_with("...öf") && many.chars().count() == WORDS + 3, "{many}");
+        assert_eq!(shortened(&"x".repeat(WORDS)).len(), WORDS);
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! What other programs print, line by line, as far as it may be shown.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::watch;
+
+use crate::world::link::Heard;
+
+/// A background process may keep the outputs open after the program has ended; what it says is not waited for. The
+/// program's own last words are in the pipe by then, of which this many bytes is all there is (pipe(7), the capacity).
+const AFTERWORDS: Duration = Duration::from_millis(200);
+const PIPE: usize = 64 * 1024;
+/// A longer line is handed on in pieces.
+const LINE: usize = 8 * 1024;
+
+/// Up to the end of the bytes; or, once the program has ended, to the end of what it left in the pipe.
+pub async fn read_lines(
+    from: Option<impl AsyncRead + Unpin>,
+    heard: &Heard,
+    mut ended: watch::Receiver<bool>,
+) {
+    let Some(mut from) = from else { return };
+    let mut buffer = vec![0; LINE];
+    let mut line: Vec<u8> = Vec::new();
+    let mut left = PIPE;
+    while left > 0 {
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            () = silence(&mut ended) => break,
+        };
+        let length = match read {
+            Ok(0) | Err(_) => break,
+            Ok(length) => length,
+        };
+        if *ended.borrow() {
+            left = left.saturating_sub(length);
+        }
+        for byte in &buffer[..length] {
+            if *byte == b'\n' || line.len() >= LINE {
+                heard.hear(&text(&line)).await;
+                line.clear();
+            }
+            if *byte != b'\n' {
+                line.push(*byte);
+            }
+        }
+    }
+    if !line.is_empty() {
+        heard.hear(&text(&line)).await;
+    }
+}
+
+/// After the end of the program.
+async fn silence(ended: &mut watch::Receiver<bool>) {
+    if ended.wait_for(|ended| *ended).await.is_ok() {
+        tokio::time::sleep(AFTERWORDS).await;
+    }
+}
+
+/// Without what could move an operator's cursor.
+pub fn text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    text.trim_end().chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect()
+}
