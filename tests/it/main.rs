@@ -14,6 +14,7 @@ mod lab;
 mod layering;
 mod pipes;
 mod roll;
+mod roll_cli;
 mod roll_faults;
 mod site;
 #[path = "../../src/sys/testing.rs"]

@@ -1,0 +1,158 @@
+//! `roll` as an operator and a program see it: Ctrl-C, exit codes, JSON lines. One host, with nothing in front of it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::testing::in_namespace;
+
+struct Host(tempfile::TempDir);
+
+impl Host {
+    /// Inside a namespace. The main vhost answers 200 to everything.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let yaml = "service: shop\nroll: {min_up: 0}\nhealth: {interval: 10ms}\n";
+        std::fs::write(dir.path().join("switchman.yaml"), yaml).unwrap();
+        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
+        std::thread::spawn(move || {
+            for stream in main.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        Self(dir)
+    }
+
+    fn roll(&self, args: &[&str]) -> Command {
+        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchman"));
+        command.arg("--config").arg(self.0.path().join("switchman.yaml"));
+        command.arg("--state-dir").arg(self.0.path().join("state"));
+        command.env("XTABLES_LOCKFILE", self.0.path().join("xtables.lock"));
+        command.arg("roll").args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.roll(args).output().unwrap()
+    }
+}
+
+/// A roll under way, and the lines of JSON that it says.
+struct Under {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Under {
+    fn way(host: &Host, script: &str) -> Self {
+        let mut command = host.roll(&["--output", "json", "--", "sh", "-c", script]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line that the command printed.
+    fn output(&mut self) -> String {
+        loop {
+            let line = self.lines.next().expect("the roll ended").unwrap();
+            let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if let Some(text) = line["line"].as_str() {
+                return text.to_owned();
+            }
+        }
+    }
+
+    fn interrupt(&self) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
+    }
+}
+
+fn gone(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[test]
+fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
+    in_namespace(|| async {
+        let host = Host::new();
+        let mut roll = Under::way(&host, "trap '' TERM INT; sleep 60 & echo $!; echo $$; wait");
+        let pids = [roll.output(), roll.output()];
+        roll.interrupt();
+        assert!(pids.iter().all(|pid| !gone(pid)), "once: the command may end");
+        // Signals of one kind become one while they wait: the second is sent until it is heard.
+        while roll.child.try_wait().unwrap().is_none() {
+            roll.interrupt();
+            std::thread::yield_now();
+        }
+        assert_eq!(roll.child.wait().unwrap().code(), Some(1));
+        let mut said = String::new();
+        roll.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(
+            said.contains("error: stopped at once\n next: the journal knows how far a roll was"),
+            "{said}"
+        );
+        while !pids.iter().all(|pid| gone(pid)) {
+            std::thread::yield_now();
+        }
+        let status = String::from_utf8(host.run(&["--status"]).stdout).unwrap();
+        assert!(status.contains("it was cut off") && status.contains(" command "), "{status}");
+        let aborted = host.run(&["--abort"]);
+        assert_eq!(aborted.status.code(), Some(0), "{aborted:?}");
+    });
+}
+
+#[test]
+fn json_is_lines_of_a_stable_shape() {
+    in_namespace(|| async {
+        let host = Host::new();
+        let output = host.run(&["--output", "json", "--", "echo", "hello"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines.iter().all(|line| line["schema"] == 1), "{text}");
+        let (last, events) = lines.split_last().unwrap();
+        assert!(
+            events.iter().all(|line| line["kind"] == "roll-event" && line["event"].is_string()),
+            "{text}"
+        );
+        assert!(events.iter().any(|line| line["event"] == "output" && line["line"] == "hello"), "{text}");
+        assert_eq!((&last["kind"], &last["standing"]["result"]), (&"roll".into(), &"done".into()), "{text}");
+        assert!(last["took_ms"].is_u64(), "{text}");
+    });
+}
+
+#[test]
+fn nothing_to_take_up_is_said_and_makes_no_journal() {
+    in_namespace(|| async {
+        let host = Host::new();
+        assert_eq!(host.run(&["--status"]).stdout, b"no roll yet\n");
+        for verb in ["resume", "abort"] {
+            let output = host.run(&[&format!("--{verb}")]);
+            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(
+                String::from_utf8(output.stderr).unwrap(),
+                format!("error: there is no roll to {verb}\n")
+            );
+        }
+        assert!(!host.0.path().join(".switchman").exists());
+        assert_eq!(host.run(&["--", "false"]).status.code(), Some(1), "none is done");
+        assert_eq!(host.run(&["--", "true"]).status.code(), Some(1), "the last one is not finished");
+        assert_eq!(host.run(&["--abort"]).status.code(), Some(0));
+        let finished = host.run(&["--resume"]);
+        let why = String::from_utf8(finished.stderr).unwrap();
+        assert!(
+            finished.status.code() == Some(1) && why.contains("is finished: there is nothing to resume"),
+            "{why}"
+        );
+        assert_eq!(host.run(&["--", "true"]).status.code(), Some(0));
+    });
+}
