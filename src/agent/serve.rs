@@ -1,5 +1,7 @@
 //! The API on a unix socket, over TLS, or on one pair of pipes.
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,33 +67,56 @@ pub async fn connection(
     }
 }
 
-/// A socket for root alone. One that is left over from a dead agent is replaced.
-pub async fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+/// A unix socket that is ours for as long as the lock is held.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+    lock: File,
+}
+
+/// A socket for root alone. One that is left over from a dead agent is replaced; anything else at its place is not.
+pub fn bind(path: &Path) -> Result<Door, ServeError> {
     let failed = |what, error: &dyn std::fmt::Display| ServeError::Failed {
         what,
         subject: path.display().to_string(),
         why: error.to_string(),
     };
-    if UnixStream::connect(path).await.is_ok() {
-        return Err(ServeError::Taken { path: path.to_owned() });
-    }
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| failed("make the directory of", &error))?;
     }
+    // Two that start at once both find a dead socket: the lock tells who may replace it.
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(path, "lock"));
+    let lock = lock.map_err(|error| failed("lock", &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(ServeError::Taken { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
+        return Err(failed("replace", &"it is no socket"));
+    }
     // Bound under another name and moved: at no moment may others connect.
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(format!(".{}", std::process::id()));
-    let fresh = PathBuf::from(fresh);
+    let fresh = beside(path, "new");
     let _ = std::fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh).map_err(|error| failed("bind", &error))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let mode = std::fs::Permissions::from_mode(0o600);
     let placed = std::fs::set_permissions(&fresh, mode).and_then(|()| std::fs::rename(&fresh, path));
     placed.map_err(|error| failed("place", &error))?;
-    Ok(listener)
+    Ok(Door { listener, path: path.to_owned(), lock })
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(end);
+    name.into()
 }
 
 /// Serves until a stop is requested; removes the socket.
-pub async fn unix(listener: UnixListener, path: &Path, router: Router, stop: Stop) {
+pub async fn unix(door: Door, router: Router, stop: Stop) {
+    let Door { listener, path, lock } = door;
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -108,7 +133,8 @@ pub async fn unix(listener: UnixListener, path: &Path, router: Router, stop: Sto
             () = stop.requested() => break,
         }
     }
-    let _ = std::fs::remove_file(path);
+    let _ = std::fs::remove_file(&path);
+    drop(lock);
     while clients.join_next().await.is_some() {}
 }
 

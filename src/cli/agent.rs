@@ -94,9 +94,9 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok::<(), Failure>(())
     };
     let on_socket = async {
-        let listener = serve::bind(&args.socket).await.map_err(failed)?;
+        let door = serve::bind(&args.socket).map_err(failed)?;
         context.render.remark(&format!("serving unix://{}", args.socket.display()));
-        serve::unix(listener, &args.socket, api::router(host.clone(), None), stop.clone()).await;
+        serve::unix(door, api::router(host.clone(), None), stop.clone()).await;
         Ok(())
     };
     let served = tokio::try_join!(on_socket, over_tls, answering);

@@ -547,3 +547,38 @@ fn ssh_a_caller_that_goes_away_ends_the_command_with_all_it_started() {
         all_gone(&pids).await;
     });
 }
+
+#[test]
+fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        let first = place.agent(&[]).await;
+        let socket = place.path("agent.sock");
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&socket).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        let state = place.text("state");
+        let start = |socket: &str| {
+            let output =
+                command(SWITCHMAN).args(["--state-dir", &state, "agent", "--socket", socket]).output();
+            let output = output.unwrap();
+            assert_eq!(output.status.code(), Some(1));
+            String::from_utf8(output.stderr).unwrap()
+        };
+        let taken = start(&place.text("agent.sock"));
+        assert!(taken.contains("cannot serve: another agent serves `"), "{taken}");
+        place.over_socket().hello().await.unwrap();
+        kill(first, Signal::SIGKILL).unwrap();
+        until(async || tokio::net::UnixStream::connect(&socket).await.is_err()).await;
+        assert!(socket.exists());
+        let second = place.agent(&[]).await;
+        place.over_socket().hello().await.unwrap();
+        kill(second, Signal::SIGTERM).unwrap();
+        until(async || !socket.exists()).await;
+        // A slip of the finger costs nobody a file.
+        let file = place.write("precious", "text");
+        let refused = start(&file.display().to_string());
+        assert!(refused.contains("precious`: it is no socket"), "{refused}");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), "text");
+    });
+}
