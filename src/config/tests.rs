@@ -49,6 +49,18 @@ fn one_line_is_enough() {
     assert_eq!((fleet.hosts.len(), fleet.health.path.as_str()), (0, "/"));
 }
 
+/// Wherever the command is run.
+#[test]
+fn keys_are_found_beside_the_file() {
+    let text = "service: a\nagents: {ca: keys/ca.pem, certificate: /etc/me.pem, key: me.key, token_file: t}";
+    let reach = |file: &str| parse(Path::new(file), text).unwrap().reach;
+    let etc = reach("/etc/switchman/switchman.yaml");
+    let path = |text: &str| Some(PathBuf::from(text));
+    assert_eq!((etc.ca, etc.certificate), (path("/etc/switchman/keys/ca.pem"), path("/etc/me.pem")));
+    assert_eq!((etc.key, etc.token_file), (path("/etc/switchman/me.key"), path("/etc/switchman/t")));
+    assert_eq!(reach("switchman.yaml").ca, path("keys/ca.pem"));
+}
+
 /// Each wrong file with the sentence its writer reads.
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
@@ -148,6 +160,56 @@ fn errors_name_file_line_key_found_and_expected() {
             "service: a\nroll: {batch: 0%}",
             "switchman.yaml:2: `roll.batch`: found `0%`, expected a number of hosts or a percentage such as 25%",
         ),
+        (
+            "service: a\nroll: {health_timeout: 0s}",
+            "switchman.yaml:2: `roll.health_timeout`: found 0, expected a time above zero",
+        ),
+        (
+            "service: a\nroll: {max_failures: -1}",
+            "switchman.yaml:2: `roll.max_failures`: found `-1`, expected a whole number, not negative",
+        ),
+        (
+            "service: a\nhooks: {timeout: soon}",
+            "switchman.yaml:2: `hooks.timeout`: found string \"soon\", expected a number with a unit, such as 500ms, 2s or 1m30s",
+        ),
+        (
+            "service: a\nhooks: {before_rol: [x]}",
+            "switchman.yaml:2: `hooks.before_rol`: unknown key `before_rol`, expected one of `before_roll`, `before_host`, `after_host`, `after_roll`, `on_failure`, `timeout`; did you mean `before_roll`?",
+        ),
+        (
+            "service: a\nssh: {switchman: \" \"}",
+            "switchman.yaml:2: `ssh.switchman`: found ` `, expected a command line such as `sudo -n switchman`",
+        ),
+        (
+            "service: a\nssh: {option: [-4]}",
+            "switchman.yaml:2: `ssh.option`: unknown key `option`, expected one of `options`, `switchman`; did you mean `options`?",
+        ),
+        (
+            "service: a\nagents: {certificate: a.pem}",
+            "switchman.yaml:2: `agents.certificate`: its `key` is missing",
+        ),
+        ("service: a\nagents:\n  key: a.key", "switchman.yaml:3: `agents.key`: its `certificate` is missing"),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, ssh: w1, agent: \"https://w1:9443\"}",
+            "switchman.yaml:3: `hosts.w1.ssh`: a host has `ssh` or `agent`, not both",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"http://w1:9443\"}",
+            "switchman.yaml:3: `hosts.w1.agent`: found `http://w1:9443`, expected https://HOST:PORT or unix:///PATH",
+        ),
+        (
+            "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"https://w1\"}",
+            "switchman.yaml:3: `hosts.w1.agent`: found `https://w1`, expected https://HOST:PORT or unix:///PATH",
+        ),
+        (
+            "service: a\nwebhooks:\n- {url: \"ftp://chat\"}",
+            "switchman.yaml:3: `webhooks[0].url`: found `ftp://chat`, expected an address such as https://chat.example/hook",
+        ),
+        (
+            "service: a\nwebhooks:\n- {url: \"https://chat/x\", timeout: 0s}",
+            "switchman.yaml:3: `webhooks[0].timeout`: found 0, expected a time above zero",
+        ),
+        ("service: a\nwebhooks:\n- {}", "switchman.yaml:3: `webhooks[0]`: the key `url` is missing"),
     ];
     for (text, expected) in cases {
         assert_eq!(error(text), expected, "{text}");
