@@ -23,9 +23,12 @@ use crate::world::stop::Stop;
 
 /// Clients at once over TLS; an operator needs two.
 const CLIENTS: usize = 256;
-/// From a connection to its TLS session, and from there to each next request.
+/// From a connection to its TLS session; from there, or from an answer, to the next request. Whoever has shown no token yet
+/// may take a place for no longer; whoever has makes a new connection in milliseconds.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const IDLE: Duration = Duration::from_mins(10);
+const IDLE_TLS: Duration = Duration::from_mins(1);
+/// The same where only root comes, by way of a login that takes its time.
+pub const IDLE: Duration = Duration::from_mins(10);
 /// Requests in flight get this long when the agent is told to end.
 const GRACE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -51,10 +54,11 @@ pub struct TlsFiles {
 pub async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
+    idle: Duration,
     stop: Stop,
 ) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http.timer(TokioTimer::new()).header_read_timeout(idle);
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     tokio::select! {
@@ -122,7 +126,7 @@ pub async fn unix(door: Door, router: Router, stop: Stop) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    clients.spawn(connection(stream, router.clone(), stop.clone()));
+                    clients.spawn(connection(stream, router.clone(), IDLE, stop.clone()));
                 }
                 Err(error) => {
                     log::warn!("cannot accept on `{}`: {error}", path.display());
@@ -189,7 +193,7 @@ pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, s
                     clients.spawn(async move {
                         let _ = stream.set_nodelay(true);
                         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => connection(stream, router, stop).await,
+                            Ok(Ok(stream)) => connection(stream, router, IDLE_TLS, stop).await,
                             Ok(Err(error)) => log::warn!("{peer}: no TLS session: {error}"),
                             Err(_) => log::warn!("{peer}: no TLS session in time"),
                         }

@@ -135,7 +135,7 @@ async fn stdio(socket: &Path, host: Arc<InProcess>, context: &Context) -> Result
         () = context.stop.requested() => return Ok(()),
     };
     if let Some(stream) = handed_over {
-        serve::connection(stream, api::router(host, None), context.stop.clone()).await;
+        serve::connection(stream, api::router(host, None), serve::IDLE, context.stop.clone()).await;
     }
     Ok(())
 }
