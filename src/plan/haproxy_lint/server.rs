@@ -215,7 +215,8 @@ fn checked(server: &Server<'_>, report: &mut Report<'_>) {
             "haproxy-agent-check",
             server.number,
             "an `agent-check` speaks beside the check port, and one that cannot be reached leaves the last state",
-            "remove `agent-check`, or see to it that the agent answers `ready` and `up` when it starts",
+            "fine with `switchman agent --agent-check`; another agent has to answer `up` when it starts, and `ready` only where \
+             it also says `drain`: `ready` undoes a MAINT that HAProxy's own operator set",
         );
     }
     if let Some(at) = server.value("addr") {
