@@ -39,6 +39,7 @@ bench:
 	sh tests/setup.sh bench
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked
+	$(CARGO) test --release --locked --lib -- --ignored --nocapture --test-threads=1 ops::roll::simulation
 
 install: $(BIN)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/switchman

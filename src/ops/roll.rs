@@ -422,4 +422,6 @@ impl<'a> Roll<'a> {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -18,6 +18,8 @@ pub struct FakeJournal {
     pub notes: Mutex<Vec<LockNote>>,
     /// So many more rows fit on the disk.
     pub room: Mutex<Option<usize>>,
+    /// Something was not written for lack of room.
+    pub gaps: Mutex<bool>,
 }
 
 impl FakeJournal {
@@ -63,7 +65,11 @@ impl Journal for FakeJournal {
     ) -> Result<(), JournalError> {
         self.held_by(holder)?;
         if let Some(room) = &mut *self.room.lock().unwrap() {
-            *room = room.checked_sub(1).ok_or(JournalError::Full { path: "/fake.db".into() })?;
+            let Some(left) = room.checked_sub(1) else {
+                *self.gaps.lock().unwrap() = true;
+                return Err(JournalError::Full { path: "/fake.db".into() });
+            };
+            *room = left;
         }
         let row = Row { roll: roll.clone(), at: now, host: host.cloned(), what: what.clone() };
         self.rows.lock().unwrap().push(row);
