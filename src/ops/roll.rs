@@ -425,3 +425,5 @@ impl<'a> Roll<'a> {
 mod simulation;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod undo;
