@@ -110,7 +110,7 @@ fn wrong(fake: &FakeSite, case: &Case, said: &HostStanding) -> Option<String> {
         let as_said = match (said.reached, said.end) {
             (Reached::Done, _) => real.forward && real.commands.last() == Some(&"ended"),
             (_, Some(HostEnd::Returned)) => real.forward && real.healthy,
-            (_, Some(HostEnd::Untouched)) | (Reached::Waiting, None) => as_before,
+            (Reached::Waiting, None) => as_before,
             (_, Some(HostEnd::LeftOut)) => !real.forward,
             (_, Some(HostEnd::Unreachable)) => !real.reachable,
             // One of the batch that stands where it was when another failed; it never began its command.

@@ -165,7 +165,7 @@ fn declared(host: &HostStanding) -> Option<Switch> {
         return Some(Switch::On);
     }
     match host.end {
-        Some(HostEnd::Returned | HostEnd::Untouched | HostEnd::NotUp) => return Some(Switch::On),
+        Some(HostEnd::Returned | HostEnd::NotUp) => return Some(Switch::On),
         Some(HostEnd::LeftOut) => return Some(Switch::Off),
         Some(HostEnd::Unreachable) => return None,
         None => {}
