@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use futures_util::future::OptionFuture;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::env;
 use crate::error::{Code, Failure};
@@ -210,20 +212,36 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
     }
 }
 
-/// Ctrl-C and TERM end a wait; a change under way is finished first. A second one ends everything at once.
+/// Ctrl-C, TERM and a terminal that is gone end a wait; a change under way is finished first. A second Ctrl-C or TERM ends
+/// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn listen(stopper: Stopper) -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
     let failed =
         |error: std::io::Error| Failure::Other { what: "listen for signals".into(), why: error.to_string() };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
+    let mut hangup = hangup.transpose().map_err(failed)?;
     tokio::spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        stopper.stop();
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        let mut asked = 0;
+        while asked < 2 {
+            tokio::select! {
+                _ = interrupt.recv() => asked += 1,
+                _ = terminate.recv() => asked += 1,
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => asked = asked.max(1),
+            }
+            stopper.stop();
+        }
         stopper.stop_at_once();
     });
     Ok(())
+}
+
+/// Whether it was told to whoever started us, as by nohup(1): proc(5), `SigIgn` of /proc/PID/status.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 fn start_log(verbose: u8) {

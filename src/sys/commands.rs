@@ -88,12 +88,13 @@ impl Commands for LocalCommands {
         if let Some(dir) = &request.dir {
             program = program.dir(dir);
         }
-        let child = program.stream(lock).map_err(|error| match error {
-            ExecError::Missing { program } => CommandError::Missing { program },
-            other => CommandError::NotRun { program: name.clone(), why: other.to_string() },
-        })?;
         let not_run =
             |why: &dyn Display| CommandError::NotRun { program: name.clone(), why: why.to_string() };
+        let child = program.stream(lock).map_err(|error| match error {
+            ExecError::Missing { program } => CommandError::Missing { program },
+            ExecError::NotRun { source, .. } => not_run(&source),
+            other @ ExecError::Hung { .. } => not_run(&other),
+        })?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let group = Group(Pid::from_raw(pid.ok_or_else(|| not_run(&"it has no pid"))?));
         self.given_up.running.send_modify(|running| *running += 1);

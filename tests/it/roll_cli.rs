@@ -70,7 +70,11 @@ impl Under {
     }
 
     fn interrupt(&self) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGINT).unwrap();
+        self.send(Signal::SIGINT);
+    }
+
+    fn send(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 }
 
@@ -154,5 +158,24 @@ fn nothing_to_take_up_is_said_and_makes_no_journal() {
             "{why}"
         );
         assert_eq!(host.run(&["--", "true"]).status.code(), Some(0));
+    });
+}
+
+/// The kernel tells it, and then the shell; neither is in a hurry.
+#[test]
+fn a_terminal_that_is_gone_ends_the_roll_with_its_host() {
+    in_namespace(|| async {
+        let host = Host::new();
+        let fifo = host.0.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut roll = Under::way(&host, &format!("echo up; read line < {}; echo $line", fifo.display()));
+        assert_eq!(roll.output(), "up");
+        for _ in 0..3 {
+            roll.send(Signal::SIGHUP);
+        }
+        std::fs::write(&fifo, "on\n").unwrap();
+        assert_eq!(roll.output(), "on");
+        let _rest: Vec<_> = roll.lines.collect();
+        assert_eq!(roll.child.wait().unwrap().code(), Some(0), "there was one host, and it is done");
     });
 }
