@@ -146,11 +146,12 @@ async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> R
     }
 }
 
-/// The path and the query of a webhook are often its secret.
-fn place(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let end = url[start..].find(['/', '?']).map_or(url.len(), |at| start + at);
-    &url[..end]
+/// The path and the query of a webhook are often its secret, and so is what stands before an `@`.
+fn place(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}")
 }
 
 #[cfg(test)]
@@ -216,6 +217,14 @@ mod tests {
         assert!(lost[0].ends_with("was not told `x`: it answered 403 Forbidden"), "{lost:?}");
         assert!(!lost[0].contains("secret"));
         served.await.unwrap();
+    }
+
+    #[test]
+    fn no_secret_of_a_webhook_is_told() {
+        for url in ["https://chat.example/s3cret", "https://me:s3cret@chat.example?s3cret", "https://chat.example#s3cret"] {
+            assert_eq!(place(url), "https://chat.example");
+        }
+        assert_eq!(place("http://[::1]:80/x"), "http://[::1]:80");
     }
 
     #[tokio::test(start_paused = true)]
