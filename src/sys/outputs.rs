@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,16 +11,38 @@ use crate::model::name::HostName;
 use crate::model::roll::RollId;
 use crate::world::outputs::Outputs;
 
+/// Of one host: the disk is the journal's too, and a command that prints without end is not to fill it.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
 #[derive(Debug)]
 pub struct FileOutputs {
     dir: PathBuf,
-    /// `None`: it could not be written, which was said once.
-    open: Mutex<BTreeMap<PathBuf, Option<File>>>,
+    largest: u64,
+    /// `None`: no more can be written, which was said once.
+    open: Mutex<BTreeMap<PathBuf, Option<Kept>>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    file: File,
+    length: u64,
+}
+
+impl Kept {
+    /// False when this is the end of what is kept.
+    fn add(&mut self, line: &str, largest: u64) -> io::Result<bool> {
+        self.length += line.len() as u64 + 1;
+        if self.length > largest {
+            writeln!(self.file, "(more than {largest} bytes: the rest is not kept)")?;
+            return Ok(false);
+        }
+        writeln!(self.file, "{line}").map(|()| true)
+    }
 }
 
 impl FileOutputs {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, open: Mutex::default() }
+        Self { dir, largest: LARGEST, open: Mutex::default() }
     }
 
     fn file(&self, roll: &RollId, host: Option<&HostName>) -> PathBuf {
@@ -35,17 +57,19 @@ impl Outputs for FileOutputs {
         let path = self.file(roll, host);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = open.entry(path.clone()).or_insert_with(|| match create(&path) {
-            Ok(file) => Some(file),
+            Ok(kept) => Some(kept),
             Err(error) => {
                 log::warn!("cannot keep output in `{}`: {error}", path.display());
                 None
             }
         });
-        if let Some(file) = slot
-            && let Err(error) = writeln!(file, "{line}")
-        {
-            log::warn!("no more output is kept in `{}`: {error}", path.display());
-            *slot = None;
+        match slot.as_mut().map(|kept| kept.add(line, self.largest)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => *slot = None,
+            Some(Err(error)) => {
+                log::warn!("no more output is kept in `{}`: {error}", path.display());
+                *slot = None;
+            }
         }
     }
 
@@ -55,11 +79,13 @@ impl Outputs for FileOutputs {
     }
 }
 
-fn create(path: &Path) -> std::io::Result<File> {
+fn create(path: &Path) -> io::Result<Kept> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
     }
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    let length = file.metadata()?.len();
+    Ok(Kept { file, length })
 }
 
 #[cfg(test)]
@@ -80,5 +106,17 @@ mod tests {
         assert_eq!(std::fs::read_to_string(place).unwrap(), "one\ntwo\n");
         std::fs::write(dir.path().join("file"), "").unwrap();
         FileOutputs::new(dir.path().join("file/in/the/way")).keep(&roll, None, "lost");
+    }
+
+    #[test]
+    fn what_is_printed_without_end_does_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FileOutputs { largest: 20, ..FileOutputs::new(dir.path().join("rolls")) };
+        let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
+        for number in 0..100 {
+            first.keep(&roll, None, &format!("line {number}"));
+        }
+        let text = std::fs::read_to_string(first.place(&roll, None).unwrap()).unwrap();
+        assert_eq!(text, "line 0\nline 1\n(more than 20 bytes: the rest is not kept)\n");
     }
 }

@@ -221,7 +221,11 @@ mod tests {
 
     #[test]
     fn no_secret_of_a_webhook_is_told() {
-        for url in ["https://chat.example/s3cret", "https://me:s3cret@chat.example?s3cret", "https://chat.example#s3cret"] {
+        for url in [
+            "https://chat.example/s3cret",
+            "https://me:s3cret@chat.example?s3cret",
+            "https://chat.example#s3cret",
+        ] {
             assert_eq!(place(url), "https://chat.example");
         }
         assert_eq!(place("http://[::1]:80/x"), "http://[::1]:80");
