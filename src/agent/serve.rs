@@ -118,15 +118,16 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// Serves until a stop is requested; removes the socket.
-pub async fn unix(door: Door, router: Router, stop: Stop) {
+/// Serves until a stop is requested; removes the socket. Every client has a router of its own: what it sees is compared with
+/// what it saw last, not with what somebody else did.
+pub async fn unix(door: Door, router: impl Fn() -> Router, stop: Stop) {
     let Door { listener, path, lock } = door;
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    clients.spawn(connection(stream, router.clone(), IDLE, stop.clone()));
+                    clients.spawn(connection(stream, router(), IDLE, stop.clone()));
                 }
                 Err(error) => {
                     log::warn!("cannot accept on `{}`: {error}", path.display());
@@ -178,7 +179,7 @@ pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
 }
 
 /// Serves until a stop is requested.
-pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: Stop) {
+pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: impl Fn() -> Router, stop: Stop) {
     let mut clients = JoinSet::new();
     let room = Arc::new(Semaphore::new(CLIENTS));
     loop {
@@ -189,7 +190,7 @@ pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, s
                         log::warn!("{CLIENTS} clients are connected: {peer} is turned away");
                         continue;
                     };
-                    let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+                    let (acceptor, router, stop) = (acceptor.clone(), router(), stop.clone());
                     clients.spawn(async move {
                         let _ = stream.set_nodelay(true);
                         match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::Router;
 use clap::{Args, ValueEnum};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -58,9 +59,9 @@ enum Says {
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
-    let host: Arc<InProcess> = Arc::new(InProcess::new(world.clone()));
+    let router = |token| api::router(Arc::new(InProcess::new(world.clone())), token);
     if args.stdio {
-        let spoken = stdio(&args.socket, host, context).await;
+        let spoken = stdio(&args.socket, router(None), context).await;
         world.commands.all_ended().await;
         return spoken;
     }
@@ -77,7 +78,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         let token = args.token_file.as_deref().map(token).transpose()?;
         let listener = listen(address).await?;
         log::info!("serving https://{address}");
-        serve::tls(listener, acceptor, api::router(host.clone(), token), stop.clone()).await;
+        serve::tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
         Ok::<(), Failure>(())
     };
     let answering = async {
@@ -96,7 +97,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let on_socket = async {
         let door = serve::bind(&args.socket).map_err(failed)?;
         context.render.remark(&format!("serving unix://{}", args.socket.display()));
-        serve::unix(door, api::router(host.clone(), None), stop.clone()).await;
+        serve::unix(door, || router(None), stop.clone()).await;
         Ok(())
     };
     let served = tokio::try_join!(on_socket, over_tls, answering);
@@ -121,7 +122,7 @@ fn token(file: &Path) -> Result<Arc<str>, Failure> {
 }
 
 /// The greeting first, so that whatever a login shell printed before it is told from the API.
-async fn stdio(socket: &Path, host: Arc<InProcess>, context: &Context) -> Result<(), Failure> {
+async fn stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::Other { what: "write to stdout".into(), why: error.to_string() };
     let mut out = tokio::io::stdout();
@@ -135,7 +136,7 @@ async fn stdio(socket: &Path, host: Arc<InProcess>, context: &Context) -> Result
         () = context.stop.requested() => return Ok(()),
     };
     if let Some(stream) = handed_over {
-        serve::connection(stream, api::router(host, None), serve::IDLE, context.stop.clone()).await;
+        serve::connection(stream, router, serve::IDLE, context.stop.clone()).await;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use switchman::model::api::{RunEnd, RunRequest};
 use switchman::model::failure::ErrorCode;
 use switchman::model::host::{Reach, Route};
+use switchman::model::ports::Port;
 use switchman::sys::link::connect;
 use switchman::world::link::{Heard, HostLink, LinkError};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -703,5 +704,33 @@ fn tls_slow_clients_make_room() {
         let link = place.over_tls(place.as_one("operator"));
         until(async || link.hello().await.is_ok()).await;
         drop(silent);
+    });
+}
+
+/// What moved since an operator's last look is work, whoever else has looked meanwhile.
+#[test]
+fn two_who_look_do_not_take_each_others_looks() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        place.agent(&[]).await;
+        let main = tokio::net::TcpListener::bind("127.0.0.1:8080").await.unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect("127.0.0.1:8080"), main.accept());
+        let (mut client, mut server) = (client.unwrap(), server.unwrap().0);
+        let mut said = [0];
+        client.write_all(b"?").await.unwrap();
+        server.read_exact(&mut said).await.unwrap();
+        let (one, other) = (place.over_socket(), place.over_socket());
+        let busy = async |link: &dyn HostLink| {
+            let pulse = link.pulse(&"shop".parse().unwrap(), Port::new(8080).unwrap()).await.unwrap();
+            pulse.sockets.unwrap().busy
+        };
+        for link in [&one, &other] {
+            server.write_all(b".").await.unwrap();
+            client.read_exact(&mut said).await.unwrap();
+            until(async || busy(&**link).await == 0).await;
+        }
+        server.write_all(b".").await.unwrap();
+        client.read_exact(&mut said).await.unwrap();
+        assert_eq!((busy(&*other).await, busy(&*one).await), (1, 1));
     });
 }
