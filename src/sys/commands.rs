@@ -4,10 +4,10 @@
 //! any process of the run has it open, so a program that outlived a killed switchman is seen, whatever its pid is by now.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::exec::{ExecError, Program, status_of};
 use super::lines::read_lines;
-use super::sqlite::make_dir;
+use super::sqlite::{DbError, make_dir};
 use crate::model::api::{RunEnd, RunRequest};
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::Heard;
@@ -46,19 +46,38 @@ impl LocalCommands {
         Self { dir, patience: PATIENCE, given_up: Arc::default() }
     }
 
+    fn path(&self, request: &RunRequest) -> PathBuf {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        self.dir.join(format!("{}.lock", request.key.chars().map(plain).collect::<String>()))
+    }
+
+    /// Where nothing of the run is left, neither is its file: a fleet has a thousand of them a day.
+    fn tidy(&self, request: &RunRequest) {
+        let path = self.path(request);
+        if let Ok(file) = File::options().read(true).write(true).open(&path)
+            && file.try_lock().is_ok()
+            && is_at(&file, &path)
+        {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
     async fn lock(&self, request: &RunRequest) -> Result<File, CommandError> {
         let program = request.argv.first().cloned().unwrap_or_default();
         let not_run = |why: String| CommandError::NotRun { program: program.clone(), why };
-        make_dir(&self.dir).map_err(|error| not_run(format!("{error:?}")))?;
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-        let path = self.dir.join(format!("{}.lock", request.key.chars().map(plain).collect::<String>()));
-        let opened =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = opened.map_err(|error| not_run(format!("cannot open `{}`: {error}", path.display())))?;
+        make_dir(&self.dir).map_err(|error| match error {
+            DbError::Open { path, why } => not_run(format!("cannot make `{}`: {why}", path.display())),
+            other => not_run(format!("{other:?}")),
+        })?;
+        let path = self.path(request);
         let deadline = Instant::now() + self.patience;
         loop {
+            let file =
+                open(&path).map_err(|error| not_run(format!("cannot open `{}`: {error}", path.display())))?;
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                // A run that has just ended takes its file away, and with it the lock that this would be.
+                Ok(()) if is_at(&file, &path) => return Ok(file),
+                Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -69,6 +88,16 @@ impl LocalCommands {
             }
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Whether the open file is still the one of this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let of = |metadata: io::Result<Metadata>| metadata.map(|file| (file.dev(), file.ino())).ok();
+    of(file.metadata()).is_some_and(|open| of(path.metadata()) == Some(open))
 }
 
 #[async_trait]
@@ -90,7 +119,8 @@ impl Commands for LocalCommands {
         }
         let not_run =
             |why: &dyn Display| CommandError::NotRun { program: name.clone(), why: why.to_string() };
-        let child = program.stream(lock).map_err(|error| match error {
+        let started = program.stream(lock).inspect_err(|_| self.tidy(request));
+        let child = started.map_err(|error| match error {
             ExecError::Missing { program } => CommandError::Missing { program },
             ExecError::NotRun { source, .. } => not_run(&source),
             other @ ExecError::Hung { .. } => not_run(&other),
@@ -100,6 +130,7 @@ impl Commands for LocalCommands {
         self.given_up.running.send_modify(|running| *running += 1);
         let mut running = Running { child, group, given_up: self.given_up.clone() };
         let ended = attend(&mut running.child, group, request.timeout_ms, &heard).await;
+        self.tidy(request);
         ended.map_err(|error| not_run(&error))
     }
 

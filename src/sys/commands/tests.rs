@@ -72,6 +72,7 @@ async fn what_cannot_be_run_is_named() {
         let missing = CommandError::Missing { program: name.into() };
         assert_eq!(run(&dir, &named(name)).await.0, Err(missing));
     }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     std::fs::write(dir.path().join("plain"), "").unwrap();
     let error = run(&dir, &named("./plain")).await.0.unwrap_err();
     assert_eq!(error.to_string(), "cannot run `./plain`: Permission denied (os error 13)");
@@ -211,4 +212,22 @@ async fn what_is_given_up_has_time_to_tidy_up() {
     }
     commands.all_ended().await;
     assert!(tidy.exists());
+}
+
+#[tokio::test]
+async fn no_two_of_a_key_run_at_once_and_no_file_is_left_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = dir.path().join("locks");
+    let commands =
+        Arc::new(LocalCommands { patience: Duration::from_mins(1), ..LocalCommands::new(locks.clone()) });
+    // `mkdir` fails where the one before has not ended.
+    let script = format!("mkdir {0}/alone && rmdir {0}/alone", dir.path().display());
+    let one = || {
+        let (commands, request) = (commands.clone(), request("a", &script));
+        tokio::spawn(async move { commands.run(&request, Arc::new(|_: &str| {})).await })
+    };
+    for ended in futures_util::future::join_all((0..40).map(|_| one())).await {
+        assert_eq!(ended.unwrap(), Ok(RunEnd { status: 0, timed_out: false }));
+    }
+    assert_eq!(std::fs::read_dir(locks).unwrap().count(), 0);
 }
