@@ -20,6 +20,9 @@ use tokio::net::TcpStream;
 
 use crate::testing::in_namespace;
 
+mod ssh;
+mod tls;
+
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
 /// A directory, and the programs that are ended with it.
@@ -48,6 +51,11 @@ impl Place {
 
     fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name)
     }
 
     /// Lives as long as the place. Its words are in `NAME.log`.
@@ -101,6 +109,13 @@ fn sh(script: &str) -> RunRequest {
         env: BTreeMap::new(),
         dir: None,
         timeout_ms: None,
+    }
+}
+
+async fn refusal(link: &dyn HostLink) -> String {
+    match link.hello().await {
+        Err(error @ (LinkError::Unreachable { .. } | LinkError::Skew { .. })) => error.to_string(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -312,244 +327,6 @@ fn what_is_not_understood_is_said_in_json() {
     });
 }
 
-const SSHD: &str = "127.0.0.9:2222";
-
-impl Place {
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        std::fs::write(self.path(name), text).unwrap();
-        self.path(name)
-    }
-
-    fn script(&self, name: &str, text: &str) -> String {
-        let path = self.write(name, &format!("#!/bin/sh\n{text}\n"));
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        path.display().to_string()
-    }
-
-    /// A real sshd with one key that it admits; `more` is added to its configuration.
-    async fn sshd(&mut self, more: &str) {
-        // sshd's place for its unprivileged half; Debian's unit makes it.
-        std::fs::create_dir_all("/run/sshd").unwrap();
-        for key in ["host", "user"] {
-            let file = self.text(key);
-            let made = command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &file]).status();
-            assert!(made.unwrap().success());
-        }
-        let public = std::fs::read_to_string(self.path("host.pub")).unwrap();
-        self.write("known", &format!("[127.0.0.9]:2222 {public}"));
-        let dir = self.dir.path().display();
-        let (address, port) = SSHD.split_once(':').unwrap();
-        let text = format!(
-            "ListenAddress {address}\nPort {port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/user.pub\nPidFile none\n\
-             UsePAM no\nStrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPrintMotd no\n{more}\n"
-        );
-        let file = self.write("sshd_config", &text).display().to_string();
-        self.start("sshd", "/usr/sbin/sshd", &["-D", "-e", "-f", &file]);
-        until(async || TcpStream::connect(SSHD).await.is_ok()).await;
-    }
-
-    /// By way of the operator's own ssh: `config` comes before the rest of it, where ssh takes the first.
-    fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
-        let dir = self.dir.path().display();
-        let text = format!(
-            "Host *\n{config}\n HostName 127.0.0.9\n Port 2222\n User root\n IdentityFile {dir}/user\n IdentitiesOnly yes\n \
-             UserKnownHostsFile {dir}/known\n GlobalKnownHostsFile /dev/null\n ControlPath {dir}/%C\n"
-        );
-        let file = self.write(&format!("ssh_config{}", config.len()), &text).display().to_string();
-        let reach = Reach {
-            // The last is noticed sooner than by default.
-            ssh_options: ["-F", &file, "-o", "ServerAliveInterval=1"].map(str::to_owned).to_vec(),
-            remote_switchman: remote.iter().map(|word| (*word).to_owned()).collect(),
-            ..Reach::default()
-        };
-        connect(&"web1".parse().unwrap(), &Route::Ssh("web1".to_owned()), &reach)
-    }
-
-    fn remote(&self) -> [String; 3] {
-        [SWITCHMAN.to_owned(), "--state-dir".to_owned(), self.text("state")]
-    }
-
-    fn over_plain_ssh(&self, config: &str) -> Arc<dyn HostLink> {
-        let remote = self.remote();
-        self.over_ssh(config, &remote.each_ref().map(String::as_str))
-    }
-}
-
-async fn refusal(link: &dyn HostLink) -> String {
-    match link.hello().await {
-        Err(error @ (LinkError::Unreachable { .. } | LinkError::Skew { .. })) => error.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Nobody is asked for anything, and nobody waits.
-#[test]
-fn ssh_every_refusal_says_why() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        let nobody = refusal(&*place.over_plain_ssh("")).await;
-        assert!(
-            nobody.contains("ssh says: ssh: connect to host 127.0.0.9 port 2222: Connection refused"),
-            "{nobody}"
-        );
-        place.sshd("").await;
-        let cases = [
-            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh says: Host key verification failed."),
-            (" User swm-nobody", SWITCHMAN, "Permission denied (publickey)"),
-            (
-                "",
-                "/no/such/switchman",
-                "switchman is not installed there, or not on the PATH of a non-interactive shell (",
-            ),
-            ("", "/etc/passwd", "switchman may not be run there: "),
-            (
-                "",
-                &place.script("old", "echo \"error: unrecognized subcommand 'agent'\" >&2; exit 2"),
-                "the switchman there has no `agent --stdio`: error: unrecognized subcommand 'agent'",
-            ),
-            (
-                "",
-                &place.script("broken", "printf 'no \\033[2Jroom\\n' >&2; exit 9"),
-                "the remote command ended with status 9: no  [2Jroom",
-            ),
-            (
-                "",
-                &place.script("new", "echo switchman agent api=90..99 version=9.9.9; cat"),
-                "its switchman 9.9.9 speaks API 90..99, this one (",
-            ),
-            ("", &place.script("yes", "exec yes no"), "no switchman answers there, but: ..."),
-        ];
-        for (config, remote, text) in cases {
-            let why = refusal(&*place.over_ssh(config, &[remote])).await;
-            assert!(why.contains(text), "{text}: {why}");
-        }
-    });
-}
-
-#[test]
-fn ssh_noise_of_a_login_shell_is_in_nobodys_way() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        // To stdout with no end of line before the agent speaks; to stderr without end.
-        let noisy = place.script(
-            "noisy",
-            "while :; do echo noise on stderr; done >&2 &\nprintf 'Welcome!\\n> '\n\"$@\"\nkill $!",
-        );
-        place.sshd("").await;
-        let remote = place.remote();
-        let remote: Vec<&str> = [&noisy].into_iter().chain(&remote).map(String::as_str).collect();
-        let link = place.over_ssh("", &remote);
-        let (heard, lines) = listener();
-        let end = link.run(&sh("seq 1 5000"), heard).await;
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
-        assert_eq!(lines.lock().unwrap().len(), 5000);
-        assert!(link.hello().await.is_ok());
-    });
-}
-
-/// An operator's configuration may name a command, a terminal, forwardings for the same host.
-#[test]
-fn ssh_a_configuration_for_people_works_for_switchman() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        place.sshd("").await;
-        let people = " RemoteCommand tmux attach\n RequestTTY force\n LocalForward 2222 127.0.0.1:1\n ForwardAgent yes";
-        assert!(place.over_plain_ssh(people).hello().await.is_ok());
-    });
-}
-
-#[test]
-fn ssh_that_carries_others_is_not_killed() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        place.sshd("").await;
-        // The first becomes the master of all (ssh_config(5)); without ControlPersist it is no process of its own.
-        let shared = " ControlMaster auto";
-        let (first, second) = (place.over_plain_ssh(shared), place.over_plain_ssh(shared));
-        first.hello().await.unwrap();
-        second.hello().await.unwrap();
-        let (heard, lines) = listener();
-        let wait = sh("echo up; read line < $FIFO; echo $line");
-        let fifo = place.path("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let wait =
-            RunRequest { env: BTreeMap::from([("FIFO".to_owned(), fifo.display().to_string())]), ..wait };
-        let leave = async {
-            until(async || lines.lock().unwrap().len() == 1).await;
-            drop(first);
-            tokio::fs::write(&fifo, "on\n").await.unwrap();
-        };
-        let (end, ()) = tokio::join!(second.run(&wait, heard), leave);
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
-        assert_eq!(*lines.lock().unwrap(), ["up", "on"]);
-        // Another call over a master that is there already: with nobody left it ends by itself.
-        second.hello().await.unwrap();
-        drop(second);
-        let sockets = || {
-            std::fs::read_dir(place.dir.path())
-                .unwrap()
-                .flatten()
-                .filter(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type().unwrap()))
-                .count()
-        };
-        until(async || sockets() == 0).await;
-    });
-}
-
-#[test]
-fn ssh_a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        place.sshd("").await;
-        let link = place.over_plain_ssh("");
-        link.hello().await.unwrap();
-        let (heard, _) = listener();
-        // The agent is the parent of what it runs.
-        let broken = link.run(&sh("kill -9 $PPID; sleep 60"), heard).await.unwrap_err();
-        assert!(matches!(&broken, LinkError::Broken { .. }), "{broken}");
-        let (heard, lines) = listener();
-        let elsewhere = RunRequest { key: "another".to_owned(), ..sh("echo $PPID") };
-        link.run(&elsewhere, heard).await.unwrap();
-        let agent: i32 = lines.lock().unwrap()[0].parse().unwrap();
-        kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
-        until(async || gone(&agent.to_string())).await;
-        assert!(link.hello().await.is_ok());
-    });
-}
-
-/// Packets are dropped; ssh notices by itself and says so.
-#[test]
-fn ssh_a_cut_link_is_told_and_made_anew() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        place.sshd("").await;
-        let link = place.over_plain_ssh("");
-        link.hello().await.unwrap();
-        let rule = |what: &str| {
-            let args = [what, "INPUT", "-p", "tcp", "--dport", "2222", "-j", "DROP"];
-            assert!(command("iptables").args(args).status().unwrap().success());
-        };
-        rule("-A");
-        let error = link.hello().await.unwrap_err();
-        assert!(matches!(error, LinkError::Broken { .. }), "{error}");
-        assert!(error.to_string().contains("ssh says: Timeout, server 127.0.0.9 not responding."), "{error}");
-        rule("-D");
-        assert!(link.hello().await.is_ok());
-    });
-}
-
-#[test]
-fn ssh_a_caller_that_goes_away_ends_the_command_with_all_it_started() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        place.sshd("").await;
-        let link = place.over_plain_ssh("");
-        let pids = cut_off(&*link, async || {}).await;
-        drop(link);
-        all_gone(&pids).await;
-    });
-}
-
 #[test]
 fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
     in_namespace(|| async {
@@ -582,128 +359,6 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
         let refused = start(&file.display().to_string());
         assert!(refused.contains("precious`: it is no socket"), "{refused}");
         assert_eq!(std::fs::read_to_string(file).unwrap(), "text");
-    });
-}
-
-const TLS: &str = "127.0.0.9:9443";
-
-impl Place {
-    fn openssl(&self, args: &[&str]) {
-        let made = command("openssl").args(args).current_dir(self.dir.path()).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-
-    /// `NAME.pem` and `NAME.key`, able to sign others.
-    fn authority(&self, name: &str) {
-        let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
-        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-        self.openssl(&[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &pem]].concat());
-    }
-
-    /// `NAME.pem` and `NAME.key`, signed by an authority, valid for so many days from now.
-    fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
-        let file = |end: &str| format!("{name}.{end}");
-        let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=IP:{address}"));
-        let new =
-            ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject];
-        let files = ["-addext", &alternative, "-keyout", &file("key"), "-out", &file("csr")];
-        self.openssl(&[&new[..], &files].concat());
-        let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}.key"));
-        let sign = ["x509", "-req", "-in", &file("csr"), "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
-        let out = ["-days", days, "-copy_extensions", "copy", "-out", &file("pem")];
-        self.openssl(&[&sign[..], &out].concat());
-    }
-
-    async fn tls_agent(&mut self, admission: &[&str]) {
-        self.authority("ca");
-        self.certificate("agent", "ca", "127.0.0.9", "2");
-        let (pem, key) = (self.text("agent.pem"), self.text("agent.key"));
-        let listen = ["--listen", TLS, "--certificate", &pem, "--key", &key];
-        self.agent(&[&listen[..], admission].concat()).await;
-        until(async || TcpStream::connect(TLS).await.is_ok()).await;
-    }
-
-    fn over_tls(&self, reach: Reach) -> Arc<dyn HostLink> {
-        let ca = reach.ca.or_else(|| Some(self.path("ca.pem")));
-        connect(&"web1".parse().unwrap(), &Route::Tls(TLS.to_owned()), &Reach { ca, ..reach })
-    }
-
-    fn as_one(&self, name: &str) -> Reach {
-        let (certificate, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
-        Reach { certificate: Some(certificate), key: Some(key), ..Reach::default() }
-    }
-}
-
-#[test]
-fn tls_admits_whoever_has_a_certificate_of_the_authority() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        let ca = place.text("ca.pem");
-        place.tls_agent(&["--client-ca", &ca]).await;
-        place.authority("other");
-        place.certificate("operator", "ca", "127.0.0.1", "2");
-        place.certificate("late", "ca", "127.0.0.1", "-1");
-        place.certificate("stranger", "other", "127.0.0.1", "2");
-        let link = place.over_tls(place.as_one("operator"));
-        assert!(link.hello().await.is_ok());
-        let other_ca = Reach { ca: Some(place.path("other.pem")), ..place.as_one("operator") };
-        let cases = [
-            (Reach::default(), "CertificateRequired"),
-            (place.as_one("late"), "CertificateExpired"),
-            (place.as_one("stranger"), "UnknownCA"),
-            (other_ca, "invalid peer certificate: UnknownIssuer"),
-            (Reach { key: Some(place.path("none")), ..place.as_one("operator") }, "cannot read the key `"),
-            (Reach { ca: Some(place.path("ca.key")), ..Reach::default() }, "ca.key` holds no certificate"),
-        ];
-        for (reach, text) in cases {
-            let why = refusal(&*place.over_tls(reach)).await;
-            assert!(why.contains(text), "{text}: {why}");
-        }
-        assert!(link.hello().await.is_ok(), "the others were in nobody's way");
-    });
-}
-
-#[test]
-fn tls_admits_whoever_bears_the_token() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        let token = place.write("token", "a token that is long enough\n").display().to_string();
-        place.write("wrong", "a token that is long enough?\n");
-        place.tls_agent(&["--token-file", &token]).await;
-        let with = |name: &str| Reach { token_file: Some(place.path(name)), ..Reach::default() };
-        assert!(place.over_tls(with("token")).hello().await.is_ok());
-        for reach in [with("wrong"), Reach::default()] {
-            let refused = place.over_tls(reach).hello().await.unwrap_err();
-            let message = "the bearer token is missing or wrong".to_owned();
-            assert_eq!(refused, LinkError::Refused { code: ErrorCode::Unauthorized, message });
-        }
-        // Whoever has no token learns nothing, and on the socket none is asked for.
-        assert!(place.over_socket().hello().await.is_ok());
-        let short = place.write("short", "short").display().to_string();
-        let (pem, key) = (place.text("agent.pem"), place.text("agent.key"));
-        let more = ["--listen", TLS, "--certificate", &pem, "--key", &key, "--token-file", &short];
-        let output =
-            command(SWITCHMAN).args(["agent", "--socket", &place.text("other.sock")]).args(more).output();
-        let said = String::from_utf8(output.unwrap().stderr).unwrap();
-        assert!(said.contains("it has fewer than 16 characters"), "{said}");
-    });
-}
-
-/// Many who connect and say nothing keep nobody out for long.
-#[test]
-fn tls_slow_clients_make_room() {
-    in_namespace(|| async {
-        let mut place = Place::new();
-        let ca = place.text("ca.pem");
-        place.tls_agent(&["--client-ca", &ca]).await;
-        place.certificate("operator", "ca", "127.0.0.1", "2");
-        let mut silent = Vec::new();
-        for _ in 0..300 {
-            silent.push(TcpStream::connect(TLS).await.unwrap());
-        }
-        let link = place.over_tls(place.as_one("operator"));
-        until(async || link.hello().await.is_ok()).await;
-        drop(silent);
     });
 }
 

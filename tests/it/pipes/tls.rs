@@ -1,0 +1,125 @@
+//! TLS with client certificates, and with a token.
+
+use super::*;
+
+const TLS: &str = "127.0.0.9:9443";
+
+impl Place {
+    fn openssl(&self, args: &[&str]) {
+        let made = command("openssl").args(args).current_dir(self.dir.path()).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// `NAME.pem` and `NAME.key`, able to sign others.
+    fn authority(&self, name: &str) {
+        let (key, pem, subject) = (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
+        let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+        self.openssl(&[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &pem]].concat());
+    }
+
+    /// `NAME.pem` and `NAME.key`, signed by an authority, valid for so many days from now.
+    fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
+        let file = |end: &str| format!("{name}.{end}");
+        let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=IP:{address}"));
+        let new =
+            ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", &subject];
+        let files = ["-addext", &alternative, "-keyout", &file("key"), "-out", &file("csr")];
+        self.openssl(&[&new[..], &files].concat());
+        let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}.key"));
+        let sign = ["x509", "-req", "-in", &file("csr"), "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
+        let out = ["-days", days, "-copy_extensions", "copy", "-out", &file("pem")];
+        self.openssl(&[&sign[..], &out].concat());
+    }
+
+    async fn tls_agent(&mut self, admission: &[&str]) {
+        self.authority("ca");
+        self.certificate("agent", "ca", "127.0.0.9", "2");
+        let (pem, key) = (self.text("agent.pem"), self.text("agent.key"));
+        let listen = ["--listen", TLS, "--certificate", &pem, "--key", &key];
+        self.agent(&[&listen[..], admission].concat()).await;
+        until(async || TcpStream::connect(TLS).await.is_ok()).await;
+    }
+
+    fn over_tls(&self, reach: Reach) -> Arc<dyn HostLink> {
+        let ca = reach.ca.or_else(|| Some(self.path("ca.pem")));
+        connect(&"web1".parse().unwrap(), &Route::Tls(TLS.to_owned()), &Reach { ca, ..reach })
+    }
+
+    fn as_one(&self, name: &str) -> Reach {
+        let (certificate, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        Reach { certificate: Some(certificate), key: Some(key), ..Reach::default() }
+    }
+}
+
+#[test]
+fn admits_whoever_has_a_certificate_of_the_authority() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        let ca = place.text("ca.pem");
+        place.tls_agent(&["--client-ca", &ca]).await;
+        place.authority("other");
+        place.certificate("operator", "ca", "127.0.0.1", "2");
+        place.certificate("late", "ca", "127.0.0.1", "-1");
+        place.certificate("stranger", "other", "127.0.0.1", "2");
+        let link = place.over_tls(place.as_one("operator"));
+        assert!(link.hello().await.is_ok());
+        let other_ca = Reach { ca: Some(place.path("other.pem")), ..place.as_one("operator") };
+        let cases = [
+            (Reach::default(), "CertificateRequired"),
+            (place.as_one("late"), "CertificateExpired"),
+            (place.as_one("stranger"), "UnknownCA"),
+            (other_ca, "invalid peer certificate: UnknownIssuer"),
+            (Reach { key: Some(place.path("none")), ..place.as_one("operator") }, "cannot read the key `"),
+            (Reach { ca: Some(place.path("ca.key")), ..Reach::default() }, "ca.key` holds no certificate"),
+        ];
+        for (reach, text) in cases {
+            let why = refusal(&*place.over_tls(reach)).await;
+            assert!(why.contains(text), "{text}: {why}");
+        }
+        assert!(link.hello().await.is_ok(), "the others were in nobody's way");
+    });
+}
+
+#[test]
+fn admits_whoever_bears_the_token() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        let token = place.write("token", "a token that is long enough\n").display().to_string();
+        place.write("wrong", "a token that is long enough?\n");
+        place.tls_agent(&["--token-file", &token]).await;
+        let with = |name: &str| Reach { token_file: Some(place.path(name)), ..Reach::default() };
+        assert!(place.over_tls(with("token")).hello().await.is_ok());
+        for reach in [with("wrong"), Reach::default()] {
+            let refused = place.over_tls(reach).hello().await.unwrap_err();
+            let message = "the bearer token is missing or wrong".to_owned();
+            assert_eq!(refused, LinkError::Refused { code: ErrorCode::Unauthorized, message });
+        }
+        // Whoever has no token learns nothing, and on the socket none is asked for.
+        assert!(place.over_socket().hello().await.is_ok());
+        let short = place.write("short", "short").display().to_string();
+        let (pem, key) = (place.text("agent.pem"), place.text("agent.key"));
+        let more = ["--listen", TLS, "--certificate", &pem, "--key", &key, "--token-file", &short];
+        let output =
+            command(SWITCHMAN).args(["agent", "--socket", &place.text("other.sock")]).args(more).output();
+        let said = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(said.contains("it has fewer than 16 characters"), "{said}");
+    });
+}
+
+/// Many who connect and say nothing keep nobody out for long.
+#[test]
+fn slow_clients_make_room() {
+    in_namespace(|| async {
+        let mut place = Place::new();
+        let ca = place.text("ca.pem");
+        place.tls_agent(&["--client-ca", &ca]).await;
+        place.certificate("operator", "ca", "127.0.0.1", "2");
+        let mut silent = Vec::new();
+        for _ in 0..300 {
+            silent.push(TcpStream::connect(TLS).await.unwrap());
+        }
+        let link = place.over_tls(place.as_one("operator"));
+        until(async || link.hello().await.is_ok()).await;
+        drop(silent);
+    });
+}
