@@ -17,7 +17,7 @@ const HOSTS: usize = 1000;
 fn memory(line: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
-    value.split_whitespace().nth(1).unwrap().parse().unwrap()
+    value.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 fn processor_time() -> Duration {
