@@ -16,7 +16,7 @@ use crate::model::journal::{RollResult, What};
 use crate::model::lock::{Holder, Life, Purpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
-use crate::plan::roll::{PlanError, RollPlan, plan};
+use crate::plan::roll::{PlanError, RollPlan, as_begun, plan};
 use crate::plan::standing::{HostStanding, Standing, Turn, standing};
 use crate::plan::switch::{Refusal, patience};
 use crate::world::FleetWorld;
@@ -202,7 +202,7 @@ async fn take_up<'a>(
     if stands.is_finished() {
         return Err(RollError::Finished { roll: stands.roll, verb });
     }
-    let plan = plan(fleet, &stands.spec)?;
+    let plan = as_begun(fleet, &stands.spec);
     let roll = Roll::new(world, fleet, stands.roll.clone(), plan, actor).await?;
     // What another process wrote until it lost the lock counts.
     match last(world)? {

@@ -59,13 +59,19 @@ pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
     if all > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
         return Err(PlanError::Floor { batch, left, all, min_up });
     }
-    Ok(RollPlan {
+    Ok(as_begun(fleet, spec))
+}
+
+/// The plan of a roll that has begun: whether it made sense then is no question any more. What goes out yet needs leave of the
+/// balancers, and putting back needs none.
+pub fn as_begun(fleet: &Fleet, spec: &RollSpec) -> RollPlan {
+    RollPlan {
         spec: spec.clone(),
         before_roll: fleet.hooks.before_roll.clone(),
         batches: spec.batches().map(<[HostName]>::to_vec).collect(),
         steps: Step::ALL.into_iter().filter_map(|step| planned(fleet, spec, step)).collect(),
         after_roll: fleet.hooks.after_roll.clone(),
-    })
+    }
 }
 
 /// `None`: there is nothing to do in it.

@@ -462,3 +462,16 @@ async fn leave_is_asked_for_again_after_the_hooks() {
     assert_eq!(in_service(&fake), [true, true, true, false]);
     assert_eq!(fake.site.lock().fewest_up, usize::MAX, "nothing was switched off");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_floor_that_was_raised_since_is_no_reason_not_to_put_back() {
+    let mut fake = site(3, 1);
+    fake.site.with("web2", |host| host.command_breaks = true);
+    roll(&fake, &spec(3)).await.unwrap();
+    assert_eq!(in_service(&fake), [true, false, true]);
+    fake.site.with("web2", |host| host.healthy = true);
+    fake.fleet.limits.min_up = 3;
+    assert!(matches!(roll(&fake, &spec(3)).await, Err(RollError::Plan(_))));
+    assert!(abort(&fake.world, &fake.fleet, &actor()).await.unwrap().is_whole());
+    assert_eq!(in_service(&fake), [true; 3]);
+}
