@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, Recorded};
+use super::forward::{KernelForward, Recorded, Switch};
 use super::health::Health;
 use super::history::Entry;
 use super::known;
@@ -76,6 +76,9 @@ pub struct HostView {
 pub struct Pulse {
     /// Of the service's record; 0 where nothing is recorded.
     pub generation: u32,
+    /// What is recorded; absent where nothing is.
+    #[serde(default)]
+    pub switch: Option<Switch>,
     /// Connections of the main vhost's data port, compared with the last look over the same link.
     #[serde(with = "known")]
     #[schemars(with = "known::Known<SocketCount>")]

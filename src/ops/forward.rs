@@ -236,7 +236,12 @@ pub async fn read_all(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, Balanc
 
 /// Off by the record and off in the kernel: what is so already needs no leave.
 pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
-    let view = link(world, host)?.look(&question(fleet, host)).await?;
+    let link = link(world, host)?;
+    // The record alone says no in most cases, and costs a tenth of a look.
+    if link.pulse(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
+        return Ok(false);
+    }
+    let view = link.look(&question(fleet, host)).await?;
     let off = |part: &Option<Recorded>| part.as_ref().is_some_and(|record| record.switch == Switch::Off);
     let kernel_off = view
         .kernel

@@ -57,13 +57,17 @@ impl HostLink for InProcess {
     }
 
     async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
-        let generation = rules::generation(&self.world, service).map_err(|error| store(&error))?;
+        let record = rules::record(&self.world, service).map_err(|error| store(&error))?;
         let now = self.world.sockets.established(port).await;
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.remove(&port).unwrap_or_default();
         let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
         looks.insert(port, now.unwrap_or_default());
-        Ok(Pulse { generation, sockets })
+        Ok(Pulse {
+            generation: record.as_ref().map_or(0, |record| record.generation),
+            switch: record.map(|record| record.switch),
+            sockets,
+        })
     }
 
     async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {

@@ -110,13 +110,9 @@ pub fn desired(recorded: &[Recorded], observed: &[(Family, Tables)]) -> Desired 
     firewall::desired(recorded, chosen)
 }
 
-/// The generation of a service's record now; 0 where nothing is recorded.
-pub fn generation(world: &World, service: &ServiceName) -> Result<u32, StoreError> {
-    let recorded = world.store.recorded()?;
-    Ok(recorded
-        .iter()
-        .find(|record| &record.forward.service == service)
-        .map_or(0, |record| record.generation))
+/// The record of a service now; `None` where nothing is recorded.
+pub fn record(world: &World, service: &ServiceName) -> Result<Option<Recorded>, StoreError> {
+    Ok(world.store.recorded()?.into_iter().find(|record| &record.forward.service == service))
 }
 
 fn is_so(record: &Recorded, intent: &Intent) -> bool {

@@ -323,8 +323,12 @@ impl HostLink for SiteLink {
     }
 
     async fn pulse(&self, _: &ServiceName, _: Port) -> Result<Pulse, LinkError> {
-        self.there_and_back(|host| Pulse { generation: host.generation, sockets: Ok(SocketCount::default()) })
-            .await
+        self.there_and_back(|host| Pulse {
+            generation: host.generation,
+            switch: Some(if host.forward { Switch::On } else { Switch::Off }),
+            sockets: Ok(SocketCount::default()),
+        })
+        .await
     }
 
     async fn probe(&self, _: &ProbeRequest) -> Result<Probed, LinkError> {
