@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use switchman::cli::{self, Cli, Connect, ConnectFleet, Connector};
-use switchman::model::host::Route;
+use switchman::model::host::Way;
 use switchman::ops::host::InProcess;
 use switchman::ops::shared::Shared;
 use switchman::sys;
@@ -47,13 +47,13 @@ fn fleet(to: ConnectFleet) -> FleetWorld {
     let shared = |inner: &Arc<dyn Balancer>| Arc::new(Shared::new(inner.clone())) as Arc<dyn Balancer>;
     let balancers = here.balancers.iter().map(shared).collect();
     let clock = here.clock.clone();
-    let link = |route: &Route, name| -> Arc<dyn HostLink> {
-        match route {
-            Route::Here => Arc::new(InProcess::new(here.clone())),
-            route => sys::link::connect(name, route, &fleet.reach),
+    let link = |way: &Way, name| -> Arc<dyn HostLink> {
+        match way {
+            Way::Here => Arc::new(InProcess::new(here.clone())),
+            way => sys::link::connect(name, way, &fleet.reach),
         }
     };
-    let links = hosts.iter().map(|host| (host.name.clone(), link(&host.route, &host.name))).collect();
+    let links = hosts.iter().map(|host| (host.name.clone(), link(&host.way, &host.name))).collect();
     let journal =
         Arc::new(sys::journal::SqliteJournal::new(journal_dir.join(format!("{}.db", fleet.service))));
     FleetWorld {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::Context;
 use crate::error::Failure;
 use crate::model::finding::{Finding, Severity};
-use crate::model::host::Route;
+use crate::model::host::Way;
 use crate::model::name::HostName;
 use crate::ops::check::{self, HaproxyCfg};
 use crate::plan::this_host::Asked;
@@ -30,7 +30,7 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let cfg = args.haproxy_cfg.as_deref().map(read).transpose()?;
     let mut findings = vec![config_is_fine(&file)];
     findings.extend(match hosts.as_slice() {
-        [host] if host.route == Route::Here => check::check(&here, &fleet, host, cfg.as_ref()).await,
+        [host] if host.way == Way::Here => check::check(&here, &fleet, host, cfg.as_ref()).await,
         hosts => {
             let world = context.fleet_world(&file, &fleet, hosts);
             check::fleet::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await

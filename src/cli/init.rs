@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::Context;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
-use crate::model::host::{Host, Route};
+use crate::model::host::{Host, Way};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, Ports};
 use crate::ops::init;
@@ -53,7 +53,7 @@ impl FromStr for NewHost {
         let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS, such as web1=10.0.0.11")?;
         let name: HostName = name.parse().map_err(|why| format!("`{name}` is not a name: {why}"))?;
         let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
-        Ok(Self(Host { name, address: Some(address), route: Route::Here }))
+        Ok(Self(Host { name, address: Some(address), way: Way::Here }))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Problem, Wrong};
 use crate::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
 use crate::model::fleet::{Fleet, Hooks, Limits, RollPolicy, Webhook};
 use crate::model::health::Health;
-use crate::model::host::{Host, Reach, Route};
+use crate::model::host::{Host, Reach, Way};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
@@ -149,14 +149,14 @@ fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
         hosts.push(Host {
             name: name.clone(),
             address: Some(address.value),
-            route: route(name, entry, file.agents.ca.as_deref())?,
+            way: way(name, entry, file.agents.ca.as_deref())?,
         });
     }
     Ok(hosts)
 }
 
 /// The way to a host from elsewhere.
-fn route(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Route, Wrong> {
+fn way(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Way, Wrong> {
     let key = |field: &str| format!("hosts.{name}.{field}");
     if let Some(agent) = &entry.agent {
         if let Some(ssh) = &entry.ssh {
@@ -169,21 +169,21 @@ fn route(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Route,
             !host.is_empty() && !host.contains(['/', '@']) && port.parse::<Port>().is_ok()
         });
         return match (path, address) {
-            (Some(path), _) => Ok(Route::Socket(path.into())),
+            (Some(path), _) => Ok(Way::Socket(path.into())),
             (_, Some(_)) if ca.is_none() => {
                 let text = "`agents.ca` is missing: nothing tells whether its certificate is genuine";
                 Err(other(line(agent), &key("agent"), text))
             }
-            (_, Some(address)) => Ok(Route::Tls(address.to_owned())),
+            (_, Some(address)) => Ok(Way::Tls(address.to_owned())),
             _ => Err(wrong(agent, &key("agent"), quoted(&agent.value), "https://HOST:PORT or unix:///PATH")),
         };
     }
-    let Some(ssh) = &entry.ssh else { return Ok(Route::Ssh(name.to_string())) };
+    let Some(ssh) = &entry.ssh else { return Ok(Way::Ssh(name.to_string())) };
     let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
     if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
         return Err(wrong(ssh, &key("ssh"), quoted(&ssh.value), "a destination of ssh such as deploy@web1"));
     }
-    Ok(Route::Ssh(ssh.value.clone()))
+    Ok(Way::Ssh(ssh.value.clone()))
 }
 
 fn balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Wrong> {

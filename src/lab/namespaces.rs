@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::LabError;
-use crate::model::host::{Host, Route};
+use crate::model::host::{Host, Way};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 
@@ -116,7 +116,7 @@ impl Namespaces {
         let host = |number| {
             let place = format!("web{number}");
             let name = place.parse().ok()?;
-            Some(Host { name, address: Some(self.address(&place)), route: Route::Here })
+            Some(Host { name, address: Some(self.address(&place)), way: Way::Here })
         };
         (1..=self.hosts).filter_map(host).collect()
     }

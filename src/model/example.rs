@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::balancer::{Access, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict};
 use super::fleet::{Fleet, Hooks, Limits, RollPolicy};
 use super::health::Health;
-use super::host::{Host, Reach, Route};
+use super::host::{Host, Reach, Way};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure, RollSpec};
 
@@ -18,7 +18,7 @@ pub fn ports() -> Ports {
 }
 
 pub fn host(name: &str, address: &str) -> Host {
-    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), route: Route::Here }
+    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), way: Way::Here }
 }
 
 /// No hosts and no balancers: each test adds its own.

@@ -15,13 +15,13 @@ pub struct Host {
     /// The address HAProxy connects to. `None`: this machine, whatever its address (a config without `hosts:`).
     pub address: Option<IpAddr>,
     /// How it is driven from elsewhere.
-    pub route: Route,
+    pub way: Way,
 }
 
 /// What lies between an operator and a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Route {
+pub enum Way {
     /// Nothing: this machine is the host.
     Here,
     /// The unix socket of an agent on this machine.
@@ -32,7 +32,7 @@ pub enum Route {
     Tls(String),
 }
 
-impl fmt::Display for Route {
+impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Here => f.write_str("this machine"),

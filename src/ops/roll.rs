@@ -236,7 +236,7 @@ impl<'a> Roll<'a> {
                 fleet.hosts.is_empty().then(|| Host {
                     name: name.clone(),
                     address: None,
-                    route: crate::model::host::Route::Here,
+                    way: crate::model::host::Way::Here,
                 })
             };
             let host = fleet.host(name).cloned().or_else(alone);

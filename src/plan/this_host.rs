@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::fleet::Fleet;
-use crate::model::host::{Host, Route};
+use crate::model::host::{Host, Way};
 use crate::model::name::HostName;
 
 /// What is known of the machine. `addresses` are those of its interfaces.
@@ -52,8 +52,8 @@ pub fn pick(
     }
     let known = || fleet.hosts.iter().map(|host| host.name.clone()).collect();
     let routed = |host: &Host| {
-        let route = if is_here(host, machine) { Route::Here } else { host.route.clone() };
-        Host { route, ..host.clone() }
+        let way = if is_here(host, machine) { Way::Here } else { host.way.clone() };
+        Host { way, ..host.clone() }
     };
     let here = fleet.hosts.iter().find(|host| is_here(host, machine));
     match (asked, here) {
@@ -72,7 +72,7 @@ pub fn pick(
                 }
             }
             if let ([host], true) = (hosts.as_mut_slice(), local) {
-                host.route = Route::Here;
+                host.way = Way::Here;
             }
             Ok(hosts)
         }
@@ -89,7 +89,7 @@ fn alone(asked: Option<&HostName>, machine: &Identity<'_>) -> Result<Host, PickE
             why: why.to_string(),
         })?,
     };
-    Ok(Host { name, address: None, route: Route::Here })
+    Ok(Host { name, address: None, way: Way::Here })
 }
 
 fn is_here(host: &Host, machine: &Identity<'_>) -> bool {
@@ -120,10 +120,10 @@ mod tests {
         let machine = Identity { host_name: "node7.example.org", addresses: &addresses };
         let mut fleet = fleet(hosts);
         for host in &mut fleet.hosts {
-            host.route = Route::Ssh(host.name.to_string());
+            host.way = Way::Ssh(host.name.to_string());
         }
         let picked = pick(&fleet, asked, local, &machine).map_err(|error| error.to_string())?;
-        Ok(picked.iter().map(|host| format!("{}@{}", host.name, host.route)).collect())
+        Ok(picked.iter().map(|host| format!("{}@{}", host.name, host.way)).collect())
     }
 
     fn name(text: &str) -> [HostName; 1] {

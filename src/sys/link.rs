@@ -20,7 +20,7 @@ use crate::model::api::{
 };
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
-use crate::model::host::{Reach, Route};
+use crate::model::host::{Reach, Way};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::world::link::{Heard, HostLink, LinkError};
@@ -71,9 +71,9 @@ enum Unanswered {
     Broken(String),
 }
 
-/// The link for a route that leads away from this process.
-pub fn connect(host: &HostName, route: &Route, reach: &Reach) -> Arc<dyn HostLink> {
-    let pipe = Pipe::new(host, route, reach);
+/// The link for a way that leads away from this process.
+pub fn connect(host: &HostName, way: &Way, reach: &Reach) -> Arc<dyn HostLink> {
+    let pipe = Pipe::new(host, way, reach);
     Arc::new(HttpLink { host: host.clone(), pipe, sender: Mutex::new(None) })
 }
 

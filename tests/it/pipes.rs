@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use switchman::model::api::{RunEnd, RunRequest};
 use switchman::model::failure::ErrorCode;
-use switchman::model::host::{Reach, Route};
+use switchman::model::host::{Reach, Way};
 use switchman::model::ports::Port;
 use switchman::sys::link::connect;
 use switchman::world::link::{Heard, HostLink, LinkError};
@@ -79,8 +79,8 @@ impl Place {
     }
 
     fn over_socket(&self) -> Arc<dyn HostLink> {
-        let route = Route::Socket(self.path("agent.sock"));
-        connect(&"web1".parse().unwrap(), &route, &Reach::default())
+        let way = Way::Socket(self.path("agent.sock"));
+        connect(&"web1".parse().unwrap(), &way, &Reach::default())
     }
 }
 

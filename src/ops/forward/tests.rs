@@ -39,7 +39,7 @@ fn fresh_scene() -> Scene {
     let balancers =
         vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
     let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
-    let host = Host { name: "web1".parse().unwrap(), address: None, route: crate::model::host::Route::Here };
+    let host = Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here };
     Scene { fake: fake::world(balancers, firewall), fleet, host }
 }
 

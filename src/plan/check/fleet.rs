@@ -8,7 +8,7 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
-use crate::model::host::{Host, Route};
+use crate::model::host::{Host, Way};
 use crate::model::lock::{Life, LockView};
 use crate::plan::standing::Standing;
 
@@ -140,16 +140,16 @@ fn not_reached(fleet: &Fleet, host: &HostFacts, unheard: &Unheard) -> Finding {
             "see `agents:` in switchman.yaml, and the agent's flags",
         ),
         Unheard::Lost(why) => {
-            let fix = match &host.host.route {
-                Route::Ssh(_) => format!(
+            let fix = match &host.host.way {
+                Way::Ssh(_) => format!(
                     "this must answer, without a password: `{} {} agent --stdio </dev/null`",
                     host.via,
                     remote_switchman(fleet, &host.host)
                 ),
-                Route::Socket(_) | Route::Tls(_) => {
+                Way::Socket(_) | Way::Tls(_) => {
                     "start `switchman agent` there, and correct `agent:`".to_owned()
                 }
-                Route::Here => "see the error".to_owned(),
+                Way::Here => "see the error".to_owned(),
             };
             problem("host-unreachable", subject, why.clone(), fix)
         }
@@ -168,8 +168,8 @@ fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
     let (subject, main) = (host.name.as_str(), fleet.ports.main);
     let mut all = Vec::new();
     if let Err(why) = &view.kernel {
-        let fix = match host.route {
-            Route::Ssh(_) => {
+        let fix = match host.way {
+            Way::Ssh(_) => {
                 "let switchman be root there: `ssh: {switchman: sudo -n switchman}` in switchman.yaml"
             }
             _ => "run the agent there as root",

@@ -38,7 +38,7 @@ fn server(name: &str, verdict: Verdict) -> ServerView {
 fn good() -> Facts {
     let servers = ["main-web1", "backup-web1", "main-web2"].map(|name| server(name, Verdict::Up)).to_vec();
     Facts {
-        host: Host { name: "web1".parse().unwrap(), address: None, route: crate::model::host::Route::Here },
+        host: Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here },
         may_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
         native: Ok(vec![]),

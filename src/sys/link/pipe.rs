@@ -1,4 +1,4 @@
-//! From a route to an open connection.
+//! From a way to an open connection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::ssh::Complaints;
 use super::{Connection, reason, ssh, tls};
-use crate::model::host::{Reach, Route};
+use crate::model::host::{Reach, Way};
 use crate::model::name::HostName;
 
 /// How bytes get to a host.
@@ -29,7 +29,7 @@ pub(super) enum Pipe {
         address: String,
         reach: Box<Reach>,
     },
-    /// The route `here` has no pipe.
+    /// The way `here` has no pipe.
     None,
 }
 
@@ -44,16 +44,16 @@ pub(super) enum PipeError {
 }
 
 impl Pipe {
-    pub(super) fn new(host: &HostName, route: &Route, reach: &Reach) -> Self {
-        match route {
-            Route::Here => Self::None,
-            Route::Socket(path) => Self::Socket(path.clone()),
-            Route::Ssh(destination) => Self::Ssh {
+    pub(super) fn new(host: &HostName, way: &Way, reach: &Reach) -> Self {
+        match way {
+            Way::Here => Self::None,
+            Way::Socket(path) => Self::Socket(path.clone()),
+            Way::Ssh(destination) => Self::Ssh {
                 destination: destination.clone(),
                 options: reach.ssh_options.clone(),
                 command: ssh::command(host, reach),
             },
-            Route::Tls(address) => Self::Tls { address: address.clone(), reach: Box::new(reach.clone()) },
+            Way::Tls(address) => Self::Tls { address: address.clone(), reach: Box::new(reach.clone()) },
         }
     }
 

@@ -47,7 +47,7 @@ impl Place {
             remote_switchman: remote.iter().map(|word| (*word).to_owned()).collect(),
             ..Reach::default()
         };
-        connect(&"web1".parse().unwrap(), &Route::Ssh("web1".to_owned()), &reach)
+        connect(&"web1".parse().unwrap(), &Way::Ssh("web1".to_owned()), &reach)
     }
 
     fn remote(&self) -> [String; 3] {

@@ -42,7 +42,7 @@ impl Place {
 
     fn over_tls(&self, reach: Reach) -> Arc<dyn HostLink> {
         let ca = reach.ca.or_else(|| Some(self.path("ca.pem")));
-        connect(&"web1".parse().unwrap(), &Route::Tls(TLS.to_owned()), &Reach { ca, ..reach })
+        connect(&"web1".parse().unwrap(), &Way::Tls(TLS.to_owned()), &Reach { ca, ..reach })
     }
 
     fn as_one(&self, name: &str) -> Reach {

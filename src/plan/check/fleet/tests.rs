@@ -12,7 +12,7 @@ use crate::plan::standing::standing;
 fn fleet() -> Fleet {
     let mut hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
     for host in &mut hosts {
-        host.route = Route::Ssh(format!("deploy@{}", host.name));
+        host.way = Way::Ssh(format!("deploy@{}", host.name));
     }
     Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
@@ -37,7 +37,7 @@ fn hello(version: &str) -> Hello {
 
 fn good() -> FleetFacts {
     let host = |host: Host| HostFacts {
-        via: host.route.to_string(),
+        via: host.way.to_string(),
         host,
         hello: Ok(hello("1.0.0")),
         view: Some(Ok(view(Switch::On))),
