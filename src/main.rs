@@ -23,14 +23,19 @@ fn main() -> ExitCode {
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
 fn host(to: Connect) -> World {
-    let Connect { balancers, state_dir, reporter, stop } = to;
+    let Connect { balancers, state_dir, releases_dir, reporter, stop } = to;
+    let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
     World {
         firewall: Arc::new(sys::iptables::Iptables),
         balancers: balancers.iter().filter_map(|spec| sys::haproxy::connect(spec, READ)).collect(),
         sockets: Arc::new(sys::sock_diag::SockDiag),
+        flows: Arc::new(sys::conntrack::Conntrack),
         probe: Arc::new(sys::probe::HttpProbe),
         commands: Arc::new(sys::commands::LocalCommands::new(state_dir.join("commands"))),
-        store: Arc::new(sys::store::SqliteStore::new(state_dir)),
+        store: store.clone(),
+        deployments: store,
+        releases: Arc::new(sys::releases::DirReleases::new(releases_dir)),
+        runner: sys::runner::here(&state_dir),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         files: Arc::new(sys::files::LocalFiles),

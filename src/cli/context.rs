@@ -60,6 +60,7 @@ impl Context {
         Connect {
             balancers: fleet.map(|fleet| fleet.balancers.clone()).unwrap_or_default(),
             state_dir: self.globals.state_dir.clone(),
+            releases_dir: self.globals.releases_dir.clone(),
             reporter: self.render.clone(),
             stop: self.stop.clone(),
         }

@@ -69,6 +69,15 @@ pub struct Globals {
         default_value = "/var/lib/switchman"
     )]
     state_dir: PathBuf,
+    /// Where releases are unpacked
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SWITCHMAN_RELEASES_DIR",
+        default_value = "/srv/switchman"
+    )]
+    releases_dir: PathBuf,
     /// Where a fleet's journal and lock are kept [default: .switchman beside the configuration]
     #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
     journal_dir: Option<PathBuf>,
@@ -143,6 +152,7 @@ enum Command {
 pub struct Connect {
     pub balancers: Vec<BalancerSpec>,
     pub state_dir: PathBuf,
+    pub releases_dir: PathBuf,
     pub reporter: Arc<dyn Reporter>,
     pub stop: Stop,
 }

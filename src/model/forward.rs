@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
 use super::name::ServiceName;
 use super::ports::Port;
@@ -41,9 +42,36 @@ impl fmt::Display for Switch {
     }
 }
 
-/// The recorded desired state of one service's forward on this host.
+/// One data port of a managed service and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Leg {
+    /// What HAProxy connects to.
+    pub port: Port,
+    pub deployment: DeploymentId,
+    /// Where the deployment answers on this host.
+    pub target: Port,
+}
+
+/// The routes of a managed service: both data ports. The two legs may lead to one deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Routes {
+    pub main: Leg,
+    /// The last good main: what answers while main does not.
+    pub backup: Leg,
+}
+
+/// A main that is new: when it turns unhealthy before `until`, `previous` comes back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trial {
+    #[schemars(with = "String")]
+    pub until: jiff::Timestamp,
+    pub previous: DeploymentId,
+}
+
+/// The recorded desired state of one service's rules on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recorded {
+    /// Where a service is managed, it leads where the route of main leads.
     pub forward: Forward,
     pub switch: Switch,
     /// Whether checks come from this host itself, through the OUTPUT chain.
@@ -52,6 +80,69 @@ pub struct Recorded {
     pub generation: u32,
     #[schemars(with = "String")]
     pub changed_at: jiff::Timestamp,
+    /// Absent where no deployment is main: the vhosts listen on the data ports themselves.
+    #[serde(default)]
+    pub routes: Option<Routes>,
+    #[serde(default)]
+    pub access: Access,
+    #[serde(default)]
+    pub trial: Option<Trial>,
+}
+
+impl Recorded {
+    /// What is recorded once an intent is; `previous`: what is recorded before it.
+    pub fn after(previous: Option<&Self>, intent: &Intent, generation: u32, now: jiff::Timestamp) -> Self {
+        let (routes, trial) = match &intent.routing {
+            Routing::Keep => (
+                previous.and_then(|record| record.routes.clone()),
+                previous.and_then(|record| record.trial.clone()),
+            ),
+            Routing::To { routes, trial } => (Some(routes.clone()), trial.clone()),
+            Routing::Gone => (None, None),
+        };
+        let mut forward = intent.forward.clone();
+        if let Some(routes) = &routes {
+            forward.target = routes.main.target;
+        }
+        Self {
+            forward,
+            switch: intent.switch,
+            from_self: intent.from_self,
+            generation,
+            changed_at: now,
+            routes,
+            access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
+            trial,
+        }
+    }
+
+    /// Whether both ask for the same, whenever they were recorded.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let neutral =
+            |record: &Self| Self { generation: 0, changed_at: jiff::Timestamp::UNIX_EPOCH, ..record.clone() };
+        neutral(self) == neutral(other)
+    }
+
+    /// Where a port of this service really leads: the target of a route, else the port itself.
+    pub fn real(&self, port: Port) -> Port {
+        let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
+        legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
+    }
+}
+
+/// What a change does to the routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Routing {
+    /// They stay as they are recorded, and so does a trial.
+    #[default]
+    Keep,
+    To {
+        routes: Routes,
+        trial: Option<Trial>,
+    },
+    /// The service is not managed any more.
+    Gone,
 }
 
 /// A change that is about to be made.
@@ -65,6 +156,11 @@ pub struct Intent {
     pub action: String,
     /// What was overridden by `--force`, or which roll it belongs to; empty otherwise.
     pub detail: String,
+    #[serde(default)]
+    pub routing: Routing,
+    /// `None`: stays as it is.
+    #[serde(default)]
+    pub access: Option<Access>,
 }
 
 /// What a change came to.

@@ -3,6 +3,7 @@
 pub mod agent_check;
 pub mod api;
 pub mod balancer;
+pub mod deployment;
 pub mod duration;
 #[cfg(test)]
 pub mod example;
@@ -21,3 +22,4 @@ pub mod ports;
 pub mod roll;
 pub mod rules;
 pub mod socket;
+pub mod version;

@@ -1,6 +1,6 @@
 //! Kernel port rules: what a nat table holds, what it should hold, and the transaction between the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forward::Forward;
 use super::name::ServiceName;
+use super::ports::Port;
 
 #[cfg(test)]
 pub mod simulate;
@@ -180,11 +181,53 @@ impl Tables {
     }
 }
 
+/// What a redirect of ours is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// check port -> where main really answers. Its absence is maintenance.
+    Forward,
+    /// Main's data port -> where main really answers.
+    Route,
+    /// The backup vhost's data port -> where the backup version really answers.
+    Backup,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Route, Self::Backup];
+
+    /// The last part of the comment on its rule.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Route => "route",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+/// One port led to another one of this host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Redirect {
+    pub service: ServiceName,
+    pub kind: Kind,
+    pub port: Port,
+    pub target: Port,
+}
+
+impl Redirect {
+    /// The forward that this is; `None` for a route.
+    pub fn as_forward(&self) -> Option<Forward> {
+        let Self { service, kind, port, target } = self;
+        (*kind == Kind::Forward).then(|| Forward { service: service.clone(), check: *port, target: *target })
+    }
+}
+
 /// What our part of a nat table should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Desired {
-    /// The forwards that are on. A service that is not here is in maintenance.
-    pub forwards: BTreeMap<ServiceName, Forward>,
+    /// Sorted by service, then kind. A service without its forward is in maintenance.
+    pub redirects: BTreeSet<Redirect>,
     /// Whether checks also come from this host itself (a load balancer on the host).
     pub from_self: bool,
 }

@@ -40,6 +40,9 @@ mod tests {
                 from_self: false,
                 generation: 1,
                 changed_at: jiff::Timestamp::UNIX_EPOCH,
+                routes: None,
+                access: crate::model::deployment::Access::Public,
+                trial: None,
             });
         }
         fake

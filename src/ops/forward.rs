@@ -10,7 +10,7 @@ use crate::model::api::{ProbeRequest, Probed, Question};
 use crate::model::balancer::BackendView;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Changed, Forward, Intent, Recorded, Switch};
+use crate::model::forward::{Changed, Forward, Intent, Recorded, Routing, Switch};
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::lock::Purpose;
@@ -316,6 +316,8 @@ pub async fn switch_host(
         actor: actor.clone(),
         action: action(switch).to_owned(),
         detail: detail.to_owned(),
+        routing: Routing::Keep,
+        access: None,
     };
     let changed = link(world, host)?.switch(&intent).await?;
     if let Some(error) = &changed.unfinished_history {

@@ -34,13 +34,27 @@ pub enum ChangeError {
 
 /// Makes the intent true: recorded first, then committed, then read back. On failure both are put back.
 pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeError> {
-    let _held = lock(world, &intent.action).await?;
-    let before = world.store.recorded()?;
+    change_as(world, &intent.action, |_| Ok::<_, ChangeError>(intent.clone())).await
+}
+
+/// The same with an intent that is made of what is recorded, while nobody else changes it.
+pub async fn change_as<E: From<ChangeError>>(
+    world: &World,
+    purpose: &str,
+    decide: impl FnOnce(&[Recorded]) -> Result<Intent, E>,
+) -> Result<Changed, E> {
+    let _held = lock(world, purpose).await?;
+    let before = world.store.recorded().map_err(ChangeError::from)?;
+    let intent = decide(&before)?;
+    Ok(make(world, &before, &intent).await?)
+}
+
+async fn make(world: &World, before: &[Recorded], intent: &Intent) -> Result<Changed, ChangeError> {
     let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
     let observed = observe(world).await?;
-    let wanted_before = desired(&before, &observed);
+    let wanted_before = desired(before, &observed);
     if let Some(previous) = previous
-        && is_so(previous, intent)
+        && previous.is_same(&Recorded::after(Some(previous), intent, 0, previous.changed_at))
         && planned(&wanted_before, &observed).is_empty()
     {
         return Ok(Changed {
@@ -52,7 +66,7 @@ pub async fn change(world: &World, intent: &Intent) -> Result<Changed, ChangeErr
     let (operation, mine) = world.store.begin(intent, world.clock.now())?;
     // From here on, whatever fails is taken back: nothing may leave this function early.
     let end = |outcome: &Outcome| world.store.end(operation, &intent.actor, outcome, world.clock.now());
-    let wanted = desired(&with(&before, &mine), &observed);
+    let wanted = desired(&with(before, &mine), &observed);
     match settle(world, &wanted, observed).await {
         Ok(transactions) => {
             let detail: Vec<String> =
@@ -113,10 +127,6 @@ pub fn desired(recorded: &[Recorded], observed: &[(Family, Tables)]) -> Desired 
 /// The record of a service now; `None` where nothing is recorded.
 pub fn record(world: &World, service: &ServiceName) -> Result<Option<Recorded>, StoreError> {
     Ok(world.store.recorded()?.into_iter().find(|record| &record.forward.service == service))
-}
-
-fn is_so(record: &Recorded, intent: &Intent) -> bool {
-    record.forward == intent.forward && record.switch == intent.switch && record.from_self == intent.from_self
 }
 
 fn planned(wanted: &Desired, observed: &[(Family, Tables)]) -> Vec<Transaction> {

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::model::balancer::{BackendView, BalancerSpec};
-use crate::world::balancer::{Balancer, BalancerError};
+use crate::world::balancer::{Balancer, BalancerError, Flush};
 
 /// A reading is given again while it is younger than this: below the pause between two looks of one waiter.
 const FRESH: Duration = Duration::from_millis(40);
@@ -47,6 +47,10 @@ impl Balancer for Shared {
         let reading = self.inner.read().await;
         *last = Some((began, reading.clone()));
         reading
+    }
+
+    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+        self.inner.close_idle(server).await
     }
 }
 

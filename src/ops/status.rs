@@ -11,7 +11,7 @@ use crate::model::host::Host;
 use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Ports;
-use crate::model::rules::{Family, Tables};
+use crate::model::rules::{Family, Kind, Tables};
 use crate::plan::drain;
 use crate::plan::firewall;
 use crate::world::FleetWorld;
@@ -116,7 +116,8 @@ pub fn drift(recorded: &[Recorded], tables: &[(Family, Tables)]) -> Vec<String> 
         tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
     differing
         .map(|(family, tables)| {
-            let on = wanted.forwards.keys().map(ServiceName::as_str).collect::<Vec<_>>().join(", ");
+            let on = wanted.redirects.iter().filter(|redirect| redirect.kind == Kind::Forward);
+            let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
             let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
             let variant = firewall::variant(tables);
             format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` mends it")

@@ -3,26 +3,45 @@
 //! Our chain is declared whole and swapped in one transaction; the jump into it is added only where it is missing.
 //! Nothing that is not ours is ever named by a transaction.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use crate::model::deployment::Access;
 use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::name::ServiceName;
 use crate::model::rules::{
-    ANCHOR_COMMENT, CHAIN, Desired, Family, JUMP_COMMENT, Rule, Table, Tables, Transaction, Variant,
+    ANCHOR_COMMENT, CHAIN, Desired, Family, JUMP_COMMENT, Kind, Redirect, Rule, Table, Tables, Transaction,
+    Variant,
 };
 
-/// The rules the records ask for. A forward in our chain whose service is not recorded (a lost state directory) is
+/// The rules the records ask for. A redirect in our chain whose service is not recorded (a lost state directory) is
 /// kept: taking it away would put a service into maintenance that nobody named.
 pub fn desired<'a>(recorded: &[Recorded], observed: impl IntoIterator<Item = &'a Table>) -> Desired {
-    let unrecorded = observed
-        .into_iter()
-        .flat_map(forwards)
-        .filter(|forward| recorded.iter().all(|record| record.forward.service != forward.service));
-    let on =
-        recorded.iter().filter(|record| record.switch == Switch::On).map(|record| record.forward.clone());
+    let known: BTreeSet<&ServiceName> = recorded.iter().map(|record| &record.forward.service).collect();
+    let unrecorded =
+        observed.into_iter().flat_map(redirects).filter(|redirect| !known.contains(&redirect.service));
     Desired {
-        forwards: on.chain(unrecorded).map(|forward| (forward.service.clone(), forward)).collect(),
+        redirects: recorded.iter().flat_map(asked_for).chain(unrecorded).collect(),
         from_self: recorded.iter().any(|record| record.from_self),
     }
+}
+
+/// The redirects of one record. A private service has none: nothing from outside leads to it.
+fn asked_for(record: &Recorded) -> Vec<Redirect> {
+    if record.access == Access::Private {
+        return vec![];
+    }
+    let Forward { service, check, target } = &record.forward;
+    let redirect = |kind, port, target| Redirect { service: service.clone(), kind, port, target };
+    let mut asked = Vec::new();
+    if record.switch == Switch::On {
+        asked.push(redirect(Kind::Forward, *check, *target));
+    }
+    if let Some(routes) = &record.routes {
+        asked.push(redirect(Kind::Route, routes.main.port, routes.main.target));
+        asked.push(redirect(Kind::Backup, routes.backup.port, routes.backup.target));
+    }
+    asked
 }
 
 /// Which variant our rules belong in: where our chain already is, else where anybody's rules are; where that decides
@@ -61,9 +80,14 @@ pub fn plan(desired: &Desired, tables: &Tables, family: Family) -> Vec<Transacti
         .collect()
 }
 
-/// The forwards our chain holds now.
+/// What our chain holds now.
+pub fn redirects(table: &Table) -> Vec<Redirect> {
+    table.in_chain(CHAIN).filter_map(read).collect()
+}
+
+/// The forwards among it.
 pub fn forwards(table: &Table) -> Vec<Forward> {
-    table.in_chain(CHAIN).filter_map(read_forward).collect()
+    redirects(table).iter().filter_map(Redirect::as_forward).collect()
 }
 
 /// Whether the jump that makes our chain effective is there.
@@ -72,8 +96,7 @@ pub fn is_hooked(table: &Table, from_self: bool) -> bool {
 }
 
 fn declare(desired: &Desired, table: &Table) -> Option<String> {
-    let rules: Vec<Rule> =
-        std::iter::once(anchor()).chain(desired.forwards.values().map(forward_rule)).collect();
+    let rules: Vec<Rule> = std::iter::once(anchor()).chain(desired.redirects.iter().map(written)).collect();
     let (wanted, unwanted): (Vec<Rule>, Vec<Rule>) = (hooks(desired.from_self), stale_jumps(desired, table));
     let missing: Vec<Rule> = wanted.into_iter().filter(|jump| !table.rules.contains(jump)).collect();
     let same = table.in_chain(CHAIN).eq(rules.iter());
@@ -161,26 +184,23 @@ fn hooks(from_self: bool) -> Vec<Rule> {
 }
 
 /// In the words `iptables-save` prints it with, so that what is read back compares equal.
-fn forward_rule(forward: &Forward) -> Rule {
-    let (check, target) = (forward.check.to_string(), forward.target.to_string());
-    let comment = comment(forward);
-    let matches = ["-p", "tcp", "-m", "tcp", "--dport", &check, "-m", "comment", "--comment", &comment];
+fn written(redirect: &Redirect) -> Rule {
+    let (port, target) = (redirect.port.to_string(), redirect.target.to_string());
+    let comment = format!("switchman:{}:{}", redirect.service, redirect.kind.as_str());
+    let matches = ["-p", "tcp", "-m", "tcp", "--dport", &port, "-m", "comment", "--comment", &comment];
     rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
-fn comment(forward: &Forward) -> String {
-    format!("switchman:{}:forward", forward.service)
-}
-
-/// The forward a rule stands for; `None` when it is not exactly a rule we would write.
-fn read_forward(rule: &Rule) -> Option<Forward> {
-    let service = rule.value("--comment")?.strip_prefix("switchman:")?.strip_suffix(":forward")?;
-    let forward = Forward {
+/// What a rule stands for; `None` when it is not exactly a rule we would write.
+fn read(rule: &Rule) -> Option<Redirect> {
+    let (service, kind) = rule.value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
+    let redirect = Redirect {
         service: service.parse().ok()?,
-        check: rule.value("--dport")?.parse().ok()?,
+        kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind)?,
+        port: rule.value("--dport")?.parse().ok()?,
         target: rule.value("--to-ports")?.parse().ok()?,
     };
-    (forward_rule(&forward) == *rule).then_some(forward)
+    (written(&redirect) == *rule).then_some(redirect)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::model::roll::RollId;
 use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 
-const SCHEMA: Schema = Schema { version: 1, create: CREATE };
+const SCHEMA: Schema = Schema { version: 1, create: CREATE, upgrades: &[] };
 
 const CREATE: &str = "
     CREATE TABLE journal (

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod commands;
+pub mod conntrack;
 pub mod exec;
 pub mod files;
 pub mod haproxy;
@@ -12,6 +13,8 @@ pub mod link;
 pub mod machine;
 pub mod outputs;
 pub mod probe;
+pub mod releases;
+pub mod runner;
 pub mod sock_diag;
 pub mod sqlite;
 pub mod store;

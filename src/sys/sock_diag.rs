@@ -46,6 +46,10 @@ impl Sockets for SockDiag {
         sockets.dedup_by_key(|socket| socket.cookie);
         Ok(sockets)
     }
+
+    async fn close(&self, port: Port, _sockets: &[Socket]) -> Result<usize, SocketsError> {
+        Err(SocketsError { port, why: "not built yet".to_owned() })
+    }
 }
 
 fn open() -> nix::Result<OwnedFd> {

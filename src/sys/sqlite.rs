@@ -19,6 +19,8 @@ pub struct Schema {
     pub version: i64,
     /// Ends with setting `user_version`.
     pub create: &'static str,
+    /// The first brings a file of version 1 to version 2, and so on; each ends with setting `user_version`.
+    pub upgrades: &'static [&'static str],
 }
 
 /// Why a file could not be read or written. After a failed write nothing of it is there.
@@ -149,7 +151,13 @@ impl Database {
                 let made = create(&mut connection, self.schema.create);
                 made.map(|()| connection).map_err(|error| failed("set up the state", file, &error))
             }
-            found => Err(DbError::Newer { path: file.clone(), found, known: self.schema.version }),
+            found if found > self.schema.version => {
+                Err(DbError::Newer { path: file.clone(), found, known: self.schema.version })
+            }
+            _ => {
+                let upgraded = upgrade(&mut connection, self.schema.upgrades);
+                upgraded.map(|()| connection).map_err(|error| failed("upgrade the state", file, &error))
+            }
         }
     }
 }
@@ -160,6 +168,16 @@ fn create(connection: &mut Connection, text: &str) -> rusqlite::Result<()> {
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
         transaction.execute_batch(text)?;
+    }
+    transaction.commit()
+}
+
+/// All steps or none; another process may have made them meanwhile.
+fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for step in steps.iter().skip(usize::try_from(version - 1).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
     }
     transaction.commit()
 }

@@ -11,20 +11,26 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
+use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, Recorded};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
+use crate::world::deployments::Deployments;
 use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
 
 mod rows;
 
-const SCHEMA: Schema = Schema { version: 1, create: CREATE };
+const SCHEMA: Schema = Schema { version: 2, create: CREATE, upgrades: &[TO_2] };
 
 const CREATE: &str = "
     CREATE TABLE forwards (
         service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
         switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
-        generation INTEGER NOT NULL, changed_at TEXT NOT NULL) STRICT;
+        generation INTEGER NOT NULL, changed_at TEXT NOT NULL,
+        routes TEXT, access TEXT NOT NULL DEFAULT 'public', trial TEXT) STRICT;
+    CREATE TABLE deployments (
+        id TEXT PRIMARY KEY, service TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL,
+        UNIQUE (service, version)) STRICT;
     CREATE TABLE history (
         id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
         pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
@@ -33,7 +39,17 @@ const CREATE: &str = "
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
+
+/// Versions side by side: routes, access and trial as JSON; deployments.
+const TO_2: &str = "
+    ALTER TABLE forwards ADD COLUMN routes TEXT;
+    ALTER TABLE forwards ADD COLUMN access TEXT NOT NULL DEFAULT 'public';
+    ALTER TABLE forwards ADD COLUMN trial TEXT;
+    CREATE TABLE deployments (
+        id TEXT PRIMARY KEY, service TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL,
+        UNIQUE (service, version)) STRICT;
+    PRAGMA user_version = 2;";
 
 /// Between two tries for the lock of the host.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -67,25 +83,15 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         Ok(self.database.read(what, work)?)
     }
-}
 
-impl From<DbError> for StoreError {
-    fn from(error: DbError) -> Self {
-        match error {
-            DbError::Open { path, why } => Self::Open { path, why },
-            DbError::Newer { path, found, known } => Self::Newer { path, found, known },
-            DbError::Full { path } => Self::Full { path },
-            DbError::Damaged { path, why } => Self::Damaged { path, why },
-            DbError::Failed { what, path, why } => Self::Failed { what, path, why },
-        }
-    }
-}
-
-#[async_trait]
-impl Store for SqliteStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
+    async fn hold(
+        &self,
+        name: &str,
+        purpose: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn Exclusive>, StoreError> {
         make_dir(&self.dir)?;
-        let path = self.dir.join("switch.lock");
+        let path = self.dir.join(name);
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = opened.map_err(|error| io_failed("open the lock", &path, &error))?;
@@ -111,7 +117,25 @@ impl Store for SqliteStore {
             }
         }
     }
+}
 
+impl From<DbError> for StoreError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Open { path, why } => Self::Open { path, why },
+            DbError::Newer { path, found, known } => Self::Newer { path, found, known },
+            DbError::Full { path } => Self::Full { path },
+            DbError::Damaged { path, why } => Self::Damaged { path, why },
+            DbError::Failed { what, path, why } => Self::Failed { what, path, why },
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
+        self.hold("switch.lock", purpose, patience).await
+    }
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
         self.read("read the recorded forwards", |connection| {
             let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
@@ -122,14 +146,9 @@ impl Store for SqliteStore {
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;
-            let generation = next_generation(transaction, service)?;
-            let recorded = Recorded {
-                forward: intent.forward.clone(),
-                switch: intent.switch,
-                from_self: intent.from_self,
-                generation,
-                changed_at: now,
-            };
+            let previous = rows::of(transaction, service)?;
+            let generation = previous.as_ref().map_or(0, |record| record.generation) + 1;
+            let recorded = Recorded::after(previous.as_ref(), intent, generation, now);
             rows::put(transaction, &recorded)?;
             let operation = rows::next_operation(transaction)?;
             let entry = Entry {
@@ -212,6 +231,35 @@ fn next_generation(transaction: &Transaction<'_>, service: &ServiceName) -> rusq
     let sql = "SELECT generation FROM forwards WHERE service = ?1";
     let now: Option<u32> = transaction.query_row(sql, [service.as_str()], |row| row.get(0)).optional()?;
     Ok(now.unwrap_or(0) + 1)
+}
+
+#[async_trait]
+impl Deployments for SqliteStore {
+    async fn lock_service(
+        &self,
+        service: &ServiceName,
+        purpose: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn Exclusive>, StoreError> {
+        self.hold(&format!("deploy-{service}.lock"), purpose, patience).await
+    }
+
+    fn all(&self) -> Result<Vec<Deployment>, StoreError> {
+        self.read("read the deployments", |connection| {
+            let mut statement = connection.prepare("SELECT body FROM deployments ORDER BY service, id")?;
+            statement.query_map([], |row| rows::json(row, 0))?.collect()
+        })
+    }
+
+    fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
+        self.write("record a deployment", |transaction| rows::put_deployment(transaction, deployment))
+    }
+
+    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
+        self.write("forget a deployment", |transaction| {
+            transaction.execute("DELETE FROM deployments WHERE id = ?1", [id.as_str()]).map(|_| ())
+        })
+    }
 }
 
 struct Held {

@@ -24,6 +24,17 @@ pub enum BalancerError {
     NoBackend { address: String, backend: String },
 }
 
+/// What came of asking a balancer to close its idle connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flush {
+    Closed,
+    /// The socket is not of level `admin`, or there is none.
+    NotAllowed,
+    /// Somebody holds the server in maintenance or drain.
+    Held,
+}
+
 /// One HAProxy that can be read.
 #[async_trait]
 pub trait Balancer: Send + Sync {
@@ -31,4 +42,11 @@ pub trait Balancer: Send + Sync {
 
     /// The servers of the configured backend, now. Bounded in time by the adapter.
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError>;
+
+    /// Makes HAProxy close the idle connections it keeps to a server, without a request being lost: `set server B/S state
+    /// maint; set server B/S state ready` in one line. A server that is in maintenance or drain by somebody's word is left
+    /// as it is.
+    async fn close_idle(&self, _server: &str) -> Result<Flush, BalancerError> {
+        Ok(Flush::NotAllowed)
+    }
 }

@@ -9,8 +9,10 @@ use crate::model::name::HostName;
 pub mod balancer;
 pub mod clock;
 pub mod commands;
+pub mod deployments;
 pub mod files;
 pub mod firewall;
+pub mod flows;
 pub mod journal;
 pub mod link;
 pub mod lock;
@@ -18,7 +20,9 @@ pub mod machine;
 pub mod notifier;
 pub mod outputs;
 pub mod probe;
+pub mod releases;
 pub mod reporter;
+pub mod runner;
 pub mod sockets;
 pub mod stop;
 pub mod store;
@@ -33,8 +37,12 @@ pub struct World {
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub sockets: Arc<dyn sockets::Sockets>,
+    pub flows: Arc<dyn flows::Flows>,
     pub probe: Arc<dyn probe::Probe>,
     pub store: Arc<dyn store::Store>,
+    pub deployments: Arc<dyn deployments::Deployments>,
+    pub releases: Arc<dyn releases::Releases>,
+    pub runner: Arc<dyn runner::Runner>,
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
     pub files: Arc<dyn files::Files>,

@@ -107,12 +107,17 @@ impl Stage {
     async fn agent(&self, terms: Terms) -> Agent {
         let listener = TcpListener::bind(AGENT).await.unwrap();
         let (stopper, stop) = stop::channel();
+        let store = Arc::new(sys::store::SqliteStore::new(self.dir.path().join("state")));
         let world = World {
+            flows: Arc::new(sys::conntrack::Conntrack),
+            deployments: store.clone(),
+            releases: Arc::new(sys::releases::DirReleases::new(self.dir.path().join("releases"))),
+            runner: sys::runner::here(&self.dir.path().join("state")),
             firewall: Arc::new(sys::iptables::Iptables),
             balancers: vec![],
             sockets: Arc::new(sys::sock_diag::SockDiag),
             probe: Arc::new(sys::probe::HttpProbe),
-            store: Arc::new(sys::store::SqliteStore::new(self.dir.path().join("state"))),
+            store,
             clock: Arc::new(sys::clock::SystemClock),
             machine: Arc::new(sys::machine::LocalMachine),
             commands: Arc::new(sys::commands::LocalCommands::new(self.dir.path().join("commands"))),

@@ -4,9 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use switchman::model::forward::Forward;
 use switchman::model::ports::Port;
-use switchman::model::rules::{Desired, Family, Tables, Variant};
+use switchman::model::rules::{Desired, Family, Kind, Redirect, Tables, Variant};
 use switchman::plan::firewall::plan;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
@@ -22,10 +21,11 @@ const BOUND: Duration = Duration::from_secs(3);
 
 async fn switch(family: Family, variant: Variant, on: bool) {
     let port = |number| Port::new(number).unwrap();
-    let forward = Forward { service: "shop".parse().unwrap(), check: port(CHECK), target: port(MAIN) };
-    let forwards = on.then(|| (forward.service.clone(), forward)).into_iter().collect();
+    let service = "shop".parse().unwrap();
+    let forward = Redirect { service, kind: Kind::Forward, port: port(CHECK), target: port(MAIN) };
+    let redirects = on.then_some(forward).into_iter().collect();
     // Both ends are on this host, so the jump from OUTPUT is the one that is used.
-    let desired = Desired { forwards, from_self: true };
+    let desired = Desired { redirects, from_self: true };
     let tables = Tables { default: variant, ..Iptables.nat(family).await.unwrap() };
     let steps = plan(&desired, &tables, family);
     assert!(!steps.is_empty());

@@ -4,9 +4,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use switchman::model::forward::Forward;
 use switchman::model::ports::Port;
-use switchman::model::rules::{Desired, Family, Tables, Variant};
+use switchman::model::rules::{Desired, Family, Kind, Redirect, Tables, Variant};
 use switchman::plan::firewall::plan;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
@@ -20,13 +19,24 @@ struct Scenario {
 }
 
 fn wanting(forwards: &[(&str, u16, u16)], from_self: bool) -> Desired {
-    let forward = |&(service, check, target): &(&str, u16, u16)| Forward {
-        service: service.parse().unwrap(),
-        check: Port::new(check).unwrap(),
-        target: Port::new(target).unwrap(),
-    };
-    let forwards = forwards.iter().map(forward).map(|forward| (forward.service.clone(), forward)).collect();
-    Desired { forwards, from_self }
+    let redirects =
+        forwards.iter().map(|&(service, port, target)| redirect(service, Kind::Forward, port, target));
+    Desired { redirects: redirects.collect(), from_self }
+}
+
+fn redirect(service: &str, kind: Kind, port: u16, target: u16) -> Redirect {
+    let port_of = |number| Port::new(number).unwrap();
+    Redirect { service: service.parse().unwrap(), kind, port: port_of(port), target: port_of(target) }
+}
+
+/// A managed service: main and backup each at the port of its own instance.
+fn managed(main: u16, backup: u16) -> Desired {
+    let redirects = [
+        redirect("shop", Kind::Forward, 8888, main),
+        redirect("shop", Kind::Route, 8080, main),
+        redirect("shop", Kind::Backup, 80, backup),
+    ];
+    Desired { redirects: redirects.into(), from_self: false }
 }
 
 fn scenarios() -> Vec<Scenario> {
@@ -54,6 +64,12 @@ fn scenarios() -> Vec<Scenario> {
             name: "two-services",
             why: "services of one host share the chain; taking one into maintenance declares the other again",
             steps: vec![wanting(&[blog, shop], false), wanting(&[blog], false)],
+        },
+        Scenario {
+            name: "flip",
+            why: "another version becomes main: check port and data port move together, to the instance's own port because \
+                  REDIRECT does not chain, and the backup vhost's port follows to the last good main",
+            steps: vec![managed(20001, 20001), managed(20002, 20001)],
         },
         Scenario {
             name: "balancer-on-the-host",

@@ -39,6 +39,9 @@ impl Scene {
             from_self: false,
             generation: 1,
             changed_at: jiff::Timestamp::UNIX_EPOCH,
+            routes: None,
+            access: crate::model::deployment::Access::Public,
+            trial: None,
         };
         *self.fake.store.recorded.lock().unwrap() = vec![record];
     }

@@ -16,7 +16,16 @@ fn forward() -> Forward {
 
 fn recorded(switch: Switch) -> Recorded {
     let changed_at = jiff::Timestamp::from_second(1000).unwrap();
-    Recorded { forward: forward(), switch, from_self: false, generation: 1, changed_at }
+    Recorded {
+        forward: forward(),
+        switch,
+        from_self: false,
+        generation: 1,
+        changed_at,
+        routes: None,
+        access: crate::model::deployment::Access::Public,
+        trial: None,
+    }
 }
 
 /// A nat table with the forward on.

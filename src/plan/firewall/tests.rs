@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::forward::{Leg, Routes};
 use crate::model::ports::Port;
 
 fn forward(service: &str, check: u16, target: u16) -> Forward {
@@ -12,8 +13,15 @@ fn forward(service: &str, check: u16, target: u16) -> Forward {
 }
 
 fn wanting(forwards: &[Forward], from_self: bool) -> Desired {
-    let forwards = forwards.iter().map(|forward| (forward.service.clone(), forward.clone())).collect();
-    Desired { forwards, from_self }
+    Desired {
+        redirects: forwards.iter().map(|forward| redirect(forward, Kind::Forward)).collect(),
+        from_self,
+    }
+}
+
+fn redirect(forward: &Forward, kind: Kind) -> Redirect {
+    let Forward { service, check, target } = forward.clone();
+    Redirect { service, kind, port: check, target }
 }
 
 fn only_nft(table: Table) -> Tables {
@@ -78,9 +86,45 @@ fn a_forward_nobody_recorded_is_kept() {
         from_self: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: None,
+        access: crate::model::deployment::Access::Public,
+        trial: None,
     };
     let desired = desired(&[shop_off], tables.nf_tables.as_ref());
-    assert_eq!(desired.forwards.into_values().collect::<Vec<_>>(), [both[0].clone()]);
+    assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], Kind::Forward)]));
+}
+
+fn managed() -> Recorded {
+    let leg = |port: u16, id: &str, target: u16| Leg {
+        port: Port::new(port).unwrap(),
+        deployment: id.parse().unwrap(),
+        target: Port::new(target).unwrap(),
+    };
+    Recorded {
+        forward: forward("shop", 8888, 20001),
+        switch: Switch::On,
+        from_self: false,
+        generation: 1,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: Some(Routes {
+            main: leg(8080, "dp_0000000002", 20001),
+            backup: leg(80, "dp_0000000001", 20000),
+        }),
+        access: Access::Public,
+        trial: None,
+    }
+}
+
+#[test]
+fn a_managed_service_has_its_routes_in_maintenance_too_and_none_when_private() {
+    let kinds = |record: Recorded| -> Vec<(Kind, u16, u16)> {
+        let asked = desired(&[record], None).redirects;
+        asked.iter().map(|one| (one.kind, one.port.get(), one.target.get())).collect()
+    };
+    let routes = [(Kind::Route, 8080, 20001), (Kind::Backup, 80, 20000)];
+    assert_eq!(kinds(managed()), [&[(Kind::Forward, 8888, 20001)][..], &routes].concat());
+    assert_eq!(kinds(Recorded { switch: Switch::Off, ..managed() }), routes);
+    assert_eq!(kinds(Recorded { access: Access::Private, ..managed() }), []);
 }
 
 #[test]
@@ -119,9 +163,15 @@ fn doubled_and_altered_jumps_are_mended() {
     assert_eq!((table.in_chain("PREROUTING").count(), table.in_chain("OUTPUT").count()), (1, 1));
 }
 
-fn any_forwards() -> impl Strategy<Value = Vec<Forward>> {
-    let one = ("[a-d]", 1u16..=65535, 1u16..=65535);
-    proptest::collection::vec(one.prop_map(|(name, check, target)| forward(&name, check, target)), 0..4)
+fn any_redirects() -> impl Strategy<Value = BTreeSet<Redirect>> {
+    let kind = prop_oneof![Just(Kind::Forward), Just(Kind::Route), Just(Kind::Backup)];
+    let one = ("[a-d]", 1u16..=65535, 1u16..=65535, kind);
+    let one = one.prop_map(|(name, check, target, kind)| redirect(&forward(&name, check, target), kind));
+    proptest::collection::btree_set(one, 0..6)
+}
+
+fn redirects_of(table: &Table) -> BTreeSet<Redirect> {
+    redirects(table).into_iter().collect()
 }
 
 /// A rule as anybody might have put it there: in a built-in chain, in a chain of theirs, or in ours.
@@ -168,22 +218,22 @@ fn strangers(table: Option<&Table>) -> Vec<Rule> {
 proptest! {
     #[test]
     fn a_plan_reaches_the_desired_rules_and_then_rests(
-        forwards_wanted in any_forwards(), from_self in any::<bool>(), mut tables in any_tables(),
+        redirects in any_redirects(), from_self in any::<bool>(), mut tables in any_tables(),
     ) {
-        let wanted = wanting(&forwards_wanted, from_self);
+        let wanted = Desired { redirects, from_self };
         settle(&mut tables, &wanted);
         let table = tables.of(variant(&tables)).unwrap();
-        prop_assert_eq!(forwards(table), wanted.forwards.values().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(redirects_of(table), wanted.redirects.clone());
         prop_assert!(is_hooked(table, from_self));
         prop_assert_eq!(plan(&wanted, &tables, Family::V4), []);
     }
 
     #[test]
     fn strangers_rules_are_never_in_a_plan(
-        forwards in any_forwards(), from_self in any::<bool>(), mut tables in any_tables(),
+        redirects in any_redirects(), from_self in any::<bool>(), mut tables in any_tables(),
     ) {
         let before = (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref()));
-        let steps = plan(&wanting(&forwards, from_self), &tables, Family::V4);
+        let steps = plan(&Desired { redirects, from_self }, &tables, Family::V4);
         for line in steps.iter().flat_map(|step| step.text.lines()) {
             let ours = matches!(line, "*nat" | "COMMIT") || line.contains(CHAIN);
             prop_assert!(ours, "{}", line);

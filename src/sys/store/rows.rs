@@ -2,14 +2,19 @@
 
 use std::str::FromStr;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Row, params};
 
+use crate::model::deployment::{Access, Deployment};
 use crate::model::forward::{Forward, Recorded, Switch};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 
-pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at FROM forwards ORDER BY service";
+pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial FROM forwards ORDER BY service";
 
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
@@ -29,14 +34,52 @@ pub(super) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
         from_self: row.get(4)?,
         generation: row.get(5)?,
         changed_at: text(row, 6)?,
+        routes: optional_json(row, 7)?,
+        access: match row.get_ref(8)?.as_str()? {
+            "public" => Access::Public,
+            "private" => Access::Private,
+            other => return Err(unexpected(8, other)),
+        },
+        trial: optional_json(row, 9)?,
     })
 }
 
+/// The record of one service.
+pub(super) fn of(connection: &Connection, service: &ServiceName) -> rusqlite::Result<Option<Recorded>> {
+    let all = connection.prepare(SELECT_FORWARDS)?.query_map([], recorded)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(all.into_iter().find(|record| &record.forward.service == service))
+}
+
+pub(super) fn put_deployment(connection: &Connection, deployment: &Deployment) -> rusqlite::Result<()> {
+    let Deployment { id, service, version, .. } = deployment;
+    let body = to_json(deployment)?;
+    // A version that is there under another id is an error of the caller: UNIQUE (service, version).
+    let sql = "INSERT INTO deployments VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE SET body = ?4";
+    connection.execute(sql, params![id.as_str(), service.as_str(), version.to_string(), body]).map(|_| ())
+}
+
+fn to_json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let found = row.get_ref(column)?.as_str()?;
+    serde_json::from_str(found).map_err(|error| unexpected(column, &format!("{found} ({error})")))
+}
+
+fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => json(row, column).map(Some),
+    }
+}
+
 pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Result<()> {
-    let Recorded { forward, switch, from_self, generation, changed_at } = recorded;
+    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial } = recorded;
+    let access = if *access == Access::Public { "public" } else { "private" };
     connection
         .execute(
-            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 forward.service.as_str(),
                 forward.check.get(),
@@ -45,6 +88,9 @@ pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Res
                 from_self,
                 generation,
                 changed_at.to_string(),
+                routes.as_ref().map(to_json).transpose()?,
+                access,
+                trial.as_ref().map(to_json).transpose()?,
             ],
         )
         .map(|_| ())

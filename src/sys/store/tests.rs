@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::forward::Routing;
 use crate::model::forward::{Forward, Switch};
 use crate::model::ports::Port;
 
@@ -11,6 +12,8 @@ fn intent(switch: Switch) -> Intent {
         actor: actor(),
         action: "disable-forward".into(),
         detail: String::new(),
+        routing: Routing::Keep,
+        access: None,
     }
 }
 
@@ -79,6 +82,27 @@ fn history_cannot_be_rewritten() {
     }
 }
 
+/// As the first switchman made it.
+const VERSION_1: &str = "
+    CREATE TABLE forwards (
+        service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
+        switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
+        generation INTEGER NOT NULL, changed_at TEXT NOT NULL) STRICT;
+    INSERT INTO forwards VALUES ('shop', 8888, 8080, 'off', 0, 7, '2026-11-21T10:00:00Z');
+    PRAGMA user_version = 1;";
+
+#[test]
+fn a_file_of_version_1_is_brought_up_and_keeps_its_maintenance() {
+    let dir = tempfile::tempdir().unwrap();
+    Connection::open(dir.path().join("state.db")).unwrap().execute_batch(VERSION_1).unwrap();
+    for _ in 0..2 {
+        let store = SqliteStore::new(dir.path());
+        let found = store.recorded().unwrap();
+        assert_eq!((found[0].switch, found[0].generation, &found[0].routes), (Switch::Off, 7, &None));
+        assert_eq!(store.all(), Ok(vec![]));
+    }
+}
+
 #[test]
 fn a_file_of_a_newer_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,7 +110,7 @@ fn a_file_of_a_newer_version_is_refused() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 1 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 2 });
 }
 
 #[test]

@@ -27,10 +27,12 @@ pub mod firewall;
 pub mod journal;
 pub mod site;
 pub mod store;
+pub mod versions;
 
 use balancer::FakeBalancer;
 use firewall::FakeFirewall;
 use store::FakeStore;
+use versions::FakeVersions;
 
 /// A world of fakes with the handles to steer them.
 pub struct FakeWorld {
@@ -39,6 +41,7 @@ pub struct FakeWorld {
     pub balancers: Vec<Arc<FakeBalancer>>,
     pub store: Arc<FakeStore>,
     pub host: Arc<FakeHost>,
+    pub versions: Arc<FakeVersions>,
     pub stopper: Stopper,
 }
 
@@ -53,6 +56,7 @@ pub struct FakeHost {
 pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeWorld {
     let host = Arc::new(FakeHost::default());
     let store = Arc::new(FakeStore::default());
+    let versions = Arc::new(FakeVersions::default());
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::channel();
     let world = World {
@@ -62,8 +66,12 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
             .map(|balancer| balancer.clone() as Arc<dyn super::balancer::Balancer>)
             .collect(),
         sockets: host.clone(),
+        flows: versions.clone(),
         probe: host.clone(),
         store: store.clone(),
+        deployments: versions.clone(),
+        releases: versions.clone(),
+        runner: versions.clone(),
         clock: host.clone(),
         machine: host.clone(),
         files: host.clone(),
@@ -71,7 +79,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         reporter: host.clone(),
         stop,
     };
-    FakeWorld { world, firewall, balancers, store, host, stopper }
+    FakeWorld { world, firewall, balancers, store, host, versions, stopper }
 }
 
 impl Clock for FakeHost {
@@ -91,6 +99,13 @@ impl Probe for FakeHost {
 impl Sockets for FakeHost {
     async fn established(&self, _: Port) -> Result<Vec<Socket>, SocketsError> {
         Ok(self.sockets.lock().unwrap().clone())
+    }
+
+    async fn close(&self, _: Port, sockets: &[Socket]) -> Result<usize, SocketsError> {
+        let mut open = self.sockets.lock().unwrap();
+        let before = open.len();
+        open.retain(|socket| sockets.iter().all(|closed| closed.cookie != socket.cookie));
+        Ok(before - open.len())
     }
 }
 

@@ -307,6 +307,9 @@ impl HostLink for SiteLink {
                 from_self: false,
                 generation: host.generation,
                 changed_at: jiff::Timestamp::UNIX_EPOCH,
+                routes: None,
+                access: crate::model::deployment::Access::Public,
+                trial: None,
             })),
             kernel: Ok(vec![KernelForward {
                 family: Family::V4,

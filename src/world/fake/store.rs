@@ -65,13 +65,10 @@ impl Store for FakeStore {
 
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
         self.may_write()?;
-        let recorded = Recorded {
-            forward: intent.forward.clone(),
-            switch: intent.switch,
-            from_self: intent.from_self,
-            generation: self.next_generation(&intent.forward.service),
-            changed_at: now,
-        };
+        let service = &intent.forward.service;
+        let previous =
+            self.recorded.lock().unwrap().iter().find(|one| &one.forward.service == service).cloned();
+        let recorded = Recorded::after(previous.as_ref(), intent, self.next_generation(service), now);
         self.put(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);

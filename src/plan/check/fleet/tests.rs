@@ -22,7 +22,16 @@ fn view(switch: Switch) -> HostView {
         Forward { service: "shop".parse().unwrap(), check: example::port(8888), target: example::port(8080) };
     let changed_at = jiff::Timestamp::UNIX_EPOCH;
     HostView {
-        recorded: Ok(Some(Recorded { forward, switch, from_self: false, generation: 1, changed_at })),
+        recorded: Ok(Some(Recorded {
+            forward,
+            switch,
+            from_self: false,
+            generation: 1,
+            changed_at,
+            routes: None,
+            access: crate::model::deployment::Access::Public,
+            trial: None,
+        })),
         kernel: Ok(vec![]),
         drift: vec![],
         main_sockets: Ok(SocketCount::default()),

@@ -1,0 +1,317 @@
+//! Deployments: a service's version placed on hosts, and what runs of it on one host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::duration;
+use super::health::Health;
+use super::name::ServiceName;
+use super::ports::Port;
+use super::version::Version;
+
+/// `dp_` and 10 to 40 lower-case letters and digits: the same on every host of a deployment, never used again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct DeploymentId(String);
+
+/// A text that is not an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a deployment: expected something like dp_0s3k5mqz8v7xw2", .found.escape_debug())]
+pub struct DeploymentIdError {
+    pub found: String,
+}
+
+impl DeploymentId {
+    /// Of a time and a random number: sorts by time, and two of the same moment differ.
+    pub fn new(now: jiff::Timestamp, salt: u64) -> Self {
+        let at = u64::try_from(now.as_millisecond()).unwrap_or(0);
+        Self(format!("dp_{}{}", base32(at, 10), base32(salt, 10)))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The lowest bits of a number as so many digits of Crockford's base 32, lower case.
+fn base32(number: u64, digits: u32) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let digit = |at: u32| char::from(DIGITS[usize::try_from(number >> (5 * at) & 31).unwrap_or(0)]);
+    (0..digits).rev().map(digit).collect()
+}
+
+impl FromStr for DeploymentId {
+    type Err = DeploymentIdError;
+    fn from_str(text: &str) -> Result<Self, DeploymentIdError> {
+        let rest = text.strip_prefix("dp_").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if (10..=40).contains(&rest.len()) && rest.chars().all(plain) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(DeploymentIdError { found: text.to_owned() })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for DeploymentId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for DeploymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// SHA-256 of what a release was made of: 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Digest(pub String);
+
+/// The web servers that a release can be served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WebServer {
+    Nginx,
+    Apache,
+    Caddy,
+}
+
+/// What answers for a deployment on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// A program, started by a runner in the release's directory with `PORT` in its environment.
+    Command {
+        /// The program and its arguments; no shell.
+        argv: Vec<String>,
+    },
+    /// The release's directory, served by a web server of its own through a generated vhost.
+    Vhost { server: WebServer },
+    /// Something that runs already, at a port of the host itself.
+    External {
+        /// As it was given: `http://127.0.0.1:9000`.
+        uri: String,
+    },
+}
+
+/// Bounds on one instance; absent: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resources {
+    /// Bytes of memory of all its processes together.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// Processes and threads together.
+    #[serde(default)]
+    pub tasks: Option<u32>,
+    /// Open files of one process.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+}
+
+/// How an instance is run, whoever runs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HowToRun {
+    pub runs: Runs,
+    /// Added to a clean environment (PATH, HOME, LANG) beside PORT and the `SWITCHMAN_*` names.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// User that runs it, by name; its primary group. `None`: the one that switchman's host side runs as.
+    #[serde(default)]
+    pub user: Option<String>,
+    #[serde(default)]
+    pub resources: Resources,
+    /// From TERM to KILL.
+    #[serde(default = "grace", rename = "grace_ms", with = "duration::ms")]
+    #[schemars(with = "u64")]
+    pub grace: Duration,
+}
+
+/// Long enough for what was in flight: longer than HAProxy's usual server timeout is of no use.
+const fn grace() -> Duration {
+    Duration::from_secs(10)
+}
+
+/// Which instance of a deployment: `build` is raised by every update in place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceId {
+    pub deployment: DeploymentId,
+    pub build: u32,
+}
+
+impl fmt::Display for InstanceId {
+    /// `dp_…-1`: safe as a file name and as part of a systemd unit's name (systemd.unit(5)).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.deployment, self.build)
+    }
+}
+
+/// How far a deployment on this host is. Anything but `Ready` is somebody's work in progress, or what is left of it when
+/// that somebody was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Being placed and started for the first time; nothing leads to it. Left over: it is taken away again.
+    Starting,
+    /// Answered its health check `rise` times; may be given traffic.
+    Ready,
+    /// An update is being started beside it (`Deployment::next`). Left over: the new one is taken away, or, where the rules
+    /// lead to it already, the old one.
+    Updating,
+    /// Being taken away; nothing leads to it. Left over: it is taken away.
+    Killing,
+}
+
+/// One instance's place on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Instance {
+    pub build: u32,
+    pub port: Port,
+    pub how: HowToRun,
+    /// Of the release it runs from; `None` for what runs already.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+}
+
+/// A service's version on this host, as it is recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub service: ServiceName,
+    pub version: Version,
+    /// +1 per deployment of the service.
+    pub revision: u32,
+    pub stage: Stage,
+    pub instance: Instance,
+    /// The instance that an update is bringing up.
+    #[serde(default)]
+    pub next: Option<Instance>,
+    pub health: Health,
+    #[schemars(with = "String")]
+    pub created_at: jiff::Timestamp,
+    #[schemars(with = "String")]
+    pub updated_at: jiff::Timestamp,
+}
+
+impl Deployment {
+    pub fn instance_id(&self) -> InstanceId {
+        InstanceId { deployment: self.id.clone(), build: self.instance.build }
+    }
+
+    /// Name of the directory of a build's release below the service's `releases`: the version, and from the second build on
+    /// its number behind `~`, which no version contains.
+    pub fn release_name(&self, build: u32) -> String {
+        if build == 1 { self.version.to_string() } else { format!("{}~{build}", self.version) }
+    }
+}
+
+/// Everything a runner needs to know of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    pub id: InstanceId,
+    pub service: ServiceName,
+    pub version: Version,
+    /// The program and its arguments; for a vhost the web server's.
+    pub argv: Vec<String>,
+    /// The whole environment, PORT included.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts: the release's directory.
+    pub dir: std::path::PathBuf,
+    pub user: Option<String>,
+    pub resources: Resources,
+    pub grace: Duration,
+}
+
+/// What a runner says of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum Process {
+    Running {
+        pid: u32,
+        #[schemars(with = "String")]
+        since: jiff::Timestamp,
+        /// How often it was started again after it ended by itself.
+        restarts: u32,
+    },
+    /// It ended by itself and will be started again.
+    Waiting {
+        #[schemars(with = "String")]
+        since: jiff::Timestamp,
+        restarts: u32,
+        /// How it ended: `status 1`, `signal 11`.
+        last: String,
+    },
+    Stopped {
+        /// Absent where it never ran, or nobody knows.
+        #[schemars(with = "Option<String>")]
+        since: Option<jiff::Timestamp>,
+        /// How it ended; empty where it was stopped as asked.
+        last: String,
+    },
+    /// Nobody here runs it: it is somebody else's (`http://...`).
+    External,
+}
+
+impl Process {
+    pub const fn is_running(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::External)
+    }
+}
+
+/// Who answers users, who only gets copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Main,
+    Shadow,
+}
+
+/// Whether old work is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Activity {
+    /// It is main.
+    Active,
+    /// It is not main and has work.
+    Draining,
+    /// It is not main and has none.
+    Drained,
+}
+
+/// Whether a service can be called from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    #[default]
+    Public,
+    Private,
+}
+
+/// The address where an instance answers on the host itself.
+pub fn endpoint(address: std::net::IpAddr, port: Port) -> SocketAddr {
+    SocketAddr::new(address, port.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_read_back() {
+        let at = |second| jiff::Timestamp::from_second(second).unwrap();
+        let (early, late) =
+            (DeploymentId::new(at(1_000_000_000), u64::MAX), DeploymentId::new(at(1_900_000_000), 0));
+        assert!(early < late);
+        assert_eq!(early.as_str().parse(), Ok(early.clone()));
+        for bad in ["dp_", "dp_ABCDEFGHIJK", "dp_../../../x", "xx_0123456789", "dp_0123456789-1"] {
+            assert!(bad.parse::<DeploymentId>().is_err(), "{bad}");
+        }
+    }
+}

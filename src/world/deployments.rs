@@ -1,0 +1,30 @@
+//! What is recorded of the deployments on this host.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::store::{Exclusive, StoreError};
+use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::name::ServiceName;
+
+/// Every write is durable when the call returns.
+#[async_trait]
+pub trait Deployments: Send + Sync {
+    /// One deploy, update or kill of a service at a time: waits at most `patience` for another switchman. A change of main
+    /// does not need it.
+    async fn lock_service(
+        &self,
+        service: &ServiceName,
+        purpose: &str,
+        patience: Duration,
+    ) -> Result<Box<dyn Exclusive>, StoreError>;
+
+    /// All of them, by service and age.
+    fn all(&self) -> Result<Vec<Deployment>, StoreError>;
+
+    /// Adds one, or replaces what is recorded under its id. A second deployment of a service's version is an error.
+    fn put(&self, deployment: &Deployment) -> Result<(), StoreError>;
+
+    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError>;
+}

@@ -1,0 +1,23 @@
+//! The kernel's memory of translated connections (conntrack).
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+
+use crate::model::ports::Port;
+
+/// The kernel would not list its connections.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot list the connections that came by port {port} through conntrack: {why}")]
+pub struct FlowsError {
+    pub port: Port,
+    pub why: String,
+}
+
+#[async_trait]
+pub trait Flows: Send + Sync {
+    /// The peers, as the listening process sees them, of the TCP connections that were made to `port` of this host and led to
+    /// `target`. IPv4 and IPv6; a mapped IPv4 address is given as IPv4.
+    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError>;
+}

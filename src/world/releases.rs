@@ -1,0 +1,43 @@
+//! The releases of a host: what was unpacked, and the links that people look at.
+
+use std::path::{Path, PathBuf};
+
+use crate::model::deployment::Digest;
+use crate::model::name::ServiceName;
+
+/// Why a release was not placed or taken away. What was there before is there still.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// The archive's own fault.
+    #[error("the archive is refused: {0}")]
+    Refused(String),
+    #[error("the archive is damaged: {0}")]
+    Damaged(String),
+    #[error("the disk that holds `{path}` is full")]
+    Full { path: PathBuf },
+    #[error("cannot {what} `{path}`: {why}")]
+    Failed { what: &'static str, path: PathBuf, why: String },
+}
+
+/// `ROOT/SERVICE/releases/NAME`, immutable once it has that name. All calls block: an archive is unpacked on a thread of its own.
+pub trait Releases: Send + Sync {
+    /// Where it is, or will be.
+    fn dir(&self, service: &ServiceName, release: &str) -> PathBuf;
+
+    /// Unpacks a `.tar.gz` whole or not at all, and gives back the digest of the archive. A release that is there with the
+    /// same digest is left alone; one with another digest is an error of the caller.
+    fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError>;
+
+    /// The digest a release was placed with; `None` where there is no such release.
+    fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError>;
+
+    /// Names of all that are there, half-placed ones not among them.
+    fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError>;
+
+    /// Also what is left of one that was not placed to its end. Idempotent.
+    fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError>;
+
+    /// Points `ROOT/SERVICE/LINK` (`main`, `backup`) at a release, by rename: whoever looks sees the old or the new one.
+    /// `None` takes the link away.
+    fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError>;
+}

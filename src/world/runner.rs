@@ -1,0 +1,70 @@
+//! Who starts, watches and stops the instances of a host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::link::Heard;
+use crate::model::deployment::{InstanceId, InstanceSpec, Process};
+
+/// Why an instance was not started, stopped or read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunnerError {
+    #[error("`{program}` is not installed")]
+    Missing { program: String },
+    #[error("there is no user `{user}` on this host")]
+    NoUser { user: String },
+    #[error("the instance {instance} is not known here")]
+    Unknown { instance: InstanceId },
+    #[error("cannot {what} the instance {instance}: {why}")]
+    Failed { what: &'static str, instance: InstanceId, why: String },
+    #[error("cannot write `{path}`: {why}")]
+    NotWritten { path: PathBuf, why: String },
+}
+
+/// How an instance was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was not running.
+    Already,
+    /// By itself, after TERM.
+    Gracefully,
+    /// By KILL, when its grace was over.
+    Killed,
+}
+
+/// What was started goes on when switchman ends, is killed or replaced by another version of itself.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// For people: `systemd`, `supervisor`.
+    fn name(&self) -> &'static str;
+
+    /// Records how it is run and starts it; again at boot and whenever it ends by itself (with a growing pause). Idempotent:
+    /// one that runs already, by whomever it was started, is adopted and left alone. Returns when it is started, not when it
+    /// answers.
+    async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError>;
+
+    /// TERM to all of its processes, KILL when `grace` is over; then nothing of it is left, not even a process it made into
+    /// a daemon, and it is not started again. Idempotent. Forgets how it is run, and keeps its log.
+    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<Ended, RunnerError>;
+
+    /// Now.
+    async fn state(&self, instance: &InstanceId) -> Result<Process, RunnerError>;
+
+    /// All instances it has a record of, running or not.
+    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError>;
+
+    /// The last `tail` lines (`None`: all) of what it wrote to its two outputs, oldest first, then, with `follow`, what it
+    /// goes on to write until the future is dropped or the instance is gone.
+    async fn logs(
+        &self,
+        instance: &InstanceId,
+        tail: Option<u32>,
+        follow: bool,
+        heard: Heard,
+    ) -> Result<(), RunnerError>;
+
+    /// Its log too.
+    async fn forget(&self, instance: &InstanceId) -> Result<(), RunnerError>;
+}
