@@ -296,7 +296,15 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
         ErrorCode::Interrupted => "nothing was changed",
         ErrorCode::Unauthorized => "the agent wants another key: see `agents:` in switchman.yaml",
-        ErrorCode::RulesGarbled
+        ErrorCode::NotDrained => {
+            "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"
+        }
+        ErrorCode::Unhealthy => "mend it first; nothing was led to it",
+        ErrorCode::NotAllowed => "assign another version first, or kill the others first",
+        ErrorCode::Exists
+        | ErrorCode::RunnerFailed
+        | ErrorCode::Unprocessable
+        | ErrorCode::RulesGarbled
         | ErrorCode::CommandFailed
         | ErrorCode::SocketsFailed
         | ErrorCode::BadRequest

@@ -19,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::openapi;
-use crate::model::api::{ApiError, ProbeRequest, Question, RunHeard, RunRequest};
+use crate::model::api::{ApiError, ProbeRequest, Question, RunEnd, RunHeard, RunRequest};
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Intent;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
-use crate::world::link::{HostLink, LinkError, Listener};
+use crate::world::link::{Heard, HostLink, LinkError, Listener};
+
+mod versions;
 
 /// A body is a few KiB; more is a mistake.
 const LARGEST: usize = 1024 * 1024;
@@ -46,6 +48,7 @@ pub fn router(host: Host, token: Option<Arc<str>>) -> Router {
         .route("/v1/probe", post(probe))
         .route("/v1/run", post(run))
         .route("/v1/history", get(history))
+        .merge(versions::routes())
         .fallback(async || failed(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
             failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
@@ -133,15 +136,23 @@ async fn history(State(host): State<Host>, rows: Result<Query<Rows>, QueryReject
 /// JSON lines while the program runs. A caller that goes away ends the program.
 async fn run(State(host): State<Host>, body: Body) -> Answer {
     let request: RunRequest = read(body).await?;
+    Ok(running(move |caller| async move { host.run(&request, caller).await }))
+}
+
+/// The answer that goes on while something runs.
+fn running<F>(run: impl FnOnce(Heard) -> F) -> Response
+where
+    F: Future<Output = Result<RunEnd, LinkError>> + Send + 'static,
+{
     let (lines, mut heard) = mpsc::channel(LINES);
-    let running = tokio::spawn(run_to_its_end(host, request, lines));
-    let running = AbortOnDrop(running);
+    let ended = run(Arc::new(Caller(lines.clone())));
+    let running = AbortOnDrop(tokio::spawn(run_to_its_end(ended, lines)));
     let stream = futures_util::stream::poll_fn(move |context| {
         let _held = &running;
         heard.poll_recv(context).map(|line: Option<RunHeard>| line.map(|line| as_line(&line)))
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
-    Ok((headers, Body::from_stream(stream)).into_response())
+    (headers, Body::from_stream(stream)).into_response()
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -163,8 +174,10 @@ impl Listener for Caller {
     }
 }
 
-async fn run_to_its_end(host: Host, request: RunRequest, lines: mpsc::Sender<RunHeard>) {
-    let ended = host.run(&request, Arc::new(Caller(lines.clone())));
+async fn run_to_its_end(
+    ended: impl Future<Output = Result<RunEnd, LinkError>>,
+    lines: mpsc::Sender<RunHeard>,
+) {
     tokio::pin!(ended);
     let ended = loop {
         tokio::select! {
@@ -189,6 +202,11 @@ fn as_line(line: &RunHeard) -> Result<Bytes, serde_json::Error> {
 
 /// Strict, with the place of a mistake.
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+    let bytes = body_of(body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| bad(&format!("the body is not understood: {error}")))
+}
+
+async fn body_of(body: Body) -> Result<Bytes, Response> {
     let bytes = Limited::new(body, LARGEST).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
             let text = format!("the body has more than {LARGEST} bytes");
@@ -197,8 +215,7 @@ async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
             bad(&error.to_string())
         }
     })?;
-    serde_json::from_slice(&bytes.to_bytes())
-        .map_err(|error| bad(&format!("the body is not understood: {error}")))
+    Ok(bytes.to_bytes())
 }
 
 /// A path or a query.
@@ -232,9 +249,14 @@ const fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
-        ErrorCode::NoPrivilege => StatusCode::FORBIDDEN,
+        ErrorCode::NoPrivilege | ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
-        ErrorCode::Busy | ErrorCode::RulesLocked | ErrorCode::RulesContested => StatusCode::CONFLICT,
+        ErrorCode::Busy
+        | ErrorCode::RulesLocked
+        | ErrorCode::RulesContested
+        | ErrorCode::Exists
+        | ErrorCode::NotDrained => StatusCode::CONFLICT,
+        ErrorCode::Unhealthy | ErrorCode::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -18,6 +18,8 @@ use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
 
+mod services;
+
 /// Checks everything that stands between two values, and fills in the defaults.
 pub fn fleet(file: File) -> Result<Fleet, Wrong> {
     let ports = ports(&file.ports)?;
@@ -29,12 +31,16 @@ pub fn fleet(file: File) -> Result<Fleet, Wrong> {
         balancers.push(balancer(at, entry)?);
     }
     let reach = reach(&file)?;
+    let health = health(&file.health)?;
+    let others = services::others(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
         ports,
         hosts,
         balancers,
-        health: health(&file.health)?,
+        health,
+        versions: services::versions(&file.versions)?,
+        others,
         limits: limits(&file.roll)?,
         reach,
         roll: policy(&file.roll)?,

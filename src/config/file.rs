@@ -42,6 +42,53 @@ pub struct File {
     pub agents: Agents,
     #[serde(default)]
     pub webhooks: Vec<Webhook>,
+    #[serde(default)]
+    pub versions: Versions,
+    /// More services on the same hosts: name -> what differs from the one above.
+    #[serde(default)]
+    #[schemars(with = "IndexMap<String, Service>")]
+    pub services: IndexMap<ServiceName, Service>,
+}
+
+/// What `deploy`, `assign` and `kill` do unless their flags say otherwise.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Where instances get their ports: FIRST-LAST. Default 20000-29999.
+    #[schemars(with = "Option<String>")]
+    pub ports: Option<Spanned<String>>,
+    /// Releases that are kept although no deployment uses them. Default 5.
+    pub keep_releases: Option<u32>,
+    /// How long a new main is watched; when its health fails, the previous one comes back by itself. Default 10s; 0s: not at all.
+    #[schemars(with = "Option<Time>")]
+    pub watch: Option<Spanned<Time>>,
+    /// How long a new instance may take to become healthy. Default 1m.
+    #[schemars(with = "Option<Time>")]
+    pub health_timeout: Option<Spanned<Time>>,
+}
+
+/// A service beside the first one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Every service has three ports of its own.
+    pub ports: ServicePorts,
+    /// Default: that of the first service.
+    pub health: Option<Health>,
+    /// Its HAProxy backend. Default: its name.
+    #[schemars(with = "Option<String>")]
+    pub backend: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePorts {
+    #[schemars(with = "u16")]
+    pub check: Spanned<Port>,
+    #[schemars(with = "u16")]
+    pub main: Spanned<Port>,
+    #[schemars(with = "u16")]
+    pub backup: Spanned<Port>,
 }
 
 /// How ssh is called on the way to the hosts.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -195,6 +195,8 @@ pub struct Deployment {
     #[serde(default)]
     pub next: Option<Instance>,
     pub health: Health,
+    /// The host's address that HAProxy connects to: where its instances have to answer.
+    pub address: IpAddr,
     #[schemars(with = "String")]
     pub created_at: jiff::Timestamp,
     #[schemars(with = "String")]
@@ -202,8 +204,13 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    pub fn instance_id(&self) -> InstanceId {
-        InstanceId { deployment: self.id.clone(), build: self.instance.build }
+    pub fn instance_id(&self, build: u32) -> InstanceId {
+        InstanceId { deployment: self.id.clone(), build }
+    }
+
+    /// Where an instance of it answers.
+    pub fn endpoint(&self, instance: &Instance) -> SocketAddr {
+        SocketAddr::new(self.address, instance.port.get())
     }
 
     /// Name of the directory of a build's release below the service's `releases`: the version, and from the second build on
@@ -276,7 +283,7 @@ pub enum Role {
 
 /// Whether old work is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum Activity {
+pub enum Status {
     /// It is main.
     Active,
     /// It is not main and has work.
@@ -292,11 +299,6 @@ pub enum Access {
     #[default]
     Public,
     Private,
-}
-
-/// The address where an instance answers on the host itself.
-pub fn endpoint(address: std::net::IpAddr, port: Port) -> SocketAddr {
-    SocketAddr::new(address, port.get())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Values for tests: a pair of hosts behind one balancer, as in the README.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::balancer::{Access, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict};
-use super::fleet::{Fleet, Hooks, Limits, RollPolicy};
+use super::deployment::{Deployment, DeploymentId, Digest, HowToRun, Instance, Resources, Runs, Stage};
+use super::fleet::{Fleet, Hooks, Limits, RollPolicy, VersionPolicy};
 use super::health::Health;
 use super::host::{Host, Reach, Way};
 use super::ports::{Port, Ports};
@@ -47,6 +49,39 @@ pub fn fleet() -> Fleet {
         },
         hooks: Hooks { timeout: ms(60_000), ..Hooks::default() },
         webhooks: vec![],
+        versions: VersionPolicy {
+            ports: (port(20000), port(29999)),
+            keep_releases: 5,
+            watch: ms(2000),
+            health_timeout: ms(10_000),
+        },
+        others: BTreeMap::new(),
+    }
+}
+
+/// A version that is ready, with an instance at a port.
+pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
+    let salt = version.bytes().fold(0u64, |sum, byte| sum * 31 + u64::from(byte));
+    let runs = Runs::Command { argv: vec!["./serve".into()] };
+    let how = HowToRun {
+        runs,
+        env: BTreeMap::new(),
+        user: None,
+        resources: Resources::default(),
+        grace: Duration::from_secs(1),
+    };
+    Deployment {
+        id: DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
+        service: service.parse().unwrap(),
+        version: version.parse().unwrap(),
+        revision: 1,
+        stage: Stage::Ready,
+        instance: Instance { build: 1, port: port(at), how, digest: Some(Digest("d".into())) },
+        next: None,
+        health: fleet().health,
+        address: "127.0.0.1".parse().unwrap(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        updated_at: jiff::Timestamp::UNIX_EPOCH,
     }
 }
 

@@ -32,6 +32,18 @@ pub enum ErrorCode {
     SocketsFailed,
     BadRequest,
     NotFound,
+    /// There is another one of that name.
+    Exists,
+    /// Other versions depend on it.
+    NotAllowed,
+    /// Work is in flight on it.
+    NotDrained,
+    /// It does not answer its health check.
+    Unhealthy,
+    /// An instance could not be started, stopped or read.
+    RunnerFailed,
+    /// What was asked for cannot be done with these values.
+    Unprocessable,
     Unauthorized,
     /// A code of a newer switchman.
     #[serde(other)]

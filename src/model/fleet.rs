@@ -1,5 +1,6 @@
 //! The hosts and load balancers of one `switchman.yaml`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use super::balancer::BalancerSpec;
 use super::health::Health;
 use super::host::{Host, Reach};
 use super::name::{HostName, ServiceName};
-use super::ports::Ports;
+use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure};
 
 /// One checked configuration. Host names, addresses and balancer names are unique, the three ports differ.
@@ -25,6 +26,31 @@ pub struct Fleet {
     pub roll: RollPolicy,
     pub hooks: Hooks,
     pub webhooks: Vec<Webhook>,
+    pub versions: VersionPolicy,
+    /// More services on the same hosts, by name; the one above is not among them.
+    pub others: BTreeMap<ServiceName, OtherService>,
+}
+
+/// What `deploy`, `assign` and `kill` do unless their flags say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VersionPolicy {
+    /// Where instances get their ports: first and last.
+    pub ports: (Port, Port),
+    /// Releases that are kept although no deployment uses them.
+    pub keep_releases: u32,
+    /// How long a new main is watched, on every host. Zero: not at all.
+    pub watch: Duration,
+    /// How long a new instance may take to become healthy.
+    pub health_timeout: Duration,
+}
+
+/// A service beside the first one: what differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherService {
+    pub ports: Ports,
+    pub health: Health,
+    /// Its backend, on every balancer.
+    pub backend: String,
 }
 
 /// What may not be gone below, and how long anything may take.
@@ -66,6 +92,29 @@ pub struct Webhook {
 }
 
 impl Fleet {
+    /// The same hosts and balancers as they are for one of the services; `None`: there is no such service.
+    pub fn of(&self, service: &ServiceName) -> Option<Self> {
+        if self.service == *service {
+            return Some(self.clone());
+        }
+        let other = self.others.get(service)?;
+        let mut fleet = Self {
+            service: service.clone(),
+            ports: other.ports,
+            health: other.health.clone(),
+            ..self.clone()
+        };
+        for balancer in &mut fleet.balancers {
+            balancer.backend.clone_from(&other.backend);
+        }
+        Some(fleet)
+    }
+
+    /// The names of all services, the first one first.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        std::iter::once(&self.service).chain(self.others.keys())
+    }
+
     pub fn host(&self, name: &HostName) -> Option<&Host> {
         self.hosts.iter().find(|host| &host.name == name)
     }

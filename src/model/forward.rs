@@ -76,7 +76,7 @@ pub struct Recorded {
     pub switch: Switch,
     /// Whether checks come from this host itself, through the OUTPUT chain.
     pub from_self: bool,
-    /// +1 with every recorded change of this service: tells a waiting command that it was overtaken.
+    /// +1 with every recorded change of the switch: tells a waiting command that it was overtaken.
     pub generation: u32,
     #[schemars(with = "String")]
     pub changed_at: jiff::Timestamp,
@@ -91,7 +91,13 @@ pub struct Recorded {
 
 impl Recorded {
     /// What is recorded once an intent is; `previous`: what is recorded before it.
-    pub fn after(previous: Option<&Self>, intent: &Intent, generation: u32, now: jiff::Timestamp) -> Self {
+    pub fn after(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
+        let led_elsewhere = intent.routing != Routing::Keep;
+        let generation = match previous {
+            // Whoever waits for DOWN or UP is not overtaken by another version: the forward is as it was.
+            Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
+            record => record.map_or(0, |record| record.generation) + 1,
+        };
         let (routes, trial) = match &intent.routing {
             Routing::Keep => (
                 previous.and_then(|record| record.routes.clone()),

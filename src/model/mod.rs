@@ -23,3 +23,4 @@ pub mod roll;
 pub mod rules;
 pub mod socket;
 pub mod version;
+pub mod versions;

@@ -69,3 +69,14 @@ pub struct SocketCount {
     /// Not told apart by the kernel; work unless a balancer says otherwise.
     pub tie: u64,
 }
+
+impl SocketCount {
+    /// What may be a request in flight.
+    pub const fn at_work(&self) -> u64 {
+        self.busy + self.tie
+    }
+
+    pub const fn open(&self) -> u64 {
+        self.busy + self.tie + self.idle
+    }
+}

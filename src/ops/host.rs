@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::rules::{self, ChangeError};
 use super::status::view;
+use super::traffic;
 use crate::model::api::{
     API, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
@@ -23,6 +24,8 @@ use crate::world::commands::CommandError;
 use crate::world::firewall::FirewallError;
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::store::StoreError;
+
+mod versions;
 
 /// The host itself, without anything between.
 pub struct InProcess {
@@ -58,7 +61,7 @@ impl HostLink for InProcess {
 
     async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
         let record = rules::record(&self.world, service).map_err(|error| store(&error))?;
-        let now = self.world.sockets.established(port).await;
+        let now = traffic::sockets(&self.world, record.as_ref(), port).await;
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.remove(&port).unwrap_or_default();
         let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
@@ -71,7 +74,9 @@ impl HostLink for InProcess {
     }
 
     async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {
-        Ok(match self.world.probe.ask(request.address, &request.health).await {
+        let records = self.world.store.recorded().map_err(|error| store(&error))?;
+        let address = traffic::real(&records, request.address);
+        Ok(match self.world.probe.ask(address, &request.health).await {
             Ok(()) => Probed::Healthy,
             Err(why) => Probed::Unhealthy { why: why.to_string() },
         })

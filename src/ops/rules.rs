@@ -54,7 +54,7 @@ async fn make(world: &World, before: &[Recorded], intent: &Intent) -> Result<Cha
     let observed = observe(world).await?;
     let wanted_before = desired(before, &observed);
     if let Some(previous) = previous
-        && previous.is_same(&Recorded::after(Some(previous), intent, 0, previous.changed_at))
+        && previous.is_same(&Recorded::after(Some(previous), intent, previous.changed_at))
         && planned(&wanted_before, &observed).is_empty()
     {
         return Ok(Changed {

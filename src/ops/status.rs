@@ -18,7 +18,7 @@ use crate::world::FleetWorld;
 use crate::world::World;
 
 use super::forward::{link, question, read_all};
-use super::rules;
+use super::{rules, traffic};
 
 /// One host at one moment. A part that could not be read says why; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -70,12 +70,14 @@ pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
 
 /// The host's side of it.
 pub async fn view(world: &World, question: &Question) -> HostView {
+    let recorded = world.store.recorded();
+    let records = recorded.as_deref().unwrap_or_default();
+    let record = records.iter().find(|record| record.forward.service == question.service);
     let (tables, sockets, health) = tokio::join!(
         rules::observe(world),
-        world.sockets.established(question.ports.main),
-        world.probe.ask(question.main, &question.health),
+        traffic::sockets(world, record, question.ports.main),
+        world.probe.ask(traffic::real(records, question.main), &question.health),
     );
-    let recorded = world.store.recorded();
     let mine = |records: &Vec<Recorded>| {
         records.iter().find(|record| record.forward.service == question.service).cloned()
     };

@@ -11,3 +11,5 @@ pub mod site;
 pub mod standing;
 pub mod switch;
 pub mod this_host;
+pub mod versions;
+pub mod vhost;

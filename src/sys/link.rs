@@ -28,6 +28,7 @@ use crate::world::link::{Heard, HostLink, LinkError};
 mod pipe;
 mod ssh;
 mod tls;
+mod versions;
 
 use pipe::{Pipe, PipeError};
 use ssh::Complaints;
@@ -145,6 +146,7 @@ impl HttpLink {
     /// of a question that is `safe` to ask twice had ended before it, too.
     async fn send(
         &self,
+        bound: Duration,
         method: &Method,
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
@@ -152,7 +154,7 @@ impl HttpLink {
     ) -> Result<(Connection, Response<Incoming>), LinkError> {
         if let Some(mut kept) = self.kept().await {
             let began = Instant::now();
-            let sent = self.in_time(ANSWER, send(&mut kept, method, path, body)).await?;
+            let sent = self.in_time(bound, send(&mut kept, method, path, body)).await?;
             match sent {
                 Ok(answer) => return Ok((kept, answer)),
                 Err(Unanswered::Unsent) => {}
@@ -161,7 +163,7 @@ impl HttpLink {
             }
         }
         let mut fresh = self.fresh().await?;
-        match self.in_time(ANSWER, send(&mut fresh, method, path, body)).await? {
+        match self.in_time(bound, send(&mut fresh, method, path, body)).await? {
             Ok(answer) => Ok((fresh, answer)),
             Err(broken) => Err(self.broken(why(&fresh, broken).await)),
         }
@@ -184,7 +186,17 @@ impl HttpLink {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, LinkError> {
-        let (connection, answer) = self.send(&method, path, body, true).await?;
+        self.ask_within(ANSWER, method, path, body).await
+    }
+
+    async fn ask_within<T: DeserializeOwned>(
+        &self,
+        bound: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, LinkError> {
+        let (connection, answer) = self.send(bound, &method, path, body, true).await?;
         let status = answer.status();
         let body = match self.in_time(ANSWER, answer.into_body().collect()).await? {
             Ok(body) => body.to_bytes(),
@@ -230,7 +242,25 @@ impl HostLink for HttpLink {
 
     /// On a connection of its own while it lasts: others ask meanwhile.
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
-        let (connection, answer) = self.send(&Method::POST, "/v1/run", Some(request), false).await?;
+        self.stream(Method::POST, "/v1/run", Some(request), heard).await
+    }
+
+    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
+        let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
+        self.ask(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
+    }
+}
+
+impl HttpLink {
+    /// Lines until the last one says how it ended.
+    async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        heard: Heard,
+    ) -> Result<RunEnd, LinkError> {
+        let (connection, answer) = self.send(ANSWER, &method, path, body, false).await?;
         let status = answer.status();
         let mut body = answer.into_body();
         let mut lines: Vec<u8> = Vec::new();
@@ -264,11 +294,6 @@ impl HostLink for HttpLink {
                 }
             }
         }
-    }
-
-    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
-        let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
-        self.ask(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
     }
 }
 

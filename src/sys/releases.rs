@@ -23,6 +23,10 @@ impl Releases for DirReleases {
         self.root.join(service.as_str()).join("releases").join(release)
     }
 
+    fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
+        self.root.join(service.as_str()).join("run").join(release)
+    }
+
     fn place(&self, _: &ServiceName, _: &str, _: &Path) -> Result<Digest, ReleaseError> {
         Err(ReleaseError::Refused("not built yet".to_owned()))
     }

@@ -147,8 +147,7 @@ impl Store for SqliteStore {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;
             let previous = rows::of(transaction, service)?;
-            let generation = previous.as_ref().map_or(0, |record| record.generation) + 1;
-            let recorded = Recorded::after(previous.as_ref(), intent, generation, now);
+            let recorded = Recorded::after(previous.as_ref(), intent, now);
             rows::put(transaction, &recorded)?;
             let operation = rows::next_operation(transaction)?;
             let entry = Entry {

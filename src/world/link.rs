@@ -6,11 +6,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::api::{Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use crate::model::deployment::Deployment;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::model::versions::{
+    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest,
+    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
+};
 
 /// Why a host did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,9 +62,34 @@ impl<F: Fn(&str) + Send + Sync> Listener for F {
     }
 }
 
+/// Versions side by side on one host. Calls that wait for health or a drain are bounded by what is asked.
+#[async_trait]
+pub trait HostVersions: Send + Sync {
+    async fn versions(&self) -> Result<VersionsView, LinkError>;
+
+    async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError>;
+
+    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError>;
+
+    /// Both ports in one transaction. Idempotent.
+    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError>;
+
+    async fn rollback(&self, service: &ServiceName, request: &RollbackRequest)
+    -> Result<Assigned, LinkError>;
+
+    /// Returns when the watch window of a new main is over.
+    async fn watch(&self, service: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError>;
+
+    async fn kill(&self, request: &KillRequest) -> Result<Killed, LinkError>;
+
+    async fn access(&self, service: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError>;
+
+    async fn logs(&self, request: &LogsRequest, heard: Heard) -> Result<(), LinkError>;
+}
+
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
 #[async_trait]
-pub trait HostLink: Send + Sync {
+pub trait HostLink: HostVersions {
     /// How it is reached, for people: `ssh deploy@web1`.
     fn via(&self) -> String;
 

@@ -24,6 +24,9 @@ pub trait Releases: Send + Sync {
     /// Where it is, or will be.
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf;
 
+    /// Where what runs from it keeps generated files: made when something is written there, removed with the release.
+    fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf;
+
     /// Unpacks a `.tar.gz` whole or not at all, and gives back the digest of the archive. A release that is there with the
     /// same digest is left alone; one with another digest is an error of the caller.
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError>;

@@ -26,6 +26,7 @@ pub mod balancer;
 pub mod firewall;
 pub mod journal;
 pub mod site;
+mod site_versions;
 pub mod store;
 pub mod versions;
 

@@ -70,6 +70,13 @@ pub struct SiteHost {
     probes: u32,
     /// Somebody else switched it, and nobody since.
     pub by_other: bool,
+    /// Which versions answer its two data ports.
+    pub main: String,
+    pub backup: String,
+    /// Main is not healthy once it is another version.
+    pub new_is_bad: bool,
+    /// Main changed while the host was in service.
+    pub assigned_in_service: bool,
 }
 
 #[derive(Debug)]
@@ -202,6 +209,10 @@ impl SiteHost {
             flapping: false,
             probes: 0,
             by_other: false,
+            main: "1.0.0".to_owned(),
+            backup: "1.0.0".to_owned(),
+            new_is_bad: false,
+            assigned_in_service: false,
         }
     }
 
@@ -242,7 +253,7 @@ impl SiteHost {
 }
 
 #[derive(Clone)]
-struct SiteLink {
+pub(super) struct SiteLink {
     name: HostName,
     site: Site,
 }
@@ -258,7 +269,10 @@ impl SiteLink {
         if self.site.of(&self.name, |host| host.reachable) { Ok(()) } else { Err(cut()) }
     }
 
-    async fn there_and_back<T>(&self, act: impl FnOnce(&mut SiteHost) -> T + Send) -> Result<T, LinkError>
+    pub(super) async fn there_and_back<T>(
+        &self,
+        act: impl FnOnce(&mut SiteHost) -> T + Send,
+    ) -> Result<T, LinkError>
     where
         T: Send,
     {

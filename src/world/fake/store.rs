@@ -68,7 +68,7 @@ impl Store for FakeStore {
         let service = &intent.forward.service;
         let previous =
             self.recorded.lock().unwrap().iter().find(|one| &one.forward.service == service).cloned();
-        let recorded = Recorded::after(previous.as_ref(), intent, self.next_generation(service), now);
+        let recorded = Recorded::after(previous.as_ref(), intent, now);
         self.put(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);

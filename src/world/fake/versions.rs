@@ -64,6 +64,10 @@ impl Releases for FakeVersions {
         PathBuf::from(format!("/srv/fake/{service}/releases/{release}"))
     }
 
+    fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
+        PathBuf::from(format!("/srv/fake/{service}/run/{release}"))
+    }
+
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
         let digest = Digest(archive.display().to_string());
         self.releases.lock().unwrap().insert((service.clone(), release.to_owned()), digest.clone());

@@ -1,0 +1,117 @@
+//! One instance: brought up, taken away.
+
+use std::collections::BTreeMap;
+
+use super::VersionError;
+use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs};
+use crate::plan::versions::Refused;
+use crate::plan::vhost;
+use crate::world::World;
+use crate::world::runner::Ended;
+
+/// Starts it, where it is ours to start.
+pub(super) async fn start(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), VersionError> {
+    let Some(spec) = spec(world, deployment, instance)? else { return Ok(()) };
+    world.runner.start(&spec).await?;
+    Ok(())
+}
+
+/// Ends its process; its release and log stay.
+pub(super) async fn stop(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<Ended, VersionError> {
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(Ended::Already);
+    }
+    let id = deployment.instance_id(instance.build);
+    Ok(world.runner.stop(&id, instance.how.grace).await?)
+}
+
+/// Everything of it: process, log, release.
+pub(super) async fn take_away(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+    keep_files: bool,
+) -> Result<(), VersionError> {
+    stop(world, deployment, instance).await?;
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(());
+    }
+    world.runner.forget(&deployment.instance_id(instance.build)).await?;
+    if !keep_files {
+        let release = deployment.release_name(instance.build);
+        world.releases.remove(&deployment.service, &release)?;
+    }
+    Ok(())
+}
+
+/// `None`: something that runs already.
+fn spec(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<Option<InstanceSpec>, VersionError> {
+    let Deployment { id, service, version, .. } = deployment;
+    let release = deployment.release_name(instance.build);
+    let dir = world.releases.dir(service, &release);
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(None);
+    }
+    // D37: it is told its name, its version and where it stands.
+    let mut env: BTreeMap<String, String> = instance.how.env.clone();
+    let told = [
+        ("PORT", instance.port.to_string()),
+        ("SWITCHMAN_SERVICE", service.to_string()),
+        ("SWITCHMAN_VERSION", version.to_string()),
+        ("SWITCHMAN_DEPLOYMENT", id.to_string()),
+        ("SWITCHMAN_RELEASE", dir.display().to_string()),
+    ];
+    env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+    let argv = match &instance.how.runs {
+        Runs::Command { argv } => argv.clone(),
+        Runs::Vhost { server } => {
+            let run_dir = world.releases.run_dir(service, &release);
+            let vhost = vhost::vhost(*server, &dir, &run_dir, instance.port, &deployment.health.path)
+                .map_err(|error| VersionError::Vhost(error.to_string()))?;
+            world
+                .files
+                .write(&vhost.file, &vhost.text)
+                .map_err(|error| VersionError::Vhost(error.to_string()))?;
+            vhost.argv
+        }
+        Runs::External { .. } => return Ok(None),
+    };
+    Ok(Some(InstanceSpec {
+        id: deployment.instance_id(instance.build),
+        service: service.clone(),
+        version: version.clone(),
+        argv,
+        env,
+        dir,
+        user: instance.how.user.clone(),
+        resources: instance.how.resources,
+        grace: instance.how.grace,
+    }))
+}
+
+/// The release that an instance is started from is the one that was asked for.
+pub(super) fn release_is_there(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), VersionError> {
+    let Some(digest) = &instance.digest else { return Ok(()) };
+    let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
+    match world.releases.digest(&service, &release)? {
+        Some(found) if found == *digest => Ok(()),
+        Some(_) => Err(Refused::OtherRelease { service, release }.into()),
+        None => Err(Refused::NoRelease { service, release }.into()),
+    }
+}

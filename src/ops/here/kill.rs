@@ -1,0 +1,156 @@
+//! `kill` on the host: rules first, the process last.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{VersionError, deploy, held, instance, of_service};
+use crate::model::deployment::{Deployment, Role, Stage};
+use crate::model::forward::{Intent, Recorded, Routing, Switch};
+use crate::model::history::Actor;
+use crate::model::socket::{Socket, SocketCount};
+use crate::model::versions::{KillRequest, Killed};
+use crate::ops::rules::{self, ChangeError};
+use crate::plan::drain;
+use crate::plan::versions;
+use crate::world::World;
+use crate::world::sockets::SocketsError;
+use crate::world::store::Note;
+
+/// Between two looks at what is in flight.
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, VersionError> {
+    let service = deploy::recorded(world, &request.id)?.service;
+    let _held = held(world, &service, "kill").await?;
+    let deployment = deploy::recorded(world, &request.id)?;
+    let check = || -> Result<(), VersionError> {
+        let existing = of_service(world, &service)?;
+        Ok(versions::may_kill(&world.store.recorded()?, &existing, &deployment)?)
+    };
+    check()?;
+    let serving = versions::role(&world.store.recorded()?, &deployment) == Role::Main;
+    if !serving {
+        // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
+        let before = cut_off(world, &deployment, &request.actor).await?;
+        let waited = async {
+            if !request.force {
+                drained(world, &deployment, request.drain_timeout).await?;
+            }
+            check()
+        };
+        if let Err(error) = waited.await {
+            lead_back(world, before, &request.actor).await?;
+            return Err(error);
+        }
+    }
+    let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment };
+    world.deployments.put(&killing)?;
+    cut_off(world, &killing, &request.actor).await?;
+    if serving && !request.force {
+        // A main that is alone has work until nothing leads to it: what was begun may end, in its time.
+        match drained(world, &killing, request.drain_timeout).await {
+            Ok(()) | Err(VersionError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let cut = count(world, &killing).await.map_or(0, |count| count.at_work());
+    finish(world, &killing, request.keep_files, &request.actor).await?;
+    Ok(Killed { deployment: killing, cut })
+}
+
+/// From here on it is gone, whatever comes: a killed kill goes on to its end.
+pub(super) async fn finish(
+    world: &World,
+    deployment: &Deployment,
+    keep_files: bool,
+    actor: &Actor,
+) -> Result<(), VersionError> {
+    cut_off(world, deployment, actor).await?;
+    super::assign::links(world, &deployment.service)?;
+    for one in [Some(&deployment.instance), deployment.next.as_ref()].into_iter().flatten() {
+        instance::take_away(world, deployment, one, keep_files).await?;
+    }
+    world.deployments.remove(&deployment.id)?;
+    let note = Note {
+        service: deployment.service.clone(),
+        actor: actor.clone(),
+        action: "kill",
+        detail: format!("{} {} ({}) is gone", deployment.service, deployment.version, deployment.id),
+    };
+    world.store.note(&note, world.clock.now())?;
+    Ok(())
+}
+
+/// Gives back what was recorded before, where something led to it.
+async fn cut_off(
+    world: &World,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Result<Option<Recorded>, VersionError> {
+    let records = world.store.recorded()?;
+    let led = |records: &[Recorded]| {
+        let record = versions::of(records, &deployment.service)?;
+        versions::cut_off(record, deployment, actor).map(|intent| (record.clone(), intent))
+    };
+    let Some((before, first)) = led(&records) else { return Ok(None) };
+    rules::change_as(world, "kill", |records| {
+        Ok::<_, ChangeError>(led(records).map_or(first, |(_, intent)| intent))
+    })
+    .await?;
+    Ok(Some(before))
+}
+
+/// The kill is refused: whatever led to it leads to it again.
+async fn lead_back(world: &World, before: Option<Recorded>, actor: &Actor) -> Result<(), VersionError> {
+    let Some(Recorded { forward, from_self, routes: Some(routes), trial, .. }) = before else {
+        return Ok(());
+    };
+    rules::change_as(world, "kill", |records| {
+        let switch = versions::of(records, &forward.service).map_or(Switch::Off, |record| record.switch);
+        Ok::<_, ChangeError>(Intent {
+            forward: forward.clone(),
+            switch,
+            from_self,
+            actor: actor.clone(),
+            action: "kill".to_owned(),
+            detail: "refused: its routes are back".to_owned(),
+            routing: Routing::To { routes, trial },
+            access: None,
+        })
+    })
+    .await?;
+    Ok(())
+}
+
+/// Two quiet looks in a row, or what is still there when the time is up. Not being able to look is no quiet look.
+async fn drained(world: &World, deployment: &Deployment, limit: Duration) -> Result<(), VersionError> {
+    let deadline = Instant::now() + limit;
+    let mut before: Vec<Socket> = Vec::new();
+    let mut quiet = 0;
+    loop {
+        let now = world.sockets.established(deployment.instance.port).await?;
+        let count = drain::count(&now, &before).0;
+        before = now;
+        match versions::is_drained(&count) {
+            Ok(()) if quiet == 1 => return Ok(()),
+            Ok(()) => quiet += 1,
+            Err(refused) => {
+                quiet = 0;
+                if Instant::now() >= deadline {
+                    return Err(refused.into());
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = world.stop.requested() => return Err(VersionError::Interrupted),
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+pub(super) async fn count(world: &World, deployment: &Deployment) -> Result<SocketCount, SocketsError> {
+    let sockets = world.sockets.established(deployment.instance.port).await?;
+    Ok(drain::count(&sockets, &[]).0)
+}

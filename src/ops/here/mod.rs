@@ -1,0 +1,196 @@
+//! Versions side by side, on the host itself: what the agent serves and the command line on the host calls in-process.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rules::ChangeError;
+use crate::model::deployment::{Deployment, Instance, InstanceId, Process, Runs};
+use crate::model::duration;
+use crate::model::failure::ErrorCode;
+use crate::model::name::ServiceName;
+use crate::plan::versions::Refused;
+use crate::world::World;
+use crate::world::link::LinkError;
+use crate::world::releases::ReleaseError;
+use crate::world::runner::RunnerError;
+use crate::world::sockets::SocketsError;
+use crate::world::store::{Exclusive, StoreError};
+
+mod assign;
+mod deploy;
+mod instance;
+mod kill;
+mod recover;
+mod update;
+mod view;
+mod watch;
+
+pub use assign::{access, assign, rollback};
+pub use deploy::deploy;
+pub use kill::kill;
+pub use recover::{boot, recover};
+pub use update::update;
+pub use view::{logs, view};
+pub use watch::watch;
+
+/// How long one deploy, update or kill of a service waits for another one: none of them takes longer than its own bounds, and
+/// a person would rather be told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a host did not do what it was asked. What was changed before is taken back, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::show(*.waited), tail(.log))]
+    Unhealthy { service: ServiceName, version: String, waited: Duration, why: String, log: Vec<String> },
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    #[error("cannot write its vhost: {0}")]
+    Vhost(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn tail(log: &[String]) -> String {
+    log.iter().map(|line| format!("\n    | {line}")).collect()
+}
+
+impl VersionError {
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(refused) => refused_code(refused),
+            Self::Unhealthy { .. } => ErrorCode::Unhealthy,
+            Self::Change(error) => super::host::change_code(error),
+            Self::Store(error) => super::host::store_code(error),
+            Self::Runner(RunnerError::Missing { .. } | RunnerError::NoUser { .. }) => {
+                ErrorCode::Unprocessable
+            }
+            Self::Runner(RunnerError::Unknown { .. }) => ErrorCode::NotFound,
+            Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
+            Self::Release(ReleaseError::Refused(_) | ReleaseError::Damaged(_)) => ErrorCode::Unprocessable,
+            Self::Release(ReleaseError::Full { .. }) => ErrorCode::DiskFull,
+            Self::Release(ReleaseError::Failed { .. }) => ErrorCode::StateFailed,
+            Self::Sockets(_) => ErrorCode::SocketsFailed,
+            Self::Interrupted => ErrorCode::Interrupted,
+        }
+    }
+}
+
+impl From<VersionError> for LinkError {
+    fn from(error: VersionError) -> Self {
+        Self::Refused { code: error.code(), message: error.to_string() }
+    }
+}
+
+const fn refused_code(refused: &Refused) -> ErrorCode {
+    match refused {
+        Refused::Exists { .. } | Refused::EndpointTaken { .. } | Refused::OtherRelease { .. } => {
+            ErrorCode::Exists
+        }
+        Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
+        Refused::MainWithShadows => ErrorCode::NotAllowed,
+        Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
+        Refused::InProgress { .. } => ErrorCode::Busy,
+        Refused::Uri(_)
+        | Refused::Mixed
+        | Refused::NoProgram
+        | Refused::NoSite
+        | Refused::BadValue { .. } => ErrorCode::BadRequest,
+        Refused::NoPort { .. }
+        | Refused::PortTaken { .. }
+        | Refused::ServicePort { .. }
+        | Refused::NoRelease { .. }
+        | Refused::NoBackup(_) => ErrorCode::Unprocessable,
+    }
+}
+
+/// One deploy, update or kill of a service at a time. What an earlier one left half done is mended first.
+async fn held(
+    world: &World,
+    service: &ServiceName,
+    purpose: &str,
+) -> Result<Box<dyn Exclusive>, VersionError> {
+    let held = world.deployments.lock_service(service, purpose, PATIENCE).await?;
+    recover::leftovers(world, service).await?;
+    Ok(held)
+}
+
+/// All deployments of a service, oldest first.
+fn of_service(world: &World, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+    Ok(world.deployments.all()?.into_iter().filter(|one| one.service == *service).collect())
+}
+
+/// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
+/// waited for.
+async fn becomes_healthy(
+    world: &World,
+    deployment: &Deployment,
+    instance: &Instance,
+    limit: Duration,
+) -> Result<(), VersionError> {
+    let deadline = Instant::now() + limit;
+    let endpoint = deployment.endpoint(instance);
+    let id = deployment.instance_id(instance.build);
+    let mut passed = 0;
+    let why = loop {
+        match world.probe.ask(endpoint, &deployment.health).await {
+            Ok(()) => {
+                passed += 1;
+                if passed >= deployment.health.rise {
+                    return Ok(());
+                }
+            }
+            Err(why) => {
+                passed = 0;
+                if let Some(end) = gave_up(world, instance, &id).await {
+                    break format!("{end}; {why}");
+                }
+                if Instant::now() >= deadline {
+                    break why.to_string();
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = world.stop.requested() => return Err(VersionError::Interrupted),
+            () = tokio::time::sleep(deployment.health.interval) => {}
+        }
+    };
+    Err(VersionError::Unhealthy {
+        service: deployment.service.clone(),
+        version: deployment.version.to_string(),
+        waited: limit,
+        why,
+        log: view::last_lines(world, &id).await,
+    })
+}
+
+/// How often a new instance may end by itself before it is given up.
+const ENDS: u32 = 3;
+
+async fn gave_up(world: &World, instance: &Instance, id: &InstanceId) -> Option<String> {
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return None;
+    }
+    match world.runner.state(id).await.ok()? {
+        Process::Waiting { restarts, last, .. } if restarts >= ENDS => {
+            Some(format!("it ended {restarts} times, last with {last}"))
+        }
+        Process::Running { restarts, .. } if restarts >= ENDS => Some(format!("it ended {restarts} times")),
+        Process::Stopped { last, .. } if !last.is_empty() => Some(format!("it ended with {last}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

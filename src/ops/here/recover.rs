@@ -1,0 +1,95 @@
+//! After a kill, a crash or a boot: half-done changes are made whole, and what should run runs.
+
+use super::{VersionError, instance, kill, of_service, update};
+use crate::model::deployment::{Deployment, Stage};
+use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::plan::versions::{Recovery, recovery};
+use crate::world::World;
+use crate::world::store::Note;
+
+/// Mends every service that nobody is working on; gives back what was done, as sentences.
+pub async fn recover(world: &World) -> Result<Vec<String>, VersionError> {
+    let mut services: Vec<ServiceName> =
+        world.deployments.all()?.into_iter().map(|one| one.service).collect();
+    services.dedup();
+    let mut done = Vec::new();
+    for service in services {
+        // Whoever holds it is at work on it, and mends first himself.
+        if let Ok(_held) =
+            world.deployments.lock_service(&service, "recover", std::time::Duration::ZERO).await
+        {
+            done.append(&mut leftovers(world, &service).await?);
+            super::assign::links(world, &service)?;
+        }
+    }
+    Ok(done)
+}
+
+/// At boot, and when the agent begins: recovered, and every instance that should run is started or adopted.
+pub async fn boot(world: &World) -> Result<Vec<String>, VersionError> {
+    let mut done = recover(world).await?;
+    for deployment in world.deployments.all()? {
+        if deployment.stage != Stage::Ready {
+            continue;
+        }
+        if let Err(error) = instance::start(world, &deployment, &deployment.instance).await {
+            done.push(format!("{} {} does not start: {error}", deployment.service, deployment.version));
+        }
+    }
+    Ok(done)
+}
+
+/// Under the service's lock: what is not at rest was left by somebody who is gone.
+pub(super) async fn leftovers(world: &World, service: &ServiceName) -> Result<Vec<String>, VersionError> {
+    let mut done = Vec::new();
+    for deployment in of_service(world, service)? {
+        let Some(recovery) = recovery(&world.store.recorded()?, &deployment) else { continue };
+        let text = mend(world, &deployment, recovery).await?;
+        let text = format!("{service} {}: {text}", deployment.version);
+        let note =
+            Note { service: service.clone(), actor: nobody(), action: "recover", detail: text.clone() };
+        world.store.note(&note, world.clock.now())?;
+        done.push(text);
+    }
+    Ok(done)
+}
+
+/// The one who began it is gone.
+fn nobody() -> Actor {
+    Actor { user: "switchman".to_owned(), pid: std::process::id() }
+}
+
+async fn mend(
+    world: &World,
+    deployment: &Deployment,
+    recovery: Recovery,
+) -> Result<&'static str, VersionError> {
+    let ready = || Deployment { stage: Stage::Ready, next: None, ..deployment.clone() };
+    Ok(match recovery {
+        Recovery::TakeAway => {
+            instance::take_away(world, deployment, &deployment.instance, false).await?;
+            world.deployments.remove(&deployment.id)?;
+            "an unfinished deploy is taken away"
+        }
+        Recovery::IsReady => {
+            world.deployments.put(&ready())?;
+            "a deploy whose end was not recorded is whole"
+        }
+        Recovery::DropNext => {
+            if let Some(next) = &deployment.next {
+                instance::take_away(world, deployment, next, false).await?;
+            }
+            world.deployments.put(&ready())?;
+            "an unfinished update is taken away"
+        }
+        Recovery::Promote => {
+            update::promote(world, deployment).await?;
+            "an update that had the traffic is finished"
+        }
+        Recovery::FinishKill => {
+            kill::finish(world, deployment, false, &nobody()).await?;
+            "an unfinished kill is finished"
+        }
+    })
+}

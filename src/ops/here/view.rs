@@ -1,0 +1,66 @@
+//! What runs on this host.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{VersionError, kill};
+use crate::model::deployment::{Deployment, InstanceId, Process, Runs};
+use crate::model::socket::SocketCount;
+use crate::model::versions::{DeploymentView, LogsRequest, VersionsView, Which};
+use crate::plan::versions::{find, is_backup, role, status};
+use crate::world::World;
+use crate::world::link::Heard;
+
+/// How much of a log an error shows.
+const LAST: u32 = 10;
+
+/// Everything, at one moment. A part that could not be read says why.
+pub async fn view(world: &World) -> Result<VersionsView, VersionError> {
+    let services = world.store.recorded()?;
+    let mut deployments = Vec::new();
+    for deployment in world.deployments.all()? {
+        let sockets = kill::count(world, &deployment).await.map_err(|error| error.to_string());
+        let role = role(&services, &deployment);
+        // Unread sockets are work until somebody has looked.
+        let unread = SocketCount { tie: 1, ..SocketCount::default() };
+        deployments.push(DeploymentView {
+            role,
+            backup: is_backup(&services, &deployment),
+            status: status(role, sockets.as_ref().unwrap_or(&unread)),
+            process: process(world, &deployment).await,
+            sockets,
+            deployment,
+        });
+    }
+    Ok(VersionsView { services, deployments, runner: world.runner.name().to_owned() })
+}
+
+async fn process(world: &World, deployment: &Deployment) -> Result<Process, String> {
+    if matches!(deployment.instance.how.runs, Runs::External { .. }) {
+        return Ok(Process::External);
+    }
+    let id = deployment.instance_id(deployment.instance.build);
+    world.runner.state(&id).await.map_err(|error| error.to_string())
+}
+
+pub async fn logs(world: &World, request: &LogsRequest, heard: Heard) -> Result<(), VersionError> {
+    let all = world.deployments.all()?;
+    let deployment = find(&all, &Which::Id(request.id.clone()))?;
+    if matches!(deployment.instance.how.runs, Runs::External { .. }) {
+        return Ok(());
+    }
+    let id = deployment.instance_id(deployment.instance.build);
+    Ok(world.runner.logs(&id, request.tail, request.follow, heard).await?)
+}
+
+/// For an error about an instance; empty where there is none.
+pub(super) async fn last_lines(world: &World, id: &InstanceId) -> Vec<String> {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let kept = lines.clone();
+    let heard: Heard = Arc::new(move |line: &str| {
+        kept.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    });
+    // Without a log there is nothing to show.
+    let _ = world.runner.logs(id, Some(LAST), false, heard).await;
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *lines)
+}

@@ -1,0 +1,472 @@
+//! Versions side by side on one host: what may be deployed, made main, killed; and what of a half-done change is left.
+
+use std::collections::BTreeSet;
+
+use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
+use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
+use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::model::socket::SocketCount;
+use crate::model::versions::{AssignRequest, DeployRequest, Part, Site, Which};
+
+mod uri;
+
+pub use uri::{UriError, local_port};
+
+/// Why a host does not do what it was asked. The sentences of the systems switchman follows are kept (parity.md, by row).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// D22
+    #[error("Service with name: {service} and version: {version} already exists!")]
+    Exists { service: ServiceName, version: String },
+    /// R18
+    #[error("A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it.")]
+    EndpointTaken { id: DeploymentId },
+    /// D13
+    #[error("No service matching {0}")]
+    NoVersion(Which),
+    /// D13
+    #[error("No main service matching {0}")]
+    NoMain(ServiceName),
+    /// D19 (sic)
+    #[error("Not allowed to kill main service while there are mutliple deployed versions of that service")]
+    MainWithShadows,
+    /// R19 and R20
+    #[error(
+        "Deployment is still Draining. There are {invocations} invocations that will break if it is removed now. If you \
+         accept the risk of breaking in-flight invocations, you can use --force"
+    )]
+    NotDrained { invocations: u64 },
+    /// Its own sentence: no invocation is in flight, but one may come over each of these at any moment.
+    #[error(
+        "{idle} idle connections to it are open, kept by load balancers that may send the next request over them; they end \
+         when their server is taken out (`assign --strategy rolling`), or are cut with --force"
+    )]
+    KeptConnections { idle: u64 },
+    #[error("{service} {version} is still being deployed, updated or killed")]
+    InProgress { service: ServiceName, version: String },
+    #[error("no port is free between {first} and {last}")]
+    NoPort { first: Port, last: Port },
+    #[error("port {port} is taken{}", .by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
+    PortTaken { port: Port, by: Option<String> },
+    #[error("port {port} belongs to {service}: HAProxy connects to it")]
+    ServicePort { port: Port, service: ServiceName },
+    #[error("{0}")]
+    Uri(#[from] UriError),
+    #[error("there is no release {service}/{release} on this host: it has to be placed first")]
+    NoRelease { service: ServiceName, release: String },
+    #[error("the release {service}/{release} on this host is another one")]
+    OtherRelease { service: ServiceName, release: String },
+    /// `rollback`
+    #[error("there is no last good main of {0} to go back to: its backup vhost is served by main itself")]
+    NoBackup(ServiceName),
+    #[error("a vhost or a program is started from a release, something that runs already has none")]
+    Mixed,
+    #[error("the argument list is empty: there is no program to start")]
+    NoProgram,
+    #[error("`site` is missing: a new instance needs a port")]
+    NoSite,
+    #[error("{what} is refused: {why}")]
+    BadValue { what: String, why: &'static str },
+}
+
+/// What a deploy comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deploy {
+    /// The very same is there.
+    Known(Box<Deployment>),
+    New {
+        revision: u32,
+    },
+}
+
+/// Whether a new deployment may be placed.
+pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy, Refused> {
+    let of_service = || existing.iter().filter(|one| one.service == request.service);
+    if let Some(there) = of_service().find(|one| one.version == request.version) {
+        let same = there.instance.how == request.how
+            && there.instance.digest == request.digest
+            && there.health == request.health
+            && request.port.is_none_or(|port| port == there.instance.port)
+            && there.stage == Stage::Ready;
+        return if same {
+            Ok(Deploy::Known(Box::new(there.clone())))
+        } else {
+            let (service, version) = (request.service.clone(), request.version.to_string());
+            Err(Refused::Exists { service, version })
+        };
+    }
+    match &request.how.runs {
+        Runs::External { .. } if request.digest.is_some() => return Err(Refused::Mixed),
+        Runs::Command { .. } | Runs::Vhost { .. } if request.digest.is_none() => return Err(Refused::Mixed),
+        Runs::Command { argv } if argv.first().is_none_or(String::is_empty) => {
+            return Err(Refused::NoProgram);
+        }
+        _ => {}
+    }
+    values(&request.how)?;
+    let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
+    Ok(Deploy::New { revision: request.revision.unwrap_or(0).max(newest + 1) })
+}
+
+/// Longest argument or value of the environment, in bytes: what execve(2) takes of one (MAX_ARG_STRLEN), as far as it is sane.
+const LONGEST: usize = 32 * 1024;
+
+/// What ends up in a process's arguments and environment and in unit files.
+pub fn values(how: &HowToRun) -> Result<(), Refused> {
+    let bad = |what: String, why| Err(Refused::BadValue { what, why });
+    let argv = match &how.runs {
+        Runs::Command { argv } => argv.as_slice(),
+        _ => &[],
+    };
+    let sane = |text: &str| text.len() <= LONGEST && !text.contains(['\0', '\n', '\r']);
+    if let Some(at) = argv.iter().position(|word| !sane(word)) {
+        return bad(format!("argument {at} of the program"), "no NUL, no line break, at most 32 KiB");
+    }
+    for (name, value) in &how.env {
+        let start = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !start || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') || name.len() > 128 {
+            return bad(
+                format!("`{}` in the environment", name.escape_debug()),
+                "a name has letters, digits and `_`",
+            );
+        }
+        if !sane(value) {
+            return bad(format!("the value of `{name}`"), "no NUL, no line break, at most 32 KiB");
+        }
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if let Some(user) = &how.user
+        && (user.is_empty() || user.len() > 32 || user.starts_with(['-', '.']) || !user.chars().all(plain))
+    {
+        return bad(
+            format!("the user `{}`", user.escape_debug()),
+            "a user has letters, digits, `_`, `-` and `.`",
+        );
+    }
+    Ok(())
+}
+
+/// The ports that no instance may have: those of deployments, those HAProxy connects to.
+pub fn taken(existing: &[Deployment], records: &[Recorded], site: &Site) -> BTreeSet<Port> {
+    let instances = existing.iter().flat_map(|one| [Some(&one.instance), one.next.as_ref()]).flatten();
+    let recorded = records.iter().flat_map(|record| {
+        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        legs.chain([record.forward.check]).collect::<Vec<_>>()
+    });
+    let own = [site.ports.check, site.ports.main, site.ports.backup];
+    instances.map(|instance| instance.port).chain(recorded).chain(own).collect()
+}
+
+/// The ports an instance could have, in the order they are tried.
+pub fn candidates<'a>(site: &Site, taken: &'a BTreeSet<Port>) -> impl Iterator<Item = Port> + 'a {
+    let (first, last) = site.range;
+    (first.get()..=last.get()).filter_map(Port::new).filter(|port| !taken.contains(port))
+}
+
+/// A port that was asked for by name.
+pub fn may_have(
+    port: Port,
+    existing: &[Deployment],
+    records: &[Recorded],
+    site: &Site,
+) -> Result<(), Refused> {
+    let uses = |one: &&Deployment| {
+        [Some(&one.instance), one.next.as_ref()].iter().flatten().any(|it| it.port == port)
+    };
+    if let Some(other) = existing.iter().find(uses) {
+        return Err(Refused::EndpointTaken { id: other.id.clone() });
+    }
+    if !taken(&[], records, site).contains(&port) {
+        return Ok(());
+    }
+    let mine = |record: &&Recorded| {
+        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        legs.chain([record.forward.check]).any(|one| one == port)
+    };
+    let service = records.iter().find(mine).map(|record| record.forward.service.clone());
+    Err(match service {
+        Some(service) => Refused::ServicePort { port, service },
+        None => Refused::PortTaken { port, by: Some("the service itself".to_owned()) },
+    })
+}
+
+/// The one that is meant, whatever its stage.
+pub fn find<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
+    existing.iter().find(|one| which.is(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
+}
+
+/// One that traffic may be led to.
+pub fn ready<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
+    let found = find(existing, which)?;
+    if matches!(found.stage, Stage::Ready | Stage::Updating) {
+        Ok(found)
+    } else {
+        Err(Refused::InProgress { service: found.service.clone(), version: found.version.to_string() })
+    }
+}
+
+fn leg(port: Port, deployment: &Deployment) -> Leg {
+    Leg { port, deployment: deployment.id.clone(), target: deployment.instance.port }
+}
+
+/// A change of routes as an intent: switch and check port stay as they are recorded.
+fn intent(record: &Recorded, routing: Routing, actor: &Actor, action: &str, detail: String) -> Intent {
+    Intent {
+        forward: record.forward.clone(),
+        switch: record.switch,
+        from_self: record.from_self,
+        actor: actor.clone(),
+        action: action.to_owned(),
+        detail,
+        routing,
+        access: None,
+    }
+}
+
+/// The first deployment of a service takes both its ports. A forward that is recorded as off stays off: it is a maintenance.
+pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, actor: &Actor) -> Intent {
+    let routes =
+        Routes { main: leg(site.ports.main, deployment), backup: leg(site.ports.backup, deployment) };
+    let service = deployment.service.clone();
+    let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
+    Intent {
+        forward,
+        switch: record.map_or(Switch::On, |record| record.switch),
+        from_self: site.from_self,
+        actor: actor.clone(),
+        action: "deploy".to_owned(),
+        detail: format!("{} {} is main", deployment.service, deployment.version),
+        routing: Routing::To { routes, trial: None },
+        access: None,
+    }
+}
+
+/// What an assign changes: the intent, and the main that was.
+pub fn assign(
+    records: &[Recorded],
+    existing: &[Deployment],
+    request: &AssignRequest,
+    now: jiff::Timestamp,
+) -> Result<(Intent, Option<DeploymentId>), Refused> {
+    let target = ready(existing, &request.which)?;
+    let record = of(records, &target.service).ok_or_else(|| Refused::NoMain(target.service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(target.service.clone()))?;
+    let was = &routes.main.deployment;
+    let already = *was == target.id;
+    // A main that is on trial has not shown yet that it is good: the one before it stays the backup.
+    let proven = record.trial.is_none() && existing.iter().any(|one| one.id == *was);
+    let backup = if proven && (!already || request.part == Part::Backup) {
+        Leg { port: routes.backup.port, ..routes.main.clone() }
+    } else {
+        routes.backup.clone()
+    };
+    let (main, trial) = match request.part {
+        Part::Backup => (routes.main.clone(), record.trial.clone()),
+        Part::Whole if already => (leg(routes.main.port, target), record.trial.clone()),
+        Part::Whole => (leg(routes.main.port, target), on_trial(was, request, now)),
+    };
+    let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
+    let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
+    let routing = Routing::To { routes: Routes { main, backup }, trial };
+    let action = if request.part == Part::Backup { "assign: backup" } else { "assign" };
+    let intent = intent(record, routing, &request.actor, action, detail.join(", "));
+    Ok((intent, Some(was.clone())))
+}
+
+fn on_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -> Option<Trial> {
+    let until = now.checked_add(jiff::SignedDuration::try_from(request.trial).ok()?).ok()?;
+    (!request.trial.is_zero()).then(|| Trial { until, previous: was.clone() })
+}
+
+/// The last good main takes both ports back.
+pub fn rollback(
+    records: &[Recorded],
+    existing: &[Deployment],
+    service: &ServiceName,
+    to: &DeploymentId,
+    actor: &Actor,
+    why: &str,
+) -> Result<Intent, Refused> {
+    let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let target = ready(existing, &Which::Id(to.clone()))?;
+    let routes = Routes { main: leg(routes.main.port, target), backup: leg(routes.backup.port, target) };
+    let detail = [format!("{service} {}", target.version), why.to_owned()];
+    let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
+    Ok(intent(record, Routing::To { routes, trial: None }, actor, "rollback", detail.join(", ")))
+}
+
+/// Which deployment a rollback goes to.
+pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<DeploymentId, Refused> {
+    let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
+    if let Some(trial) = &record.trial {
+        return Ok(trial.previous.clone());
+    }
+    if routes.backup.deployment == routes.main.deployment {
+        return Err(Refused::NoBackup(service.clone()));
+    }
+    Ok(routes.backup.deployment.clone())
+}
+
+/// The trial of a main is over, well.
+pub fn passed(record: &Recorded, actor: &Actor) -> Option<Intent> {
+    let routes = record.routes.clone()?;
+    record.trial.as_ref()?;
+    let routing = Routing::To { routes, trial: None };
+    Some(intent(
+        record,
+        routing,
+        actor,
+        "watch",
+        "main was healthy to the end of its watch window".to_owned(),
+    ))
+}
+
+/// An updated deployment's new instance takes over whatever led to the old one.
+pub fn moved(record: &Recorded, deployment: &Deployment, to: Port, actor: &Actor) -> Option<Intent> {
+    let mut routes = record.routes.clone()?;
+    let mine = |leg: &Leg| leg.deployment == deployment.id;
+    if !mine(&routes.main) && !mine(&routes.backup) {
+        return None;
+    }
+    for leg in [&mut routes.main, &mut routes.backup] {
+        if mine(leg) {
+            leg.target = to;
+        }
+    }
+    let detail = format!("{} {}", deployment.service, deployment.version);
+    Some(intent(record, Routing::To { routes, trial: record.trial.clone() }, actor, "update", detail))
+}
+
+/// Whether a deployment may be taken away, work on it apart (D10, D11).
+pub fn may_kill(
+    records: &[Recorded],
+    existing: &[Deployment],
+    deployment: &Deployment,
+) -> Result<(), Refused> {
+    let others = existing.iter().any(|one| one.service == deployment.service && one.id != deployment.id);
+    if role(records, deployment) == Role::Main && others {
+        return Err(Refused::MainWithShadows);
+    }
+    Ok(())
+}
+
+/// What keeps a deployment from being stopped without a request being lost.
+pub fn is_drained(sockets: &SocketCount) -> Result<(), Refused> {
+    if sockets.at_work() > 0 {
+        return Err(Refused::NotDrained { invocations: sockets.at_work() });
+    }
+    if sockets.idle > 0 {
+        return Err(Refused::KeptConnections { idle: sockets.idle });
+    }
+    Ok(())
+}
+
+/// Nothing may lead to a deployment that is taken away: the backup vhost goes to main, a main that is alone takes the
+/// service's rules with it. `None`: nothing leads to it.
+pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Option<Intent> {
+    let routes = record.routes.clone()?;
+    let detail = format!("{} {}", deployment.service, deployment.version);
+    let trial = record.trial.clone().filter(|trial| trial.previous != deployment.id);
+    if routes.main.deployment == deployment.id {
+        let gone = intent(record, Routing::Gone, actor, "kill", detail);
+        return Some(Intent { switch: Switch::Off, ..gone });
+    }
+    if routes.backup.deployment != deployment.id && trial == record.trial {
+        return None;
+    }
+    let backup = if routes.backup.deployment == deployment.id {
+        Leg { port: routes.backup.port, ..routes.main.clone() }
+    } else {
+        routes.backup.clone()
+    };
+    let routing = Routing::To { routes: Routes { backup, ..routes }, trial };
+    Some(intent(record, routing, actor, "kill", detail))
+}
+
+pub fn of<'a>(records: &'a [Recorded], service: &ServiceName) -> Option<&'a Recorded> {
+    records.iter().find(|record| record.forward.service == *service)
+}
+
+pub fn role(records: &[Recorded], deployment: &Deployment) -> Role {
+    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    let is_main = routes.is_some_and(|routes| routes.main.deployment == deployment.id);
+    if is_main { Role::Main } else { Role::Shadow }
+}
+
+/// Whether the backup vhost is served by it.
+pub fn is_backup(records: &[Recorded], deployment: &Deployment) -> bool {
+    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    routes.is_some_and(|routes| routes.backup.deployment == deployment.id)
+}
+
+/// Whether a port of the service leads to this instance's port on the deployment's behalf.
+pub fn leads_to(records: &[Recorded], deployment: &Deployment, port: Port) -> bool {
+    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    let legs = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
+    legs.iter().any(|leg| leg.deployment == deployment.id && leg.target == port)
+}
+
+/// R15: what is not main is drained when nothing is at work on it.
+pub fn status(role: Role, sockets: &SocketCount) -> Status {
+    match role {
+        Role::Main => Status::Active,
+        Role::Shadow if sockets.at_work() > 0 => Status::Draining,
+        Role::Shadow => Status::Drained,
+    }
+}
+
+/// What is left of a change whose process was killed, and what makes it whole: either as before, or done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// The deployment never took traffic: it goes away again, instance and release.
+    TakeAway,
+    /// It is main already: it only was not told so.
+    IsReady,
+    /// The new instance of an update never took traffic.
+    DropNext,
+    /// The new instance has the traffic: the old one goes.
+    Promote,
+    /// A kill goes on to its end.
+    FinishKill,
+}
+
+/// `None`: nothing is left over.
+pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recovery> {
+    match (deployment.stage, &deployment.next) {
+        (Stage::Ready, None) => None,
+        (Stage::Starting, _) => Some(if leads_to(records, deployment, deployment.instance.port) {
+            Recovery::IsReady
+        } else {
+            Recovery::TakeAway
+        }),
+        (Stage::Killing, _) => Some(Recovery::FinishKill),
+        (Stage::Updating | Stage::Ready, Some(next)) => Some(if leads_to(records, deployment, next.port) {
+            Recovery::Promote
+        } else {
+            Recovery::DropNext
+        }),
+        (Stage::Updating, None) => Some(Recovery::IsReady),
+    }
+}
+
+/// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
+pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
+    let used: BTreeSet<String> = existing
+        .iter()
+        .filter(|one| one.service == *service)
+        .flat_map(|one| {
+            let builds = [Some(one.instance.build), one.next.as_ref().map(|next| next.build)];
+            builds.into_iter().flatten().map(|build| one.release_name(build)).collect::<Vec<_>>()
+        })
+        .collect();
+    let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
+    let surplus = unused.len().saturating_sub(keep);
+    unused.into_iter().take(surplus).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;
