@@ -5,6 +5,7 @@ use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
 use crate::model::lock::Purpose;
+use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::{ManyError, SwitchError};
@@ -14,6 +15,7 @@ use crate::ops::lock::LockError;
 use crate::ops::roll::RollError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
+use crate::ops::versions::VersionsError;
 use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
 use crate::plan::this_host::PickError;
@@ -72,6 +74,16 @@ pub enum Failure {
     /// The rehearsal's report is printed already.
     #[error("the rehearsal failed: {}", .faults.join("; "))]
     Demo { faults: Vec<String> },
+    #[error("the configuration has no service `{asked}`; it has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
+    NoService { asked: ServiceName, known: Vec<ServiceName> },
+    #[error(transparent)]
+    Versions(#[from] VersionsError),
+    /// R20: a question was answered with no.
+    #[error("{0}")]
+    Declined(&'static str),
+    /// D17
+    #[error("Include the name or name and version of the service(s) to kill or -a/--all to kill all.")]
+    NothingNamed,
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
@@ -82,8 +94,12 @@ pub enum Failure {
 impl Failure {
     pub const fn code(&self) -> Code {
         match self {
-            Self::Config(_) | Self::Pick(_) | Self::Roll(RollError::Plan(_)) => Code::Usage,
-            Self::NotAll { done: 1.., .. } | Self::NotRolled { done: 1.., .. } => Code::Partly,
+            Self::NoService { .. } | Self::Config(_) | Self::Pick(_) | Self::Roll(RollError::Plan(_)) => {
+                Code::Usage
+            }
+            Self::Versions(VersionsError::Partly { .. } | VersionsError::NotRolled { done: 1.., .. })
+            | Self::NotAll { done: 1.., .. }
+            | Self::NotRolled { done: 1.., .. } => Code::Partly,
             _ => Code::Failed,
         }
     }
@@ -109,7 +125,11 @@ impl Failure {
             Self::Lab(LabError::Exec(_) | LabError::Process(_)) => {
                 Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
             }
+            Self::NoService { .. } => Some("add it under `services:`, with three ports of its own".into()),
+            Self::Versions(error) => versions_hint(error),
             Self::Pick(PickError::Unknown { .. })
+            | Self::Declined(_)
+            | Self::NothingNamed
             | Self::Lab(_)
             | Self::Demo { .. }
             | Self::Aborted
@@ -248,6 +268,28 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Plan(PlanError::Floor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
         RollError::Plan(_) | RollError::None { .. } | RollError::Finished { .. } => None,
+    }
+}
+
+fn versions_hint(error: &VersionsError) -> Option<String> {
+    match error {
+        VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
+            failed.first().and_then(|(_, error)| link_hint(error))
+        }
+        VersionsError::Lock(error) => lock_hint(error),
+        VersionsError::Roll(RollError::Plan(PlanError::Floor { .. })) => Some(
+            "take a smaller `--batch`, or lower `roll.min_up`; `--strategy flip` takes no host out".into(),
+        ),
+        VersionsError::Roll(error) => roll_hint(error),
+        VersionsError::NotRolled { finished: false, .. } => Some(
+            "`switchman roll --resume` goes on from there, `switchman rollback NAME` goes back to the last good main".into(),
+        ),
+        VersionsError::NoVersion { .. } | VersionsError::NoMain(_) | VersionsError::NoMatch => {
+            Some("`switchman ls` shows what there is".into())
+        }
+        VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
+        VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
+        VersionsError::NotEverywhere { .. } | VersionsError::Archive(_) | VersionsError::Task(_) => None,
     }
 }
 

@@ -67,6 +67,7 @@ fn fleet(to: ConnectFleet) -> FleetWorld {
         lock: journal.clone(),
         journal,
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
+        archives: Arc::new(sys::archive::LocalArchives),
         outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),
         notifier: Arc::new(sys::webhook::Webhooks::new(&fleet.webhooks)),
         clock,

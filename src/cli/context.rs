@@ -9,6 +9,7 @@ use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
 use crate::plan::this_host::{Asked, Identity, pick};
 use crate::world::FleetWorld;
 use crate::world::World;
@@ -22,9 +23,52 @@ pub struct Context {
     pub(super) stop: Stop,
 }
 
+fn of(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
+    fleet.of(service).ok_or_else(|| Failure::NoService {
+        asked: service.clone(),
+        known: fleet.services().cloned().collect(),
+    })
+}
+
 impl Context {
     pub(super) fn config(&self) -> Result<(PathBuf, Fleet), Failure> {
-        Ok(config::load(self.globals.config.as_deref())?)
+        let (file, fleet) = config::load(self.globals.config.as_deref())?;
+        match &self.globals.service {
+            Some(service) => Ok((file, of(&fleet, service)?)),
+            None => Ok((file, fleet)),
+        }
+    }
+
+    /// The fleet as it is for one of its services.
+    pub(super) fn config_of(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
+        let (file, fleet) = config::load(self.globals.config.as_deref())?;
+        Ok((file, of(&fleet, service)?))
+    }
+
+    /// For commands about versions: the named hosts, or all of them; with `--local` this machine.
+    pub(super) fn hosts_or_all(&self, fleet: &Fleet, named: &[HostName]) -> Result<Vec<Host>, Failure> {
+        let asked = match named {
+            [] if self.globals.local => Asked::Nothing,
+            [] => Asked::All,
+            named => Asked::These(named),
+        };
+        self.hosts(fleet, asked)
+    }
+
+    /// A question that stands for itself. The default is no; so is the end of input, which is not an answer at all.
+    pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        if self.globals.yes {
+            return Ok(true);
+        }
+        self.render.prompt(&format!("{question} [y/N]: "))?;
+        let mut line = String::new();
+        let read = std::io::stdin().read_line(&mut line);
+        let read =
+            read.map_err(|error| Failure::Other { what: "read the answer".into(), why: error.to_string() })?;
+        if read == 0 {
+            return Err(Failure::Aborted);
+        }
+        Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     pub(super) fn world(&self, fleet: Option<&Fleet>) -> World {

@@ -12,6 +12,7 @@ use crate::error::{Code, Failure};
 use crate::model::balancer::BalancerSpec;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::name::ServiceName;
 use crate::world::FleetWorld;
 use crate::world::World;
 use crate::world::reporter::Reporter;
@@ -32,6 +33,7 @@ mod restore;
 mod roll;
 mod schema;
 mod status;
+mod versions;
 
 pub use context::Context;
 use render::Render;
@@ -84,6 +86,12 @@ pub struct Globals {
     /// How results are printed to stdout
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    yes: bool,
+    /// Which service of the configuration [default: its first]
+    #[arg(long, global = true, value_name = "NAME")]
+    service: Option<ServiceName>,
     /// This machine is the host, whatever its name and addresses say
     #[arg(long, global = true)]
     local: bool,
@@ -126,6 +134,34 @@ enum Command {
     /// says where it stands, --resume goes on and --abort puts the hosts back. Ctrl-C once finishes or undoes the hosts that
     /// are out, then stops; twice stops at once.
     Roll(roll::RollArgs),
+    /// Place and start a version of a service; the first is main, later ones are shadows that nobody is led to
+    ///
+    /// SOURCE is a directory or a .tar.gz, placed as an immutable release on every host, or the http:// address of something
+    /// that runs already on the host. With CMD, that program is started from the release with PORT in its environment; without
+    /// one, the release is a static site that a web server of its own serves. Nothing is led to an instance before it has
+    /// answered its health check.
+    Deploy(versions::DeployArgs),
+    /// List versions: which is main, what runs, what is draining
+    #[command(visible_alias = "list")]
+    Ls(versions::LsArgs),
+    /// Everything about a service or one of its versions, host by host
+    Describe(versions::DescribeArgs),
+    /// Make a version main
+    ///
+    /// Rolling goes host by host under maintenance, as `roll` does: no client sees the old version once its host is back. A flip
+    /// moves both ports of every host in one transaction: new connections are led to the new version, old ones end on the old
+    /// one. Then the new main is watched: when its health fails, the old one comes back by itself.
+    Assign(versions::AssignArgs),
+    /// Go back to the last good main, at once; refused while it is not healthy
+    Rollback(versions::RollbackArgs),
+    /// Replace the code of a version in place: its id, its revision and the work on it stay
+    Update(versions::UpdateArgs),
+    /// Let a service be called from outside, or by nobody
+    Access(versions::AccessArgs),
+    /// Stop and forget versions; refused while work is in flight on them, or for a main that has shadows
+    Kill(versions::KillArgs),
+    /// What instances wrote to their outputs
+    Logs(versions::LogsArgs),
     /// The lock of the fleet: see who holds it, take it, let it go
     ///
     /// A roll and a switch of several hosts take it by themselves; one whose process is gone is taken over. A person's lock
@@ -212,6 +248,15 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check(args) => check::run(args, context).await,
         Command::Restore => restore::run(context).await,
         Command::Roll(args) => roll::run(args, context).await,
+        Command::Deploy(args) => versions::deploy(args, context).await,
+        Command::Ls(args) => versions::ls(args, context).await,
+        Command::Describe(args) => versions::describe(args, context).await,
+        Command::Assign(args) => versions::assign(args, context).await,
+        Command::Rollback(args) => versions::rollback(args, context).await,
+        Command::Update(args) => versions::update(args, context).await,
+        Command::Access(args) => versions::access(args, context).await,
+        Command::Kill(args) => versions::kill(args, context).await,
+        Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => agent::run(args, context).await,
         Command::History(args) => history::run(&args, context),

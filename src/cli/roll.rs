@@ -114,6 +114,7 @@ fn spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: args.health_timeout.unwrap_or(fleet.roll.health_timeout),
         command: args.command.clone(),
+        assign: None,
         remote: args.remote,
         command_timeout: args.command_timeout.unwrap_or_default(),
         force: args.force,

@@ -11,6 +11,11 @@ pub fn actor() -> Actor {
     Actor { user, pid: std::process::id() }
 }
 
+/// A variable of the caller's own environment, for `deploy --env NAME`.
+pub fn value(name: &str) -> Option<String> {
+    text(name)
+}
+
 /// What the logger listens to: `SWITCHMAN_LOG`, in `env_logger`'s words.
 pub fn log_filter() -> Option<String> {
     text("SWITCHMAN_LOG")

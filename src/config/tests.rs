@@ -72,7 +72,7 @@ fn errors_name_file_line_key_found_and_expected() {
         ),
         (
             "service: shop\nhost: {}",
-            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`; did you mean `hosts`?",
+            "switchman.yaml:2: `host`: unknown key `host`, expected one of `service`, `ports`, `hosts`, `load_balancers`, `health`, `roll`, `hooks`, `ssh`, `agents`, `webhooks`, `versions`, `services`; did you mean `hosts`?",
         ),
         ("ports: {check: 1}", "switchman.yaml:1: the key `service` is missing"),
         (
@@ -177,6 +177,22 @@ fn errors_name_file_line_key_found_and_expected() {
             "switchman.yaml:2: `hooks.before_rol`: unknown key `before_rol`, expected one of `before_roll`, `before_host`, `after_host`, `after_roll`, `on_failure`, `timeout`; did you mean `before_roll`?",
         ),
         (
+            "service: a\nversions: {ports: 300}",
+            "switchman.yaml:2: `versions.ports`: found `300`, expected two ports such as 20000-29999",
+        ),
+        (
+            "service: a\nservices:\n  b: {ports: {check: 8888, main: 81, backup: 82}}",
+            "switchman.yaml:3: `services.b.ports.check`: port 8888 is already `ports.check`",
+        ),
+        (
+            "service: a\nservices:\n  a: {ports: {check: 1, main: 81, backup: 82}}",
+            "switchman.yaml:3: `services.a`: `a` is the first service already",
+        ),
+        (
+            "service: a\nservices:\n  b: {ports: {check: 1, main: 81}}",
+            "switchman.yaml:3: `services.b.ports`: the key `backup` is missing",
+        ),
+        (
             "service: a\nssh: {switchman: \" \"}",
             "switchman.yaml:2: `ssh.switchman`: found ` `, expected a command line such as `sudo -n switchman`",
         ),
@@ -245,4 +261,19 @@ proptest! {
         bytes[at] = byte;
         let _ = parse(Path::new("x"), &String::from_utf8_lossy(&bytes));
     }
+}
+
+#[test]
+fn another_service_is_the_same_fleet_with_its_own_ports_and_backend() {
+    let text = "service: a\nload_balancers: [{name: lb1, backend: a}]\nservices:\n  b: {ports: {check: 8889, main: 8081, backup: 81}}\n  c: {ports: {check: 8890, main: 8082, backup: 82}, backend: cs, health: {path: /c}}";
+    let fleet = parse(Path::new("switchman.yaml"), text).unwrap();
+    let of = |name: &str| {
+        let fleet = fleet.of(&name.parse().unwrap()).unwrap();
+        (fleet.ports.check.get(), fleet.balancers[0].backend.clone(), fleet.health.path)
+    };
+    assert_eq!(of("a"), (8888, "a".into(), "/".into()));
+    assert_eq!(of("b"), (8889, "b".into(), "/".into()));
+    assert_eq!(of("c"), (8890, "cs".into(), "/c".into()));
+    assert_eq!(fleet.of(&"d".parse().unwrap()), None);
+    assert_eq!(fleet.services().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b", "c"]);
 }

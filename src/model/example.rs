@@ -126,5 +126,6 @@ pub fn roll(hosts: &[&str]) -> RollSpec {
         remote: false,
         command_timeout: Duration::ZERO,
         force: false,
+        assign: None,
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duration;
 use super::name::{HostName, ServiceName};
+use super::version::Version;
 
 /// `r20261121-071503-5f3a`: sorts by time, fits in a file name and an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -195,6 +196,18 @@ pub struct RollSpec {
     pub command_timeout: Duration,
     /// Hosts go on although requests are in flight when their drain's time is up.
     pub force: bool,
+    /// Instead of running the command, which then only says so: another version becomes main on the host.
+    #[serde(default)]
+    pub assign: Option<NewMain>,
+}
+
+/// The version that a roll makes main.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewMain {
+    pub version: Version,
+    /// How long each host watches it.
+    #[serde(rename = "trial_ms", with = "duration::ms")]
+    pub trial: Duration,
 }
 
 impl RollSpec {

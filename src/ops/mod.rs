@@ -16,3 +16,4 @@ pub mod seen;
 pub mod shared;
 pub mod status;
 pub mod traffic;
+pub mod versions;

@@ -422,6 +422,8 @@ impl<'a> Roll<'a> {
 }
 
 #[cfg(test)]
+mod assign_tests;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;

@@ -99,7 +99,16 @@ fn planned(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
         Step::Command => {
             let place = if spec.remote { "on the host" } else { "here" };
             let timeout = Some(spec.command_timeout).filter(|timeout| !timeout.is_zero());
-            (format!("run {place}: {}", spec.command.join(" ")), timeout)
+            match &spec.assign {
+                Some(new) => {
+                    let text = format!(
+                        "lead both data ports to {} {}, and close idle connections to the old one",
+                        spec.service, new.version
+                    );
+                    (text, None)
+                }
+                None => (format!("run {place}: {}", spec.command.join(" ")), timeout),
+            }
         }
         Step::Healthy => {
             let health = &fleet.health;

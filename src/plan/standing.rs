@@ -88,8 +88,9 @@ impl HostStanding {
     /// Where a resume begins with this host; `None` when it is done.
     ///
     /// Every step but the command may be repeated without harm. The command is run again only when its end is not
-    /// recorded, or when it failed. Before it, the host is taken out anew: somebody may have put it back meanwhile.
-    pub fn entry(&self) -> Option<Step> {
+    /// recorded, or when it failed. Before it, the host is taken out anew: somebody may have put it back meanwhile. An
+    /// `assign` may be repeated too, and has to be where the host was settled: its last good main may be back.
+    pub fn entry(&self, assign: bool) -> Option<Step> {
         let failed = self.reached == Reached::Failed || self.end.is_some();
         let done = self.reached == Reached::StepDone;
         match self.step {
@@ -99,6 +100,9 @@ impl HostStanding {
                 Some(Step::ForwardOff)
             }
             Some(Step::Command) if !done => Some(Step::ForwardOff),
+            Some(Step::Healthy | Step::ForwardOn | Step::Up) if assign && self.end.is_some() => {
+                Some(Step::ForwardOff)
+            }
             // The hooks of a host that is back run again; it is not taken out for them.
             Some(Step::AfterHost) => Some(Step::AfterHost),
             Some(Step::Up) if done => Some(Step::AfterHost),
@@ -138,7 +142,7 @@ impl Standing {
         let size = self.spec.batch.size(self.hosts.len());
         let turn = |(at, host): (usize, &HostStanding)| {
             let (attempts, out) = (host.attempts, host.may_be_out());
-            host.entry().map(|entry| Turn { at, entry, attempts, out })
+            host.entry(self.spec.assign.is_some()).map(|entry| Turn { at, entry, attempts, out })
         };
         let left: Vec<Turn> = self.hosts.iter().enumerate().filter_map(turn).collect();
         let (going, coming): (Vec<Turn>, Vec<Turn>) = left.into_iter().partition(Turn::goes_out);
@@ -287,8 +291,8 @@ mod tests {
 
     #[test]
     fn a_killed_roll_goes_on_where_nothing_is_lost_or_done_twice() {
-        let entry = |what: What| web1(&[what]).entry();
-        assert_eq!(web1(&[]).entry(), Some(BeforeHost));
+        let entry = |what: What| web1(&[what]).entry(false);
+        assert_eq!(web1(&[]).entry(false), Some(BeforeHost));
         let expected = [
             (BeforeHost, BeforeHost, ForwardOff),
             (ForwardOff, ForwardOff, ForwardOff),
@@ -304,18 +308,18 @@ mod tests {
             assert_eq!(entry(What::StepBegan { step }), Some(when_begun), "{step} began");
             assert_eq!(entry(done(step)), Some(when_done), "{step} done");
         }
-        assert_eq!(web1(&[done(AfterHost), What::Done]).entry(), None);
+        assert_eq!(web1(&[done(AfterHost), What::Done]).entry(false), None);
     }
 
     #[test]
     fn a_failed_command_is_run_again_and_a_good_one_is_not() {
         let failed = |step| web1(&[What::StepBegan { step }, What::StepFailed { step, why: "x".into() }]);
-        assert_eq!(failed(Command).entry(), Some(ForwardOff));
-        assert_eq!(failed(Drained).entry(), Some(ForwardOff));
-        assert_eq!(failed(Healthy).entry(), Some(Healthy));
+        assert_eq!(failed(Command).entry(false), Some(ForwardOff));
+        assert_eq!(failed(Drained).entry(false), Some(ForwardOff));
+        assert_eq!(failed(Healthy).entry(false), Some(Healthy));
         let settled = What::Settled { end: HostEnd::Returned, detail: String::new() };
         let returned = web1(&[What::StepBegan { step: Command }, settled]);
-        assert_eq!((returned.entry(), returned.attempts), (Some(ForwardOff), 1));
+        assert_eq!((returned.entry(false), returned.attempts), (Some(ForwardOff), 1));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! One host as an operator's command drives it, whatever lies between: nothing, a unix socket, ssh, TLS.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::model::api::{Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
-use crate::model::deployment::Deployment;
+use crate::model::deployment::{Deployment, Digest};
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
@@ -66,6 +67,9 @@ impl<F: Fn(&str) + Send + Sync> Listener for F {
 #[async_trait]
 pub trait HostVersions: Send + Sync {
     async fn versions(&self) -> Result<VersionsView, LinkError>;
+
+    /// Sends an archive and has it placed as a release. Idempotent.
+    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
 
     async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError>;
 

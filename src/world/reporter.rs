@@ -70,6 +70,11 @@ pub enum Event {
         roll: RollId,
         event: RollEvent,
     },
+    /// One thing done about a service's versions; a host where it is about one.
+    Version {
+        host: Option<HostName>,
+        text: String,
+    },
 }
 
 /// How a roll is getting on.

@@ -71,6 +71,8 @@ pub(super) fn line(event: &Event) -> String {
         Event::Drained { host, after } => format!("{host}: drained (after {})", show(*after)),
         Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
         Event::Roll { event, .. } => super::roll::line(event),
+        Event::Version { host: Some(host), text } => format!("{host}: {text}"),
+        Event::Version { host: None, text } => text.clone(),
     }
 }
 

@@ -27,6 +27,7 @@ mod lab;
 mod roll;
 mod status;
 mod table;
+mod versions;
 
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;

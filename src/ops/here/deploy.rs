@@ -37,11 +37,11 @@ pub async fn deploy(world: &World, request: &DeployRequest) -> Result<Deployed, 
         created_at: now,
         updated_at: now,
     };
-    instance::release_is_there(world, &deployment, &deployment.instance)?;
     if request.dry_run {
         let role = role_of_a_new_one(world, &deployment)?;
         return Ok(Deployed { deployment, known: false, role });
     }
+    instance::release_is_there(world, &deployment, &deployment.instance)?;
     world.deployments.put(&deployment)?;
     let ready = async {
         instance::start(world, &deployment, &deployment.instance).await?;

@@ -11,7 +11,8 @@ use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::What;
 use crate::model::name::HostName;
-use crate::model::roll::Step;
+use crate::model::roll::{NewMain, Step};
+use crate::model::versions::{AssignRequest, Part, Which};
 use crate::ops::drain::{self, NotDrained};
 use crate::ops::forward::{self, switch_host};
 use crate::ops::hooks::{self, Hook, heard, judge};
@@ -149,6 +150,10 @@ impl Roll<'_> {
                 if !fleet.hooks.before_host.is_empty() {
                     self.may_begin(walk.out).await?;
                 }
+                if let Some(new) = &self.plan.spec.assign {
+                    // Its users stay on the version they know while it is out.
+                    self.assign(host, new, Part::Backup).await?;
+                }
                 Ok(self.switch(host, Switch::Off, walk).await?)
             }
             Step::ForwardOn => Ok(self.switch(host, Switch::On, walk).await?),
@@ -166,7 +171,10 @@ impl Roll<'_> {
                     }
                 }
             }
-            Step::Command => Ok(self.command(host, walk).await?),
+            Step::Command => match &self.plan.spec.assign {
+                Some(new) => Ok(self.assign(host, new, Part::Whole).await?),
+                None => Ok(self.command(host, walk).await?),
+            },
             Step::Healthy => Ok(self.healthy(world, host, self.plan.spec.health_timeout).await?),
         }
     }
@@ -199,6 +207,27 @@ impl Roll<'_> {
             seen.map_err(|error| Failure { why: error.to_string(), overtaken: error == NotSeen::Overtaken })?;
         let one = |seen: &seen::Seen| format!("{} after {}", seen.balancer, duration::show(seen.after));
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Main or, before that, the backup vhost is led elsewhere.
+    async fn assign(&self, host: &Host, new: &NewMain, part: Part) -> Result<String, String> {
+        let service = self.plan.spec.service.clone();
+        let request = AssignRequest {
+            which: Which::Version { service: service.clone(), version: new.version.clone() },
+            part,
+            trial: new.trial,
+            actor: self.actor.clone(),
+            detail: self.id.to_string(),
+        };
+        let link = forward::link(self.world, host).map_err(|error| error.to_string())?;
+        let assigned = link.assign(&service, &request).await.map_err(|error| error.to_string())?;
+        let was = assigned.previous.filter(|was| was.id != assigned.deployment.id);
+        Ok(match was {
+            Some(was) => {
+                format!("main was {}; {} idle connections to it closed", was.version, assigned.closed)
+            }
+            None => "main already".to_owned(),
+        })
     }
 
     async fn command(&self, host: &Host, walk: &Walk<'_>) -> Result<String, String> {

@@ -11,6 +11,7 @@ use crate::model::api::{HostView, Probed, RunRequest};
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostEnd, What};
+use crate::model::versions::RollbackRequest;
 use crate::ops::forward::{self, switch_host};
 use crate::ops::seen::{self, NotSeen};
 use crate::world::link::{Heard, LinkError};
@@ -49,7 +50,17 @@ impl Roll<'_> {
         if let Err(left) = self.command_is_over(host).await {
             return left;
         }
-        match self.is_healthy(host).await {
+        let mut healthy = self.is_healthy(host).await;
+        if self.plan.spec.assign.is_some() && matches!(healthy, Ok(Err(_))) {
+            // The new main failed: the last good one takes over, if it can.
+            let request = RollbackRequest { actor: self.actor.clone(), why: self.id.to_string() };
+            let back =
+                async { forward::link(self.world, host)?.rollback(&self.plan.spec.service, &request).await };
+            if back.await.is_ok() {
+                healthy = self.is_healthy(host).await;
+            }
+        }
+        match healthy {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return self.not_put_back(host, why, false).await,
             Err(error) => return (HostEnd::Unreachable, error.to_string()),

@@ -85,7 +85,7 @@ fn only_settled(whats: &[&What]) -> Result<(), String> {
 
 /// One host's way through one run.
 fn walk(before: &HostStanding, whats: &[&What], steps: &[Step]) -> Result<(), String> {
-    let entry = before.entry().ok_or("it was done")?;
+    let entry = before.entry(false).ok_or("it was done")?;
     let mut expected = steps.iter().filter(|step| **step >= entry);
     let mut under_way = None;
     let mut failed = false;

@@ -1,0 +1,122 @@
+//! `assign` and `rollback`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{Place, service_of};
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::duration;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::roll::{Batch, RollSpec};
+use crate::model::version::Version;
+use crate::ops::versions::{self, AssignOptions, Strategy, VersionsError, list};
+
+#[derive(Debug, Args)]
+pub struct AssignArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that becomes main; none behind an id
+    version: Option<Version>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// How main is changed
+    #[arg(long, value_enum, default_value = "rolling")]
+    strategy: StrategyArg,
+    /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    watch: Option<Duration>,
+    /// For rolling: how many hosts are out at a time [default: roll.batch, or 1]
+    #[arg(long, value_name = "N|P%")]
+    batch: Option<Batch>,
+    /// For rolling: how long requests in flight are waited for [default: roll.drain_timeout, or 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    drain_timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StrategyArg {
+    Rolling,
+    Flip,
+}
+
+pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
+    if args.version.is_none() && versions::as_id(&args.name).is_none() {
+        let why = "the VERSION is missing".to_owned();
+        return Err(Failure::Other { what: format!("make a version of {} main", args.name), why });
+    }
+    let service = service_of(context, &args.name, &args.hosts).await?;
+    let place = Place::of(context, &service, &args.hosts)?;
+    place.say_host(context);
+    // Checks come before the question, never after it (parity.md).
+    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    if listing.rows.is_empty() {
+        return Err(VersionsError::NoMain(service).into());
+    }
+    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let version = row.version.clone();
+    if !context.confirm(&format!("Change {service} {version} to main?"))? {
+        return Err(Failure::Declined("Assign cancelled."));
+    }
+    let fleet = &place.fleet;
+    let actor = env::actor();
+    let roll = RollSpec {
+        service: service.clone(),
+        hosts: vec![],
+        batch: args.batch.unwrap_or(fleet.roll.batch),
+        max_failures: fleet.roll.max_failures,
+        on_failure: fleet.roll.on_failure,
+        drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
+        health_timeout: fleet.roll.health_timeout,
+        command: vec![],
+        remote: false,
+        command_timeout: Duration::ZERO,
+        force: false,
+        assign: None,
+    };
+    let options = AssignOptions {
+        service: service.clone(),
+        version: version.clone(),
+        strategy: match args.strategy {
+            StrategyArg::Rolling => Strategy::Rolling,
+            StrategyArg::Flip => Strategy::Flip,
+        },
+        watch: args.watch.unwrap_or(fleet.versions.watch),
+        actor,
+        roll,
+    };
+    if options.strategy == Strategy::Rolling {
+        context.render.follow_roll();
+    }
+    let report = versions::assign(&place.world, fleet, &place.hosts, &options).await?;
+    context.render.sentence(&format!("Changed main version to {service} {version}"));
+    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    context.render.assigned(&report, &listing);
+    Ok(())
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The service
+    name: ServiceName,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+}
+
+pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::of(context, &args.name, &args.hosts)?;
+    place.say_host(context);
+    let actor = env::actor();
+    let put = versions::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
+    for (_, assigned) in put.iter().take(1) {
+        let version = &assigned.deployment.version;
+        context.render.sentence(&format!("Changed main version to {} {version}", args.name));
+    }
+    let listing = list(&place.world, &place.hosts).await.only(Some(&args.name), None);
+    context.render.listing(&listing, false);
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! `deploy`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::Place;
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::deployment::{HowToRun, Resources, Runs, WebServer};
+use crate::model::duration;
+use crate::model::health::Health;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::ports::Port;
+use crate::model::version::Version;
+use crate::ops::versions::{self, DeployOptions, Source, list};
+
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The service, as the configuration calls it
+    name: ServiceName,
+    /// A semantic version, such as 1.0.0
+    version: Version,
+    /// A directory, a .tar.gz, or the http:// address of something that runs already on the host
+    source: String,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// The port its instances listen on [default: the first free one of versions.ports]
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<Port>,
+    /// Path of its health check [default: that of the service]
+    #[arg(long, value_name = "PATH")]
+    health: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Print what would be done, do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How instances are run; for `deploy` and `update`.
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// A variable for its environment; a bare NAME copies the caller's value. May be given several times
+    #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The user it runs as, on the host [default: the one that the host's switchman runs as]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// For a release without CMD: the web server that serves it
+    #[arg(long, value_enum, value_name = "SERVER")]
+    server: Option<Server>,
+    /// Bound on its memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// Bound on its processes and threads
+    #[arg(long, value_name = "N")]
+    tasks: Option<u32>,
+    /// Bound on its open files
+    #[arg(long, value_name = "N")]
+    open_files: Option<u64>,
+    /// From TERM to KILL [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    grace: Option<Duration>,
+    /// The program and its arguments, run without a shell in the release's directory; it listens on $PORT
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Server {
+    Nginx,
+    Apache,
+    Caddy,
+}
+
+impl HowArgs {
+    pub(super) fn is_given(&self) -> bool {
+        !self.command.is_empty() || self.server.is_some() || !self.env.is_empty() || self.user.is_some()
+    }
+
+    pub(super) fn how(self, source: &str) -> HowToRun {
+        let runs = if is_address(source) {
+            Runs::External { uri: source.to_owned() }
+        } else if self.command.is_empty() {
+            Runs::Vhost {
+                server: match self.server {
+                    Some(Server::Apache) => WebServer::Apache,
+                    Some(Server::Caddy) => WebServer::Caddy,
+                    Some(Server::Nginx) | None => WebServer::Nginx,
+                },
+            }
+        } else {
+            Runs::Command { argv: self.command }
+        };
+        HowToRun {
+            runs,
+            env: environment(self.env),
+            user: self.user,
+            resources: Resources {
+                memory_bytes: self.memory.map(|mib| mib * 1024 * 1024),
+                tasks: self.tasks,
+                open_files: self.open_files,
+            },
+            grace: self.grace.unwrap_or(Duration::from_secs(10)),
+        }
+    }
+}
+
+/// D20: a bare NAME copies the caller's value, or is empty.
+fn environment(given: Vec<String>) -> BTreeMap<String, String> {
+    let read = |text: String| {
+        if let Some((name, value)) = text.split_once('=') {
+            (name.to_owned(), value.to_owned())
+        } else {
+            let value = env::value(&text).unwrap_or_default();
+            (text, value)
+        }
+    };
+    given.into_iter().map(read).collect()
+}
+
+fn is_address(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+pub(super) fn source(text: &str) -> Source {
+    if is_address(text) { Source::External } else { Source::Release(PathBuf::from(text)) }
+}
+
+pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::of(context, &args.name, &args.hosts)?;
+    place.say_host(context);
+    if !args.dry_run {
+        context.render.sentence("Deploying service...");
+        context.render.flush()?;
+    }
+    let health = args.health.map(|path| Health { path, ..place.fleet.health.clone() });
+    let options = DeployOptions {
+        service: args.name,
+        version: args.version,
+        source: source(&args.source),
+        how: args.how.how(&args.source),
+        port: args.port,
+        health,
+        dry_run: args.dry_run,
+        actor: env::actor(),
+    };
+    let report = versions::deploy(&place.world, &place.fleet, &place.hosts, &options).await?;
+    if options.dry_run {
+        context.render.planned(&report);
+        return Ok(());
+    }
+    context.render.sentence("Service deployed successfully");
+    let listing = list(&place.world, &place.hosts).await.with_id(&report.id);
+    context.render.deployed(&report, &listing);
+    Ok(())
+}

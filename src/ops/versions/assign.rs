@@ -1,0 +1,294 @@
+//! `assign` and `rollback`: another version becomes main.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Each, Row, VersionsError, each, list, locked, say, whole};
+use crate::model::deployment::Deployment;
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::roll::{NewMain, RollSpec};
+use crate::model::version::Version;
+use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, TrialEnd, WatchRequest, Which};
+use crate::ops::roll::{self, RollReport};
+use crate::world::FleetWorld;
+use crate::world::balancer::{Balancer, Flush};
+
+/// How main is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Host by host under maintenance: no client sees the old version once its host is back.
+    Rolling,
+    /// Both ports at once, on every host: new connections are led to the new version, old ones end on the old one.
+    Flip,
+}
+
+#[derive(Debug, Clone)]
+pub struct AssignOptions {
+    pub service: ServiceName,
+    pub version: Version,
+    pub strategy: Strategy,
+    /// How long the new main is watched on every host; zero: not at all.
+    pub watch: Duration,
+    pub actor: Actor,
+    /// For `rolling`: everything of a roll but hosts and work.
+    pub roll: RollSpec,
+}
+
+/// What was done on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostAssigned {
+    pub host: HostName,
+    pub previous: Option<Version>,
+    /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
+    pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AssignReport {
+    pub strategy: Strategy,
+    /// It was main everywhere already.
+    pub already: bool,
+    /// Of a flip.
+    pub hosts: Vec<HostAssigned>,
+    pub roll: Option<RollReport>,
+}
+
+/// Main is the version on every one of the hosts, and stayed healthy through its watch window; else the old main is back.
+pub async fn assign(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<AssignReport, VersionsError> {
+    let row = target(world, hosts, &options.service, &options.version).await?;
+    let strategy = options.strategy;
+    let is_main = |(_, one): &(HostName, crate::model::versions::DeploymentView)| {
+        one.role == crate::model::deployment::Role::Main
+    };
+    if row.hosts.iter().all(is_main) {
+        return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
+    }
+    let (flipped, rolled) = match strategy {
+        Strategy::Flip => {
+            let flipped = locked(world, &options.actor, "assign", flip(world, fleet, hosts, options)).await?;
+            (flipped, None)
+        }
+        Strategy::Rolling => (vec![], Some(rolling(world, fleet, hosts, options).await?)),
+    };
+    if let Some(report) = rolled.as_ref().filter(|report| !report.is_whole()) {
+        let standing = &report.standing;
+        let why = standing.stopped.clone().unwrap_or_else(|| "some hosts failed".to_owned());
+        let reached = |host: &&crate::plan::standing::HostStanding| {
+            host.reached == crate::plan::standing::Reached::Done
+        };
+        let done = standing.hosts.iter().filter(reached).count();
+        let (of, finished) = (standing.hosts.len(), standing.is_finished());
+        return Err(VersionsError::NotRolled { done, of, why, finished });
+    }
+    watch(world, fleet, hosts, options).await?;
+    Ok(AssignReport { strategy, already: false, hosts: flipped, roll: rolled })
+}
+
+/// The version, which has to be on every host that is named.
+async fn target(
+    world: &FleetWorld,
+    hosts: &[Host],
+    service: &ServiceName,
+    version: &Version,
+) -> Result<Row, VersionsError> {
+    let there = list(world, hosts).await;
+    let of_service = there.rows.iter().any(|row| row.service == *service);
+    let Some(row) = there.find(service, version) else {
+        return Err(if of_service || !there.unread.is_empty() {
+            VersionsError::NoVersion { service: service.clone(), version: version.clone() }
+        } else {
+            VersionsError::NoMain(service.clone())
+        });
+    };
+    let has = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
+    let without: Vec<HostName> =
+        hosts.iter().filter(|host| !has(host)).map(|host| host.name.clone()).collect();
+    if !without.is_empty() {
+        let (service, version) = (service.clone(), version.clone());
+        return Err(VersionsError::NotEverywhere { service, version, hosts: without });
+    }
+    Ok(row.clone())
+}
+
+async fn rolling(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<RollReport, VersionsError> {
+    let AssignOptions { service, version, .. } = options;
+    let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
+    let spec = RollSpec {
+        service: service.clone(),
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+        command: command.to_vec(),
+        assign: Some(NewMain { version: version.clone(), trial: options.watch }),
+        ..options.roll.clone()
+    };
+    Ok(roll::run(world, fleet, &spec, &options.actor).await?)
+}
+
+async fn flip(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<Vec<HostAssigned>, VersionsError> {
+    let AssignOptions { service, version, watch, actor, .. } = options;
+    let request = AssignRequest {
+        which: Which::Version { service: service.clone(), version: version.clone() },
+        part: Part::Whole,
+        trial: *watch,
+        actor: actor.clone(),
+        detail: "flip".to_owned(),
+    };
+    let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
+    if assigned.iter().any(|(_, one)| one.is_err()) {
+        take_back(world, fleet, hosts, &assigned, options).await;
+    }
+    flushed(world, fleet, whole(assigned)?).await
+}
+
+/// The old main is back on the hosts where the flip was made, because it was not made on another.
+async fn take_back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    assigned: &Each<Assigned>,
+    options: &AssignOptions,
+) {
+    let moved = |host: &&Host| {
+        let one = assigned.iter().find(|(name, _)| *name == host.name);
+        one.is_some_and(|(_, one)| one.as_ref().is_ok_and(|one| was(one).is_some()))
+    };
+    let moved: Vec<Host> = hosts.iter().filter(moved).cloned().collect();
+    let _ = back(world, fleet, &moved, options, "another host failed").await;
+}
+
+fn was(assigned: &Assigned) -> Option<&Deployment> {
+    assigned.previous.as_ref().filter(|previous| previous.id != assigned.deployment.id)
+}
+
+/// HAProxy goes on using the idle connections it keeps, and they lead to the old version for as long as they live.
+async fn flushed(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    assigned: Vec<(HostName, Assigned)>,
+) -> Result<Vec<HostAssigned>, VersionsError> {
+    let hosts = assigned.into_iter().map(async |(host, assigned)| {
+        let previous = was(&assigned).map(|previous| previous.version.clone());
+        let flushed = if previous.is_some() { flush(world, &host).await } else { vec![] };
+        HostAssigned { host, previous, flushed }
+    });
+    let hosts = futures_util::future::join_all(hosts).await;
+    let kept: Vec<&HostAssigned> = hosts
+        .iter()
+        .filter(|host| host.previous.is_some())
+        .filter(|host| {
+            host.flushed.len() < fleet.balancers.len()
+                || host.flushed.iter().any(|(_, flush)| *flush != Ok(Flush::Closed))
+        })
+        .collect();
+    if !kept.is_empty() {
+        let names = kept.iter().map(|host| host.host.as_str()).collect::<Vec<_>>().join(", ");
+        say(
+            world,
+            None,
+            format!(
+                "{names}: not every load balancer could be asked to close its idle connections (that needs a stats socket of \
+                 level admin); until they end, single clients may see the old version"
+            ),
+        );
+    }
+    Ok(hosts)
+}
+
+async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {
+    let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
+        let spec = balancer.spec();
+        let main = balancer.close_idle(&spec.servers.main_of(host)).await;
+        // The backup vhost was led elsewhere as well.
+        let backup = balancer.close_idle(&spec.servers.backup_of(host)).await;
+        let both = match (main, backup) {
+            (Ok(Flush::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
+            (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
+        };
+        (spec.name.clone(), both)
+    });
+    futures_util::future::join_all(asked).await
+}
+
+/// The watch window of every host; where one fails, the old main comes back on all of them.
+async fn watch(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<(), VersionsError> {
+    if options.watch.is_zero() {
+        return Ok(());
+    }
+    say(world, None, format!("watching for {}", crate::model::duration::show(options.watch)));
+    let request = WatchRequest { actor: options.actor.clone() };
+    let ends = each(world, hosts, async |_, link| link.watch(&options.service, &request).await).await;
+    let ends = whole(ends)?;
+    let bad = ends.iter().find_map(|(host, end)| match end {
+        TrialEnd::PutBack { why, previous } => Some((host, why.clone(), Some(previous.version.clone()))),
+        TrialEnd::Stuck { why } => Some((host, why.clone(), None)),
+        TrialEnd::Good | TrialEnd::Overtaken => None,
+    });
+    let Some((host, why, mut version_back)) = bad else { return Ok(()) };
+    let why = format!("{host}: {why}");
+    let well = |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialEnd::Good);
+    let well: Vec<Host> = hosts.iter().filter(well).cloned().collect();
+    if let Ok(put) = back(world, fleet, &well, options, &why).await {
+        version_back = version_back.or_else(|| put.first().map(|(_, one)| one.deployment.version.clone()));
+    }
+    let (service, version) = (options.service.clone(), options.version.clone());
+    Err(VersionsError::PutBack { service, version, why, back: version_back })
+}
+
+async fn back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+    why: &str,
+) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned() };
+    let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
+    for (host, one) in &put {
+        match one {
+            Ok(one) => say(world, Some(host), format!("{} is main again", one.deployment.version)),
+            Err(error) => say(world, Some(host), format!("the last good main does not come back: {error}")),
+        }
+    }
+    let put = whole(put)?;
+    flushed(world, fleet, put.clone()).await?;
+    Ok(put)
+}
+
+/// The last good main, at once and without steps, on every host.
+pub async fn rollback(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    service: &ServiceName,
+    actor: &Actor,
+) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+    let request = RollbackRequest { actor: actor.clone(), why: String::new() };
+    let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
+    flushed(world, fleet, put.clone()).await?;
+    Ok(put)
+}

@@ -1,0 +1,105 @@
+//! `ls`, `describe`: what every host says, one row per version.
+
+use serde::Serialize;
+
+use super::each;
+use crate::model::deployment::{Access, DeploymentId, Role, Status};
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::version::Version;
+use crate::model::versions::{DeploymentView, VersionsView};
+use crate::world::FleetWorld;
+
+/// A version of a service, over all hosts that have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    pub service: ServiceName,
+    pub version: Version,
+    pub id: DeploymentId,
+    pub revision: u32,
+    /// Main on every host that has it; `None`: on some of them.
+    pub main: Option<bool>,
+    pub access: Access,
+    /// Draining where it is on any host.
+    pub status: Status,
+    /// Requests at work, over all hosts.
+    pub active: u64,
+    pub hosts: Vec<(HostName, DeploymentView)>,
+}
+
+/// Everything that was heard, and who was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// By service, then by age.
+    pub rows: Vec<Row>,
+    pub unread: Vec<(HostName, String)>,
+}
+
+impl Listing {
+    /// The rows that are meant: all, a service's, or one.
+    #[must_use]
+    pub fn only(mut self, service: Option<&ServiceName>, version: Option<&Version>) -> Self {
+        self.rows.retain(|row| {
+            service.is_none_or(|service| row.service == *service)
+                && version.is_none_or(|version| row.version == *version)
+        });
+        self
+    }
+
+    #[must_use]
+    pub fn with_id(mut self, id: &DeploymentId) -> Self {
+        self.rows.retain(|row| row.id == *id);
+        self
+    }
+
+    pub fn find(&self, service: &ServiceName, version: &Version) -> Option<&Row> {
+        self.rows.iter().find(|row| row.service == *service && row.version == *version)
+    }
+
+    /// The main of a service, where it is one anywhere.
+    pub fn main(&self, service: &ServiceName) -> Option<&Row> {
+        self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
+    }
+}
+
+/// A host that cannot be asked is named, and the others are shown.
+pub async fn list(world: &FleetWorld, hosts: &[Host]) -> Listing {
+    let mut listing = Listing::default();
+    for (host, view) in each(world, hosts, async |_, link| link.versions().await).await {
+        match view {
+            Ok(view) => add(&mut listing.rows, &host, view),
+            Err(error) => listing.unread.push((host, error.to_string())),
+        }
+    }
+    let order = |row: &Row| (row.service.clone(), row.revision);
+    listing.rows.sort_by_key(order);
+    listing
+}
+
+fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
+    for one in view.deployments {
+        let main = one.role == Role::Main;
+        let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
+        let active = one.sockets.as_ref().map_or(0, crate::model::socket::SocketCount::at_work);
+        let same = |row: &&mut Row| row.id == one.deployment.id;
+        let Some(row) = rows.iter_mut().find(same) else {
+            rows.push(Row {
+                service: one.deployment.service.clone(),
+                version: one.deployment.version.clone(),
+                id: one.deployment.id.clone(),
+                revision: one.deployment.revision,
+                main: Some(main),
+                access: record.map(|record| record.access).unwrap_or_default(),
+                status: one.status,
+                active,
+                hosts: vec![(host.clone(), one)],
+            });
+            continue;
+        };
+        row.main = row.main.filter(|all| *all == main);
+        row.active += active;
+        // Active before Draining before Drained: what needs the most care is what is said.
+        row.status = row.status.min(one.status);
+        row.hosts.push((host.clone(), one));
+    }
+}

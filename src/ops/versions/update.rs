@@ -1,0 +1,73 @@
+//! `update`: new code under an id that stays, host by host.
+
+use std::time::Duration;
+
+use super::deploy::pack;
+use super::{Row, Source, VersionsError, forward, say, site};
+use crate::model::deployment::{Deployment, HowToRun};
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::model::versions::UpdateRequest;
+use crate::world::FleetWorld;
+use crate::world::link::LinkError;
+
+#[derive(Debug, Clone)]
+pub struct UpdateOptions {
+    pub source: Source,
+    /// `None`: as it is run now.
+    pub how: Option<HowToRun>,
+    /// How long each old instance may take to drain.
+    pub drain_timeout: Duration,
+    pub actor: Actor,
+}
+
+/// One host after another: the first failure stops it, and every host has the old code or the new one.
+pub async fn update(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &Row,
+    options: &UpdateOptions,
+) -> Result<Vec<(HostName, Deployment)>, VersionsError> {
+    let packed = pack(world, &options.source).await?;
+    let mut done = Vec::new();
+    for (name, view) in &row.hosts {
+        let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
+        let build = view.deployment.instance.build + 1;
+        let one = async {
+            let link = forward::link(world, host)?;
+            if let Some(packed) = &packed {
+                if view.deployment.instance.digest.as_ref() == Some(&packed.digest) && options.how.is_none() {
+                    return Ok(view.deployment.clone());
+                }
+                link.place(&row.service, &view.deployment.release_name(build), &packed.path).await?;
+            }
+            let request = UpdateRequest {
+                id: row.id.clone(),
+                how: options.how.clone(),
+                digest: packed.as_ref().map(|packed| packed.digest.clone()),
+                health_timeout: fleet.versions.health_timeout,
+                drain_timeout: options.drain_timeout,
+                site: Some(site(fleet, host)),
+                actor: options.actor.clone(),
+            };
+            link.update(&request).await
+        };
+        let updated: Result<Deployment, LinkError> = one.await;
+        match updated {
+            Ok(deployment) => {
+                let text =
+                    format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
+                say(world, Some(name), text);
+                done.push((name.clone(), deployment));
+            }
+            Err(error) if done.is_empty() => return Err(VersionsError::Hosts(vec![(name.clone(), error)])),
+            Err(error) => {
+                return Err(VersionsError::Partly { done: done.len(), failed: vec![(name.clone(), error)] });
+            }
+        }
+    }
+    Ok(done)
+}
