@@ -68,6 +68,7 @@ fn fleet(to: ConnectFleet) -> FleetWorld {
         journal,
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
         outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),
+        archives: Arc::new(sys::archive::TarArchives),
         notifier: Arc::new(sys::webhook::Webhooks::new(&fleet.webhooks)),
         clock,
         reporter,

@@ -1,5 +1,6 @@
 //! The outside world, one adapter each. No decisions here: `plan` makes them.
 
+pub mod archive;
 pub mod clock;
 pub mod commands;
 pub mod conntrack;

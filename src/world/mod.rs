@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::model::name::HostName;
 
+pub mod archives;
 pub mod balancer;
 pub mod clock;
 pub mod commands;
@@ -69,6 +70,7 @@ pub struct FleetWorld {
     pub commands: Arc<dyn commands::Commands>,
     pub notifier: Arc<dyn notifier::Notifier>,
     pub outputs: Arc<dyn outputs::Outputs>,
+    pub archives: Arc<dyn archives::Archives>,
     pub clock: Arc<dyn clock::Clock>,
     pub reporter: Arc<dyn reporter::Reporter>,
     pub stop: stop::Stop,

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::MS;
 use super::journal::FakeJournal;
+use super::versions::FakeArchives;
 use crate::model::api::{API, Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
 use crate::model::example::{self, server};
@@ -147,6 +148,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),
+        archives: Arc::new(FakeArchives),
         clock: Arc::new(clock),
         reporter: Arc::new(Listener(events.clone())),
         stop,
