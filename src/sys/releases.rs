@@ -111,6 +111,11 @@ impl Releases for DirReleases {
         Ok(digest)
     }
 
+    fn incoming(&self) -> Result<File, ReleaseError> {
+        make_dirs(&self.root)?;
+        tempfile::tempfile_in(&self.root).map_err(|error| written("make a file in", &self.root, &error))
+    }
+
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
         let place = self.at(service, release)?;
         if place.dir.is_dir() { recorded(&place).map(Some) } else { Ok(None) }

@@ -1,11 +1,15 @@
 //! One host as an operator's command drives it, whatever lies between: nothing, a unix socket, ssh, TLS.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::api::{Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use crate::model::api::{
+    Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+};
+use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
@@ -77,4 +81,11 @@ pub trait HostLink: Send + Sync {
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError>;
 
     async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError>;
+
+    /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all; its digest. Bounded by silence, not in
+    /// total. The same again is done already. A caller that is gone meanwhile does not stop an archive that has arrived.
+    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
+
+    /// Those that are whole, by name.
+    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError>;
 }

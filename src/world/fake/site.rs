@@ -2,6 +2,7 @@
 //! that can fill up. For stories over a fleet with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,8 +12,11 @@ use tokio::time::Instant;
 use super::MS;
 use super::journal::FakeJournal;
 use super::versions::FakeArchives;
-use crate::model::api::{API, Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use crate::model::api::{
+    API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+};
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
+use crate::model::deployment::Digest;
 use crate::model::example::{self, server};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -376,6 +380,15 @@ impl HostLink for SiteLink {
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
         Ok(vec![])
+    }
+
+    /// As [`FakeArchives`] packs.
+    async fn place(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
+        self.there_and_back(|_| Digest(archive.display().to_string())).await
+    }
+
+    async fn releases(&self, _: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
+        self.there_and_back(|_| vec![]).await
     }
 }
 

@@ -71,6 +71,10 @@ impl Releases for FakeVersions {
         Ok(digest)
     }
 
+    fn incoming(&self) -> Result<std::fs::File, ReleaseError> {
+        Ok(tempfile::tempfile().unwrap())
+    }
+
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
         Ok(self.releases.lock().unwrap().get(&(service.clone(), release.to_owned())).cloned())
     }
