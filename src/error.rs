@@ -337,6 +337,10 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         }
         ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
         ErrorCode::Interrupted => "nothing was changed",
+        ErrorCode::BadArchive => "nothing was changed; `tar -tvzf FILE` shows what is in an archive",
+        ErrorCode::ReleasesFailed => {
+            "see who may write there, or name another place on the host with `--releases-dir DIR`"
+        }
         ErrorCode::Unauthorized => "the agent wants another key: see `agents:` in switchman.yaml",
         ErrorCode::NotDrained => {
             "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"

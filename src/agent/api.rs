@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{FromRef, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,13 +18,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::openapi;
+use super::{openapi, upload};
 use crate::model::api::{ApiError, ProbeRequest, Question, RunEnd, RunHeard, RunRequest};
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Intent;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::world::link::{Heard, HostLink, LinkError, Listener};
+use crate::world::releases::Releases;
 
 mod versions;
 
@@ -35,16 +36,32 @@ const QUIET: Duration = Duration::from_secs(5);
 /// Lines that wait for a slow reader; then the program waits too.
 const LINES: usize = 256;
 
-type Host = Arc<dyn HostLink>;
+pub(super) type Host = Arc<dyn HostLink>;
+
+/// What the routes lead to.
+#[derive(Clone)]
+pub(super) struct Doors {
+    pub host: Host,
+    /// Where an archive waits until it is whole.
+    pub releases: Arc<dyn Releases>,
+}
+
+impl FromRef<Doors> for Host {
+    fn from_ref(doors: &Doors) -> Self {
+        doors.host.clone()
+    }
+}
 
 /// All routes over one host. With a token, every request has to bear it.
-pub fn router(host: Host, token: Option<Arc<str>>) -> Router {
+pub fn router(host: Host, releases: Arc<dyn Releases>, token: Option<Arc<str>>) -> Router {
     let routes = Router::new()
         .route("/v1", get(hello))
         .route("/v1/openapi.json", get(async || axum::Json(openapi::document())))
         .route("/v1/status", post(status))
         .route("/v1/services/{service}/pulse", get(pulse))
         .route("/v1/services/{service}/forward", put(forward))
+        .route("/v1/services/{service}/releases", get(releases_of))
+        .route("/v1/services/{service}/releases/{release}", put(upload::place))
         .route("/v1/probe", post(probe))
         .route("/v1/run", post(run))
         .route("/v1/history", get(history))
@@ -53,7 +70,7 @@ pub fn router(host: Host, token: Option<Arc<str>>) -> Router {
         .method_not_allowed_fallback(async || {
             failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
         })
-        .with_state(host);
+        .with_state(Doors { host, releases });
     match token {
         Some(token) => routes.layer(middleware::from_fn_with_state(token, admit)),
         None => routes,
@@ -76,7 +93,7 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
 }
 
 /// What is refused before the host is asked is answered as [`ApiError`] too.
-type Answer = Result<Response, Response>;
+pub(super) type Answer = Result<Response, Response>;
 
 async fn hello(State(host): State<Host>) -> Response {
     answer(host.hello().await)
@@ -131,6 +148,11 @@ struct Rows {
 async fn history(State(host): State<Host>, rows: Result<Query<Rows>, QueryRejection>) -> Answer {
     let Query(rows) = understood(rows)?;
     Ok(answer(host.history(rows.service.as_ref(), rows.limit).await))
+}
+
+async fn releases_of(State(host): State<Host>, service: Result<Path<ServiceName>, PathRejection>) -> Answer {
+    let Path(service) = understood(service)?;
+    Ok(answer(host.releases(&service).await))
 }
 
 /// JSON lines while the program runs. A caller that goes away ends the program.
@@ -219,15 +241,15 @@ async fn body_of(body: Body) -> Result<Bytes, Response> {
 }
 
 /// A path or a query.
-fn understood<T>(read: Result<T, impl Display>) -> Result<T, Response> {
+pub(super) fn understood<T>(read: Result<T, impl Display>) -> Result<T, Response> {
     read.map_err(|error| bad(&error.to_string()))
 }
 
-fn bad(message: &str) -> Response {
+pub(super) fn bad(message: &str) -> Response {
     failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message)
 }
 
-fn answer<T: Serialize>(result: Result<T, LinkError>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, LinkError>) -> Response {
     match result {
         Ok(value) => axum::Json(value).into_response(),
         Err(error) => {
@@ -245,7 +267,7 @@ fn body(error: &LinkError) -> ApiError {
     ApiError { message: error.to_string(), code }
 }
 
-const fn status_of(code: ErrorCode) -> StatusCode {
+pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -256,12 +278,14 @@ const fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::RulesContested
         | ErrorCode::Exists
         | ErrorCode::NotDrained => StatusCode::CONFLICT,
-        ErrorCode::Unhealthy | ErrorCode::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::BadArchive | ErrorCode::Unhealthy | ErrorCode::Unprocessable => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         ErrorCode::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
-fn failed(status: StatusCode, code: ErrorCode, message: &str) -> Response {
+pub(super) fn failed(status: StatusCode, code: ErrorCode, message: &str) -> Response {
     (status, axum::Json(ApiError { message: message.to_owned(), code })).into_response()
 }

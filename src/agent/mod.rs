@@ -4,3 +4,4 @@ pub mod agent_check;
 pub mod api;
 pub mod openapi;
 pub mod serve;
+mod upload;

@@ -5,8 +5,10 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::model::api::{
-    API, ApiError, Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunHeard, RunRequest,
+    API, ApiError, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunHeard,
+    RunRequest,
 };
+use crate::model::deployment::Digest;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
 
@@ -21,6 +23,8 @@ pub fn document() -> Value {
         "schema": {"type": "integer", "minimum": 1, "maximum": 65535}});
     let limit = json!({"name": "limit", "in": "query", "required": true, "schema": {"type": "integer", "minimum": 0}});
     let of_service = json!({"name": "service", "in": "query", "schema": {"type": "string"}});
+    let release = json!({"name": "release", "in": "path", "required": true,
+        "schema": {"type": "string", "pattern": "^[0-9A-Za-z+~-][0-9A-Za-z.+~-]{0,99}$"}});
     let types = &mut types;
     let paths = json!({
         "/v1": {"get": route::<(), Hello>(types, "hello", "Who answers, and which versions of the API", &[])},
@@ -28,7 +32,11 @@ pub fn document() -> Value {
         "/v1/services/{service}/pulse": {"get": route::<(), Pulse>(types, "pulse",
             "What changes while a command waits: the record's generation, connections at work", &[service.clone(), port])},
         "/v1/services/{service}/forward": {"put": route::<Intent, Changed>(types, "switchForward",
-            "Kernel and record together; the same again changes nothing", &[service])},
+            "Kernel and record together; the same again changes nothing", std::slice::from_ref(&service))},
+        "/v1/services/{service}/releases": {"get": route::<(), Vec<PlacedRelease>>(types, "releases",
+            "The releases that are whole", std::slice::from_ref(&service))},
+        "/v1/services/{service}/releases/{release}": {"put": archive(route::<(), Digest>(types, "placeRelease",
+            "Unpack a .tar.gz of at most 1 GiB, whole or not at all; the same again is done already", &[service, release]))},
         "/v1/probe": {"post": route::<ProbeRequest, Probed>(types, "probe", "One health check of a real port", &[])},
         "/v1/run": {"post": stream(route::<RunRequest, RunHeard>(types, "run",
             "Run a program: its lines, then its end. Ended when the caller goes away", &[]))},
@@ -70,6 +78,13 @@ fn route<B: JsonSchema, A: JsonSchema>(
         let body = json_of(types.subschema_for::<B>().to_value());
         operation["requestBody"] = json!({"required": true, "content": body});
     }
+    operation
+}
+
+/// The body is a file.
+fn archive(mut operation: Value) -> Value {
+    let content = json!({"application/gzip": {"schema": {"type": "string", "format": "binary"}}});
+    operation["requestBody"] = json!({"required": true, "content": content});
     operation
 }
 

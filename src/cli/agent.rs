@@ -59,7 +59,7 @@ enum Says {
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
-    let router = |token| api::router(Arc::new(InProcess::new(world.clone())), token);
+    let router = |token| api::router(Arc::new(InProcess::new(world.clone())), world.releases.clone(), token);
     if args.stdio {
         let spoken = stdio(&args.socket, router(None), context).await;
         world.commands.all_ended().await;

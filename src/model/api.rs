@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::deployment::Digest;
 use super::failure::ErrorCode;
 use super::forward::{KernelForward, Recorded, Switch};
 use super::health::Health;
@@ -130,6 +131,15 @@ pub enum RunHeard {
     Failed(ApiError),
     /// Nothing happened for a while; the link is alive.
     Quiet,
+}
+
+/// A release that is on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlacedRelease {
+    /// Of its directory: a version, from the second build on with `~2` behind it.
+    pub name: String,
+    /// Of the archive it was made of.
+    pub digest: Digest,
 }
 
 /// The body of every answer that is not a success.

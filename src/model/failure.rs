@@ -30,6 +30,10 @@ pub enum ErrorCode {
     /// A command could not be started, or was not to end.
     CommandFailed,
     SocketsFailed,
+    /// An archive that is damaged, or holds what a release may not hold.
+    BadArchive,
+    /// A release could not be written or read.
+    ReleasesFailed,
     BadRequest,
     NotFound,
     /// There is another one of that name.

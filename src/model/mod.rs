@@ -19,6 +19,7 @@ pub mod known;
 pub mod lock;
 pub mod name;
 pub mod ports;
+pub mod release;
 pub mod roll;
 pub mod rules;
 pub mod socket;

@@ -2,6 +2,7 @@
 //! calls them in-process.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,8 +11,10 @@ use super::rules::{self, ChangeError};
 use super::status::view;
 use super::traffic;
 use crate::model::api::{
-    API, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+    API, Hello, HostView, OLDEST_API, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd,
+    RunRequest,
 };
+use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
@@ -23,6 +26,7 @@ use crate::world::World;
 use crate::world::commands::CommandError;
 use crate::world::firewall::FirewallError;
 use crate::world::link::{Heard, HostLink, LinkError};
+use crate::world::releases::{ReleaseError, Releases};
 use crate::world::store::StoreError;
 
 mod versions;
@@ -37,6 +41,20 @@ pub struct InProcess {
 impl InProcess {
     pub fn new(world: World) -> Self {
         Self { world, looks: Mutex::default() }
+    }
+
+    /// What takes as long as the disk does, on a thread of its own. It is done to its end, whoever waits for it.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Releases) -> Result<T, ReleaseError> + Send + 'static,
+    ) -> Result<T, LinkError> {
+        let releases = self.world.releases.clone();
+        match tokio::task::spawn_blocking(move || work(&*releases)).await {
+            Ok(worked) => worked.map_err(|error| release(&error)),
+            Err(ended) => {
+                Err(LinkError::Refused { code: ErrorCode::ReleasesFailed, message: ended.to_string() })
+            }
+        }
     }
 }
 
@@ -99,6 +117,36 @@ impl HostLink for InProcess {
 
     async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
         self.world.store.history(service, limit).map_err(|error| store(&error))
+    }
+
+    async fn place(&self, service: &ServiceName, name: &str, archive: &Path) -> Result<Digest, LinkError> {
+        let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
+        self.on_disk(move |releases| releases.place(&service, &name, &archive)).await
+    }
+
+    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
+        let service = service.clone();
+        let placed = move |releases: &dyn Releases| {
+            let named = releases.list(&service)?.into_iter().map(|name| {
+                // One that is taken away in this moment is not there any more.
+                let digest = releases.digest(&service, &name)?;
+                Ok(digest.map(|digest| PlacedRelease { name, digest }))
+            });
+            named.filter_map(Result::transpose).collect()
+        };
+        self.on_disk(placed).await
+    }
+}
+
+fn release(error: &ReleaseError) -> LinkError {
+    LinkError::Refused { code: release_code(error), message: error.to_string() }
+}
+
+pub fn release_code(error: &ReleaseError) -> ErrorCode {
+    match error {
+        ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
+        ReleaseError::Full { .. } => ErrorCode::DiskFull,
+        ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
     }
 }
 

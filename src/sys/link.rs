@@ -1,13 +1,17 @@
 //! `world::link` over a pipe: HTTP on whatever bytes lie between, one connection a host, made anew when it broke.
 
 use std::error::Error;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
+use hyper::http::request::Builder;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,9 +19,10 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use crate::model::api::{
-    API, ApiError, Hello, HostView, OLDEST_API, ProbeRequest, Probed, Pulse, Question, RunEnd, RunHeard,
-    RunRequest,
+    API, ApiError, Hello, HostView, OLDEST_API, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd,
+    RunHeard, RunRequest,
 };
+use crate::model::deployment::Digest;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
 use crate::model::host::{Reach, Way};
@@ -28,6 +33,7 @@ use crate::world::link::{Heard, HostLink, LinkError};
 mod pipe;
 mod ssh;
 mod tls;
+mod upload;
 mod versions;
 
 use pipe::{Pipe, PipeError};
@@ -45,7 +51,9 @@ const IDLE: Duration = Duration::from_mins(5);
 /// For the end of an answer whose last line is there; and of a connection that had ended already when it was used.
 const MOMENT: Duration = Duration::from_secs(1);
 
-type Sender = SendRequest<Full<Bytes>>;
+/// Few requests are more than some bytes; a file is read as it is sent.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+type Sender = SendRequest<Body>;
 
 /// A host behind a pipe.
 struct HttpLink {
@@ -197,6 +205,14 @@ impl HttpLink {
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, LinkError> {
         let (connection, answer) = self.send(bound, &method, path, body, true).await?;
+        self.read(connection, answer).await
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        connection: Connection,
+        answer: Response<Incoming>,
+    ) -> Result<T, LinkError> {
         let status = answer.status();
         let body = match self.in_time(ANSWER, answer.into_body().collect()).await? {
             Ok(body) => body.to_bytes(),
@@ -248,6 +264,14 @@ impl HostLink for HttpLink {
     async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
         let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
         self.ask(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
+    }
+
+    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
+        self.upload(service, release, archive).await
+    }
+
+    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
+        self.ask(Method::GET, &format!("/v1/services/{service}/releases"), None::<&()>).await
     }
 }
 
@@ -329,10 +353,7 @@ async fn send(
     body: Option<&impl Serialize>,
 ) -> Result<Response<Incoming>, Unanswered> {
     let broken = |error: &dyn Error| Unanswered::Broken(reason(error));
-    let mut request = Request::builder().method(method).uri(path).header("host", "switchman");
-    if let Some(token) = &connection.token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
+    let mut request = request(connection, method, path);
     let bytes = match body {
         Some(body) => {
             request = request.header("content-type", "application/json");
@@ -340,11 +361,21 @@ async fn send(
         }
         None => Bytes::new(),
     };
-    let request = request.body(Full::new(bytes)).map_err(|error| broken(&error))?;
+    let request = request
+        .body(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
+        .map_err(|error| broken(&error))?;
     connection.sender.send_request(request).await.map_err(|error| match error {
         error if error.is_canceled() => Unanswered::Unsent,
         error => broken(&error),
     })
+}
+
+fn request(connection: &Connection, method: &Method, path: &str) -> Builder {
+    let request = Request::builder().method(method).uri(path).header("host", "switchman");
+    match &connection.token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    }
 }
 
 /// With the words of the program that carried it, which tell more.

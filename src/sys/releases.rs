@@ -1,49 +1,285 @@
-//! `world::releases` below one directory.
+//! `world::releases` below one directory. What is there of a service:
+//!
+//! ```text
+//! ROOT/SERVICE/main -> releases/1.0.0    links that people look at
+//! ROOT/SERVICE/releases/1.0.0/           a release, as its archive has it: nobody changes it any more
+//! ROOT/SERVICE/releases/.1.0.0.digest    SHA-256 of that archive
+//! ROOT/SERVICE/releases/.lock            held while something below is placed or taken away
+//! ROOT/SERVICE/releases/.placing-1.0.0/  being unpacked, or left by one that was killed; renamed when it is on the disk
+//! ROOT/SERVICE/releases/.removing-1.0.0/ being deleted, or left by one that was killed
+//! ```
+//!
+//! Files are the user's that switchman runs as, 0644 or 0755; everything else an archive says of them is left out.
 
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
+use crate::model::release::check_name;
 use crate::world::releases::{ReleaseError, Releases};
+
+mod members;
+pub(super) mod paths;
+mod unpack;
+
+pub(super) use members::digest_of;
+pub use unpack::Limits;
+
+const PLACING: &str = ".placing-";
+const REMOVING: &str = ".removing-";
 
 /// `/srv/switchman`, or another root.
 #[derive(Debug)]
 pub struct DirReleases {
     root: PathBuf,
+    limits: Limits,
+}
+
+/// One release's names on the disk.
+struct Place {
+    /// `ROOT/SERVICE/releases`
+    all: PathBuf,
+    dir: PathBuf,
+    digest: PathBuf,
+    placing: PathBuf,
+    removing: PathBuf,
 }
 
 impl DirReleases {
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self::with_limits(root, Limits::default())
+    }
+
+    pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Self {
+        let root = root.into();
+        // Instances start there, wherever switchman itself was started.
+        Self { root: std::path::absolute(&root).unwrap_or(root), limits }
+    }
+
+    fn all(&self, service: &ServiceName) -> PathBuf {
+        self.root.join(service.as_str()).join("releases")
+    }
+
+    fn at(&self, service: &ServiceName, release: &str) -> Result<Place, ReleaseError> {
+        check_name(release).map_err(|error| ReleaseError::Refused(error.to_string()))?;
+        let all = self.all(service);
+        Ok(Place {
+            dir: all.join(release),
+            digest: all.join(format!(".{release}.digest")),
+            placing: all.join(format!("{PLACING}{release}")),
+            removing: all.join(format!("{REMOVING}{release}")),
+            all,
+        })
     }
 }
 
 impl Releases for DirReleases {
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf {
-        self.root.join(service.as_str()).join("releases").join(release)
+        self.all(service).join(release)
     }
 
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
         self.root.join(service.as_str()).join("run").join(release)
     }
 
-    fn place(&self, _: &ServiceName, _: &str, _: &Path) -> Result<Digest, ReleaseError> {
-        Err(ReleaseError::Refused("not built yet".to_owned()))
+    fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
+        let place = self.at(service, release)?;
+        make_dirs(&place.all)?;
+        let _ours = lock(&place.all)?;
+        sweep(&place.all)?;
+        if place.dir.symlink_metadata().is_ok() {
+            return same(&place, release, archive);
+        }
+        let filled = make_dir(&place.placing).and_then(|()| {
+            let digest = unpack::unpack(archive, &place.placing, self.limits)?;
+            // Beside no release of that name it means nothing: the rename below is the moment that counts.
+            fs::write(&place.digest, &digest.0).map_err(|error| written("write", &place.digest, &error))?;
+            unpack::sync(&place.placing)?;
+            Ok(digest)
+        });
+        let placed = filled.and_then(|digest| {
+            let renamed = fs::rename(&place.placing, &place.dir);
+            renamed.map_err(|error| written("place", &place.dir, &error))?;
+            Ok(digest)
+        });
+        if placed.is_err() {
+            // Swept again by the next one, should that fail too.
+            let _ = fs::remove_dir_all(&place.placing);
+            let _ = fs::remove_file(&place.digest);
+        }
+        let digest = placed?;
+        sync_dir(&place.all)?;
+        Ok(digest)
     }
 
-    fn digest(&self, _: &ServiceName, _: &str) -> Result<Option<Digest>, ReleaseError> {
-        Ok(None)
+    fn incoming(&self) -> Result<File, ReleaseError> {
+        make_dirs(&self.root)?;
+        tempfile::tempfile_in(&self.root).map_err(|error| written("make a file in", &self.root, &error))
     }
 
-    fn list(&self, _: &ServiceName) -> Result<Vec<String>, ReleaseError> {
-        Ok(vec![])
+    fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
+        let place = self.at(service, release)?;
+        if place.dir.is_dir() { recorded(&place).map(Some) } else { Ok(None) }
     }
 
-    fn remove(&self, _: &ServiceName, _: &str) -> Result<(), ReleaseError> {
-        Ok(())
+    fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError> {
+        let all = self.all(service);
+        let mut found = Vec::new();
+        for name in names(&all)? {
+            if check_name(&name).is_ok() && all.join(&name).is_dir() {
+                found.push(name);
+            }
+        }
+        // Its digest is written once, when it is placed.
+        let placed = |name: &String| {
+            let digest = self.at(service, name).ok()?.digest;
+            fs::metadata(digest).and_then(|of| of.modified()).ok()
+        };
+        found.sort_by_cached_key(|name| (placed(name), name.clone()));
+        Ok(found)
     }
 
-    fn link(&self, _: &ServiceName, _: &str, _: Option<&str>) -> Result<(), ReleaseError> {
-        Ok(())
+    fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
+        let place = self.at(service, release)?;
+        if place.all.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let _ours = lock(&place.all)?;
+        sweep(&place.all)?;
+        // Away at once, and not half of it for whoever reads it meanwhile.
+        absent_is_fine(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
+        absent_is_fine(fs::remove_file(&place.digest), "remove", &place.digest)?;
+        sync_dir(&place.all)?;
+        absent_is_fine(fs::remove_dir_all(&place.removing), "remove", &place.removing)
+    }
+
+    fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
+        let base = self.root.join(service.as_str());
+        let path = base.join(link);
+        if check_name(link).is_err() || link == "releases" {
+            let why = "that is no name of a link".to_owned();
+            return Err(ReleaseError::Failed { what: "write", path, why });
+        }
+        if path.symlink_metadata().is_ok_and(|there| !there.is_symlink()) {
+            let why = "something else is there".to_owned();
+            return Err(ReleaseError::Failed { what: "write", path, why });
+        }
+        let Some(release) = release else {
+            if path.symlink_metadata().is_err() {
+                return Ok(());
+            }
+            absent_is_fine(fs::remove_file(&path), "remove", &path)?;
+            return sync_dir(&base);
+        };
+        let place = self.at(service, release)?;
+        if !place.dir.is_dir() {
+            let why = "there is no such release".to_owned();
+            return Err(ReleaseError::Failed { what: "link to", path: place.dir, why });
+        }
+        let _ours = lock(&place.all)?;
+        let fresh = base.join(format!(".{link}.new"));
+        absent_is_fine(fs::remove_file(&fresh), "remove", &fresh)?;
+        let made = symlink(Path::new("releases").join(release), &fresh);
+        made.and_then(|()| fs::rename(&fresh, &path)).map_err(|error| written("write", &path, &error))?;
+        sync_dir(&base)
     }
 }
+
+/// A release that is there already is fine when it was made of the same archive.
+fn same(place: &Place, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
+    let failed = |error: io::Error| written("read", archive, &error);
+    let (there, given) = (recorded(place)?, digest_of(archive).map_err(failed)?);
+    if there == given {
+        return Ok(there);
+    }
+    Err(ReleaseError::Refused(format!("release {release} is there already, made of another archive")))
+}
+
+fn recorded(place: &Place) -> Result<Digest, ReleaseError> {
+    let text = fs::read_to_string(&place.digest);
+    let text = text.map_err(|error| written("read", &place.digest, &error))?;
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(Digest(text));
+    }
+    let why = "it is no digest".to_owned();
+    Err(ReleaseError::Failed { what: "read", path: place.digest.clone(), why })
+}
+
+/// One at a time changes a service's releases, whichever process it is.
+fn lock(all: &Path) -> Result<File, ReleaseError> {
+    let path = all.join(".lock");
+    let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    lock.and_then(|file| file.lock().map(|()| file)).map_err(|error| written("lock", &path, &error))
+}
+
+/// Takes away what a killed one left. Under the lock, so none of it is anybody's work.
+fn sweep(all: &Path) -> Result<(), ReleaseError> {
+    for name in names(all)? {
+        if name.starts_with(PLACING) || name.starts_with(REMOVING) {
+            let left = all.join(name);
+            absent_is_fine(fs::remove_dir_all(&left), "remove", &left)?;
+        }
+    }
+    Ok(())
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, ReleaseError> {
+    let failed = |error: io::Error| written("list", dir, &error);
+    match fs::read_dir(dir) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+            .collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Readable for the users that instances run as, whatever the umask.
+fn make_dir(dir: &Path) -> Result<(), ReleaseError> {
+    use std::os::unix::fs::PermissionsExt;
+    let made = DirBuilder::new().mode(0o755).create(dir);
+    let made = made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o755)));
+    made.map_err(|error| written("make the directory", dir, &error))
+}
+
+fn make_dirs(dir: &Path) -> Result<(), ReleaseError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent() {
+        make_dirs(above)?;
+    }
+    match make_dir(dir) {
+        // Somebody else made it meanwhile.
+        Err(_) if dir.is_dir() => Ok(()),
+        Ok(()) => dir.parent().map_or(Ok(()), sync_dir),
+        failed => failed,
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<(), ReleaseError> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| written("write to the disk", dir, &error))
+}
+
+fn absent_is_fine(done: io::Result<()>, what: &'static str, path: &Path) -> Result<(), ReleaseError> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(written(what, path, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn written(what: &'static str, path: &Path, error: &io::Error) -> ReleaseError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ReleaseError::Full { path: path.to_owned() }
+        }
+        _ => ReleaseError::Failed { what, path: path.to_owned(), why: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,7 @@ where
 {
     let thread = std::thread::spawn(move || {
         if let Err(why) = unshare(CloneFlags::CLONE_NEWNET) {
-            assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but no network namespace can be made: {why}");
-            let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace can be made here: {why}");
-            return;
+            return missing(&format!("no network namespace can be made: {why}"));
         }
         #[allow(clippy::disallowed_methods, reason = "shared with tests/it, which stand outside the house")]
         let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).output().unwrap();
@@ -37,9 +35,14 @@ pub(crate) fn may_make_namespaces() -> bool {
     if matches!(made, Ok(Ok(()))) {
         return true;
     }
-    assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but no network namespace can be made");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: no network namespace can be made here");
+    missing("no network namespace can be made");
     false
+}
+
+/// Says aloud what a test cannot do without, and fails it with `REQUIRE_KERNEL=1`.
+pub(crate) fn missing(what: &str) {
+    assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but {what}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
 }
 
 #[allow(clippy::disallowed_methods, reason = "a switch of the test run, not of the program")]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::api::{Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use crate::model::api::{
+    Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+};
 use crate::model::deployment::{Deployment, Digest};
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
@@ -68,9 +70,6 @@ impl<F: Fn(&str) + Send + Sync> Listener for F {
 pub trait HostVersions: Send + Sync {
     async fn versions(&self) -> Result<VersionsView, LinkError>;
 
-    /// Sends an archive and has it placed as a release. Idempotent.
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
-
     async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError>;
 
     async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError>;
@@ -111,4 +110,11 @@ pub trait HostLink: HostVersions {
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError>;
 
     async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError>;
+
+    /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all; its digest. Bounded by silence, not in
+    /// total. The same again is done already. A caller that is gone meanwhile does not stop an archive that has arrived.
+    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
+
+    /// Those that are whole, by name.
+    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError>;
 }

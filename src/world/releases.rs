@@ -1,5 +1,6 @@
 //! The releases of a host: what was unpacked, and the links that people look at.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::model::deployment::Digest;
@@ -31,10 +32,14 @@ pub trait Releases: Send + Sync {
     /// same digest is left alone; one with another digest is an error of the caller.
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError>;
 
+    /// A file for an archive on its way in, on the disk of the releases. It has no name: nothing is left of it when its last
+    /// handle is closed, however this process ends.
+    fn incoming(&self) -> Result<File, ReleaseError>;
+
     /// The digest a release was placed with; `None` where there is no such release.
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError>;
 
-    /// Names of all that are there, half-placed ones not among them.
+    /// Names of all that are there, the one that was placed first first; half-placed ones not among them.
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError>;
 
     /// Also what is left of one that was not placed to its end. Idempotent.

@@ -22,6 +22,7 @@ use crate::testing::in_namespace;
 
 mod ssh;
 mod tls;
+mod upload;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
@@ -185,8 +186,13 @@ struct OnStdio {
 
 impl OnStdio {
     async fn new(place: &Place) -> Self {
+        Self::with(place, &[]).await
+    }
+
+    /// With flags that come before the command.
+    async fn with(place: &Place, flags: &[&str]) -> Self {
         let mut agent = tokio::process::Command::from(command(SWITCHMAN));
-        agent.args(["--state-dir", &place.text("state"), "agent", "--stdio", "--socket"]);
+        agent.args(flags).args(["--state-dir", &place.text("state"), "agent", "--stdio", "--socket"]);
         agent.arg(place.path("agent.sock")).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = agent.spawn().unwrap();
         let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();

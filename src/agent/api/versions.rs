@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Host, answer, bad, body_of, failed, running, understood};
+use super::{Answer, Doors, Host, answer, bad, body_of, failed, running, understood};
 use crate::model::api::RunEnd;
 use crate::model::deployment::{DeploymentId, Runs};
 use crate::model::failure::ErrorCode;
@@ -28,7 +28,7 @@ use crate::world::link::LinkError;
 /// How long one question after a watch window is kept open.
 const WATCH: Duration = Duration::from_secs(20);
 
-pub(super) fn routes() -> Router<Host> {
+pub(super) fn routes() -> Router<Doors> {
     let routes = || {
         Router::new()
             .route("/deployments", get(deployments).post(deploy))

@@ -55,7 +55,7 @@ impl Scene {
         let link: Arc<dyn HostLink> = Arc::new(InProcess::new(world.clone()));
         let site = crate::world::fake::site::site(0, 0).world;
         FleetWorld {
-            archives: std::sync::Arc::new(crate::world::fake::archives::FakeArchives),
+            archives: std::sync::Arc::new(crate::world::fake::versions::FakeArchives),
             links: [(self.host.name.clone(), link)].into(),
             balancers: world.balancers.clone(),
             reporter: world.reporter.clone(),

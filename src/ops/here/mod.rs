@@ -77,9 +77,7 @@ impl VersionError {
             }
             Self::Runner(RunnerError::Unknown { .. }) => ErrorCode::NotFound,
             Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
-            Self::Release(ReleaseError::Refused(_) | ReleaseError::Damaged(_)) => ErrorCode::Unprocessable,
-            Self::Release(ReleaseError::Full { .. }) => ErrorCode::DiskFull,
-            Self::Release(ReleaseError::Failed { .. }) => ErrorCode::StateFailed,
+            Self::Release(error) => super::host::release_code(error),
             Self::Sockets(_) => ErrorCode::SocketsFailed,
             Self::Interrupted => ErrorCode::Interrupted,
         }

@@ -1,12 +1,9 @@
 //! The half about versions.
 
-use std::path::Path;
-
 use async_trait::async_trait;
 
 use super::InProcess;
-use crate::model::deployment::{Deployment, Digest};
-use crate::model::failure::ErrorCode;
+use crate::model::deployment::Deployment;
 use crate::model::forward::Changed;
 use crate::model::name::ServiceName;
 use crate::model::versions::{
@@ -20,17 +17,6 @@ use crate::world::link::{Heard, HostVersions, LinkError};
 impl HostVersions for InProcess {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
         Ok(here::view(&self.world).await?)
-    }
-
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
-        let world = self.world.clone();
-        let (service, release, archive) = (service.clone(), release.to_owned(), archive.to_owned());
-        let placed =
-            tokio::task::spawn_blocking(move || world.releases.place(&service, &release, &archive)).await;
-        match placed {
-            Ok(placed) => Ok(placed.map_err(here::VersionError::from)?),
-            Err(error) => Err(LinkError::Refused { code: ErrorCode::Other, message: error.to_string() }),
-        }
     }
 
     async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError> {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
@@ -12,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::ssh::Complaints;
-use super::{Connection, reason, ssh, tls};
+use super::{Body, Connection, reason, ssh, tls};
 use crate::model::host::{Reach, Way};
 use crate::model::name::HostName;
 
@@ -80,7 +78,7 @@ pub(super) async fn talk(
     token: Option<String>,
     complaints: Option<Complaints>,
 ) -> Result<Connection, PipeError> {
-    let shaken = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await;
+    let shaken = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream)).await;
     let (sender, connection) = shaken.map_err(|error| PipeError::Other(reason(&error)))?;
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {

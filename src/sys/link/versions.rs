@@ -1,6 +1,5 @@
 //! The half about versions. A call that waits on the host may take as long as what is asked, and a little more.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +7,7 @@ use hyper::Method;
 
 use super::{ANSWER, HttpLink};
 use crate::model::api::RunEnd;
-use crate::model::deployment::{Deployment, Digest};
+use crate::model::deployment::Deployment;
 use crate::model::forward::Changed;
 use crate::model::name::ServiceName;
 use crate::model::versions::{
@@ -21,11 +20,6 @@ use crate::world::link::{Heard, HostVersions, LinkError};
 impl HostVersions for HttpLink {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
         self.ask(Method::GET, "/v1/deployments", None::<&()>).await
-    }
-
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
-        let _ = (service, release, archive);
-        Err(self.broken("not built yet"))
     }
 
     async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError> {

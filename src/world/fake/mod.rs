@@ -22,7 +22,6 @@ use crate::model::health::Health;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 
-pub mod archives;
 pub mod balancer;
 pub mod firewall;
 pub mod journal;

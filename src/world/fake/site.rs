@@ -2,6 +2,7 @@
 //! that can fill up. For stories over a fleet with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,8 +11,12 @@ use tokio::time::Instant;
 
 use super::MS;
 use super::journal::FakeJournal;
-use crate::model::api::{API, Hello, HostView, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest};
+use super::versions::FakeArchives;
+use crate::model::api::{
+    API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
+};
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
+use crate::model::deployment::Digest;
 use crate::model::example::{self, server};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -147,7 +152,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         Arc::new(SiteBalancer { spec, site: site.clone(), last: Mutex::default() })
     };
     let world = FleetWorld {
-        archives: std::sync::Arc::new(crate::world::fake::archives::FakeArchives),
+        archives: std::sync::Arc::new(crate::world::fake::versions::FakeArchives),
         links: names.iter().map(link).collect(),
         balancers: specs.into_iter().map(balancer).collect(),
         journal: journal.clone(),
@@ -389,6 +394,15 @@ impl HostLink for SiteLink {
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
         Ok(vec![])
+    }
+
+    /// As [`FakeArchives`] packs.
+    async fn place(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
+        self.there_and_back(|_| Digest(archive.display().to_string())).await
+    }
+
+    async fn releases(&self, _: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
+        self.there_and_back(|_| vec![]).await
     }
 }
 

@@ -1,11 +1,9 @@
 //! The versions of a host of the site: which is main, what became of it.
 
-use std::path::Path;
-
 use async_trait::async_trait;
 
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::{Deployment, Digest};
+use crate::model::deployment::Deployment;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Changed;
@@ -35,11 +33,6 @@ impl SiteLink {
 #[async_trait]
 impl HostVersions for SiteLink {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
-        not_here()
-    }
-
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
-        let _ = (service, release, archive);
         not_here()
     }
 

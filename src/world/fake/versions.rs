@@ -12,6 +12,7 @@ use super::store::FakeStore;
 use crate::model::deployment::{Deployment, DeploymentId, Digest, InstanceId, InstanceSpec, Process};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::world::archives::{ArchiveError, Archives, Packed};
 use crate::world::deployments::Deployments;
 use crate::world::flows::{Flows, FlowsError};
 use crate::world::link::Heard;
@@ -72,6 +73,10 @@ impl Releases for FakeVersions {
         let digest = Digest(archive.display().to_string());
         self.releases.lock().unwrap().insert((service.clone(), release.to_owned()), digest.clone());
         Ok(digest)
+    }
+
+    fn incoming(&self) -> Result<std::fs::File, ReleaseError> {
+        Ok(tempfile::tempfile().unwrap())
     }
 
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
@@ -143,5 +148,18 @@ impl Runner for FakeVersions {
 impl Flows for FakeVersions {
     async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         Ok(self.led.lock().unwrap().get(&(port, target)).cloned().unwrap_or_default())
+    }
+}
+
+/// Every path is an archive, with its own text as its digest, but `missing`.
+pub struct FakeArchives;
+
+impl Archives for FakeArchives {
+    fn pack(&self, source: &Path) -> Result<Packed, ArchiveError> {
+        if source.ends_with("missing") {
+            return Err(ArchiveError::Missing { path: source.to_owned() });
+        }
+        let digest = Digest(source.display().to_string());
+        Ok(Packed { path: source.to_owned(), digest, bytes: 1, held: None })
     }
 }

@@ -1,0 +1,123 @@
+//! An archive on its way in: to a file without a name on the disk of the releases, then placed.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use http_body_util::BodyExt;
+use tokio::io::AsyncWriteExt;
+
+use super::api::{Answer, Doors, answer, bad, failed, status_of, understood};
+use crate::model::duration;
+use crate::model::failure::ErrorCode;
+use crate::model::name::ServiceName;
+use crate::model::release::check_name;
+use crate::ops::host::release_code;
+
+/// Of a compressed archive.
+const MOST: u64 = 1 << 30;
+/// A sender that is not heard of for longer is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+
+pub(super) async fn place(
+    State(Doors { host, releases }): State<Doors>,
+    named: Result<Path<(ServiceName, String)>, PathRejection>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let Path((service, release)) = understood(named)?;
+    understood(check_name(&release))?;
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MOST) {
+        return Err(too_large(MOST));
+    }
+    let file = releases.incoming().map_err(|error| {
+        let code = release_code(&error);
+        failed(status_of(code), code, &error.to_string())
+    })?;
+    let file = receive(body, file, MOST, SILENCE).await?;
+    // Not stopped by a caller that goes away: the file stays open for as long as somebody reads it by its number.
+    let placing = tokio::spawn(async move {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let placed = host.place(&service, &release, &path).await;
+        drop(file);
+        placed
+    });
+    let placed = placing.await.map_err(|ended| not_received(&ended))?;
+    Ok(answer(placed))
+}
+
+/// Everything that comes, up to `most` bytes.
+async fn receive(mut body: Body, file: File, most: u64, silence: Duration) -> Result<File, Response> {
+    let mut file = tokio::fs::File::from_std(file);
+    let mut received = 0;
+    loop {
+        let frame = match tokio::time::timeout(silence, body.frame()).await {
+            Ok(Some(frame)) => frame.map_err(|error| bad(&format!("the archive broke off: {error}")))?,
+            Ok(None) => break,
+            Err(_) => {
+                let text = format!("nothing more of the archive came within {}", duration::show(silence));
+                return Err(failed(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, &text));
+            }
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        received += data.len() as u64;
+        if received > most {
+            return Err(too_large(most));
+        }
+        file.write_all(&data).await.map_err(|error| not_written(&error))?;
+    }
+    file.flush().await.map_err(|error| not_written(&error))?;
+    Ok(file.into_std().await)
+}
+
+fn too_large(most: u64) -> Response {
+    let text = format!("the archive has more than {most} bytes");
+    failed(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
+}
+
+fn not_written(error: &io::Error) -> Response {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            let text = "the disk that holds the releases is full";
+            failed(status_of(ErrorCode::DiskFull), ErrorCode::DiskFull, text)
+        }
+        _ => not_received(error),
+    }
+}
+
+fn not_received(why: &dyn Display) -> Response {
+    let code = ErrorCode::ReleasesFailed;
+    failed(status_of(code), code, &format!("the archive was not kept: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn received(body: Body, most: u64) -> Result<u64, StatusCode> {
+        let file = tempfile::tempfile().unwrap();
+        let received = receive(body, file, most, Duration::from_secs(30)).await;
+        received.map(|file| file.metadata().unwrap().len()).map_err(|answer| answer.status())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_archive_ends_by_itself_by_its_size_or_by_silence() {
+        assert_eq!(received(Body::from(vec![0; 1000]), 1000).await, Ok(1000));
+        assert_eq!(received(Body::from(vec![0; 1001]), 1000).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(vec![0; 4096]));
+        assert_eq!(received(Body::from_stream(endless), 1 << 20).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        let silent = futures_util::stream::pending::<io::Result<Vec<u8>>>();
+        assert_eq!(received(Body::from_stream(silent), 1000).await, Err(StatusCode::REQUEST_TIMEOUT));
+        let broken = futures_util::stream::iter([Ok(vec![0; 10]), Err(io::Error::other("cut"))]);
+        assert_eq!(received(Body::from_stream(broken), 1000).await, Err(StatusCode::BAD_REQUEST));
+    }
+}

@@ -1,0 +1,42 @@
+//! Names of releases: directories below a service, made of what came over a link.
+
+/// A version of at most 64 characters, and `~` with the number of a build.
+const MAX: usize = 100;
+
+/// A text that names no release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{}` is not a release: a name has 1 to {MAX} letters, digits, `.`, `+`, `~` and `-`, and does not start with `.`",
+    .found.chars().take(MAX).collect::<String>().escape_debug()
+)]
+pub struct ReleaseNameError {
+    pub found: String,
+}
+
+/// Whether a text is a safe name of a directory that is not hidden: what starts with `.` there is our own.
+pub fn check_name(text: &str) -> Result<(), ReleaseNameError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".+~-".contains(c);
+    if (1..=MAX).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.') {
+        Ok(())
+    } else {
+        Err(ReleaseNameError { found: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_safe_file_name() {
+        for good in ["1.0.0", "2.1.0-rc.1+build.5", "1.0.0~12", "a"] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        let long = "1".repeat(101);
+        for bad in ["", ".", "..", ".hidden", "a/b", "../x", "a b", "a\nb", "a_b", "１", "a\0", &long] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+        let told = check_name("\x1b[2J").unwrap_err().to_string();
+        assert!(told.starts_with(r"`\u{1b}[2J` is not a release"), "{told}");
+    }
+}

@@ -1,0 +1,98 @@
+//! An archive as the body of a request: read as fast as the host takes it, and never more of it in memory than one block.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::Method;
+use hyper::body::{Bytes, Frame};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Body, HttpLink, Unanswered, reason, request, why};
+use crate::model::deployment::Digest;
+use crate::model::failure::ErrorCode;
+use crate::model::name::ServiceName;
+use crate::world::link::{HostLink, LinkError};
+
+const BLOCK: usize = 64 * 1024;
+/// The host takes nothing, or does not answer to anything, for so long: the link is broken.
+const SILENCE: Duration = Duration::from_secs(30);
+/// For unpacking what has arrived; as long as the host still answers to something else.
+const PLACING: Duration = Duration::from_mins(15);
+
+impl HttpLink {
+    /// On a connection of its own while it lasts: others ask meanwhile.
+    pub(super) async fn upload(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError> {
+        let unread = |error: io::Error| LinkError::Refused {
+            code: ErrorCode::BadArchive,
+            message: format!("cannot read `{}`: {error}", archive.display()),
+        };
+        let file = File::open(archive).await.map_err(unread)?;
+        let length = file.metadata().await.map_err(unread)?.len();
+        let mut connection = self.fresh().await?;
+        let (moved, moving) = watch::channel(());
+        let path = format!("/v1/services/{service}/releases/{release}");
+        let request = request(&connection, &Method::PUT, &path)
+            .header("content-type", "application/gzip")
+            .header("content-length", length)
+            .body(body(file, moved))
+            .map_err(|error| self.broken(reason(&error)))?;
+        let sent = self.sent(connection.sender.send_request(request), moving).await?;
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(self.broken(why(&connection, Unanswered::Broken(reason(&error))).await));
+            }
+        };
+        self.read(connection, answer).await
+    }
+
+    /// Waits for as long as something moves, then for as long as the host is there.
+    async fn sent<T>(
+        &self,
+        answering: impl Future<Output = T>,
+        mut moving: watch::Receiver<()>,
+    ) -> Result<T, LinkError> {
+        tokio::pin!(answering);
+        let mut sending = true;
+        let mut last = Instant::now();
+        loop {
+            tokio::select! {
+                answer = &mut answering => return Ok(answer),
+                moved = moving.changed(), if sending => {
+                    sending = moved.is_ok();
+                    last = Instant::now();
+                }
+                () = tokio::time::sleep(SILENCE) => {
+                    if sending || last.elapsed() > PLACING {
+                        return Err(LinkError::Silent { via: self.via(), waited: last.elapsed() });
+                    }
+                    self.hello().await?;
+                }
+            }
+        }
+    }
+}
+
+/// The file up to its end. `moved` tells of every block that is taken, and is dropped behind the last.
+fn body(file: File, moved: watch::Sender<()>) -> Body {
+    let blocks = stream::try_unfold((file, moved), |(mut file, moved)| async move {
+        let mut block = vec![0; BLOCK];
+        let read = file.read(&mut block).await?;
+        block.truncate(read);
+        moved.send_replace(());
+        let frame = (read > 0).then(|| Frame::data(Bytes::from(block)));
+        Ok::<_, io::Error>(frame.map(|frame| (frame, (file, moved))))
+    });
+    StreamBody::new(blocks).boxed_unsync()
+}

@@ -1,0 +1,226 @@
+//! From members to files below one directory. While any contents are written there is no symbolic link below it: links are
+//! made last, once all of them are known to stay inside.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
+
+use super::members::{Kind, Member, Opened, shown, unread};
+use super::paths::{self, Links};
+use super::written;
+use crate::model::deployment::Digest;
+use crate::world::releases::ReleaseError;
+
+/// How much one release may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Files, directories and links.
+    pub entries: usize,
+    /// Of all files together.
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 100_000, bytes: 4 << 30 }
+    }
+}
+
+impl Limits {
+    /// Of the whole stream: headers, long names and padding are a few KiB a member.
+    fn stream(&self) -> u64 {
+        self.bytes.saturating_add(4096 * (self.entries as u64 + 1024))
+    }
+}
+
+/// Read and written at once.
+const BLOCK: u64 = 128 * 1024;
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    File,
+    /// That a member was, or only the path of one so far.
+    Dir {
+        told: bool,
+    },
+    Link,
+}
+
+struct Unpacking<'a> {
+    into: &'a Path,
+    limits: Limits,
+    bytes: u64,
+    seen: HashMap<String, What>,
+    links: Links,
+    /// Files and the time that the archive has of each.
+    times: Vec<(PathBuf, u64)>,
+}
+
+/// Unpacks into a directory that is empty. What is left of it after an error is the caller's.
+pub(super) fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<Digest, ReleaseError> {
+    let mut opened = Opened::new(archive, limits.stream())?;
+    let (seen, links, times) = (HashMap::new(), Links::new(), Vec::new());
+    let mut unpacking = Unpacking { into, limits, bytes: 0, seen, links, times };
+    opened.each(|member, contents| unpacking.take(&member, contents, archive))?;
+    let digest = opened.finish()?;
+    unpacking.make_links()?;
+    unpacking.set_times(&digest)?;
+    Ok(digest)
+}
+
+impl Unpacking<'_> {
+    fn take(&mut self, member: &Member, contents: &mut dyn Read, archive: &Path) -> Result<(), ReleaseError> {
+        let refused = |why: &str| ReleaseError::Refused(format!("{} {why}", shown(&member.path)));
+        let parts = paths::parts(&member.path).map_err(refused)?;
+        let Some((_, above)) = parts.split_last() else {
+            return match member.kind {
+                Kind::Dir => Ok(()),
+                _ => Err(refused("is the release itself, and no directory")),
+            };
+        };
+        for depth in 1..=above.len() {
+            let dir = parts[..depth].join("/");
+            match self.seen.get(&dir) {
+                Some(What::Dir { .. }) => {}
+                Some(What::Link) => return Err(refused("leads through a symbolic link")),
+                Some(What::File) => return Err(refused("leads through a file")),
+                None => self.dir(dir, false)?,
+            }
+        }
+        let name = parts.join("/");
+        match (self.seen.get(&name), &member.kind) {
+            (None, _) => {}
+            (Some(What::Dir { told: false }), Kind::Dir) => {
+                self.seen.insert(name, What::Dir { told: true });
+                return Ok(());
+            }
+            _ => return Err(refused("is there twice")),
+        }
+        match &member.kind {
+            Kind::Dir => self.dir(name, true),
+            Kind::File { executable, size } => {
+                self.count(&name, What::File)?;
+                let path = self.into.join(&name);
+                self.times.push((path.clone(), member.mtime));
+                self.file(&path, *executable, *size, contents, archive)
+            }
+            Kind::Symlink(target) => {
+                let text =
+                    std::str::from_utf8(target).ok().filter(|text| !text.chars().any(char::is_control));
+                let text = text.ok_or_else(|| refused("is a symbolic link to a name that is no text"))?;
+                self.count(&name, What::Link)?;
+                self.links.insert(name, text.to_owned());
+                Ok(())
+            }
+            Kind::Hardlink(target) => {
+                let to = self.earlier(target).map_err(|why| refused(&why))?;
+                self.count(&name, What::File)?;
+                let path = self.into.join(&name);
+                fs::hard_link(self.into.join(to), &path).map_err(|error| written("write", &path, &error))
+            }
+        }
+    }
+
+    /// What a hard link leads to.
+    fn earlier(&self, target: &[u8]) -> Result<String, String> {
+        let is = |why| format!("is a hard link to {}, which {why}", shown(target));
+        let to = paths::parts(target).map_err(is)?.join("/");
+        match self.seen.get(&to) {
+            Some(What::File) => Ok(to),
+            _ => Err(is("is no earlier file")),
+        }
+    }
+
+    fn file(
+        &mut self,
+        path: &Path,
+        executable: bool,
+        size: u64,
+        contents: &mut dyn Read,
+        archive: &Path,
+    ) -> Result<(), ReleaseError> {
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > self.limits.bytes {
+            let most = self.limits.bytes;
+            return Err(ReleaseError::Refused(format!("it has more than {most} bytes of files")));
+        }
+        let breaks_off = || ReleaseError::Damaged("it breaks off within a file".to_owned());
+        let mut left = size;
+        let mut file = new_file(path, executable)?;
+        let mut block = vec![0; usize::try_from(size.min(BLOCK)).unwrap_or(0)];
+        while left > 0 {
+            let read = contents.read(&mut block).map_err(|error| unread(archive, &error))?;
+            left = left.checked_sub(read as u64).filter(|_| read > 0).ok_or_else(breaks_off)?;
+            file.write_all(&block[..read]).map_err(|error| written("write", path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, name: &str, what: What) -> Result<(), ReleaseError> {
+        self.seen.insert(name.to_owned(), what);
+        if self.seen.len() > self.limits.entries {
+            let most = self.limits.entries;
+            return Err(ReleaseError::Refused(format!("it has more than {most} files and directories")));
+        }
+        Ok(())
+    }
+
+    fn dir(&mut self, name: String, told: bool) -> Result<(), ReleaseError> {
+        self.count(&name, What::Dir { told })?;
+        let path = self.into.join(name);
+        // Whatever the umask: an instance may run as another user.
+        let made =
+            fs::create_dir(&path).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
+        made.map_err(|error| written("make the directory", &path, &error))
+    }
+
+    fn make_links(&self) -> Result<(), ReleaseError> {
+        for (name, target) in &self.links {
+            paths::stays_inside(name, target, &self.links).map_err(|why| {
+                let (name, target) = (shown(name.as_bytes()), shown(target.as_bytes()));
+                ReleaseError::Refused(format!("{name} -> {target} {why}"))
+            })?;
+        }
+        for (name, target) in &self.links {
+            let path = self.into.join(name);
+            symlink(target, &path).map_err(|error| written("write", &path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The archive's own times. A file that has none (what `deploy` packs is the same for the same contents) gets a moment
+    /// of 2000 to 2008 out of the archive's digest: web servers make the ETag of a file from its time and size, so it has to be
+    /// the same on every host and another one in another release.
+    fn set_times(&self, digest: &Digest) -> Result<(), ReleaseError> {
+        let salt = digest.0.get(..7).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0);
+        for (path, told) in &self.times {
+            let second = if *told == 0 { 946_684_800 + salt } else { *told };
+            let time = TimeSpec::new(i64::try_from(second).unwrap_or(i64::MAX), 0);
+            // A time that the filesystem cannot hold is no reason to refuse a release.
+            let _ = utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink);
+        }
+        Ok(())
+    }
+}
+
+/// Never an existing one, nor through a link.
+fn new_file(path: &Path, executable: bool) -> Result<File, ReleaseError> {
+    let mode = if executable { 0o755 } else { 0o644 };
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    // Whatever the umask, as above.
+    let file = opened.and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file));
+    file.map_err(|error| written("write", path, &error))
+}
+
+/// Everything that was written to this directory's filesystem is on the disk: one call where a release may have 100,000 files.
+/// It tells of failed writes since Linux 5.8 (syncfs(2)).
+pub(super) fn sync(dir: &Path) -> Result<(), ReleaseError> {
+    let synced = File::open(dir).and_then(|dir| nix::unistd::syncfs(&dir).map_err(io::Error::from));
+    synced.map_err(|error| written("write to the disk", dir, &error))
+}
