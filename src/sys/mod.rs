@@ -11,6 +11,7 @@ pub mod journal;
 pub mod lines;
 pub mod link;
 pub mod machine;
+mod netlink;
 pub mod outputs;
 pub mod probe;
 pub mod releases;
