@@ -80,13 +80,11 @@ impl Haproxy {
     /// The type `4` of `show stat` is servers.
     async fn view(&self) -> Result<BackendView, Unreadable> {
         let backend = self.spec.backend.as_str();
-        match &self.access {
-            Access::Http(url) => parse::page(&self.client.get(url, self.bound).await?, backend),
-            _ => {
-                let command = format!("show servers state {backend}; show stat {backend} 4 -1");
-                parse::socket(&self.say(&command).await?, backend)
-            }
+        if let Access::Http(url) = &self.access {
+            return parse::page(&self.client.get(url, self.bound).await?, backend);
         }
+        let command = format!("show servers state {backend}; show stat {backend} 4 -1");
+        parse::socket(&self.say(&command).await?, backend)
     }
 
     /// One line on a stats socket.
