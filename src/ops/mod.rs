@@ -8,6 +8,7 @@ pub mod here;
 pub mod hooks;
 pub mod host;
 pub mod init;
+pub mod keep;
 pub mod lock;
 pub mod restore;
 pub mod roll;

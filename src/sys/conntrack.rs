@@ -1,12 +1,24 @@
-//! `world::flows` over ctnetlink.
+//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). It only ever asks: a DELETE with an empty filter
+//! empties the kernel's whole table (facts.md), and nothing here sends one.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockProtocol};
 
+use super::netlink::{self, BUFFER};
 use crate::model::ports::Port;
 use crate::world::flows::{Flows, FlowsError};
+
+mod wire;
+
+use wire::{Part, Wanted};
+
+/// The kernel says when its table was remade during a dump; a few tries give one that is whole.
+const TRIES: u32 = 5;
 
 /// The connections of the network namespace that the calling thread is in.
 #[derive(Debug)]
@@ -14,7 +26,68 @@ pub struct Conntrack;
 
 #[async_trait]
 impl Flows for Conntrack {
-    async fn led(&self, port: Port, _target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
-        Err(FlowsError { port, why: "not built yet".to_owned() })
+    /// Connections that ended lately may be among them (the kernel remembers one for up to two minutes): never two of one
+    /// peer, for the tuple of a reply is unique. Blocks for the dump, on this thread, as `SockDiag` does: 33 ms among
+    /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before.
+    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
+        let wanted = Wanted { port, target };
+        let led = || {
+            let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| error.to_string())?;
+            let mut peers = dump(&netlink, AddressFamily::Inet, wanted)?;
+            peers.append(&mut dump(&netlink, AddressFamily::Inet6, wanted)?);
+            Ok(peers)
+        };
+        led().map_err(|why| FlowsError { port, why })
     }
 }
+
+fn dump(netlink: &OwnedFd, family: AddressFamily, wanted: Wanted) -> Result<BTreeSet<SocketAddr>, String> {
+    let mut buffer = vec![0; BUFFER];
+    let mut filtered = true;
+    for sequence in 1..=TRIES {
+        netlink::send(netlink, &wire::request(family as u8, filtered.then_some(wanted), sequence))?;
+        let receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
+        match collect(receive, &mut buffer, sequence, wanted)? {
+            Dump::Whole(peers) => return Ok(peers),
+            Dump::Interrupted => {}
+            // Then all are listed and filtered here, as they are from a kernel that does not know the filter at all.
+            Dump::Refused(Errno::EINVAL | Errno::EOPNOTSUPP) if filtered => filtered = false,
+            Dump::Refused(error) => return Err(format!("the kernel refused: {error}")),
+        }
+    }
+    Err(format!("the kernel interrupted {TRIES} dumps in a row"))
+}
+
+/// What came of one request.
+#[derive(Debug, PartialEq, Eq)]
+enum Dump {
+    Whole(BTreeSet<SocketAddr>),
+    Interrupted,
+    Refused(Errno),
+}
+
+fn collect(
+    mut receive: impl FnMut(&mut [u8]) -> nix::Result<usize>,
+    buffer: &mut [u8],
+    sequence: u32,
+    wanted: Wanted,
+) -> Result<Dump, String> {
+    let mut peers = BTreeSet::new();
+    let mut whole = true;
+    loop {
+        let length = netlink::await_datagram(&mut receive, buffer)?;
+        for part in wire::parts(&buffer[..length], sequence) {
+            match part? {
+                Part::Flow(flow) => peers.extend(flow.peer(wanted)),
+                Part::Stale | Part::Other => {}
+                Part::Interrupted => whole = false,
+                Part::Refused(error) => return Ok(Dump::Refused(error)),
+                Part::Done if whole => return Ok(Dump::Whole(peers)),
+                Part::Done => return Ok(Dump::Interrupted),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

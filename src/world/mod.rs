@@ -27,6 +27,7 @@ pub mod runner;
 pub mod sockets;
 pub mod stop;
 pub mod store;
+pub mod watch;
 
 #[cfg(test)]
 pub mod fake;
@@ -35,6 +36,7 @@ pub mod fake;
 #[derive(Clone)]
 pub struct World {
     pub firewall: Arc<dyn firewall::Firewall>,
+    pub watch: Arc<dyn watch::RuleWatch>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub sockets: Arc<dyn sockets::Sockets>,

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::*;
 use crate::sys::testing::in_namespace;
 
@@ -183,6 +185,58 @@ fn a_connection_only_opened_and_closed_by_its_client_received_nothing() {
     });
 }
 
+/// Whether a client was reset; any other error fails.
+fn is_reset(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let ended = client.read(&mut [0]).unwrap_err().kind();
+    client.set_nonblocking(false).unwrap();
+    assert!(matches!(ended, std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::WouldBlock), "{ended}");
+    ended == std::io::ErrorKind::ConnectionReset
+}
+
+#[test]
+fn exactly_the_named_sockets_are_reset() {
+    in_namespace(|| async {
+        // IPv4 clients of a dual-stack listener are named in the IPv6 family.
+        for (address, clients) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.1")] {
+            let (listener, port) = listen(address);
+            let mut pairs: Vec<Pair> = (0..3).map(|_| pair(&listener, clients)).collect();
+            let second = pairs[1].client.local_addr().unwrap().port();
+            let named: Vec<Socket> =
+                look(port).await.into_iter().filter(|socket| socket.peer.port() == second).collect();
+            assert_eq!(named.len(), 1, "{address} {clients}");
+            assert_eq!(SockDiag.close(port, &named).await, Ok(1));
+            assert_eq!(SockDiag.close(port, &named).await, Ok(0), "gone already");
+            let reset: Vec<bool> = pairs.iter_mut().map(|pair| is_reset(&mut pair.client)).collect();
+            assert_eq!(reset, [false, true, false], "{address} {clients}");
+            for at in [0, 2] {
+                pairs[at].ask();
+                pairs[at].answer();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_took_over_ports_and_addresses_is_not_meant() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let mut pair = pair(&listener, "127.0.0.1");
+        let now = look(port).await;
+        let before = Socket { cookie: only(&now).cookie - 1, ..only(&now).clone() };
+        assert_eq!(SockDiag.close(port, std::slice::from_ref(&before)).await, Ok(0));
+        // The kernel's own refusal too, where a socket goes between our list and our word.
+        let netlink = open().unwrap();
+        let listed = both(&netlink, port).unwrap();
+        let stale = listed[0].id.with_cookie(before.cookie);
+        assert_eq!(destroy(&netlink, &stale, 99), Ok(false));
+        pair.ask();
+        pair.answer();
+        assert_eq!(destroy(&netlink, &listed[0].id, 100), Ok(true));
+        assert!(is_reset(&mut pair.client));
+    });
+}
+
 #[test]
 fn a_datagram_larger_than_the_buffer_is_an_error() {
     in_namespace(|| async {
@@ -190,8 +244,8 @@ fn a_datagram_larger_than_the_buffer_is_an_error() {
         let _pair = pair(&listener, "127.0.0.1");
         let netlink = open().unwrap();
         let request = wire::request(AddressFamily::Inet as u8, port, 1);
-        sendto(netlink.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty()).unwrap();
-        let cut = collect(|buffer| receive(&netlink, buffer), &mut [0; 64], 1, port);
+        netlink::send(&netlink, &request).unwrap();
+        let cut = collect(|buffer| netlink::receive(&netlink, buffer), &mut [0; 64], 1, port);
         assert_eq!(cut, Err("receive: EMSGSIZE: Message too long".to_owned()));
     });
 }
@@ -202,7 +256,7 @@ fn done(flags: u8, sequence: u8) -> Vec<u8> {
 }
 
 /// Collects from these datagrams and errors; there must be enough of them.
-fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Socket>>, String> {
+fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Listed>>, String> {
     let mut datagrams = datagrams.into_iter();
     let receive = |buffer: &mut [u8]| {
         let datagram = datagrams.next().expect("no more was to be received")?;

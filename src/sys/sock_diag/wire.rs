@@ -4,15 +4,18 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
+use super::super::netlink::{
+    self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, find,
+    i32_at, messages, u32_at,
+};
 use crate::model::ports::Port;
 use crate::model::socket::{Socket, TcpInfo};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 0x01;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
+/// linux/sock_diag.h: close with a reset.
+const SOCK_DESTROY: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 const INET_DIAG_INFO: u16 = 2;
 
@@ -25,11 +28,27 @@ const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
 const STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSING;
 
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
 /// Fixed part of `inet_diag_msg`.
 const MESSAGE: usize = 72;
 const AF_INET: u8 = 2;
+
+/// A socket as the kernel itself names it: family and `struct inet_diag_sockid` (both ports, both addresses, interface,
+/// cookie), kept byte for byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Id {
+    family: u8,
+    sockid: [u8; 48],
+}
+
+#[cfg(test)]
+impl Id {
+    /// The same addresses and ports at another time.
+    pub(super) fn with_cookie(mut self, cookie: u64) -> Self {
+        self.sockid[40..44].copy_from_slice(&cookie.to_ne_bytes()[..4]);
+        self.sockid[44..].copy_from_slice(&cookie.to_ne_bytes()[4..]);
+        self
+    }
+}
 
 /// One part of a dump's datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +56,7 @@ pub(super) enum Part {
     Socket {
         socket: Socket,
         local_port: u16,
+        id: Id,
     },
     /// Closed by the server, and all of its answer has arrived: nothing is left to wait for.
     Over,
@@ -49,62 +69,79 @@ pub(super) enum Part {
 
 /// A dump of one family's TCP sockets with this local port (`idiag_sport` filters in the kernel), with `tcp_info`.
 pub(super) fn request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(REQUEST);
-    bytes.extend_from_slice(&u32::try_from(REQUEST).unwrap_or(0).to_ne_bytes());
-    bytes.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    bytes.extend_from_slice(&sequence.to_ne_bytes());
-    bytes.extend_from_slice(&0u32.to_ne_bytes());
-    bytes.extend_from_slice(&[family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
-    bytes.extend_from_slice(&STATES.to_ne_bytes());
-    bytes.extend_from_slice(&port.get().to_be_bytes());
-    bytes.resize(REQUEST - 8, 0);
+    let mut sockid = [0; 48];
+    sockid[..2].copy_from_slice(&port.get().to_be_bytes());
     // INET_DIAG_NOCOOKIE.
-    bytes.extend_from_slice(&[0xff; 8]);
-    bytes
+    sockid[40..].fill(0xff);
+    let id = Id { family, sockid };
+    netlink::message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, &diag(&id, STATES))
+}
+
+/// Close exactly this socket: the kernel compares the cookie (`sock_diag_check_cookie`), so that a later one with the same
+/// addresses and ports is never meant.
+pub(super) fn destroy(id: &Id, sequence: u32) -> Vec<u8> {
+    netlink::message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, sequence, &diag(id, u32::MAX))
+}
+
+/// `struct inet_diag_req_v2`: what is asked beside `tcp_info` is nothing.
+fn diag(id: &Id, states: u32) -> Vec<u8> {
+    let mut body = vec![id.family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0];
+    body.extend_from_slice(&states.to_ne_bytes());
+    body.extend_from_slice(&id.sockid);
+    body
+}
+
+/// What became of a [`destroy`]: whether the socket was there. `None`: the datagram answers something else.
+pub(super) fn destroyed(datagram: &[u8], sequence: u32) -> Option<Result<bool, String>> {
+    let answer = messages(datagram).into_iter().find_map(|message| match message {
+        Ok(message) if message.sequence == sequence && message.kind == NLMSG_ERROR => Some(Ok(message)),
+        Ok(_) => None,
+        Err(why) => Some(Err(why)),
+    })?;
+    Some(answer.and_then(|message| match message.error() {
+        None => Ok(true),
+        Some(Errno::ENOENT) => Ok(false),
+        Some(error) => Err(format!("the kernel refused to close a socket: {error}")),
+    }))
 }
 
 /// The parts of one datagram; a malformed one ends it with an error.
 pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>> {
     let mut parts = Vec::new();
-    let mut rest = datagram;
-    while rest.len() >= HEADER {
-        let length = u32_at(rest, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        if length < HEADER || length > rest.len() {
-            parts.push(Err(format!("a message of {length} bytes in {} bytes", rest.len())));
-            return parts;
-        }
-        let message = &rest[..length];
-        let part = part(message, sequence);
-        if part != Ok(Part::Stale) && u16_at(message, 6).is_some_and(|flags| flags & NLM_F_DUMP_INTR != 0) {
-            parts.push(Ok(Part::Interrupted));
-        }
+    for message in messages(datagram) {
+        let part = message.and_then(|message| {
+            let part = part(&message, sequence);
+            if part != Ok(Part::Stale) && message.flags & NLM_F_DUMP_INTR != 0 {
+                parts.push(Ok(Part::Interrupted));
+            }
+            part
+        });
         parts.push(part);
-        rest = &rest[align(length).min(rest.len())..];
     }
     parts
 }
 
-fn part(message: &[u8], sequence: u32) -> Result<Part, String> {
-    if u32_at(message, 8) != Some(sequence) {
+fn part(message: &Message<'_>, sequence: u32) -> Result<Part, String> {
+    if message.sequence != sequence {
         return Ok(Part::Stale);
     }
-    match u16_at(message, 4) {
-        Some(NLMSG_DONE) => Ok(Part::Done),
-        Some(NLMSG_ERROR) => {
-            let code = i32_at(message, HEADER).unwrap_or(0);
+    match message.kind {
+        NLMSG_DONE => Ok(Part::Done),
+        NLMSG_ERROR => {
+            let code = i32_at(message.body, 0).unwrap_or(0);
             Err(format!("the kernel refused: {}", std::io::Error::from_raw_os_error(code.saturating_neg())))
         }
-        Some(SOCK_DIAG_BY_FAMILY) => socket(&message[HEADER..]),
-        other => Err(format!("an unexpected message of type {other:?}")),
+        SOCK_DIAG_BY_FAMILY => socket(message.body),
+        other => Err(format!("an unexpected message of type {other}")),
     }
 }
 
 fn socket(message: &[u8]) -> Result<Part, String> {
     let attributes = message.get(MESSAGE..).ok_or("a socket message is short")?;
-    let info = attribute(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
+    let info = find(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
     let (state, socket, local_port) = fixed(message, tcp_info(info)?).ok_or("a socket message is short")?;
-    Ok(without_fins(state, socket).map_or(Part::Over, |socket| Part::Socket { socket, local_port }))
+    let id = id(message).ok_or("a socket message is short")?;
+    Ok(without_fins(state, socket).map_or(Part::Over, |socket| Part::Socket { socket, local_port, id }))
 }
 
 /// The fields of `inet_diag_msg`: state, socket, local port.
@@ -122,6 +159,10 @@ fn fixed(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)> {
         info,
     };
     Some((*message.get(1)?, socket, port(4)?))
+}
+
+fn id(message: &[u8]) -> Option<Id> {
+    Some(Id { family: *message.first()?, sockid: message.get(4..52)?.try_into().ok()? })
 }
 
 /// The kernel counts a FIN as a byte: a peer's in `bytes_received` and, until the process has seen it, in the receive
@@ -155,33 +196,6 @@ fn tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
         bytes_received: long(128).ok_or_else(too_old)?,
         bytes_sent: long(200).or_else(|| long(120)).ok_or_else(too_old)?,
     })
-}
-
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let (length, kind) = (usize::from(u16_at(rest, 0)?), u16_at(rest, 2)?);
-        let value = rest.get(4..length)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        rest = rest.get(align(length)..)?;
-    }
-}
-
-fn align(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    u32_at(bytes, at).map(u32::cast_signed)
 }
 
 #[cfg(test)]

@@ -1,16 +1,7 @@
 use proptest::prelude::*;
 
+use super::super::super::netlink::{message, u16_at};
 use super::*;
-
-fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = u32::try_from(HEADER + body.len()).unwrap().to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&kind.to_ne_bytes());
-    bytes.extend_from_slice(&flags.to_ne_bytes());
-    bytes.extend_from_slice(&sequence.to_ne_bytes());
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(body);
-    bytes
-}
 
 /// A socket of port 8080 with 5 bytes to read and 6 to send, its `tcp_info` cut to a length; every field used in it holds
 /// its own offset.
@@ -48,7 +39,7 @@ fn part_of(body: &[u8]) -> Result<Part, String> {
 
 fn socket_of(body: &[u8]) -> Socket {
     match part_of(body) {
-        Ok(Part::Socket { socket, local_port: 8080 }) => socket,
+        Ok(Part::Socket { socket, local_port: 8080, .. }) => socket,
         other => panic!("{other:?}"),
     }
 }
@@ -129,7 +120,7 @@ fn errors_and_ends_are_told() {
     let refused = parts(&message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
     assert_eq!(refused, [Err("the kernel refused: Operation not permitted (os error 1)".to_owned())]);
     assert_eq!(part_of(&[0; 10]), Err("a socket message is short".to_owned()));
-    assert_eq!(parts(&message(99, 0, 7, &[]), 7), [Err("an unexpected message of type Some(99)".to_owned())]);
+    assert_eq!(parts(&message(99, 0, 7, &[]), 7), [Err("an unexpected message of type 99".to_owned())]);
     assert_eq!(
         parts(&message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
         [Err("a message of 20 bytes in 19 bytes".to_owned())]
@@ -156,10 +147,26 @@ fn a_datagram_holds_many_messages() {
     );
 }
 
+#[test]
+fn a_socket_is_closed_by_the_very_name_the_kernel_gave_it() {
+    let dumped = body(ESTABLISHED, 280);
+    let Ok(Part::Socket { id, .. }) = part_of(&dumped) else { panic!() };
+    let bytes = destroy(&id, 9);
+    assert_eq!((u32_at(&bytes, 0), u16_at(&bytes, 4), u16_at(&bytes, 6)), (Some(72), Some(21), Some(0x05)));
+    assert_eq!((bytes[16], bytes[17], u32_at(&bytes, 20)), (AF_INET, IPPROTO_TCP, Some(u32::MAX)));
+    assert_eq!(bytes[24..72], dumped[4..52], "cookie and interface among it");
+    let answer = |code: i32, sequence| message(NLMSG_ERROR, 0, sequence, &code.to_ne_bytes());
+    assert_eq!(destroyed(&answer(0, 9), 9), Some(Ok(true)));
+    assert_eq!(destroyed(&answer(-2, 9), 9), Some(Ok(false)), "gone already");
+    assert_eq!(destroyed(&answer(0, 8), 9), None);
+    let refused = "the kernel refused to close a socket: EPERM: Operation not permitted".to_owned();
+    assert_eq!(destroyed(&answer(-1, 9), 9), Some(Err(refused)));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_parts_or_errors(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = parts(&bytes, 1);
+        let _ = (parts(&bytes, 1), destroyed(&bytes, 1));
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! The bytes of ctnetlink: `struct nfgenmsg` (linux/netfilter/nfnetlink.h) and the attributes of
+//! linux/netfilter/nfnetlink_conntrack.h. Ports and addresses in network byte order, the flags of a filter in the host's.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nix::errno::Errno;
+
+use super::super::netlink::{
+    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, attribute, find,
+    messages, nested,
+};
+use crate::model::ports::Port;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, and with `IPCTNL_MSG_CT_NEW`, which an answer is.
+const CT_GET: u16 = 0x0101;
+const CT_NEW: u16 = 0x0100;
+/// `struct nfgenmsg`: family, version, resource id.
+const GENERIC: usize = 4;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_FILTER: u16 = 25;
+/// Inside a tuple.
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+/// Inside its address: the destination, IPv4 and IPv6.
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_DST: u16 = 4;
+/// Inside its protocol.
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+/// Inside a filter.
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+/// What of a tuple is compared (net/netfilter/nf_conntrack_netlink.c, `CTA_FILTER_F_*`; in no header for programs). A port
+/// needs the protocol.
+const COMPARE_PROTOCOL: u32 = 1 << 3;
+const COMPARE_SRC_PORT: u32 = 1 << 4;
+const COMPARE_DST_PORT: u32 = 1 << 5;
+
+const IPPROTO_TCP: u8 = 6;
+
+/// Connections made to `port` that are answered from `target`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub port: Port,
+    pub target: Port,
+}
+
+/// One connection, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flow {
+    protocol: u8,
+    /// What the client connected to.
+    made_to: u16,
+    /// The port that answers.
+    answers: u16,
+    /// Whom it answers: the peer as the listening process sees it, whose source port the kernel may have translated.
+    peer: SocketAddr,
+}
+
+impl Flow {
+    pub(super) fn peer(&self, wanted: Wanted) -> Option<SocketAddr> {
+        let led = self.made_to == wanted.port.get() && self.answers == wanted.target.get();
+        (self.protocol == IPPROTO_TCP && led).then_some(self.peer)
+    }
+}
+
+/// One part of a dump's datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Flow(Flow),
+    /// A connection of a protocol without ports.
+    Other,
+    /// The table changed during the dump (`NLM_F_DUMP_INTR`).
+    Interrupted,
+    /// Belongs to an earlier request.
+    Stale,
+    Refused(Errno),
+    Done,
+}
+
+/// A dump of one family's connections; those that are wanted, where the kernel can tell them apart (Linux 5.8; an older one
+/// lists all).
+pub(super) fn request(family: u8, wanted: Option<Wanted>, sequence: u32) -> Vec<u8> {
+    let mut body = vec![family, 0, 0, 0];
+    if let Some(Wanted { port, target }) = wanted {
+        let tuple = |kind, port_kind, port: Port| {
+            let protocol = attribute(CTA_PROTO_NUM, &[IPPROTO_TCP]);
+            let port = attribute(port_kind, &port.get().to_be_bytes());
+            nested(kind, &[nested(CTA_TUPLE_PROTO, &[protocol, port])])
+        };
+        let flags = |kind, flags: u32| attribute(kind, &(COMPARE_PROTOCOL | flags).to_ne_bytes());
+        body.extend(tuple(CTA_TUPLE_ORIG, CTA_PROTO_DST_PORT, port));
+        body.extend(tuple(CTA_TUPLE_REPLY, CTA_PROTO_SRC_PORT, target));
+        let compared =
+            [flags(CTA_FILTER_ORIG_FLAGS, COMPARE_DST_PORT), flags(CTA_FILTER_REPLY_FLAGS, COMPARE_SRC_PORT)];
+        body.extend(nested(CTA_FILTER, &compared));
+    }
+    netlink::message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
+}
+
+/// The parts of one datagram; a malformed one ends it with an error.
+pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>> {
+    let mut parts = Vec::new();
+    for message in messages(datagram) {
+        let part = message.and_then(|message| {
+            if message.sequence != sequence {
+                return Ok(Part::Stale);
+            }
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                parts.push(Ok(Part::Interrupted));
+            }
+            part(&message)
+        });
+        parts.push(part);
+    }
+    parts
+}
+
+fn part(message: &Message<'_>) -> Result<Part, String> {
+    match message.kind {
+        // A dump that fails at once ends with an error or with a code in its end.
+        NLMSG_DONE | NLMSG_ERROR => Ok(message.error().map_or(Part::Done, Part::Refused)),
+        CT_NEW => flow(message.body),
+        other => Err(format!("an unexpected message of type {other}")),
+    }
+}
+
+fn flow(body: &[u8]) -> Result<Part, String> {
+    let tuple = |kind| body.get(GENERIC..).and_then(|attributes| find(attributes, kind));
+    let (Some(original), Some(reply)) = (tuple(CTA_TUPLE_ORIG), tuple(CTA_TUPLE_REPLY)) else {
+        return Err("a connection comes without its tuples".to_owned());
+    };
+    let ports = || {
+        let made_to = port(original, CTA_PROTO_DST_PORT)?;
+        let answers = port(reply, CTA_PROTO_SRC_PORT)?;
+        let peer = SocketAddr::new(destination(reply)?, port(reply, CTA_PROTO_DST_PORT)?);
+        let protocol = *find(find(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?;
+        Some(Flow { protocol, made_to, answers, peer })
+    };
+    Ok(ports().map_or(Part::Other, Part::Flow))
+}
+
+fn port(tuple: &[u8], kind: u16) -> Option<u16> {
+    let value = find(find(tuple, CTA_TUPLE_PROTO)?, kind)?;
+    Some(u16::from_be_bytes(value.try_into().ok()?))
+}
+
+fn destination(tuple: &[u8]) -> Option<IpAddr> {
+    let address = find(tuple, CTA_TUPLE_IP)?;
+    if let Some(v4) = find(address, CTA_IP_V4_DST) {
+        return Some(Ipv4Addr::from(<[u8; 4]>::try_from(v4).ok()?).into());
+    }
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(address, CTA_IP_V6_DST)?).ok()?).into())
+}
+
+#[cfg(test)]
+mod tests;
