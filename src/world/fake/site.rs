@@ -152,7 +152,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         Arc::new(SiteBalancer { spec, site: site.clone(), last: Mutex::default() })
     };
     let world = FleetWorld {
-        archives: std::sync::Arc::new(crate::world::fake::versions::FakeArchives),
+        archives: Arc::new(FakeArchives),
         links: names.iter().map(link).collect(),
         balancers: specs.into_iter().map(balancer).collect(),
         journal: journal.clone(),
