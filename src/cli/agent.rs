@@ -16,6 +16,7 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{Manner, Terms, Weight};
 use crate::model::api::{API, GREETING, OLDEST_API};
+use crate::ops::here;
 use crate::ops::host::InProcess;
 use crate::ops::keep;
 
@@ -108,7 +109,11 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         keeper.keep().await;
         Ok(())
     };
-    let served = tokio::try_join!(on_socket, over_tls, answering, keeping);
+    let tending = async {
+        here::tend(&world, &actor).await;
+        Ok(())
+    };
+    let served = tokio::try_join!(on_socket, over_tls, answering, keeping, tending);
     world.commands.all_ended().await;
     served.map(|_| ())
 }

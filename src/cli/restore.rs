@@ -3,11 +3,18 @@
 use super::Context;
 use crate::config::env;
 use crate::error::Failure;
-use crate::ops::restore;
+use crate::ops::{here, restore};
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
     let restored = restore::restore(&world, &env::actor()).await.map_err(Failure::Restore)?;
+    for text in here::boot(&world).await.map_err(|error| other(&error))? {
+        context.render.remark(&text);
+    }
     context.render.restored(&restored);
     Ok(())
+}
+
+fn other(error: &here::VersionError) -> Failure {
+    Failure::Other { what: "start what runs on this host".to_owned(), why: error.to_string() }
 }

@@ -1,1 +1,309 @@
+use std::time::Duration;
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::deployment::{Access, Instance};
+use crate::model::example::{deployment, fleet, port};
+use crate::model::versions::Site;
+
+fn site() -> Site {
+    let address = "127.0.0.1".parse().unwrap();
+    let ports = fleet().ports;
+    Site { ports, address, from_self: false, range: (port(20000), port(20002)), keep_releases: 1 }
+}
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn shop(version: &str, at: u16) -> Deployment {
+    deployment("shop", version, at)
+}
+
+/// A record with these as main and backup.
+fn record(main: &Deployment, backup: &Deployment) -> Recorded {
+    let intent = first(None, main, &site(), &actor());
+    let mut record = Recorded::after(None, &intent, jiff::Timestamp::UNIX_EPOCH);
+    if let Some(routes) = &mut record.routes {
+        routes.backup = leg(routes.backup.port, backup);
+    }
+    record
+}
+
+fn request(version: &str) -> DeployRequest {
+    let new = shop(version, 20000);
+    DeployRequest {
+        id: new.id,
+        service: new.service,
+        version: new.version,
+        revision: None,
+        how: new.instance.how,
+        digest: new.instance.digest,
+        port: None,
+        health: new.health,
+        health_timeout: Duration::from_secs(1),
+        site: site(),
+        actor: actor(),
+        dry_run: false,
+    }
+}
+
+fn to(version: &str, part: Part) -> AssignRequest {
+    let which = Which::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
+    let trial = Duration::from_secs(10);
+    AssignRequest { which, part, trial, actor: actor(), detail: String::new() }
+}
+
+fn legs(intent: &Intent) -> (u16, u16) {
+    match &intent.routing {
+        Routing::To { routes, .. } => (routes.main.target.get(), routes.backup.target.get()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// D2
+#[test]
+fn the_first_takes_both_ports_and_a_maintenance_stays() {
+    let one = shop("1.0.0", 20000);
+    let intent = first(None, &one, &site(), &actor());
+    assert_eq!((legs(&intent), intent.switch), ((20000, 20000), Switch::On));
+    let off = Recorded { switch: Switch::Off, routes: None, ..record(&one, &one) };
+    assert_eq!(first(Some(&off), &one, &site(), &actor()).switch, Switch::Off);
+}
+
+/// R3: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
+#[test]
+fn revisions_count_up_and_versions_are_there_once() {
+    let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
+    assert_eq!(deploy(&existing, &request("2.0.0")), Ok(Deploy::New { revision: 5 }));
+    assert!(matches!(deploy(&existing, &request("1.0.0")), Ok(Deploy::Known(_))));
+    let other =
+        DeployRequest { digest: Some(crate::model::deployment::Digest("x".into())), ..request("1.0.0") };
+    let error = deploy(&existing, &other).unwrap_err();
+    assert_eq!(error.to_string(), "Service with name: shop and version: 1.0.0 already exists!");
+}
+
+/// R6
+#[test]
+fn two_deployments_do_not_share_an_endpoint() {
+    let existing = [shop("1.0.0", 20000)];
+    let error = may_have(port(20000), &existing, &[], &site()).unwrap_err();
+    let id = &existing[0].id;
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it."
+        )
+    );
+    let records = [record(&existing[0], &existing[0])];
+    let error = may_have(port(8080), &[], &records, &site()).unwrap_err();
+    assert_eq!(error.to_string(), "port 8080 belongs to shop: HAProxy connects to it");
+    let free = taken(&existing, &records, &site());
+    assert_eq!(candidates(&site(), &free).map(Port::get).collect::<Vec<_>>(), [20001, 20002]);
+}
+
+#[test]
+fn an_assign_moves_both_ports_and_keeps_the_last_good_main() {
+    let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
+    let all = [one.clone(), two.clone(), three.clone()];
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let records = [record(&one, &one)];
+    let (intent, was) = assign(&records, &all, &to("2.0.0", Part::Whole), now).unwrap();
+    assert_eq!((legs(&intent), was), ((20001, 20000), Some(one.id.clone())));
+    // On trial it has not shown that it is good: the one before stays the backup.
+    let after = [Recorded::after(Some(&records[0]), &intent, now)];
+    let (intent, _) = assign(&after, &all, &to("3.0.0", Part::Whole), now).unwrap();
+    assert_eq!(legs(&intent), (20002, 20000));
+    // Good: it is the backup of the next.
+    let passed = passed(&after[0], &actor()).unwrap();
+    let good = [Recorded::after(Some(&after[0]), &passed, now)];
+    assert_eq!((good[0].trial.clone(), good[0].generation), (None, records[0].generation));
+    let (intent, _) = assign(&good, &all, &to("3.0.0", Part::Whole), now).unwrap();
+    assert_eq!(legs(&intent), (20002, 20001));
+    // Before a host is taken out, its backup vhost is led to the main that is.
+    let (intent, _) = assign(&good, &all, &to("3.0.0", Part::Backup), now).unwrap();
+    assert_eq!(legs(&intent), (20001, 20001));
+    // D13: the main again is a no-op.
+    let (intent, _) = assign(&good, &all, &to("2.0.0", Part::Whole), now).unwrap();
+    assert!(Recorded::after(Some(&good[0]), &intent, now).is_same(&good[0]));
+}
+
+/// D13
+#[test]
+fn an_assign_of_what_is_not_there() {
+    let one = shop("1.0.0", 20000);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let refused = |records: &[Recorded], existing: &[Deployment], version: &str| {
+        assign(records, existing, &to(version, Part::Whole), now).unwrap_err().to_string()
+    };
+    let records = [record(&one, &one)];
+    assert_eq!(refused(&records, std::slice::from_ref(&one), "9.0.0"), "No service matching shop 9.0.0");
+    assert_eq!(refused(&[], std::slice::from_ref(&one), "1.0.0"), "No main service matching shop");
+    let starting = [Deployment { stage: Stage::Starting, ..one.clone() }];
+    assert_eq!(
+        refused(&records, &starting, "1.0.0"),
+        "shop 1.0.0 is still being deployed, updated or killed"
+    );
+}
+
+#[test]
+fn a_rollback_goes_to_the_last_good_main() {
+    let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
+    let all = [one.clone(), two.clone()];
+    let records = [record(&two, &one)];
+    let service = &one.service;
+    assert_eq!(last_good(&records, service), Ok(one.id.clone()));
+    let intent = rollback(&records, &all, service, &one.id, &actor(), "").unwrap();
+    assert_eq!(legs(&intent), (20000, 20000));
+    let back = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
+    let error = last_good(&back, service).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "there is no last good main of shop to go back to: its backup vhost is served by main itself"
+    );
+}
+
+/// D10, D11, D19
+#[test]
+fn a_main_with_shadows_is_not_killed_and_a_lone_one_is() {
+    let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
+    let records = [record(&one, &one)];
+    let both = [one.clone(), two.clone()];
+    let refused = may_kill(&records, &both, &one).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "Not allowed to kill main service while there are mutliple deployed versions of that service"
+    );
+    assert_eq!(may_kill(&records, &both, &two), Ok(()));
+    assert_eq!(may_kill(&records, std::slice::from_ref(&one), &one), Ok(()));
+}
+
+/// R9, R19, R20: work in flight, and connections that may carry some at any moment.
+#[test]
+fn what_is_not_drained_is_not_killed() {
+    let count = |busy, idle, tie| SocketCount { busy, idle, tie };
+    assert_eq!(is_drained(&count(0, 0, 0)), Ok(()));
+    let text = is_drained(&count(2, 5, 1)).unwrap_err().to_string();
+    assert!(
+        text.starts_with("Deployment is still Draining. There are 3 invocations that will break"),
+        "{text}"
+    );
+    assert!(
+        text.contains("If you accept the risk of breaking in-flight invocations, you can use --force"),
+        "{text}"
+    );
+    let kept = is_drained(&count(0, 5, 0)).unwrap_err().to_string();
+    assert!(kept.starts_with("5 idle connections to it are open"), "{kept}");
+}
+
+/// R15
+#[test]
+fn active_draining_drained() {
+    let work = SocketCount { busy: 1, ..SocketCount::default() };
+    let idle = SocketCount { idle: 3, ..SocketCount::default() };
+    assert_eq!(status(Role::Main, &idle), Status::Active);
+    assert_eq!(status(Role::Shadow, &work), Status::Draining);
+    assert_eq!(status(Role::Shadow, &idle), Status::Drained);
+    assert!(Status::Active < Status::Draining && Status::Draining < Status::Drained, "R15's order");
+}
+
+#[test]
+fn what_is_killed_is_named_by_no_rule() {
+    let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
+    // The backup vhost goes to main.
+    let intent = cut_off(&record(&two, &one), &one, &actor()).unwrap();
+    assert_eq!(legs(&intent), (20001, 20001));
+    // A main that is alone takes everything with it.
+    let intent = cut_off(&record(&one, &one), &one, &actor()).unwrap();
+    assert_eq!((&intent.routing, intent.switch), (&Routing::Gone, Switch::Off));
+    // Nothing leads to a plain shadow.
+    assert_eq!(cut_off(&record(&two, &two), &one, &actor()), None);
+}
+
+#[test]
+fn every_leftover_has_one_way_out() {
+    let one = shop("1.0.0", 20000);
+    let led = [record(&one, &one)];
+    let at = |stage, next: Option<u16>| Deployment {
+        stage,
+        next: next.map(|at| Instance { build: 2, port: port(at), ..one.instance.clone() }),
+        ..one.clone()
+    };
+    assert_eq!(recovery(&led, &at(Stage::Ready, None)), None);
+    assert_eq!(recovery(&[], &at(Stage::Starting, None)), Some(Recovery::TakeAway));
+    assert_eq!(recovery(&led, &at(Stage::Starting, None)), Some(Recovery::IsReady));
+    assert_eq!(recovery(&led, &at(Stage::Updating, Some(20005))), Some(Recovery::DropNext));
+    let mut moved = led.clone();
+    moved[0] = Recorded::after(
+        Some(&led[0]),
+        &super::moved(&led[0], &one, port(20005), &actor()).unwrap(),
+        jiff::Timestamp::UNIX_EPOCH,
+    );
+    assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");
+    assert_eq!(recovery(&moved, &at(Stage::Updating, Some(20005))), Some(Recovery::Promote));
+    assert_eq!(recovery(&led, &at(Stage::Killing, None)), Some(Recovery::FinishKill));
+}
+
+#[test]
+fn releases_in_use_and_the_last_few_are_kept() {
+    let existing = [shop("1.0.0", 20000)];
+    let there: Vec<String> = ["0.7.0", "0.8.0", "1.0.0", "0.9.0"].map(str::to_owned).to_vec();
+    let service = "shop".parse().unwrap();
+    assert_eq!(prune(&there, &existing, &service, 1), ["0.7.0", "0.8.0"]);
+    assert_eq!(prune(&there, &existing, &service, 9), Vec::<String>::new());
+}
+
+#[test]
+fn hostile_values_are_refused() {
+    let how = |change: &dyn Fn(&mut HowToRun)| {
+        let mut how = shop("1.0.0", 20000).instance.how;
+        change(&mut how);
+        values(&how)
+    };
+    assert_eq!(how(&|_| {}), Ok(()));
+    let bad: [&dyn Fn(&mut HowToRun); 6] = [
+        &|how| how.runs = Runs::Command { argv: vec!["a".into(), "b\nExecStart=/bin/sh".into()] },
+        &|how| how.runs = Runs::Command { argv: vec!["a\0b".into()] },
+        &|how| drop(how.env.insert("A B".into(), "x".into())),
+        &|how| drop(how.env.insert("LD=".into(), "x".into())),
+        &|how| drop(how.env.insert("A".into(), "x\ny".into())),
+        &|how| how.user = Some("root; id".into()),
+    ];
+    for (at, change) in bad.into_iter().enumerate() {
+        assert!(matches!(how(change), Err(Refused::BadValue { .. })), "{at}");
+    }
+}
+
+proptest! {
+    /// Whatever is asked in whatever order, check port and data port of main lead to one place, which is a deployment's own.
+    #[test]
+    fn check_and_route_never_part(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
+        let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let mut records = vec![record(&all[0], &all[0])];
+        for (which, what) in steps {
+            let version = all[which].version.to_string();
+            let intent = match what {
+                0 => assign(&records, &all, &to(&version, Part::Whole), now).map(|(intent, _)| intent).ok(),
+                1 => assign(&records, &all, &to(&version, Part::Backup), now).map(|(intent, _)| intent).ok(),
+                2 => last_good(&records, &all[0].service)
+                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &actor(), ""))
+                    .ok(),
+                _ => passed(&records[0], &actor()),
+            };
+            if let Some(intent) = intent {
+                records = vec![Recorded::after(Some(&records[0]), &intent, now)];
+            }
+            let record = &records[0];
+            let routes = record.routes.as_ref().unwrap();
+            prop_assert_eq!(record.forward.target, routes.main.target);
+            prop_assert_eq!(record.switch, Switch::On);
+            for leg in [&routes.main, &routes.backup] {
+                let owner = all.iter().find(|one| one.id == leg.deployment).unwrap();
+                prop_assert_eq!(owner.instance.port, leg.target);
+            }
+            prop_assert_eq!(record.access, Access::Public);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a running agent does for the versions of its host, beside answering: instances run, new mains are watched.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{boot, watch};
+use crate::model::forward::Trial;
+use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::model::versions::TrialEnd;
+use crate::world::World;
+use crate::world::reporter::Event;
+
+/// Between two looks for mains on trial: a row of the record, read in microseconds.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks whether every instance is run by somebody: whoever runs them restarts them by himself.
+const RUN: Duration = Duration::from_secs(30);
+
+/// Until a stop is requested.
+pub async fn tend(world: &World, actor: &Actor) {
+    let mut ran: Option<Instant> = None;
+    let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
+    while !world.stop.is_requested() {
+        if ran.is_none_or(|ran| ran.elapsed() >= RUN) {
+            run(world).await;
+            ran = Some(Instant::now());
+        }
+        let trials =
+            on_trial(world).into_iter().filter(|(service, trial)| judged.get(service) != Some(trial));
+        let watched = trials.map(async |(service, trial)| {
+            let ended = watch(world, &service, actor).await;
+            (service, trial, ended)
+        });
+        for (service, trial, ended) in futures_util::future::join_all(watched).await {
+            match ended {
+                Ok(TrialEnd::Good | TrialEnd::Overtaken) => {}
+                Ok(TrialEnd::PutBack { previous, why }) => {
+                    warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version))
+                }
+                Ok(TrialEnd::Stuck { why }) => {
+                    warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));
+                    judged.insert(service, trial);
+                }
+                Err(error) => warn(world, format!("{service}: main cannot be watched: {error}")),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = world.stop.requested() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn run(world: &World) {
+    match boot(world).await {
+        Ok(done) => {
+            for text in done {
+                warn(world, text);
+            }
+        }
+        Err(error) => warn(world, format!("instances are not looked after: {error}")),
+    }
+}
+
+/// A record that cannot be read is the rule keeper's to report.
+fn on_trial(world: &World) -> Vec<(ServiceName, Trial)> {
+    let records = world.store.recorded().unwrap_or_default();
+    records.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect()
+}
+
+fn warn(world: &World, text: String) {
+    world.reporter.report(&Event::Warning { text });
+}
