@@ -166,6 +166,8 @@ pub enum Stage {
     /// An update is being started beside it (`Deployment::next`). Left over: the new one is taken away, or, where the rules
     /// lead to it already, the old one.
     Updating,
+    /// The update's instance is the instance, and the old one (then `Deployment::next`) is going. Left over: it goes.
+    Retiring,
     /// Being taken away; nothing leads to it. Left over: it is taken away.
     Killing,
 }
@@ -191,7 +193,7 @@ pub struct Deployment {
     pub revision: u32,
     pub stage: Stage,
     pub instance: Instance,
-    /// The instance that an update is bringing up.
+    /// The other instance while an update is under way: the new one coming up, then the old one going.
     #[serde(default)]
     pub next: Option<Instance>,
     pub health: Health,

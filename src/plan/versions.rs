@@ -200,7 +200,7 @@ pub fn find<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deploym
 /// One that traffic may be led to.
 pub fn ready<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
     let found = find(existing, which)?;
-    if matches!(found.stage, Stage::Ready | Stage::Updating) {
+    if matches!(found.stage, Stage::Ready | Stage::Updating | Stage::Retiring) {
         Ok(found)
     } else {
         Err(Refused::InProgress { service: found.service.clone(), version: found.version.to_string() })
@@ -449,6 +449,7 @@ pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recover
         } else {
             Recovery::DropNext
         }),
+        (Stage::Retiring, _) => Some(Recovery::DropNext),
         (Stage::Updating, None) => Some(Recovery::IsReady),
     }
 }

@@ -1,1 +1,344 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
+use super::*;
+use crate::model::deployment::{DeploymentId, Digest, Role, Stage};
+use crate::model::example::{self, port};
+use crate::model::forward::Switch;
+use crate::model::history::Actor;
+use crate::model::rules::Family;
+use crate::model::socket::Socket;
+use crate::model::versions::{
+    AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, Site, TrialEnd, UpdateRequest, Which,
+};
+use crate::ops::rules;
+use crate::plan::firewall::redirects;
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::{FakeWorld, MS, world};
+use crate::world::probe::Unhealthy;
+use crate::world::releases::Releases as _;
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn shop() -> ServiceName {
+    "shop".parse().unwrap()
+}
+
+fn fake() -> FakeWorld {
+    world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])))
+}
+
+fn site() -> Site {
+    let address = "127.0.0.1".parse().unwrap();
+    let ports = example::ports();
+    Site { ports, address, from_self: false, range: (port(20000), port(20009)), keep_releases: 1 }
+}
+
+/// Its release is placed, and it is asked for.
+fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
+    let new = example::deployment("shop", version, 20000);
+    let digest = fake.versions.place(&shop(), version, Path::new(version)).unwrap();
+    DeployRequest {
+        id: new.id,
+        service: new.service,
+        version: new.version,
+        revision: None,
+        how: new.instance.how,
+        digest: Some(digest),
+        port: None,
+        health: new.health,
+        health_timeout: MS * 2000,
+        site: site(),
+        actor: actor(),
+        dry_run: false,
+    }
+}
+
+fn which(version: &str) -> Which {
+    Which::Version { service: shop(), version: version.parse().unwrap() }
+}
+
+fn to(version: &str) -> AssignRequest {
+    AssignRequest {
+        which: which(version),
+        part: Part::Whole,
+        trial: MS * 0,
+        actor: actor(),
+        detail: String::new(),
+    }
+}
+
+fn id_of(fake: &FakeWorld, version: &str) -> DeploymentId {
+    let all = fake.world.deployments.all().unwrap();
+    crate::plan::versions::find(&all, &which(version)).unwrap().id.clone()
+}
+
+fn kill_of(fake: &FakeWorld, version: &str) -> KillRequest {
+    let id = id_of(fake, version);
+    KillRequest { id, force: false, drain_timeout: MS * 1000, keep_files: false, actor: actor() }
+}
+
+fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
+    let release = format!("{version}~2");
+    let digest = fake.versions.place(&shop(), &release, Path::new("new code")).unwrap();
+    UpdateRequest {
+        id: id_of(fake, version),
+        how: None,
+        digest: Some(digest),
+        health_timeout: MS * 2000,
+        drain_timeout: MS * 1000,
+        site: Some(site()),
+        actor: actor(),
+    }
+}
+
+/// Kind and target of every rule.
+fn rules(fake: &FakeWorld) -> BTreeSet<(&'static str, u16)> {
+    let found = redirects(&fake.firewall.table(Family::V4));
+    found.into_iter().map(|one| (one.kind.as_str(), one.target.get())).collect()
+}
+
+fn all_to(main: u16, backup: u16) -> BTreeSet<(&'static str, u16)> {
+    BTreeSet::from([("forward", main), ("route", main), ("backup", backup)])
+}
+
+/// Everything that has to be so whenever nobody is at work: rules lead only to instances that run, everything that runs and
+/// every release belongs to a deployment, the links say what the rules say.
+fn is_sound(fake: &FakeWorld) -> Result<(), String> {
+    let all = fake.world.deployments.all().unwrap();
+    if let Some(one) = all.iter().find(|one| one.stage != Stage::Ready || one.next.is_some()) {
+        return Err(format!("{} is {:?}", one.version, one.stage));
+    }
+    let ports: BTreeSet<u16> = all.iter().map(|one| one.instance.port.get()).collect();
+    if let Some(rule) = rules(fake).iter().find(|(_, target)| !ports.contains(target)) {
+        return Err(format!("a rule leads nowhere: {rule:?}"));
+    }
+    let instances: BTreeSet<InstanceId> = all.iter().map(|one| one.instance_id(one.instance.build)).collect();
+    let running: BTreeSet<InstanceId> = fake.versions.running.lock().unwrap().keys().cloned().collect();
+    if instances != running {
+        return Err(format!("{instances:?} should run, {running:?} do"));
+    }
+    let releases: BTreeSet<String> =
+        fake.versions.releases.lock().unwrap().keys().map(|(_, name)| name.clone()).collect();
+    if let Some(one) = all.iter().find(|one| !releases.contains(&one.release_name(one.instance.build))) {
+        return Err(format!("the release of {} is gone", one.version));
+    }
+    if !all.is_empty() && rules(fake).iter().filter(|(kind, _)| *kind == "route").count() != 1 {
+        return Err("no main".to_owned());
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_story_of_one_host() {
+    let fake = fake();
+    let world = &fake.world;
+    let deployed = deploy(world, &request(&fake, "1.0.0")).await.unwrap();
+    assert_eq!((deployed.role, deployed.deployment.revision), (Role::Main, 1));
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    let deployed = deploy(world, &request(&fake, "2.0.0")).await.unwrap();
+    assert_eq!((deployed.role, deployed.deployment.revision), (Role::Shadow, 2));
+    assert_eq!(rules(&fake), all_to(20000, 20000), "deploying never moves traffic");
+    // Again: it is so already.
+    assert!(deploy(world, &request(&fake, "2.0.0")).await.unwrap().known);
+
+    assign(world, &to("2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20001, 20000));
+    let link = |name: &str| fake.versions.links.lock().unwrap()[&(shop(), name.to_owned())].clone();
+    assert_eq!((link("main"), link("backup")), ("2.0.0".to_owned(), "1.0.0".to_owned()));
+
+    rollback(world, &shop(), &actor(), "").await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    kill(world, &kill_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(is_sound(&fake), Ok(()));
+    kill(world, &kill_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::new());
+    assert!(fake.versions.running.lock().unwrap().is_empty());
+    assert!(fake.versions.releases.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_becomes_healthy_leaves_nothing() {
+    let fake = fake();
+    let address = "127.0.0.1:20000".parse().unwrap();
+    *fake.host.unhealthy.lock().unwrap() =
+        Some(Unhealthy::Status { address, path: "/health".into(), found: 500, expected: 200 });
+    let error = deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unhealthy);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "shop 1.0.0 does not answer its health check within 2s: 127.0.0.1:20000/health answered 500"
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with("| a line"), "the end of its log is shown: {text}");
+    assert_eq!(rules(&fake), BTreeSet::new());
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+/// R5, R9: work in flight holds a kill; when it is refused, everything is as before.
+#[tokio::test(start_paused = true)]
+async fn a_version_with_work_is_not_killed_unless_by_force() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![Socket {
+        cookie: 1,
+        peer: "10.0.0.2:40000".parse().unwrap(),
+        receive_queue: 10,
+        send_queue: 0,
+        info: crate::model::socket::TcpInfo::default(),
+    }];
+    let error = kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotDrained);
+    assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
+    assert_eq!(is_sound(&fake), Ok(()));
+    let request = KillRequest { force: true, ..kill_of(&fake, "1.0.0") };
+    assert_eq!(kill(&fake.world, &request).await.unwrap().cut, 1);
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+}
+
+/// R10: the id, the revision and the port's meaning stay; the old instance goes when it has drained.
+#[tokio::test(start_paused = true)]
+async fn an_update_in_place_keeps_the_id() {
+    let fake = fake();
+    deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    let before = id_of(&fake, "1.0.0");
+    let updated = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!((updated.id, updated.revision, updated.instance.build), (before, 1, 2));
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+    assert_eq!(is_sound(&fake), Ok(()));
+    // The same again changes nothing.
+    let again = UpdateRequest { digest: Some(Digest("new code".into())), ..update_of(&fake, "1.0.0") };
+    assert_eq!(update(&fake.world, &again).await.unwrap().instance.build, 2);
+}
+
+/// R27: private means that no port leads there, and public brings back what was.
+#[tokio::test(start_paused = true)]
+async fn a_private_service_has_no_rule() {
+    let fake = fake();
+    deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    let ask = |public| AccessRequest { public, actor: actor() };
+    access(&fake.world, &shop(), &ask(false)).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::new());
+    access(&fake.world, &shop(), &ask(true)).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assign_never_ends_a_maintenance() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    rules::change_as(&fake.world, "disable-forward", |records| {
+        let intent = crate::plan::versions::passed(&records[0], &actor());
+        assert_eq!(intent, None);
+        Ok::<_, ChangeError>(crate::model::forward::Intent {
+            forward: records[0].forward.clone(),
+            switch: Switch::Off,
+            from_self: false,
+            actor: actor(),
+            action: "disable-forward".into(),
+            detail: String::new(),
+            routing: crate::model::forward::Routing::Keep,
+            access: None,
+        })
+    })
+    .await
+    .unwrap();
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::from([("route", 20001), ("backup", 20000)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    // The clock of the fake stands still: the window ends only by what happens in it.
+    let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
+    assign(&fake.world, &trial).await.unwrap();
+    *fake.versions.sick.lock().unwrap() = Some(port(20001));
+    let ended = watch(&fake.world, &shop(), &actor()).await.unwrap();
+    assert!(
+        matches!(ended, TrialEnd::PutBack { ref previous, .. } if previous.version.to_string() == "1.0.0"),
+        "{ended:?}"
+    );
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    assert_eq!(
+        watch(&fake.world, &shop(), &actor()).await.unwrap(),
+        TrialEnd::Good,
+        "nothing is on trial any more"
+    );
+}
+
+/// A killed process at every deed of every story: what is found afterwards is mended into the old state or the new one, and
+/// no rule ever leads to what does not run.
+#[tokio::test(start_paused = true)]
+async fn killed_between_any_two_deeds() {
+    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
+    let stories: [(&str, Story); 5] = [
+        ("deploy the first", |fake| {
+            Box::pin(async { deploy(&fake.world, &request(fake, "3.0.0")).await.is_ok() })
+        }),
+        ("assign", |fake| Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })),
+        ("update main", |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "1.0.0")).await.is_ok() })
+        }),
+        ("update a shadow", |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "2.0.0")).await.is_ok() })
+        }),
+        ("kill the backup", |fake| {
+            Box::pin(async {
+                let assigned = assign(&fake.world, &to("2.0.0")).await.is_ok();
+                assigned && kill(&fake.world, &kill_of(fake, "1.0.0")).await.is_ok()
+            })
+        }),
+    ];
+    for (name, story) in stories {
+        let mut deeds = 0;
+        loop {
+            let fake = fake();
+            if name != "deploy the first" {
+                for version in ["1.0.0", "2.0.0"] {
+                    deploy(&fake.world, &request(&fake, version)).await.unwrap();
+                }
+            }
+            fake.fuse.set(Some(deeds));
+            let done = story(&fake).await;
+            fake.fuse.set(None);
+            // At every moment, mended or not.
+            let known: BTreeSet<u16> = fake
+                .versions
+                .running
+                .lock()
+                .unwrap()
+                .values()
+                .map(|spec| spec.env["PORT"].parse().unwrap())
+                .collect();
+            // A dead process's rules are what its record says as soon as somebody looks.
+            rules::reconcile(&fake.world, "repair").await.unwrap();
+            assert!(
+                rules(&fake).iter().all(|(_, target)| known.contains(target)),
+                "{name}, killed after {deeds}: {:?}",
+                rules(&fake)
+            );
+            boot(&fake.world).await.unwrap();
+            assert_eq!(is_sound(&fake), Ok(()), "{name}, killed after {deeds}");
+            if done {
+                break;
+            }
+            deeds += 1;
+            assert!(deeds < 100, "{name} never ends");
+        }
+        assert!(deeds > 3, "{name}: {deeds} deeds");
+    }
+}

@@ -95,14 +95,18 @@ async fn ends(world: &World, old: &Deployment, limit: Duration) {
 pub(super) async fn promote(world: &World, updating: &Deployment) -> Result<Deployment, VersionError> {
     let Some(next) = updating.next.clone() else { return Ok(updating.clone()) };
     let old = updating.instance.clone();
-    // Something that runs already at the same port is the same process.
-    if old.port != next.port || !matches!(old.how.runs, Runs::External { .. }) {
-        instance::take_away(world, updating, &old, false).await?;
-    }
-    let now = world.clock.now();
-    let updated =
-        Deployment { stage: Stage::Ready, instance: next, next: None, updated_at: now, ..updating.clone() };
+    let retiring = Deployment {
+        stage: Stage::Retiring,
+        instance: next,
+        next: Some(old.clone()),
+        updated_at: world.clock.now(),
+        ..updating.clone()
+    };
+    // Recorded before the old one goes: from here on there is no way back to it.
+    world.deployments.put(&retiring)?;
+    super::assign::links(world, &retiring.service)?;
+    instance::take_away(world, &retiring, &old, false).await?;
+    let updated = Deployment { stage: Stage::Ready, next: None, ..retiring };
     world.deployments.put(&updated)?;
-    super::assign::links(world, &updated.service)?;
     Ok(updated)
 }

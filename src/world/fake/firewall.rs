@@ -16,6 +16,7 @@ pub struct FakeFirewall {
     /// The next commits of a family fail, so many times.
     pub fail: Mutex<BTreeMap<Family, u32>>,
     changed_at: Mutex<Option<Instant>>,
+    pub fuse: Mutex<super::fuse::Fuse>,
 }
 
 impl FakeFirewall {
@@ -26,6 +27,7 @@ impl FakeFirewall {
             committed: Mutex::default(),
             fail: Mutex::default(),
             changed_at: Mutex::default(),
+            fuse: Mutex::default(),
         }
     }
 
@@ -69,6 +71,9 @@ impl Firewall for FakeFirewall {
 
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let command = format!("{}-{}-restore", transaction.family.command(), transaction.variant.infix());
+        if !self.fuse.lock().unwrap().burn() {
+            return Err(FirewallError::NotRun { command, why: "killed".into() });
+        }
         if let Some(left) = self.fail.lock().unwrap().get_mut(&transaction.family)
             && *left > 0
         {

@@ -25,6 +25,7 @@ use crate::model::socket::Socket;
 
 pub mod balancer;
 pub mod firewall;
+pub mod fuse;
 pub mod journal;
 pub mod site;
 mod site_versions;
@@ -33,6 +34,7 @@ pub mod versions;
 
 use balancer::FakeBalancer;
 use firewall::FakeFirewall;
+use fuse::Fuse;
 use store::FakeStore;
 use versions::FakeVersions;
 
@@ -45,6 +47,7 @@ pub struct FakeWorld {
     pub host: Arc<FakeHost>,
     pub versions: Arc<FakeVersions>,
     pub stopper: Stopper,
+    pub fuse: Fuse,
 }
 
 /// Probe, sockets, machine, clock and reporter of one host.
@@ -60,7 +63,10 @@ pub struct FakeHost {
 pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeWorld {
     let host = Arc::new(FakeHost::default());
     let store = Arc::new(FakeStore::default());
-    let versions = Arc::new(FakeVersions::default());
+    let fuse = Fuse::default();
+    let versions = Arc::new(FakeVersions { fuse: fuse.clone(), ..FakeVersions::default() });
+    *store.fuse.lock().unwrap() = fuse.clone();
+    *firewall.fuse.lock().unwrap() = fuse.clone();
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::channel();
     let world = World {
@@ -72,7 +78,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
             .collect(),
         sockets: host.clone(),
         flows: versions.clone(),
-        probe: host.clone(),
+        probe: Arc::new(FakeProbe { host: host.clone(), versions: versions.clone() }),
         store: store.clone(),
         deployments: versions.clone(),
         releases: versions.clone(),
@@ -84,7 +90,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         reporter: host.clone(),
         stop,
     };
-    FakeWorld { world, firewall, balancers, store, host, versions, stopper }
+    FakeWorld { world, firewall, balancers, store, host, versions, stopper, fuse }
 }
 
 impl Clock for FakeHost {
@@ -108,10 +114,19 @@ impl Watching for FakeWatch {
     }
 }
 
+/// The whole host may be unhealthy, or one port of it.
+struct FakeProbe {
+    host: Arc<FakeHost>,
+    versions: Arc<FakeVersions>,
+}
+
 #[async_trait]
-impl Probe for FakeHost {
-    async fn ask(&self, _: std::net::SocketAddr, _: &Health) -> Result<(), Unhealthy> {
-        self.unhealthy.lock().unwrap().clone().map_or(Ok(()), Err)
+impl Probe for FakeProbe {
+    async fn ask(&self, address: std::net::SocketAddr, _: &Health) -> Result<(), Unhealthy> {
+        if self.versions.sick.lock().unwrap().is_some_and(|sick| sick.get() == address.port()) {
+            return Err(Unhealthy::NoConnection { address, why: "refused".to_owned() });
+        }
+        self.host.unhealthy.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 }
 

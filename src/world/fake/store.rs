@@ -19,6 +19,7 @@ pub struct FakeStore {
     pub fail_later: Mutex<Option<StoreError>>,
     /// Every read of the record fails like this.
     pub unreadable: Mutex<Option<StoreError>>,
+    pub fuse: Mutex<super::fuse::Fuse>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -30,6 +31,9 @@ impl Exclusive for Held {}
 
 impl FakeStore {
     fn may_write(&self) -> Result<(), StoreError> {
+        if !self.fuse.lock().unwrap().burn() {
+            return Err(StoreError::Failed { what: "write", path: "killed".into(), why: String::new() });
+        }
         let now = std::mem::replace(&mut *self.fail.lock().unwrap(), self.fail_later.lock().unwrap().take());
         now.map_or(Ok(()), Err)
     }

@@ -29,9 +29,24 @@ pub struct FakeVersions {
     pub links: Mutex<BTreeMap<(ServiceName, String), String>>,
     pub running: Mutex<BTreeMap<InstanceId, InstanceSpec>>,
     pub led: Mutex<BTreeMap<(Port, Port), BTreeSet<SocketAddr>>>,
+    /// What answers at this port is not healthy.
+    pub sick: Mutex<Option<Port>>,
     /// The next start fails like this.
     pub no_start: Mutex<Option<RunnerError>>,
-    lock: FakeStore,
+    pub fuse: super::fuse::Fuse,
+    pub(super) lock: FakeStore,
+}
+
+fn killed() -> StoreError {
+    StoreError::Failed { what: "write", path: "killed".into(), why: String::new() }
+}
+
+fn killed_disk() -> ReleaseError {
+    ReleaseError::Failed { what: "write", path: "killed".into(), why: String::new() }
+}
+
+fn killed_runner(instance: &InstanceId) -> RunnerError {
+    RunnerError::Failed { what: "run", instance: instance.clone(), why: "killed".to_owned() }
 }
 
 #[async_trait]
@@ -50,11 +65,17 @@ impl Deployments for FakeVersions {
     }
 
     fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
+        if !self.fuse.burn() {
+            return Err(killed());
+        }
         self.deployments.lock().unwrap().insert(deployment.id.clone(), deployment.clone());
         Ok(())
     }
 
     fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
+        if !self.fuse.burn() {
+            return Err(killed());
+        }
         self.deployments.lock().unwrap().remove(id);
         Ok(())
     }
@@ -89,11 +110,17 @@ impl Releases for FakeVersions {
     }
 
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
+        if !self.fuse.burn() {
+            return Err(killed_disk());
+        }
         self.releases.lock().unwrap().remove(&(service.clone(), release.to_owned()));
         Ok(())
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
+        if !self.fuse.burn() {
+            return Err(killed_disk());
+        }
         let (mut links, key) = (self.links.lock().unwrap(), (service.clone(), link.to_owned()));
         match release {
             Some(release) => links.insert(key, release.to_owned()),
@@ -110,6 +137,9 @@ impl Runner for FakeVersions {
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
+        if !self.fuse.burn() {
+            return Err(killed_runner(&spec.id));
+        }
         if let Some(error) = self.no_start.lock().unwrap().take() {
             return Err(error);
         }
@@ -118,6 +148,9 @@ impl Runner for FakeVersions {
     }
 
     async fn stop(&self, instance: &InstanceId, _: Duration) -> Result<Ended, RunnerError> {
+        if !self.fuse.burn() {
+            return Err(killed_runner(instance));
+        }
         let was = self.running.lock().unwrap().remove(instance);
         Ok(if was.is_some() { Ended::Gracefully } else { Ended::Already })
     }

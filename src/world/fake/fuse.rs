@@ -1,0 +1,26 @@
+//! A process that is killed between two of its deeds: from then on it does nothing any more.
+
+use std::sync::{Arc, Mutex};
+
+/// Shared by the fakes of one world.
+#[derive(Clone, Default)]
+pub struct Fuse(Arc<Mutex<Option<u32>>>);
+
+impl Fuse {
+    /// So many deeds are done, then none. `None`: no end.
+    pub fn set(&self, deeds: Option<u32>) {
+        *self.0.lock().unwrap() = deeds;
+    }
+
+    /// Whether one more deed is done.
+    pub fn burn(&self) -> bool {
+        match &mut *self.0.lock().unwrap() {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                *left -= 1;
+                true
+            }
+        }
+    }
+}
