@@ -1,5 +1,5 @@
 //! The story told on the lab, every request accounted for. First that of the seed: traffic on main; on two hosts
-//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll.
+//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then versions side by side.
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use crate::model::duration;
 use crate::world::stop::Stop;
 
 mod roll;
+pub mod versions;
 
 pub use roll::RollStory;
+pub use versions::VersionStory;
 
 /// The hosts of the first act.
 const BY_HAND: usize = 2;
@@ -42,6 +44,7 @@ pub struct DemoReport {
     pub load: Report,
     pub hosts: Vec<HostStory>,
     pub roll: RollStory,
+    pub versions: VersionStory,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
     /// What HAProxy and nginx noted meanwhile; read only when requests failed.
@@ -72,17 +75,19 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         for (at, name) in names.iter().enumerate().take(BY_HAND) {
             hosts.push(one_host(lab, at, name, &load, audience).await?);
         }
-        Ok::<_, LabError>((hosts, roll::story(lab, &load, audience).await?))
+        let roll = roll::story(lab, &load, audience).await?;
+        Ok::<_, LabError>((hosts, roll, versions::story(lab, &load, audience).await?))
     };
-    let (hosts, roll) = tokio::select! {
+    let (hosts, roll, versions) = tokio::select! {
         told = story => told?,
         () = stop.requested() => return Err(LabError::Interrupted),
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
     let clues = if report.failed() > 0 { lab.clues() } else { vec![] };
-    let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len())).collect();
-    Ok(DemoReport { faults, load: report, hosts, roll, clues })
+    let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len()));
+    let faults = faults.chain(versions.faults.clone()).collect();
+    Ok(DemoReport { faults, load: report, hosts, roll, versions, clues })
 }
 
 async fn one_host(

@@ -32,7 +32,7 @@ use process::{Process, ProcessError};
 
 /// Where labs keep configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
-const SERVICE: &str = "shop";
+pub(crate) const SERVICE: &str = "shop";
 /// Lines of one log that a failed rehearsal shows.
 const CLUES: usize = 20;
 
@@ -148,6 +148,8 @@ impl Lab {
             .arg(dir.join("switchman.yaml"))
             .arg("--state-dir")
             .arg(dir.join("state"))
+            .arg("--releases-dir")
+            .arg(dir.join("releases"))
             .args(["--local", "--no-color"])
             .args(args)
             .env("XTABLES_LOCKFILE", dir.join("xtables.lock"))
@@ -199,7 +201,7 @@ impl Lab {
     }
 
     /// How the hosts read the load balancers.
-    fn readers(&self) -> Vec<String> {
+    pub(crate) fn readers(&self) -> Vec<String> {
         self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
     }
 

@@ -131,7 +131,7 @@ async fn ssh(lab: &Lab, dir: &Path, names: &[HostName]) -> Result<(Vec<Process>,
     write(&dir.join("known_hosts"), &known)?;
     write(&dir.join("ssh_config"), &config)?;
     let yaml = format!(
-        "ssh:\n  options: [-F, {}/ssh_config, -o, ServerAliveInterval=1, -o, ServerAliveCountMax=2, -o, ConnectTimeout=2]\n  switchman: env XTABLES_LOCKFILE={root}/{{host}}/xtables.lock {} --state-dir {root}/{{host}}/state\n",
+        "ssh:\n  options: [-F, {}/ssh_config, -o, ServerAliveInterval=1, -o, ServerAliveCountMax=2, -o, ConnectTimeout=2]\n  switchman: env XTABLES_LOCKFILE={root}/{{host}}/xtables.lock {} --state-dir {root}/{{host}}/state --releases-dir {root}/{{host}}/releases\n",
         dir.display(),
         lab.options.switchman.display(),
         root = lab.dir().display(),
@@ -167,7 +167,7 @@ async fn run(program: &Program) -> Result<(), LabError> {
     }
 }
 
-fn read(file: &Path) -> Result<String, LabError> {
+pub(super) fn read(file: &Path) -> Result<String, LabError> {
     std::fs::read_to_string(file).map_err(|source| LabError::Files {
         what: "read",
         path: file.to_owned(),

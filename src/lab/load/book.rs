@@ -78,6 +78,7 @@ struct State {
     phase: String,
     tallies: BTreeMap<Kind, Tally>,
     answers: BTreeMap<(String, Answer), u64>,
+    begun: BTreeMap<(String, String), u64>,
     failures: BTreeMap<(Kind, String, Reason), u64>,
     strays: u64,
 }
@@ -97,6 +98,8 @@ pub struct Snapshot {
     pub kinds: BTreeMap<Kind, u64>,
     /// (phase, who answered) -> requests.
     pub answers: BTreeMap<(String, Answer), u64>,
+    /// (phase in which it began, version that answered) -> requests.
+    pub begun: BTreeMap<(String, String), u64>,
 }
 
 impl Snapshot {
@@ -112,6 +115,12 @@ impl Snapshot {
             .filter(|((name, answer), _)| name == phase && fits(answer))
             .map(|(_, count)| count)
             .sum()
+    }
+
+    /// Requests that began in a phase and were answered by another version.
+    pub fn answered_by_others(&self, phase: &str, version: &str) -> u64 {
+        let others = self.begun.iter().filter(|((began, by), _)| began == phase && by != version);
+        others.map(|(_, count)| count).sum()
     }
 }
 
@@ -162,12 +171,23 @@ impl Book {
         name.clone_into(&mut self.lock().phase);
     }
 
-    pub(super) fn started(&self, kind: Kind) {
-        self.lock().tallies.entry(kind).or_default().started += 1;
+    /// Gives back the phase in which it began.
+    pub(super) fn started(&self, kind: Kind) -> String {
+        let mut state = self.lock();
+        state.tallies.entry(kind).or_default().started += 1;
+        state.phase.clone()
     }
 
-    pub(super) fn succeeded(&self, kind: Kind, answer: Answer, cookie: Option<&str>, latency: Duration) {
+    pub(super) fn succeeded(
+        &self,
+        kind: Kind,
+        answer: Answer,
+        cookie: Option<&str>,
+        latency: Duration,
+        began: String,
+    ) {
         let mut state = self.lock();
+        *state.begun.entry((began, answer.version.clone())).or_default() += 1;
         if cookie.is_some_and(|host| host != answer.host) {
             state.strays += 1;
         }
@@ -198,6 +218,7 @@ impl Book {
             failed: sum(|tally| tally.failed),
             kinds: state.tallies.iter().map(|(kind, tally)| (*kind, succeeded(tally))).collect(),
             answers: state.answers.clone(),
+            begun: state.begun.clone(),
         }
     }
 

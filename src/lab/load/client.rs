@@ -49,12 +49,12 @@ impl Client {
     pub(super) async fn run(mut self, book: Arc<Book>, mut stopped: watch::Receiver<bool>) {
         let kind = self.kind;
         while !*stopped.borrow() {
-            book.started(kind);
+            let phase = book.started(kind);
             let began = Instant::now();
             let sent = self.cookie.clone();
             let asked = tokio::time::timeout(DEADLINE, self.ask()).await.unwrap_or(Err(Reason::Timeout));
             match asked {
-                Ok(answer) => book.succeeded(kind, answer, sent.as_deref(), began.elapsed()),
+                Ok(answer) => book.succeeded(kind, answer, sent.as_deref(), began.elapsed(), phase),
                 Err(reason) => {
                     self.connection = None;
                     book.failed(kind, reason);
