@@ -18,7 +18,9 @@ use switchman::world::{FleetWorld, World};
 const READ: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(Cli::parse(), Connector { host, fleet }) as u8)
+    ExitCode::from(
+        cli::run(Cli::parse(), Connector { host, fleet, supervise: sys::supervisor::supervise }) as u8
+    )
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.

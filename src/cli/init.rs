@@ -10,11 +10,12 @@ use clap::{Args, ValueEnum};
 use super::Context;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
+use crate::model::deployment::WebServer;
 use crate::model::host::{Host, Way};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, Ports};
 use crate::ops::init;
-use crate::plan::site::{BalancerSite, Site, WebServer};
+use crate::plan::site::{BalancerSite, Site};
 
 #[derive(Debug, Args)]
 pub struct InitArgs {

@@ -1,6 +1,6 @@
 //! The command line: flags -> options -> one operation -> render.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -16,6 +16,7 @@ use crate::model::name::ServiceName;
 use crate::world::FleetWorld;
 use crate::world::World;
 use crate::world::reporter::Reporter;
+use crate::world::runner::Part;
 use crate::world::stop::{self, Stop, Stopper};
 
 mod agent;
@@ -33,6 +34,7 @@ mod restore;
 mod roll;
 mod schema;
 mod status;
+mod supervise;
 mod versions;
 
 pub use context::Context;
@@ -182,6 +184,9 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the manual page, or write all pages into a directory
     Man(man::ManArgs),
+    /// Keep one instance: started by switchman itself where there is no systemd
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
 }
 
 /// What `main` needs to know to build a host's world.
@@ -209,6 +214,8 @@ pub struct ConnectFleet {
 pub struct Connector {
     pub host: fn(Connect) -> World,
     pub fleet: fn(ConnectFleet) -> FleetWorld,
+    /// Plays a part in keeping the instance of a directory; the error is prose.
+    pub supervise: fn(&Path, Part) -> Result<(), String>,
 }
 
 /// Runs one command line to its end.
@@ -216,6 +223,10 @@ pub fn run(cli: Cli, connect: Connector) -> Code {
     let Cli { globals, command } = cli;
     start_log(globals.verbose);
     let render = Arc::new(Render::new(globals.output == Output::Json, globals.no_color));
+    if let Command::Supervise(args) = &command {
+        // No runtime, no threads and no handlers of signals: its processes are long-lived, or about to be other programs.
+        return supervise::run(args, connect, &render);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -264,6 +275,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Schema => schema::run(context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
+        // It needs none of this.
+        Command::Supervise(_) => Ok(()),
     }
 }
 

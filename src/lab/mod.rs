@@ -21,9 +21,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::model::balancer::CheckTiming;
+use crate::model::deployment::WebServer;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
-use crate::plan::site::{BalancerSite, Site, TemplateError, WebServer};
+use crate::plan::site::{BalancerSite, Site, TemplateError};
 use crate::sys::exec::{ExecError, Output, Program};
 
 use hosts::WebHost;

@@ -222,8 +222,33 @@ impl Deployment {
     }
 }
 
+impl FromStr for InstanceId {
+    type Err = DeploymentIdError;
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, DeploymentIdError> {
+        let error = || DeploymentIdError { found: text.to_owned() };
+        let (deployment, build) = text.rsplit_once('-').ok_or_else(error)?;
+        let id = Self { deployment: deployment.parse()?, build: build.parse().map_err(|_| error())? };
+        // `dp_…-+1` and `dp_…-01` are other texts for the same id, and name no instance.
+        if id.to_string() == text { Ok(id) } else { Err(error()) }
+    }
+}
+
+/// The signal that asks a program to end once its requests have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StopSignal {
+    /// To every process of the instance.
+    #[default]
+    Term,
+    /// To its first process alone: nginx (nginx.org/en/docs/control.html), where TERM cuts requests.
+    Quit,
+    /// To its first process alone: Apache (httpd.apache.org/docs/2.4/stopping.html), where TERM cuts requests.
+    Winch,
+}
+
 /// Everything a runner needs to know of one instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
     pub id: InstanceId,
     pub service: ServiceName,
@@ -236,7 +261,11 @@ pub struct InstanceSpec {
     pub dir: std::path::PathBuf,
     pub user: Option<String>,
     pub resources: Resources,
+    /// From the signal to KILL, where it is not stopped by a caller with a grace of its own.
+    #[serde(rename = "grace_ms", with = "duration::ms")]
     pub grace: Duration,
+    #[serde(default)]
+    pub stop_signal: StopSignal,
 }
 
 /// What a runner says of an instance.
@@ -314,6 +343,11 @@ mod tests {
             (DeploymentId::new(at(1_000_000_000), u64::MAX), DeploymentId::new(at(1_900_000_000), 0));
         assert!(early < late);
         assert_eq!(early.as_str().parse(), Ok(early.clone()));
+        let instance = InstanceId { deployment: early, build: 2 };
+        assert_eq!(instance.to_string().parse(), Ok(instance));
+        for bad in ["dp_0123456789", "dp_0123456789-", "dp_0123456789-+1", "dp_0123456789-01", "dp_a/b-1"] {
+            assert!(bad.parse::<InstanceId>().is_err(), "{bad}");
+        }
         for bad in ["dp_", "dp_ABCDEFGHIJK", "dp_../../../x", "xx_0123456789", "dp_0123456789-1"] {
             assert!(bad.parse::<DeploymentId>().is_err(), "{bad}");
         }

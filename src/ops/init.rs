@@ -63,7 +63,8 @@ mod tests {
 
     use super::*;
     use crate::model::balancer::CheckTiming;
-    use crate::plan::site::{BalancerSite, WebServer};
+    use crate::model::deployment::WebServer;
+    use crate::plan::site::BalancerSite;
 
     #[derive(Default)]
     struct FakeFiles {

@@ -6,17 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::model::balancer::CheckTiming;
+use crate::model::deployment::WebServer;
 use crate::model::duration;
 use crate::model::host::Host;
 use crate::model::name::ServiceName;
 use crate::model::ports::{Port, Ports};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WebServer {
-    Nginx,
-    Apache,
-    Caddy,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

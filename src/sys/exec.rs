@@ -12,6 +12,10 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
+mod lasting;
+
+pub use lasting::{OURSELVES, USUAL_PATH};
+
 /// A program with its arguments.
 #[derive(Debug, Clone)]
 pub struct Program {
@@ -156,18 +160,22 @@ impl Program {
     /// Fails as starting the file would (execvp(3)), for a program that another one starts for us.
     #[allow(clippy::disallowed_methods, reason = "PATH is how programs are found; this is their door")]
     fn may_start(&self) -> std::io::Result<()> {
-        let file = Path::new(&self.path);
         let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
+        self.find_in(&path).map(drop)
+    }
+
+    fn find_in(&self, path: &OsStr) -> std::io::Result<PathBuf> {
+        let file = Path::new(&self.path);
         let places: Vec<PathBuf> = match &self.dir {
             Some(dir) if file.components().count() > 1 => vec![dir.join(file)],
             None if file.components().count() > 1 => vec![file.to_owned()],
-            _ => std::env::split_paths(&path).map(|dir| dir.join(file)).collect(),
+            _ => std::env::split_paths(path).map(|dir| dir.join(file)).collect(),
         };
         let mut why = std::io::ErrorKind::NotFound.into();
-        for place in places.iter().filter(|place| place.is_file()) {
-            match nix::unistd::access(place, nix::unistd::AccessFlags::X_OK) {
-                Ok(()) => return Ok(()),
+        for place in places.into_iter().filter(|place| place.is_file()) {
+            match nix::unistd::access(&place, nix::unistd::AccessFlags::X_OK) {
+                Ok(()) => return Ok(place),
                 Err(error) => why = error.into(),
             }
         }

@@ -21,6 +21,7 @@ pub mod runner;
 pub mod sock_diag;
 pub mod sqlite;
 pub mod store;
+pub mod supervisor;
 pub mod webhook;
 
 #[cfg(test)]

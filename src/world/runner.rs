@@ -34,6 +34,17 @@ pub enum Ended {
     Killed,
 }
 
+/// The parts that this same binary plays for the supervisor, each in a process of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Starts a keeper and ends: the keeper is nobody's child then.
+    Launch,
+    /// Keeps one instance.
+    Keep,
+    /// Becomes the program of an instance.
+    Become,
+}
+
 /// What was started goes on when switchman ends, is killed or replaced by another version of itself.
 #[async_trait]
 pub trait Runner: Send + Sync {

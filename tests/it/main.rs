@@ -18,5 +18,6 @@ mod roll;
 mod roll_cli;
 mod roll_faults;
 mod site;
+mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::VersionError;
-use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs};
+use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs, StopSignal, WebServer};
 use crate::plan::versions::Refused;
 use crate::plan::vhost;
 use crate::world::World;
@@ -98,6 +98,11 @@ fn spec(
         user: instance.how.user.clone(),
         resources: instance.how.resources,
         grace: instance.how.grace,
+        stop_signal: match instance.how.runs {
+            Runs::Vhost { server: WebServer::Nginx } => StopSignal::Quit,
+            Runs::Vhost { server: WebServer::Apache } => StopSignal::Winch,
+            _ => StopSignal::Term,
+        },
     }))
 }
 

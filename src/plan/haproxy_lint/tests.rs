@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::balancer::CheckTiming;
+use crate::model::deployment::WebServer;
 use crate::model::example;
-use crate::plan::site::{BalancerSite, Site, WebServer};
+use crate::plan::site::{BalancerSite, Site};
 
 const SECOND: Duration = Duration::from_secs(1);
 

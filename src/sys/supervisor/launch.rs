@@ -1,0 +1,47 @@
+//! Starts a keeper that is nobody's child, waits for what it reports, and hands that on.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::place::{Place, Report};
+use crate::sys::exec::{OURSELVES, Program, USUAL_PATH};
+
+/// Complaints of keepers that are kept, bytes.
+const COMPLAINTS: u64 = 1024 * 1024;
+
+pub fn launch(dir: &Path) -> Result<(), String> {
+    let text = match start(dir) {
+        Ok(text) if text.is_empty() => serde_json::to_vec(&Report::Failed { why: last_words(dir) }),
+        Ok(text) => Ok(text),
+        Err(error) => {
+            serde_json::to_vec(&Report::Failed { why: format!("cannot start its keeper: {error}") })
+        }
+    };
+    let text = text.map_err(|error| error.to_string())?;
+    let mut out = io::stdout();
+    out.write_all(&text).and_then(|()| out.flush()).map_err(|error| error.to_string())
+}
+
+fn start(dir: &Path) -> io::Result<Vec<u8>> {
+    let complaints = Place::new(dir).file("keeper.log");
+    if fs::metadata(&complaints).is_ok_and(|file| file.len() > COMPLAINTS) {
+        fs::remove_file(&complaints)?;
+    }
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // Nothing of whoever calls is inherited: a caller may be an instance itself, with the mark of another one.
+    Program::new(OURSELVES)
+        .args(["supervise", "--part", "keep"])
+        .arg(dir)
+        .env("PATH", USUAL_PATH)
+        .orphan(&write, &complaints)?;
+    drop(write);
+    let mut text = Vec::new();
+    File::from(read).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn last_words(dir: &Path) -> String {
+    let complaints = fs::read_to_string(Place::new(dir).file("keeper.log")).unwrap_or_default();
+    complaints.lines().last().unwrap_or("it said nothing").to_owned()
+}

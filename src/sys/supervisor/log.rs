@@ -1,0 +1,196 @@
+//! The log of an instance: `log`, and as it fills up `log.1`, `log.2`, ...; a line is whole in one of them.
+//!
+//! The program writes into a FIFO that the keeper reads. A file of its own would need no reader, but its lines would have
+//! no time, and truncating it under a writer loses lines. The program holds both ends of the FIFO, so the end of a keeper
+//! is no SIGPIPE; until the next keeper reads on, what it writes waits in the pipe, and when that is full
+//! ([`CAPACITY`]) so does the program.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::place::{Place, Tuning};
+
+/// Of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
+const CAPACITY: i32 = 1024 * 1024;
+/// A longer line is written in pieces.
+const LINE: usize = 8 * 1024;
+/// Read at once, and so many times before other things get their turn.
+const PIECE: usize = 64 * 1024;
+const TURNS: usize = 16;
+
+pub struct Writer {
+    place: Place,
+    bytes: u64,
+    files: u32,
+    file: Option<File>,
+    length: u64,
+    /// The line that has not ended yet.
+    line: Vec<u8>,
+    ready: Vec<u8>,
+    /// Lines in `ready`.
+    waiting: u64,
+    buffer: Vec<u8>,
+    /// Lines that could not be written.
+    lost: u64,
+}
+
+impl Writer {
+    pub fn new(place: &Place, tuning: &Tuning) -> Self {
+        Self {
+            place: place.clone(),
+            bytes: tuning.log_bytes,
+            files: tuning.log_files.max(1),
+            file: None,
+            length: 0,
+            line: Vec::new(),
+            ready: Vec::new(),
+            waiting: 0,
+            buffer: vec![0; PIECE],
+            lost: 0,
+        }
+    }
+
+    /// Makes room in the FIFO.
+    pub fn widen(fifo: &File) {
+        // Where a plain user has used up his share, 64 KiB have to do.
+        let _ = fcntl(fifo, FcntlArg::F_SETPIPE_SZ(CAPACITY));
+    }
+
+    /// Takes what is there; false when there may be more.
+    pub fn pump(&mut self, fifo: &mut File) -> bool {
+        let mut empty = false;
+        for _ in 0..TURNS {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let read = fifo.read(&mut buffer);
+            if let Ok(length) = read {
+                self.take(&buffer[..length], Timestamp::now());
+            }
+            self.buffer = buffer;
+            // One that was interrupted is read again when it is polled again.
+            if !matches!(read, Ok(length) if length > 0) {
+                empty = true;
+                break;
+            }
+        }
+        self.flush();
+        empty
+    }
+
+    /// No more comes: what has no line's end is a line.
+    pub fn end(&mut self) {
+        if !self.line.is_empty() {
+            self.end_line(Timestamp::now());
+        }
+        self.flush();
+    }
+
+    fn take(&mut self, mut bytes: &[u8], now: Timestamp) {
+        while !bytes.is_empty() {
+            let room = &bytes[..bytes.len().min(LINE - self.line.len())];
+            let end = room.iter().position(|byte| *byte == b'\n');
+            let length = end.unwrap_or(room.len());
+            self.line.extend_from_slice(&room[..length]);
+            bytes = &bytes[length + usize::from(end.is_some())..];
+            if end.is_some() || self.line.len() >= LINE {
+                self.end_line(now);
+            }
+        }
+    }
+
+    fn end_line(&mut self, now: Timestamp) {
+        let start = self.ready.len();
+        // Writing to memory cannot fail.
+        let _ = write!(self.ready, "{now:.6} ");
+        self.ready.append(&mut self.line);
+        self.ready.push(b'\n');
+        let line = (self.ready.len() - start) as u64;
+        if self.length + self.ready.len() as u64 > self.bytes && self.length + start as u64 > 0 {
+            let last = self.ready.split_off(start);
+            self.flush();
+            self.rotate();
+            self.ready = last;
+        }
+        self.waiting += 1;
+        if self.ready.len() >= PIECE || line >= self.bytes {
+            self.flush();
+        }
+    }
+
+    /// A disk that is full is no reason to hold the program up: lines are lost then, and their number is noted once there
+    /// is room.
+    fn flush(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let lines = std::mem::take(&mut self.waiting);
+        if let Err(error) = self.append() {
+            if self.lost == 0 {
+                log::warn!("cannot write `{}`: {error}", self.place.file("log").display());
+            }
+            self.lost += lines;
+        }
+        self.ready.clear();
+    }
+
+    fn append(&mut self) -> io::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.open()?,
+        };
+        let file = self.file.insert(file);
+        if self.lost > 0 {
+            let note = format!("{:.6} switchman: {} lines are lost\n", Timestamp::now(), self.lost);
+            file.write_all(note.as_bytes())?;
+            self.length += note.len() as u64;
+            self.lost = 0;
+        }
+        file.write_all(&self.ready)?;
+        self.length += self.ready.len() as u64;
+        Ok(())
+    }
+
+    fn open(&mut self) -> io::Result<File> {
+        let path = self.place.file("log");
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+        self.length = file.metadata()?.len();
+        // A keeper that was killed, or a full disk, may have left half a line.
+        if self.length > 0 && last_byte(&file, self.length)? != b'\n' {
+            file.write_all(b"\n")?;
+            self.length += 1;
+        }
+        Ok(file)
+    }
+
+    fn rotate(&mut self) {
+        self.file = None;
+        self.length = 0;
+        for number in (1..self.files).rev() {
+            let newer = if number == 1 { self.name(0) } else { self.name(number - 1) };
+            // One that is not there yet has nothing to be moved.
+            let _ = fs::rename(newer, self.name(number));
+        }
+        if self.files == 1 {
+            let _ = fs::remove_file(self.name(0));
+        }
+    }
+
+    fn name(&self, number: u32) -> PathBuf {
+        file_name(&self.place, number)
+    }
+}
+
+fn last_byte(file: &File, length: u64) -> io::Result<u8> {
+    let mut byte = [0];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut byte, length - 1)?;
+    Ok(byte[0])
+}
+
+/// 0 is the newest.
+pub fn file_name(place: &Place, number: u32) -> PathBuf {
+    place.file(&if number == 0 { "log".to_owned() } else { format!("log.{number}") })
+}

@@ -1,0 +1,247 @@
+//! The directory of one instance: what keeper and callers tell each other, each file with one writer at a time.
+//!
+//! | file | is |
+//! |---|---|
+//! | `spec.json` | how it is run; there from start to stop |
+//! | `state.json` | what the keeper says of it; stays |
+//! | `stop.json` | it is to be stopped: written by a caller, obeyed by the keeper, this one or the next |
+//! | `keeper.lock` | held by the keeper for its life: the proof that there is one, and never a second |
+//! | `turn.lock` | held by a caller while it starts, stops or forgets |
+//! | `control` | a FIFO: any byte wakes the keeper |
+//! | `out` | a FIFO: both outputs of the program, read by the keeper |
+//! | `log`, `log.1`, ... | what came out of it, newest first |
+//! | `keeper.log` | the keeper's own complaints |
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::process::Alive;
+use crate::model::deployment::{InstanceSpec, Process};
+use crate::model::duration;
+
+/// The bounds of a keeper; the defaults are what production has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Largest log file, bytes.
+    pub log_bytes: u64,
+    /// Log files that are kept, the current one among them.
+    pub log_files: u32,
+    /// Pause before the first restart; each one after it is twice as long.
+    #[serde(with = "duration::ms")]
+    pub first_pause: Duration,
+    #[serde(with = "duration::ms")]
+    pub longest_pause: Duration,
+    /// What ran this long ran well: its next restart is a first one again.
+    #[serde(with = "duration::ms")]
+    pub well_after: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            // As Daeploy's instances had it (parity D37).
+            log_bytes: 100_000_000,
+            log_files: 3,
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(30),
+            well_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `spec.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub spec: InstanceSpec,
+    pub tuning: Tuning,
+}
+
+/// `state.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub process: Process,
+    /// The program's first process.
+    pub main: Option<Alive>,
+    /// It is being ended, and will not be started again by this keeper.
+    pub stopping: bool,
+    /// Set at the end of a stop.
+    pub ended: Option<HowEnded>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let process = Process::Stopped { since: None, last: String::new() };
+        Self { process, main: None, stopping: false, ended: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HowEnded {
+    Already,
+    Gracefully,
+    Killed,
+}
+
+/// `stop.json`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Stop {
+    #[serde(with = "duration::ms")]
+    pub grace: Duration,
+}
+
+/// What a keeper says once, when it is clear whether it keeps something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Report {
+    Started,
+    Missing { program: String },
+    NoUser { user: String },
+    Failed { why: String },
+}
+
+#[derive(Debug, Clone)]
+pub struct Place {
+    dir: PathBuf,
+}
+
+impl Place {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// For root alone: the environment of an instance holds secrets.
+    pub fn make(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
+    }
+
+    /// `None` where there is none. One that was cut short by a crash of the machine is one that cannot be read.
+    pub fn kept(&self) -> io::Result<Option<Kept>> {
+        self.read("spec.json")
+    }
+
+    pub fn keep(&self, kept: &Kept) -> io::Result<()> {
+        self.write("spec.json", kept, true)
+    }
+
+    pub fn state(&self) -> io::Result<State> {
+        Ok(self.read("state.json")?.unwrap_or_default())
+    }
+
+    /// Not synced to the disk: no process that it tells of outlives a crash of the machine.
+    pub fn put_state(&self, state: &State) -> io::Result<()> {
+        self.write("state.json", state, false)
+    }
+
+    pub fn stop(&self) -> io::Result<Option<Stop>> {
+        self.read("stop.json")
+    }
+
+    pub fn put_stop(&self, stop: Stop) -> io::Result<()> {
+        self.write("stop.json", &stop, true)
+    }
+
+    /// How it is run is forgotten first: what is half-forgotten is not started again.
+    pub fn unkeep(&self) -> io::Result<()> {
+        gone(fs::remove_file(self.file("spec.json")))?;
+        gone(fs::remove_file(self.file("stop.json")))
+    }
+
+    /// Whether a keeper is there.
+    pub fn has_keeper(&self) -> io::Result<bool> {
+        match File::open(self.file("keeper.lock")) {
+            Ok(file) => match file.try_lock_shared() {
+                Ok(()) => Ok(false),
+                Err(TryLockError::WouldBlock) => Ok(true),
+                Err(TryLockError::Error(error)) => Err(error),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None`: somebody else has it. Held until the file is dropped, or its holder is gone.
+    pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
+        let path = self.file(name);
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        match file.try_lock() {
+            // One that was taken away with its directory while it was opened guards nothing.
+            Ok(()) => Ok(is_at(&file, &path).then_some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// A FIFO, open both ways: it has a reader and a writer for as long as the file is open, and nobody who uses it
+    /// sees its end or is killed by SIGPIPE (fifo(7)).
+    pub fn fifo(&self, name: &str) -> io::Result<File> {
+        let path = self.file(name);
+        match nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)) {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+    }
+
+    /// A keeper that is not there, or not there yet, reads `stop.json` when it comes.
+    pub fn wake(&self) {
+        let flags = OFlag::O_NONBLOCK.bits();
+        let control = OpenOptions::new().write(true).custom_flags(flags).open(self.file("control"));
+        if let Ok(mut control) = control {
+            // A FIFO that is full of such bytes wakes as well.
+            let _ = control.write(b"!");
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+        let path = self.file(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| io::Error::other(format!("`{}` is damaged: {error}", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write<T: Serialize>(&self, name: &str, value: &T, sync: bool) -> io::Result<()> {
+        let beside = self.file(&format!("{name}.new"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        file.write_all(&serde_json::to_vec_pretty(value)?)?;
+        if sync {
+            file.sync_data()?;
+        }
+        fs::rename(beside, self.file(name))
+    }
+}
+
+/// Whether the open file is still the one of this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let of = |metadata: io::Result<fs::Metadata>| metadata.map(|file| (file.dev(), file.ino())).ok();
+    of(file.metadata()).is_some_and(|open| of(path.metadata()) == Some(open))
+}
+
+/// What is not there any more is what is wanted.
+pub fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

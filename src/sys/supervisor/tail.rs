@@ -1,0 +1,142 @@
+//! Reading the log of an instance while its keeper writes it and turns it over.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
+
+use super::log::file_name;
+use super::place::Place;
+use crate::sys::lines::text;
+use crate::world::link::Heard;
+
+/// How often a log that is followed is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+const BLOCK: u64 = 64 * 1024;
+
+/// One of the log's files, whatever it is called by now. Open, so that nobody else is given its inode.
+struct Part {
+    inode: u64,
+    file: File,
+    /// The first byte that was not handed on.
+    at: u64,
+}
+
+/// Hands on the last lines, and with `follow` those that come, until `gone` says that no more will come.
+pub async fn read(
+    place: &Place,
+    tail: Option<u32>,
+    follow: bool,
+    gone: impl Fn() -> bool + Send + Sync,
+    heard: &Heard,
+) -> io::Result<()> {
+    let mut part = begin(parts(place)?, tail)?;
+    loop {
+        // Asked first: what was written before the end is read after the answer.
+        let ends = !follow || gone();
+        part = go_on(place, part, heard).await?;
+        if ends {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Oldest first. Opened from the newest on, so that one that is turned over meanwhile is met twice and never missed.
+fn parts(place: &Place) -> io::Result<Vec<Part>> {
+    let mut parts: Vec<Part> = Vec::new();
+    let mut absent = 0;
+    for number in 0.. {
+        let file = match File::open(file_name(place, number)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                absent += 1;
+                // Between two renames of a turn-over one is absent, and older ones are there.
+                if absent == 2 {
+                    break;
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let inode = file.metadata()?.ino();
+        if parts.iter().all(|part| part.inode != inode) {
+            parts.push(Part { inode, file, at: 0 });
+        }
+    }
+    parts.reverse();
+    Ok(parts)
+}
+
+/// Where the last lines begin.
+fn begin(parts: Vec<Part>, tail: Option<u32>) -> io::Result<Option<Part>> {
+    let Some(mut left) = tail.map(u64::from) else { return Ok(parts.into_iter().next()) };
+    let mut found = None;
+    for mut part in parts.into_iter().rev() {
+        let (lines, at) = last_lines(&part.file, left)?;
+        part.at = at;
+        left -= lines;
+        found = Some(part);
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// How many of so many last lines a file has, and where the first of them begins.
+fn last_lines(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
+    let length = file.metadata()?.len();
+    if wanted == 0 || length == 0 {
+        return Ok((0, length));
+    }
+    // The very last byte ends the last line and begins none.
+    let (mut lines, mut end) = (1, length - 1);
+    let mut block = vec![0; usize::try_from(BLOCK).unwrap_or(0)];
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK);
+        let bytes = &mut block[..usize::try_from(end - start).unwrap_or(0)];
+        file.read_exact_at(bytes, start)?;
+        for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            if lines == wanted {
+                return Ok((lines, start + at as u64 + 1));
+            }
+            lines += 1;
+        }
+        end = start;
+    }
+    Ok((lines, 0))
+}
+
+/// Hands on all that is there by now, and says where it goes on.
+async fn go_on(place: &Place, part: Option<Part>, heard: &Heard) -> io::Result<Option<Part>> {
+    let Some(mut part) = part else { return Ok(parts(place)?.into_iter().next()) };
+    loop {
+        hand_on(&mut part, heard).await?;
+        let parts = parts(place)?;
+        let here = parts.iter().position(|other| other.inode == part.inode);
+        // Not among them: so much was written meanwhile that it was turned out, and the oldest of them is the next one.
+        let Some(next) = parts.into_iter().nth(here.map_or(0, |here| here + 1)) else {
+            return Ok(Some(part));
+        };
+        // Nothing is added to it any more, but something was before it was turned over.
+        hand_on(&mut part, heard).await?;
+        part = next;
+    }
+}
+
+/// Its lines; one that has not ended yet is left for the next time.
+async fn hand_on(part: &mut Part, heard: &Heard) -> io::Result<()> {
+    let mut reader = BufReader::new(&part.file);
+    reader.seek(SeekFrom::Start(part.at))?;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        part.at += length as u64;
+        heard.hear(&text(&line)).await;
+    }
+}

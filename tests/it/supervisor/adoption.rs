@@ -1,0 +1,129 @@
+//! The instance goes on, whoever of those around it is killed.
+
+use super::*;
+
+const TICKS: &str = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.02; done";
+
+#[tokio::test]
+async fn another_keeper_takes_over_what_a_killed_one_has_left() {
+    let yard = Yard::new();
+    let spec = yard.sh(TICKS);
+    yard.runner.start(&spec).await.unwrap();
+    let (main, first) = (yard.main().await, yard.keeper().unwrap());
+    until(async || !yard.log(None).await.is_empty()).await;
+    send(first, Signal::SIGKILL);
+    until(async || yard.keeper().is_none()).await;
+    assert_eq!(yard.main().await, main, "it runs on, and is seen to");
+    yard.runner.start(&spec).await.unwrap();
+    assert_eq!(yard.main().await, main);
+    assert_ne!(yard.keeper().unwrap(), first);
+    let lines = yard.log(None).await.len();
+    until(async || yard.log(None).await.len() > lines + 3).await;
+    // What was said while nobody listened is there too: no number is missing.
+    let expected: Vec<String> = (1..=lines + 3).map(|number| format!("tick {number}")).collect();
+    assert_eq!(yard.log(None).await[..lines + 3], expected);
+    // It is still kept: what ends is started again.
+    send(main, Signal::SIGKILL);
+    until(async || matches!(yard.state().await, Process::Running { pid, restarts: 1, .. } if pid != main))
+        .await;
+    let again = yard.main().await;
+    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    until(async || gone(main) && gone(again) && gone(first)).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_keeper_has_left_is_stopped_with_its_daemons() {
+    let yard = Yard::new();
+    let script = "setsid sh -c 'echo $$ > daemon; exec sleep 600' < /dev/null & exec sleep 600";
+    yard.runner.start(&yard.sh(script)).await.unwrap();
+    let (main, daemon, keeper) = (yard.main().await, yard.pid("daemon").await, yard.keeper().unwrap());
+    send(keeper, Signal::SIGKILL);
+    until(async || yard.keeper().is_none()).await;
+    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    until(async || gone(main) && gone(daemon) && gone(keeper)).await;
+    assert_eq!((yard.keeper(), yard.runner.known().await.unwrap()), (None, vec![]));
+}
+
+#[tokio::test]
+async fn what_ended_while_nobody_kept_it_is_started_anew() {
+    let yard = Yard::new();
+    let spec = yard.spec(&["sleep", "600"]);
+    yard.runner.start(&spec).await.unwrap();
+    let main = yard.main().await;
+    send(yard.keeper().unwrap(), Signal::SIGKILL);
+    until(async || yard.keeper().is_none()).await;
+    send(main, Signal::SIGKILL);
+    until(async || matches!(yard.state().await, Process::Stopped { .. })).await;
+    yard.runner.start(&spec).await.unwrap();
+    assert_ne!(yard.main().await, main);
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_killed_in_the_middle_of_a_stop_is_followed_by_one_that_ends_it() {
+    let yard = Arc::new(Yard::new());
+    yard.runner.start(&yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done")).await.unwrap();
+    let (main, keeper) = (yard.main().await, yard.keeper().unwrap());
+    let theirs = yard.clone();
+    let stop = tokio::spawn(async move { theirs.runner.stop(&id(), Duration::from_secs(2)).await });
+    until(async || yard.path("told").exists()).await;
+    send(keeper, Signal::SIGKILL);
+    assert_eq!(stop.await.unwrap(), Ok(Ended::Killed));
+    until(async || gone(main)).await;
+}
+
+#[tokio::test]
+async fn a_stop_whose_caller_was_killed_is_ended_by_the_next_start() {
+    let yard = Yard::new();
+    let spec = yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done");
+    yard.runner.start(&spec).await.unwrap();
+    let main = yard.main().await;
+    let instance = id();
+    tokio::select! {
+        ended = yard.runner.stop(&instance, LONG) => panic!("{ended:?}"),
+        () = until(async || yard.path("told").exists()) => {}
+    }
+    yard.runner.start(&spec).await.unwrap();
+    assert_ne!(yard.main().await, main);
+}
+
+#[tokio::test]
+async fn the_death_of_a_starter_at_any_moment_leaves_one_instance_or_none() {
+    let yard = Yard::new();
+    let spec = yard.sh("echo run >> runs; exec sleep 600");
+    for after in 0..12 {
+        yard.runner.start(&spec).await.unwrap();
+        // What a starter does to take over a dead keeper's instance, killed a little later each time.
+        send(yard.keeper().unwrap(), Signal::SIGKILL);
+        let main = yard.main().await;
+        until(async || yard.keeper().is_none()).await;
+        let dir = yard.path("instances").join(ID);
+        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut starter = Command::new(SWITCHMAN)
+            .args(["supervise", "--part", "launch"])
+            .arg(&dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        starter.kill().unwrap();
+        starter.wait().unwrap();
+        yard.runner.start(&spec).await.unwrap();
+        assert_eq!(yard.main().await, main);
+    }
+    until(async || std::fs::read_to_string(yard.path("runs")).is_ok_and(|runs| runs == "run\n")).await;
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_told_to_end_ends_its_instance_and_what_it_knows_is_kept() {
+    let yard = Yard::new();
+    let spec = yard.spec(&["sleep", "600"]);
+    yard.runner.start(&spec).await.unwrap();
+    let main = yard.main().await;
+    // As at the shutdown of a machine.
+    send(yard.keeper().unwrap(), Signal::SIGTERM);
+    until(async || matches!(yard.state().await, Process::Stopped { .. })).await;
+    assert!(gone(main));
+    assert_eq!(yard.runner.known().await.unwrap(), [id()]);
+    yard.runner.start(&spec).await.unwrap();
+    assert_ne!(yard.main().await, main);
+}
