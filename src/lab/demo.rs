@@ -47,7 +47,7 @@ pub struct DemoReport {
     pub versions: VersionStory,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
-    /// What HAProxy and nginx noted meanwhile; read only when requests failed.
+    /// What HAProxy and nginx noted meanwhile; read only when something is not as it should be.
     pub clues: Vec<String>,
 }
 
@@ -75,8 +75,9 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         for (at, name) in names.iter().enumerate().take(BY_HAND) {
             hosts.push(one_host(lab, at, name, &load, audience).await?);
         }
-        let roll = roll::story(lab, &load, audience).await?;
-        Ok::<_, LabError>((hosts, roll, versions::story(lab, &load, audience).await?))
+        let operator = versions::operator(lab).await?;
+        let roll = roll::story(lab, &operator, &load, audience).await?;
+        Ok::<_, LabError>((hosts, roll, versions::story(lab, &operator, &load, audience).await?))
     };
     let (hosts, roll, versions) = tokio::select! {
         told = story => told?,
@@ -84,9 +85,9 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
-    let clues = if report.failed() > 0 { lab.clues() } else { vec![] };
     let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len()));
-    let faults = faults.chain(versions.faults.clone()).collect();
+    let faults: Vec<String> = faults.chain(versions.faults.clone()).collect();
+    let clues = if faults.is_empty() { vec![] } else { lab.clues() };
     Ok(DemoReport { faults, load: report, hosts, roll, versions, clues })
 }
 

@@ -56,8 +56,11 @@ pub struct Leg {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
     pub main: Leg,
-    /// The last good main: what answers while main does not.
+    /// The last good main: main itself once it has shown that it is good, until then the one before it.
     pub backup: Leg,
+    /// The good main before this one: where a rollback goes.
+    #[serde(default)]
+    pub previous: Option<DeploymentId>,
 }
 
 /// A main that is new: when it turns unhealthy before `until`, `previous` comes back by itself.

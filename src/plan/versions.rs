@@ -59,7 +59,7 @@ pub enum Refused {
     #[error("the release {service}/{release} on this host is another one")]
     OtherRelease { service: ServiceName, release: String },
     /// `rollback`
-    #[error("there is no last good main of {0} to go back to: its backup vhost is served by main itself")]
+    #[error("there is no good main of {0} before this one to go back to")]
     NoBackup(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
     Mixed,
@@ -227,8 +227,8 @@ fn intent(record: &Recorded, routing: Routing, actor: &Actor, action: &str, deta
 
 /// The first deployment of a service takes both its ports. A forward that is recorded as off stays off: it is a maintenance.
 pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, actor: &Actor) -> Intent {
-    let routes =
-        Routes { main: leg(site.ports.main, deployment), backup: leg(site.ports.backup, deployment) };
+    let (main, backup) = (leg(site.ports.main, deployment), leg(site.ports.backup, deployment));
+    let routes = Routes { main, backup, previous: None };
     let service = deployment.service.clone();
     let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
     Intent {
@@ -256,20 +256,26 @@ pub fn assign(
     let was = &routes.main.deployment;
     let already = *was == target.id;
     // A main that is on trial has not shown yet that it is good: the one before it stays the backup.
-    let proven = record.trial.is_none() && existing.iter().any(|one| one.id == *was);
-    let backup = if proven && (!already || request.part == Part::Backup) {
-        Leg { port: routes.backup.port, ..routes.main.clone() }
-    } else {
-        routes.backup.clone()
-    };
-    let (main, trial) = match request.part {
-        Part::Backup => (routes.main.clone(), record.trial.clone()),
-        Part::Whole if already => (leg(routes.main.port, target), record.trial.clone()),
-        Part::Whole => (leg(routes.main.port, target), on_trial(was, request, now)),
+    let good = record.trial.is_none() && existing.iter().any(|one| one.id == *was);
+    let last_good =
+        if good { (&routes.main, Some(was.clone())) } else { (&routes.backup, routes.previous.clone()) };
+    let led_to = |leg: &Leg| Leg { port: routes.backup.port, ..leg.clone() };
+    let routing = match request.part {
+        Part::Backup => {
+            let routes = Routes { backup: led_to(last_good.0), ..routes.clone() };
+            Routing::To { routes, trial: record.trial.clone() }
+        }
+        Part::Whole if already => Routing::To { routes: routes.clone(), trial: record.trial.clone() },
+        Part::Whole => {
+            let main = leg(routes.main.port, target);
+            let trial = on_trial(was, request, now);
+            // Without a watch window it counts as good at once.
+            let backup = if trial.is_some() { led_to(last_good.0) } else { led_to(&main) };
+            Routing::To { routes: Routes { main, backup, previous: last_good.1 }, trial }
+        }
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    let routing = Routing::To { routes: Routes { main, backup }, trial };
     let action = if request.part == Part::Backup { "assign: backup" } else { "assign" };
     let intent = intent(record, routing, &request.actor, action, detail.join(", "));
     Ok((intent, Some(was.clone())))
@@ -292,7 +298,8 @@ pub fn rollback(
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
     let target = ready(existing, &Which::Id(to.clone()))?;
-    let routes = Routes { main: leg(routes.main.port, target), backup: leg(routes.backup.port, target) };
+    let (main, backup) = (leg(routes.main.port, target), leg(routes.backup.port, target));
+    let routes = Routes { main, backup, previous: None };
     let detail = [format!("{service} {}", target.version), why.to_owned()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     Ok(intent(record, Routing::To { routes, trial: None }, actor, "rollback", detail.join(", ")))
@@ -305,17 +312,15 @@ pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<Deployme
     if let Some(trial) = &record.trial {
         return Ok(trial.previous.clone());
     }
-    if routes.backup.deployment == routes.main.deployment {
-        return Err(Refused::NoBackup(service.clone()));
-    }
-    Ok(routes.backup.deployment.clone())
+    routes.previous.clone().ok_or_else(|| Refused::NoBackup(service.clone()))
 }
 
-/// The trial of a main is over, well.
+/// The trial of a main is over, well: the backup vhost follows.
 pub fn passed(record: &Recorded, actor: &Actor) -> Option<Intent> {
     let routes = record.routes.clone()?;
     record.trial.as_ref()?;
-    let routing = Routing::To { routes, trial: None };
+    let backup = Leg { port: routes.backup.port, ..routes.main.clone() };
+    let routing = Routing::To { routes: Routes { backup, ..routes }, trial: None };
     Some(intent(
         record,
         routing,
@@ -375,7 +380,9 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
         let gone = intent(record, Routing::Gone, actor, "kill", detail);
         return Some(Intent { switch: Switch::Off, ..gone });
     }
-    if routes.backup.deployment != deployment.id && trial == record.trial {
+    let previous = routes.previous.clone().filter(|previous| *previous != deployment.id);
+    let is_named = trial != record.trial || previous != routes.previous;
+    if routes.backup.deployment != deployment.id && !is_named {
         return None;
     }
     let backup = if routes.backup.deployment == deployment.id {
@@ -383,7 +390,7 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
     } else {
         routes.backup.clone()
     };
-    let routing = Routing::To { routes: Routes { backup, ..routes }, trial };
+    let routing = Routing::To { routes: Routes { backup, previous, ..routes }, trial };
     Some(intent(record, routing, actor, "kill", detail))
 }
 

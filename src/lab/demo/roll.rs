@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Audience;
 use crate::lab::load::Load;
-use crate::lab::operator::{Operator, Pipe};
+use crate::lab::operator::Operator;
 use crate::lab::{Lab, LabError, write};
 use crate::model::duration;
 
@@ -61,10 +61,14 @@ impl RollStory {
     }
 }
 
-pub(super) async fn story(lab: &Lab, load: &Load, audience: &dyn Audience) -> Result<RollStory, LabError> {
+pub(super) async fn story(
+    lab: &Lab,
+    operator: &Operator,
+    load: &Load,
+    audience: &dyn Audience,
+) -> Result<RollStory, LabError> {
     let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
     let failed_host = names.get(1).or(names.first()).cloned().unwrap_or_default();
-    let operator = Operator::up(lab, Pipe::Ssh, "").await?;
     load.phase(WHILE);
     let began = std::time::Instant::now();
     let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -77,13 +81,13 @@ pub(super) async fn story(lab: &Lab, load: &Load, audience: &dyn Audience) -> Re
         "operator: switchman roll -- ./deploy.sh   (over ssh; it will fail on {failed_host})"
     ));
     let (stopped_with, standing) =
-        follow(&operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
+        follow(operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
     let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
     let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
     write(&operator.dir().join("mended"), "")?;
     audience.step("operator: the reason is mended; switchman roll --resume");
-    let (resumed_with, _) = follow(&operator, &["roll", "--resume"], load, audience).await?;
+    let (resumed_with, _) = follow(operator, &["roll", "--resume"], load, audience).await?;
     let took = began.elapsed();
     load.phase(AFTER);
     let on_new = |now: &crate::lab::load::Snapshot| -> Vec<String> {

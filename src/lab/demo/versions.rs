@@ -63,8 +63,13 @@ pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
     Ok(dir)
 }
 
-pub(super) async fn story(lab: &Lab, load: &Load, audience: &dyn Audience) -> Result<VersionStory, LabError> {
-    let mut story = Story { operator: operator(lab).await?, load, audience, told: vec![], faults: vec![] };
+pub(super) async fn story(
+    lab: &Lab,
+    operator: &Operator,
+    load: &Load,
+    audience: &dyn Audience,
+) -> Result<VersionStory, LabError> {
+    let mut story = Story { operator, load, audience, told: vec![], faults: vec![] };
     let hosts: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
     for version in [FIRST, SECOND] {
         let source = release(lab, version)?.display().to_string();
@@ -90,7 +95,7 @@ pub(super) async fn story(lab: &Lab, load: &Load, audience: &dyn Audience) -> Re
 }
 
 struct Story<'a> {
-    operator: Operator,
+    operator: &'a Operator,
     load: &'a Load,
     audience: &'a dyn Audience,
     told: Vec<Told>,

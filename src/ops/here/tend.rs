@@ -37,7 +37,7 @@ pub async fn tend(world: &World, actor: &Actor) {
             match ended {
                 Ok(TrialEnd::Good | TrialEnd::Overtaken) => {}
                 Ok(TrialEnd::PutBack { previous, why }) => {
-                    warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version))
+                    warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
                 }
                 Ok(TrialEnd::Stuck { why }) => {
                     warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));

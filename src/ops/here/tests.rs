@@ -65,7 +65,7 @@ fn to(version: &str) -> AssignRequest {
     AssignRequest {
         which: which(version),
         part: Part::Whole,
-        trial: MS * 0,
+        trial: Duration::ZERO,
         actor: actor(),
         detail: String::new(),
     }
@@ -146,9 +146,9 @@ async fn the_whole_story_of_one_host() {
     assert!(deploy(world, &request(&fake, "2.0.0")).await.unwrap().known);
 
     assign(world, &to("2.0.0")).await.unwrap();
-    assert_eq!(rules(&fake), all_to(20001, 20000));
+    assert_eq!(rules(&fake), all_to(20001, 20001), "without a watch window it is good at once");
     let link = |name: &str| fake.versions.links.lock().unwrap()[&(shop(), name.to_owned())].clone();
-    assert_eq!((link("main"), link("backup")), ("2.0.0".to_owned(), "1.0.0".to_owned()));
+    assert_eq!((link("main"), link("backup")), ("2.0.0".to_owned(), "2.0.0".to_owned()));
 
     rollback(world, &shop(), &actor(), "").await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
@@ -187,7 +187,7 @@ async fn a_version_with_work_is_not_killed_unless_by_force() {
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
-    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
     *fake.host.sockets.lock().unwrap() = vec![Socket {
         cookie: 1,
         peer: "10.0.0.2:40000".parse().unwrap(),
@@ -254,7 +254,7 @@ async fn an_assign_never_ends_a_maintenance() {
     .await
     .unwrap();
     assign(&fake.world, &to("2.0.0")).await.unwrap();
-    assert_eq!(rules(&fake), BTreeSet::from([("route", 20001), ("backup", 20000)]));
+    assert_eq!(rules(&fake), BTreeSet::from([("route", 20001), ("backup", 20001)]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,7 @@ fn managed() -> Recorded {
         routes: Some(Routes {
             main: leg(8080, "dp_0000000002", 20001),
             backup: leg(80, "dp_0000000001", 20000),
+            previous: None,
         }),
         access: Access::Public,
         trial: None,

@@ -27,6 +27,7 @@ fn record(main: &Deployment, backup: &Deployment) -> Recorded {
     let mut record = Recorded::after(None, &intent, jiff::Timestamp::UNIX_EPOCH);
     if let Some(routes) = &mut record.routes {
         routes.backup = leg(routes.backup.port, backup);
+        routes.previous = (main.id != backup.id).then(|| backup.id.clone());
     }
     record
 }
@@ -115,10 +116,12 @@ fn an_assign_moves_both_ports_and_keeps_the_last_good_main() {
     let after = [Recorded::after(Some(&records[0]), &intent, now)];
     let (intent, _) = assign(&after, &all, &to("3.0.0", Part::Whole), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
-    // Good: it is the backup of the next.
+    // Good: the backup vhost follows, and the next one's backup it is.
     let passed = passed(&after[0], &actor()).unwrap();
     let good = [Recorded::after(Some(&after[0]), &passed, now)];
-    assert_eq!((good[0].trial.clone(), good[0].generation), (None, records[0].generation));
+    assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
+    assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
+    assert_eq!(last_good(&good, &one.service), Ok(one.id.clone()));
     let (intent, _) = assign(&good, &all, &to("3.0.0", Part::Whole), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
     // Before a host is taken out, its backup vhost is led to the main that is.
@@ -158,10 +161,7 @@ fn a_rollback_goes_to_the_last_good_main() {
     assert_eq!(legs(&intent), (20000, 20000));
     let back = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
     let error = last_good(&back, service).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "there is no last good main of shop to go back to: its backup vhost is served by main itself"
-    );
+    assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
 /// D10, D11, D19
