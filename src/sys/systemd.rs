@@ -82,7 +82,7 @@ impl Systemd {
         if let Err(why) = started {
             let log = self.last_words(&spec.id).await;
             self.end(&spec.id).await.map_err(because)?;
-            return Err(because(if log.is_empty() { why } else { format!("{why}: {log}") }));
+            return Err(because(if log.is_empty() { why } else { log }));
         }
         Ok(())
     }
