@@ -11,3 +11,4 @@ pub mod site;
 pub mod standing;
 pub mod switch;
 pub mod this_host;
+pub mod vhost;

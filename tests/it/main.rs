@@ -20,3 +20,4 @@ mod site;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
+mod vhost;
