@@ -1,5 +1,6 @@
 //! Releases behind real web servers, run by the real supervisor.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -74,7 +75,7 @@ async fn serves(server: WebServer, user: Option<&str>) {
         }
     };
     if tokio::time::timeout(BOUND, answers).await.is_err() {
-        let heard = std::sync::Arc::new(|line: &str| println!("{line}"));
+        let heard = std::sync::Arc::new(|line: &str| drop(writeln!(std::io::stderr(), "{line}")));
         runner.logs(&vhost.id, None, false, heard).await.unwrap();
         runner.stop(&vhost.id, Duration::ZERO).await.unwrap();
         panic!("{server:?} never answered");
