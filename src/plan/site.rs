@@ -275,7 +275,7 @@ fn reader(address: Option<SocketAddr>) -> String {
 }
 
 /// Puts values in for `{{name}}`; every placeholder has a value and every value a placeholder.
-fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
+pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
     let missing = |placeholder: &str| TemplateError { placeholder: placeholder.to_owned() };
     let mut text = String::with_capacity(template.len());
     let mut used = vec![false; values.len()];

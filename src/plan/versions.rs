@@ -136,6 +136,9 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
             return bad(format!("the value of `{name}`"), "no NUL, no line break, at most 32 KiB");
         }
     }
+    if how.user.is_some() && !matches!(how.runs, Runs::Command { .. }) {
+        return bad("a user".to_owned(), "only a program of your own is run as one; a web server gives up its rights itself");
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if let Some(user) = &how.user
         && (user.is_empty() || user.len() > 32 || user.starts_with(['-', '.']) || !user.chars().all(plain))

@@ -22,6 +22,7 @@ pub mod sock_diag;
 pub mod sqlite;
 pub mod store;
 pub mod supervisor;
+pub mod systemd;
 pub mod webhook;
 
 #[cfg(test)]

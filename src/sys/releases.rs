@@ -153,7 +153,9 @@ impl Releases for DirReleases {
         absent_is_fine(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
         absent_is_fine(fs::remove_file(&place.digest), "remove", &place.digest)?;
         sync_dir(&place.all)?;
-        absent_is_fine(fs::remove_dir_all(&place.removing), "remove", &place.removing)
+        absent_is_fine(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
+        let run_dir = self.run_dir(service, release);
+        absent_is_fine(fs::remove_dir_all(&run_dir), "remove", &run_dir)
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {

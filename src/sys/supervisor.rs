@@ -232,7 +232,7 @@ impl Runner for Supervisor {
 
     async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot =
-            |error: io::Error| RunnerError::NotWritten { path: self.dir.clone(), why: error.to_string() };
+            |error: io::Error| RunnerError::NotRead { path: self.dir.clone(), why: error.to_string() };
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(cannot)?,

@@ -21,6 +21,8 @@ pub enum RunnerError {
     Failed { what: &'static str, instance: InstanceId, why: String },
     #[error("cannot write `{path}`: {why}")]
     NotWritten { path: PathBuf, why: String },
+    #[error("cannot read `{path}`: {why}")]
+    NotRead { path: PathBuf, why: String },
 }
 
 /// How an instance was ended.

@@ -21,3 +21,4 @@ mod site;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
+mod vhost;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::VersionError;
-use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs, StopSignal, WebServer};
+use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs, StopSignal};
 use crate::plan::versions::Refused;
-use crate::plan::vhost;
+use crate::plan::vhost::Vhost;
 use crate::world::World;
 use crate::world::runner::Ended;
 
@@ -74,17 +74,22 @@ fn spec(
         ("SWITCHMAN_RELEASE", dir.display().to_string()),
     ];
     env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-    let argv = match &instance.how.runs {
-        Runs::Command { argv } => argv.clone(),
+    let (argv, stop_signal) = match &instance.how.runs {
+        Runs::Command { argv } => (argv.clone(), StopSignal::Term),
         Runs::Vhost { server } => {
-            let run_dir = world.releases.run_dir(service, &release);
-            let vhost = vhost::vhost(*server, &dir, &run_dir, instance.port, &deployment.health.path)
-                .map_err(|error| VersionError::Vhost(error.to_string()))?;
-            world
-                .files
-                .write(&vhost.file, &vhost.text)
-                .map_err(|error| VersionError::Vhost(error.to_string()))?;
-            vhost.argv
+            let vhost = Vhost {
+                id: deployment.instance_id(instance.build),
+                server: *server,
+                port: instance.port,
+                root: dir.clone(),
+                run_dir: world.releases.run_dir(service, &release),
+                health_path: deployment.health.path.clone(),
+            };
+            let file = vhost.run_dir.join(vhost.file_name());
+            let failed = |error: &dyn std::fmt::Display| VersionError::Vhost(error.to_string());
+            world.files.write(&file, &vhost.text().map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+            env.extend(vhost.env());
+            (vhost.argv(&file), vhost.stop_signal())
         }
         Runs::External { .. } => return Ok(None),
     };
@@ -98,11 +103,7 @@ fn spec(
         user: instance.how.user.clone(),
         resources: instance.how.resources,
         grace: instance.how.grace,
-        stop_signal: match instance.how.runs {
-            Runs::Vhost { server: WebServer::Nginx } => StopSignal::Quit,
-            Runs::Vhost { server: WebServer::Apache } => StopSignal::Winch,
-            _ => StopSignal::Term,
-        },
+        stop_signal,
     }))
 }
 

@@ -68,7 +68,7 @@ impl Writer {
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = fifo.read(&mut buffer);
             if let Ok(length) = read {
-                self.take(&buffer[..length], Timestamp::now());
+                self.take(&buffer[..length], &stamp());
             }
             self.buffer = buffer;
             // One that was interrupted is read again when it is polled again.
@@ -84,12 +84,12 @@ impl Writer {
     /// No more comes: what has no line's end is a line.
     pub fn end(&mut self) {
         if !self.line.is_empty() {
-            self.end_line(Timestamp::now());
+            self.end_line(&stamp());
         }
         self.flush();
     }
 
-    fn take(&mut self, mut bytes: &[u8], now: Timestamp) {
+    fn take(&mut self, mut bytes: &[u8], stamp: &str) {
         while !bytes.is_empty() {
             let room = &bytes[..bytes.len().min(LINE - self.line.len())];
             let end = room.iter().position(|byte| *byte == b'\n');
@@ -97,15 +97,14 @@ impl Writer {
             self.line.extend_from_slice(&room[..length]);
             bytes = &bytes[length + usize::from(end.is_some())..];
             if end.is_some() || self.line.len() >= LINE {
-                self.end_line(now);
+                self.end_line(stamp);
             }
         }
     }
 
-    fn end_line(&mut self, now: Timestamp) {
+    fn end_line(&mut self, stamp: &str) {
         let start = self.ready.len();
-        // Writing to memory cannot fail.
-        let _ = write!(self.ready, "{now:.6} ");
+        self.ready.extend_from_slice(stamp.as_bytes());
         self.ready.append(&mut self.line);
         self.ready.push(b'\n');
         let line = (self.ready.len() - start) as u64;
@@ -144,7 +143,7 @@ impl Writer {
         };
         let file = self.file.insert(file);
         if self.lost > 0 {
-            let note = format!("{:.6} switchman: {} lines are lost\n", Timestamp::now(), self.lost);
+            let note = format!("{}switchman: {} lines are lost\n", stamp(), self.lost);
             file.write_all(note.as_bytes())?;
             self.length += note.len() as u64;
             self.lost = 0;
@@ -182,6 +181,11 @@ impl Writer {
     fn name(&self, number: u32) -> PathBuf {
         file_name(&self.place, number)
     }
+}
+
+/// Of all lines that were read together: what begins each of them.
+fn stamp() -> String {
+    format!("{:.6} ", Timestamp::now())
 }
 
 fn last_byte(file: &File, length: u64) -> io::Result<u8> {

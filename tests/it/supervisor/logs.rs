@@ -68,11 +68,11 @@ async fn what_has_no_end_of_line_is_cut_and_what_is_left_at_the_end_is_kept() {
     assert_eq!(lengths, [8192, 8192, 20000 - 2 * 8192, 4]);
 }
 
-/// 30 MB as fast as it can: every line arrives, the keeper stays small, and a stop is heard meanwhile.
+/// As fast as it can: nothing piles up, the keeper stays small, and a stop is heard meanwhile.
 #[tokio::test]
 async fn one_who_writes_without_end_waits_for_the_disk() {
     let yard = Yard::with(Tuning { log_bytes: 1_000_000, ..Tuning::default() });
-    yard.runner.start(&yard.sh("seq 1 2000000; echo end; exec yes")).await.unwrap();
+    yard.runner.start(&yard.sh("seq 1 300000; exec yes")).await.unwrap();
     let dir = yard.path("instances").join(ID);
     until(async || yard.log(Some(1)).await == ["y"]).await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", yard.keeper().unwrap())).unwrap();

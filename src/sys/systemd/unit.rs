@@ -1,0 +1,147 @@
+//! The text of an instance's unit. Pure.
+//!
+//! Sources: systemd.service(5), systemd.exec(5), systemd.kill(5), systemd.syntax(7), all of version 252.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::model::deployment::{InstanceId, InstanceSpec, StopSignal};
+
+/// A value that cannot be written into a unit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} has a control character or a line's end, which a unit cannot hold: `{}`", .found.escape_debug())]
+pub struct UnitError {
+    pub what: &'static str,
+    pub found: String,
+}
+
+/// `switchman-dp_…-1.service`.
+pub fn name(instance: &InstanceId) -> String {
+    format!("switchman-{instance}.service")
+}
+
+/// Whose unit that is; `None` where it is none of ours.
+pub fn instance(name: &str) -> Option<InstanceId> {
+    name.strip_prefix("switchman-")?.strip_suffix(".service")?.parse().ok()
+}
+
+/// `program` is the absolute path of the first word of its argv.
+///
+/// `KillMode`: TERM goes to every process (`control-group`); another signal is for the first process alone (`mixed`), which
+/// ends its own children. `Restart=always` with no start limit: an instance is wanted until somebody stops it. Its pause does
+/// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload. The hardening
+/// is what a program that listens on a port and writes to its own files does not notice; `ProtectSystem` is not among it,
+/// for nobody has said where an application writes.
+pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
+    let InstanceSpec { id, service, version, .. } = spec;
+    let dir = plain("the directory", &spec.dir.to_string_lossy())?;
+    let mut argv = word("the program", &program.to_string_lossy(), Dollar::Expanded)?;
+    for arg in &spec.argv[1.min(spec.argv.len())..] {
+        argv.push(' ');
+        argv.push_str(&word("an argument", arg, Dollar::Expanded)?);
+    }
+    let mut text = format!(
+        "# Made by switchman, which takes it away again: changes are lost.\n[Unit]\nDescription={service} {version} \
+         (switchman)\nAfter=network.target\nStartLimitIntervalSec=0\n\n[Service]\n\
+         Type=exec\nWorkingDirectory={dir}\nExecStart={argv}\n"
+    );
+    // As everywhere: PATH comes from systemd, HOME too where there is a user, and %h is the home of whoever runs systemd.
+    if !spec.env.contains_key("LANG") {
+        text.push_str("Environment=\"LANG=C.UTF-8\"\n");
+    }
+    if !spec.env.contains_key("HOME") && spec.user.is_none() {
+        text.push_str("Environment=\"HOME=%h\"\n");
+    }
+    for (key, value) in &spec.env {
+        let _ = writeln!(
+            text,
+            "Environment={}",
+            word("the environment", &format!("{key}={value}"), Dollar::Plain)?
+        );
+    }
+    if let Some(user) = &spec.user {
+        let _ = writeln!(text, "User={}", plain("the user", user)?);
+    }
+    let (mode, signal) = match spec.stop_signal {
+        StopSignal::Term => ("control-group", "SIGTERM"),
+        StopSignal::Quit => ("mixed", "SIGQUIT"),
+        StopSignal::Winch => ("mixed", "SIGWINCH"),
+    };
+    let _ = write!(
+        text,
+        "Restart=always\nRestartSec=1\nKillMode={mode}\nKillSignal={signal}\n{}\n",
+        grace(spec.grace)
+    );
+    let bounds = [
+        ("MemoryMax", spec.resources.memory_bytes),
+        ("TasksMax", spec.resources.tasks.map(u64::from)),
+        ("LimitNOFILE", spec.resources.open_files),
+    ];
+    for (key, bound) in bounds {
+        if let Some(bound) = bound {
+            let _ = writeln!(text, "{key}={bound}");
+        }
+    }
+    let _ = write!(
+        text,
+        "UMask=0022\nSyslogIdentifier={service}\nNoNewPrivileges=yes\nProtectKernelTunables=yes\n\
+         ProtectKernelModules=yes\nProtectControlGroups=yes\nProtectClock=yes\nRestrictSUIDSGID=yes\n\
+         LockPersonality=yes\n\n# {id}\n[Install]\nWantedBy=multi-user.target\n"
+    );
+    Ok(text)
+}
+
+/// The same unit with another grace.
+pub fn with_grace(unit: &str, to: Duration) -> String {
+    let line = |old: &str| if old.starts_with(GRACE) { grace(to) } else { old.to_owned() };
+    unit.lines().map(|old| line(old) + "\n").collect()
+}
+
+/// Whether they run the same thing in the same way: the grace may be that of a stop that was cut short.
+pub fn is_same(unit: &str, other: &str) -> bool {
+    with_grace(unit, Duration::ZERO) == with_grace(other, Duration::ZERO)
+}
+
+const GRACE: &str = "TimeoutStopSec=";
+
+/// From the signal to KILL. 0 would be no bound at all.
+fn grace(grace: Duration) -> String {
+    format!("{GRACE}{}ms", grace.as_millis().max(1))
+}
+
+/// In `ExecStart=` a variable is expanded in every word; in `Environment=` the dollar has no meaning.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dollar {
+    Expanded,
+    Plain,
+}
+
+/// One word in double quotes, which are left out again when it is read.
+fn word(what: &'static str, word: &str, dollar: Dollar) -> Result<String, UnitError> {
+    let mut text = String::from("\"");
+    for c in word.chars() {
+        match c {
+            // Tabs have an escape; whoever needs another one has a file for it.
+            '\t' => text.push_str("\\t"),
+            c if c.is_control() => return Err(UnitError { what, found: word.to_owned() }),
+            '"' | '\\' => text.extend(['\\', c]),
+            '%' => text.push_str("%%"),
+            '$' if dollar == Dollar::Expanded => text.push_str("$$"),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    Ok(text)
+}
+
+/// A setting that is one value to the end of its line: only `%` has a meaning.
+fn plain(what: &'static str, value: &str) -> Result<String, UnitError> {
+    if value.chars().any(char::is_control) || value.trim() != value || value.ends_with('\\') {
+        return Err(UnitError { what, found: value.to_owned() });
+    }
+    Ok(value.replace('%', "%%"))
+}
+
+#[cfg(test)]
+mod tests;
