@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::model::balancer::{Access, BackendView, BalancerSpec};
-use crate::world::balancer::{Balancer, BalancerError};
+use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerView, Verdict};
+use crate::world::balancer::{Balancer, BalancerError, Flush};
 
 mod dial;
 mod http;
@@ -37,6 +37,7 @@ enum Unreadable {
     Truncated { received: usize },
     Garbled(String),
     NoBackend,
+    NoServer(String),
     Refused { status: u16 },
 }
 
@@ -47,42 +48,89 @@ impl Balancer for Haproxy {
     }
 
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
-        let address = self.access.to_string();
-        let Ok(read) = tokio::time::timeout(self.bound, self.read_unbounded()).await else {
-            return Err(BalancerError::Silent { address, waited: self.bound });
-        };
-        read.map(Arc::new).map_err(|why| match why {
-            Unreadable::NoConnection(why) => BalancerError::Unreachable { address, why },
-            Unreadable::Truncated { received } => BalancerError::Truncated { address, received },
-            Unreadable::Garbled(why) => BalancerError::Garbled { address, why },
-            Unreadable::NoBackend => BalancerError::NoBackend { address, backend: self.spec.backend.clone() },
-            Unreadable::Refused { status } => BalancerError::Refused { address, status },
-        })
+        self.bounded(self.view()).await.map(Arc::new)
+    }
+
+    /// After it the server is `UP 1/3` until a check has passed: HAProxy counts anew from the lowest UP (measured on 2.6).
+    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+        self.bounded(self.flush(server)).await
     }
 }
 
 impl Haproxy {
-    async fn read_unbounded(&self) -> Result<BackendView, Unreadable> {
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, Unreadable>>,
+    ) -> Result<T, BalancerError> {
+        let address = self.access.to_string();
+        let backend = || self.spec.backend.clone();
+        let Ok(ended) = tokio::time::timeout(self.bound, work).await else {
+            return Err(BalancerError::Silent { address, waited: self.bound });
+        };
+        ended.map_err(|why| match why {
+            Unreadable::NoConnection(why) => BalancerError::Unreachable { address, why },
+            Unreadable::Truncated { received } => BalancerError::Truncated { address, received },
+            Unreadable::Garbled(why) => BalancerError::Garbled { address, why },
+            Unreadable::NoBackend => BalancerError::NoBackend { address, backend: backend() },
+            Unreadable::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
+            Unreadable::Refused { status } => BalancerError::Refused { address, status },
+        })
+    }
+
+    /// The type `4` of `show stat` is servers.
+    async fn view(&self) -> Result<BackendView, Unreadable> {
         let backend = self.spec.backend.as_str();
-        match &self.access {
-            Access::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(no_connection)?;
-                parse::socket(&ask(stream, backend).await?, backend)
-            }
-            Access::Tcp { host, port } => {
-                let stream = dial::connect(host, *port).await?;
-                parse::socket(&ask(stream, backend).await?, backend)
-            }
-            Access::Http(url) => parse::page(&self.client.get(url, self.bound).await?, backend),
+        if let Access::Http(url) = &self.access {
+            return parse::page(&self.client.get(url, self.bound).await?, backend);
         }
+        let command = format!("show servers state {backend}; show stat {backend} 4 -1");
+        parse::socket(&self.say(&command).await?, backend)
+    }
+
+    /// One line on a stats socket.
+    async fn say(&self, command: &str) -> Result<String, Unreadable> {
+        match &self.access {
+            Access::Unix(path) => ask(UnixStream::connect(path).await.map_err(no_connection)?, command).await,
+            Access::Tcp { host, port } => ask(dial::connect(host, *port).await?, command).await,
+            Access::Http(_) => Err(no_connection("a statistics page takes no commands")),
+        }
+    }
+
+    async fn flush(&self, server: &str) -> Result<Flush, Unreadable> {
+        if matches!(self.access, Access::Http(_)) {
+            return Ok(Flush::NotAllowed);
+        }
+        if !self.is_free(server).await? {
+            return Ok(Flush::Held);
+        }
+        let name = format!("{}/{server}", self.spec.backend);
+        // In one line, which HAProxy takes in one go: no client finds the server in maintenance for long.
+        let line = format!("set server {name} state maint; set server {name} state ready");
+        let answer = self.say(&line).await?;
+        match answer.trim() {
+            "" => {}
+            denied if denied.starts_with("Permission denied") => return Ok(Flush::NotAllowed),
+            other => return Err(Unreadable::Garbled(other.chars().take(200).collect())),
+        }
+        // There is no other success than what is read back. Whoever holds it now came after us.
+        Ok(if self.is_free(server).await? { Flush::Closed } else { Flush::Held })
+    }
+
+    async fn is_free(&self, server: &str) -> Result<bool, Unreadable> {
+        let view = self.view().await?;
+        view.server(server).map(is_free).ok_or_else(|| Unreadable::NoServer(server.to_owned()))
     }
 }
 
-/// One line with both commands, answered in one piece after which HAProxy closes (management guide, 9.3). The type
-/// `4` of `show stat` is servers.
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, backend: &str) -> Result<String, Unreadable> {
-    let command = format!("show servers state {backend}; show stat {backend} 4 -1\n");
-    stream.write_all(command.as_bytes()).await.map_err(no_connection)?;
+/// Taking traffic, and by nobody's word in or out of it.
+fn is_free(server: &ServerView) -> bool {
+    let held = server.admin.is_none_or(|admin| admin.in_maintenance() || admin.in_drain());
+    !held && matches!(server.verdict, Verdict::Up | Verdict::GoingDown | Verdict::NoCheck)
+}
+
+/// One line with all commands, answered in one piece after which HAProxy closes (management guide, 9.3).
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, Unreadable> {
+    stream.write_all(format!("{command}\n").as_bytes()).await.map_err(no_connection)?;
     let mut answer = Vec::new();
     let read = stream.take(LARGEST + 1).read_to_end(&mut answer).await;
     match read {
@@ -101,5 +149,7 @@ fn no_connection(error: impl std::fmt::Display) -> Unreadable {
     Unreadable::NoConnection(error.to_string())
 }
 
+#[cfg(test)]
+mod flush_tests;
 #[cfg(test)]
 mod tests;

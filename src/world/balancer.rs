@@ -22,6 +22,8 @@ pub enum BalancerError {
     Refused { address: String, status: u16 },
     #[error("`{address}` has no backend `{backend}`")]
     NoBackend { address: String, backend: String },
+    #[error("the backend `{backend}` at `{address}` has no server `{server}`")]
+    NoServer { address: String, backend: String, server: String },
 }
 
 /// What came of asking a balancer to close its idle connections.
@@ -31,7 +33,8 @@ pub enum Flush {
     Closed,
     /// The socket is not of level `admin`, or there is none.
     NotAllowed,
-    /// Somebody holds the server in maintenance or drain.
+    /// Somebody holds the server in maintenance or drain, or its checks hold it out: `state ready` would make it UP until
+    /// its next failed check (measured on 2.6), and a server that is DOWN keeps its idle connections anyway.
     Held,
 }
 

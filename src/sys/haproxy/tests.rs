@@ -9,7 +9,7 @@ use crate::model::example;
 use crate::sys::exec::Program;
 use crate::sys::testing::in_namespace;
 
-fn recorded(name: &str) -> String {
+pub(super) fn recorded(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/haproxy").join(name);
     std::fs::read_to_string(file).unwrap()
 }
@@ -281,7 +281,7 @@ fn a_unix_socket_is_asked_in_one_line() {
 }
 
 /// Ended when the test is, also by a failed assertion.
-struct Running(tokio::process::Child);
+pub(super) struct Running(tokio::process::Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -289,7 +289,7 @@ impl Drop for Running {
     }
 }
 
-fn haproxy(dir: &Path, config: &str) -> Running {
+pub(super) fn haproxy(dir: &Path, config: &str) -> Running {
     let file = dir.join("haproxy.cfg");
     std::fs::write(&file, config).unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
@@ -301,7 +301,10 @@ async fn read_until(access: &Access, wanted: impl Fn(&Result<BackendView, Balanc
     read_spec_until(&spec(access.clone()), wanted).await;
 }
 
-async fn read_spec_until(spec: &BalancerSpec, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
+pub(super) async fn read_spec_until(
+    spec: &BalancerSpec,
+    wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool,
+) {
     let balancer = connect(spec, Duration::from_secs(5)).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     loop {

@@ -1,0 +1,216 @@
+//! Closing idle connections: with recorded answers, and with the real HAProxy.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::net::TcpListener;
+
+use super::tests::{Running, haproxy, read_spec_until, recorded};
+use super::*;
+use crate::model::balancer::AdminState;
+use crate::model::example;
+use crate::sys::testing::in_namespace;
+
+const FLUSH: &str = "set server servers/main-web1 state maint; set server servers/main-web1 state ready";
+
+fn balancer(access: Access) -> Arc<dyn Balancer> {
+    connect(&example::balancer("lb1", Some(access)), Duration::from_secs(5)).unwrap()
+}
+
+/// A stats socket that answers `show` with one recording after another, `set` with `said`; and what it was told.
+async fn socket(shows: Vec<String>, said: &'static str) -> (Access, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    tokio::spawn(async move {
+        let mut shows = shows.into_iter();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut line = [0; 1024];
+            let length = stream.read(&mut line).await.unwrap();
+            let line = String::from_utf8_lossy(&line[..length]).trim().to_owned();
+            let answer = if line.starts_with("show") { shows.next().unwrap() } else { said.to_owned() };
+            heard.lock().unwrap().push(line);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (Access::Tcp { host: "127.0.0.1".into(), port }, told)
+}
+
+/// `up.txt` with another administrative state of the first server: the mask stands behind `srv_op_state`, a 2.
+fn with_admin(mask: u32) -> String {
+    let text = recorded("up.txt");
+    let line = text.lines().find(|line| line.contains(" main-web1 ")).unwrap();
+    let mut fields: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    fields[6] = mask.to_string();
+    text.replacen(line, &fields.join(" "), 1)
+}
+
+async fn flushed(shows: Vec<String>, said: &'static str) -> (Result<Flush, BalancerError>, Vec<String>) {
+    let (access, told) = socket(shows, said).await;
+    let flush = balancer(access).close_idle("main-web1").await;
+    let sent = told.lock().unwrap().iter().filter(|line| line.starts_with("set")).cloned().collect();
+    (flush, sent)
+}
+
+#[tokio::test]
+async fn a_server_that_somebody_holds_is_left_alone() {
+    let down = recorded("up.txt").replace(",UP,", ",DOWN,");
+    let masks = [
+        AdminState::FORCED_MAINT,
+        AdminState::INHERITED_MAINT,
+        AdminState::CONFIG_MAINT,
+        AdminState::FORCED_DRAIN,
+        AdminState::INHERITED_DRAIN,
+        AdminState::RESOLVE_MAINT,
+        AdminState::FORCED_MAINT | AdminState::ADDRESS_SET,
+    ];
+    for show in masks.into_iter().map(with_admin).chain([down]) {
+        assert_eq!(flushed(vec![show], "\n\n").await, (Ok(Flush::Held), vec![]));
+    }
+}
+
+#[tokio::test]
+async fn what_came_of_it_is_read_back() {
+    let once = vec![FLUSH.to_owned()];
+    let up = || with_admin(AdminState::ADDRESS_SET);
+    assert_eq!(flushed(vec![up(), up()], "\n\n").await, (Ok(Flush::Closed), once.clone()));
+    let held = with_admin(AdminState::FORCED_MAINT);
+    assert_eq!(flushed(vec![up(), held], "\n\n").await, (Ok(Flush::Held), once.clone()));
+    let denied = "Permission denied\n\nPermission denied\n\n";
+    assert_eq!(flushed(vec![up()], denied).await, (Ok(Flush::NotAllowed), once.clone()));
+    let (strange, sent) = flushed(vec![up()], "No such server.\n\nNo such server.\n\n").await;
+    assert!(matches!(strange, Err(BalancerError::Garbled { .. })), "{strange:?}");
+    assert_eq!(sent, once);
+}
+
+#[tokio::test]
+async fn a_page_takes_no_commands_and_a_missing_server_is_named() {
+    let page = balancer(Access::Http("http://127.0.0.1:9/stats".into()));
+    assert_eq!(page.close_idle("main-web1").await, Ok(Flush::NotAllowed));
+    let (access, _) = socket(vec![recorded("up.txt")], "").await;
+    let missing = balancer(access).close_idle("main-web9").await.unwrap_err();
+    assert!(missing.to_string().ends_with("has no server `main-web9`"), "{missing}");
+}
+
+/// Keeps connections open; `/hold` is answered when released. Gives the number of open connections.
+async fn application() -> (tokio::sync::watch::Sender<bool>, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:8080").await.unwrap();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let open = Arc::new(Mutex::new(0));
+    let counted = open.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut released, counted) = (released.clone(), counted.clone());
+            *counted.lock().unwrap() += 1;
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut head).await {
+                    if head[..length].starts_with(b"GET /hold ") {
+                        released.wait_for(|released| *released).await.unwrap();
+                    }
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                }
+                *counted.lock().unwrap() -= 1;
+            });
+        }
+    });
+    (release, open)
+}
+
+async fn begin(path: &str) -> tokio::net::TcpStream {
+    let mut stream = tokio::net::TcpStream::connect("127.0.0.1:8000").await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+}
+
+async fn is_answered(stream: &mut tokio::net::TcpStream) {
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
+}
+
+async fn until_open(open: &Mutex<usize>, wanted: usize) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while *open.lock().unwrap() != wanted {
+        assert!(tokio::time::Instant::now() < deadline, "{} are open", open.lock().unwrap());
+        tokio::task::yield_now().await;
+    }
+}
+
+fn start(dir: &std::path::Path, level: &str) -> (Running, Access) {
+    let path = dir.join("s.sock");
+    let text = format!(
+        "global\n stats socket {} level {level}\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n \
+         timeout server 60s\n default-server inter 2s\nfrontend f\n bind 127.0.0.1:8000\n default_backend servers\n\
+         backend servers\n server main-web1 127.0.0.1:8080 check port 8081\n server dead 127.0.0.1:9 check\n",
+        path.display()
+    );
+    (haproxy(dir, &text), Access::Unix(path))
+}
+
+async fn until_verdict(access: &Access, server: &str, verdict: Verdict) {
+    let spec = example::balancer("lb1", Some(access.clone()));
+    read_spec_until(&spec, |view| {
+        view.as_ref().is_ok_and(|view| view.server(server).is_some_and(|server| server.verdict == verdict))
+    })
+    .await;
+}
+
+#[test]
+fn a_real_haproxy_closes_idle_connections_and_finishes_what_is_in_flight() {
+    in_namespace(|| async {
+        let (release, open) = application().await;
+        // Checks come elsewhere: they are no pooled connections.
+        let _checked = TcpListener::bind("127.0.0.1:8081").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (_haproxy, access) = start(dir.path(), "admin");
+        until_verdict(&access, "main-web1", Verdict::Up).await;
+        until_verdict(&access, "dead", Verdict::Down).await;
+        let mut held = begin("/hold").await;
+        until_open(&open, 1).await;
+        let mut clients = vec![];
+        for _ in 0..4 {
+            clients.push(begin("/").await);
+        }
+        for client in &mut clients {
+            is_answered(client).await;
+        }
+        assert!(*open.lock().unwrap() > 1, "pooled connections are there");
+        let lb = balancer(access.clone());
+        assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::Closed));
+        until_open(&open, 1).await;
+        release.send(true).unwrap();
+        is_answered(&mut held).await;
+        for client in &mut clients {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            is_answered(client).await;
+        }
+        // A server that its checks hold out would come back by `state ready`.
+        assert_eq!(lb.close_idle("dead").await, Ok(Flush::Held));
+        let dead = lb.read().await.unwrap().server("dead").unwrap().verdict;
+        assert_eq!(dead, Verdict::Down);
+        for state in ["maint", "drain"] {
+            let stream = UnixStream::connect(dir.path().join("s.sock")).await.unwrap();
+            ask(stream, &format!("set server servers/main-web1 state {state}")).await.unwrap();
+            assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::Held), "{state}");
+            let view = lb.read().await.unwrap();
+            let admin = view.server("main-web1").unwrap().admin.unwrap();
+            assert_eq!((admin.in_maintenance(), admin.in_drain()), (state == "maint", state == "drain"));
+        }
+    });
+}
+
+#[test]
+fn a_real_haproxy_refuses_without_the_level_for_it() {
+    in_namespace(|| async {
+        let (_release, _open) = application().await;
+        let _checked = TcpListener::bind("127.0.0.1:8081").await.unwrap();
+        for level in ["user", "operator"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (_haproxy, access) = start(dir.path(), level);
+            until_verdict(&access, "main-web1", Verdict::Up).await;
+            assert_eq!(balancer(access).close_idle("main-web1").await, Ok(Flush::NotAllowed), "{level}");
+        }
+    });
+}
