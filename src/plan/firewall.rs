@@ -14,6 +14,8 @@ use crate::model::rules::{
     Variant,
 };
 
+pub mod drift;
+
 /// The rules the records ask for. A redirect in our chain whose service is not recorded (a lost state directory) is
 /// kept: taking it away would put a service into maintenance that nobody named.
 pub fn desired<'a>(recorded: &[Recorded], observed: impl IntoIterator<Item = &'a Table>) -> Desired {
