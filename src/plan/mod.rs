@@ -6,6 +6,7 @@ pub mod drain;
 pub mod firewall;
 pub mod haproxy_lint;
 pub mod input_filter;
+pub mod keep;
 pub mod roll;
 pub mod site;
 pub mod standing;
