@@ -27,6 +27,7 @@ fn host(to: Connect) -> World {
     let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
     World {
         firewall: Arc::new(sys::iptables::Iptables),
+        watch: Arc::new(sys::rule_watch::KernelRules),
         balancers: balancers.iter().filter_map(|spec| sys::haproxy::connect(spec, READ)).collect(),
         sockets: Arc::new(sys::sock_diag::SockDiag),
         flows: Arc::new(sys::conntrack::Conntrack),

@@ -129,6 +129,14 @@ async fn default_variant(family: Family) -> Result<Variant, FirewallError> {
     Ok(if version.contains("nf_tables") { Variant::NfTables } else { Variant::Legacy })
 }
 
+/// The legacy nat table of one family; `None` where the kernel has none. Nothing is made by asking.
+pub(super) async fn legacy_nat(family: Family) -> Result<Option<Table>, FirewallError> {
+    if !legacy_tables(family).iter().any(|table| table == "nat") {
+        return Ok(None);
+    }
+    list(family, Variant::Legacy, Variant::Legacy, "nat").await.map(Some)
+}
+
 /// The legacy tables this network namespace has. Asking the kernel, because a mere `iptables-legacy-save` makes them.
 fn legacy_tables(family: Family) -> Vec<String> {
     let file = match family {

@@ -15,6 +15,7 @@ mod netlink;
 pub mod outputs;
 pub mod probe;
 pub mod releases;
+pub mod rule_watch;
 pub mod runner;
 pub mod sock_diag;
 pub mod sqlite;

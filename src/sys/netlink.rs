@@ -27,8 +27,13 @@ pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A conversation of the network namespace that the calling thread is in.
 pub(super) fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
+    subscribe(protocol, 0)
+}
+
+/// The same, hearing the notifications of these multicast groups (a bit each).
+pub(super) fn subscribe(protocol: SockProtocol, groups: u32) -> nix::Result<OwnedFd> {
     let netlink = socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol)?;
-    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
     // Room for a dump that is faster than the reader; a smaller buffer costs time, not correctness.
     let _ = setsockopt(&netlink, sockopt::RcvBuf, &(1024 * 1024));

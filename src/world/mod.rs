@@ -26,6 +26,7 @@ pub mod runner;
 pub mod sockets;
 pub mod stop;
 pub mod store;
+pub mod watch;
 
 #[cfg(test)]
 pub mod fake;
@@ -34,6 +35,7 @@ pub mod fake;
 #[derive(Clone)]
 pub struct World {
     pub firewall: Arc<dyn firewall::Firewall>,
+    pub watch: Arc<dyn watch::RuleWatch>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub sockets: Arc<dyn sockets::Sockets>,

@@ -114,6 +114,7 @@ impl Stage {
             releases: Arc::new(sys::releases::DirReleases::new(self.dir.path().join("releases"))),
             runner: sys::runner::here(&self.dir.path().join("state")),
             firewall: Arc::new(sys::iptables::Iptables),
+            watch: Arc::new(sys::rule_watch::KernelRules),
             balancers: vec![],
             sockets: Arc::new(sys::sock_diag::SockDiag),
             probe: Arc::new(sys::probe::HttpProbe),

@@ -17,6 +17,7 @@ use super::probe::{Probe, Unhealthy};
 use super::reporter::{Event, Reporter};
 use super::sockets::{Sockets, SocketsError};
 use super::stop::{self, Stopper};
+use super::watch::{RuleWatch, Watching};
 use crate::model::api::{RunEnd, RunRequest};
 use crate::model::health::Health;
 use crate::model::ports::Port;
@@ -51,6 +52,8 @@ pub struct FakeHost {
     pub unhealthy: Mutex<Option<Unhealthy>>,
     pub sockets: Mutex<Vec<Socket>>,
     pub events: Mutex<Vec<Event>>,
+    /// Tells a watch of the rules that they may have changed.
+    pub rules_changed: Arc<tokio::sync::Notify>,
 }
 
 pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeWorld {
@@ -61,6 +64,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     let (stopper, stop) = stop::channel();
     let world = World {
         firewall: firewall.clone(),
+        watch: host.clone(),
         balancers: balancers
             .iter()
             .map(|balancer| balancer.clone() as Arc<dyn super::balancer::Balancer>)
@@ -85,6 +89,21 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
 impl Clock for FakeHost {
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+impl RuleWatch for FakeHost {
+    fn start(&self) -> Box<dyn Watching> {
+        Box::new(FakeWatch(self.rules_changed.clone()))
+    }
+}
+
+struct FakeWatch(Arc<tokio::sync::Notify>);
+
+#[async_trait]
+impl Watching for FakeWatch {
+    async fn changed(&mut self, _: bool) {
+        self.0.notified().await;
     }
 }
 

@@ -1,0 +1,124 @@
+//! `world::watch`: the kernel's notifications about nf_tables; legacy iptables has none and is looked at.
+//!
+//! At rest it costs one wake-up every half minute. Where rules are in legacy iptables, two short programs every 0.9 s.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::SockProtocol;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use super::iptables;
+use super::netlink::{self, BUFFER};
+use crate::model::rules::{Family, Table};
+use crate::world::watch::{RuleWatch, Watching};
+
+mod wire;
+
+/// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h) is 7: the seventh bit of the groups in an address.
+const GROUPS: u32 = 1 << 6;
+/// A change is looked for after this, whatever was told.
+const SLOW: Duration = Duration::from_secs(30);
+/// Between two looks at legacy rules: half of it, and a repair, stay within a second.
+const FAST: Duration = Duration::from_millis(900);
+/// A burst (an `iptables-restore`, the start of Docker) is over when nothing was told for so long; or it is taken as it is.
+const QUIET: Duration = Duration::from_millis(30);
+const BURST: Duration = Duration::from_millis(300);
+
+/// The rules of the network namespace that the calling thread is in.
+#[derive(Debug)]
+pub struct KernelRules;
+
+impl RuleWatch for KernelRules {
+    fn start(&self) -> Box<dyn Watching> {
+        let events = subscribe();
+        if let Err(why) = &events {
+            log::warn!("the kernel tells of no changed rules, so they are looked at every {FAST:?}: {why}");
+        }
+        Box::new(Subscribed { events: events.ok(), legacy: None })
+    }
+}
+
+struct Subscribed {
+    events: Option<AsyncFd<OwnedFd>>,
+    /// The legacy nat tables at the last look.
+    legacy: Option<Vec<Option<Table>>>,
+}
+
+fn subscribe() -> std::io::Result<AsyncFd<OwnedFd>> {
+    let netlink = netlink::subscribe(SockProtocol::NetlinkNetFilter, GROUPS)?;
+    let flags = OFlag::from_bits_truncate(fcntl(&netlink, FcntlArg::F_GETFL)?);
+    fcntl(&netlink, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    #[allow(
+        deprecated,
+        reason = "unsound for types that give another descriptor each time; its successor is `unsafe`"
+    )]
+    AsyncFd::with_interest(netlink, Interest::READABLE)
+}
+
+#[async_trait]
+impl Watching for Subscribed {
+    async fn changed(&mut self, legacy: bool) {
+        let slow = tokio::time::sleep(if self.events.is_some() { SLOW } else { FAST });
+        tokio::pin!(slow);
+        let mut fast = tokio::time::interval_at(Instant::now() + FAST, FAST);
+        loop {
+            tokio::select! {
+                () = told(self.events.as_ref()) => return self.burst_over().await,
+                _ = fast.tick(), if legacy => if look_at_legacy(&mut self.legacy).await {
+                    return;
+                },
+                () = &mut slow => return,
+            }
+        }
+    }
+}
+
+impl Subscribed {
+    async fn burst_over(&self) {
+        let burst = async { while tokio::time::timeout(QUIET, told(self.events.as_ref())).await.is_ok() {} };
+        let _ = tokio::time::timeout(BURST, burst).await;
+    }
+}
+
+/// Returns when a change of a nat table was told, or more than could be kept.
+async fn told(events: Option<&AsyncFd<OwnedFd>>) {
+    let Some(events) = events else { return std::future::pending().await };
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        // A descriptor the runtime cannot wait for any more is not waited for: the slow look remains.
+        let Ok(mut ready) = events.readable().await else { return std::future::pending().await };
+        match netlink::receive(events.get_ref(), &mut buffer) {
+            Ok(length) if !wire::touches_nat(&buffer[..length]) => {}
+            Err(Errno::EAGAIN) => ready.clear_ready(),
+            Err(Errno::EINTR) => {}
+            // ENOBUFS: more was told than there was room for.
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// Whether the legacy rules are other ones than at the last look; yes at the first.
+async fn look_at_legacy(last: &mut Option<Vec<Option<Table>>>) -> bool {
+    let looks = [Family::V4, Family::V6].map(iptables::legacy_nat);
+    let now: Result<Vec<_>, _> = futures_util::future::join_all(looks).await.into_iter().collect();
+    match now {
+        Ok(now) if last.as_ref() == Some(&now) => false,
+        Ok(now) => {
+            *last = Some(now);
+            true
+        }
+        Err(why) => {
+            log::debug!("legacy rules cannot be looked at: {why}");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

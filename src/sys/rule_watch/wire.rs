@@ -1,0 +1,73 @@
+//! What a notification of nf_tables is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
+
+use super::super::netlink::{find, messages};
+
+/// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
+const SUBSYSTEM: u16 = 10;
+/// The end of a transaction: says who made it, not what.
+const NEWGEN: u16 = SUBSYSTEM << 8 | 15;
+/// `struct nfgenmsg`: family, version, resource id.
+const GENERIC: usize = 4;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+/// The name of the table in a message about a table, chain, rule, set, element, object or flowtable: the first attribute of
+/// each (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, ...).
+const TABLE: u16 = 1;
+
+/// Whether a datagram tells of a change in `ip nat` or `ip6 nat`, the tables of iptables-nft, in which our rules are. A busy
+/// set of somebody's own table is none of our business; what is not understood may be.
+pub(super) fn touches_nat(datagram: &[u8]) -> bool {
+    messages(datagram).into_iter().any(|message| {
+        let Ok(message) = message else { return true };
+        if message.kind == NEWGEN {
+            return false;
+        }
+        let Some(table) = message.body.get(GENERIC..).and_then(|attributes| find(attributes, TABLE)) else {
+            return true;
+        };
+        let family = message.body.first().copied().unwrap_or(0);
+        message.kind >> 8 != SUBSYSTEM || matches!(family, NFPROTO_IPV4 | NFPROTO_IPV6) && table == b"nat\0"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::netlink::{attribute, message};
+    use super::*;
+
+    fn about(kind: u16, family: u8, table: &[u8]) -> Vec<u8> {
+        let body =
+            [&[family, 0, 0, 0][..], &attribute(TABLE, table), &attribute(2, b"PREROUTING\0")].concat();
+        message(SUBSYSTEM << 8 | kind, 0, 0, &body)
+    }
+
+    #[test]
+    fn only_the_nat_tables_of_iptables_matter() {
+        let generation = message(NEWGEN, 0, 0, &[0, 0, 0, 0]);
+        for (datagram, touches) in [
+            (about(6, NFPROTO_IPV4, b"nat\0"), true),
+            (about(2, NFPROTO_IPV6, b"nat\0"), true),
+            (about(6, NFPROTO_IPV4, b"filter\0"), false),
+            (about(6, 1, b"nat\0"), false),
+            (generation.clone(), false),
+            (
+                [about(12, NFPROTO_IPV4, b"f2b-table\0"), generation, about(7, NFPROTO_IPV4, b"nat\0")]
+                    .concat(),
+                true,
+            ),
+            (message(SUBSYSTEM << 8 | 6, 0, 0, &[]), true),
+            (vec![1; 20], true),
+        ] {
+            assert_eq!(touches_nat(&datagram), touches, "{datagram:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_told_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = touches_nat(&bytes);
+        }
+    }
+}
