@@ -12,10 +12,12 @@ use tokio::net::TcpListener;
 use super::Context;
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
+use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{Manner, Terms, Weight};
 use crate::model::api::{API, GREETING, OLDEST_API};
 use crate::ops::host::InProcess;
+use crate::ops::keep;
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -100,7 +102,11 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::unix(door, || router(None), stop.clone()).await;
         Ok(())
     };
-    let served = tokio::try_join!(on_socket, over_tls, answering);
+    let keeping = async {
+        keep::keep(&world, &env::actor()).await;
+        Ok(())
+    };
+    let served = tokio::try_join!(on_socket, over_tls, answering, keeping);
     world.commands.all_ended().await;
     served.map(|_| ())
 }

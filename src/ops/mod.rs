@@ -7,6 +7,7 @@ pub mod forward;
 pub mod hooks;
 pub mod host;
 pub mod init;
+pub mod keep;
 pub mod lock;
 pub mod restore;
 pub mod roll;

@@ -26,7 +26,7 @@ pub async fn restore(world: &World, actor: &Actor) -> Result<Restored, ChangeErr
     if recorded.is_empty() {
         return Ok(Restored { recorded, transactions: vec![] });
     }
-    let transactions = reconcile(world).await?;
+    let transactions = reconcile(world, "restore").await?.transactions;
     if !transactions.is_empty() {
         for record in &recorded {
             let note = Note {

@@ -92,12 +92,24 @@ fn with(before: &[Recorded], mine: &Recorded) -> Vec<Recorded> {
     others.chain([mine]).cloned().collect()
 }
 
-/// Brings the kernel to what is recorded, and says what had to be committed for it.
-pub async fn reconcile(world: &World) -> Result<Vec<Transaction>, ChangeError> {
-    let _held = lock(world, "restore").await?;
-    let observed = observe(world).await?;
-    let wanted = desired(&world.store.recorded()?, &observed);
-    settle(world, &wanted, observed).await
+/// What a reconcile found, and what it had to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    pub recorded: Vec<Recorded>,
+    pub wanted: Desired,
+    pub found: Vec<(Family, Tables)>,
+    pub transactions: Vec<Transaction>,
+}
+
+/// Brings the kernel to what is recorded, if anything is.
+pub async fn reconcile(world: &World, purpose: &str) -> Result<Mended, ChangeError> {
+    let _held = lock(world, purpose).await?;
+    let recorded = world.store.recorded()?;
+    let found = observe(world).await?;
+    let wanted = desired(&recorded, &found);
+    let transactions =
+        if recorded.is_empty() { vec![] } else { settle(world, &wanted, found.clone()).await? };
+    Ok(Mended { recorded, wanted, found, transactions })
 }
 
 /// Until here a stop request may end the wait; from here on the change is finished first.

@@ -1,0 +1,138 @@
+//! The host survives: whoever flushes, restores or edits the kernel's rules, ours are back within a second, as recorded. A
+//! maintenance stays a maintenance, and rules of others stay as they are.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::restore::restore;
+use super::rules::{self, ChangeError, Mended};
+use crate::model::duration;
+use crate::model::history::Actor;
+use crate::model::rules::Variant;
+use crate::plan::firewall::{self, drift::drift};
+use crate::plan::keep::Pace;
+use crate::world::World;
+use crate::world::reporter::Event;
+use crate::world::store::Note;
+
+/// After a look that failed, the next one does not wait for a change.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Keeps the rules until a stop is requested: first what `restore` does, then a repair whenever they drift.
+pub async fn keep(world: &World, actor: &Actor) {
+    // Before the first look, so that no change falls between the two.
+    let mut watching = world.watch.start();
+    let mut keeper = Keeper { world, actor, pace: Pace::default(), trouble: None };
+    let mut next = match restore(world, actor).await {
+        Ok(_) => Next::Look,
+        Err(why) => keeper.failed(&why),
+    };
+    loop {
+        let due = async {
+            match next {
+                Next::Look => {}
+                Next::LookAfter(pause) => tokio::time::sleep(pause).await,
+                Next::Wait { in_legacy } => watching.changed(in_legacy).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = world.stop.requested() => return,
+            () = due => {}
+        }
+        next = match keeper.turn().await {
+            Ok(next) => next,
+            Err(why) => keeper.failed(&why),
+        };
+    }
+}
+
+/// What comes after a look.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Look,
+    LookAfter(Duration),
+    Wait { in_legacy: bool },
+}
+
+struct Keeper<'a> {
+    world: &'a World,
+    actor: &'a Actor,
+    pace: Pace,
+    /// What was said last, so that it is said once.
+    trouble: Option<String>,
+}
+
+impl Keeper<'_> {
+    /// One look and, where it is needed, a repair.
+    async fn turn(&mut self) -> Result<Next, ChangeError> {
+        let Some(in_legacy) = self.look().await? else { return self.repair().await };
+        self.trouble = None;
+        Ok(Next::Wait { in_legacy })
+    }
+
+    /// Whether rules of ours are in legacy iptables; `None`: they differ from the record. Without the lock: most changes are
+    /// not ours, and a switch under way is not held up by them.
+    async fn look(&self) -> Result<Option<bool>, ChangeError> {
+        let recorded = self.world.store.recorded()?;
+        if recorded.is_empty() {
+            return Ok(Some(false));
+        }
+        let observed = rules::observe(self.world).await?;
+        let wanted = rules::desired(&recorded, &observed);
+        let is_so =
+            observed.iter().all(|(family, tables)| firewall::plan(&wanted, tables, *family).is_empty());
+        let in_legacy = observed.iter().any(|(_, tables)| firewall::variant(tables) == Variant::Legacy);
+        Ok(is_so.then_some(in_legacy))
+    }
+
+    /// Another switchman that is switching holds the lock: when it is done, there may be nothing to repair.
+    async fn repair(&mut self) -> Result<Next, ChangeError> {
+        let mended = rules::reconcile(self.world, "repair").await?;
+        if mended.transactions.is_empty() {
+            return Ok(Next::Look);
+        }
+        self.tell(&mended);
+        let Some(pause) = self.pace.repaired(Instant::now().into_std()) else { return Ok(Next::Look) };
+        self.warn(format!(
+            "somebody keeps changing the port rules (put back {} times in a row): the next look is in {}",
+            self.pace.in_a_row(),
+            duration::show(pause)
+        ));
+        Ok(Next::LookAfter(pause))
+    }
+
+    /// A row for each service that was touched.
+    fn tell(&self, mended: &Mended) {
+        let services = mended.recorded.iter().map(|record| &record.forward.service);
+        for (service, detail) in drift(&mended.wanted, &mended.found, services) {
+            self.warn(format!("the port rules of `{service}` were changed and are put back: {detail}"));
+            let actor = self.actor.clone();
+            let note = Note { service, actor, action: "repair", detail: format!("put back: {detail}") };
+            if let Err(error) = self.world.store.note(&note, self.world.clock.now()) {
+                self.warn(error.to_string());
+            }
+        }
+    }
+
+    fn failed(&mut self, why: &ChangeError) -> Next {
+        // The stop request that ended the wait ends the keeping.
+        if *why == ChangeError::Interrupted {
+            return Next::Look;
+        }
+        let why = format!("the port rules cannot be kept: {why}");
+        if self.trouble.as_ref() != Some(&why) {
+            self.warn(why.clone());
+            self.trouble = Some(why);
+        }
+        Next::LookAfter(self.pace.repaired(Instant::now().into_std()).unwrap_or(AGAIN))
+    }
+
+    fn warn(&self, text: String) {
+        self.world.reporter.report(&Event::Warning { text });
+    }
+}
+
+#[cfg(test)]
+mod tests;
