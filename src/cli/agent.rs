@@ -102,8 +102,10 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::unix(door, || router(None), stop.clone()).await;
         Ok(())
     };
+    let actor = env::actor();
+    let keeper = keep::begin(&world, &actor).await;
     let keeping = async {
-        keep::keep(&world, &env::actor()).await;
+        keeper.keep().await;
         Ok(())
     };
     let served = tokio::try_join!(on_socket, over_tls, answering, keeping);

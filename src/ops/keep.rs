@@ -15,37 +15,21 @@ use crate::plan::keep::Pace;
 use crate::world::World;
 use crate::world::reporter::Event;
 use crate::world::store::Note;
+use crate::world::watch::Watching;
 
 /// After a look that failed, the next one does not wait for a change.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Keeps the rules until a stop is requested: first what `restore` does, then a repair whenever they drift.
-pub async fn keep(world: &World, actor: &Actor) {
+/// Begins with what `restore` does. What changes from here on is not missed, whenever it is kept.
+pub async fn begin<'a>(world: &'a World, actor: &'a Actor) -> Keeper<'a> {
     // Before the first look, so that no change falls between the two.
-    let mut watching = world.watch.start();
-    let mut keeper = Keeper { world, actor, pace: Pace::default(), trouble: None };
-    let mut next = match restore(world, actor).await {
-        Ok(_) => Next::Look,
-        Err(why) => keeper.failed(&why),
-    };
-    loop {
-        let due = async {
-            match next {
-                Next::Look => {}
-                Next::LookAfter(pause) => tokio::time::sleep(pause).await,
-                Next::Wait { in_legacy } => watching.changed(in_legacy).await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = world.stop.requested() => return,
-            () = due => {}
-        }
-        next = match keeper.turn().await {
-            Ok(next) => next,
-            Err(why) => keeper.failed(&why),
-        };
+    let watching = world.watch.start();
+    let mut keeper =
+        Keeper { world, actor, watching, next: Next::Look, pace: Pace::default(), trouble: None };
+    if let Err(why) = restore(world, actor).await {
+        keeper.next = keeper.failed(&why);
     }
+    keeper
 }
 
 /// What comes after a look.
@@ -56,15 +40,42 @@ enum Next {
     Wait { in_legacy: bool },
 }
 
-struct Keeper<'a> {
+/// Keeps the rules of this host.
+pub struct Keeper<'a> {
     world: &'a World,
     actor: &'a Actor,
+    watching: Box<dyn Watching>,
+    next: Next,
     pace: Pace,
     /// What was said last, so that it is said once.
     trouble: Option<String>,
 }
 
 impl Keeper<'_> {
+    /// Repairs whenever the rules drift, until a stop is requested.
+    pub async fn keep(mut self) {
+        let stop = self.world.stop.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.requested() => return,
+                () = self.due() => {}
+            }
+            self.next = match self.turn().await {
+                Ok(next) => next,
+                Err(why) => self.failed(&why),
+            };
+        }
+    }
+
+    async fn due(&mut self) {
+        match self.next {
+            Next::Look => {}
+            Next::LookAfter(pause) => tokio::time::sleep(pause).await,
+            Next::Wait { in_legacy } => self.watching.changed(in_legacy).await,
+        }
+    }
+
     /// One look and, where it is needed, a repair.
     async fn turn(&mut self) -> Result<Next, ChangeError> {
         let Some(in_legacy) = self.look().await? else { return self.repair().await };

@@ -9,7 +9,7 @@ pub trait RuleWatch: Send + Sync {
 }
 
 #[async_trait]
-pub trait Watching: Send {
+pub trait Watching: Send + Sync {
     /// Returns when the rules may have changed, within a fraction of a second of the change (a burst of changes is one), and
     /// after half a minute anyway. Nothing need have changed. `legacy`: rules of ours are in legacy iptables, whose changes the
     /// kernel tells nobody.

@@ -10,6 +10,7 @@ mod established;
 mod faults;
 mod golden_rules;
 mod init;
+mod keep;
 mod lab;
 mod layering;
 mod pipes;

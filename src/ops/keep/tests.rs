@@ -21,7 +21,7 @@ async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     rules::change(&fake.world, &intent(switch)).await.unwrap();
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { keep(&world, &actor).await });
+    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
     tokio::time::sleep(MS).await;
     story(&fake).await;
     fake.stopper.stop();
@@ -168,7 +168,7 @@ async fn what_cannot_be_kept_is_said_once_and_tried_again() {
 async fn where_nothing_is_recorded_nothing_is_touched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { keep(&world, &actor).await });
+    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
     tokio::time::sleep(MS).await;
     change(&fake, |table| table.rules.clear()).await;
     assert_eq!(*fake.firewall.committed.lock().unwrap(), []);
@@ -184,7 +184,7 @@ async fn it_begins_with_a_restore() {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { keep(&world, &actor).await });
+    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
     tokio::time::sleep(MS).await;
     assert!(fake.firewall.forward_on().0);
     assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");

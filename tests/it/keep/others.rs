@@ -1,0 +1,1 @@
+//! Programs that hosts have beside us.

@@ -1,0 +1,1 @@
+//! Traffic through the rules while they are taken away and put back.
