@@ -307,6 +307,20 @@ fn our_own_switches_are_not_repaired() {
     }
 }
 
+/// Somebody's loop that flushes without end is answered, and not by a loop of ours: each answer is later than the last.
+#[test]
+fn somebody_who_never_ceases() {
+    in_namespace(|| async {
+        let stage = Stage::new(Variant::NfTables, true).await;
+        for _ in 0..150 {
+            sh("iptables -t nat -F SWITCHMAN");
+        }
+        stage.is_repaired("the last flush").await;
+        // Five at once, then after 1, 2, 4, 8, 16 and 30 s: for more than this the flushes would have to take minutes.
+        assert!(stage.repairs().len() <= 14, "{}", stage.log());
+    });
+}
+
 #[test]
 fn status_shows_the_repair_and_no_drift() {
     in_namespace(|| async {
