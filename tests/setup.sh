@@ -23,6 +23,10 @@ gcc:gcc
 man:man-db
 sysctl:procps
 setpriv:util-linux
+dockerd:docker.io
+ufw:ufw
+firewalld:firewalld
+dbus-daemon:dbus-daemon
 '
 
 [ "${1:-}" != bench ] || needed="$needed ansible-playbook:ansible"

@@ -24,8 +24,15 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub async fn begin<'a>(world: &'a World, actor: &'a Actor) -> Keeper<'a> {
     // Before the first look, so that no change falls between the two.
     let watching = world.watch.start();
-    let mut keeper =
-        Keeper { world, actor, watching, next: Next::Look, pace: Pace::default(), trouble: None };
+    let mut keeper = Keeper {
+        world,
+        actor,
+        watching,
+        next: Next::Look,
+        held: false,
+        pace: Pace::default(),
+        trouble: None,
+    };
     if let Err(why) = restore(world, actor).await {
         keeper.next = keeper.failed(&why);
     }
@@ -46,6 +53,8 @@ pub struct Keeper<'a> {
     actor: &'a Actor,
     watching: Box<dyn Watching>,
     next: Next,
+    /// Whether connections outlive the next flush.
+    held: bool,
     pace: Pace,
     /// What was said last, so that it is said once.
     trouble: Option<String>,
@@ -80,7 +89,18 @@ impl Keeper<'_> {
     async fn turn(&mut self) -> Result<Next, ChangeError> {
         let Some(in_legacy) = self.look().await? else { return self.repair().await };
         self.trouble = None;
+        self.hold().await;
         Ok(Next::Wait { in_legacy })
+    }
+
+    async fn hold(&mut self) {
+        if !self.held && !self.world.store.recorded().is_ok_and(|recorded| recorded.is_empty()) {
+            self.held = true;
+            if let Err(why) = self.world.firewall.hold().await {
+                // Less than could be, and nothing that anybody has to mend.
+                log::info!("open connections may not outlive a flush: {why}");
+            }
+        }
     }
 
     /// Whether rules of ours are in legacy iptables; `None`: they differ from the record. Without the lock: most changes are
@@ -104,6 +124,8 @@ impl Keeper<'_> {
         if mended.transactions.is_empty() {
             return Ok(Next::Look);
         }
+        // Whoever took our rules may have taken that too.
+        self.held = false;
         self.tell(&mended);
         let Some(pause) = self.pace.repaired(Instant::now().into_std()) else { return Ok(Next::Look) };
         self.warn(format!(

@@ -12,9 +12,10 @@ use crate::model::name::HostName;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
-use super::firewall::{forwards, is_hooked, variant};
+use super::firewall::{forwards, is_hooked, redirects, variant};
 use super::input_filter::{Fate, fate, names_port};
 
+mod data_ports;
 pub mod fleet;
 
 /// One look at a host. A part that could not be read is its error.
@@ -61,6 +62,7 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
         }
     }
     all.extend(native(fleet, &facts.native));
+    all.extend(data_ports::findings(fleet, facts));
     all.extend(drift(fleet, facts));
     all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, *family, table)));
     all.extend(processes(fleet, facts));
@@ -178,8 +180,11 @@ fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec
             format!("remove it: `{} -t nat {}`", family.command(), rule.to_string().replacen("-A", "-D", 1)),
         )
     });
-    let known: Vec<String> =
-        forwards(table).iter().map(|forward| format!("switchman:{}:forward", forward.service)).collect();
+    let redirects = redirects(table);
+    let known: Vec<String> = redirects
+        .iter()
+        .map(|redirect| format!("switchman:{}:{}", redirect.service, redirect.kind.as_str()))
+        .collect();
     let is_known = |rule: &Rule| {
         rule.value("--comment")
             .is_some_and(|comment| comment == "switchman:anchor" || known.iter().any(|own| own == comment))
@@ -199,17 +204,11 @@ fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec
 /// A native rule on the check port. Sets and maps by name are not looked into.
 fn native(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
     let check = fleet.ports.check;
-    let takes = |statement: &&String| {
-        let words = statement.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}'));
-        // What comes before the verdict is matched; `redirect to :8888` would be its target.
-        let matched: Vec<&str> = words.take_while(|word| !matches!(*word, "redirect" | "dnat")).collect();
-        matched.iter().any(|word| names_port(&word.replace('-', ":"), check))
-    };
     match statements {
         Err(why) => vec![finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
         Ok(statements) => statements
             .iter()
-            .filter(takes)
+            .filter(|statement| takes(statement, check))
             .map(|statement| {
                 problem(
                     "native-on-check-port",
@@ -220,6 +219,14 @@ fn native(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Findin
             })
             .collect(),
     }
+}
+
+/// Whether a native statement matches a port.
+fn takes(statement: &str, port: Port) -> bool {
+    let words = statement.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}'));
+    // What comes before the verdict is matched; `redirect to :8888` would be its target.
+    let mut matched = words.take_while(|word| !matches!(*word, "redirect" | "dnat"));
+    matched.any(|word| names_port(&word.replace('-', ":"), port))
 }
 
 fn names(rule: &Rule, option: &str, port: Port) -> bool {
@@ -279,7 +286,8 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
         });
     }
     if let Some(record) = record
-        && (record.forward.check != fleet.ports.check || record.forward.target != fleet.ports.main)
+        && (record.forward.check != fleet.ports.check
+            || record.forward.target != record.real(fleet.ports.main))
     {
         all.push(finding(
             Severity::Warning,
@@ -304,19 +312,22 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
             "give each service of a host a check port of its own",
         ));
     }
-    if let Some(last) = facts.last.as_ref().filter(|last| last.phase == Phase::Began) {
-        all.push(finding(
-            Severity::Warning,
-            "cut-off",
-            "history",
-            format!(
-                "`{}` by {} began at {:.0} and did not end: it is still running, or was killed",
-                last.action, last.actor, last.at
-            ),
-            "`switchman status` shows whether kernel and record agree, `switchman restore` makes them",
-        ));
-    }
+    all.extend(cut_off(facts));
     all
+}
+
+fn cut_off(facts: &Facts) -> Option<Finding> {
+    let last = facts.last.as_ref().filter(|last| last.phase == Phase::Began)?;
+    Some(finding(
+        Severity::Warning,
+        "cut-off",
+        "history",
+        format!(
+            "`{}` by {} began at {:.0} and did not end: it is still running, or was killed",
+            last.action, last.actor, last.at
+        ),
+        "`switchman status` shows whether kernel and record agree, `switchman restore` makes them",
+    ))
 }
 
 /// INPUT sees the port after nat: the real port must be let in, and the check port should be refused, not dropped.

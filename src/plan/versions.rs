@@ -137,7 +137,10 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
         }
     }
     if how.user.is_some() && !matches!(how.runs, Runs::Command { .. }) {
-        return bad("a user".to_owned(), "only a program of your own is run as one; a web server gives up its rights itself");
+        return bad(
+            "a user".to_owned(),
+            "only a program of your own is run as one; a web server gives up its rights itself",
+        );
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if let Some(user) = &how.user

@@ -23,6 +23,14 @@ const BOUND: Duration = Duration::from_secs(20);
 /// iptables(8): exit status for a resource problem, such as a lock that was not to be had.
 const RESOURCE_PROBLEM: i32 = 4;
 
+/// A table that no iptables tool touches. Translation goes on while the kernel has one chain of type nat, tracking while it
+/// has one rule that needs it; else an established connection with translated ports is reset by its next packet (measured for
+/// `-F`, `-X` and `iptables-restore` of both variants; only `nft flush ruleset` takes it away). Made anew as one transaction,
+/// in which neither ceases.
+const HOLD: &str = "table inet switchman_hold\ndelete table inet switchman_hold\ntable inet switchman_hold {\n\
+    chain prerouting {\ntype nat hook prerouting priority -90; policy accept;\n\
+    ct state new comment \"switchman: open connections outlive a flush\"\n}\n}\n";
+
 /// The iptables programs of this machine.
 #[derive(Debug, Default)]
 pub struct Iptables;
@@ -74,6 +82,12 @@ impl Firewall for Iptables {
             }
             None => Ok(vec![]),
         }
+    }
+
+    /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, nobody can load a
+    /// saved ruleset again (EPERM, nft 1.0.6).
+    async fn hold(&self) -> Result<(), FirewallError> {
+        run(&Program::new("nft").args(["-f", "-"]), HOLD.as_bytes()).await.map(|_| ())
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {

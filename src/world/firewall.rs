@@ -40,6 +40,12 @@ pub trait Firewall: Send + Sync {
     /// it behind its table: `inet fw: tcp dport 8888 redirect to :9000`.
     async fn native_nat(&self) -> Result<Vec<String>, FirewallError>;
 
+    /// Makes open connections outlive a moment without our rules: the kernel goes on tracking and translating them whatever
+    /// becomes of iptables' tables. Idempotent; costs milliseconds. Kernels and machines without nftables cannot.
+    async fn hold(&self) -> Result<(), FirewallError> {
+        Ok(())
+    }
+
     /// Commits one transaction: all of it or nothing.
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError>;
 }

@@ -76,6 +76,7 @@ impl Stage {
             "iptables-{infix} -t nat -A PREROUTING {THEIRS}; ip6tables-{infix} -t nat -A PREROUTING {THEIRS}"
         ));
         let mut stage = Self { dir: tempfile::tempdir().unwrap(), agent: None, on };
+        stage.configure("service: shop\n");
         stage.run(&["enable-forward", "--no-wait", "--host", "web1"]);
         if !on {
             stage.run(&["disable-forward", "--no-wait", "--force", "--host", "web1"]);
@@ -88,11 +89,13 @@ impl Stage {
         self.dir.path().join(name)
     }
 
+    fn configure(&self, text: &str) {
+        std::fs::write(self.path("switchman.yaml"), text).unwrap();
+    }
+
     fn switchman(&self) -> Command {
-        let config = self.path("switchman.yaml");
-        std::fs::write(&config, "service: shop\n").unwrap();
         let mut switchman = command(env!("CARGO_BIN_EXE_switchman"));
-        switchman.arg("--config").arg(config).arg("--state-dir").arg(self.path("state"));
+        switchman.arg("--config").arg(self.path("switchman.yaml")).arg("--state-dir").arg(self.path("state"));
         switchman.env("XTABLES_LOCKFILE", self.path("xtables.lock"));
         switchman
     }
@@ -302,6 +305,20 @@ fn our_own_switches_are_not_repaired() {
             stage.stop();
         });
     }
+}
+
+/// Somebody's loop that flushes without end is answered, and not by a loop of ours: each answer is later than the last.
+#[test]
+fn somebody_who_never_ceases() {
+    in_namespace(|| async {
+        let stage = Stage::new(Variant::NfTables, true).await;
+        for _ in 0..150 {
+            sh("iptables -t nat -F SWITCHMAN");
+        }
+        stage.is_repaired("the last flush").await;
+        // Five at once, then after 1, 2, 4, 8, 16 and 30 s: for more than this the flushes would have to take minutes.
+        assert!(stage.repairs().len() <= 14, "{}", stage.log());
+    });
 }
 
 #[test]

@@ -87,7 +87,10 @@ fn spec(
             };
             let file = vhost.run_dir.join(vhost.file_name());
             let failed = |error: &dyn std::fmt::Display| VersionError::Vhost(error.to_string());
-            world.files.write(&file, &vhost.text().map_err(|error| failed(&error))?).map_err(|error| failed(&error))?;
+            world
+                .files
+                .write(&file, &vhost.text().map_err(|error| failed(&error))?)
+                .map_err(|error| failed(&error))?;
             env.extend(vhost.env());
             (vhost.argv(&file), vhost.stop_signal())
         }

@@ -14,7 +14,7 @@ fn forward() -> Forward {
     Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
 }
 
-fn recorded(switch: Switch) -> Recorded {
+pub(super) fn recorded(switch: Switch) -> Recorded {
     let changed_at = jiff::Timestamp::from_second(1000).unwrap();
     Recorded {
         forward: forward(),
@@ -44,7 +44,7 @@ fn server(name: &str, verdict: Verdict) -> ServerView {
 }
 
 /// A host on which all is well.
-fn good() -> Facts {
+pub(super) fn good() -> Facts {
     let servers = ["main-web1", "backup-web1", "main-web2"].map(|name| server(name, Verdict::Up)).to_vec();
     Facts {
         host: Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here },
@@ -72,7 +72,7 @@ fn bad(facts: &Facts) -> Vec<(&'static str, Severity)> {
     all.filter(|one| one.severity > Severity::Ok).map(|one| (one.id, one.severity)).collect()
 }
 
-fn with(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Severity)> {
+pub(super) fn with(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Severity)> {
     let mut facts = good();
     change(&mut facts);
     bad(&facts)

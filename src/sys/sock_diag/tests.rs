@@ -238,6 +238,36 @@ fn a_socket_that_took_over_ports_and_addresses_is_not_meant() {
 }
 
 #[test]
+fn a_later_connection_of_the_same_ports_is_not_hit() {
+    in_namespace(|| async {
+        let (listener, port) = listen("127.0.0.1:0");
+        let again = |from: SocketAddr| async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(from).unwrap();
+            let to = SocketAddr::new(from.ip(), port.get());
+            socket.connect(to).await.unwrap().into_std().unwrap()
+        };
+        let mut first = again("127.0.0.1:0".parse().unwrap()).await;
+        let from = first.local_addr().unwrap();
+        let _served = listener.accept().unwrap();
+        let before = look(port).await;
+        // A reset leaves no time to wait, so the port is free at once.
+        assert_eq!(SockDiag.close(port, &before).await, Ok(1));
+        assert!(is_reset(&mut first));
+        drop(first);
+        let mut second = again(from).await;
+        let (mut served, _) = listener.accept().unwrap();
+        let now = look(port).await;
+        assert_eq!((only(&now).peer, only(&before).peer), (from, from));
+        assert_eq!(SockDiag.close(port, &before).await, Ok(0));
+        assert!(!is_reset(&mut second));
+        second.write_all(b"x").unwrap();
+        served.read_exact(&mut [0]).unwrap();
+    });
+}
+
+#[test]
 fn a_datagram_larger_than_the_buffer_is_an_error() {
     in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
