@@ -42,6 +42,6 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCHITECTURE@/$architecture/" -e "s/@SIZE@
 (cd "$root" && find usr lib -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum) > "$root/DEBIAN/md5sums"
 chmod 644 "$root/DEBIAN/control" "$root/DEBIAN/md5sums"
 find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-dpkg-deb --root-owner-group -Zxz --build "$root" "$out" > /dev/null
+dpkg-deb --root-owner-group -Z"${COMPRESSION:-xz}" --build "$root" "$out" > /dev/null
 rm -rf "$root"
 echo "$out/switchman_${version}_$architecture.deb"

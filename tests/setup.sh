@@ -26,7 +26,7 @@ setpriv:util-linux
 '
 
 [ "${1:-}" != bench ] || needed="$needed ansible-playbook:ansible"
-[ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg lintian:lintian nsenter:util-linux"
+[ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux"
 
 missing=
 for pair in $needed; do

@@ -30,6 +30,8 @@ if [ -z "${SWM_HOSTS:-}" ]; then
     exit $status
 fi
 
+# In memory: nothing is left of it, and it works where / is an overlay itself.
+mount -t tmpfs none "$SWM_HOSTS"
 trap 'hosts_down' EXIT
 trap 'exit 130' INT TERM
 ip link set lo up
