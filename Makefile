@@ -1,9 +1,11 @@
-# make setup | demo | test | lint | bench | install, and docker/'s targets (build start stop ... docker-test)
+# make setup | demo | test | host-test | lint | bench | install | static | deb, and docker/'s targets (build start stop ... docker-test)
 CARGO ?= cargo
 PREFIX ?= /usr/local
 BIN := target/release/switchman
+# Needs nothing of the machine it runs on; a target directory of its own keeps the two kinds of dependencies apart.
+STATIC := target/static/x86_64-unknown-linux-gnu/release/switchman
 
-.PHONY: all setup demo test lint fmt bench install clean
+.PHONY: all setup demo test host-test lint fmt bench install static deb clean
 
 all: $(BIN)
 
@@ -46,6 +48,23 @@ install: $(BIN)
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(BIN) man $(DESTDIR)$(PREFIX)/share/man/man1
 	$(BIN) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/switchman
+
+static: $(STATIC)
+
+$(STATIC): FORCE
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --target x86_64-unknown-linux-gnu --target-dir target/static
+
+# target/deb/switchman_VERSION_amd64.deb
+deb: $(STATIC)
+	sh packaging/deb.sh $(STATIC)
+
+# The package on a real Debian with systemd, in a container: reboot, power cut, purge. Root; see tests/nspawn/hosts.sh.
+# FAST=1 takes the binary that the tests are built with, which runs on the container's Debian too.
+HOST_TEST_BIN := $(if $(FAST),target/debug/switchman,$(STATIC))
+host-test:
+	sh tests/setup.sh host
+	$(if $(FAST),$(CARGO) build --locked,$(MAKE) static)
+	tests/nspawn/test.sh "$$($(if $(FAST),COMPRESSION=none) sh packaging/deb.sh $(HOST_TEST_BIN))"
 
 clean:
 	$(CARGO) clean

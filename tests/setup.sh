@@ -3,7 +3,7 @@
 # started: packages that would start one are told not to, by a policy-rc.d of our own if the machine has none.
 set -eu
 
-# command:package; `setup.sh bench` adds what only the benchmark compares with
+# command:package; `setup.sh bench` adds what only the benchmark compares with, `setup.sh host` what a Debian in a container takes
 needed='
 iptables:iptables
 nft:nftables
@@ -30,6 +30,7 @@ dbus-daemon:dbus-daemon
 '
 
 [ "${1:-}" != bench ] || needed="$needed ansible-playbook:ansible"
+[ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux"
 
 missing=
 for pair in $needed; do

@@ -27,11 +27,31 @@ const MOST: u64 = 1 << 30;
 /// A sender that is not heard of for longer is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// As nginx's lingering_timeout: a refused sender that is silent for so long has heard, or never will.
+const LINGER: Duration = Duration::from_secs(5);
+
 pub(super) async fn place(
-    State(Doors { host, releases }): State<Doors>,
+    State(doors): State<Doors>,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     headers: HeaderMap,
-    body: Body,
+    mut body: Body,
+) -> Answer {
+    match place_all(doors, named, &headers, &mut body).await {
+        Ok(answer) => Ok(answer),
+        Err(refusal) => {
+            // A sender whose connection is closed under it hears a broken pipe and not the reason: what it is still sending is
+            // taken from it until it has heard.
+            tokio::spawn(async move { discard(body, MOST, LINGER).await });
+            Err(refusal)
+        }
+    }
+}
+
+async fn place_all(
+    Doors { host, releases }: Doors,
+    named: Result<Path<(ServiceName, String)>, PathRejection>,
+    headers: &HeaderMap,
+    body: &mut Body,
 ) -> Answer {
     let Path((service, release)) = understood(named)?;
     understood(check_name(&release))?;
@@ -56,7 +76,7 @@ pub(super) async fn place(
 }
 
 /// Everything that comes, up to `most` bytes.
-async fn receive(mut body: Body, file: File, most: u64, silence: Duration) -> Result<File, Response> {
+async fn receive(body: &mut Body, file: File, most: u64, silence: Duration) -> Result<File, Response> {
     let mut file = tokio::fs::File::from_std(file);
     let mut received = 0;
     loop {
@@ -77,6 +97,17 @@ async fn receive(mut body: Body, file: File, most: u64, silence: Duration) -> Re
     }
     file.flush().await.map_err(|error| not_written(&error))?;
     Ok(file.into_std().await)
+}
+
+async fn discard(mut body: Body, most: u64, silence: Duration) {
+    let mut left = most;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(silence, body.frame()).await {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match left.checked_sub(length) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
 }
 
 fn too_large(most: u64) -> Response {
@@ -103,9 +134,9 @@ fn not_received(why: &dyn Display) -> Response {
 mod tests {
     use super::*;
 
-    async fn received(body: Body, most: u64) -> Result<u64, StatusCode> {
+    async fn received(mut body: Body, most: u64) -> Result<u64, StatusCode> {
         let file = tempfile::tempfile().unwrap();
-        let received = receive(body, file, most, Duration::from_secs(30)).await;
+        let received = receive(&mut body, file, most, Duration::from_secs(30)).await;
         received.map(|file| file.metadata().unwrap().len()).map_err(|answer| answer.status())
     }
 

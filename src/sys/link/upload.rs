@@ -54,6 +54,13 @@ impl HttpLink {
                 return Err(self.broken(why(&connection, Unanswered::Broken(reason(&error))).await));
             }
         };
+        if !answer.status().is_success() {
+            // Refused before all of it was sent: what is left to send ends with the connection.
+            let status = answer.status();
+            let told = self.in_time(SILENCE, answer.into_body().collect()).await?;
+            let told = told.map_err(|error| self.broken(reason(&error)))?;
+            return Err(self.refused(status, &told.to_bytes()));
+        }
         self.read(connection, answer).await
     }
 

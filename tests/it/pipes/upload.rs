@@ -163,7 +163,8 @@ fn what_a_host_refuses_is_told_by_code() {
     in_namespace(|| async {
         let mut place = Place::new();
         place.with_releases().await;
-        let request = async |name: &str, length: u64, body: &str| {
+        let request = async |name: &str, body: &str| {
+            let length = body.len();
             let stream = UnixStream::connect(place.path("agent.sock")).await.unwrap();
             let head =
                 format!("PUT /v1/services/shop/releases/{name} HTTP/1.1\r\nhost: x\r\nconnection: close");
@@ -176,14 +177,13 @@ fn what_a_host_refuses_is_told_by_code() {
             )
         };
         let cases = [
-            ("1.0.0", 5, "hello", 422, "bad-archive", "the archive is damaged: "),
-            ("1.0.0", (1 << 30) + 1, "", 413, "bad-request", "the archive has more than 1073741824 bytes"),
-            (".hidden", 5, "hello", 400, "bad-request", "`.hidden` is not a release: "),
-            ("%2e%2e", 5, "hello", 400, "bad-request", "`..` is not a release: "),
-            ("a%2Fb", 5, "hello", 400, "bad-request", "`a/b` is not a release: "),
+            ("1.0.0", "hello", 422, "bad-archive", "the archive is damaged: "),
+            (".hidden", "hello", 400, "bad-request", "`.hidden` is not a release: "),
+            ("%2e%2e", "hello", 400, "bad-request", "`..` is not a release: "),
+            ("a%2Fb", "hello", 400, "bad-request", "`a/b` is not a release: "),
         ];
-        for (name, length, body, status, code, text) in cases {
-            let told = request(name, length, body).await;
+        for (name, body, status, code, text) in cases {
+            let told = request(name, body).await;
             assert!(
                 (told.0, told.1.as_str()) == (status, code) && told.2.starts_with(text),
                 "{name}: {told:?}"
@@ -193,11 +193,13 @@ fn what_a_host_refuses_is_told_by_code() {
         // A sender that goes on sending hears the refusal all the same.
         let sparse = place.path("sparse.tar.gz");
         std::fs::File::create(&sparse).unwrap().set_len((1 << 30) + 1).unwrap();
-        match place.over_socket().place(&shop(), "1.0.0", &sparse).await {
-            Err(LinkError::Refused { code: ErrorCode::BadRequest, message }) => {
-                assert_eq!(message, "the archive has more than 1073741824 bytes");
+        for _ in 0..50 {
+            match place.over_socket().place(&shop(), "1.0.0", &sparse).await {
+                Err(LinkError::Refused { code: ErrorCode::BadRequest, message }) => {
+                    assert_eq!(message, "the archive has more than 1073741824 bytes");
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
         let missing = place.over_socket().place(&shop(), "1.0.0", Path::new("/nowhere")).await;
         assert!(
@@ -224,7 +226,7 @@ fn a_full_disk_is_told_by_code_and_keeps_nothing() {
         until(async || UnixStream::connect(&socket).await.is_ok()).await;
         let link = place.over_socket();
         // The one has no room for the archive, the other none for what is in it.
-        for size in [8 << 20, 4 << 20] {
+        for size in [64 << 20, 8 << 20, 4 << 20] {
             let archive = archive(&place, "a.tar.gz", &vec![7; size]);
             match link.place(&shop(), "1.0.0", &archive).await {
                 Err(LinkError::Refused { code: ErrorCode::DiskFull, .. }) => {}

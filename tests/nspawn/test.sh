@@ -1,0 +1,106 @@
+#!/bin/bash
+# DEB: the package on a real host. What is recorded holds through a reboot and a power cut, the agent is confined, and the
+# purge leaves nothing. `make host-test` builds the package and runs this.
+set -euo pipefail
+deb=$1
+. "$(dirname "$0")/hosts.sh"
+
+step() { echo "host-test: $*"; }
+fail() { echo "host-test: FAILED: $*" >&2; exit 1; }
+# What HAProxy's check would get from outside: the answer's status, 000 when it is refused.
+check_port() { curl -s -o /dev/null -m 5 -w '%{http_code}' http://10.99.0.11:8888/ || true; }
+in_service() { [ "$(check_port)" = 200 ]; }
+in_maintenance() { [ "$(check_port)" = 000 ] && [ "$(curl -s -m 5 http://10.99.0.11:8080/)" = main ]; }
+agent_answers() { inside web1 curl -s -f -o /dev/null --unix-socket /run/switchman/agent.sock http://x/v1; }
+# The API: METHOD PATH [curl's flags]; the body of the answer.
+api() { local method=$1 path=$2; shift 2; inside web1 curl -s -X "$method" --unix-socket /run/switchman/agent.sock "http://x$path" "$@"; }
+switchman() { inside web1 switchman "$@"; }
+rules() { inside web1 sh -c '{ iptables-save; ip6tables-save; } 2>/dev/null | grep -c SWITCHMAN || true'; }
+
+step "boots"
+host_up web1 10.99.0.11
+cp "$deb" "$(tree web1)/root/switchman.deb"
+printf 'server { listen 8080; listen [::]:8080; location / { return 200 main; } }\n' > "$(tree web1)/etc/nginx/conf.d/main.conf"
+inside web1 systemctl restart nginx
+until_true in_maintenance
+
+step "installs, starts nothing by itself"
+inside web1 dpkg -i /root/switchman.deb > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
+inside web1 systemctl is-active -q switchman && fail "the agent was started"
+[ "$(rules)" = 0 ] || fail "rules appeared"
+inside web1 install -d /etc/switchman
+printf 'service: shop\n' > "$(tree web1)/etc/switchman/switchman.yaml"
+inside web1 systemctl start switchman
+until_true agent_answers
+
+step "the forward comes back after a reboot and after a power cut"
+switchman enable-forward
+in_service || fail "not in service: $(check_port)"
+reboot_host web1
+until_true in_service
+kill_host web1
+until_true in_service
+
+step "so does a maintenance"
+switchman disable-forward
+in_maintenance || fail "$(check_port)"
+reboot_host web1
+inside web1 systemctl is-active -q switchman-restore switchman || fail "the units are not up"
+until_true agent_answers
+until_true in_maintenance
+kill_host web1
+until_true in_maintenance
+switchman enable-forward
+in_service || fail "$(check_port)"
+
+step "a firewall that is started or loaded anew takes nothing away for long"
+inside web1 systemctl enable -q --now nftables
+for verb in restart reload; do
+    inside web1 systemctl $verb nftables
+    until_true in_service
+done
+[ "$(rules)" -gt 0 ] || fail "no rules"
+
+step "the agent places releases and restarts services, and may do little else"
+inside web1 sh -c 'mkdir /root/site && echo hello > /root/site/index.html && tar -C /root/site -czf /root/site.tar.gz .'
+api PUT /v1/services/shop/releases/1.0.0 -T /root/site.tar.gz | grep -Eq '^"[0-9a-f]{64}"$' || fail "no release"
+inside web1 su -s /bin/cat www-data /srv/switchman/shop/releases/1.0.0/index.html | grep -q hello || fail "not readable"
+run() { api POST /v1/run -H 'content-type: application/json' -d "{\"key\":\"t\",\"env\":{},\"argv\":$1}" | tail -n 1; }
+[ "$(run '["systemctl","restart","nginx"]')" = '{"ended":{"status":0,"timed_out":false}}' ] || fail "no restart"
+[ "$(run '["touch","/etc/x"]')" != '{"ended":{"status":0,"timed_out":false}}' ] || fail "it may write below /etc"
+until_true in_service
+exposure=$(inside web1 systemd-analyze security --no-pager switchman | sed -n 's/.*Overall exposure level for switchman.service: \([0-9.]*\).*/\1/p')
+step "systemd-analyze security switchman: $exposure"
+[ "$(echo "$exposure" | tr -d .)" -le 30 ] || fail "more than 3.0"
+# An operator from outside, through the agent, which may change the rules of either kind.
+operator() {
+    local socket=/proc/$(cat "$SWM_HOSTS/web1/leader")/root/run/switchman/agent.sock
+    printf 'service: shop\nhosts: {web1: {address: 10.99.0.11, agent: "unix://%s"}}\nroll: {min_up: 0}\n' "$socket" > "$SWM_HOSTS/fleet.yaml"
+    "$(tree web1)/usr/sbin/switchman" --config "$SWM_HOSTS/fleet.yaml" "$@"
+}
+for variant in legacy nft; do
+    inside web1 sh -c 'for t in iptables ip6tables; do $t -t nat -F; $t -t nat -X; done'
+    inside web1 sh -c "update-alternatives --set iptables /usr/sbin/iptables-$variant; update-alternatives --set ip6tables /usr/sbin/ip6tables-$variant" > /dev/null
+    for verb in disable enable; do
+        operator "$verb-forward" --host web1 || fail "$verb with iptables-$variant"
+        if [ $verb = disable ]; then in_maintenance; else in_service; fi || fail "$verb with iptables-$variant: $(check_port)"
+    done
+    [ "$(rules)" -gt 0 ] || fail "no rules of iptables-$variant"
+done
+
+step "an upgrade keeps the host in service"
+inside web1 dpkg -i /root/switchman.deb > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
+in_service || fail "$(check_port)"
+until_true agent_answers
+
+step "a purge leaves the host in service, nothing on the disk, and says how to take the rules away"
+switchman_said=$(inside web1 dpkg --purge switchman 2>&1) || fail "$switchman_said"
+in_service || fail "the purge took the forward away"
+inside web1 sh -c "$(printf '%s\n' "$switchman_said" | sed -n 's/^switchman:     //p')"
+[ "$(rules)" = 0 ] && [ "$(check_port)" = 000 ] || fail "rules are left: $switchman_said"
+inside web1 rm -r /srv/switchman /etc/switchman
+left=$(inside web1 sh -c 'find / -xdev -path /proc -prune -o -iname "*switchman*" -print | grep -v ^/root/ || true')
+[ -z "$left" ] || fail "left: $left"
+inside web1 systemctl list-units --all --no-legend 'switchman*' | grep . && fail "units are left"
+
+step "passed in $SECONDS s"
