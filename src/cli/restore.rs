@@ -8,7 +8,7 @@ use crate::ops::{here, restore};
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
     let restored = restore::restore(&world, &env::actor()).await.map_err(Failure::Restore)?;
-    for text in here::boot(&world).await.map_err(|error| other(&error))? {
+    for text in here::at_boot(&world).await.map_err(|error| other(&error))? {
         context.render.remark(&text);
     }
     context.render.restored(&restored);

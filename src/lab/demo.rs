@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::load::{Kind, Load, Report, Snapshot, Target, default_mix};
+use super::operator::Pipe;
 use super::{Lab, LabError};
 use crate::model::duration;
 use crate::world::stop::Stop;
@@ -75,7 +76,7 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         for (at, name) in names.iter().enumerate().take(BY_HAND) {
             hosts.push(one_host(lab, at, name, &load, audience).await?);
         }
-        let operator = versions::operator(lab).await?;
+        let operator = versions::operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::story(lab, &operator, &load, audience).await?;
         Ok::<_, LabError>((hosts, roll, versions::story(lab, &operator, &load, audience).await?))
     };

@@ -34,6 +34,8 @@ use process::{Process, ProcessError};
 /// Where labs keep configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
 pub(crate) const SERVICE: &str = "shop";
+/// Static pages, for rehearsals with two services; its ports are 8889, 8081 and 81.
+pub const SECOND_SERVICE: &str = "blog";
 /// Lines of one log that a failed rehearsal shows.
 const CLUES: usize = 20;
 
@@ -48,6 +50,8 @@ pub struct LabOptions {
     /// The switchman that the hosts run, and that serves the rehearsal application.
     pub switchman: PathBuf,
     pub check: CheckTiming,
+    /// HAProxy has a second service, whose clients call port 81: [`SECOND_SERVICE`].
+    pub second: bool,
 }
 
 impl LabOptions {
@@ -61,7 +65,7 @@ impl LabOptions {
             rise: 2,
             timeout: Some(ms(500)),
         };
-        Self { name, hosts: 2, balancers: 1, switchman, check }
+        Self { name, hosts: 2, balancers: 1, switchman, check, second: false }
     }
 }
 
@@ -238,9 +242,23 @@ impl Lab {
         })
     }
 
+    /// The frontend and backend of the second service, on the port that its clients call.
+    fn second(&self, balancer: &str) -> Result<String, LabError> {
+        let mut site = self.site(balancer)?;
+        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
+        site.project = SECOND_SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?;
+        site.ports = Ports { check: port(8889)?, main: port(8081)?, backup: port(81)? };
+        site.balancer.bind = format!("{}:81", self.net.address(balancer));
+        site.balancer.backend = SECOND_SERVICE.to_owned();
+        let text = site.haproxy()?;
+        let from = text.find(&format!("frontend {SECOND_SERVICE}")).unwrap_or(0);
+        Ok(text[from..].to_owned())
+    }
+
     async fn start_haproxy(&mut self, balancer: &str) -> Result<(), LabError> {
         let file = self.dir.join(balancer).join("haproxy.cfg");
-        write(&file, &self.site(balancer)?.haproxy()?)?;
+        let second = if self.options.second { self.second(balancer)? } else { String::new() };
+        write(&file, &format!("{}\n{second}", self.site(balancer)?.haproxy()?))?;
         let process = self.haproxy(balancer, &[]).await?;
         self.haproxies.push(process);
         Ok(())

@@ -215,6 +215,10 @@ async fn set_grace(file: &Path, grace: Duration) -> Result<(), String> {
 
 #[async_trait]
 impl Runner for Systemd {
+    fn comes_back_at_boot(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> &'static str {
         "systemd"
     }

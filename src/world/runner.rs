@@ -50,6 +50,12 @@ pub enum Part {
 /// What was started goes on when switchman ends, is killed or replaced by another version of itself.
 #[async_trait]
 pub trait Runner: Send + Sync {
+    /// Whether what was started comes back at boot without anybody of ours: then nobody of ours starts it there, where a wait
+    /// for it might be a circle.
+    fn comes_back_at_boot(&self) -> bool {
+        false
+    }
+
     /// For people: `systemd`, `supervisor`.
     fn name(&self) -> &'static str;
 

@@ -21,4 +21,5 @@ mod site;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
+mod versions;
 mod vhost;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use switchman::lab::demo;
 use switchman::lab::load::{Kind, Load, Mix, Report, Target, default_mix};
 use switchman::lab::operator::{Operator, Pipe};
 use switchman::lab::{Lab, LabOptions};
@@ -46,11 +47,13 @@ pub struct Plan {
     /// Every kind of client; else those that end within moments, which keeps drains short.
     pub all_kinds: bool,
     pub yaml: &'static str,
+    /// The operator may ask HAProxy for more than its state, and there is a second service.
+    pub admin: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { hosts: 3, balancers: 1, pipe: Pipe::Ssh, all_kinds: false, yaml: "" }
+        Self { hosts: 3, balancers: 1, pipe: Pipe::Ssh, all_kinds: false, yaml: "", admin: false }
     }
 }
 
@@ -76,8 +79,13 @@ impl Site {
         };
         let (hosts, balancers) = (plan.hosts, plan.balancers);
         let options = LabOptions::new(name.parse().unwrap(), env!("CARGO_BIN_EXE_switchman").into());
-        let lab = Lab::up(LabOptions { hosts, balancers, check, ..options }).await.unwrap();
-        let operator = Operator::up(&lab, plan.pipe, plan.yaml).await.unwrap();
+        let second = plan.admin;
+        let lab = Lab::up(LabOptions { hosts, balancers, check, second, ..options }).await.unwrap();
+        let operator = if plan.admin {
+            demo::versions::operator(&lab, plan.pipe, plan.yaml).await.unwrap()
+        } else {
+            Operator::up(&lab, plan.pipe, plan.yaml).await.unwrap()
+        };
         let site_up = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
         assert_eq!(site_up.status, 0, "{}", site_up.stderr);
         let cookies = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();

@@ -36,9 +36,9 @@ pub struct VersionStory {
     pub faults: Vec<String>,
 }
 
-/// An operator whose balancers can be asked to close their idle connections, over ssh.
-pub async fn operator(lab: &Lab) -> Result<Operator, LabError> {
-    let operator = Operator::up(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+/// An operator whose balancers can be asked to close their idle connections.
+pub async fn operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, LabError> {
+    let operator = Operator::up(lab, pipe, more).await?;
     let file = operator.dir().join("switchman.yaml");
     let mut yaml = crate::lab::operator::read(&file)?;
     for (at, address) in lab.readers().iter().enumerate() {

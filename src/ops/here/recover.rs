@@ -26,6 +26,11 @@ pub async fn recover(world: &World) -> Result<Vec<String>, VersionError> {
     Ok(done)
 }
 
+/// `restore`: as [`boot`], where nobody else does it.
+pub async fn at_boot(world: &World) -> Result<Vec<String>, VersionError> {
+    if world.runner.comes_back_at_boot() { Ok(vec![]) } else { boot(world).await }
+}
+
 /// At boot, and when the agent begins: recovered, and every instance that should run is started or adopted.
 pub async fn boot(world: &World) -> Result<Vec<String>, VersionError> {
     let mut done = recover(world).await?;

@@ -1,0 +1,363 @@
+//! Versions side by side on real hosts under load: a service whose program says its version, and one of static pages.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use switchman::lab::demo::versions::release;
+use switchman::lab::hosts::inside;
+use switchman::lab::operator::Pipe;
+use switchman::lab::{Lab, SECOND_SERVICE};
+
+use crate::site::{MS, Plan, Site};
+use crate::testing::may_make_namespaces;
+
+mod killed;
+
+const YAML: &str =
+    "versions: {watch: 0s}\nservices:\n  blog: {ports: {check: 8889, main: 8081, backup: 81}}\n";
+const VERSIONS: [&str; 3] = ["4.0.0", "5.0.0", "6.0.0"];
+
+async fn up(name: &str, pipe: Pipe, hosts: u8) -> Site {
+    let plan = Plan { hosts, pipe, all_kinds: true, yaml: YAML, admin: true, ..Plan::default() };
+    Site::up(name, plan).await
+}
+
+/// Must end well.
+async fn well(site: &Site, args: &[&str]) -> String {
+    let output = site.run(args).await;
+    assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
+    output.stdout
+}
+
+async fn deploy_shop(site: &Site, version: &str) -> String {
+    let source = release(&site.lab, version).unwrap().display().to_string();
+    well(site, &["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await
+}
+
+/// Pages that say which version they are.
+fn pages(lab: &Lab, version: &str) -> PathBuf {
+    let dir = lab.dir().join("pages").join(version);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("version"), version).unwrap();
+    dir
+}
+
+async fn deploy_blog(site: &Site, version: &str) {
+    let source = pages(&site.lab, version).display().to_string();
+    well(site, &["deploy", SECOND_SERVICE, version, &source]).await;
+}
+
+/// What the readers of the second service saw.
+#[derive(Default, Debug)]
+struct Seen {
+    /// By (phase in which the request began, version).
+    answers: BTreeMap<(String, String), u64>,
+    failures: Vec<String>,
+}
+
+/// Clients of the second service: some keep their connections, some make one for each request.
+struct Readers {
+    phase: Arc<std::sync::Mutex<String>>,
+    seen: Arc<std::sync::Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Readers {
+    fn start(lab: &Lab) -> Self {
+        let (phase, seen, stop): (
+            Arc<std::sync::Mutex<String>>,
+            Arc<std::sync::Mutex<Seen>>,
+            Arc<AtomicBool>,
+        ) = Default::default();
+        let address = lab.targets()[0].ip();
+        let url = format!("http://{address}:81/version");
+        let (namespace, shared) = (lab.namespace("client"), (phase.clone(), seen.clone(), stop.clone()));
+        let running = tokio::spawn(async move {
+            let (phase, seen, stop) = shared;
+            inside(namespace, move || async move {
+                // reqwest wants one even where no TLS is spoken.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let one = async |keep: usize| {
+                    let client = reqwest::Client::builder().pool_max_idle_per_host(keep).build().unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        let began = phase.lock().unwrap().clone();
+                        let asked = async { client.get(&url).send().await?.error_for_status()?.text().await };
+                        match asked.await {
+                            Ok(version) => {
+                                *seen.lock().unwrap().answers.entry((began, version)).or_default() += 1
+                            }
+                            Err(error) => seen.lock().unwrap().failures.push(format!("{began}: {error:?}")),
+                        }
+                        tokio::time::sleep(MS * 10).await;
+                    }
+                };
+                tokio::join!(one(8), one(8), one(0), one(0));
+            })
+            .await
+            .unwrap();
+        });
+        Self { phase, seen, stop, running }
+    }
+
+    fn phase(&self, name: &str) {
+        name.clone_into(&mut self.phase.lock().unwrap());
+    }
+
+    fn by_others(&self, phase: &str, version: &str) -> u64 {
+        let seen = self.seen.lock().unwrap();
+        let others = seen.answers.iter().filter(|((began, by), _)| began == phase && by != version);
+        others.map(|(_, count)| count).sum()
+    }
+
+    fn answered(&self, phase: &str, version: &str) -> u64 {
+        self.seen.lock().unwrap().answers.get(&(phase.to_owned(), version.to_owned())).copied().unwrap_or(0)
+    }
+
+    async fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.await.unwrap();
+        std::mem::take(&mut *self.seen.lock().unwrap())
+    }
+}
+
+/// Both services with all their versions, the readers reading.
+async fn both_services(name: &str) -> (Site, Readers) {
+    let site = up(name, Pipe::Ssh, 3).await;
+    for version in VERSIONS {
+        deploy_shop(&site, version).await;
+        deploy_blog(&site, version).await;
+    }
+    let readers = Readers::start(&site.lab);
+    (site, readers)
+}
+
+async fn no_reader_failed(readers: Readers) {
+    let seen = readers.end().await;
+    let answers: u64 = seen.answers.values().sum();
+    assert!(answers > 100, "{answers} answers are too few to mean anything");
+    assert_eq!(seen.failures, Vec::<String>::new(), "of {answers}");
+}
+
+/// Both services change main so many times by a flip.
+async fn flips(name: &str, times: usize) {
+    if !may_make_namespaces() {
+        return;
+    }
+    let (site, readers) = both_services(name).await;
+    for turn in 0..times {
+        let version = VERSIONS[(turn + 1) % VERSIONS.len()];
+        site.load.phase(&format!("flip {turn}"));
+        for service in ["shop", SECOND_SERVICE] {
+            well(&site, &["assign", service, version, "--strategy", "flip", "--yes"]).await;
+        }
+    }
+    // The last flip reaches everybody: the connections that HAProxy kept were closed.
+    let last = VERSIONS[times % VERSIONS.len()];
+    site.load.phase("settled");
+    readers.phase("settled");
+    site.until("answers of the last version", async || {
+        site.load.snapshot().answered("settled", "web1", "main", Some(last)) > 20
+            && readers.answered("settled", last) > 20
+    })
+    .await;
+    assert_eq!(readers.by_others("settled", last), 0);
+    no_reader_failed(readers).await;
+    site.down_without_loss().await;
+}
+
+/// Both services change main so many times, host by host: whoever asks when the command has ended sees the new version.
+async fn rolls(name: &str, times: usize) {
+    if !may_make_namespaces() {
+        return;
+    }
+    let (site, readers) = both_services(name).await;
+    for turn in 0..times {
+        let version = VERSIONS[(turn + 1) % VERSIONS.len()];
+        for service in ["shop", SECOND_SERVICE] {
+            well(&site, &["assign", service, version, "--yes"]).await;
+        }
+        let phase = format!("after {turn}");
+        site.load.phase(&phase);
+        readers.phase(&phase);
+        site.until("answers of the new version on every host", async || {
+            let now = site.load.snapshot();
+            (1..=3).all(|host| now.answered(&phase, &format!("web{host}"), "main", Some(version)) > 5)
+                && readers.answered(&phase, version) > 20
+        })
+        .await;
+        let shop = site.load.snapshot().answered_by_others(&phase, version);
+        assert_eq!(
+            (shop, readers.by_others(&phase, version)),
+            (0, 0),
+            "the old version was seen in `{phase}`"
+        );
+        readers.phase("between");
+        site.load.phase("between");
+    }
+    no_reader_failed(readers).await;
+    site.down_without_loss().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_flips_of_two_services_lose_nothing() {
+    flips("flips", 30).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_rolling_assign_nobody_sees_the_old_version() {
+    rolls("assign", 2).await;
+}
+
+/// `make soak`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes ten minutes: `make soak`"]
+async fn thirty_rolling_assigns_of_two_services() {
+    rolls("soak", 30).await;
+}
+
+/// D2, D4, D5, D6, D8, D9, D10, D11, R1, R2, R5, R9, in the words of the originals.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_story_of_the_originals_word_for_word() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("words", Pipe::Ssh, 1).await;
+    // One host alone: nobody else has to be UP while it is out.
+    let yaml = site.operator.dir().join("switchman.yaml");
+    let text = std::fs::read_to_string(&yaml).unwrap();
+    let text = if text.contains("min_up") { text } else { format!("{text}roll: {{min_up: 0}}\n") };
+    std::fs::write(&yaml, text).unwrap();
+    let since = |text: &str| -> String {
+        let masked: Vec<String> = text
+            .lines()
+            .map(|line| match line.split_once("(since ") {
+                Some((head, _)) => format!("{head}(since ...)"),
+                None => line.to_owned(),
+            })
+            .collect();
+        masked.join("\n")
+    };
+    let head = "MAIN   NAME   VERSION   STATUS   RUNNING\n------ ------ --------- -------- -----------------------------------";
+    // D4: the table has the new row alone. D2, D5: the first is main.
+    assert_eq!(
+        since(&deploy_shop(&site, "4.0.0").await),
+        format!(
+            "Active host: http://10.77.0.21\nDeploying service...\nService deployed successfully\n{head}\n*      shop   4.0.0     running  Running (since ...)"
+        )
+    );
+    // D2: a later one is a shadow.
+    assert_eq!(
+        since(&deploy_shop(&site, "5.0.0").await),
+        format!(
+            "Active host: http://10.77.0.21\nDeploying service...\nService deployed successfully\n{head}\n       shop   5.0.0     running  Running (since ...)"
+        )
+    );
+    let both = format!(
+        "{head}\n*      shop   4.0.0     running  Running (since ...)\n       shop   5.0.0     running  Running (since ...)"
+    );
+    // D5, D6
+    assert_eq!(since(&well(&site, &["ls"]).await), format!("Active host: http://10.77.0.21\n{both}"));
+    // R9, R19: work in flight holds a kill, even of a shadow; D10, D19: main is not killed while it has shadows.
+    let refused = site.run(&["kill", "shop", "4.0.0", "--yes"]).await;
+    assert_eq!(refused.status, 1);
+    let sentence =
+        "Not allowed to kill main service while there are mutliple deployed versions of that service";
+    assert!(refused.stderr.contains(sentence), "{}", refused.stderr);
+    // D8, D9: after the answer the old main runs on as a shadow.
+    let asked = site.operator.program(&["assign", "shop", "5.0.0", "--strategy", "flip"]);
+    let output = asked.run(b"y\n", Duration::from_mins(1)).await.unwrap();
+    assert_eq!(output.status, 0, "{}", output.stderr);
+    assert_eq!(
+        since(&output.stdout),
+        format!(
+            "Active host: http://10.77.0.21\nChange shop 5.0.0 to main? [y/N]: Changed main version to shop 5.0.0\n{head}\n       shop   4.0.0     running  Running (since ...)\n*      shop   5.0.0     running  Running (since ...)"
+        )
+    );
+    let declined = site
+        .operator
+        .program(&["assign", "shop", "4.0.0"])
+        .run(b"n\n", Duration::from_mins(1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (declined.status, declined.stderr.contains("Assign cancelled.")),
+        (1, true),
+        "{}",
+        declined.stderr
+    );
+    let aborted =
+        site.operator.program(&["assign", "shop", "4.0.0"]).run(b"", Duration::from_mins(1)).await.unwrap();
+    assert_eq!((aborted.status, aborted.stderr.contains("Aborted!")), (1, true), "{}", aborted.stderr);
+    // D13
+    let unknown = site.run(&["assign", "shop", "9.0.0", "--yes"]).await;
+    assert!(unknown.stderr.contains("No service matching shop 9.0.0"), "{}", unknown.stderr);
+    // R1, R2: revisions, ids, and whether it is public.
+    let wide = well(&site, &["ls", "--wide"]).await;
+    let row = wide.lines().find(|line| line.contains("5.0.0")).unwrap();
+    assert!(row.contains("🌎 shop") && row.contains("Active") && row.contains(" dp_"), "{wide}");
+    let id = row.split_whitespace().last().unwrap();
+    let described = well(&site, &["describe", id]).await;
+    assert!(
+        described.contains(&format!("ID         {id}")) && described.contains("Revision   2"),
+        "{described}"
+    );
+    // R5: the old one lives until its last work is done, then it is killed. D15, D16, D11.
+    let killed = well(&site, &["kill", "shop", "4.0.0", "--yes", "--drain-timeout", "30s"]).await;
+    assert!(killed.ends_with("Service shop 4.0.0 killed.\n"), "{killed}");
+    // D17, D18
+    let nothing = site.run(&["kill", "--yes"]).await;
+    assert!(
+        nothing.stderr.contains(
+            "Include the name or name and version of the service(s) to kill or -a/--all to kill all."
+        )
+    );
+    let none = site.run(&["kill", "nope", "--yes"]).await;
+    assert!(none.stderr.contains("No services match the given name and version."), "{}", none.stderr);
+    site.down_without_loss().await;
+}
+
+/// R4, R10, R11, R12: new code behind an id that stays; something that runs already, and one that takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_in_place_keep_the_id_and_lose_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("update", Pipe::Socket, 2).await;
+    deploy_shop(&site, "4.0.0").await;
+    let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
+    let before = rows().await;
+    let source = release(&site.lab, "4.0.1").unwrap().display().to_string();
+    well(&site, &["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
+    let after = rows().await;
+    assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));
+    assert_eq!(after[0]["hosts"][0][1]["deployment"]["instance"]["build"], 2);
+    // R11 on the API, as it is written there: something that runs already gets another address.
+    let start = |port: u16| {
+        format!(
+            "setsid {} lab app --listen 0.0.0.0:{port} --host web1 --vhost main --version ext{port} </dev/null >/dev/null 2>&1 &",
+            env!("CARGO_BIN_EXE_switchman")
+        )
+    };
+    site.inside("web1", &format!("{} {}", start(9100), start(9101))).await;
+    let put = async |id: &str, uri: &str| {
+        let socket = site.lab.dir().join("web1/agent.sock");
+        let script = format!(
+            "curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {} -X PUT http://x/deployments/{id} -H 'content-type: application/json' -d '{{\"uri\": \"{uri}\"}}'",
+            socket.display()
+        );
+        site.inside("web1", &script).await.stdout
+    };
+    well(&site, &["deploy", "shop", "5.0.0", "http://127.0.0.1:9100", "--host", "web1"]).await;
+    let id = rows().await[1]["id"].as_str().unwrap().to_owned();
+    assert_eq!(put(&id, "http://127.0.0.1:9101").await, "200");
+    assert_eq!(put(&id, "/relative").await, "400", "R31");
+    assert_eq!(put("dp_00000000000", "http://127.0.0.1:9101").await, "404", "R31");
+    well(&site, &["assign", "shop", "5.0.0", "--host", "web1", "--strategy", "flip", "--yes"]).await;
+    site.answered_by("web1", "ext9101").await;
+    site.down_without_loss().await;
+}

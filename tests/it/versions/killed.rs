@@ -1,0 +1,84 @@
+//! The agent is killed at any moment of a deploy, an assign, an update and a kill, with the load running: what it finds when it
+//! is started again is the old state or the new one, and the same command ends the work.
+
+use switchman::lab::operator::{Pipe, start_agent};
+
+use super::{MS, Site, Value, deploy_shop, may_make_namespaces, release, up, well};
+
+/// From the start of the command to the kill. The commands take between 100 ms and some seconds.
+const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
+
+/// Ends the agent of web1 as a power cut would, and starts another.
+async fn agent_dies_and_comes_back(site: &Site) {
+    let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
+                  tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socket' && kill -9 $pid; done; true";
+    site.inside("web1", script).await;
+    let agent = start_agent(&site.lab, "web1", &[]).await.unwrap();
+    // It ends with the lab.
+    std::mem::forget(agent);
+}
+
+/// Every row of `ls` is at rest, and main answers.
+async fn is_at_rest(site: &Site) -> Vec<(String, bool)> {
+    let mut rows = Vec::new();
+    site.until("every deployment at rest", async || {
+        let listing = site.json(&["ls"]).await;
+        let all = listing["rows"].as_array().cloned().unwrap_or_default();
+        let calm = |row: &Value| {
+            let hosts = row["hosts"].as_array().unwrap();
+            hosts.iter().all(|host| {
+                let view = &host[1];
+                view["deployment"]["stage"] == "ready" && view["process"]["value"]["state"] == "running"
+            })
+        };
+        rows = all
+            .iter()
+            .map(|row| (row["version"].as_str().unwrap().to_owned(), row["main"] == true))
+            .collect();
+        listing["unread"] == Value::Array(vec![]) && all.iter().all(calm)
+    })
+    .await;
+    rows
+}
+
+async fn killed_during(site: &Site, args: &[&str], moment: u32) {
+    let running = site.operator.program(args);
+    let command = tokio::spawn(async move { running.run(b"", MS * 60_000).await });
+    tokio::time::sleep(MS * moment).await;
+    agent_dies_and_comes_back(site).await;
+    // It may have ended well before the kill, or by the other agent; it must not hang.
+    let _ = command.await.unwrap().unwrap();
+    is_at_rest(site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_is_killed_at_any_moment() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("killed", Pipe::Socket, 2).await;
+    deploy_shop(&site, "4.0.0").await;
+    let fresh = release(&site.lab, "5.0.0").unwrap().display().to_string();
+    let newer = release(&site.lab, "5.0.1").unwrap().display().to_string();
+    for moment in MOMENTS {
+        let deploy = ["deploy", "shop", "5.0.0", &fresh, "--", "sh", "serve.sh"];
+        killed_during(&site, &deploy, moment).await;
+        well(&site, &deploy).await;
+        let assign = ["assign", "shop", "5.0.0", "--strategy", "flip", "--yes"];
+        killed_during(&site, &assign, moment).await;
+        well(&site, &assign).await;
+        assert_eq!(is_at_rest(&site).await, [("4.0.0".into(), false), ("5.0.0".into(), true)]);
+        let update = ["update", "shop", "4.0.0", &newer, "--", "sh", "serve.sh"];
+        killed_during(&site, &update, moment).await;
+        well(&site, &["rollback", "shop"]).await;
+        let kill = ["kill", "shop", "5.0.0", "--yes", "--drain-timeout", "40s"];
+        killed_during(&site, &kill, moment).await;
+        let again = site.run(&kill).await;
+        assert!(again.status == 0 || again.stderr.contains("No services match"), "{}", again.stderr);
+        assert_eq!(is_at_rest(&site).await, [("4.0.0".into(), true)], "after {moment} ms");
+        // The same code again, so that the next round begins as this one did.
+        let source = release(&site.lab, "4.0.0").unwrap().display().to_string();
+        well(&site, &["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
+    }
+    site.down_without_loss().await;
+}
