@@ -39,16 +39,18 @@ pub async fn read(
         hand_on(&mut part, Some(length), heard).await?;
         last = Some(part);
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         // Asked first: what was written before the end is read after the answer.
         let ends = gone();
         last = go_on(place, last, heard).await?;
         if ends {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 /// Oldest first. Opened from the newest on, so that one that is turned over meanwhile is met twice and never missed.
