@@ -108,8 +108,8 @@ impl Supervisor {
         }
         let launched = self.launch(place, spec.grace).await;
         if launched.is_err() && known.is_none() {
-            no_keeper(place).await?;
-            place.unkeep()?;
+            // Also where nobody knows whether it was started: it was waited for too long.
+            self.end(place, Duration::ZERO).await?;
         }
         launched.map_err(Start::Report)
     }

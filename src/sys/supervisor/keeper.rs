@@ -30,6 +30,10 @@ use crate::sys::exec::{OURSELVES, Program};
 const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 const LONGEST_LOOK: Duration = Duration::from_millis(200);
 
+/// A lock that is held for half a second is held by a keeper.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: u8 = 10;
+
 /// Keeps the instance of this directory until it is stopped. The report goes to standard output.
 pub fn keep(dir: &Path) -> Result<(), String> {
     let failed = |what: &str| {
@@ -38,7 +42,7 @@ pub fn keep(dir: &Path) -> Result<(), String> {
     };
     let signals = settle().map_err(failed("become a keeper"))?;
     let place = Place::new(dir);
-    let Some(lock) = place.lock("keeper.lock").map_err(failed("take the lock"))? else {
+    let Some(lock) = lock(&place).map_err(failed("take the lock"))? else {
         report(&Report::Started);
         return Ok(());
     };
@@ -63,6 +67,19 @@ pub fn keep(dir: &Path) -> Result<(), String> {
     let kept = keeper.run(out, control, &signals);
     drop(lock);
     kept.map_err(failed("go on"))
+}
+
+/// `None`: there is a keeper. One that is being killed holds its lock until its very end, and one who only looks whether there
+/// is a keeper holds it for a moment: neither is one.
+fn lock(place: &Place) -> io::Result<Option<File>> {
+    for _ in 0..LOCK_TRIES {
+        if let Some(lock) = place.lock("keeper.lock")? {
+            return Ok(Some(lock));
+        }
+        // Nothing to poll: only its timeout is wanted.
+        let _ = poll(&mut [], LOCK_PAUSE);
+    }
+    Ok(None)
 }
 
 /// Away from whoever started it: a session of its own, no files of others, and the parent of all that its descendants

@@ -113,7 +113,8 @@ impl Members {
                 || is_marked(pid, &self.mark)
         };
         all.iter()
-            .filter(|(pid, stat)| stat.lives && **pid != us && ours(**pid))
+            // One that ended below us and was not waited for is ours to wait for still.
+            .filter(|(pid, stat)| **pid != us && if stat.lives { ours(**pid) } else { descends(**pid) })
             .map(|(pid, stat)| Alive { pid: *pid, born: stat.born, boot: boot.clone() })
             .collect()
     }

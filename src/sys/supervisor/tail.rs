@@ -20,9 +20,11 @@ struct Part {
     file: File,
     /// The first byte that was not handed on.
     at: u64,
+    /// Its length when it was opened.
+    length: u64,
 }
 
-/// Hands on the last lines, and with `follow` those that come, until `gone` says that no more will come.
+/// Hands on the last lines as they are now, and with `follow` those that come, until `gone` says that no more will come.
 pub async fn read(
     place: &Place,
     tail: Option<u32>,
@@ -30,11 +32,20 @@ pub async fn read(
     gone: impl Fn() -> bool + Send + Sync,
     heard: &Heard,
 ) -> io::Result<()> {
-    let mut part = begin(parts(place)?, tail)?;
+    let mut last = None;
+    for mut part in begin(parts(place)?, tail)? {
+        // What is added meanwhile is not of the last lines: one who writes without end would never be caught up with.
+        let length = part.length;
+        hand_on(&mut part, Some(length), heard).await?;
+        last = Some(part);
+    }
+    if !follow {
+        return Ok(());
+    }
     loop {
         // Asked first: what was written before the end is read after the answer.
-        let ends = !follow || gone();
-        part = go_on(place, part, heard).await?;
+        let ends = gone();
+        last = go_on(place, last, heard).await?;
         if ends {
             return Ok(());
         }
@@ -59,34 +70,34 @@ fn parts(place: &Place) -> io::Result<Vec<Part>> {
             }
             Err(error) => return Err(error),
         };
-        let inode = file.metadata()?.ino();
+        let (inode, length) = file.metadata().map(|file| (file.ino(), file.len()))?;
         if parts.iter().all(|part| part.inode != inode) {
-            parts.push(Part { inode, file, at: 0 });
+            parts.push(Part { inode, file, at: 0, length });
         }
     }
     parts.reverse();
     Ok(parts)
 }
 
-/// Where the last lines begin.
-fn begin(parts: Vec<Part>, tail: Option<u32>) -> io::Result<Option<Part>> {
-    let Some(mut left) = tail.map(u64::from) else { return Ok(parts.into_iter().next()) };
-    let mut found = None;
+/// Those that hold the last lines, oldest first, each from where they begin in it. The newest is always among them.
+fn begin(parts: Vec<Part>, tail: Option<u32>) -> io::Result<Vec<Part>> {
+    let Some(mut left) = tail.map(u64::from) else { return Ok(parts) };
+    let mut found = Vec::new();
     for mut part in parts.into_iter().rev() {
-        let (lines, at) = last_lines(&part.file, left)?;
+        let (lines, at) = last_lines(&part.file, part.length, left)?;
         part.at = at;
         left -= lines;
-        found = Some(part);
+        found.push(part);
         if left == 0 {
             break;
         }
     }
+    found.reverse();
     Ok(found)
 }
 
 /// How many of so many last lines a file has, and where the first of them begins.
-fn last_lines(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
-    let length = file.metadata()?.len();
+fn last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u64)> {
     if wanted == 0 || length == 0 {
         return Ok((0, length));
     }
@@ -112,7 +123,7 @@ fn last_lines(file: &File, wanted: u64) -> io::Result<(u64, u64)> {
 async fn go_on(place: &Place, part: Option<Part>, heard: &Heard) -> io::Result<Option<Part>> {
     let Some(mut part) = part else { return Ok(parts(place)?.into_iter().next()) };
     loop {
-        hand_on(&mut part, heard).await?;
+        hand_on(&mut part, None, heard).await?;
         let parts = parts(place)?;
         let here = parts.iter().position(|other| other.inode == part.inode);
         // Not among them: so much was written meanwhile that it was turned out, and the oldest of them is the next one.
@@ -120,17 +131,19 @@ async fn go_on(place: &Place, part: Option<Part>, heard: &Heard) -> io::Result<O
             return Ok(Some(part));
         };
         // Nothing is added to it any more, but something was before it was turned over.
-        hand_on(&mut part, heard).await?;
+        hand_on(&mut part, None, heard).await?;
         part = next;
+        // One who writes without end is not to keep everybody else from their turn.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Its lines; one that has not ended yet is left for the next time.
-async fn hand_on(part: &mut Part, heard: &Heard) -> io::Result<()> {
+/// Its lines, up to this length of it; one that has not ended yet is left for the next time.
+async fn hand_on(part: &mut Part, until: Option<u64>, heard: &Heard) -> io::Result<()> {
     let mut reader = BufReader::new(&part.file);
     reader.seek(SeekFrom::Start(part.at))?;
     let mut line = Vec::new();
-    loop {
+    while until.is_none_or(|until| part.at < until) {
         line.clear();
         let length = reader.read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
@@ -139,4 +152,5 @@ async fn hand_on(part: &mut Part, heard: &Heard) -> io::Result<()> {
         part.at += length as u64;
         heard.hear(&text(&line)).await;
     }
+    Ok(())
 }

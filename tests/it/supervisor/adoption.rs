@@ -4,6 +4,14 @@ use super::*;
 
 const TICKS: &str = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.02; done";
 
+/// Returns when its lock is free too, which is after its command line is gone.
+async fn kill_keeper(pid: u32) {
+    send(pid, Signal::SIGKILL);
+    let zombie = |stat: String| stat.contains(") Z ");
+    // Process 1 takes its time to wait for it.
+    until(async || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, zombie)).await;
+}
+
 #[tokio::test]
 async fn another_keeper_takes_over_what_a_killed_one_has_left() {
     let yard = Yard::new();
@@ -11,8 +19,7 @@ async fn another_keeper_takes_over_what_a_killed_one_has_left() {
     yard.runner.start(&spec).await.unwrap();
     let (main, first) = (yard.main().await, yard.keeper().unwrap());
     until(async || !yard.log(None).await.is_empty()).await;
-    send(first, Signal::SIGKILL);
-    until(async || yard.keeper().is_none()).await;
+    kill_keeper(first).await;
     assert_eq!(yard.main().await, main, "it runs on, and is seen to");
     yard.runner.start(&spec).await.unwrap();
     assert_eq!(yard.main().await, main);
@@ -37,8 +44,7 @@ async fn what_a_killed_keeper_has_left_is_stopped_with_its_daemons() {
     let script = "setsid sh -c 'echo $$ > daemon; exec sleep 600' < /dev/null & exec sleep 600";
     yard.runner.start(&yard.sh(script)).await.unwrap();
     let (main, daemon, keeper) = (yard.main().await, yard.pid("daemon").await, yard.keeper().unwrap());
-    send(keeper, Signal::SIGKILL);
-    until(async || yard.keeper().is_none()).await;
+    kill_keeper(keeper).await;
     assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
     until(async || gone(main) && gone(daemon) && gone(keeper)).await;
     assert_eq!((yard.keeper(), yard.runner.known().await.unwrap()), (None, vec![]));
@@ -50,8 +56,7 @@ async fn what_ended_while_nobody_kept_it_is_started_anew() {
     let spec = yard.spec(&["sleep", "600"]);
     yard.runner.start(&spec).await.unwrap();
     let main = yard.main().await;
-    send(yard.keeper().unwrap(), Signal::SIGKILL);
-    until(async || yard.keeper().is_none()).await;
+    kill_keeper(yard.keeper().unwrap()).await;
     send(main, Signal::SIGKILL);
     until(async || matches!(yard.state().await, Process::Stopped { .. })).await;
     yard.runner.start(&spec).await.unwrap();
@@ -93,9 +98,8 @@ async fn the_death_of_a_starter_at_any_moment_leaves_one_instance_or_none() {
     for after in 0..12 {
         yard.runner.start(&spec).await.unwrap();
         // What a starter does to take over a dead keeper's instance, killed a little later each time.
-        send(yard.keeper().unwrap(), Signal::SIGKILL);
-        let main = yard.main().await;
-        until(async || yard.keeper().is_none()).await;
+        let (keeper, main) = (yard.keeper().unwrap(), yard.main().await);
+        kill_keeper(keeper).await;
         let dir = yard.path("instances").join(ID);
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
         let mut starter = Command::new(SWITCHMAN)
