@@ -249,7 +249,7 @@ impl Lab {
         site.project = SECOND_SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?;
         site.ports = Ports { check: port(8889)?, main: port(8081)?, backup: port(81)? };
         site.balancer.bind = format!("{}:81", self.net.address(balancer));
-        site.balancer.backend = SECOND_SERVICE.to_owned();
+        SECOND_SERVICE.clone_into(&mut site.balancer.backend);
         let text = site.haproxy()?;
         let from = text.find(&format!("frontend {SECOND_SERVICE}")).unwrap_or(0);
         Ok(text[from..].to_owned())

@@ -231,6 +231,10 @@ pub struct DeploymentView {
     #[serde(with = "known")]
     #[schemars(with = "known::Known<SocketCount>")]
     pub sockets: Result<SocketCount, String>,
+    /// Those among them that came by main's data port, whichever version is main now.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<SocketCount>")]
+    pub by_main: Result<SocketCount, String>,
 }
 
 /// The deployments of a host and what its services' ports lead to.

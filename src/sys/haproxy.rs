@@ -83,8 +83,14 @@ impl Haproxy {
         if let Access::Http(url) = &self.access {
             return parse::page(&self.client.get(url, self.bound).await?, backend);
         }
-        let command = format!("show servers state {backend}; show stat {backend} 4 -1");
-        parse::socket(&self.say(&command).await?, backend)
+        let command = |proxy: &str| format!("show servers state {backend}; show stat {proxy} 4 -1");
+        let answer = self.say(&command(backend)).await?;
+        // A frontend of the same name is what `show stat NAME` finds: then the backend is asked for by its number, which
+        // `show servers state` gives.
+        match parse::number_of_namesake(&answer)? {
+            Some(number) => parse::socket(&self.say(&command(&number)).await?, backend),
+            None => parse::socket(&answer, backend),
+        }
     }
 
     /// One line on a stats socket.

@@ -55,7 +55,7 @@ pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
     let dir = lab.dir().join("releases").join(version);
     make_dir(&dir)?;
     let script = format!(
-        "#!/bin/sh\n# Which host of the lab this is, by the place of its releases.\nhost=${{SWITCHMAN_RELEASE%%/releases/*}}\n\
+        "#!/bin/sh\n# The code of {version}.\n# Which host of the lab this is, by the place of its releases.\nhost=${{SWITCHMAN_RELEASE%%/releases/*}}\n\
          exec {} lab app --listen 0.0.0.0:$PORT --host ${{host##*/}} --vhost main --version $SWITCHMAN_VERSION\n",
         lab.options.switchman.display()
     );

@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{VersionError, kill};
 use crate::model::deployment::{Deployment, InstanceId, Process, Runs};
+use crate::model::forward::Recorded;
 use crate::model::socket::SocketCount;
 use crate::model::versions::{DeploymentView, LogsRequest, VersionsView, Which};
-use crate::plan::versions::{find, is_backup, role, status};
+use crate::ops::traffic::canonical;
+use crate::plan::drain;
+use crate::plan::versions::{find, is_backup, of, role, status};
 use crate::world::World;
 use crate::world::link::Heard;
 
@@ -27,11 +30,30 @@ pub async fn view(world: &World) -> Result<VersionsView, VersionError> {
             backup: is_backup(&services, &deployment),
             status: status(role, sockets.as_ref().unwrap_or(&unread)),
             process: process(world, &deployment).await,
+            by_main: by_main(world, &services, &deployment, &sockets).await,
             sockets,
             deployment,
         });
     }
     Ok(VersionsView { services, deployments, runner: world.runner.name().to_owned() })
+}
+
+/// Asked of conntrack only where there is anything to ask about.
+async fn by_main(
+    world: &World,
+    services: &[Recorded],
+    deployment: &Deployment,
+    all: &Result<SocketCount, String>,
+) -> Result<SocketCount, String> {
+    let routes = of(services, &deployment.service).and_then(|record| record.routes.as_ref());
+    let (Some(routes), Ok(1..)) = (routes, all.as_ref().map(SocketCount::open)) else {
+        return all.clone().map(|_| SocketCount::default());
+    };
+    let (port, target) = (routes.main.port, deployment.instance.port);
+    let led = world.flows.led(port, target).await.map_err(|error| error.to_string())?;
+    let open = world.sockets.established(target).await.map_err(|error| error.to_string())?;
+    let mine: Vec<_> = open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect();
+    Ok(drain::count(&mine, &[]).0)
 }
 
 async fn process(world: &World, deployment: &Deployment) -> Result<Process, String> {

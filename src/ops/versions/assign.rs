@@ -47,6 +47,8 @@ pub struct HostAssigned {
     pub previous: Option<Version>,
     /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
     pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
+    /// Connections by main's data port that lead to it still.
+    pub left: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -180,38 +182,67 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
     assigned.previous.as_ref().filter(|previous| previous.id != assigned.deployment.id)
 }
 
-/// HAProxy goes on using the idle connections it keeps, and they lead to the old version for as long as they live.
+/// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
+/// is answered, and lead to the old version for as long as they live.
+const LEAVES: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
+/// close the idle ones, until none is left.
 async fn flushed(
     world: &FleetWorld,
     fleet: &Fleet,
     assigned: Vec<(HostName, Assigned)>,
 ) -> Result<Vec<HostAssigned>, VersionsError> {
-    let hosts = assigned.into_iter().map(async |(host, assigned)| {
-        let previous = was(&assigned).map(|previous| previous.version.clone());
-        let flushed = if previous.is_some() { flush(world, &host).await } else { vec![] };
-        HostAssigned { host, previous, flushed }
+    let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
+        Some(previous) => leave(world, fleet, host, previous).await,
+        None => HostAssigned { host, previous: None, flushed: vec![], left: 0 },
     });
     let hosts = futures_util::future::join_all(hosts).await;
-    let kept: Vec<&HostAssigned> = hosts
-        .iter()
-        .filter(|host| host.previous.is_some())
-        .filter(|host| {
-            host.flushed.len() < fleet.balancers.len()
-                || host.flushed.iter().any(|(_, flush)| *flush != Ok(Flush::Closed))
-        })
-        .collect();
-    if !kept.is_empty() {
-        let names = kept.iter().map(|host| host.host.as_str()).collect::<Vec<_>>().join(", ");
+    let left: Vec<&HostAssigned> = hosts.iter().filter(|host| host.left > 0).collect();
+    if !left.is_empty() {
+        let each: Vec<String> = left.iter().map(|host| format!("{}: {}", host.host, host.left)).collect();
+        let each = each.join(", ");
         say(
             world,
             None,
             format!(
-                "{names}: not every load balancer could be asked to close its idle connections (that needs a stats socket of \
-                 level admin); until they end, single clients may see the old version"
+                "connections still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
+                 is asked through a stats socket of level admin; what is in use, such as a websocket, goes on"
             ),
         );
     }
     Ok(hosts)
+}
+
+async fn leave(world: &FleetWorld, fleet: &Fleet, host: HostName, previous: &Deployment) -> HostAssigned {
+    let deadline = tokio::time::Instant::now() + LEAVES;
+    let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
+    loop {
+        let flushed = flush(world, &host).await;
+        let able = flushed.len() == fleet.balancers.len()
+            && flushed.iter().all(|(_, flush)| !matches!(flush, Ok(Flush::NotAllowed) | Err(_)));
+        // What was closed once is worth telling, whatever the last round found.
+        for (balancer, now) in flushed {
+            match closed.iter_mut().find(|(name, _)| *name == balancer) {
+                Some((_, before)) if *before != Ok(Flush::Closed) => *before = now,
+                Some(_) => {}
+                None => closed.push((balancer, now)),
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+        let left = still_led(world, &host, previous).await.unwrap_or(0);
+        if left == 0 || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
+            return HostAssigned { host, previous: Some(previous.version.clone()), flushed: closed, left };
+        }
+    }
+}
+
+/// How many connections that came by main's data port lead to the version that was main.
+async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -> Option<u64> {
+    let view = world.links.get(host)?.versions().await.ok()?;
+    let old = view.deployments.into_iter().find(|view| view.deployment.id == previous.id)?;
+    old.by_main.ok().map(|count| count.open())
 }
 
 async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {

@@ -136,6 +136,22 @@ fn check(row: &Row) -> String {
 }
 
 /// `show servers state`: a format version, a header, a line a server, blanks between fields.
+/// The backend's number where its servers have a state and no statistics were found under its name.
+pub fn number_of_namesake(answer: &str) -> Result<Option<String>, Unreadable> {
+    let Some((state, stat)) = answer.split_once("\n\n") else { return Ok(None) };
+    // A header and nothing below it.
+    if stat.trim_end().lines().count() != 1 || !stat.starts_with("# ") {
+        return Ok(None);
+    }
+    let mut lines = state.lines().skip(1);
+    let header = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
+    let column = header.split(' ').position(|name| name == "be_id");
+    let first = lines.next().and_then(|line| line.split(' ').nth(column?));
+    let number =
+        first.filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty());
+    Ok(number.map(str::to_owned))
+}
+
 fn admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, Unreadable> {
     let mut lines = text.lines();
     if lines.next() != Some("1") {
