@@ -121,7 +121,17 @@ impl HostLink for InProcess {
 
     async fn place(&self, service: &ServiceName, name: &str, archive: &Path) -> Result<Digest, LinkError> {
         let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
-        self.on_disk(move |releases| releases.place(&service, &name, &archive)).await
+        let all = self.world.deployments.all().map_err(|error| store(&error))?;
+        let used = crate::plan::versions::uses(&all, &service, &name);
+        self.on_disk(move |releases| match releases.place(&service, &name, &archive) {
+            // What is left of an earlier deployment makes way for the next of that name.
+            Err(ReleaseError::Taken { .. }) if !used => {
+                releases.remove(&service, &name)?;
+                releases.place(&service, &name, &archive)
+            }
+            placed => placed,
+        })
+        .await
     }
 
     async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
@@ -145,6 +155,7 @@ fn release(error: &ReleaseError) -> LinkError {
 pub fn release_code(error: &ReleaseError) -> ErrorCode {
     match error {
         ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
+        ReleaseError::Taken { .. } => ErrorCode::Exists,
         ReleaseError::Full { .. } => ErrorCode::DiskFull,
         ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
     }

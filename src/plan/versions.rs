@@ -467,6 +467,14 @@ pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recover
     }
 }
 
+/// Whether a deployment runs from a release, or will.
+pub fn uses(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
+    existing.iter().filter(|one| one.service == *service).any(|one| {
+        let instances = [Some(&one.instance), one.next.as_ref()];
+        instances.into_iter().flatten().any(|instance| one.release_name(instance.build) == release)
+    })
+}
+
 /// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
 pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
     let used: BTreeSet<String> = existing

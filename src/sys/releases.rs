@@ -197,7 +197,7 @@ fn same(place: &Place, release: &str, archive: &Path) -> Result<Digest, ReleaseE
     if there == given {
         return Ok(there);
     }
-    Err(ReleaseError::Refused(format!("release {release} is there already, made of another archive")))
+    Err(ReleaseError::Taken { release: release.to_owned() })
 }
 
 fn recorded(place: &Place) -> Result<Digest, ReleaseError> {

@@ -12,6 +12,8 @@ pub enum ReleaseError {
     /// The archive's own fault.
     #[error("the archive is refused: {0}")]
     Refused(String),
+    #[error("release {release} is there already, made of another archive")]
+    Taken { release: String },
     #[error("the archive is damaged: {0}")]
     Damaged(String),
     #[error("the disk that holds `{path}` is full")]

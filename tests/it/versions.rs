@@ -153,11 +153,14 @@ async fn flips(name: &str, times: usize) {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         site.load.phase(&format!("flip {turn}"));
         for service in ["shop", SECOND_SERVICE] {
-            well(&site, &["assign", service, version, "--strategy", "flip", "--yes"]).await;
+            well(&site, &["assign", service, version, "--strategy", "flip", "--yes", "--no-wait"]).await;
         }
     }
     // The last flip reaches everybody: the connections that HAProxy kept were closed.
-    let last = VERSIONS[times % VERSIONS.len()];
+    let last = VERSIONS[(times + 1) % VERSIONS.len()];
+    for service in ["shop", SECOND_SERVICE] {
+        well(&site, &["assign", service, last, "--strategy", "flip", "--yes"]).await;
+    }
     site.load.phase("settled");
     readers.phase("settled");
     site.until("answers of the last version", async || {

@@ -88,6 +88,42 @@ for variant in legacy nft; do
     [ "$(rules)" -gt 0 ] || fail "no rules of iptables-$variant"
 done
 
+step "versions: deployed and changed through the confined agent, there again after a reboot and a power cut"
+for version in 1.0.0 2.0.0; do
+    mkdir -p "$SWM_HOSTS/pages/$version"
+    echo "$version" > "$SWM_HOSTS/pages/$version/version"
+    operator deploy shop "$version" "$SWM_HOSTS/pages/$version" || fail "deploy $version"
+done
+serves() { [ "$(curl -s -m 5 http://10.99.0.11:8080/version)" = "$1" ]; }
+serves 1.0.0 || fail "the first is not main"
+operator assign shop 2.0.0 --strategy flip --yes --watch 1s || fail "assign"
+serves 2.0.0 && in_service || fail "2.0.0 is not main"
+reboot_host web1
+until_true serves 2.0.0
+until_true in_service
+kill_host web1
+until_true serves 2.0.0
+until_true in_service
+until_true agent_answers
+switchman disable-forward
+reboot_host web1
+until_true serves 2.0.0
+[ "$(check_port)" = 000 ] || fail "the maintenance has ended"
+until_true agent_answers
+switchman enable-forward
+operator rollback shop || fail "rollback"
+serves 1.0.0 || fail "1.0.0 is not back"
+# An upgrade of the program leaves instances alone.
+before=$(inside web1 systemctl show -P MainPID 'switchman-dp_*' | head -n 1)
+inside web1 systemctl restart switchman
+until_true agent_answers
+[ "$before" = "$(inside web1 systemctl show -P MainPID 'switchman-dp_*' | head -n 1)" ] || fail "an instance was restarted"
+operator kill --all --yes --force || fail "kill"
+inside web1 systemctl list-units --all --no-legend 'switchman-dp_*' | grep . && fail "instances are left"
+until_true curl -s -f -o /dev/null http://10.99.0.11:8080/
+switchman enable-forward
+in_service || fail "$(check_port)"
+
 step "an upgrade keeps the host in service"
 inside web1 dpkg -i /root/switchman.deb > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
 in_service || fail "$(check_port)"

@@ -29,6 +29,9 @@ pub struct AssignArgs {
     /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     watch: Option<Duration>,
+    /// For flip: do not wait until the connections that load balancers keep to the old version have ended
+    #[arg(long)]
+    no_wait: bool,
     /// For rolling: how many hosts are out at a time [default: roll.batch, or 1]
     #[arg(long, value_name = "N|P%")]
     batch: Option<Batch>,
@@ -85,6 +88,7 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
             StrategyArg::Flip => Strategy::Flip,
         },
         watch: args.watch.unwrap_or(fleet.versions.watch),
+        wait: !args.no_wait,
         actor,
         roll,
     };

@@ -35,6 +35,8 @@ pub struct AssignOptions {
     pub strategy: Strategy,
     /// How long the new main is watched on every host; zero: not at all.
     pub watch: Duration,
+    /// Of a flip: wait until nothing is led to the old version any more.
+    pub wait: bool,
     pub actor: Actor,
     /// For `rolling`: everything of a roll but hosts and work.
     pub roll: RollSpec,
@@ -159,7 +161,8 @@ async fn flip(
     if assigned.iter().any(|(_, one)| one.is_err()) {
         take_back(world, fleet, hosts, &assigned, options).await;
     }
-    flushed(world, fleet, whole(assigned)?).await
+    let leaves = if options.wait { LEAVES } else { Duration::ZERO };
+    flushed(world, fleet, whole(assigned)?, leaves).await
 }
 
 /// The old main is back on the hosts where the flip was made, because it was not made on another.
@@ -193,9 +196,10 @@ async fn flushed(
     world: &FleetWorld,
     fleet: &Fleet,
     assigned: Vec<(HostName, Assigned)>,
+    leaves: Duration,
 ) -> Result<Vec<HostAssigned>, VersionsError> {
     let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
-        Some(previous) => leave(world, fleet, host, previous).await,
+        Some(previous) => leave(world, fleet, host, previous, leaves).await,
         None => HostAssigned { host, previous: None, flushed: vec![], left: 0 },
     });
     let hosts = futures_util::future::join_all(hosts).await;
@@ -215,8 +219,14 @@ async fn flushed(
     Ok(hosts)
 }
 
-async fn leave(world: &FleetWorld, fleet: &Fleet, host: HostName, previous: &Deployment) -> HostAssigned {
-    let deadline = tokio::time::Instant::now() + LEAVES;
+async fn leave(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: HostName,
+    previous: &Deployment,
+    leaves: Duration,
+) -> HostAssigned {
+    let deadline = tokio::time::Instant::now() + leaves;
     let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
     loop {
         let flushed = flush(world, &host).await;
@@ -306,7 +316,7 @@ async fn back(
         }
     }
     let put = whole(put)?;
-    flushed(world, fleet, put.clone()).await?;
+    flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)
 }
 
@@ -320,6 +330,6 @@ pub async fn rollback(
 ) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
     let request = RollbackRequest { actor: actor.clone(), why: String::new() };
     let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
-    flushed(world, fleet, put.clone()).await?;
+    flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)
 }
