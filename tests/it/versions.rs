@@ -126,8 +126,8 @@ impl Readers {
 }
 
 /// Both services with all their versions, the readers reading.
-async fn both_services(name: &str, hosts: u8) -> (Site, Readers) {
-    let site = up(name, Pipe::Ssh, hosts).await;
+async fn both_services(name: &str, pipe: Pipe, hosts: u8) -> (Site, Readers) {
+    let site = up(name, pipe, hosts).await;
     for version in VERSIONS {
         deploy_shop(&site, version).await;
         deploy_blog(&site, version).await;
@@ -148,7 +148,7 @@ async fn flips(name: &str, times: usize) {
     if !may_make_namespaces() {
         return;
     }
-    let (site, readers) = both_services(name, 2).await;
+    let (site, readers) = both_services(name, Pipe::Socket, 2).await;
     for turn in 0..times {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         site.load.phase(&format!("flip {turn}"));
@@ -178,7 +178,7 @@ async fn rolls(name: &str, times: usize) {
     if !may_make_namespaces() {
         return;
     }
-    let (site, readers) = both_services(name, 3).await;
+    let (site, readers) = both_services(name, Pipe::Ssh, 3).await;
     for turn in 0..times {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         for service in ["shop", SECOND_SERVICE] {

@@ -79,8 +79,12 @@ operator() {
     "$(tree web1)/usr/sbin/switchman" --config "$SWM_HOSTS/fleet.yaml" "$@"
 }
 for variant in legacy nft; do
+    # The agent would put the rules back into the tables they were in.
+    inside web1 systemctl stop switchman
     inside web1 sh -c 'for t in iptables ip6tables; do $t -t nat -F; $t -t nat -X; done'
     inside web1 sh -c "update-alternatives --set iptables /usr/sbin/iptables-$variant; update-alternatives --set ip6tables /usr/sbin/ip6tables-$variant" > /dev/null
+    inside web1 systemctl start switchman
+    until_true agent_answers
     for verb in disable enable; do
         operator "$verb-forward" --host web1 || fail "$verb with iptables-$variant"
         if [ $verb = disable ]; then in_maintenance; else in_service; fi || fail "$verb with iptables-$variant: $(check_port)"
