@@ -5,7 +5,7 @@ BIN := target/release/switchman
 # Needs nothing of the machine it runs on; a target directory of its own keeps the two kinds of dependencies apart.
 STATIC := target/static/x86_64-unknown-linux-gnu/release/switchman
 
-.PHONY: all setup demo test host-test lint fmt bench install static deb clean
+.PHONY: soak all setup demo test host-test lint fmt bench install static deb clean
 
 all: $(BIN)
 
@@ -42,6 +42,10 @@ bench:
 	$(CARGO) build --release --locked
 	$(CARGO) bench --locked
 	$(CARGO) test --release --locked --lib -- --ignored --nocapture --test-threads=1 ops::roll::simulation
+
+# Thirty rolling assigns of two services under every kind of load; ten minutes.
+soak: setup
+	REQUIRE_KERNEL=1 $(CARGO) test --locked --test it -- --ignored --exact versions::thirty_rolling_assigns_of_two_services
 
 install: $(BIN)
 	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/sbin/switchman
