@@ -18,6 +18,7 @@ use super::version::Version;
 /// `dp_` and 10 to 40 lower-case letters and digits: the same on every host of a deployment, never used again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("pattern" = "^dp_[a-z0-9]{10,40}$"))]
 pub struct DeploymentId(String);
 
 /// A text that is not an id.
