@@ -132,7 +132,7 @@ pub struct HowToRun {
     pub resources: Resources,
     /// From TERM to KILL.
     #[serde(default = "grace", rename = "grace_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub grace: Duration,
 }
 
