@@ -145,6 +145,16 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && differ == 0
 }
 
+/// A change that has begun is not stopped by a caller that goes away: half of it would be nobody's to take back.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, LinkError>> + Send + 'static,
+) -> Result<T, LinkError> {
+    let ended = tokio::spawn(change).await;
+    ended.unwrap_or_else(|ended| {
+        Err(LinkError::Refused { code: ErrorCode::Other, message: format!("it did not end: {ended}") })
+    })
+}
+
 /// What is refused before the host is asked is answered as [`ApiError`] too.
 pub(super) type Answer = Result<Response, Response>;
 
@@ -185,7 +195,7 @@ async fn forward(
         let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
         return Err(bad(&text));
     }
-    Ok(answer(host.switch(&intent).await))
+    Ok(answer(to_its_end(async move { host.switch(&intent).await }).await))
 }
 
 async fn probe(State(host): State<Host>, body: Body) -> Answer {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::table::{delete, get, patch, post, put};
-use super::{Answer, Host, Route, answer, bad, body_of, failed, running, understood};
+use super::{Answer, Host, Route, answer, bad, body_of, failed, running, to_its_end, understood};
 use crate::agent::openapi::{Operation, Shape, shape, with_fields};
 use crate::model::api::{RunEnd, RunHeard};
 use crate::model::deployment::{Deployment, DeploymentId, Runs};
@@ -162,8 +162,9 @@ async fn service(State(host): State<Host>, service: Name) -> Answer {
 /// R28: 201 for a new one, 200 for one that is known.
 async fn deploy(State(host): State<Host>, body: Body) -> Answer {
     let request: DeployRequest = super::read(body).await?;
-    let deployed = host.deploy(&request).await;
-    let new = deployed.as_ref().is_ok_and(|deployed| !deployed.known && !request.dry_run);
+    let dry_run = request.dry_run;
+    let deployed = to_its_end(async move { host.deploy(&request).await }).await;
+    let new = deployed.as_ref().is_ok_and(|deployed| !deployed.known && !dry_run);
     let response = answer(deployed);
     Ok(if new { (StatusCode::CREATED, response).into_response() } else { response })
 }
@@ -184,7 +185,7 @@ async fn update(State(host): State<Host>, id: Id, body: Body) -> Answer {
     }
     fields.insert("id".to_owned(), Value::from(id.as_str()));
     let request: UpdateRequest = from(Value::Object(fields))?;
-    Ok(answer(host.update(&request).await))
+    Ok(answer(to_its_end(async move { host.update(&request).await }).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -215,7 +216,7 @@ async fn kill(
         }
     }
     let request: KillRequest = from(Value::Object(fields))?;
-    let killed = host.kill(&request).await;
+    let killed = to_its_end(async move { host.kill(&request).await }).await;
     let done = killed.is_ok();
     let response = answer(killed);
     Ok(if done { (StatusCode::ACCEPTED, response).into_response() } else { response })
@@ -237,13 +238,13 @@ async fn assign(State(host): State<Host>, service: Name, body: Body) -> Answer {
     {
         return Err(bad(&format!("the path is about `{service}`, the body about `{named}`")));
     }
-    Ok(answer(host.assign(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.assign(&service, &request).await }).await))
 }
 
 async fn rollback(State(host): State<Host>, service: Name, body: Body) -> Answer {
     let Path(service) = understood(service)?;
     let request: RollbackRequest = from(Value::Object(object(body).await?))?;
-    Ok(answer(host.rollback(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.rollback(&service, &request).await }).await))
 }
 
 /// `null`: it is not over yet, ask again.
@@ -259,7 +260,7 @@ async fn watch(State(host): State<Host>, service: Name, body: Body) -> Answer {
 async fn access(State(host): State<Host>, service: Name, body: Body) -> Answer {
     let Path(service) = understood(service)?;
     let request: AccessRequest = super::read(body).await?;
-    Ok(answer(host.access(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.access(&service, &request).await }).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
