@@ -1,4 +1,4 @@
-# make setup | demo | test | host-test | lint | bench | install | static | deb, and docker/'s targets (build start stop ... docker-test)
+# make setup | demo | test | fuzz | host-test | lint | bench | install | static | deb, and docker/'s targets (build start stop ... docker-test)
 CARGO ?= cargo
 PREFIX ?= /usr/local
 BIN := target/release/switchman
@@ -6,6 +6,7 @@ BIN := target/release/switchman
 STATIC := target/static/x86_64-unknown-linux-gnu/release/switchman
 
 .PHONY: soak all setup demo test host-test lint fmt bench install static deb clean
+.PHONY: all setup demo test fuzz host-test lint fmt bench install static deb clean
 
 all: $(BIN)
 
@@ -28,6 +29,11 @@ demo: setup
 test: setup
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	REQUIRE_KERNEL=$${REQUIRE_KERNEL:-1} $(CARGO) nextest run --locked --no-fail-fast
+
+# The host API against its own description, in about two minutes: EXAMPLES=100 SEED=2 make fuzz for more. Root, Python, its registry.
+fuzz: setup
+	$(CARGO) build --locked
+	sh tests/fuzz/api.sh
 
 lint:
 	$(CARGO) fmt --check

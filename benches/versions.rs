@@ -30,7 +30,7 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 const ROUNDS: usize = 11;
 /// How long the agent is watched doing nothing.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 struct Quiet;
 

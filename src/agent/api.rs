@@ -12,22 +12,33 @@ use axum::extract::{FromRef, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::{openapi, upload};
-use crate::model::api::{ApiError, ProbeRequest, Question, RunEnd, RunHeard, RunRequest};
+use super::openapi::{self, Operation};
+use super::upload;
+use crate::model::api::{
+    ApiError, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunHeard,
+    RunRequest,
+};
+use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Intent;
+use crate::model::forward::{Changed, Intent};
+use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::world::link::{Heard, HostLink, LinkError, Listener};
 use crate::world::releases::Releases;
 
+mod table;
 mod versions;
+
+pub(super) use table::Route;
+use table::{get, post, put};
 
 /// A body is a few KiB; more is a mistake.
 const LARGEST: usize = 1024 * 1024;
@@ -54,18 +65,7 @@ impl FromRef<Doors> for Host {
 
 /// All routes over one host. With a token, every request has to bear it.
 pub fn router(host: Host, releases: Arc<dyn Releases>, token: Option<Arc<str>>) -> Router {
-    let routes = Router::new()
-        .route("/v1", get(hello))
-        .route("/v1/openapi.json", get(async || axum::Json(openapi::document())))
-        .route("/v1/status", post(status))
-        .route("/v1/services/{service}/pulse", get(pulse))
-        .route("/v1/services/{service}/forward", put(forward))
-        .route("/v1/services/{service}/releases", get(releases_of))
-        .route("/v1/services/{service}/releases/{release}", put(upload::place))
-        .route("/v1/probe", post(probe))
-        .route("/v1/run", post(run))
-        .route("/v1/history", get(history))
-        .merge(versions::routes())
+    let routes = table::router(table())
         .fallback(async || failed(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
             failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
@@ -75,6 +75,59 @@ pub fn router(host: Host, releases: Arc<dyn Releases>, token: Option<Arc<str>>) 
         Some(token) => routes.layer(middleware::from_fn_with_state(token, admit)),
         None => routes,
     }
+}
+
+pub(super) fn table() -> Vec<Route> {
+    let mut table = host();
+    table.extend(services());
+    table.extend(versions::table());
+    table
+}
+
+fn host() -> Vec<Route> {
+    let hello_op = Operation::new::<Hello>("hello", "Who answers, and which versions of the API");
+    let description_op = Operation::new::<Map<String, Value>>("description", "This description");
+    let status_op = Operation::new::<HostView>("status", "One look at this host");
+    let probe_op = Operation::new::<Probed>("probe", "One health check of a real port");
+    let run_op = Operation::new::<RunHeard>(
+        "run",
+        "Run a program: its lines, then its end. Ended when the caller goes away",
+    );
+    let history_op = Operation::new::<Vec<Entry>>("history", "What was done on this host, oldest first");
+    vec![
+        get("/v1", hello, hello_op),
+        get("/v1/openapi.json", description, description_op),
+        post("/v1/status", status, status_op.body::<Question>()),
+        post("/v1/probe", probe, probe_op.body::<ProbeRequest>()),
+        post("/v1/run", run, run_op.body::<RunRequest>().lines()),
+        get("/v1/history", history, history_op.query::<Rows>()),
+    ]
+}
+
+fn services() -> Vec<Route> {
+    let pulse_op = Operation::new::<Pulse>(
+        "pulse",
+        "What changes while a command waits: the record's generation, connections at work",
+    );
+    let forward_op = Operation::new::<Changed>(
+        "switchForward",
+        "Kernel and record together; the same again changes nothing",
+    );
+    let releases_op = Operation::new::<Vec<PlacedRelease>>("releases", "The releases that are whole");
+    let place_op = Operation::new::<Digest>(
+        "placeRelease",
+        "Unpack a .tar.gz of at most 1 GiB, whole or not at all; the same again is done already",
+    );
+    vec![
+        get("/v1/services/{service}/pulse", pulse, pulse_op.query::<Which>()),
+        put("/v1/services/{service}/forward", forward, forward_op.body::<Intent>()),
+        get("/v1/services/{service}/releases", releases_of, releases_op),
+        put("/v1/services/{service}/releases/{release}", upload::place, place_op.archive()),
+    ]
+}
+
+async fn description() -> Response {
+    axum::Json(openapi::document(&table())).into_response()
 }
 
 async fn admit(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
@@ -92,6 +145,16 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && differ == 0
 }
 
+/// A change that has begun is not stopped by a caller that goes away: half of it would be nobody's to take back.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, LinkError>> + Send + 'static,
+) -> Result<T, LinkError> {
+    let ended = tokio::spawn(change).await;
+    ended.unwrap_or_else(|ended| {
+        Err(LinkError::Refused { code: ErrorCode::Other, message: format!("it did not end: {ended}") })
+    })
+}
+
 /// What is refused before the host is asked is answered as [`ApiError`] too.
 pub(super) type Answer = Result<Response, Response>;
 
@@ -104,9 +167,10 @@ async fn status(State(host): State<Host>, body: Body) -> Answer {
     Ok(answer(host.look(&question).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Which {
-    /// A query has texts only, which a `Port` is never read from.
+    // A query has texts only, which a `Port` is never read from.
+    #[schemars(with = "Port")]
     port: u16,
 }
 
@@ -131,7 +195,7 @@ async fn forward(
         let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
         return Err(bad(&text));
     }
-    Ok(answer(host.switch(&intent).await))
+    Ok(answer(to_its_end(async move { host.switch(&intent).await }).await))
 }
 
 async fn probe(State(host): State<Host>, body: Body) -> Answer {
@@ -139,7 +203,7 @@ async fn probe(State(host): State<Host>, body: Body) -> Answer {
     Ok(answer(host.probe(&request).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Rows {
     limit: u32,
     service: Option<ServiceName>,

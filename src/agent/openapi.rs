@@ -1,47 +1,164 @@
-//! The OpenAPI description of the host API, made from the very types that are read and written.
+//! The OpenAPI description of the host API, made of the table of its routes and of the very types that are read and written.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::model::api::{
-    API, ApiError, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunHeard,
-    RunRequest,
-};
-use crate::model::deployment::Digest;
-use crate::model::forward::{Changed, Intent};
-use crate::model::history::Entry;
+use super::api::Route;
+use crate::model::api::{API, ApiError};
+use crate::model::deployment::DeploymentId;
+use crate::model::name::ServiceName;
+use crate::model::release;
+
+/// Makes a schema, and leaves what it refers to with the generator.
+pub(super) type Shape = fn(&mut SchemaGenerator) -> Value;
+
+/// What one route is asked and answers.
+#[derive(Debug, Clone)]
+pub(super) struct Operation {
+    id: &'static str,
+    summary: &'static str,
+    query: Option<Shape>,
+    body: Option<Body>,
+    answer: Shape,
+    /// Of a success.
+    statuses: &'static [u16],
+    media: &'static str,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Body {
+    shape: Shape,
+    media: &'static str,
+    required: bool,
+}
+
+const JSON: &str = "application/json";
+
+impl Operation {
+    pub fn new<A: JsonSchema>(id: &'static str, summary: &'static str) -> Self {
+        let (query, body) = (None, None);
+        Self { id, summary, query, body, answer: shape::<A>, statuses: &[200], media: JSON }
+    }
+
+    /// The fields of the type are the parameters.
+    pub fn query<Q: JsonSchema>(self) -> Self {
+        Self { query: Some(|types| Q::json_schema(types).to_value()), ..self }
+    }
+
+    pub fn body<B: JsonSchema>(self) -> Self {
+        self.body_of(shape::<B>, true)
+    }
+
+    /// A shape that no type has as it stands.
+    pub fn body_of(self, shape: Shape, required: bool) -> Self {
+        Self { body: Some(Body { shape, media: JSON, required }), ..self }
+    }
+
+    /// The body is a file.
+    pub fn archive(self) -> Self {
+        let shape = |_: &mut SchemaGenerator| json!({"type": "string", "format": "binary"});
+        Self { body: Some(Body { shape, media: "application/gzip", required: true }), ..self }
+    }
+
+    /// The answer is one JSON value a line.
+    pub fn lines(self) -> Self {
+        Self { media: "application/x-ndjson", ..self }
+    }
+
+    pub fn statuses(self, statuses: &'static [u16]) -> Self {
+        Self { statuses, ..self }
+    }
+
+    /// Under a second path: its name is taken.
+    pub fn unnamed(self) -> Self {
+        Self { id: "", ..self }
+    }
+
+    fn describe(&self, path: &str, types: &mut SchemaGenerator) -> Value {
+        let mut parameters: Vec<Value> = in_path(path).map(|name| path_parameter(name, types)).collect();
+        parameters.extend(self.query.iter().flat_map(|query| query_parameters(&query(types))));
+        let content = json!({self.media: {"schema": (self.answer)(types)}});
+        let done = |status: &u16| {
+            let description = DONE.iter().find(|(one, _)| one == status).map_or("done", |(_, text)| text);
+            (status.to_string(), json!({"description": description, "content": content}))
+        };
+        let mut responses: Map<String, Value> = self.statuses.iter().map(done).collect();
+        let refused = |status: u16| json!({"$ref": format!("#/components/responses/{status}")});
+        let is_for = |status: u16| match status {
+            408 => self.body.is_some_and(|body| body.media != JSON),
+            413 => self.body.is_some(),
+            _ => true,
+        };
+        let refusals = REFUSED.iter().filter(|(status, _)| is_for(*status));
+        responses.extend(refusals.map(|(status, _)| (status.to_string(), refused(*status))));
+        let mut operation =
+            json!({"summary": self.summary, "parameters": parameters, "responses": responses});
+        if !self.id.is_empty() {
+            operation["operationId"] = self.id.into();
+        }
+        if let Some(Body { shape, media, required }) = self.body {
+            operation["requestBody"] =
+                json!({"required": required, "content": {media: {"schema": shape(types)}}});
+        }
+        operation
+    }
+}
+
+const DONE: [(u16, &str); 3] = [(200, "done, or already so"), (201, "it is new"), (202, "it is gone")];
+
+const REFUSED: [(u16, &str); 10] = [
+    (400, "the request is not understood"),
+    (401, "the bearer token is missing or wrong"),
+    (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
+    (404, "there is no such thing here"),
+    (408, "nothing more of the archive came"),
+    (409, "there is another one, it is in use, or somebody else is at work on it"),
+    (413, "the body is too large"),
+    (422, "understood, and cannot be done with these values"),
+    (500, "it failed; what was begun is taken back"),
+    (507, "the disk is full"),
+];
+
+pub(super) fn shape<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
+    types.subschema_for::<T>().to_value()
+}
+
+/// A type's own object without some of its fields, which are told elsewhere, and with others that are required.
+pub(super) fn with_fields<T: JsonSchema>(
+    types: &mut SchemaGenerator,
+    told: &[&str],
+    more: &[(&str, Shape)],
+) -> Value {
+    let mut object = T::json_schema(types).to_value();
+    if let Some(required) = object["required"].as_array_mut() {
+        required.retain(|name| !told.iter().any(|told| name == told));
+        required.extend(more.iter().map(|(name, _)| Value::from(*name)));
+    } else {
+        object["required"] = more.iter().map(|(name, _)| *name).collect();
+    }
+    if let Some(properties) = object["properties"].as_object_mut() {
+        properties.retain(|name, _| !told.contains(&name.as_str()));
+        properties.extend(more.iter().map(|(name, shape)| ((*name).to_owned(), shape(types))));
+    }
+    object
+}
 
 /// OpenAPI 3.1.
-pub fn document() -> Value {
+pub(super) fn document(table: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
     let mut types = settings.into_generator();
-    let service = json!({"name": "service", "in": "path", "required": true, "schema": {"type": "string"}});
-    let port = json!({"name": "port", "in": "query", "required": true,
-        "schema": {"type": "integer", "minimum": 1, "maximum": 65535}});
-    let limit = json!({"name": "limit", "in": "query", "required": true, "schema": {"type": "integer", "minimum": 0}});
-    let of_service = json!({"name": "service", "in": "query", "schema": {"type": "string"}});
-    let release = json!({"name": "release", "in": "path", "required": true,
-        "schema": {"type": "string", "pattern": "^[0-9A-Za-z+~-][0-9A-Za-z.+~-]{0,99}$"}});
-    let types = &mut types;
-    let paths = json!({
-        "/v1": {"get": route::<(), Hello>(types, "hello", "Who answers, and which versions of the API", &[])},
-        "/v1/status": {"post": route::<Question, HostView>(types, "status", "One look at this host", &[])},
-        "/v1/services/{service}/pulse": {"get": route::<(), Pulse>(types, "pulse",
-            "What changes while a command waits: the record's generation, connections at work", &[service.clone(), port])},
-        "/v1/services/{service}/forward": {"put": route::<Intent, Changed>(types, "switchForward",
-            "Kernel and record together; the same again changes nothing", std::slice::from_ref(&service))},
-        "/v1/services/{service}/releases": {"get": route::<(), Vec<PlacedRelease>>(types, "releases",
-            "The releases that are whole", std::slice::from_ref(&service))},
-        "/v1/services/{service}/releases/{release}": {"put": archive(route::<(), Digest>(types, "placeRelease",
-            "Unpack a .tar.gz of at most 1 GiB, whole or not at all; the same again is done already", &[service, release]))},
-        "/v1/probe": {"post": route::<ProbeRequest, Probed>(types, "probe", "One health check of a real port", &[])},
-        "/v1/run": {"post": stream(route::<RunRequest, RunHeard>(types, "run",
-            "Run a program: its lines, then its end. Ended when the caller goes away", &[]))},
-        "/v1/history": {"get": route::<(), Vec<Entry>>(types, "history", "What was done on this host, oldest first", &[limit, of_service])},
-    });
+    let mut paths = json!({});
+    for route in table {
+        paths[&route.path][route.method] = route.operation.describe(&route.path, &mut types);
+    }
+    let error = json!({JSON: {"schema": shape::<ApiError>(&mut types)}});
+    let refused = REFUSED.iter();
+    let refused: Map<String, Value> = refused
+        .map(|(status, text)| (status.to_string(), json!({"description": text, "content": error})))
+        .collect();
     let schemas: Map<String, Value> = types.take_definitions(true);
     json!({
         "openapi": "3.1.0",
@@ -49,81 +166,52 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": refused,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
     })
 }
 
-/// One operation. `()` has no body.
-fn route<B: JsonSchema, A: JsonSchema>(
-    types: &mut SchemaGenerator,
-    id: &str,
-    summary: &str,
-    parameters: &[Value],
-) -> Value {
-    let json_of = |schema: Value| json!({"application/json": {"schema": schema}});
-    let answer = json_of(types.subschema_for::<A>().to_value());
-    let error = json_of(types.subschema_for::<ApiError>().to_value());
-    let mut operation = json!({
-        "operationId": id,
-        "summary": summary,
-        "parameters": parameters,
-        "responses": {
-            "200": {"description": "done, or already so", "content": answer},
-            "default": {"description": "refused or failed", "content": error},
-        },
-    });
-    if std::any::type_name::<B>() != "()" {
-        let body = json_of(types.subschema_for::<B>().to_value());
-        operation["requestBody"] = json!({"required": true, "content": body});
+/// The names in braces.
+fn in_path(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn path_parameter(name: &str, types: &mut SchemaGenerator) -> Value {
+    let schema = match name {
+        "id" => shape::<DeploymentId>(types),
+        "service" => shape::<ServiceName>(types),
+        _ => json!({"type": "string", "pattern": release::PATTERN}),
+    };
+    json!({"name": name, "in": "path", "required": true, "schema": schema})
+}
+
+fn query_parameters(object: &Value) -> Vec<Value> {
+    let required = object["required"].clone();
+    let is_required = |name: &str| required.as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let Value::Object(properties) = object["properties"].clone() else { return Vec::new() };
+    let parameter = |(name, mut schema): (String, Value)| {
+        let required = is_required(&name);
+        without_null(&mut schema);
+        json!({"name": name, "in": "query", "required": required, "schema": schema})
+    };
+    properties.into_iter().map(parameter).collect()
+}
+
+/// A query has no null: what is not there is not named.
+fn without_null(schema: &mut Value) {
+    if let Some(kinds) = schema["type"].as_array() {
+        schema["type"] = kinds.iter().find(|kind| *kind != "null").cloned().unwrap_or_default();
     }
-    operation
-}
-
-/// The body is a file.
-fn archive(mut operation: Value) -> Value {
-    let content = json!({"application/gzip": {"schema": {"type": "string", "format": "binary"}}});
-    operation["requestBody"] = json!({"required": true, "content": content});
-    operation
-}
-
-/// The answer is one JSON value a line.
-fn stream(mut operation: Value) -> Value {
-    let content = &mut operation["responses"]["200"]["content"];
-    let schema = content["application/json"].take();
-    *content = json!({"application/x-ndjson": schema});
-    operation
+    let other = schema["anyOf"].as_array().and_then(|any| any.iter().find(|one| one["type"] != "null"));
+    if let Some(other) = other.cloned() {
+        *schema = other;
+    }
+    if let Some(schema) = schema.as_object_mut() {
+        schema.retain(|_, value| !value.is_null());
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every `$ref` leads somewhere.
-    fn refs(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) => {
-                found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
-                map.values().for_each(|value| refs(value, found));
-            }
-            Value::Array(values) => values.iter().for_each(|value| refs(value, found)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn the_description_is_whole() {
-        let document = document();
-        let mut found = Vec::new();
-        refs(&document, &mut found);
-        assert!(found.len() > 20, "{found:?}");
-        for reference in found {
-            let pointer = reference.strip_prefix('#').unwrap();
-            assert!(document.pointer(pointer).is_some(), "{reference}");
-        }
-        let body = &document["paths"]["/v1/services/{service}/forward"]["put"]["requestBody"];
-        assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Intent");
-        assert!(document["components"]["schemas"]["Intent"]["properties"]["switch"].is_object());
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use super::version::Version;
 /// `dp_` and 10 to 40 lower-case letters and digits: the same on every host of a deployment, never used again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("pattern" = "^dp_[a-z0-9]{10,40}$"))]
 pub struct DeploymentId(String);
 
 /// A text that is not an id.
@@ -131,7 +132,7 @@ pub struct HowToRun {
     pub resources: Resources,
     /// From TERM to KILL.
     #[serde(default = "grace", rename = "grace_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub grace: Duration,
 }
 

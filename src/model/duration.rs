@@ -65,16 +65,30 @@ pub fn as_optional_ms<S: serde::Serializer>(duration: &Option<Duration>, to: S) 
     }
 }
 
+/// For the description of the API: whole milliseconds, at most [`LONGEST`].
+#[derive(schemars::JsonSchema)]
+#[schemars(inline)]
+pub struct Ms(
+    #[allow(dead_code, reason = "only its shape is of use")]
+    #[schemars(range(max = 315_360_000_000_u64))]
+    u64,
+);
+
 /// For JSON, both ways: whole milliseconds.
 pub mod ms {
     use std::time::Duration;
 
+    use serde::de::Error;
     use serde::{Deserialize, Deserializer};
 
     pub use super::as_ms as serialize;
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        u64::deserialize(from).map(Duration::from_millis)
+        let duration = Duration::from_millis(u64::deserialize(from)?);
+        if duration > super::LONGEST {
+            return Err(D::Error::custom("a duration is at most 10 years"));
+        }
+        Ok(duration)
     }
 }
 
@@ -91,6 +105,13 @@ mod tests {
         for bad in ["", "5", "s", "1.5s", "-1s", "1 s", "5x", "99999999999999999999s", "4000d"] {
             assert_eq!(parse(bad), Err(DurationError { found: bad.to_owned() }), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_no_clock_holds_is_not_read() {
+        let read = |ms: u64| ms::deserialize(serde_json::json!(ms));
+        assert_eq!(read(315_360_000_000).ok(), Some(LONGEST));
+        assert!(read(315_360_000_001).is_err() && read(u64::MAX).is_err());
     }
 
     proptest! {

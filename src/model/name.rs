@@ -43,6 +43,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
         #[serde(transparent)]
+        #[schemars(extend("pattern" = "^[0-9A-Za-z][0-9A-Za-z._-]{0,62}$"))]
         pub struct $type(String);
 
         impl $type {

@@ -3,6 +3,9 @@
 /// A version of at most 64 characters, and `~` with the number of a build.
 const MAX: usize = 100;
 
+/// The same, for the description of the API.
+pub const PATTERN: &str = "^[0-9A-Za-z+~-][0-9A-Za-z.+~-]{0,99}$";
+
 /// A text that names no release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

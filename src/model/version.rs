@@ -8,10 +8,17 @@ use serde::{Deserialize, Serialize};
 
 /// Longest label: it is part of a file's name.
 const MAX: usize = 64;
+/// For the description of the API: semver.org's own, without the names of its groups.
+const PATTERN: &str = concat!(
+    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)",
+    r"(-(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?",
+    r"(\+[0-9a-zA-Z-]+(\.[0-9a-zA-Z-]+)*)?$"
+);
 
 /// `1.0.0`, `2.1.0-rc.1+build5`. Plain ASCII without `/`, so it is a safe file name; ordered by precedence, then by build.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("pattern" = PATTERN, "maxLength" = MAX))]
 pub struct Version(#[schemars(with = "String")] semver::Version);
 
 /// A text that is not a version.

@@ -81,7 +81,7 @@ pub struct DeployRequest {
     pub health: Health,
     /// Bound on becoming healthy.
     #[serde(rename = "health_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub health_timeout: Duration,
     pub site: Site,
     pub actor: Actor,
@@ -117,7 +117,7 @@ pub struct AssignRequest {
     pub part: Part,
     /// How long it is watched from now on; 0: not at all.
     #[serde(default, rename = "trial_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub trial: Duration,
     pub actor: Actor,
     /// Which roll it belongs to; empty otherwise.
@@ -157,7 +157,7 @@ pub struct KillRequest {
     pub force: bool,
     /// How long to wait for a drain first.
     #[serde(default, rename = "drain_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub drain_timeout: Duration,
     /// The release stays.
     #[serde(default)]
@@ -184,11 +184,11 @@ pub struct UpdateRequest {
     #[serde(default)]
     pub digest: Option<Digest>,
     #[serde(default = "a_minute", rename = "health_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub health_timeout: Duration,
     /// How long the old instance may take to drain.
     #[serde(default = "a_minute", rename = "drain_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "u64")]
+    #[schemars(with = "duration::Ms")]
     pub drain_timeout: Duration,
     /// Needed where a new port is allocated, which is not for something that runs already.
     #[serde(default)]

@@ -16,7 +16,7 @@ use crate::model::api::{
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{Changed, Intent};
+use crate::model::forward::{Changed, Intent, Routing};
 use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -101,6 +101,11 @@ impl HostLink for InProcess {
     }
 
     async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
+        // Only those who start and end instances know where a route may lead.
+        if intent.routing != Routing::Keep {
+            let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
+            return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
+        }
         rules::change(&self.world, intent).await.map_err(|error| change(&error))
     }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
 use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
+use crate::model::health::Health;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
 use crate::model::versions::{AssignRequest, DeployRequest, Part, Site, Which};
+use crate::plan::vhost;
 
 mod uri;
 
@@ -20,6 +22,8 @@ pub enum Refused {
     /// D22
     #[error("Service with name: {service} and version: {version} already exists!")]
     Exists { service: ServiceName, version: String },
+    #[error("the id {id} belongs to {service} {version}")]
+    IdTaken { id: DeploymentId, service: ServiceName, version: String },
     /// R18
     #[error("A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it.")]
     EndpointTaken { id: DeploymentId },
@@ -97,21 +101,27 @@ pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy
             Err(Refused::Exists { service, version })
         };
     }
+    // Its row would become another one's.
+    if let Some(there) = existing.iter().find(|one| one.id == request.id) {
+        let (service, version) = (there.service.clone(), there.version.to_string());
+        return Err(Refused::IdTaken { id: request.id.clone(), service, version });
+    }
     match &request.how.runs {
         Runs::External { .. } if request.digest.is_some() => return Err(Refused::Mixed),
         Runs::Command { .. } | Runs::Vhost { .. } if request.digest.is_none() => return Err(Refused::Mixed),
-        Runs::Command { argv } if argv.first().is_none_or(String::is_empty) => {
-            return Err(Refused::NoProgram);
-        }
         _ => {}
     }
     values(&request.how)?;
+    health(&request.health, &request.how)?;
     let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
-    Ok(Deploy::New { revision: request.revision.unwrap_or(0).max(newest + 1) })
+    Ok(Deploy::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
 }
 
 /// Longest argument or value of the environment, in bytes: what execve(2) takes of one (MAX_ARG_STRLEN), as far as it is sane.
 const LONGEST: usize = 32 * 1024;
+
+/// Of a health check's path or host: a request line that every server takes.
+const LONGEST_HEAD: usize = 2048;
 
 /// What ends up in a process's arguments and environment and in unit files.
 pub fn values(how: &HowToRun) -> Result<(), Refused> {
@@ -120,6 +130,9 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
         Runs::Command { argv } => argv.as_slice(),
         _ => &[],
     };
+    if matches!(&how.runs, Runs::Command { argv } if argv.first().is_none_or(String::is_empty)) {
+        return Err(Refused::NoProgram);
+    }
     let sane = |text: &str| text.len() <= LONGEST && !text.contains(['\0', '\n', '\r']);
     if let Some(at) = argv.iter().position(|word| !sane(word)) {
         return bad(format!("argument {at} of the program"), "no NUL, no line break, at most 32 KiB");
@@ -150,6 +163,28 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
             format!("the user `{}`", user.escape_debug()),
             "a user has letters, digits, `_`, `-` and `.`",
         );
+    }
+    Ok(())
+}
+
+/// A check that can be asked at all, by us and by the web server that a vhost is given.
+pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
+    let bad = |what: &str, why| Err(Refused::BadValue { what: what.to_owned(), why });
+    let sane = |text: &str| text.len() <= LONGEST_HEAD && text.chars().all(|c| c.is_ascii_graphic());
+    if !health.path.starts_with('/') || !sane(&health.path) {
+        return bad("the health check's path", "it begins with `/` and has printable ASCII without spaces");
+    }
+    if matches!(how.runs, Runs::Vhost { .. }) && vhost::health_path(&health.path).is_err() {
+        return bad("the health check's path", "a vhost can hold letters, digits and `/ . _ ~ + @ -` alone");
+    }
+    if health.host.as_ref().is_some_and(|host| host.is_empty() || !sane(host)) {
+        return bad("the health check's host", "it has printable ASCII without spaces");
+    }
+    if !(100..=599).contains(&health.status) {
+        return bad("the health check's status", "it is a number from 100 to 599");
+    }
+    if health.interval.is_zero() || health.timeout.is_zero() {
+        return bad("the health check's interval or timeout", "it is more than nothing");
     }
     Ok(())
 }

@@ -55,8 +55,7 @@ impl Vhost {
     pub fn text(&self) -> Result<String, VhostError> {
         let root = path("the directory", &self.root)?;
         let run_dir = path("the directory", &self.run_dir)?;
-        let health_path = self.health_path.split('?').next().unwrap_or_default();
-        let health_path = safe("the health check's path", health_path.to_owned())?;
+        let health_path = health_path(&self.health_path)?;
         // Of all that is allowed these two alone mean something in a regular expression.
         let health_regex = health_path.replace('.', "\\.").replace('+', "\\+");
         let (port, who) = (self.port.to_string(), self.id.to_string());
@@ -109,6 +108,12 @@ impl Vhost {
             WebServer::Caddy => StopSignal::Term,
         }
     }
+}
+
+/// Without its query.
+pub fn health_path(path: &str) -> Result<String, VhostError> {
+    let path = path.split('?').next().unwrap_or_default();
+    safe("the health check's path", path.to_owned())
 }
 
 fn path(what: &'static str, path: &Path) -> Result<String, VhostError> {

@@ -3,49 +3,126 @@
 
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
-use serde::Deserialize;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Doors, Host, answer, bad, body_of, failed, running, understood};
-use crate::model::api::RunEnd;
-use crate::model::deployment::{DeploymentId, Runs};
+use super::table::{delete, get, patch, post, put};
+use super::{Answer, Host, Route, answer, bad, body_of, failed, running, to_its_end, understood};
+use crate::agent::openapi::{Operation, Shape, shape, with_fields};
+use crate::model::api::{RunEnd, RunHeard};
+use crate::model::deployment::{Deployment, DeploymentId, Runs};
 use crate::model::failure::ErrorCode;
+use crate::model::forward::{Changed, Recorded};
 use crate::model::name::ServiceName;
+use crate::model::version::Version;
 use crate::model::versions::{
-    AccessRequest, AssignRequest, DeployRequest, DeploymentView, KillRequest, LogsRequest, RollbackRequest,
-    UpdateRequest, VersionsView, WatchRequest,
+    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
+    LogsRequest, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
 };
 use crate::world::link::LinkError;
 
 /// How long one question after a watch window is kept open.
 const WATCH: Duration = Duration::from_secs(20);
 
-pub(super) fn routes() -> Router<Doors> {
-    let routes = || {
-        Router::new()
-            .route("/deployments", get(deployments).post(deploy))
-            .route("/deployments/{id}", get(deployment).put(update).patch(update).delete(kill))
-            .route("/deployments/{id}/logs", get(logs))
-            .route("/services", get(services))
-            .route("/services/{service}", get(service).patch(access))
-            .route("/services/{service}/main", put(assign))
-            .route("/services/{service}/rollback", post(rollback))
-            .route("/services/{service}/watch", post(watch))
+pub(super) fn table() -> Vec<Route> {
+    let health = Operation::new::<Alive>("health", "Whether anybody answers");
+    let version = Operation::new::<Program>("version", "Of the program");
+    let openapi = Operation::new::<Map<String, Value>>("openapi", "This description");
+    let mut table = vec![
+        get("/health", async || axum::Json(Alive { status: "ok" }), health),
+        get("/version", async || axum::Json(Program { version: env!("CARGO_PKG_VERSION") }), version),
+        get("/openapi", super::description, openapi),
+    ];
+    table.extend(below("/v1"));
+    table.extend(below("").into_iter().map(Route::unnamed));
+    table
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Alive {
+    status: &'static str,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Program {
+    version: &'static str,
+}
+
+fn below(prefix: &str) -> Vec<Route> {
+    let mut table = of_deployments(&format!("{prefix}/deployments"));
+    table.extend(of_services(&format!("{prefix}/services")));
+    table
+}
+
+fn of_deployments(all: &str) -> Vec<Route> {
+    let one = format!("{all}/{{id}}");
+    let list_op = Operation::new::<VersionsView>("deployments", "What runs here, and where the ports lead");
+    let deploy_op = Operation::new::<Deployed>("deploy", "Start a version; the first of a service is main")
+        .body::<DeployRequest>()
+        .statuses(&[200, 201]);
+    let update_op = |id| {
+        let summary = "New code under an id that stays, or another address of what runs already";
+        Operation::new::<Deployment>(id, summary).body_of(update_body, true)
     };
-    Router::new()
-        .merge(routes())
-        .nest("/v1", routes())
-        .route("/health", get(async || axum::Json(json!({"status": "ok"}))))
-        .route("/version", get(async || axum::Json(json!({"version": env!("CARGO_PKG_VERSION")}))))
-        .route("/openapi", get(async || axum::Json(crate::agent::openapi::document())))
+    let kill_op = Operation::new::<Killed>("kill", "Stop and forget it; the query wins over the body")
+        .query::<KillQuery>()
+        .body_of(|types| with_fields::<KillRequest>(types, &["id"], &[]), false)
+        .statuses(&[202]);
+    let logs_op =
+        Operation::new::<RunHeard>("logs", "What it wrote to its outputs").query::<LogsQuery>().lines();
+    vec![
+        get(all, deployments, list_op),
+        post(all, deploy, deploy_op),
+        get(&one, deployment, Operation::new::<DeploymentView>("deployment", "One of them")),
+        put(&one, update, update_op("update")),
+        patch(&one, update, update_op("patch")),
+        delete(&one, kill, kill_op),
+        get(&format!("{one}/logs"), logs, logs_op),
+    ]
+}
+
+fn of_services(all: &str) -> Vec<Route> {
+    let one = format!("{all}/{{service}}");
+    let list_op = Operation::new::<Vec<Recorded>>("services", "What is recorded of every service");
+    let access_op = Operation::new::<Changed>("access", "Let it be called from outside, or by nobody");
+    let assign_op = Operation::new::<Assigned>("assign", "Make a version main, both ports at once");
+    let rollback_op = Operation::new::<Assigned>("rollback", "Go back to the last good main");
+    let watch_op = Operation::new::<Option<TrialEnd>>(
+        "watch",
+        "How the watch window of a new main ended; null: it is not over yet, ask again",
+    );
+    vec![
+        get(all, services, list_op),
+        get(&one, service, Operation::new::<Recorded>("service", "What is recorded of it")),
+        patch(&one, access, access_op.body::<AccessRequest>()),
+        put(&format!("{one}/main"), assign, assign_op.body_of(assign_body, true)),
+        post(&format!("{one}/rollback"), rollback, rollback_op.body_of(shape::<RollbackRequest>, false)),
+        post(&format!("{one}/watch"), watch, watch_op.body_of(shape::<WatchRequest>, false)),
+    ]
+}
+
+/// The id is in the path.
+fn update_body(types: &mut SchemaGenerator) -> Value {
+    let uri: &[(&str, Shape)] = &[("uri", shape::<String>)];
+    json!({"anyOf": [
+        with_fields::<UpdateRequest>(types, &["id"], &[]),
+        with_fields::<UpdateRequest>(types, &["id", "how"], uri),
+    ]})
+}
+
+fn assign_body(types: &mut SchemaGenerator) -> Value {
+    let version: &[(&str, Shape)] = &[("version", shape::<Version>)];
+    json!({"anyOf": [
+        shape::<AssignRequest>(types),
+        with_fields::<AssignRequest>(types, &["which", "part", "actor"], version),
+    ]})
 }
 
 type Id = Result<Path<DeploymentId>, PathRejection>;
@@ -85,8 +162,9 @@ async fn service(State(host): State<Host>, service: Name) -> Answer {
 /// R28: 201 for a new one, 200 for one that is known.
 async fn deploy(State(host): State<Host>, body: Body) -> Answer {
     let request: DeployRequest = super::read(body).await?;
-    let deployed = host.deploy(&request).await;
-    let new = deployed.as_ref().is_ok_and(|deployed| !deployed.known && !request.dry_run);
+    let dry_run = request.dry_run;
+    let deployed = to_its_end(async move { host.deploy(&request).await }).await;
+    let new = deployed.as_ref().is_ok_and(|deployed| !deployed.known && !dry_run);
     let response = answer(deployed);
     Ok(if new { (StatusCode::CREATED, response).into_response() } else { response })
 }
@@ -107,10 +185,10 @@ async fn update(State(host): State<Host>, id: Id, body: Body) -> Answer {
     }
     fields.insert("id".to_owned(), Value::from(id.as_str()));
     let request: UpdateRequest = from(Value::Object(fields))?;
-    Ok(answer(host.update(&request).await))
+    Ok(answer(to_its_end(async move { host.update(&request).await }).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct KillQuery {
     force: Option<bool>,
     keep_files: Option<bool>,
@@ -138,7 +216,7 @@ async fn kill(
         }
     }
     let request: KillRequest = from(Value::Object(fields))?;
-    let killed = host.kill(&request).await;
+    let killed = to_its_end(async move { host.kill(&request).await }).await;
     let done = killed.is_ok();
     let response = answer(killed);
     Ok(if done { (StatusCode::ACCEPTED, response).into_response() } else { response })
@@ -160,13 +238,13 @@ async fn assign(State(host): State<Host>, service: Name, body: Body) -> Answer {
     {
         return Err(bad(&format!("the path is about `{service}`, the body about `{named}`")));
     }
-    Ok(answer(host.assign(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.assign(&service, &request).await }).await))
 }
 
 async fn rollback(State(host): State<Host>, service: Name, body: Body) -> Answer {
     let Path(service) = understood(service)?;
     let request: RollbackRequest = from(Value::Object(object(body).await?))?;
-    Ok(answer(host.rollback(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.rollback(&service, &request).await }).await))
 }
 
 /// `null`: it is not over yet, ask again.
@@ -182,10 +260,10 @@ async fn watch(State(host): State<Host>, service: Name, body: Body) -> Answer {
 async fn access(State(host): State<Host>, service: Name, body: Body) -> Answer {
     let Path(service) = understood(service)?;
     let request: AccessRequest = super::read(body).await?;
-    Ok(answer(host.access(&service, &request).await))
+    Ok(answer(to_its_end(async move { host.access(&service, &request).await }).await))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct LogsQuery {
     tail: Option<u32>,
     follow: Option<bool>,

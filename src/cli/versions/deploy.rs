@@ -102,7 +102,7 @@ impl HowArgs {
             env: environment(self.env),
             user: self.user,
             resources: Resources {
-                memory_bytes: self.memory.map(|mib| mib * 1024 * 1024),
+                memory_bytes: self.memory.map(|mib| mib.saturating_mul(1024 * 1024)),
                 tasks: self.tasks,
                 open_files: self.open_files,
             },

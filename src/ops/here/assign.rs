@@ -17,6 +17,13 @@ use crate::world::World;
 /// How long a version that has answered before may take to answer again.
 const HEALTHY: Duration = Duration::from_secs(5);
 
+/// An id says nothing of its service: what was asked of one service changes no other.
+pub fn is_of(world: &World, service: &ServiceName, which: &Which) -> Result<(), VersionError> {
+    let existing = world.deployments.all()?;
+    let found = versions::find(&existing, which)?;
+    if found.service == *service { Ok(()) } else { Err(Refused::NoVersion(which.clone()).into()) }
+}
+
 /// Both ports in one transaction, once the version's own port has answered as it should. The same again changes nothing.
 pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, VersionError> {
     let existing = world.deployments.all()?;

@@ -27,7 +27,7 @@ mod update;
 mod view;
 mod watch;
 
-pub use assign::{access, assign, rollback};
+pub use assign::{access, assign, is_of, rollback};
 pub use deploy::deploy;
 pub use kill::kill;
 pub use recover::{at_boot, boot, recover};
@@ -94,9 +94,10 @@ impl From<VersionError> for LinkError {
 
 const fn refused_code(refused: &Refused) -> ErrorCode {
     match refused {
-        Refused::Exists { .. } | Refused::EndpointTaken { .. } | Refused::OtherRelease { .. } => {
-            ErrorCode::Exists
-        }
+        Refused::Exists { .. }
+        | Refused::IdTaken { .. }
+        | Refused::EndpointTaken { .. }
+        | Refused::OtherRelease { .. } => ErrorCode::Exists,
         Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
         Refused::MainWithShadows => ErrorCode::NotAllowed,
         Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
@@ -148,6 +149,12 @@ async fn becomes_healthy(
                 passed += 1;
                 if passed >= deployment.health.rise {
                     return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    break format!(
+                        "only {passed} of {} answers in a row were healthy",
+                        deployment.health.rise
+                    );
                 }
             }
             Err(why) => {

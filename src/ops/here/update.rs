@@ -51,6 +51,7 @@ fn next(world: &World, deployment: &Deployment, request: &UpdateRequest) -> Resu
     let how = request.how.clone().unwrap_or_else(|| deployment.instance.how.clone());
     let external = matches!(how.runs, Runs::External { .. });
     versions::values(&how)?;
+    versions::health(&deployment.health, &how)?;
     if external == request.digest.is_some() {
         return Err(Refused::Mixed.into());
     }

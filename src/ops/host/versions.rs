@@ -27,7 +27,8 @@ impl HostVersions for InProcess {
         Ok(here::update(&self.world, request).await?)
     }
 
-    async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
+    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
+        here::is_of(&self.world, service, &request.which)?;
         Ok(here::assign(&self.world, request).await?)
     }
 

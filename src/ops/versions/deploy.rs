@@ -138,7 +138,7 @@ fn identity(world: &FleetWorld, options: &DeployOptions, there: &Listing) -> (De
         return (row.id.clone(), row.revision);
     }
     let of_service = there.rows.iter().filter(|row| row.service == options.service);
-    let revision = of_service.map(|row| row.revision).max().unwrap_or(0) + 1;
+    let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
     (DeploymentId::new(world.clock.now(), salt(&options.actor)), revision)
 }
 

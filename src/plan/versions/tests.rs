@@ -87,6 +87,40 @@ fn revisions_count_up_and_versions_are_there_once() {
 
 /// R6
 #[test]
+fn an_id_and_a_count_that_are_used_up() {
+    let there = shop("1.0.0", 20000);
+    let taken = DeployRequest { id: there.id.clone(), ..request("2.0.0") };
+    assert!(matches!(deploy(std::slice::from_ref(&there), &taken), Err(Refused::IdTaken { .. })));
+    let last = Deployment { revision: u32::MAX, ..there };
+    assert_eq!(deploy(&[last], &request("2.0.0")), Ok(Deploy::New { revision: u32::MAX }));
+}
+
+#[test]
+fn a_health_check_that_nobody_can_ask() {
+    let good = request("1.0.0").health;
+    let (how, vhost) =
+        (request("1.0.0").how, Runs::Vhost { server: crate::model::deployment::WebServer::Nginx });
+    let vhost = HowToRun { runs: vhost, ..how.clone() };
+    assert_eq!(health(&good, &how), Ok(()));
+    let path = |path: &str| Health { path: path.to_owned(), ..good.clone() };
+    for bad in ["", "health", "/a b", "/a\r\nX: y", "/é", &format!("/{}", "a".repeat(3000))] {
+        assert!(health(&path(bad), &how).is_err(), "{bad:?}");
+    }
+    assert_eq!(health(&path("/a;b"), &how), Ok(()));
+    assert!(health(&path("/a;b"), &vhost).is_err());
+    let others = [
+        Health { host: Some(String::new()), ..good.clone() },
+        Health { host: Some("a\nb".to_owned()), ..good.clone() },
+        Health { status: 0, ..good.clone() },
+        Health { interval: Duration::ZERO, ..good.clone() },
+        Health { timeout: Duration::ZERO, ..good.clone() },
+    ];
+    for bad in others {
+        assert!(health(&bad, &how).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
 fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
     let error = may_have(port(20000), &existing, &[], &site()).unwrap_err();

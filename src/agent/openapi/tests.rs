@@ -1,0 +1,86 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::agent::api;
+
+/// Every `$ref` leads somewhere.
+fn refs(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            found.extend(map.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            map.values().for_each(|value| refs(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| refs(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_description_is_whole() {
+    let document = document(&api::table());
+    let mut found = Vec::new();
+    refs(&document, &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    for reference in found {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+    let body = &document["paths"]["/v1/services/{service}/forward"]["put"]["requestBody"];
+    assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Intent");
+    assert!(document["components"]["schemas"]["Intent"]["properties"]["switch"].is_object());
+}
+
+/// The rows of the table are what the router serves; here, that none is lost on the way.
+#[test]
+fn every_route_is_described_once() {
+    let table = api::table();
+    let document = document(&table);
+    let paths = document["paths"].as_object().unwrap();
+    let described: usize = paths.values().map(|methods| methods.as_object().unwrap().len()).sum();
+    assert_eq!(described, table.len());
+    let ids: Vec<&str> = paths
+        .values()
+        .flat_map(|methods| methods.as_object().unwrap().values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+    for path in ["/deployments/{id}/logs", "/v1/deployments/{id}/logs", "/v1/services/{service}/watch"] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+}
+
+fn statuses(operation: &Value) -> Vec<&str> {
+    operation["responses"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn what_is_asked_and_answered_is_the_types_own() {
+    let document = document(&api::table());
+    let at = |path: &str, method: &str| document["paths"][path][method].clone();
+    let killed = at("/v1/deployments/{id}", "delete");
+    assert_eq!(
+        statuses(&killed),
+        ["202", "400", "401", "403", "404", "409", "413", "422", "500", "507"],
+        "{killed}"
+    );
+    assert_eq!(statuses(&at("/deployments", "post"))[..2], ["200", "201"]);
+    assert_eq!(killed["requestBody"]["required"], false);
+    let body = &killed["requestBody"]["content"]["application/json"]["schema"];
+    assert!(
+        body["properties"]["drain_timeout_ms"].is_object() && body["properties"]["id"].is_null(),
+        "{body}"
+    );
+    let names: Vec<&str> =
+        killed["parameters"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["id", "drain_timeout_ms", "force", "keep_files"]);
+    assert_eq!(killed["parameters"][2]["schema"], json!({"type": "boolean"}));
+    let id = &document["components"]["schemas"]["DeploymentId"];
+    assert_eq!(id["pattern"], "^dp_[a-z0-9]{10,40}$");
+    let update = at("/deployments/{id}", "put");
+    let by_uri = &update["requestBody"]["content"]["application/json"]["schema"]["anyOf"][1];
+    assert_eq!(by_uri["required"], json!(["uri"]));
+    let main = at("/services/{service}/main", "put");
+    let by_version = &main["requestBody"]["content"]["application/json"]["schema"]["anyOf"][1];
+    assert_eq!(by_version["required"], json!(["version"]));
+    assert!(by_version["properties"]["trial_ms"].is_object(), "{by_version}");
+}
