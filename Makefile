@@ -5,8 +5,7 @@ BIN := target/release/switchman
 # Needs nothing of the machine it runs on; a target directory of its own keeps the two kinds of dependencies apart.
 STATIC := target/static/x86_64-unknown-linux-gnu/release/switchman
 
-.PHONY: soak all setup demo test host-test lint fmt bench install static deb clean
-.PHONY: all setup demo test fuzz host-test lint fmt bench install static deb clean
+.PHONY: all setup demo test fuzz soak host-test lint fmt bench install static deb clean
 
 all: $(BIN)
 

@@ -1,14 +1,20 @@
 //! `history`.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::Context;
 use crate::config::ConfigError;
 use crate::error::Failure;
-use crate::model::name::ServiceName;
+use crate::model::fleet::Fleet;
+use crate::model::history::Entry;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::roll::RollId;
 use crate::ops::roll;
+use crate::ops::versions::VersionsError;
 use crate::plan::standing::standing;
+use crate::world::link::LinkError;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -22,7 +28,14 @@ pub struct HistoryArgs {
     roll: Option<RollId>,
 }
 
-pub fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
+pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
+    if let Some(service) = &args.service
+        && let Ok((file, fleet)) = context.config_of(service)
+        && !fleet.hosts.is_empty()
+        && !context.globals.local
+    {
+        return of_every_host(args, service, context, &file, &fleet).await;
+    }
     let rows = context.world(None).store.history(args.service.as_ref(), args.limit)?;
     // On a host without a configuration there are no rolls to tell of.
     let (file, fleet) = match context.config() {
@@ -44,4 +57,30 @@ pub fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     }
     context.render.history(&rows, &roll::past(&world, args.limit)?, &world.lock.notes(args.limit)?);
     Ok(())
+}
+
+/// What was done about a service, as each host has it recorded.
+async fn of_every_host(
+    args: &HistoryArgs,
+    service: &ServiceName,
+    context: &Context,
+    file: &Path,
+    fleet: &Fleet,
+) -> Result<(), Failure> {
+    let hosts = context.hosts_or_all(fleet, &[])?;
+    let world = context.fleet_world(file, fleet, &hosts);
+    let asked = world
+        .links
+        .iter()
+        .map(async |(host, link)| (host.clone(), link.history(Some(service), args.limit).await));
+    let mut heard: Vec<(HostName, Vec<Entry>)> = Vec::new();
+    let mut failed: Vec<(HostName, LinkError)> = Vec::new();
+    for (host, rows) in futures_util::future::join_all(asked).await {
+        match rows {
+            Ok(rows) => heard.push((host, rows)),
+            Err(error) => failed.push((host, error)),
+        }
+    }
+    context.render.histories(&heard);
+    if failed.is_empty() { Ok(()) } else { Err(VersionsError::Hosts(failed).into()) }
 }

@@ -270,7 +270,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => agent::run(args, context).await,
-        Command::History(args) => history::run(&args, context),
+        Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),
         Command::Completions(args) => completions::run(&args, context),

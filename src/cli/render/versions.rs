@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Render;
 use crate::model::deployment::{Access, Process, Runs};
+use crate::model::history::Entry;
 use crate::model::name::HostName;
 use crate::ops::versions::{AssignReport, DeployReport, HostKilled, Listing, Row};
 
@@ -77,6 +78,26 @@ impl Render {
         }
         for row in &listing.rows {
             self.text(&description(row));
+        }
+    }
+
+    /// What each host has recorded.
+    pub fn histories(&self, hosts: &[(HostName, Vec<Entry>)]) {
+        #[derive(Serialize)]
+        struct Histories<'a> {
+            hosts: Vec<OfHost<'a>>,
+        }
+        #[derive(Serialize)]
+        struct OfHost<'a> {
+            host: &'a HostName,
+            history: &'a [Entry],
+        }
+        if self.json {
+            let hosts = hosts.iter().map(|(host, history)| OfHost { host, history }).collect();
+            return self.document("histories", &Histories { hosts });
+        }
+        for (host, rows) in hosts {
+            self.text(&format!("{host}\n{}\n", super::events::history(rows)));
         }
     }
 

@@ -160,6 +160,21 @@ async fn the_whole_story_of_one_host() {
     assert!(fake.versions.releases.lock().unwrap().is_empty());
 }
 
+/// R7: what is killed is a deployment, by its id; the service's others stay.
+#[tokio::test(start_paused = true)]
+async fn a_kill_names_one_deployment() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    let killed = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(killed.deployment.version.to_string(), "2.0.0");
+    let left: Vec<String> =
+        fake.world.deployments.all().unwrap().iter().map(|one| one.version.to_string()).collect();
+    assert_eq!((left.len(), left.contains(&"2.0.0".to_owned())), (2, false));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_never_becomes_healthy_leaves_nothing() {
     let fake = fake();
@@ -219,7 +234,7 @@ async fn an_update_in_place_keeps_the_id() {
     assert_eq!(update(&fake.world, &again).await.unwrap().instance.build, 2);
 }
 
-/// R27: private means that no port leads there, and public brings back what was.
+/// R8, R27: private means that no port leads there, and public brings back what was.
 #[tokio::test(start_paused = true)]
 async fn a_private_service_has_no_rule() {
     let fake = fake();
