@@ -13,9 +13,9 @@ pub enum NameError {
     Empty,
     #[error("it has {found} characters, at most {max} are allowed")]
     TooLong { found: usize, max: usize },
-    #[error("`{found}` is not allowed: a name has letters, digits, `-`, `_` and `.`")]
+    #[error("`{}` is not allowed: a name has letters, digits, `-`, `_` and `.`", .found.escape_debug())]
     Character { found: char },
-    #[error("it starts with `{found}`: a name starts with a letter or a digit")]
+    #[error("it starts with `{}`: a name starts with a letter or a digit", .found.escape_debug())]
     Start { found: char },
 }
 

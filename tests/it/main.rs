@@ -9,6 +9,7 @@ mod drain;
 mod established;
 mod faults;
 mod golden_rules;
+mod hostile;
 mod init;
 mod keep;
 mod lab;
