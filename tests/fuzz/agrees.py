@@ -83,6 +83,8 @@ def wrongs():
 
 # It was not only refused.
 answers = json.load(open(f"{place}/answers.json", encoding="utf-8"))
+if os.environ.get("FUZZ_WHY"):
+    print("\n".join(f"{n} {k}" for k, n in answers.items() if k.startswith("why")))
 for done in ["POST /deployments 201", "DELETE /deployments/{id} 202", "PUT /deployments/{id} 200", "PUT /services/{service}/main 200"]:
     print(f"fuzz: {done}: {answers.get(done, 0)} times")
     if not answers.get(done):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Asks a real agent whatever its own description allows and forbids (schemathesis), in namespaces of its own; then looks whether
 # it lives, and whether rules, record, processes and disk agree. EXAMPLES=20 SEED=1 api.sh [SWITCHMAN]
-# /v1/run is left out: it starts whatever it is told.
+# /v1/run is left out: it starts whatever it is told.  FUZZ_WHY=1 prints what its own deploys were told.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -14,7 +14,7 @@ import tarfile
 import requests
 import schemathesis
 
-IDS = [f"dp_fuzz00000{n}" for n in range(4)]
+IDS = [f"dp_fuzz00000{n}" for n in range(8)]
 SERVICES = ["shop", "blog"]
 VERSIONS = ["1.0.0", "2.0.0", "3.0.0-rc.1"]
 SHORT = 300
@@ -105,6 +105,8 @@ def before_call(context, case, kwargs):
         body = {**good("post", "/deployments", None), "service": service, "site": site(service), "version": version}
         deployed = requests.post("http://127.0.0.1:8000/v1/deployments", json=body, timeout=60)
         ANSWERS[f"POST /deployments {deployed.status_code}"] += 1
+        if os.environ.get("FUZZ_WHY"):
+            ANSWERS[f"why {deployed.status_code} {deployed.text[:160]}"] += 1
 
 
 @atexit.register

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::testing::in_namespace;
 
@@ -80,6 +80,15 @@ impl Host {
         self.command(args).output().unwrap()
     }
 
+    /// Its agent; on this socket.
+    async fn serve(&mut self) -> PathBuf {
+        let socket = self.path("agent.sock");
+        let mut agent = self.command(&["agent", "--socket", &socket.display().to_string()]);
+        self.agent = Some(agent.stderr(Stdio::null()).spawn().unwrap());
+        until(|| UnixStream::connect(&socket).is_ok()).await;
+        socket
+    }
+
     fn deploy(&self, program: &[&str]) -> Output {
         let code = self.path("code").display().to_string();
         self.run(&[&["deploy", "--grace", "500ms", "shop", "1.0.0", &code, "--"], program].concat())
@@ -131,6 +140,15 @@ impl Host {
         all.extend(names(&self.path("code")));
         all
     }
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let waited = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waited).await.expect("it never came true");
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -288,32 +306,72 @@ fn in_url(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
+/// Of what runs already at port 1.
+fn a_deploy(service: &str) -> serde_json::Value {
+    serde_json::json!({
+        "id": "dp_0123456789", "service": service, "version": "1.0.0", "health_timeout_ms": 100,
+        "how": {"runs": {"external": {"uri": "http://127.0.0.1:1"}}},
+        "health": {"path": "/", "status": 200, "host": null, "timeout_ms": 100, "interval_ms": 10, "rise": 1},
+        "site": {"ports": {"check": 8888, "main": 8080, "backup": 8081}, "address": "127.0.0.1", "from_self": true,
+            "range": [20000, 20010], "keep_releases": 1},
+        "actor": {"user": "x", "pid": 1},
+    })
+}
+
+/// It becomes healthy only after its caller is gone; then its routes are nobody else's to change.
+#[test]
+fn a_deploy_goes_on_without_its_caller() {
+    in_namespace(|| async {
+        let mut host = Host::new();
+        let socket = host.serve().await;
+        let mut deploy = a_deploy("shop");
+        deploy["health_timeout_ms"] = 20_000.into();
+        let body = deploy.to_string();
+        let mut caller = UnixStream::connect(&socket).unwrap();
+        let head = format!("POST /v1/deployments HTTP/1.1\r\nhost: x\r\ncontent-length: {}", body.len());
+        caller.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+        let says = |text: &str| ask(&socket, "GET", "/v1/deployments", "").1.contains(text);
+        until(|| says("\"stage\":\"starting\"")).await;
+        drop(caller);
+        let web = std::net::TcpListener::bind("127.0.0.1:1").unwrap();
+        std::thread::spawn(move || {
+            for stream in web.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        until(|| says("\"stage\":\"ready\"")).await;
+        let rules = Host::rules();
+        assert!(rules.contains("--dport 8080") && rules.contains("--to-ports 1"), "{rules}");
+
+        let by_id =
+            "{\"which\":{\"id\":\"dp_0123456789\"},\"part\":\"whole\",\"actor\":{\"user\":\"x\",\"pid\":1}}";
+        let (status, answer) = ask(&socket, "PUT", "/v1/services/blog/main", by_id);
+        assert_eq!(status, 404, "{answer}");
+        let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/main", by_id);
+        assert_eq!(status, 200, "{answer}");
+        let intent = serde_json::json!({
+            "forward": {"service": "shop", "check": 8888, "target": 1}, "switch": "on", "from_self": true,
+            "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "", "routing": "gone",
+        });
+        let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/forward", &intent.to_string());
+        assert_eq!(status, 400, "{answer}");
+        assert_eq!(Host::rules(), rules);
+    });
+}
+
 #[test]
 fn names_over_the_api() {
     in_namespace(|| async {
         let mut host = Host::new();
         let before = host.outside();
-        let socket = host.path("agent.sock");
-        let agent =
-            host.command(&["agent", "--socket", &socket.display().to_string()]).stderr(Stdio::null()).spawn();
-        host.agent = Some(agent.unwrap());
-        let began = Instant::now();
-        while UnixStream::connect(&socket).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "no agent");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let socket = host.serve().await;
         let mut all = tricks();
         all.extend(["\0".to_owned(), "shop\0".to_owned(), "dp_0123456789\0".to_owned()]);
         for trick in all.iter().filter(|trick| !trick.is_empty()) {
             let name = in_url(trick);
-            let deploy = serde_json::json!({
-                "id": "dp_0123456789", "service": trick, "version": "1.0.0", "health_timeout_ms": 100,
-                "how": {"runs": {"external": {"uri": "http://127.0.0.1:1"}}},
-                "health": {"path": "/", "status": 200, "host": null, "timeout_ms": 100, "interval_ms": 10, "rise": 1},
-                "site": {"ports": {"check": 8888, "main": 8080, "backup": 8081}, "address": "127.0.0.1", "from_self": true,
-                    "range": [20000, 20010], "keep_releases": 1},
-                "actor": {"user": "x", "pid": 1},
-            });
+            let deploy = a_deploy(trick);
             let mut uri = deploy.clone();
             (uri["service"], uri["how"]["runs"]["external"]["uri"]) = ("shop".into(), trick.as_str().into());
             let version = serde_json::json!({"version": trick}).to_string();
