@@ -25,7 +25,8 @@ demo: setup
 	$(BIN) lab demo
 
 # REQUIRE_KERNEL=1: a missing privilege fails instead of skipping.
-test: setup
+test:
+	sh tests/setup.sh test
 	$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	REQUIRE_KERNEL=$${REQUIRE_KERNEL:-1} $(CARGO) nextest run --locked --no-fail-fast
 
@@ -49,7 +50,8 @@ bench:
 	$(CARGO) test --release --locked --lib -- --ignored --nocapture --test-threads=1 ops::roll::simulation
 
 # Thirty rolling assigns of two services under every kind of load; ten minutes.
-soak: setup
+soak:
+	sh tests/setup.sh test
 	REQUIRE_KERNEL=1 $(CARGO) test --locked --test it -- --ignored --exact versions::thirty_rolling_assigns_of_two_services
 
 install: $(BIN)
