@@ -23,7 +23,9 @@ pub async fn tend(world: &World, actor: &Actor) {
     let mut ran: Option<Instant> = None;
     let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
     while !world.stop.is_requested() {
-        if ran.is_none_or(|ran| ran.elapsed() >= RUN) {
+        // A service manager that brings instances back at boot looks after them all the time.
+        let looked_after = world.runner.comes_back_at_boot();
+        if ran.is_none_or(|ran| !looked_after && ran.elapsed() >= RUN) {
             run(world).await;
             ran = Some(Instant::now());
         }

@@ -117,6 +117,18 @@ fn a_missing_backend_is_named() {
     assert_eq!(parse::page(&recorded("down.csv"), "nope"), Err(Unreadable::NoBackend));
 }
 
+/// HAProxy finds a frontend first where it has the backend's name (seen with 2.6): the states are there, the statistics not.
+#[test]
+fn a_frontend_of_the_same_name_is_told_by_what_is_missing() {
+    let whole = recorded("up.txt");
+    let (states, statistics) = whole.split_once("\n\n").unwrap();
+    let header = statistics.lines().next().unwrap();
+    let namesake = format!("{states}\n\n{header}\n\n");
+    assert_eq!(parse::number_of_namesake(&namesake), Ok(Some("3".to_owned())));
+    assert_eq!(parse::number_of_namesake(&whole), Ok(None));
+    assert_eq!(parse::number_of_namesake(&recorded("no-backend.txt")), Ok(None));
+}
+
 #[test]
 fn unknown_columns_and_words_are_no_verdict_of_up() {
     let newer = recorded("up.txt").replace("status,weight", "new,weight");
