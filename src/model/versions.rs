@@ -133,6 +133,9 @@ pub struct Assigned {
     pub changed: Changed,
     /// Idle connections to the main that was which were closed, because the host is out and its balancers would use them again.
     pub closed: usize,
+    /// Whether none of them is left, as far as the kernel tells.
+    #[serde(default)]
+    pub all_closed: bool,
 }
 
 /// How a new main's watch window ended.

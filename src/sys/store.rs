@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
-use crate::model::forward::{Intent, Recorded};
+use crate::model::forward::{Intent, Recorded, Trial};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::world::deployments::Deployments;
@@ -140,6 +140,14 @@ impl Store for SqliteStore {
         self.read("read the recorded forwards", |connection| {
             let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
             statement.query_map([], rows::recorded)?.collect()
+        })
+    }
+
+    /// Asked every second by an agent: with none on trial, no row is read.
+    fn trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+        self.read("read the mains on trial", |connection| {
+            let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
+            statement.query_map([], |row| Ok((rows::text(row, 0)?, rows::json(row, 1)?)))?.collect()
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::forward::{Intent, Recorded};
+use crate::model::forward::{Intent, Recorded, Trial};
 use crate::model::history::{Actor, Entry, OperationId};
 use crate::model::name::ServiceName;
 
@@ -59,6 +59,12 @@ pub trait Store: Send + Sync {
 
     /// All services recorded on this host, by name.
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
+
+    /// The services whose main is on trial.
+    fn trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+        let recorded = self.recorded()?;
+        Ok(recorded.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect())
+    }
 
     /// Records the new desired state and that the change began, as one transaction; gives back what is recorded now.
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError>;

@@ -7,6 +7,7 @@ use crate::model::deployment::{Deployment, Instance};
 use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::model::versions::{AccessRequest, AssignRequest, Assigned, Part, Which};
 use crate::ops::rules;
@@ -40,11 +41,11 @@ pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, 
     })
     .await?;
     links(world, &target.service)?;
-    let closed = match request.part {
+    let (closed, all_closed) = match request.part {
         Part::Whole => close_kept(world, before.as_ref()).await,
-        Part::Backup => 0,
+        Part::Backup => (0, true),
     };
-    Ok(Assigned { deployment: target, previous, changed, closed })
+    Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
 }
 
 /// The last good main takes both ports back, at once and without steps; refused while it is not healthy.
@@ -69,8 +70,8 @@ pub async fn rollback(
     })
     .await?;
     links(world, service)?;
-    let closed = close_kept(world, before.as_ref()).await;
-    Ok(Assigned { deployment: target, previous, changed, closed })
+    let (closed, all_closed) = close_kept(world, before.as_ref()).await;
+    Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
 }
 
 /// Private: no port leads to the service any more. Public again: what is recorded is in force again.
@@ -99,33 +100,63 @@ fn record(world: &World, service: &ServiceName) -> Result<Option<Recorded>, Vers
     Ok(rules::record(world, service)?)
 }
 
+/// How often the old connections are looked for, and how long between two looks: a dump of the kernel's tables while they
+/// change may leave one out, so the end is only what two looks in a row do not find.
+const LOOKS: u32 = 20;
+const BETWEEN: Duration = Duration::from_millis(25);
+
 /// A host that is out has idle connections to the main that was, which its balancers keep and would use again when it is
 /// back: HAProxy does not close them when a server is DOWN (facts.md). Nothing can be in flight on them, for no balancer uses
-/// the server; those that came by the backup vhost's port are in use and left alone. Best effort: what is not closed shows
-/// as a kept connection of the old version.
-async fn close_kept(world: &World, before: Option<&Recorded>) -> usize {
-    let Some(Recorded { switch: Switch::Off, routes: Some(routes), .. }) = before else { return 0 };
+/// the server; those that came by the backup vhost's port are in use and left alone. Gives back how many were closed, and
+/// whether none is left as far as the kernel tells.
+async fn close_kept(world: &World, before: Option<&Recorded>) -> (usize, bool) {
+    let Some(Recorded { switch: Switch::Off, routes: Some(routes), .. }) = before else { return (0, true) };
     let Leg { port, target, .. } = routes.main;
-    // Which connections came by the port has to be known: the others are in use.
-    let Ok(led) = world.flows.led(port, target).await else { return 0 };
-    let Ok(open) = world.sockets.established(target).await else { return 0 };
-    let kept: Vec<Socket> = open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect();
-    world.sockets.close(target, &kept).await.unwrap_or(0)
+    let (mut closed, mut clean) = (0, 0);
+    for _ in 0..LOOKS {
+        match kept(world, port, target).await {
+            Some(kept) if kept.is_empty() => clean += 1,
+            Some(kept) => {
+                clean = 0;
+                closed += world.sockets.close(target, &kept).await.unwrap_or(0);
+            }
+            None => clean = 0,
+        }
+        if clean == 2 {
+            return (closed, true);
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+    (closed, false)
+}
+
+/// The connections that came by a port; `None`: the kernel could not be asked now. The others are in use.
+async fn kept(world: &World, port: Port, target: Port) -> Option<Vec<Socket>> {
+    let led = world.flows.led(port, target).await.ok()?;
+    let open = world.sockets.established(target).await.ok()?;
+    Some(open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect())
 }
 
 /// `main` and `backup` in the service's directory point at the releases that are.
 pub(super) fn links(world: &World, service: &ServiceName) -> Result<(), VersionError> {
-    let existing = of_service(world, service)?;
-    let routes = record(world, service)?.and_then(|record| record.routes);
+    match record(world, service)? {
+        Some(record) => link_up(world, &record, &of_service(world, service)?),
+        None => Ok(()),
+    }
+}
+
+/// The same with what is recorded at hand.
+pub(super) fn link_up(world: &World, record: &Recorded, all: &[Deployment]) -> Result<(), VersionError> {
+    let service = &record.forward.service;
     let release = |leg: Option<&Leg>| -> Option<String> {
         let leg = leg?;
-        let one: &Deployment = existing.iter().find(|one| one.id == leg.deployment)?;
+        let one = all.iter().find(|one| one.id == leg.deployment)?;
         let instances: [Option<&Instance>; 2] = [Some(&one.instance), one.next.as_ref()];
         let instance = instances.into_iter().flatten().find(|instance| instance.port == leg.target)?;
         instance.digest.as_ref().map(|_| one.release_name(instance.build))
     };
-    let (main, backup) =
-        (routes.as_ref().map(|routes| &routes.main), routes.as_ref().map(|routes| &routes.backup));
+    let routes = record.routes.as_ref();
+    let (main, backup) = (routes.map(|routes| &routes.main), routes.map(|routes| &routes.backup));
     world.releases.link(service, "main", release(main).as_deref())?;
     world.releases.link(service, "backup", release(backup).as_deref())?;
     Ok(())

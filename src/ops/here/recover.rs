@@ -1,5 +1,7 @@
 //! After a kill, a crash or a boot: half-done changes are made whole, and what should run runs.
 
+use std::collections::BTreeSet;
+
 use super::{VersionError, instance, kill, of_service, update};
 use crate::model::deployment::{Deployment, Stage};
 use crate::model::history::Actor;
@@ -8,19 +10,23 @@ use crate::plan::versions::{Recovery, recovery};
 use crate::world::World;
 use crate::world::store::Note;
 
-/// Mends every service that nobody is working on; gives back what was done, as sentences.
+/// Mends every service that nobody is working on; gives back what was done, as sentences. Reads once, and locks only where
+/// something is left over: hosts have a thousand services.
 pub async fn recover(world: &World) -> Result<Vec<String>, VersionError> {
-    let mut services: Vec<ServiceName> =
-        world.deployments.all()?.into_iter().map(|one| one.service).collect();
-    services.dedup();
+    let records = world.store.recorded()?;
+    let all = world.deployments.all()?;
+    let left_over: BTreeSet<&ServiceName> = all
+        .iter()
+        .filter(|deployment| recovery(&records, deployment).is_some())
+        .map(|deployment| &deployment.service)
+        .collect();
     let mut done = Vec::new();
-    for service in services {
+    for service in left_over {
         // Whoever holds it is at work on it, and mends first himself.
-        if let Ok(_held) =
-            world.deployments.lock_service(&service, "recover", std::time::Duration::ZERO).await
+        if let Ok(_held) = world.deployments.lock_service(service, "recover", std::time::Duration::ZERO).await
         {
-            done.append(&mut leftovers(world, &service).await?);
-            super::assign::links(world, &service)?;
+            done.append(&mut leftovers(world, service).await?);
+            super::assign::links(world, service)?;
         }
     }
     Ok(done)
@@ -31,8 +37,22 @@ pub async fn at_boot(world: &World) -> Result<Vec<String>, VersionError> {
     if world.runner.comes_back_at_boot() { Ok(vec![]) } else { boot(world).await }
 }
 
-/// At boot, and when the agent begins: recovered, and every instance that should run is started or adopted.
+/// At boot, and when the agent begins: recovered, links as the rules are, and every instance that should run is started or
+/// adopted.
 pub async fn boot(world: &World) -> Result<Vec<String>, VersionError> {
+    let mut done = look_after(world).await?;
+    let (records, all) = (world.store.recorded()?, world.deployments.all()?);
+    for record in &records {
+        // A link is for people: what it costs is told, and nothing waits for it.
+        if let Err(error) = super::assign::link_up(world, record, &all) {
+            done.push(format!("{}: {error}", record.forward.service));
+        }
+    }
+    Ok(done)
+}
+
+/// From time to time: whatever was left half done, and instances that nobody runs.
+pub(super) async fn look_after(world: &World) -> Result<Vec<String>, VersionError> {
     let mut done = recover(world).await?;
     for deployment in world.deployments.all()? {
         if deployment.stage != Stage::Ready {

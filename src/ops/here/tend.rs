@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::recover::look_after;
 use super::{boot, watch};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
@@ -26,7 +27,7 @@ pub async fn tend(world: &World, actor: &Actor) {
         // A service manager that brings instances back at boot looks after them all the time.
         let looked_after = world.runner.comes_back_at_boot();
         if ran.is_none_or(|ran| !looked_after && ran.elapsed() >= RUN) {
-            run(world).await;
+            run(world, ran.is_none()).await;
             ran = Some(Instant::now());
         }
         let trials =
@@ -56,8 +57,9 @@ pub async fn tend(world: &World, actor: &Actor) {
     }
 }
 
-async fn run(world: &World) {
-    match boot(world).await {
+async fn run(world: &World, first: bool) {
+    let done = if first { boot(world).await } else { look_after(world).await };
+    match done {
         Ok(done) => {
             for text in done {
                 warn(world, text);
@@ -69,8 +71,7 @@ async fn run(world: &World) {
 
 /// A record that cannot be read is the rule keeper's to report.
 fn on_trial(world: &World) -> Vec<(ServiceName, Trial)> {
-    let records = world.store.recorded().unwrap_or_default();
-    records.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect()
+    world.store.trials().unwrap_or_default()
 }
 
 fn warn(world: &World, text: String) {

@@ -16,6 +16,9 @@ use crate::model::ports::Port;
 
 pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial FROM forwards ORDER BY service";
 
+pub(super) const SELECT_TRIALS: &str =
+    "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
+
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
     SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
@@ -149,7 +152,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
-fn text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let found = row.get_ref(column)?.as_str()?;
     found.parse().map_err(|_| unexpected(column, found))
 }

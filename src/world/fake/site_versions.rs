@@ -26,6 +26,7 @@ impl SiteLink {
             previous: Some(deployment(was)),
             changed: Changed { transactions: vec![], generation: host.generation, unfinished_history: None },
             closed: 0,
+            all_closed: true,
         }
     }
 }
