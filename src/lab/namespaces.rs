@@ -64,6 +64,16 @@ impl Namespaces {
         for balancer in net.balancers() {
             net.narrow_ports(&balancer).await?;
         }
+        for host in net.web_hosts() {
+            net.forget_soon(host.name.as_str()).await?;
+        }
+        Ok(())
+    }
+
+    /// A rolling assign waits for as long as the kernel remembers a connection it has reset: 10 s on a real host.
+    async fn forget_soon(&self, host: &str) -> Result<(), LabError> {
+        let script = "f=/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close; [ ! -w $f ] || echo 1 > $f";
+        self.program(host, "sh").args(["-c", script]).run(b"", BOUND).await?;
         Ok(())
     }
 

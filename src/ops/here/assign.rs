@@ -123,6 +123,10 @@ async fn close_kept(world: &World, before: Option<&Recorded>) -> (usize, bool) {
             None => clean = 0,
         }
         if clean == 2 {
+            if closed > 0 {
+                // Until then a new connection from a port of one of these would be led to the old version.
+                tokio::time::sleep(world.flows.remembers() + BETWEEN).await;
+            }
             return (closed, true);
         }
         tokio::time::sleep(BETWEEN).await;

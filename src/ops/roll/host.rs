@@ -221,6 +221,13 @@ impl Roll<'_> {
         };
         let link = forward::link(self.world, host).map_err(|error| error.to_string())?;
         let assigned = link.assign(&service, &request).await.map_err(|error| error.to_string())?;
+        if !assigned.all_closed {
+            let text = format!(
+                "{}: idle connections to the old version may be left: single clients may see it until they end",
+                host.name
+            );
+            self.world.reporter.report(&crate::world::reporter::Event::Warning { text });
+        }
         let was = assigned.previous.filter(|was| was.id != assigned.deployment.id);
         Ok(match was {
             Some(was) => {

@@ -179,6 +179,10 @@ impl Runner for FakeVersions {
 
 #[async_trait]
 impl Flows for FakeVersions {
+    fn remembers(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
     async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         Ok(self.led.lock().unwrap().get(&(port, target)).cloned().unwrap_or_default())
     }
