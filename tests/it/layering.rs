@@ -14,8 +14,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("ops", &["world", "plan", "model"]),
         ("error", &["config", "lab", "ops", "world", "plan", "model"]),
         ("lab", &["config", "ops", "world", "plan", "sys", "model"]),
+        ("proxy", &["plan", "model"]),
         ("agent", &["config", "ops", "world", "plan", "model", "error"]),
-        ("cli", &["agent", "lab", "config", "error", "ops", "world", "plan", "model"]),
+        ("cli", &["agent", "proxy", "lab", "config", "error", "ops", "world", "plan", "model"]),
     ])
 }
 

@@ -1,0 +1,244 @@
+//! What stands in a service's data path while it has a shadow or a canary on a host: what is recorded, what the proxy is
+//! told, and what it counts.
+//!
+//! Times are whole milliseconds, latencies whole microseconds.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::deployment::{Access, DeploymentId};
+use super::name::ServiceName;
+use super::percent::Percent;
+use super::ports::Port;
+use super::version::Version;
+
+/// Copies of a share of the requests go to a deployment whose answers nobody sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mirror {
+    pub deployment: DeploymentId,
+    /// Of the requests that match `methods` and `paths`.
+    pub percent: Percent,
+    /// Upper case; empty: all.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Globs over the path without its query: `*` within a segment, `**` over segments; empty: all.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// Fields that the copy does not carry, such as `authorization`; lower case.
+    #[serde(default)]
+    pub without_headers: Vec<String>,
+    /// Whether the answers are compared with main's.
+    #[serde(default)]
+    pub compare: bool,
+}
+
+/// A share of the requests, or marked ones, are answered by a deployment that is not main.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Canary {
+    pub deployment: DeploymentId,
+    /// Of the requests that carry no mark.
+    #[serde(default)]
+    pub percent: Option<Percent>,
+    /// Whether the share is one of users instead of requests.
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
+    /// Requests that carry it go to the canary, whatever the share.
+    #[serde(default)]
+    pub header: Option<Mark>,
+    #[serde(default)]
+    pub cookie: Option<Mark>,
+}
+
+/// How a user is known again. The same user stays where he is while the share grows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sticky {
+    /// By a cookie that the proxy sets: `swm_SERVICE`, holding a number below [`Percent::WHOLE`].
+    Cookie,
+    /// By the hash of a header's value, for clients without cookies; without the header: by request.
+    Header(String),
+}
+
+/// A header or cookie that is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mark {
+    /// Of a header: any case. Of a cookie: exactly.
+    pub name: String,
+    /// Absent: its presence counts, even with an empty value (E7).
+    #[serde(default)]
+    pub value: Option<String>,
+}
+
+/// The layer 7 part of a service's record on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Splits {
+    /// In the order in which they were asked for; one a deployment.
+    #[serde(default)]
+    pub mirrors: Vec<Mirror>,
+    #[serde(default)]
+    pub canary: Option<Canary>,
+}
+
+impl Splits {
+    pub fn is_empty(&self) -> bool {
+        self.mirrors.is_empty() && self.canary.is_none()
+    }
+
+    /// Without anything of a deployment that is main now, or is gone.
+    pub fn without(&self, deployment: &DeploymentId) -> Self {
+        Self {
+            mirrors: self.mirrors.iter().filter(|mirror| mirror.deployment != *deployment).cloned().collect(),
+            canary: self.canary.clone().filter(|canary| canary.deployment != *deployment),
+        }
+    }
+}
+
+/// Where a version answers on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub deployment: DeploymentId,
+    pub version: Version,
+    pub address: SocketAddr,
+}
+
+/// Everything the proxy of a host is told; each time the whole of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyConfig {
+    pub services: Vec<ProxiedService>,
+    /// Where `/services/NAME/` and `/services/NAME_VERSION/` are served (D7, D33), on the loopback addresses.
+    #[serde(default)]
+    pub gateway: Option<Port>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxiedService {
+    pub service: ServiceName,
+    /// Where the proxy listens for it, on all IPv4 and IPv6 addresses.
+    pub port: Port,
+    /// Connections that were made to this port (`SO_ORIGINAL_DST`) are HAProxy's health checks: always main's to answer,
+    /// neither copied nor counted.
+    pub check: Port,
+    #[serde(default)]
+    pub access: Access,
+    pub main: Upstream,
+    /// Whoever can be reached through the gateway beside main.
+    #[serde(default)]
+    pub others: Vec<Upstream>,
+    #[serde(default)]
+    pub splits: Splits,
+    /// Appends `X-Forwarded-For` and `X-Forwarded-Proto`, which the service did not see before.
+    #[serde(default)]
+    pub forwarded: bool,
+    /// Nothing leads here any more: each connection is closed after its next answer.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes of one request that a shadow may be behind.
+    pub backlog_bytes: usize,
+    /// Bytes retained for all shadows of a worker.
+    pub retained_bytes: usize,
+    /// Copies in flight per shadow.
+    pub in_flight: usize,
+    /// A whole copy, from its start to the end of its answer.
+    pub copy_ms: u64,
+    pub connect_ms: u64,
+    /// Idle connections per shadow and worker.
+    pub idle: usize,
+    /// Bytes of one answer that are kept to be compared.
+    pub compare_bytes: usize,
+    /// Bytes of both answers of all requests that wait to be compared.
+    pub compare_retained_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            backlog_bytes: 256 << 10,
+            retained_bytes: 32 << 20,
+            in_flight: 64,
+            copy_ms: 5_000,
+            connect_ms: 1_000,
+            idle: 64,
+            compare_bytes: 256 << 10,
+            compare_retained_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Counts since the proxy began, all workers together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProxyStats {
+    pub services: Vec<ServiceStats>,
+    pub pid: u32,
+    /// Of the process, bytes.
+    pub resident_bytes: u64,
+    /// Whether copies are suspended because the proxy itself is at a limit.
+    pub suspended: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceStats {
+    pub service: ServiceName,
+    /// Open client connections, health checks apart.
+    pub connections: u64,
+    /// Those among them that were upgraded and are passed through.
+    pub upgraded: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// What answered users: main, the canary, and mains before.
+    pub legs: Vec<LegStats>,
+    pub shadows: Vec<ShadowStats>,
+    /// Requests that the proxy itself answered, by reason: `bad_request`, `head_too_large`, `connect`, `private`.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// One version that answered users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LegStats {
+    pub deployment: DeploymentId,
+    pub version: Version,
+    /// By the first digit of the status: `"2"`, `"5"`.
+    pub answers: BTreeMap<String, u64>,
+    /// Requests that ended without an answer, by reason: `connect`, `reset`, `client`.
+    pub errors: BTreeMap<String, u64>,
+    /// From the head of the request to the head of the answer.
+    pub latency: Latencies,
+    /// Canary requests that main answered because the canary did not take them.
+    pub fallbacks: u64,
+}
+
+/// One shadow. `selected` = answered + failed + aborted + in flight; dropped ones are counted apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShadowStats {
+    pub deployment: DeploymentId,
+    pub version: Version,
+    /// Requests that were to be copied and were begun.
+    pub selected: u64,
+    pub answered: u64,
+    pub in_flight: u64,
+    /// Not begun, by reason: `inflight`, `memory`, `breaker`, `sampled_out`, `method`, `path`, `upgrade`, `loop`.
+    pub dropped: BTreeMap<String, u64>,
+    /// By reason: `backlog`, `client`, `main_early`.
+    pub aborted: BTreeMap<String, u64>,
+    /// By reason: `connect`, `reset`, `timeout`, `protocol`.
+    pub failed: BTreeMap<String, u64>,
+    /// Pairs of first digits, main's and the shadow's: `"2/5"`.
+    pub statuses: BTreeMap<String, u64>,
+    pub latency: Latencies,
+}
+
+/// Counts by duration: upper end of a bucket in microseconds -> how many. Buckets are at most 2 % wide, so those of several
+/// hosts and of two moments can be added and subtracted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Latencies(pub BTreeMap<u64, u64>);
