@@ -33,6 +33,10 @@ pub struct Mirror {
     /// Whether the answers are compared with main's.
     #[serde(default)]
     pub compare: bool,
+    /// Of the compared GET and HEAD requests that many are asked of main a second time, to learn what main answers
+    /// differently by itself.
+    #[serde(default)]
+    pub control: Percent,
 }
 
 /// A share of the requests, or marked ones, are answered by a deployment that is not main.
