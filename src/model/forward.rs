@@ -9,6 +9,7 @@ use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
 use super::name::ServiceName;
 use super::ports::Port;
+use super::proxy::Layer7;
 use super::rules::{Family, Transaction, Variant};
 
 /// check port -> the port that really answers for main. Its absence is maintenance.
@@ -90,12 +91,15 @@ pub struct Recorded {
     pub access: Access,
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// Who gets copies or a share, and whether the proxy stands before main.
+    #[serde(default)]
+    pub layer7: Layer7,
 }
 
 impl Recorded {
     /// What is recorded once an intent is; `previous`: what is recorded before it.
     pub fn after(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
-        let led_elsewhere = intent.routing != Routing::Keep;
+        let led_elsewhere = intent.routing != Routing::Keep || intent.layer7.is_some();
         let generation = match previous {
             // Whoever waits for DOWN or UP is not overtaken by another version: the forward is as it was.
             Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
@@ -122,6 +126,11 @@ impl Recorded {
             routes,
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,
+            layer7: match (&intent.layer7, &intent.routing) {
+                (_, Routing::Gone) => Layer7::default(),
+                (Some(layer7), _) => layer7.clone(),
+                (None, _) => previous.map(|record| record.layer7.clone()).unwrap_or_default(),
+            },
         }
     }
 
@@ -170,6 +179,9 @@ pub struct Intent {
     /// `None`: stays as it is.
     #[serde(default)]
     pub access: Option<Access>,
+    /// `None`: stays as it is, and goes with the routes.
+    #[serde(default)]
+    pub layer7: Option<Layer7>,
 }
 
 /// What a change came to.

@@ -102,7 +102,7 @@ impl HostLink for InProcess {
 
     async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
         // Only those who start and end instances know where a route may lead.
-        if intent.routing != Routing::Keep {
+        if intent.routing != Routing::Keep || intent.layer7.is_some() {
             let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
             return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
         }

@@ -263,6 +263,7 @@ fn intent(record: &Recorded, routing: Routing, actor: &Actor, action: &str, deta
         detail,
         routing,
         access: None,
+        layer7: None,
     }
 }
 
@@ -281,6 +282,7 @@ pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, ac
         detail: format!("{} {} is main", deployment.service, deployment.version),
         routing: Routing::To { routes, trial: None },
         access: None,
+        layer7: None,
     }
 }
 

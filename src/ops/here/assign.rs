@@ -91,6 +91,7 @@ pub async fn access(
             detail: if request.public { "public" } else { "private" }.to_owned(),
             routing: Routing::Keep,
             access: Some(request.access()),
+            layer7: None,
         })
     })
     .await

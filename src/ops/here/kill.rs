@@ -117,6 +117,7 @@ async fn lead_back(world: &World, before: Option<Recorded>, actor: &Actor) -> Re
             detail: "refused: its routes are back".to_owned(),
             routing: Routing::To { routes, trial },
             access: None,
+            layer7: None,
         })
     })
     .await?;

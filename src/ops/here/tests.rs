@@ -264,6 +264,7 @@ async fn an_assign_never_ends_a_maintenance() {
             detail: String::new(),
             routing: crate::model::forward::Routing::Keep,
             access: None,
+            layer7: None,
         })
     })
     .await

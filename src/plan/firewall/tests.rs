@@ -89,6 +89,7 @@ fn a_forward_nobody_recorded_is_kept() {
         routes: None,
         access: crate::model::deployment::Access::Public,
         trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
     };
     let desired = desired(&[shop_off], tables.nf_tables.as_ref());
     assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], Kind::Forward)]));
@@ -113,6 +114,7 @@ fn managed() -> Recorded {
         }),
         access: Access::Public,
         trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
     }
 }
 

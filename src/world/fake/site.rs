@@ -330,6 +330,7 @@ impl HostLink for SiteLink {
                 routes: None,
                 access: crate::model::deployment::Access::Public,
                 trial: None,
+                layer7: crate::model::proxy::Layer7::default(),
             })),
             kernel: Ok(vec![KernelForward {
                 family: Family::V4,
