@@ -191,13 +191,9 @@ pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
 
 /// The ports that no instance may have: those of deployments, those HAProxy connects to.
 pub fn taken(existing: &[Deployment], records: &[Recorded], site: &Site) -> BTreeSet<Port> {
-    let instances = existing.iter().flat_map(|one| [Some(&one.instance), one.next.as_ref()]).flatten();
-    let recorded = records.iter().flat_map(|record| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).collect::<Vec<_>>()
-    });
+    let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
     let own = [site.ports.check, site.ports.main, site.ports.backup];
-    instances.map(|instance| instance.port).chain(recorded).chain(own).collect()
+    instances.chain(records.iter().flat_map(Recorded::ports)).chain(own).collect()
 }
 
 /// The ports an instance could have, in the order they are tried.
@@ -213,20 +209,17 @@ pub fn may_have(
     records: &[Recorded],
     site: &Site,
 ) -> Result<(), Refused> {
-    let uses = |one: &&Deployment| {
-        [Some(&one.instance), one.next.as_ref()].iter().flatten().any(|it| it.port == port)
-    };
+    let uses = |one: &&Deployment| one.instances().any(|instance| instance.port == port);
     if let Some(other) = existing.iter().find(uses) {
         return Err(Refused::EndpointTaken { id: other.id.clone() });
     }
     if !taken(&[], records, site).contains(&port) {
         return Ok(());
     }
-    let mine = |record: &&Recorded| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).any(|one| one == port)
-    };
-    let service = records.iter().find(mine).map(|record| record.forward.service.clone());
+    let service = records
+        .iter()
+        .find(|record| record.ports().any(|one| one == port))
+        .map(|record| record.forward.service.clone());
     Err(match service {
         Some(service) => Refused::ServicePort { port, service },
         None => Refused::PortTaken { port, by: Some("the service itself".to_owned()) },
@@ -504,22 +497,17 @@ pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recover
 
 /// Whether a deployment runs from a release, or will.
 pub fn uses(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
-    existing.iter().filter(|one| one.service == *service).any(|one| {
-        let instances = [Some(&one.instance), one.next.as_ref()];
-        instances.into_iter().flatten().any(|instance| one.release_name(instance.build) == release)
-    })
+    used(existing, service).any(|name| name == release)
+}
+
+fn used(existing: &[Deployment], service: &ServiceName) -> impl Iterator<Item = String> {
+    let mine = existing.iter().filter(move |one| one.service == *service);
+    mine.flat_map(|one| one.instances().map(|instance| one.release_name(instance.build)))
 }
 
 /// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
 pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
-    let used: BTreeSet<String> = existing
-        .iter()
-        .filter(|one| one.service == *service)
-        .flat_map(|one| {
-            let builds = [Some(one.instance.build), one.next.as_ref().map(|next| next.build)];
-            builds.into_iter().flatten().map(|build| one.release_name(build)).collect::<Vec<_>>()
-        })
-        .collect();
+    let used: BTreeSet<String> = used(existing, service).collect();
     let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
     let surplus = unused.len().saturating_sub(keep);
     unused.into_iter().take(surplus).cloned().collect()

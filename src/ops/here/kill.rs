@@ -68,7 +68,7 @@ pub(super) async fn finish(
 ) -> Result<(), VersionError> {
     cut_off(world, deployment, actor).await?;
     super::assign::links(world, &deployment.service)?;
-    for one in [Some(&deployment.instance), deployment.next.as_ref()].into_iter().flatten() {
+    for one in deployment.instances() {
         instance::take_away(world, deployment, one, keep_files).await?;
     }
     world.deployments.remove(&deployment.id)?;
