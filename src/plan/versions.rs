@@ -349,9 +349,9 @@ pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<Deployme
     routes.previous.clone().ok_or_else(|| Refused::NoBackup(service.clone()))
 }
 
-/// The trial of a main is over, well: the backup vhost follows.
-pub fn passed(record: &Recorded, actor: &Actor) -> Option<Intent> {
-    let routes = record.routes.clone()?;
+/// The trial of a main is over, well: the backup vhost follows. `None`: it is not main, or not on trial, any more.
+pub fn passed(record: &Recorded, main: &DeploymentId, actor: &Actor) -> Option<Intent> {
+    let routes = record.routes.clone().filter(|routes| routes.main.deployment == *main)?;
     record.trial.as_ref()?;
     let backup = Leg { port: routes.backup.port, ..routes.main.clone() };
     let routing = Routing::To { routes: Routes { backup, ..routes }, trial: None };
@@ -426,6 +426,34 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
     };
     let routing = Routing::To { routes: Routes { backup, previous, ..routes }, trial };
     Some(intent(record, routing, actor, "kill", detail))
+}
+
+/// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
+/// `before`: as it was before the cut. `None`: another main was made meanwhile, and its routes stay as they are.
+pub fn led_back(
+    record: &Recorded,
+    before: &Recorded,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Option<Intent> {
+    let (mut routes, then) = (record.routes.clone()?, before.routes.as_ref()?);
+    let Routing::To { routes: cut, trial: cut_trial } = cut_off(before, deployment, actor)?.routing else {
+        return None;
+    };
+    if routes.main != then.main {
+        return None;
+    }
+    let mut trial = record.trial.clone();
+    // A trial that passed meanwhile has led the backup vhost to main for good.
+    if trial == cut_trial && routes.backup == cut.backup {
+        routes.backup.clone_from(&then.backup);
+        trial.clone_from(&before.trial);
+    }
+    if routes.previous == cut.previous {
+        routes.previous.clone_from(&then.previous);
+    }
+    let detail = "refused: its routes are back".to_owned();
+    Some(intent(record, Routing::To { routes, trial }, actor, "kill", detail))
 }
 
 pub fn of<'a>(records: &'a [Recorded], service: &ServiceName) -> Option<&'a Recorded> {
