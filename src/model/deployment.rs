@@ -211,6 +211,11 @@ impl Deployment {
         InstanceId { deployment: self.id.clone(), build }
     }
 
+    /// Its instance, and the other one while an update is under way.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        std::iter::once(&self.instance).chain(&self.next)
+    }
+
     /// Where an instance of it answers.
     pub fn endpoint(&self, instance: &Instance) -> SocketAddr {
         SocketAddr::new(self.address, instance.port.get())

@@ -141,6 +141,12 @@ impl Recorded {
         neutral(self) == neutral(other)
     }
 
+    /// The ports of this service that HAProxy connects to.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        std::iter::once(self.forward.check).chain(legs)
+    }
+
     /// Where a port of this service really leads: the target of a route, else the port itself.
     pub fn real(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);

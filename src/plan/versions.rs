@@ -191,13 +191,9 @@ pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
 
 /// The ports that no instance may have: those of deployments, those HAProxy connects to.
 pub fn taken(existing: &[Deployment], records: &[Recorded], site: &Site) -> BTreeSet<Port> {
-    let instances = existing.iter().flat_map(|one| [Some(&one.instance), one.next.as_ref()]).flatten();
-    let recorded = records.iter().flat_map(|record| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).collect::<Vec<_>>()
-    });
+    let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
     let own = [site.ports.check, site.ports.main, site.ports.backup];
-    instances.map(|instance| instance.port).chain(recorded).chain(own).collect()
+    instances.chain(records.iter().flat_map(Recorded::ports)).chain(own).collect()
 }
 
 /// The ports an instance could have, in the order they are tried.
@@ -213,20 +209,17 @@ pub fn may_have(
     records: &[Recorded],
     site: &Site,
 ) -> Result<(), Refused> {
-    let uses = |one: &&Deployment| {
-        [Some(&one.instance), one.next.as_ref()].iter().flatten().any(|it| it.port == port)
-    };
+    let uses = |one: &&Deployment| one.instances().any(|instance| instance.port == port);
     if let Some(other) = existing.iter().find(uses) {
         return Err(Refused::EndpointTaken { id: other.id.clone() });
     }
     if !taken(&[], records, site).contains(&port) {
         return Ok(());
     }
-    let mine = |record: &&Recorded| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).any(|one| one == port)
-    };
-    let service = records.iter().find(mine).map(|record| record.forward.service.clone());
+    let service = records
+        .iter()
+        .find(|record| record.ports().any(|one| one == port))
+        .map(|record| record.forward.service.clone());
     Err(match service {
         Some(service) => Refused::ServicePort { port, service },
         None => Refused::PortTaken { port, by: Some("the service itself".to_owned()) },
@@ -358,9 +351,9 @@ pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<Deployme
     routes.previous.clone().ok_or_else(|| Refused::NoBackup(service.clone()))
 }
 
-/// The trial of a main is over, well: the backup vhost follows.
-pub fn passed(record: &Recorded, actor: &Actor) -> Option<Intent> {
-    let routes = record.routes.clone()?;
+/// The trial of a main is over, well: the backup vhost follows. `None`: it is not main, or not on trial, any more.
+pub fn passed(record: &Recorded, main: &DeploymentId, actor: &Actor) -> Option<Intent> {
+    let routes = record.routes.clone().filter(|routes| routes.main.deployment == *main)?;
     record.trial.as_ref()?;
     let backup = Leg { port: routes.backup.port, ..routes.main.clone() };
     let routing = Routing::To { routes: Routes { backup, ..routes }, trial: None };
@@ -437,6 +430,34 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
     Some(intent(record, routing, actor, "kill", detail))
 }
 
+/// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
+/// `before`: as it was before the cut. `None`: another main was made meanwhile, and its routes stay as they are.
+pub fn led_back(
+    record: &Recorded,
+    before: &Recorded,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Option<Intent> {
+    let (mut routes, then) = (record.routes.clone()?, before.routes.as_ref()?);
+    let Routing::To { routes: cut, trial: cut_trial } = cut_off(before, deployment, actor)?.routing else {
+        return None;
+    };
+    if routes.main != then.main {
+        return None;
+    }
+    let mut trial = record.trial.clone();
+    // A trial that passed meanwhile has led the backup vhost to main for good.
+    if trial == cut_trial && routes.backup == cut.backup {
+        routes.backup.clone_from(&then.backup);
+        trial.clone_from(&before.trial);
+    }
+    if routes.previous == cut.previous {
+        routes.previous.clone_from(&then.previous);
+    }
+    let detail = "refused: its routes are back".to_owned();
+    Some(intent(record, Routing::To { routes, trial }, actor, "kill", detail))
+}
+
 pub fn of<'a>(records: &'a [Recorded], service: &ServiceName) -> Option<&'a Recorded> {
     records.iter().find(|record| record.forward.service == *service)
 }
@@ -506,22 +527,17 @@ pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recover
 
 /// Whether a deployment runs from a release, or will.
 pub fn uses(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
-    existing.iter().filter(|one| one.service == *service).any(|one| {
-        let instances = [Some(&one.instance), one.next.as_ref()];
-        instances.into_iter().flatten().any(|instance| one.release_name(instance.build) == release)
-    })
+    used(existing, service).any(|name| name == release)
+}
+
+fn used(existing: &[Deployment], service: &ServiceName) -> impl Iterator<Item = String> {
+    let mine = existing.iter().filter(move |one| one.service == *service);
+    mine.flat_map(|one| one.instances().map(|instance| one.release_name(instance.build)))
 }
 
 /// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
 pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
-    let used: BTreeSet<String> = existing
-        .iter()
-        .filter(|one| one.service == *service)
-        .flat_map(|one| {
-            let builds = [Some(one.instance.build), one.next.as_ref().map(|next| next.build)];
-            builds.into_iter().flatten().map(|build| one.release_name(build)).collect::<Vec<_>>()
-        })
-        .collect();
+    let used: BTreeSet<String> = used(existing, service).collect();
     let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
     let surplus = unused.len().saturating_sub(keep);
     unused.into_iter().take(surplus).cloned().collect()

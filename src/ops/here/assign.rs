@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{VersionError, becomes_healthy, of_service};
-use crate::model::deployment::{Deployment, Instance};
+use crate::model::deployment::Deployment;
 use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
@@ -11,7 +11,7 @@ use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::model::versions::{AccessRequest, AssignRequest, Assigned, Part, Which};
 use crate::ops::rules;
-use crate::ops::traffic::canonical;
+use crate::ops::traffic::among;
 use crate::plan::versions::{self, Refused};
 use crate::world::World;
 
@@ -139,7 +139,7 @@ async fn close_kept(world: &World, before: Option<&Recorded>) -> (usize, bool) {
 async fn kept(world: &World, port: Port, target: Port) -> Option<Vec<Socket>> {
     let led = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.established(target).await.ok()?;
-    Some(open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect())
+    Some(among(open, &led))
 }
 
 /// `main` and `backup` in the service's directory point at the releases that are.
@@ -156,8 +156,7 @@ pub(super) fn link_up(world: &World, record: &Recorded, all: &[Deployment]) -> R
     let release = |leg: Option<&Leg>| -> Option<String> {
         let leg = leg?;
         let one = all.iter().find(|one| one.id == leg.deployment)?;
-        let instances: [Option<&Instance>; 2] = [Some(&one.instance), one.next.as_ref()];
-        let instance = instances.into_iter().flatten().find(|instance| instance.port == leg.target)?;
+        let instance = one.instances().find(|instance| instance.port == leg.target)?;
         instance.digest.as_ref().map(|_| one.release_name(instance.build))
     };
     let routes = record.routes.as_ref();

@@ -30,7 +30,7 @@ mod watch;
 pub use assign::{access, assign, is_of, rollback};
 pub use deploy::deploy;
 pub use kill::kill;
-pub use recover::{at_boot, boot, recover};
+pub use recover::{at_boot, boot};
 pub use tend::tend;
 pub use update::update;
 pub use view::{logs, view};

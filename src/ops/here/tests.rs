@@ -19,6 +19,8 @@ use crate::world::fake::{FakeWorld, MS, world};
 use crate::world::probe::Unhealthy;
 use crate::world::releases::Releases as _;
 
+mod races;
+
 fn actor() -> Actor {
     Actor { user: "ops".into(), pid: 7 }
 }
@@ -92,6 +94,17 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
         drain_timeout: MS * 1000,
         site: Some(site()),
         actor: actor(),
+    }
+}
+
+/// A connection with a request on it.
+fn busy() -> Socket {
+    Socket {
+        cookie: 1,
+        peer: "10.0.0.2:40000".parse().unwrap(),
+        receive_queue: 10,
+        send_queue: 0,
+        info: crate::model::socket::TcpInfo::default(),
     }
 }
 
@@ -203,13 +216,7 @@ async fn a_version_with_work_is_not_killed_unless_by_force() {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
-    *fake.host.sockets.lock().unwrap() = vec![Socket {
-        cookie: 1,
-        peer: "10.0.0.2:40000".parse().unwrap(),
-        receive_queue: 10,
-        send_queue: 0,
-        info: crate::model::socket::TcpInfo::default(),
-    }];
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
     let error = kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotDrained);
     assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
@@ -253,7 +260,7 @@ async fn an_assign_never_ends_a_maintenance() {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
     rules::change_as(&fake.world, "disable-forward", |records| {
-        let intent = crate::plan::versions::passed(&records[0], &actor());
+        let intent = crate::plan::versions::passed(&records[0], &id_of(&fake, "1.0.0"), &actor());
         assert_eq!(intent, None);
         Ok::<_, ChangeError>(crate::model::forward::Intent {
             forward: records[0].forward.clone(),

@@ -71,13 +71,12 @@ async fn lead_to(
     next: &Instance,
     request: &UpdateRequest,
 ) -> Result<(), VersionError> {
-    let moved = |records: &[crate::model::forward::Recorded]| {
-        let record = versions::of(records, &updating.service)?;
-        versions::moved(record, updating, next.port, &request.actor)
-    };
-    let Some(first) = moved(&world.store.recorded()?) else { return Ok(()) };
-    let decide = |records: &[_]| Ok::<_, ChangeError>(moved(records).unwrap_or(first));
-    rules::change_as(world, "update", decide).await?;
+    rules::change_where(world, "update", |records| {
+        let record = versions::of(records, &updating.service);
+        let moved = record.and_then(|record| versions::moved(record, updating, next.port, &request.actor));
+        Ok::<_, ChangeError>(moved)
+    })
+    .await?;
     Ok(())
 }
 

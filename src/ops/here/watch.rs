@@ -33,7 +33,10 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
             }
         }
         if failed == 0 && world.clock.now() >= trial.until {
-            return passed(world, service, &main.id, actor).await;
+            return match passed(world, service, &main.id, actor).await? {
+                true => Ok(TrialEnd::Good),
+                false => ended(world, service, &main, &trial),
+            };
         }
         tokio::select! {
             biased;
@@ -92,19 +95,16 @@ async fn put_back(
     }
 }
 
+/// Whether it was there to pass.
 async fn passed(
     world: &World,
     service: &ServiceName,
     main: &DeploymentId,
     actor: &Actor,
-) -> Result<TrialEnd, VersionError> {
-    let mine = |records: &[crate::model::forward::Recorded]| {
-        let record = versions::of(records, service)?;
-        let routes = record.routes.as_ref()?;
-        (routes.main.deployment == *main).then(|| versions::passed(record, actor)).flatten()
-    };
-    let Some(first) = mine(&world.store.recorded()?) else { return Ok(TrialEnd::Overtaken) };
-    let decide = |records: &[_]| Ok::<_, ChangeError>(mine(records).unwrap_or(first));
-    rules::change_as(world, "watch", decide).await?;
-    Ok(TrialEnd::Good)
+) -> Result<bool, VersionError> {
+    let changed = rules::change_where(world, "watch", |records| {
+        let record = versions::of(records, service);
+        Ok::<_, ChangeError>(record.and_then(|record| versions::passed(record, main, actor)))
+    });
+    Ok(changed.await?.is_some())
 }

@@ -1,6 +1,6 @@
 //! Versions side by side over a fleet, from the operator's place: every host's part is done by the host itself.
 
-use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::deployment::DeploymentId;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -134,11 +134,6 @@ fn say(world: &FleetWorld, host: Option<&HostName>, text: impl Into<String>) {
 /// A word that names a deployment: an id, wherever NAME VERSION is.
 pub fn as_id(word: &str) -> Option<DeploymentId> {
     word.parse().ok()
-}
-
-/// For tables and sentences.
-pub fn label(deployment: &Deployment) -> String {
-    format!("{} {}", deployment.service, deployment.version)
 }
 
 /// How long something took, for people.

@@ -151,7 +151,7 @@ fn an_assign_moves_both_ports_and_keeps_the_last_good_main() {
     let (intent, _) = assign(&after, &all, &to("3.0.0", Part::Whole), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
     // Good: the backup vhost follows, and the next one's backup it is.
-    let passed = passed(&after[0], &actor()).unwrap();
+    let passed = passed(&after[0], &two.id, &actor()).unwrap();
     let good = [Recorded::after(Some(&after[0]), &passed, now)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
     assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
@@ -255,6 +255,35 @@ fn what_is_killed_is_named_by_no_rule() {
     assert_eq!(cut_off(&record(&two, &two), &one, &actor()), None);
 }
 
+/// What a refused kill puts back is what it took, as far as nobody took it since.
+#[test]
+fn a_refused_kill_puts_back_what_it_took() {
+    let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
+    let all = [one.clone(), two.clone(), three];
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let good = [record(&one, &one)];
+    let (intent, _) = assign(&good, &all, &to("2.0.0", Part::Whole), now).unwrap();
+    let before = Recorded::after(Some(&good[0]), &intent, now);
+    let cut = Recorded::after(Some(&before), &cut_off(&before, &one, &actor()).unwrap(), now);
+    let back = |record: &Recorded| {
+        led_back(record, &before, &one, &actor()).map(|intent| Recorded::after(Some(record), &intent, now))
+    };
+    assert!(back(&cut).unwrap().is_same(&before));
+    // A maintenance that began meanwhile goes on.
+    let off = Recorded { switch: Switch::Off, ..cut.clone() };
+    assert!(back(&off).unwrap().is_same(&Recorded { switch: Switch::Off, ..before.clone() }));
+    // Another main.
+    let (intent, _) = assign(&[cut.clone()], &all, &to("3.0.0", Part::Whole), now).unwrap();
+    assert_eq!(back(&Recorded::after(Some(&cut), &intent, now)), None);
+    // The same main, and its backup vhost is somebody else's doing.
+    let mut other = cut.clone();
+    if let Some(routes) = &mut other.routes {
+        routes.backup = leg(routes.backup.port, &all[2]);
+    }
+    let kept = back(&other).unwrap().routes.unwrap();
+    assert_eq!((kept.backup.target.get(), kept.previous), (20002, Some(one.id.clone())));
+}
+
 #[test]
 fn every_leftover_has_one_way_out() {
     let one = shop("1.0.0", 20000);
@@ -324,7 +353,7 @@ proptest! {
                 2 => last_good(&records, &all[0].service)
                     .and_then(|id| rollback(&records, &all, &all[0].service, &id, &actor(), ""))
                     .ok(),
-                _ => passed(&records[0], &actor()),
+                _ => records[0].routes.as_ref().and_then(|routes| passed(&records[0], &routes.main.deployment, &actor())),
             };
             if let Some(intent) = intent {
                 records = vec![Recorded::after(Some(&records[0]), &intent, now)];
