@@ -126,11 +126,7 @@ impl Recorded {
             routes,
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,
-            layer7: match (&intent.layer7, &intent.routing) {
-                (_, Routing::Gone) => Layer7::default(),
-                (Some(layer7), _) => layer7.clone(),
-                (None, _) => previous.map(|record| record.layer7.clone()).unwrap_or_default(),
-            },
+            layer7: layer7(previous, intent),
         }
     }
 
@@ -141,16 +137,30 @@ impl Recorded {
         neutral(self) == neutral(other)
     }
 
-    /// The ports of this service that HAProxy connects to.
+    /// The ports of this service that HAProxy connects to, or is led to without being an instance's.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
         let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        std::iter::once(self.forward.check).chain(legs)
+        let proxy = self.layer7.place.map(|place| place.port);
+        std::iter::once(self.forward.check).chain(legs).chain(proxy)
     }
 
     /// Where a port of this service really leads: the target of a route, else the port itself.
     pub fn real(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
         legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
+    }
+}
+
+/// Main answers users: it gets neither copies nor a share.
+fn layer7(previous: Option<&Recorded>, intent: &Intent) -> Layer7 {
+    let before = || previous.map(|record| record.layer7.clone()).unwrap_or_default();
+    let layer7 = intent.layer7.clone().unwrap_or_else(before);
+    match &intent.routing {
+        Routing::Keep => layer7,
+        Routing::To { routes, .. } => {
+            Layer7 { splits: layer7.splits.without(&routes.main.deployment), ..layer7 }
+        }
+        Routing::Gone => Layer7::default(),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::releases::{ReleaseError, Releases};
 use crate::world::store::StoreError;
 
+mod splits;
 mod versions;
 
 /// The host itself, without anything between.

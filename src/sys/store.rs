@@ -156,6 +156,15 @@ impl Store for SqliteStore {
         })
     }
 
+    /// Asked often by an agent: without any proxy, no row is read.
+    fn places(&self) -> Result<Vec<Recorded>, StoreError> {
+        let rows = self.read("read the proxy's places", |connection| {
+            let mut statement = connection.prepare(rows::SELECT_PLACES)?;
+            statement.query_map([], rows::recorded)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(rows.into_iter().filter(|record| record.layer7.place.is_some()).collect())
+    }
+
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;

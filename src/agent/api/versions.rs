@@ -21,6 +21,7 @@ use crate::model::deployment::{Deployment, DeploymentId, Runs};
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Recorded};
 use crate::model::name::ServiceName;
+use crate::model::splits::{Split, SplitRequest};
 use crate::model::version::Version;
 use crate::model::versions::{
     AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
@@ -98,7 +99,10 @@ fn of_services(all: &str) -> Vec<Route> {
         "watch",
         "How the watch window of a new main ended; null: it is not over yet, ask again",
     );
+    let splits_op =
+        Operation::new::<Split>("split", "Who gets copies or a share; the same again changes nothing");
     vec![
+        put(&format!("{one}/splits"), split, splits_op.body::<SplitRequest>()),
         get(all, services, list_op),
         get(&one, service, Operation::new::<Recorded>("service", "What is recorded of it")),
         patch(&one, access, access_op.body::<AccessRequest>()),
@@ -245,6 +249,12 @@ async fn rollback(State(host): State<Host>, service: Name, body: Body) -> Answer
     let Path(service) = understood(service)?;
     let request: RollbackRequest = from(Value::Object(object(body).await?))?;
     Ok(answer(to_its_end(async move { host.rollback(&service, &request).await }).await))
+}
+
+async fn split(State(host): State<Host>, service: Name, body: Body) -> Answer {
+    let Path(service) = understood(service)?;
+    let request: SplitRequest = super::read(body).await?;
+    Ok(answer(to_its_end(async move { host.split(&service, &request).await }).await))
 }
 
 /// `null`: it is not over yet, ask again.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{VersionError, becomes_healthy, of_service};
+use super::{VersionError, becomes_healthy, of_service, proxy};
 use crate::model::deployment::Deployment;
 use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
 use crate::model::history::Actor;
@@ -41,6 +41,7 @@ pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, 
     })
     .await?;
     links(world, &target.service)?;
+    proxy::follow(world, &target.service, &request.actor).await?;
     let (closed, all_closed) = match request.part {
         Part::Whole => close_kept(world, before.as_ref()).await,
         Part::Backup => (0, true),
@@ -70,6 +71,7 @@ pub async fn rollback(
     })
     .await?;
     links(world, service)?;
+    proxy::follow(world, service, actor).await?;
     let (closed, all_closed) = close_kept(world, before.as_ref()).await;
     Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
 }
@@ -80,9 +82,9 @@ pub async fn access(
     service: &ServiceName,
     request: &AccessRequest,
 ) -> Result<Changed, VersionError> {
-    rules::change_as(world, "access", |records| {
+    let changed = rules::change_as(world, "access", |records| {
         let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
-        Ok(Intent {
+        Ok::<_, VersionError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,
             from_self: record.from_self,
@@ -94,7 +96,9 @@ pub async fn access(
             layer7: None,
         })
     })
-    .await
+    .await?;
+    proxy::follow(world, service, &request.actor).await?;
+    Ok(changed)
 }
 
 fn record(world: &World, service: &ServiceName) -> Result<Option<Recorded>, VersionError> {

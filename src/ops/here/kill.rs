@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{VersionError, deploy, held, instance, of_service};
+use super::{VersionError, deploy, held, instance, of_service, proxy};
 use crate::model::deployment::{Deployment, Role, Stage};
 use crate::model::forward::Recorded;
 use crate::model::history::Actor;
@@ -30,6 +30,7 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
     };
     check()?;
     let serving = versions::role(&world.store.recorded()?, &deployment) == Role::Main;
+    proxy::leave(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
     // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
     let before = if serving { None } else { cut_off(world, &deployment, &request.actor).await? };
@@ -72,6 +73,7 @@ pub(super) async fn finish(
     actor: &Actor,
 ) -> Result<(), VersionError> {
     cut_off(world, deployment, actor).await?;
+    proxy::leave(world, deployment, actor).await?;
     super::assign::links(world, &deployment.service)?;
     for one in deployment.instances() {
         instance::take_away(world, deployment, one, keep_files).await?;

@@ -9,9 +9,11 @@ use crate::model::deployment::{Deployment, Instance, InstanceId, Process, Runs};
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
+use crate::plan::splits::SplitRefused;
 use crate::plan::versions::Refused;
 use crate::world::World;
 use crate::world::link::LinkError;
+use crate::world::proxy::ProxyError;
 use crate::world::releases::ReleaseError;
 use crate::world::runner::RunnerError;
 use crate::world::sockets::SocketsError;
@@ -21,6 +23,7 @@ mod assign;
 mod deploy;
 mod instance;
 mod kill;
+mod proxy;
 mod recover;
 mod tend;
 mod update;
@@ -30,6 +33,7 @@ mod watch;
 pub use assign::{access, assign, is_of, rollback};
 pub use deploy::deploy;
 pub use kill::kill;
+pub use proxy::{counted, keep as keep_proxy, split, straighten};
 pub use recover::{at_boot, boot};
 pub use tend::tend;
 pub use update::update;
@@ -57,6 +61,10 @@ pub enum VersionError {
     Release(#[from] ReleaseError),
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    #[error(transparent)]
+    Split(#[from] SplitRefused),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("cannot write its vhost: {0}")]
     Vhost(String),
     #[error("interrupted")]
@@ -81,6 +89,9 @@ impl VersionError {
             Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
             Self::Release(error) => super::host::release_code(error),
             Self::Sockets(_) => ErrorCode::SocketsFailed,
+            Self::Split(refused) => split_code(refused),
+            Self::Proxy(ProxyError::NotKept) => ErrorCode::NoAgent,
+            Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
         }
     }
@@ -112,6 +123,16 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         | Refused::ServicePort { .. }
         | Refused::NoRelease { .. }
         | Refused::NoBackup(_) => ErrorCode::Unprocessable,
+    }
+}
+
+const fn split_code(refused: &SplitRefused) -> ErrorCode {
+    match refused {
+        SplitRefused::Version(refused) => refused_code(refused),
+        SplitRefused::IsMain { .. } | SplitRefused::Both { .. } | SplitRefused::Private(_) => {
+            ErrorCode::NotAllowed
+        }
+        SplitRefused::Nothing | SplitRefused::BadText { .. } => ErrorCode::BadRequest,
     }
 }
 

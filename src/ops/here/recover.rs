@@ -81,7 +81,7 @@ pub(super) async fn leftovers(world: &World, service: &ServiceName) -> Result<Ve
 }
 
 /// The one who began it is gone.
-fn nobody() -> Actor {
+pub(super) fn nobody() -> Actor {
     Actor { user: "switchman".to_owned(), pid: std::process::id() }
 }
 

@@ -19,6 +19,7 @@ use crate::world::fake::{FakeWorld, MS, world};
 use crate::world::probe::Unhealthy;
 use crate::world::releases::Releases as _;
 
+mod proxy;
 mod races;
 
 fn actor() -> Actor {

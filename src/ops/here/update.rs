@@ -34,6 +34,7 @@ pub async fn update(world: &World, request: &UpdateRequest) -> Result<Deployment
         world.deployments.put(&deployment)?;
         return Err(error);
     }
+    super::proxy::follow(world, &service, &request.actor).await?;
     ends(world, &deployment, request.drain_timeout).await;
     let updated = promote(world, &updating).await?;
     let note = Note {
@@ -105,6 +106,7 @@ pub(super) async fn promote(world: &World, updating: &Deployment) -> Result<Depl
     // Recorded before the old one goes: from here on there is no way back to it.
     world.deployments.put(&retiring)?;
     super::assign::links(world, &retiring.service)?;
+    super::proxy::follow(world, &retiring.service, &super::recover::nobody()).await?;
     instance::take_away(world, &retiring, &old, false).await?;
     let updated = Deployment { stage: Stage::Ready, next: None, ..retiring };
     world.deployments.put(&updated)?;

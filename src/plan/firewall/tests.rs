@@ -128,6 +128,15 @@ fn a_managed_service_has_its_routes_in_maintenance_too_and_none_when_private() {
     assert_eq!(kinds(managed()), [&[(Kind::Forward, 8888, 20001)][..], &routes].concat());
     assert_eq!(kinds(Recorded { switch: Switch::Off, ..managed() }), routes);
     assert_eq!(kinds(Recorded { access: Access::Private, ..managed() }), []);
+    let layer7 = |inserted| {
+        let place = Some(crate::model::proxy::Place { port: Port::new(29999).unwrap(), inserted });
+        crate::model::proxy::Layer7 { place, ..crate::model::proxy::Layer7::default() }
+    };
+    // Checks go where requests go; the backup vhost does not depend on the proxy.
+    let through = [(Kind::Forward, 8888, 29999), (Kind::Route, 8080, 29999), (Kind::Backup, 80, 20000)];
+    assert_eq!(kinds(Recorded { layer7: layer7(true), ..managed() }), through);
+    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }).len(), 3);
+    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }), kinds(managed()));
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::model::proxy::Layer7;
 
 pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards ORDER BY service";
 
+pub(super) const SELECT_PLACES: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
+
 pub(super) const SELECT_TRIALS: &str =
     "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
 
@@ -80,7 +82,8 @@ fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite:
 }
 
 pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Result<()> {
-    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial, layer7 } = recorded;
+    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial, layer7 } =
+        recorded;
     let layer7 = (*layer7 != Layer7::default()).then_some(layer7);
     let access = if *access == Access::Public { "public" } else { "private" };
     connection

@@ -8,11 +8,24 @@ use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Changed;
 use crate::model::name::ServiceName;
+use crate::model::proxy::ProxyStats;
+use crate::model::splits::{Split, SplitRequest};
 use crate::model::versions::{
     AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest, Part,
     RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
 };
-use crate::world::link::{Heard, HostVersions, LinkError};
+use crate::world::link::{Heard, HostSplits, HostVersions, LinkError};
+
+#[async_trait]
+impl HostSplits for SiteLink {
+    async fn split(&self, _: &ServiceName, _: &SplitRequest) -> Result<Split, LinkError> {
+        not_here()
+    }
+
+    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
+        not_here()
+    }
+}
 
 fn not_here<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
