@@ -217,6 +217,9 @@ pub struct RollbackRequest {
     /// For the history.
     #[serde(default)]
     pub why: String,
+    /// Only where this version is main: whoever takes a change back takes back no other.
+    #[serde(default)]
+    pub from: Option<Version>,
 }
 
 /// One deployment on one host at one moment.

@@ -10,7 +10,8 @@ use crate::model::history::Actor;
 use crate::model::rules::Family;
 use crate::model::socket::Socket;
 use crate::model::versions::{
-    AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, Site, TrialEnd, UpdateRequest, Which,
+    AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, RollbackRequest, Site, TrialEnd,
+    UpdateRequest, Which,
 };
 use crate::ops::rules;
 use crate::plan::firewall::redirects;
@@ -97,6 +98,10 @@ fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
     }
 }
 
+fn back() -> RollbackRequest {
+    RollbackRequest { actor: actor(), why: String::new(), from: None }
+}
+
 /// A connection with a request on it.
 fn busy() -> Socket {
     Socket {
@@ -163,7 +168,7 @@ async fn the_whole_story_of_one_host() {
     let link = |name: &str| fake.versions.links.lock().unwrap()[&(shop(), name.to_owned())].clone();
     assert_eq!((link("main"), link("backup")), ("2.0.0".to_owned(), "2.0.0".to_owned()));
 
-    rollback(world, &shop(), &actor(), "").await.unwrap();
+    rollback(world, &shop(), &back()).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     kill(world, &kill_of(&fake, "2.0.0")).await.unwrap();
     assert_eq!(is_sound(&fake), Ok(()));

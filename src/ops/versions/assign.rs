@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Each, Row, VersionsError, each, list, locked, say, whole};
-use crate::model::deployment::Deployment;
+use super::{Each, Row, VersionsError, each, forward, list, locked, say, whole};
+use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -72,15 +72,13 @@ pub async fn assign(
 ) -> Result<AssignReport, VersionsError> {
     let row = target(world, hosts, &options.service, &options.version).await?;
     let strategy = options.strategy;
-    let is_main = |(_, one): &(HostName, crate::model::versions::DeploymentView)| {
-        one.role == crate::model::deployment::Role::Main
-    };
-    if row.hosts.iter().all(is_main) {
+    if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
         return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
     }
     let (flipped, rolled) = match strategy {
         Strategy::Flip => {
-            let flipped = locked(world, &options.actor, "assign", flip(world, fleet, hosts, options)).await?;
+            let flipping = flip(world, fleet, hosts, &row, options);
+            let flipped = locked(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
         Strategy::Rolling => (vec![], Some(rolling(world, fleet, hosts, options).await?)),
@@ -147,6 +145,7 @@ async fn flip(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
+    row: &Row,
     options: &AssignOptions,
 ) -> Result<Vec<HostAssigned>, VersionsError> {
     let AssignOptions { service, version, watch, actor, .. } = options;
@@ -159,26 +158,50 @@ async fn flip(
     };
     let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, one)| one.is_err()) {
-        take_back(world, fleet, hosts, &assigned, options).await;
+        let moved = moved(world, hosts, row, &assigned).await;
+        let _ = back(world, fleet, &moved, options, "another host failed").await;
     }
     let leaves = if options.wait { LEAVES } else { Duration::ZERO };
     flushed(world, fleet, whole(assigned)?, leaves).await
 }
 
-/// The old main is back on the hosts where the flip was made, because it was not made on another.
-async fn take_back(
-    world: &FleetWorld,
-    fleet: &Fleet,
-    hosts: &[Host],
-    assigned: &Each<Assigned>,
-    options: &AssignOptions,
-) {
-    let moved = |host: &&Host| {
-        let one = assigned.iter().find(|(name, _)| *name == host.name);
-        one.is_some_and(|(_, one)| one.as_ref().is_ok_and(|one| was(one).is_some()))
-    };
-    let moved: Vec<Host> = hosts.iter().filter(moved).cloned().collect();
-    let _ = back(world, fleet, &moved, options, "another host failed").await;
+/// The hosts where the flip was made, though not on another. One whose answer was lost may have made it: it is asked.
+async fn moved(world: &FleetWorld, hosts: &[Host], row: &Row, assigned: &Each<Assigned>) -> Vec<Host> {
+    let asked = hosts.iter().zip(assigned).map(async |(host, (_, one))| match one {
+        Ok(one) => was(one).is_some(),
+        Err(error) => error.is_lost() && !is_main_on(row, &host.name) && becomes_main(world, host, row).await,
+    });
+    let moved = futures_util::future::join_all(asked).await;
+    hosts.iter().zip(moved).filter(|(_, moved)| *moved).map(|(host, _)| host.clone()).collect()
+}
+
+fn is_main_on(row: &Row, host: &HostName) -> bool {
+    row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
+}
+
+/// How long a host whose answer was lost is asked what it made of the question: it may be at work on it.
+const UNHEARD: Duration = Duration::from_secs(10);
+
+/// Whether the host has made the version main, or does within a while.
+async fn becomes_main(world: &FleetWorld, host: &Host, row: &Row) -> bool {
+    let deadline = tokio::time::Instant::now() + UNHEARD;
+    loop {
+        let view = async { forward::link(world, host)?.versions().await }.await;
+        let main = view.map(|view| {
+            view.deployments.iter().any(|one| one.deployment.id == row.id && one.role == Role::Main)
+        });
+        match main {
+            Ok(true) => return true,
+            Ok(false) | Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(false) => return false,
+            Err(error) => {
+                say(world, Some(&host.name), format!("is not known to have the old main: {error}"));
+                return false;
+            }
+        }
+    }
 }
 
 fn was(assigned: &Assigned) -> Option<&Deployment> {
@@ -307,7 +330,8 @@ async fn back(
     options: &AssignOptions,
     why: &str,
 ) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
-    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned() };
+    let from = Some(options.version.clone());
+    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
     let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
     for (host, one) in &put {
         match one {
@@ -328,7 +352,7 @@ pub async fn rollback(
     service: &ServiceName,
     actor: &Actor,
 ) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
-    let request = RollbackRequest { actor: actor.clone(), why: String::new() };
+    let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
     let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
     flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)
