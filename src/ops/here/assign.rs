@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{VersionError, is_still_healthy, of_service};
+use super::{VersionError, is_still_healthy, of_service, warn};
 use crate::model::deployment::Deployment;
 use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
 use crate::model::name::ServiceName;
@@ -36,7 +36,7 @@ pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, 
         Ok::<_, VersionError>(intent)
     })
     .await?;
-    links(world, &target.service)?;
+    links(world, &target.service);
     let (closed, all_closed) = match request.part {
         Part::Whole => close_kept(world, before.as_ref()).await,
         Part::Backup => (0, true),
@@ -64,7 +64,7 @@ pub async fn rollback(
         Ok::<_, VersionError>(versions::rollback(records, &existing, service, &to, request)?)
     })
     .await?;
-    links(world, service)?;
+    links(world, service);
     let (closed, all_closed) = close_kept(world, before.as_ref()).await;
     Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
 }
@@ -136,11 +136,15 @@ async fn kept(world: &World, port: Port, target: Port) -> Option<Vec<Socket>> {
     Some(among(open, &led))
 }
 
-/// `main` and `backup` in the service's directory point at the releases that are.
-pub(super) fn links(world: &World, service: &ServiceName) -> Result<(), VersionError> {
-    match record(world, service)? {
+/// `main` and `backup` in the service's directory point at the releases that are. They are for people: what was done before
+/// stays done where they cannot be made.
+pub(super) fn links(world: &World, service: &ServiceName) {
+    let linked = || match record(world, service)? {
         Some(record) => link_up(world, &record, &of_service(world, service)?),
         None => Ok(()),
+    };
+    if let Err(error) = linked() {
+        warn(world, format!("{service}: the links `main` and `backup` may be old: {error}"));
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) async fn finish(
     actor: &Actor,
 ) -> Result<(), VersionError> {
     cut_off(world, deployment, actor).await?;
-    super::assign::links(world, &deployment.service)?;
+    super::assign::links(world, &deployment.service);
     for one in deployment.instances() {
         instance::take_away(world, deployment, one, keep_files).await?;
     }

@@ -13,6 +13,7 @@ use crate::plan::versions::{self, Refused};
 use crate::world::World;
 use crate::world::link::LinkError;
 use crate::world::releases::ReleaseError;
+use crate::world::reporter::Event;
 use crate::world::runner::RunnerError;
 use crate::world::sockets::SocketsError;
 use crate::world::store::{Exclusive, StoreError};
@@ -125,6 +126,10 @@ async fn held(
     let held = world.deployments.lock_service(service, purpose, PATIENCE).await?;
     recover::leftovers(world, service).await?;
     Ok(held)
+}
+
+fn warn(world: &World, text: String) {
+    world.reporter.report(&Event::Warning { text });
 }
 
 /// All deployments of a service, oldest first.
