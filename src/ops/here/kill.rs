@@ -59,7 +59,7 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
             Err(error) => return Err(error),
         }
     }
-    let cut = count(world, &killing).await.map_or(0, |count| count.at_work());
+    let cut = count(world, &killing).await.ok().map(|count| count.at_work());
     finish(world, &killing, request.keep_files, &request.actor).await?;
     Ok(Killed { deployment: killing, cut })
 }

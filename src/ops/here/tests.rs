@@ -270,7 +270,7 @@ async fn a_version_with_work_is_not_killed_unless_by_force() {
     assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
     assert_eq!(is_sound(&fake), Ok(()));
     let request = KillRequest { force: true, ..kill_of(&fake, "1.0.0") };
-    assert_eq!(kill(&fake.world, &request).await.unwrap().cut, 1);
+    assert_eq!(kill(&fake.world, &request).await.unwrap().cut, Some(1));
     assert_eq!(rules(&fake), all_to(20001, 20001));
 }
 

@@ -49,8 +49,8 @@ pub struct HostAssigned {
     pub previous: Option<Version>,
     /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
     pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
-    /// Connections by main's data port that lead to it still.
-    pub left: u64,
+    /// Connections by main's data port that lead to it still; absent where the host could not tell.
+    pub left: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -223,18 +223,24 @@ async fn flushed(
 ) -> Result<Vec<HostAssigned>, VersionsError> {
     let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
         Some(previous) => leave(world, fleet, host, previous, leaves).await,
-        None => HostAssigned { host, previous: None, flushed: vec![], left: 0 },
+        None => HostAssigned { host, previous: None, flushed: vec![], left: Some(0) },
     });
     let hosts = futures_util::future::join_all(hosts).await;
-    let left: Vec<&HostAssigned> = hosts.iter().filter(|host| host.left > 0).collect();
+    let left: Vec<String> = hosts
+        .iter()
+        .filter(|host| host.left != Some(0))
+        .map(|host| {
+            let left = host.left.map_or_else(|| "not known".to_owned(), |left| left.to_string());
+            format!("{}: {left}", host.host)
+        })
+        .collect();
     if !left.is_empty() {
-        let each: Vec<String> = left.iter().map(|host| format!("{}: {}", host.host, host.left)).collect();
-        let each = each.join(", ");
+        let each = left.join(", ");
         say(
             world,
             None,
             format!(
-                "connections still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
+                "connections may still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
                  is asked through a stats socket of level admin; what is in use, such as a websocket, goes on"
             ),
         );
@@ -264,18 +270,20 @@ async fn leave(
             }
         }
         tokio::time::sleep(PAUSE).await;
-        let left = still_led(world, &host, previous).await.unwrap_or(0);
-        if left == 0 || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
+        let left = still_led(world, &host, previous).await;
+        if left == Some(0) || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
             return HostAssigned { host, previous: Some(previous.version.clone()), flushed: closed, left };
         }
     }
 }
 
-/// How many connections that came by main's data port lead to the version that was main.
+/// How many connections that came by main's data port lead to the version that was main. `None`: the host cannot tell.
 async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -> Option<u64> {
     let view = world.links.get(host)?.versions().await.ok()?;
-    let old = view.deployments.into_iter().find(|view| view.deployment.id == previous.id)?;
-    old.by_main.ok().map(|count| count.open())
+    match view.deployments.into_iter().find(|view| view.deployment.id == previous.id) {
+        Some(old) => old.by_main.ok().map(|count| count.open()),
+        None => Some(0),
+    }
 }
 
 async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {

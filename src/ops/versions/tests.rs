@@ -55,3 +55,19 @@ async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
     flip(&fake).await.unwrap_err();
     assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
 }
+
+/// What cannot be counted is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_does_not_call_settled_what_it_cannot_see() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let report = flip(&fake).await.unwrap();
+    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    let told =
+        |event: &Event| matches!(event, Event::Version { text, .. } if text.contains("(web2: not known)"));
+    assert!(fake.events.lock().unwrap().iter().any(told));
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
+    let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
+    assert_eq!(listing.rows[0].active, Some(0));
+}

@@ -84,8 +84,8 @@ pub struct SiteHost {
     pub assigned_in_service: bool,
     /// Its next assign is refused.
     pub assign_error: Option<LinkError>,
-    /// The main that was is not asked for connections: conntrack cannot be read.
-    pub flows_unread: bool,
+    /// Neither its sockets nor its conntrack can be read.
+    pub unread_kernel: bool,
 }
 
 #[derive(Debug)]
@@ -224,7 +224,7 @@ impl SiteHost {
             new_is_bad: false,
             assigned_in_service: false,
             assign_error: None,
-            flows_unread: false,
+            unread_kernel: false,
         }
     }
 

@@ -22,6 +22,10 @@ fn not_here<T>() -> Result<T, LinkError> {
 /// Each host has these, and nothing runs on them.
 const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
 
+fn count(host: &SiteHost) -> Result<SocketCount, String> {
+    if host.unread_kernel { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+}
+
 fn view(host: &SiteHost) -> VersionsView {
     let view = |(version, at): &(&str, u16)| DeploymentView {
         deployment: example::deployment("shop", version, *at),
@@ -29,12 +33,8 @@ fn view(host: &SiteHost) -> VersionsView {
         backup: host.backup == *version,
         status: if host.main == *version { Status::Active } else { Status::Drained },
         process: Ok(Process::External),
-        sockets: Ok(SocketCount::default()),
-        by_main: if host.flows_unread {
-            Err("conntrack: no answer".to_owned())
-        } else {
-            Ok(SocketCount::default())
-        },
+        sockets: count(host),
+        by_main: count(host),
     };
     let deployments = INSTALLED.iter().map(view).collect();
     VersionsView { services: vec![], deployments, runner: "fake".to_owned() }
