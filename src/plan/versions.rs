@@ -1,6 +1,7 @@
 //! Versions side by side on one host: what may be deployed, made main, killed; and what of a half-done change is left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
 use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
@@ -9,7 +10,8 @@ use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
-use crate::model::versions::{AssignRequest, DeployRequest, Part, Site, Which};
+use crate::model::version::Version;
+use crate::model::versions::{AssignRequest, DeployRequest, Part, RollbackRequest, Site, Which};
 use crate::plan::vhost;
 
 mod uri;
@@ -65,6 +67,10 @@ pub enum Refused {
     /// `rollback`
     #[error("there is no good main of {0} before this one to go back to")]
     NoBackup(ServiceName),
+    #[error("{version} is not main of {service}: there is nothing to take back")]
+    NotMain { service: ServiceName, version: Version },
+    #[error("another command changed main of {0} meanwhile")]
+    Overtaken(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
     Mixed,
     #[error("the argument list is empty: there is no program to start")]
@@ -226,6 +232,13 @@ pub fn may_have(
     })
 }
 
+/// How long a version that has answered before may take to answer again: its checks take their time.
+pub fn patience(health: &Health) -> Duration {
+    PATIENCE.max((health.interval + health.timeout) * health.rise)
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The one that is meant, whatever its stage.
 pub fn find<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
     existing.iter().find(|one| which.is(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
@@ -322,26 +335,45 @@ fn on_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -
     (!request.trial.is_zero()).then(|| Trial { until, previous: was.clone() })
 }
 
-/// The last good main takes both ports back.
+/// The last good main takes both ports back; refused where that is not `to` any more.
 pub fn rollback(
     records: &[Recorded],
     existing: &[Deployment],
     service: &ServiceName,
     to: &DeploymentId,
-    actor: &Actor,
-    why: &str,
+    request: &RollbackRequest,
 ) -> Result<Intent, Refused> {
+    if rollback_to(records, existing, service, request.from.as_ref())? != *to {
+        return Err(Refused::Overtaken(service.clone()));
+    }
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
     let target = ready(existing, &Which::Id(to.clone()))?;
     let (main, backup) = (leg(routes.main.port, target), leg(routes.backup.port, target));
     let routes = Routes { main, backup, previous: None };
-    let detail = [format!("{service} {}", target.version), why.to_owned()];
+    let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    Ok(intent(record, Routing::To { routes, trial: None }, actor, "rollback", detail.join(", ")))
+    let routing = Routing::To { routes, trial: None };
+    Ok(intent(record, routing, &request.actor, "rollback", detail.join(", ")))
 }
 
-/// Which deployment a rollback goes to.
+/// Which deployment a rollback goes to, where it takes back the version that it is to take back.
+pub fn rollback_to(
+    records: &[Recorded],
+    existing: &[Deployment],
+    service: &ServiceName,
+    from: Option<&Version>,
+) -> Result<DeploymentId, Refused> {
+    let is_main = |one: &Deployment| one.service == *service && role(records, one) == Role::Main;
+    match from {
+        Some(version) if !existing.iter().any(|one| one.version == *version && is_main(one)) => {
+            Err(Refused::NotMain { service: service.clone(), version: version.clone() })
+        }
+        _ => last_good(records, service),
+    }
+}
+
+/// The good main before this one.
 pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<DeploymentId, Refused> {
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;

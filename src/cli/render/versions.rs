@@ -154,7 +154,7 @@ fn wide_table(rows: &[Row]) -> String {
             running(row),
             row.revision.to_string(),
             role.to_owned(),
-            row.active.to_string(),
+            active(row),
             ports.join(","),
             hosts.join(","),
             row.id.to_string(),
@@ -185,6 +185,11 @@ fn ruled(header: &[&str], rows: &[Vec<String>]) -> String {
         line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Requests at work; `?`: a host could not tell.
+fn active(row: &Row) -> String {
+    row.active.map_or_else(|| "?".to_owned(), |active| active.to_string())
 }
 
 /// The raw state, over all hosts: the worst one.
@@ -229,7 +234,7 @@ fn description(row: &Row) -> String {
     line("Role", if row.main == Some(false) { "shadow" } else { "main" });
     line("Access", if row.access == Access::Public { "public" } else { "private" });
     line("Status", &format!("{:?}", row.status));
-    line("Invocations", &row.active.to_string());
+    line("Invocations", &active(row));
     for (host, view) in &row.hosts {
         let deployment = &view.deployment;
         let _ = writeln!(text, "  {host}");

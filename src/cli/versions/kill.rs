@@ -66,8 +66,10 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     };
     let told = |killed: &versions::HostKilled| {
         context.render.sentence(&format!("Service {} {} killed.", killed.service, killed.version));
-        if killed.cut > 0 {
-            context.render.remark(&format!("{} requests in flight were cut", killed.cut));
+        match killed.cut {
+            Some(0) => {}
+            Some(cut) => context.render.remark(&format!("{cut} requests in flight were cut")),
+            None => context.render.remark("how many requests in flight were cut is not known"),
         }
     };
     let killed = versions::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;

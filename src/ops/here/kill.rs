@@ -60,7 +60,7 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
             Err(error) => return Err(error),
         }
     }
-    let cut = count(world, &killing).await.map_or(0, |count| count.at_work());
+    let cut = count(world, &killing).await.ok().map(|count| count.at_work());
     finish(world, &killing, request.keep_files, &request.actor).await?;
     Ok(Killed { deployment: killing, cut })
 }
@@ -74,7 +74,7 @@ pub(super) async fn finish(
 ) -> Result<(), VersionError> {
     cut_off(world, deployment, actor).await?;
     proxy::leave(world, deployment, actor).await?;
-    super::assign::links(world, &deployment.service)?;
+    super::assign::links(world, &deployment.service);
     for one in deployment.instances() {
         instance::take_away(world, deployment, one, keep_files).await?;
     }

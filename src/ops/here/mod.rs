@@ -10,11 +10,12 @@ use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::plan::splits::SplitRefused;
-use crate::plan::versions::Refused;
+use crate::plan::versions::{self, Refused};
 use crate::world::World;
 use crate::world::link::LinkError;
 use crate::world::proxy::ProxyError;
 use crate::world::releases::ReleaseError;
+use crate::world::reporter::Event;
 use crate::world::runner::RunnerError;
 use crate::world::sockets::SocketsError;
 use crate::world::store::{Exclusive, StoreError};
@@ -112,7 +113,7 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
         Refused::MainWithShadows => ErrorCode::NotAllowed,
         Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
-        Refused::InProgress { .. } => ErrorCode::Busy,
+        Refused::InProgress { .. } | Refused::Overtaken(_) => ErrorCode::Busy,
         Refused::Uri(_)
         | Refused::Mixed
         | Refused::NoProgram
@@ -122,7 +123,8 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         | Refused::PortTaken { .. }
         | Refused::ServicePort { .. }
         | Refused::NoRelease { .. }
-        | Refused::NoBackup(_) => ErrorCode::Unprocessable,
+        | Refused::NoBackup(_)
+        | Refused::NotMain { .. } => ErrorCode::Unprocessable,
     }
 }
 
@@ -147,9 +149,19 @@ async fn held(
     Ok(held)
 }
 
+fn warn(world: &World, text: String) {
+    world.reporter.report(&Event::Warning { text });
+}
+
 /// All deployments of a service, oldest first.
 fn of_service(world: &World, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
     Ok(world.deployments.all()?.into_iter().filter(|one| one.service == *service).collect())
+}
+
+/// The same as long as a version that has answered before may take.
+async fn is_still_healthy(world: &World, deployment: &Deployment) -> Result<(), VersionError> {
+    let patience = versions::patience(&deployment.health);
+    becomes_healthy(world, deployment, &deployment.instance, patience).await
 }
 
 /// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not

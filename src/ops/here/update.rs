@@ -105,7 +105,7 @@ pub(super) async fn promote(world: &World, updating: &Deployment) -> Result<Depl
     };
     // Recorded before the old one goes: from here on there is no way back to it.
     world.deployments.put(&retiring)?;
-    super::assign::links(world, &retiring.service)?;
+    super::assign::links(world, &retiring.service);
     super::proxy::follow(world, &retiring.service, &super::recover::nobody()).await?;
     instance::take_away(world, &retiring, &old, false).await?;
     let updated = Deployment { stage: Stage::Ready, next: None, ..retiring };

@@ -5,9 +5,9 @@ use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::versions::{TrialEnd, Which};
+use crate::model::versions::{RollbackRequest, TrialEnd, Which};
 use crate::ops::rules::{self, ChangeError};
-use crate::plan::versions::{self, find};
+use crate::plan::versions::{self, Refused, find};
 use crate::world::World;
 
 /// So many failed checks in a row are no accident: as HAProxy's `fall`.
@@ -28,7 +28,7 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
             Err(why) => {
                 failed += 1;
                 if failed >= FALL {
-                    return put_back(world, service, &trial, actor, &why.to_string()).await;
+                    return put_back(world, service, &main, &trial, actor, &why.to_string()).await;
                 }
             }
         }
@@ -78,16 +78,24 @@ fn ended(
 async fn put_back(
     world: &World,
     service: &ServiceName,
+    main: &Deployment,
     trial: &Trial,
     actor: &Actor,
     why: &str,
 ) -> Result<TrialEnd, VersionError> {
-    let detail = format!("by itself: {why}");
-    match assign::rollback(world, service, actor, &detail).await {
+    let request = RollbackRequest {
+        actor: actor.clone(),
+        why: format!("by itself: {why}"),
+        from: Some(main.version.clone()),
+    };
+    match assign::rollback(world, service, &request).await {
         Ok(assigned) if assigned.deployment.id == trial.previous => {
             Ok(TrialEnd::PutBack { previous: Box::new(assigned.deployment), why: why.to_owned() })
         }
         Ok(_) => Ok(TrialEnd::Overtaken),
+        Err(VersionError::Refused(Refused::NotMain { .. } | Refused::Overtaken(_))) => {
+            ended(world, service, main, trial)
+        }
         Err(error @ (VersionError::Refused(_) | VersionError::Unhealthy { .. })) => {
             Ok(TrialEnd::Stuck { why: format!("{why}; and the main before it: {error}") })
         }

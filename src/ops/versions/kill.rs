@@ -25,8 +25,8 @@ pub struct KillOptions {
 pub struct HostKilled {
     pub service: ServiceName,
     pub version: Version,
-    /// Requests that were in flight when its process was stopped, over all hosts.
-    pub cut: u64,
+    /// Requests that were in flight when its process was stopped, over all hosts; absent where one could not tell.
+    pub cut: Option<u64>,
     pub hosts: Vec<HostName>,
 }
 

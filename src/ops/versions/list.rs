@@ -22,8 +22,8 @@ pub struct Row {
     pub access: Access,
     /// Draining where it is on any host.
     pub status: Status,
-    /// Requests at work, over all hosts.
-    pub active: u64,
+    /// Requests at work, over all hosts; absent where one could not tell.
+    pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
 }
 
@@ -80,7 +80,7 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
     for one in view.deployments {
         let main = one.role == Role::Main;
         let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
-        let active = one.sockets.as_ref().map_or(0, crate::model::socket::SocketCount::at_work);
+        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::at_work);
         let same = |row: &&mut Row| row.id == one.deployment.id;
         let Some(row) = rows.iter_mut().find(same) else {
             rows.push(Row {
@@ -97,7 +97,7 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
             continue;
         };
         row.main = row.main.filter(|all| *all == main);
-        row.active += active;
+        row.active = row.active.zip(active).map(|(all, here)| all + here);
         // Active before Draining before Drained: what needs the most care is what is said.
         row.status = row.status.min(one.status);
         row.hosts.push((host.clone(), one));

@@ -1,1 +1,73 @@
+use std::time::Duration;
 
+use super::*;
+use crate::model::example;
+use crate::model::failure::ErrorCode;
+use crate::world::fake::site::{FakeSite, site};
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn flip_to_2() -> AssignOptions {
+    AssignOptions {
+        service: "shop".parse().unwrap(),
+        version: "2.0.0".parse().unwrap(),
+        strategy: Strategy::Flip,
+        watch: Duration::ZERO,
+        wait: true,
+        actor: actor(),
+        roll: example::roll(&[]),
+    }
+}
+
+async fn flip(fake: &FakeSite) -> Result<AssignReport, VersionsError> {
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &flip_to_2()).await
+}
+
+fn mains(fake: &FakeSite) -> Vec<String> {
+    fake.site.lock().hosts.values().map(|host| host.main.clone()).collect()
+}
+
+fn refused() -> LinkError {
+    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
+}
+
+/// One host refuses, another one's answer is lost on the way: the old main is everywhere.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_fails_on_one_host_is_taken_back_on_all() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| host.answers_lost = 1);
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0"; 3]);
+}
+
+/// A host that had the version before has nothing to be taken back.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| {
+        host.main = "2.0.0".to_owned();
+        host.answers_lost = 1;
+    });
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
+}
+
+/// What cannot be counted is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_does_not_call_settled_what_it_cannot_see() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let report = flip(&fake).await.unwrap();
+    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    let told =
+        |event: &Event| matches!(event, Event::Version { text, .. } if text.contains("(web2: not known)"));
+    assert!(fake.events.lock().unwrap().iter().any(told));
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
+    let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
+    assert_eq!(listing.rows[0].active, Some(0));
+}

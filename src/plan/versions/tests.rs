@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::versions::Site;
+use crate::model::versions::{RollbackRequest, Site};
 
 fn site() -> Site {
     let address = "127.0.0.1".parse().unwrap();
@@ -121,6 +121,15 @@ fn a_health_check_that_nobody_can_ask() {
 }
 
 #[test]
+fn a_slow_health_check_is_waited_for() {
+    let second = Duration::from_secs(1);
+    let health =
+        |interval, timeout, rise| patience(&Health { interval, timeout, rise, ..request("1.0.0").health });
+    assert_eq!(health(second, second, 2), second * 5);
+    assert_eq!(health(second * 10, second * 2, 3), second * 36);
+}
+
+#[test]
 fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
     let error = may_have(port(20000), &existing, &[], &site()).unwrap_err();
@@ -190,11 +199,17 @@ fn a_rollback_goes_to_the_last_good_main() {
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
+    let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
     assert_eq!(last_good(&records, service), Ok(one.id.clone()));
-    let intent = rollback(&records, &all, service, &one.id, &actor(), "").unwrap();
+    let intent = rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
-    let back = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
-    let error = last_good(&back, service).unwrap_err().to_string();
+    let after = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
+    // One that is to take back a version takes back no other.
+    let from = |version: &str| rollback_to(&after, &all, service, Some(&version.parse().unwrap()));
+    assert_eq!(from("1.0.0"), Err(Refused::NoBackup(service.clone())));
+    let error = from("2.0.0").unwrap_err().to_string();
+    assert_eq!(error, "2.0.0 is not main of shop: there is nothing to take back");
+    let error = last_good(&after, service).unwrap_err().to_string();
     assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
@@ -344,6 +359,7 @@ proptest! {
     fn check_and_route_never_part(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
         let now = jiff::Timestamp::UNIX_EPOCH;
+        let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();
@@ -351,7 +367,7 @@ proptest! {
                 0 => assign(&records, &all, &to(&version, Part::Whole), now).map(|(intent, _)| intent).ok(),
                 1 => assign(&records, &all, &to(&version, Part::Backup), now).map(|(intent, _)| intent).ok(),
                 2 => last_good(&records, &all[0].service)
-                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &actor(), ""))
+                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &back))
                     .ok(),
                 _ => records[0].routes.as_ref().and_then(|routes| passed(&records[0], &routes.main.deployment, &actor())),
             };

@@ -82,6 +82,10 @@ pub struct SiteHost {
     pub new_is_bad: bool,
     /// Main changed while the host was in service.
     pub assigned_in_service: bool,
+    /// Its next assign is refused.
+    pub assign_error: Option<LinkError>,
+    /// Neither its sockets nor its conntrack can be read.
+    pub unread_kernel: bool,
 }
 
 #[derive(Debug)]
@@ -219,6 +223,8 @@ impl SiteHost {
             backup: "1.0.0".to_owned(),
             new_is_bad: false,
             assigned_in_service: false,
+            assign_error: None,
+            unread_kernel: false,
         }
     }
 
@@ -260,8 +266,8 @@ impl SiteHost {
 
 #[derive(Clone)]
 pub(super) struct SiteLink {
-    name: HostName,
-    site: Site,
+    pub(super) name: HostName,
+    pub(super) site: Site,
 }
 
 fn cut() -> LinkError {
@@ -270,9 +276,20 @@ fn cut() -> LinkError {
 
 impl SiteLink {
     /// Half of the way; what happens in between happens on the host.
-    async fn way(&self) -> Result<(), LinkError> {
+    pub(super) async fn way(&self) -> Result<(), LinkError> {
         tokio::time::sleep(MS * 2).await;
         if self.site.of(&self.name, |host| host.reachable) { Ok(()) } else { Err(cut()) }
+    }
+
+    /// The answer may be lost.
+    pub(super) async fn way_back(&self) -> Result<(), LinkError> {
+        self.way().await?;
+        let lost = self.site.of(&self.name, |host| {
+            let left = host.answers_lost.checked_sub(1);
+            host.answers_lost = left.unwrap_or_default();
+            left.is_some()
+        });
+        if lost { Err(cut()) } else { Ok(()) }
     }
 
     pub(super) async fn there_and_back<T>(
@@ -373,13 +390,8 @@ impl HostLink for SiteLink {
         let link = self.clone();
         let arrives = async move { link.way().await.map(|()| link.changed(on)) };
         let changed = tokio::spawn(arrives).await.unwrap()?;
-        self.way().await?;
-        let lost = self.site.of(&self.name, |host| {
-            let left = host.answers_lost.checked_sub(1);
-            host.answers_lost = left.unwrap_or_default();
-            left.is_some()
-        });
-        if lost { Err(cut()) } else { Ok(changed) }
+        self.way_back().await?;
+        Ok(changed)
     }
 
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {

@@ -3,16 +3,17 @@
 use async_trait::async_trait;
 
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::Deployment;
+use crate::model::deployment::{Deployment, Process, Role, Status};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Changed;
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
+use crate::model::socket::SocketCount;
 use crate::model::splits::{Split, SplitRequest};
 use crate::model::versions::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest, Part,
-    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
+    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
+    LogsRequest, Part, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
 };
 use crate::world::link::{Heard, HostSplits, HostVersions, LinkError};
 
@@ -31,6 +32,27 @@ fn not_here<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
 }
 
+/// Each host has these, and nothing runs on them.
+const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
+
+fn count(host: &SiteHost) -> Result<SocketCount, String> {
+    if host.unread_kernel { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+}
+
+fn view(host: &SiteHost) -> VersionsView {
+    let view = |(version, at): &(&str, u16)| DeploymentView {
+        deployment: example::deployment("shop", version, *at),
+        role: if host.main == *version { Role::Main } else { Role::Shadow },
+        backup: host.backup == *version,
+        status: if host.main == *version { Status::Active } else { Status::Drained },
+        process: Ok(Process::External),
+        sockets: count(host),
+        by_main: count(host),
+    };
+    let deployments = INSTALLED.iter().map(view).collect();
+    VersionsView { services: vec![], deployments, runner: "fake".to_owned() }
+}
+
 impl SiteLink {
     fn assigned(host: &SiteHost, was: &str) -> Assigned {
         let deployment = |version: &str| example::deployment("shop", version, 20000);
@@ -47,7 +69,7 @@ impl SiteLink {
 #[async_trait]
 impl HostVersions for SiteLink {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
-        not_here()
+        self.there_and_back(|host| view(host)).await
     }
 
     async fn deploy(&self, _: &DeployRequest) -> Result<Deployed, LinkError> {
@@ -61,7 +83,11 @@ impl HostVersions for SiteLink {
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
         let Which::Version { version, .. } = &request.which else { return not_here() };
         let version = version.to_string();
-        self.there_and_back(|host| {
+        self.way().await?;
+        let assigned = self.site.of(&self.name, |host| {
+            if let Some(error) = host.assign_error.take() {
+                return Err(error);
+            }
             let was = host.main.clone();
             if request.part == Part::Backup {
                 host.backup = was.clone();
@@ -70,19 +96,25 @@ impl HostVersions for SiteLink {
                 host.healthy = !host.new_is_bad;
                 host.assigned_in_service |= host.forward;
             }
-            Self::assigned(host, &was)
-        })
-        .await
+            Ok(Self::assigned(host, &was))
+        })?;
+        self.way_back().await?;
+        Ok(assigned)
     }
 
-    async fn rollback(&self, _: &ServiceName, _: &RollbackRequest) -> Result<Assigned, LinkError> {
+    /// Back to the backup, or where that is main itself, further back.
+    async fn rollback(&self, _: &ServiceName, request: &RollbackRequest) -> Result<Assigned, LinkError> {
         self.there_and_back(|host| {
             let was = host.main.clone();
-            host.main.clone_from(&host.backup);
+            if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
+                let message = format!("{was} is main");
+                return Err(LinkError::Refused { code: ErrorCode::Unprocessable, message });
+            }
+            host.main = if host.backup == was { "0.9.0".to_owned() } else { host.backup.clone() };
             host.healthy = true;
-            Self::assigned(host, &was)
+            Ok(Self::assigned(host, &was))
         })
-        .await
+        .await?
     }
 
     async fn watch(&self, _: &ServiceName, _: &WatchRequest) -> Result<TrialEnd, LinkError> {

@@ -21,20 +21,20 @@ async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<O
     ended
 }
 
-/// Three versions; the second is main and on trial, the first is its backup.
-async fn three() -> FakeWorld {
+/// Three versions; the second is main and on trial for so long, the first was before it.
+async fn three(trial: Duration) -> FakeWorld {
     let fake = fake();
     for version in ["1.0.0", "2.0.0", "3.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
-    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
-    assert_eq!(rules(&fake), all_to(20001, 20000));
+    assign(&fake.world, &AssignRequest { trial, ..to("2.0.0") }).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20001, if trial.is_zero() { 20001 } else { 20000 }));
     fake
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_kill_reverts_no_assign() {
-    let fake = three().await;
+    let fake = three(Duration::ZERO).await;
     let killed = while_assigned(&fake, "3.0.0", kill(&fake.world, &kill_of(&fake, "1.0.0"))).await;
     assert_eq!(killed.unwrap().deployment.version.to_string(), "1.0.0");
     assert_eq!(rules(&fake), all_to(20002, 20002));
@@ -43,7 +43,7 @@ async fn a_kill_reverts_no_assign() {
 
 #[tokio::test(start_paused = true)]
 async fn an_update_reverts_no_assign() {
-    let fake = three().await;
+    let fake = three(MS * 5000).await;
     let updated = while_assigned(&fake, "3.0.0", update(&fake.world, &update_of(&fake, "2.0.0"))).await;
     assert_eq!(updated.unwrap().instance.build, 2);
     assert_eq!(rules(&fake), all_to(20002, 20002));
@@ -52,7 +52,7 @@ async fn an_update_reverts_no_assign() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_watch_window_reverts_no_assign() {
-    let fake = three().await;
+    let fake = three(MS * 5000).await;
     // Its window is over.
     let until = jiff::Timestamp::UNIX_EPOCH;
     fake.store.recorded.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
@@ -66,7 +66,7 @@ async fn the_end_of_a_watch_window_reverts_no_assign() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_kill_leaves_the_main_that_was_made_meanwhile() {
     for (version, led_to) in [("3.0.0", 20002), ("1.0.0", 20000)] {
-        let fake = three().await;
+        let fake = three(MS * 5000).await;
         *fake.host.sockets.lock().unwrap() = vec![busy()];
         let killing = kill_of(&fake, "1.0.0");
         let (killed, assigned) = tokio::join!(kill(&fake.world, &killing), async {
@@ -80,4 +80,25 @@ async fn a_refused_kill_leaves_the_main_that_was_made_meanwhile() {
         assert_eq!(rules(&fake), all_to(led_to, led_to), "{version}");
         assert_eq!(is_sound(&fake), Ok(()));
     }
+}
+
+/// Whoever takes a change back takes back no other, and goes where he looked whether it is healthy.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_reverts_no_assign() {
+    let fake = three(Duration::ZERO).await;
+    let shop = shop();
+    let from = |version: &str| RollbackRequest { from: Some(version.parse().unwrap()), ..back() };
+    let error = rollback(&fake.world, &shop, &from("3.0.0")).await.unwrap_err();
+    assert_eq!(error.to_string(), "3.0.0 is not main of shop: there is nothing to take back");
+    let request = from("2.0.0");
+    let error = while_assigned(&fake, "3.0.0", rollback(&fake.world, &shop, &request)).await.unwrap_err();
+    assert_eq!(error.to_string(), "2.0.0 is not main of shop: there is nothing to take back");
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+    // Without a version to take back, it goes where it meant to, or nowhere.
+    let request = back();
+    let error = while_assigned(&fake, "1.0.0", rollback(&fake.world, &shop, &request)).await.unwrap_err();
+    assert_eq!(error.to_string(), "another command changed main of shop meanwhile");
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    rollback(&fake.world, &shop, &from("1.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20002, 20002));
 }
