@@ -3,11 +3,15 @@
 pub mod agent_check;
 pub mod api;
 pub mod balancer;
+pub mod capped;
+pub mod compare;
 pub mod deployment;
 pub mod duration;
+pub mod evidence;
 #[cfg(test)]
 pub mod example;
 pub mod failure;
+pub mod field;
 pub mod finding;
 pub mod fleet;
 pub mod forward;
@@ -16,6 +20,7 @@ pub mod history;
 pub mod host;
 pub mod journal;
 pub mod known;
+pub mod latencies;
 pub mod lock;
 pub mod name;
 pub mod percent;
