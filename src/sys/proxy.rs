@@ -20,6 +20,9 @@ use tokio::time::Instant;
 use super::exec::{OURSELVES, Program};
 use super::systemd::Systemd;
 use crate::model::api::ApiError;
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
+use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyConfig, ProxyStats};
 use crate::world::proxy::{Proxy, ProxyError};
 use crate::world::store::Exclusive;
@@ -194,6 +197,14 @@ impl Proxy for ProxyProcess {
 
     async fn stats(&self) -> Result<ProxyStats, ProxyError> {
         self.ask(ANSWER, Method::GET, "/stats", None::<&()>).await
+    }
+
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, ProxyError> {
+        self.ask(ANSWER, Method::GET, &format!("/compare/{service}/{deployment}"), None::<&()>).await
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use crate::model::api::{
     Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
-use crate::model::deployment::{Deployment, Digest};
+use crate::model::deployment::{Deployment, DeploymentId, Digest};
+use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
@@ -100,6 +101,13 @@ pub trait HostSplits: Send + Sync {
 
     /// What its proxy counted; `None`: it has none now.
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError>;
+
+    /// What a shadow's answers have shown beside main's; `None`: nothing was compared yet.
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, LinkError>;
 }
 
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.

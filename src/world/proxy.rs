@@ -5,6 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::store::Exclusive;
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
+use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyConfig, ProxyStats};
 
 /// Why the proxy did not do what it was asked.
@@ -38,6 +41,13 @@ pub trait Proxy: Send + Sync {
     async fn gone(&self);
 
     async fn stats(&self) -> Result<ProxyStats, ProxyError>;
+
+    /// What a shadow's answers have shown beside main's; `None`: nothing was compared.
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, ProxyError>;
 
     /// It ends when its connections have. Idempotent.
     async fn stop(&self) -> Result<(), ProxyError>;

@@ -34,7 +34,7 @@ mod watch;
 pub use assign::{access, assign, is_of, rollback};
 pub use deploy::deploy;
 pub use kill::kill;
-pub use proxy::{counted, keep as keep_proxy, split, straighten};
+pub use proxy::{counted, evidence, keep as keep_proxy, split, straighten};
 pub use recover::{at_boot, boot};
 pub use tend::tend;
 pub use update::update;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::VersionError;
-use crate::model::deployment::Deployment;
+use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::evidence::Evidence;
 use crate::model::forward::Recorded;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
@@ -252,6 +253,18 @@ pub async fn counted(world: &World) -> Result<Option<ProxyStats>, VersionError> 
         return Ok(None);
     }
     Ok(Some(world.proxy.stats().await?))
+}
+
+/// What a shadow's answers have shown; `None`: nothing was compared.
+pub async fn evidence(
+    world: &World,
+    service: &ServiceName,
+    deployment: &DeploymentId,
+) -> Result<Option<Evidence>, VersionError> {
+    if world.store.places()?.is_empty() {
+        return Ok(None);
+    }
+    Ok(world.proxy.evidence(service, deployment).await?)
 }
 
 fn recorded(world: &World, service: &ServiceName) -> Result<Recorded, VersionError> {

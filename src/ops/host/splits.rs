@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 
 use super::InProcess;
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::splits::{Split, SplitRequest};
@@ -17,5 +19,13 @@ impl HostSplits for InProcess {
 
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
         Ok(here::counted(&self.world).await?)
+    }
+
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, LinkError> {
+        Ok(here::evidence(&self.world, service, deployment).await?)
     }
 }

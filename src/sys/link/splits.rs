@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use hyper::Method;
 
 use super::{ANSWER, HttpLink};
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::splits::{Split, SplitRequest};
@@ -23,5 +25,14 @@ impl HostSplits for HttpLink {
 
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
         self.ask(Method::GET, "/v1/proxy", None::<&()>).await
+    }
+
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, LinkError> {
+        let path = format!("/v1/services/{service}/evidence/{deployment}");
+        self.ask(Method::GET, &path, None::<&()>).await
     }
 }

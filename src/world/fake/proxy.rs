@@ -6,6 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
+use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyConfig, ProxyStats};
 use crate::world::proxy::{Proxy, ProxyError};
 use crate::world::store::Exclusive;
@@ -76,6 +79,10 @@ impl Proxy for FakeProxy {
     async fn stats(&self) -> Result<ProxyStats, ProxyError> {
         self.is_alive()?;
         Ok(self.stats.lock().unwrap().clone())
+    }
+
+    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, ProxyError> {
+        self.is_alive().map(|()| None)
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::{Deployment, Process, Role, Status};
+use crate::model::deployment::{Deployment, DeploymentId, Process, Role, Status};
+use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Changed;
@@ -24,6 +25,10 @@ impl HostSplits for SiteLink {
     }
 
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
+        not_here()
+    }
+
+    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
         not_here()
     }
 }
