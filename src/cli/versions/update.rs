@@ -13,7 +13,7 @@ use crate::model::duration;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::{Version, VersionError};
 use crate::model::versions::AccessRequest;
-use crate::ops::versions::{self, Source, UpdateOptions, VersionsError, list};
+use crate::ops::versions::{self, UpdateOptions, VersionsError, list};
 
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
@@ -36,11 +36,9 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let place = Place::of(context, &service, &args.hosts)?;
     place.say_host(context);
     let row = place.row(name, version.as_ref()).await?;
-    let from = source(new);
-    let how = (from == Source::External || args.how.is_given()).then(|| args.how.how(new));
     let options = UpdateOptions {
-        source: from,
-        how,
+        source: source(new),
+        how: args.how.change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };
