@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::deployment::{DeploymentId, Digest, Role, Stage};
+use crate::model::deployment::{DeploymentId, Digest, HowToRun, Role, Stage};
 use crate::model::example::{self, port};
 use crate::model::forward::Switch;
 use crate::model::history::Actor;
@@ -287,6 +287,25 @@ async fn an_update_in_place_keeps_the_id() {
     // The same again changes nothing.
     let again = UpdateRequest { digest: Some(Digest("new code".into())), ..update_of(&fake, "1.0.0") };
     assert_eq!(update(&fake.world, &again).await.unwrap().instance.build, 2);
+}
+
+/// R11: what runs already may be replaced at its own address, and has nothing to drain then.
+#[tokio::test(start_paused = true)]
+async fn an_update_at_the_same_address_waits_for_no_drain() {
+    let fake = fake();
+    let runs = |uri: &str| HowToRun::new(Runs::External { uri: uri.to_owned() });
+    let how = runs("http://127.0.0.1:9000");
+    let external = DeployRequest { how, digest: None, ..request(&fake, "1.0.0") };
+    deploy(&fake.world, &external).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let hour = Duration::from_hours(1);
+    for (uri, waits) in [("http://localhost:9000", false), ("http://127.0.0.1:9001", true)] {
+        let began = Instant::now();
+        let how = Some(runs(uri));
+        let request = UpdateRequest { how, digest: None, drain_timeout: hour, ..update_of(&fake, "1.0.0") };
+        update(&fake.world, &request).await.unwrap();
+        assert_eq!(began.elapsed() >= hour, waits, "{uri}");
+    }
 }
 
 /// R8, R27: private means that no port leads there, and public brings back what was.

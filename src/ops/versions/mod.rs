@@ -20,6 +20,7 @@ use super::roll::RollError;
 
 mod assign;
 mod deploy;
+mod flush;
 mod kill;
 mod list;
 mod update;

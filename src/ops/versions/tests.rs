@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::model::deployment::{Deployment, HowChange, HowToRun};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::world::fake::site::{FakeSite, site};
@@ -70,4 +71,46 @@ async fn a_flip_does_not_call_settled_what_it_cannot_see() {
     assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
     let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
     assert_eq!(listing.rows[0].active, Some(0));
+}
+
+async fn update_main(fake: &FakeSite, how: HowChange, source: &str) -> Vec<(HostName, Deployment)> {
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    let row = listing.main(&"shop".parse().unwrap()).unwrap();
+    let options = UpdateOptions {
+        source: Source::Release(source.into()),
+        how,
+        drain_timeout: Duration::from_secs(5),
+        actor: actor(),
+    };
+    update(&fake.world, &fake.fleet, &fake.fleet.hosts, row, &options).await.unwrap()
+}
+
+/// What HAProxy keeps to the old instance would hold its drain to the last.
+#[tokio::test(start_paused = true)]
+async fn an_update_has_kept_connections_closed_while_the_old_instance_drains() {
+    for admin in [true, false] {
+        let fake = site(1, 1);
+        fake.site.lock().admin = admin;
+        update_main(&fake, HowChange::default(), "new").await;
+        let flushed = std::mem::take(&mut fake.site.lock().flushed);
+        let (main, backup) = ("main-web1".to_owned(), "backup-web1".to_owned());
+        assert_eq!(flushed[..2], [(main, Some(true)), (backup, Some(true))]);
+        assert!(flushed.iter().all(|(_, moved)| *moved == Some(true)), "not before it moved: {flushed:?}");
+        // Whoever may not is asked once.
+        assert_eq!(flushed.len() > 4, admin, "{flushed:?}");
+        assert!(admin || flushed.len() == 2, "{flushed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_changes_of_how_it_is_run_what_was_said() {
+    let fake = site(1, 1);
+    let env = |value: &str| [("A".to_owned(), value.to_owned())].into();
+    let was = example::deployment("shop", "1.0.0", 20001).instance;
+    // The same code, run as it is: nothing to do.
+    update_main(&fake, HowChange::default(), &was.digest.clone().unwrap().0).await;
+    assert_eq!(fake.site.with("web1", |host| host.updates.len()), 0);
+    update_main(&fake, HowChange { env: env("1"), ..HowChange::default() }, &was.digest.unwrap().0).await;
+    let asked = fake.site.with("web1", |host| host.updates.remove(0).how);
+    assert_eq!(asked, Some(HowToRun { env: env("1"), ..was.how }), "the program stays one");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::deploy::pack;
+use super::flush::keep_flushing;
 use super::{Row, Source, VersionsError, forward, say, site};
 use crate::model::deployment::{Deployment, HowChange};
 use crate::model::fleet::Fleet;
@@ -55,7 +56,10 @@ pub async fn update(
                 site: Some(site(fleet, host)),
                 actor: options.actor.clone(),
             };
-            link.update(&request).await
+            tokio::select! {
+                updated = link.update(&request) => updated,
+                never = keep_flushing(world, name, &view.deployment) => match never {},
+            }
         };
         let updated: Result<Deployment, LinkError> = one.await;
         match updated {

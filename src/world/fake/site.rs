@@ -27,8 +27,9 @@ use crate::model::ports::Port;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
+use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, BalancerError};
+use crate::world::balancer::{Balancer, BalancerError, Flush};
 use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
@@ -86,6 +87,9 @@ pub struct SiteHost {
     pub assign_error: Option<LinkError>,
     /// Neither its sockets nor its conntrack can be read.
     pub unread_kernel: bool,
+    pub updates: Vec<UpdateRequest>,
+    /// An update is under way: whether its new instance has the traffic.
+    pub updating: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,10 @@ pub struct SiteState {
     /// Exit status of command lines run by hooks.
     pub hook_status: BTreeMap<String, i32>,
     pub hooks_take: Duration,
+    /// Whether the balancers' sockets are of level admin, and who was asked to close idle connections while what was true of
+    /// web1's update.
+    pub admin: bool,
+    pub flushed: Vec<(String, Option<bool>)>,
 }
 
 /// The site, shared by all its doors.
@@ -128,6 +136,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         hooks: vec![],
         hook_status: BTreeMap::new(),
         hooks_take: Duration::ZERO,
+        admin: false,
+        flushed: vec![],
     };
     let site = Site(Arc::new(Mutex::new(state)));
     let socket = || Some(Access::Unix("/run/fake.sock".into()));
@@ -225,6 +235,8 @@ impl SiteHost {
             assigned_in_service: false,
             assign_error: None,
             unread_kernel: false,
+            updates: vec![],
+            updating: None,
         }
     }
 
@@ -549,6 +561,13 @@ impl Balancer for SiteBalancer {
             *last = (said, Arc::new(view));
         }
         Ok(last.1.clone())
+    }
+
+    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+        let mut state = self.site.lock();
+        let updating = state.hosts.values().find_map(|host| host.updating);
+        state.flushed.push((server.to_owned(), updating));
+        Ok(if state.admin { Flush::Closed } else { Flush::NotAllowed })
     }
 }
 
