@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::each;
+use super::{VersionsError, each};
 use crate::model::deployment::{Access, DeploymentId, Role, Status};
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
@@ -25,6 +25,14 @@ pub struct Row {
     /// Requests at work, over all hosts; absent where one could not tell.
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
+}
+
+impl Row {
+    /// Those of these hosts that have it.
+    pub(super) fn among(&self, hosts: &[Host]) -> Vec<Host> {
+        let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
+        hosts.iter().filter(has).cloned().collect()
+    }
 }
 
 /// Everything that was heard, and who was not.
@@ -54,6 +62,11 @@ impl Listing {
 
     pub fn find(&self, service: &ServiceName, version: &Version) -> Option<&Row> {
         self.rows.iter().find(|row| row.service == *service && row.version == *version)
+    }
+
+    /// Whether every host was read.
+    pub fn is_whole(&self) -> Result<(), VersionsError> {
+        if self.unread.is_empty() { Ok(()) } else { Err(VersionsError::Unread(self.unread.clone())) }
     }
 
     /// The main of a service, where it is one anywhere.

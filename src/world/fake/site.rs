@@ -87,6 +87,8 @@ pub struct SiteHost {
     pub assign_error: Option<LinkError>,
     /// Neither its sockets nor its conntrack can be read.
     pub unread_kernel: bool,
+    /// No port leads to the service.
+    pub private: bool,
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
@@ -235,6 +237,7 @@ impl SiteHost {
             assigned_in_service: false,
             assign_error: None,
             unread_kernel: false,
+            private: false,
             updates: vec![],
             updating: None,
         }
@@ -417,7 +420,7 @@ impl HostLink for SiteLink {
     }
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
-        Ok(vec![])
+        self.there_and_back(|_| vec![]).await
     }
 
     /// As [`FakeArchives`] packs.

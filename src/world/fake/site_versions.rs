@@ -147,11 +147,17 @@ impl HostVersions for SiteLink {
         not_here()
     }
 
-    async fn access(&self, _: &ServiceName, _: &AccessRequest) -> Result<Changed, LinkError> {
-        not_here()
+    async fn access(&self, _: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError> {
+        self.there_and_back(|host| {
+            host.private = !request.public;
+            Changed { transactions: vec![], generation: host.generation, unfinished_history: None }
+        })
+        .await
     }
 
-    async fn logs(&self, _: &LogsRequest, _: Heard) -> Result<(), LinkError> {
-        not_here()
+    async fn logs(&self, _: &LogsRequest, heard: Heard) -> Result<(), LinkError> {
+        self.way().await?;
+        heard.hear(&format!("{} says", self.name)).await;
+        self.way().await
     }
 }
