@@ -289,7 +289,10 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         }
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
         VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
-        VersionsError::NotEverywhere { .. } | VersionsError::Archive(_) | VersionsError::Task(_) => None,
+        VersionsError::NotEverywhere { .. }
+        | VersionsError::Unread(_)
+        | VersionsError::Archive(_)
+        | VersionsError::Task(_) => None,
     }
 }
 

@@ -299,6 +299,14 @@ pub fn share(canary: &Canary) -> String {
     if parts.is_empty() { "0%".to_owned() } else { parts.join(", ") }
 }
 
+/// What a deployment gets, for lists: `copies 50%`, `canary 25%, header x-beta`.
+pub fn gets(splits: &Splits, deployment: &DeploymentId) -> Vec<String> {
+    let copies = splits.mirrors.iter().filter(|mirror| mirror.deployment == *deployment);
+    let canary = splits.canary.iter().filter(|canary| canary.deployment == *deployment);
+    let copies = copies.map(|mirror| format!("copies {}", mirror.percent));
+    copies.chain(canary.map(|canary| format!("canary {}", share(canary)))).collect()
+}
+
 /// The word of a history row.
 pub const fn action(change: &SplitChange) -> &'static str {
     match change {

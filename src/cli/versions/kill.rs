@@ -40,9 +40,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let place = Place::any(context, &args.hosts)?;
     place.say_host(context);
     let listing = list(&place.world, &place.hosts).await;
-    if let Some((host, why)) = listing.unread.first() {
-        return Err(Failure::Other { what: format!("ask {host}"), why: why.clone() });
-    }
+    listing.is_whole()?;
     let listing = match (&args.name, args.all) {
         (Some(name), _) => pick(listing, name, args.version.as_ref())?,
         (None, true) => listing,

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::deployment::{DeploymentId, Digest, Role, Stage};
+use crate::model::deployment::{DeploymentId, Digest, HowToRun, Role, Stage, Status};
 use crate::model::example::{self, port};
 use crate::model::forward::Switch;
 use crate::model::history::Actor;
@@ -288,6 +288,74 @@ async fn an_update_in_place_keeps_the_id() {
     // The same again changes nothing.
     let again = UpdateRequest { digest: Some(Digest("new code".into())), ..update_of(&fake, "1.0.0") };
     assert_eq!(update(&fake.world, &again).await.unwrap().instance.build, 2);
+}
+
+/// R11: what runs already may be replaced at its own address, and has nothing to drain then.
+#[tokio::test(start_paused = true)]
+async fn an_update_at_the_same_address_waits_for_no_drain() {
+    let fake = fake();
+    let runs = |uri: &str| HowToRun::new(Runs::External { uri: uri.to_owned() });
+    let how = runs("http://127.0.0.1:9000");
+    let external = DeployRequest { how, digest: None, ..request(&fake, "1.0.0") };
+    deploy(&fake.world, &external).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let hour = Duration::from_hours(1);
+    for (uri, waits) in [("http://localhost:9000", false), ("http://127.0.0.1:9001", true)] {
+        let began = Instant::now();
+        let how = Some(runs(uri));
+        let request = UpdateRequest { how, digest: None, drain_timeout: hour, ..update_of(&fake, "1.0.0") };
+        update(&fake.world, &request).await.unwrap();
+        assert_eq!(began.elapsed() >= hour, waits, "{uri}");
+    }
+}
+
+/// R12: the draining one is fixed first, then the active one; each keeps its id, its revision and its place.
+#[tokio::test(start_paused = true)]
+async fn the_draining_version_is_fixed_first_then_the_active_one() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    // The first drains behind the backup vhost while the second is on trial.
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let status = async |version: &str| {
+        let views = view(&fake.world).await.unwrap().deployments;
+        let found = views.into_iter().find(|view| view.deployment.version.to_string() == version).unwrap();
+        (found.status, found.backup, found.deployment.id, found.deployment.revision)
+    };
+    let (draining, active) = (status("1.0.0").await, status("2.0.0").await);
+    assert_eq!((draining.0, active.0), (Status::Draining, Status::Active));
+    let updated = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(updated.instance.build, 2);
+    assert_eq!(rules(&fake), all_to(20001, updated.instance.port.get()), "main is not touched");
+    let updated = update(&fake.world, &update_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake).len(), 3);
+    assert!(rules(&fake).contains(&("route", updated.instance.port.get())));
+    assert_eq!((status("1.0.0").await, status("2.0.0").await), (draining, active));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+/// R13: what a version keeps its state by is what it was told, and both builds of an update are told the same.
+#[tokio::test(start_paused = true)]
+async fn both_builds_of_an_update_see_the_same_state() {
+    let fake = fake();
+    let mut first = request(&fake, "1.0.0");
+    first.how.env = [("STATE".to_owned(), "/var/lib/shop".to_owned())].into();
+    deploy(&fake.world, &first).await.unwrap();
+    let told = || {
+        let running = fake.versions.running.lock().unwrap();
+        assert_eq!(running.len(), 1);
+        let mut env = running.values().next().unwrap().env.clone();
+        let (port, release) = (env.remove("PORT").unwrap(), env.remove("SWITCHMAN_RELEASE").unwrap());
+        (env, port, release)
+    };
+    let before = told();
+    assert_eq!(before.0["STATE"], "/var/lib/shop");
+    update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    let after = told();
+    assert_eq!(before.0, after.0, "its id among it");
+    assert_ne!((before.1, before.2), (after.1, after.2), "it is another instance");
 }
 
 /// R8, R27: private means that no port leads there, and public brings back what was.

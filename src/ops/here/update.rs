@@ -35,7 +35,10 @@ pub async fn update(world: &World, request: &UpdateRequest) -> Result<Deployment
         return Err(error);
     }
     super::proxy::follow(world, &service, &request.actor).await?;
-    ends(world, &deployment, request.drain_timeout).await;
+    // Something that runs already may have taken the other's place by itself: its work is not the old one's.
+    if next.port != deployment.instance.port {
+        ends(world, &deployment, request.drain_timeout).await;
+    }
     let updated = promote(world, &updating).await?;
     let note = Note {
         service,

@@ -1,10 +1,10 @@
 //! `assign` and `rollback`: another version becomes main.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::flush::{flush, helps};
 use super::{Each, Row, VersionsError, each, forward, list, locked, say, whole};
 use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
@@ -16,7 +16,7 @@ use crate::model::version::Version;
 use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, TrialEnd, WatchRequest, Which};
 use crate::ops::roll::{self, RollReport};
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, Flush};
+use crate::world::balancer::Flush;
 
 /// How main is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -210,7 +210,7 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
 
 /// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
 /// is answered, and lead to the old version for as long as they live.
-const LEAVES: Duration = Duration::from_secs(10);
+pub(super) const LEAVES: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
@@ -248,7 +248,7 @@ async fn flushed(
     Ok(hosts)
 }
 
-async fn leave(
+pub(super) async fn leave(
     world: &FleetWorld,
     fleet: &Fleet,
     host: HostName,
@@ -259,8 +259,7 @@ async fn leave(
     let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
     loop {
         let flushed = flush(world, &host).await;
-        let able = flushed.len() == fleet.balancers.len()
-            && flushed.iter().all(|(_, flush)| !matches!(flush, Ok(Flush::NotAllowed) | Err(_)));
+        let able = flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| helps(flush));
         // What was closed once is worth telling, whatever the last round found.
         for (balancer, now) in flushed {
             match closed.iter_mut().find(|(name, _)| *name == balancer) {
@@ -284,21 +283,6 @@ async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -
         Some(old) => old.by_main.ok().map(|count| count.open()),
         None => Some(0),
     }
-}
-
-async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {
-    let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
-        let spec = balancer.spec();
-        let main = balancer.close_idle(&spec.servers.main_of(host)).await;
-        // The backup vhost was led elsewhere as well.
-        let backup = balancer.close_idle(&spec.servers.backup_of(host)).await;
-        let both = match (main, backup) {
-            (Ok(Flush::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
-            (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-        };
-        (spec.name.clone(), both)
-    });
-    futures_util::future::join_all(asked).await
 }
 
 /// The watch window of every host; where one fails, the old main comes back on all of them.

@@ -18,16 +18,23 @@ use super::forward;
 use super::lock::{self, LockError};
 use super::roll::RollError;
 
+mod access;
 mod assign;
 mod deploy;
+mod flush;
+mod heard;
 mod kill;
 mod list;
+mod splits;
 mod update;
 
+pub use access::access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
 pub use deploy::{DeployOptions, DeployReport, Planned, Source, deploy, short};
+pub use heard::{Histories, histories, logs};
 pub use kill::{HostKilled, KillOptions, kill};
 pub use list::{Listing, Row, list};
+pub use splits::{HostSplit, SplitOptions, split};
 pub use update::{UpdateOptions, update};
 
 /// Why a command about versions did not do what it was asked, on any host.
@@ -39,6 +46,9 @@ pub enum VersionsError {
     /// D13
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
+    /// A list that is not whole is not a success.
+    #[error("cannot ask every host: {}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    Unread(Vec<(HostName, String)>),
     /// D18
     #[error("No services match the given name and version.")]
     NoMatch,

@@ -27,8 +27,9 @@ use crate::model::ports::Port;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
+use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, BalancerError};
+use crate::world::balancer::{Balancer, BalancerError, Flush};
 use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
@@ -86,6 +87,11 @@ pub struct SiteHost {
     pub assign_error: Option<LinkError>,
     /// Neither its sockets nor its conntrack can be read.
     pub unread_kernel: bool,
+    /// No port leads to the service.
+    pub private: bool,
+    pub updates: Vec<UpdateRequest>,
+    /// An update is under way: whether its new instance has the traffic.
+    pub updating: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -100,6 +106,10 @@ pub struct SiteState {
     /// Exit status of command lines run by hooks.
     pub hook_status: BTreeMap<String, i32>,
     pub hooks_take: Duration,
+    /// Whether the balancers' sockets are of level admin, and who was asked to close idle connections while what was true of
+    /// web1's update.
+    pub admin: bool,
+    pub flushed: Vec<(String, Option<bool>)>,
 }
 
 /// The site, shared by all its doors.
@@ -128,6 +138,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         hooks: vec![],
         hook_status: BTreeMap::new(),
         hooks_take: Duration::ZERO,
+        admin: false,
+        flushed: vec![],
     };
     let site = Site(Arc::new(Mutex::new(state)));
     let socket = || Some(Access::Unix("/run/fake.sock".into()));
@@ -225,6 +237,9 @@ impl SiteHost {
             assigned_in_service: false,
             assign_error: None,
             unread_kernel: false,
+            private: false,
+            updates: vec![],
+            updating: None,
         }
     }
 
@@ -406,7 +421,7 @@ impl HostLink for SiteLink {
     }
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
-        Ok(vec![])
+        self.there_and_back(|_| vec![]).await
     }
 
     /// As [`FakeArchives`] packs.
@@ -550,6 +565,13 @@ impl Balancer for SiteBalancer {
             *last = (said, Arc::new(view));
         }
         Ok(last.1.clone())
+    }
+
+    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+        let mut state = self.site.lock();
+        let updating = state.hosts.values().find_map(|host| host.updating);
+        state.flushed.push((server.to_owned(), updating));
+        Ok(if state.admin { Flush::Closed } else { Flush::NotAllowed })
     }
 }
 

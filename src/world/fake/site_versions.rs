@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 
+use super::MS;
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::{Deployment, DeploymentId, Process, Role, Status};
+use crate::model::deployment::{Access, Deployment, DeploymentId, Process, Role, Stage, Status};
 use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Changed;
+use crate::model::forward::{Changed, Forward, Leg, Recorded, Routes, Switch};
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
@@ -54,8 +55,31 @@ fn view(host: &SiteHost) -> VersionsView {
         sockets: count(host),
         by_main: count(host),
     };
-    let deployments = INSTALLED.iter().map(view).collect();
-    VersionsView { services: vec![], deployments, runner: "fake".to_owned() }
+    let mut deployments: Vec<DeploymentView> = INSTALLED.iter().map(view).collect();
+    if host.updating.is_some() {
+        let main = deployments.iter_mut().find(|one| one.role == Role::Main);
+        main.unwrap().deployment.stage = Stage::Updating;
+    }
+    VersionsView { services: vec![record(host)], deployments, runner: "fake".to_owned() }
+}
+
+/// Both ports lead to main, or to the new instance of its update.
+fn record(host: &SiteHost) -> Recorded {
+    let (_, at) = INSTALLED.iter().find(|(version, _)| host.main == *version).unwrap();
+    let target = example::port(if host.updating == Some(true) { 20009 } else { *at });
+    let (ports, deployment) = (example::ports(), example::deployment("shop", &host.main, *at));
+    let leg = |port| Leg { port, deployment: deployment.id.clone(), target };
+    Recorded {
+        forward: Forward { service: deployment.service.clone(), check: ports.check, target },
+        switch: Switch::On,
+        from_self: false,
+        generation: host.generation,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
+        access: Access::Public,
+        trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
+    }
 }
 
 impl SiteLink {
@@ -81,8 +105,20 @@ impl HostVersions for SiteLink {
         not_here()
     }
 
-    async fn update(&self, _: &UpdateRequest) -> Result<Deployment, LinkError> {
-        not_here()
+    /// Two seconds to come up, three to drain.
+    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+        self.way().await?;
+        for (updating, takes) in [(false, 2000), (true, 3000)] {
+            self.site.of(&self.name, |host| host.updating = Some(updating));
+            tokio::time::sleep(MS * takes).await;
+        }
+        let updated = self.site.of(&self.name, |host| {
+            host.updating = None;
+            host.updates.push(request.clone());
+            example::deployment("shop", &host.main, 20009)
+        });
+        self.way_back().await?;
+        Ok(updated)
     }
 
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
@@ -130,11 +166,17 @@ impl HostVersions for SiteLink {
         not_here()
     }
 
-    async fn access(&self, _: &ServiceName, _: &AccessRequest) -> Result<Changed, LinkError> {
-        not_here()
+    async fn access(&self, _: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError> {
+        self.there_and_back(|host| {
+            host.private = !request.public;
+            Changed { transactions: vec![], generation: host.generation, unfinished_history: None }
+        })
+        .await
     }
 
-    async fn logs(&self, _: &LogsRequest, _: Heard) -> Result<(), LinkError> {
-        not_here()
+    async fn logs(&self, _: &LogsRequest, heard: Heard) -> Result<(), LinkError> {
+        self.way().await?;
+        heard.hear(&format!("{} says", self.name)).await;
+        self.way().await
     }
 }
