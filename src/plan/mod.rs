@@ -15,3 +15,4 @@ pub mod switch;
 pub mod this_host;
 pub mod versions;
 pub mod vhost;
+pub mod weights;
