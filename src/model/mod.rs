@@ -30,5 +30,6 @@ pub mod release;
 pub mod roll;
 pub mod rules;
 pub mod socket;
+pub mod splits;
 pub mod version;
 pub mod versions;

@@ -10,6 +10,7 @@ pub mod input_filter;
 pub mod keep;
 pub mod roll;
 pub mod site;
+pub mod splits;
 pub mod standing;
 pub mod switch;
 pub mod this_host;
