@@ -54,7 +54,7 @@ impl Coverage {
         let of = |map: &BTreeMap<String, u64>, reasons: &[&str]| -> u64 {
             reasons.iter().filter_map(|reason| map.get(*reason)).sum()
         };
-        of(&self.dropped, &["inflight", "memory", "breaker"])
+        of(&self.dropped, &["inflight", "memory", "breaker", "slow"])
             + of(&self.aborted, &["backlog"])
             + of(&self.skipped, &["compare"])
     }
