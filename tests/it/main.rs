@@ -15,6 +15,7 @@ mod keep;
 mod lab;
 mod layering;
 mod pipes;
+mod proxy;
 mod roll;
 mod roll_cli;
 mod roll_faults;
