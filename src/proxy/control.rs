@@ -1,7 +1,7 @@
 //! What the agent says to the proxy: HTTP and JSON on the control socket.
 //!
 //! `PUT /config` (the whole of it; answered when it is in force), `GET /config`, `GET /stats`, `GET /health` (answered when
-//! every worker has answered). A connection that is kept open ends when the process does.
+//! every worker has answered), `POST /stop` (as TERM). A connection that is kept open ends when the process does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::counts;
 use super::door::Door;
@@ -38,6 +38,7 @@ pub struct Control {
     workers: Vec<Handle>,
     room: Arc<Room>,
     config: Mutex<Arc<ProxyConfig>>,
+    stop: Notify,
 }
 
 /// What is refused, and how.
@@ -79,6 +80,10 @@ async fn answer(
         (&Method::PUT, "/config") => control.told(request).await.map(|()| json(&json!({}))),
         (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
         (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
+        (&Method::POST, "/stop") => {
+            control.stop.notify_one();
+            Ok(json(&json!({})))
+        }
         (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
         _ => Err(Refused(StatusCode::NOT_FOUND, "there is no such route".to_owned())),
     };
@@ -102,7 +107,12 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 
 impl Control {
     pub fn new(workers: Vec<Handle>, room: Arc<Room>) -> Self {
-        Self { workers, room, config: Mutex::default() }
+        Self { workers, room, config: Mutex::default(), stop: Notify::new() }
+    }
+
+    /// Somebody said on the socket that it is to end.
+    pub async fn stopped(&self) {
+        self.stop.notified().await;
     }
 
     async fn told(&self, request: Request<Incoming>) -> Result<(), Refused> {

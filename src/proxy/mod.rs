@@ -63,6 +63,7 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
     tokio::select! {
         () = control::serve(&door, &control) => {}
         () = room.watch() => {}
+        () = control.stopped() => {}
         () = ended => {}
     }
     log::info!("the proxy ends its connections");
