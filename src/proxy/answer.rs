@@ -10,7 +10,8 @@ use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{Interest, copy_bidirectional};
+use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use super::connection::{Connection, Door, Presence};
@@ -125,13 +126,18 @@ impl Exchange<'_> {
             None => (self.send(&service.main, request).await, &service.main),
             Some(canary) => match self.send(canary, request).await {
                 Err(SendError::Connect { request, .. }) => {
-                    canary.counts.fallbacks.set(canary.counts.fallbacks.get() + 1);
+                    service.canary_refused(Instant::now());
                     (self.send(&service.main, request).await, &service.main)
                 }
-                sent => (sent, canary),
+                sent => {
+                    service.canary_took();
+                    (sent, canary)
+                }
             },
         };
-        gone.not();
+        if !matches!(sent, Err(SendError::Gone)) {
+            gone.not();
+        }
         if let (Ok(response), Some(copies)) = (&sent, &copies)
             && std::ptr::eq(target, &raw const service.main)
         {
@@ -200,7 +206,7 @@ impl Exchange<'_> {
         (request.map(|body| Upload::new(body, tee, gate, read)), flight)
     }
 
-    /// Given up when the client resets its connection, as main would have seen by itself.
+    /// Given up when the client resets its connection.
     async fn send(
         &self,
         target: &Target,
@@ -208,13 +214,18 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let legs = self.connection.legs.borrow().clone();
         let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        legs.send(target.address, limit, request).await
+        tokio::select! {
+            biased;
+            sent = legs.send(target.address, limit, request) => sent,
+            () = reset(&self.connection.stream) => Err(SendError::Gone),
+        }
     }
 
     fn count(&self, target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
         match sent {
             Ok(response) => target.counts.answered(response.status().as_u16(), began.elapsed()),
             Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),
+            Err(SendError::Gone) => target.counts.errors.add("client"),
             Err(SendError::Broken(error)) => {
                 target.counts.errors.add(if error.is_user() { "client" } else { "reset" });
             }
@@ -232,6 +243,7 @@ impl Exchange<'_> {
         let mut response = match sent {
             Ok(response) => response,
             Err(SendError::Broken(error)) => return Err(Cut { why: error.to_string() }),
+            Err(SendError::Gone) => return Err(Cut { why: "the client is gone".to_owned() }),
             Err(SendError::Connect { why, .. }) => {
                 if !self.connection.is_check {
                     service.counts.rejected.add("connect");
@@ -243,6 +255,7 @@ impl Exchange<'_> {
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let agreed = |upgrade: &Upgrade| switched || (upgrade.connect && response.status().is_success());
         if let Some(upgrade) = upgrade.filter(agreed) {
+            self.connection.heads.no_more();
             self.tunnel(service, upgrade.client, hyper::upgrade::on(&mut response));
         }
         let last = self.connection.is_last() && self.connection.protocol.get() == Protocol::Http1;
@@ -270,6 +283,13 @@ impl Exchange<'_> {
             }
             drop((presence, upgraded));
         });
+    }
+}
+
+/// Returns when the connection was reset; one that was closed half still wants its answer.
+async fn reset(stream: &TcpStream) {
+    if stream.ready(Interest::ERROR).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

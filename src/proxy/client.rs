@@ -11,8 +11,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A head that is longer is not remembered; hyper refuses it by itself.
-const LONGEST_HEAD: usize = 512 << 10;
+/// A head that is longer is not remembered. hyper refuses one of more than 408 KiB with at most that much again read.
+const LONGEST_HEAD: usize = 1 << 20;
 
 /// What the service of a connection tells its bytes.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Heads {
     understood: AtomicU64,
     /// A request is being answered: what is read now is no head.
     busy: AtomicBool,
-    /// A body was left unread: nobody knows where the next head begins.
+    /// A body was left unread, so that nobody knows where the next head begins; or there will be none.
     lost: AtomicBool,
 }
 
@@ -38,8 +38,12 @@ impl Heads {
     pub fn answered(&self, read: bool) {
         self.busy.store(false, ORDER);
         if !read {
-            self.lost.store(true, ORDER);
+            self.no_more();
         }
+    }
+
+    pub fn no_more(&self) {
+        self.lost.store(true, ORDER);
     }
 }
 
@@ -109,7 +113,8 @@ impl Client {
     }
 
     fn refuses(&mut self) -> bool {
-        let pending = self.remembers && !self.head.is_empty() && !self.heads.busy.load(ORDER);
+        let told = self.heads.busy.load(ORDER) || self.heads.lost.load(ORDER);
+        let pending = self.remembers && !self.head.is_empty() && !told;
         self.refused |= pending && self.head_of == self.heads.understood.load(ORDER);
         self.refused
     }

@@ -267,6 +267,7 @@ impl Run {
         let (response, lent) = sent.map_err(|error| match error {
             SendError::Connect { .. } => Failed::Connect,
             SendError::Broken(error) => blamed(&error),
+            SendError::Gone => Failed::Reset,
         })?;
         self.copy.state.counts.latency.add(self.began.elapsed());
         self.copy.shadow.set(Some(response.status().as_u16()));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 
-use super::counts::{LegCounts, ServiceCounts, ShadowCounts};
+use super::counts::{LegCounts, ServiceCounts, ShadowCounts, up};
 use super::upstream::Pool;
 use crate::model::deployment::DeploymentId;
 use crate::model::proxy::{Canary, Mirror, ProxiedService, Upstream};
@@ -67,6 +67,7 @@ pub struct ShadowState {
 pub struct Memory {
     counts: Rc<ServiceCounts>,
     shares: RefCell<Shares>,
+    canary: RefCell<Breaker>,
     shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
 }
 
@@ -140,7 +141,23 @@ impl Service {
             canary::choose(&canary.told, &self.cookie, headers, &mut shares);
         let cookie =
             new_bucket.map(|bucket| format!("{}={bucket}; Path=/; HttpOnly; SameSite=Lax", self.cookie));
-        (chosen.then_some(&canary.target), cookie)
+        let taken = chosen && self.memory.canary.borrow_mut().admits(Instant::now());
+        if chosen && !taken {
+            up(&canary.target.counts.fallbacks);
+        }
+        (taken.then_some(&canary.target), cookie)
+    }
+
+    /// The canary did not take a request, which main answers instead. One that is not there costs a wait only now and then.
+    pub fn canary_refused(&self, now: Instant) {
+        if let Some(canary) = &self.canary {
+            up(&canary.target.counts.fallbacks);
+            self.memory.canary.borrow_mut().failed(now);
+        }
+    }
+
+    pub fn canary_took(&self) {
+        self.memory.canary.borrow_mut().succeeded();
     }
 
     /// Whether connections to it may be kept for the next request.

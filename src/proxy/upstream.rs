@@ -28,6 +28,8 @@ pub enum SendError<B> {
     Connect { request: Request<B>, why: io::Error },
     /// The request, or part of it, was written: whether it was served, nobody knows.
     Broken(hyper::Error),
+    /// The client reset its connection meanwhile: what main would have seen by itself.
+    Gone,
 }
 
 /// Tasks on the worker's own thread.

@@ -20,7 +20,12 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use crate::testing::in_namespace;
 
 mod basics;
+mod canaries;
+mod doors;
 mod mirrors;
+mod pinned;
+mod upgrades;
+mod wire;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 /// Where the proxy listens for `shop`, and what it leads to.
@@ -140,6 +145,13 @@ impl Proxy {
 
     fn socket(&self) -> PathBuf {
         self.dir.path().join("proxy.sock")
+    }
+
+    /// Its exit status. The servers of the test go on meanwhile.
+    async fn ended(&mut self) -> Option<i32> {
+        let child = std::cell::RefCell::new(&mut self.child);
+        until("it ends", async || child.borrow_mut().try_wait().unwrap().is_some()).await;
+        child.into_inner().wait().unwrap().code()
     }
 
     fn pid(&self) -> Pid {

@@ -69,6 +69,7 @@ pub fn answer(version: Version, upgraded: bool, last: bool, headers: &mut Header
     let value = match (upgraded, last || ends) {
         (true, _) => "upgrade",
         (false, true) => "close",
+        (false, false) if version == Version::HTTP_10 => "keep-alive",
         (false, false) => return,
     };
     headers.insert(CONNECTION, HeaderValue::from_static(value));

@@ -202,7 +202,7 @@ fn told_to_end_it_finishes_what_is_in_flight() {
         go.send(true).unwrap();
         let answer = client.hear().await;
         assert_eq!((answer.text().as_str(), answer.field("connection")), ("done", Some("close")));
-        assert_eq!(proxy.child.wait().unwrap().code(), Some(0));
+        assert_eq!(proxy.ended().await, Some(0));
         assert!(!proxy.socket().exists());
     });
 }
@@ -217,6 +217,6 @@ fn told_to_end_it_waits_for_idle_connections_no_longer_than_its_limit() {
         client.get("/").await;
         kill(proxy.pid(), Signal::SIGTERM).unwrap();
         assert!(client.ends().await);
-        assert_eq!(proxy.child.wait().unwrap().code(), Some(0));
+        assert_eq!(proxy.ended().await, Some(0));
     });
 }
