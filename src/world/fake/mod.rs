@@ -28,6 +28,7 @@ pub mod firewall;
 pub mod fuse;
 pub mod journal;
 pub mod site;
+mod site_balancer;
 mod site_versions;
 pub mod store;
 pub mod versions;
