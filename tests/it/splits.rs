@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use switchman::lab::demo::versions::release;
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::{Pipe, start_agent};
 
 use crate::site::{Plan, Site};
 use crate::testing::may_make_namespaces;
@@ -64,10 +64,14 @@ async fn is_inserted(site: &Site, host: &str) -> bool {
 
 /// Requests pass through the proxy of every host.
 async fn until_used(site: &Site) {
+    until_answered(site, MAIN).await;
+}
+
+async fn until_answered(site: &Site, main: &str) {
     for host in HOSTS {
-        let before = answers(&counted(site, host).await, MAIN);
+        let before = answers(&counted(site, host).await, main);
         site.until("answers through the proxy", async || {
-            answers(&counted(site, host).await, MAIN) > before + 10
+            answers(&counted(site, host).await, main) > before + 10
         })
         .await;
     }
@@ -185,4 +189,72 @@ async fn a_killed_proxy_costs_only_those_inside_it() {
         account.report.failures,
         account.clues
     );
+}
+
+/// The agent is killed and comes back: the proxy goes on meanwhile. When both die, the agent that comes back finds no proxy and
+/// leads the rules straight at main before anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("agents").await;
+    well(&site, &["mirror", "shop", NEW]).await;
+    until_used(&site).await;
+    let pid = asked(&site, "web1", "/v1/proxy").await["pid"].clone();
+    kill_agent(&site).await;
+    start_again(&site).await;
+    until_used(&site).await;
+    assert_eq!(asked(&site, "web1", "/v1/proxy").await["pid"], pid);
+    // Rolling, with the proxy in place: whoever asks afterwards sees the new main, on kept connections too.
+    well(&site, &["assign", "shop", NEW, "--yes"]).await;
+    site.load.phase("assigned");
+    site.until("answers of the new main", async || {
+        HOSTS.iter().all(|host| site.load.snapshot().answered("assigned", host, "main", Some(NEW)) > 10)
+    })
+    .await;
+    assert_eq!(site.load.snapshot().answered_by_others("assigned", NEW), 0);
+    for host in HOSTS {
+        assert!(!is_inserted(&site, host).await, "the shadow became main");
+    }
+    well(&site, &["mirror", "shop", MAIN]).await;
+    until_answered(&site, NEW).await;
+    well(&site, &["disable-forward", "--host", "web1"]).await;
+    let stats = asked(&site, "web1", "/v1/proxy").await;
+    // No balancer makes new requests to the host; what was begun before may be under way, such as a websocket.
+    let begun = ["in_flight", "upgraded"].map(|count| stats["services"][0][count].as_u64().unwrap());
+    let inside: u64 = begun.iter().sum();
+    let pid = stats["pid"].as_u64().unwrap();
+    kill_agent(&site).await;
+    site.inside("web1", &format!("kill -9 {pid}")).await;
+    start_again(&site).await;
+    // It comes back by itself, and a maintenance stays one.
+    site.until("the proxy again", async || is_inserted(&site, "web1").await).await;
+    assert_eq!(asked(&site, "web1", "/v1/services").await[0]["switch"], "off");
+    well(&site, &["enable-forward", "--host", "web1"]).await;
+    until_answered(&site, NEW).await;
+    well(&site, &["kill", "shop", MAIN, "--yes", "--drain-timeout", "20s"]).await;
+    for host in HOSTS {
+        assert!(!is_inserted(&site, host).await);
+    }
+    let account = site.down().await;
+    let failed = u64::try_from(account.report.failed()).unwrap();
+    assert!(
+        failed <= inside,
+        "{failed} failed, {inside} were inside: {:?} {:#?}",
+        account.report.failures,
+        account.clues
+    );
+}
+
+async fn kill_agent(site: &Site) {
+    let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
+                  tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socke[t]' && kill -9 $pid; done; true";
+    site.inside("web1", script).await;
+}
+
+async fn start_again(site: &Site) {
+    let agent = start_agent(&site.lab, "web1", &[]).await.unwrap();
+    // It ends with the lab.
+    std::mem::forget(agent);
 }
