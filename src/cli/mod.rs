@@ -170,6 +170,9 @@ enum Command {
     /// Go back to the last good main, at once; refused while it is not healthy
     Rollback(versions::RollbackArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
+    ///
+    /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
+    /// able to read it until it has drained.
     Update(versions::UpdateArgs),
     /// Let a service be called from outside, or by nobody
     Access(versions::AccessArgs),
