@@ -17,6 +17,7 @@ use crate::model::api::{
 };
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
 use crate::model::deployment::Digest;
+use crate::model::evidence::Evidence;
 use crate::model::example::{self, server};
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -24,6 +25,7 @@ use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, S
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
@@ -92,6 +94,9 @@ pub struct SiteHost {
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
+    /// What its proxy has seen of any shadow, and counted.
+    pub evidence: Option<Evidence>,
+    pub proxy: Option<ProxyStats>,
 }
 
 #[derive(Debug)]
@@ -240,6 +245,8 @@ impl SiteHost {
             private: false,
             updates: vec![],
             updating: None,
+            evidence: None,
+            proxy: None,
         }
     }
 
