@@ -29,6 +29,7 @@ mod init;
 mod lab;
 mod lock;
 mod man;
+mod proxy;
 pub mod render;
 mod restore;
 mod roll;
@@ -176,6 +177,9 @@ enum Command {
     /// Go back to the last good main, at once; refused while it is not healthy
     Rollback(versions::RollbackArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
+    ///
+    /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
+    /// able to read it until it has drained.
     Update(versions::UpdateArgs),
     /// Let a service be called from outside, or by nobody
     Access(versions::AccessArgs),
@@ -193,6 +197,9 @@ enum Command {
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
+    /// Stand in a host's data path while it has mirrors or canaries: started by the agent
+    #[command(hide = true)]
+    Proxy(proxy::ProxyArgs),
     /// List what was done on this host, by whom, with what result; and past rolls
     History(history::HistoryArgs),
     /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
@@ -292,6 +299,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => agent::run(args, context).await,
+        Command::Proxy(args) => proxy::run(args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),

@@ -29,6 +29,7 @@ mod kill;
 mod list;
 mod splits;
 mod update;
+mod weights;
 
 pub use access::access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
@@ -39,6 +40,7 @@ pub use kill::{HostKilled, KillOptions, kill};
 pub use list::{Listing, Row, list};
 pub use splits::{HostSplit, SplitOptions, split};
 pub use update::{UpdateOptions, update};
+pub use weights::{ServerWeight, Shared, share_by_weight};
 
 /// Why a command about versions did not do what it was asked, on any host.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,206 @@
+//! What the agent says to the proxy: HTTP and JSON on the control socket.
+//!
+//! `PUT /config` (the whole of it; answered when it is in force), `GET /config`, `GET /stats`, `GET /health` (answered when
+//! every worker has answered), `POST /stop` (as TERM). A connection that is kept open ends when the process does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{Mutex, Notify};
+
+use super::counts;
+use super::door::Door;
+use super::limits::Room;
+use super::listen::{Place, Reach, listeners};
+use super::service::{Memory, Service};
+use super::worker::{Applied, Handle, Order};
+use crate::model::proxy::{ProxyConfig, ProxyStats};
+
+/// A configuration is a few KiB; more is a mistake.
+const LARGEST: usize = 8 << 20;
+/// After an accept that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A worker that has not answered by then is stalled.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub struct Control {
+    workers: Vec<Handle>,
+    room: Arc<Room>,
+    config: Mutex<Arc<ProxyConfig>>,
+    stop: Notify,
+}
+
+/// What is refused, and how.
+struct Refused(StatusCode, String);
+
+fn bad(message: impl ToString) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, message.to_string())
+}
+
+/// One after another, each on a task of its own; never returns.
+pub async fn serve(door: &Door, control: &Arc<Control>) {
+    loop {
+        match door.listener.accept().await {
+            Ok((stream, _)) => {
+                let control = control.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(|request| answer(control.clone(), request));
+                    let mut server = hyper::server::conn::http1::Builder::new();
+                    server.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
+                    if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                        log::debug!("control socket: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                log::warn!("control socket: cannot accept: {error}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(
+    control: Arc<Control>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let answered = match (request.method(), path.as_str()) {
+        (&Method::PUT, "/config") => control.told(request).await.map(|()| json(&json!({}))),
+        (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
+        (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
+        (&Method::POST, "/stop") => {
+            control.stop.notify_one();
+            Ok(json(&json!({})))
+        }
+        (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
+        _ => Err(Refused(StatusCode::NOT_FOUND, "there is no such route".to_owned())),
+    };
+    Ok(answered.unwrap_or_else(|Refused(status, message)| {
+        let mut response = json(&json!({ "message": message }));
+        *response.status_mut() = status;
+        response
+    }))
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    let (status, text) = match serde_json::to_vec(value) {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
+    };
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Control {
+    pub fn new(workers: Vec<Handle>, room: Arc<Room>) -> Self {
+        Self { workers, room, config: Mutex::default(), stop: Notify::new() }
+    }
+
+    /// Somebody said on the socket that it is to end.
+    pub async fn stopped(&self) {
+        self.stop.notified().await;
+    }
+
+    async fn told(&self, request: Request<Incoming>) -> Result<(), Refused> {
+        let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(bad)?.to_bytes();
+        let config = serde_json::from_slice(&body);
+        self.apply(config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?)
+            .await
+    }
+
+    /// All of it or nothing: what is bound anew is bound before any worker hears of it.
+    async fn apply(&self, config: ProxyConfig) -> Result<(), Refused> {
+        let mut current = self.config.lock().await;
+        check(&config).map_err(bad)?;
+        let (before, wanted) = (places(&current), places(&config));
+        let mut shares: Vec<HashMap<Place, Vec<TcpListener>>> =
+            self.workers.iter().map(|_| HashMap::new()).collect();
+        for place in wanted.difference(&before) {
+            let bound = listeners(*place, self.workers.len())
+                .map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?;
+            for (share, listeners) in shares.iter_mut().zip(bound) {
+                share.insert(*place, listeners);
+            }
+        }
+        let config = Arc::new(config);
+        for (worker, listeners) in self.workers.iter().zip(shares) {
+            let applied = Box::new(Applied { config: config.clone(), listeners });
+            worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
+        }
+        self.room.allow(config.limits.resident_bytes);
+        *current = config;
+        Ok(())
+    }
+
+    async fn stats(&self) -> ProxyStats {
+        let mut services = Vec::new();
+        for worker in &self.workers {
+            counts::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
+        }
+        services.sort_by(|one, other| one.service.cmp(&other.service));
+        self.room.look();
+        ProxyStats {
+            services,
+            pid: std::process::id(),
+            resident_bytes: self.room.resident(),
+            suspended: self.room.is_short(),
+        }
+    }
+
+    async fn health(&self) -> Result<(), Refused> {
+        for worker in &self.workers {
+            let pong = tokio::time::timeout(PATIENCE, worker.ask(Order::Ping)).await;
+            let stalled = |_| Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
+            pong.map_err(stalled)?.ok_or_else(gone)?;
+        }
+        Ok(())
+    }
+
+    /// Returns when no connection is left.
+    pub async fn end(&self) {
+        let ending = self.workers.iter().map(|worker| worker.ask(Order::End));
+        futures_util::future::join_all(ending).await;
+    }
+}
+
+fn gone() -> Refused {
+    Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is gone".to_owned())
+}
+
+fn places(config: &ProxyConfig) -> BTreeSet<Place> {
+    let services = config.services.iter().map(|told| Place(told.port, Reach::Everywhere));
+    services.chain(config.gateway.map(|port| Place(port, Reach::Loopback))).collect()
+}
+
+/// Everything a worker could refuse is refused here, before anything is changed.
+fn check(config: &ProxyConfig) -> Result<(), String> {
+    let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for told in &config.services {
+        Service::new(told, &Memory::default().into())
+            .map_err(|error| format!("{}: {error}", told.service))?;
+        if !names.insert(&told.service) {
+            return Err(format!("{} is told twice", told.service));
+        }
+    }
+    let all = config.services.iter().map(|told| told.port).chain(config.gateway);
+    for port in all {
+        if !ports.insert(port) {
+            return Err(format!("port {port} is asked for twice"));
+        }
+    }
+    Ok(())
+}

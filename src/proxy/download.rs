@@ -1,0 +1,78 @@
+//! An answer's body, on its way to the client.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+
+use super::client::Heads;
+use super::counts::Held;
+use super::upload::Asked;
+
+pub struct Download {
+    body: Inner,
+    _flight: Option<Flight>,
+}
+
+enum Inner {
+    Of(Incoming),
+    Own(Option<Bytes>),
+}
+
+/// From the head of a request to the end of its answer.
+pub struct Flight {
+    pub heads: Arc<Heads>,
+    /// Whether the request was read to its end.
+    pub read: Rc<Cell<bool>>,
+    /// A body that main was to ask for.
+    pub asked: Option<Asked>,
+    pub _counted: Option<Held>,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.heads.answered(self.read.get());
+        if let Some(asked) = &self.asked {
+            asked.unwanted();
+        }
+    }
+}
+
+impl Download {
+    pub const fn of(body: Incoming, flight: Flight) -> Self {
+        Self { body: Inner::Of(body), _flight: Some(flight) }
+    }
+
+    pub fn own(text: String, flight: Option<Flight>) -> Self {
+        Self { body: Inner::Own((!text.is_empty()).then(|| text.into())), _flight: flight }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match &mut self.get_mut().body {
+            Inner::Of(body) => Pin::new(body).poll_frame(cx),
+            Inner::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Inner::Of(body) => body.is_end_stream(),
+            Inner::Own(text) => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Inner::Of(body) => body.size_hint(),
+            Inner::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+        }
+    }
+}
