@@ -18,6 +18,7 @@ use crate::model::api::{
 };
 use crate::model::balancer::{Access, BalancerSpec};
 use crate::model::deployment::Digest;
+use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -25,6 +26,7 @@ use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, S
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
@@ -93,6 +95,9 @@ pub struct SiteHost {
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
+    /// What its proxy has seen of any shadow, and counted.
+    pub evidence: Option<Evidence>,
+    pub proxy: Option<ProxyStats>,
 }
 
 #[derive(Debug)]
@@ -240,6 +245,8 @@ impl SiteHost {
             private: false,
             updates: vec![],
             updating: None,
+            evidence: None,
+            proxy: None,
         }
     }
 
