@@ -289,7 +289,10 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         }
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
         VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
-        VersionsError::NotEverywhere { .. } | VersionsError::Archive(_) | VersionsError::Task(_) => None,
+        VersionsError::NotEverywhere { .. }
+        | VersionsError::Unread(_)
+        | VersionsError::Archive(_)
+        | VersionsError::Task(_) => None,
     }
 }
 
@@ -346,6 +349,12 @@ fn code_hint(code: ErrorCode) -> Option<String> {
             "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"
         }
         ErrorCode::Unhealthy => "mend it first; nothing was led to it",
+        ErrorCode::NoAgent => {
+            "nothing was changed; start it there: `systemctl start switchman`, or `switchman agent` without systemd"
+        }
+        ErrorCode::ProxyFailed => {
+            "the rules lead straight at main; `proxy.log` in the state directory, or `journalctl -u switchman-proxy`, says more"
+        }
         ErrorCode::NotAllowed => "assign another version first, or kill the others first",
         ErrorCode::Exists
         | ErrorCode::RunnerFailed

@@ -39,6 +39,7 @@ fn host(to: Connect) -> World {
         deployments: store,
         releases: Arc::new(sys::releases::DirReleases::new(releases_dir)),
         runner: sys::runner::here(&state_dir),
+        proxy: Arc::new(sys::proxy::ProxyProcess::new(&state_dir)),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         files: Arc::new(sys::files::LocalFiles),

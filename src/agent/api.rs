@@ -31,6 +31,7 @@ use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
 use crate::world::link::{Heard, HostLink, LinkError, Listener};
 use crate::world::releases::Releases;
 
@@ -93,6 +94,8 @@ fn host() -> Vec<Route> {
         "run",
         "Run a program: its lines, then its end. Ended when the caller goes away",
     );
+    let proxy_op =
+        Operation::new::<Option<ProxyStats>>("proxy", "What the host's proxy counted; null: it has none");
     let history_op = Operation::new::<Vec<Entry>>("history", "What was done on this host, oldest first");
     vec![
         get("/v1", hello, hello_op),
@@ -101,6 +104,7 @@ fn host() -> Vec<Route> {
         post("/v1/probe", probe, probe_op.body::<ProbeRequest>()),
         post("/v1/run", run, run_op.body::<RunRequest>().lines()),
         get("/v1/history", history, history_op.query::<Rows>()),
+        get("/v1/proxy", proxy, proxy_op),
     ]
 }
 
@@ -124,6 +128,10 @@ fn services() -> Vec<Route> {
         get("/v1/services/{service}/releases", releases_of, releases_op),
         put("/v1/services/{service}/releases/{release}", upload::place, place_op.archive()),
     ]
+}
+
+async fn proxy(State(host): State<Host>) -> Response {
+    answer(host.proxy().await)
 }
 
 async fn description() -> Response {
@@ -342,6 +350,7 @@ pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
         | ErrorCode::RulesContested
         | ErrorCode::Exists
         | ErrorCode::NotDrained => StatusCode::CONFLICT,
+        ErrorCode::NoAgent => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::BadArchive | ErrorCode::Unhealthy | ErrorCode::Unprocessable => {
             StatusCode::UNPROCESSABLE_ENTITY
         }

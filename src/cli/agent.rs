@@ -104,6 +104,10 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok(())
     };
     let actor = env::actor();
+    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
+    if let Err(error) = here::straighten(&world, &actor).await {
+        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
+    }
     let keeper = keep::begin(&world, &actor).await;
     let keeping = async {
         keeper.keep().await;
@@ -113,7 +117,11 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         here::tend(&world, &actor).await;
         Ok(())
     };
-    let served = tokio::try_join!(on_socket, over_tls, answering, keeping, tending);
+    let watching = async {
+        here::keep_proxy(&world, &actor).await;
+        Ok(())
+    };
+    let served = tokio::try_join!(on_socket, over_tls, answering, keeping, tending, watching);
     world.commands.all_ended().await;
     served.map(|_| ())
 }

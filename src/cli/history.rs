@@ -8,13 +8,11 @@ use super::Context;
 use crate::config::ConfigError;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
-use crate::model::history::Entry;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
 use crate::ops::roll;
-use crate::ops::versions::VersionsError;
+use crate::ops::versions::{VersionsError, histories};
 use crate::plan::standing::standing;
-use crate::world::link::LinkError;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -69,18 +67,7 @@ async fn of_every_host(
 ) -> Result<(), Failure> {
     let hosts = context.hosts_or_all(fleet, &[])?;
     let world = context.fleet_world(file, fleet, &hosts);
-    let asked = world
-        .links
-        .iter()
-        .map(async |(host, link)| (host.clone(), link.history(Some(service), args.limit).await));
-    let mut heard: Vec<(HostName, Vec<Entry>)> = Vec::new();
-    let mut failed: Vec<(HostName, LinkError)> = Vec::new();
-    for (host, rows) in futures_util::future::join_all(asked).await {
-        match rows {
-            Ok(rows) => heard.push((host, rows)),
-            Err(error) => failed.push((host, error)),
-        }
-    }
-    context.render.histories(&heard);
-    if failed.is_empty() { Ok(()) } else { Err(VersionsError::Hosts(failed).into()) }
+    let heard = histories(&world, &hosts, service, args.limit).await;
+    context.render.histories(&heard.hosts);
+    if heard.unread.is_empty() { Ok(()) } else { Err(VersionsError::Hosts(heard.unread).into()) }
 }

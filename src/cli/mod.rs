@@ -155,6 +155,18 @@ enum Command {
     /// moves both ports of every host in one transaction: new connections are led to the new version, old ones end on the old
     /// one. Then the new main is watched: when its health fails, the old one comes back by itself.
     Assign(versions::AssignArgs),
+    /// Send a version copies of the requests; nobody sees its answers, and main waits for nothing
+    #[command(
+        after_help = "A proxy stands before main on each host while it has a shadow or a canary; an agent has to run there. \
+                            Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
+    )]
+    Mirror(versions::MirrorArgs),
+    /// Let a version answer a share of the requests or users, or those with a header or cookie
+    #[command(
+        after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
+                            has its requests answered by main. `switchman assign NAME VERSION --host H` makes it main on some hosts instead."
+    )]
+    Canary(versions::CanaryArgs),
     /// Go back to the last good main, at once; refused while it is not healthy
     Rollback(versions::RollbackArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
@@ -267,6 +279,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Ls(args) => versions::ls(args, context).await,
         Command::Describe(args) => versions::describe(args, context).await,
         Command::Assign(args) => versions::assign(args, context).await,
+        Command::Mirror(args) => versions::mirror(args, context).await,
+        Command::Canary(args) => versions::canary(args, context).await,
         Command::Rollback(args) => versions::rollback(args, context).await,
         Command::Update(args) => versions::update(args, context).await,
         Command::Access(args) => versions::access(args, context).await,

@@ -7,7 +7,10 @@ use crate::ops::{here, restore};
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
-    let restored = restore::restore(&world, &env::actor()).await.map_err(Failure::Restore)?;
+    let actor = env::actor();
+    // What leads to a proxy that died with this host leads nowhere.
+    here::straighten(&world, &actor).await.map_err(|error| other(&error))?;
+    let restored = restore::restore(&world, &actor).await.map_err(Failure::Restore)?;
     for text in here::at_boot(&world).await.map_err(|error| other(&error))? {
         context.render.remark(&text);
     }

@@ -141,6 +141,45 @@ const fn grace() -> Duration {
     Duration::from_secs(10)
 }
 
+/// What an operator says of how an instance is run; what is not said stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HowChange {
+    pub runs: Option<Runs>,
+    /// Added to what is there.
+    pub env: BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub resources: Resources,
+    pub grace: Option<Duration>,
+}
+
+impl HowChange {
+    pub fn over(self, now: HowToRun) -> HowToRun {
+        let runs = self.runs.unwrap_or(now.runs);
+        // Only a program is run as somebody.
+        let user = now.user.filter(|_| matches!(runs, Runs::Command { .. }));
+        let mut env = now.env;
+        env.extend(self.env);
+        HowToRun {
+            runs,
+            env,
+            user: self.user.or(user),
+            resources: Resources {
+                memory_bytes: self.resources.memory_bytes.or(now.resources.memory_bytes),
+                tasks: self.resources.tasks.or(now.resources.tasks),
+                open_files: self.resources.open_files.or(now.resources.open_files),
+            },
+            grace: self.grace.unwrap_or(now.grace),
+        }
+    }
+}
+
+impl HowToRun {
+    /// With nothing said but what runs.
+    pub fn new(runs: Runs) -> Self {
+        Self { runs, env: BTreeMap::new(), user: None, resources: Resources::default(), grace: grace() }
+    }
+}
+
 /// Which instance of a deployment: `build` is raised by every update in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceId {
@@ -209,6 +248,11 @@ pub struct Deployment {
 impl Deployment {
     pub fn instance_id(&self, build: u32) -> InstanceId {
         InstanceId { deployment: self.id.clone(), build }
+    }
+
+    /// Its instance, and the other one while an update is under way.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        std::iter::once(&self.instance).chain(&self.next)
     }
 
     /// Where an instance of it answers.
@@ -336,6 +380,31 @@ pub enum Access {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_said_stays_as_it_is() {
+        let program = Runs::Command { argv: vec!["./serve".into()] };
+        let env = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
+        let now = HowToRun {
+            env: env(&["A"]),
+            user: Some("shop".into()),
+            resources: Resources { tasks: Some(9), ..Resources::default() },
+            grace: Duration::from_secs(3),
+            ..HowToRun::new(program)
+        };
+        assert_eq!(HowChange::default().over(now.clone()), now);
+        let more = HowChange {
+            env: env(&["B"]),
+            resources: Resources { memory_bytes: Some(7), ..Resources::default() },
+            ..HowChange::default()
+        };
+        let resources = Resources { memory_bytes: Some(7), tasks: Some(9), open_files: None };
+        assert_eq!(more.over(now.clone()), HowToRun { env: env(&["A", "B"]), resources, ..now.clone() });
+        // Nobody runs a web server's files as a user of theirs.
+        let pages = Runs::Vhost { server: WebServer::Nginx };
+        let served = HowChange { runs: Some(pages.clone()), ..HowChange::default() }.over(now.clone());
+        assert_eq!(served, HowToRun { runs: pages, user: None, ..now });
+    }
 
     #[test]
     fn ids_sort_by_time_and_read_back() {

@@ -49,6 +49,10 @@ pub enum ErrorCode {
     /// What was asked for cannot be done with these values.
     Unprocessable,
     Unauthorized,
+    /// No agent runs on the host, which what was asked for needs.
+    NoAgent,
+    /// The proxy does not start, answer, or do what it was told.
+    ProxyFailed,
     /// A code of a newer switchman.
     #[serde(other)]
     Other,

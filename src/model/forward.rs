@@ -9,6 +9,7 @@ use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
 use super::name::ServiceName;
 use super::ports::Port;
+use super::proxy::Layer7;
 use super::rules::{Family, Transaction, Variant};
 
 /// check port -> the port that really answers for main. Its absence is maintenance.
@@ -90,12 +91,15 @@ pub struct Recorded {
     pub access: Access,
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// Who gets copies or a share, and whether the proxy stands before main.
+    #[serde(default)]
+    pub layer7: Layer7,
 }
 
 impl Recorded {
     /// What is recorded once an intent is; `previous`: what is recorded before it.
     pub fn after(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
-        let led_elsewhere = intent.routing != Routing::Keep;
+        let led_elsewhere = intent.routing != Routing::Keep || intent.layer7.is_some();
         let generation = match previous {
             // Whoever waits for DOWN or UP is not overtaken by another version: the forward is as it was.
             Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
@@ -122,6 +126,7 @@ impl Recorded {
             routes,
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,
+            layer7: layer7(previous, intent),
         }
     }
 
@@ -132,10 +137,30 @@ impl Recorded {
         neutral(self) == neutral(other)
     }
 
+    /// The ports of this service that HAProxy connects to, or is led to without being an instance's.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        let proxy = self.layer7.place.map(|place| place.port);
+        std::iter::once(self.forward.check).chain(legs).chain(proxy)
+    }
+
     /// Where a port of this service really leads: the target of a route, else the port itself.
     pub fn real(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
         legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
+    }
+}
+
+/// Main answers users: it gets neither copies nor a share.
+fn layer7(previous: Option<&Recorded>, intent: &Intent) -> Layer7 {
+    let before = || previous.map(|record| record.layer7.clone()).unwrap_or_default();
+    let layer7 = intent.layer7.clone().unwrap_or_else(before);
+    match &intent.routing {
+        Routing::Keep => layer7,
+        Routing::To { routes, .. } => {
+            Layer7 { splits: layer7.splits.without(&routes.main.deployment), ..layer7 }
+        }
+        Routing::Gone => Layer7::default(),
     }
 }
 
@@ -170,6 +195,9 @@ pub struct Intent {
     /// `None`: stays as it is.
     #[serde(default)]
     pub access: Option<Access>,
+    /// `None`: stays as it is, and goes with the routes.
+    #[serde(default)]
+    pub layer7: Option<Layer7>,
 }
 
 /// What a change came to.

@@ -100,6 +100,32 @@ impl Splits {
     }
 }
 
+/// The proxy's place in a service's data path on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Place {
+    /// Where it listens for the service; kept until nothing comes over it any more.
+    pub port: Port,
+    /// Whether route and forward lead to it. `false` with splits recorded: the proxy died and the rules lead straight at main;
+    /// without: it is draining.
+    pub inserted: bool,
+}
+
+/// Layer 7 of a service on a host, as it is recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Layer7 {
+    #[serde(default)]
+    pub splits: Splits,
+    #[serde(default)]
+    pub place: Option<Place>,
+}
+
+impl Layer7 {
+    /// Where rules that lead to main lead instead.
+    pub fn inserted(&self) -> Option<Port> {
+        self.place.filter(|place| place.inserted).map(|place| place.port)
+    }
+}
+
 /// Where a version answers on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {

@@ -172,8 +172,9 @@ pub struct KillRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Killed {
     pub deployment: Deployment,
-    /// Connections that were open when its process was stopped.
-    pub cut: u64,
+    /// Requests at work when its process was stopped; absent where the kernel could not be asked.
+    #[serde(default)]
+    pub cut: Option<u64>,
 }
 
 /// New code under an id that stays: its revision and the work on it stay as well.
@@ -217,6 +218,9 @@ pub struct RollbackRequest {
     /// For the history.
     #[serde(default)]
     pub why: String,
+    /// Only where this version is main: whoever takes a change back takes back no other.
+    #[serde(default)]
+    pub from: Option<Version>,
 }
 
 /// One deployment on one host at one moment.

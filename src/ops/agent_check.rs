@@ -43,6 +43,7 @@ mod tests {
                 routes: None,
                 access: crate::model::deployment::Access::Public,
                 trial: None,
+                layer7: crate::model::proxy::Layer7::default(),
             });
         }
         fake

@@ -318,6 +318,7 @@ pub async fn switch_host(
         detail: detail.to_owned(),
         routing: Routing::Keep,
         access: None,
+        layer7: None,
     };
     let changed = link(world, host)?.switch(&intent).await?;
     if let Some(error) = &changed.unfinished_history {

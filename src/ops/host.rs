@@ -29,6 +29,7 @@ use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::releases::{ReleaseError, Releases};
 use crate::world::store::StoreError;
 
+mod splits;
 mod versions;
 
 /// The host itself, without anything between.
@@ -102,7 +103,7 @@ impl HostLink for InProcess {
 
     async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
         // Only those who start and end instances know where a route may lead.
-        if intent.routing != Routing::Keep {
+        if intent.routing != Routing::Keep || intent.layer7.is_some() {
             let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
             return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
         }

@@ -49,6 +49,20 @@ pub async fn change_as<E: From<ChangeError>>(
     Ok(make(world, &before, &intent).await?)
 }
 
+/// The same where there may be nothing to change any more: `None`, and nothing is done.
+pub async fn change_where<E: From<ChangeError>>(
+    world: &World,
+    purpose: &str,
+    decide: impl FnOnce(&[Recorded]) -> Result<Option<Intent>, E>,
+) -> Result<Option<Changed>, E> {
+    let _held = lock(world, purpose).await?;
+    let before = world.store.recorded().map_err(ChangeError::from)?;
+    match decide(&before)? {
+        Some(intent) => Ok(Some(make(world, &before, &intent).await?)),
+        None => Ok(None),
+    }
+}
+
 async fn make(world: &World, before: &[Recorded], intent: &Intent) -> Result<Changed, ChangeError> {
     let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
     let observed = observe(world).await?;

@@ -1,5 +1,6 @@
 //! What came by a data port, wherever it is led.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::forward::Recorded;
@@ -22,14 +23,15 @@ pub async fn sockets(
         return Ok(all);
     }
     Ok(match world.flows.led(port, real).await {
-        Ok(led) => all.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect(),
+        Ok(led) => among(all, &led),
         Err(_) => all,
     })
 }
 
-/// An IPv4 client of a dual-stack listener, as conntrack knows it.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(IpAddr::to_canonical(&address.ip()), address.port())
+/// The sockets whose peers are among those that conntrack knows. It knows an IPv4 client of a dual-stack listener as IPv4.
+pub fn among(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<Socket> {
+    let known = |peer: SocketAddr| SocketAddr::new(IpAddr::to_canonical(&peer.ip()), peer.port());
+    sockets.into_iter().filter(|socket| led.contains(&known(socket.peer))).collect()
 }
 
 /// Where an address really leads from outside: a probe on the host itself does not pass PREROUTING.

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use crate::model::deployment::Access;
 use crate::model::forward::{Forward, Recorded, Switch};
 use crate::model::name::ServiceName;
+use crate::model::ports::Port;
 use crate::model::rules::{
     ANCHOR_COMMENT, CHAIN, Desired, Family, JUMP_COMMENT, Kind, Redirect, Rule, Table, Tables, Transaction,
     Variant,
@@ -33,14 +34,17 @@ fn asked_for(record: &Recorded) -> Vec<Redirect> {
     if record.access == Access::Private {
         return vec![];
     }
-    let Forward { service, check, target } = &record.forward;
+    let Forward { service, check, .. } = &record.forward;
+    // Checks go where requests go: a proxy that does not answer is a host that is DOWN.
+    let inserted = record.layer7.inserted();
+    let main = |target: Port| inserted.unwrap_or(target);
     let redirect = |kind, port, target| Redirect { service: service.clone(), kind, port, target };
     let mut asked = Vec::new();
     if record.switch == Switch::On {
-        asked.push(redirect(Kind::Forward, *check, *target));
+        asked.push(redirect(Kind::Forward, *check, main(record.forward.target)));
     }
     if let Some(routes) = &record.routes {
-        asked.push(redirect(Kind::Route, routes.main.port, routes.main.target));
+        asked.push(redirect(Kind::Route, routes.main.port, main(routes.main.target)));
         asked.push(redirect(Kind::Backup, routes.backup.port, routes.backup.target));
     }
     asked

@@ -2,6 +2,7 @@
 
 pub mod agent_check;
 pub mod check;
+pub mod compare;
 pub mod drain;
 pub mod firewall;
 pub mod haproxy_lint;
@@ -10,6 +11,7 @@ pub mod keep;
 pub mod proxy;
 pub mod roll;
 pub mod site;
+pub mod splits;
 pub mod standing;
 pub mod switch;
 pub mod this_host;

@@ -1,6 +1,7 @@
 //! Versions side by side on one host: what may be deployed, made main, killed; and what of a half-done change is left.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
 use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
@@ -9,7 +10,8 @@ use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
-use crate::model::versions::{AssignRequest, DeployRequest, Part, Site, Which};
+use crate::model::version::Version;
+use crate::model::versions::{AssignRequest, DeployRequest, Part, RollbackRequest, Site, Which};
 use crate::plan::vhost;
 
 mod uri;
@@ -65,6 +67,10 @@ pub enum Refused {
     /// `rollback`
     #[error("there is no good main of {0} before this one to go back to")]
     NoBackup(ServiceName),
+    #[error("{version} is not main of {service}: there is nothing to take back")]
+    NotMain { service: ServiceName, version: Version },
+    #[error("another command changed main of {0} meanwhile")]
+    Overtaken(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
     Mixed,
     #[error("the argument list is empty: there is no program to start")]
@@ -191,13 +197,9 @@ pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
 
 /// The ports that no instance may have: those of deployments, those HAProxy connects to.
 pub fn taken(existing: &[Deployment], records: &[Recorded], site: &Site) -> BTreeSet<Port> {
-    let instances = existing.iter().flat_map(|one| [Some(&one.instance), one.next.as_ref()]).flatten();
-    let recorded = records.iter().flat_map(|record| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).collect::<Vec<_>>()
-    });
+    let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
     let own = [site.ports.check, site.ports.main, site.ports.backup];
-    instances.map(|instance| instance.port).chain(recorded).chain(own).collect()
+    instances.chain(records.iter().flat_map(Recorded::ports)).chain(own).collect()
 }
 
 /// The ports an instance could have, in the order they are tried.
@@ -213,25 +215,29 @@ pub fn may_have(
     records: &[Recorded],
     site: &Site,
 ) -> Result<(), Refused> {
-    let uses = |one: &&Deployment| {
-        [Some(&one.instance), one.next.as_ref()].iter().flatten().any(|it| it.port == port)
-    };
+    let uses = |one: &&Deployment| one.instances().any(|instance| instance.port == port);
     if let Some(other) = existing.iter().find(uses) {
         return Err(Refused::EndpointTaken { id: other.id.clone() });
     }
     if !taken(&[], records, site).contains(&port) {
         return Ok(());
     }
-    let mine = |record: &&Recorded| {
-        let legs = record.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
-        legs.chain([record.forward.check]).any(|one| one == port)
-    };
-    let service = records.iter().find(mine).map(|record| record.forward.service.clone());
+    let service = records
+        .iter()
+        .find(|record| record.ports().any(|one| one == port))
+        .map(|record| record.forward.service.clone());
     Err(match service {
         Some(service) => Refused::ServicePort { port, service },
         None => Refused::PortTaken { port, by: Some("the service itself".to_owned()) },
     })
 }
+
+/// How long a version that has answered before may take to answer again: its checks take their time.
+pub fn patience(health: &Health) -> Duration {
+    PATIENCE.max((health.interval + health.timeout) * health.rise)
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The one that is meant, whatever its stage.
 pub fn find<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
@@ -263,6 +269,7 @@ fn intent(record: &Recorded, routing: Routing, actor: &Actor, action: &str, deta
         detail,
         routing,
         access: None,
+        layer7: None,
     }
 }
 
@@ -281,6 +288,7 @@ pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, ac
         detail: format!("{} {} is main", deployment.service, deployment.version),
         routing: Routing::To { routes, trial: None },
         access: None,
+        layer7: None,
     }
 }
 
@@ -327,26 +335,45 @@ fn on_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -
     (!request.trial.is_zero()).then(|| Trial { until, previous: was.clone() })
 }
 
-/// The last good main takes both ports back.
+/// The last good main takes both ports back; refused where that is not `to` any more.
 pub fn rollback(
     records: &[Recorded],
     existing: &[Deployment],
     service: &ServiceName,
     to: &DeploymentId,
-    actor: &Actor,
-    why: &str,
+    request: &RollbackRequest,
 ) -> Result<Intent, Refused> {
+    if rollback_to(records, existing, service, request.from.as_ref())? != *to {
+        return Err(Refused::Overtaken(service.clone()));
+    }
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
     let target = ready(existing, &Which::Id(to.clone()))?;
     let (main, backup) = (leg(routes.main.port, target), leg(routes.backup.port, target));
     let routes = Routes { main, backup, previous: None };
-    let detail = [format!("{service} {}", target.version), why.to_owned()];
+    let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    Ok(intent(record, Routing::To { routes, trial: None }, actor, "rollback", detail.join(", ")))
+    let routing = Routing::To { routes, trial: None };
+    Ok(intent(record, routing, &request.actor, "rollback", detail.join(", ")))
 }
 
-/// Which deployment a rollback goes to.
+/// Which deployment a rollback goes to, where it takes back the version that it is to take back.
+pub fn rollback_to(
+    records: &[Recorded],
+    existing: &[Deployment],
+    service: &ServiceName,
+    from: Option<&Version>,
+) -> Result<DeploymentId, Refused> {
+    let is_main = |one: &Deployment| one.service == *service && role(records, one) == Role::Main;
+    match from {
+        Some(version) if !existing.iter().any(|one| one.version == *version && is_main(one)) => {
+            Err(Refused::NotMain { service: service.clone(), version: version.clone() })
+        }
+        _ => last_good(records, service),
+    }
+}
+
+/// The good main before this one.
 pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<DeploymentId, Refused> {
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
@@ -356,9 +383,9 @@ pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<Deployme
     routes.previous.clone().ok_or_else(|| Refused::NoBackup(service.clone()))
 }
 
-/// The trial of a main is over, well: the backup vhost follows.
-pub fn passed(record: &Recorded, actor: &Actor) -> Option<Intent> {
-    let routes = record.routes.clone()?;
+/// The trial of a main is over, well: the backup vhost follows. `None`: it is not main, or not on trial, any more.
+pub fn passed(record: &Recorded, main: &DeploymentId, actor: &Actor) -> Option<Intent> {
+    let routes = record.routes.clone().filter(|routes| routes.main.deployment == *main)?;
     record.trial.as_ref()?;
     let backup = Leg { port: routes.backup.port, ..routes.main.clone() };
     let routing = Routing::To { routes: Routes { backup, ..routes }, trial: None };
@@ -435,6 +462,34 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
     Some(intent(record, routing, actor, "kill", detail))
 }
 
+/// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
+/// `before`: as it was before the cut. `None`: another main was made meanwhile, and its routes stay as they are.
+pub fn led_back(
+    record: &Recorded,
+    before: &Recorded,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Option<Intent> {
+    let (mut routes, then) = (record.routes.clone()?, before.routes.as_ref()?);
+    let Routing::To { routes: cut, trial: cut_trial } = cut_off(before, deployment, actor)?.routing else {
+        return None;
+    };
+    if routes.main != then.main {
+        return None;
+    }
+    let mut trial = record.trial.clone();
+    // A trial that passed meanwhile has led the backup vhost to main for good.
+    if trial == cut_trial && routes.backup == cut.backup {
+        routes.backup.clone_from(&then.backup);
+        trial.clone_from(&before.trial);
+    }
+    if routes.previous == cut.previous {
+        routes.previous.clone_from(&then.previous);
+    }
+    let detail = "refused: its routes are back".to_owned();
+    Some(intent(record, Routing::To { routes, trial }, actor, "kill", detail))
+}
+
 pub fn of<'a>(records: &'a [Recorded], service: &ServiceName) -> Option<&'a Recorded> {
     records.iter().find(|record| record.forward.service == *service)
 }
@@ -504,22 +559,17 @@ pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recover
 
 /// Whether a deployment runs from a release, or will.
 pub fn uses(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
-    existing.iter().filter(|one| one.service == *service).any(|one| {
-        let instances = [Some(&one.instance), one.next.as_ref()];
-        instances.into_iter().flatten().any(|instance| one.release_name(instance.build) == release)
-    })
+    used(existing, service).any(|name| name == release)
+}
+
+fn used(existing: &[Deployment], service: &ServiceName) -> impl Iterator<Item = String> {
+    let mine = existing.iter().filter(move |one| one.service == *service);
+    mine.flat_map(|one| one.instances().map(|instance| one.release_name(instance.build)))
 }
 
 /// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
 pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
-    let used: BTreeSet<String> = existing
-        .iter()
-        .filter(|one| one.service == *service)
-        .flat_map(|one| {
-            let builds = [Some(one.instance.build), one.next.as_ref().map(|next| next.build)];
-            builds.into_iter().flatten().map(|build| one.release_name(build)).collect::<Vec<_>>()
-        })
-        .collect();
+    let used: BTreeSet<String> = used(existing, service).collect();
     let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
     let surplus = unused.len().saturating_sub(keep);
     unused.into_iter().take(surplus).cloned().collect()

@@ -31,6 +31,7 @@ use crate::model::ports::Port;
 use crate::world::link::{Heard, HostLink, LinkError};
 
 mod pipe;
+mod splits;
 mod ssh;
 mod tls;
 mod upload;

@@ -15,6 +15,7 @@ pub mod machine;
 mod netlink;
 pub mod outputs;
 pub mod probe;
+pub mod proxy;
 pub mod releases;
 pub mod rule_watch;
 pub mod runner;

@@ -20,14 +20,14 @@ use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
 
 mod rows;
 
-const SCHEMA: Schema = Schema { version: 2, create: CREATE, upgrades: &[TO_2] };
+const SCHEMA: Schema = Schema { version: 3, create: CREATE, upgrades: &[TO_2, TO_3] };
 
 const CREATE: &str = "
     CREATE TABLE forwards (
         service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
         switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
         generation INTEGER NOT NULL, changed_at TEXT NOT NULL,
-        routes TEXT, access TEXT NOT NULL DEFAULT 'public', trial TEXT) STRICT;
+        routes TEXT, access TEXT NOT NULL DEFAULT 'public', trial TEXT, layer7 TEXT) STRICT;
     CREATE TABLE deployments (
         id TEXT PRIMARY KEY, service TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL,
         UNIQUE (service, version)) STRICT;
@@ -39,7 +39,7 @@ const CREATE: &str = "
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-    PRAGMA user_version = 2;";
+    PRAGMA user_version = 3;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const TO_2: &str = "
@@ -50,6 +50,11 @@ const TO_2: &str = "
         id TEXT PRIMARY KEY, service TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL,
         UNIQUE (service, version)) STRICT;
     PRAGMA user_version = 2;";
+
+/// Shadows and canaries as JSON.
+const TO_3: &str = "
+    ALTER TABLE forwards ADD COLUMN layer7 TEXT;
+    PRAGMA user_version = 3;";
 
 /// Between two tries for the lock of the host.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -149,6 +154,15 @@ impl Store for SqliteStore {
             let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
             statement.query_map([], |row| Ok((rows::text(row, 0)?, rows::json(row, 1)?)))?.collect()
         })
+    }
+
+    /// Asked often by an agent: without any proxy, no row is read.
+    fn places(&self) -> Result<Vec<Recorded>, StoreError> {
+        let rows = self.read("read the proxy's places", |connection| {
+            let mut statement = connection.prepare(rows::SELECT_PLACES)?;
+            statement.query_map([], rows::recorded)?.collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        Ok(rows.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
 
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {

@@ -9,12 +9,15 @@ use async_trait::async_trait;
 use crate::model::api::{
     Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
-use crate::model::deployment::{Deployment, Digest};
+use crate::model::deployment::{Deployment, DeploymentId, Digest};
+use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Intent};
 use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
+use crate::model::splits::{Split, SplitRequest};
 use crate::model::versions::{
     AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest,
     RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
@@ -90,9 +93,26 @@ pub trait HostVersions: Send + Sync {
     async fn logs(&self, request: &LogsRequest, heard: Heard) -> Result<(), LinkError>;
 }
 
+/// Shadows and canaries of one host.
+#[async_trait]
+pub trait HostSplits: Send + Sync {
+    /// Idempotent. On a refusal or failure everything is as before.
+    async fn split(&self, service: &ServiceName, request: &SplitRequest) -> Result<Split, LinkError>;
+
+    /// What its proxy counted; `None`: it has none now.
+    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError>;
+
+    /// What a shadow's answers have shown beside main's; `None`: nothing was compared yet.
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, LinkError>;
+}
+
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
 #[async_trait]
-pub trait HostLink: HostVersions {
+pub trait HostLink: HostVersions + HostSplits {
     /// How it is reached, for people: `ssh deploy@web1`.
     fn via(&self) -> String;
 

@@ -21,6 +21,7 @@ pub mod machine;
 pub mod notifier;
 pub mod outputs;
 pub mod probe;
+pub mod proxy;
 pub mod releases;
 pub mod reporter;
 pub mod runner;
@@ -46,6 +47,7 @@ pub struct World {
     pub deployments: Arc<dyn deployments::Deployments>,
     pub releases: Arc<dyn releases::Releases>,
     pub runner: Arc<dyn runner::Runner>,
+    pub proxy: Arc<dyn proxy::Proxy>,
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
     pub files: Arc<dyn files::Files>,

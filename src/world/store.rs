@@ -66,6 +66,11 @@ pub trait Store: Send + Sync {
         Ok(recorded.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect())
     }
 
+    /// The services whose data path the proxy has, or had, a place in.
+    fn places(&self) -> Result<Vec<Recorded>, StoreError> {
+        Ok(self.recorded()?.into_iter().filter(|record| record.layer7.place.is_some()).collect())
+    }
+
     /// Records the new desired state and that the change began, as one transaction; gives back what is recorded now.
     fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError>;
 

@@ -112,6 +112,7 @@ impl Stage {
             flows: Arc::new(sys::conntrack::Conntrack),
             deployments: store.clone(),
             releases: Arc::new(sys::releases::DirReleases::new(self.dir.path().join("releases"))),
+            proxy: Arc::new(switchman::sys::proxy::ProxyProcess::new(&self.dir.path().join("state"))),
             runner: sys::runner::here(&self.dir.path().join("state")),
             firewall: Arc::new(sys::iptables::Iptables),
             watch: Arc::new(sys::rule_watch::KernelRules),

@@ -21,7 +21,9 @@ use crate::testing::in_namespace;
 
 mod basics;
 mod canaries;
+mod comparing;
 mod doors;
+mod harm;
 mod mirrors;
 mod pinned;
 mod upgrades;

@@ -42,6 +42,7 @@ impl Scene {
             routes: None,
             access: crate::model::deployment::Access::Public,
             trial: None,
+            layer7: crate::model::proxy::Layer7::default(),
         };
         *self.fake.store.recorded.lock().unwrap() = vec![record];
     }

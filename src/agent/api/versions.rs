@@ -18,9 +18,11 @@ use super::{Answer, Host, Route, answer, bad, body_of, failed, running, to_its_e
 use crate::agent::openapi::{Operation, Shape, shape, with_fields};
 use crate::model::api::{RunEnd, RunHeard};
 use crate::model::deployment::{Deployment, DeploymentId, Runs};
+use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Recorded};
 use crate::model::name::ServiceName;
+use crate::model::splits::{Split, SplitRequest};
 use crate::model::version::Version;
 use crate::model::versions::{
     AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
@@ -98,7 +100,15 @@ fn of_services(all: &str) -> Vec<Route> {
         "watch",
         "How the watch window of a new main ended; null: it is not over yet, ask again",
     );
+    let evidence_op = Operation::new::<Option<Evidence>>(
+        "evidence",
+        "What a shadow's answers have shown beside main's; null: nothing yet",
+    );
+    let splits_op =
+        Operation::new::<Split>("split", "Who gets copies or a share; the same again changes nothing");
     vec![
+        put(&format!("{one}/splits"), split, splits_op.body::<SplitRequest>()),
+        get(&format!("{one}/evidence/{{id}}"), evidence, evidence_op),
         get(all, services, list_op),
         get(&one, service, Operation::new::<Recorded>("service", "What is recorded of it")),
         patch(&one, access, access_op.body::<AccessRequest>()),
@@ -245,6 +255,20 @@ async fn rollback(State(host): State<Host>, service: Name, body: Body) -> Answer
     let Path(service) = understood(service)?;
     let request: RollbackRequest = from(Value::Object(object(body).await?))?;
     Ok(answer(to_its_end(async move { host.rollback(&service, &request).await }).await))
+}
+
+async fn split(State(host): State<Host>, service: Name, body: Body) -> Answer {
+    let Path(service) = understood(service)?;
+    let request: SplitRequest = super::read(body).await?;
+    Ok(answer(to_its_end(async move { host.split(&service, &request).await }).await))
+}
+
+async fn evidence(
+    State(host): State<Host>,
+    path: Result<Path<(ServiceName, DeploymentId)>, PathRejection>,
+) -> Answer {
+    let Path((service, id)) = understood(path)?;
+    Ok(answer(host.evidence(&service, &id).await))
 }
 
 /// `null`: it is not over yet, ask again.

@@ -9,7 +9,7 @@ use super::Render;
 use crate::model::deployment::{Access, Process, Runs};
 use crate::model::history::Entry;
 use crate::model::name::HostName;
-use crate::ops::versions::{AssignReport, DeployReport, HostKilled, Listing, Row};
+use crate::ops::versions::{AssignReport, DeployReport, HostKilled, HostSplit, Listing, Row};
 
 impl Render {
     /// A line of the result.
@@ -60,6 +60,17 @@ impl Render {
             return self.document("assign", report);
         }
         self.text(&table(&listing.rows));
+    }
+
+    pub fn split(&self, hosts: &[HostSplit], listing: &Listing) {
+        #[derive(Serialize)]
+        struct Done<'a> {
+            hosts: &'a [HostSplit],
+        }
+        if self.json {
+            return self.document("split", &Done { hosts });
+        }
+        self.text(&wide_table(&listing.rows));
     }
 
     pub fn killed(&self, killed: &[HostKilled]) {
@@ -141,6 +152,7 @@ fn wide_table(rows: &[Row]) -> String {
             Some(false) => "shadow",
             _ => "main",
         };
+        let role = [role.to_owned()].into_iter().chain(row.gets.clone()).collect::<Vec<_>>().join(", ");
         let access = if row.access == Access::Public { "🌎" } else { "🔒" };
         let mut ports: Vec<String> =
             row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
@@ -153,8 +165,8 @@ fn wide_table(rows: &[Row]) -> String {
             format!("{:?}", row.status),
             running(row),
             row.revision.to_string(),
-            role.to_owned(),
-            row.active.to_string(),
+            role,
+            active(row),
             ports.join(","),
             hosts.join(","),
             row.id.to_string(),
@@ -185,6 +197,11 @@ fn ruled(header: &[&str], rows: &[Vec<String>]) -> String {
         line(&mut row.iter().map(String::as_str));
     }
     text
+}
+
+/// Requests at work; `?`: a host could not tell.
+fn active(row: &Row) -> String {
+    row.active.map_or_else(|| "?".to_owned(), |active| active.to_string())
 }
 
 /// The raw state, over all hosts: the worst one.
@@ -227,9 +244,12 @@ fn description(row: &Row) -> String {
     line("ID", row.id.as_str());
     line("Revision", &row.revision.to_string());
     line("Role", if row.main == Some(false) { "shadow" } else { "main" });
+    for gets in &row.gets {
+        line("Gets", gets);
+    }
     line("Access", if row.access == Access::Public { "public" } else { "private" });
     line("Status", &format!("{:?}", row.status));
-    line("Invocations", &row.active.to_string());
+    line("Invocations", &active(row));
     for (host, view) in &row.hosts {
         let deployment = &view.deployment;
         let _ = writeln!(text, "  {host}");

@@ -10,7 +10,7 @@ use super::Place;
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::deployment::{HowToRun, Resources, Runs, WebServer};
+use crate::model::deployment::{HowChange, HowToRun, Resources, Runs, WebServer};
 use crate::model::duration;
 use crate::model::health::Health;
 use crate::model::name::{HostName, ServiceName};
@@ -79,25 +79,21 @@ enum Server {
 }
 
 impl HowArgs {
-    pub(super) fn is_given(&self) -> bool {
-        !self.command.is_empty() || self.server.is_some() || !self.env.is_empty() || self.user.is_some()
-    }
-
-    pub(super) fn how(self, source: &str) -> HowToRun {
+    /// What was said, and no more.
+    pub(super) fn change(self, source: &str) -> HowChange {
+        let server = self.server.map(|server| match server {
+            Server::Apache => WebServer::Apache,
+            Server::Caddy => WebServer::Caddy,
+            Server::Nginx => WebServer::Nginx,
+        });
         let runs = if is_address(source) {
-            Runs::External { uri: source.to_owned() }
+            Some(Runs::External { uri: source.to_owned() })
         } else if self.command.is_empty() {
-            Runs::Vhost {
-                server: match self.server {
-                    Some(Server::Apache) => WebServer::Apache,
-                    Some(Server::Caddy) => WebServer::Caddy,
-                    Some(Server::Nginx) | None => WebServer::Nginx,
-                },
-            }
+            server.map(|server| Runs::Vhost { server })
         } else {
-            Runs::Command { argv: self.command }
+            Some(Runs::Command { argv: self.command })
         };
-        HowToRun {
+        HowChange {
             runs,
             env: environment(self.env),
             user: self.user,
@@ -106,7 +102,7 @@ impl HowArgs {
                 tasks: self.tasks,
                 open_files: self.open_files,
             },
-            grace: self.grace.unwrap_or(Duration::from_secs(10)),
+            grace: self.grace,
         }
     }
 }
@@ -144,7 +140,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         service: args.name,
         version: args.version,
         source: source(&args.source),
-        how: args.how.how(&args.source),
+        how: args.how.change(&args.source).over(HowToRun::new(Runs::Vhost { server: WebServer::Nginx })),
         port: args.port,
         health,
         dry_run: args.dry_run,

@@ -40,9 +40,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let place = Place::any(context, &args.hosts)?;
     place.say_host(context);
     let listing = list(&place.world, &place.hosts).await;
-    if let Some((host, why)) = listing.unread.first() {
-        return Err(Failure::Other { what: format!("ask {host}"), why: why.clone() });
-    }
+    listing.is_whole()?;
     let listing = match (&args.name, args.all) {
         (Some(name), _) => pick(listing, name, args.version.as_ref())?,
         (None, true) => listing,
@@ -66,8 +64,10 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     };
     let told = |killed: &versions::HostKilled| {
         context.render.sentence(&format!("Service {} {} killed.", killed.service, killed.version));
-        if killed.cut > 0 {
-            context.render.remark(&format!("{} requests in flight were cut", killed.cut));
+        match killed.cut {
+            Some(0) => {}
+            Some(cut) => context.render.remark(&format!("{cut} requests in flight were cut")),
+            None => context.render.remark("how many requests in flight were cut is not known"),
         }
     };
     let killed = versions::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;

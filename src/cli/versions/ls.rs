@@ -12,7 +12,7 @@ use crate::model::duration;
 use crate::model::name::HostName;
 use crate::model::version::Version;
 use crate::model::versions::LogsRequest;
-use crate::ops::versions::{VersionsError, list};
+use crate::ops::versions::{self, VersionsError, list};
 use crate::world::link::Heard;
 
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
         place.say_host(context);
         context.render.listing(&listing, args.wide);
         if !args.watch {
-            return unread(&listing.unread);
+            return Ok(listing.is_whole()?);
         }
         context.render.flush()?;
         tokio::select! {
@@ -57,15 +57,6 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
             () = tokio::time::sleep(args.interval) => {}
         }
     }
-}
-
-/// A list that is not whole is not a success.
-fn unread(hosts: &[(HostName, String)]) -> Result<(), Failure> {
-    if hosts.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<String> = hosts.iter().map(|(host, why)| format!("{host}: {why}")).collect();
-    Err(Failure::Other { what: "ask every host".into(), why: names.join("; ") })
 }
 
 #[derive(Debug, Args)]
@@ -86,7 +77,7 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
         return Err(VersionsError::NoMatch.into());
     }
     context.render.described(&listing);
-    unread(&listing.unread)
+    Ok(listing.is_whole()?)
 }
 
 #[derive(Debug, Args)]
@@ -124,20 +115,9 @@ pub async fn logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
     let row = place.row(&args.name, args.version.as_ref()).await?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
-    let all = row.hosts.iter().map(async |(host, _)| {
-        let Some(link) = place.world.links.get(host) else { return Ok(()) };
-        let (render, name) = (context.render.clone(), host.clone());
-        let heard: Heard = Arc::new(move |line: &str| {
-            render.log_line(if one_host { None } else { Some(&name) }, line);
-        });
-        link.logs(&request, heard).await.map_err(|error| (host.clone(), error))
-    });
-    let all = futures_util::future::join_all(all);
-    tokio::select! {
-        ended = all => {
-            let failed: Vec<_> = ended.into_iter().filter_map(Result::err).collect();
-            if failed.is_empty() { Ok(()) } else { Err(VersionsError::Hosts(failed).into()) }
-        }
-        () = context.stop.requested() => Ok(()),
-    }
+    let heard = |host: &HostName| -> Heard {
+        let (render, name) = (context.render.clone(), (!one_host).then(|| host.clone()));
+        Arc::new(move |line: &str| render.log_line(name.as_ref(), line))
+    };
+    Ok(versions::logs(&place.world, &place.hosts, &row, &request, heard).await?)
 }

@@ -13,12 +13,14 @@ mod assign;
 mod deploy;
 mod kill;
 mod ls;
+mod splits;
 mod update;
 
 pub use assign::{AssignArgs, RollbackArgs, assign, rollback};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, logs, ls};
+pub use splits::{CanaryArgs, MirrorArgs, canary, mirror};
 pub use update::{AccessArgs, UpdateArgs, access, update};
 
 /// A fleet as it is for one service, with the hosts that are meant.

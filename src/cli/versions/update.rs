@@ -13,7 +13,7 @@ use crate::model::duration;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::{Version, VersionError};
 use crate::model::versions::AccessRequest;
-use crate::ops::versions::{self, Source, UpdateOptions, VersionsError, list};
+use crate::ops::versions::{self, UpdateOptions, list};
 
 #[derive(Debug, Args)]
 pub struct UpdateArgs {
@@ -36,11 +36,9 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let place = Place::of(context, &service, &args.hosts)?;
     place.say_host(context);
     let row = place.row(name, version.as_ref()).await?;
-    let from = source(new);
-    let how = (from == Source::External || args.how.is_given()).then(|| args.how.how(new));
     let options = UpdateOptions {
-        source: from,
-        how,
+        source: source(new),
+        how: args.how.change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };
@@ -90,14 +88,7 @@ pub async fn access(args: AccessArgs, context: &Context) -> Result<(), Failure> 
         return Err(Failure::Declined("No changes were made."));
     }
     let request = AccessRequest { public, actor: env::actor() };
-    let asked = place.hosts.iter().map(async |host| {
-        let link = place.world.links.get(&host.name)?;
-        Some((host.name.clone(), link.access(&args.name, &request).await.err()?))
-    });
-    let failed: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
-    if !failed.is_empty() {
-        return Err(VersionsError::Hosts(failed).into());
-    }
+    versions::access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
     context.render.sentence(&format!("{} is {word}", args.name));
     Ok(())

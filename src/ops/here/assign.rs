@@ -2,21 +2,17 @@
 
 use std::time::Duration;
 
-use super::{VersionError, becomes_healthy, of_service};
-use crate::model::deployment::{Deployment, Instance};
+use super::{VersionError, is_still_healthy, of_service, proxy, warn};
+use crate::model::deployment::Deployment;
 use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
-use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
-use crate::model::versions::{AccessRequest, AssignRequest, Assigned, Part, Which};
+use crate::model::versions::{AccessRequest, AssignRequest, Assigned, Part, RollbackRequest, Which};
 use crate::ops::rules;
-use crate::ops::traffic::canonical;
+use crate::ops::traffic::among;
 use crate::plan::versions::{self, Refused};
 use crate::world::World;
-
-/// How long a version that has answered before may take to answer again.
-const HEALTHY: Duration = Duration::from_secs(5);
 
 /// An id says nothing of its service: what was asked of one service changes no other.
 pub fn is_of(world: &World, service: &ServiceName, which: &Which) -> Result<(), VersionError> {
@@ -29,7 +25,7 @@ pub fn is_of(world: &World, service: &ServiceName, which: &Which) -> Result<(), 
 pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, VersionError> {
     let existing = world.deployments.all()?;
     let target = versions::ready(&existing, &request.which)?.clone();
-    becomes_healthy(world, &target, &target.instance, HEALTHY).await?;
+    is_still_healthy(world, &target).await?;
     let before = record(world, &target.service)?;
     let mut previous = None;
     let changed = rules::change_as(world, "assign", |records| {
@@ -40,7 +36,8 @@ pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, 
         Ok::<_, VersionError>(intent)
     })
     .await?;
-    links(world, &target.service)?;
+    links(world, &target.service);
+    proxy::follow(world, &target.service, &request.actor).await?;
     let (closed, all_closed) = match request.part {
         Part::Whole => close_kept(world, before.as_ref()).await,
         Part::Backup => (0, true),
@@ -52,24 +49,24 @@ pub async fn assign(world: &World, request: &AssignRequest) -> Result<Assigned, 
 pub async fn rollback(
     world: &World,
     service: &ServiceName,
-    actor: &Actor,
-    why: &str,
+    request: &RollbackRequest,
 ) -> Result<Assigned, VersionError> {
     let records = world.store.recorded()?;
-    let to = versions::last_good(&records, service)?;
     let existing = of_service(world, service)?;
+    let to = versions::rollback_to(&records, &existing, service, request.from.as_ref())?;
     let target = versions::ready(&existing, &Which::Id(to.clone()))?.clone();
-    becomes_healthy(world, &target, &target.instance, HEALTHY).await?;
+    is_still_healthy(world, &target).await?;
     let was = versions::of(&records, service).and_then(|record| record.routes.as_ref());
     let was = was.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
     let before = record(world, service)?;
     let changed = rules::change_as(world, "rollback", |records| {
         let existing = world.deployments.all()?;
-        Ok::<_, VersionError>(versions::rollback(records, &existing, service, &to, actor, why)?)
+        Ok::<_, VersionError>(versions::rollback(records, &existing, service, &to, request)?)
     })
     .await?;
-    links(world, service)?;
+    links(world, service);
+    proxy::follow(world, service, &request.actor).await?;
     let (closed, all_closed) = close_kept(world, before.as_ref()).await;
     Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
 }
@@ -80,9 +77,9 @@ pub async fn access(
     service: &ServiceName,
     request: &AccessRequest,
 ) -> Result<Changed, VersionError> {
-    rules::change_as(world, "access", |records| {
+    let changed = rules::change_as(world, "access", |records| {
         let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
-        Ok(Intent {
+        Ok::<_, VersionError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,
             from_self: record.from_self,
@@ -91,9 +88,12 @@ pub async fn access(
             detail: if request.public { "public" } else { "private" }.to_owned(),
             routing: Routing::Keep,
             access: Some(request.access()),
+            layer7: None,
         })
     })
-    .await
+    .await?;
+    proxy::follow(world, service, &request.actor).await?;
+    Ok(changed)
 }
 
 fn record(world: &World, service: &ServiceName) -> Result<Option<Recorded>, VersionError> {
@@ -138,14 +138,18 @@ async fn close_kept(world: &World, before: Option<&Recorded>) -> (usize, bool) {
 async fn kept(world: &World, port: Port, target: Port) -> Option<Vec<Socket>> {
     let led = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.established(target).await.ok()?;
-    Some(open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect())
+    Some(among(open, &led))
 }
 
-/// `main` and `backup` in the service's directory point at the releases that are.
-pub(super) fn links(world: &World, service: &ServiceName) -> Result<(), VersionError> {
-    match record(world, service)? {
+/// `main` and `backup` in the service's directory point at the releases that are. They are for people: what was done before
+/// stays done where they cannot be made.
+pub(super) fn links(world: &World, service: &ServiceName) {
+    let linked = || match record(world, service)? {
         Some(record) => link_up(world, &record, &of_service(world, service)?),
         None => Ok(()),
+    };
+    if let Err(error) = linked() {
+        warn(world, format!("{service}: the links `main` and `backup` may be old: {error}"));
     }
 }
 
@@ -155,8 +159,7 @@ pub(super) fn link_up(world: &World, record: &Recorded, all: &[Deployment]) -> R
     let release = |leg: Option<&Leg>| -> Option<String> {
         let leg = leg?;
         let one = all.iter().find(|one| one.id == leg.deployment)?;
-        let instances: [Option<&Instance>; 2] = [Some(&one.instance), one.next.as_ref()];
-        let instance = instances.into_iter().flatten().find(|instance| instance.port == leg.target)?;
+        let instance = one.instances().find(|instance| instance.port == leg.target)?;
         instance.digest.as_ref().map(|_| one.release_name(instance.build))
     };
     let routes = record.routes.as_ref();

@@ -1,6 +1,6 @@
 //! `deploy` on the host: an instance with a port of its own, started, healthy; the first of a service is main.
 
-use super::{VersionError, becomes_healthy, held, instance, of_service};
+use super::{VersionError, becomes_healthy, held, instance, of_service, warn};
 use crate::model::deployment::{Deployment, DeploymentId, Instance, Role, Runs, Stage};
 use crate::model::ports::Port;
 use crate::model::versions::{DeployRequest, Deployed};
@@ -59,8 +59,11 @@ pub async fn deploy(world: &World, request: &DeployRequest) -> Result<Deployed, 
     }
     let deployment = Deployment { stage: Stage::Ready, ..deployment };
     world.deployments.put(&deployment)?;
-    super::assign::links(world, &deployment.service)?;
-    prune(world, request)?;
+    super::assign::links(world, &deployment.service);
+    // It is deployed, whatever becomes of old releases.
+    if let Err(error) = prune(world, request) {
+        warn(world, format!("{}: old releases stay: {error}", request.service));
+    }
     let role = role(&world.store.recorded()?, &deployment);
     Ok(Deployed { deployment, known: false, role })
 }

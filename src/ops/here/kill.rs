@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{VersionError, deploy, held, instance, of_service};
+use super::{VersionError, deploy, held, instance, of_service, proxy};
 use crate::model::deployment::{Deployment, Role, Stage};
-use crate::model::forward::{Intent, Recorded, Routing, Switch};
+use crate::model::forward::Recorded;
 use crate::model::history::Actor;
 use crate::model::socket::{Socket, SocketCount};
 use crate::model::versions::{KillRequest, Killed};
@@ -30,22 +30,28 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
     };
     check()?;
     let serving = versions::role(&world.store.recorded()?, &deployment) == Role::Main;
-    if !serving {
-        // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
-        let before = cut_off(world, &deployment, &request.actor).await?;
-        let waited = async {
-            if !request.force {
-                drained(world, &deployment, request.drain_timeout).await?;
-            }
-            check()
-        };
-        if let Err(error) = waited.await {
-            lead_back(world, before, &request.actor).await?;
-            return Err(error);
+    proxy::leave(world, &deployment, &request.actor).await?;
+    let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
+    // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
+    let before = if serving { None } else { cut_off(world, &deployment, &request.actor).await? };
+    let ready = async {
+        if !serving && !request.force {
+            drained(world, &deployment, request.drain_timeout).await?;
         }
+        // From here on nobody makes it main; somebody may have until now.
+        world.deployments.put(&killing)?;
+        if let Err(refused) = check() {
+            world.deployments.put(&deployment)?;
+            return Err(refused);
+        }
+        Ok(())
+    };
+    if let Err(error) = ready.await {
+        if let Some(before) = before {
+            lead_back(world, &deployment, &before, &request.actor).await?;
+        }
+        return Err(error);
     }
-    let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment };
-    world.deployments.put(&killing)?;
     cut_off(world, &killing, &request.actor).await?;
     if serving && !request.force {
         // A main that is alone has work until nothing leads to it: what was begun may end, in its time.
@@ -54,7 +60,7 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
             Err(error) => return Err(error),
         }
     }
-    let cut = count(world, &killing).await.map_or(0, |count| count.at_work());
+    let cut = count(world, &killing).await.ok().map(|count| count.at_work());
     finish(world, &killing, request.keep_files, &request.actor).await?;
     Ok(Killed { deployment: killing, cut })
 }
@@ -67,8 +73,9 @@ pub(super) async fn finish(
     actor: &Actor,
 ) -> Result<(), VersionError> {
     cut_off(world, deployment, actor).await?;
-    super::assign::links(world, &deployment.service)?;
-    for one in [Some(&deployment.instance), deployment.next.as_ref()].into_iter().flatten() {
+    proxy::leave(world, deployment, actor).await?;
+    super::assign::links(world, &deployment.service);
+    for one in deployment.instances() {
         instance::take_away(world, deployment, one, keep_files).await?;
     }
     world.deployments.remove(&deployment.id)?;
@@ -88,36 +95,28 @@ async fn cut_off(
     deployment: &Deployment,
     actor: &Actor,
 ) -> Result<Option<Recorded>, VersionError> {
-    let records = world.store.recorded()?;
-    let led = |records: &[Recorded]| {
-        let record = versions::of(records, &deployment.service)?;
-        versions::cut_off(record, deployment, actor).map(|intent| (record.clone(), intent))
-    };
-    let Some((before, first)) = led(&records) else { return Ok(None) };
-    rules::change_as(world, "kill", |records| {
-        Ok::<_, ChangeError>(led(records).map_or(first, |(_, intent)| intent))
+    let mut before = None;
+    rules::change_where(world, "kill", |records| {
+        let record = versions::of(records, &deployment.service);
+        let intent = record.and_then(|record| versions::cut_off(record, deployment, actor));
+        before = record.filter(|_| intent.is_some()).cloned();
+        Ok::<_, ChangeError>(intent)
     })
     .await?;
-    Ok(Some(before))
+    Ok(before)
 }
 
-/// The kill is refused: whatever led to it leads to it again.
-async fn lead_back(world: &World, before: Option<Recorded>, actor: &Actor) -> Result<(), VersionError> {
-    let Some(Recorded { forward, from_self, routes: Some(routes), trial, .. }) = before else {
-        return Ok(());
-    };
-    rules::change_as(world, "kill", |records| {
-        let switch = versions::of(records, &forward.service).map_or(Switch::Off, |record| record.switch);
-        Ok::<_, ChangeError>(Intent {
-            forward: forward.clone(),
-            switch,
-            from_self,
-            actor: actor.clone(),
-            action: "kill".to_owned(),
-            detail: "refused: its routes are back".to_owned(),
-            routing: Routing::To { routes, trial },
-            access: None,
-        })
+/// The kill is refused: whatever led to it leads to it again, where nobody leads it elsewhere meanwhile.
+async fn lead_back(
+    world: &World,
+    deployment: &Deployment,
+    before: &Recorded,
+    actor: &Actor,
+) -> Result<(), VersionError> {
+    rules::change_where(world, "kill", |records| {
+        let record = versions::of(records, &deployment.service);
+        let back = record.and_then(|record| versions::led_back(record, before, deployment, actor));
+        Ok::<_, ChangeError>(back)
     })
     .await?;
     Ok(())

@@ -9,10 +9,13 @@ use crate::model::deployment::{Deployment, Instance, InstanceId, Process, Runs};
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::plan::versions::Refused;
+use crate::plan::splits::SplitRefused;
+use crate::plan::versions::{self, Refused};
 use crate::world::World;
 use crate::world::link::LinkError;
+use crate::world::proxy::ProxyError;
 use crate::world::releases::ReleaseError;
+use crate::world::reporter::Event;
 use crate::world::runner::RunnerError;
 use crate::world::sockets::SocketsError;
 use crate::world::store::{Exclusive, StoreError};
@@ -21,6 +24,7 @@ mod assign;
 mod deploy;
 mod instance;
 mod kill;
+mod proxy;
 mod recover;
 mod tend;
 mod update;
@@ -30,7 +34,8 @@ mod watch;
 pub use assign::{access, assign, is_of, rollback};
 pub use deploy::deploy;
 pub use kill::kill;
-pub use recover::{at_boot, boot, recover};
+pub use proxy::{counted, evidence, keep as keep_proxy, split, straighten};
+pub use recover::{at_boot, boot};
 pub use tend::tend;
 pub use update::update;
 pub use view::{logs, view};
@@ -57,6 +62,10 @@ pub enum VersionError {
     Release(#[from] ReleaseError),
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    #[error(transparent)]
+    Split(#[from] SplitRefused),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     #[error("cannot write its vhost: {0}")]
     Vhost(String),
     #[error("interrupted")]
@@ -81,6 +90,9 @@ impl VersionError {
             Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
             Self::Release(error) => super::host::release_code(error),
             Self::Sockets(_) => ErrorCode::SocketsFailed,
+            Self::Split(refused) => split_code(refused),
+            Self::Proxy(ProxyError::NotKept) => ErrorCode::NoAgent,
+            Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
         }
     }
@@ -101,7 +113,7 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
         Refused::MainWithShadows => ErrorCode::NotAllowed,
         Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
-        Refused::InProgress { .. } => ErrorCode::Busy,
+        Refused::InProgress { .. } | Refused::Overtaken(_) => ErrorCode::Busy,
         Refused::Uri(_)
         | Refused::Mixed
         | Refused::NoProgram
@@ -111,7 +123,18 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         | Refused::PortTaken { .. }
         | Refused::ServicePort { .. }
         | Refused::NoRelease { .. }
-        | Refused::NoBackup(_) => ErrorCode::Unprocessable,
+        | Refused::NoBackup(_)
+        | Refused::NotMain { .. } => ErrorCode::Unprocessable,
+    }
+}
+
+const fn split_code(refused: &SplitRefused) -> ErrorCode {
+    match refused {
+        SplitRefused::Version(refused) => refused_code(refused),
+        SplitRefused::IsMain { .. } | SplitRefused::Both { .. } | SplitRefused::Private(_) => {
+            ErrorCode::NotAllowed
+        }
+        SplitRefused::Nothing | SplitRefused::BadText { .. } => ErrorCode::BadRequest,
     }
 }
 
@@ -126,9 +149,19 @@ async fn held(
     Ok(held)
 }
 
+fn warn(world: &World, text: String) {
+    world.reporter.report(&Event::Warning { text });
+}
+
 /// All deployments of a service, oldest first.
 fn of_service(world: &World, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
     Ok(world.deployments.all()?.into_iter().filter(|one| one.service == *service).collect())
+}
+
+/// The same as long as a version that has answered before may take.
+async fn is_still_healthy(world: &World, deployment: &Deployment) -> Result<(), VersionError> {
+    let patience = versions::patience(&deployment.health);
+    becomes_healthy(world, deployment, &deployment.instance, patience).await
 }
 
 /// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not

@@ -26,7 +26,7 @@ pub async fn recover(world: &World) -> Result<Vec<String>, VersionError> {
         if let Ok(_held) = world.deployments.lock_service(service, "recover", std::time::Duration::ZERO).await
         {
             done.append(&mut leftovers(world, service).await?);
-            super::assign::links(world, service)?;
+            super::assign::links(world, service);
         }
     }
     Ok(done)
@@ -81,7 +81,7 @@ pub(super) async fn leftovers(world: &World, service: &ServiceName) -> Result<Ve
 }
 
 /// The one who began it is gone.
-fn nobody() -> Actor {
+pub(super) fn nobody() -> Actor {
     Actor { user: "switchman".to_owned(), pid: std::process::id() }
 }
 
@@ -113,7 +113,8 @@ async fn mend(
             "an update that had the traffic is finished"
         }
         Recovery::FinishKill => {
-            kill::finish(world, deployment, false, &nobody()).await?;
+            // Whether its release was to stay died with whoever knew: it does, until retention takes it.
+            kill::finish(world, deployment, true, &nobody()).await?;
             "an unfinished kill is finished"
         }
     })

@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::recover::look_after;
-use super::{boot, watch};
+use super::{boot, warn, watch};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::versions::TrialEnd;
 use crate::world::World;
-use crate::world::reporter::Event;
 
 /// Between two looks for mains on trial: a row of the record, read in microseconds.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,8 +71,4 @@ async fn run(world: &World, first: bool) {
 /// A record that cannot be read is the rule keeper's to report.
 fn on_trial(world: &World) -> Vec<(ServiceName, Trial)> {
     world.store.trials().unwrap_or_default()
-}
-
-fn warn(world: &World, text: String) {
-    world.reporter.report(&Event::Warning { text });
 }

@@ -34,7 +34,11 @@ pub async fn update(world: &World, request: &UpdateRequest) -> Result<Deployment
         world.deployments.put(&deployment)?;
         return Err(error);
     }
-    ends(world, &deployment, request.drain_timeout).await;
+    super::proxy::follow(world, &service, &request.actor).await?;
+    // Something that runs already may have taken the other's place by itself: its work is not the old one's.
+    if next.port != deployment.instance.port {
+        ends(world, &deployment, request.drain_timeout).await;
+    }
     let updated = promote(world, &updating).await?;
     let note = Note {
         service,
@@ -71,13 +75,12 @@ async fn lead_to(
     next: &Instance,
     request: &UpdateRequest,
 ) -> Result<(), VersionError> {
-    let moved = |records: &[crate::model::forward::Recorded]| {
-        let record = versions::of(records, &updating.service)?;
-        versions::moved(record, updating, next.port, &request.actor)
-    };
-    let Some(first) = moved(&world.store.recorded()?) else { return Ok(()) };
-    let decide = |records: &[_]| Ok::<_, ChangeError>(moved(records).unwrap_or(first));
-    rules::change_as(world, "update", decide).await?;
+    rules::change_where(world, "update", |records| {
+        let record = versions::of(records, &updating.service);
+        let moved = record.and_then(|record| versions::moved(record, updating, next.port, &request.actor));
+        Ok::<_, ChangeError>(moved)
+    })
+    .await?;
     Ok(())
 }
 
@@ -105,7 +108,8 @@ pub(super) async fn promote(world: &World, updating: &Deployment) -> Result<Depl
     };
     // Recorded before the old one goes: from here on there is no way back to it.
     world.deployments.put(&retiring)?;
-    super::assign::links(world, &retiring.service)?;
+    super::assign::links(world, &retiring.service);
+    super::proxy::follow(world, &retiring.service, &super::recover::nobody()).await?;
     instance::take_away(world, &retiring, &old, false).await?;
     let updated = Deployment { stage: Stage::Ready, next: None, ..retiring };
     world.deployments.put(&updated)?;

@@ -7,7 +7,7 @@ use crate::model::deployment::{Deployment, InstanceId, Process, Runs};
 use crate::model::forward::Recorded;
 use crate::model::socket::SocketCount;
 use crate::model::versions::{DeploymentView, LogsRequest, VersionsView, Which};
-use crate::ops::traffic::canonical;
+use crate::ops::traffic::among;
 use crate::plan::drain;
 use crate::plan::versions::{find, is_backup, of, role, status};
 use crate::world::World;
@@ -52,8 +52,7 @@ async fn by_main(
     let (port, target) = (routes.main.port, deployment.instance.port);
     let led = world.flows.led(port, target).await.map_err(|error| error.to_string())?;
     let open = world.sockets.established(target).await.map_err(|error| error.to_string())?;
-    let mine: Vec<_> = open.into_iter().filter(|socket| led.contains(&canonical(socket.peer))).collect();
-    Ok(drain::count(&mine, &[]).0)
+    Ok(drain::count(&among(open, &led), &[]).0)
 }
 
 async fn process(world: &World, deployment: &Deployment) -> Result<Process, String> {

@@ -5,9 +5,9 @@ use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::versions::{TrialEnd, Which};
+use crate::model::versions::{RollbackRequest, TrialEnd, Which};
 use crate::ops::rules::{self, ChangeError};
-use crate::plan::versions::{self, find};
+use crate::plan::versions::{self, Refused, find};
 use crate::world::World;
 
 /// So many failed checks in a row are no accident: as HAProxy's `fall`.
@@ -28,12 +28,15 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
             Err(why) => {
                 failed += 1;
                 if failed >= FALL {
-                    return put_back(world, service, &trial, actor, &why.to_string()).await;
+                    return put_back(world, service, &main, &trial, actor, &why.to_string()).await;
                 }
             }
         }
         if failed == 0 && world.clock.now() >= trial.until {
-            return passed(world, service, &main.id, actor).await;
+            return match passed(world, service, &main.id, actor).await? {
+                true => Ok(TrialEnd::Good),
+                false => ended(world, service, &main, &trial),
+            };
         }
         tokio::select! {
             biased;
@@ -75,16 +78,24 @@ fn ended(
 async fn put_back(
     world: &World,
     service: &ServiceName,
+    main: &Deployment,
     trial: &Trial,
     actor: &Actor,
     why: &str,
 ) -> Result<TrialEnd, VersionError> {
-    let detail = format!("by itself: {why}");
-    match assign::rollback(world, service, actor, &detail).await {
+    let request = RollbackRequest {
+        actor: actor.clone(),
+        why: format!("by itself: {why}"),
+        from: Some(main.version.clone()),
+    };
+    match assign::rollback(world, service, &request).await {
         Ok(assigned) if assigned.deployment.id == trial.previous => {
             Ok(TrialEnd::PutBack { previous: Box::new(assigned.deployment), why: why.to_owned() })
         }
         Ok(_) => Ok(TrialEnd::Overtaken),
+        Err(VersionError::Refused(Refused::NotMain { .. } | Refused::Overtaken(_))) => {
+            ended(world, service, main, trial)
+        }
         Err(error @ (VersionError::Refused(_) | VersionError::Unhealthy { .. })) => {
             Ok(TrialEnd::Stuck { why: format!("{why}; and the main before it: {error}") })
         }
@@ -92,19 +103,16 @@ async fn put_back(
     }
 }
 
+/// Whether it was there to pass.
 async fn passed(
     world: &World,
     service: &ServiceName,
     main: &DeploymentId,
     actor: &Actor,
-) -> Result<TrialEnd, VersionError> {
-    let mine = |records: &[crate::model::forward::Recorded]| {
-        let record = versions::of(records, service)?;
-        let routes = record.routes.as_ref()?;
-        (routes.main.deployment == *main).then(|| versions::passed(record, actor)).flatten()
-    };
-    let Some(first) = mine(&world.store.recorded()?) else { return Ok(TrialEnd::Overtaken) };
-    let decide = |records: &[_]| Ok::<_, ChangeError>(mine(records).unwrap_or(first));
-    rules::change_as(world, "watch", decide).await?;
-    Ok(TrialEnd::Good)
+) -> Result<bool, VersionError> {
+    let changed = rules::change_where(world, "watch", |records| {
+        let record = versions::of(records, service);
+        Ok::<_, ChangeError>(record.and_then(|record| versions::passed(record, main, actor)))
+    });
+    Ok(changed.await?.is_some())
 }

@@ -37,7 +37,7 @@ impl HostVersions for InProcess {
         service: &ServiceName,
         request: &RollbackRequest,
     ) -> Result<Assigned, LinkError> {
-        Ok(here::rollback(&self.world, service, &request.actor, &request.why).await?)
+        Ok(here::rollback(&self.world, service, request).await?)
     }
 
     async fn watch(&self, service: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError> {

@@ -38,6 +38,7 @@ fn intent(switch: Switch) -> Intent {
         detail: String::new(),
         routing: Routing::Keep,
         access: None,
+        layer7: None,
     }
 }
 

@@ -50,3 +50,20 @@ async fn a_version_that_is_not_healthy_makes_way_for_the_last_good_one() {
     assert!(report.is_whole());
     assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_before_its_assign_is_not_rolled_back() {
+    let fake = site(3, 1);
+    let (work, actor) = (to_2(&["web1", "web2", "web3"]), actor());
+    let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
+        while fake.site.with("web1", |host| host.forward) {
+            tokio::time::sleep(MS * 10).await;
+        }
+        fake.site.with("web1", |host| {
+            host.drains_after = None;
+            host.healthy = false;
+        });
+    });
+    assert!(!report.unwrap().is_whole());
+    assert_eq!(versions(&fake), vec![both("1.0.0", "1.0.0"); 3]);
+}

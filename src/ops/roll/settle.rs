@@ -51,9 +51,16 @@ impl Roll<'_> {
             return left;
         }
         let mut healthy = self.is_healthy(host).await;
-        if self.plan.spec.assign.is_some() && matches!(healthy, Ok(Err(_))) {
-            // The new main failed: the last good one takes over, if it can.
-            let request = RollbackRequest { actor: self.actor.clone(), why: self.id.to_string() };
+        if let Some(new) = &self.plan.spec.assign
+            && matches!(healthy, Ok(Err(_)))
+        {
+            // The new main failed: the last good one takes over, if it can. An old one that failed before is no reason to go
+            // back further.
+            let request = RollbackRequest {
+                actor: self.actor.clone(),
+                why: self.id.to_string(),
+                from: Some(new.version.clone()),
+            };
             let back =
                 async { forward::link(self.world, host)?.rollback(&self.plan.spec.service, &request).await };
             if back.await.is_ok() {

@@ -1,12 +1,12 @@
 //! `assign` and `rollback`: another version becomes main.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Each, Row, VersionsError, each, list, locked, say, whole};
-use crate::model::deployment::Deployment;
+use super::flush::{flush, helps};
+use super::{Each, Row, VersionsError, each, forward, list, locked, say, whole};
+use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -16,7 +16,7 @@ use crate::model::version::Version;
 use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, TrialEnd, WatchRequest, Which};
 use crate::ops::roll::{self, RollReport};
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, Flush};
+use crate::world::balancer::Flush;
 
 /// How main is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,8 +49,8 @@ pub struct HostAssigned {
     pub previous: Option<Version>,
     /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
     pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
-    /// Connections by main's data port that lead to it still.
-    pub left: u64,
+    /// Connections by main's data port that lead to it still; absent where the host could not tell.
+    pub left: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,15 +72,13 @@ pub async fn assign(
 ) -> Result<AssignReport, VersionsError> {
     let row = target(world, hosts, &options.service, &options.version).await?;
     let strategy = options.strategy;
-    let is_main = |(_, one): &(HostName, crate::model::versions::DeploymentView)| {
-        one.role == crate::model::deployment::Role::Main
-    };
-    if row.hosts.iter().all(is_main) {
+    if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
         return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
     }
     let (flipped, rolled) = match strategy {
         Strategy::Flip => {
-            let flipped = locked(world, &options.actor, "assign", flip(world, fleet, hosts, options)).await?;
+            let flipping = flip(world, fleet, hosts, &row, options);
+            let flipped = locked(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
         Strategy::Rolling => (vec![], Some(rolling(world, fleet, hosts, options).await?)),
@@ -147,6 +145,7 @@ async fn flip(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
+    row: &Row,
     options: &AssignOptions,
 ) -> Result<Vec<HostAssigned>, VersionsError> {
     let AssignOptions { service, version, watch, actor, .. } = options;
@@ -159,26 +158,50 @@ async fn flip(
     };
     let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, one)| one.is_err()) {
-        take_back(world, fleet, hosts, &assigned, options).await;
+        let moved = moved(world, hosts, row, &assigned).await;
+        let _ = back(world, fleet, &moved, options, "another host failed").await;
     }
     let leaves = if options.wait { LEAVES } else { Duration::ZERO };
     flushed(world, fleet, whole(assigned)?, leaves).await
 }
 
-/// The old main is back on the hosts where the flip was made, because it was not made on another.
-async fn take_back(
-    world: &FleetWorld,
-    fleet: &Fleet,
-    hosts: &[Host],
-    assigned: &Each<Assigned>,
-    options: &AssignOptions,
-) {
-    let moved = |host: &&Host| {
-        let one = assigned.iter().find(|(name, _)| *name == host.name);
-        one.is_some_and(|(_, one)| one.as_ref().is_ok_and(|one| was(one).is_some()))
-    };
-    let moved: Vec<Host> = hosts.iter().filter(moved).cloned().collect();
-    let _ = back(world, fleet, &moved, options, "another host failed").await;
+/// The hosts where the flip was made, though not on another. One whose answer was lost may have made it: it is asked.
+async fn moved(world: &FleetWorld, hosts: &[Host], row: &Row, assigned: &Each<Assigned>) -> Vec<Host> {
+    let asked = hosts.iter().zip(assigned).map(async |(host, (_, one))| match one {
+        Ok(one) => was(one).is_some(),
+        Err(error) => error.is_lost() && !is_main_on(row, &host.name) && becomes_main(world, host, row).await,
+    });
+    let moved = futures_util::future::join_all(asked).await;
+    hosts.iter().zip(moved).filter(|(_, moved)| *moved).map(|(host, _)| host.clone()).collect()
+}
+
+fn is_main_on(row: &Row, host: &HostName) -> bool {
+    row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
+}
+
+/// How long a host whose answer was lost is asked what it made of the question: it may be at work on it.
+const UNHEARD: Duration = Duration::from_secs(10);
+
+/// Whether the host has made the version main, or does within a while.
+async fn becomes_main(world: &FleetWorld, host: &Host, row: &Row) -> bool {
+    let deadline = tokio::time::Instant::now() + UNHEARD;
+    loop {
+        let view = async { forward::link(world, host)?.versions().await }.await;
+        let main = view.map(|view| {
+            view.deployments.iter().any(|one| one.deployment.id == row.id && one.role == Role::Main)
+        });
+        match main {
+            Ok(true) => return true,
+            Ok(false) | Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(false) => return false,
+            Err(error) => {
+                say(world, Some(&host.name), format!("is not known to have the old main: {error}"));
+                return false;
+            }
+        }
+    }
 }
 
 fn was(assigned: &Assigned) -> Option<&Deployment> {
@@ -187,7 +210,7 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
 
 /// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
 /// is answered, and lead to the old version for as long as they live.
-const LEAVES: Duration = Duration::from_secs(10);
+pub(super) const LEAVES: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
@@ -200,18 +223,24 @@ async fn flushed(
 ) -> Result<Vec<HostAssigned>, VersionsError> {
     let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
         Some(previous) => leave(world, fleet, host, previous, leaves).await,
-        None => HostAssigned { host, previous: None, flushed: vec![], left: 0 },
+        None => HostAssigned { host, previous: None, flushed: vec![], left: Some(0) },
     });
     let hosts = futures_util::future::join_all(hosts).await;
-    let left: Vec<&HostAssigned> = hosts.iter().filter(|host| host.left > 0).collect();
+    let left: Vec<String> = hosts
+        .iter()
+        .filter(|host| host.left != Some(0))
+        .map(|host| {
+            let left = host.left.map_or_else(|| "not known".to_owned(), |left| left.to_string());
+            format!("{}: {left}", host.host)
+        })
+        .collect();
     if !left.is_empty() {
-        let each: Vec<String> = left.iter().map(|host| format!("{}: {}", host.host, host.left)).collect();
-        let each = each.join(", ");
+        let each = left.join(", ");
         say(
             world,
             None,
             format!(
-                "connections still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
+                "connections may still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
                  is asked through a stats socket of level admin; what is in use, such as a websocket, goes on"
             ),
         );
@@ -219,7 +248,7 @@ async fn flushed(
     Ok(hosts)
 }
 
-async fn leave(
+pub(super) async fn leave(
     world: &FleetWorld,
     fleet: &Fleet,
     host: HostName,
@@ -230,8 +259,7 @@ async fn leave(
     let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
     loop {
         let flushed = flush(world, &host).await;
-        let able = flushed.len() == fleet.balancers.len()
-            && flushed.iter().all(|(_, flush)| !matches!(flush, Ok(Flush::NotAllowed) | Err(_)));
+        let able = flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| helps(flush));
         // What was closed once is worth telling, whatever the last round found.
         for (balancer, now) in flushed {
             match closed.iter_mut().find(|(name, _)| *name == balancer) {
@@ -241,33 +269,20 @@ async fn leave(
             }
         }
         tokio::time::sleep(PAUSE).await;
-        let left = still_led(world, &host, previous).await.unwrap_or(0);
-        if left == 0 || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
+        let left = still_led(world, &host, previous).await;
+        if left == Some(0) || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
             return HostAssigned { host, previous: Some(previous.version.clone()), flushed: closed, left };
         }
     }
 }
 
-/// How many connections that came by main's data port lead to the version that was main.
+/// How many connections that came by main's data port lead to the version that was main. `None`: the host cannot tell.
 async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -> Option<u64> {
     let view = world.links.get(host)?.versions().await.ok()?;
-    let old = view.deployments.into_iter().find(|view| view.deployment.id == previous.id)?;
-    old.by_main.ok().map(|count| count.open())
-}
-
-async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {
-    let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
-        let spec = balancer.spec();
-        let main = balancer.close_idle(&spec.servers.main_of(host)).await;
-        // The backup vhost was led elsewhere as well.
-        let backup = balancer.close_idle(&spec.servers.backup_of(host)).await;
-        let both = match (main, backup) {
-            (Ok(Flush::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
-            (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
-        };
-        (spec.name.clone(), both)
-    });
-    futures_util::future::join_all(asked).await
+    match view.deployments.into_iter().find(|view| view.deployment.id == previous.id) {
+        Some(old) => old.by_main.ok().map(|count| count.open()),
+        None => Some(0),
+    }
 }
 
 /// The watch window of every host; where one fails, the old main comes back on all of them.
@@ -307,7 +322,8 @@ async fn back(
     options: &AssignOptions,
     why: &str,
 ) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
-    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned() };
+    let from = Some(options.version.clone());
+    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
     let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
     for (host, one) in &put {
         match one {
@@ -328,7 +344,7 @@ pub async fn rollback(
     service: &ServiceName,
     actor: &Actor,
 ) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
-    let request = RollbackRequest { actor: actor.clone(), why: String::new() };
+    let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
     let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
     flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)

@@ -25,8 +25,8 @@ pub struct KillOptions {
 pub struct HostKilled {
     pub service: ServiceName,
     pub version: Version,
-    /// Requests that were in flight when its process was stopped, over all hosts.
-    pub cut: u64,
+    /// Requests that were in flight when its process was stopped, over all hosts; absent where one could not tell.
+    pub cut: Option<u64>,
     pub hosts: Vec<HostName>,
 }
 
@@ -42,8 +42,7 @@ pub async fn kill(
     order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
     let mut all = Vec::new();
     for row in order {
-        let of_row = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
-        let hosts: Vec<Host> = hosts.iter().filter(of_row).cloned().collect();
+        let hosts = row.among(hosts);
         let request = KillRequest {
             id: row.id.clone(),
             force: options.force,

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::each;
+use super::{VersionsError, each};
 use crate::model::deployment::{Access, DeploymentId, Role, Status};
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
 use crate::model::versions::{DeploymentView, VersionsView};
+use crate::plan::splits;
 use crate::world::FleetWorld;
 
 /// A version of a service, over all hosts that have it.
@@ -22,9 +23,19 @@ pub struct Row {
     pub access: Access,
     /// Draining where it is on any host.
     pub status: Status,
-    /// Requests at work, over all hosts.
-    pub active: u64,
+    /// Requests at work, over all hosts; absent where one could not tell.
+    pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
+    /// What it gets of the requests where a proxy stands, each once: `copies 100%`, `canary 25%`.
+    pub gets: Vec<String>,
+}
+
+impl Row {
+    /// Those of these hosts that have it.
+    pub(super) fn among(&self, hosts: &[Host]) -> Vec<Host> {
+        let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
+        hosts.iter().filter(has).cloned().collect()
+    }
 }
 
 /// Everything that was heard, and who was not.
@@ -56,6 +67,11 @@ impl Listing {
         self.rows.iter().find(|row| row.service == *service && row.version == *version)
     }
 
+    /// Whether every host was read.
+    pub fn is_whole(&self) -> Result<(), VersionsError> {
+        if self.unread.is_empty() { Ok(()) } else { Err(VersionsError::Unread(self.unread.clone())) }
+    }
+
     /// The main of a service, where it is one anywhere.
     pub fn main(&self, service: &ServiceName) -> Option<&Row> {
         self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
@@ -80,7 +96,9 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
     for one in view.deployments {
         let main = one.role == Role::Main;
         let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
-        let active = one.sockets.as_ref().map_or(0, crate::model::socket::SocketCount::at_work);
+        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::at_work);
+        let gets =
+            record.map(|record| splits::gets(&record.layer7.splits, &one.deployment.id)).unwrap_or_default();
         let same = |row: &&mut Row| row.id == one.deployment.id;
         let Some(row) = rows.iter_mut().find(same) else {
             rows.push(Row {
@@ -93,13 +111,19 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
                 status: one.status,
                 active,
                 hosts: vec![(host.clone(), one)],
+                gets,
             });
             continue;
         };
         row.main = row.main.filter(|all| *all == main);
-        row.active += active;
+        row.active = row.active.zip(active).map(|(all, here)| all + here);
         // Active before Draining before Drained: what needs the most care is what is said.
         row.status = row.status.min(one.status);
         row.hosts.push((host.clone(), one));
+        for gets in gets {
+            if !row.gets.contains(&gets) {
+                row.gets.push(gets);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Versions side by side over a fleet, from the operator's place: every host's part is done by the host itself.
 
-use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::deployment::DeploymentId;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -18,16 +18,23 @@ use super::forward;
 use super::lock::{self, LockError};
 use super::roll::RollError;
 
+mod access;
 mod assign;
 mod deploy;
+mod flush;
+mod heard;
 mod kill;
 mod list;
+mod splits;
 mod update;
 
+pub use access::access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
 pub use deploy::{DeployOptions, DeployReport, Planned, Source, deploy, short};
+pub use heard::{Histories, histories, logs};
 pub use kill::{HostKilled, KillOptions, kill};
 pub use list::{Listing, Row, list};
+pub use splits::{HostSplit, SplitOptions, split};
 pub use update::{UpdateOptions, update};
 
 /// Why a command about versions did not do what it was asked, on any host.
@@ -39,6 +46,9 @@ pub enum VersionsError {
     /// D13
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
+    /// A list that is not whole is not a success.
+    #[error("cannot ask every host: {}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    Unread(Vec<(HostName, String)>),
     /// D18
     #[error("No services match the given name and version.")]
     NoMatch,
@@ -134,11 +144,6 @@ fn say(world: &FleetWorld, host: Option<&HostName>, text: impl Into<String>) {
 /// A word that names a deployment: an id, wherever NAME VERSION is.
 pub fn as_id(word: &str) -> Option<DeploymentId> {
     word.parse().ok()
-}
-
-/// For tables and sentences.
-pub fn label(deployment: &Deployment) -> String {
-    format!("{} {}", deployment.service, deployment.version)
 }
 
 /// How long something took, for people.

@@ -1,1 +1,158 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use super::*;
+use crate::model::deployment::{Deployment, HowChange, HowToRun};
+use crate::model::example;
+use crate::model::failure::ErrorCode;
+use crate::model::versions::{AccessRequest, LogsRequest};
+use crate::world::fake::site::{FakeSite, site};
+use crate::world::link::Heard;
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn flip_to_2() -> AssignOptions {
+    AssignOptions {
+        service: "shop".parse().unwrap(),
+        version: "2.0.0".parse().unwrap(),
+        strategy: Strategy::Flip,
+        watch: Duration::ZERO,
+        wait: true,
+        actor: actor(),
+        roll: example::roll(&[]),
+    }
+}
+
+async fn flip(fake: &FakeSite) -> Result<AssignReport, VersionsError> {
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &flip_to_2()).await
+}
+
+fn mains(fake: &FakeSite) -> Vec<String> {
+    fake.site.lock().hosts.values().map(|host| host.main.clone()).collect()
+}
+
+fn refused() -> LinkError {
+    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
+}
+
+/// One host refuses, another one's answer is lost on the way: the old main is everywhere.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_fails_on_one_host_is_taken_back_on_all() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| host.answers_lost = 1);
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0"; 3]);
+}
+
+/// A host that had the version before has nothing to be taken back.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| {
+        host.main = "2.0.0".to_owned();
+        host.answers_lost = 1;
+    });
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
+}
+
+/// What cannot be counted is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_does_not_call_settled_what_it_cannot_see() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let report = flip(&fake).await.unwrap();
+    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    let told =
+        |event: &Event| matches!(event, Event::Version { text, .. } if text.contains("(web2: not known)"));
+    assert!(fake.events.lock().unwrap().iter().any(told));
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
+    let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
+    assert_eq!(listing.rows[0].active, Some(0));
+}
+
+async fn update_main(fake: &FakeSite, how: HowChange, source: &str) -> Vec<(HostName, Deployment)> {
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    let row = listing.main(&"shop".parse().unwrap()).unwrap();
+    let options = UpdateOptions {
+        source: Source::Release(source.into()),
+        how,
+        drain_timeout: Duration::from_secs(5),
+        actor: actor(),
+    };
+    update(&fake.world, &fake.fleet, &fake.fleet.hosts, row, &options).await.unwrap()
+}
+
+/// What HAProxy keeps to the old instance would hold its drain to the last.
+#[tokio::test(start_paused = true)]
+async fn an_update_has_kept_connections_closed_while_the_old_instance_drains() {
+    for admin in [true, false] {
+        let fake = site(1, 1);
+        fake.site.lock().admin = admin;
+        update_main(&fake, HowChange::default(), "new").await;
+        let flushed = std::mem::take(&mut fake.site.lock().flushed);
+        let (main, backup) = ("main-web1".to_owned(), "backup-web1".to_owned());
+        assert_eq!(flushed[..2], [(main, Some(true)), (backup, Some(true))]);
+        assert!(flushed.iter().all(|(_, moved)| *moved == Some(true)), "not before it moved: {flushed:?}");
+        // Whoever may not is asked once.
+        assert_eq!(flushed.len() > 4, admin, "{flushed:?}");
+        assert!(admin || flushed.len() == 2, "{flushed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_changes_of_how_it_is_run_what_was_said() {
+    let fake = site(1, 1);
+    let env = |value: &str| [("A".to_owned(), value.to_owned())].into();
+    let was = example::deployment("shop", "1.0.0", 20001).instance;
+    // The same code, run as it is: nothing to do.
+    update_main(&fake, HowChange::default(), &was.digest.clone().unwrap().0).await;
+    assert_eq!(fake.site.with("web1", |host| host.updates.len()), 0);
+    update_main(&fake, HowChange { env: env("1"), ..HowChange::default() }, &was.digest.unwrap().0).await;
+    let asked = fake.site.with("web1", |host| host.updates.remove(0).how);
+    assert_eq!(asked, Some(HowToRun { env: env("1"), ..was.how }), "the program stays one");
+}
+
+/// A host that cannot be asked is named, and what the others say is shown.
+#[tokio::test(start_paused = true)]
+async fn a_list_or_a_history_that_is_not_whole_says_who_is_missing() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.reachable = false);
+    let hosts = &fake.fleet.hosts;
+    let listing = list(&fake.world, hosts).await;
+    assert_eq!(listing.rows[0].hosts.len(), 1);
+    let error = listing.is_whole().unwrap_err().to_string();
+    assert!(error.starts_with("cannot ask every host: web2: "), "{error}");
+    let shop = "shop".parse().unwrap();
+    let heard = histories(&fake.world, hosts, &shop, 9).await;
+    let names = |host: &HostName| host.to_string();
+    let read: Vec<String> = heard.hosts.iter().map(|(host, _)| names(host)).collect();
+    let unread: Vec<String> = heard.unread.iter().map(|(host, _)| names(host)).collect();
+    assert_eq!((read, unread), (vec!["web1".to_owned()], vec!["web2".to_owned()]));
+    let request = AccessRequest { public: false, actor: actor() };
+    let error = access(&fake.world, hosts, &shop, &request).await.unwrap_err();
+    assert!(matches!(error, VersionsError::Partly { done: 1, .. }), "{error}");
+    assert!(fake.site.with("web1", |host| host.private));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_come_from_the_hosts_that_have_it() {
+    let fake = site(3, 1);
+    let mut row = list(&fake.world, &fake.fleet.hosts).await.rows.remove(0);
+    row.hosts.retain(|(host, _)| host.as_str() != "web2");
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = |_: &HostName| -> Heard {
+        let lines = lines.clone();
+        Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()))
+    };
+    let request = LogsRequest { id: row.id.clone(), tail: None, follow: false };
+    logs(&fake.world, &fake.fleet.hosts, &row, &request, heard).await.unwrap();
+    let mut lines = lines.lock().unwrap().clone();
+    lines.sort();
+    assert_eq!(lines, ["web1 says", "web3 says"]);
+}

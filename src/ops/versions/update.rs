@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::deploy::pack;
+use super::flush::keep_flushing;
 use super::{Row, Source, VersionsError, forward, say, site};
-use crate::model::deployment::{Deployment, HowToRun};
+use crate::model::deployment::{Deployment, HowChange};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -16,8 +17,8 @@ use crate::world::link::LinkError;
 #[derive(Debug, Clone)]
 pub struct UpdateOptions {
     pub source: Source,
-    /// `None`: as it is run now.
-    pub how: Option<HowToRun>,
+    /// Over how it is run now.
+    pub how: HowChange,
     /// How long each old instance may take to drain.
     pub drain_timeout: Duration,
     pub actor: Actor,
@@ -35,25 +36,30 @@ pub async fn update(
     let mut done = Vec::new();
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
-        let build = view.deployment.instance.build + 1;
+        let now = &view.deployment.instance;
+        let build = now.build + 1;
+        let how = options.how.clone().over(now.how.clone());
         let one = async {
             let link = forward::link(world, host)?;
             if let Some(packed) = &packed {
-                if view.deployment.instance.digest.as_ref() == Some(&packed.digest) && options.how.is_none() {
+                if now.digest.as_ref() == Some(&packed.digest) && now.how == how {
                     return Ok(view.deployment.clone());
                 }
                 link.place(&row.service, &view.deployment.release_name(build), &packed.path).await?;
             }
             let request = UpdateRequest {
                 id: row.id.clone(),
-                how: options.how.clone(),
+                how: Some(how),
                 digest: packed.as_ref().map(|packed| packed.digest.clone()),
                 health_timeout: fleet.versions.health_timeout,
                 drain_timeout: options.drain_timeout,
                 site: Some(site(fleet, host)),
                 actor: options.actor.clone(),
             };
-            link.update(&request).await
+            tokio::select! {
+                updated = link.update(&request) => updated,
+                never = keep_flushing(world, name, &view.deployment) => match never {},
+            }
         };
         let updated: Result<Deployment, LinkError> = one.await;
         match updated {

@@ -25,6 +25,7 @@ pub(super) fn recorded(switch: Switch) -> Recorded {
         routes: None,
         access: crate::model::deployment::Access::Public,
         trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
     }
 }
 

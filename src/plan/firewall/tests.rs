@@ -89,6 +89,7 @@ fn a_forward_nobody_recorded_is_kept() {
         routes: None,
         access: crate::model::deployment::Access::Public,
         trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
     };
     let desired = desired(&[shop_off], tables.nf_tables.as_ref());
     assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], Kind::Forward)]));
@@ -113,6 +114,7 @@ fn managed() -> Recorded {
         }),
         access: Access::Public,
         trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
     }
 }
 
@@ -126,6 +128,15 @@ fn a_managed_service_has_its_routes_in_maintenance_too_and_none_when_private() {
     assert_eq!(kinds(managed()), [&[(Kind::Forward, 8888, 20001)][..], &routes].concat());
     assert_eq!(kinds(Recorded { switch: Switch::Off, ..managed() }), routes);
     assert_eq!(kinds(Recorded { access: Access::Private, ..managed() }), []);
+    let layer7 = |inserted| {
+        let place = Some(crate::model::proxy::Place { port: Port::new(29999).unwrap(), inserted });
+        crate::model::proxy::Layer7 { place, ..crate::model::proxy::Layer7::default() }
+    };
+    // Checks go where requests go; the backup vhost does not depend on the proxy.
+    let through = [(Kind::Forward, 8888, 29999), (Kind::Route, 8080, 29999), (Kind::Backup, 80, 20000)];
+    assert_eq!(kinds(Recorded { layer7: layer7(true), ..managed() }), through);
+    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }).len(), 3);
+    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }), kinds(managed()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::versions::Site;
+use crate::model::versions::{RollbackRequest, Site};
 
 fn site() -> Site {
     let address = "127.0.0.1".parse().unwrap();
@@ -121,6 +121,15 @@ fn a_health_check_that_nobody_can_ask() {
 }
 
 #[test]
+fn a_slow_health_check_is_waited_for() {
+    let second = Duration::from_secs(1);
+    let health =
+        |interval, timeout, rise| patience(&Health { interval, timeout, rise, ..request("1.0.0").health });
+    assert_eq!(health(second, second, 2), second * 5);
+    assert_eq!(health(second * 10, second * 2, 3), second * 36);
+}
+
+#[test]
 fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
     let error = may_have(port(20000), &existing, &[], &site()).unwrap_err();
@@ -151,7 +160,7 @@ fn an_assign_moves_both_ports_and_keeps_the_last_good_main() {
     let (intent, _) = assign(&after, &all, &to("3.0.0", Part::Whole), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
     // Good: the backup vhost follows, and the next one's backup it is.
-    let passed = passed(&after[0], &actor()).unwrap();
+    let passed = passed(&after[0], &two.id, &actor()).unwrap();
     let good = [Recorded::after(Some(&after[0]), &passed, now)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
     assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
@@ -190,11 +199,17 @@ fn a_rollback_goes_to_the_last_good_main() {
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
+    let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
     assert_eq!(last_good(&records, service), Ok(one.id.clone()));
-    let intent = rollback(&records, &all, service, &one.id, &actor(), "").unwrap();
+    let intent = rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
-    let back = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
-    let error = last_good(&back, service).unwrap_err().to_string();
+    let after = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
+    // One that is to take back a version takes back no other.
+    let from = |version: &str| rollback_to(&after, &all, service, Some(&version.parse().unwrap()));
+    assert_eq!(from("1.0.0"), Err(Refused::NoBackup(service.clone())));
+    let error = from("2.0.0").unwrap_err().to_string();
+    assert_eq!(error, "2.0.0 is not main of shop: there is nothing to take back");
+    let error = last_good(&after, service).unwrap_err().to_string();
     assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
@@ -253,6 +268,35 @@ fn what_is_killed_is_named_by_no_rule() {
     assert_eq!((&intent.routing, intent.switch), (&Routing::Gone, Switch::Off));
     // Nothing leads to a plain shadow.
     assert_eq!(cut_off(&record(&two, &two), &one, &actor()), None);
+}
+
+/// What a refused kill puts back is what it took, as far as nobody took it since.
+#[test]
+fn a_refused_kill_puts_back_what_it_took() {
+    let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
+    let all = [one.clone(), two.clone(), three];
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let good = [record(&one, &one)];
+    let (intent, _) = assign(&good, &all, &to("2.0.0", Part::Whole), now).unwrap();
+    let before = Recorded::after(Some(&good[0]), &intent, now);
+    let cut = Recorded::after(Some(&before), &cut_off(&before, &one, &actor()).unwrap(), now);
+    let back = |record: &Recorded| {
+        led_back(record, &before, &one, &actor()).map(|intent| Recorded::after(Some(record), &intent, now))
+    };
+    assert!(back(&cut).unwrap().is_same(&before));
+    // A maintenance that began meanwhile goes on.
+    let off = Recorded { switch: Switch::Off, ..cut.clone() };
+    assert!(back(&off).unwrap().is_same(&Recorded { switch: Switch::Off, ..before.clone() }));
+    // Another main.
+    let (intent, _) = assign(&[cut.clone()], &all, &to("3.0.0", Part::Whole), now).unwrap();
+    assert_eq!(back(&Recorded::after(Some(&cut), &intent, now)), None);
+    // The same main, and its backup vhost is somebody else's doing.
+    let mut other = cut.clone();
+    if let Some(routes) = &mut other.routes {
+        routes.backup = leg(routes.backup.port, &all[2]);
+    }
+    let kept = back(&other).unwrap().routes.unwrap();
+    assert_eq!((kept.backup.target.get(), kept.previous), (20002, Some(one.id.clone())));
 }
 
 #[test]
@@ -315,6 +359,7 @@ proptest! {
     fn check_and_route_never_part(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
         let now = jiff::Timestamp::UNIX_EPOCH;
+        let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
         let mut records = vec![record(&all[0], &all[0])];
         for (which, what) in steps {
             let version = all[which].version.to_string();
@@ -322,9 +367,9 @@ proptest! {
                 0 => assign(&records, &all, &to(&version, Part::Whole), now).map(|(intent, _)| intent).ok(),
                 1 => assign(&records, &all, &to(&version, Part::Backup), now).map(|(intent, _)| intent).ok(),
                 2 => last_good(&records, &all[0].service)
-                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &actor(), ""))
+                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &back))
                     .ok(),
-                _ => passed(&records[0], &actor()),
+                _ => records[0].routes.as_ref().and_then(|routes| passed(&records[0], &routes.main.deployment, &actor())),
             };
             if let Some(intent) = intent {
                 records = vec![Recorded::after(Some(&records[0]), &intent, now)];

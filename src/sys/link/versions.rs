@@ -16,6 +16,9 @@ use crate::model::versions::{
 };
 use crate::world::link::{Heard, HostVersions, LinkError};
 
+/// Another main: its health is waited for, and that the kernel forgets the connections to the one before (10 s).
+const MAIN: Duration = ANSWER.saturating_add(Duration::from_mins(1));
+
 #[async_trait]
 impl HostVersions for HttpLink {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
@@ -35,7 +38,7 @@ impl HostVersions for HttpLink {
     }
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
-        self.ask(Method::PUT, &format!("/v1/services/{service}/main"), Some(request)).await
+        self.ask_within(MAIN, Method::PUT, &format!("/v1/services/{service}/main"), Some(request)).await
     }
 
     async fn rollback(
@@ -43,7 +46,8 @@ impl HostVersions for HttpLink {
         service: &ServiceName,
         request: &RollbackRequest,
     ) -> Result<Assigned, LinkError> {
-        self.ask(Method::POST, &format!("/v1/services/{service}/rollback"), Some(request)).await
+        let path = format!("/v1/services/{service}/rollback");
+        self.ask_within(MAIN, Method::POST, &path, Some(request)).await
     }
 
     /// Asked for a while at a time: what lies between may not stay silent for longer.

@@ -13,8 +13,11 @@ use crate::model::forward::{Forward, Recorded, Switch};
 use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
+use crate::model::proxy::Layer7;
 
-pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial FROM forwards ORDER BY service";
+pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards ORDER BY service";
+
+pub(super) const SELECT_PLACES: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
 
 pub(super) const SELECT_TRIALS: &str =
     "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
@@ -44,6 +47,7 @@ pub(super) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
             other => return Err(unexpected(8, other)),
         },
         trial: optional_json(row, 9)?,
+        layer7: optional_json(row, 10)?.unwrap_or_default(),
     })
 }
 
@@ -78,11 +82,13 @@ fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite:
 }
 
 pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Result<()> {
-    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial } = recorded;
+    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial, layer7 } =
+        recorded;
+    let layer7 = (*layer7 != Layer7::default()).then_some(layer7);
     let access = if *access == Access::Public { "public" } else { "private" };
     connection
         .execute(
-            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 forward.service.as_str(),
                 forward.check.get(),
@@ -94,6 +100,7 @@ pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Res
                 routes.as_ref().map(to_json).transpose()?,
                 access,
                 trial.as_ref().map(to_json).transpose()?,
+                layer7.map(to_json).transpose()?,
             ],
         )
         .map(|_| ())

@@ -14,6 +14,7 @@ fn intent(switch: Switch) -> Intent {
         detail: String::new(),
         routing: Routing::Keep,
         access: None,
+        layer7: None,
     }
 }
 
@@ -110,7 +111,7 @@ fn a_file_of_a_newer_version_is_refused() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 2 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 3 });
 }
 
 #[test]

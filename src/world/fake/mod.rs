@@ -27,6 +27,7 @@ pub mod balancer;
 pub mod firewall;
 pub mod fuse;
 pub mod journal;
+pub mod proxy;
 pub mod site;
 mod site_versions;
 pub mod store;
@@ -35,6 +36,7 @@ pub mod versions;
 use balancer::FakeBalancer;
 use firewall::FakeFirewall;
 use fuse::Fuse;
+use proxy::FakeProxy;
 use store::FakeStore;
 use versions::FakeVersions;
 
@@ -46,6 +48,7 @@ pub struct FakeWorld {
     pub store: Arc<FakeStore>,
     pub host: Arc<FakeHost>,
     pub versions: Arc<FakeVersions>,
+    pub proxy: Arc<FakeProxy>,
     pub stopper: Stopper,
     pub fuse: Fuse,
 }
@@ -69,6 +72,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     *firewall.fuse.lock().unwrap() = fuse.clone();
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::channel();
+    let proxy = Arc::new(FakeProxy::default());
     let world = World {
         firewall: firewall.clone(),
         watch: host.clone(),
@@ -83,6 +87,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         deployments: versions.clone(),
         releases: versions.clone(),
         runner: versions.clone(),
+        proxy: proxy.clone(),
         clock: host.clone(),
         machine: host.clone(),
         files: host.clone(),
@@ -90,7 +95,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         reporter: host.clone(),
         stop,
     };
-    FakeWorld { world, firewall, balancers, store, host, versions, stopper, fuse }
+    FakeWorld { world, firewall, balancers, store, host, versions, proxy, stopper, fuse }
 }
 
 impl Clock for FakeHost {

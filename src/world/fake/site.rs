@@ -27,8 +27,9 @@ use crate::model::ports::Port;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
+use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, BalancerError};
+use crate::world::balancer::{Balancer, BalancerError, Flush};
 use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
@@ -82,6 +83,15 @@ pub struct SiteHost {
     pub new_is_bad: bool,
     /// Main changed while the host was in service.
     pub assigned_in_service: bool,
+    /// Its next assign is refused.
+    pub assign_error: Option<LinkError>,
+    /// Neither its sockets nor its conntrack can be read.
+    pub unread_kernel: bool,
+    /// No port leads to the service.
+    pub private: bool,
+    pub updates: Vec<UpdateRequest>,
+    /// An update is under way: whether its new instance has the traffic.
+    pub updating: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -96,6 +106,10 @@ pub struct SiteState {
     /// Exit status of command lines run by hooks.
     pub hook_status: BTreeMap<String, i32>,
     pub hooks_take: Duration,
+    /// Whether the balancers' sockets are of level admin, and who was asked to close idle connections while what was true of
+    /// web1's update.
+    pub admin: bool,
+    pub flushed: Vec<(String, Option<bool>)>,
 }
 
 /// The site, shared by all its doors.
@@ -124,6 +138,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         hooks: vec![],
         hook_status: BTreeMap::new(),
         hooks_take: Duration::ZERO,
+        admin: false,
+        flushed: vec![],
     };
     let site = Site(Arc::new(Mutex::new(state)));
     let socket = || Some(Access::Unix("/run/fake.sock".into()));
@@ -219,6 +235,11 @@ impl SiteHost {
             backup: "1.0.0".to_owned(),
             new_is_bad: false,
             assigned_in_service: false,
+            assign_error: None,
+            unread_kernel: false,
+            private: false,
+            updates: vec![],
+            updating: None,
         }
     }
 
@@ -260,8 +281,8 @@ impl SiteHost {
 
 #[derive(Clone)]
 pub(super) struct SiteLink {
-    name: HostName,
-    site: Site,
+    pub(super) name: HostName,
+    pub(super) site: Site,
 }
 
 fn cut() -> LinkError {
@@ -270,9 +291,20 @@ fn cut() -> LinkError {
 
 impl SiteLink {
     /// Half of the way; what happens in between happens on the host.
-    async fn way(&self) -> Result<(), LinkError> {
+    pub(super) async fn way(&self) -> Result<(), LinkError> {
         tokio::time::sleep(MS * 2).await;
         if self.site.of(&self.name, |host| host.reachable) { Ok(()) } else { Err(cut()) }
+    }
+
+    /// The answer may be lost.
+    pub(super) async fn way_back(&self) -> Result<(), LinkError> {
+        self.way().await?;
+        let lost = self.site.of(&self.name, |host| {
+            let left = host.answers_lost.checked_sub(1);
+            host.answers_lost = left.unwrap_or_default();
+            left.is_some()
+        });
+        if lost { Err(cut()) } else { Ok(()) }
     }
 
     pub(super) async fn there_and_back<T>(
@@ -330,6 +362,7 @@ impl HostLink for SiteLink {
                 routes: None,
                 access: crate::model::deployment::Access::Public,
                 trial: None,
+                layer7: crate::model::proxy::Layer7::default(),
             })),
             kernel: Ok(vec![KernelForward {
                 family: Family::V4,
@@ -372,13 +405,8 @@ impl HostLink for SiteLink {
         let link = self.clone();
         let arrives = async move { link.way().await.map(|()| link.changed(on)) };
         let changed = tokio::spawn(arrives).await.unwrap()?;
-        self.way().await?;
-        let lost = self.site.of(&self.name, |host| {
-            let left = host.answers_lost.checked_sub(1);
-            host.answers_lost = left.unwrap_or_default();
-            left.is_some()
-        });
-        if lost { Err(cut()) } else { Ok(changed) }
+        self.way_back().await?;
+        Ok(changed)
     }
 
     async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
@@ -393,7 +421,7 @@ impl HostLink for SiteLink {
     }
 
     async fn history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<Entry>, LinkError> {
-        Ok(vec![])
+        self.there_and_back(|_| vec![]).await
     }
 
     /// As [`FakeArchives`] packs.
@@ -537,6 +565,13 @@ impl Balancer for SiteBalancer {
             *last = (said, Arc::new(view));
         }
         Ok(last.1.clone())
+    }
+
+    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+        let mut state = self.site.lock();
+        let updating = state.hosts.values().find_map(|host| host.updating);
+        state.flushed.push((server.to_owned(), updating));
+        Ok(if state.admin { Flush::Closed } else { Flush::NotAllowed })
     }
 }
 

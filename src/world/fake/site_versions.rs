@@ -2,20 +2,84 @@
 
 use async_trait::async_trait;
 
+use super::MS;
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::Deployment;
+use crate::model::deployment::{Access, Deployment, DeploymentId, Process, Role, Stage, Status};
+use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Changed;
+use crate::model::forward::{Changed, Forward, Leg, Recorded, Routes, Switch};
 use crate::model::name::ServiceName;
+use crate::model::proxy::ProxyStats;
+use crate::model::socket::SocketCount;
+use crate::model::splits::{Split, SplitRequest};
 use crate::model::versions::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest, Part,
-    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
+    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
+    LogsRequest, Part, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
 };
-use crate::world::link::{Heard, HostVersions, LinkError};
+use crate::world::link::{Heard, HostSplits, HostVersions, LinkError};
+
+#[async_trait]
+impl HostSplits for SiteLink {
+    async fn split(&self, _: &ServiceName, _: &SplitRequest) -> Result<Split, LinkError> {
+        not_here()
+    }
+
+    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
+        not_here()
+    }
+
+    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
+        not_here()
+    }
+}
 
 fn not_here<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
+}
+
+/// Each host has these, and nothing runs on them.
+const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
+
+fn count(host: &SiteHost) -> Result<SocketCount, String> {
+    if host.unread_kernel { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+}
+
+fn view(host: &SiteHost) -> VersionsView {
+    let view = |(version, at): &(&str, u16)| DeploymentView {
+        deployment: example::deployment("shop", version, *at),
+        role: if host.main == *version { Role::Main } else { Role::Shadow },
+        backup: host.backup == *version,
+        status: if host.main == *version { Status::Active } else { Status::Drained },
+        process: Ok(Process::External),
+        sockets: count(host),
+        by_main: count(host),
+    };
+    let mut deployments: Vec<DeploymentView> = INSTALLED.iter().map(view).collect();
+    if host.updating.is_some() {
+        let main = deployments.iter_mut().find(|one| one.role == Role::Main);
+        main.unwrap().deployment.stage = Stage::Updating;
+    }
+    VersionsView { services: vec![record(host)], deployments, runner: "fake".to_owned() }
+}
+
+/// Both ports lead to main, or to the new instance of its update.
+fn record(host: &SiteHost) -> Recorded {
+    let (_, at) = INSTALLED.iter().find(|(version, _)| host.main == *version).unwrap();
+    let target = example::port(if host.updating == Some(true) { 20009 } else { *at });
+    let (ports, deployment) = (example::ports(), example::deployment("shop", &host.main, *at));
+    let leg = |port| Leg { port, deployment: deployment.id.clone(), target };
+    Recorded {
+        forward: Forward { service: deployment.service.clone(), check: ports.check, target },
+        switch: Switch::On,
+        from_self: false,
+        generation: host.generation,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
+        access: Access::Public,
+        trial: None,
+        layer7: crate::model::proxy::Layer7::default(),
+    }
 }
 
 impl SiteLink {
@@ -34,21 +98,37 @@ impl SiteLink {
 #[async_trait]
 impl HostVersions for SiteLink {
     async fn versions(&self) -> Result<VersionsView, LinkError> {
-        not_here()
+        self.there_and_back(|host| view(host)).await
     }
 
     async fn deploy(&self, _: &DeployRequest) -> Result<Deployed, LinkError> {
         not_here()
     }
 
-    async fn update(&self, _: &UpdateRequest) -> Result<Deployment, LinkError> {
-        not_here()
+    /// Two seconds to come up, three to drain.
+    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+        self.way().await?;
+        for (updating, takes) in [(false, 2000), (true, 3000)] {
+            self.site.of(&self.name, |host| host.updating = Some(updating));
+            tokio::time::sleep(MS * takes).await;
+        }
+        let updated = self.site.of(&self.name, |host| {
+            host.updating = None;
+            host.updates.push(request.clone());
+            example::deployment("shop", &host.main, 20009)
+        });
+        self.way_back().await?;
+        Ok(updated)
     }
 
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
         let Which::Version { version, .. } = &request.which else { return not_here() };
         let version = version.to_string();
-        self.there_and_back(|host| {
+        self.way().await?;
+        let assigned = self.site.of(&self.name, |host| {
+            if let Some(error) = host.assign_error.take() {
+                return Err(error);
+            }
             let was = host.main.clone();
             if request.part == Part::Backup {
                 host.backup = was.clone();
@@ -57,19 +137,25 @@ impl HostVersions for SiteLink {
                 host.healthy = !host.new_is_bad;
                 host.assigned_in_service |= host.forward;
             }
-            Self::assigned(host, &was)
-        })
-        .await
+            Ok(Self::assigned(host, &was))
+        })?;
+        self.way_back().await?;
+        Ok(assigned)
     }
 
-    async fn rollback(&self, _: &ServiceName, _: &RollbackRequest) -> Result<Assigned, LinkError> {
+    /// Back to the backup, or where that is main itself, further back.
+    async fn rollback(&self, _: &ServiceName, request: &RollbackRequest) -> Result<Assigned, LinkError> {
         self.there_and_back(|host| {
             let was = host.main.clone();
-            host.main.clone_from(&host.backup);
+            if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
+                let message = format!("{was} is main");
+                return Err(LinkError::Refused { code: ErrorCode::Unprocessable, message });
+            }
+            host.main = if host.backup == was { "0.9.0".to_owned() } else { host.backup.clone() };
             host.healthy = true;
-            Self::assigned(host, &was)
+            Ok(Self::assigned(host, &was))
         })
-        .await
+        .await?
     }
 
     async fn watch(&self, _: &ServiceName, _: &WatchRequest) -> Result<TrialEnd, LinkError> {
@@ -80,11 +166,17 @@ impl HostVersions for SiteLink {
         not_here()
     }
 
-    async fn access(&self, _: &ServiceName, _: &AccessRequest) -> Result<Changed, LinkError> {
-        not_here()
+    async fn access(&self, _: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError> {
+        self.there_and_back(|host| {
+            host.private = !request.public;
+            Changed { transactions: vec![], generation: host.generation, unfinished_history: None }
+        })
+        .await
     }
 
-    async fn logs(&self, _: &LogsRequest, _: Heard) -> Result<(), LinkError> {
-        not_here()
+    async fn logs(&self, _: &LogsRequest, heard: Heard) -> Result<(), LinkError> {
+        self.way().await?;
+        heard.hear(&format!("{} says", self.name)).await;
+        self.way().await
     }
 }

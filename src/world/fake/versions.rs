@@ -33,6 +33,8 @@ pub struct FakeVersions {
     pub sick: Mutex<Option<Port>>,
     /// The next start fails like this.
     pub no_start: Mutex<Option<RunnerError>>,
+    /// Links and the removal of releases fail.
+    pub read_only: Mutex<bool>,
     pub fuse: super::fuse::Fuse,
     pub(super) lock: FakeStore,
 }
@@ -110,7 +112,7 @@ impl Releases for FakeVersions {
     }
 
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
-        if !self.fuse.burn() {
+        if *self.read_only.lock().unwrap() || !self.fuse.burn() {
             return Err(killed_disk());
         }
         self.releases.lock().unwrap().remove(&(service.clone(), release.to_owned()));
@@ -118,7 +120,7 @@ impl Releases for FakeVersions {
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
-        if !self.fuse.burn() {
+        if *self.read_only.lock().unwrap() || !self.fuse.burn() {
             return Err(killed_disk());
         }
         let (mut links, key) = (self.links.lock().unwrap(), (service.clone(), link.to_owned()));

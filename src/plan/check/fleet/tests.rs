@@ -31,6 +31,7 @@ fn view(switch: Switch) -> HostView {
             routes: None,
             access: crate::model::deployment::Access::Public,
             trial: None,
+            layer7: crate::model::proxy::Layer7::default(),
         })),
         kernel: Ok(vec![]),
         drift: vec![],

@@ -1,0 +1,174 @@
+//! `mirror` and `canary`.
+
+use clap::Args;
+
+use super::{Place, service_of};
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::name::HostName;
+use crate::model::percent::Percent;
+use crate::model::proxy::{Canary, Mark, Mirror, Sticky};
+use crate::model::splits::SplitChange;
+use crate::model::version::Version;
+use crate::ops::versions::{self, Row, SplitOptions};
+
+#[derive(Debug, Args)]
+pub struct MirrorArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that gets copies; none behind an id
+    version: Option<Version>,
+    /// Of the requests that match --methods and --path
+    #[arg(long, value_name = "P", default_value = "100")]
+    percent: Percent,
+    /// Only these methods, such as GET,HEAD [default: all, POST and DELETE too]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',')]
+    methods: Vec<String>,
+    /// Only paths that match; * within a segment, ** over segments. May be given several times
+    #[arg(long = "path", value_name = "GLOB")]
+    paths: Vec<String>,
+    /// The copies do not carry this header, such as authorization; may be given several times
+    #[arg(long = "without-header", value_name = "NAME")]
+    without_headers: Vec<String>,
+    /// Do not compare the answers with main's
+    #[arg(long)]
+    no_compare: bool,
+    /// Ask main a second time for so many of the compared GET and HEAD requests: what main answers differently by itself does
+    /// not count as a difference
+    #[arg(long, value_name = "P", default_value = "0", conflicts_with = "no_compare")]
+    control: Percent,
+    /// It gets no copies any more
+    #[arg(long, conflicts_with_all = ["methods", "paths", "without_headers", "no_compare"])]
+    off: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// Do not wait until the connections that load balancers keep pass through the proxy
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub async fn mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let deployment = row.id.clone();
+    if args.off {
+        return apply(context, &place, &row, SplitChange::NoMirror(deployment), &args.common).await;
+    }
+    if args.methods.is_empty() {
+        context.render.remark(&format!(
+            "copies of requests of EVERY method go to {} {}: if what it writes reaches shared data, give --methods GET,HEAD",
+            row.service, row.version
+        ));
+    }
+    let mirror = Mirror {
+        deployment,
+        percent: args.percent,
+        methods: args.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+        paths: args.paths,
+        without_headers: args.without_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        compare: !args.no_compare,
+        control: args.control,
+    };
+    apply(context, &place, &row, SplitChange::Mirror(mirror), &args.common).await
+}
+
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that answers a share; with --off it may be left out
+    version: Option<Version>,
+    /// Of the requests (with --sticky: of the users) that carry no mark
+    #[arg(long, value_name = "P")]
+    percent: Option<Percent>,
+    /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
+    #[arg(long, value_name = "cookie|header:NAME", value_parser = sticky, requires = "percent")]
+    sticky: Option<Sticky>,
+    /// Requests with this header go to it, whatever the share; without a value its presence counts
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
+    header: Option<Mark>,
+    /// Requests with this cookie go to it, whatever the share
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
+    cookie: Option<Mark>,
+    /// Main answers everything again
+    #[arg(long, conflicts_with_all = ["percent", "sticky", "header", "cookie"])]
+    off: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    if args.off {
+        return apply(context, &place, &row, SplitChange::NoCanary, &args.common).await;
+    }
+    if args.version.is_none() && versions::as_id(&args.name).is_none() {
+        let why = "the VERSION is missing".to_owned();
+        return Err(Failure::Other { what: format!("give a version of {} a share", args.name), why });
+    }
+    let canary = Canary {
+        deployment: row.id.clone(),
+        percent: args.percent,
+        sticky: args.sticky,
+        header: args.header,
+        cookie: args.cookie,
+    };
+    apply(context, &place, &row, SplitChange::Canary(canary), &args.common).await
+}
+
+async fn named(
+    context: &Context,
+    name: &str,
+    version: Option<&Version>,
+    hosts: &[HostName],
+) -> Result<(Place, Row), Failure> {
+    let service = service_of(context, name, hosts).await?;
+    let place = Place::of(context, &service, hosts)?;
+    place.say_host(context);
+    let row = place.row(name, version).await?;
+    Ok((place, row))
+}
+
+async fn apply(
+    context: &Context,
+    place: &Place,
+    row: &Row,
+    change: SplitChange,
+    common: &CommonArgs,
+) -> Result<(), Failure> {
+    let options = SplitOptions {
+        service: row.service.clone(),
+        change,
+        wait: !common.no_wait,
+        actor: env::actor(),
+        detail: String::new(),
+    };
+    let done = versions::split(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let listing = versions::list(&place.world, &place.hosts).await.only(Some(&row.service), None);
+    context.render.split(&done, &listing);
+    Ok(())
+}
+
+fn sticky(text: &str) -> Result<Sticky, String> {
+    match text.split_once(':') {
+        None if text == "cookie" => Ok(Sticky::Cookie),
+        Some(("header", name)) if !name.is_empty() => Ok(Sticky::Header(name.to_ascii_lowercase())),
+        _ => Err("expected `cookie` or `header:NAME`".to_owned()),
+    }
+}
+
+/// `NAME`, `NAME=VALUE`, and `NAME=` for an empty value.
+#[allow(clippy::unnecessary_wraps, reason = "what clap asks for")]
+fn mark(text: &str) -> Result<Mark, String> {
+    Ok(match text.split_once('=') {
+        Some((name, value)) => Mark { name: name.to_owned(), value: Some(value.to_owned()) },
+        None => Mark { name: text.to_owned(), value: None },
+    })
+}

@@ -1,0 +1,232 @@
+//! What the data path hands over so that a shadow's answer can be compared with main's: one request and its answers.
+//!
+//! Cheap to build: a body is copied up to a cap, and only what is longer is hashed as it passes.
+
+use jiff::Timestamp;
+use ring::digest::{Context, SHA256, digest};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::deployment::DeploymentId;
+use super::name::ServiceName;
+
+/// Whose answers are compared with main's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct Subject {
+    pub service: ServiceName,
+    pub deployment: DeploymentId,
+}
+
+/// One request that was answered by main and by a shadow, both to the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    pub request: Asked,
+    pub main: Answer,
+    pub shadow: Answer,
+    /// Main's answer to the same request asked once more; only of safe methods.
+    pub control: Option<Answer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub method: String,
+    /// As it was asked, with its query.
+    pub path_and_query: String,
+    /// It carries `If-None-Match`, `If-Modified-Since`, `If-Match`, `If-Unmodified-Since` or `If-Range`: the answer depends on
+    /// what the client keeps, and is not compared.
+    pub conditional: bool,
+    pub at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// In the order of the answer, names in lower case. Those that [`Rules::keeps`] are enough. A value that is not UTF-8 is
+    /// given with replacement characters.
+    pub headers: Vec<(String, String)>,
+    pub body: Captured,
+    /// From the head of the request to the head of the answer.
+    pub latency_us: u64,
+}
+
+/// A body as far as it was kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The first bytes: all of them where `total` is as long.
+    pub bytes: Vec<u8>,
+    /// How many bytes went by.
+    pub total: u64,
+    /// SHA-256 of all bytes that went by, where they are more than `bytes`.
+    pub digest: Option<[u8; 32]>,
+    /// Whether the end of the body was seen: false where the proxy stopped reading before it.
+    pub ended: bool,
+}
+
+impl Captured {
+    /// A whole body.
+    pub fn whole(bytes: Vec<u8>) -> Self {
+        Self { total: bytes.len() as u64, bytes, digest: None, ended: true }
+    }
+
+    /// Whether bytes are missing at the end.
+    pub const fn truncated(&self) -> bool {
+        !self.ended || self.bytes.len() as u64 != self.total
+    }
+
+    /// SHA-256 of all bytes that went by.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.digest.unwrap_or_else(|| fixed(digest(&SHA256, &self.bytes).as_ref()))
+    }
+}
+
+/// Grows a [`Captured`] frame by frame.
+#[derive(Clone)]
+pub struct Capture {
+    cap: usize,
+    bytes: Vec<u8>,
+    total: u64,
+    /// Begins where the body outgrows the cap: what is short is hashed, if at all, off the data path.
+    hash: Option<Context>,
+}
+
+impl Capture {
+    /// Keeps that many bytes (`Limits::compare_bytes`).
+    pub const fn new(cap: usize) -> Self {
+        Self { cap, bytes: Vec::new(), total: 0, hash: None }
+    }
+
+    /// How many bytes of the next frame would be kept: what has to be held of the budget before [`Self::push`].
+    pub fn growth(&self, frame: usize) -> usize {
+        frame.min(self.cap - self.bytes.len())
+    }
+
+    pub fn push(&mut self, frame: &[u8]) {
+        let (kept, rest) = frame.split_at(self.growth(frame.len()));
+        self.bytes.extend_from_slice(kept);
+        self.total += frame.len() as u64;
+        if rest.is_empty() {
+            return;
+        }
+        let bytes = &self.bytes;
+        let hash = self.hash.get_or_insert_with(|| {
+            let mut hash = Context::new(&SHA256);
+            hash.update(bytes);
+            hash
+        });
+        hash.update(rest);
+    }
+
+    /// `ended`: the body came to its end.
+    pub fn finish(self, ended: bool) -> Captured {
+        let digest = self.hash.map(|hash| fixed(hash.finish().as_ref()));
+        Captured { bytes: self.bytes, total: self.total, digest, ended }
+    }
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture")
+            .field("kept", &self.bytes.len())
+            .field("total", &self.total)
+            .finish_non_exhaustive()
+    }
+}
+
+fn fixed(digest: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(digest) {
+        *to = *from;
+    }
+    bytes
+}
+
+/// What of two answers is looked at beside status and body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Rules {
+    pub headers: Vec<HeaderRule>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HeaderRule {
+    /// Lower case.
+    pub name: String,
+    pub how: HeaderHow,
+}
+
+/// What of a field has to be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeaderHow {
+    /// Its value, blanks at the ends apart.
+    Value,
+    /// Its words between commas and semicolons, in any order and case.
+    Words,
+    /// Whether it is there: its value differs between two builds, or is a secret.
+    Presence,
+    /// The names of the cookies that are set.
+    CookieNames,
+}
+
+impl Default for Rules {
+    /// What a client acts on. Never looked at: `date`, `server`, `age`, `content-length` (the body says more), ids of requests
+    /// and traces, and whatever else is not listed.
+    fn default() -> Self {
+        let rule = |how: HeaderHow| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
+        let value = ["content-encoding", "content-language", "content-disposition", "location"];
+        let words = ["content-type", "cache-control", "vary", "allow", "access-control-allow-origin"];
+        let presence = [
+            "etag",
+            "last-modified",
+            "www-authenticate",
+            "retry-after",
+            "strict-transport-security",
+            "content-security-policy",
+        ];
+        let headers = value.iter().map(rule(HeaderHow::Value));
+        let headers = headers.chain(words.iter().map(rule(HeaderHow::Words)));
+        let headers = headers.chain(presence.iter().map(rule(HeaderHow::Presence)));
+        let headers = headers.chain(["set-cookie"].iter().map(rule(HeaderHow::CookieNames)));
+        Self { headers: headers.collect() }
+    }
+}
+
+impl Rules {
+    /// Whether a field of an answer is needed to compare it. `name` in lower case.
+    pub fn keeps(&self, name: &str) -> bool {
+        name == "content-type"
+            || name == "content-encoding"
+            || self.headers.iter().any(|rule| rule.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_kept_up_to_the_cap_and_hashed_whole_however_it_was_cut() {
+        let body: Vec<u8> = (0..1_000u32).flat_map(u32::to_le_bytes).collect();
+        for size in [1, 7, 64, 4_000, 9_000] {
+            for cap in [0, 1, 63, 64, 3_999, 4_000, 5_000] {
+                let mut capture = Capture::new(cap);
+                for frame in body.chunks(size) {
+                    let (before, growth) = (capture.bytes.len(), capture.growth(frame.len()));
+                    capture.push(frame);
+                    assert_eq!(capture.bytes.len(), before + growth);
+                }
+                let captured = capture.finish(true);
+                assert_eq!(captured.bytes, body[..cap.min(4_000)]);
+                assert_eq!((captured.total, captured.truncated()), (4_000, cap < 4_000));
+                assert_eq!(captured.digest.is_some(), cap < 4_000, "a short body is not hashed on the way");
+                assert_eq!(captured.sha256(), Captured::whole(body.clone()).sha256());
+            }
+        }
+    }
+
+    #[test]
+    fn an_unended_body_is_truncated() {
+        assert!(Capture::new(10).finish(false).truncated());
+        assert!(!Capture::new(10).finish(true).truncated());
+    }
+}

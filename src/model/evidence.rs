@@ -1,0 +1,258 @@
+//! What the comparisons of a shadow's answers with main's have shown so far, on one host or on several.
+//!
+//! Everything here is bounded, and merges to the same in whatever order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::capped::{Capped, Merge};
+use super::field::Field;
+use super::proxy::Latencies;
+
+/// Fields that are told apart; of the others there is one sum.
+pub const MAX_FIELDS: usize = 500;
+/// Sets of fields that differed together in one request; of the others the counts per field are kept.
+pub const MAX_PATTERNS: usize = 100;
+/// Fields of such a set.
+pub const MAX_TOGETHER: usize = 32;
+/// Pairs of statuses.
+pub const MAX_STATUSES: usize = 100;
+/// Examples of a field.
+pub const MAX_EXAMPLES: usize = 3;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// When the first and the last of the compared requests began.
+    #[schemars(with = "Option<String>")]
+    pub since: Option<Timestamp>,
+    #[schemars(with = "Option<String>")]
+    pub until: Option<Timestamp>,
+    /// Requests whose answers were compared.
+    pub compared: u64,
+    /// Among them those that main answered twice.
+    pub controls: u64,
+    /// Requests that were answered and not compared, by reason: `conditional`; `compare`: the judge was behind.
+    pub skipped: BTreeMap<String, u64>,
+    /// Among the compared ones those of whose bodies nothing can be said: not read to their end, or coded in unlike ways.
+    #[serde(default)]
+    pub bodies_unread: u64,
+    /// Main's and the shadow's: `"200/500"`.
+    pub statuses: Capped<String, u64, MAX_STATUSES>,
+    pub fields: Capped<Field, Tally, MAX_FIELDS>,
+    /// Requests by what differed in them.
+    pub patterns: Patterns,
+    pub latency: PairedLatency,
+}
+
+/// How often a field was the same. Of a repeated one (`$.items[].price`) a request counts once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Tally {
+    /// Requests in which main or the shadow has it.
+    pub compared: u64,
+    pub differing: u64,
+    /// The same of main's two answers: what main answers differently by itself.
+    pub control_compared: u64,
+    pub control_differing: u64,
+    /// Of how many requests it was the first difference in the field.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// The newest ones, newest first.
+    pub examples: Examples,
+}
+
+/// How the shadow's answer differs from main's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Value,
+    /// A number for a text, an object for an array, something else for JSON.
+    Type,
+    /// Main has it, the shadow has not.
+    Missing,
+    /// The shadow has it, main has not.
+    Extra,
+    /// Of an array or a body: its length.
+    Length,
+}
+
+/// One difference as a person may see it: secrets are gone, long values are cut.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Example {
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// `GET /items?page=2`
+    pub request: String,
+    pub kind: Kind,
+    pub main: String,
+    pub shadow: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Examples(pub Vec<Example>);
+
+/// Requests by the set of fields that differed in them, so that it can be decided later which fields are noise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "PatternList", into = "PatternList")]
+#[schemars(with = "PatternList")]
+pub struct Patterns {
+    /// The smallest sets.
+    pub kept: BTreeMap<Pattern, u64>,
+    /// Requests with other sets.
+    pub rest: u64,
+    /// In how many of those each field differed.
+    pub rest_fields: Capped<Field, u64, MAX_FIELDS>,
+}
+
+/// Fields that differed together; few before many.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pattern {
+    /// Stands first to order by it.
+    len: usize,
+    fields: BTreeSet<Field>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct PatternList {
+    kept: Vec<PatternCount>,
+    rest: u64,
+    rest_fields: Capped<Field, u64, MAX_FIELDS>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct PatternCount {
+    fields: BTreeSet<Field>,
+    count: u64,
+}
+
+/// Both latencies of the compared requests, and how far apart they were in each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PairedLatency {
+    pub main: Latencies,
+    pub shadow: Latencies,
+    /// By how much the shadow was slower, where it was.
+    pub slower: Latencies,
+    /// By how much the shadow was faster or the same, where it was.
+    pub faster: Latencies,
+}
+
+impl Pattern {
+    pub fn new(fields: BTreeSet<Field>) -> Self {
+        Self { len: fields.len(), fields }
+    }
+
+    pub const fn fields(&self) -> &BTreeSet<Field> {
+        &self.fields
+    }
+}
+
+impl Patterns {
+    /// Counts requests in which these fields differed; not for the empty set.
+    pub fn add(&mut self, pattern: Pattern, count: u64) {
+        if pattern.len > MAX_TOGETHER {
+            return self.add_rest(pattern, count);
+        }
+        self.kept.entry(pattern).or_default().absorb(count);
+        while self.kept.len() > MAX_PATTERNS {
+            if let Some((pattern, count)) = self.kept.pop_last() {
+                self.add_rest(pattern, count);
+            }
+        }
+    }
+
+    fn add_rest(&mut self, pattern: Pattern, count: u64) {
+        self.rest.absorb(count);
+        for field in pattern.fields {
+            self.rest_fields.add(field, count);
+        }
+    }
+}
+
+impl Examples {
+    pub fn add(&mut self, example: Example) {
+        let at = self.0.partition_point(|there| *there > example);
+        self.0.insert(at, example);
+        self.0.truncate(MAX_EXAMPLES);
+    }
+}
+
+impl PairedLatency {
+    pub fn record(&mut self, main_us: u64, shadow_us: u64) {
+        self.main.record(main_us);
+        self.shadow.record(shadow_us);
+        if shadow_us > main_us {
+            self.slower.record(shadow_us - main_us);
+        } else {
+            self.faster.record(main_us - shadow_us);
+        }
+    }
+}
+
+impl Merge for Evidence {
+    fn absorb(&mut self, other: Self) {
+        self.since = self.since.into_iter().chain(other.since).min();
+        self.until = self.until.into_iter().chain(other.until).max();
+        self.compared.absorb(other.compared);
+        self.controls.absorb(other.controls);
+        self.bodies_unread.absorb(other.bodies_unread);
+        self.skipped.absorb(other.skipped);
+        self.statuses.absorb(other.statuses);
+        self.fields.absorb(other.fields);
+        self.patterns.absorb(other.patterns);
+        self.latency.absorb(other.latency);
+    }
+}
+
+impl Merge for Tally {
+    fn absorb(&mut self, other: Self) {
+        self.compared.absorb(other.compared);
+        self.differing.absorb(other.differing);
+        self.control_compared.absorb(other.control_compared);
+        self.control_differing.absorb(other.control_differing);
+        for (kind, count) in other.kinds {
+            self.kinds.entry(kind).or_default().absorb(count);
+        }
+        for example in other.examples.0 {
+            self.examples.add(example);
+        }
+    }
+}
+
+impl Merge for Patterns {
+    fn absorb(&mut self, other: Self) {
+        for (pattern, count) in other.kept {
+            self.add(pattern, count);
+        }
+        self.rest.absorb(other.rest);
+        self.rest_fields.absorb(other.rest_fields);
+    }
+}
+
+impl Merge for PairedLatency {
+    fn absorb(&mut self, other: Self) {
+        self.main.absorb(other.main);
+        self.shadow.absorb(other.shadow);
+        self.slower.absorb(other.slower);
+        self.faster.absorb(other.faster);
+    }
+}
+
+impl From<Patterns> for PatternList {
+    fn from(patterns: Patterns) -> Self {
+        let count = |(pattern, count): (Pattern, u64)| PatternCount { fields: pattern.fields, count };
+        let kept = patterns.kept.into_iter().map(count).collect();
+        Self { kept, rest: patterns.rest, rest_fields: patterns.rest_fields }
+    }
+}
+
+impl From<PatternList> for Patterns {
+    fn from(list: PatternList) -> Self {
+        let mut patterns = Self { kept: BTreeMap::new(), rest: list.rest, rest_fields: list.rest_fields };
+        for one in list.kept {
+            patterns.add(Pattern::new(one.fields), one.count);
+        }
+        patterns
+    }
+}

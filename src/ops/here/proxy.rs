@@ -1,0 +1,272 @@
+//! The proxy's place in a service's data path: it comes when a shadow or a canary is asked for, and goes with the last of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::VersionError;
+use crate::model::deployment::{Deployment, DeploymentId};
+use crate::model::evidence::Evidence;
+use crate::model::forward::Recorded;
+use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::model::proxy::{Layer7, Place, ProxyStats, Splits};
+use crate::model::splits::{Split, SplitChange, SplitRequest};
+use crate::ops::rules::{self, ChangeError};
+use crate::plan::splits::{self, Wanted};
+use crate::plan::versions::{self, Refused};
+use crate::world::World;
+use crate::world::proxy::ProxyError;
+use crate::world::reporter::Event;
+
+mod keep;
+
+pub use keep::{keep, straighten};
+
+/// How long another switchman of this host is waited for while the proxy is told what to do.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two tries of the self-test.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often the self-test may fail before the proxy is not let in.
+const TRIES: u32 = 20;
+
+/// Who gets copies or a share is as asked, and the proxy stands before main exactly where somebody does. On failure everything
+/// is as before.
+pub async fn split(
+    world: &World,
+    service: &ServiceName,
+    request: &SplitRequest,
+) -> Result<Split, VersionError> {
+    let adds = matches!(request.change, SplitChange::Mirror(_) | SplitChange::Canary(_));
+    if adds && !world.proxy.is_kept() {
+        return Err(ProxyError::NotKept.into());
+    }
+    let Some(before) = record(world, service, request).await? else {
+        let record = recorded(world, service)?;
+        return Ok(Split {
+            inserted: record.layer7.inserted().is_some(),
+            splits: record.layer7.splits,
+            known: true,
+        });
+    };
+    if let Err(error) = settle(world, service, &request.actor).await {
+        put_back(world, service, &before, &request.actor).await?;
+        return Err(error);
+    }
+    let record = recorded(world, service)?;
+    Ok(Split { inserted: record.layer7.inserted().is_some(), splits: record.layer7.splits, known: false })
+}
+
+/// Records what is asked; gives back the splits before, `None` where it is so already.
+async fn record(
+    world: &World,
+    service: &ServiceName,
+    request: &SplitRequest,
+) -> Result<Option<Splits>, VersionError> {
+    let mut before = None;
+    rules::change_where(world, splits::action(&request.change), |records| {
+        let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
+        // Read again: a kill may have begun since.
+        let existing = world.deployments.all()?;
+        let after = splits::change(record, &existing, &request.change)?;
+        let settled = match splits::wanted(record) {
+            Wanted::Inserted(_) => record.layer7.inserted().is_some(),
+            Wanted::Placed => false,
+            Wanted::Straight(_) | Wanted::Nothing => true,
+        };
+        if after == record.layer7.splits && settled {
+            return Ok(None);
+        }
+        before = Some(record.layer7.splits.clone());
+        let place = match record.layer7.place {
+            Some(place) => Some(place),
+            None if after.is_empty() => None,
+            None => Some(Place { port: port(world, records, &existing, request)?, inserted: false }),
+        };
+        let told = [splits::told(&request.change, &existing), request.detail.clone()];
+        let told: Vec<String> = told.into_iter().filter(|part| !part.is_empty()).collect();
+        let layer7 = Layer7 { splits: after, place };
+        let action = splits::action(&request.change);
+        Ok::<_, VersionError>(Some(splits::intent(record, layer7, &request.actor, action, told.join(", "))))
+    })
+    .await?;
+    Ok(before)
+}
+
+/// One that nobody has.
+fn port(
+    world: &World,
+    records: &[Recorded],
+    existing: &[Deployment],
+    request: &SplitRequest,
+) -> Result<Port, VersionError> {
+    let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
+    let taken: BTreeSet<Port> = instances.chain(records.iter().flat_map(Recorded::ports)).collect();
+    let (first, last) = request.range;
+    let free = |port: &Port| {
+        !taken.contains(port) && world.machine.listeners(*port).is_ok_and(|found| found.is_empty())
+    };
+    // From the end: instances get theirs from the beginning.
+    let found = (first.get()..=last.get()).rev().filter_map(Port::new).find(free);
+    Ok(found.ok_or(Refused::NoPort { first, last })?)
+}
+
+async fn put_back(
+    world: &World,
+    service: &ServiceName,
+    before: &Splits,
+    actor: &Actor,
+) -> Result<(), VersionError> {
+    rules::change_where(world, "splits", |records| {
+        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let place = record.layer7.place.map(|place| Place { inserted: false, ..place });
+        let layer7 = Layer7 { splits: before.clone(), place };
+        let detail = "refused: it is as before".to_owned();
+        Ok::<_, ChangeError>(Some(splits::intent(record, layer7, actor, "splits", detail)))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Brings rules and proxy to what is recorded of one service. What cannot be done leaves the rules leading straight at main.
+pub(super) async fn settle(world: &World, service: &ServiceName, actor: &Actor) -> Result<(), VersionError> {
+    let Some(record) = rules::record(world, service)? else { return Ok(()) };
+    match splits::wanted(&record) {
+        Wanted::Nothing | Wanted::Placed => Ok(()),
+        Wanted::Inserted(port) => {
+            let done = insert(world, &record, port, actor).await;
+            if done.is_err() {
+                lead(world, service, port, false, actor).await?;
+            }
+            done
+        }
+        Wanted::Straight(port) => {
+            lead(world, service, port, false, actor).await?;
+            // A proxy that is gone has nothing to drain.
+            let _ = tell(world).await;
+            Ok(())
+        }
+    }
+}
+
+/// The proxy answers for main before a rule leads to it, and copies and shares after.
+async fn insert(world: &World, record: &Recorded, port: Port, actor: &Actor) -> Result<(), VersionError> {
+    world.proxy.start().await?;
+    tell(world).await?;
+    if record.layer7.inserted().is_none() {
+        answers(world, record, port).await?;
+        lead(world, &record.forward.service, port, true, actor).await?;
+        tell(world).await?;
+    }
+    Ok(())
+}
+
+/// Main's own health check, through the proxy.
+async fn answers(world: &World, record: &Recorded, port: Port) -> Result<(), VersionError> {
+    let Some(routes) = &record.routes else { return Ok(()) };
+    let existing = world.deployments.all()?;
+    let which = crate::model::versions::Which::Id(routes.main.deployment.clone());
+    let main = versions::find(&existing, &which)?;
+    let (mut passed, mut failed) = (0, 0);
+    loop {
+        match world.probe.ask((main.address, port.get()).into(), &main.health).await {
+            Ok(()) if passed + 1 >= main.health.rise => return Ok(()),
+            Ok(()) => passed += 1,
+            Err(why) if failed >= TRIES => {
+                let why = format!("main does not answer through it on port {port}: {why}");
+                return Err(ProxyError::NotStarted { why }.into());
+            }
+            Err(_) => (passed, failed) = (0, failed + 1),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// The rules of main lead to the proxy, or straight at main. Nothing is done where it is so.
+async fn lead(
+    world: &World,
+    service: &ServiceName,
+    port: Port,
+    inserted: bool,
+    actor: &Actor,
+) -> Result<(), VersionError> {
+    let action = if inserted { "proxy: in" } else { "proxy: out" };
+    rules::change_where(world, action, |records| {
+        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let layer7 = splits::moved(record, port, inserted);
+        Ok::<_, ChangeError>(
+            layer7.map(|layer7| splits::intent(record, layer7, actor, action, String::new())),
+        )
+    })
+    .await?;
+    Ok(())
+}
+
+/// The proxy is told what is recorded, while nobody changes that.
+async fn tell(world: &World) -> Result<(), VersionError> {
+    let _held = world.store.lock("proxy", PATIENCE).await?;
+    let (records, existing) = (world.store.recorded()?, world.deployments.all()?);
+    Ok(world.proxy.configure(&splits::config(&records, &existing)).await?)
+}
+
+/// After a change of versions: whoever is connected through the proxy is led as the rules lead. A proxy that cannot be told is
+/// out of the way, which is told and no failure of the change.
+pub(super) async fn follow(world: &World, service: &ServiceName, actor: &Actor) -> Result<(), VersionError> {
+    if rules::record(world, service)?.is_none_or(|record| record.layer7.place.is_none()) {
+        return Ok(());
+    }
+    let Err(error) = settle(world, service, actor).await else { return Ok(()) };
+    match rules::record(world, service)? {
+        Some(record) if record.layer7.inserted().is_some() => Err(error),
+        _ => {
+            let text = format!("{service}: the rules lead straight at main: {error}");
+            world.reporter.report(&Event::Warning { text });
+            Ok(())
+        }
+    }
+}
+
+/// Before a deployment is taken away: it gets neither copies nor a share.
+pub(super) async fn leave(world: &World, deployment: &Deployment, actor: &Actor) -> Result<(), VersionError> {
+    let service = &deployment.service;
+    rules::change_where(world, "kill", |records| {
+        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let splits = record.layer7.splits.without(&deployment.id);
+        if splits == record.layer7.splits {
+            return Ok(None);
+        }
+        let layer7 = Layer7 { splits, ..record.layer7.clone() };
+        let detail = format!("{service} {} gets neither copies nor a share", deployment.version);
+        Ok::<_, ChangeError>(Some(splits::intent(record, layer7, actor, "kill", detail)))
+    })
+    .await?;
+    if world.store.places()?.is_empty() {
+        // The last service went with its main.
+        let _ = world.proxy.stop().await;
+    }
+    follow(world, service, actor).await
+}
+
+/// What the proxy counted; `None` where it has no place in any service's data path.
+pub async fn counted(world: &World) -> Result<Option<ProxyStats>, VersionError> {
+    if world.store.places()?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(world.proxy.stats().await?))
+}
+
+/// What a shadow's answers have shown; `None`: nothing was compared.
+pub async fn evidence(
+    world: &World,
+    service: &ServiceName,
+    deployment: &DeploymentId,
+) -> Result<Option<Evidence>, VersionError> {
+    if world.store.places()?.is_empty() {
+        return Ok(None);
+    }
+    Ok(world.proxy.evidence(service, deployment).await?)
+}
+
+fn recorded(world: &World, service: &ServiceName) -> Result<Recorded, VersionError> {
+    Ok(rules::record(world, service)?.ok_or_else(|| Refused::NoMain(service.clone()))?)
+}

@@ -1,0 +1,225 @@
+//! `world::proxy`: `switchman proxy` as a process of its own, asked on its control socket.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use super::exec::{OURSELVES, Program};
+use super::systemd::Systemd;
+use crate::model::api::ApiError;
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
+use crate::model::name::ServiceName;
+use crate::model::proxy::{ProxyConfig, ProxyStats};
+use crate::world::proxy::{Proxy, ProxyError};
+use crate::world::store::Exclusive;
+
+/// The unit of the package; without it, or without systemd, the proxy is started as a plain process.
+const UNIT: &str = "switchman-proxy.service";
+const UNIT_FILES: [&str; 3] = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
+/// A process that starts answers within milliseconds; a loaded machine takes longer.
+const STARTS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
+/// Bound on one answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Bytes of one answer: the counts of a thousand services.
+const MOST: usize = 64 << 20;
+/// Output of a proxy that is kept.
+const LOG: u64 = 1 << 20;
+
+/// The proxy of the host whose state is in this directory.
+#[derive(Debug)]
+pub struct ProxyProcess {
+    dir: PathBuf,
+}
+
+struct Held {
+    _lock: Flock<File>,
+}
+
+impl Exclusive for Held {}
+
+impl ProxyProcess {
+    pub fn new(state_dir: &Path) -> Self {
+        Self { dir: state_dir.to_owned() }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("proxy.sock")
+    }
+
+    fn silent(&self, why: &dyn std::fmt::Display) -> ProxyError {
+        ProxyError::Silent { why: format!("{why} ({})", self.socket().display()) }
+    }
+
+    /// One question on a connection of its own: a proxy that was replaced meanwhile is simply asked anew.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        bound: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ProxyError> {
+        let asked = async {
+            let stream = UnixStream::connect(self.socket()).await.map_err(|error| self.silent(&error))?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| self.silent(&error))?;
+            let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.silent(&error))?;
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("host", "proxy")
+                .header("content-type", "application/json")
+                .body(Full::new(Bytes::from(body.unwrap_or_default())))
+                .map_err(|error| self.silent(&error))?;
+            let exchange = async {
+                let answer = sender.send_request(request).await.map_err(|error| self.silent(&error))?;
+                let status = answer.status();
+                let body = Limited::new(answer.into_body(), MOST).collect().await;
+                Ok((status, body.map_err(|error| self.silent(&error))?.to_bytes()))
+            };
+            // The connection ends with this question.
+            tokio::pin!(connection);
+            tokio::pin!(exchange);
+            tokio::select! {
+                biased;
+                exchanged = &mut exchange => exchanged,
+                _ = &mut connection => exchange.await,
+            }
+        };
+        let (status, body) = match tokio::time::timeout(bound, asked).await {
+            Ok(asked) => asked?,
+            Err(_) => {
+                let waited = crate::model::duration::show(bound);
+                return Err(self.silent(&format!("no answer within {waited}")));
+            }
+        };
+        if status != StatusCode::OK {
+            let said = serde_json::from_slice::<ApiError>(&body).map(|error| error.message);
+            let why = said.unwrap_or_else(|_| format!("it answers {status}"));
+            return Err(ProxyError::Refused { why });
+        }
+        serde_json::from_slice(&body).map_err(|error| self.silent(&error))
+    }
+
+    async fn look(&self, bound: Duration) -> Result<(), ProxyError> {
+        self.ask::<serde::de::IgnoredAny>(bound, Method::GET, "/health", None::<&()>).await.map(drop)
+    }
+
+    async fn spawn(&self) -> Result<(), ProxyError> {
+        let failed = |why: String| ProxyError::NotStarted { why };
+        let io = |error: &dyn std::fmt::Display| failed(error.to_string());
+        if Systemd::is_here() && UNIT_FILES.iter().any(|dir| Path::new(dir).join(UNIT).is_file()) {
+            let started = Program::new("systemctl").args(["restart", UNIT]).run(b"", STARTS).await;
+            let output = started.map_err(|error| io(&error))?;
+            return if output.status == 0 { Ok(()) } else { Err(failed(output.stderr.trim().to_owned())) };
+        }
+        DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| io(&error))?;
+        let log = self.log();
+        let truncate = std::fs::metadata(&log).is_ok_and(|file| file.len() > LOG);
+        let mut options = OpenOptions::new();
+        let options = options.create(true).mode(0o600);
+        let log = if truncate { options.write(true).truncate(true) } else { options.append(true) }.open(&log);
+        let log = log.map_err(|error| io(&error))?;
+        let program = Program::new(OURSELVES).args(["proxy", "--control"]).arg(self.socket());
+        program.start(log).map_err(|error| io(&error))?;
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("proxy.log")
+    }
+
+    fn last_words(&self) -> String {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        log.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+
+    fn lock(&self) -> Result<Option<Flock<File>>, ProxyError> {
+        let failed = |error: &dyn std::fmt::Display| ProxyError::NotStarted { why: error.to_string() };
+        DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| failed(&error))?;
+        let path = self.dir.join("proxy.keeper");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        match Flock::lock(opened.map_err(|error| failed(&error))?, FlockArg::LockExclusiveNonblock) {
+            Ok(held) => Ok(Some(held)),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(failed(&error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Proxy for ProxyProcess {
+    async fn start(&self) -> Result<(), ProxyError> {
+        if self.look(ANSWER).await.is_ok() {
+            return Ok(());
+        }
+        self.spawn().await?;
+        let deadline = Instant::now() + STARTS;
+        loop {
+            match self.look(ANSWER).await {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(ProxyError::NotStarted { why: format!("{error}; {}", self.last_words()) });
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
+        self.ask::<serde::de::IgnoredAny>(ANSWER, Method::PUT, "/config", Some(config)).await.map(drop)
+    }
+
+    async fn health(&self, bound: Duration) -> Result<(), ProxyError> {
+        self.look(bound).await
+    }
+
+    async fn gone(&self) {
+        let Ok(mut stream) = UnixStream::connect(self.socket()).await else { return };
+        // It never says anything of itself: what comes is the end.
+        let _ = stream.read(&mut [0; 1]).await;
+    }
+
+    async fn stats(&self) -> Result<ProxyStats, ProxyError> {
+        self.ask(ANSWER, Method::GET, "/stats", None::<&()>).await
+    }
+
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, ProxyError> {
+        self.ask(ANSWER, Method::GET, &format!("/compare/{service}/{deployment}"), None::<&()>).await
+    }
+
+    async fn stop(&self) -> Result<(), ProxyError> {
+        match self.ask::<serde::de::IgnoredAny>(ANSWER, Method::POST, "/stop", None::<&()>).await {
+            // There is none any more.
+            Ok(_) | Err(ProxyError::Silent { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError> {
+        Ok(self.lock()?.map(|lock| Box::new(Held { _lock: lock }) as Box<dyn Exclusive>))
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.lock(), Ok(None))
+    }
+}

@@ -1,0 +1,60 @@
+//! The proxy of a host: a process of its own that outlasts whoever starts it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::store::Exclusive;
+use crate::model::deployment::DeploymentId;
+use crate::model::evidence::Evidence;
+use crate::model::name::ServiceName;
+use crate::model::proxy::{ProxyConfig, ProxyStats};
+
+/// Why the proxy did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    #[error("the proxy does not start: {why}")]
+    NotStarted { why: String },
+    #[error("the proxy does not answer: {why}")]
+    Silent { why: String },
+    /// Its own words; what it was told before is in force.
+    #[error("the proxy refuses: {why}")]
+    Refused { why: String },
+    #[error(
+        "no agent runs on this host: a proxy needs one that points the rules at main again when it dies (`switchman agent`)"
+    )]
+    NotKept,
+}
+
+#[async_trait]
+pub trait Proxy: Send + Sync {
+    /// It runs and answers on its control socket; started where it does not. Idempotent.
+    async fn start(&self) -> Result<(), ProxyError>;
+
+    /// Everything it is to do; in force when this returns.
+    async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError>;
+
+    /// Whether every part of it still works, within the bound.
+    async fn health(&self, bound: Duration) -> Result<(), ProxyError>;
+
+    /// Returns when the process that runs now is gone; at once where none runs.
+    async fn gone(&self);
+
+    async fn stats(&self) -> Result<ProxyStats, ProxyError>;
+
+    /// What a shadow's answers have shown beside main's; `None`: nothing was compared.
+    async fn evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, ProxyError>;
+
+    /// It ends when its connections have. Idempotent.
+    async fn stop(&self) -> Result<(), ProxyError>;
+
+    /// Held by the agent of this host for as long as it watches the proxy; `None`: another one does.
+    fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError>;
+
+    /// Whether an agent watches it.
+    fn is_kept(&self) -> bool;
+}
