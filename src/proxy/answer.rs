@@ -137,7 +137,7 @@ impl Exchange<'_> {
             Some(canary) => match self.send(canary, request).await {
                 Err(SendError::Connect { request, .. }) => {
                     service.canary_refused(Instant::now());
-                    (self.send(&service.main, request).await, &service.main)
+                    (self.send(&service.main, *request).await, &service.main)
                 }
                 sent => {
                     service.canary_took();
@@ -154,7 +154,7 @@ impl Exchange<'_> {
             }
             _ => None,
         };
-        self.count(target, began, &sent);
+        Self::count(target, began, &sent);
         self.finish(service, sent, With { flight, upgrade, cookie, recorder })
     }
 
@@ -189,8 +189,8 @@ impl Exchange<'_> {
     }
 
     fn flight(&self, service: Option<&Service>, read: Rc<Cell<bool>>, asked: Option<Asked>) -> Flight {
-        let _counted = service.map(|service| service.counts.in_flight.hold());
-        Flight { heads: self.connection.heads.clone(), read, asked, _counted }
+        let counted = service.map(|service| service.counts.in_flight.hold());
+        Flight::begin(self.connection.heads.clone(), read, asked, counted)
     }
 
     fn upload(
@@ -232,7 +232,7 @@ impl Exchange<'_> {
         }
     }
 
-    fn count(&self, target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
+    fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
         match sent {
             Ok(response) => target.counts.answered(response.status().as_u16(), began.elapsed()),
             Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),

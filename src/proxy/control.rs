@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +50,8 @@ pub struct Control {
 /// What is refused, and how.
 struct Refused(StatusCode, String);
 
-fn bad(message: impl ToString) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message.to_string())
+fn bad(why: impl Display) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, format!("{why}"))
 }
 
 /// One after another, each on a task of its own; never returns.

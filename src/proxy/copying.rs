@@ -119,7 +119,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub async fn to_its_end(self, request: Request<CopyBody>) {
+    pub async fn run(self, request: Request<CopyBody>) {
         let queue = self.copy.queue.clone();
         let limit = Duration::from_millis(self.limits.copy_ms);
         let ended = tokio::select! {
@@ -173,7 +173,7 @@ pub struct Again {
 }
 
 impl Again {
-    pub async fn to_its_end(self, request: Request<CopyBody>) {
+    pub async fn run(self, request: Request<CopyBody>) {
         let limit = Duration::from_millis(self.limits.copy_ms);
         // How it failed is main's affair, and counted where its users are.
         let _ = tokio::time::timeout(limit, self.exchange(request)).await;

@@ -26,12 +26,22 @@ enum Inner {
 
 /// From the head of a request to the end of its answer.
 pub struct Flight {
-    pub heads: Arc<Heads>,
-    /// Whether the request was read to its end.
-    pub read: Rc<Cell<bool>>,
-    /// A body that main was to ask for.
-    pub asked: Option<Asked>,
-    pub _counted: Option<Held>,
+    heads: Arc<Heads>,
+    read: Rc<Cell<bool>>,
+    asked: Option<Asked>,
+    _counted: Option<Held>,
+}
+
+impl Flight {
+    /// `read`: whether the request was read to its end; `asked`: of a body that main was to ask for.
+    pub const fn begin(
+        heads: Arc<Heads>,
+        read: Rc<Cell<bool>>,
+        asked: Option<Asked>,
+        counted: Option<Held>,
+    ) -> Self {
+        Self { heads, read, asked, _counted: counted }
+    }
 }
 
 impl Drop for Flight {

@@ -25,18 +25,18 @@ const SLOW: Duration = Duration::from_secs(5);
 /// The copies of one request.
 pub struct Copies {
     pub tee: Rc<Tee>,
-    copies: Vec<Rc<Copy>>,
+    each: Vec<Rc<Copy>>,
     compare_bytes: usize,
 }
 
 impl Copies {
     /// Main, not a canary, answered; what records its body where that is to be compared.
     pub fn main_answered(&self, response: &Response<Incoming>, took: Duration) -> Option<Recorder> {
-        for copy in &self.copies {
+        for copy in &self.each {
             copy.main.set(Some(response.status().as_u16()));
             copy.told();
         }
-        let comparisons = self.copies.iter().filter_map(|copy| copy.comparison.clone()).collect();
+        let comparisons = self.each.iter().filter_map(|copy| copy.comparison.clone()).collect();
         Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes)
     }
 }
@@ -64,7 +64,7 @@ pub fn begin(
     }
     let queues = copies.iter().map(|copy| copy.queue.clone()).collect();
     let compare_bytes = worker.limits().compare_bytes;
-    Some(Copies { tee: Rc::new(Tee::new(queues)), copies, compare_bytes })
+    Some(Copies { tee: Rc::new(Tee::new(queues)), each: copies, compare_bytes })
 }
 
 fn copy(
@@ -102,7 +102,7 @@ fn copy(
         protocol,
         limits,
     };
-    spawn_local(run.to_its_end(request));
+    spawn_local(run.run(request));
     copy
 }
 
@@ -124,7 +124,7 @@ fn ask_again(
     // Not marked: main is to answer as it answers its users.
     let request = head_of(request).map(|()| CopyBody { queue, size });
     let (memory, address) = (service.memory().clone(), service.main.address);
-    spawn_local(Again { memory, comparison, address, protocol, limits }.to_its_end(request));
+    spawn_local(Again { memory, comparison, address, protocol, limits }.run(request));
 }
 
 /// Cheap first. Every request that is not copied is counted by its reason.

@@ -27,7 +27,7 @@ async fn judged(proxy: &Proxy, pairs: u64) -> Evidence {
     evidence(proxy).await.unwrap()
 }
 
-fn json(text: String) -> Vec<u8> {
+fn json(text: &str) -> Vec<u8> {
     let length = text.len();
     format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{text}")
         .into_bytes()
@@ -40,10 +40,10 @@ fn a_difference_is_found_and_mains_own_is_known() {
         let main = answering(MAIN, move |_| {
             let mut count = count.lock().unwrap();
             *count += 1;
-            json(format!("{{\"price\": 10, \"id\": {count}}}"))
+            json(&format!("{{\"price\": 10, \"id\": {count}}}"))
         })
         .await;
-        let _shadow = answering(OTHER, |_| json("{\"price\": 12, \"id\": 0}".to_owned())).await;
+        let _shadow = answering(OTHER, |_| json("{\"price\": 12, \"id\": 0}")).await;
         let proxy = Proxy::serving(compared("50")).await;
         let mut client = Wire::to(SHOP).await;
         for _ in 0..10 {
@@ -111,7 +111,7 @@ fn an_answer_that_was_cut_is_no_evidence() {
 #[test]
 fn evidence_is_bounded_and_ends_with_those_it_is_about() {
     in_namespace(|| async {
-        let big = json(format!("\"{}\"", "x".repeat(300_000)));
+        let big = json(&format!("\"{}\"", "x".repeat(300_000)));
         let (one, two) = (big.clone(), big);
         let _main = answering(MAIN, move |_| one.clone()).await;
         let _shadow = answering(OTHER, move |_| two.clone()).await;
