@@ -25,7 +25,7 @@ pub enum Protocol {
 #[derive(Debug)]
 pub enum SendError<B> {
     /// Nobody is there; the request is untouched.
-    Connect { request: Request<B>, why: io::Error },
+    Connect { request: Box<Request<B>>, why: io::Error },
     /// The request, or part of it, was written: whether it was served, nobody knows.
     Broken(hyper::Error),
     /// The client reset its connection meanwhile: what main would have seen by itself.
@@ -112,7 +112,7 @@ impl Legs {
                 Some(sender) => sender,
                 None => match self.connect(to, limit).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request, why }),
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
                 },
             };
             match sender.send(request).await {
@@ -221,7 +221,7 @@ impl Pool {
                 Some(sender) => sender,
                 None => match self.connect(to, protocol, limit).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request, why }),
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
                 },
             };
             match sender.send(request).await {

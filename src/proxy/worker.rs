@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::collector::Collector;
 use super::connection::{Connection, Door};
 use super::limits::Room;
 use super::listen::{Place, Reach};
@@ -33,8 +34,10 @@ pub enum Order {
     Apply(Box<Applied>, oneshot::Sender<()>),
     Count(oneshot::Sender<Vec<ServiceStats>>),
     Ping(oneshot::Sender<()>),
-    /// Accept nothing more, end every connection with its next answer; answered when none is left.
-    End(oneshot::Sender<()>),
+    /// Accept nothing more, end every connection with its next answer.
+    Close(oneshot::Sender<()>),
+    /// Answered when no connection is left.
+    Drain(oneshot::Sender<()>),
 }
 
 pub struct Applied {
@@ -56,12 +59,12 @@ impl Handle {
     }
 }
 
-pub fn start(number: usize, room: Arc<Room>) -> io::Result<Handle> {
+pub fn start(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> io::Result<Handle> {
     let (orders, heard) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let local = LocalSet::new();
-        local.block_on(&runtime, serve(Rc::new(Worker::new(number, room)), heard));
+        local.block_on(&runtime, serve(Rc::new(Worker::new(number, room, collector)), heard));
     })?;
     Ok(Handle { orders })
 }
@@ -75,6 +78,7 @@ pub struct Worker {
     next: Cell<u64>,
     budget: Arc<Budget>,
     room: Arc<Room>,
+    collector: Arc<Collector>,
     ending: Cell<bool>,
 }
 
@@ -121,7 +125,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Worker {
-    fn new(number: usize, room: Arc<Room>) -> Self {
+    fn new(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> Self {
         Self {
             number,
             table: RefCell::default(),
@@ -130,6 +134,7 @@ impl Worker {
             next: Cell::default(),
             budget: Arc::default(),
             room,
+            collector,
             ending: Cell::new(false),
         }
     }
@@ -150,8 +155,11 @@ impl Worker {
             Order::Ping(pong) => {
                 let _ = pong.send(());
             }
-            Order::End(done) => {
-                spawn_local(self.clone().end(done));
+            Order::Close(done) => {
+                spawn_local(self.clone().close(done));
+            }
+            Order::Drain(done) => {
+                spawn_local(self.clone().drain(done));
             }
         }
     }
@@ -161,7 +169,7 @@ impl Worker {
         let mut slots = HashMap::new();
         for told in &config.services {
             let memory = self.memories.borrow_mut().entry(told.service.clone()).or_default().clone();
-            let service = Rc::new(Service::new(told, &memory)?);
+            let service = Rc::new(Service::new(told, &memory, Some(&self.collector))?);
             let known = self.table.borrow().services.get(&told.service).cloned();
             let slot = match known {
                 // Its connections find the new one at their next request.
@@ -217,12 +225,17 @@ impl Worker {
         self.memories.borrow().values().for_each(|memory| memory.sweep());
     }
 
-    async fn end(self: Rc<Self>, done: oneshot::Sender<()>) {
+    async fn close(self: Rc<Self>, done: oneshot::Sender<()>) {
         self.ending.set(true);
         // Whoever waits to be accepted is accepted first: closing a listener resets them.
         tokio::task::yield_now().await;
         let places = std::mem::take(&mut self.table.borrow_mut().places);
         places.into_values().for_each(Accepting::end);
+        tokio::task::yield_now().await;
+        let _ = done.send(());
+    }
+
+    async fn drain(self: Rc<Self>, done: oneshot::Sender<()>) {
         while !self.connections.borrow().is_empty() {
             sleep(PAUSE).await;
         }
