@@ -16,9 +16,11 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{Manner, Terms, Weight};
 use crate::model::api::{API, GREETING, OLDEST_API};
+use crate::model::history::Actor;
 use crate::ops::here;
 use crate::ops::host::InProcess;
 use crate::ops::keep;
+use crate::world::World;
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -104,26 +106,32 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok(())
     };
     let actor = env::actor();
-    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
-    if let Err(error) = here::straighten(&world, &actor).await {
-        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
-    }
-    let keeper = keep::begin(&world, &actor).await;
-    let keeping = async {
-        keeper.keep().await;
+    // Nobody is served before the rules are as recorded.
+    let looked_after = look_after(&world, &actor, context).await;
+    let looking_after = async {
+        looked_after.await;
         Ok(())
     };
-    let tending = async {
-        here::tend(&world, &actor).await;
-        Ok(())
-    };
-    let watching = async {
-        here::keep_proxy(&world, &actor).await;
-        Ok(())
-    };
-    let served = tokio::try_join!(on_socket, over_tls, answering, keeping, tending, watching);
+    let served = tokio::try_join!(on_socket, over_tls, answering, looking_after);
     world.commands.all_ended().await;
     served.map(|_| ())
+}
+
+/// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for
+/// as long as what it gives back is awaited.
+async fn look_after<'a>(
+    world: &'a World,
+    actor: &'a Actor,
+    context: &Context,
+) -> impl Future<Output = ()> + 'a {
+    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
+    if let Err(error) = here::straighten(world, actor).await {
+        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
+    }
+    let keeper = keep::begin(world, actor).await;
+    async move {
+        tokio::join!(keeper.keep(), here::tend(world, actor), here::keep_proxy(world, actor));
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

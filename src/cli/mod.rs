@@ -298,7 +298,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Kill(args) => versions::kill(args, context).await,
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
-        Command::Agent(args) => agent::run(args, context).await,
+        Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Proxy(args) => proxy::run(args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
