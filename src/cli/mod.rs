@@ -161,6 +161,13 @@ enum Command {
                             Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
     )]
     Mirror(versions::MirrorArgs),
+    /// Show what a version answers differently from main, of the requests it got copies of
+    #[command(
+        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs; 2 too little was compared to say. A field that \
+                            main answers differently by itself, when it is asked twice (mirror --control), counts only where \
+                            the version differs more often than that."
+    )]
+    Compare(versions::CompareArgs),
     /// Let a version answer a share of the requests or users, or those with a header or cookie
     #[command(
         after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
@@ -170,6 +177,9 @@ enum Command {
     /// Go back to the last good main, at once; refused while it is not healthy
     Rollback(versions::RollbackArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
+    ///
+    /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
+    /// able to read it until it has drained.
     Update(versions::UpdateArgs),
     /// Let a service be called from outside, or by nobody
     Access(versions::AccessArgs),
@@ -280,6 +290,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Describe(args) => versions::describe(args, context).await,
         Command::Assign(args) => versions::assign(args, context).await,
         Command::Mirror(args) => versions::mirror(args, context).await,
+        Command::Compare(args) => versions::compare(args, context).await,
         Command::Canary(args) => versions::canary(args, context).await,
         Command::Rollback(args) => versions::rollback(args, context).await,
         Command::Update(args) => versions::update(args, context).await,

@@ -92,6 +92,7 @@ impl Splits {
     }
 
     /// Without anything of a deployment that is main now, or is gone.
+    #[must_use]
     pub fn without(&self, deployment: &DeploymentId) -> Self {
         Self {
             mirrors: self.mirrors.iter().filter(|mirror| mirror.deployment != *deployment).cloned().collect(),

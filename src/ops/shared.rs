@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::model::balancer::{BackendView, BalancerSpec};
-use crate::world::balancer::{Balancer, BalancerError, Flush};
+use crate::world::balancer::{Balancer, BalancerError, Flush, Weighed};
 
 /// A reading is given again while it is younger than this: below the pause between two looks of one waiter.
 const FRESH: Duration = Duration::from_millis(40);
@@ -51,6 +51,10 @@ impl Balancer for Shared {
 
     async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
         self.inner.close_idle(server).await
+    }
+
+    async fn set_weight(&self, server: &str, weight: u32) -> Result<Weighed, BalancerError> {
+        self.inner.set_weight(server, weight).await
     }
 }
 

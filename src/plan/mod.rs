@@ -17,3 +17,4 @@ pub mod switch;
 pub mod this_host;
 pub mod versions;
 pub mod vhost;
+pub mod weights;

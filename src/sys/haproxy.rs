@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerView, Verdict};
-use crate::world::balancer::{Balancer, BalancerError, Flush};
+use crate::world::balancer::{Balancer, BalancerError, Flush, Weighed};
 
 mod dial;
 mod http;
@@ -54,6 +54,10 @@ impl Balancer for Haproxy {
     /// After it the server is `UP 1/3` until a check has passed: HAProxy counts anew from the lowest UP (measured on 2.6).
     async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
         self.bounded(self.flush(server)).await
+    }
+
+    async fn set_weight(&self, server: &str, weight: u32) -> Result<Weighed, BalancerError> {
+        self.bounded(self.weigh(server, weight)).await
     }
 }
 
@@ -120,6 +124,26 @@ impl Haproxy {
         }
         // There is no other success than what is read back. Whoever holds it now came after us.
         Ok(if self.is_free(server).await? { Flush::Closed } else { Flush::Held })
+    }
+
+    async fn weigh(&self, server: &str, weight: u32) -> Result<Weighed, Unreadable> {
+        if matches!(self.access, Access::Http(_)) {
+            return Ok(Weighed::NotAllowed);
+        }
+        let answer = self.say(&format!("set server {}/{server} weight {weight}", self.spec.backend)).await?;
+        match answer.trim() {
+            "" => {}
+            denied if denied.starts_with("Permission denied") => return Ok(Weighed::NotAllowed),
+            other => return Err(Unreadable::Garbled(other.chars().take(200).collect())),
+        }
+        let view = self.view().await?;
+        match view.server(server) {
+            Some(found) if found.weight == weight => Ok(Weighed::Set),
+            Some(found) => {
+                Err(Unreadable::Garbled(format!("its weight is {} after {weight} was set", found.weight)))
+            }
+            None => Err(Unreadable::NoServer(server.to_owned())),
+        }
     }
 
     async fn is_free(&self, server: &str) -> Result<bool, Unreadable> {

@@ -38,6 +38,15 @@ pub enum Flush {
     Held,
 }
 
+/// What came of giving a server a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighed {
+    /// And read back.
+    Set,
+    /// The socket is not of level `admin`, or there is none.
+    NotAllowed,
+}
+
 /// One HAProxy that can be read.
 #[async_trait]
 pub trait Balancer: Send + Sync {
@@ -51,5 +60,10 @@ pub trait Balancer: Send + Sync {
     /// as it is.
     async fn close_idle(&self, _server: &str) -> Result<Flush, BalancerError> {
         Ok(Flush::NotAllowed)
+    }
+
+    /// 0 to 256, the server line's own until the next reload (management guide, 9.3: `set server B/S weight`).
+    async fn set_weight(&self, _server: &str, _weight: u32) -> Result<Weighed, BalancerError> {
+        Ok(Weighed::NotAllowed)
     }
 }

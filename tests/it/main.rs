@@ -20,6 +20,7 @@ mod roll;
 mod roll_cli;
 mod roll_faults;
 mod site;
+mod splits;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

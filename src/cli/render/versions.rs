@@ -9,7 +9,9 @@ use super::Render;
 use crate::model::deployment::{Access, Process, Runs};
 use crate::model::history::Entry;
 use crate::model::name::HostName;
-use crate::ops::versions::{AssignReport, DeployReport, HostKilled, HostSplit, Listing, Row};
+use crate::ops::versions::{
+    AssignReport, DeployReport, HostKilled, HostSplit, Listing, Row, ServerWeight, Shared,
+};
 
 impl Render {
     /// A line of the result.
@@ -71,6 +73,21 @@ impl Render {
             return self.document("split", &Done { hosts });
         }
         self.text(&wide_table(&listing.rows));
+    }
+
+    pub fn weights(&self, done: &Shared, is_share: bool) {
+        if self.json {
+            return self.document("weights", done);
+        }
+        let cells = |one: &ServerWeight| {
+            let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
+            vec![balancer, host, one.server.clone(), one.weight.to_string()]
+        };
+        let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
+        self.text(&ruled(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows));
+        if is_share {
+            self.text(&format!("{} of new users, as near as weights come\n", done.share));
+        }
     }
 
     pub fn killed(&self, killed: &[HostKilled]) {

@@ -1,6 +1,6 @@
 //! `mirror` and `canary`.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Place, service_of};
 use crate::cli::Context;
@@ -97,6 +97,10 @@ pub struct CanaryArgs {
     /// Requests with this cookie go to it, whatever the share
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
     cookie: Option<Mark>,
+    /// Who shares: the proxy of each host (by request), or HAProxy by weights between the hosts where VERSION is main and the
+    /// others (by user)
+    #[arg(long, value_enum, default_value = "proxy")]
+    via: Via,
     /// Main answers everything again
     #[arg(long, conflicts_with_all = ["percent", "sticky", "header", "cookie"])]
     off: bool,
@@ -104,8 +108,17 @@ pub struct CanaryArgs {
     common: CommonArgs,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    Proxy,
+    Haproxy,
+}
+
 pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
     let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    if args.via == Via::Haproxy {
+        return by_weight(context, &place, &row, &args).await;
+    }
     if args.off {
         return apply(context, &place, &row, SplitChange::NoCanary, &args.common).await;
     }
@@ -121,6 +134,23 @@ pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> 
         cookie: args.cookie,
     };
     apply(context, &place, &row, SplitChange::Canary(canary), &args.common).await
+}
+
+async fn by_weight(context: &Context, place: &Place, row: &Row, args: &CanaryArgs) -> Result<(), Failure> {
+    if args.header.is_some()
+        || args.cookie.is_some()
+        || args.sticky.is_some()
+        || args.percent.is_some() == args.off
+    {
+        let why = "--via haproxy takes --percent, or --off".to_owned();
+        return Err(Failure::Other { what: "share by weights".to_owned(), why });
+    }
+    let (service, version) = (&row.service, &row.version);
+    let share = args.percent;
+    let done =
+        versions::share_by_weight(&place.world, &place.hosts, service, version, share, &env::actor()).await?;
+    context.render.weights(&done, share.is_some());
+    Ok(())
 }
 
 async fn named(

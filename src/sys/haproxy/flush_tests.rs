@@ -210,7 +210,25 @@ fn a_real_haproxy_refuses_without_the_level_for_it() {
             let dir = tempfile::tempdir().unwrap();
             let (_haproxy, access) = start(dir.path(), level);
             until_verdict(&access, "main-web1", Verdict::Up).await;
-            assert_eq!(balancer(access).close_idle("main-web1").await, Ok(Flush::NotAllowed), "{level}");
+            let lb = balancer(access);
+            assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::NotAllowed), "{level}");
+            assert_eq!(lb.set_weight("main-web1", 50).await, Ok(Weighed::NotAllowed), "{level}");
         }
+    });
+}
+
+#[test]
+fn a_real_haproxy_takes_weights_and_shows_them() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let (_haproxy, access) = start(dir.path(), "admin");
+        until_verdict(&access, "dead", Verdict::Down).await;
+        let lb = balancer(access);
+        for weight in [33, 0, 100] {
+            assert_eq!(lb.set_weight("main-web1", weight).await, Ok(Weighed::Set));
+            assert_eq!(lb.read().await.unwrap().server("main-web1").unwrap().weight, weight);
+        }
+        assert!(matches!(lb.set_weight("main-web1", 257).await, Err(BalancerError::Garbled { .. })));
+        assert!(lb.set_weight("nobody", 1).await.is_err());
     });
 }

@@ -29,6 +29,7 @@ pub mod fuse;
 pub mod journal;
 pub mod proxy;
 pub mod site;
+mod site_balancer;
 mod site_versions;
 pub mod store;
 pub mod versions;

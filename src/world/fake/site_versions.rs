@@ -26,11 +26,11 @@ impl HostSplits for SiteLink {
     }
 
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
-        not_here()
+        self.there_and_back(|host| host.proxy.clone()).await
     }
 
     async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        not_here()
+        self.there_and_back(|host| host.evidence.clone()).await
     }
 }
 
