@@ -21,7 +21,7 @@ use super::mirror::{self, Copies};
 use super::service::{Service, Target};
 use super::tee::{Given, Tee};
 use super::upload::{Asked, Gate, Upload};
-use super::upstream::{Protocol, SendError};
+use super::upstream::{Protocol, SendError, Way};
 use crate::model::deployment::Access;
 use crate::plan::proxy::gateway::{self, Uncalled};
 use crate::plan::proxy::headers;
@@ -225,11 +225,16 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let legs = self.connection.legs.borrow().clone();
         let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        tokio::select! {
+        let way = Way { to: target.address, limit, wide: target.counts.wide.get() };
+        let sent = tokio::select! {
             biased;
-            sent = legs.send(target.address, limit, request) => sent,
+            sent = legs.send(way, request) => sent,
             () = reset(&self.connection.stream) => Err(SendError::Gone),
+        };
+        if matches!(&sent, Err(SendError::Broken(error)) if error.is_parse_too_large()) {
+            target.counts.wide.set(true);
         }
+        sent
     }
 
     fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {

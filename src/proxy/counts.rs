@@ -111,6 +111,8 @@ pub struct LegCounts {
     pub errors: Tally,
     latency: Timings,
     pub fallbacks: Cell<u64>,
+    /// Its answers have more fields than most.
+    pub wide: Cell<bool>,
 }
 
 impl LegCounts {
@@ -144,6 +146,7 @@ impl ServiceCounts {
                 errors: Tally::default(),
                 latency: Timings::default(),
                 fallbacks: Cell::default(),
+                wide: Cell::default(),
             })
         };
         self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()

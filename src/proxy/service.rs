@@ -192,6 +192,11 @@ impl Service {
             || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
     }
 
+    /// Main or another.
+    pub fn has(&self, address: SocketAddr) -> bool {
+        std::iter::once(&self.main).chain(&self.others).any(|target| target.address == address)
+    }
+
     pub fn version(&self, version: &Version) -> Option<&Target> {
         std::iter::once(&self.main).chain(&self.others).find(|target| target.version == *version)
     }

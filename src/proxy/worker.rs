@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,6 +264,12 @@ impl Worker {
 
     pub fn slot(&self, service: &ServiceName) -> Option<Rc<Slot>> {
         self.table.borrow().services.get(service).cloned()
+    }
+
+    /// Whether a service has somebody there.
+    pub fn knows(&self, address: SocketAddr) -> bool {
+        let table = self.table.borrow();
+        table.services.values().any(|slot| slot.service().has(address))
     }
 
     /// Never twice in a process, hardly ever twice at all.

@@ -142,6 +142,8 @@ async fn unharmed() -> ShadowStats {
         });
         futures_util::future::join_all(clients).await;
         requests += load.clients() * load.each();
+        // The next one meets a shadow that nothing is on its way to.
+        proxy.settled().await;
     }
     assert_eq!(main.count(), requests);
     let leg = proxy.leg(MAIN).await;
