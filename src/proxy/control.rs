@@ -83,7 +83,7 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let answered = match (request.method(), path.as_str()) {
-        (&Method::PUT, "/config") => control.told(request).await.map(|()| json(&json!({}))),
+        (&Method::PUT, "/config") => control.clone().told(request).await.map(|()| json(&json!({}))),
         (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
         (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
         (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
@@ -126,11 +126,13 @@ impl Control {
         self.stop.notified().await;
     }
 
-    async fn told(&self, request: Request<Incoming>) -> Result<(), Refused> {
+    async fn told(self: Arc<Self>, request: Request<Incoming>) -> Result<(), Refused> {
         let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(bad)?.to_bytes();
         let config = serde_json::from_slice(&body);
-        self.apply(config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?)
-            .await
+        let config = config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?;
+        // Finished even when whoever asked is gone: no worker is left with another one than the rest.
+        let applied = tokio::spawn(async move { self.apply(config).await }).await;
+        applied.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
     /// All of it or nothing: what is bound anew is bound before any worker hears of it.

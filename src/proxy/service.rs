@@ -94,6 +94,15 @@ impl Memory {
         self.shadows.borrow_mut().entry(upstream.deployment.clone()).or_insert_with(new).clone()
     }
 
+    /// Counts and pools of deployments that are gone.
+    pub fn forget(&self, told: &ProxiedService) {
+        let named = |id: &DeploymentId| {
+            told.main.deployment == *id || told.others.iter().any(|other| other.deployment == *id)
+        };
+        self.counts.forget(named);
+        self.shadows.borrow_mut().retain(|id, _| named(id));
+    }
+
     pub const fn again(&self) -> &Pool {
         &self.again
     }
