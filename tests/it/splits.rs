@@ -166,13 +166,23 @@ async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
 /// the process when it died can have failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_costs_only_those_inside_it() {
+    deaths("deaths", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "twenty deaths, each with a longer pause after it: a quarter of an hour, make soak"]
+async fn a_proxy_killed_twenty_times_costs_only_those_inside_it() {
+    deaths("twenty", 20).await;
+}
+
+async fn deaths(name: &str, times: usize) {
     if !may_make_namespaces() {
         return;
     }
-    let site = up("deaths").await;
+    let site = up(name).await;
     well(&site, &["mirror", "shop", NEW]).await;
     let mut inside = 0;
-    for death in 0..3 {
+    for death in 0..times {
         until_used(&site).await;
         site.load.phase(&format!("death {death}"));
         let stats = asked(&site, "web1", "/v1/proxy").await;
