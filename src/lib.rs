@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
 //! | [`agent`] | a host's front doors for other programs: decode -> one op -> encode | decisions |
+//! | [`proxy`] | the data path at layer 7: copies requests and shares them out | decisions, what main would wait for |
 //! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
 //! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |
 //! | [`error`] | outcome -> message, hint, exit code | a second such table |
@@ -21,5 +22,6 @@ pub mod lab;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod proxy;
 pub mod sys;
 pub mod world;

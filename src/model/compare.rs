@@ -125,7 +125,10 @@ impl Capture {
 
 impl std::fmt::Debug for Capture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Capture").field("kept", &self.bytes.len()).field("total", &self.total).finish()
+        f.debug_struct("Capture")
+            .field("kept", &self.bytes.len())
+            .field("total", &self.total)
+            .finish_non_exhaustive()
     }
 }
 
@@ -157,7 +160,7 @@ pub struct HeaderRule {
 pub enum HeaderHow {
     /// Its value, blanks at the ends apart.
     Value,
-    /// Its comma separated words, in any order and case.
+    /// Its words between commas and semicolons, in any order and case.
     Words,
     /// Whether it is there: its value differs between two builds, or is a secret.
     Presence,
@@ -170,9 +173,8 @@ impl Default for Rules {
     /// and traces, and whatever else is not listed.
     fn default() -> Self {
         let rule = |how: HeaderHow| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
-        let value =
-            ["content-type", "content-encoding", "content-language", "content-disposition", "location"];
-        let words = ["cache-control", "vary", "allow", "access-control-allow-origin"];
+        let value = ["content-encoding", "content-language", "content-disposition", "location"];
+        let words = ["content-type", "cache-control", "vary", "allow", "access-control-allow-origin"];
         let presence = [
             "etag",
             "last-modified",

@@ -36,6 +36,9 @@ pub struct Evidence {
     pub controls: u64,
     /// Requests that were answered and not compared, by reason: `conditional`; `compare`: the judge was behind.
     pub skipped: BTreeMap<String, u64>,
+    /// Among the compared ones those of whose bodies nothing can be said: not read to their end, or coded in unlike ways.
+    #[serde(default)]
+    pub bodies_unread: u64,
     /// Main's and the shadow's: `"200/500"`.
     pub statuses: Capped<String, u64, MAX_STATUSES>,
     pub fields: Capped<Field, Tally, MAX_FIELDS>,
@@ -53,7 +56,7 @@ pub struct Tally {
     /// The same of main's two answers: what main answers differently by itself.
     pub control_compared: u64,
     pub control_differing: u64,
-    /// In how many requests which difference came first.
+    /// Of how many requests it was the first difference in the field.
     pub kinds: BTreeMap<Kind, u64>,
     /// The newest ones, newest first.
     pub examples: Examples,
@@ -193,6 +196,7 @@ impl Merge for Evidence {
         self.until = self.until.into_iter().chain(other.until).max();
         self.compared.absorb(other.compared);
         self.controls.absorb(other.controls);
+        self.bodies_unread.absorb(other.bodies_unread);
         self.skipped.absorb(other.skipped);
         self.statuses.absorb(other.statuses);
         self.fields.absorb(other.fields);

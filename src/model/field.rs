@@ -13,7 +13,7 @@ pub enum Field {
     Status,
     /// Its name in lower case.
     Header(String),
-    /// A body that is not compared by path.
+    /// As a whole: its bytes, or whether it is JSON, which is then compared by path.
     Body,
     Json(JsonPath),
 }

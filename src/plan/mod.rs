@@ -2,6 +2,7 @@
 
 pub mod agent_check;
 pub mod check;
+pub mod compare;
 pub mod drain;
 pub mod firewall;
 pub mod haproxy_lint;

@@ -1,0 +1,84 @@
+//! How much of a shadow's traffic the evidence rests on.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::model::capped::Merge as _;
+use crate::model::evidence::Evidence;
+use crate::model::proxy::{LegStats, ShadowStats};
+
+/// Sums over all hosts. `selected` = answered + failed + aborted + in flight.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Coverage {
+    /// Copies that were begun.
+    pub selected: u64,
+    pub answered: u64,
+    pub in_flight: u64,
+    /// Answered and compared.
+    pub compared: u64,
+    /// Answered and not compared, by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Not begun, by reason.
+    pub dropped: BTreeMap<String, u64>,
+    /// Begun and given up by the proxy or the client, by reason.
+    pub aborted: BTreeMap<String, u64>,
+    /// Begun and not answered, by reason.
+    pub failed: BTreeMap<String, u64>,
+}
+
+impl Coverage {
+    /// `shadows`: one a host. Their counts should begin when the evidence does: what failed counts against the shadow.
+    pub fn of(evidence: &Evidence, shadows: &[ShadowStats]) -> Self {
+        let mut coverage =
+            Self { compared: evidence.compared, skipped: evidence.skipped.clone(), ..Self::default() };
+        for shadow in shadows {
+            coverage.selected.absorb(shadow.selected);
+            coverage.answered.absorb(shadow.answered);
+            coverage.in_flight.absorb(shadow.in_flight);
+            coverage.dropped.absorb(shadow.dropped.clone());
+            coverage.aborted.absorb(shadow.aborted.clone());
+            coverage.failed.absorb(shadow.failed.clone());
+        }
+        coverage
+    }
+
+    /// Copies that the shadow did not answer.
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Copies that were wanted, and could not be made or finished because the shadow was slow, failing, or too much for the proxy.
+    pub fn lost(&self) -> u64 {
+        let of = |map: &BTreeMap<String, u64>, reasons: &[&str]| -> u64 {
+            reasons.iter().filter_map(|reason| map.get(*reason)).sum()
+        };
+        of(&self.dropped, &["inflight", "memory", "breaker", "slow"])
+            + of(&self.aborted, &["backlog"])
+            + of(&self.skipped, &["compare"])
+    }
+}
+
+/// What users of main saw meanwhile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Harm {
+    pub answers: u64,
+    /// Answers of main that begin with 5.
+    pub server_errors: u64,
+    /// Requests to main that ended without an answer, by reason.
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl Harm {
+    /// `legs`: main's, one a host.
+    pub fn of(legs: &[LegStats]) -> Self {
+        let mut harm = Self::default();
+        for leg in legs {
+            harm.answers.absorb(leg.answers.values().sum());
+            harm.server_errors.absorb(leg.answers.get("5").copied().unwrap_or(0));
+            harm.errors.absorb(leg.errors.clone());
+        }
+        harm
+    }
+}

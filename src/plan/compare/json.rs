@@ -1,0 +1,271 @@
+//! JSON bodies by path. What is hostile (deep, wide, broken) is not JSON here, and is compared as bytes.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::redact;
+use super::seen::Seen;
+use crate::model::evidence::Kind;
+use crate::model::field::{Field, JsonPath};
+
+/// Values in one body.
+const MAX_NODES: usize = 20_000;
+/// Arrays and objects inside each other.
+const MAX_DEPTH: usize = 64;
+/// Bytes of a path; what is deeper is counted under `...`.
+const MAX_PATH: usize = 160;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Node {
+    Null,
+    Bool(bool),
+    /// Whole numbers from -2^63 to 2^64.
+    Whole(i128),
+    Float(f64),
+    Text(String),
+    Array(Vec<Node>),
+    Object(BTreeMap<String, Node>),
+    /// The values of a key that an object has more than once.
+    Repeated(Vec<Node>),
+}
+
+/// `None`: not JSON, or more than the bounds allow.
+pub(super) fn parse(bytes: &[u8]) -> Option<Node> {
+    let left = Cell::new(MAX_NODES);
+    let mut from = serde_json::Deserializer::from_slice(bytes);
+    let node = Seed { left: &left, depth: 0 }.deserialize(&mut from).ok()?;
+    from.end().ok()?;
+    Some(node)
+}
+
+/// Every path of either is counted, and what differs is told.
+pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Seen) {
+    Walk { path: "$".to_owned(), hidden: 0, seen }.both(main, shadow);
+}
+
+struct Walk<'a> {
+    path: String,
+    /// How many keys on the way here look like a secret's.
+    hidden: usize,
+    seen: &'a mut Seen,
+}
+
+impl Walk<'_> {
+    fn both(&mut self, main: &Node, shadow: &Node) {
+        match (main, shadow) {
+            (Node::Object(ours), Node::Object(theirs)) => {
+                self.same();
+                self.objects(ours, theirs);
+            }
+            (Node::Array(ours), Node::Array(theirs)) => {
+                self.lengths(ours.len(), theirs.len(), main, shadow);
+                let before = self.push("[]");
+                for (main, shadow) in ours.iter().zip(theirs) {
+                    self.both(main, shadow);
+                }
+                self.path.truncate(before);
+            }
+            (Node::Repeated(ours), Node::Repeated(theirs)) => {
+                self.lengths(ours.len(), theirs.len(), main, shadow);
+                for (main, shadow) in ours.iter().zip(theirs) {
+                    self.both(main, shadow);
+                }
+            }
+            _ if main.kind() != shadow.kind() => self.differ(Kind::Type, Some(main), Some(shadow)),
+            _ if main == shadow || main.same_number(shadow) => self.same(),
+            _ => self.differ(Kind::Value, Some(main), Some(shadow)),
+        }
+    }
+
+    fn objects(&mut self, main: &BTreeMap<String, Node>, shadow: &BTreeMap<String, Node>) {
+        let only_shadow = shadow.keys().filter(|key| !main.contains_key(*key));
+        for key in main.keys().chain(only_shadow) {
+            let before = self.push(&step(key));
+            let secret = usize::from(redact::is_secret(key));
+            self.hidden += secret;
+            match (main.get(key), shadow.get(key)) {
+                (Some(main), Some(shadow)) => self.both(main, shadow),
+                (main, None) => self.differ(Kind::Missing, main, None),
+                (None, shadow) => self.differ(Kind::Extra, None, shadow),
+            }
+            self.hidden -= secret;
+            self.path.truncate(before);
+        }
+    }
+
+    fn lengths(&mut self, ours: usize, theirs: usize, main: &Node, shadow: &Node) {
+        if ours == theirs {
+            self.same();
+        } else {
+            self.differ(Kind::Length, Some(main), Some(shadow));
+        }
+    }
+
+    /// One step down; gives back where the path was.
+    fn push(&mut self, step: &str) -> usize {
+        let before = self.path.len();
+        if self.path.ends_with("...") {
+            return before;
+        }
+        self.path.push_str(if before + step.len() > MAX_PATH { "..." } else { step });
+        before
+    }
+
+    fn same(&mut self) {
+        self.seen.same_path(&self.path);
+    }
+
+    fn differ(&mut self, kind: Kind, main: Option<&Node>, shadow: Option<&Node>) {
+        let field = Field::Json(JsonPath::new(self.path.clone()));
+        let hidden = self.hidden > 0;
+        self.seen.differ(field, kind, || match (main, shadow) {
+            (Some(Node::Text(main)), Some(Node::Text(shadow))) if !hidden => redact::pair(main, shadow),
+            _ => {
+                let show =
+                    |node: Option<&Node>| node.map_or_else(|| "(absent)".into(), |node| node.show(hidden));
+                (show(main), show(shadow))
+            }
+        });
+    }
+}
+
+/// A key as a step of a path. Keys that are ids are all one: else every request would have fields of its own.
+fn step(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if redact::is_id(key) {
+        ".{id}".to_owned()
+    } else if !key.is_empty() && key.chars().all(plain) {
+        format!(".{key}")
+    } else {
+        format!("[\"{}\"]", key.escape_debug())
+    }
+}
+
+impl Node {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "bool",
+            Self::Whole(_) | Self::Float(_) => "number",
+            Self::Text(_) => "text",
+            Self::Array(_) => "array",
+            Self::Object(_) => "object",
+            Self::Repeated(_) => "repeated",
+        }
+    }
+
+    /// `1` is `1.0`.
+    fn same_number(&self, other: &Self) -> bool {
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::float_cmp,
+            reason = "a whole number that a float cannot hold is not that float"
+        )]
+        match (self, other) {
+            (Self::Whole(whole), Self::Float(float)) | (Self::Float(float), Self::Whole(whole)) => {
+                *whole as f64 == *float && whole.unsigned_abs() <= 1 << 53
+            }
+            _ => false,
+        }
+    }
+
+    /// For an example.
+    fn show(&self, hidden: bool) -> String {
+        match self {
+            Self::Null => "null".into(),
+            _ if hidden => format!("({}, hidden)", self.kind()),
+            Self::Bool(value) => value.to_string(),
+            Self::Whole(value) => redact::text(&value.to_string()),
+            Self::Float(value) => value.to_string(),
+            Self::Text(value) => redact::quoted(value),
+            Self::Array(items) => format!("(array of {})", items.len()),
+            Self::Object(entries) => format!("(object of {})", entries.len()),
+            Self::Repeated(values) => format!("(the key {} times)", values.len()),
+        }
+    }
+}
+
+struct Seed<'a> {
+    left: &'a Cell<usize>,
+    depth: usize,
+}
+
+impl Seed<'_> {
+    fn deeper<E: Error>(&self) -> Result<Self, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom("too deep"));
+        }
+        Ok(Self { left: self.left, depth: self.depth + 1 })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Node, D::Error> {
+        let left = self.left.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        self.left.set(left);
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Whole(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = from.next_element_seed(self.deeper()?)? {
+            items.push(item);
+        }
+        Ok(Node::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
+        let mut entries = BTreeMap::new();
+        while let Some(key) = from.next_key::<String>()? {
+            let value = from.next_value_seed(self.deeper()?)?;
+            match entries.get_mut(&key) {
+                None => {
+                    entries.insert(key, value);
+                }
+                Some(Node::Repeated(values)) => values.push(value),
+                Some(first) => {
+                    let before = std::mem::replace(first, Node::Null);
+                    *first = Node::Repeated(vec![before, value]);
+                }
+            }
+        }
+        Ok(Node::Object(entries))
+    }
+}

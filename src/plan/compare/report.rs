@@ -1,0 +1,267 @@
+//! Is the shadow the same? Evidence and what is asked of it -> a verdict with its reason.
+//!
+//! - A field is noise where main answers it differently by itself (twice at least), unless the shadow differs more often than
+//!   that: then the difference of the two shares is surely above 0, at 95 % for all noisy fields together. Without a second
+//!   answer of main every difference counts.
+//! - A request matches where nothing but noise and ignored fields differs in it. Copies that the shadow did not answer do not
+//!   match.
+//! - A wanted rate is compared with the share that was seen, not with the lower end of its interval: that 999 of 1,000 match is
+//!   enough for 99.9 %. How sure it is follows from the samples that are asked for.
+//! - Fewer samples than asked for, or none, are never enough.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::coverage::{Coverage, Harm};
+use super::fields::{FieldFinding, Fields, Finding};
+use super::latency::LatencyFinding;
+use super::stats::Rate;
+use crate::model::evidence::Evidence;
+use crate::model::field::Field;
+use crate::model::name::ServiceName;
+use crate::model::percent::Percent;
+use crate::model::version::Version;
+
+/// What is asked of the shadow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Demand {
+    /// Absent: every one.
+    pub require_match: Option<Percent>,
+    pub min_samples: u64,
+    /// With everything below them.
+    pub ignore: Vec<Field>,
+}
+
+/// What was compared with what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Compared {
+    pub service: ServiceName,
+    pub main: Version,
+    pub shadow: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As far as was asked.
+    Same,
+    Differs,
+    /// Too little was compared to say either.
+    Insufficient,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Same => "same",
+            Self::Differs => "differs",
+            Self::Insufficient => "insufficient",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Report {
+    #[serde(flatten)]
+    pub of: Compared,
+    pub verdict: Verdict,
+    /// One sentence, without a full stop.
+    pub reason: String,
+    pub asked: Demand,
+    /// When the first and the last of the compared requests began.
+    #[schemars(with = "Option<String>")]
+    pub since: Option<Timestamp>,
+    #[schemars(with = "Option<String>")]
+    pub until: Option<Timestamp>,
+    /// Requests without a difference beyond noise, of those compared and those the shadow did not answer.
+    pub matching: Rate,
+    /// Requests that main answered twice.
+    pub controls: u64,
+    /// Those that differed at least once: what counts first, then the most frequent.
+    pub fields: Vec<FieldFinding>,
+    /// How many fields were looked at.
+    pub fields_compared: usize,
+    pub statuses: Vec<StatusCount>,
+    pub latency: Option<LatencyFinding>,
+    pub coverage: Coverage,
+    pub harm: Harm,
+    /// What a reader should know before he trusts it; full sentences.
+    pub remarks: Vec<String>,
+}
+
+/// So many requests were answered with this by main and with that by the shadow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct StatusCount {
+    /// `other` for those that are too many to be told apart.
+    pub main: String,
+    pub shadow: String,
+    pub count: u64,
+}
+
+impl Report {
+    /// Decides.
+    pub fn of(of: Compared, evidence: &Evidence, coverage: Coverage, harm: Harm, asked: Demand) -> Self {
+        let fields = Fields::judge(evidence, &asked.ignore);
+        let differing = fields.differing_requests(evidence);
+        let samples = evidence.compared + coverage.failures();
+        let matching = Rate::new(evidence.compared.saturating_sub(differing), samples);
+        let (verdict, reason) = decide(evidence, &coverage, &fields.findings, &matching, &asked);
+        Self {
+            of,
+            verdict,
+            reason,
+            asked,
+            since: evidence.since,
+            until: evidence.until,
+            matching,
+            controls: evidence.controls,
+            statuses: statuses(evidence),
+            latency: LatencyFinding::of(&evidence.latency),
+            remarks: remarks(evidence, &coverage, &fields.findings),
+            fields: fields.findings,
+            fields_compared: evidence.fields.kept.len(),
+            coverage,
+            harm,
+        }
+    }
+}
+
+fn decide(
+    evidence: &Evidence,
+    coverage: &Coverage,
+    fields: &[FieldFinding],
+    matching: &Rate,
+    asked: &Demand,
+) -> (Verdict, String) {
+    let unlike = matching.of - matching.part;
+    if evidence.compared == 0 {
+        let begun = if coverage.selected == 0 {
+            "no request was copied to it yet"
+        } else {
+            "no answer was compared yet"
+        };
+        return (Verdict::Insufficient, begun.to_owned());
+    }
+    if evidence.compared < asked.min_samples {
+        let so_far =
+            if unlike > 0 { format!("; so far {} of them match", share(matching)) } else { String::new() };
+        let (got, of) = (count(evidence.compared), count(asked.min_samples));
+        return (Verdict::Insufficient, format!("only {got} of {of} answers were compared{so_far}"));
+    }
+    let most = most(coverage, fields);
+    match asked.require_match {
+        None if unlike == 0 => (Verdict::Same, format!("all of {} answers match", count(matching.of))),
+        None => (
+            Verdict::Differs,
+            format!("{} of {} answers do not match{most}", count(unlike), count(matching.of)),
+        ),
+        Some(wanted) => {
+            let whole = u128::from(matching.of) * u128::from(wanted.parts());
+            let enough = u128::from(matching.part) * u128::from(Percent::WHOLE) >= whole;
+            let found =
+                format!("{} of {} answers match, {wanted} are wanted", share(matching), count(matching.of));
+            if enough { (Verdict::Same, found) } else { (Verdict::Differs, format!("{found}{most}")) }
+        }
+    }
+}
+
+/// `; most differ in $.price (14)`
+fn most(coverage: &Coverage, fields: &[FieldFinding]) -> String {
+    let failures = coverage.failures();
+    let first = fields.first().filter(|field| field.finding == Finding::Differs);
+    match first {
+        Some(field) if field.shadow.part >= failures => {
+            format!("; most differ in {} ({})", field.field, count(field.shadow.part))
+        }
+        _ if failures > 0 => {
+            format!("; {} were not answered ({})", count(failures), reasons(&coverage.failed))
+        }
+        _ => String::new(),
+    }
+}
+
+fn statuses(evidence: &Evidence) -> Vec<StatusCount> {
+    let one = |(pair, count): (&String, &u64)| {
+        let (main, shadow) = pair.split_once('/').unwrap_or((pair, ""));
+        StatusCount { main: main.to_owned(), shadow: shadow.to_owned(), count: *count }
+    };
+    let rest = evidence.statuses.rest.map(|count| StatusCount {
+        main: "other".into(),
+        shadow: "other".into(),
+        count,
+    });
+    evidence.statuses.kept.iter().map(one).chain(rest).collect()
+}
+
+fn remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFinding]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let noisy = fields.iter().filter(|field| field.finding == Finding::Noise).count();
+    if evidence.controls == 0 && fields.iter().any(|field| field.finding == Finding::Differs) {
+        remarks.push(
+            "Main was never asked twice: what it answers differently by itself, such as a time, counts as a difference."
+                .into(),
+        );
+    }
+    if noisy > 0 {
+        let are = if noisy == 1 {
+            "field is noise: main answers it"
+        } else {
+            "fields are noise: main answers them"
+        };
+        remarks
+            .push(format!("{noisy} {are} differently by itself, and nothing can be said of the shadow's."));
+    }
+    if evidence.bodies_unread > 0 {
+        remarks.push(format!(
+            "Of {} answers the bodies were not compared: not read to their end, or coded in unlike ways.",
+            count(evidence.bodies_unread)
+        ));
+    }
+    if evidence.fields.rest.is_some() {
+        remarks.push(format!(
+            "There are more than {} fields; the others are not told apart, and none of them is taken for noise.",
+            evidence.fields.kept.len()
+        ));
+    }
+    let lost = coverage.lost();
+    if lost * 10 > evidence.compared {
+        remarks.push(format!(
+            "{} more copies were wanted and were not made or not compared: what is left may not be typical.",
+            count(lost)
+        ));
+    }
+    remarks
+}
+
+/// Rounded down to the hundredth, so that less than what is wanted never looks like it.
+pub fn share(rate: &Rate) -> String {
+    let parts = u128::from(rate.part) * u128::from(Percent::WHOLE) / u128::from(rate.of.max(1));
+    Percent::of_parts(u16::try_from(parts).unwrap_or(Percent::WHOLE)).to_string()
+}
+
+/// `1,204`
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `timeout 12, reset 2`, the most frequent first.
+pub fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    counts
+        .iter()
+        .map(|(reason, number)| format!("{reason} {}", count(**number)))
+        .collect::<Vec<_>>()
+        .join(", ")
+}

@@ -1,0 +1,57 @@
+//! What was looked at in one pair of answers.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashSet;
+
+use crate::model::evidence::Kind;
+use crate::model::field::{Field, JsonPath};
+
+/// The first difference in a field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub kind: Kind,
+    /// Both sides as they may be shown.
+    pub main: String,
+    pub shadow: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Those that differ may stand here as well: an array's path is seen once per item.
+    same: BTreeSet<Field>,
+    /// JSON paths among them, to be asked for without a copy.
+    paths: HashSet<String>,
+    pub differing: BTreeMap<Field, Difference>,
+    /// A body was not read to its end, or is coded in a way that is not understood: nothing can be said of it.
+    pub body_unread: bool,
+}
+
+impl Seen {
+    pub fn same(&mut self, field: Field) {
+        self.same.insert(field);
+    }
+
+    pub fn same_path(&mut self, path: &str) {
+        if !self.paths.contains(path) {
+            self.paths.insert(path.to_owned());
+            self.same.insert(Field::Json(JsonPath::new(path.to_owned())));
+        }
+    }
+
+    /// `show` is asked only for the first difference of a field.
+    pub fn differ(&mut self, field: Field, kind: Kind, show: impl FnOnce() -> (String, String)) {
+        self.differing.entry(field).or_insert_with(|| {
+            let (main, shadow) = show();
+            Difference { kind, main, shadow }
+        });
+    }
+
+    /// Every field once, with its difference.
+    pub fn fields(self) -> impl Iterator<Item = (Field, Option<Difference>)> {
+        let Self { same, differing, .. } = self;
+        let same: Vec<Field> = same.into_iter().filter(|field| !differing.contains_key(field)).collect();
+        let same = same.into_iter().map(|field| (field, None));
+        same.chain(differing.into_iter().map(|(field, difference)| (field, Some(difference))))
+    }
+}

@@ -1,0 +1,220 @@
+//! What of two answers is told.
+
+use super::*;
+
+#[test]
+fn json_is_compared_by_path() {
+    let main =
+        json!({"a": 1, "items": [{"price": 1, "n": "x"}, {"price": 2, "n": "y"}], "gone": null, "t": "1"});
+    let shadow =
+        json!({"a": 1.0, "items": [{"price": 1, "n": "x"}, {"price": 3, "n": "z"}], "new": [1], "t": 1});
+    assert_eq!(
+        json_differences(&main, &shadow),
+        [
+            "$.gone Missing: null | (absent)",
+            "$.new Extra: (absent) | (array of 1)",
+            "$.t Type: \"1\" | 1",
+            "$.items[].n Value: \"y\" | \"z\"",
+            "$.items[].price Value: 2 | 3",
+        ]
+    );
+    let longer = json!({"items": [1, 2, 3]});
+    assert_eq!(
+        json_differences(&json!({"items": [1, 2]}), &longer),
+        ["$.items Length: (array of 2) | (array of 3)"]
+    );
+}
+
+#[test]
+fn a_field_is_counted_once_a_request_and_only_where_it_is() {
+    let main = json_answer(&json!({"items": [{"price": 1}, {"price": 2}, {"price": 3}]}));
+    let shadow = json_answer(&json!({"items": [{"price": 9}, {"price": 9}, {"price": 3}]}));
+    let other = json_answer(&json!({"error": "none"}));
+    let evidence = evidence(&[pair(main, shadow), pair(other.clone(), other)]);
+    let price = &evidence.fields.kept[&"$.items[].price".parse().unwrap()];
+    assert_eq!((price.compared, price.differing), (1, 1));
+    assert_eq!(price.examples.0.len(), 1);
+    let error = &evidence.fields.kept[&"$.error".parse().unwrap()];
+    assert_eq!((error.compared, error.differing), (1, 0));
+    assert_eq!(evidence.fields.kept[&Field::Status].compared, 2);
+}
+
+#[test]
+fn keys_that_are_ids_are_one_field() {
+    let id = "3f2a91c0-7d1e-4c55-9a70-5f2f0cf3a111";
+    let main = json!({"users": {"17": {"n": 1}, id: {"n": 1}}, "a.b": 1, "\u{1b}[31m": 1});
+    let shadow = json!({"users": {"17": {"n": 2}, id: {"n": 2}}, "a.b": 2, "\u{1b}[31m": 2});
+    assert_eq!(
+        json_differences(&main, &shadow),
+        ["$[\"\\u{1b}[31m\"] Value: 1 | 2", "$[\"a.b\"] Value: 1 | 2", "$.users.{id}.n Value: 1 | 2"]
+    );
+}
+
+#[test]
+fn duplicate_keys_are_seen() {
+    let raw = |text: &str| answer(200, &[("content-type", "application/json")], text.as_bytes());
+    let (twice, once) = (raw(r#"{"a":1,"a":2}"#), raw(r#"{"a":2}"#));
+    assert_eq!(differences(&twice, &once), ["$.a Type: (the key 2 times) | 2"]);
+    assert_eq!(differences(&twice, &raw(r#"{"a":1, "a":3}"#)), ["$.a Value: 2 | 3"]);
+}
+
+#[test]
+fn big_whole_numbers_are_not_rounded() {
+    let of = |text: &str| answer(200, &[("content-type", "application/json")], text.as_bytes());
+    assert_eq!(differences(&of("9007199254740993"), &of("9007199254740992")).len(), 1);
+    assert_eq!(differences(&of("9007199254740993"), &of("9007199254740992.0")).len(), 1);
+    assert_eq!(differences(&of("1e2"), &of("100")), Vec::<String>::new());
+}
+
+#[test]
+fn unlike_statuses_hide_what_follows_from_them() {
+    let (main, shadow) = (json_answer(&json!({"a": 1})), answer(500, &[], b"oops"));
+    assert_eq!(differences(&main, &shadow), ["status Value: 200 | 500"]);
+    let evidence = evidence(&[pair(main, shadow)]);
+    assert_eq!(evidence.statuses.kept["200/500"], 1);
+    assert_eq!(evidence.fields.kept.len(), 1);
+}
+
+#[test]
+fn headers_are_compared_by_what_clients_act_on() {
+    let of = |headers: &[(&str, &str)]| answer(200, headers, b"");
+    for (main, shadow, wanted) in [
+        (("date", "Mon"), ("date", "Tue"), ""),
+        (("x-request-id", "1"), ("x-request-id", "2"), ""),
+        (("content-type", "text/html; charset=utf-8"), ("content-type", "text/html;charset=UTF-8"), ""),
+        (
+            ("content-type", "text/html"),
+            ("content-type", "text/css"),
+            "header content-type Value: text/html | text/css",
+        ),
+        (("cache-control", "no-store, private"), ("cache-control", "private,no-store"), ""),
+        (("etag", "\"1\""), ("etag", "\"2\""), ""),
+        (("etag", "\"1\""), ("date", "x"), "header etag Missing: (there) | (absent)"),
+        (("set-cookie", "sid=1; Path=/"), ("set-cookie", "sid=2"), ""),
+        (
+            ("set-cookie", "sid=hunter2; Path=/"),
+            ("set-cookie", "uid=hunter3"),
+            "header set-cookie Value: cookies sid | cookies uid",
+        ),
+        (
+            ("location", "/login?token=hunter2&a=1"),
+            ("location", "/login?token=hunter3&a=2"),
+            "header location Value: /login?token=(hidden)&a=1 | /login?token=(hidden)&a=2",
+        ),
+    ] {
+        let found = differences(&of(&[main]), &of(&[shadow])).join("; ");
+        assert_eq!(found, wanted, "{main:?} {shadow:?}");
+    }
+}
+
+#[test]
+fn other_bodies_are_compared_by_their_bytes() {
+    let text = |body: &str| answer(200, &[("content-type", "text/html")], body.as_bytes());
+    assert!(differences(&text("<b>"), &text("<b>")).is_empty());
+    assert_eq!(
+        differences(&text("<b>"), &text("<i>")),
+        ["body Value: 3 bytes | 3 bytes, other from byte 1 on"]
+    );
+    assert_eq!(
+        differences(
+            &json_answer(&json!([1])),
+            &answer(200, &[("content-type", "application/json")], b"<html>")
+        ),
+        ["body Type: JSON, 3 bytes | not JSON, 6 bytes"]
+    );
+}
+
+#[test]
+fn what_is_longer_than_was_kept_is_compared_by_its_hash() {
+    let of = |last: u8| {
+        let mut capture = crate::model::compare::Capture::new(10);
+        capture.push(&[1; 30]);
+        capture.push(&[last]);
+        Answer { body: capture.finish(true), ..answer(200, &[], b"") }
+    };
+    assert!(differences(&of(1), &of(1)).is_empty());
+    let found = differences(&of(1), &of(2));
+    assert!(found.len() == 1 && found[0].starts_with("body Value: 31 bytes, sha256 "), "{found:?}");
+}
+
+#[test]
+fn a_body_that_was_not_read_to_its_end_is_no_match_and_no_difference() {
+    let of = |bytes: &[u8], ended| {
+        let body = Captured { ended, ..Captured::whole(bytes.to_vec()) };
+        Answer { body, ..answer(200, &[], b"") }
+    };
+    let stream = pair(of(b"data: 1", false), of(b"data: 1", false));
+    let evidence = evidence(&[stream]);
+    assert_eq!((evidence.bodies_unread, evidence.fields.kept.contains_key(&Field::Body)), (1, false));
+    assert_eq!(differences(&of(b"ab", false), &of(b"ac", false)).len(), 1);
+    assert_eq!(differences(&of(b"a", true), &of(b"ab", false)).len(), 1);
+    assert!(differences(&of(b"abc", true), &of(b"ab", false)).is_empty());
+}
+
+#[test]
+fn compressed_bodies_are_compared_by_what_is_in_them() {
+    let json = |coding: &str, body: &[u8]| {
+        answer(200, &[("content-type", "application/json"), ("content-encoding", coding)], body)
+    };
+    let (main, shadow) = (json("gzip", &gzip(br#"{"a":1}"#)), json("gzip", &gzip(br#"{"a":2}"#)));
+    assert_eq!(differences(&main, &shadow), ["$.a Value: 1 | 2"]);
+    let spaced = json("gzip", &gzip(br#"{ "a": 1 }"#));
+    assert!(differences(&main, &spaced).is_empty());
+    let plain = answer(200, &[("content-type", "application/json")], br#"{"a":1}"#);
+    assert_eq!(differences(&main, &plain), ["header content-encoding Missing: gzip | (absent)"]);
+    let brotli = json("br", b"\x0b\x02\x80");
+    assert!(differences(&brotli, &brotli).is_empty());
+    assert_eq!(differences(&brotli, &json("br", b"\x0b\x02\x81")).len(), 1);
+    let unlike = answers(&brotli, &plain, &Rules::default());
+    assert!(unlike.body_unread && !unlike.differing.contains_key(&Field::Body));
+}
+
+#[test]
+fn conditional_requests_are_counted_and_not_compared() {
+    let mut one = pair(json_answer(&json!(1)), json_answer(&json!(2)));
+    one.request.conditional = true;
+    let evidence = evidence(&[one]);
+    assert_eq!((evidence.compared, evidence.skipped["conditional"]), (0, 1));
+    assert!(evidence.fields.kept.is_empty());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let secret = "hunter2correcthorsebatterystaple99";
+    let main = json!({
+        "password": "hunter2", "apiKey": "hunter2", "auth": {"deep": [{"x": "hunter2"}]}, "pin_token": 4711,
+        "text": format!("see {secret} for"), "mail": "write to jane.doe@example.com now", "card": "4111111111111111",
+        "number": "4111111111111111", "scheme": "Bearer hunter2", "list": [secret],
+    });
+    let shadow = json!({
+        "password": "hunter3", "apiKey": "hunter3", "auth": {"deep": [{"x": "hunter3"}]}, "pin_token": 4712,
+        "text": "see", "mail": "write to john@example.com now", "card": "1", "number": "1", "scheme": "Bearer x", "list": ["x"],
+    });
+    let shown = json_differences(&main, &shadow).join("\n");
+    for bad in ["hunter", "4711", "4712", "jane", "john", "4111", "correcthorse"] {
+        assert!(!shown.contains(bad), "{bad} in {shown}");
+    }
+    assert!(shown.contains("\"write to (e-mail) now\""), "{shown}");
+    let target = "/u/jane%40example.com/reset?access_token=hunter2&code=hunter2&q=tea#id_token=hunter2";
+    let request = redact::request("GET", target);
+    assert_eq!(request, "GET /u/(e-mail)/reset?access_token=(hidden)&code=(hidden)&q=tea#id_token=(hidden)");
+    assert_eq!(redact::target("https://user:hunter2@host/a"), "https://host/a");
+}
+
+#[test]
+fn long_texts_are_cut_to_where_they_differ() {
+    let words = "the quick brown fox jumps over the lazy dog and then ";
+    let found =
+        json_differences(&json!(format!("{words}eats {words}")), &json!(format!("{words}naps {words}")));
+    assert_eq!(
+        found,
+        [
+            "$ Value: \"...eats the quick brown fox jumps over the ...\" | \"...naps the quick brown fox jumps over the ...\""
+        ]
+    );
+    let one_word = "x".repeat(5_000);
+    let found = json_differences(&json!(format!("{one_word}a")), &json!(format!("{one_word}bc")));
+    let shown =
+        "(text of 5001 bytes, the same up to byte 5000) | (text of 5002 bytes, the same up to byte 5000)";
+    assert_eq!(found, [format!("$ Value: {shown}")]);
+}
