@@ -9,6 +9,7 @@ pub mod haproxy_lint;
 pub mod input_filter;
 pub mod keep;
 pub mod roll;
+pub mod rollout;
 pub mod site;
 pub mod splits;
 pub mod standing;
