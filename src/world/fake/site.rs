@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::MS;
 use super::journal::FakeJournal;
+use super::paused::{Listener, PausedClock};
+use super::site_splits::SiteProxy;
 use super::versions::FakeArchives;
 use crate::model::api::{
     API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
@@ -30,12 +32,11 @@ use crate::model::socket::SocketCount;
 use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError, Flush};
-use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::Outputs;
-use crate::world::reporter::{Event, Reporter};
+use crate::world::reporter::Event;
 use crate::world::stop::{self, Stopper};
 
 /// From a change of a forward to the balancers' verdict.
@@ -92,6 +93,7 @@ pub struct SiteHost {
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
+    pub proxy: SiteProxy,
 }
 
 #[derive(Debug)]
@@ -173,6 +175,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         balancers: specs.into_iter().map(balancer).collect(),
         journal: journal.clone(),
         lock: journal.clone(),
+        rollouts: journal.clone(),
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),
@@ -240,6 +243,7 @@ impl SiteHost {
             private: false,
             updates: vec![],
             updating: None,
+            proxy: SiteProxy::none(),
         }
     }
 
@@ -572,30 +576,5 @@ impl Balancer for SiteBalancer {
         let updating = state.hosts.values().find_map(|host| host.updating);
         state.flushed.push((server.to_owned(), updating));
         Ok(if state.admin { Flush::Closed } else { Flush::NotAllowed })
-    }
-}
-
-/// Wall-clock time that goes with tokio's.
-#[derive(Clone, Copy)]
-pub struct PausedClock(Instant);
-
-impl PausedClock {
-    pub fn at(self, moment: Instant) -> jiff::Timestamp {
-        let since = moment.saturating_duration_since(self.0);
-        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
-    }
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> jiff::Timestamp {
-        self.at(Instant::now())
-    }
-}
-
-struct Listener(Arc<Mutex<Vec<Event>>>);
-
-impl Reporter for Listener {
-    fn report(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
     }
 }
