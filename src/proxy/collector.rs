@@ -217,7 +217,8 @@ mod tests {
         for line in [&line, &line.clone(), &collector.line(&one), &other] {
             line.offer(pair("1", "2"), line.hold().unwrap());
         }
-        let compared = |subject: &Subject| collector.snapshot(subject).map_or(0, |evidence| evidence.compared);
+        let compared =
+            |subject: &Subject| collector.snapshot(subject).map_or(0, |evidence| evidence.compared);
         until("all are judged", || compared(&one) == 3 && compared(&two) == 1);
         let evidence = collector.snapshot(&one).unwrap();
         assert_eq!(evidence.fields.kept[&"$".parse().unwrap()].differing, 3);
