@@ -67,6 +67,8 @@ pub enum RolloutError {
     NotReady { hosts: Vec<(HostName, String)> },
     #[error("the roll-out {rollout} waits for nobody's word")]
     NotWaiting { rollout: RolloutId },
+    #[error("the roll-out {rollout} was cut off: nobody runs it")]
+    NotRunning { rollout: RolloutId },
     #[error("the roll-out {rollout} was told to end, and has not after {}", duration::show(PATIENCE))]
     NotEnded { rollout: RolloutId },
     #[error("{0}")]
@@ -148,7 +150,7 @@ pub async fn run(
         let target = ready(world, &hosts, spec).await?;
         let id = RolloutId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let rollout = Rollout::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
-        rollout.record(&RolloutWhat::Began { spec: spec.clone(), target, actor: actor.clone() })?;
+        rollout.record(&RolloutWhat::Began { spec: Box::new(spec.clone()), target, actor: actor.clone() })?;
         rollout.say(format!("roll-out {} of {} {} began", rollout.id, spec.service, spec.version));
         rollout.go_on().await
     })
@@ -203,6 +205,10 @@ pub fn promote(world: &FleetWorld, actor: &Actor) -> Result<Standing, RolloutErr
     let Some(step) = stands.waiting.filter(|_| stands.stopped.is_none() && stands.returning.is_none()) else {
         return Err(RolloutError::NotWaiting { rollout: stands.rollout });
     };
+    let held = world.lock.view()?;
+    if !held.is_some_and(|held| held.life != Life::Gone && is_rollout(&held.holder)) {
+        return Err(RolloutError::NotRunning { rollout: stands.rollout });
+    }
     world.rollouts.ask(&stands.rollout, Ask::Promote { step }, actor, world.clock.now())?;
     Ok(stands)
 }

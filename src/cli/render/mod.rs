@@ -20,11 +20,13 @@ use crate::world::lock::LockNote;
 
 use roll::Follower;
 pub use roll::RollView;
+pub use rollout::RolloutView;
 
 mod events;
 mod findings;
 mod lab;
 mod roll;
+mod rollout;
 mod status;
 mod table;
 mod versions;

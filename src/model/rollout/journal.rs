@@ -22,7 +22,7 @@ pub struct RolloutRow {
 pub enum RolloutWhat {
     /// The first row.
     Began {
-        spec: RolloutSpec,
+        spec: Box<RolloutSpec>,
         target: Target,
         actor: Actor,
     },

@@ -16,7 +16,24 @@ pub struct Counts {
     /// Among the failed ones those that a canary did not take.
     pub not_taken: u64,
     /// Of those with an answer.
+    #[serde(with = "pairs")]
     pub latency: Latencies,
+}
+
+/// Within a tagged enum a map's keys stay texts (serde-rs/serde#1183), so that buckets would not be read back as numbers.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Latencies;
+
+    pub fn serialize<S: Serializer>(latency: &Latencies, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(&latency.0)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Latencies, D::Error> {
+        let pairs = Vec::<(u64, u64)>::deserialize(from)?;
+        Ok(Latencies(pairs.into_iter().collect()))
+    }
 }
 
 impl Counts {

@@ -62,7 +62,7 @@ impl Rollout<'_> {
             match view.map(|view| state(&view, &self.spec, &self.target)) {
                 Ok(State::Shares) => {}
                 Ok(State::ProxyOut) => {
-                    judge.missed(&host, "its proxy is out of the way, main answers everything".to_owned())
+                    judge.missed(&host, "its proxy is out of the way, main answers everything".to_owned());
                 }
                 Ok(State::Away) => {
                     return Err(Halt::back(format!("{host}: another command took the canary away")));

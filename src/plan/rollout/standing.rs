@@ -153,7 +153,7 @@ pub fn standing(rows: &[RolloutRow]) -> Option<Standing> {
         |share: &Percent| StepStanding { share: *share, reached: Reached::Ahead, since: None, judged: None };
     let mut standing = Standing {
         rollout: first.rollout.clone(),
-        spec: spec.clone(),
+        spec: RolloutSpec::clone(spec),
         target: target.clone(),
         actor: actor.clone(),
         began_at: first.at,

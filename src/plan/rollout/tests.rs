@@ -359,7 +359,7 @@ fn actor() -> Actor {
 }
 
 fn began() -> RolloutWhat {
-    RolloutWhat::Began { spec: spec(), target: target(), actor: actor() }
+    RolloutWhat::Began { spec: Box::new(spec()), target: target(), actor: actor() }
 }
 
 fn row(number: u64, what: RolloutWhat) -> RolloutRow {
