@@ -18,6 +18,7 @@ use crate::ops::rollout::RolloutError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
 use crate::ops::versions::VersionsError;
+use crate::plan::compare::Verdict;
 use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
 use crate::plan::this_host::PickError;
@@ -26,7 +27,7 @@ use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 
-/// 0 done or already so; 1 refused or failed; 2 usage; 3 partly done.
+/// 0 done or already so; 1 refused or failed; 2 usage, or too little is known to say (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     Done = 0,
@@ -74,6 +75,12 @@ pub enum Failure {
     /// `check` found problems, which are printed already.
     #[error("{problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
     Unsound { problems: usize },
+    /// `compare`; the report is printed already.
+    #[error("{reason}")]
+    Unlike { reason: String },
+    /// `compare`; the report is printed already.
+    #[error("{reason}")]
+    Unproven { reason: String },
     #[error(transparent)]
     Init(InitError),
     #[error(transparent)]
@@ -101,9 +108,11 @@ pub enum Failure {
 impl Failure {
     pub const fn code(&self) -> Code {
         match self {
-            Self::NoService { .. } | Self::Config(_) | Self::Pick(_) | Self::Roll(RollError::Plan(_)) => {
-                Code::Usage
-            }
+            Self::Unproven { .. }
+            | Self::NoService { .. }
+            | Self::Config(_)
+            | Self::Pick(_)
+            | Self::Roll(RollError::Plan(_)) => Code::Usage,
             Self::Versions(VersionsError::Partly { .. } | VersionsError::NotRolled { done: 1.., .. })
             | Self::NotAll { done: 1.., .. }
             | Self::NotRolled { done: 1.., .. } => Code::Partly,
@@ -133,6 +142,8 @@ impl Failure {
                 Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
             }
             Self::NoService { .. } => Some("add it under `services:`, with three ports of its own".into()),
+            Self::Unlike { .. } => Some(UNLIKE.into()),
+            Self::Unproven { .. } => Some(UNPROVEN.into()),
             Self::Versions(error) => versions_hint(error),
             Self::Rollout(error) => rollout_hint(error),
             Self::NotPromoted { service, version, untold, finished, .. } => {
@@ -282,6 +293,10 @@ fn roll_hint(error: &RollError) -> Option<String> {
     }
 }
 
+const UNLIKE: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
+                      leave out what is meant to differ with `--ignore FIELD`";
+const UNPROVEN: &str =
+    "`switchman mirror NAME VERSION` sends it copies, and each that is answered is compared";
 fn untold_text(untold: &[HostName]) -> String {
     let names: Vec<&str> = untold.iter().map(HostName::as_str).collect();
     match names.as_slice() {
@@ -351,6 +366,8 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         VersionsError::NoVersion { .. } | VersionsError::NoMain(_) | VersionsError::NoMatch => {
             Some("`switchman ls` shows what there is".into())
         }
+        VersionsError::NotAlike { verdict: Verdict::Insufficient, .. } => Some(UNPROVEN.into()),
+        VersionsError::NotAlike { .. } => Some("`switchman compare NAME VERSION` shows what differs".into()),
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
         VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
         VersionsError::NotEverywhere { .. }

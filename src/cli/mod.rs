@@ -29,6 +29,7 @@ mod init;
 mod lab;
 mod lock;
 mod man;
+mod proxy;
 pub mod render;
 mod restore;
 mod roll;
@@ -161,6 +162,13 @@ enum Command {
                             Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
     )]
     Mirror(versions::MirrorArgs),
+    /// Show what a version answers differently from main, of the requests it got copies of
+    #[command(
+        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs; 2 too little was compared to say. A field that \
+                            main answers differently by itself, when it is asked twice (mirror --control), counts only where \
+                            the version differs more often than that."
+    )]
+    Compare(versions::CompareArgs),
     /// Let a version answer a share of the requests or users, or those with a header or cookie
     #[command(
         after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
@@ -178,6 +186,9 @@ enum Command {
     /// Ctrl-C, which leaves no canary, or a crash, --status says where it stands, --resume goes on, --abort ends it.
     Rollout(rollout::RolloutArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
+    ///
+    /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
+    /// able to read it until it has drained.
     Update(versions::UpdateArgs),
     /// Let a service be called from outside, or by nobody
     Access(versions::AccessArgs),
@@ -195,6 +206,9 @@ enum Command {
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
+    /// Stand in a host's data path while it has mirrors or canaries: started by the agent
+    #[command(hide = true)]
+    Proxy(proxy::ProxyArgs),
     /// List what was done on this host, by whom, with what result; and past rolls
     History(history::HistoryArgs),
     /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
@@ -285,6 +299,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Describe(args) => versions::describe(args, context).await,
         Command::Assign(args) => versions::assign(args, context).await,
         Command::Mirror(args) => versions::mirror(args, context).await,
+        Command::Compare(args) => versions::compare(args, context).await,
         Command::Canary(args) => versions::canary(args, context).await,
         Command::Rollback(args) => versions::rollback(args, context).await,
         Command::Rollout(args) => rollout::run(args, context).await,
@@ -294,6 +309,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => agent::run(args, context).await,
+        Command::Proxy(args) => proxy::run(args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),

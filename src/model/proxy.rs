@@ -92,6 +92,7 @@ impl Splits {
     }
 
     /// Without anything of a deployment that is main now, or is gone.
+    #[must_use]
     pub fn without(&self, deployment: &DeploymentId) -> Self {
         Self {
             mirrors: self.mirrors.iter().filter(|mirror| mirror.deployment != *deployment).cloned().collect(),
@@ -188,6 +189,8 @@ pub struct Limits {
     pub compare_bytes: usize,
     /// Bytes of both answers of all requests that wait to be compared.
     pub compare_retained_bytes: usize,
+    /// Of the whole process: above it copies are suspended, and requests are forwarded all the same.
+    pub resident_bytes: u64,
 }
 
 impl Default for Limits {
@@ -201,6 +204,7 @@ impl Default for Limits {
             idle: 64,
             compare_bytes: 256 << 10,
             compare_retained_bytes: 16 << 20,
+            resident_bytes: 512 << 20,
         }
     }
 }
@@ -228,7 +232,8 @@ pub struct ServiceStats {
     /// What answered users: main, the canary, and mains before.
     pub legs: Vec<LegStats>,
     pub shadows: Vec<ShadowStats>,
-    /// Requests that the proxy itself answered, by reason: `bad_request`, `head_too_large`, `connect`, `private`.
+    /// Requests that the proxy itself answered, by reason: `connect` (502), `private`; and, as `passed_through`, connections
+    /// whose head it did not understand, which main answered from there on.
     pub rejected: BTreeMap<String, u64>,
 }
 
@@ -256,7 +261,8 @@ pub struct ShadowStats {
     pub selected: u64,
     pub answered: u64,
     pub in_flight: u64,
-    /// Not begun, by reason: `inflight`, `memory`, `breaker`, `sampled_out`, `method`, `path`, `upgrade`, `loop`.
+    /// Not begun, by reason: `inflight`, `memory`, `breaker`, `slow` (a long body, to one that fell
+    /// behind a moment ago), `sampled_out`, `method`, `path`, `upgrade`, `loop`.
     pub dropped: BTreeMap<String, u64>,
     /// By reason: `backlog`, `client`, `main_early`.
     pub aborted: BTreeMap<String, u64>,

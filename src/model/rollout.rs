@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::DeploymentId;
 use super::duration;
+use super::field::Field;
 use super::name::{HostName, ServiceName};
 use super::percent::Percent;
 use super::proxy::Sticky;
@@ -182,6 +183,9 @@ pub struct RolloutSpec {
     pub max_p99_ratio: Option<Ratio>,
     /// The share of its answers that must have been the same as main's while it was a shadow; absent: not judged.
     pub require_match: Option<Percent>,
+    /// Differences in these do not count.
+    #[serde(default)]
+    pub ignore: Vec<Field>,
     /// Requests to the version in an interval; with fewer nothing is decided. Answers to be compared before the first step.
     pub min_samples: u64,
     pub sticky: Option<Sticky>,

@@ -64,7 +64,7 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
     all.extend(native(fleet, &facts.native));
     all.extend(data_ports::findings(fleet, facts));
     all.extend(drift(fleet, facts));
-    all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, *family, table)));
+    all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, facts, *family, table)));
     all.extend(processes(fleet, facts));
     all.extend(health(fleet, facts));
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
@@ -263,6 +263,27 @@ fn switch(on: bool) -> Switch {
     if on { Switch::On } else { Switch::Off }
 }
 
+/// Splits are recorded, and nothing makes them.
+fn proxy(facts: &Facts) -> Vec<Finding> {
+    let recorded = facts.recorded.iter().flatten();
+    let out =
+        recorded.filter(|record| !record.layer7.splits.is_empty() && record.layer7.inserted().is_none());
+    out.map(|record| {
+        finding(
+            Severity::Warning,
+            "proxy-out",
+            "proxy",
+            format!(
+                "`{}` has a shadow or a canary, and the rules lead straight at main: nothing is copied or shared",
+                record.forward.service
+            ),
+            "the agent lets the proxy in again by itself once it can be had: `switchman history` and `proxy.log` in the \
+             state directory say why it went; without an agent nobody does (`systemctl status switchman`)",
+        )
+    })
+    .collect()
+}
+
 fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     let record = facts
@@ -313,6 +334,7 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
         ));
     }
     all.extend(cut_off(facts));
+    all.extend(proxy(facts));
     all
 }
 
@@ -331,7 +353,7 @@ fn cut_off(facts: &Facts) -> Option<Finding> {
 }
 
 /// INPUT sees the port after nat: the real port must be let in, and the check port should be refused, not dropped.
-fn input(fleet: &Fleet, family: Family, table: &Result<Table, String>) -> Vec<Finding> {
+fn input(fleet: &Fleet, facts: &Facts, family: Family, table: &Result<Table, String>) -> Vec<Finding> {
     let subject = format!("{} filter INPUT", family.command());
     let table = match table {
         Ok(table) => table,
@@ -346,7 +368,9 @@ fn input(fleet: &Fleet, family: Family, table: &Result<Table, String>) -> Vec<Fi
         }
     };
     let mut all = Vec::new();
-    for (vhost, port) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
+    let record = facts.recorded.iter().flatten().find(|record| record.forward.service == fleet.service);
+    for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
+        let port = record.map_or(data, |record| record.led(data));
         match fate(table, port) {
             Fate::Accepted => {}
             Fate::Refused { by } => all.push(problem(

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::exec::{OURSELVES, Program};
 use super::systemd::Systemd;
-use crate::model::api::ApiError;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
@@ -109,8 +108,9 @@ impl ProxyProcess {
             }
         };
         if status != StatusCode::OK {
-            let said = serde_json::from_slice::<ApiError>(&body).map(|error| error.message);
-            let why = said.unwrap_or_else(|_| format!("it answers {status}"));
+            let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let said = said.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));
+            let why = said.unwrap_or_else(|| format!("it answers {status}"));
             return Err(ProxyError::Refused { why });
         }
         serde_json::from_slice(&body).map_err(|error| self.silent(&error))

@@ -15,10 +15,12 @@ mod keep;
 mod lab;
 mod layering;
 mod pipes;
+mod proxy;
 mod roll;
 mod roll_cli;
 mod roll_faults;
 mod site;
+mod splits;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;

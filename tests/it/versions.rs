@@ -69,6 +69,11 @@ struct Readers {
 
 impl Readers {
     fn start(lab: &Lab) -> Self {
+        Self::of(lab, [8, 8, 0, 0])
+    }
+
+    /// So many connections each client keeps at most.
+    fn of(lab: &Lab, keeps: [usize; 4]) -> Self {
         let (phase, seen, stop): (
             Arc<std::sync::Mutex<String>>,
             Arc<std::sync::Mutex<Seen>>,
@@ -96,7 +101,8 @@ impl Readers {
                         tokio::time::sleep(MS * 10).await;
                     }
                 };
-                tokio::join!(one(8), one(8), one(0), one(0));
+                let [a, b, c, d] = keeps.map(one);
+                tokio::join!(a, b, c, d);
             })
             .await
             .unwrap();
@@ -339,10 +345,13 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
     let source = release(&site.lab, "4.0.1").unwrap().display().to_string();
-    well(&site, &["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
+    well(&site, &["update", "shop", "4.0.0", &source, "--memory", "512", "--env", "A=1"]).await;
     let after = rows().await;
     assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));
     assert_eq!(after[0]["hosts"][0][1]["deployment"]["instance"]["build"], 2);
+    let how = &after[0]["hosts"][0][1]["deployment"]["instance"]["how"];
+    assert_eq!(how["runs"]["command"]["argv"][0], "sh", "what was not said stays: {how}");
+    assert_eq!((&how["env"]["A"], &how["resources"]["memory_bytes"]), (&"1".into(), &(512 << 20).into()));
     // R11 on the API, as it is written there: something that runs already gets another address.
     let start = |port: u16| {
         format!(
@@ -366,5 +375,33 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     assert_eq!(put("dp_00000000000", "http://127.0.0.1:9101").await, "404", "R31");
     well(&site, &["assign", "shop", "5.0.0", "--host", "web1", "--strategy", "flip", "--yes"]).await;
     site.answered_by("web1", "ext9101").await;
+    site.down_without_loss().await;
+}
+
+/// HAProxy keeps connections to the old instance for as long as clients come by: they are closed while it drains.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_drains_although_haproxy_keeps_connections() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let plan = Plan { hosts: 1, pipe: Pipe::Socket, yaml: YAML, admin: true, ..Plan::default() };
+    let site = Site::up("drains", plan).await;
+    deploy_blog(&site, "4.0.0").await;
+    let ask = format!("curl -sf http://{}:81/version || true", site.lab.targets()[0].ip());
+    site.until("HAProxy sees it UP", async || site.inside("client", &ask).await.stdout == "4.0.0").await;
+    // With clients that make new connections, HAProxy would soon prefer newer ones to the new instance.
+    let readers = Readers::of(&site.lab, [8; 4]);
+    readers.phase("kept");
+    site.until("answers of the old build", async || readers.answered("kept", "4.0.0") > 60).await;
+    let source = pages(&site.lab, "4.0.1").display().to_string();
+    readers.phase("updating");
+    well(&site, &["update", SECOND_SERVICE, "4.0.0", &source, "--drain-timeout", "30m"]).await;
+    // nginx ends a connection by itself after 1000 requests (keepalive_requests), and there are four.
+    let by_old = readers.answered("updating", "4.0.0");
+    assert!(by_old < 2000, "{by_old} requests went to the old build");
+    readers.phase("updated");
+    site.until("answers of the new build", async || readers.answered("updated", "4.0.1") > 60).await;
+    assert_eq!(readers.by_others("updated", "4.0.1"), 0);
+    no_reader_failed(readers).await;
     site.down_without_loss().await;
 }

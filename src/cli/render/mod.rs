@@ -18,10 +18,12 @@ use crate::ops::restore::Restored;
 use crate::plan::standing::Standing;
 use crate::world::lock::LockNote;
 
+pub use compare::html;
 use roll::Follower;
 pub use roll::RollView;
 pub use rollout::RolloutView;
 
+mod compare;
 mod events;
 mod findings;
 mod lab;

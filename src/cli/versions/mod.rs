@@ -10,6 +10,7 @@ use crate::ops::versions::{Listing, Row, VersionsError, as_id, list};
 use crate::world::FleetWorld;
 
 mod assign;
+mod compare;
 mod deploy;
 mod kill;
 mod ls;
@@ -17,6 +18,7 @@ mod splits;
 mod update;
 
 pub use assign::{AssignArgs, RollbackArgs, assign, rollback};
+pub use compare::{CompareArgs, compare};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, logs, ls};

@@ -80,12 +80,11 @@ async fn take_the_ports(
     deployment: &Deployment,
     request: &DeployRequest,
 ) -> Result<(), VersionError> {
-    if role_of_a_new_one(world, deployment)? == Role::Shadow {
-        return Ok(());
-    }
-    rules::change_as(world, "deploy", |records| {
+    rules::change_where(world, "deploy", |records| {
         let record = versions::of(records, &deployment.service);
-        Ok::<_, ChangeError>(versions::first(record, deployment, &request.site, &request.actor))
+        let has_main = record.is_some_and(|record| record.routes.is_some());
+        let first = || versions::first(record, deployment, &request.site, &request.actor);
+        Ok::<_, ChangeError>((!has_main).then(first))
     })
     .await?;
     Ok(())

@@ -33,9 +33,10 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
             }
         }
         if failed == 0 && world.clock.now() >= trial.until {
-            return match passed(world, service, &main.id, actor).await? {
-                true => Ok(TrialEnd::Good),
-                false => ended(world, service, &main, &trial),
+            return if passed(world, service, &main.id, actor).await? {
+                Ok(TrialEnd::Good)
+            } else {
+                ended(world, service, &main, &trial)
             };
         }
         tokio::select! {

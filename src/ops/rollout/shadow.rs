@@ -1,10 +1,10 @@
 //! Before the version answers anybody: what its answers were like while it was a shadow.
 
 use super::{Halt, Rollout};
-use crate::model::rollout::{RolloutWhat, Verdict};
+use crate::model::rollout::RolloutWhat;
 use crate::model::splits::SplitChange;
-use crate::ops::versions::each;
-use crate::plan::rollout::{Shown, shown};
+use crate::ops::versions::{CompareOptions, VersionsError, compare};
+use crate::plan::compare::{Demand, Verdict};
 
 impl Rollout<'_> {
     /// Until enough is compared. What passes gets no copies any more: a version cannot answer users and get copies of the same
@@ -12,21 +12,22 @@ impl Rollout<'_> {
     pub(super) async fn shadow(&self) -> Result<(), Halt> {
         let mut told = String::new();
         loop {
-            let verdict = match self.shown().await {
+            let (verdict, reason) = match self.shown().await {
                 Ok(shown) => shown,
-                Err(why) => (Verdict::Hold { reason: why.clone() }, why),
+                // A host that cannot be asked may be the one where answers differ.
+                Err(error) => (Verdict::Insufficient, error.to_string()),
             };
-            let (passed, reason) = (verdict.0.passes(), verdict.1);
             if reason != told {
+                let passed = verdict == Verdict::Same;
                 self.record(&RolloutWhat::Compared { passed, reason: reason.clone() })?;
                 told.clone_from(&reason);
             }
-            match verdict.0 {
-                Verdict::Breach { reason } => {
+            match verdict {
+                Verdict::Differs => {
                     return Err(Halt::back(format!("its answers differ from main's: {reason}")));
                 }
-                Verdict::Hold { reason } => self.say(format!("holding: {reason}")),
-                Verdict::Advance | Verdict::Done => {
+                Verdict::Insufficient => self.say(format!("holding: {reason}")),
+                Verdict::Same => {
                     self.say(format!("as a shadow: {reason}"));
                     let off = SplitChange::NoMirror(self.target.deployment.clone());
                     let done = self.tell(off, "").await;
@@ -37,15 +38,17 @@ impl Rollout<'_> {
         }
     }
 
-    async fn shown(&self) -> Result<(Verdict, String), String> {
-        let asked = each(self.world, &self.hosts, async |_, link| {
-            let evidence = link.evidence(&self.spec.service, &self.target.deployment).await?;
-            Ok(Shown { evidence, stats: link.proxy().await? })
-        });
-        let mut hosts = vec![];
-        for (host, shown) in asked.await {
-            hosts.push(shown.map_err(|error| format!("{host}: {error}"))?);
-        }
-        Ok(shown(&self.spec, &self.target, &hosts))
+    async fn shown(&self) -> Result<(Verdict, String), VersionsError> {
+        let options = CompareOptions {
+            service: self.spec.service.clone(),
+            version: self.spec.version.clone(),
+            demand: Demand {
+                require_match: self.spec.require_match,
+                min_samples: self.spec.min_samples,
+                ignore: self.spec.ignore.clone(),
+            },
+        };
+        let report = compare(self.world, &self.hosts, &options).await?;
+        Ok((report.verdict, report.reason))
     }
 }

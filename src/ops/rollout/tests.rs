@@ -34,8 +34,8 @@ async fn roll_out(fake: &FakeSite, spec: RolloutSpec) -> Result<RolloutReport, R
 fn each(fake: &FakeSite, change: impl Fn(&mut crate::world::fake::site_splits::SiteProxy)) {
     for host in HOSTS {
         fake.site.with(host, |host| {
-            host.proxy.pass();
-            change(&mut host.proxy);
+            host.layer7.pass();
+            change(&mut host.layer7);
         });
     }
 }
@@ -47,13 +47,13 @@ fn canary(fake: &FakeSite, change: impl Fn(&mut Behaviour)) {
 
 /// What each host was told its canary's share is, `-`: none.
 fn told(fake: &FakeSite, host: &str) -> String {
-    let told = fake.site.with(host, |host| host.proxy.told.clone());
+    let told = fake.site.with(host, |host| host.layer7.told.clone());
     let words = told.iter().map(|share| share.map_or_else(|| "-".to_owned(), |share| share.to_string()));
     words.collect::<Vec<_>>().join(" ")
 }
 
 fn shares(fake: &FakeSite) -> Vec<Option<Percent>> {
-    fake.site.lock().hosts.values().map(|host| host.proxy.share()).collect()
+    fake.site.lock().hosts.values().map(|host| host.layer7.share()).collect()
 }
 
 fn mains(fake: &FakeSite) -> Vec<String> {
@@ -127,7 +127,7 @@ async fn a_canary_that_takes_no_connection_goes_back() {
 async fn what_fails_at_a_later_share_goes_back_to_none_and_no_step_is_run_again() {
     let fake = site(3, 1);
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
-        while fake.site.with("web3", |host| host.proxy.share()).is_none_or(|share| share.parts() < 2_500) {
+        while fake.site.with("web3", |host| host.layer7.share()).is_none_or(|share| share.parts() < 2_500) {
             tokio::time::sleep(MS * 100).await;
         }
         canary(&fake, |canary| canary.error_every = 3);
@@ -177,6 +177,12 @@ fn evidence(compared: u64, differing: u64) -> Evidence {
     evidence
 }
 
+fn compared(fake: &FakeSite, evidence: Option<&Evidence>) {
+    for host in HOSTS {
+        fake.site.with(host, |host| host.evidence = evidence.cloned());
+    }
+}
+
 fn shadowed(fake: &FakeSite, evidence: Option<&Evidence>) -> RolloutSpec {
     let mirror = Mirror {
         deployment: example::rollout_target().deployment,
@@ -190,8 +196,8 @@ fn shadowed(fake: &FakeSite, evidence: Option<&Evidence>) -> RolloutSpec {
     each(fake, |proxy| {
         proxy.splits.mirrors = vec![mirror.clone()];
         proxy.inserted = true;
-        proxy.evidence = evidence.cloned();
     });
+    compared(fake, evidence);
     RolloutSpec { require_match: Some("99.9%".parse().unwrap()), ..spec() }
 }
 
@@ -203,7 +209,7 @@ async fn answers_that_differ_while_it_is_a_shadow_get_it_no_share_at_all() {
     is_back(&fake, &report, "its answers differ from main's: 98% of 3,000 answers match, 99.9% are wanted");
     for host in HOSTS {
         assert_eq!(told(&fake, host), "");
-        assert_eq!(fake.site.with(host, |host| host.proxy.splits.mirrors.len()), 1, "the shadow stays");
+        assert_eq!(fake.site.with(host, |host| host.layer7.splits.mirrors.len()), 1, "the shadow stays");
     }
 }
 
@@ -215,12 +221,12 @@ async fn answers_that_match_are_waited_for_then_the_shadow_becomes_the_canary() 
         tokio::time::sleep(Duration::from_mins(20)).await;
         assert!(said(&fake, "holding: no request was copied to it yet"));
         assert_eq!(told(&fake, "web1"), "");
-        each(&fake, |proxy| proxy.evidence = Some(evidence(1_000, 0)));
+        compared(&fake, Some(&evidence(1_000, 0)));
     });
     let standing = report.unwrap().standing;
     assert_eq!(standing.result, Some(RolloutResult::Promoted));
     assert!(standing.compared.unwrap().0);
-    assert!(fake.site.lock().hosts.values().all(|host| host.proxy.splits.is_empty()));
+    assert!(fake.site.lock().hosts.values().all(|host| host.layer7.splits.is_empty()));
 }
 
 async fn waits(fake: &FakeSite, step: usize) {
@@ -334,7 +340,7 @@ async fn nothing_begins_where_it_is_not_ready() {
     let other = |fake: &FakeSite| {
         let deployment = example::deployment("shop", "0.9.0", 20000).id;
         let canary = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
-        fake.site.with("web2", |host| host.proxy.splits.canary = Some(canary));
+        fake.site.with("web2", |host| host.layer7.splits.canary = Some(canary));
     };
     refused(other, "web2: shop has a canary already").await;
 

@@ -17,6 +17,7 @@ use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, Tri
 use crate::ops::roll::{self, RollReport};
 use crate::world::FleetWorld;
 use crate::world::balancer::Flush;
+use crate::world::link::LinkError;
 
 /// How main is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -200,22 +201,39 @@ async fn flip(
     };
     let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, one)| one.is_err()) {
-        let moved = moved(world, hosts, row, &assigned).await;
-        let _ = back(world, fleet, &moved, options, "another host failed").await;
+        take_back(world, fleet, hosts, row, &assigned, options).await;
     }
     let leaves = if options.wait { LEAVES } else { Duration::ZERO };
     flushed(world, fleet, whole(assigned)?, leaves).await
 }
 
-/// The hosts where the flip was made, though not on another. One whose answer was lost may have made it: it is asked.
-async fn moved(world: &FleetWorld, hosts: &[Host], row: &Row, assigned: &Each<Assigned>) -> Vec<Host> {
-    let asked = hosts.iter().zip(assigned).map(async |(host, (_, one))| match one {
-        Ok(one) => was(one).is_some(),
-        Err(error) => error.is_lost() && !is_main_on(row, &host.name) && becomes_main(world, host, row).await,
+/// The old main is back on the hosts where the flip was made, because it was not made on another. A host whose answer was lost
+/// may have made it, or be at work on it: it is asked, and the others do not wait for that.
+async fn take_back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &Row,
+    assigned: &Each<Assigned>,
+    options: &AssignOptions,
+) {
+    let which = |meant: &dyn Fn(&Host, &Result<Assigned, LinkError>) -> bool| -> Vec<Host> {
+        let pairs = hosts.iter().zip(assigned);
+        pairs.filter(|(host, (_, one))| meant(host, one)).map(|(host, _)| host.clone()).collect()
+    };
+    let moved = which(&|_, one| one.as_ref().is_ok_and(|one| was(one).is_some()));
+    let lost =
+        which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !is_main_on(row, &host.name));
+    let lost = lost.iter().map(async |host| {
+        if becomes_main(world, host, row).await {
+            let _ = back(world, fleet, std::slice::from_ref(host), options, WHY).await;
+        }
     });
-    let moved = futures_util::future::join_all(asked).await;
-    hosts.iter().zip(moved).filter(|(_, moved)| *moved).map(|(host, _)| host.clone()).collect()
+    // What does not come back is told by then.
+    let _ = tokio::join!(back(world, fleet, &moved, options, WHY), futures_util::future::join_all(lost));
 }
+
+const WHY: &str = "another host failed";
 
 fn is_main_on(row: &Row, host: &HostName) -> bool {
     row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)

@@ -179,6 +179,29 @@ fn drift_after_a_reboot_is_told_from_drift() {
 }
 
 #[test]
+fn a_proxy_that_is_out_is_told() {
+    let with_splits = |inserted| {
+        with(|facts| {
+            let mut record = recorded(Switch::On);
+            record.layer7.splits.mirrors.push(crate::model::proxy::Mirror {
+                deployment: "dp_0000000000".parse().unwrap(),
+                percent: crate::model::percent::Percent::ALL,
+                methods: vec![],
+                paths: vec![],
+                without_headers: vec![],
+                compare: false,
+                control: crate::model::percent::Percent::ZERO,
+            });
+            record.layer7.place =
+                Some(crate::model::proxy::Place { port: crate::model::example::port(29999), inserted });
+            facts.recorded = Ok(vec![record]);
+        })
+    };
+    assert_eq!(with_splits(true), []);
+    assert_eq!(with_splits(false), [("proxy-out", Severity::Warning)]);
+}
+
+#[test]
 fn an_input_policy_that_hides_the_real_port() {
     let closed = with(|facts| {
         let mut table = Table::default();

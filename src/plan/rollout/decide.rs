@@ -9,9 +9,7 @@ use crate::model::rollout::{Counts, Ratio, RolloutSpec};
 use crate::plan::compare::{Z95, count, exceeds_by, ratio, wilson};
 
 /// Requests of main that make an interval of it worth comparing with.
-pub const MAIN_SAMPLES: u64 = 100;
-/// Answers on both sides for a p99 to say anything: of fewer it is the slowest one.
-const P99_SAMPLES: u64 = 100;
+const MAIN_SAMPLES: u64 = 100;
 
 /// How sure a finding has to be, as a two-sided quantile of the normal distribution: 95 % once, 99.9 % where it is looked at again
 /// and again.
@@ -30,10 +28,15 @@ pub(super) enum Finding {
     Worse(String),
 }
 
+/// How many requests of main are enough: where few of the canary are enough, as many.
+pub(super) fn enough_of_main(spec: &RolloutSpec) -> u64 {
+    spec.min_samples.clamp(1, MAIN_SAMPLES)
+}
+
 /// Main over the same minutes, or where that is too little, its last interval with enough.
-pub(super) fn compared<'a>(main: &'a Counts, base: Option<&'a Counts>) -> &'a Counts {
+pub(super) fn compared<'a>(spec: &RolloutSpec, main: &'a Counts, base: Option<&'a Counts>) -> &'a Counts {
     match base {
-        Some(base) if main.requests < MAIN_SAMPLES => base,
+        Some(base) if main.requests < enough_of_main(spec) => base,
         _ => main,
     }
 }
@@ -46,13 +49,15 @@ pub(super) fn decide(
     base: Option<&Counts>,
     sure: f64,
 ) -> Finding {
-    let main = compared(main, base);
+    let main = compared(spec, main, base);
     let needed = spec.min_samples.max(1);
     if canary.requests < needed {
         return Finding::TooFew(too_few(canary, length, needed));
     }
     let errors = errors(canary, main, spec.max_error_rate, sure);
-    let slow = spec.max_p99_ratio.map_or(Finding::Good, |most| slow(canary, main, length, most, sure));
+    let of_main = enough_of_main(spec);
+    let slow =
+        spec.max_p99_ratio.map_or(Finding::Good, |most| slow(canary, main, length, most, of_main, sure));
     // The worse of the two is what counts.
     if errors.weight() >= slow.weight() { errors } else { slow }
 }
@@ -110,20 +115,22 @@ fn errors(canary: &Counts, main: &Counts, most: Percent, sure: f64) -> Finding {
     }
 }
 
-fn slow(canary: &Counts, main: &Counts, length: Duration, most: Ratio, sure: f64) -> Finding {
+fn slow(canary: &Counts, main: &Counts, length: Duration, most: Ratio, needed: u64, sure: f64) -> Finding {
     for (who, found) in [("the canary", canary), ("main", main)] {
         let answers = found.latency.count();
-        if answers < P99_SAMPLES {
+        if answers < needed {
             let (in_time, answers) = (seconds(length), count(answers));
             return Finding::TooFew(format!(
-                "{answers} answers of {who} in {in_time}, {P99_SAMPLES} are needed for a p99"
+                "{answers} answers of {who} in {in_time}, {} are needed for a p99",
+                count(needed)
             ));
         }
     }
     let (Some(found), Some(usual)) = (canary.latency.at(99, 100), main.latency.at(99, 100)) else {
         return Finding::Good;
     };
-    if found <= most.times(usual) {
+    let limit = most.times(usual);
+    if found <= limit {
         return Finding::Good;
     }
     let times = ratio(found, usual);
@@ -132,26 +139,23 @@ fn slow(canary: &Counts, main: &Counts, length: Duration, most: Ratio, sure: f64
         millis(found),
         millis(usual)
     );
-    let limit = most.times(upper_p99(&main.latency, sure));
-    let slower: u64 = canary.latency.0.range(limit.saturating_add(1)..).map(|(_, count)| count).sum();
-    let (low, _) = wilson(slower, canary.latency.count(), sure);
-    if low > 0.01 { Finding::Worse(told) } else { unsure(&told) }
+    // Its p99 is over the limit where more than 1 % of its answers take longer. Main's own p99 is uncertain too: surely more of
+    // the canary's answers than of main's have to.
+    let (slower, of) = longer(&canary.latency, limit);
+    let (mains, of_main) = longer(&main.latency, limit);
+    let (low, _) = wilson(slower, of, sure);
+    let worse = low > 0.01 && exceeds_by(slower, of, mains, of_main, sure) > 0.0;
+    if worse { Finding::Worse(told) } else { unsure(&told) }
+}
+
+/// How many take longer, and of how many.
+fn longer(latency: &Latencies, limit: u64) -> (u64, u64) {
+    let longer = latency.0.range(limit.saturating_add(1)..).map(|(_, count)| count).sum();
+    (longer, latency.count())
 }
 
 fn unsure(told: &str) -> Finding {
     Finding::Unsure(format!("{told}: not sure yet, it may be chance"))
-}
-
-/// The longest that main's p99 may really be: the latency at the upper end of the rank's interval (normal approximation of the
-/// binomial).
-fn upper_p99(latency: &Latencies, sure: f64) -> u64 {
-    const WHOLE: u64 = 1_000_000;
-    let all = latency.count();
-    #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    let spread = sure * (0.99 * 0.01 / all.max(1) as f64).sqrt();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
-    let part = ((0.99 + spread).min(1.0) * 1_000_000.0) as u64;
-    latency.at(part, WHOLE).unwrap_or(u64::MAX)
 }
 
 fn requests(number: u64) -> String {

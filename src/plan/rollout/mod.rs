@@ -4,7 +4,8 @@
 //!   proof. The next one begins anew, so that a trickle is held for ever, and said so.
 //! - Errors are a breach where their share is over the limit and over main's, both surely (95 %; before the interval is over, when
 //!   it is looked at again and again, 99.9 %). Where main is as bad, nothing is decided: that is somebody else's outage.
-//! - The p99 is a breach where surely more than 1 % of the canary's answers took longer than the allowed multiple of main's p99.
+//! - The p99 is a breach where surely more than 1 % of the canary's answers, and surely more of them than of main's, took longer
+//!   than the allowed multiple of main's p99. Of few answers the p99 is the slowest one: that passes all the less.
 //! - What is over a limit and not sure is held, and the interval goes on until it is.
 //! - Where main answers too few itself, as at 100 %, its last interval with enough is what is compared with.
 //! - A host that could not be read, or whose proxy was gone, leaves a gap: an interval with one passes nothing. What was counted
@@ -21,14 +22,12 @@ use crate::model::rollout::{Counts, Judged, RolloutSpec, Target, Verdict};
 
 mod decide;
 mod hosts;
-mod shadow;
 mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{MAIN_SAMPLES, millis, share};
+pub use decide::{millis, share};
 pub use hosts::{NotReady, State, ready, state};
-pub use shadow::{Shown, shown};
 pub use standing::{Reached, Standing, StepStanding, standing};
 
 use decide::{AT_THE_END, EARLY, Finding, decide};
@@ -128,9 +127,9 @@ impl<'a> Judge<'a> {
             Finding::Good if self.spec.steps.is_last(self.step) => (Verdict::Done, false),
             Finding::Good => (Verdict::Advance, false),
         };
-        let compared = decide::compared(&self.main, self.base.as_ref());
+        let compared = decide::compared(self.spec, &self.main, self.base.as_ref());
         let judged = Judged { verdict, canary: self.canary.sample(), main: compared.sample() };
-        if self.main.requests >= MAIN_SAMPLES {
+        if self.main.requests >= decide::enough_of_main(self.spec) {
             self.base = Some(self.main.clone());
         }
         self.due = now + self.spec.interval;

@@ -136,13 +136,45 @@ fn twice_as_slow_is_a_breach_and_a_few_slow_answers_are_not_sure() {
 }
 
 #[test]
-fn a_p99_needs_answers_of_both() {
-    let few = RolloutSpec { min_samples: 10, ..spec() };
+fn a_p99_needs_answers_of_both_and_of_few_it_is_the_slowest() {
     let legs = |canary, main| vec![leg("2.0.0", canary, 0, 20_000), leg("1.0.0", main, 0, 20_000)];
-    let found = |canary, main| interval(&few, 1, None, legs(canary, main)).verdict;
-    holds(&found(50, 9_500), "50 answers of the canary in 1m, 100 are needed for a p99");
-    holds(&found(500, 50), "50 answers of main in 1m, 100 are needed for a p99");
-    assert_eq!(found(100, 100), Verdict::Advance);
+    let found = |min_samples, canary, main| {
+        interval(&RolloutSpec { min_samples, ..spec() }, 1, None, legs(canary, main)).verdict
+    };
+    holds(&found(200, 500, 50), "50 answers of main in 1m, 100 are needed for a p99");
+    holds(&found(20, 500, 9), "9 answers of main in 1m, 20 are needed for a p99");
+    assert_eq!(found(20, 20, 20), Verdict::Advance);
+    // Not one with an answer.
+    let silent = LegStats { errors: [("reset".to_owned(), 1)].into(), ..leg("2.0.0", 0, 0, 1) };
+    let few = RolloutSpec { min_samples: 1, max_error_rate: Percent::ALL, ..spec() };
+    holds(
+        &interval(&few, 1, None, vec![silent, leg("1.0.0", 500, 0, 20_000)]).verdict,
+        "0 answers of the canary",
+    );
+
+    let few = RolloutSpec { min_samples: 20, ..spec() };
+    let mut slow_one = leg("2.0.0", 20, 0, 20_000);
+    slow_one.latency = Latencies([(20_000, 19), (60_000, 1)].into());
+    let judged = interval(&few, 1, None, vec![slow_one, leg("1.0.0", 500, 0, 20_000)]);
+    holds(
+        &judged.verdict,
+        "the canary's p99 is 60.0ms, 3.00 times main's 20.0ms, at most 1.2 times is allowed: not sure",
+    );
+    breaches(
+        &interval(&few, 1, None, vec![leg("2.0.0", 20, 0, 60_000), leg("1.0.0", 500, 0, 20_000)]).verdict,
+        "3.00 times",
+    );
+}
+
+/// Nine slow answers of 300, and of 20 of main's none: that may be main's way too.
+#[test]
+fn mains_own_p99_is_not_sure_where_it_answered_few() {
+    let few = RolloutSpec { min_samples: 20, ..spec() };
+    let mut canary = leg("2.0.0", 300, 0, 20_000);
+    canary.latency = Latencies([(20_000, 291), (60_000, 9)].into());
+    let against = |main| interval(&few, 1, None, vec![canary.clone(), leg("1.0.0", main, 0, 20_000)]).verdict;
+    holds(&against(20), "not sure yet");
+    breaches(&against(5_000), "3.00 times");
 }
 
 /// At 100 % main answers nothing.

@@ -2,10 +2,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::routes::leg;
 use super::*;
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::versions::{RollbackRequest, Site};
+use crate::model::forward::{Intent, Routing, Switch};
+use crate::model::history::Actor;
+use crate::model::versions::{AssignRequest, Part, RollbackRequest, Site};
 
 fn site() -> Site {
     let address = "127.0.0.1".parse().unwrap();
@@ -124,7 +127,7 @@ fn a_health_check_that_nobody_can_ask() {
 fn a_slow_health_check_is_waited_for() {
     let second = Duration::from_secs(1);
     let health =
-        |interval, timeout, rise| patience(&Health { interval, timeout, rise, ..request("1.0.0").health });
+        |interval, timeout, rise| patience(&Health { timeout, interval, rise, ..request("1.0.0").health });
     assert_eq!(health(second, second, 2), second * 5);
     assert_eq!(health(second * 10, second * 2, 3), second * 36);
 }
@@ -288,7 +291,7 @@ fn a_refused_kill_puts_back_what_it_took() {
     let off = Recorded { switch: Switch::Off, ..cut.clone() };
     assert!(back(&off).unwrap().is_same(&Recorded { switch: Switch::Off, ..before.clone() }));
     // Another main.
-    let (intent, _) = assign(&[cut.clone()], &all, &to("3.0.0", Part::Whole), now).unwrap();
+    let (intent, _) = assign(std::slice::from_ref(&cut), &all, &to("3.0.0", Part::Whole), now).unwrap();
     assert_eq!(back(&Recorded::after(Some(&cut), &intent, now)), None);
     // The same main, and its backup vhost is somebody else's doing.
     let mut other = cut.clone();

@@ -204,6 +204,7 @@ fn a_zombie_is_gone() {
 mod rollouts {
     use super::*;
     use crate::model::example;
+    use crate::model::field::Field;
     use crate::model::history::Actor;
     use crate::model::proxy::{Latencies, Sticky};
     use crate::model::rollout::{
@@ -270,7 +271,8 @@ mod rollouts {
         });
         let untold = vec![("web1".parse().unwrap(), "cut".to_owned())];
         let sticky = Some(Sticky::Header("x-user".to_owned()));
-        let spec = RolloutSpec { sticky, ..example::rollout(&["web1", "web2"]) };
+        let ignore = vec![Field::Status, Field::Body, "$.items[].price".parse().unwrap()];
+        let spec = RolloutSpec { sticky, ignore, ..example::rollout(&["web1", "web2"]) };
         let rows: Vec<RolloutWhat> = [
             RolloutWhat::Began { spec: Box::new(spec), target: example::rollout_target(), actor: actor() },
             RolloutWhat::Resumed { actor: actor() },

@@ -31,6 +31,7 @@ mod paused;
 pub mod proxy;
 mod rollouts;
 pub mod site;
+mod site_balancer;
 pub mod site_splits;
 mod site_versions;
 pub mod store;

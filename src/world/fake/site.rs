@@ -12,26 +12,29 @@ use tokio::time::Instant;
 use super::MS;
 use super::journal::FakeJournal;
 use super::paused::{Listener, PausedClock};
+use super::site_balancer::SiteBalancer;
 use super::site_splits::SiteProxy;
 use super::versions::FakeArchives;
 use crate::model::api::{
     API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
-use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
+use crate::model::balancer::{Access, BalancerSpec};
 use crate::model::deployment::Digest;
-use crate::model::example::{self, server};
+use crate::model::evidence::Evidence;
+use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
 use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, Switch};
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
 use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, BalancerError, Flush};
+use crate::world::balancer::Balancer;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::notifier::{Notice, Notifier};
@@ -93,7 +96,10 @@ pub struct SiteHost {
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
-    pub proxy: SiteProxy,
+    /// What its proxy has seen of any shadow, and counted.
+    pub evidence: Option<Evidence>,
+    pub proxy: Option<ProxyStats>,
+    pub layer7: SiteProxy,
 }
 
 #[derive(Debug)]
@@ -166,9 +172,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         let link: Arc<dyn HostLink> = Arc::new(SiteLink { name: name.clone(), site: site.clone() });
         (name.clone(), link)
     };
-    let balancer = |spec: BalancerSpec| -> Arc<dyn Balancer> {
-        Arc::new(SiteBalancer { spec, site: site.clone(), last: Mutex::default() })
-    };
+    let balancer =
+        |spec: BalancerSpec| -> Arc<dyn Balancer> { Arc::new(SiteBalancer::new(spec, site.clone())) };
     let world = FleetWorld {
         archives: Arc::new(FakeArchives),
         links: names.iter().map(link).collect(),
@@ -243,7 +248,9 @@ impl SiteHost {
             private: false,
             updates: vec![],
             updating: None,
-            proxy: SiteProxy::none(),
+            evidence: None,
+            proxy: None,
+            layer7: SiteProxy::none(),
         }
     }
 
@@ -268,7 +275,7 @@ impl SiteHost {
         moved
     }
 
-    fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.drains_after.is_some_and(|after| self.changed.elapsed() >= after)
     }
 
@@ -523,58 +530,5 @@ impl Notifier for Site {
 
     async fn flush(&self) -> Vec<String> {
         vec![]
-    }
-}
-
-/// One line of what a balancer says: UP, drained, backup UP.
-type Said = (bool, bool, bool);
-
-struct SiteBalancer {
-    spec: BalancerSpec,
-    site: Site,
-    /// The last answer, given again while nothing of it has changed.
-    last: Mutex<(Vec<Said>, Arc<BackendView>)>,
-}
-
-impl SiteBalancer {
-    fn view(&self, names: impl Iterator<Item = HostName>, said: &[Said]) -> BackendView {
-        let verdict = |up: bool| if up { Verdict::Up } else { Verdict::Down };
-        let mut servers = Vec::with_capacity(said.len() * 2);
-        for (name, (up, drained, backup)) in names.zip(said) {
-            let mut main = server(&self.spec.servers.main_of(&name), verdict(*up));
-            main.work = ServerWork { sessions: u64::from(!drained), ..ServerWork::default() };
-            servers.push(main);
-            servers.push(server(&self.spec.servers.backup_of(&name), verdict(*backup)));
-        }
-        BackendView::new(servers)
-    }
-}
-
-#[async_trait]
-impl Balancer for SiteBalancer {
-    fn spec(&self) -> &BalancerSpec {
-        &self.spec
-    }
-
-    async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
-        let state = self.site.lock();
-        if state.unread.contains(self.spec.name.as_str()) {
-            return Err(BalancerError::Silent { address: "/run/fake.sock".into(), waited: MS * 2000 });
-        }
-        let said = |host: &SiteHost| (host.is_up(), host.is_drained(), host.backup_up);
-        let said: Vec<Said> = state.hosts.values().map(said).collect();
-        let mut last = self.last.lock().unwrap();
-        if last.0 != said {
-            let view = self.view(state.hosts.keys().cloned(), &said);
-            *last = (said, Arc::new(view));
-        }
-        Ok(last.1.clone())
-    }
-
-    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
-        let mut state = self.site.lock();
-        let updating = state.hosts.values().find_map(|host| host.updating);
-        state.flushed.push((server.to_owned(), updating));
-        Ok(if state.admin { Flush::Closed } else { Flush::NotAllowed })
     }
 }

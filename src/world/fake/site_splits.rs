@@ -40,7 +40,6 @@ pub struct SiteProxy {
     pub refuses: Option<Percent>,
     /// Every share of the canary it was told, `None` where there is none any more.
     pub told: Vec<Option<Percent>>,
-    pub evidence: Option<Evidence>,
     main_leg: LegStats,
     canary_leg: LegStats,
     at: Instant,
@@ -86,7 +85,6 @@ impl SiteProxy {
             canary: WELL,
             refuses: None,
             told: vec![],
-            evidence: None,
             main_leg: leg("1.0.0"),
             canary_leg: leg("2.0.0"),
             at: Instant::now(),
@@ -185,16 +183,16 @@ impl SiteProxy {
 impl HostSplits for SiteLink {
     async fn split(&self, _: &ServiceName, request: &SplitRequest) -> Result<Split, LinkError> {
         self.way().await?;
-        let split = self.site.of(&self.name, |host: &mut SiteHost| host.proxy.take(&request.change))?;
+        let split = self.site.of(&self.name, |host: &mut SiteHost| host.layer7.take(&request.change))?;
         self.way_back().await?;
         Ok(split)
     }
 
     async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
-        self.there_and_back(|host| host.proxy.stats()).await
+        self.there_and_back(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
     }
 
     async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        self.there_and_back(|host| host.proxy.evidence.clone()).await
+        self.there_and_back(|host| host.evidence.clone()).await
     }
 }

@@ -60,7 +60,7 @@ fn record(host: &SiteHost) -> Recorded {
         routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
         access: Access::Public,
         trial: None,
-        layer7: host.proxy.layer7(),
+        layer7: host.layer7.layer7(),
     }
 }
 
@@ -115,7 +115,7 @@ impl HostVersions for SiteLink {
             if request.part == Part::Backup {
                 host.backup = was.clone();
             } else {
-                host.proxy.is_main_now(&example::deployment("shop", &version, 20000).id);
+                host.layer7.is_main_now(&example::deployment("shop", &version, 20000).id);
                 host.main = version;
                 host.healthy = !host.new_is_bad;
                 host.assigned_in_service |= host.forward;

@@ -4,7 +4,7 @@ use super::*;
 
 async fn at_share(fake: &FakeSite, host: &str, share: &str) {
     let wanted = Some(share.parse().unwrap());
-    while fake.site.with(host, |host| host.proxy.share()) != wanted {
+    while fake.site.with(host, |host| host.layer7.share()) != wanted {
         tokio::time::sleep(MS * 100).await;
     }
 }
@@ -12,7 +12,7 @@ async fn at_share(fake: &FakeSite, host: &str, share: &str) {
 #[tokio::test(start_paused = true)]
 async fn a_host_that_does_not_take_a_share_takes_it_from_all() {
     let fake = site(3, 1);
-    fake.site.with("web2", |host| host.proxy.refuses = Some("25%".parse().unwrap()));
+    fake.site.with("web2", |host| host.layer7.refuses = Some("25%".parse().unwrap()));
     let report = roll_out(&fake, spec()).await.unwrap();
     is_back(
         &fake,
@@ -38,15 +38,15 @@ async fn while_a_proxy_is_out_of_the_way_it_holds_and_says_so() {
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
         fake.site.with("web2", |host| {
-            host.proxy.restart();
-            host.proxy.inserted = false;
+            host.layer7.restart();
+            host.layer7.inserted = false;
         });
         tokio::time::sleep(Duration::from_mins(30)).await;
         assert!(said(&fake, "web2: its proxy is out of the way, main answers everything"));
         assert_eq!(told(&fake, "web1"), "1% 5%");
         fake.site.with("web2", |host| {
-            host.proxy.pass();
-            host.proxy.inserted = true;
+            host.layer7.pass();
+            host.layer7.inserted = true;
         });
     });
     assert_eq!(report.unwrap().standing.result, Some(RolloutResult::Promoted));
@@ -58,7 +58,7 @@ async fn an_interval_in_which_a_proxy_was_restarted_is_judged_anew() {
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
         tokio::time::sleep(Duration::from_secs(30)).await;
-        fake.site.with("web2", |host| host.proxy.restart());
+        fake.site.with("web2", |host| host.layer7.restart());
     });
     let report = report.unwrap();
     assert_eq!(report.standing.result, Some(RolloutResult::Promoted));
@@ -210,12 +210,12 @@ async fn what_another_command_changed_is_left_to_it() {
     let other = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
-        fake.site.with("web2", |host| host.proxy.splits.canary = Some(other.clone()));
+        fake.site.with("web2", |host| host.layer7.splits.canary = Some(other.clone()));
     });
     let standing = report.unwrap().standing;
     assert_eq!(standing.result, Some(RolloutResult::Returned));
     assert_eq!(standing.why, "web2: another command made another version the canary");
-    assert_eq!(fake.site.with("web2", |host| host.proxy.splits.canary.clone()), Some(other));
+    assert_eq!(fake.site.with("web2", |host| host.layer7.splits.canary.clone()), Some(other));
     assert_eq!(told(&fake, "web1"), "1% 5% -");
 }
 
@@ -224,7 +224,7 @@ async fn a_canary_that_a_person_took_away_is_not_put_back() {
     let fake = site(3, 1);
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
-        fake.site.with("web2", |host| host.proxy.splits.canary = None);
+        fake.site.with("web2", |host| host.layer7.splits.canary = None);
     });
     is_back(&fake, &report.unwrap(), "web2: another command took the canary away");
 }

@@ -38,8 +38,8 @@ async fn happen(fake: &FakeSite, host: usize, what: Happens) {
     let name = HOSTS[host];
     let proxy = |change: &dyn Fn(&mut SiteProxy)| {
         fake.site.with(name, |host| {
-            host.proxy.pass();
-            change(&mut host.proxy);
+            host.layer7.pass();
+            change(&mut host.layer7);
         });
     };
     match what {
@@ -67,7 +67,7 @@ async fn happen(fake: &FakeSite, host: usize, what: Happens) {
 /// Shares rise, also from one life of the operator's process to the next, and once taken away none is given in the same life.
 fn never_back(fake: &FakeSite, lives: usize) {
     for host in HOSTS {
-        let told = fake.site.with(host, |host| host.proxy.told.clone());
+        let told = fake.site.with(host, |host| host.layer7.told.clone());
         let falls = told.windows(2).filter(|pair| pair[1].is_some() && pair[0] > pair[1]).count();
         assert_eq!(falls, 0, "{host}: {told:?}");
         let again = told.windows(2).filter(|pair| pair[0].is_none() && pair[1].is_some()).count();

@@ -1,0 +1,32 @@
+//! `proxy`: a host's data path at layer 7. The agent starts it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Context;
+use crate::error::Failure;
+use crate::model::duration;
+use crate::proxy::{self, ProxyOptions};
+
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// The unix socket on which it is told what to do
+    #[arg(long, value_name = "SOCKET")]
+    control: PathBuf,
+    /// Threads
+    #[arg(long, value_name = "N", default_value = "1")]
+    workers: NonZeroUsize,
+    /// How long connections may go on when it is told to end
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    drain_limit: Duration,
+}
+
+pub async fn run(args: ProxyArgs, context: &Context) -> Result<(), Failure> {
+    let ProxyArgs { control, workers, drain_limit } = args;
+    let options = ProxyOptions { control, workers, drain: drain_limit };
+    let ended = proxy::run(options, context.stop.requested()).await;
+    ended.map_err(|error| Failure::Other { what: "run the proxy".into(), why: error.to_string() })
+}

@@ -1,0 +1,219 @@
+//! The report as one page: no scripts, nothing from elsewhere, and nothing in it that an answer could act through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::{
+    Report, finding, harm, interval, kind, lost, matching, ms, paired, percent, reasons, times, when,
+};
+use crate::plan::compare::{FieldFinding, Finding, LatencyFinding, Quantiles, Rate, Verdict, count};
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--bad:#b3261e;--good:#1b6e3c;--warn:#8a5a00;--line:#8884;--soft:#8881}\
+@media(prefers-color-scheme:dark){:root{--bad:#ff8a80;--good:#7fd99f;--warn:#ffc766}}\
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}\
+.same{color:var(--good)}.differs{color:var(--bad)}.insufficient{color:var(--warn)}\
+table{border-collapse:collapse;width:100%}div.wide{overflow-x:auto}\
+th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}\
+td.number{text-align:right;font-variant-numeric:tabular-nums}\
+td.diagonal{background:var(--soft)}td.off{color:var(--bad);font-weight:600}\
+code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}\
+.bar{position:relative;width:8rem;height:.7rem;background:var(--soft);margin-top:.4rem}\
+.bar i{position:absolute;top:0;bottom:0;min-width:2px;background:currentColor;opacity:.35}\
+.bar b{position:absolute;top:0;bottom:0;width:2px;background:currentColor}\
+details{margin:.25rem 0}summary{cursor:pointer}\
+";
+
+/// Self-contained, for a browser or an attachment.
+pub fn html(report: &Report) -> String {
+    let of = &report.of;
+    let title = escape(&format!("{}: {} beside {}", of.service, of.shadow, of.main));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
+         </head>\n<body>\n"
+    );
+    let verdict = report.verdict;
+    let _ = writeln!(
+        page,
+        "<h1>{} <strong>{}</strong> beside main {}: <span class=\"{verdict}\">{verdict}</span></h1>",
+        escape(of.service.as_str()),
+        escape(&of.shadow.to_string()),
+        escape(&of.main.to_string())
+    );
+    let _ = writeln!(page, "<p>{}.</p>", escape(&report.reason));
+    let mut line = |text: &str| {
+        if !text.is_empty() {
+            let _ = writeln!(page, "<p>{}</p>", escape(text));
+        }
+    };
+    line(&matching(report));
+    line(&when(report));
+    report.remarks.iter().for_each(|remark| line(remark));
+    fields(&mut page, report);
+    statuses(&mut page, report);
+    if let Some(latency) = &report.latency {
+        latencies(&mut page, latency);
+    }
+    coverage(&mut page, report);
+    page.push_str("</body>\n</html>\n");
+    page
+}
+
+/// For text and for attributes in double quotes.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `cells` is HTML already.
+fn table(page: &mut String, header: &[&str], rows: impl IntoIterator<Item = String>) {
+    page.push_str("<div class=\"wide\"><table>\n<tr>");
+    for name in header {
+        let _ = write!(page, "<th>{}</th>", escape(name));
+    }
+    page.push_str("</tr>\n");
+    for row in rows {
+        let _ = writeln!(page, "<tr>{row}</tr>");
+    }
+    page.push_str("</table></div>\n");
+}
+
+fn cell(text: &str) -> String {
+    format!("<td>{}</td>", escape(text))
+}
+
+fn number(text: &str) -> String {
+    format!("<td class=\"number\">{}</td>", escape(text))
+}
+
+/// A share and its interval as a bar.
+fn bar(rate: &Rate) -> String {
+    let width = rate.high - rate.low;
+    format!(
+        "<td>{}<div class=\"bar\"><i style=\"left:{};width:{}\"></i><b style=\"left:{}\"></b></div></td>",
+        escape(&interval(rate)),
+        percent(rate.low),
+        percent(width),
+        percent(rate.share)
+    )
+}
+
+fn fields(page: &mut String, report: &Report) {
+    let _ = writeln!(page, "<h2>Fields</h2>\n<p>{} fields were compared.</p>", report.fields_compared);
+    if report.fields.is_empty() {
+        return;
+    }
+    table(
+        page,
+        &["Field", "Finding", "Differs", "Surely", "Main itself", "Examples"],
+        report.fields.iter().map(field),
+    );
+}
+
+fn field(field: &FieldFinding) -> String {
+    let class = if field.finding == Finding::Differs { Verdict::Differs.to_string() } else { String::new() };
+    let of = |rate: &Rate| format!("{} of {}", count(rate.part), count(rate.of));
+    let control = if field.control.of == 0 {
+        "not asked".to_owned()
+    } else {
+        format!("{}, {}", of(&field.control), interval(&field.control))
+    };
+    format!(
+        "<td><code>{}</code></td><td class=\"{class}\">{}</td>{}{}{}<td>{}</td>",
+        escape(&field.field),
+        finding(field.finding),
+        number(&of(&field.shadow)),
+        bar(&field.shadow),
+        cell(&control),
+        examples(field)
+    )
+}
+
+fn examples(field: &FieldFinding) -> String {
+    let mut text = String::new();
+    for one in &field.examples {
+        let _ = write!(
+            text,
+            "<details><summary>{}, {:.0}</summary><code>{}</code><br>main <code>{}</code><br>shadow <code>{}</code></details>",
+            kind(one.kind),
+            one.at,
+            escape(&one.request),
+            escape(&one.main),
+            escape(&one.shadow)
+        );
+    }
+    text
+}
+
+/// Main's statuses down, the shadow's across.
+fn statuses(page: &mut String, report: &Report) {
+    if report.statuses.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Statuses</h2>\n");
+    let rows: BTreeSet<&str> = report.statuses.iter().map(|one| one.main.as_str()).collect();
+    let columns: BTreeSet<&str> = report.statuses.iter().map(|one| one.shadow.as_str()).collect();
+    let counts: BTreeMap<(&str, &str), u64> =
+        report.statuses.iter().map(|one| ((one.main.as_str(), one.shadow.as_str()), one.count)).collect();
+    let header: Vec<&str> = std::iter::once("main / shadow").chain(columns.iter().copied()).collect();
+    let row = |main: &&str| {
+        let one = |shadow: &&str| {
+            let found = counts.get(&(*main, *shadow));
+            let class = match found {
+                _ if main == shadow => "number diagonal",
+                Some(_) => "number off",
+                None => "number",
+            };
+            format!("<td class=\"{class}\">{}</td>", found.map_or_else(String::new, |found| count(*found)))
+        };
+        cell(main) + &columns.iter().map(one).collect::<String>()
+    };
+    table(page, &header, rows.iter().map(row));
+}
+
+fn latencies(page: &mut String, latency: &LatencyFinding) {
+    page.push_str("<h2>Latency</h2>\n");
+    let row = |name: &str, of: &Quantiles| {
+        let values = [of.p50_us, of.p90_us, of.p99_us, of.max_us];
+        cell(name) + &values.iter().map(|us| number(&ms(*us))).collect::<String>()
+    };
+    let ratios = [times(latency.p50_ratio), String::new(), times(latency.p99_ratio), String::new()];
+    let ratios = cell("ratio") + &ratios.iter().map(|ratio| number(ratio)).collect::<String>();
+    let rows = [row("main", &latency.main), row("shadow", &latency.shadow), ratios];
+    table(page, &["", "p50", "p90", "p99", "longest"], rows);
+    let sentence = paired(latency);
+    let _ = writeln!(page, "<p>{}.</p>", escape(&sentence));
+}
+
+fn coverage(page: &mut String, report: &Report) {
+    page.push_str("<h2>Coverage</h2>\n");
+    let of = &report.coverage;
+    let counts = [
+        ("copies begun", of.selected),
+        ("answered", of.answered),
+        ("in flight", of.in_flight),
+        ("compared", of.compared),
+        ("asked of main twice", report.controls),
+    ];
+    let counts = counts.iter().map(|(name, value)| cell(name) + &number(&count(*value)));
+    let lost = lost(report).into_iter().filter(|(_, map)| !map.is_empty());
+    let lost = lost.map(|(name, map)| cell(name) + &number(&reasons(map)));
+    table(page, &["", "Requests"], counts.chain(lost));
+    let harm = harm(report);
+    if !harm.is_empty() {
+        let _ = writeln!(page, "<p>Main meanwhile: {}.</p>", escape(&harm));
+    }
+}

@@ -1,0 +1,144 @@
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::*;
+
+const COOKIE_NAME: &str = "swm_shop";
+
+fn canary(percent: &str) -> Canary {
+    Canary {
+        deployment: "dp_0000000001".parse().unwrap(),
+        percent: Some(percent.parse().unwrap()),
+        sticky: None,
+        header: None,
+        cookie: None,
+    }
+}
+
+fn head(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in lines {
+        map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    map
+}
+
+fn mark(name: &str, value: Option<&str>) -> Option<Mark> {
+    Some(Mark { name: name.to_owned(), value: value.map(str::to_owned) })
+}
+
+fn chosen(canary: &Canary, lines: &[(&str, &str)]) -> bool {
+    choose(canary, COOKIE_NAME, &head(lines), &mut Shares::default()).canary
+}
+
+#[test]
+fn of_400_requests_at_25_percent_exactly_100() {
+    let mut shares = Shares::default();
+    let head = head(&[]);
+    let taken = (0..400).filter(|_| choose(&canary("25"), COOKIE_NAME, &head, &mut shares).canary).count();
+    assert_eq!(taken, 100);
+}
+
+#[test]
+fn a_header_counts_by_being_there() {
+    let marked = Canary { percent: None, header: mark("X-Mistery-Shopper", None), ..canary("0") };
+    assert!(chosen(&marked, &[("x-mistery-shopper", "")]));
+    assert!(chosen(&marked, &[("X-MISTERY-SHOPPER", "whatever")]));
+    assert!(!chosen(&marked, &[("x-mystery-shopper", "1")]));
+    let valued = Canary { header: mark("x-group", Some("beta")), ..marked };
+    assert!(chosen(&valued, &[("x-group", "alpha"), ("x-group", "beta")]));
+    assert!(!chosen(&valued, &[("x-group", "BETA")]) && !chosen(&valued, &[("x-group", "")]));
+}
+
+#[test]
+fn a_cookie_counts_by_its_exact_name() {
+    let marked = Canary { percent: None, cookie: mark("beta", None), ..canary("0") };
+    for (line, expected) in [
+        ("a=1; beta=", true),
+        ("beta", true),
+        ("a=beta", false),
+        ("Beta=1", false),
+        ("xbeta=1;betax=2", false),
+    ] {
+        assert_eq!(chosen(&marked, &[("cookie", line)]), expected, "{line}");
+    }
+    let valued = Canary { cookie: mark("beta", Some("yes")), ..marked };
+    assert!(chosen(&valued, &[("cookie", "a=b"), ("cookie", "beta=yes")]));
+    assert!(!chosen(&valued, &[("cookie", "beta=no")]));
+}
+
+#[test]
+fn a_mark_goes_before_the_bucket() {
+    let both = Canary { sticky: Some(Sticky::Cookie), header: mark("x-canary", None), ..canary("0") };
+    assert!(chosen(&both, &[("cookie", "swm_shop=9999"), ("x-canary", "")]));
+}
+
+#[test]
+fn of_new_users_exactly_the_share_gets_the_canary_and_stays() {
+    let (mut shares, mut buckets) = (Shares::default(), Vec::new());
+    let sticky = |percent: &str| Canary { sticky: Some(Sticky::Cookie), ..canary(percent) };
+    for _ in 0..400 {
+        let choice = choose(&sticky("25"), COOKIE_NAME, &head(&[]), &mut shares);
+        let bucket = choice.new_bucket.unwrap();
+        assert_eq!(choice.canary, bucket < 2500);
+        buckets.push(bucket);
+    }
+    let mut before = 0;
+    for percent in ["0", "0.5", "10", "25", "26", "50", "99.99", "100"] {
+        let mut count = 0;
+        for bucket in &buckets {
+            let cookie = format!("swm_shop={bucket}");
+            let choice = choose(&sticky(percent), COOKIE_NAME, &head(&[("cookie", &cookie)]), &mut shares);
+            assert_eq!(choice.new_bucket, None);
+            assert_eq!(choice.canary, *bucket < percent.parse::<Percent>().unwrap().parts());
+            count += usize::from(choice.canary);
+        }
+        assert!(count >= before, "{percent}");
+        before = count;
+        // Other shares than the one they came under find their users to within a few.
+        let wanted = percent.parse::<Percent>().unwrap().ratio() * 400.0;
+        assert!((f64::from(u32::try_from(count).unwrap()) - wanted).abs() <= 5.0, "{percent}: {count}");
+    }
+    assert_eq!(buckets.iter().filter(|bucket| **bucket < 2500).count(), 100);
+}
+
+#[test]
+fn a_spoiled_cookie_is_replaced() {
+    let sticky = Canary { sticky: Some(Sticky::Cookie), ..canary("50") };
+    for value in ["swm_shop=", "swm_shop=-1", "swm_shop=12345", "swm_shop=1e3", "swm_shop2=1", "swm_shop=１"]
+    {
+        let head = head(&[("cookie", value)]);
+        let choice = choose(&sticky, COOKIE_NAME, &head, &mut Shares::default());
+        assert!(choice.new_bucket.is_some(), "{value}");
+    }
+}
+
+#[test]
+fn a_hashed_user_stays_while_the_share_grows() {
+    let sticky =
+        |percent: &str| Canary { sticky: Some(Sticky::Header("X-User".to_owned())), ..canary(percent) };
+    let mut counts = [0; 3];
+    for user in 0..2000 {
+        let user = format!("user-{user}");
+        let at = |percent| chosen(&sticky(percent), &[("x-user", &user)]);
+        let got = [at("10"), at("30"), at("90")];
+        assert!(got.is_sorted(), "{user}");
+        for (count, got) in counts.iter_mut().zip(got) {
+            *count += i32::from(got);
+        }
+    }
+    for (count, expected) in counts.into_iter().zip([200, 600, 1800]) {
+        assert!((count - expected).abs() < 80, "{counts:?}");
+    }
+    // Fixed for ever: another hash would move users.
+    assert_eq!([hashed(b""), hashed(b"user-1"), hashed(b"alice")], HASHES);
+}
+
+#[test]
+fn without_the_header_it_goes_by_request() {
+    let sticky = Canary { sticky: Some(Sticky::Header("x-user".to_owned())), ..canary("25") };
+    let (mut shares, head) = (Shares::default(), head(&[]));
+    let taken = (0..400).filter(|_| choose(&sticky, COOKIE_NAME, &head, &mut shares).canary).count();
+    assert_eq!(taken, 100);
+}
+
+const HASHES: [Bucket; 3] = [3850, 1869, 8123];

@@ -1,0 +1,329 @@
+//! One request, from its head to the head of its answer.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderValue, SET_COOKIE};
+use hyper::http::uri::PathAndQuery;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{Interest, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use super::comparison::Recorder;
+use super::connection::{Connection, Door, Presence};
+use super::download::{Download, Flight};
+use super::mirror::{self, Copies};
+use super::service::{Service, Target};
+use super::tee::{Given, Tee};
+use super::upload::{Asked, Gate, Upload};
+use super::upstream::{Protocol, SendError};
+use crate::model::deployment::Access;
+use crate::plan::proxy::gateway::{self, Uncalled};
+use crate::plan::proxy::headers;
+
+/// The connection ends without an answer: the request may have been served, and only the client knows whether to ask again.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer: {why}")]
+pub struct Cut {
+    why: String,
+}
+
+/// Whom a request is for.
+enum For {
+    Users(Rc<Service>),
+    Check(Rc<Service>),
+    /// One version alone: no canary, no copies.
+    Alone(Rc<Service>, Target),
+}
+
+type Answered = Result<Response<Download>, Cut>;
+
+pub async fn answer(
+    connection: Rc<Connection>,
+    presence: Rc<Presence>,
+    mut request: Request<Incoming>,
+) -> Answered {
+    connection.heads.understood();
+    let exchange = Exchange { connection: &connection, presence };
+    match exchange.addressee(&mut request) {
+        Ok(For::Users(service)) => exchange.for_users(&service, request).await,
+        Ok(For::Check(service)) => exchange.plain(&service, &service.main, request).await,
+        Ok(For::Alone(service, target)) => exchange.plain(&service, &target, request).await,
+        Err(refusal) => Ok(exchange.refused(&refusal, &request)),
+    }
+}
+
+/// What the proxy answers by itself.
+struct Refusal {
+    status: StatusCode,
+    text: String,
+}
+
+/// A connection that is to be more than requests and answers.
+struct Upgrade {
+    client: OnUpgrade,
+    connect: bool,
+}
+
+/// What goes along with an answer.
+struct With {
+    flight: Flight,
+    upgrade: Option<Upgrade>,
+    /// For a user who has none yet.
+    cookie: Option<String>,
+    recorder: Option<Recorder>,
+}
+
+struct Exchange<'a> {
+    connection: &'a Rc<Connection>,
+    presence: Rc<Presence>,
+}
+
+impl Exchange<'_> {
+    fn addressee(&self, request: &mut Request<Incoming>) -> Result<For, Refusal> {
+        match &self.connection.door {
+            Door::Service(slot) if self.connection.is_check => Ok(For::Check(slot.service())),
+            Door::Service(slot) => Ok(For::Users(slot.service())),
+            Door::Gateway => self.called(request),
+        }
+    }
+
+    fn called(&self, request: &mut Request<Incoming>) -> Result<For, Refusal> {
+        let worker = &self.connection.worker;
+        let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+        let called = gateway::called(path, |service| worker.slot(service).is_some());
+        let not_found = |text: String| Refusal { status: StatusCode::NOT_FOUND, text };
+        let called = called.map_err(|error: Uncalled| not_found(error.to_string()))?;
+        let unknown = |version: &str| not_found(format!("No service matching {}{version}", called.service));
+        let service = worker.slot(&called.service).ok_or_else(|| unknown(""))?.service();
+        if service.told.access == Access::Private {
+            service.counts.rejected.add("private");
+            let text = "the invoked service is not public".to_owned();
+            return Err(Refusal { status: StatusCode::BAD_REQUEST, text });
+        }
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = called.target.parse().ok();
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| not_found(error.to_string()))?;
+        match &called.version {
+            None => Ok(For::Users(service)),
+            Some(version) => {
+                let target = service.version(version).cloned();
+                target
+                    .map(|target| For::Alone(service.clone(), target))
+                    .ok_or_else(|| unknown(&format!(" {version}")))
+            }
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, request: &Request<Incoming>) -> Response<Download> {
+        let flight = self.flight(None, Rc::new(Cell::new(request.body().is_end_stream())), None);
+        own(refusal.status, &refusal.text, flight)
+    }
+
+    async fn for_users(&self, service: &Rc<Service>, mut request: Request<Incoming>) -> Answered {
+        let (canary, cookie) = service.choose(request.headers());
+        let (upgrade, protocol) = self.hand_on(service, &mut request);
+        let copies = mirror::begin(&self.connection.worker, service, &request, protocol, upgrade.is_some());
+        let (request, flight) = self.upload(Some(service), request, copies.as_ref());
+        let gone = Gone(copies.as_ref().map(|copies| copies.tee.clone()));
+        let began = Instant::now();
+        let (sent, target) = match canary {
+            None => (self.send(&service.main, request).await, &service.main),
+            Some(canary) => match self.send(canary, request).await {
+                Err(SendError::Connect { request, .. }) => {
+                    service.canary_refused(Instant::now());
+                    (self.send(&service.main, *request).await, &service.main)
+                }
+                sent => {
+                    service.canary_took();
+                    (sent, canary)
+                }
+            },
+        };
+        if !matches!(sent, Err(SendError::Gone)) {
+            gone.not();
+        }
+        let recorder = match (&sent, &copies) {
+            (Ok(response), Some(copies)) if std::ptr::eq(target, &raw const service.main) => {
+                copies.main_answered(response, began.elapsed())
+            }
+            _ => None,
+        };
+        Self::count(target, began, &sent);
+        self.finish(service, sent, With { flight, upgrade, cookie, recorder })
+    }
+
+    /// To one target, without copies, not counted.
+    async fn plain(
+        &self,
+        service: &Rc<Service>,
+        target: &Target,
+        mut request: Request<Incoming>,
+    ) -> Answered {
+        let (upgrade, _) = self.hand_on(service, &mut request);
+        let (request, flight) = self.upload(None, request, None);
+        let sent = self.send(target, request).await;
+        self.finish(service, sent, With { flight, upgrade, cookie: None, recorder: None })
+    }
+
+    /// The head as the next one gets it; with what an upgrade needs.
+    fn hand_on(&self, service: &Service, request: &mut Request<Incoming>) -> (Option<Upgrade>, Protocol) {
+        let protocol = self.connection.protocol.get();
+        let wanted =
+            protocol == Protocol::Http1 && headers::wants_upgrade(request.method(), request.headers());
+        let (method, version) = (request.method().clone(), request.version());
+        headers::request(&method, version, request.headers_mut());
+        if service.told.forwarded {
+            headers::forwarded(self.connection.peer.ip(), request.headers_mut());
+        }
+        let upgrade = wanted.then(|| Upgrade {
+            client: hyper::upgrade::on(&mut *request),
+            connect: method == Method::CONNECT,
+        });
+        (upgrade, protocol)
+    }
+
+    fn flight(&self, service: Option<&Service>, read: Rc<Cell<bool>>, asked: Option<Asked>) -> Flight {
+        let counted = service.map(|service| service.counts.in_flight.hold());
+        Flight::begin(self.connection.heads.clone(), read, asked, counted)
+    }
+
+    fn upload(
+        &self,
+        counted: Option<&Service>,
+        mut request: Request<Incoming>,
+        copies: Option<&Copies>,
+    ) -> (Request<Upload>, Flight) {
+        let expects = request.headers().get(EXPECT);
+        let expects = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let asked = expects.then(|| {
+            let asked = Asked::default();
+            let heard = asked.clone();
+            hyper::ext::on_informational(&mut request, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    heard.wanted();
+                }
+            });
+            asked
+        });
+        let read = Rc::new(Cell::new(false));
+        let (gate, tee) = (asked.clone().map(Gate::new), copies.map(|copies| copies.tee.clone()));
+        let flight = self.flight(counted, read.clone(), asked);
+        (request.map(|body| Upload::new(body, tee, gate, read)), flight)
+    }
+
+    /// Given up when the client resets its connection.
+    async fn send(
+        &self,
+        target: &Target,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, SendError<Upload>> {
+        let legs = self.connection.legs.borrow().clone();
+        let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
+        tokio::select! {
+            biased;
+            sent = legs.send(target.address, limit, request) => sent,
+            () = reset(&self.connection.stream) => Err(SendError::Gone),
+        }
+    }
+
+    fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
+        match sent {
+            Ok(response) => target.counts.answered(response.status().as_u16(), began.elapsed()),
+            Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),
+            Err(SendError::Gone) => target.counts.errors.add("client"),
+            Err(SendError::Broken(error)) => {
+                target.counts.errors.add(if error.is_user() { "client" } else { "reset" });
+            }
+        }
+    }
+
+    fn finish(
+        &self,
+        service: &Rc<Service>,
+        sent: Result<Response<Incoming>, SendError<Upload>>,
+        with: With,
+    ) -> Answered {
+        let With { flight, upgrade, cookie, recorder } = with;
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(SendError::Broken(error)) => return Err(Cut { why: error.to_string() }),
+            Err(SendError::Gone) => return Err(Cut { why: "the client is gone".to_owned() }),
+            Err(SendError::Connect { why, .. }) => {
+                if !self.connection.is_check {
+                    service.counts.rejected.add("connect");
+                }
+                log::debug!("{} of {}: {why}", service.main.address, service.told.service);
+                return Ok(own(StatusCode::BAD_GATEWAY, "the service cannot be reached\n", flight));
+            }
+        };
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let agreed = |upgrade: &Upgrade| switched || (upgrade.connect && response.status().is_success());
+        if let Some(upgrade) = upgrade.filter(agreed) {
+            self.connection.heads.no_more();
+            self.tunnel(service, upgrade.client, hyper::upgrade::on(&mut response));
+        }
+        let last = self.connection.is_last() && self.connection.protocol.get() == Protocol::Http1;
+        let version = response.version();
+        if self.connection.protocol.get() == Protocol::Http1 {
+            headers::answer(version, switched, last, response.headers_mut());
+        }
+        if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(response.map(|body| Download::of(body, flight, recorder)))
+    }
+
+    /// Whatever both sides agreed on, byte by byte.
+    fn tunnel(&self, service: &Rc<Service>, client: OnUpgrade, main: OnUpgrade) {
+        let (presence, upgraded, peer) =
+            (self.presence.clone(), service.counts.upgraded.hold(), self.connection.peer);
+        spawn_local(async move {
+            let ended = async {
+                let (client, main) = tokio::try_join!(client, main).map_err(std::io::Error::other)?;
+                copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(main)).await
+            };
+            if let Err(error) = ended.await {
+                log::debug!("{peer}: upgraded: {error}");
+            }
+            drop((presence, upgraded));
+        });
+    }
+}
+
+/// Returns when the connection was reset; one that was closed half still wants its answer.
+async fn reset(stream: &TcpStream) {
+    if stream.ready(Interest::ERROR).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Tells copies that the client, not main, is why there will be no more of the body.
+struct Gone(Option<Rc<Tee>>);
+
+impl Gone {
+    fn not(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        if let Some(tee) = &self.0 {
+            tee.give_up(Given::Client);
+        }
+    }
+}
+
+fn own(status: StatusCode, text: &str, flight: Flight) -> Response<Download> {
+    let mut response = Response::new(Download::own(text.to_owned(), Some(flight)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}

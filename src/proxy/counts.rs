@@ -1,0 +1,264 @@
+//! What a worker counts. Its own alone: cells, no locks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::model::deployment::DeploymentId;
+use crate::model::name::ServiceName;
+use crate::model::proxy::{Latencies, LegStats, ServiceStats, ShadowStats};
+use crate::model::version::Version;
+
+/// Counts by a short word.
+#[derive(Debug, Default)]
+pub struct Tally(RefCell<BTreeMap<&'static str, u64>>);
+
+impl Tally {
+    pub fn add(&self, word: &'static str) {
+        *self.0.borrow_mut().entry(word).or_default() += 1;
+    }
+
+    fn told(&self) -> BTreeMap<String, u64> {
+        self.0.borrow().iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
+    }
+}
+
+/// A number that goes up.
+pub fn up(cell: &Cell<u64>) {
+    cell.set(cell.get() + 1);
+}
+
+/// A number of things that are there now, held up by its guards.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Rc<Cell<u64>>);
+
+impl Gauge {
+    pub fn hold(&self) -> Held {
+        up(&self.0);
+        Held(self.0.clone())
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+#[derive(Debug)]
+pub struct Held(Rc<Cell<u64>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Two digits: buckets of less than 1 %. An hour is as long as any.
+const DIGITS: u8 = 2;
+const LONGEST: u64 = 3_600_000_000;
+
+#[derive(Debug, Default)]
+pub struct Timings(RefCell<Option<Histogram<u64>>>);
+
+impl Timings {
+    pub fn add(&self, took: Duration) {
+        let mut histogram = self.0.borrow_mut();
+        if histogram.is_none() {
+            *histogram = Histogram::new_with_max(LONGEST, DIGITS).ok();
+        }
+        if let Some(histogram) = histogram.as_mut() {
+            histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST));
+        }
+    }
+
+    fn told(&self) -> Latencies {
+        let histogram = self.0.borrow();
+        let recorded = histogram.iter().flat_map(Histogram::iter_recorded);
+        Latencies(recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect())
+    }
+}
+
+/// The first digit of a status.
+pub const fn class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1",
+        2 => "2",
+        3 => "3",
+        4 => "4",
+        5 => "5",
+        _ => "0",
+    }
+}
+
+/// Of one service, kept from one configuration to the next.
+#[derive(Debug, Default)]
+pub struct ServiceCounts {
+    pub connections: Gauge,
+    pub upgraded: Gauge,
+    pub in_flight: Gauge,
+    pub rejected: Tally,
+    legs: RefCell<BTreeMap<DeploymentId, Rc<LegCounts>>>,
+    shadows: RefCell<BTreeMap<DeploymentId, Rc<ShadowCounts>>>,
+}
+
+#[derive(Debug)]
+pub struct LegCounts {
+    deployment: DeploymentId,
+    version: Version,
+    answers: Tally,
+    pub errors: Tally,
+    latency: Timings,
+    pub fallbacks: Cell<u64>,
+}
+
+impl LegCounts {
+    pub fn answered(&self, status: u16, took: Duration) {
+        self.answers.add(class(status));
+        self.latency.add(took);
+    }
+}
+
+#[derive(Debug)]
+pub struct ShadowCounts {
+    deployment: DeploymentId,
+    version: Version,
+    pub selected: Cell<u64>,
+    pub answered: Cell<u64>,
+    pub in_flight: Gauge,
+    pub dropped: Tally,
+    pub aborted: Tally,
+    pub failed: Tally,
+    pub statuses: RefCell<BTreeMap<(&'static str, &'static str), u64>>,
+    pub latency: Timings,
+}
+
+impl ServiceCounts {
+    pub fn leg(&self, deployment: &DeploymentId, version: &Version) -> Rc<LegCounts> {
+        let new = || {
+            Rc::new(LegCounts {
+                deployment: deployment.clone(),
+                version: version.clone(),
+                answers: Tally::default(),
+                errors: Tally::default(),
+                latency: Timings::default(),
+                fallbacks: Cell::default(),
+            })
+        };
+        self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
+    }
+
+    pub fn shadow(&self, deployment: &DeploymentId, version: &Version) -> Rc<ShadowCounts> {
+        let new = || {
+            Rc::new(ShadowCounts {
+                deployment: deployment.clone(),
+                version: version.clone(),
+                selected: Cell::default(),
+                answered: Cell::default(),
+                in_flight: Gauge::default(),
+                dropped: Tally::default(),
+                aborted: Tally::default(),
+                failed: Tally::default(),
+                statuses: RefCell::default(),
+                latency: Timings::default(),
+            })
+        };
+        self.shadows.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
+    }
+
+    pub fn told(&self, service: &ServiceName) -> ServiceStats {
+        ServiceStats {
+            service: service.clone(),
+            connections: self.connections.get(),
+            upgraded: self.upgraded.get(),
+            in_flight: self.in_flight.get(),
+            legs: self.legs.borrow().values().map(|leg| leg.told()).collect(),
+            shadows: self.shadows.borrow().values().map(|shadow| shadow.told()).collect(),
+            rejected: self.rejected.told(),
+        }
+    }
+}
+
+impl LegCounts {
+    fn told(&self) -> LegStats {
+        LegStats {
+            deployment: self.deployment.clone(),
+            version: self.version.clone(),
+            answers: self.answers.told(),
+            errors: self.errors.told(),
+            latency: self.latency.told(),
+            fallbacks: self.fallbacks.get(),
+        }
+    }
+}
+
+impl ShadowCounts {
+    fn told(&self) -> ShadowStats {
+        let statuses = self.statuses.borrow();
+        ShadowStats {
+            deployment: self.deployment.clone(),
+            version: self.version.clone(),
+            selected: self.selected.get(),
+            answered: self.answered.get(),
+            in_flight: self.in_flight.get(),
+            dropped: self.dropped.told(),
+            aborted: self.aborted.told(),
+            failed: self.failed.told(),
+            statuses: statuses.iter().map(|((main, own), count)| (format!("{main}/{own}"), *count)).collect(),
+            latency: self.latency.told(),
+        }
+    }
+}
+
+/// The counts of another worker on top.
+pub fn add(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
+    for more in more {
+        let Some(sum) = all.iter_mut().find(|known| known.service == more.service) else {
+            all.push(more);
+            continue;
+        };
+        sum.connections += more.connections;
+        sum.upgraded += more.upgraded;
+        sum.in_flight += more.in_flight;
+        add_map(&mut sum.rejected, more.rejected);
+        for leg in more.legs {
+            add_leg(&mut sum.legs, leg);
+        }
+        for shadow in more.shadows {
+            add_shadow(&mut sum.shadows, shadow);
+        }
+    }
+}
+
+fn add_leg(all: &mut Vec<LegStats>, more: LegStats) {
+    let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
+        all.push(more);
+        return;
+    };
+    add_map(&mut sum.answers, more.answers);
+    add_map(&mut sum.errors, more.errors);
+    add_map(&mut sum.latency.0, more.latency.0);
+    sum.fallbacks += more.fallbacks;
+}
+
+fn add_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
+    let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
+        all.push(more);
+        return;
+    };
+    sum.selected += more.selected;
+    sum.answered += more.answered;
+    sum.in_flight += more.in_flight;
+    add_map(&mut sum.dropped, more.dropped);
+    add_map(&mut sum.aborted, more.aborted);
+    add_map(&mut sum.failed, more.failed);
+    add_map(&mut sum.statuses, more.statuses);
+    add_map(&mut sum.latency.0, more.latency.0);
+}
+
+fn add_map<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (key, count) in more {
+        *sum.entry(key).or_default() += count;
+    }
+}

@@ -1,0 +1,78 @@
+//! Ports that a service is reached at.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::TcpSocket;
+
+use crate::model::ports::Port;
+
+/// Connections that wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is usually this.
+const WAITING: u32 = 4096;
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reach {
+    /// Any address of the host.
+    Everywhere,
+    /// The host itself alone.
+    Loopback,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(pub Port, pub Reach);
+
+/// A port could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on port {port}: {why}")]
+pub struct ListenError {
+    pub port: Port,
+    pub why: io::Error,
+}
+
+/// For each of so many workers its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
+/// where somebody else has the port, even another proxy.
+pub fn listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+    let Place(port, reach) = place;
+    let [v4, v6]: [IpAddr; 2] = match reach {
+        Reach::Everywhere => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        Reach::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+    };
+    let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+    for address in [v4, v6] {
+        let address = SocketAddr::new(address, port.get());
+        // Sharing a port is for workers of one process alone: somebody else's listener would take half of the connections.
+        match bound(address, false) {
+            Err(why) if address.is_ipv6() && has_no_ipv6(&why) => continue,
+            Err(why) => return Err(ListenError { port, why }),
+            Ok(_) => {}
+        }
+        for listeners in &mut all {
+            let listener = bound(address, true).and_then(listening);
+            listeners.push(listener.map_err(|why| ListenError { port, why })?);
+        }
+    }
+    Ok(all)
+}
+
+fn bound(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn listening(socket: TcpSocket) -> io::Result<TcpListener> {
+    socket.listen(WAITING)?.into_std()
+}
+
+/// A kernel without IPv6, or with it switched off.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    use nix::libc::{EADDRNOTAVAIL, EAFNOSUPPORT};
+    matches!(error.raw_os_error(), Some(EADDRNOTAVAIL | EAFNOSUPPORT))
+}

@@ -1,0 +1,198 @@
+//! One service of the configuration, as a worker uses it: never changed, replaced as a whole. What is counted, and what was
+//! learned of shadows, outlives it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use hyper::header::HeaderMap;
+
+use super::collector::{Collector, Line};
+use super::counts::{LegCounts, ServiceCounts, ShadowCounts, up};
+use super::upstream::Pool;
+use crate::model::compare::Subject;
+use crate::model::deployment::DeploymentId;
+use crate::model::proxy::{Canary, Mirror, ProxiedService, Upstream};
+use crate::model::version::Version;
+use crate::plan::proxy::breaker::Breaker;
+use crate::plan::proxy::canary::{self, Choice, Shares};
+use crate::plan::proxy::matching::{Matching, PatternError};
+use crate::plan::proxy::sampler::Sampler;
+
+pub struct Service {
+    pub told: ProxiedService,
+    pub counts: Rc<ServiceCounts>,
+    pub main: Target,
+    pub canary: Option<CanaryTarget>,
+    pub shadows: Vec<Shadow>,
+    /// Beside main, through the gateway.
+    pub others: Vec<Target>,
+    cookie: String,
+    memory: Rc<Memory>,
+}
+
+/// One who answers users.
+#[derive(Clone)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub version: Version,
+    pub counts: Rc<LegCounts>,
+}
+
+pub struct CanaryTarget {
+    told: Canary,
+    pub target: Target,
+}
+
+/// One who gets copies.
+pub struct Shadow {
+    pub told: Mirror,
+    pub matching: Matching,
+    pub address: SocketAddr,
+    pub version: Version,
+    /// To whoever compares its answers with main's.
+    pub line: Option<Line>,
+    pub state: Rc<ShadowState>,
+}
+
+pub struct ShadowState {
+    pub counts: Rc<ShadowCounts>,
+    pub sampler: RefCell<Sampler>,
+    /// Which of the compared requests are asked of main twice.
+    pub control: RefCell<Sampler>,
+    pub breaker: RefCell<Breaker>,
+    pub pool: Pool,
+    /// When it last fell behind.
+    pub slow: Cell<Option<Instant>>,
+}
+
+/// What a service's configurations hand down to the next.
+#[derive(Default)]
+pub struct Memory {
+    counts: Rc<ServiceCounts>,
+    shares: RefCell<Shares>,
+    canary: RefCell<Breaker>,
+    /// To main, for what is asked a second time.
+    again: Pool,
+    shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
+}
+
+impl Memory {
+    fn shadow(&self, upstream: &Upstream) -> Rc<ShadowState> {
+        let new = || {
+            Rc::new(ShadowState {
+                counts: self.counts.shadow(&upstream.deployment, &upstream.version),
+                sampler: RefCell::default(),
+                control: RefCell::default(),
+                breaker: RefCell::default(),
+                pool: Pool::default(),
+                slow: Cell::new(None),
+            })
+        };
+        self.shadows.borrow_mut().entry(upstream.deployment.clone()).or_insert_with(new).clone()
+    }
+
+    pub const fn again(&self) -> &Pool {
+        &self.again
+    }
+
+    pub const fn counts(&self) -> &Rc<ServiceCounts> {
+        &self.counts
+    }
+
+    pub fn sweep(&self) {
+        self.again.sweep();
+        self.shadows.borrow().values().for_each(|shadow| shadow.pool.sweep());
+    }
+}
+
+impl Service {
+    /// A mirror or a canary of a deployment that is not among those it can reach is left out: it is on its way in or out.
+    pub fn new(
+        told: &ProxiedService,
+        memory: &Rc<Memory>,
+        collector: Option<&Collector>,
+    ) -> Result<Self, PatternError> {
+        let counts = memory.counts.clone();
+        let target = |upstream: &Upstream| Target {
+            address: upstream.address,
+            version: upstream.version.clone(),
+            counts: counts.leg(&upstream.deployment, &upstream.version),
+        };
+        let reachable = |id: &DeploymentId| told.others.iter().find(|other| other.deployment == *id);
+        let mut shadows = Vec::new();
+        for mirror in &told.splits.mirrors {
+            let matching = Matching::new(&mirror.methods, &mirror.paths)?;
+            if let Some(upstream) = reachable(&mirror.deployment) {
+                shadows.push(Shadow {
+                    told: mirror.clone(),
+                    matching,
+                    address: upstream.address,
+                    version: upstream.version.clone(),
+                    line: collector.filter(|_| mirror.compare).map(|collector| {
+                        let deployment = mirror.deployment.clone();
+                        collector.line(&Subject { service: told.service.clone(), deployment })
+                    }),
+                    state: memory.shadow(upstream),
+                });
+            }
+        }
+        let canary = told.splits.canary.as_ref().and_then(|canary| {
+            let upstream = reachable(&canary.deployment)?;
+            Some(CanaryTarget { told: canary.clone(), target: target(upstream) })
+        });
+        Ok(Self {
+            main: target(&told.main),
+            others: told.others.iter().map(target).collect(),
+            canary,
+            shadows,
+            cookie: canary::cookie_name(told.service.as_str()),
+            memory: memory.clone(),
+            told: told.clone(),
+            counts,
+        })
+    }
+
+    /// Whether the canary answers this one, and the line that makes its user known again.
+    pub fn choose(&self, headers: &HeaderMap) -> (Option<&Target>, Option<String>) {
+        let Some(canary) = &self.canary else { return (None, None) };
+        let mut shares = self.memory.shares.borrow_mut();
+        let Choice { canary: chosen, new_bucket } =
+            canary::choose(&canary.told, &self.cookie, headers, &mut shares);
+        let cookie =
+            new_bucket.map(|bucket| format!("{}={bucket}; Path=/; HttpOnly; SameSite=Lax", self.cookie));
+        let taken = chosen && self.memory.canary.borrow_mut().admits(Instant::now());
+        if chosen && !taken {
+            up(&canary.target.counts.fallbacks);
+        }
+        (taken.then_some(&canary.target), cookie)
+    }
+
+    /// The canary did not take a request, which main answers instead. One that is not there costs a wait only now and then.
+    pub fn canary_refused(&self, now: Instant) {
+        if let Some(canary) = &self.canary {
+            up(&canary.target.counts.fallbacks);
+            self.memory.canary.borrow_mut().failed(now);
+        }
+    }
+
+    pub fn canary_took(&self) {
+        self.memory.canary.borrow_mut().succeeded();
+    }
+
+    pub const fn memory(&self) -> &Rc<Memory> {
+        &self.memory
+    }
+
+    /// Whether connections to it may be kept for the next request.
+    pub fn leads_to(&self, address: SocketAddr) -> bool {
+        self.main.address == address
+            || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
+    }
+
+    pub fn version(&self, version: &Version) -> Option<&Target> {
+        std::iter::once(&self.main).chain(&self.others).find(|target| target.version == *version)
+    }
+}

@@ -1,0 +1,298 @@
+//! Connections to those who answer.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+
+use super::tee::CopyBody;
+use super::upload::Upload;
+
+/// What the protocol of the client is spoken to the upstream too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Debug)]
+pub enum SendError<B> {
+    /// Nobody is there; the request is untouched.
+    Connect { request: Box<Request<B>>, why: io::Error },
+    /// The request, or part of it, was written: whether it was served, nobody knows.
+    Broken(hyper::Error),
+    /// The client reset its connection meanwhile: what main would have seen by itself.
+    Gone,
+}
+
+/// Tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Here;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+enum Sender<B> {
+    Http1(http1::SendRequest<B>),
+    Http2(http2::SendRequest<B>),
+}
+
+impl<B: Body + 'static> Sender<B> {
+    /// Waits until the request before is wholly written and answered; false: it is closed.
+    async fn is_usable(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => !sender.is_closed() && sender.ready().await.is_ok(),
+            Self::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
+async fn connected(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<TcpStream>> {
+    let connecting = tokio::time::timeout(limit, TcpStream::connect(to));
+    let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(stream))
+}
+
+/// As tolerant as a client may be: the service's answers are not ours to judge.
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .preserve_header_case(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
+    builder
+}
+
+/// Connections that belong to one client connection: at most one to each address, made when it is first needed.
+pub struct Legs {
+    protocol: Protocol,
+    idle: RefCell<Vec<(SocketAddr, Sender<Upload>)>>,
+    /// Streams that begin together share a connection.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+/// One is normal, two with a canary; more only through the gateway.
+const MOST: usize = 4;
+/// How often a request that was not written is tried on a fresh connection.
+const FRESH: usize = 2;
+
+impl Legs {
+    pub fn new(protocol: Protocol) -> Self {
+        Self { protocol, idle: RefCell::default(), connecting: tokio::sync::Mutex::default() }
+    }
+
+    /// Tried again only while no byte of the request was written.
+    pub async fn send(
+        &self,
+        to: SocketAddr,
+        limit: Duration,
+        mut request: Request<Upload>,
+    ) -> Result<Response<Incoming>, SendError<Upload>> {
+        let mut fresh = 0;
+        loop {
+            let mut sender = match self.kept(to).await {
+                Some(sender) => sender,
+                None => match self.connect(to, limit).await {
+                    Ok(sender) => sender,
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
+                },
+            };
+            match sender.send(request).await {
+                Ok(response) => {
+                    self.keep(to, sender);
+                    return Ok(response);
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unwritten) if fresh < FRESH => {
+                        fresh += 1;
+                        request = unwritten;
+                    }
+                    _ => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn kept(&self, to: SocketAddr) -> Option<Sender<Upload>> {
+        let mut sender = self.take(to)?;
+        sender.is_usable().await.then_some(sender)
+    }
+
+    fn take(&self, to: SocketAddr) -> Option<Sender<Upload>> {
+        let mut idle = self.idle.borrow_mut();
+        let at = idle.iter().position(|(address, _)| *address == to)?;
+        match &idle[at].1 {
+            // Shared by all streams, as long as it lives.
+            Sender::Http2(sender) if !sender.is_closed() => Some(Sender::Http2(sender.clone())),
+            _ => Some(idle.swap_remove(at).1),
+        }
+    }
+
+    fn keep(&self, to: SocketAddr, sender: Sender<Upload>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.iter().any(|(address, _)| *address == to) {
+            return;
+        }
+        if idle.len() >= MOST {
+            idle.remove(0);
+        }
+        idle.push((to, sender));
+    }
+
+    async fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<Sender<Upload>> {
+        match self.protocol {
+            Protocol::Http1 => {
+                let io = connected(to, limit).await?;
+                let (sender, connection) = http1().handshake(io).await.map_err(io::Error::other)?;
+                // How it ends, whoever waits for an answer on it hears.
+                spawn_local(connection.with_upgrades());
+                Ok(Sender::Http1(sender))
+            }
+            Protocol::Http2 => {
+                let _one = self.connecting.lock().await;
+                if let Some(sender) = self.kept(to).await {
+                    return Ok(sender);
+                }
+                let io = connected(to, limit).await?;
+                let builder = http2::Builder::new(Here);
+                let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+                spawn_local(connection);
+                self.keep(to, Sender::Http2(sender.clone()));
+                Ok(Sender::Http2(sender))
+            }
+        }
+    }
+
+    /// Closes those that nothing will be sent on; what is in flight on them is finished.
+    pub fn keep_only(&self, wanted: impl Fn(SocketAddr) -> bool) {
+        self.idle.borrow_mut().retain(|(address, _)| wanted(*address));
+    }
+}
+
+/// Node closes after 5 s: sooner than the other side, nobody's request meets a closing connection.
+const IDLE: Duration = Duration::from_secs(4);
+/// Of a shadow's connection: what it is behind is held in its queue, which is bounded.
+const SHADOW_BUFFER: usize = 64 << 10;
+
+/// Connections to a shadow, shared by all its copies.
+#[derive(Default)]
+pub struct Pool {
+    idle: RefCell<Vec<(SocketAddr, Instant, Sender<CopyBody>)>>,
+    shared: RefCell<Option<(SocketAddr, Sender<CopyBody>)>>,
+}
+
+/// One of a pool's connections, with a request on it.
+pub struct Lent {
+    to: SocketAddr,
+    sender: Sender<CopyBody>,
+}
+
+impl Pool {
+    /// Tried once more where a kept connection turned out to be closed before anything was written.
+    pub async fn send(
+        &self,
+        to: SocketAddr,
+        protocol: Protocol,
+        limit: Duration,
+        mut request: Request<CopyBody>,
+    ) -> Result<(Response<Incoming>, Lent), SendError<CopyBody>> {
+        let mut kept = self.take(to, protocol);
+        loop {
+            let reused = kept.is_some();
+            let mut sender = match kept.take() {
+                Some(sender) => sender,
+                None => match self.connect(to, protocol, limit).await {
+                    Ok(sender) => sender,
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
+                },
+            };
+            match sender.send(request).await {
+                Ok(response) => return Ok((response, Lent { to, sender })),
+                Err(mut error) => match error.take_message() {
+                    Some(unwritten) if reused => request = unwritten,
+                    _ => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+    }
+
+    fn take(&self, to: SocketAddr, protocol: Protocol) -> Option<Sender<CopyBody>> {
+        if protocol == Protocol::Http2 {
+            let shared = self.shared.borrow();
+            return shared.as_ref().and_then(|(address, sender)| match sender {
+                Sender::Http2(sender) if *address == to && !sender.is_closed() => {
+                    Some(Sender::Http2(sender.clone()))
+                }
+                _ => None,
+            });
+        }
+        let mut idle = self.idle.borrow_mut();
+        while let Some((address, since, sender)) = idle.pop() {
+            let usable = matches!(&sender, Sender::Http1(sender) if sender.is_ready());
+            if address == to && since.elapsed() < IDLE && usable {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    async fn connect(
+        &self,
+        to: SocketAddr,
+        protocol: Protocol,
+        limit: Duration,
+    ) -> io::Result<Sender<CopyBody>> {
+        let io = connected(to, limit).await?;
+        match protocol {
+            Protocol::Http1 => {
+                let mut builder = http1();
+                builder.max_buf_size(SHADOW_BUFFER);
+                let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+                spawn_local(connection);
+                Ok(Sender::Http1(sender))
+            }
+            Protocol::Http2 => {
+                let builder = http2::Builder::new(Here);
+                let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
+                spawn_local(connection);
+                *self.shared.borrow_mut() = Some((to, Sender::Http2(sender.clone())));
+                Ok(Sender::Http2(sender))
+            }
+        }
+    }
+
+    /// Back after an answer that was read to its end.
+    pub async fn give_back(&self, lent: Lent, most: usize) {
+        let Lent { to, mut sender } = lent;
+        if matches!(sender, Sender::Http2(_)) || !sender.is_usable().await {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < most {
+            idle.push((to, Instant::now(), sender));
+        }
+    }
+
+    /// Closes what was idle for too long.
+    pub fn sweep(&self) {
+        self.idle.borrow_mut().retain(|(_, since, _)| since.elapsed() < IDLE);
+    }
+}

@@ -1,0 +1,222 @@
+//! Being told, forwarding, ending.
+
+use super::*;
+
+#[test]
+fn what_main_answers_comes_back_on_one_connection() {
+    in_namespace(|| async {
+        let main = server(MAIN, "main").await;
+        let proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        for number in 0..3 {
+            assert_eq!(client.get("/a?b").await.text(), "main 0");
+            assert_eq!(client.post("/a", b"12345").await.text(), "main 5");
+            assert_eq!(main.count(), 2 * (number + 1));
+        }
+        assert_eq!(main.connections(), 1, "one upstream connection per client connection");
+        let leg = proxy.leg(MAIN).await;
+        assert_eq!(leg.answers["2"], 6);
+        assert_eq!(leg.latency.0.values().sum::<u64>(), 6);
+        let stats = proxy.stats().await;
+        assert_eq!((stats.services[0].connections, stats.services[0].in_flight), (1, 0));
+        assert!(stats.resident_bytes > 0 && !stats.suspended && stats.pid == proxy.child.id());
+        drop(client);
+        until("the connection is gone", async || proxy.stats().await.services[0].connections == 0).await;
+    });
+}
+
+#[test]
+fn nothing_listens_before_it_is_told_and_a_taken_port_changes_nothing() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let proxy = Proxy::start().await;
+        assert!(TcpStream::connect(("127.0.0.1", SHOP)).await.is_err());
+        proxy.tell(&config(shop())).await;
+        let _taken = TcpListener::bind("127.0.0.1:8001").await.unwrap();
+        let mut wrong = config(shop());
+        wrong.services.push(ProxiedService {
+            service: "other".parse().unwrap(),
+            port: Port::new(8001).unwrap(),
+            ..shop()
+        });
+        let refused = proxy.put(&wrong).await;
+        assert_eq!(refused.status(), 409);
+        assert!(refused.text().contains("cannot listen on port 8001: "), "{}", refused.text());
+        let told: ProxyConfig = serde_json::from_slice(&proxy.ask("GET", "/config", "").await.body).unwrap();
+        assert_eq!(told, config(shop()));
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+    });
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    in_namespace(|| async {
+        let proxy = Proxy::start().await;
+        let refused = proxy.ask("PUT", "/config", "{").await;
+        assert_eq!(refused.status(), 400);
+        let mut wrong = mirrored();
+        wrong.splits.mirrors[0].paths = vec!["/a[".to_owned()];
+        let refused = proxy.put(&config(wrong)).await;
+        assert_eq!(refused.status(), 400);
+        assert!(refused.text().contains("is not a path pattern"), "{}", refused.text());
+        let twice = ProxyConfig { gateway: Port::new(SHOP), ..config(shop()) };
+        assert!(proxy.put(&twice).await.text().contains("port 8000 is asked for twice"));
+        assert_eq!(proxy.ask("GET", "/nothing", "").await.status(), 404);
+    });
+}
+
+#[test]
+fn a_second_proxy_is_refused_and_a_dead_ones_socket_is_replaced() {
+    in_namespace(|| async {
+        let mut proxy = Proxy::start().await;
+        let mut second = spawn(&proxy.socket(), &[]);
+        assert_eq!(second.wait().unwrap().code(), Some(1));
+        kill(proxy.pid(), Signal::SIGKILL).unwrap();
+        proxy.child.wait().unwrap();
+        assert!(proxy.socket().exists());
+        proxy.child = spawn(&proxy.socket(), &[]);
+        until("the next one answers", async || UnixStream::connect(proxy.socket()).await.is_ok()).await;
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(proxy.socket()).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn a_kept_control_connection_ends_with_the_process() {
+    in_namespace(|| async {
+        let proxy = Proxy::start().await;
+        let mut held = Wire::new(UnixStream::connect(proxy.socket()).await.unwrap());
+        held.say("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert_eq!(held.hear().await.status(), 200);
+        kill(proxy.pid(), Signal::SIGKILL).unwrap();
+        assert!(held.ends().await);
+    });
+}
+
+#[test]
+fn workers_share_a_port() {
+    in_namespace(|| async {
+        let main = server(MAIN, "main").await;
+        let proxy = Proxy::with(&["--workers", "3"]).await;
+        proxy.tell(&config(mirrored())).await;
+        let shadow = server(OTHER, "shadow").await;
+        for _ in 0..40 {
+            assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        }
+        let mut v6 = Wire::new(TcpStream::connect("[::1]:8000").await.unwrap());
+        assert_eq!(v6.get("/").await.text(), "main 0");
+        assert_eq!((main.count(), proxy.settled().await.selected), (41, 41));
+        until("every copy came", async || shadow.count() == 41).await;
+        assert_eq!(proxy.leg(MAIN).await.answers["2"], 41);
+        assert_eq!(proxy.ask("GET", "/health", "").await.status(), 200);
+    });
+}
+
+#[test]
+fn another_main_is_followed_at_the_next_request() {
+    in_namespace(|| async {
+        let (_main, _other) = (server(MAIN, "old").await, server(OTHER, "new").await);
+        let proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        assert_eq!(client.get("/").await.text(), "old 0");
+        proxy
+            .tell(&config(ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() }))
+            .await;
+        assert_eq!(client.get("/").await.text(), "new 0");
+    });
+}
+
+#[test]
+fn an_old_main_loses_its_idle_connections_at_once() {
+    in_namespace(|| async {
+        let (ended, told) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+        let (noted, asked) = (ended.clone(), told.clone());
+        listen(MAIN, move |mut wire| {
+            let (noted, asked) = (noted.clone(), asked.clone());
+            async move {
+                while wire.try_hear().await.is_some() {
+                    *asked.lock().unwrap() += 1;
+                    wire.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                }
+                *noted.lock().unwrap() += 1;
+            }
+        })
+        .await;
+        let proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        client.get("/").await;
+        assert_eq!(*ended.lock().unwrap(), 0);
+        proxy.tell(&config(ProxiedService { main: upstream(OTHER), others: Vec::new(), ..shop() })).await;
+        until("it is closed", async || *ended.lock().unwrap() == 1).await;
+    });
+}
+
+#[test]
+fn a_main_that_is_not_there_is_a_502() {
+    in_namespace(|| async {
+        let proxy = Proxy::serving(shop()).await;
+        let answer = Wire::to(SHOP).await.get("/").await;
+        assert_eq!((answer.status(), answer.field("connection")), (502, Some("close")));
+        let stats = proxy.stats().await;
+        assert_eq!(stats.services[0].rejected["connect"], 1);
+        assert_eq!(proxy.leg(MAIN).await.errors["connect"], 1);
+    });
+}
+
+#[test]
+fn a_draining_service_closes_each_connection_with_its_next_answer() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        assert_eq!(client.get("/").await.field("connection"), None);
+        proxy.tell(&config(ProxiedService { draining: true, ..shop() })).await;
+        assert_eq!(proxy.stats().await.services[0].connections, 1, "an idle one is left open");
+        assert_eq!(client.get("/").await.field("connection"), Some("close"));
+        assert!(client.ends().await);
+    });
+}
+
+#[test]
+fn told_to_end_it_finishes_what_is_in_flight() {
+    in_namespace(|| async {
+        let (go, wait) = tokio::sync::watch::channel(false);
+        listen(MAIN, move |mut wire| {
+            let mut wait = wait.clone();
+            async move {
+                wire.hear().await;
+                wait.wait_for(|go| *go).await.unwrap();
+                wire.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await;
+                wire.ends().await;
+            }
+        })
+        .await;
+        let mut proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        client.say("GET / HTTP/1.1\r\nHost: shop\r\n\r\n").await;
+        until("it is in flight", async || proxy.stats().await.services[0].in_flight == 1).await;
+        kill(proxy.pid(), Signal::SIGTERM).unwrap();
+        until("nothing is accepted", async || TcpStream::connect(("127.0.0.1", SHOP)).await.is_err()).await;
+        go.send(true).unwrap();
+        let answer = client.hear().await;
+        assert_eq!((answer.text().as_str(), answer.field("connection")), ("done", Some("close")));
+        assert_eq!(proxy.ended().await, Some(0));
+        assert!(!proxy.socket().exists());
+    });
+}
+
+#[test]
+fn told_to_end_it_waits_for_idle_connections_no_longer_than_its_limit() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let mut proxy = Proxy::with(&["--drain-limit", "1s"]).await;
+        proxy.tell(&config(shop())).await;
+        let mut client = Wire::to(SHOP).await;
+        client.get("/").await;
+        kill(proxy.pid(), Signal::SIGTERM).unwrap();
+        assert!(client.ends().await);
+        assert_eq!(proxy.ended().await, Some(0));
+    });
+}

@@ -1,0 +1,148 @@
+//! The other ways in: health checks, the gateway, HTTP/2.
+
+use hyper::body::Bytes;
+use switchman::model::deployment::Access;
+
+use super::*;
+
+fn iptables(program: &str) {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let mut command = Command::new(program);
+    let rule = "-w -t nat -A OUTPUT -p tcp --dport 8888 -j REDIRECT --to-ports 8000";
+    assert!(command.args(rule.split(' ')).status().unwrap().success());
+}
+
+#[test]
+fn a_health_check_is_mains_alone_and_not_counted() {
+    in_namespace(|| async {
+        iptables("iptables");
+        iptables("ip6tables");
+        let (main, shadow) = (server(MAIN, "main").await, server(OTHER, "other").await);
+        let mut service = mirrored();
+        service.splits.canary = Some(canary("100"));
+        let proxy = Proxy::serving(service).await;
+        for address in ["127.0.0.1:8888", "[::1]:8888"] {
+            let mut check = Wire::new(TcpStream::connect(address).await.unwrap());
+            assert_eq!(check.get("/health").await.text(), "main 0", "{address}");
+            let stats = proxy.stats().await.services[0].clone();
+            assert_eq!((stats.connections, stats.shadows[0].selected), (0, 0));
+            assert!(stats.legs.iter().all(|leg| leg.answers.is_empty()), "{stats:?}");
+        }
+        assert_eq!((main.count(), shadow.count()), (2, 0));
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "other 0", "others go to the canary");
+    });
+}
+/// D7, D33, R27.
+
+#[test]
+fn the_gateway_knows_services_and_versions() {
+    in_namespace(|| async {
+        let (main, other) = (server(MAIN, "main").await, server(OTHER, "other").await);
+        let proxy = Proxy::start().await;
+        proxy.tell(&ProxyConfig { gateway: Port::new(8080), ..config(mirrored()) }).await;
+        let mut client = Wire::to(8080).await;
+        for path in ["/services/shop", "/services/shop/", "/services/shop_1.0.0/"] {
+            assert_eq!(client.get(path).await.text(), "main 0");
+            assert!(main.last().head.starts_with("GET / HTTP/1.1\r\n"), "{}", main.last().head);
+        }
+        let copied = proxy.settled().await.selected;
+        assert_eq!((copied, other.count()), (2, 2), "a version alone is not copied");
+        assert_eq!(client.get("/services/shop_1.0.1/a/b?c=d").await.text(), "other 0");
+        assert!(other.last().head.starts_with("GET /a/b?c=d HTTP/1.1\r\n"));
+        assert_eq!(other.last().field("x-shadow"), None);
+        for (path, text) in [
+            ("/services/none/", "No service matching none"),
+            ("/services/shopping/", "No service matching shopping"),
+            ("/services/shop_9.9.9/", "No service matching shop 9.9.9"),
+        ] {
+            let answer = Wire::to(8080).await.get(path).await;
+            assert_eq!((answer.status(), answer.text().as_str()), (404, text));
+        }
+        let private = ProxiedService { access: Access::Private, ..mirrored() };
+        proxy.tell(&ProxyConfig { gateway: Port::new(8080), ..config(private) }).await;
+        for path in ["/services/shop/", "/services/shop_1.0.1/"] {
+            let answer = Wire::to(8080).await.get(path).await;
+            assert_eq!((answer.status(), answer.text().as_str()), (400, "the invoked service is not public"));
+        }
+        assert_eq!(proxy.stats().await.services[0].rejected["private"], 2);
+    });
+}
+
+/// An HTTP/2 server that answers with its name and what it was sent.
+async fn h2_server(port: u16, name: &'static str) -> Seen {
+    let seen = Seen::default();
+    let noted = seen.clone();
+    listen(port, move |wire| {
+        let noted = noted.clone();
+        async move {
+            *noted.connections.lock().unwrap() += 1;
+            let mut connection = h2::server::handshake(wire.stream).await.unwrap();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let noted = noted.clone();
+                tokio::spawn(async move {
+                    let head =
+                        format!("{} {} {:?}", request.method(), request.uri().path(), request.headers());
+                    let mut body = request.into_body();
+                    let mut all = Vec::new();
+                    while let Some(Ok(part)) = body.data().await {
+                        body.flow_control().release_capacity(part.len()).unwrap();
+                        all.extend_from_slice(&part);
+                    }
+                    let text = format!("{name} {}", all.len());
+                    noted.requests.lock().unwrap().push(Message { head, body: all, trailers: String::new() });
+                    let mut stream = respond.send_response(hyper::Response::new(()), false).unwrap();
+                    stream.send_data(text.into(), false).unwrap();
+                    let mut trailers = hyper::HeaderMap::new();
+                    trailers.insert("grpc-status", "0".parse().unwrap());
+                    stream.send_trailers(trailers).unwrap();
+                });
+            }
+        }
+    })
+    .await;
+    seen
+}
+
+async fn h2_post(send: &mut h2::client::SendRequest<Bytes>, body: usize) -> (String, bool) {
+    let request = hyper::Request::post("http://shop/rpc").header("te", "trailers").body(()).unwrap();
+    let (answer, mut stream) = send.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from(vec![b'x'; body]), true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let mut all = Vec::new();
+    while let Some(part) = body.data().await {
+        all.extend_from_slice(&part.unwrap());
+    }
+    let trailers = body.trailers().await.unwrap();
+    let status = trailers.is_some_and(|trailers| trailers.get("grpc-status").is_some());
+    (String::from_utf8(all).unwrap(), status)
+}
+
+#[test]
+fn http2_streams_share_one_connection_to_main_and_are_copied() {
+    in_namespace(|| async {
+        let (main, shadow) = (h2_server(MAIN, "main").await, h2_server(OTHER, "shadow").await);
+        let proxy = Proxy::serving(mirrored()).await;
+        let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let streams = (0..10).map(|number| {
+            let mut send = send.clone();
+            async move {
+                assert_eq!(
+                    h2_post(&mut send, number * 1000).await,
+                    (format!("main {}", number * 1000), true)
+                );
+            }
+        });
+        within("all streams", futures_util::future::join_all(streams)).await;
+        assert_eq!((main.count(), main.connections()), (10, 1));
+        let counts = proxy.settled().await;
+        assert_eq!((counts.answered, shadow.count()), (10, 10), "{counts:?}");
+        assert!(shadow.last().head.contains("x-shadow"), "{}", shadow.last().head);
+        let stats = proxy.stats().await.services[0].clone();
+        assert_eq!((stats.connections, stats.in_flight), (1, 0));
+        proxy.tell(&config(ProxiedService { draining: true, ..mirrored() })).await;
+        drop(send);
+        until("it is gone", async || proxy.stats().await.services[0].connections == 0).await;
+    });
+}

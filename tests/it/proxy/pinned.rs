@@ -1,0 +1,115 @@
+//! The upstream connection of a client connection, and what is tried again on another.
+
+use super::*;
+
+#[test]
+fn a_connection_that_main_closed_while_idle_is_replaced() {
+    in_namespace(|| async {
+        let (closed, served) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
+        let (noted, counted) = (closed.clone(), served.clone());
+        listen(MAIN, move |mut wire| {
+            let (noted, counted) = (noted.clone(), counted.clone());
+            async move {
+                wire.hear().await;
+                *counted.lock().unwrap() += 1;
+                wire.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                wire.stream.shutdown().await.unwrap();
+                // The proxy closes too: it has noticed.
+                assert!(wire.ends().await);
+                *noted.lock().unwrap() += 1;
+            }
+        })
+        .await;
+        let _proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        for number in 1..=20 {
+            let answer = client.post("/", b"once").await;
+            assert_eq!((answer.status(), answer.field("connection")), (200, None));
+            until("it is closed", async || *closed.lock().unwrap() == number).await;
+        }
+        assert_eq!(*served.lock().unwrap(), 20);
+    });
+}
+
+#[test]
+fn a_request_that_may_have_been_served_is_never_sent_again() {
+    in_namespace(|| async {
+        let served = Arc::new(Mutex::new(0));
+        let counted = served.clone();
+        listen(MAIN, move |mut wire| {
+            let counted = counted.clone();
+            async move {
+                wire.hear().await;
+                *counted.lock().unwrap() += 1;
+            }
+        })
+        .await;
+        let proxy = Proxy::serving(shop()).await;
+        for number in 1..=5 {
+            let mut client = Wire::to(SHOP).await;
+            client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
+            assert!(client.ends().await, "no answer is made up");
+            assert_eq!(*served.lock().unwrap(), number);
+        }
+        assert_eq!(proxy.leg(MAIN).await.errors["reset"], 5);
+    });
+}
+
+/// POSTs at the moment when main closes: each is answered, or ends without an answer as it would without the proxy.
+#[test]
+fn nothing_is_served_twice_when_main_closes_at_that_moment() {
+    in_namespace(|| async {
+        let served = Seen::default();
+        let noted = served.clone();
+        listen(MAIN, move |mut wire| {
+            let noted = noted.clone();
+            async move {
+                loop {
+                    let idle = tokio::time::timeout(Duration::from_millis(20), wire.try_hear());
+                    let Ok(Some(request)) = idle.await else { return };
+                    noted.requests.lock().unwrap().push(request);
+                    if !wire.try_say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await {
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        let proxy = Proxy::serving(shop()).await;
+        let clients: Vec<_> = (0..8).map(|client| tokio::spawn(posts(client))).collect();
+        let (mut answered, mut cut) = (0, 0);
+        for client in clients {
+            let (ok, none) = client.await.unwrap();
+            (answered, cut) = (answered + ok, cut + none);
+        }
+        assert_eq!(answered + cut, 8 * 25);
+        let mut bodies: Vec<_> = served.requests.lock().unwrap().iter().map(Message::text).collect();
+        bodies.sort();
+        let all = bodies.len();
+        bodies.dedup();
+        assert_eq!(bodies.len(), all, "something was served twice");
+        assert!(answered <= all && all <= answered + cut);
+        assert!(proxy.stats().await.services[0].rejected.is_empty(), "no answer is made up");
+    });
+}
+
+async fn posts(client: u32) -> (usize, usize) {
+    let mut wire = Wire::to(SHOP).await;
+    let (mut answered, mut cut) = (0, 0);
+    for number in 0..25 {
+        let body = format!("{client}-{number}");
+        let length = body.len();
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
+        wire.say(&request).await;
+        if let Some(answer) = within("an answer or the end", wire.try_hear()).await {
+            assert_eq!(answer.status(), 200);
+            answered += 1;
+        } else {
+            cut += 1;
+            wire = Wire::to(SHOP).await;
+        }
+        // The load, not a wait: as long as main's patience.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    (answered, cut)
+}

@@ -1,0 +1,321 @@
+//! Shadows and canaries on hosts under load: the proxy comes and goes unseen, and its death costs nobody but those inside it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use switchman::lab::demo::versions::release;
+use switchman::lab::operator::{Pipe, start_agent};
+
+use crate::site::{Plan, Site};
+use crate::testing::may_make_namespaces;
+
+const MAIN: &str = "4.0.0";
+const NEW: &str = "5.0.0";
+const HOSTS: [&str; 2] = ["web1", "web2"];
+
+/// Two versions on two hosts, every kind of load.
+async fn up(name: &str) -> Site {
+    let yaml = "versions: {watch: 0s}\n";
+    let plan = Plan { hosts: 2, pipe: Pipe::Socket, all_kinds: true, yaml, admin: true, ..Plan::default() };
+    let site = Site::up(name, plan).await;
+    for version in [MAIN, NEW] {
+        let source = release(&site.lab, version).unwrap().display().to_string();
+        well(&site, &["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
+    }
+    site
+}
+
+async fn well(site: &Site, args: &[&str]) -> String {
+    let output = site.run(args).await;
+    assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
+    output.stdout
+}
+
+/// A question to the agent of a host.
+async fn asked(site: &Site, host: &str, path: &str) -> Value {
+    let socket = site.lab.dir().join(host).join("agent.sock");
+    let script = format!("curl -sS --unix-socket {} http://agent{path}", socket.display());
+    serde_json::from_str(&site.inside(host, &script).await.stdout).unwrap()
+}
+
+/// What the proxy of a host counted of the service; null where it has no place.
+async fn counted(site: &Site, host: &str) -> Value {
+    let stats = asked(site, host, "/v1/proxy").await;
+    stats["services"][0].clone()
+}
+
+fn sum(counts: &Value) -> u64 {
+    counts.as_object().map_or(0, |counts| counts.values().filter_map(Value::as_u64).sum())
+}
+
+/// The answers of one version to users.
+fn answers(service: &Value, version: &str) -> u64 {
+    let legs = service["legs"].as_array().cloned().unwrap_or_default();
+    legs.iter().filter(|leg| leg["version"] == version).map(|leg| sum(&leg["answers"])).sum()
+}
+
+/// Requests of users that a version has answered, by the phase in which they began.
+fn answered_by(site: &Site, version: &str) -> Vec<(String, u64)> {
+    let begun = site.load.snapshot().begun.into_iter();
+    begun.filter(|((_, by), _)| by == version).map(|((phase, _), count)| (phase, count)).collect()
+}
+
+async fn is_inserted(site: &Site, host: &str) -> bool {
+    asked(site, host, "/v1/services").await[0]["layer7"]["place"]["inserted"] == true
+}
+
+/// Requests pass through the proxy of every host.
+async fn until_used(site: &Site) {
+    until_answered(site, MAIN).await;
+}
+
+async fn until_answered(site: &Site, main: &str) {
+    for host in HOSTS {
+        let before = answers(&counted(site, host).await, main);
+        site.until("answers through the proxy", async || {
+            answers(&counted(site, host).await, main) > before + 10
+        })
+        .await;
+    }
+}
+
+async fn comes_and_goes(name: &str, times: usize) {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up(name).await;
+    for turn in 0..times {
+        site.load.phase(&format!("mirror {turn}"));
+        well(&site, &["mirror", "shop", NEW, "--no-wait"]).await;
+        until_used(&site).await;
+        well(&site, &["mirror", "shop", NEW, "--off"]).await;
+        for host in HOSTS {
+            assert!(!is_inserted(&site, host).await);
+        }
+    }
+    // Nobody was answered by the shadow.
+    assert_eq!(answered_by(&site, NEW), []);
+    site.down_without_loss().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_comes_and_goes_unseen() {
+    comes_and_goes("comes", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a hundred times, in minutes: make soak"]
+async fn the_proxy_comes_and_goes_a_hundred_times() {
+    comes_and_goes("hundred", 100).await;
+}
+
+/// D1 and D32: every version gets the request, only main's answer comes back, and main waits for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("shares").await;
+    well(&site, &["mirror", "shop", NEW]).await;
+    site.load.phase("mirrored");
+    for host in HOSTS {
+        site.until("copies", async || {
+            let service = counted(&site, host).await;
+            service["shadows"][0]["answered"].as_u64().unwrap_or(0) > 50
+        })
+        .await;
+        let service = counted(&site, host).await;
+        let shadow = &service["shadows"][0];
+        let known = [&shadow["answered"], &shadow["in_flight"]].map(|count| count.as_u64().unwrap());
+        let ended = known.iter().sum::<u64>() + sum(&shadow["failed"]) + sum(&shadow["aborted"]);
+        assert_eq!(shadow["selected"].as_u64().unwrap(), ended, "{shadow}");
+        assert_eq!(answers(&service, NEW), 0);
+    }
+    assert_eq!(answered_by(&site, NEW), []);
+
+    // A version is one thing at a time.
+    let refused = site.run(&["canary", "shop", NEW, "--percent", "25"]).await;
+    assert_eq!(refused.status, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("gets copies"), "{}", refused.stderr);
+    well(&site, &["mirror", "shop", NEW, "--off"]).await;
+
+    let listing = well(&site, &["canary", "shop", NEW, "--percent", "25"]).await;
+    assert!(listing.contains("shadow, canary 25%"), "{listing}");
+    for host in HOSTS {
+        site.until("a share for the canary", async || answers(&counted(&site, host).await, NEW) > 50).await;
+        let service = counted(&site, host).await;
+        let (main, canary) = (answers(&service, MAIN), answers(&service, NEW));
+        // Exact by counting, less what is in flight and what came before the rule.
+        assert!(canary * 2 < main, "{canary} of {main}");
+    }
+    // The canary becomes main, and with it the proxy goes.
+    well(&site, &["assign", "shop", NEW, "--strategy", "flip", "--yes"]).await;
+    site.load.phase("assigned");
+    site.until("answers of the new main", async || {
+        HOSTS.iter().all(|host| site.load.snapshot().answered("assigned", host, "main", Some(NEW)) > 10)
+    })
+    .await;
+    for host in HOSTS {
+        assert!(!is_inserted(&site, host).await);
+    }
+    assert_eq!(site.load.snapshot().answered_by_others("assigned", NEW), 0);
+    site.down_without_loss().await;
+}
+
+/// kill -9 again and again: the rules lead straight at main at once, the proxy comes back by itself, and only what was inside
+/// the process when it died can have failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_proxy_costs_only_those_inside_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("deaths").await;
+    well(&site, &["mirror", "shop", NEW]).await;
+    let mut inside = 0;
+    for death in 0..3 {
+        until_used(&site).await;
+        site.load.phase(&format!("death {death}"));
+        let stats = asked(&site, "web1", "/v1/proxy").await;
+        inside += stats["services"][0]["connections"].as_u64().unwrap();
+        let pid = stats["pid"].as_u64().unwrap();
+        site.inside("web1", &format!("kill -9 {pid}")).await;
+        site.until("rules that lead straight at main", async || !is_inserted(&site, "web1").await).await;
+        site.load.phase(&format!("straight {death}"));
+        site.until("the proxy again", async || is_inserted(&site, "web1").await).await;
+    }
+    let account = site.down().await;
+    let failed = u64::try_from(account.report.failed()).unwrap();
+    assert!(
+        failed <= inside,
+        "{failed} failed, {inside} were inside: {:?} {:#?}",
+        account.report.failures,
+        account.clues
+    );
+}
+
+/// The agent is killed and comes back: the proxy goes on meanwhile. When both die, the agent that comes back finds no proxy and
+/// leads the rules straight at main before anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("agents").await;
+    well(&site, &["mirror", "shop", NEW]).await;
+    until_used(&site).await;
+    let pid = asked(&site, "web1", "/v1/proxy").await["pid"].clone();
+    kill_agent(&site).await;
+    start_again(&site).await;
+    until_used(&site).await;
+    assert_eq!(asked(&site, "web1", "/v1/proxy").await["pid"], pid);
+    // Rolling, with the proxy in place: whoever asks afterwards sees the new main, on kept connections too.
+    well(&site, &["assign", "shop", NEW, "--yes"]).await;
+    site.load.phase("assigned");
+    site.until("answers of the new main", async || {
+        HOSTS.iter().all(|host| site.load.snapshot().answered("assigned", host, "main", Some(NEW)) > 10)
+    })
+    .await;
+    assert_eq!(site.load.snapshot().answered_by_others("assigned", NEW), 0);
+    for host in HOSTS {
+        assert!(!is_inserted(&site, host).await, "the shadow became main");
+    }
+    well(&site, &["mirror", "shop", MAIN]).await;
+    until_answered(&site, NEW).await;
+    well(&site, &["disable-forward", "--host", "web1"]).await;
+    let stats = asked(&site, "web1", "/v1/proxy").await;
+    // No balancer makes new requests to the host; what was begun before may be under way, such as a websocket.
+    let begun = ["in_flight", "upgraded"].map(|count| stats["services"][0][count].as_u64().unwrap());
+    let inside: u64 = begun.iter().sum();
+    let pid = stats["pid"].as_u64().unwrap();
+    kill_agent(&site).await;
+    site.inside("web1", &format!("kill -9 {pid}")).await;
+    start_again(&site).await;
+    // It comes back by itself, and a maintenance stays one.
+    site.until("the proxy again", async || is_inserted(&site, "web1").await).await;
+    assert_eq!(asked(&site, "web1", "/v1/services").await[0]["switch"], "off");
+    well(&site, &["enable-forward", "--host", "web1"]).await;
+    until_answered(&site, NEW).await;
+    well(&site, &["kill", "shop", MAIN, "--yes", "--drain-timeout", "20s"]).await;
+    for host in HOSTS {
+        assert!(!is_inserted(&site, host).await);
+    }
+    let account = site.down().await;
+    let failed = u64::try_from(account.report.failed()).unwrap();
+    assert!(
+        failed <= inside,
+        "{failed} failed, {inside} were inside: {:?} {:#?}",
+        account.report.failures,
+        account.clues
+    );
+}
+
+async fn kill_agent(site: &Site) {
+    let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
+                  tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socke[t]' && kill -9 $pid; done; true";
+    site.inside("web1", script).await;
+}
+
+async fn start_again(site: &Site) {
+    let agent = start_agent(&site.lab, "web1", &[]).await.unwrap();
+    // It ends with the lab.
+    std::mem::forget(agent);
+}
+
+/// So many requests through HAProxy, one connection each; how often each version answered. All have to be answered 200.
+async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, usize> {
+    let address = site.lab.targets()[0];
+    let one = format!(
+        "curl -sS -o /dev/null -w '%{{http_code}} %header{{x-swm-version}}\\n' -H 'Host: shop.example' {header} http://{address}/"
+    );
+    let told = site.inside("client", &format!("for i in $(seq {times}); do {one}; done")).await.stdout;
+    let mut by = BTreeMap::new();
+    for line in told.lines() {
+        let (status, version) = line.split_once(' ').unwrap();
+        assert_eq!(status, "200", "{line}");
+        *by.entry(version.to_owned()).or_default() += 1;
+    }
+    by
+}
+
+/// E1 to E3, E5, E6, E10, E11 of exercise 9: one balancer before replicas of two versions; the header leads to the new version
+/// alone, whatever its value; the share grows step by step until nobody is answered by the old one. No configuration of HAProxy
+/// is touched and nobody is turned away on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("shopper").await;
+    well(&site, &["canary", "shop", NEW, "--header", "X-MISTERY-SHOPPER"]).await;
+    let only = |version: &str, times: usize| BTreeMap::from([(version.to_owned(), times)]);
+    for header in ["-H 'X-MISTERY-SHOPPER;'", "-H 'x-mistery-shopper: 1'"] {
+        assert_eq!(asked_for(&site, 20, header).await, only(NEW, 20), "{header}");
+    }
+    assert_eq!(asked_for(&site, 20, "").await, only(MAIN, 20));
+    well(&site, &["canary", "shop", "--off"]).await;
+
+    // By replicas: one host is new, HAProxy's weights make its share.
+    let early = site.run(&["canary", "shop", NEW, "--percent", "25", "--via", "haproxy"]).await;
+    assert_eq!(early.status, 1, "{}", early.stdout);
+    assert!(early.stderr.contains("main on none of these hosts"), "{}", early.stderr);
+    well(&site, &["assign", "shop", NEW, "--host", "web2", "--yes"]).await;
+    for (share, weights) in [("25", (100, 33)), ("50", (100, 100)), ("80", (25, 100)), ("100", (0, 100))] {
+        let told = well(&site, &["canary", "shop", NEW, "--percent", share, "--via", "haproxy"]).await;
+        let view = site.view("lb1").await;
+        let weight = |server: &str| view.server(server).unwrap().weight;
+        assert_eq!((weight("main-web1"), weight("main-web2")), weights, "{told}");
+        let by = asked_for(&site, 40, "").await;
+        // Weighted round robin over one connection each: exact but for the load beside it.
+        let new = by.get(NEW).copied().unwrap_or(0);
+        let wanted: usize = share.parse::<usize>().unwrap() * 40 / 100;
+        assert!(new.abs_diff(wanted) <= 12, "{share} %: {by:?}");
+    }
+    assert_eq!(asked_for(&site, 20, "").await, only(NEW, 20));
+    // A host of weight 0 is no host for the capacity floor.
+    well(&site, &["canary", "shop", NEW, "--off", "--via", "haproxy"]).await;
+    well(&site, &["assign", "shop", NEW, "--yes"]).await;
+    let view = site.view("lb1").await;
+    assert!(["main-web1", "main-web2"].iter().all(|server| view.server(server).unwrap().weight == 100));
+    assert_eq!(asked_for(&site, 20, "").await, only(NEW, 20));
+    site.down_without_loss().await;
+}
