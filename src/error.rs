@@ -5,14 +5,16 @@ use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
 use crate::model::lock::Purpose;
-use crate::model::name::ServiceName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::roll::RollId;
+use crate::model::version::Version;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::{ManyError, SwitchError};
 use crate::ops::host::{change_code, store_code};
 use crate::ops::init::InitError;
 use crate::ops::lock::LockError;
 use crate::ops::roll::RollError;
+use crate::ops::rollout::RolloutError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
 use crate::ops::versions::VersionsError;
@@ -59,6 +61,11 @@ pub enum Failure {
     /// The roll's report is printed already.
     #[error("{done} of {of} hosts are done: {why}")]
     NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool },
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// The roll-out's report is printed already. `untold`: hosts that may have their canary still.
+    #[error("{service} {version} did not become main: {why}{}", untold_text(.untold))]
+    NotPromoted { service: ServiceName, version: Version, why: String, untold: Vec<HostName>, finished: bool },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
@@ -138,6 +145,10 @@ impl Failure {
             Self::Unlike { .. } => Some(UNLIKE.into()),
             Self::Unproven { .. } => Some(UNPROVEN.into()),
             Self::Versions(error) => versions_hint(error),
+            Self::Rollout(error) => rollout_hint(error),
+            Self::NotPromoted { service, version, untold, finished, .. } => {
+                Some(not_promoted_hint(service, version, untold, *finished))
+            }
             Self::Pick(PickError::Unknown { .. })
             | Self::Declined(_)
             | Self::NothingNamed
@@ -286,6 +297,58 @@ const UNLIKE: &str = "what main answers differently by itself is left out after 
                       leave out what is meant to differ with `--ignore FIELD`";
 const UNPROVEN: &str =
     "`switchman mirror NAME VERSION` sends it copies, and each that is answered is compared";
+fn untold_text(untold: &[HostName]) -> String {
+    let names: Vec<&str> = untold.iter().map(HostName::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!("; {} could not be told and may have its canary still", names.join(", ")),
+    }
+}
+
+fn not_promoted_hint(
+    service: &ServiceName,
+    version: &Version,
+    untold: &[HostName],
+    finished: bool,
+) -> String {
+    match (finished, untold.is_empty()) {
+        (true, _) => {
+            format!("main answers everything; `switchman logs {service} {version}` shows what it wrote")
+        }
+        (false, true) => format!(
+            "main answers everything; `switchman rollout {service} --resume` goes on at the step where it was, `switchman \
+             rollout {service} --abort` ends it"
+        ),
+        (false, false) => format!("`switchman rollout {service} --abort` tells those hosts again"),
+    }
+}
+
+fn rollout_hint(error: &RolloutError) -> Option<String> {
+    match error {
+        RolloutError::Lock(error) => lock_hint(error),
+        RolloutError::Unfinished { standing } => {
+            let service = &standing.spec.service;
+            Some(format!(
+                "its canary may have a share: `switchman rollout {service} --status` shows where it stands, `--resume` goes on, \
+                 `--abort` leaves main to answer everything"
+            ))
+        }
+        RolloutError::NotReady { .. } => {
+            Some("nothing was touched; `switchman ls --wide` shows every host".into())
+        }
+        RolloutError::NotWaiting { .. } | RolloutError::NotEnded { .. } => {
+            Some("`switchman rollout NAME --status` shows where it stands".into())
+        }
+        RolloutError::NotRunning { .. } => {
+            Some("`switchman rollout NAME --resume` goes on, and judges its step anew".into())
+        }
+        RolloutError::Journal(error) => Some(journal_hint(error)),
+        RolloutError::UnknownHost(_) => {
+            Some("put it back into the configuration, then run the command again".into())
+        }
+        RolloutError::None { .. } | RolloutError::Finished { .. } => None,
+    }
+}
 
 fn versions_hint(error: &VersionsError) -> Option<String> {
     match error {

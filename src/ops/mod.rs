@@ -12,6 +12,7 @@ pub mod keep;
 pub mod lock;
 pub mod restore;
 pub mod roll;
+pub mod rollout;
 pub mod rules;
 pub mod seen;
 pub mod shared;

@@ -10,6 +10,7 @@ pub mod input_filter;
 pub mod keep;
 pub mod proxy;
 pub mod roll;
+pub mod rollout;
 pub mod site;
 pub mod splits;
 pub mod standing;

@@ -22,7 +22,7 @@ pub use compare::{CompareArgs, compare};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, logs, ls};
-pub use splits::{CanaryArgs, MirrorArgs, canary, mirror};
+pub use splits::{CanaryArgs, MirrorArgs, canary, mirror, sticky};
 pub use update::{AccessArgs, UpdateArgs, access, update};
 
 /// A fleet as it is for one service, with the hosts that are meant.

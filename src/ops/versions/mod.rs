@@ -33,12 +33,14 @@ mod weights;
 
 pub use access::access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
+pub(super) use assign::{LEAVES, flip_held};
 pub use compare::{CompareOptions, compare, require};
 pub use deploy::{DeployOptions, DeployReport, Planned, Source, deploy, short};
 pub use heard::{Histories, histories, logs};
 pub use kill::{HostKilled, KillOptions, kill};
 pub use list::{Listing, Row, list};
 pub use splits::{HostSplit, SplitOptions, split};
+pub(super) use splits::{change, through};
 pub use update::{UpdateOptions, update};
 pub use weights::{ServerWeight, Shared, share_by_weight};
 
@@ -83,7 +85,7 @@ pub enum VersionsError {
 }
 
 /// What each host made of it, in the order of the hosts.
-type Each<T> = Vec<(HostName, Result<T, LinkError>)>;
+pub(super) type Each<T> = Vec<(HostName, Result<T, LinkError>)>;
 
 /// All of it, or what went wrong where.
 fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
@@ -102,7 +104,7 @@ fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
 }
 
 /// The same question to every host at once.
-async fn each<T>(
+pub(super) async fn each<T>(
     world: &FleetWorld,
     hosts: &[Host],
     ask: impl AsyncFn(&Host, &dyn crate::world::link::HostLink) -> Result<T, LinkError>,

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::MS;
 use super::journal::FakeJournal;
+use super::paused::{Listener, PausedClock};
 use super::site_balancer::SiteBalancer;
+use super::site_splits::SiteProxy;
 use super::versions::FakeArchives;
 use crate::model::api::{
     API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
@@ -33,12 +35,11 @@ use crate::model::socket::SocketCount;
 use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
-use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::Outputs;
-use crate::world::reporter::{Event, Reporter};
+use crate::world::reporter::Event;
 use crate::world::stop::{self, Stopper};
 
 /// From a change of a forward to the balancers' verdict.
@@ -98,6 +99,7 @@ pub struct SiteHost {
     /// What its proxy has seen of any shadow, and counted.
     pub evidence: Option<Evidence>,
     pub proxy: Option<ProxyStats>,
+    pub layer7: SiteProxy,
 }
 
 #[derive(Debug)]
@@ -178,6 +180,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         balancers: specs.into_iter().map(balancer).collect(),
         journal: journal.clone(),
         lock: journal.clone(),
+        rollouts: journal.clone(),
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),
@@ -247,6 +250,7 @@ impl SiteHost {
             updating: None,
             evidence: None,
             proxy: None,
+            layer7: SiteProxy::none(),
         }
     }
 
@@ -526,30 +530,5 @@ impl Notifier for Site {
 
     async fn flush(&self) -> Vec<String> {
         vec![]
-    }
-}
-
-/// Wall-clock time that goes with tokio's.
-#[derive(Clone, Copy)]
-pub struct PausedClock(Instant);
-
-impl PausedClock {
-    pub fn at(self, moment: Instant) -> jiff::Timestamp {
-        let since = moment.saturating_duration_since(self.0);
-        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
-    }
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> jiff::Timestamp {
-        self.at(Instant::now())
-    }
-}
-
-struct Listener(Arc<Mutex<Vec<Event>>>);
-
-impl Reporter for Listener {
-    fn report(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
     }
 }
