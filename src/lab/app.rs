@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -28,8 +29,8 @@ pub const VHOST: &str = "x-swm-vhost";
 pub const VERSION: &str = "x-swm-version";
 /// How long `/slow` takes.
 pub const SLOW: Duration = Duration::from_secs(2);
-/// What a sluggish version adds to an answer.
-pub const SLUGGISH: Duration = Duration::from_millis(60);
+/// After so many offers a deaf version refuses connections.
+const OFFERS: u64 = 40;
 /// Requests in flight get this long when the application is told to end.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -43,28 +44,37 @@ pub struct AppOptions {
     pub fault: Option<Fault>,
 }
 
-/// What a bad version does to `/`; its health check does not show it.
+/// What a bad version does; its health check does not show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
     /// One answer of ten has another price.
     Prices,
-    /// Every answer takes longer by [`SLUGGISH`].
-    Sluggish,
-    /// One answer of twenty is a 500.
-    Errors,
+    /// It takes no connection any more once it has made [`OFFERS`]; those it has go on.
+    Deaf,
 }
+
+/// Offers made, and that they were too many for a deaf version.
+static MADE: AtomicU64 = AtomicU64::new(0);
+static DEAF: Notify = Notify::const_new();
 
 /// Serves until told to stop; then lets requests in flight end.
 pub async fn serve(options: AppOptions, stop: Stop) -> std::io::Result<()> {
-    let listener = TcpListener::bind(options.listen).await?;
+    let mut listener = Some(TcpListener::bind(options.listen).await?);
     let mut connections = JoinSet::new();
     loop {
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            accepted = listener.accept() => {
+            accepted = accepted => {
                 if let Ok((stream, _)) = accepted {
                     connections.spawn(connection(stream, options.clone(), stop.clone()));
                 }
             }
+            () = DEAF.notified() => listener = None,
             Some(_) = connections.join_next() => {}
             () = stop.requested() => break,
         }
@@ -105,7 +115,7 @@ fn signed(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response
 
 async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (_, "/") => offer(fault).await,
+        (_, "/") => offer(fault),
         (_, "/health") => text(StatusCode::OK, "ok\n".to_owned()),
         (_, "/slow") => {
             tokio::time::sleep(SLOW).await;
@@ -121,20 +131,15 @@ async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Fu
 }
 
 /// A cup and its price.
-async fn offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
-    static ANSWERS: AtomicU64 = AtomicU64::new(0);
-    let turn = ANSWERS.fetch_add(1, Ordering::Relaxed);
+fn offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
+    let turn = MADE.fetch_add(1, Ordering::Relaxed);
+    if fault == Some(Fault::Deaf) && turn + 1 == OFFERS {
+        DEAF.notify_one();
+    }
     let price = match fault {
         Some(Fault::Prices) if turn % 10 == 9 => 1300,
         _ => 1200,
     };
-    match fault {
-        Some(Fault::Errors) if turn % 20 == 19 => {
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "no\n".to_owned());
-        }
-        Some(Fault::Sluggish) => tokio::time::sleep(SLUGGISH).await,
-        _ => {}
-    }
     let mut response = text(StatusCode::OK, format!("{{\"item\": \"cup\", \"price_cents\": {price}}}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

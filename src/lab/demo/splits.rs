@@ -1,5 +1,5 @@
 //! The fourth act: a shadow whose answers differ is found out, a canary answers its share, a good version is rolled out step by
-//! step, and one that is too slow is taken back by itself. Users notice none of it.
+//! step, and one that stops answering is taken back by itself. Users notice none of it.
 
 use super::Audience;
 use super::versions::{FIRST, Story, VersionStory, faulty, release};
@@ -11,7 +11,7 @@ const SERVICE: &str = crate::lab::SERVICE;
 /// One price of ten is wrong.
 const WRONG: &str = "6.0.0";
 const GOOD: &str = "6.0.1";
-const SLOW: &str = "7.0.0";
+const DEAF: &str = "7.0.0";
 /// Compared answers before anything is said of them.
 const SAMPLES: &str = "200";
 
@@ -54,10 +54,11 @@ pub(super) async fn story(
     load.phase("after the rollout");
     story.main_is(&hosts, GOOD, "after the rollout").await?;
 
-    let slow = faulty(lab, SLOW, "--fault sluggish")?.display().to_string();
-    load.phase("slow rollout");
-    story.run(&["deploy", SERVICE, SLOW, &slow, "--", "sh", "serve.sh"]).await?;
-    story.run_to(&[&["rollout", SERVICE, SLOW], &steps[..]].concat(), 1).await?;
+    // It refuses connections after a while: main answers for it, so that no user notices, and the roll-out does.
+    let deaf = faulty(lab, DEAF, "--fault deaf")?.display().to_string();
+    load.phase("bad rollout");
+    story.run(&["deploy", SERVICE, DEAF, &deaf, "--", "sh", "serve.sh"]).await?;
+    story.run_to(&[&["rollout", SERVICE, DEAF], &steps[..]].concat(), 1).await?;
     load.phase("after the return");
     story.main_is(&hosts, GOOD, "after the return").await?;
     story.run(&["ls", "--wide"]).await?;

@@ -55,7 +55,7 @@ pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
     faulty(lab, version, "")
 }
 
-/// The same with more flags for the program, such as `--fault sluggish`.
+/// The same with more flags for the program, such as `--fault deaf`.
 pub fn faulty(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError> {
     let dir = lab.dir().join("releases").join(version);
     make_dir(&dir)?;
