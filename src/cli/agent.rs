@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::Context;
+use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
 use crate::config::env;
@@ -23,7 +24,7 @@ use crate::ops::keep;
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// Speak on standard input and output: what ssh runs. Hands over to the agent that is running, if there is one
-    #[arg(long, conflicts_with_all = ["listen", "agent_check"])]
+    #[arg(long, conflicts_with_all = ["listen", "agent_check", "metrics"])]
     stdio: bool,
     /// The unix socket, for root alone
     #[arg(long, value_name = "PATH", default_value = "/run/switchman/agent.sock")]
@@ -52,6 +53,9 @@ pub struct AgentArgs {
     /// The weight that agent-check tells while the forward is on, such as 50% [default: none, HAProxy's own stays]
     #[arg(long, value_name = "PERCENT", requires = "agent_check")]
     agent_check_weight: Option<Weight>,
+    /// Serve GET /metrics here, over plain HTTP and to anybody: for Prometheus. Nothing else is served
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -62,7 +66,11 @@ enum Says {
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
-    let router = |token| api::router(Arc::new(InProcess::new(world.clone())), world.releases.clone(), token);
+    let numbers = Arc::new(Metrics::new(world.clone()));
+    let router = |token| {
+        let host = Arc::new(InProcess::new(world.clone()));
+        api::router(host, world.releases.clone(), numbers.clone(), token)
+    };
     if args.stdio {
         let spoken = stdio(&args.socket, router(None), context).await;
         world.commands.all_ended().await;
@@ -97,6 +105,13 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         agent_check::serve(world.clone(), service, terms, listener).await;
         Ok::<(), Failure>(())
     };
+    let counting = async {
+        let Some(address) = args.metrics else { return Ok(()) };
+        let listener = listen(address).await?;
+        log::info!("serving http://{address}/metrics");
+        metrics::serve(listener, numbers.clone(), &world).await;
+        Ok::<(), Failure>(())
+    };
     let on_socket = async {
         let door = serve::bind(&args.socket).map_err(failed)?;
         context.render.remark(&format!("serving unix://{}", args.socket.display()));
@@ -121,7 +136,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         here::keep_proxy(&world, &actor).await;
         Ok(())
     };
-    let served = tokio::try_join!(on_socket, over_tls, answering, keeping, tending, watching);
+    let served = tokio::try_join!(on_socket, over_tls, answering, counting, keeping, tending, watching);
     world.commands.all_ended().await;
     served.map(|_| ())
 }
