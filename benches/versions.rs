@@ -72,6 +72,7 @@ fn world(dir: &Path) -> World {
         deployments: store,
         releases: Arc::new(sys::releases::DirReleases::new(dir.join("releases"))),
         runner: sys::runner::here(&dir.join("state")),
+        proxy: Arc::new(sys::proxy::ProxyProcess::new(&dir.join("state"))),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         commands: Arc::new(sys::commands::LocalCommands::new(dir.join("commands"))),
@@ -146,6 +147,7 @@ fn record(world: &World, services: u16) -> Result<(), Failed> {
             detail: String::new(),
             routing: Routing::To { routes, trial: None },
             access: None,
+            layer7: None,
         };
         let (operation, _) = world.store.begin(&intent, now)?;
         world.store.end(operation, &actor(), &Outcome::Done { detail: String::new() }, now)?;

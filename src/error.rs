@@ -5,17 +5,20 @@ use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
 use crate::model::lock::Purpose;
-use crate::model::name::ServiceName;
+use crate::model::name::{HostName, ServiceName};
 use crate::model::roll::RollId;
+use crate::model::version::Version;
 use crate::ops::drain::NotDrained;
 use crate::ops::forward::{ManyError, SwitchError};
 use crate::ops::host::{change_code, store_code};
 use crate::ops::init::InitError;
 use crate::ops::lock::LockError;
 use crate::ops::roll::RollError;
+use crate::ops::rollout::RolloutError;
 use crate::ops::rules::ChangeError;
 use crate::ops::seen::NotSeen;
 use crate::ops::versions::VersionsError;
+use crate::plan::compare::Verdict;
 use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
 use crate::plan::this_host::PickError;
@@ -24,7 +27,7 @@ use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 
-/// 0 done or already so; 1 refused or failed; 2 usage; 3 partly done.
+/// 0 done or already so; 1 refused or failed; 2 usage, or too little is known to say (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
     Done = 0,
@@ -59,6 +62,11 @@ pub enum Failure {
     #[error("{done} of {of} hosts are done: {why}")]
     NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool },
     #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// The roll-out's report is printed already. `untold`: hosts that may have their canary still.
+    #[error("{service} {version} did not become main: {why}{}", untold_text(.untold))]
+    NotPromoted { service: ServiceName, version: Version, why: String, untold: Vec<HostName>, finished: bool },
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -67,6 +75,12 @@ pub enum Failure {
     /// `check` found problems, which are printed already.
     #[error("{problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
     Unsound { problems: usize },
+    /// `compare`; the report is printed already.
+    #[error("{reason}")]
+    Unlike { reason: String },
+    /// `compare`; the report is printed already.
+    #[error("{reason}")]
+    Unproven { reason: String },
     #[error(transparent)]
     Init(InitError),
     #[error(transparent)]
@@ -94,9 +108,11 @@ pub enum Failure {
 impl Failure {
     pub const fn code(&self) -> Code {
         match self {
-            Self::NoService { .. } | Self::Config(_) | Self::Pick(_) | Self::Roll(RollError::Plan(_)) => {
-                Code::Usage
-            }
+            Self::Unproven { .. }
+            | Self::NoService { .. }
+            | Self::Config(_)
+            | Self::Pick(_)
+            | Self::Roll(RollError::Plan(_)) => Code::Usage,
             Self::Versions(VersionsError::Partly { .. } | VersionsError::NotRolled { done: 1.., .. })
             | Self::NotAll { done: 1.., .. }
             | Self::NotRolled { done: 1.., .. } => Code::Partly,
@@ -126,7 +142,13 @@ impl Failure {
                 Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
             }
             Self::NoService { .. } => Some("add it under `services:`, with three ports of its own".into()),
+            Self::Unlike { .. } => Some(UNLIKE.into()),
+            Self::Unproven { .. } => Some(UNPROVEN.into()),
             Self::Versions(error) => versions_hint(error),
+            Self::Rollout(error) => rollout_hint(error),
+            Self::NotPromoted { service, version, untold, finished, .. } => {
+                Some(not_promoted_hint(service, version, untold, *finished))
+            }
             Self::Pick(PickError::Unknown { .. })
             | Self::Declined(_)
             | Self::NothingNamed
@@ -271,6 +293,63 @@ fn roll_hint(error: &RollError) -> Option<String> {
     }
 }
 
+const UNLIKE: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
+                      leave out what is meant to differ with `--ignore FIELD`";
+const UNPROVEN: &str =
+    "`switchman mirror NAME VERSION` sends it copies, and each that is answered is compared";
+fn untold_text(untold: &[HostName]) -> String {
+    let names: Vec<&str> = untold.iter().map(HostName::as_str).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        names => format!("; {} could not be told and may have its canary still", names.join(", ")),
+    }
+}
+
+fn not_promoted_hint(
+    service: &ServiceName,
+    version: &Version,
+    untold: &[HostName],
+    finished: bool,
+) -> String {
+    match (finished, untold.is_empty()) {
+        (true, _) => {
+            format!("main answers everything; `switchman logs {service} {version}` shows what it wrote")
+        }
+        (false, true) => format!(
+            "main answers everything; `switchman rollout {service} --resume` goes on at the step where it was, `switchman \
+             rollout {service} --abort` ends it"
+        ),
+        (false, false) => format!("`switchman rollout {service} --abort` tells those hosts again"),
+    }
+}
+
+fn rollout_hint(error: &RolloutError) -> Option<String> {
+    match error {
+        RolloutError::Lock(error) => lock_hint(error),
+        RolloutError::Unfinished { standing } => {
+            let service = &standing.spec.service;
+            Some(format!(
+                "its canary may have a share: `switchman rollout {service} --status` shows where it stands, `--resume` goes on, \
+                 `--abort` leaves main to answer everything"
+            ))
+        }
+        RolloutError::NotReady { .. } => {
+            Some("nothing was touched; `switchman ls --wide` shows every host".into())
+        }
+        RolloutError::NotWaiting { .. } | RolloutError::NotEnded { .. } => {
+            Some("`switchman rollout NAME --status` shows where it stands".into())
+        }
+        RolloutError::NotRunning { .. } => {
+            Some("`switchman rollout NAME --resume` goes on, and judges its step anew".into())
+        }
+        RolloutError::Journal(error) => Some(journal_hint(error)),
+        RolloutError::UnknownHost(_) => {
+            Some("put it back into the configuration, then run the command again".into())
+        }
+        RolloutError::None { .. } | RolloutError::Finished { .. } => None,
+    }
+}
+
 fn versions_hint(error: &VersionsError) -> Option<String> {
     match error {
         VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
@@ -287,6 +366,8 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         VersionsError::NoVersion { .. } | VersionsError::NoMain(_) | VersionsError::NoMatch => {
             Some("`switchman ls` shows what there is".into())
         }
+        VersionsError::NotAlike { verdict: Verdict::Insufficient, .. } => Some(UNPROVEN.into()),
+        VersionsError::NotAlike { .. } => Some("`switchman compare NAME VERSION` shows what differs".into()),
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
         VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
         VersionsError::NotEverywhere { .. }

@@ -69,6 +69,7 @@ fn fleet(to: ConnectFleet) -> FleetWorld {
         links,
         balancers,
         lock: journal.clone(),
+        rollouts: journal.clone(),
         journal,
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
         outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),

@@ -17,9 +17,11 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::agent_check::{Manner, Terms, Weight};
 use crate::model::api::{API, GREETING, OLDEST_API};
+use crate::model::history::Actor;
 use crate::ops::here;
 use crate::ops::host::InProcess;
 use crate::ops::keep;
+use crate::world::World;
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -92,19 +94,6 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
         Ok::<(), Failure>(())
     };
-    let answering = async {
-        let Some(address) = args.agent_check else { return Ok(()) };
-        let service = context.config()?.1.service;
-        let manner = match args.agent_check_says {
-            Says::Stopped => Manner::Stopped,
-            Says::Drain => Manner::Drain,
-        };
-        let terms = Terms { manner, weight: args.agent_check_weight };
-        let listener = listen(address).await?;
-        log::info!("answering agent-check on {address}");
-        agent_check::serve(world.clone(), service, terms, listener).await;
-        Ok::<(), Failure>(())
-    };
     let counting = async {
         let Some(address) = args.metrics else { return Ok(()) };
         let listener = listen(address).await?;
@@ -119,26 +108,48 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok(())
     };
     let actor = env::actor();
-    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
-    if let Err(error) = here::straighten(&world, &actor).await {
-        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
-    }
-    let keeper = keep::begin(&world, &actor).await;
-    let keeping = async {
-        keeper.keep().await;
+    // Nobody is served before the rules are as recorded.
+    let looked_after = look_after(&world, &actor, context).await;
+    let looking_after = async {
+        looked_after.await;
         Ok(())
     };
-    let tending = async {
-        here::tend(&world, &actor).await;
-        Ok(())
-    };
-    let watching = async {
-        here::keep_proxy(&world, &actor).await;
-        Ok(())
-    };
-    let served = tokio::try_join!(on_socket, over_tls, answering, counting, keeping, tending, watching);
+    let answering = answer_checks(&args, context, &world);
+    let served = tokio::try_join!(on_socket, over_tls, answering, counting, looking_after);
     world.commands.all_ended().await;
     served.map(|_| ())
+}
+
+/// HAProxy's agent-check, where it is wanted.
+async fn answer_checks(args: &AgentArgs, context: &Context, world: &World) -> Result<(), Failure> {
+    let Some(address) = args.agent_check else { return Ok(()) };
+    let service = context.config()?.1.service;
+    let manner = match args.agent_check_says {
+        Says::Stopped => Manner::Stopped,
+        Says::Drain => Manner::Drain,
+    };
+    let terms = Terms { manner, weight: args.agent_check_weight };
+    let listener = listen(address).await?;
+    log::info!("answering agent-check on {address}");
+    agent_check::serve(world.clone(), service, terms, listener).await;
+    Ok(())
+}
+
+/// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for
+/// as long as what it gives back is awaited.
+async fn look_after<'a>(
+    world: &'a World,
+    actor: &'a Actor,
+    context: &Context,
+) -> impl Future<Output = ()> + 'a {
+    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
+    if let Err(error) = here::straighten(world, actor).await {
+        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
+    }
+    let keeper = keep::begin(world, actor).await;
+    async move {
+        tokio::join!(keeper.keep(), here::tend(world, actor), here::keep_proxy(world, actor));
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::Context;
 use crate::error::Failure;
-use crate::lab::app::{self, AppOptions};
+use crate::lab::app::{self, AppOptions, Fault};
 use crate::lab::operator::{Operator, Pipe};
 use crate::lab::{self, Lab, LabOptions, demo, namespaces};
 use crate::model::name::HostName;
@@ -63,6 +63,9 @@ struct AppArgs {
     /// Not `--version`'s place: that is the program's own.
     #[arg(long = "version")]
     version: String,
+    /// What a bad version does
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
 }
 
 pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
@@ -90,8 +93,8 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
                 _ => Err(Failure::Demo { faults: report.faults }),
             }
         }
-        LabCommand::App(AppArgs { listen, host, vhost, version }) => {
-            let options = AppOptions { listen, host, vhost, version };
+        LabCommand::App(AppArgs { listen, host, vhost, version, fault }) => {
+            let options = AppOptions { listen, host, vhost, version, fault };
             let served = app::serve(options, context.stop.clone()).await;
             served.map_err(|error| Failure::Other {
                 what: format!("serve on {listen}"),

@@ -34,6 +34,7 @@ mod proxy;
 pub mod render;
 mod restore;
 mod roll;
+mod rollout;
 mod schema;
 mod status;
 mod supervise;
@@ -162,6 +163,13 @@ enum Command {
                             Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
     )]
     Mirror(versions::MirrorArgs),
+    /// Show what a version answers differently from main, of the requests it got copies of
+    #[command(
+        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs; 2 too little was compared to say. A field that \
+                            main answers differently by itself, when it is asked twice (mirror --control), counts only where \
+                            the version differs more often than that."
+    )]
+    Compare(versions::CompareArgs),
     /// Let a version answer a share of the requests or users, or those with a header or cookie
     #[command(
         after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
@@ -170,6 +178,14 @@ enum Command {
     Canary(versions::CanaryArgs),
     /// Go back to the last good main, at once; refused while it is not healthy
     Rollback(versions::RollbackArgs),
+    /// Give a version a growing share of the requests while it is no worse than main; then make it main
+    ///
+    /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
+    /// over the same minutes: failures (5xx, no answer, not taken) and p99. No worse: the next step. Too few requests, or a host
+    /// whose proxy is gone: it holds, and says so. At the first breach main answers everything again, on every host, and it ends
+    /// with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
+    /// Ctrl-C, which leaves no canary, or a crash, --status says where it stands, --resume goes on, --abort ends it.
+    Rollout(rollout::RolloutArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
     ///
     /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
@@ -289,14 +305,16 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Describe(args) => versions::describe(args, context).await,
         Command::Assign(args) => versions::assign(args, context).await,
         Command::Mirror(args) => versions::mirror(args, context).await,
+        Command::Compare(args) => versions::compare(args, context).await,
         Command::Canary(args) => versions::canary(args, context).await,
         Command::Rollback(args) => versions::rollback(args, context).await,
+        Command::Rollout(args) => rollout::run(args, context).await,
         Command::Update(args) => versions::update(args, context).await,
         Command::Access(args) => versions::access(args, context).await,
         Command::Kill(args) => versions::kill(args, context).await,
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
-        Command::Agent(args) => agent::run(args, context).await,
+        Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Metrics(args) => metrics::run(args, context).await,
         Command::Proxy(args) => proxy::run(args, context).await,
         Command::History(args) => history::run(&args, context).await,

@@ -20,7 +20,7 @@ pub struct ProxyArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     workers: NonZeroUsize,
     /// How long connections may go on when it is told to end
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     drain_limit: Duration,
 }
 

@@ -2,12 +2,15 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -25,6 +28,8 @@ pub const VHOST: &str = "x-swm-vhost";
 pub const VERSION: &str = "x-swm-version";
 /// How long `/slow` takes.
 pub const SLOW: Duration = Duration::from_secs(2);
+/// What a sluggish version adds to an answer.
+pub const SLUGGISH: Duration = Duration::from_millis(60);
 /// Requests in flight get this long when the application is told to end.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -35,6 +40,18 @@ pub struct AppOptions {
     pub host: String,
     pub vhost: String,
     pub version: String,
+    pub fault: Option<Fault>,
+}
+
+/// What a bad version does to `/`; its health check does not show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    /// One answer of ten has another price.
+    Prices,
+    /// Every answer takes longer by [`SLUGGISH`].
+    Sluggish,
+    /// One answer of twenty is a 500.
+    Errors,
 }
 
 /// Serves until told to stop; then lets requests in flight end.
@@ -63,7 +80,7 @@ async fn connection(stream: TcpStream, options: AppOptions, stop: Stop) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let options = options.clone();
-        async move { Ok::<_, Infallible>(signed(&options, answer(request).await)) }
+        async move { Ok::<_, Infallible>(signed(&options, answer(request, options.fault).await)) }
     });
     let http = hyper::server::conn::http1::Builder::new();
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -86,9 +103,10 @@ fn signed(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response
     response
 }
 
-async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (_, "/" | "/health") => text(StatusCode::OK, "ok\n".to_owned()),
+        (_, "/") => offer(fault).await,
+        (_, "/health") => text(StatusCode::OK, "ok\n".to_owned()),
         (_, "/slow") => {
             tokio::time::sleep(SLOW).await;
             text(StatusCode::OK, "slow\n".to_owned())
@@ -100,6 +118,26 @@ async fn answer(request: Request<Incoming>) -> Response<Full<Bytes>> {
         (_, "/ws") => websocket(request),
         _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
     }
+}
+
+/// A cup and its price.
+async fn offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
+    static ANSWERS: AtomicU64 = AtomicU64::new(0);
+    let turn = ANSWERS.fetch_add(1, Ordering::Relaxed);
+    let price = match fault {
+        Some(Fault::Prices) if turn % 10 == 9 => 1300,
+        _ => 1200,
+    };
+    match fault {
+        Some(Fault::Errors) if turn % 20 == 19 => {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "no\n".to_owned());
+        }
+        Some(Fault::Sluggish) => tokio::time::sleep(SLUGGISH).await,
+        _ => {}
+    }
+    let mut response = text(StatusCode::OK, format!("{{\"item\": \"cup\", \"price_cents\": {price}}}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Length and sum of a body: a lost, doubled or changed byte shows.

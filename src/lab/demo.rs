@@ -1,5 +1,6 @@
 //! The story told on the lab, every request accounted for. First that of the seed: traffic on main; on two hosts
-//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then versions side by side.
+//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then versions side by side. Then
+//! shadows, a canary, and two roll-outs.
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::model::duration;
 use crate::world::stop::Stop;
 
 mod roll;
+mod splits;
 pub mod versions;
 
 pub use roll::RollStory;
@@ -46,6 +48,7 @@ pub struct DemoReport {
     pub hosts: Vec<HostStory>,
     pub roll: RollStory,
     pub versions: VersionStory,
+    pub splits: VersionStory,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
     /// What HAProxy and nginx noted meanwhile; read only when something is not as it should be.
@@ -78,18 +81,20 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         }
         let operator = versions::operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::story(lab, &operator, &load, audience).await?;
-        Ok::<_, LabError>((hosts, roll, versions::story(lab, &operator, &load, audience).await?))
+        let versions = versions::story(lab, &operator, &load, audience).await?;
+        let splits = splits::story(lab, &operator, &load, audience).await?;
+        Ok::<_, LabError>((hosts, roll, versions, splits))
     };
-    let (hosts, roll, versions) = tokio::select! {
+    let (hosts, roll, versions, splits) = tokio::select! {
         told = story => told?,
         () = stop.requested() => return Err(LabError::Interrupted),
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
     let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len()));
-    let faults: Vec<String> = faults.chain(versions.faults.clone()).collect();
+    let faults: Vec<String> = faults.chain(versions.faults.clone()).chain(splits.faults.clone()).collect();
     let clues = if faults.is_empty() { vec![] } else { lab.clues() };
-    Ok(DemoReport { faults, load: report, hosts, roll, versions, clues })
+    Ok(DemoReport { faults, load: report, hosts, roll, versions, splits, clues })
 }
 
 async fn one_host(

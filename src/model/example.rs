@@ -10,6 +10,7 @@ use super::health::Health;
 use super::host::{Host, Reach, Way};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure, RollSpec};
+use super::rollout::{RolloutSpec, Target};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -128,4 +129,28 @@ pub fn roll(hosts: &[&str]) -> RollSpec {
         force: false,
         assign: None,
     }
+}
+
+/// 2.0.0 beside 1.0.0, judged for a minute a step.
+pub fn rollout(hosts: &[&str]) -> RolloutSpec {
+    RolloutSpec {
+        service: "shop".parse().unwrap(),
+        version: "2.0.0".parse().unwrap(),
+        hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
+        steps: "1,5,25,50,100".parse().unwrap(),
+        interval: Duration::from_mins(1),
+        max_error_rate: "0.5%".parse().unwrap(),
+        max_p99_ratio: Some("1.2".parse().unwrap()),
+        require_match: None,
+        ignore: vec![],
+        min_samples: 100,
+        sticky: None,
+        approve: false,
+        watch: Duration::from_secs(2),
+    }
+}
+
+pub fn rollout_target() -> Target {
+    let of = |version| deployment("shop", version, 20000);
+    Target { deployment: of("2.0.0").id, main: of("1.0.0").id, main_version: "1.0.0".parse().unwrap() }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::balancer::BalancerSpec;
 use super::health::Health;
-use super::host::{Host, Reach};
+use super::host::{Host, Reach, Way};
 use super::name::{HostName, ServiceName};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure};
@@ -117,5 +117,12 @@ impl Fleet {
 
     pub fn host(&self, name: &HostName) -> Option<&Host> {
         self.hosts.iter().find(|host| &host.name == name)
+    }
+
+    /// The same for a name that was recorded before: in a fleet without hosts it is this machine's.
+    pub fn recorded_host(&self, name: &HostName) -> Option<Host> {
+        let here =
+            || self.hosts.is_empty().then(|| Host { name: name.clone(), address: None, way: Way::Here });
+        self.host(name).cloned().or_else(here)
     }
 }

@@ -28,6 +28,7 @@ pub mod ports;
 pub mod proxy;
 pub mod release;
 pub mod roll;
+pub mod rollout;
 pub mod rules;
 pub mod socket;
 pub mod splits;

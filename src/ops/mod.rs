@@ -13,6 +13,7 @@ pub mod lock;
 pub mod metrics;
 pub mod restore;
 pub mod roll;
+pub mod rollout;
 pub mod rules;
 pub mod seen;
 pub mod shared;

@@ -230,18 +230,9 @@ impl<'a> Roll<'a> {
         plan: RollPlan,
         actor: &Actor,
     ) -> Result<Self, RollError> {
-        let mut hosts = Vec::new();
-        for name in &plan.spec.hosts {
-            let alone = || {
-                fleet.hosts.is_empty().then(|| Host {
-                    name: name.clone(),
-                    address: None,
-                    way: crate::model::host::Way::Here,
-                })
-            };
-            let host = fleet.host(name).cloned().or_else(alone);
-            hosts.push(host.ok_or_else(|| RollError::UnknownHost(name.clone()))?);
-        }
+        let host =
+            |name: &HostName| fleet.recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()));
+        let hosts = plan.spec.hosts.iter().map(host).collect::<Result<Vec<_>, _>>()?;
         let holder = lock::acquire(world, &actor.user, Purpose::Roll { roll: id.clone() }).await?;
         let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
         let (actor, to_the_end) = (actor.clone(), FleetWorld { stop: Stop::never(), ..world.clone() });

@@ -91,7 +91,8 @@ async fn make(world: &World, before: &[Recorded], intent: &Intent) -> Result<Cha
         }
         Err(change) => {
             let kernel = put_back(world, &wanted_before).await;
-            let record = end(&Outcome::Undone { previous: previous.cloned(), why: change.to_string() });
+            let record =
+                end(&Outcome::Undone { previous: previous.cloned().map(Box::new), why: change.to_string() });
             Err(match kernel.and(record.map_err(ChangeError::from)) {
                 Ok(()) => change,
                 Err(undo) => ChangeError::HalfDone { change: Box::new(change), undo: Box::new(undo) },

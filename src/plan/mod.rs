@@ -11,6 +11,7 @@ pub mod keep;
 pub mod metrics;
 pub mod proxy;
 pub mod roll;
+pub mod rollout;
 pub mod site;
 pub mod splits;
 pub mod standing;

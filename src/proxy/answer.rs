@@ -14,13 +14,14 @@ use tokio::io::{Interest, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
+use super::comparison::Recorder;
 use super::connection::{Connection, Door, Presence};
 use super::download::{Download, Flight};
 use super::mirror::{self, Copies};
 use super::service::{Service, Target};
 use super::tee::{Given, Tee};
 use super::upload::{Asked, Gate, Upload};
-use super::upstream::{Protocol, SendError};
+use super::upstream::{Protocol, SendError, Way};
 use crate::model::deployment::Access;
 use crate::plan::proxy::gateway::{self, Uncalled};
 use crate::plan::proxy::headers;
@@ -67,6 +68,15 @@ struct Refusal {
 struct Upgrade {
     client: OnUpgrade,
     connect: bool,
+}
+
+/// What goes along with an answer.
+struct With {
+    flight: Flight,
+    upgrade: Option<Upgrade>,
+    /// For a user who has none yet.
+    cookie: Option<String>,
+    recorder: Option<Recorder>,
 }
 
 struct Exchange<'a> {
@@ -127,7 +137,7 @@ impl Exchange<'_> {
             Some(canary) => match self.send(canary, request).await {
                 Err(SendError::Connect { request, .. }) => {
                     service.canary_refused(Instant::now());
-                    (self.send(&service.main, request).await, &service.main)
+                    (self.send(&service.main, *request).await, &service.main)
                 }
                 sent => {
                     service.canary_took();
@@ -138,13 +148,14 @@ impl Exchange<'_> {
         if !matches!(sent, Err(SendError::Gone)) {
             gone.not();
         }
-        if let (Ok(response), Some(copies)) = (&sent, &copies)
-            && std::ptr::eq(target, &raw const service.main)
-        {
-            copies.main_answered(response.status().as_u16());
-        }
-        self.count(target, began, &sent);
-        self.finish(service, sent, flight, upgrade, cookie)
+        let recorder = match (&sent, &copies) {
+            (Ok(response), Some(copies)) if std::ptr::eq(target, &raw const service.main) => {
+                copies.main_answered(response, began.elapsed())
+            }
+            _ => None,
+        };
+        Self::count(target, began, &sent);
+        self.finish(service, sent, With { flight, upgrade, cookie, recorder })
     }
 
     /// To one target, without copies, not counted.
@@ -157,7 +168,7 @@ impl Exchange<'_> {
         let (upgrade, _) = self.hand_on(service, &mut request);
         let (request, flight) = self.upload(None, request, None);
         let sent = self.send(target, request).await;
-        self.finish(service, sent, flight, upgrade, None)
+        self.finish(service, sent, With { flight, upgrade, cookie: None, recorder: None })
     }
 
     /// The head as the next one gets it; with what an upgrade needs.
@@ -178,8 +189,8 @@ impl Exchange<'_> {
     }
 
     fn flight(&self, service: Option<&Service>, read: Rc<Cell<bool>>, asked: Option<Asked>) -> Flight {
-        let _counted = service.map(|service| service.counts.in_flight.hold());
-        Flight { heads: self.connection.heads.clone(), read, asked, _counted }
+        let counted = service.map(|service| service.counts.in_flight.hold());
+        Flight::begin(self.connection.heads.clone(), read, asked, counted)
     }
 
     fn upload(
@@ -214,14 +225,19 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let legs = self.connection.legs.borrow().clone();
         let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        tokio::select! {
+        let way = Way { to: target.address, limit, wide: target.counts.wide.get() };
+        let sent = tokio::select! {
             biased;
-            sent = legs.send(target.address, limit, request) => sent,
+            sent = legs.send(way, request) => sent,
             () = reset(&self.connection.stream) => Err(SendError::Gone),
+        };
+        if matches!(&sent, Err(SendError::Broken(error)) if error.is_parse_too_large()) {
+            target.counts.wide.set(true);
         }
+        sent
     }
 
-    fn count(&self, target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
+    fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
         match sent {
             Ok(response) => target.counts.answered(response.status().as_u16(), began.elapsed()),
             Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),
@@ -236,10 +252,9 @@ impl Exchange<'_> {
         &self,
         service: &Rc<Service>,
         sent: Result<Response<Incoming>, SendError<Upload>>,
-        flight: Flight,
-        upgrade: Option<Upgrade>,
-        cookie: Option<String>,
+        with: With,
     ) -> Answered {
+        let With { flight, upgrade, cookie, recorder } = with;
         let mut response = match sent {
             Ok(response) => response,
             Err(SendError::Broken(error)) => return Err(Cut { why: error.to_string() }),
@@ -266,7 +281,7 @@ impl Exchange<'_> {
         if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
-        Ok(response.map(|body| Download::of(body, flight)))
+        Ok(response.map(|body| Download::of(body, flight, recorder)))
     }
 
     /// Whatever both sides agreed on, byte by byte.

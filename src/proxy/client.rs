@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A head that is longer is not remembered. hyper refuses one of more than 408 KiB with at most that much again read.
+/// A head that is longer is not remembered; hyper has refused it long before.
 const LONGEST_HEAD: usize = 1 << 20;
 
 /// What the service of a connection tells its bytes.

@@ -19,7 +19,6 @@ use super::answer;
 use super::client::{Client, Heads};
 use super::counts::Held;
 
-use super::service::Service;
 use super::upstream::{Here, Legs, Protocol};
 use super::worker::{Registered, Slot, Worker};
 
@@ -48,6 +47,8 @@ pub struct Presence {
     _counted: Option<Held>,
 }
 
+/// Read at once; a longer head passes through. A shadow gets a body in pieces of at most that.
+const READ: usize = 64 << 10;
 const H2: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 impl Connection {
@@ -144,9 +145,12 @@ impl Connection {
 
     /// Closes upstream connections that no request will use any more.
     pub fn let_go(&self) {
-        if let Door::Service(slot) = &self.door {
-            let service: Rc<Service> = slot.service();
-            self.legs.borrow().keep_only(|address| service.leads_to(address));
+        match &self.door {
+            Door::Service(slot) => {
+                let service = slot.service();
+                self.legs.borrow().keep_only(|address| service.leads_to(address));
+            }
+            Door::Gateway => self.legs.borrow().keep_only(|address| self.worker.knows(address)),
         }
     }
 }
@@ -158,6 +162,7 @@ fn http1_server() -> http1::Builder {
     server
         .preserve_header_case(true)
         .half_close(true)
+        .max_buf_size(READ)
         .auto_date_header(false)
         .timer(TokioTimer::new())
         .header_read_timeout(None);

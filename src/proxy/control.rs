@@ -1,14 +1,17 @@
 //! What the agent says to the proxy: HTTP and JSON on the control socket.
 //!
 //! `PUT /config` (the whole of it; answered when it is in force), `GET /config`, `GET /stats`, `GET /health` (answered when
-//! every worker has answered), `POST /stop` (as TERM). A connection that is kept open ends when the process does.
+//! every worker has answered), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was compared), `POST /stop`. A connection that
+//! is kept open ends when the process does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -19,12 +22,14 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 
+use super::collector::Collector;
 use super::counts;
 use super::door::Door;
 use super::limits::Room;
 use super::listen::{Place, Reach, listeners};
 use super::service::{Memory, Service};
 use super::worker::{Applied, Handle, Order};
+use crate::model::compare::Subject;
 use crate::model::proxy::{ProxyConfig, ProxyStats};
 
 /// A configuration is a few KiB; more is a mistake.
@@ -37,6 +42,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Control {
     workers: Vec<Handle>,
     room: Arc<Room>,
+    collector: Arc<Collector>,
     config: Mutex<Arc<ProxyConfig>>,
     stop: Notify,
 }
@@ -44,8 +50,8 @@ pub struct Control {
 /// What is refused, and how.
 struct Refused(StatusCode, String);
 
-fn bad(message: impl ToString) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, message.to_string())
+fn bad(why: impl Display) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, format!("{why}"))
 }
 
 /// One after another, each on a task of its own; never returns.
@@ -77,21 +83,26 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let answered = match (request.method(), path.as_str()) {
-        (&Method::PUT, "/config") => control.told(request).await.map(|()| json(&json!({}))),
+        (&Method::PUT, "/config") => control.clone().told(request).await.map(|()| json(&json!({}))),
         (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
         (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
+        (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
         (&Method::POST, "/stop") => {
             control.stop.notify_one();
             Ok(json(&json!({})))
         }
-        (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
-        _ => Err(Refused(StatusCode::NOT_FOUND, "there is no such route".to_owned())),
+        (&Method::GET, path) => control.evidence(path),
+        _ => Err(no_route()),
     };
     Ok(answered.unwrap_or_else(|Refused(status, message)| {
         let mut response = json(&json!({ "message": message }));
         *response.status_mut() = status;
         response
     }))
+}
+
+fn no_route() -> Refused {
+    Refused(StatusCode::NOT_FOUND, "there is no such route".to_owned())
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -106,20 +117,22 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 impl Control {
-    pub fn new(workers: Vec<Handle>, room: Arc<Room>) -> Self {
-        Self { workers, room, config: Mutex::default(), stop: Notify::new() }
+    pub fn new(workers: Vec<Handle>, room: Arc<Room>, collector: Arc<Collector>) -> Self {
+        Self { workers, room, collector, config: Mutex::default(), stop: Notify::new() }
     }
 
-    /// Somebody said on the socket that it is to end.
+    /// Returns when somebody asked it to end.
     pub async fn stopped(&self) {
         self.stop.notified().await;
     }
 
-    async fn told(&self, request: Request<Incoming>) -> Result<(), Refused> {
+    async fn told(self: Arc<Self>, request: Request<Incoming>) -> Result<(), Refused> {
         let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(bad)?.to_bytes();
         let config = serde_json::from_slice(&body);
-        self.apply(config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?)
-            .await
+        let config = config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?;
+        // Finished even when whoever asked is gone: no worker is left with another one than the rest.
+        let applied = tokio::spawn(async move { self.apply(config).await }).await;
+        applied.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
     /// All of it or nothing: what is bound anew is bound before any worker hears of it.
@@ -137,6 +150,8 @@ impl Control {
             }
         }
         let config = Arc::new(config);
+        self.collector.bound(config.limits.compare_retained_bytes);
+        self.collector.retain(|subject| still_said(subject, &current, &config));
         for (worker, listeners) in self.workers.iter().zip(shares) {
             let applied = Box::new(Applied { config: config.clone(), listeners });
             worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
@@ -170,11 +185,33 @@ impl Control {
         Ok(())
     }
 
-    /// Returns when no connection is left.
-    pub async fn end(&self) {
-        let ending = self.workers.iter().map(|worker| worker.ask(Order::End));
-        futures_util::future::join_all(ending).await;
+    fn evidence(&self, path: &str) -> Result<Response<Full<Bytes>>, Refused> {
+        let subject = path.strip_prefix("/compare/").and_then(|path| path.split_once('/'));
+        let (service, deployment) = subject.ok_or_else(no_route)?;
+        let subject =
+            Subject { service: service.parse().map_err(bad)?, deployment: deployment.parse().map_err(bad)? };
+        Ok(json(&self.collector.snapshot(&subject)))
     }
+
+    /// Nothing is accepted any more when this returns.
+    pub async fn close(&self) {
+        join_all(self.workers.iter().map(|worker| worker.ask(Order::Close))).await;
+    }
+
+    /// Returns when no connection is left.
+    pub async fn drained(&self) {
+        join_all(self.workers.iter().map(|worker| worker.ask(Order::Drain))).await;
+    }
+}
+
+/// What was found out about a shadow is worth something as long as both sides are who they were.
+fn still_said(subject: &Subject, before: &ProxyConfig, now: &ProxyConfig) -> bool {
+    let sides = |config: &ProxyConfig| {
+        let told = config.services.iter().find(|told| told.service == subject.service)?;
+        let shadow = told.others.iter().find(|other| other.deployment == subject.deployment)?;
+        Some((told.main.clone(), shadow.clone()))
+    };
+    sides(now).is_some_and(|now| sides(before) == Some(now))
 }
 
 fn gone() -> Refused {
@@ -190,7 +227,7 @@ fn places(config: &ProxyConfig) -> BTreeSet<Place> {
 fn check(config: &ProxyConfig) -> Result<(), String> {
     let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
     for told in &config.services {
-        Service::new(told, &Memory::default().into())
+        Service::new(told, &Memory::default().into(), None)
             .map_err(|error| format!("{}: {error}", told.service))?;
         if !names.insert(&told.service) {
             return Err(format!("{} is told twice", told.service));

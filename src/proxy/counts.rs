@@ -111,6 +111,8 @@ pub struct LegCounts {
     pub errors: Tally,
     latency: Timings,
     pub fallbacks: Cell<u64>,
+    /// Its answers have more fields than most.
+    pub wide: Cell<bool>,
 }
 
 impl LegCounts {
@@ -144,6 +146,7 @@ impl ServiceCounts {
                 errors: Tally::default(),
                 latency: Timings::default(),
                 fallbacks: Cell::default(),
+                wide: Cell::default(),
             })
         };
         self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
@@ -167,6 +170,12 @@ impl ServiceCounts {
         self.shadows.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
     }
 
+    /// Of those that the configuration does not name any more, only the newest few are remembered.
+    pub fn forget(&self, named: impl Fn(&DeploymentId) -> bool) {
+        forget(&mut self.legs.borrow_mut(), &named);
+        forget(&mut self.shadows.borrow_mut(), &named);
+    }
+
     pub fn told(&self, service: &ServiceName) -> ServiceStats {
         ServiceStats {
             service: service.clone(),
@@ -177,6 +186,17 @@ impl ServiceCounts {
             shadows: self.shadows.borrow().values().map(|shadow| shadow.told()).collect(),
             rejected: self.rejected.told(),
         }
+    }
+}
+
+/// Deployments that are gone and still told of.
+const GONE: usize = 16;
+
+/// Ids sort by time.
+fn forget<T>(all: &mut BTreeMap<DeploymentId, T>, named: impl Fn(&DeploymentId) -> bool) {
+    let gone: Vec<DeploymentId> = all.keys().filter(|id| !named(id)).cloned().collect();
+    for id in gone.iter().rev().skip(GONE) {
+        all.remove(id);
     }
 }
 
@@ -260,5 +280,51 @@ fn add_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
 fn add_map<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
     for (key, count) in more {
         *sum.entry(key).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> DeploymentId {
+        format!("dp_{number:010}").parse().unwrap()
+    }
+
+    #[test]
+    fn counts_of_workers_add_up_and_old_ones_are_forgotten() {
+        let version: Version = "1.0.0".parse().unwrap();
+        let service: ServiceName = "shop".parse().unwrap();
+        let workers = [ServiceCounts::default(), ServiceCounts::default()];
+        let mut all = Vec::new();
+        for (number, worker) in workers.iter().enumerate() {
+            worker.rejected.add("connect");
+            for deployment in 0..40 {
+                worker.leg(&id(deployment), &version).answered(200, Duration::from_millis(1));
+            }
+            let shadow = worker.shadow(&id(50), &version);
+            shadow.dropped.add(["loop", "memory"][number]);
+            worker.forget(|known| *known == id(3));
+            add(&mut all, vec![worker.told(&service)]);
+        }
+        let sum = &all[0];
+        assert_eq!((all.len(), sum.rejected["connect"], sum.shadows[0].dropped.len()), (1, 2, 2));
+        let kept: Vec<_> = sum.legs.iter().map(|leg| leg.deployment.clone()).collect();
+        let expected: Vec<_> = std::iter::once(3).chain(24..40).map(id).collect();
+        assert_eq!(kept, expected);
+        assert!(sum.legs.iter().all(|leg| leg.answers["2"] == 2 && leg.latency.0.values().sum::<u64>() == 2));
+    }
+
+    #[test]
+    fn buckets_are_narrow() {
+        let timings = Timings::default();
+        for micros in [0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000, 7_200_000_000] {
+            timings.add(Duration::from_micros(micros));
+        }
+        let buckets: Vec<u64> = timings.told().0.into_keys().collect();
+        for (bucket, micros) in buckets.iter().zip([0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000]) {
+            assert!((micros..=micros + micros / 50).contains(bucket), "{bucket} for {micros}");
+        }
+        assert_eq!(buckets.len(), 8, "an hour and more are one");
     }
 }

@@ -4,59 +4,40 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
-use hyper::header::{EXPECT, HeaderName, HeaderValue};
+use hyper::body::{Body, Incoming, SizeHint};
+use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use tokio::task::spawn_local;
 
-use super::counts::{Held, class, up};
-use super::service::{Service, Shadow, ShadowState};
-use super::tee::{CopyBody, Given, Queue, Tee};
-use super::upstream::{Protocol, SendError};
+use super::comparison::{Comparison, Recorder, Side};
+use super::copying::{Again, Copy, Ending, Run};
+use super::service::{Service, Shadow};
+use super::tee::{CopyBody, Queue, Tee};
+use super::upstream::Protocol;
 use super::worker::Worker;
-use crate::model::proxy::Limits;
 
 const X_SHADOW: HeaderName = HeaderName::from_static("x-shadow");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Of a shadow's answer so much is read to keep its connection; a longer one costs the connection.
-const LONGEST_ANSWER: u64 = 1 << 20;
-
 /// So long after it fell behind, a shadow gets no body that it could fall behind with again.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// The copies of one request.
 pub struct Copies {
     pub tee: Rc<Tee>,
-    copies: Vec<Rc<Copy>>,
-}
-
-/// What main's and the shadow's side of one copy know of each other.
-struct Copy {
-    state: Rc<ShadowState>,
-    queue: Rc<Queue>,
-    main: Cell<Option<u16>>,
-    shadow: Cell<Option<u16>>,
-}
-
-impl Copy {
-    /// Whoever comes second writes it down.
-    fn told(&self) {
-        if let (Some(main), Some(shadow)) = (self.main.get(), self.shadow.get()) {
-            let mut statuses = self.state.counts.statuses.borrow_mut();
-            *statuses.entry((class(main), class(shadow))).or_default() += 1;
-        }
-    }
+    each: Vec<Rc<Copy>>,
+    compare_bytes: usize,
 }
 
 impl Copies {
-    /// Main, not a canary, answered.
-    pub fn main_answered(&self, status: u16) {
-        for copy in &self.copies {
-            copy.main.set(Some(status));
+    /// Main, not a canary, answered; what records its body where that is to be compared.
+    pub fn main_answered(&self, response: &Response<Incoming>, took: Duration) -> Option<Recorder> {
+        for copy in &self.each {
+            copy.main.set(Some(response.status().as_u16()));
             copy.told();
         }
+        let comparisons = self.each.iter().filter_map(|copy| copy.comparison.clone()).collect();
+        Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes)
     }
 }
 
@@ -76,33 +57,74 @@ pub fn begin(
             continue;
         }
         let id = id.get_or_insert_with(|| worker.request_id());
-        let body = request.body();
-        let limits = worker.limits();
-        let queue =
-            Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, body.is_end_stream());
-        let copy = Rc::new(Copy {
-            state: shadow.state.clone(),
-            queue: queue.clone(),
-            main: Cell::default(),
-            shadow: Cell::default(),
-        });
-        let request = head_for(shadow, request, id).map(|()| CopyBody { queue, size: body.size_hint() });
-        let run = Run {
-            ending: Ending::begin(&shadow.state),
-            began: Instant::now(),
-            copy: copy.clone(),
-            address: shadow.address,
-            protocol,
-            limits,
-        };
-        spawn_local(run.to_its_end(request));
-        copies.push(copy);
+        copies.push(copy(worker, service, shadow, request, protocol, id));
     }
     if copies.is_empty() {
         return None;
     }
     let queues = copies.iter().map(|copy| copy.queue.clone()).collect();
-    Some(Copies { tee: Rc::new(Tee::new(queues)), copies })
+    let compare_bytes = worker.limits().compare_bytes;
+    Some(Copies { tee: Rc::new(Tee::new(queues)), each: copies, compare_bytes })
+}
+
+fn copy(
+    worker: &Worker,
+    service: &Service,
+    shadow: &Shadow,
+    request: &Request<Incoming>,
+    protocol: Protocol,
+    id: &HeaderValue,
+) -> Rc<Copy> {
+    let (body, limits) = (request.body(), worker.limits());
+    let queue =
+        Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, body.is_end_stream());
+    let comparison = shadow.line.as_ref().and_then(|line| {
+        let controlled = is_safe(request) && shadow.state.control.borrow_mut().takes(shadow.told.control);
+        let comparison = Comparison::begin(line, request, controlled)?;
+        if controlled {
+            ask_again(worker, service, comparison.clone(), request, protocol);
+        }
+        Some(comparison)
+    });
+    let copy = Rc::new(Copy {
+        state: shadow.state.clone(),
+        queue: queue.clone(),
+        main: Cell::default(),
+        shadow: Cell::default(),
+        comparison,
+    });
+    let request = head_for(shadow, request, id).map(|()| CopyBody { queue, size: body.size_hint() });
+    let run = Run {
+        ending: Ending::begin(&shadow.state),
+        began: Instant::now(),
+        copy: copy.clone(),
+        address: shadow.address,
+        protocol,
+        limits,
+    };
+    spawn_local(run.run(request));
+    copy
+}
+
+/// Asking it twice changes nothing.
+fn is_safe(request: &Request<Incoming>) -> bool {
+    [Method::GET, Method::HEAD].contains(request.method()) && request.body().is_end_stream()
+}
+
+fn ask_again(
+    worker: &Worker,
+    service: &Service,
+    comparison: Rc<Comparison>,
+    request: &Request<Incoming>,
+    protocol: Protocol,
+) {
+    let limits = worker.limits();
+    let queue = Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, true);
+    let size = SizeHint::with_exact(0);
+    // Not marked: main is to answer as it answers its users.
+    let request = head_of(request).map(|()| CopyBody { queue, size });
+    let (memory, address) = (service.memory().clone(), service.main.address);
+    spawn_local(Again { memory, comparison, address, protocol, limits }.run(request));
 }
 
 /// Cheap first. Every request that is not copied is counted by its reason.
@@ -137,8 +159,8 @@ fn admits(
     }
 }
 
-/// As main gets it, with its letters' case; marked.
-fn head_for(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> Request<()> {
+/// As main gets it, with its letters' case, on a connection that is kept.
+fn head_of(request: &Request<Incoming>) -> Request<()> {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -147,9 +169,14 @@ fn head_for(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> R
     copy.extensions_mut().remove::<OnUpgrade>();
     let headers = copy.headers_mut();
     headers.clone_from(request.headers());
-    // Its connection is kept, whatever the client's is.
-    headers.remove(hyper::header::CONNECTION);
+    headers.remove(CONNECTION);
     headers.remove(EXPECT);
+    copy
+}
+
+fn head_for(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> Request<()> {
+    let mut copy = head_of(request);
+    let headers = copy.headers_mut();
     for name in &shadow.told.without_headers {
         headers.remove(name.as_str());
     }
@@ -158,148 +185,4 @@ fn head_for(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> R
     }
     headers.entry(X_REQUEST_ID).or_insert_with(|| id.clone());
     copy
-}
-
-/// How a copy failed for a reason that is its shadow's.
-#[derive(Debug, Clone, Copy)]
-enum Failed {
-    Connect,
-    Reset,
-    Timeout,
-    Protocol,
-}
-
-impl Failed {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Protocol => "protocol",
-        }
-    }
-}
-
-/// Each copy that was begun is counted once more when it ends, however it does.
-struct Ending {
-    state: Rc<ShadowState>,
-    _in_flight: Held,
-    told: bool,
-}
-
-impl Ending {
-    fn begin(state: &Rc<ShadowState>) -> Self {
-        up(&state.counts.selected);
-        Self { state: state.clone(), _in_flight: state.counts.in_flight.hold(), told: false }
-    }
-
-    fn answered(mut self) {
-        self.told = true;
-        up(&self.state.counts.answered);
-        self.state.breaker.borrow_mut().succeeded();
-    }
-
-    fn given_up(mut self, why: Given) {
-        self.told = true;
-        self.state.counts.aborted.add(why.word());
-        if why == Given::Backlog {
-            self.state.slow.set(Some(Instant::now()));
-            self.state.breaker.borrow_mut().failed(Instant::now());
-        } else {
-            self.state.breaker.borrow_mut().undecided();
-        }
-    }
-
-    fn failed(mut self, why: Failed) {
-        self.told = true;
-        self.fail(why);
-    }
-
-    fn fail(&self, why: Failed) {
-        self.state.counts.failed.add(why.word());
-        self.state.breaker.borrow_mut().failed(Instant::now());
-    }
-}
-
-impl Drop for Ending {
-    /// Only a copy whose task panicked, or was ended with its worker, is not told yet.
-    fn drop(&mut self) {
-        if !self.told {
-            self.fail(Failed::Protocol);
-        }
-    }
-}
-
-struct Run {
-    ending: Ending,
-    began: Instant,
-    copy: Rc<Copy>,
-    address: std::net::SocketAddr,
-    protocol: Protocol,
-    limits: Rc<Limits>,
-}
-
-impl Run {
-    async fn to_its_end(self, request: Request<CopyBody>) {
-        let queue = self.copy.queue.clone();
-        let limit = Duration::from_millis(self.limits.copy_ms);
-        let ended = tokio::select! {
-            biased;
-            why = queue.given_up() => Err(Ended::Given(why)),
-            done = tokio::time::timeout(limit, self.exchange(request)) => match done {
-                Ok(done) => done.map_err(Ended::Failed),
-                Err(_) if queue.waits_for_client() => Err(Ended::Given(Given::Client)),
-                Err(_) => Err(Ended::Failed(Failed::Timeout)),
-            },
-        };
-        queue.done();
-        match ended {
-            Ok(()) => self.ending.answered(),
-            Err(Ended::Given(why)) => self.ending.given_up(why),
-            Err(Ended::Failed(why)) => self.ending.failed(why),
-        }
-    }
-
-    async fn exchange(&self, request: Request<CopyBody>) -> Result<(), Failed> {
-        let pool = &self.copy.state.pool;
-        let limit = Duration::from_millis(self.limits.connect_ms);
-        let sent = pool.send(self.address, self.protocol, limit, request).await;
-        let (response, lent) = sent.map_err(|error| match error {
-            SendError::Connect { .. } => Failed::Connect,
-            SendError::Broken(error) => blamed(&error),
-            SendError::Gone => Failed::Reset,
-        })?;
-        self.copy.state.counts.latency.add(self.began.elapsed());
-        self.copy.shadow.set(Some(response.status().as_u16()));
-        self.copy.told();
-        if read(response).await? && !self.copy.queue.waits_for_client() {
-            // Ready at once, or after the rest of the request: not this copy's time any more.
-            let (state, most) = (self.copy.state.clone(), self.limits.idle);
-            spawn_local(async move { state.pool.give_back(lent, most).await });
-        }
-        Ok(())
-    }
-}
-
-enum Ended {
-    Given(Given),
-    Failed(Failed),
-}
-
-/// Reads and forgets; whether the end was reached.
-async fn read(response: Response<Incoming>) -> Result<bool, Failed> {
-    let mut body = response.into_body();
-    let mut total = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| blamed(&error))?;
-        total += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if total > LONGEST_ANSWER {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn blamed(error: &hyper::Error) -> Failed {
-    if error.is_parse() || error.is_user() { Failed::Protocol } else { Failed::Reset }
 }

@@ -6,8 +6,9 @@
 //! | `worker` | one thread: listeners, connections, what it is told |
 //! | `connection` | one client connection: HTTP/1, HTTP/2, or bytes as they are |
 //! | `answer` | one request: who answers it, who gets a copy |
-//! | `mirror`, `tee` | copies, which main never waits for |
+//! | `mirror`, `copying`, `tee` | copies, which main never waits for |
 //! | `upstream` | connections to those who answer |
+//! | `comparison` | gathers main's and a shadow's answer to one request |
 //! | `collector` | the thread beside the data path that compares answers |
 
 use std::num::NonZeroUsize;
@@ -15,11 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::collector::Collector;
+use self::control::Control;
+use crate::model::compare::Rules;
+use crate::model::proxy::Limits;
+
 mod answer;
 mod client;
 pub mod collector;
+mod comparison;
 mod connection;
 mod control;
+mod copying;
 mod counts;
 mod door;
 mod download;
@@ -47,8 +55,8 @@ pub enum ProxyError {
     Taken { path: PathBuf },
     #[error("cannot {what} `{path}`: {why}")]
     Socket { what: &'static str, path: PathBuf, why: std::io::Error },
-    #[error("cannot start a worker: {why}")]
-    Worker { why: std::io::Error },
+    #[error("cannot start a thread: {why}")]
+    Thread { why: std::io::Error },
 }
 
 /// Serves until `ended`; then accepts nothing more, ends each connection with its next answer, and returns when none is left
@@ -56,9 +64,12 @@ pub enum ProxyError {
 pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Result<(), ProxyError> {
     let door = door::Door::open(&options.control)?;
     let room = Arc::new(limits::Room::take());
-    let workers = (0..options.workers.get()).map(|number| worker::start(number, room.clone()));
-    let workers = workers.collect::<Result<Vec<_>, _>>().map_err(|why| ProxyError::Worker { why })?;
-    let control = Arc::new(control::Control::new(workers, room.clone()));
+    let thread = |why| ProxyError::Thread { why };
+    let collector = Collector::start(Rules::default(), Limits::default().compare_retained_bytes);
+    let collector = Arc::new(collector.map_err(thread)?);
+    let start = |number| worker::start(number, room.clone(), collector.clone());
+    let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(thread)?;
+    let control = Arc::new(Control::new(workers, room.clone(), collector));
     log::info!("the proxy hears `{}`", options.control.display());
     tokio::select! {
         () = control::serve(&door, &control) => {}
@@ -67,7 +78,10 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
         () = ended => {}
     }
     log::info!("the proxy ends its connections");
-    if tokio::time::timeout(options.drain, control.end()).await.is_err() {
+    control.close().await;
+    // Another one may begin.
+    drop(door);
+    if tokio::time::timeout(options.drain, control.drained()).await.is_err() {
         log::warn!("connections were left after {:?}", options.drain);
     }
     Ok(())

@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 
+use super::collector::{Collector, Line};
 use super::counts::{LegCounts, ServiceCounts, ShadowCounts, up};
 use super::upstream::Pool;
+use crate::model::compare::Subject;
 use crate::model::deployment::DeploymentId;
 use crate::model::proxy::{Canary, Mirror, ProxiedService, Upstream};
 use crate::model::version::Version;
@@ -50,12 +52,16 @@ pub struct Shadow {
     pub matching: Matching,
     pub address: SocketAddr,
     pub version: Version,
+    /// To whoever compares its answers with main's.
+    pub line: Option<Line>,
     pub state: Rc<ShadowState>,
 }
 
 pub struct ShadowState {
     pub counts: Rc<ShadowCounts>,
     pub sampler: RefCell<Sampler>,
+    /// Which of the compared requests are asked of main twice.
+    pub control: RefCell<Sampler>,
     pub breaker: RefCell<Breaker>,
     pub pool: Pool,
     /// When it last fell behind.
@@ -68,6 +74,8 @@ pub struct Memory {
     counts: Rc<ServiceCounts>,
     shares: RefCell<Shares>,
     canary: RefCell<Breaker>,
+    /// To main, for what is asked a second time.
+    again: Pool,
     shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
 }
 
@@ -77,6 +85,7 @@ impl Memory {
             Rc::new(ShadowState {
                 counts: self.counts.shadow(&upstream.deployment, &upstream.version),
                 sampler: RefCell::default(),
+                control: RefCell::default(),
                 breaker: RefCell::default(),
                 pool: Pool::default(),
                 slow: Cell::new(None),
@@ -85,18 +94,36 @@ impl Memory {
         self.shadows.borrow_mut().entry(upstream.deployment.clone()).or_insert_with(new).clone()
     }
 
+    /// Counts and pools of deployments that are gone.
+    pub fn forget(&self, told: &ProxiedService) {
+        let named = |id: &DeploymentId| {
+            told.main.deployment == *id || told.others.iter().any(|other| other.deployment == *id)
+        };
+        self.counts.forget(named);
+        self.shadows.borrow_mut().retain(|id, _| named(id));
+    }
+
+    pub const fn again(&self) -> &Pool {
+        &self.again
+    }
+
     pub const fn counts(&self) -> &Rc<ServiceCounts> {
         &self.counts
     }
 
     pub fn sweep(&self) {
+        self.again.sweep();
         self.shadows.borrow().values().for_each(|shadow| shadow.pool.sweep());
     }
 }
 
 impl Service {
     /// A mirror or a canary of a deployment that is not among those it can reach is left out: it is on its way in or out.
-    pub fn new(told: &ProxiedService, memory: &Rc<Memory>) -> Result<Self, PatternError> {
+    pub fn new(
+        told: &ProxiedService,
+        memory: &Rc<Memory>,
+        collector: Option<&Collector>,
+    ) -> Result<Self, PatternError> {
         let counts = memory.counts.clone();
         let target = |upstream: &Upstream| Target {
             address: upstream.address,
@@ -113,6 +140,10 @@ impl Service {
                     matching,
                     address: upstream.address,
                     version: upstream.version.clone(),
+                    line: collector.filter(|_| mirror.compare).map(|collector| {
+                        let deployment = mirror.deployment.clone();
+                        collector.line(&Subject { service: told.service.clone(), deployment })
+                    }),
                     state: memory.shadow(upstream),
                 });
             }
@@ -160,10 +191,19 @@ impl Service {
         self.memory.canary.borrow_mut().succeeded();
     }
 
+    pub const fn memory(&self) -> &Rc<Memory> {
+        &self.memory
+    }
+
     /// Whether connections to it may be kept for the next request.
     pub fn leads_to(&self, address: SocketAddr) -> bool {
         self.main.address == address
             || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
+    }
+
+    /// Main or another.
+    pub fn has(&self, address: SocketAddr) -> bool {
+        std::iter::once(&self.main).chain(&self.others).any(|target| target.address == address)
     }
 
     pub fn version(&self, version: &Version) -> Option<&Target> {

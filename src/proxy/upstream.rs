@@ -25,7 +25,7 @@ pub enum Protocol {
 #[derive(Debug)]
 pub enum SendError<B> {
     /// Nobody is there; the request is untouched.
-    Connect { request: Request<B>, why: io::Error },
+    Connect { request: Box<Request<B>>, why: io::Error },
     /// The request, or part of it, was written: whether it was served, nobody knows.
     Broken(hyper::Error),
     /// The client reset its connection meanwhile: what main would have seen by itself.
@@ -71,9 +71,25 @@ async fn connected(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<TcpStr
     Ok(TokioIo::new(stream))
 }
 
+/// How to reach somebody.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    pub to: SocketAddr,
+    /// For a connection.
+    pub limit: Duration,
+    /// It was seen to answer with more fields than hyper has room for without asking for memory each time: 100.
+    pub wide: bool,
+}
+
+/// Fields of a wide answer.
+const MOST_FIELDS: usize = 4096;
+
 /// As tolerant as a client may be: the service's answers are not ours to judge.
-fn http1() -> http1::Builder {
+fn http1(wide: bool) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    if wide {
+        builder.max_headers(MOST_FIELDS);
+    }
     builder
         .preserve_header_case(true)
         .allow_spaces_after_header_name_in_responses(true)
@@ -102,17 +118,17 @@ impl Legs {
     /// Tried again only while no byte of the request was written.
     pub async fn send(
         &self,
-        to: SocketAddr,
-        limit: Duration,
+        way: Way,
         mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
+        let to = way.to;
         let mut fresh = 0;
         loop {
             let mut sender = match self.kept(to).await {
                 Some(sender) => sender,
-                None => match self.connect(to, limit).await {
+                None => match self.connect(way).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request, why }),
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
                 },
             };
             match sender.send(request).await {
@@ -157,11 +173,12 @@ impl Legs {
         idle.push((to, sender));
     }
 
-    async fn connect(&self, to: SocketAddr, limit: Duration) -> io::Result<Sender<Upload>> {
+    async fn connect(&self, way: Way) -> io::Result<Sender<Upload>> {
+        let Way { to, limit, wide } = way;
         match self.protocol {
             Protocol::Http1 => {
                 let io = connected(to, limit).await?;
-                let (sender, connection) = http1().handshake(io).await.map_err(io::Error::other)?;
+                let (sender, connection) = http1(wide).handshake(io).await.map_err(io::Error::other)?;
                 // How it ends, whoever waits for an answer on it hears.
                 spawn_local(connection.with_upgrades());
                 Ok(Sender::Http1(sender))
@@ -221,7 +238,7 @@ impl Pool {
                 Some(sender) => sender,
                 None => match self.connect(to, protocol, limit).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request, why }),
+                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
                 },
             };
             match sender.send(request).await {
@@ -263,7 +280,7 @@ impl Pool {
         let io = connected(to, limit).await?;
         match protocol {
             Protocol::Http1 => {
-                let mut builder = http1();
+                let mut builder = http1(false);
                 builder.max_buf_size(SHADOW_BUFFER);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);

@@ -3,23 +3,27 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::header::HeaderValue;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, LocalSet, spawn_local};
+use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 
+use super::collector::Collector;
 use super::connection::{Connection, Door};
+use super::counts::Gauge;
 use super::limits::Room;
 use super::listen::{Place, Reach};
 use super::service::{Memory, Service};
 use super::tee::Budget;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{Limits, ProxyConfig, ServiceStats};
+use crate::model::proxy::{Limits, ProxiedService, ProxyConfig, ServiceStats, Splits};
 use crate::plan::proxy::matching::PatternError;
 
 /// Pause after a connection could not be accepted.
@@ -33,8 +37,10 @@ pub enum Order {
     Apply(Box<Applied>, oneshot::Sender<()>),
     Count(oneshot::Sender<Vec<ServiceStats>>),
     Ping(oneshot::Sender<()>),
-    /// Accept nothing more, end every connection with its next answer; answered when none is left.
-    End(oneshot::Sender<()>),
+    /// Accept nothing more, end every connection with its next answer.
+    Close(oneshot::Sender<()>),
+    /// Answered when no connection is left.
+    Drain(oneshot::Sender<()>),
 }
 
 pub struct Applied {
@@ -56,12 +62,12 @@ impl Handle {
     }
 }
 
-pub fn start(number: usize, room: Arc<Room>) -> io::Result<Handle> {
+pub fn start(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> io::Result<Handle> {
     let (orders, heard) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let local = LocalSet::new();
-        local.block_on(&runtime, serve(Rc::new(Worker::new(number, room)), heard));
+        local.block_on(&runtime, serve(Rc::new(Worker::new(number, room, collector)), heard));
     })?;
     Ok(Handle { orders })
 }
@@ -75,7 +81,10 @@ pub struct Worker {
     next: Cell<u64>,
     budget: Arc<Budget>,
     room: Arc<Room>,
+    collector: Arc<Collector>,
     ending: Cell<bool>,
+    /// Listeners.
+    accepting: Gauge,
 }
 
 #[derive(Default)]
@@ -85,16 +94,10 @@ struct Table {
     places: HashMap<Place, Accepting>,
 }
 
-/// Who is reached at a place, and the tasks that accept there.
+/// Who is reached at a place, for as long as somebody accepts there.
 struct Accepting {
     door: Door,
-    tasks: Vec<AbortHandle>,
-}
-
-impl Accepting {
-    fn end(self) {
-        self.tasks.into_iter().for_each(|task| task.abort());
-    }
+    open: CancellationToken,
 }
 
 /// Where connections find their service as it is told now.
@@ -121,7 +124,7 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Worker {
-    fn new(number: usize, room: Arc<Room>) -> Self {
+    fn new(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> Self {
         Self {
             number,
             table: RefCell::default(),
@@ -130,7 +133,9 @@ impl Worker {
             next: Cell::default(),
             budget: Arc::default(),
             room,
+            collector,
             ending: Cell::new(false),
+            accepting: Gauge::default(),
         }
     }
 
@@ -150,8 +155,16 @@ impl Worker {
             Order::Ping(pong) => {
                 let _ = pong.send(());
             }
-            Order::End(done) => {
-                spawn_local(self.clone().end(done));
+            Order::Close(done) => {
+                self.ending.set(true);
+                let places = std::mem::take(&mut self.table.borrow_mut().places);
+                for place in places.into_values() {
+                    place.open.cancel();
+                }
+                spawn_local(self.clone().closed(done));
+            }
+            Order::Drain(done) => {
+                spawn_local(self.clone().drain(done));
             }
         }
     }
@@ -161,7 +174,8 @@ impl Worker {
         let mut slots = HashMap::new();
         for told in &config.services {
             let memory = self.memories.borrow_mut().entry(told.service.clone()).or_default().clone();
-            let service = Rc::new(Service::new(told, &memory)?);
+            let service = Rc::new(Service::new(told, &memory, Some(&self.collector))?);
+            memory.forget(told);
             let known = self.table.borrow().services.get(&told.service).cloned();
             let slot = match known {
                 // Its connections find the new one at their next request.
@@ -173,12 +187,26 @@ impl Worker {
             };
             slots.insert(told.service.clone(), slot);
         }
+        self.dismiss(&slots)?;
         self.accept_on(&config, &slots, listeners);
         let mut table = self.table.borrow_mut();
         table.services = slots;
         table.limits = Rc::new(config.limits.clone());
         drop(table);
         self.let_go();
+        Ok(())
+    }
+
+    /// What is connected still to a service that is told no more ends with its next answer.
+    fn dismiss(&self, kept: &HashMap<ServiceName, Rc<Slot>>) -> Result<(), PatternError> {
+        for (name, slot) in &self.table.borrow().services {
+            let memory = self.memories.borrow().get(name).cloned();
+            if let (false, Some(memory)) = (kept.contains_key(name), memory) {
+                let told = slot.service().told.clone();
+                let told = ProxiedService { draining: true, splits: Splits::default(), ..told };
+                *slot.0.borrow_mut() = Rc::new(Service::new(&told, &memory, None)?);
+            }
+        }
         Ok(())
     }
 
@@ -196,13 +224,15 @@ impl Worker {
         let mut before = std::mem::take(&mut self.table.borrow_mut().places);
         let mut places = HashMap::new();
         for (place, door) in services.chain(gateway) {
-            let mut tasks = before.remove(&place).map(|accepting| accepting.tasks).unwrap_or_default();
+            let open = before.remove(&place).map(|accepting| accepting.open).unwrap_or_default();
             for listener in listeners.remove(&place).into_iter().flatten() {
-                tasks.push(spawn_local(accept(self.clone(), listener, place)).abort_handle());
+                spawn_local(accept(self.clone(), listener, door.clone(), place, open.clone()));
             }
-            places.insert(place, Accepting { door, tasks });
+            places.insert(place, Accepting { door, open });
         }
-        before.into_values().for_each(Accepting::end);
+        for place in before.into_values() {
+            place.open.cancel();
+        }
         self.table.borrow_mut().places = places;
     }
 
@@ -217,12 +247,14 @@ impl Worker {
         self.memories.borrow().values().for_each(|memory| memory.sweep());
     }
 
-    async fn end(self: Rc<Self>, done: oneshot::Sender<()>) {
-        self.ending.set(true);
-        // Whoever waits to be accepted is accepted first: closing a listener resets them.
-        tokio::task::yield_now().await;
-        let places = std::mem::take(&mut self.table.borrow_mut().places);
-        places.into_values().for_each(Accepting::end);
+    async fn closed(self: Rc<Self>, done: oneshot::Sender<()>) {
+        while self.accepting.get() > 0 {
+            sleep(PAUSE).await;
+        }
+        let _ = done.send(());
+    }
+
+    async fn drain(self: Rc<Self>, done: oneshot::Sender<()>) {
         while !self.connections.borrow().is_empty() {
             sleep(PAUSE).await;
         }
@@ -253,6 +285,12 @@ impl Worker {
         self.table.borrow().services.get(service).cloned()
     }
 
+    /// Whether a service has somebody there.
+    pub fn knows(&self, address: SocketAddr) -> bool {
+        let table = self.table.borrow();
+        table.services.values().any(|slot| slot.service().has(address))
+    }
+
     /// Never twice in a process, hardly ever twice at all.
     pub fn request_id(&self) -> HeaderValue {
         self.next.set(self.next.get() + 1);
@@ -280,7 +318,15 @@ impl Drop for Registered {
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, place: Place) {
+/// Until its place is closed. Whoever waits to be accepted then is accepted first: closing a listener resets them.
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    mut door: Door,
+    place: Place,
+    open: CancellationToken,
+) {
+    let _counted = worker.accepting.hold();
     let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let listener = match listener {
         Ok(listener) => listener,
@@ -288,12 +334,17 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, place: Place) {
     };
     let mut failing = false;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = open.cancelled() => break,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 failing = false;
-                if let Some(door) = worker.door(place) {
-                    spawn_local(Connection::serve(worker.clone(), stream, peer, door));
-                }
+                // Another service may have got the port.
+                door = worker.door(place).unwrap_or(door);
+                spawn_local(Connection::serve(worker.clone(), stream, peer, door.clone()));
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
@@ -303,5 +354,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, place: Place) {
                 sleep(PAUSE).await;
             }
         }
+    }
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        spawn_local(Connection::serve(worker.clone(), stream, peer, door.clone()));
     }
 }

@@ -16,7 +16,9 @@ use crate::model::roll::RollId;
 use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 
-const SCHEMA: Schema = Schema { version: 1, create: CREATE, upgrades: &[] };
+mod rollouts;
+
+const SCHEMA: Schema = Schema { version: 2, create: CREATE, upgrades: &[rollouts::TO_2] };
 
 const CREATE: &str = "
     CREATE TABLE journal (
@@ -30,7 +32,14 @@ const CREATE: &str = "
         one INTEGER PRIMARY KEY CHECK (one = 1), holder TEXT NOT NULL, beats INTEGER NOT NULL) STRICT;
     CREATE TABLE notes (
         id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, user TEXT NOT NULL, text TEXT NOT NULL) STRICT;
-    PRAGMA user_version = 1;";
+    CREATE TABLE rollouts (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, rollout TEXT NOT NULL, at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
+    CREATE INDEX rollouts_by_rollout ON rollouts (rollout, number);
+    CREATE TRIGGER rollouts_are_append_only BEFORE UPDATE ON rollouts
+        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+    CREATE TRIGGER rollouts_are_kept BEFORE DELETE ON rollouts
+        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+    PRAGMA user_version = 2;";
 
 /// The journal of one service's fleet.
 #[derive(Debug)]

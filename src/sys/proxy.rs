@@ -100,13 +100,11 @@ impl ProxyProcess {
                 _ = &mut connection => exchange.await,
             }
         };
-        let (status, body) = match tokio::time::timeout(bound, asked).await {
-            Ok(asked) => asked?,
-            Err(_) => {
-                let waited = crate::model::duration::show(bound);
-                return Err(self.silent(&format!("no answer within {waited}")));
-            }
+        let Ok(asked) = tokio::time::timeout(bound, asked).await else {
+            let waited = crate::model::duration::show(bound);
+            return Err(self.silent(&format!("no answer within {waited}")));
         };
+        let (status, body) = asked?;
         if status != StatusCode::OK {
             let said = serde_json::from_slice::<serde_json::Value>(&body).ok();
             let said = said.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));

@@ -201,7 +201,7 @@ impl Store for SqliteStore {
                 Outcome::Undone { why, .. } => (Phase::Failed, why.clone()),
             };
             if let Outcome::Undone { previous, .. } = outcome {
-                take_back(transaction, &began.service, previous.as_ref())?;
+                take_back(transaction, &began.service, previous.as_deref())?;
             }
             let actor = actor.clone();
             rows::append(transaction, &Entry { at: now, actor, phase, detail, ..began })

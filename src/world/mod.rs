@@ -24,6 +24,7 @@ pub mod probe;
 pub mod proxy;
 pub mod releases;
 pub mod reporter;
+pub mod rollouts;
 pub mod runner;
 pub mod sockets;
 pub mod stop;
@@ -70,6 +71,7 @@ pub struct FleetWorld {
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub journal: Arc<dyn journal::Journal>,
+    pub rollouts: Arc<dyn rollouts::Rollouts>,
     pub lock: Arc<dyn lock::FleetLock>,
     pub commands: Arc<dyn commands::Commands>,
     pub notifier: Arc<dyn notifier::Notifier>,

@@ -44,7 +44,7 @@ pub enum Outcome {
     },
     /// The kernel is unchanged: the desired state goes back to `previous` (`None`: it was not recorded before).
     Undone {
-        previous: Option<Recorded>,
+        previous: Option<Box<Recorded>>,
         why: String,
     },
 }

@@ -21,7 +21,11 @@ use crate::testing::in_namespace;
 
 mod basics;
 mod canaries;
+mod comparing;
 mod doors;
+mod early;
+mod harm;
+mod limits;
 mod mirrors;
 mod pinned;
 mod upgrades;
@@ -33,7 +37,7 @@ const SHOP: u16 = 8000;
 const MAIN: u16 = 9000;
 const OTHER: u16 = 9001;
 /// Only ends a test that would hang.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 fn id(number: u16) -> switchman::model::deployment::DeploymentId {
     format!("dp_{number:010}").parse().unwrap()

@@ -59,7 +59,7 @@ impl Default for Plan {
 
 pub const MS: Duration = Duration::from_millis(1);
 /// Bound on anything that is to come true.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 impl Site {
     /// Every main in service and UP, the load running.

@@ -1,5 +1,7 @@
 //! Shadows and canaries on hosts under load: the proxy comes and goes unseen, and its death costs nobody but those inside it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use switchman::lab::demo::versions::release;
 use switchman::lab::operator::{Pipe, start_agent};
@@ -164,13 +166,23 @@ async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
 /// the process when it died can have failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_costs_only_those_inside_it() {
+    deaths("deaths", 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "twenty deaths, each with a longer pause after it: a quarter of an hour, make soak"]
+async fn a_proxy_killed_twenty_times_costs_only_those_inside_it() {
+    deaths("twenty", 20).await;
+}
+
+async fn deaths(name: &str, times: usize) {
     if !may_make_namespaces() {
         return;
     }
-    let site = up("deaths").await;
+    let site = up(name).await;
     well(&site, &["mirror", "shop", NEW]).await;
     let mut inside = 0;
-    for death in 0..3 {
+    for death in 0..times {
         until_used(&site).await;
         site.load.phase(&format!("death {death}"));
         let stats = asked(&site, "web1", "/v1/proxy").await;
@@ -182,7 +194,7 @@ async fn a_killed_proxy_costs_only_those_inside_it() {
         site.until("the proxy again", async || is_inserted(&site, "web1").await).await;
     }
     let account = site.down().await;
-    let failed = u64::try_from(account.report.failed()).unwrap();
+    let failed = account.report.failed();
     assert!(
         failed <= inside,
         "{failed} failed, {inside} were inside: {:?} {:#?}",
@@ -238,7 +250,7 @@ async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
         assert!(!is_inserted(&site, host).await);
     }
     let account = site.down().await;
-    let failed = u64::try_from(account.report.failed()).unwrap();
+    let failed = account.report.failed();
     assert!(
         failed <= inside,
         "{failed} failed, {inside} were inside: {:?} {:#?}",
@@ -257,4 +269,63 @@ async fn start_again(site: &Site) {
     let agent = start_agent(&site.lab, "web1", &[]).await.unwrap();
     // It ends with the lab.
     std::mem::forget(agent);
+}
+
+/// So many requests through HAProxy, one connection each; how often each version answered. All have to be answered 200.
+async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, usize> {
+    let address = site.lab.targets()[0];
+    let one = format!(
+        "curl -sS -o /dev/null -w '%{{http_code}} %header{{x-swm-version}}\\n' -H 'Host: shop.example' {header} http://{address}/"
+    );
+    let told = site.inside("client", &format!("for i in $(seq {times}); do {one}; done")).await.stdout;
+    let mut by = BTreeMap::new();
+    for line in told.lines() {
+        let (status, version) = line.split_once(' ').unwrap();
+        assert_eq!(status, "200", "{line}");
+        *by.entry(version.to_owned()).or_default() += 1;
+    }
+    by
+}
+
+/// E1 to E3, E5, E6, E10, E11 of exercise 9: one balancer before replicas of two versions; the header leads to the new version
+/// alone, whatever its value; the share grows step by step until nobody is answered by the old one. No configuration of HAProxy
+/// is touched and nobody is turned away on the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("shopper").await;
+    well(&site, &["canary", "shop", NEW, "--header", "X-MISTERY-SHOPPER"]).await;
+    let only = |version: &str, times: usize| BTreeMap::from([(version.to_owned(), times)]);
+    for header in ["-H 'X-MISTERY-SHOPPER;'", "-H 'x-mistery-shopper: 1'"] {
+        assert_eq!(asked_for(&site, 20, header).await, only(NEW, 20), "{header}");
+    }
+    assert_eq!(asked_for(&site, 20, "").await, only(MAIN, 20));
+    well(&site, &["canary", "shop", "--off"]).await;
+
+    // By replicas: one host is new, HAProxy's weights make its share.
+    let early = site.run(&["canary", "shop", NEW, "--percent", "25", "--via", "haproxy"]).await;
+    assert_eq!(early.status, 1, "{}", early.stdout);
+    assert!(early.stderr.contains("main on none of these hosts"), "{}", early.stderr);
+    well(&site, &["assign", "shop", NEW, "--host", "web2", "--yes"]).await;
+    for (share, weights) in [("25", (100, 33)), ("50", (100, 100)), ("80", (25, 100)), ("100", (0, 100))] {
+        let told = well(&site, &["canary", "shop", NEW, "--percent", share, "--via", "haproxy"]).await;
+        let view = site.view("lb1").await;
+        let weight = |server: &str| view.server(server).unwrap().weight;
+        assert_eq!((weight("main-web1"), weight("main-web2")), weights, "{told}");
+        let by = asked_for(&site, 40, "").await;
+        // Weighted round robin over one connection each: exact but for the load beside it.
+        let new = by.get(NEW).copied().unwrap_or(0);
+        let wanted: usize = share.parse::<usize>().unwrap() * 40 / 100;
+        assert!(new.abs_diff(wanted) <= 12, "{share} %: {by:?}");
+    }
+    assert_eq!(asked_for(&site, 20, "").await, only(NEW, 20));
+    // A host of weight 0 is no host for the capacity floor.
+    well(&site, &["canary", "shop", NEW, "--off", "--via", "haproxy"]).await;
+    well(&site, &["assign", "shop", NEW, "--yes"]).await;
+    let view = site.view("lb1").await;
+    assert!(["main-web1", "main-web2"].iter().all(|server| view.server(server).unwrap().weight == 100));
+    assert_eq!(asked_for(&site, 20, "").await, only(NEW, 20));
+    site.down_without_loss().await;
 }

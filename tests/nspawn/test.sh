@@ -122,6 +122,37 @@ before=$(inside web1 systemctl show -P MainPID 'switchman-dp_*' | head -n 1)
 inside web1 systemctl restart switchman
 until_true agent_answers
 [ "$before" = "$(inside web1 systemctl show -P MainPID 'switchman-dp_*' | head -n 1)" ] || fail "an instance was restarted"
+
+step "the proxy: a unit of its own, out of the way when it dies, at a reboot and at a power cut, and let in again"
+through_proxy() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 1 ] && inside web1 systemctl is-active -q switchman-proxy; }
+straight() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 0 ]; }
+operator mirror shop 2.0.0 || fail "mirror"
+through_proxy || fail "the proxy is not in"
+serves 1.0.0 || fail "the proxy does not answer for main"
+in_service || fail "the check does not pass the proxy"
+exposure=$(inside web1 systemd-analyze security --no-pager switchman-proxy | sed -n 's/.*Overall exposure level for switchman-proxy.service: \([0-9.]*\).*/\1/p')
+step "systemd-analyze security switchman-proxy: $exposure"
+[ "$(echo "$exposure" | tr -d .)" -le 30 ] || fail "more than 3.0"
+# An agent that is replaced leaves it alone.
+before=$(inside web1 systemctl show -P MainPID switchman-proxy)
+inside web1 systemctl restart switchman
+until_true agent_answers
+serves 1.0.0 || fail "main is gone with the agent"
+[ "$before" = "$(inside web1 systemctl show -P MainPID switchman-proxy)" ] || fail "the proxy was restarted"
+inside web1 systemctl kill -s KILL switchman-proxy
+until_true serves 1.0.0
+until_true through_proxy
+for again in reboot_host kill_host; do
+    $again web1
+    until_true serves 1.0.0
+    until_true in_service
+    until_true agent_answers
+    until_true through_proxy
+    serves 1.0.0 || fail "main does not answer after $again"
+done
+operator mirror shop 2.0.0 --off || fail "mirror --off"
+serves 1.0.0 && straight || fail "the proxy is not out"
+
 operator kill --all --yes --force || fail "kill"
 inside web1 systemctl list-units --all --no-legend 'switchman-dp_*' | grep . && fail "instances are left"
 until_true curl -s -f -o /dev/null http://10.99.0.11:8080/

@@ -21,12 +21,14 @@ use crate::world::lock::LockNote;
 pub use compare::html;
 use roll::Follower;
 pub use roll::RollView;
+pub use rollout::RolloutView;
 
 mod compare;
 mod events;
 mod findings;
 mod lab;
 mod roll;
+mod rollout;
 mod status;
 mod table;
 mod versions;

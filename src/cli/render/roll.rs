@@ -324,7 +324,7 @@ pub(super) fn standing(view: &RollView) -> String {
     text
 }
 
-fn held(lock: &LockView) -> String {
+pub(super) fn held(lock: &LockView) -> String {
     let life = match (&lock.holder.purpose, lock.life) {
         (Purpose::Person { .. }, _) => "until it is released",
         (_, Life::Alive) => "alive",
@@ -391,7 +391,7 @@ fn next(host: &HostStanding, unfinished: bool) -> String {
     }
 }
 
-fn json_word(value: &impl Serialize) -> String {
+pub(super) fn json_word(value: &impl Serialize) -> String {
     let text = serde_json::to_value(value).unwrap_or_default();
     text.as_str().unwrap_or_default().replace('-', " ")
 }

@@ -9,10 +9,14 @@ use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
+use crate::model::field::Field;
+use crate::model::fleet::Fleet;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::percent::Percent;
 use crate::model::roll::{Batch, RollSpec};
 use crate::model::version::Version;
-use crate::ops::versions::{self, AssignOptions, Strategy, VersionsError, list};
+use crate::ops::versions::{self, AssignOptions, CompareOptions, Strategy, VersionsError, list};
+use crate::plan::compare::Demand;
 
 #[derive(Debug, Args)]
 pub struct AssignArgs {
@@ -38,6 +42,22 @@ pub struct AssignArgs {
     /// For rolling: how long requests in flight are waited for [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
+    #[command(flatten)]
+    proof: ProofArgs,
+}
+
+/// What its answers to copies have to have shown.
+#[derive(Debug, Args)]
+struct ProofArgs {
+    /// Refuse unless so many of its answers to copies matched main's, as `switchman compare` judges them
+    #[arg(long, value_name = "P")]
+    require_match: Option<Percent>,
+    /// For --require-match: compared answers below which it is refused
+    #[arg(long, value_name = "N", default_value = "1000", requires = "require_match")]
+    min_samples: u64,
+    /// For --require-match: differences in this field do not count; may be given several times
+    #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
+    ignore: Vec<Field>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -61,11 +81,43 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     }
     let row = place.row(&args.name, args.version.as_ref()).await?;
     let version = row.version.clone();
+    if row.main != Some(true) {
+        prove(&args.proof, &place, &service, &version, context).await?;
+    }
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let fleet = &place.fleet;
-    let actor = env::actor();
+    let options = options(&args, &place.fleet, &service, &version);
+    if options.strategy == Strategy::Rolling {
+        context.render.follow_roll();
+    }
+    let report = versions::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
+    context.render.sentence(&format!("Changed main version to {service} {version}"));
+    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    context.render.assigned(&report, &listing);
+    Ok(())
+}
+
+/// Nothing is asked where no rate is named.
+async fn prove(
+    proof: &ProofArgs,
+    place: &Place,
+    service: &ServiceName,
+    version: &Version,
+    context: &Context,
+) -> Result<(), Failure> {
+    if proof.require_match.is_none() {
+        return Ok(());
+    }
+    let ProofArgs { require_match, min_samples, ignore } = proof;
+    let demand = Demand { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
+    let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
+    let report = versions::require(&place.world, &place.hosts, &options).await?;
+    context.render.remark(&report.reason);
+    Ok(())
+}
+
+fn options(args: &AssignArgs, fleet: &Fleet, service: &ServiceName, version: &Version) -> AssignOptions {
     let roll = RollSpec {
         service: service.clone(),
         hosts: vec![],
@@ -80,7 +132,7 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
         force: false,
         assign: None,
     };
-    let options = AssignOptions {
+    AssignOptions {
         service: service.clone(),
         version: version.clone(),
         strategy: match args.strategy {
@@ -89,17 +141,9 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
         },
         watch: args.watch.unwrap_or(fleet.versions.watch),
         wait: !args.no_wait,
-        actor,
+        actor: env::actor(),
         roll,
-    };
-    if options.strategy == Strategy::Rolling {
-        context.render.follow_roll();
     }
-    let report = versions::assign(&place.world, fleet, &place.hosts, &options).await?;
-    context.render.sentence(&format!("Changed main version to {service} {version}"));
-    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
-    context.render.assigned(&report, &listing);
-    Ok(())
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use crate::ops::versions::{Listing, Row, VersionsError, as_id, list};
 use crate::world::FleetWorld;
 
 mod assign;
+mod compare;
 mod deploy;
 mod kill;
 mod ls;
@@ -17,10 +18,11 @@ mod splits;
 mod update;
 
 pub use assign::{AssignArgs, RollbackArgs, assign, rollback};
+pub use compare::{CompareArgs, compare};
 pub use deploy::{DeployArgs, deploy};
 pub use kill::{KillArgs, kill};
 pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, logs, ls};
-pub use splits::{CanaryArgs, MirrorArgs, canary, mirror};
+pub use splits::{CanaryArgs, MirrorArgs, canary, mirror, sticky};
 pub use update::{AccessArgs, UpdateArgs, access, update};
 
 /// A fleet as it is for one service, with the hosts that are meant.

@@ -186,7 +186,8 @@ async fn apply(
     Ok(())
 }
 
-fn sticky(text: &str) -> Result<Sticky, String> {
+/// `cookie`, `header:NAME`.
+pub fn sticky(text: &str) -> Result<Sticky, String> {
     match text.split_once(':') {
         None if text == "cookie" => Ok(Sticky::Cookie),
         Some(("header", name)) if !name.is_empty() => Ok(Sticky::Header(name.to_ascii_lowercase())),

@@ -52,11 +52,16 @@ pub async fn operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, Lab
 
 /// A release whose program says which version it is.
 pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
+    faulty(lab, version, "")
+}
+
+/// The same with more flags for the program, such as `--fault sluggish`.
+pub fn faulty(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError> {
     let dir = lab.dir().join("releases").join(version);
     make_dir(&dir)?;
     let script = format!(
         "#!/bin/sh\n# The code of {version}.\n# Which host of the lab this is, by the place of its releases.\nhost=${{SWITCHMAN_RELEASE%%/releases/*}}\n\
-         exec {} lab app --listen 0.0.0.0:$PORT --host ${{host##*/}} --vhost main --version $SWITCHMAN_VERSION\n",
+         exec {} lab app --listen 0.0.0.0:$PORT --host ${{host##*/}} --vhost main --version $SWITCHMAN_VERSION {flags}\n",
         lab.options.switchman.display()
     );
     write(&dir.join("serve.sh"), &script)?;
@@ -94,17 +99,22 @@ pub(super) async fn story(
     Ok(VersionStory { told: story.told, faults: story.faults })
 }
 
-struct Story<'a> {
-    operator: &'a Operator,
-    load: &'a Load,
-    audience: &'a dyn Audience,
-    told: Vec<Told>,
-    faults: Vec<String>,
+pub(super) struct Story<'a> {
+    pub operator: &'a Operator,
+    pub load: &'a Load,
+    pub audience: &'a dyn Audience,
+    pub told: Vec<Told>,
+    pub faults: Vec<String>,
 }
 
 impl Story<'_> {
     /// Runs one of the operator's commands, and shows what it prints.
-    async fn run(&mut self, args: &[&str]) -> Result<(), LabError> {
+    pub(super) async fn run(&mut self, args: &[&str]) -> Result<(), LabError> {
+        self.run_to(args, 0).await
+    }
+
+    /// The same with the status that it should end with.
+    pub(super) async fn run_to(&mut self, args: &[&str], status: i32) -> Result<(), LabError> {
         let shown: Vec<&str> = args.iter().map(|arg| arg.rsplit('/').next().unwrap_or(arg)).collect();
         let command = format!("switchman {}", shown.join(" "));
         self.audience.step(&format!("operator: {command}"));
@@ -114,7 +124,7 @@ impl Story<'_> {
             self.audience.step(&format!("    {line}"));
         }
         self.audience.count(&self.load.snapshot());
-        if output.status != 0 {
+        if output.status != status {
             let mut fault = format!("`{command}` ended with status {}", output.status);
             for line in output.stderr.lines() {
                 let _ = write!(fault, "\n    {line}");
@@ -126,7 +136,12 @@ impl Story<'_> {
     }
 
     /// Waits until every host answers with a version.
-    async fn main_is(&mut self, hosts: &[String], version: &str, phase: &str) -> Result<(), LabError> {
+    pub(super) async fn main_is(
+        &mut self,
+        hosts: &[String],
+        version: &str,
+        phase: &str,
+    ) -> Result<(), LabError> {
         let everywhere =
             |now: &Snapshot| hosts.iter().all(|host| now.answered(phase, host, "main", Some(version)) > 0);
         let what = format!("an answer of {version} on every host");

@@ -26,7 +26,13 @@ async fn until(load: &Load, what: &str, holds: impl Fn(&Snapshot) -> bool) {
 /// The application as one host's main vhost, on a free port.
 async fn application(stop: stop::Stop) -> (SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>) {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let options = AppOptions { listen: free, host: "web1".into(), vhost: "main".into(), version: "1".into() };
+    let options = AppOptions {
+        listen: free,
+        host: "web1".into(),
+        vhost: "main".into(),
+        version: "1".into(),
+        fault: None,
+    };
     let served = tokio::spawn(app::serve(options, stop));
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(free).await.is_err() {

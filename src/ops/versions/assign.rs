@@ -43,6 +43,34 @@ pub struct AssignOptions {
     pub roll: RollSpec,
 }
 
+impl AssignOptions {
+    /// A flip, watched for so long.
+    pub fn flip(
+        fleet: &Fleet,
+        service: &ServiceName,
+        version: &Version,
+        watch: Duration,
+        actor: &Actor,
+    ) -> Self {
+        let roll = RollSpec {
+            service: service.clone(),
+            hosts: vec![],
+            batch: fleet.roll.batch,
+            max_failures: fleet.roll.max_failures,
+            on_failure: fleet.roll.on_failure,
+            drain_timeout: fleet.limits.drain_timeout,
+            health_timeout: fleet.roll.health_timeout,
+            command: vec![],
+            remote: false,
+            command_timeout: Duration::ZERO,
+            force: false,
+            assign: None,
+        };
+        let (service, version, actor) = (service.clone(), version.clone(), actor.clone());
+        Self { service, version, strategy: Strategy::Flip, watch, wait: true, actor, roll }
+    }
+}
+
 /// What was done on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostAssigned {
@@ -96,6 +124,20 @@ pub async fn assign(
     }
     watch(world, fleet, hosts, options).await?;
     Ok(AssignReport { strategy, already: false, hosts: flipped, roll: rolled })
+}
+
+/// The same by a flip, for whoever holds the lock of the fleet.
+pub(in crate::ops) async fn flip_held(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<(), VersionsError> {
+    let row = target(world, hosts, &options.service, &options.version).await?;
+    if row.hosts.iter().any(|(_, one)| one.role != Role::Main) {
+        flip(world, fleet, hosts, &row, options).await?;
+    }
+    watch(world, fleet, hosts, options).await
 }
 
 /// The version, which has to be on every host that is named.
@@ -228,7 +270,7 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
 
 /// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
 /// is answered, and lead to the old version for as long as they live.
-pub(super) const LEAVES: Duration = Duration::from_secs(10);
+pub(in crate::ops) const LEAVES: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to

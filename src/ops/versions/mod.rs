@@ -9,6 +9,7 @@ use crate::model::lock::Purpose;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
 use crate::model::versions::Site;
+use crate::plan::compare::Verdict;
 use crate::world::FleetWorld;
 use crate::world::archives::ArchiveError;
 use crate::world::link::LinkError;
@@ -20,6 +21,7 @@ use super::roll::RollError;
 
 mod access;
 mod assign;
+mod compare;
 mod deploy;
 mod flush;
 mod heard;
@@ -31,11 +33,14 @@ mod weights;
 
 pub use access::access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
+pub(super) use assign::{LEAVES, flip_held};
+pub use compare::{CompareOptions, compare, require};
 pub use deploy::{DeployOptions, DeployReport, Planned, Source, deploy, short};
 pub use heard::{Histories, histories, logs};
 pub use kill::{HostKilled, KillOptions, kill};
 pub use list::{Listing, Row, list};
 pub use splits::{HostSplit, SplitOptions, split};
+pub(super) use splits::{change, through};
 pub use update::{UpdateOptions, update};
 pub use weights::{ServerWeight, Shared, share_by_weight};
 
@@ -72,12 +77,15 @@ pub enum VersionsError {
     NotRolled { done: usize, of: usize, why: String, finished: bool },
     #[error("{service} {version} is main no more: {why}; {} is back", .back.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
     PutBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
+    /// It was asked to be like main, and is not, or nobody knows.
+    #[error("{service} {version} does not become main: {reason}")]
+    NotAlike { service: ServiceName, version: Version, verdict: Verdict, reason: String },
     #[error("{0}")]
     Task(String),
 }
 
 /// What each host made of it, in the order of the hosts.
-type Each<T> = Vec<(HostName, Result<T, LinkError>)>;
+pub(super) type Each<T> = Vec<(HostName, Result<T, LinkError>)>;
 
 /// All of it, or what went wrong where.
 fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
@@ -96,7 +104,7 @@ fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
 }
 
 /// The same question to every host at once.
-async fn each<T>(
+pub(super) async fn each<T>(
     world: &FleetWorld,
     hosts: &[Host],
     ask: impl AsyncFn(&Host, &dyn crate::world::link::HostLink) -> Result<T, LinkError>,

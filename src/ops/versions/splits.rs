@@ -49,9 +49,19 @@ pub async fn split(
 ) -> Result<Vec<HostSplit>, VersionsError> {
     let done = locked(world, &options.actor, "split", change(world, fleet, hosts, options)).await?;
     let leaves = if options.wait { assign::LEAVES } else { Duration::ZERO };
-    let hosts = done
-        .into_iter()
-        .map(async |(host, split)| led(world, fleet, &options.service, host, split, leaves).await);
+    Ok(through(world, fleet, &options.service, done, leaves).await)
+}
+
+/// Waits until requests on connections that balancers keep pass through the proxy too, and tells where they may not.
+pub(crate) async fn through(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    service: &ServiceName,
+    done: Vec<(HostName, Split)>,
+    leaves: Duration,
+) -> Vec<HostSplit> {
+    let hosts =
+        done.into_iter().map(async |(host, split)| led(world, fleet, service, host, split, leaves).await);
     let hosts = futures_util::future::join_all(hosts).await;
     let past: Vec<String> = hosts
         .iter()
@@ -72,7 +82,7 @@ pub async fn split(
             ),
         );
     }
-    Ok(hosts)
+    hosts
 }
 
 /// The same, for whoever holds the lock.

@@ -48,7 +48,7 @@ pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Seen) {
 
 struct Walk<'a> {
     path: String,
-    /// How many keys on the way here look like a secret's.
+    /// How many keys on the way here are not told in the path, and look like a secret's.
     hidden: usize,
     seen: &'a mut Seen,
 }
@@ -62,7 +62,7 @@ impl Walk<'_> {
             }
             (Node::Array(ours), Node::Array(theirs)) => {
                 self.lengths(ours.len(), theirs.len(), main, shadow);
-                let before = self.push("[]");
+                let before = self.push(&["[]"]);
                 for (main, shadow) in ours.iter().zip(theirs) {
                     self.both(main, shadow);
                 }
@@ -83,8 +83,8 @@ impl Walk<'_> {
     fn objects(&mut self, main: &BTreeMap<String, Node>, shadow: &BTreeMap<String, Node>) {
         let only_shadow = shadow.keys().filter(|key| !main.contains_key(*key));
         for key in main.keys().chain(only_shadow) {
-            let before = self.push(&step(key));
-            let secret = usize::from(redact::is_secret(key));
+            let before = self.path.len();
+            let secret = usize::from(self.push_key(key) && redact::is_secret(key));
             self.hidden += secret;
             match (main.get(key), shadow.get(key)) {
                 (Some(main), Some(shadow)) => self.both(main, shadow),
@@ -105,13 +105,32 @@ impl Walk<'_> {
     }
 
     /// One step down; gives back where the path was.
-    fn push(&mut self, step: &str) -> usize {
+    fn push(&mut self, step: &[&str]) -> usize {
         let before = self.path.len();
         if self.path.ends_with("...") {
             return before;
         }
-        self.path.push_str(if before + step.len() > MAX_PATH { "..." } else { step });
+        if before + step.iter().map(|part| part.len()).sum::<usize>() > MAX_PATH {
+            self.path.push_str("...");
+        } else {
+            self.path.extend(step.iter().copied());
+        }
         before
+    }
+
+    /// Whether the key itself is not told. Keys that are ids are all one: else every request would have fields of its own.
+    fn push_key(&mut self, key: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if redact::is_id(key) {
+            self.push(&[".{id}"]);
+            return true;
+        }
+        if !key.is_empty() && key.bytes().all(plain) {
+            self.push(&[".", key]);
+        } else {
+            self.push(&["[\"", &key.escape_debug().to_string(), "\"]"]);
+        }
+        self.path.ends_with("...")
     }
 
     fn same(&mut self) {
@@ -120,27 +139,19 @@ impl Walk<'_> {
 
     fn differ(&mut self, kind: Kind, main: Option<&Node>, shadow: Option<&Node>) {
         let field = Field::Json(JsonPath::new(self.path.clone()));
-        let hidden = self.hidden > 0;
-        self.seen.differ(field, kind, || match (main, shadow) {
-            (Some(Node::Text(main)), Some(Node::Text(shadow))) if !hidden => redact::pair(main, shadow),
-            _ => {
-                let show =
-                    |node: Option<&Node>| node.map_or_else(|| "(absent)".into(), |node| node.show(hidden));
-                (show(main), show(shadow))
+        let (path, counted) = (&self.path, self.hidden);
+        self.seen.differ(field, kind, || {
+            // Names of secrets are looked for where something is shown: most values are the same.
+            let hidden = counted > 0 || redact::is_secret(path);
+            match (main, shadow) {
+                (Some(Node::Text(main)), Some(Node::Text(shadow))) if !hidden => redact::pair(main, shadow),
+                _ => {
+                    let absent = || "(absent)".to_owned();
+                    let show = |node: Option<&Node>| node.map_or_else(absent, |node| node.show(hidden));
+                    (show(main), show(shadow))
+                }
             }
         });
-    }
-}
-
-/// A key as a step of a path. Keys that are ids are all one: else every request would have fields of its own.
-fn step(key: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if redact::is_id(key) {
-        ".{id}".to_owned()
-    } else if !key.is_empty() && key.chars().all(plain) {
-        format!(".{key}")
-    } else {
-        format!("[\"{}\"]", key.escape_debug())
     }
 }
 

@@ -28,6 +28,7 @@ pub use fields::{FieldFinding, Finding};
 pub use latency::{LatencyFinding, Quantiles};
 pub use report::{Compared, Demand, Report, StatusCount, Verdict, count, reasons, share};
 pub use stats::Rate;
+pub(in crate::plan) use stats::{Z95, exceeds_by, ratio, wilson};
 
 /// Adds what one request shows.
 pub fn record(evidence: &mut Evidence, pair: &Pair, rules: &Rules) {

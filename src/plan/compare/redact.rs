@@ -37,14 +37,19 @@ pub(super) fn is_secret(name: &str) -> bool {
 
 /// Whether a JSON key is data rather than a name: a number, a UUID, a hash, a random id, an address, a long text.
 pub(super) fn is_id(key: &str) -> bool {
+    if key.len() > 64 || key.contains('@') {
+        return true;
+    }
+    if key.len() < 16 {
+        return !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit());
+    }
     let digits = key.bytes().filter(u8::is_ascii_digit).count();
-    let number = !key.is_empty() && digits == key.len();
     let hex = digits > 0 && key.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     let mixed = digits >= 3
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && key.bytes().any(|byte| byte.is_ascii_uppercase())
         && key.bytes().any(|byte| byte.is_ascii_lowercase());
-    number || key.len() > 64 || key.contains('@') || (key.len() >= 16 && (hex || mixed))
+    digits == key.len() || hex || mixed
 }
 
 /// A text with its secrets replaced, not cut.

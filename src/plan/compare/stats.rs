@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 /// The two-sided 95 % quantile of the normal distribution.
-pub(super) const Z95: f64 = 1.959_963_984_540_054;
+pub(in crate::plan) const Z95: f64 = 1.959_963_984_540_054;
 
 /// `part` of `of`, with the interval that holds the true share in 95 of 100 cases (Wilson's score interval: right for shares near
 /// 0 and 1 and for few samples). Shares are 0.0 to 1.0.
@@ -26,7 +26,7 @@ impl Rate {
 }
 
 /// The bounds of a share; of nothing nothing is known.
-pub(super) fn wilson(part: u64, of: u64, z: f64) -> (f64, f64) {
+pub(in crate::plan) fn wilson(part: u64, of: u64, z: f64) -> (f64, f64) {
     if of == 0 {
         return (0.0, 1.0);
     }
@@ -41,7 +41,7 @@ pub(super) fn wilson(part: u64, of: u64, z: f64) -> (f64, f64) {
 
 /// The lower bound of `part`/`of` less `than_part`/`than_of`: above 0 where the first share is surely the greater one
 /// (Newcombe's hybrid score interval, Statistics in Medicine 17, 1998, method 10).
-pub(super) fn exceeds_by(part: u64, of: u64, than_part: u64, than_of: u64, z: f64) -> f64 {
+pub(in crate::plan) fn exceeds_by(part: u64, of: u64, than_part: u64, than_of: u64, z: f64) -> f64 {
     let (share, than) = (ratio(part, of), ratio(than_part, than_of));
     let ((low, _), (_, high)) = (wilson(part, of, z), wilson(than_part, than_of, z));
     share - than - (share - low).hypot(high - than)
@@ -59,7 +59,7 @@ pub(super) fn z_of_many(questions: usize) -> f64 {
     t - above / below
 }
 
-pub(super) fn ratio(part: u64, of: u64) -> f64 {
+pub(in crate::plan) fn ratio(part: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { float(part) / float(of) }
 }
 

@@ -172,8 +172,10 @@ fn about_rolls(page: &mut Page, rolls: &[(&str, &Standing, &str)]) {
     }
 }
 
+type IsSo = fn(&HostStanding) -> bool;
+
 /// Each host is in one of them.
-const HOST_STATES: [(&str, fn(&HostStanding) -> bool); 4] = [
+const HOST_STATES: [(&str, IsSo); 4] = [
     ("waiting", |host| host.reached == Reached::Waiting),
     ("begun", |host| matches!(host.reached, Reached::Began | Reached::StepDone)),
     ("failed", |host| host.reached == Reached::Failed),

@@ -164,7 +164,7 @@ fn a_journal_of_a_newer_switchman_is_not_touched() {
     assert_eq!(first.take(&mine(&first, 1), None), Ok(Taken::Taken));
     let path = dir.path().join(".switchman/shop.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
-    let newer = Err(JournalError::Newer { path, found: 7, known: 1 });
+    let newer = Err(JournalError::Newer { path, found: 7, known: 2 });
     assert_eq!(journal(&dir).take(&mine(&first, 2), None), newer);
 }
 
@@ -199,4 +199,127 @@ fn a_zombie_is_gone() {
     assert_eq!(life(&holder), Life::Gone);
     child.wait().unwrap();
     assert_eq!(life(&holder), Life::Gone);
+}
+
+mod rollouts {
+    use super::*;
+    use crate::model::example;
+    use crate::model::field::Field;
+    use crate::model::history::Actor;
+    use crate::model::proxy::{Latencies, Sticky};
+    use crate::model::rollout::{
+        Ask, Counts, Judged, RolloutId, RolloutResult, RolloutSpec, RolloutWhat, Sample, Verdict,
+    };
+    use crate::world::rollouts::Rollouts;
+
+    fn actor() -> Actor {
+        Actor { user: "ops".into(), pid: 7 }
+    }
+
+    fn began() -> RolloutWhat {
+        let (spec, target) = (Box::new(example::rollout(&["web1"])), example::rollout_target());
+        RolloutWhat::Began { spec, target, actor: actor() }
+    }
+
+    #[test]
+    fn only_the_holder_writes_and_anybody_asks() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let (first, second) = (RolloutId::new(NOW, 1), RolloutId::new(NOW, 2));
+        assert_eq!(Rollouts::last(&journal), Ok(None));
+        assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
+        let me = mine(&journal, 1);
+        let lost = Err(JournalError::LockLost { holder: None });
+        assert_eq!(Rollouts::append(&journal, &me, &first, &began(), NOW), lost);
+        assert_eq!(journal.take(&me, None), Ok(Taken::Taken));
+        let ended = RolloutWhat::Ended { result: RolloutResult::Returned, why: "x".into() };
+        for (rollout, what) in [(&first, &began()), (&first, &ended), (&second, &began())] {
+            Rollouts::append(&journal, &me, rollout, what, NOW).unwrap();
+        }
+        journal.release(&me).unwrap();
+        journal.ask(&second, Ask::Promote { step: 3 }, &actor(), NOW).unwrap();
+        assert_eq!(Rollouts::last(&journal), Ok(Some(second.clone())));
+        let whats = |rollout, after| {
+            let rows = Rollouts::rows(&journal, rollout, after).unwrap();
+            assert!(rows.iter().all(|row| row.rollout == *rollout && row.number > after && row.at == NOW));
+            rows.into_iter().map(|row| row.what).collect::<Vec<_>>()
+        };
+        let asked = RolloutWhat::Asked { ask: Ask::Promote { step: 3 }, actor: actor() };
+        assert_eq!(whats(&first, 0), [began(), ended]);
+        assert_eq!((whats(&second, 0), whats(&second, 3)), (vec![began(), asked.clone()], vec![asked]));
+    }
+
+    /// A row that cannot be read back would leave a canary that nobody can take away.
+    #[test]
+    fn every_row_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal(&dir);
+        let (me, id) = (mine(&journal, 1), RolloutId::new(NOW, 1));
+        journal.take(&me, None).unwrap();
+        let latency: Latencies = [100, 100, 30_000].into_iter().collect();
+        let main = Counts { requests: 3, failed: 1, not_taken: 0, latency };
+        let reason = "5 requests".to_owned();
+        let verdicts = [
+            Verdict::Advance,
+            Verdict::Done,
+            Verdict::Hold { reason: reason.clone() },
+            Verdict::Breach { reason: reason.clone() },
+        ];
+        let judged = verdicts.map(|verdict| RolloutWhat::Judged {
+            step: 1,
+            judged: Judged { verdict, canary: main.sample(), main: Sample::default() },
+        });
+        let untold = vec![("web1".parse().unwrap(), "cut".to_owned())];
+        let sticky = Some(Sticky::Header("x-user".to_owned()));
+        let ignore = vec![Field::Status, Field::Body, "$.items[].price".parse().unwrap()];
+        let spec = RolloutSpec { sticky, ignore, ..example::rollout(&["web1", "web2"]) };
+        let rows: Vec<RolloutWhat> = [
+            RolloutWhat::Began { spec: Box::new(spec), target: example::rollout_target(), actor: actor() },
+            RolloutWhat::Resumed { actor: actor() },
+            RolloutWhat::Compared { passed: true, reason: reason.clone() },
+            RolloutWhat::StepBegan { step: 1 },
+            RolloutWhat::StepSet { step: 1 },
+            RolloutWhat::StepPassed { step: 1, main: Some(main) },
+            RolloutWhat::StepPassed { step: 2, main: None },
+            RolloutWhat::Waiting { step: 2 },
+            RolloutWhat::Asked { ask: Ask::Abort, actor: actor() },
+            RolloutWhat::Promoting,
+            RolloutWhat::Returning { result: RolloutResult::Aborted, why: reason.clone() },
+            RolloutWhat::Stopped { why: reason.clone(), untold },
+            RolloutWhat::Ended { result: RolloutResult::Promoted, why: reason },
+        ]
+        .into_iter()
+        .chain(judged)
+        .collect();
+        for what in &rows {
+            Rollouts::append(&journal, &me, &id, what, NOW).unwrap();
+        }
+        let read = Rollouts::rows(&journal, &id, 0).unwrap();
+        assert_eq!(read.into_iter().map(|row| row.what).collect::<Vec<_>>(), rows);
+    }
+
+    #[test]
+    fn a_file_of_before_there_were_any_is_upgraded_and_keeps_its_rolls() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = {
+            let journal = journal(&dir);
+            let me = mine(&journal, 1);
+            journal.take(&me, None).unwrap();
+            Journal::append(&journal, &me, &roll(1), None, &What::Done, NOW).unwrap();
+            me
+        };
+        let file = dir.path().join(".switchman/shop.db");
+        let older = Connection::open(&file).unwrap();
+        older.execute_batch("DROP TABLE rollouts; PRAGMA user_version = 1;").unwrap();
+        drop(older);
+        let journal = journal(&dir);
+        assert_eq!(Journal::rows(&journal, &roll(1)).unwrap().len(), 1);
+        let id = RolloutId::new(NOW, 1);
+        Rollouts::append(&journal, &me, &id, &began(), NOW).unwrap();
+        assert_eq!(Rollouts::last(&journal), Ok(Some(id)));
+        let raw = Connection::open(&file).unwrap();
+        for change in ["DELETE FROM rollouts", "UPDATE rollouts SET at = ''"] {
+            assert!(raw.execute(change, []).unwrap_err().to_string().contains("append-only"));
+        }
+    }
 }

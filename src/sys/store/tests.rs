@@ -59,7 +59,10 @@ fn a_change_is_recorded_with_its_beginning_and_its_end() {
 fn an_undone_change_gives_the_previous_state_back_and_still_counts() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
-    let undo = |previous| Outcome::Undone { previous, why: "no lock".into() };
+    let undo = |previous: Option<Recorded>| Outcome::Undone {
+        previous: previous.map(Box::new),
+        why: "no lock".into(),
+    };
     let (first, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(first, &actor(), &undo(None), at(2)).unwrap();
     assert_eq!(store.recorded(), Ok(vec![]));

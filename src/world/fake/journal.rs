@@ -6,6 +6,7 @@ use crate::model::journal::{Row, What};
 use crate::model::lock::{Holder, Life, LockView, Purpose};
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
+use crate::model::rollout::RolloutRow;
 use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 
@@ -13,6 +14,7 @@ use crate::world::lock::{FleetLock, LockNote, Taken};
 #[derive(Debug, Default)]
 pub struct FakeJournal {
     pub rows: Mutex<Vec<Row>>,
+    pub rollouts: Mutex<Vec<RolloutRow>>,
     pub lock: Mutex<Option<(Holder, u64)>>,
     pub life: Mutex<Option<Life>>,
     pub notes: Mutex<Vec<LockNote>>,
@@ -44,7 +46,18 @@ impl FakeJournal {
         Box::new(LockView { holder: holder.clone(), beats: *beats, life })
     }
 
-    fn held_by(&self, holder: &Holder) -> Result<(), JournalError> {
+    pub(super) fn fits(&self) -> Result<(), JournalError> {
+        if let Some(room) = &mut *self.room.lock().unwrap() {
+            let Some(left) = room.checked_sub(1) else {
+                *self.gaps.lock().unwrap() = true;
+                return Err(JournalError::Full { path: "/fake.db".into() });
+            };
+            *room = left;
+        }
+        Ok(())
+    }
+
+    pub(super) fn held_by(&self, holder: &Holder) -> Result<(), JournalError> {
         match &*self.lock.lock().unwrap() {
             Some((held, _)) if held == holder => Ok(()),
             held => {
@@ -64,13 +77,7 @@ impl Journal for FakeJournal {
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
         self.held_by(holder)?;
-        if let Some(room) = &mut *self.room.lock().unwrap() {
-            let Some(left) = room.checked_sub(1) else {
-                *self.gaps.lock().unwrap() = true;
-                return Err(JournalError::Full { path: "/fake.db".into() });
-            };
-            *room = left;
-        }
+        self.fits()?;
         let row = Row { roll: roll.clone(), at: now, host: host.cloned(), what: what.clone() };
         self.rows.lock().unwrap().push(row);
         Ok(())

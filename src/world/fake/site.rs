@@ -11,13 +11,16 @@ use tokio::time::Instant;
 
 use super::MS;
 use super::journal::FakeJournal;
+use super::paused::{Listener, PausedClock};
 use super::site_balancer::SiteBalancer;
+use super::site_splits::SiteProxy;
 use super::versions::FakeArchives;
 use crate::model::api::{
     API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
 use crate::model::balancer::{Access, BalancerSpec};
 use crate::model::deployment::Digest;
+use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
@@ -25,18 +28,18 @@ use crate::model::forward::{Changed, Forward, Intent, KernelForward, Recorded, S
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
 use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
-use crate::world::clock::Clock;
 use crate::world::commands::{CommandError, Commands};
 use crate::world::link::{Heard, HostLink, LinkError};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::Outputs;
-use crate::world::reporter::{Event, Reporter};
+use crate::world::reporter::Event;
 use crate::world::stop::{self, Stopper};
 
 /// From a change of a forward to the balancers' verdict.
@@ -93,6 +96,10 @@ pub struct SiteHost {
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub updating: Option<bool>,
+    /// What its proxy has seen of any shadow, and counted.
+    pub evidence: Option<Evidence>,
+    pub proxy: Option<ProxyStats>,
+    pub layer7: SiteProxy,
 }
 
 #[derive(Debug)]
@@ -173,6 +180,7 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         balancers: specs.into_iter().map(balancer).collect(),
         journal: journal.clone(),
         lock: journal.clone(),
+        rollouts: journal.clone(),
         commands: Arc::new(site.clone()),
         notifier: Arc::new(site.clone()),
         outputs: Arc::new(site.clone()),
@@ -240,6 +248,9 @@ impl SiteHost {
             private: false,
             updates: vec![],
             updating: None,
+            evidence: None,
+            proxy: None,
+            layer7: SiteProxy::none(),
         }
     }
 
@@ -519,30 +530,5 @@ impl Notifier for Site {
 
     async fn flush(&self) -> Vec<String> {
         vec![]
-    }
-}
-
-/// Wall-clock time that goes with tokio's.
-#[derive(Clone, Copy)]
-pub struct PausedClock(Instant);
-
-impl PausedClock {
-    pub fn at(self, moment: Instant) -> jiff::Timestamp {
-        let since = moment.saturating_duration_since(self.0);
-        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
-    }
-}
-
-impl Clock for PausedClock {
-    fn now(&self) -> jiff::Timestamp {
-        self.at(Instant::now())
-    }
-}
-
-struct Listener(Arc<Mutex<Vec<Event>>>);
-
-impl Reporter for Listener {
-    fn report(&self, event: &Event) {
-        self.0.lock().unwrap().push(event.clone());
     }
 }

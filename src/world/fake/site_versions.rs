@@ -4,37 +4,19 @@ use async_trait::async_trait;
 
 use super::MS;
 use super::site::{SiteHost, SiteLink};
-use crate::model::deployment::{Access, Deployment, DeploymentId, Process, Role, Stage, Status};
-use crate::model::evidence::Evidence;
+use crate::model::deployment::{Access, Deployment, Process, Role, Stage, Status};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{Changed, Forward, Leg, Recorded, Routes, Switch};
 use crate::model::name::ServiceName;
-use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
-use crate::model::splits::{Split, SplitRequest};
 use crate::model::versions::{
     AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
     LogsRequest, Part, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
 };
-use crate::world::link::{Heard, HostSplits, HostVersions, LinkError};
+use crate::world::link::{Heard, HostVersions, LinkError};
 
-#[async_trait]
-impl HostSplits for SiteLink {
-    async fn split(&self, _: &ServiceName, _: &SplitRequest) -> Result<Split, LinkError> {
-        not_here()
-    }
-
-    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
-        not_here()
-    }
-
-    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        not_here()
-    }
-}
-
-fn not_here<T>() -> Result<T, LinkError> {
+pub(super) fn not_here<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
 }
 
@@ -78,7 +60,7 @@ fn record(host: &SiteHost) -> Recorded {
         routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
         access: Access::Public,
         trial: None,
-        layer7: crate::model::proxy::Layer7::default(),
+        layer7: host.layer7.layer7(),
     }
 }
 
@@ -133,6 +115,7 @@ impl HostVersions for SiteLink {
             if request.part == Part::Backup {
                 host.backup = was.clone();
             } else {
+                host.layer7.is_main_now(&example::deployment("shop", &version, 20000).id);
                 host.main = version;
                 host.healthy = !host.new_is_bad;
                 host.assigned_in_service |= host.forward;

@@ -106,7 +106,7 @@ impl Store for FakeStore {
             let generation = self.next_generation(&began.service);
             self.recorded.lock().unwrap().retain(|record| record.forward.service != began.service);
             if let Some(previous) = previous {
-                self.put(Recorded { generation, ..previous.clone() });
+                self.put(Recorded { generation, ..*previous.clone() });
             }
         }
         self.history.lock().unwrap().push(Entry { at: now, actor: actor.clone(), phase, detail, ..began });

@@ -220,3 +220,52 @@ fn told_to_end_it_waits_for_idle_connections_no_longer_than_its_limit() {
         assert_eq!(proxy.ended().await, Some(0));
     });
 }
+
+#[test]
+fn a_service_that_is_told_no_more_ends_with_its_next_answers() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let proxy = Proxy::serving(mirrored()).await;
+        let mut client = Wire::to(SHOP).await;
+        client.get("/").await;
+        proxy.tell(&ProxyConfig::default()).await;
+        until("nothing is accepted", async || TcpStream::connect(("127.0.0.1", SHOP)).await.is_err()).await;
+        let answer = client.get("/").await;
+        assert_eq!((answer.text().as_str(), answer.field("connection")), ("main 0", Some("close")));
+        assert!(client.ends().await);
+        proxy.tell(&config(shop())).await;
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+    });
+}
+
+#[test]
+fn a_port_that_goes_to_another_service_stays_open() {
+    in_namespace(|| async {
+        let (_main, _other) = (server(MAIN, "main").await, server(OTHER, "other").await);
+        let proxy = Proxy::serving(shop()).await;
+        let mut before = Wire::to(SHOP).await;
+        assert_eq!(before.get("/").await.text(), "main 0");
+        let another = ProxiedService { service: "another".parse().unwrap(), main: upstream(OTHER), ..shop() };
+        proxy.tell(&config(another)).await;
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "other 0");
+        assert_eq!(before.get("/").await.field("connection"), Some("close"));
+    });
+}
+
+#[test]
+fn nobody_who_was_let_in_is_reset_when_a_port_is_closed() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let proxy = Proxy::start().await;
+        for _ in 0..10 {
+            proxy.tell(&config(shop())).await;
+            let clients: Vec<_> = (0..50).map(|_| Wire::to(SHOP)).collect();
+            let clients = futures_util::future::join_all(clients).await;
+            let told = ProxyConfig::default();
+            let asked = clients.into_iter().map(|mut client| async move {
+                assert_eq!(client.get("/").await.text(), "main 0");
+            });
+            tokio::join!(proxy.tell(&told), futures_util::future::join_all(asked));
+        }
+    });
+}

@@ -83,8 +83,7 @@ fn nothing_is_served_twice_when_main_closes_at_that_moment() {
             (answered, cut) = (answered + ok, cut + none);
         }
         assert_eq!(answered + cut, 8 * 25);
-        let requests = served.requests.lock().unwrap();
-        let mut bodies: Vec<_> = requests.iter().map(Message::text).collect();
+        let mut bodies: Vec<_> = served.requests.lock().unwrap().iter().map(Message::text).collect();
         bodies.sort();
         let all = bodies.len();
         bodies.dedup();
@@ -102,15 +101,12 @@ async fn posts(client: u32) -> (usize, usize) {
         let length = body.len();
         let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}");
         wire.say(&request).await;
-        match within("an answer or the end", wire.try_hear()).await {
-            Some(answer) => {
-                assert_eq!(answer.status(), 200);
-                answered += 1;
-            }
-            None => {
-                cut += 1;
-                wire = Wire::to(SHOP).await;
-            }
+        if let Some(answer) = within("an answer or the end", wire.try_hear()).await {
+            assert_eq!(answer.status(), 200);
+            answered += 1;
+        } else {
+            cut += 1;
+            wire = Wire::to(SHOP).await;
         }
         // The load, not a wait: as long as main's patience.
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -191,6 +191,16 @@ fn secrets_are_not_shown() {
         "text": "see", "mail": "write to john@example.com now", "card": "1", "number": "1", "scheme": "Bearer x", "list": ["x"],
     });
     let shown = json_differences(&main, &shadow).join("\n");
+    // Where the path is cut, or the key is not told.
+    let mut deep = (json!("hunter2"), json!("hunter3"));
+    for key in ["x", "token", "a_key_of_twenty_char"].into_iter().chain(["a_long_name_of_twentyfive"; 8]) {
+        deep = (json!({ key: deep.0 }), json!({ key: deep.1 }));
+    }
+    let long = format!("secret{}", "x".repeat(80));
+    let cut = json_differences(&deep.0, &deep.1).join("\n");
+    assert!(cut.contains("... Value: (text, hidden)"), "{cut}");
+    let long = json_differences(&json!({long.clone(): "hunter2"}), &json!({long: "hunter3"})).join("\n");
+    assert!(long.contains("{id} Value: (text, hidden)"), "{long}");
     for bad in ["hunter", "4711", "4712", "jane", "john", "4111", "correcthorse"] {
         assert!(!shown.contains(bad), "{bad} in {shown}");
     }

@@ -1,0 +1,54 @@
+//! Before the version answers anybody: what its answers were like while it was a shadow.
+
+use super::{Halt, Rollout};
+use crate::model::rollout::RolloutWhat;
+use crate::model::splits::SplitChange;
+use crate::ops::versions::{CompareOptions, VersionsError, compare};
+use crate::plan::compare::{Demand, Verdict};
+
+impl Rollout<'_> {
+    /// Until enough is compared. What passes gets no copies any more: a version cannot answer users and get copies of the same
+    /// requests.
+    pub(super) async fn shadow(&self) -> Result<(), Halt> {
+        let mut told = String::new();
+        loop {
+            let (verdict, reason) = match self.shown().await {
+                Ok(shown) => shown,
+                // A host that cannot be asked may be the one where answers differ.
+                Err(error) => (Verdict::Insufficient, error.to_string()),
+            };
+            if reason != told {
+                let passed = verdict == Verdict::Same;
+                self.record(&RolloutWhat::Compared { passed, reason: reason.clone() })?;
+                told.clone_from(&reason);
+            }
+            match verdict {
+                Verdict::Differs => {
+                    return Err(Halt::back(format!("its answers differ from main's: {reason}")));
+                }
+                Verdict::Insufficient => self.say(format!("holding: {reason}")),
+                Verdict::Same => {
+                    self.say(format!("as a shadow: {reason}"));
+                    let off = SplitChange::NoMirror(self.target.deployment.clone());
+                    let done = self.tell(off, "").await;
+                    return done.map_err(|why| Halt::back(format!("not every host ends its copies: {why}")));
+                }
+            }
+            self.pause(self.spec.interval).await?;
+        }
+    }
+
+    async fn shown(&self) -> Result<(Verdict, String), VersionsError> {
+        let options = CompareOptions {
+            service: self.spec.service.clone(),
+            version: self.spec.version.clone(),
+            demand: Demand {
+                require_match: self.spec.require_match,
+                min_samples: self.spec.min_samples,
+                ignore: self.spec.ignore.clone(),
+            },
+        };
+        let report = compare(self.world, &self.hosts, &options).await?;
+        Ok((report.verdict, report.reason))
+    }
+}

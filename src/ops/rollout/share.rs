@@ -1,0 +1,80 @@
+//! Every host shares in the same way.
+
+use std::time::Duration;
+
+use super::{Halt, Rollout};
+use crate::model::proxy::Canary;
+use crate::model::splits::SplitChange;
+use crate::ops::versions::{LEAVES, SplitOptions, VersionsError, change, each, through};
+use crate::plan::rollout::{State, state};
+
+/// How often a host that cannot be heard is told, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(2);
+
+impl Rollout<'_> {
+    /// The canary of every host gets the share of a step. One host that does not take it is enough to go back on all.
+    pub(super) async fn share(&self, step: usize) -> Result<(), Halt> {
+        let share = self.spec.steps.share(step).unwrap_or_default();
+        self.not_overtaken().await?;
+        let canary = Canary {
+            deployment: self.target.deployment.clone(),
+            percent: Some(share),
+            sticky: self.spec.sticky.clone(),
+            header: None,
+            cookie: None,
+        };
+        self.say(format!("step {} of {}: {share}", step + 1, self.spec.steps.shares().len()));
+        let told = self.tell(SplitChange::Canary(canary), &share.to_string()).await;
+        told.map_err(|why| Halt::back(format!("not every host takes a share of {share}: {why}")))
+    }
+
+    /// Until every host has heard, within reason.
+    pub(super) async fn tell(&self, change_to: SplitChange, detail: &str) -> Result<(), String> {
+        let options = SplitOptions {
+            service: self.spec.service.clone(),
+            change: change_to,
+            wait: true,
+            actor: self.actor.clone(),
+            detail: format!("roll-out {} {detail}", self.id).trim_end().to_owned(),
+        };
+        for tried in 1.. {
+            match change(self.world, self.fleet, &self.hosts, &options).await {
+                Ok(done) => {
+                    let shares = matches!(options.change, SplitChange::Canary(_));
+                    if let Some((host, _)) = done.iter().find(|(_, split)| shares && !split.inserted) {
+                        return Err(format!("{host}: its proxy is not in the data path"));
+                    }
+                    through(self.world, self.fleet, &self.spec.service, done, LEAVES).await;
+                    break;
+                }
+                Err(error) if tried == TRIES || !is_lost(&error) => return Err(error.to_string()),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// What somebody else made main, or gave a share, is not changed back.
+    async fn not_overtaken(&self) -> Result<(), Halt> {
+        let states = each(self.world, &self.hosts, async |_, link| {
+            Ok(state(&link.versions().await?, &self.spec, &self.target))
+        });
+        for (host, state) in states.await {
+            // One that cannot be asked is told all the same, or not.
+            if let Ok(State::Overtaken(why)) = state {
+                return Err(Halt::back(format!("{host}: {why}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_lost(error: &VersionsError) -> bool {
+    match error {
+        VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
+            failed.iter().all(|(_, error)| error.is_lost())
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,33 @@
+//! A clock that goes with tokio's, and somebody who listens.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
+
+use crate::world::clock::Clock;
+use crate::world::reporter::{Event, Reporter};
+
+/// Wall-clock time that goes with tokio's.
+#[derive(Clone, Copy)]
+pub struct PausedClock(pub(super) Instant);
+
+impl PausedClock {
+    pub fn at(self, moment: Instant) -> jiff::Timestamp {
+        let since = moment.saturating_duration_since(self.0);
+        jiff::Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> jiff::Timestamp {
+        self.at(Instant::now())
+    }
+}
+
+pub(super) struct Listener(pub(super) Arc<Mutex<Vec<Event>>>);
+
+impl Reporter for Listener {
+    fn report(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
+}

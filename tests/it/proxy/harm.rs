@@ -1,0 +1,268 @@
+//! However bad a shadow is, main's users do not notice: no error, every answer right, memory bounded, every copy accounted
+//! for. No assertion about time here: the benchmark measures that.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// Requests of a kind, by so many clients at once.
+#[derive(Debug, Clone, Copy)]
+enum Load {
+    Gets,
+    Chunked,
+    Uploads,
+}
+
+impl Load {
+    const ALL: [Self; 3] = [Self::Gets, Self::Chunked, Self::Uploads];
+
+    const fn clients(self) -> usize {
+        match self {
+            Self::Gets => 8,
+            Self::Chunked => 4,
+            Self::Uploads => 2,
+        }
+    }
+
+    const fn each(self) -> usize {
+        match self {
+            Self::Gets => 50,
+            Self::Chunked => 10,
+            Self::Uploads => 1,
+        }
+    }
+
+    const fn body(self) -> usize {
+        match self {
+            Self::Gets => 0,
+            Self::Chunked => 256 << 10,
+            Self::Uploads => 16 << 20,
+        }
+    }
+
+    async fn send(self, wire: &mut Wire<TcpStream>) {
+        let chunk = vec![b'x'; 16 << 10];
+        match self {
+            Self::Gets => wire.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await,
+            Self::Chunked => {
+                wire.say("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                for _ in 0..self.body() / chunk.len() {
+                    wire.say("4000\r\n").await;
+                    wire.say_bytes(&chunk).await;
+                    wire.say("\r\n").await;
+                }
+                wire.say("0\r\n\r\n").await;
+            }
+            Self::Uploads => {
+                let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", self.body());
+                wire.say(&head).await;
+                for _ in 0..self.body() / chunk.len() {
+                    wire.say_bytes(&chunk).await;
+                }
+            }
+        }
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nshadow";
+
+/// Reads requests whole and says this to each, after a while.
+async fn slow(after: Duration, answer: &'static str) {
+    listen(OTHER, move |mut wire| async move {
+        while wire.try_hear().await.is_some() {
+            tokio::time::sleep(after).await;
+            if !wire.try_say(answer.as_bytes()).await {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+async fn never_reads() {
+    let listener = TcpListener::bind(("127.0.0.1", OTHER)).await.unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    });
+}
+
+async fn resets() {
+    listen(OTHER, |mut wire| async move {
+        if wire.try_hear().await.is_some() {
+            wire.try_say(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsha").await;
+            wire.stream.set_zero_linger().unwrap();
+        }
+    })
+    .await;
+}
+
+async fn trickles() {
+    listen(OTHER, |mut wire| async move {
+        if wire.try_hear().await.is_none() {
+            return;
+        }
+        for byte in OK.bytes() {
+            if !wire.try_say(&[byte]).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+}
+
+/// In a namespace of its own whatever leaves for the shadow is gone: neither an answer nor a refusal.
+fn blackholes() {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let mut command = Command::new("iptables");
+    let rule = format!("-w -A OUTPUT -p tcp --dport {OTHER} -j DROP");
+    assert!(command.args(rule.split(' ')).status().unwrap().success());
+}
+
+/// All loads, one after another; what became of the copies.
+async fn unharmed() -> ShadowStats {
+    let main = server(MAIN, "main").await;
+    let proxy = Proxy::start().await;
+    let mut told = config(mirrored());
+    told.limits.copy_ms = 1_500;
+    told.limits.connect_ms = 300;
+    proxy.tell(&told).await;
+    let mut requests = 0;
+    for load in Load::ALL {
+        let expected = format!("main {}", load.body());
+        let clients = (0..load.clients()).map(|_| async {
+            let mut wire = Wire::to(SHOP).await;
+            for _ in 0..load.each() {
+                load.send(&mut wire).await;
+                assert_eq!(wire.hear().await.text(), expected, "{load:?}");
+            }
+        });
+        futures_util::future::join_all(clients).await;
+        requests += load.clients() * load.each();
+        // The next one meets a shadow that nothing is on its way to.
+        proxy.settled().await;
+    }
+    assert_eq!(main.count(), requests);
+    let leg = proxy.leg(MAIN).await;
+    assert_eq!((leg.answers, leg.errors), ([("2".to_owned(), requests as u64)].into(), BTreeMap::new()));
+    let shadow = proxy.settled().await;
+    let dropped: u64 = shadow.dropped.values().sum();
+    assert_eq!(shadow.selected + dropped, requests as u64, "{shadow:?}");
+    let peak = peak_bytes(proxy.pid());
+    assert!(peak < 96 << 20, "{} MiB at its peak", peak >> 20);
+    shadow
+}
+
+/// proc(5): `VmHWM`, in KiB.
+fn peak_bytes(pid: Pid) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn by_a_healthy_shadow() {
+    in_namespace(|| async {
+        slow(Duration::ZERO, OK).await;
+        let shadow = unharmed().await;
+        assert!(shadow.answered >= 400, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_takes_100_ms() {
+    in_namespace(|| async {
+        slow(Duration::from_millis(100), OK).await;
+        let shadow = unharmed().await;
+        assert!(shadow.answered > 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_takes_2_s() {
+    in_namespace(|| async {
+        slow(Duration::from_secs(2), OK).await;
+        let shadow = unharmed().await;
+        assert!(shadow.failed["timeout"] > 0 && shadow.dropped["inflight"] > 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_refuses() {
+    in_namespace(|| async {
+        let shadow = unharmed().await;
+        assert!(shadow.failed["connect"] > 0 && shadow.answered == 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_never_reads() {
+    in_namespace(|| async {
+        never_reads().await;
+        let shadow = unharmed().await;
+        assert!(shadow.failed["timeout"] > 0 && shadow.answered == 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_answers_500() {
+    in_namespace(|| async {
+        slow(Duration::ZERO, "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
+        let shadow = unharmed().await;
+        assert!(shadow.statuses["2/5"] >= 400, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_resets_in_the_middle() {
+    in_namespace(|| async {
+        resets().await;
+        let shadow = unharmed().await;
+        assert!(shadow.failed["reset"] > 0 && shadow.answered == 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_that_says_a_byte_a_second() {
+    in_namespace(|| async {
+        trickles().await;
+        let shadow = unharmed().await;
+        assert!(shadow.failed["timeout"] > 0 && shadow.answered == 0, "{shadow:?}");
+    });
+}
+
+#[test]
+fn by_a_shadow_in_a_black_hole() {
+    in_namespace(|| async {
+        blackholes();
+        let shadow = unharmed().await;
+        assert!(shadow.failed["connect"] > 0 && shadow.answered == 0, "{shadow:?}");
+    });
+}
+
+/// Never reads, and every copy is behind at once: the bound over all of them holds too.
+#[test]
+fn by_many_uploads_that_a_shadow_does_not_read() {
+    in_namespace(|| async {
+        never_reads().await;
+        let _main = server(MAIN, "main").await;
+        let proxy = Proxy::start().await;
+        let mut told = config(mirrored());
+        told.limits.backlog_bytes = 8 << 20;
+        told.limits.retained_bytes = 16 << 20;
+        proxy.tell(&told).await;
+        let clients = (0..12).map(|_| async {
+            let mut wire = Wire::to(SHOP).await;
+            Load::Uploads.send(&mut wire).await;
+            assert_eq!(wire.hear().await.text(), format!("main {}", Load::Uploads.body()));
+        });
+        futures_util::future::join_all(clients).await;
+        let shadow = proxy.settled().await;
+        assert!(shadow.aborted["backlog"] > 0, "{shadow:?}");
+        let peak = peak_bytes(proxy.pid());
+        assert!(peak < 96 << 20, "{} MiB at its peak", peak >> 20);
+    });
+}
