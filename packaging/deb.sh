@@ -29,7 +29,7 @@ install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/ve
 "$binary" completions fish > "$root/usr/share/fish/vendor_completions.d/switchman.fish"
 # A set as `switchman init` writes it: what is in the package works as it is told in there.
 "$binary" init "$doc/examples" --name shop > /dev/null
-install -D -m 644 -t "$doc/examples" packaging/unconfined.conf
+install -D -m 644 -t "$doc/examples" packaging/unconfined.conf packaging/grafana/switchman.json
 printf 'switchman (%s) stable; urgency=medium\n\n  * See https://semver.org: the version says what changed.\n\n -- %s  %s\n' \
     "$version" 'switchman maintainers <switchman@switchman.invalid>' "$date" > "$doc/changelog"
 find "$root/usr/share/man" "$doc/changelog" -type f -exec gzip -9n {} +

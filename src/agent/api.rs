@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
+use super::metrics::Metrics;
 use super::openapi::{self, Operation};
 use super::upload;
 use crate::model::api::{
@@ -56,6 +57,7 @@ pub(super) struct Doors {
     pub host: Host,
     /// Where an archive waits until it is whole.
     pub releases: Arc<dyn Releases>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl FromRef<Doors> for Host {
@@ -64,14 +66,25 @@ impl FromRef<Doors> for Host {
     }
 }
 
+impl FromRef<Doors> for Arc<Metrics> {
+    fn from_ref(doors: &Doors) -> Self {
+        doors.metrics.clone()
+    }
+}
+
 /// All routes over one host. With a token, every request has to bear it.
-pub fn router(host: Host, releases: Arc<dyn Releases>, token: Option<Arc<str>>) -> Router {
+pub fn router(
+    host: Host,
+    releases: Arc<dyn Releases>,
+    metrics: Arc<Metrics>,
+    token: Option<Arc<str>>,
+) -> Router {
     let routes = table::router(table())
         .fallback(async || failed(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route"))
         .method_not_allowed_fallback(async || {
             failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
         })
-        .with_state(Doors { host, releases });
+        .with_state(Doors { host, releases, metrics });
     match token {
         Some(token) => routes.layer(middleware::from_fn_with_state(token, admit)),
         None => routes,
@@ -96,6 +109,7 @@ fn host() -> Vec<Route> {
     );
     let proxy_op =
         Operation::new::<Option<ProxyStats>>("proxy", "What the host's proxy counted; null: it has none");
+    let metrics_op = Operation::text("metrics", "This host in numbers: Prometheus' text format 0.0.4");
     let history_op = Operation::new::<Vec<Entry>>("history", "What was done on this host, oldest first");
     vec![
         get("/v1", hello, hello_op),
@@ -105,6 +119,8 @@ fn host() -> Vec<Route> {
         post("/v1/run", run, run_op.body::<RunRequest>().lines()),
         get("/v1/history", history, history_op.query::<Rows>()),
         get("/v1/proxy", proxy, proxy_op),
+        // Where every scraper looks.
+        get("/metrics", metrics, metrics_op),
     ]
 }
 
@@ -132,6 +148,10 @@ fn services() -> Vec<Route> {
 
 async fn proxy(State(host): State<Host>) -> Response {
     answer(host.proxy().await)
+}
+
+async fn metrics(State(metrics): State<Arc<Metrics>>) -> Response {
+    super::metrics::answer(&metrics).await
 }
 
 async fn description() -> Response {

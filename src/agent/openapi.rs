@@ -41,6 +41,11 @@ impl Operation {
         Self { id, summary, query, body, answer: shape::<A>, statuses: &[200], media: JSON }
     }
 
+    /// The answer is a text.
+    pub fn text(id: &'static str, summary: &'static str) -> Self {
+        Self { media: "text/plain", ..Self::new::<String>(id, summary) }
+    }
+
     /// The fields of the type are the parameters.
     pub fn query<Q: JsonSchema>(self) -> Self {
         Self { query: Some(|types| Q::json_schema(types).to_value()), ..self }

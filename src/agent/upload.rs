@@ -48,7 +48,7 @@ pub(super) async fn place(
 }
 
 async fn place_all(
-    Doors { host, releases }: Doors,
+    Doors { host, releases, .. }: Doors,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     headers: &HeaderMap,
     body: &mut Body,

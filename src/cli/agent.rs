@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::Context;
+use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
 use crate::config::env;
@@ -25,7 +26,7 @@ use crate::world::World;
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// Speak on standard input and output: what ssh runs. Hands over to the agent that is running, if there is one
-    #[arg(long, conflicts_with_all = ["listen", "agent_check"])]
+    #[arg(long, conflicts_with_all = ["listen", "agent_check", "metrics"])]
     stdio: bool,
     /// The unix socket, for root alone
     #[arg(long, value_name = "PATH", default_value = "/run/switchman/agent.sock")]
@@ -54,6 +55,9 @@ pub struct AgentArgs {
     /// The weight that agent-check tells while the forward is on, such as 50% [default: none, HAProxy's own stays]
     #[arg(long, value_name = "PERCENT", requires = "agent_check")]
     agent_check_weight: Option<Weight>,
+    /// Serve GET /metrics here, over plain HTTP and to anybody: for Prometheus. Nothing else is served
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,7 +68,11 @@ enum Says {
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
-    let router = |token| api::router(Arc::new(InProcess::new(world.clone())), world.releases.clone(), token);
+    let numbers = Arc::new(Metrics::new(world.clone()));
+    let router = |token| {
+        let host = Arc::new(InProcess::new(world.clone()));
+        api::router(host, world.releases.clone(), numbers.clone(), token)
+    };
     if args.stdio {
         let spoken = stdio(&args.socket, router(None), context).await;
         world.commands.all_ended().await;
@@ -86,17 +94,11 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
         Ok::<(), Failure>(())
     };
-    let answering = async {
-        let Some(address) = args.agent_check else { return Ok(()) };
-        let service = context.config()?.1.service;
-        let manner = match args.agent_check_says {
-            Says::Stopped => Manner::Stopped,
-            Says::Drain => Manner::Drain,
-        };
-        let terms = Terms { manner, weight: args.agent_check_weight };
+    let counting = async {
+        let Some(address) = args.metrics else { return Ok(()) };
         let listener = listen(address).await?;
-        log::info!("answering agent-check on {address}");
-        agent_check::serve(world.clone(), service, terms, listener).await;
+        log::info!("serving http://{address}/metrics");
+        metrics::serve(listener, numbers.clone(), &world).await;
         Ok::<(), Failure>(())
     };
     let on_socket = async {
@@ -112,9 +114,25 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         looked_after.await;
         Ok(())
     };
-    let served = tokio::try_join!(on_socket, over_tls, answering, looking_after);
+    let answering = answer_checks(&args, context, &world);
+    let served = tokio::try_join!(on_socket, over_tls, answering, counting, looking_after);
     world.commands.all_ended().await;
     served.map(|_| ())
+}
+
+/// HAProxy's agent-check, where it is wanted.
+async fn answer_checks(args: &AgentArgs, context: &Context, world: &World) -> Result<(), Failure> {
+    let Some(address) = args.agent_check else { return Ok(()) };
+    let service = context.config()?.1.service;
+    let manner = match args.agent_check_says {
+        Says::Stopped => Manner::Stopped,
+        Says::Drain => Manner::Drain,
+    };
+    let terms = Terms { manner, weight: args.agent_check_weight };
+    let listener = listen(address).await?;
+    log::info!("answering agent-check on {address}");
+    agent_check::serve(world.clone(), service, terms, listener).await;
+    Ok(())
 }
 
 /// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for

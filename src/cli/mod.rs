@@ -29,6 +29,7 @@ mod init;
 mod lab;
 mod lock;
 mod man;
+mod metrics;
 mod proxy;
 pub mod render;
 mod restore;
@@ -206,6 +207,11 @@ enum Command {
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
+    /// Print every host, as it is seen from here, and the last roll as numbers for Prometheus
+    ///
+    /// For the textfile collector of node_exporter, from cron. Hosts that cannot be reached are in the numbers. What a host
+    /// counts itself is served by its agent: `switchman agent --metrics`.
+    Metrics(metrics::MetricsArgs),
     /// Stand in a host's data path while it has mirrors or canaries: started by the agent
     #[command(hide = true)]
     Proxy(proxy::ProxyArgs),
@@ -309,6 +315,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Logs(args) => versions::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => Box::pin(agent::run(args, context)).await,
+        Command::Metrics(args) => metrics::run(args, context).await,
         Command::Proxy(args) => proxy::run(args, context).await,
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,

@@ -72,6 +72,15 @@ pub struct HostView {
     pub last: Option<Entry>,
 }
 
+impl HostView {
+    /// The kernel's state over all families; `None` where it is not known or families differ.
+    pub fn switch(&self) -> Option<Switch> {
+        let kernel = self.kernel.as_ref().ok()?;
+        let first = kernel.first()?.switch();
+        kernel.iter().all(|family| family.switch() == first).then_some(first)
+    }
+}
+
 /// What changes while a command waits: cheap enough to be asked five times a second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pulse {

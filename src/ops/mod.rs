@@ -10,6 +10,7 @@ pub mod host;
 pub mod init;
 pub mod keep;
 pub mod lock;
+pub mod metrics;
 pub mod restore;
 pub mod roll;
 pub mod rollout;

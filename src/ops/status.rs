@@ -49,9 +49,7 @@ pub struct Servers {
 impl Status {
     /// The kernel's state over all families; `None` where it is not known or families differ.
     pub fn switch(&self) -> Option<Switch> {
-        let kernel = self.view.as_ref().ok()?.kernel.as_ref().ok()?;
-        let first = kernel.first()?.switch();
-        kernel.iter().all(|family| family.switch() == first).then_some(first)
+        self.view.as_ref().ok()?.switch()
     }
 }
 

@@ -8,6 +8,7 @@ pub mod firewall;
 pub mod haproxy_lint;
 pub mod input_filter;
 pub mod keep;
+pub mod metrics;
 pub mod proxy;
 pub mod roll;
 pub mod rollout;

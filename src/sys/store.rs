@@ -1,5 +1,6 @@
 //! `world::store` in one SQLite file of the host.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
@@ -219,6 +220,16 @@ impl Store for SqliteStore {
                 detail: note.detail.clone(),
             };
             rows::append(transaction, &entry)
+        })
+    }
+
+    fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
+        self.read("count what was done", |connection| {
+            let mut statement = connection.prepare(rows::COUNT_DONE)?;
+            let count = |row: &Row<'_>| {
+                Ok((rows::text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
+            };
+            statement.query_map([action], count)?.collect()
         })
     }
 

@@ -1,12 +1,13 @@
 //! The host's recorded desired state and history.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::model::forward::{Intent, Recorded, Trial};
-use crate::model::history::{Actor, Entry, OperationId};
+use crate::model::history::{Actor, Entry, OperationId, Phase};
 use crate::model::name::ServiceName;
 
 /// Why the record could not be read or written. After a failed write nothing of it is recorded.
@@ -85,6 +86,17 @@ pub trait Store: Send + Sync {
 
     /// Adds one row that changes no desired state, such as a repair by `restore`.
     fn note(&self, entry: &Note, now: jiff::Timestamp) -> Result<(), StoreError>;
+
+    /// How many rows tell that an action was done, by service.
+    fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
+        let mut counts = BTreeMap::new();
+        for entry in self.history(None, u32::MAX)? {
+            if entry.action == action && entry.phase == Phase::Done {
+                *counts.entry(entry.service).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
 
     /// The latest `limit` rows, oldest first; of one service when given.
     fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError>;

@@ -14,6 +14,7 @@ mod init;
 mod keep;
 mod lab;
 mod layering;
+mod metrics;
 mod pipes;
 mod proxy;
 mod roll;

@@ -55,7 +55,7 @@ async fn by_main(
     Ok(drain::count(&among(open, &led), &[]).0)
 }
 
-async fn process(world: &World, deployment: &Deployment) -> Result<Process, String> {
+pub(super) async fn process(world: &World, deployment: &Deployment) -> Result<Process, String> {
     if matches!(deployment.instance.how.runs, Runs::External { .. }) {
         return Ok(Process::External);
     }

@@ -27,6 +27,10 @@ pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
     SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
     WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id";
 
+/// ?1: the action. The history is read whole, a few rows a day of it.
+pub(super) const COUNT_DONE: &str =
+    "SELECT service, count(*) FROM history WHERE action = ?1 AND phase = 'done' GROUP BY service";
+
 pub(super) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
     let forward = Forward { service: text(row, 0)?, check: port(row, 1)?, target: port(row, 2)? };
     let switch = match row.get_ref(3)?.as_str()? {

@@ -159,3 +159,24 @@ fn many_writers_lose_nothing() {
     assert_eq!(store.recorded().unwrap()[0].generation, 80);
     assert_eq!(store.history(None, 1000).unwrap().len(), 160);
 }
+
+#[test]
+fn what_was_done_is_counted_by_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    assert_eq!(store.done("repair"), Ok(BTreeMap::new()));
+    let note = |service: &str, action| Note {
+        service: service.parse().unwrap(),
+        actor: actor(),
+        action,
+        detail: String::new(),
+    };
+    for (service, action) in [("shop", "repair"), ("shop", "restore"), ("blog", "repair"), ("shop", "repair")]
+    {
+        store.note(&note(service, action), at(1)).unwrap();
+    }
+    // One that began is not done.
+    store.begin(&Intent { action: "repair".into(), ..intent(Switch::Off) }, at(2)).unwrap();
+    let counts = store.done("repair").unwrap();
+    assert_eq!(counts, [("blog".parse().unwrap(), 1), ("shop".parse().unwrap(), 2)].into());
+}

@@ -1,0 +1,133 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::model::deployment::Access;
+use crate::model::example::port;
+use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::proxy::Layer7;
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::{self, FakeWorld};
+use crate::world::store::StoreError;
+
+const GET: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+
+struct Scene {
+    fake: FakeWorld,
+    address: SocketAddr,
+    served: JoinHandle<()>,
+}
+
+/// A host with `shop` in maintenance.
+async fn scene() -> Scene {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
+    let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
+    fake.store.recorded.lock().unwrap().push(Recorded {
+        forward,
+        switch: Switch::Off,
+        from_self: false,
+        generation: 1,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        routes: None,
+        access: Access::Public,
+        trial: None,
+        layer7: Layer7::default(),
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (world, metrics) = (fake.world.clone(), Arc::new(Metrics::new(fake.world.clone())));
+    let served = tokio::spawn(async move { serve(listener, metrics, &world).await });
+    Scene { fake, address, served }
+}
+
+impl Scene {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        to_end(&mut stream).await
+    }
+}
+
+async fn to_end(stream: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_scraper_gets_the_numbers_and_the_end_of_its_connection() {
+    let answer = scene().await.ask(GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
+    assert!(answer.contains("\nswitchman_forward_on{service=\"shop\"} 0\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn nothing_else_is_behind_this_door() {
+    let scene = scene().await;
+    let status = async |request: &str| scene.ask(request).await.split(' ').nth(1).unwrap().to_owned();
+    for path in ["/", "/v1", "/v1/services", "/metrics/", "/v1/openapi.json"] {
+        assert_eq!(status(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await, "404", "{path}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(status(&request).await, "405", "{method}");
+    }
+    assert_eq!(status("nonsense\r\n\r\n").await, "400");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_a_number() {
+    let scene = scene().await;
+    let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
+    *scene.fake.store.unreadable.lock().unwrap() = Some(damaged);
+    let answer = scene.ask(GET).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("switchman_collector_success{collector=\"record\"} 0\n"), "{answer}");
+    assert!(!answer.contains("switchman_forward_on"), "{answer}");
+}
+
+/// Who says nothing takes a place for a while, and no more than there are; then the next one is heard.
+#[tokio::test]
+async fn scrapers_that_say_nothing_take_no_more_than_their_places_and_not_for_long() {
+    let scene = scene().await;
+    let mut silent = Vec::new();
+    for _ in 0..CLIENTS {
+        silent.push(scene.connect().await);
+    }
+    let mut turned_away = scene.connect().await;
+    // Closed without an answer; where it wrote before that, the close is a reset.
+    assert_eq!(turned_away.read(&mut [0; 1]).await.unwrap(), 0);
+    for stream in &mut silent {
+        assert_eq!(to_end(stream).await, "");
+    }
+    assert!(scene.ask(GET).await.starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_ask_the_host_is_looked_at_once_a_second() {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
+    let metrics = Metrics::new(fake.world.clone());
+    let readable = |page: &str| page.contains("switchman_collector_success{collector=\"record\"} 1\n");
+    assert!(readable(&metrics.page().await));
+    *fake.store.unreadable.lock().unwrap() = Some(StoreError::Full { path: PathBuf::from("/state") });
+    assert!(readable(&metrics.page().await), "the last look is fresh");
+    tokio::time::advance(FRESH).await;
+    assert!(!readable(&metrics.page().await));
+}
+
+#[tokio::test]
+async fn a_stop_ends_it_whoever_is_connected() {
+    let scene = scene().await;
+    let _silent = scene.connect().await;
+    scene.fake.stopper.stop();
+    scene.served.await.unwrap();
+    assert!(TcpStream::connect(scene.address).await.is_err(), "nobody listens");
+}

@@ -1,0 +1,31 @@
+//! `metrics`.
+
+use clap::Args;
+
+use super::Context;
+use crate::error::Failure;
+use crate::model::name::HostName;
+use crate::ops::metrics;
+
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+}
+
+pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
+    let (file, fleet) = context.config()?;
+    let hosts = context.hosts_or_all(&fleet, &args.hosts)?;
+    let names =
+        context.globals.service.clone().map_or_else(|| fleet.services().cloned().collect(), |one| vec![one]);
+    let services = names.iter().filter_map(|name| fleet.of(name));
+    let services: Vec<_> = services
+        .map(|fleet| {
+            let world = context.fleet_world(&file, &fleet, &hosts);
+            (fleet, world)
+        })
+        .collect();
+    context.render.text(&metrics::numbers(&services, &hosts).await.page());
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Numbers for Prometheus, in its text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+//!
+//! Written here, because the `prometheus-client` crate writes OpenMetrics alone, whose counters node_exporter's textfile
+//! collector takes for untyped ones, and because these are counts that others have made: there is nothing to register.
+//!
+//! Labels are bounded: services and hosts by the configuration, versions by what is deployed (and [`VERSIONS`]), reasons and
+//! classes by the words the program knows. Nothing of a request is a label.
+
+use std::fmt::{self, Write as _};
+
+use crate::model::proxy::Latencies;
+
+pub mod fleet;
+pub mod host;
+mod proxy;
+
+/// What a page is, for the one who reads it.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Of a service, at most: main first, then the youngest.
+pub const VERSIONS: usize = 50;
+
+/// One name and what stands behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Family {
+    /// `switchman_`, base units, `_total` for counters.
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Of seconds, in the buckets of [`BUCKETS`].
+    Histogram,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+const fn counter(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, help }
+}
+
+const fn gauge(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, help }
+}
+
+const fn histogram(name: &'static str, help: &'static str) -> Family {
+    Family { name, kind: Kind::Histogram, help }
+}
+
+/// Everything that is ever exported.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    host::FAMILIES.iter().chain(proxy::FAMILIES).chain(fleet::FAMILIES).copied()
+}
+
+/// Upper ends: as written, and in microseconds.
+pub const BUCKETS: [(&str, u64); 15] = [
+    ("0.0005", 500),
+    ("0.001", 1_000),
+    ("0.0025", 2_500),
+    ("0.005", 5_000),
+    ("0.01", 10_000),
+    ("0.025", 25_000),
+    ("0.05", 50_000),
+    ("0.1", 100_000),
+    ("0.25", 250_000),
+    ("0.5", 500_000),
+    ("1", 1_000_000),
+    ("2.5", 2_500_000),
+    ("5", 5_000_000),
+    ("10", 10_000_000),
+    ("30", 30_000_000),
+];
+
+/// Name and value.
+type Label<'a> = (&'a str, &'a str);
+
+/// What is answered to one scrape.
+#[derive(Debug, Default)]
+struct Page(String);
+
+impl Page {
+    /// All samples of a family stand together; one without samples does not appear.
+    fn family(&mut self, family: &'static Family) -> Samples<'_> {
+        Samples { page: &mut self.0, family, begun: false }
+    }
+}
+
+struct Samples<'a> {
+    page: &'a mut String,
+    family: &'static Family,
+    begun: bool,
+}
+
+impl Samples<'_> {
+    fn add(&mut self, labels: &[Label<'_>], value: impl fmt::Display) {
+        self.line("", labels, &value);
+    }
+
+    fn flag(&mut self, labels: &[Label<'_>], is_so: bool) {
+        self.add(labels, u8::from(is_so));
+    }
+
+    /// Durations were counted in buckets at most 2 % wide: one that lies across an upper end counts as longer, and the sum is
+    /// that of the buckets' ends.
+    fn durations(&mut self, labels: &[Label<'_>], latencies: &Latencies) {
+        let within = |end: u64| latencies.0.range(..=end).map(|(_, count)| count).sum::<u64>();
+        for (written, end) in BUCKETS {
+            self.line("_bucket", &[labels, &[("le", written)]].concat(), &within(end));
+        }
+        let (count, sum) =
+            (latencies.count(), latencies.0.iter().map(|(us, count)| us.saturating_mul(*count)));
+        self.line("_bucket", &[labels, &[("le", "+Inf")]].concat(), &count);
+        self.line("_sum", labels, &Seconds(sum.fold(0, u64::saturating_add)));
+        self.line("_count", labels, &count);
+    }
+
+    fn line(&mut self, end: &str, labels: &[Label<'_>], value: &dyn fmt::Display) {
+        let Family { name, kind, help } = self.family;
+        if !self.begun {
+            self.begun = true;
+            let _ = writeln!(self.page, "# HELP {name} {}", Escaped { text: help, quoted: false });
+            let _ = writeln!(self.page, "# TYPE {name} {}", kind.as_str());
+        }
+        let _ = write!(self.page, "{name}{end}");
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.page, "{before}{label}=\"{}\"", Escaped { text: value, quoted: true });
+        }
+        let _ = writeln!(self.page, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+/// Microseconds.
+struct Seconds(u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+/// A help text, or the value of a label.
+struct Escaped<'a> {
+    text: &'a str,
+    quoted: bool,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.chars().try_for_each(|c| match c {
+            '\\' => f.write_str("\\\\"),
+            '\n' => f.write_str("\\n"),
+            '"' if self.quoted => f.write_str("\\\""),
+            c => f.write_char(c),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
