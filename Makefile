@@ -46,8 +46,18 @@ fmt:
 bench:
 	sh tests/setup.sh bench
 	$(CARGO) build --release --locked
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench switch --bench sockets --bench roll --bench versions
 	$(CARGO) test --release --locked --lib -- --ignored --nocapture --test-threads=1 ops::roll::simulation
+
+# The proxy beside HAProxy, nginx and Envoy, and main beside bad shadows; ten minutes, best on a machine with nothing else to do.
+# A copy is measured: `cargo bench` builds $(BIN) anew, with what tests need in tokio.
+.PHONY: bench-proxy
+bench-proxy:
+	sh tests/setup.sh bench-proxy
+	sh benches/proxy/envoy.sh
+	$(CARGO) build --release --locked
+	install -D -m 755 $(BIN) target/bench-proxy/switchman
+	$(CARGO) bench --locked --bench proxy
 
 # Under every kind of load: thirty rolling assigns of two services, a hundred comings and goings of the proxy, twenty deaths of
 # it; three quarters of an hour.

@@ -3,7 +3,8 @@
 # started: packages that would start one are told not to, by a policy-rc.d of our own if the machine has none.
 set -eu
 
-# command:package; `setup.sh bench` adds what only the benchmark compares with, `setup.sh host` what a Debian in a container takes
+# command:package; `setup.sh bench` adds what only the benchmark compares with, `setup.sh bench-proxy` what that one needs,
+# `setup.sh host` what a Debian in a container takes
 needed='
 iptables:iptables
 nft:nftables
@@ -30,6 +31,7 @@ others='dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
 [ "${1:-}" != test ] || needed="$needed $others"
 
 [ "${1:-}" != bench ] || needed="$needed ansible-playbook:ansible"
+[ "${1:-}" != bench-proxy ] || needed="$needed python3:python3-venv setpriv:util-linux taskset:util-linux"
 [ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux"
 
 missing=
