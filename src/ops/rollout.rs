@@ -202,7 +202,7 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
 /// Lets the last one go on, which waits for that.
 pub fn promote(world: &FleetWorld, actor: &Actor) -> Result<Standing, RolloutError> {
     let stands = open(world, "promote")?;
-    let Some(step) = stands.waiting.filter(|_| stands.stopped.is_none() && stands.returning.is_none()) else {
+    let Some(step) = stands.waiting.filter(|_| stands.returning.is_none()) else {
         return Err(RolloutError::NotWaiting { rollout: stands.rollout });
     };
     let held = world.lock.view()?;

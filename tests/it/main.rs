@@ -20,6 +20,7 @@ mod proxy;
 mod roll;
 mod roll_cli;
 mod roll_faults;
+mod rollouts;
 mod site;
 mod splits;
 mod supervisor;

@@ -141,6 +141,13 @@ impl Site {
         Rolling { child, log }
     }
 
+    /// Starts any command and leaves it to itself.
+    pub fn begin(&self, args: &[&str]) -> Rolling {
+        let log = self.operator.dir().join("begun.log");
+        let child = self.operator.program(args).start(std::fs::File::create(&log).unwrap()).unwrap();
+        Rolling { child, log }
+    }
+
     /// What was written to the journal since the last [`Site::start`]: host and row.
     pub fn journal(&self) -> Vec<(String, String)> {
         let since = *self.journaled.lock().unwrap();

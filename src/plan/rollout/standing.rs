@@ -134,6 +134,8 @@ impl Standing {
             RolloutWhat::Returning { result, why } => self.returning = Some((*result, why.clone())),
             RolloutWhat::Stopped { why, untold } => {
                 self.stopped = Some(why.clone());
+                self.waiting = None;
+                self.set(self.step, Reached::Ahead, row.at);
                 self.untold.clone_from(untold);
             }
             RolloutWhat::Ended { result, why } => {

@@ -1,0 +1,162 @@
+//! Roll-outs on hosts under load: real proxies count, real versions are good or bad, nobody is turned away.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use switchman::lab::demo::versions::faulty;
+use switchman::lab::operator::Pipe;
+
+use crate::site::{Plan, Site};
+use crate::testing::may_make_namespaces;
+
+const MAIN: &str = "4.0.0";
+const NEW: &str = "5.0.0";
+const HOSTS: [&str; 2] = ["web1", "web2"];
+
+/// Main on two hosts, and a new version whose program gets these flags.
+async fn up(name: &str, flags: &str) -> Site {
+    let yaml = "versions: {watch: 0s}\n";
+    let plan = Plan { hosts: 2, pipe: Pipe::Socket, yaml, admin: true, ..Plan::default() };
+    let site = Site::up(name, plan).await;
+    for (version, flags) in [(MAIN, ""), (NEW, flags)] {
+        let source = faulty(&site.lab, version, flags).unwrap().display().to_string();
+        well(&site, &["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
+    }
+    site
+}
+
+async fn well(site: &Site, args: &[&str]) -> String {
+    let output = site.run(args).await;
+    assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
+    output.stdout
+}
+
+/// Few seconds a step. A machine at work is slow at times, whichever version answers: latency is the subject of other tests.
+const TERMS: [&str; 5] = ["--interval", "3s", "--min-samples", "10", "--any-latency"];
+
+fn with_terms<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["rollout", "shop", NEW], args, &TERMS[..]].concat()
+}
+
+async fn standing(site: &Site) -> Value {
+    site.json(&["rollout", "shop", "--status"]).await["standing"].clone()
+}
+
+/// Main, and what each host's canary is given.
+async fn hosts(site: &Site) -> Vec<(String, Value)> {
+    let mut all = vec![];
+    for host in HOSTS {
+        let socket = site.lab.dir().join(host).join("agent.sock");
+        let script = format!("curl -sS --unix-socket {} http://agent/v1/services", socket.display());
+        let services: Value = serde_json::from_str(&site.inside(host, &script).await.stdout).unwrap();
+        let listing = site.json(&["ls", "shop", "--host", host]).await;
+        let rows = listing["rows"].as_array().unwrap();
+        let main = rows.iter().find(|row| row["main"] == true).unwrap()["version"].as_str().unwrap();
+        all.push((main.to_owned(), services[0]["layer7"]["splits"]["canary"]["percent"].clone()));
+    }
+    all
+}
+
+async fn all_are(site: &Site, main: &str, share: Value) {
+    assert_eq!(hosts(site).await, vec![(main.to_owned(), share); 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_version_is_rolled_out_under_load() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("good", "").await;
+    let told = well(&site, &with_terms(&["--steps", "30,60,100"])).await;
+    assert!(told.contains("promoted: no worse than main at every share"), "{told}");
+    all_are(&site, NEW, Value::Null).await;
+    site.load.phase("promoted");
+    for host in HOSTS {
+        site.until("answers of the new main", async || {
+            site.load.snapshot().answered("promoted", host, "main", Some(NEW)) > 10
+        })
+        .await;
+    }
+    let stands = standing(&site).await;
+    let counted = |step: usize| stands["steps"][step]["judged"]["canary"]["requests"].as_u64().unwrap();
+    assert!((0..3).all(|step| counted(step) >= 10), "{stands}");
+    site.down_without_loss().await;
+}
+
+/// One answer of twenty is a 500; its health check does not show it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_with_errors_is_taken_back_with_the_reason() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("bad", "--fault errors").await;
+    let ended = site.run(&with_terms(&["--steps", "30,100"])).await;
+    assert_eq!(ended.status, 1, "{}{}", ended.stdout, ended.stderr);
+    let named = format!("error: shop {NEW} did not become main: ");
+    let reason = ended.stderr.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
+    assert!(reason.contains("requests to the canary failed"), "{}{}", ended.stdout, ended.stderr);
+    all_are(&site, MAIN, Value::Null).await;
+    // Ended is ended.
+    for verb in ["--resume", "--abort", "--promote"] {
+        let refused = site.run(&["rollout", "shop", verb]).await;
+        assert!(refused.status == 1 && refused.stderr.contains("is finished"), "{}", refused.stderr);
+    }
+    // Whoever was given to it may have got a 500; afterwards nobody does.
+    site.load.phase("returned");
+    for host in HOSTS {
+        site.until("answers of main", async || {
+            site.load.snapshot().answered("returned", host, "main", Some(MAIN)) > 50
+        })
+        .await;
+    }
+    assert_eq!(site.load.snapshot().answered_by_others("returned", MAIN), 0);
+    site.down().await;
+}
+
+/// From other terminals: each step is let go on, or the whole is ended. Interrupted, it leaves no canary; killed, it leaves its
+/// share, which an abort takes away.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("words", "").await;
+    let waits = async |step: u64| {
+        site.until("a step that waits", async || standing(&site).await["waiting"] == step).await;
+    };
+    let running = site.begin(&with_terms(&["--steps", "30,60", "--approve"]));
+    waits(0).await;
+    all_are(&site, MAIN, "30%".into()).await;
+    // It holds the fleet.
+    let held = site.run(&with_terms(&[])).await;
+    assert!(held.status == 1 && held.stderr.contains(&format!("rollout shop {NEW}")), "{}", held.stderr);
+    well(&site, &["rollout", "shop", "--promote"]).await;
+    waits(1).await;
+    all_are(&site, MAIN, "60%".into()).await;
+    running.signal(Signal::SIGINT);
+    let (code, told) = running.ended().await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("--resume"), "{told}");
+    all_are(&site, MAIN, Value::Null).await;
+
+    let running = site.begin(&["rollout", "shop", "--resume"]);
+    waits(1).await;
+    all_are(&site, MAIN, "60%".into()).await;
+    running.signal(Signal::SIGKILL);
+    let (code, told) = running.ended().await;
+    assert_eq!(code, None, "{told}");
+    all_are(&site, MAIN, "60%".into()).await;
+    let status = well(&site, &["rollout", "shop", "--status"]).await;
+    assert!(status.contains("NOBODY JUDGES"), "{status}");
+    well(&site, &["rollout", "shop", "--abort"]).await;
+    all_are(&site, MAIN, Value::Null).await;
+
+    // One that runs is told to end by another process.
+    let running = site.begin(&with_terms(&["--steps", "30,60", "--approve"]));
+    waits(0).await;
+    let told = well(&site, &["rollout", "shop", "--abort"]).await;
+    assert!(told.contains("aborted"), "{told}");
+    let (code, told) = running.ended().await;
+    assert_eq!(code, Some(1), "{told}");
+    all_are(&site, MAIN, Value::Null).await;
+    site.down_without_loss().await;
+}
