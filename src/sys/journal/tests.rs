@@ -272,7 +272,7 @@ mod rollouts {
         let untold = vec![("web1".parse().unwrap(), "cut".to_owned())];
         let sticky = Some(Sticky::Header("x-user".to_owned()));
         let ignore = vec![Field::Status, Field::Body, "$.items[].price".parse().unwrap()];
-        let spec = RolloutSpec { sticky, ignore, ..example::rollout(&["web1", "web2"]) };
+        let spec = RolloutSpec { ignore, sticky, ..example::rollout(&["web1", "web2"]) };
         let rows: Vec<RolloutWhat> = [
             RolloutWhat::Began { spec: Box::new(spec), target: example::rollout_target(), actor: actor() },
             RolloutWhat::Resumed { actor: actor() },
