@@ -207,7 +207,7 @@ enum Command {
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
-    /// Print every host, as it is seen from here, and the last roll as numbers for Prometheus
+    /// Print every host, as it is seen from here, and the last roll and roll-out as numbers for Prometheus
     ///
     /// For the textfile collector of node_exporter, from cron. Hosts that cannot be reached are in the numbers. What a host
     /// counts itself is served by its agent: `switchman agent --metrics`.

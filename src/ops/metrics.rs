@@ -1,7 +1,7 @@
-//! The operator's view in numbers: every host as it is seen from here, and what the journal says of the last roll.
+//! The operator's view in numbers: every host as it is seen from here, and what the journal says of the last roll and roll-out.
 
 use super::forward::{link, question};
-use super::roll;
+use super::{roll, rollout};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::lock::Life;
@@ -44,6 +44,7 @@ fn journaled(world: &FleetWorld) -> Result<Journaled, JournalError> {
     let lock = world.lock.view()?;
     Ok(Journaled {
         roll: roll::last(world)?,
+        rollout: rollout::last(world)?,
         is_held: lock.is_some(),
         is_alive: lock.is_some_and(|lock| lock.life != Life::Gone),
     })

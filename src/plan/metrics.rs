@@ -61,7 +61,8 @@ const fn histogram(name: &'static str, help: &'static str) -> Family {
 
 /// Everything that is ever exported.
 pub fn families() -> impl Iterator<Item = &'static Family> {
-    host::FAMILIES.iter().chain(proxy::FAMILIES).chain(fleet::FAMILIES).copied()
+    let of_fleet = fleet::FAMILIES.iter().chain(fleet::ROLLOUTS);
+    host::FAMILIES.iter().chain(proxy::FAMILIES).chain(of_fleet).copied()
 }
 
 /// Upper ends: as written, and in microseconds.

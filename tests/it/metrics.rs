@@ -306,9 +306,14 @@ fn the_dashboard_is_one_that_grafana_shows() {
         let place = &panel["gridPos"];
         assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{title}");
     }
-    for wanted in
-        ["Requests by leg and class", "Forward by host", "Main version by host", "Last roll", "Breaker"]
-    {
+    for wanted in [
+        "Requests by leg and class",
+        "Forward by host",
+        "Main version by host",
+        "Last roll",
+        "Last roll-out",
+        "Breaker",
+    ] {
         assert!(panels.iter().any(|panel| panel["title"] == wanted), "{wanted}");
     }
 }

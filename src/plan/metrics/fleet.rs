@@ -1,11 +1,16 @@
-//! What the operator's machine exports: each host as it is seen from there, and the last roll by the journal.
+//! What the operator's machine exports: each host as it is seen from there, and the last roll and roll-out by the journal.
 
 use super::{Family, Page, gauge};
 use crate::model::api::HostView;
 use crate::model::forward::Switch;
 use crate::model::journal::RollResult;
 use crate::model::name::{HostName, ServiceName};
+use crate::plan::rollout;
 use crate::plan::standing::{HostStanding, Reached, Standing};
+
+mod rollouts;
+
+pub(super) use rollouts::FAMILIES as ROLLOUTS;
 
 const UP: Family = gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
 const FORWARD: Family = gauge(
@@ -76,6 +81,8 @@ pub struct ServiceNumbers {
 pub struct Journaled {
     /// The last roll.
     pub roll: Option<Standing>,
+    /// The last roll-out.
+    pub rollout: Option<rollout::Standing>,
     pub is_held: bool,
     /// Whether the holder of the lock may be alive.
     pub is_alive: bool,
@@ -141,6 +148,7 @@ impl FleetNumbers {
             })
             .collect();
         about_rolls(page, &rolls);
+        rollouts::write(page, &read);
     }
 }
 

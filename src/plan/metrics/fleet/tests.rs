@@ -1,11 +1,12 @@
 use super::*;
 use crate::model::deployment::Access;
-use crate::model::example::{port, roll};
+use crate::model::example::{self, port, roll};
 use crate::model::forward::{Forward, KernelForward, Recorded};
 use crate::model::history::Actor;
 use crate::model::journal::{HostEnd, Row, What};
 use crate::model::proxy::Layer7;
 use crate::model::roll::Step;
+use crate::model::rollout::{Judged, RolloutResult, RolloutRow, RolloutWhat, Sample, Verdict};
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
 use crate::plan::metrics::tests::read;
@@ -80,12 +81,40 @@ fn half() -> Vec<(Option<&'static str>, What)> {
     ]
 }
 
+/// Rows of one roll-out of 2.0.0, a second apart.
+fn rolled_out(rows: Vec<RolloutWhat>) -> rollout::Standing {
+    let actor = Actor { user: "ops".into(), pid: 7 };
+    let spec = Box::new(example::rollout(&["web1"]));
+    let began = RolloutWhat::Began { spec, target: example::rollout_target(), actor };
+    let rows = std::iter::once(began).chain(rows).zip(1..).map(|(what, number)| RolloutRow {
+        number,
+        rollout: "o19700101-003320-beef".parse().unwrap(),
+        at: jiff::Timestamp::from_second(2_000 + i64::try_from(number).unwrap()).unwrap(),
+        what,
+    });
+    rollout::standing(&rows.collect::<Vec<_>>()).unwrap()
+}
+
+/// The first step has passed; in the second too few requests came.
+fn holding() -> Vec<RolloutWhat> {
+    let judged = |verdict| Judged { verdict, canary: Sample::default(), main: Sample::default() };
+    vec![
+        RolloutWhat::StepBegan { step: 0 },
+        RolloutWhat::StepSet { step: 0 },
+        RolloutWhat::Judged { step: 0, judged: judged(Verdict::Advance) },
+        RolloutWhat::StepPassed { step: 0, main: None },
+        RolloutWhat::StepBegan { step: 1 },
+        RolloutWhat::StepSet { step: 1 },
+        RolloutWhat::Judged { step: 1, judged: judged(Verdict::Hold { reason: "5 requests of 100".into() }) },
+    ]
+}
+
 fn of(service: &str, journal: Result<Journaled, String>) -> ServiceNumbers {
     ServiceNumbers { service: service.parse().unwrap(), journal }
 }
 
 fn journaled(roll: Option<Standing>) -> Journaled {
-    Journaled { roll, is_held: false, is_alive: false }
+    Journaled { roll, rollout: None, is_held: false, is_alive: false }
 }
 
 #[test]
@@ -101,7 +130,10 @@ fn a_fleet_tells_all_of_this() {
             seen("web3", vec![]),
         ],
         services: vec![
-            of("shop", Ok(journaled(Some(rolled(half()))))),
+            of(
+                "shop",
+                Ok(Journaled { rollout: Some(rolled_out(holding())), ..journaled(Some(rolled(half()))) }),
+            ),
             of("blog", Err("the journal is damaged".into())),
         ],
     };
@@ -111,7 +143,7 @@ fn a_fleet_tells_all_of_this() {
 
 /// The one state that a roll is in.
 fn state_of(roll: Standing, is_alive: bool) -> String {
-    let journaled = Journaled { roll: Some(roll), is_held: is_alive, is_alive };
+    let journaled = Journaled { roll: Some(roll), rollout: None, is_held: is_alive, is_alive };
     let numbers = FleetNumbers { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
     let page = read(&numbers.page());
     let states = &page["switchman_roll_state"].samples;
@@ -150,4 +182,38 @@ fn a_fleet_that_was_never_rolled_has_no_last_roll() {
     let page = read(&numbers.page());
     assert_eq!(page["switchman_roll_in_progress"].samples[0].value, "0");
     assert!(!page.contains_key("switchman_roll_state"));
+}
+
+/// The one state that a roll-out is in, and the share it has set.
+fn rollout_of(more: Vec<RolloutWhat>, is_alive: bool) -> (String, String) {
+    let rollout = Some(rolled_out([holding(), more].concat()));
+    let journaled = Journaled { roll: None, rollout, is_held: is_alive, is_alive };
+    let numbers = FleetNumbers { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
+    let page = read(&numbers.page());
+    let states = &page["switchman_rollout_state"].samples;
+    let now: Vec<&str> =
+        states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
+    assert_eq!((states.len(), now.len()), (rollouts::STATES.len(), 1), "{states:?}");
+    let share = page["switchman_rollout_share_ratio"].samples[0].value.clone();
+    (now[0].split('"').nth(5).unwrap().to_owned(), share)
+}
+
+#[test]
+fn a_roll_out_is_in_one_state_with_the_share_it_has_set() {
+    let ended = |result| vec![RolloutWhat::Ended { result, why: String::new() }];
+    let stopped = RolloutWhat::Stopped { why: "interrupted".into(), untold: vec![] };
+    let returning = RolloutWhat::Returning { result: RolloutResult::Returned, why: "slow".into() };
+    for (more, is_alive, state, share) in [
+        (vec![], true, "running", "0.05"),
+        (vec![], false, "cut-off", "0.05"),
+        (vec![RolloutWhat::Waiting { step: 1 }], true, "waiting", "0.05"),
+        (vec![RolloutWhat::Promoting], true, "promoting", "0.05"),
+        (vec![returning], true, "returning", "0.05"),
+        (vec![stopped], false, "stopped", "0"),
+        (ended(RolloutResult::Promoted), false, "promoted", "1"),
+        (ended(RolloutResult::Returned), false, "returned", "0"),
+        (ended(RolloutResult::Aborted), false, "aborted", "0"),
+    ] {
+        assert_eq!(rollout_of(more, is_alive), (state.to_owned(), share.to_owned()));
+    }
 }
