@@ -38,7 +38,7 @@ pub struct Place {
 }
 
 impl Place {
-    fn program(&self, core: usize, path: impl AsRef<std::ffi::OsStr>) -> Program {
+    fn program(core: usize, path: impl AsRef<std::ffi::OsStr>) -> Program {
         // Ends with the benchmark, however that does.
         let bound = ["--pdeathsig", "TERM", "--", "taskset", "-c"];
         Program::new("setpriv").args(bound).arg(core.to_string()).arg(path)
@@ -80,7 +80,7 @@ impl Place {
              uwsgi_temp_path {dir}/{name}.4; scgi_temp_path {dir}/{name}.5;\n{servers} }}\n"
         );
         let file = self.file(&format!("{name}.conf"), &text)?;
-        let program = self.program(core, "nginx").args(["-e", "stderr", "-c"]).arg(file);
+        let program = Self::program(core, "nginx").args(["-e", "stderr", "-c"]).arg(file);
         self.start(name, &program, port).await
     }
 
@@ -92,7 +92,7 @@ impl Place {
              backend main\n  server main 127.0.0.1:{MAIN}\n"
         );
         let file = self.file("haproxy.cfg", &text)?;
-        let program = self.program(self.cores.proxy, "haproxy").args(["-db", "-f"]).arg(file);
+        let program = Self::program(self.cores.proxy, "haproxy").args(["-db", "-f"]).arg(file);
         self.start("haproxy", &program, port).await
     }
 
@@ -116,7 +116,7 @@ impl Place {
     pub async fn envoy_proxy(&self, envoy: &Path, port: u16, mirrors: bool) -> Result<Process, Failed> {
         let name = if mirrors { "envoy-mirror" } else { "envoy" };
         let file = self.file(&format!("{name}.json"), &envoy_config(port, mirrors).to_string())?;
-        let program = self.program(self.cores.proxy, envoy);
+        let program = Self::program(self.cores.proxy, envoy);
         let fixed = ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"];
         self.start(name, &program.args(fixed).arg(file), port).await
     }
@@ -124,7 +124,7 @@ impl Place {
     pub async fn switchman(&self, name: &str, services: Vec<ProxiedService>) -> Result<Switchman, Failed> {
         let dir = self.dir.join(name);
         std::fs::create_dir(&dir)?;
-        let program = self.program(self.cores.proxy, self.root.join("target/bench-proxy/switchman"));
+        let program = Self::program(self.cores.proxy, self.root.join("target/bench-proxy/switchman"));
         let program = program.args(["proxy", "--control"]).arg(dir.join("proxy.sock"));
         let process = Process::start(name, &program, &dir.join("log"))?;
         let control = ProxyProcess::new(&dir);

@@ -41,7 +41,7 @@ impl Contestant {
         let figures = &mut self.figures;
         if let (Some(process), Some(before)) = (&self.process, before) {
             let after = used(process)?;
-            figures.cpu.add((after.cpu - before.cpu).as_secs_f64() * 1e6 / number(seen.requests));
+            figures.cpu.add(after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / number(seen.requests));
             figures.peak_mib.add(number(after.peak_kib) / 1024.0);
         }
         figures.rate.add(seen.per_second);

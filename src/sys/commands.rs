@@ -156,7 +156,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // One that was waited for to its end has no pid any more; what it left in the background is not ours to end.
         if self.child.id().is_some() {
-            self.group.signal(Signal::SIGTERM);
+            self.group.ask();
             self.given_up.push(Ending(self.group));
         }
         self.given_up.running.send_modify(|running| *running -= 1);
@@ -177,11 +177,15 @@ impl Group {
         killpg(self.0, None).is_ok()
     }
 
-    /// TERM, and KILL for what is left of it after a while.
-    async fn end(self) {
+    /// TERM, once: a second one would end what tidies up after the first.
+    fn ask(self) {
         self.signal(Signal::SIGTERM);
         // What is stopped hears TERM only when it goes on.
         self.signal(Signal::SIGCONT);
+    }
+
+    /// KILL for what is left of it a while after it was asked.
+    async fn end(self) {
         let deadline = Instant::now() + GRACE;
         while self.is_there() && Instant::now() < deadline {
             tokio::time::sleep(PAUSE).await;
@@ -239,7 +243,10 @@ async fn attend(child: &mut Child, group: Group, timeout: Option<u64>, heard: &H
         let waited = tokio::select! {
             status = child.wait() => (status, false),
             // What it left running in the background on purpose is not ours to end; after a timeout nothing is on purpose.
-            () = timed_out(timeout) => (tokio::join!(child.wait(), group.end()).0, true),
+            () = timed_out(timeout) => {
+                group.ask();
+                (tokio::join!(child.wait(), group.end()).0, true)
+            }
         };
         end.send_replace(true);
         waited
