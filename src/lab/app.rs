@@ -49,6 +49,8 @@ pub struct AppOptions {
 pub enum Fault {
     /// One answer of ten has another price.
     Prices,
+    /// One answer of twenty is a 500.
+    Errors,
     /// It takes no connection any more once it has made [`OFFERS`]; those it has go on.
     Deaf,
 }
@@ -135,6 +137,9 @@ fn offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
     let turn = MADE.fetch_add(1, Ordering::Relaxed);
     if fault == Some(Fault::Deaf) && turn + 1 == OFFERS {
         DEAF.notify_one();
+    }
+    if fault == Some(Fault::Errors) && turn % 20 == 19 {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "no\n".to_owned());
     }
     let price = match fault {
         Some(Fault::Prices) if turn % 10 == 9 => 1300,
