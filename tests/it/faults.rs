@@ -191,7 +191,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
         let file = host.path("state/state.db");
         let newer = rusqlite::Connection::open(&file).unwrap();
         newer.pragma_update(None, "user_version", 99).unwrap();
-        assert_fails(&host.run(&["disable-forward"]), "has schema 99; this switchman knows up to 2");
+        assert_fails(&host.run(&["disable-forward"]), "has schema 99; this switchman knows up to 3");
         newer.pragma_update(None, "user_version", 3).unwrap();
         drop(newer);
         assert_eq!(host.state(), on());
