@@ -11,6 +11,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::short::Short;
+
 /// A head that is longer is not remembered; hyper has refused it long before.
 const LONGEST_HEAD: usize = 1 << 20;
 
@@ -177,6 +179,9 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(short) = Short::of(bufs) {
+            return self.poll_write(cx, short.bytes());
+        }
         let this = self.get_mut();
         if this.refuses() {
             return Poll::Ready(Err(refusal()));

@@ -7,7 +7,7 @@
 //! | `connection` | one client connection: HTTP/1, HTTP/2, or bytes as they are |
 //! | `answer` | one request: who answers it, who gets a copy |
 //! | `mirror`, `copying`, `tee` | copies, which main never waits for |
-//! | `upstream` | connections to those who answer |
+//! | `upstream`, `short` | connections to those who answer, and what is cheaper to write at once |
 //! | `comparison` | gathers main's and a shadow's answer to one request |
 //! | `collector` | the thread beside the data path that compares answers |
 
@@ -35,6 +35,7 @@ mod limits;
 mod listen;
 mod mirror;
 mod service;
+mod short;
 mod tee;
 mod upload;
 mod upstream;

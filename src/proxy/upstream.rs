@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
+use super::short::Upstream;
 use super::tee::CopyBody;
 use super::upload::Upload;
 
@@ -64,11 +65,11 @@ impl<B: Body + 'static> Sender<B> {
     }
 }
 
-async fn connected(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<TcpStream>> {
+async fn connected(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<Upstream>> {
     let connecting = tokio::time::timeout(limit, TcpStream::connect(to));
     let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(stream))
+    Ok(TokioIo::new(Upstream(stream)))
 }
 
 /// How to reach somebody.
