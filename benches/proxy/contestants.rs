@@ -1,5 +1,6 @@
 //! Who is measured: what each is told, how it is started, what it has used.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use switchman::lab::process::Process;
 use switchman::model::deployment::{Access, DeploymentId};
 use switchman::model::percent::Percent;
 use switchman::model::ports::Port;
-use switchman::model::proxy::{Mirror, ProxiedService, ProxyConfig, ShadowStats, Splits, Upstream};
+use switchman::model::proxy::{Mirror, ProxiedService, ProxyConfig, Splits, Upstream};
 use switchman::sys::exec::Program;
 use switchman::sys::proxy::ProxyProcess;
 use switchman::world::proxy::Proxy as _;
@@ -29,6 +30,12 @@ pub struct Cores {
     pub proxy: usize,
 }
 
+fn program(core: usize, path: impl AsRef<std::ffi::OsStr>) -> Program {
+    // Ends with the benchmark, however that does.
+    let bound = ["--pdeathsig", "TERM", "--", "taskset", "-c"];
+    Program::new("setpriv").args(bound).arg(core.to_string()).arg(path)
+}
+
 /// Where things are, and where files may be.
 #[derive(Debug)]
 pub struct Place {
@@ -38,12 +45,6 @@ pub struct Place {
 }
 
 impl Place {
-    fn program(core: usize, path: impl AsRef<std::ffi::OsStr>) -> Program {
-        // Ends with the benchmark, however that does.
-        let bound = ["--pdeathsig", "TERM", "--", "taskset", "-c"];
-        Program::new("setpriv").args(bound).arg(core.to_string()).arg(path)
-    }
-
     fn file(&self, name: &str, text: &str) -> Result<PathBuf, Failed> {
         let path = self.dir.join(name);
         std::fs::write(&path, text)?;
@@ -80,7 +81,7 @@ impl Place {
              uwsgi_temp_path {dir}/{name}.4; scgi_temp_path {dir}/{name}.5;\n{servers} }}\n"
         );
         let file = self.file(&format!("{name}.conf"), &text)?;
-        let program = Self::program(core, "nginx").args(["-e", "stderr", "-c"]).arg(file);
+        let program = program(core, "nginx").args(["-e", "stderr", "-c"]).arg(file);
         self.start(name, &program, port).await
     }
 
@@ -92,7 +93,7 @@ impl Place {
              backend main\n  server main 127.0.0.1:{MAIN}\n"
         );
         let file = self.file("haproxy.cfg", &text)?;
-        let program = Self::program(self.cores.proxy, "haproxy").args(["-db", "-f"]).arg(file);
+        let program = program(self.cores.proxy, "haproxy").args(["-db", "-f"]).arg(file);
         self.start("haproxy", &program, port).await
     }
 
@@ -116,7 +117,7 @@ impl Place {
     pub async fn envoy_proxy(&self, envoy: &Path, port: u16, mirrors: bool) -> Result<Process, Failed> {
         let name = if mirrors { "envoy-mirror" } else { "envoy" };
         let file = self.file(&format!("{name}.json"), &envoy_config(port, mirrors).to_string())?;
-        let program = Self::program(self.cores.proxy, envoy);
+        let program = program(self.cores.proxy, envoy);
         let fixed = ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"];
         self.start(name, &program.args(fixed).arg(file), port).await
     }
@@ -124,7 +125,7 @@ impl Place {
     pub async fn switchman(&self, name: &str, services: Vec<ProxiedService>) -> Result<Switchman, Failed> {
         let dir = self.dir.join(name);
         std::fs::create_dir(&dir)?;
-        let program = Self::program(self.cores.proxy, self.root.join("target/bench-proxy/switchman"));
+        let program = program(self.cores.proxy, self.root.join("target/bench-proxy/switchman"));
         let program = program.args(["proxy", "--control"]).arg(dir.join("proxy.sock"));
         let process = Process::start(name, &program, &dir.join("log"))?;
         let control = ProxyProcess::new(&dir);
@@ -170,14 +171,25 @@ fn envoy_config(port: u16, mirrors: bool) -> serde_json::Value {
 /// The proxy under its control socket.
 pub struct Switchman {
     pub process: Process,
-    control: ProxyProcess,
+    pub control: ProxyProcess,
 }
 
-impl Switchman {
-    /// Of all its services.
-    pub async fn shadows(&self) -> Result<Vec<ShadowStats>, Failed> {
-        Ok(self.control.stats().await?.services.into_iter().flat_map(|service| service.shadows).collect())
+/// What became of all copies.
+pub async fn copies(control: &ProxyProcess) -> Result<String, Failed> {
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    let services = control.stats().await?.services;
+    for shadow in services.into_iter().flat_map(|service| service.shadows) {
+        let kinds = [("dropped", shadow.dropped), ("failed", shadow.failed), ("aborted", shadow.aborted)];
+        let named = kinds.into_iter().flat_map(|(kind, reasons)| {
+            reasons.into_iter().map(move |(reason, count)| (format!("{kind} {reason}"), count))
+        });
+        for (what, count) in named.chain([("answered".to_owned(), shadow.answered)]) {
+            *sums.entry(what).or_default() += count;
+        }
     }
+    let told =
+        sums.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what} {count}"));
+    Ok(told.collect::<Vec<_>>().join(", "))
 }
 
 /// A service that the proxy serves on a port, with at most one shadow.
@@ -218,8 +230,8 @@ pub fn service(
 /// What a process has used since it began.
 #[derive(Debug, Clone, Copy)]
 pub struct Used {
-    /// Of all its threads, in user and in the kernel; ticks of 10 ms (proc(5), USER_HZ).
-    pub cpu: Duration,
+    /// Of all its threads, in user and in the kernel; seconds, known to 10 ms (proc(5), USER_HZ).
+    pub cpu: f64,
     /// VmHWM.
     pub peak_kib: u64,
 }
@@ -227,13 +239,13 @@ pub struct Used {
 /// Of its workers, where it has any: nginx's own process only watches them.
 pub fn used(process: &Process) -> Result<Used, Failed> {
     let pid = process.pid().ok_or("the process is gone")?.as_raw();
-    let mut sum = Used { cpu: Duration::ZERO, peak_kib: 0 };
+    let mut sum = Used { cpu: 0.0, peak_kib: 0 };
     let workers = children(pid)?;
     for pid in if workers.is_empty() { vec![pid] } else { workers } {
         let fields = stat(pid)?;
-        let ticks: Result<u64, _> =
-            fields.get(11..13).ok_or("no times")?.iter().map(|text| text.parse::<u64>()).sum();
-        sum.cpu += Duration::from_millis(10 * ticks?);
+        let ticks: Result<u32, _> =
+            fields.get(11..13).ok_or("no times")?.iter().map(|text| text.parse::<u32>()).sum();
+        sum.cpu += f64::from(ticks?) / 100.0;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no peak")?;
         sum.peak_kib = sum.peak_kib.max(peak.trim().trim_end_matches(" kB").parse()?);

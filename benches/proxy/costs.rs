@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use switchman::lab::process::Process;
+use switchman::sys::proxy::ProxyProcess;
 
 use crate::Failed;
-use crate::contestants::{MAIN, Place, SHADOW, service, used};
+use crate::contestants::{MAIN, Place, SHADOW, copies, service, used};
 use crate::figures::{Figures, Unit, line, verdict};
 use crate::load;
 
@@ -41,7 +42,7 @@ impl Contestant {
         let figures = &mut self.figures;
         if let (Some(process), Some(before)) = (&self.process, before) {
             let after = used(process)?;
-            figures.cpu.add(after.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / number(seen.requests));
+            figures.cpu.add((after.cpu - before.cpu) * 1e6 / number(seen.requests));
             figures.peak_mib.add(number(after.peak_kib) / 1024.0);
         }
         figures.rate.add(seen.per_second);
@@ -54,12 +55,12 @@ impl Contestant {
         let Measured { cpu, rate, p99_ms, peak_mib, bad } = &self.figures;
         let bad = if *bad > 0 { format!("  {bad} answers missing or wrong") } else { String::new() };
         line(&format!(
-            "{:<34} {:>20} {:>26} {:>18} {:>8.1}{bad}",
+            "{:<34} {:>20} {:>26} {:>18} {:>8}{bad}",
             self.name,
             cpu.shown(Unit::Tenths),
             rate.shown(Unit::Whole),
             p99_ms.shown(Unit::Hundredths),
-            peak_mib.median()
+            if self.process.is_some() { Unit::Tenths.show(peak_mib.median()) } else { "-".to_owned() }
         ));
     }
 }
@@ -70,7 +71,7 @@ fn number(count: u64) -> f64 {
 }
 
 pub async fn measure(place: &Place) -> Result<(), Failed> {
-    let mut all = contestants(place).await?;
+    let (mut all, copying) = contestants(place).await?;
     for contestant in &all {
         // Connections and caches are warm then.
         load::full(contestant.port, Duration::from_secs(1)).await?;
@@ -82,6 +83,10 @@ pub async fn measure(place: &Place) -> Result<(), Failed> {
         log_round(round);
     }
     print(place, &all);
+    line("\nCopies, of all runs:");
+    for (name, control) in copying {
+        line(&format!("{name:<34} {}", copies(&control).await?));
+    }
     for process in all.into_iter().filter_map(|contestant| contestant.process) {
         process.stop(nix::sys::signal::Signal::SIGTERM).await?;
     }
@@ -93,7 +98,9 @@ fn log_round(round: usize) {
     let _ = writeln!(std::io::stderr(), "round {} of {ROUNDS}", round + 1);
 }
 
-async fn contestants(place: &Place) -> Result<Vec<Contestant>, Failed> {
+type Copying = Vec<(&'static str, ProxyProcess)>;
+
+async fn contestants(place: &Place) -> Result<(Vec<Contestant>, Copying), Failed> {
     let shadow = Some(([127, 0, 0, 1], SHADOW).into());
     let mut all = vec![Contestant::new("direct", None, MAIN)];
     all.push(Contestant::new("HAProxy", place.haproxy(9201).await?, 9201));
@@ -110,13 +117,14 @@ async fn contestants(place: &Place) -> Result<Vec<Contestant>, Failed> {
     let copying = place.switchman("copying", vec![service(9207, MAIN, shadow, false)?]).await?;
     all.push(Contestant::new(COPIES, copying.process, 9207));
     let comparing = place.switchman("comparing", vec![service(9208, MAIN, shadow, true)?]).await?;
-    all.push(Contestant::new("switchman, one shadow, compared", comparing.process, 9208));
-    Ok(all)
+    all.push(Contestant::new(COMPARES, comparing.process, 9208));
+    Ok((all, vec![(COPIES, copying.control), (COMPARES, comparing.control)]))
 }
 
 const NGINX_COPIES: &str = "nginx, one shadow (mirror)";
 const ENVOY_COPIES: &str = "Envoy, one shadow";
 const COPIES: &str = "switchman, one shadow";
+const COMPARES: &str = "switchman, one shadow, compared";
 
 fn print(place: &Place, all: &[Contestant]) {
     line(&format!(

@@ -1,13 +1,12 @@
 //! What main's users notice of a shadow, of every kind: beside each run one without a shadow.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::Failed;
-use crate::contestants::{MAIN, Place, SINK, Switchman, service, used};
+use crate::contestants::{MAIN, Place, SINK, copies, service, used};
 use crate::figures::{Figures, Unit, line};
 use crate::load;
 use crate::shadows;
@@ -96,7 +95,7 @@ async fn against(place: &Place, name: &str, address: SocketAddr) -> Result<(), F
         &pair(&with.upload_ms, &without.upload_ms, Unit::Whole),
         &(with.bad + without.bad).to_string(),
         &(used(&shadowed.process)?.peak_kib >> 10).to_string(),
-        &copies(&shadowed).await?,
+        &copies(&shadowed.control).await?,
     ]));
     shadowed.process.stop(Signal::SIGKILL).await?;
     Ok(())
@@ -105,21 +104,4 @@ async fn against(place: &Place, name: &str, address: SocketAddr) -> Result<(), F
 fn row(cells: &[&str; 8]) -> String {
     let [shadow, rate, p99, paced, upload, bad, peak, copies] = cells;
     format!("{shadow:<18} {rate:>15} {p99:>13} {paced:>13} {upload:>11} {bad:>4} {peak:>8}  {copies}")
-}
-
-/// What became of all copies, of GETs and uploads.
-async fn copies(proxy: &Switchman) -> Result<String, Failed> {
-    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
-    for shadow in proxy.shadows().await? {
-        let kinds = [("dropped", shadow.dropped), ("failed", shadow.failed), ("aborted", shadow.aborted)];
-        let named = kinds.into_iter().flat_map(|(kind, reasons)| {
-            reasons.into_iter().map(move |(reason, count)| (format!("{kind} {reason}"), count))
-        });
-        for (what, count) in named.chain([("answered".to_owned(), shadow.answered)]) {
-            *sums.entry(what).or_default() += count;
-        }
-    }
-    let told =
-        sums.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what} {count}"));
-    Ok(told.collect::<Vec<_>>().join(", "))
 }
