@@ -368,11 +368,17 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         }
         VersionsError::NotAlike { verdict: Verdict::Insufficient, .. } => Some(UNPROVEN.into()),
         VersionsError::NotAlike { .. } => Some("`switchman compare NAME VERSION` shows what differs".into()),
+        VersionsError::NotWeighed { .. } => {
+            Some("what was set before it stays: the same command sets all of them, `--off` sets 100".into())
+        }
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
         VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
         VersionsError::NotEverywhere { .. }
         | VersionsError::Unread(_)
         | VersionsError::Archive(_)
+        | VersionsError::NoBalancer
+        | VersionsError::NoWeights(_)
+        | VersionsError::WeightsNotAllowed(_)
         | VersionsError::Task(_) => None,
     }
 }

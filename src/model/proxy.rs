@@ -84,6 +84,9 @@ pub struct Splits {
     pub mirrors: Vec<Mirror>,
     #[serde(default)]
     pub canary: Option<Canary>,
+    /// Whether `X-Forwarded-For` and `X-Forwarded-Proto` are appended, which the service did not see before.
+    #[serde(default)]
+    pub forwarded: bool,
 }
 
 impl Splits {
@@ -97,6 +100,7 @@ impl Splits {
         Self {
             mirrors: self.mirrors.iter().filter(|mirror| mirror.deployment != *deployment).cloned().collect(),
             canary: self.canary.clone().filter(|canary| canary.deployment != *deployment),
+            forwarded: self.forwarded,
         }
     }
 }
@@ -162,9 +166,6 @@ pub struct ProxiedService {
     pub others: Vec<Upstream>,
     #[serde(default)]
     pub splits: Splits,
-    /// Appends `X-Forwarded-For` and `X-Forwarded-Proto`, which the service did not see before.
-    #[serde(default)]
-    pub forwarded: bool,
     /// Nothing leads here any more: each connection is closed after its next answer.
     #[serde(default)]
     pub draining: bool,

@@ -27,6 +27,9 @@ pub struct SplitRequest {
     pub change: SplitChange,
     /// Where the proxy gets its port from: first and last.
     pub range: (Port, Port),
+    /// Whether main is told who asked, as `X-Forwarded-For`; as it is where absent.
+    #[serde(default)]
+    pub forwarded: Option<bool>,
     pub actor: Actor,
     /// For the history, such as the roll-out it belongs to; empty otherwise.
     #[serde(default)]

@@ -9,7 +9,7 @@ use crate::model::ports::Port;
 use crate::model::proxy::{
     Canary, Layer7, Limits, Mark, Mirror, Place, ProxiedService, ProxyConfig, Splits, Sticky, Upstream,
 };
-use crate::model::splits::SplitChange;
+use crate::model::splits::{SplitChange, SplitRequest};
 use crate::model::version::Version;
 use crate::model::versions::Which;
 use crate::plan::versions::{self, Refused};
@@ -35,14 +35,15 @@ pub enum SplitRefused {
     BadText { text: String, what: &'static str },
 }
 
-/// The splits that a change comes to. The same as before where it is so already.
+/// The splits that a request comes to. The same as before where it is so already.
 pub fn change(
     record: &Recorded,
     existing: &[Deployment],
-    change: &SplitChange,
+    request: &SplitRequest,
 ) -> Result<Splits, SplitRefused> {
     let mut splits = record.layer7.splits.clone();
-    match change {
+    splits.forwarded = request.forwarded.unwrap_or(splits.forwarded);
+    match &request.change {
         SplitChange::Mirror(mirror) => {
             let target = target(record, existing, &mirror.deployment)?;
             if splits.canary.as_ref().is_some_and(|canary| canary.deployment == target.id) {
@@ -67,6 +68,8 @@ pub fn change(
         }
         SplitChange::NoCanary => splits.canary = None,
     }
+    // It goes with the proxy.
+    splits.forwarded &= !splits.is_empty();
     Ok(splits)
 }
 
@@ -219,7 +222,6 @@ fn proxied(record: &Recorded, existing: &[Deployment]) -> Option<ProxiedService>
         main,
         others,
         splits,
-        forwarded: false,
         draining: straight,
     })
 }
@@ -238,6 +240,7 @@ fn there(splits: &Splits, existing: &[Deployment]) -> Splits {
     Splits {
         mirrors: splits.mirrors.iter().filter(|mirror| is_there(&mirror.deployment)).cloned().collect(),
         canary: splits.canary.clone().filter(|canary| is_there(&canary.deployment)),
+        forwarded: splits.forwarded,
     }
 }
 
@@ -264,6 +267,22 @@ pub fn moved(record: &Recorded, port: Port, inserted: bool) -> Option<Layer7> {
         return None;
     }
     Some(Layer7 { place: Some(Place { inserted, ..place }), ..record.layer7.clone() })
+}
+
+/// A kill that was refused took it out: what it got before it gets again, unless somebody gave that away meanwhile.
+pub fn rejoined(record: &Recorded, before: &Layer7, deployment: &DeploymentId) -> Option<Layer7> {
+    let is_main = record.routes.as_ref().is_some_and(|routes| routes.main.deployment == *deployment);
+    let mut splits = record.layer7.splits.clone();
+    if splits.mirrors.iter().all(|mirror| mirror.deployment != *deployment) {
+        splits
+            .mirrors
+            .extend(before.splits.mirrors.iter().filter(|mirror| mirror.deployment == *deployment).cloned());
+    }
+    let canary = before.splits.canary.clone().filter(|canary| canary.deployment == *deployment);
+    splits.canary = splits.canary.or(canary);
+    splits.forwarded |= before.splits.forwarded;
+    let place = record.layer7.place.or(before.place.map(|place| Place { inserted: false, ..place }));
+    (!is_main && splits != record.layer7.splits).then_some(Layer7 { splits, place })
 }
 
 /// A change for the history: `mirror 2.0.0 25%`.

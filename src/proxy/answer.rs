@@ -178,7 +178,7 @@ impl Exchange<'_> {
             protocol == Protocol::Http1 && headers::wants_upgrade(request.method(), request.headers());
         let (method, version) = (request.method().clone(), request.version());
         headers::request(&method, version, request.headers_mut());
-        if service.told.forwarded {
+        if service.told.splits.forwarded {
             headers::forwarded(self.connection.peer.ip(), request.headers_mut());
         }
         let upgrade = wanted.then(|| Upgrade {

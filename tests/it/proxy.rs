@@ -61,7 +61,6 @@ fn shop() -> ProxiedService {
         main: upstream(MAIN),
         others: vec![upstream(OTHER)],
         splits: Splits::default(),
-        forwarded: false,
         draining: false,
     }
 }
@@ -79,7 +78,10 @@ fn mirror(port: u16) -> Mirror {
 }
 
 fn mirrored() -> ProxiedService {
-    ProxiedService { splits: Splits { mirrors: vec![mirror(OTHER)], canary: None }, ..shop() }
+    ProxiedService {
+        splits: Splits { mirrors: vec![mirror(OTHER)], canary: None, forwarded: false },
+        ..shop()
+    }
 }
 
 fn canary(percent: &str) -> Canary {
@@ -93,7 +95,10 @@ fn canary(percent: &str) -> Canary {
 }
 
 fn with_canary(canary: Canary) -> ProxiedService {
-    ProxiedService { splits: Splits { mirrors: Vec::new(), canary: Some(canary) }, ..shop() }
+    ProxiedService {
+        splits: Splits { mirrors: Vec::new(), canary: Some(canary), forwarded: false },
+        ..shop()
+    }
 }
 
 fn config(service: ProxiedService) -> ProxyConfig {

@@ -47,6 +47,9 @@ pub struct MirrorArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
+    /// While the proxy stands before main, say who asked: append X-Forwarded-For and X-Forwarded-Proto
+    #[arg(long, conflicts_with = "off")]
+    forwarded: bool,
     /// Only this host; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
@@ -176,6 +179,7 @@ async fn apply(
     let options = SplitOptions {
         service: row.service.clone(),
         change,
+        forwarded: common.forwarded.then_some(true),
         wait: !common.no_wait,
         actor: env::actor(),
         detail: String::new(),

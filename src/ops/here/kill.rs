@@ -30,7 +30,7 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
     };
     check()?;
     let serving = versions::role(&world.store.recorded()?, &deployment) == Role::Main;
-    proxy::leave(world, &deployment, &request.actor).await?;
+    let got = proxy::leave(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
     // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
     let before = if serving { None } else { cut_off(world, &deployment, &request.actor).await? };
@@ -49,6 +49,9 @@ pub async fn kill(world: &World, request: &KillRequest) -> Result<Killed, Versio
     if let Err(error) = ready.await {
         if let Some(before) = before {
             lead_back(world, &deployment, &before, &request.actor).await?;
+        }
+        if let Some(got) = got {
+            proxy::rejoin(world, &deployment, &got, &request.actor).await?;
         }
         return Err(error);
     }

@@ -68,7 +68,7 @@ async fn record(
         let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
-        let after = splits::change(record, &existing, &request.change)?;
+        let after = splits::change(record, &existing, request)?;
         let settled = match splits::wanted(record) {
             Wanted::Inserted(_) => record.layer7.inserted().is_some(),
             Wanted::Placed => false,
@@ -226,15 +226,21 @@ pub(super) async fn follow(world: &World, service: &ServiceName, actor: &Actor) 
     }
 }
 
-/// Before a deployment is taken away: it gets neither copies nor a share.
-pub(super) async fn leave(world: &World, deployment: &Deployment, actor: &Actor) -> Result<(), VersionError> {
+/// Before a deployment is taken away: it gets neither copies nor a share. Gives back what was recorded, where it got any.
+pub(super) async fn leave(
+    world: &World,
+    deployment: &Deployment,
+    actor: &Actor,
+) -> Result<Option<Layer7>, VersionError> {
     let service = &deployment.service;
+    let mut before = None;
     rules::change_where(world, "kill", |records| {
         let Some(record) = versions::of(records, service) else { return Ok(None) };
         let splits = record.layer7.splits.without(&deployment.id);
         if splits == record.layer7.splits {
             return Ok(None);
         }
+        before = Some(record.layer7.clone());
         let layer7 = Layer7 { splits, ..record.layer7.clone() };
         let detail = format!("{service} {} gets neither copies nor a share", deployment.version);
         Ok::<_, ChangeError>(Some(splits::intent(record, layer7, actor, "kill", detail)))
@@ -244,6 +250,25 @@ pub(super) async fn leave(world: &World, deployment: &Deployment, actor: &Actor)
         // The last service went with its main.
         let _ = world.proxy.stop().await;
     }
+    follow(world, service, actor).await?;
+    Ok(before)
+}
+
+/// The kill is refused: it gets again what it got.
+pub(super) async fn rejoin(
+    world: &World,
+    deployment: &Deployment,
+    before: &Layer7,
+    actor: &Actor,
+) -> Result<(), VersionError> {
+    let service = &deployment.service;
+    rules::change_where(world, "kill", |records| {
+        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let layer7 = splits::rejoined(record, before, &deployment.id);
+        let detail = "refused: copies and share are back".to_owned();
+        Ok::<_, ChangeError>(layer7.map(|layer7| splits::intent(record, layer7, actor, "kill", detail)))
+    })
+    .await?;
     follow(world, service, actor).await
 }
 

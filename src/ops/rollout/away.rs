@@ -87,6 +87,7 @@ impl Rollout<'_> {
             return Ok(());
         }
         let request = SplitRequest {
+            forwarded: None,
             change: SplitChange::NoCanary,
             range: self.fleet.versions.ports,
             actor: self.actor.clone(),

@@ -32,6 +32,7 @@ impl Rollout<'_> {
     /// Until every host has heard, within reason.
     pub(super) async fn tell(&self, change_to: SplitChange, detail: &str) -> Result<(), String> {
         let options = SplitOptions {
+            forwarded: None,
             service: self.spec.service.clone(),
             change: change_to,
             wait: true,

@@ -6,12 +6,14 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::lock::Purpose;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::version::Version;
 use crate::model::versions::Site;
 use crate::plan::compare::Verdict;
+use crate::plan::weights::NoWeights;
 use crate::world::FleetWorld;
 use crate::world::archives::ArchiveError;
+use crate::world::balancer::BalancerError;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
@@ -80,6 +82,14 @@ pub enum VersionsError {
     /// It was asked to be like main, and is not, or nobody knows.
     #[error("{service} {version} does not become main: {reason}")]
     NotAlike { service: ServiceName, version: Version, verdict: Verdict, reason: String },
+    #[error("no load balancer of the configuration can be asked")]
+    NoBalancer,
+    #[error(transparent)]
+    NoWeights(#[from] NoWeights),
+    #[error("`{0}` gives no stats socket of level admin: weights are not changed there")]
+    WeightsNotAllowed(BalancerName),
+    #[error("`{balancer}` did not take the weight of its server `{server}`: {why}")]
+    NotWeighed { balancer: BalancerName, server: String, why: BalancerError },
     #[error("{0}")]
     Task(String),
 }

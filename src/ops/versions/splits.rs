@@ -20,6 +20,8 @@ use crate::world::FleetWorld;
 pub struct SplitOptions {
     pub service: ServiceName,
     pub change: SplitChange,
+    /// Whether main is told who asked; `None`: as it is.
+    pub forwarded: Option<bool>,
     /// Wait until requests on connections that balancers keep pass through the proxy too.
     pub wait: bool,
     pub actor: Actor,
@@ -94,6 +96,7 @@ pub(crate) async fn change(
 ) -> Result<Vec<(HostName, Split)>, VersionsError> {
     let request = SplitRequest {
         change: options.change.clone(),
+        forwarded: options.forwarded,
         range: fleet.versions.ports,
         actor: options.actor.clone(),
         detail: options.detail.clone(),

@@ -40,9 +40,11 @@ pub async fn share_by_weight(
     actor: &Actor,
 ) -> Result<Shared, VersionsError> {
     if world.balancers.is_empty() {
-        return Err(VersionsError::Task("no load balancer of the configuration can be asked".to_owned()));
+        return Err(VersionsError::NoBalancer);
     }
     let listing = list(world, hosts).await;
+    // A host that says nothing may have either main.
+    listing.is_whole()?;
     let Some(row) = listing.find(service, version) else {
         return Err(VersionsError::NoVersion { service: service.clone(), version: version.clone() });
     };
@@ -52,8 +54,7 @@ pub async fn share_by_weight(
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let all = Weights { canaries: 100, mains: 100, share: Percent::ALL };
     let found = match share {
-        Some(share) => weights(share, count(canaries), count(hosts.len() - canaries))
-            .map_err(|error| VersionsError::Task(error.to_string()))?,
+        Some(share) => weights(share, count(canaries), count(hosts.len() - canaries))?,
         None => all,
     };
     let work = async {
@@ -72,15 +73,8 @@ pub async fn share_by_weight(
                             weight,
                         });
                     }
-                    Ok(Weighed::NotAllowed) => {
-                        let why = format!(
-                            "`{name}` gives no stats socket of level admin: weights are not changed there"
-                        );
-                        return Err(VersionsError::Task(why));
-                    }
-                    Err(error) => {
-                        return Err(VersionsError::Task(format!("`{name}`, server `{server}`: {error}")));
-                    }
+                    Ok(Weighed::NotAllowed) => return Err(VersionsError::WeightsNotAllowed(name)),
+                    Err(why) => return Err(VersionsError::NotWeighed { balancer: name, server, why }),
                 }
             }
         }

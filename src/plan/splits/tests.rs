@@ -40,6 +40,27 @@ fn canary(of: &Deployment) -> Canary {
     }
 }
 
+fn asking(change: SplitChange) -> SplitRequest {
+    let actor = Actor { user: "ops".into(), pid: 7 };
+    SplitRequest { change, range: (port(20000), port(29999)), forwarded: None, actor, detail: String::new() }
+}
+
+/// Who asked is said for as long as the proxy stands, when it was asked for once.
+#[test]
+fn forwarded_goes_with_the_last_split() {
+    let all = versions();
+    let mut record = record(&all[0]);
+    let on = SplitRequest { forwarded: Some(true), ..asking(SplitChange::Mirror(mirror(&all[1]))) };
+    record.layer7.splits = change(&record, &all, &on).unwrap();
+    record.layer7.place = Some(Place { port: port(29999), inserted: true });
+    assert!(config(std::slice::from_ref(&record), &all).services[0].splits.forwarded);
+    let again = asking(SplitChange::Mirror(Mirror { percent: Percent::ZERO, ..mirror(&all[1]) }));
+    record.layer7.splits = change(&record, &all, &again).unwrap();
+    assert!(record.layer7.splits.forwarded);
+    let off = asking(SplitChange::NoMirror(all[1].id.clone()));
+    assert_eq!(change(&record, &all, &off), Ok(Splits::default()));
+}
+
 fn versions() -> Vec<Deployment> {
     vec![
         deployment("shop", "1.0.0", 20000),
@@ -52,7 +73,7 @@ fn versions() -> Vec<Deployment> {
 fn a_split_is_for_a_version_that_is_not_main_and_is_one_thing_at_a_time() {
     let all = versions();
     let mut record = record(&all[0]);
-    let asked = |record: &Recorded, one| change(record, &all, &one);
+    let asked = |record: &Recorded, one| change(record, &all, &asking(one));
     assert!(matches!(asked(&record, SplitChange::Mirror(mirror(&all[0]))), Err(SplitRefused::IsMain { .. })));
     let stranger = asked(&record, SplitChange::Mirror(mirror(&all[2])));
     assert!(matches!(stranger, Err(SplitRefused::Version(Refused::NoVersion(_)))));
@@ -73,7 +94,7 @@ fn a_split_is_for_a_version_that_is_not_main_and_is_one_thing_at_a_time() {
 fn what_no_request_can_carry_is_refused() {
     let all = versions();
     let record = record(&all[0]);
-    let bad = |one| matches!(change(&record, &all, &one), Err(SplitRefused::BadText { .. }));
+    let bad = |one| matches!(change(&record, &all, &asking(one)), Err(SplitRefused::BadText { .. }));
     let with = |change: fn(&mut Mirror)| {
         let mut one = mirror(&all[1]);
         change(&mut one);
@@ -95,10 +116,10 @@ fn what_no_request_can_carry_is_refused() {
     assert!(bad(header(mark("x-beta:", None))));
     assert!(bad(header(mark("x-beta", Some("a\r\nb: c")))));
     // E7: presence counts, and a value may be empty.
-    assert!(change(&record, &all, &header(mark("X-MISTERY-SHOPPER", None))).is_ok());
-    assert!(change(&record, &all, &header(mark("X-MISTERY-SHOPPER", Some("")))).is_ok());
+    assert!(change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", None)))).is_ok());
+    assert!(change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", Some(""))))).is_ok());
     let nothing = with(|one| one.percent = None);
-    assert_eq!(change(&record, &all, &nothing), Err(SplitRefused::Nothing));
+    assert_eq!(change(&record, &all, &asking(nothing)), Err(SplitRefused::Nothing));
 }
 
 #[test]
@@ -106,8 +127,10 @@ fn nothing_is_copied_before_the_rules_lead_here_nor_after() {
     let all = versions();
     let mut record = record(&all[0]);
     let place = |inserted| Some(Place { port: port(29999), inserted });
-    record.layer7 =
-        Layer7 { splits: Splits { mirrors: vec![mirror(&all[1])], canary: None }, place: place(false) };
+    record.layer7 = Layer7 {
+        splits: Splits { mirrors: vec![mirror(&all[1])], canary: None, ..Splits::default() },
+        place: place(false),
+    };
     let told = |record: &Recorded| config(std::slice::from_ref(record), &all).services.pop().unwrap();
     assert_eq!(wanted(&record), Wanted::Inserted(port(29999)));
     assert!(told(&record).splits.is_empty() && !told(&record).draining);

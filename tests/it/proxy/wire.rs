@@ -371,7 +371,11 @@ fn pipelined_requests_are_answered_in_order() {
 fn who_asked_is_said_only_when_it_is_asked_for() {
     in_namespace(|| async {
         let main = server(MAIN, "main").await;
-        let proxy = Proxy::serving(ProxiedService { forwarded: true, ..shop() }).await;
+        let proxy = Proxy::serving(ProxiedService {
+            splits: Splits { forwarded: true, ..Splits::default() },
+            ..shop()
+        })
+        .await;
         let mut client = Wire::to(SHOP).await;
         client.say("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.1.1.1\r\n\r\n").await;
         client.hear().await;

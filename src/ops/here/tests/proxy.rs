@@ -33,7 +33,7 @@ fn canary(fake: &FakeWorld, version: &str) -> SplitChange {
 
 async fn asked(fake: &FakeWorld, change: SplitChange) -> Result<Split, VersionError> {
     let range = (port(20000), port(PROXY));
-    let request = SplitRequest { change, range, actor: actor(), detail: String::new() };
+    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
     split(&fake.world, &shop(), &request).await
 }
 
@@ -101,6 +101,26 @@ async fn a_killed_shadow_gets_nothing_and_a_killed_service_leaves_no_proxy() {
     assert_eq!(rules(&fake), all_to(20000, 20000));
     kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
     assert!(!*fake.proxy.alive.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_kill_leaves_a_shadow_its_copies_and_a_canary_its_share() {
+    let fake = two().await;
+    for change in [mirror(&fake, "2.0.0"), canary(&fake, "2.0.0")] {
+        asked(&fake, change.clone()).await.unwrap();
+        let before = fake.store.recorded.lock().unwrap()[0].layer7.clone();
+        fake.host.sockets.lock().unwrap().push(busy());
+        let error = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap_err();
+        assert!(matches!(error, VersionError::Refused(Refused::NotDrained { .. })), "{error}");
+        assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7, before);
+        assert!(rules(&fake).contains(&("route", PROXY)));
+        fake.host.sockets.lock().unwrap().clear();
+        let off = match change {
+            SplitChange::Mirror(mirror) => SplitChange::NoMirror(mirror.deployment),
+            _ => SplitChange::NoCanary,
+        };
+        asked(&fake, off).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,7 +92,7 @@ fn scene() -> HostNumbers {
     let mut shop = record("shop", Switch::On);
     shop.routes = Some(Routes { main: leg(&one), backup: leg(&one), previous: None });
     shop.layer7 = Layer7 {
-        splits: Splits { mirrors: vec![mirror(&three)], canary: Some(canary(&two)) },
+        splits: Splits { mirrors: vec![mirror(&three)], canary: Some(canary(&two)), ..Splits::default() },
         place: Some(Place { port: port(29999), inserted: true }),
     };
     let stats = ServiceStats {
