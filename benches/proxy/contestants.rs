@@ -213,7 +213,7 @@ pub fn service(
         compare,
         control: Percent::ZERO,
     });
-    let splits = Splits { mirrors: mirrors.collect(), canary: None };
+    let splits = Splits { mirrors: mirrors.collect(), canary: None, forwarded: false };
     Ok(ProxiedService {
         service: format!("s{port}").parse()?,
         port: Port::new(port).ok_or("no port")?,
@@ -222,7 +222,6 @@ pub fn service(
         main: upstream(([127, 0, 0, 1], main).into())?,
         others,
         splits,
-        forwarded: false,
         draining: false,
     })
 }
