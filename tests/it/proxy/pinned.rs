@@ -89,6 +89,8 @@ fn nothing_is_served_twice_when_main_closes_at_that_moment() {
         bodies.dedup();
         assert_eq!(bodies.len(), all, "something was served twice");
         assert!(answered <= all && all <= answered + cut);
+        // The first on a connection of its own has a connection of its own to main, which that is not closing.
+        assert!(answered > 0 && cut < 8 * 25 / 2, "{answered} answered, {cut} cut");
         assert!(proxy.stats().await.services[0].rejected.is_empty(), "no answer is made up");
     });
 }
