@@ -3,7 +3,7 @@
 //!
 //! Times are whole milliseconds, latencies whole microseconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use schemars::JsonSchema;
@@ -169,6 +169,14 @@ pub struct ProxiedService {
     /// Nothing leads here any more: each connection is closed after its next answer.
     #[serde(default)]
     pub draining: bool,
+}
+
+/// What a proxy whose every part works says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyHealth {
+    /// Where it listens for services; none before it was told of any.
+    #[serde(default)]
+    pub ports: BTreeSet<Port>,
 }
 
 /// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5.

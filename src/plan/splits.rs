@@ -193,12 +193,17 @@ pub fn wanted(record: &Recorded) -> Wanted {
 /// HAProxy's usual ones.
 const GATEWAY: u16 = 8070;
 
+/// A port that is nobody's to be given.
+pub fn gateway() -> Option<Port> {
+    Port::new(GATEWAY)
+}
+
 /// What the proxy of a host is told. A service it does not stand before yet, or no more, is main's alone: nothing is copied
 /// or shared until the rules lead here.
 pub fn config(records: &[Recorded], existing: &[Deployment]) -> ProxyConfig {
     ProxyConfig {
         services: records.iter().filter_map(|record| proxied(record, existing)).collect(),
-        gateway: Port::new(GATEWAY),
+        gateway: gateway(),
         limits: Limits::default(),
     }
 }

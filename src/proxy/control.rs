@@ -1,14 +1,14 @@
 //! What the agent says to the proxy: HTTP and JSON on the control socket.
 //!
 //! `PUT /config` (the whole of it; answered when it is in force), `GET /config`, `GET /stats`, `GET /health` (answered when
-//! every worker has answered), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was compared), `POST /stop`. A connection that
+//! every worker has answered: the ports it listens on for services), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was compared), `POST /stop`. A connection that
 //! is kept open ends when the process does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,7 +30,8 @@ use super::listen::{Place, Reach, listeners};
 use super::service::{Memory, Service};
 use super::worker::{Applied, Handle, Order};
 use crate::model::compare::Subject;
-use crate::model::proxy::{ProxyConfig, ProxyStats};
+use crate::model::ports::Port;
+use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
 /// A configuration is a few KiB; more is a mistake.
 const LARGEST: usize = 8 << 20;
@@ -44,6 +45,8 @@ pub struct Control {
     room: Arc<Room>,
     collector: Arc<Collector>,
     config: Mutex<Arc<ProxyConfig>>,
+    /// Those of the configuration in force; read while another one is put in force.
+    ports: RwLock<BTreeSet<Port>>,
     stop: Notify,
 }
 
@@ -86,7 +89,7 @@ async fn answer(
         (&Method::PUT, "/config") => control.clone().told(request).await.map(|()| json(&json!({}))),
         (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
         (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
-        (&Method::GET, "/health") => control.health().await.map(|()| json(&json!({}))),
+        (&Method::GET, "/health") => control.health().await.map(|health| json(&health)),
         (&Method::POST, "/stop") => {
             control.stop.notify_one();
             Ok(json(&json!({})))
@@ -118,7 +121,14 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 
 impl Control {
     pub fn new(workers: Vec<Handle>, room: Arc<Room>, collector: Arc<Collector>) -> Self {
-        Self { workers, room, collector, config: Mutex::default(), stop: Notify::new() }
+        Self {
+            workers,
+            room,
+            collector,
+            config: Mutex::default(),
+            ports: RwLock::default(),
+            stop: Notify::new(),
+        }
     }
 
     /// Returns when somebody asked it to end.
@@ -157,6 +167,8 @@ impl Control {
             worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
         }
         self.room.allow(config.limits.resident_bytes);
+        *self.ports.write().unwrap_or_else(PoisonError::into_inner) =
+            config.services.iter().map(|told| told.port).collect();
         *current = config;
         Ok(())
     }
@@ -176,13 +188,13 @@ impl Control {
         }
     }
 
-    async fn health(&self) -> Result<(), Refused> {
+    async fn health(&self) -> Result<ProxyHealth, Refused> {
         for worker in &self.workers {
             let pong = tokio::time::timeout(PATIENCE, worker.ask(Order::Ping)).await;
             let stalled = |_| Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
             pong.map_err(stalled)?.ok_or_else(gone)?;
         }
-        Ok(())
+        Ok(ProxyHealth { ports: self.ports.read().unwrap_or_else(PoisonError::into_inner).clone() })
     }
 
     fn evidence(&self, path: &str) -> Result<Response<Full<Bytes>>, Refused> {

@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
@@ -22,13 +23,15 @@ use super::systemd::Systemd;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{ProxyConfig, ProxyStats};
+use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 use crate::world::proxy::{Proxy, ProxyError};
 use crate::world::store::Exclusive;
 
 /// The unit of the package; without it, or without systemd, the proxy is started as a plain process.
 const UNIT: &str = "switchman-proxy.service";
 const UNIT_FILES: [&str; 3] = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
+/// Where the unit's proxy has its socket: packaging/switchman-proxy.service.
+const PACKAGED: &str = "/var/lib/switchman";
 /// A process that starts answers within milliseconds; a loaded machine takes longer.
 const STARTS: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(10);
@@ -114,14 +117,22 @@ impl ProxyProcess {
         serde_json::from_slice(&body).map_err(|error| self.silent(&error))
     }
 
-    async fn look(&self, bound: Duration) -> Result<(), ProxyError> {
-        self.ask::<serde::de::IgnoredAny>(bound, Method::GET, "/health", None::<&()>).await.map(drop)
+    async fn look(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
+        self.ask(bound, Method::GET, "/health", None::<&()>).await
+    }
+
+    /// The package's unit keeps its state where the package says; any other state directory is another proxy's.
+    fn is_unit(&self) -> bool {
+        self.dir == Path::new(PACKAGED)
+            && Uid::effective().is_root()
+            && Systemd::is_here()
+            && UNIT_FILES.iter().any(|dir| Path::new(dir).join(UNIT).is_file())
     }
 
     async fn spawn(&self) -> Result<(), ProxyError> {
         let failed = |why: String| ProxyError::NotStarted { why };
         let io = |error: &dyn std::fmt::Display| failed(error.to_string());
-        if Systemd::is_here() && UNIT_FILES.iter().any(|dir| Path::new(dir).join(UNIT).is_file()) {
+        if self.is_unit() {
             let started = Program::new("systemctl").args(["restart", UNIT]).run(b"", STARTS).await;
             let output = started.map_err(|error| io(&error))?;
             return if output.status == 0 { Ok(()) } else { Err(failed(output.stderr.trim().to_owned())) };
@@ -143,16 +154,19 @@ impl ProxyProcess {
     }
 
     fn last_words(&self) -> String {
+        if self.is_unit() {
+            return format!("`journalctl --unit {UNIT}` says more");
+        }
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         log.lines().last().unwrap_or("it said nothing").to_owned()
     }
 
-    fn lock(&self) -> Result<Option<Flock<File>>, ProxyError> {
+    fn lock(&self, how: FlockArg) -> Result<Option<Flock<File>>, ProxyError> {
         let failed = |error: &dyn std::fmt::Display| ProxyError::NotStarted { why: error.to_string() };
         DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| failed(&error))?;
         let path = self.dir.join("proxy.keeper");
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        match Flock::lock(opened.map_err(|error| failed(&error))?, FlockArg::LockExclusiveNonblock) {
+        match Flock::lock(opened.map_err(|error| failed(&error))?, how) {
             Ok(held) => Ok(Some(held)),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
             Err((_, error)) => Err(failed(&error)),
@@ -170,7 +184,7 @@ impl Proxy for ProxyProcess {
         let deadline = Instant::now() + STARTS;
         loop {
             match self.look(ANSWER).await {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(ProxyError::NotStarted { why: format!("{error}; {}", self.last_words()) });
                 }
@@ -183,7 +197,11 @@ impl Proxy for ProxyProcess {
         self.ask::<serde::de::IgnoredAny>(ANSWER, Method::PUT, "/config", Some(config)).await.map(drop)
     }
 
-    async fn health(&self, bound: Duration) -> Result<(), ProxyError> {
+    async fn config(&self) -> Result<ProxyConfig, ProxyError> {
+        self.ask(ANSWER, Method::GET, "/config", None::<&()>).await
+    }
+
+    async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
         self.look(bound).await
     }
 
@@ -214,10 +232,34 @@ impl Proxy for ProxyProcess {
     }
 
     fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError> {
-        Ok(self.lock()?.map(|lock| Box::new(Held { _lock: lock }) as Box<dyn Exclusive>))
+        let lock = self.lock(FlockArg::LockExclusiveNonblock)?;
+        Ok(lock.map(|lock| Box::new(Held { _lock: lock }) as Box<dyn Exclusive>))
     }
 
     fn is_kept(&self) -> bool {
-        matches!(self.lock(), Ok(None))
+        // Shared: whoever asks at the same time is no agent.
+        matches!(self.lock(FlockArg::LockSharedNonblock), Ok(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_agent_keeps_it_and_whoever_asks_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let proxies = [ProxyProcess::new(dir.path()), ProxyProcess::new(dir.path())];
+        assert!(!proxies[0].is_kept());
+        // Somebody who asks at this moment.
+        let asks = proxies[1].lock(FlockArg::LockSharedNonblock).unwrap();
+        assert!(!proxies[0].is_kept());
+        drop(asks);
+        let held = proxies[0].keep().unwrap();
+        assert!(held.is_some());
+        assert!(proxies[0].is_kept() && proxies[1].is_kept());
+        assert!(proxies[1].keep().unwrap().is_none());
+        drop(held);
+        assert!(!proxies[1].is_kept());
     }
 }

@@ -142,6 +142,11 @@ impl Store for SqliteStore {
     async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
         self.hold("switch.lock", purpose, patience).await
     }
+
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
+        self.hold("proxy.lock", purpose, patience).await
+    }
+
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
         self.read("read the recorded forwards", |connection| {
             let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
@@ -280,6 +285,14 @@ impl Deployments for SqliteStore {
         self.read("read the deployments", |connection| {
             let mut statement = connection.prepare("SELECT body FROM deployments ORDER BY service, id")?;
             statement.query_map([], |row| rows::json(row, 0))?.collect()
+        })
+    }
+
+    fn of(&self, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+        self.read("read the deployments", |connection| {
+            let mut statement =
+                connection.prepare("SELECT body FROM deployments WHERE service = ?1 ORDER BY id")?;
+            statement.query_map([service.as_str()], |row| rows::json(row, 0))?.collect()
         })
     }
 

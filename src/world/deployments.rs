@@ -23,6 +23,11 @@ pub trait Deployments: Send + Sync {
     /// All of them, by service and age.
     fn all(&self) -> Result<Vec<Deployment>, StoreError>;
 
+    /// Those of one service, by age.
+    fn of(&self, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+        Ok(self.all()?.into_iter().filter(|one| one.service == *service).collect())
+    }
+
     /// Adds one, or replaces what is recorded under its id. A second deployment of a service's version is an error.
     fn put(&self, deployment: &Deployment) -> Result<(), StoreError>;
 

@@ -8,7 +8,7 @@ use super::store::Exclusive;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{ProxyConfig, ProxyStats};
+use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
 /// Why the proxy did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,8 +34,11 @@ pub trait Proxy: Send + Sync {
     /// Everything it is to do; in force when this returns.
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError>;
 
-    /// Whether every part of it still works, within the bound.
-    async fn health(&self, bound: Duration) -> Result<(), ProxyError>;
+    /// What it does now; nothing where it was not told since it began.
+    async fn config(&self) -> Result<ProxyConfig, ProxyError>;
+
+    /// That every part of it still works, and where it listens; within the bound.
+    async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError>;
 
     /// Returns when the process that runs now is gone; at once where none runs.
     async fn gone(&self);

@@ -58,6 +58,10 @@ pub trait Store: Send + Sync {
     /// One change at a time per host: waits at most `patience` for another switchman.
     async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
 
+    /// One that tells the proxy at a time. Apart from the other: a proxy that does not answer keeps nobody from leading the
+    /// rules past it.
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
+
     /// All services recorded on this host, by name.
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
 

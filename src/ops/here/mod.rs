@@ -157,7 +157,7 @@ fn warn(world: &World, text: String) {
 
 /// All deployments of a service, oldest first.
 fn of_service(world: &World, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
-    Ok(world.deployments.all()?.into_iter().filter(|one| one.service == *service).collect())
+    world.deployments.of(service)
 }
 
 /// The same as long as a version that has answered before may take.

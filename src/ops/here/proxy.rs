@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use self::tell::{begin, converge, tell};
 use super::VersionError;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::evidence::Evidence;
@@ -20,11 +21,11 @@ use crate::world::proxy::ProxyError;
 use crate::world::reporter::Event;
 
 mod keep;
+mod pauses;
+mod tell;
 
 pub use keep::{keep, straighten};
 
-/// How long another switchman of this host is waited for while the proxy is told what to do.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two tries of the self-test.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often the self-test may fail before the proxy is not let in.
@@ -41,20 +42,17 @@ pub async fn split(
     if adds && !world.proxy.is_kept() {
         return Err(ProxyError::NotKept.into());
     }
-    let Some(before) = record(world, service, request).await? else {
-        let record = recorded(world, service)?;
-        return Ok(Split {
-            inserted: record.layer7.inserted().is_some(),
-            splits: record.layer7.splits,
-            known: true,
-        });
-    };
+    let before = record(world, service, request).await?;
+    let known = before.is_none();
+    // Also where it is so already: whoever asked before may have died before he told the proxy.
     if let Err(error) = settle(world, service, &request.actor).await {
-        put_back(world, service, &before, &request.actor).await?;
+        if let Some(before) = before {
+            put_back(world, service, &before, &request.actor).await?;
+        }
         return Err(error);
     }
-    let record = recorded(world, service)?;
-    Ok(Split { inserted: record.layer7.inserted().is_some(), splits: record.layer7.splits, known: false })
+    let record = rules::record(world, service)?.ok_or_else(|| Refused::NoMain(service.clone()))?;
+    Ok(Split { inserted: record.layer7.inserted().is_some(), splits: record.layer7.splits, known })
 }
 
 /// Records what is asked; gives back the splits before, `None` where it is so already.
@@ -72,7 +70,8 @@ async fn record(
         let settled = match splits::wanted(record) {
             Wanted::Inserted(_) => record.layer7.inserted().is_some(),
             Wanted::Placed => false,
-            Wanted::Straight(_) | Wanted::Nothing => true,
+            Wanted::Straight(_) => record.layer7.inserted().is_none(),
+            Wanted::Nothing => true,
         };
         if after == record.layer7.splits && settled {
             return Ok(None);
@@ -101,7 +100,8 @@ fn port(
     request: &SplitRequest,
 ) -> Result<Port, VersionError> {
     let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
-    let taken: BTreeSet<Port> = instances.chain(records.iter().flat_map(Recorded::ports)).collect();
+    let taken = instances.chain(records.iter().flat_map(Recorded::ports)).chain(splits::gateway());
+    let taken: BTreeSet<Port> = taken.collect();
     let (first, last) = request.range;
     let free = |port: &Port| {
         !taken.contains(port) && world.machine.listeners(*port).is_ok_and(|found| found.is_empty())
@@ -142,7 +142,7 @@ pub(super) async fn settle(world: &World, service: &ServiceName, actor: &Actor) 
         }
         Wanted::Straight(port) => {
             lead(world, service, port, false, actor).await?;
-            // A proxy that is gone has nothing to drain.
+            // A proxy that is gone has nothing to drain; one that does not answer is told by the agent when it does.
             let _ = tell(world).await;
             Ok(())
         }
@@ -151,8 +151,7 @@ pub(super) async fn settle(world: &World, service: &ServiceName, actor: &Actor) 
 
 /// The proxy answers for main before a rule leads to it, and copies and shares after.
 async fn insert(world: &World, record: &Recorded, port: Port, actor: &Actor) -> Result<(), VersionError> {
-    world.proxy.start().await?;
-    tell(world).await?;
+    begin(world).await?;
     if record.layer7.inserted().is_none() {
         answers(world, record, port).await?;
         lead(world, &record.forward.service, port, true, actor).await?;
@@ -202,13 +201,6 @@ async fn lead(
     Ok(())
 }
 
-/// The proxy is told what is recorded, while nobody changes that.
-async fn tell(world: &World) -> Result<(), VersionError> {
-    let _held = world.store.lock("proxy", PATIENCE).await?;
-    let (records, existing) = (world.store.recorded()?, world.deployments.all()?);
-    Ok(world.proxy.configure(&splits::config(&records, &existing)).await?)
-}
-
 /// After a change of versions: whoever is connected through the proxy is led as the rules lead. A proxy that cannot be told is
 /// out of the way, which is told and no failure of the change.
 pub(super) async fn follow(world: &World, service: &ServiceName, actor: &Actor) -> Result<(), VersionError> {
@@ -246,9 +238,9 @@ pub(super) async fn leave(
         Ok::<_, ChangeError>(Some(splits::intent(record, layer7, actor, "kill", detail)))
     })
     .await?;
-    if world.store.places()?.is_empty() {
-        // The last service went with its main.
-        let _ = world.proxy.stop().await;
+    if rules::record(world, service)?.is_none_or(|record| record.layer7.place.is_none()) {
+        // The place went with its main. One that does not answer is told by the agent when it does.
+        let _ = converge(world).await;
     }
     follow(world, service, actor).await?;
     Ok(before)
@@ -290,8 +282,4 @@ pub async fn evidence(
         return Ok(None);
     }
     Ok(world.proxy.evidence(service, deployment).await?)
-}
-
-fn recorded(world: &World, service: &ServiceName) -> Result<Recorded, VersionError> {
-    Ok(rules::record(world, service)?.ok_or_else(|| Refused::NoMain(service.clone()))?)
 }

@@ -76,7 +76,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     *firewall.fuse.lock().unwrap() = fuse.clone();
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::channel();
-    let proxy = Arc::new(FakeProxy::default());
+    let proxy = Arc::new(FakeProxy { fuse: fuse.clone(), ..FakeProxy::default() });
     let world = World {
         firewall: firewall.clone(),
         watch: host.clone(),

@@ -21,6 +21,7 @@ pub struct FakeStore {
     pub unreadable: Mutex<Option<StoreError>>,
     pub fuse: Mutex<super::fuse::Fuse>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
+    proxy_lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Held {
@@ -54,12 +55,24 @@ impl FakeStore {
     }
 }
 
+async fn hold(
+    lock: &std::sync::Arc<tokio::sync::Mutex<()>>,
+    purpose: &str,
+    patience: Duration,
+) -> Result<Box<dyn Exclusive>, StoreError> {
+    let held = tokio::time::timeout(patience, lock.clone().lock_owned()).await;
+    let busy = |_| StoreError::Busy { holder: format!("pid 1: {purpose}"), waited: patience };
+    held.map_err(busy).map(|guard| Box::new(Held { _guard: guard }) as Box<dyn Exclusive>)
+}
+
 #[async_trait]
 impl Store for FakeStore {
     async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
-        let held = tokio::time::timeout(patience, self.lock.clone().lock_owned()).await;
-        let busy = |_| StoreError::Busy { holder: format!("pid 1: {purpose}"), waited: patience };
-        held.map_err(busy).map(|guard| Box::new(Held { _guard: guard }) as Box<dyn Exclusive>)
+        hold(&self.lock, purpose, patience).await
+    }
+
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
+        hold(&self.proxy_lock, purpose, patience).await
     }
 
     fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {

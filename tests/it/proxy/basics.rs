@@ -100,7 +100,9 @@ fn workers_share_a_port() {
     in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::with(&["--workers", "3"]).await;
+        assert_eq!(proxy.ask("GET", "/health", "").await.text(), r#"{"ports":[]}"#, "not told yet");
         proxy.tell(&config(mirrored())).await;
+        assert_eq!(proxy.ask("GET", "/health", "").await.text(), r#"{"ports":[8000]}"#);
         let shadow = server(OTHER, "shadow").await;
         for _ in 0..40 {
             assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");

@@ -1,159 +1,151 @@
 //! What an agent does for the proxy of its host: when it dies or stops answering, the rules lead straight at main again within
-//! a second, with nobody asked; when it can be had again, it stands before main again.
+//! a second, with nobody asked; when it can be had again, it stands before main again; and it does what is recorded.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{VersionError, lead, settle, tell};
+use super::pauses::Pauses;
+use super::tell::{converge, tell};
+use super::{VersionError, lead, settle};
 use crate::model::forward::Recorded;
 use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
 use crate::ops::rules::{self, ChangeError};
 use crate::plan::splits::{self, Wanted};
 use crate::plan::versions;
 use crate::world::World;
 use crate::world::reporter::Event;
+use crate::world::store::Exclusive;
 
 /// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.9 s.
 const LOOK: Duration = Duration::from_millis(150);
 const BOUND: Duration = Duration::from_millis(300);
 const MISSES: u32 = 2;
-/// Between two looks at the record while no proxy is needed.
-const REST: Duration = Duration::from_secs(1);
-/// Before a proxy that died is let in again; doubled with every death, at most `LONGEST`, and forgotten after `FORGET`.
-const AGAIN: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(1);
-const FORGET: Duration = Duration::from_mins(10);
+/// Between two looks at the record.
+const REST: Duration = Duration::from_millis(500);
 
 /// Where rules lead to a proxy that is not there, as after a boot: they lead straight at main.
 pub async fn straighten(world: &World, actor: &Actor) -> Result<(), VersionError> {
-    let inserted = places(world)?.into_iter().filter(|record| record.layer7.inserted().is_some());
-    let inserted: Vec<Recorded> = inserted.collect();
-    if !inserted.is_empty() && world.proxy.health(BOUND).await.is_err() {
+    let inserted = inserted(world)?;
+    if !inserted.is_empty() && !serves(world, &inserted).await {
         fall_back(world, &inserted, actor).await?;
     }
     Ok(())
 }
 
-/// Until a stop is requested. Where another agent does it, nothing is done.
+/// Until a stop is requested. While another agent does it, this one waits.
 pub async fn keep(world: &World, actor: &Actor) {
-    let held = match world.proxy.keep() {
-        Ok(Some(held)) => held,
-        Ok(None) => return warn(world, "another agent watches the proxy".to_owned()),
-        Err(error) => return warn(world, format!("the proxy cannot be watched: {error}")),
-    };
-    let mut keeper = Keeper { world, actor, deaths: 0, last_death: None, misses: 0, trouble: None };
-    while !world.stop.is_requested() {
-        let pause = match keeper.turn().await {
-            Ok(pause) => pause,
-            Err(error) => keeper.failed(&error),
-        };
-        tokio::select! {
-            biased;
-            () = world.stop.requested() => break,
-            () = keeper.interrupted(pause) => {}
-        }
-    }
+    let keeper = Keeper { world, actor, pauses: Pauses::default(), trouble: Mutex::default() };
+    let Some(held) = keeper.alone().await else { return };
+    // Side by side: whoever is let in slowly keeps nobody else from being led past a proxy that dies.
+    tokio::join!(keeper.watch(), keeper.mend());
     drop(held);
 }
 
 struct Keeper<'a> {
     world: &'a World,
     actor: &'a Actor,
-    deaths: u32,
-    last_death: Option<Instant>,
-    misses: u32,
-    trouble: Option<String>,
+    pauses: Pauses,
+    /// Told once for as long as it lasts.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Keeper<'_> {
-    /// One look and what follows from it; gives back when the next one is due.
-    async fn turn(&mut self) -> Result<Duration, VersionError> {
-        let places = places(self.world)?;
-        if places.is_empty() {
-            return Ok(REST);
+    /// `None`: a stop was requested first.
+    async fn alone(&self) -> Option<Box<dyn Exclusive>> {
+        while !self.world.stop.is_requested() {
+            match self.world.proxy.keep() {
+                Ok(Some(held)) => return Some(held),
+                Ok(None) => self.tell_once("another agent watches the proxy".to_owned()),
+                Err(error) => self.tell_once(format!("the proxy cannot be watched: {error}")),
+            }
+            self.rest(REST).await;
         }
-        let (inserted, others): (Vec<Recorded>, Vec<Recorded>) =
-            places.into_iter().partition(|record| record.layer7.inserted().is_some());
-        if !inserted.is_empty() && !self.is_alive().await {
-            self.died(&inserted).await?;
-            return Ok(LOOK);
-        }
-        for record in others {
-            match splits::wanted(&record) {
-                Wanted::Inserted(_) => self.let_in(&record).await?,
-                Wanted::Straight(_) => self.drained(&record).await?,
-                Wanted::Placed | Wanted::Nothing => {}
+        None
+    }
+
+    /// Rules lead to the proxy only while it serves.
+    async fn watch(&self) {
+        let mut misses = 0;
+        while !self.world.stop.is_requested() {
+            let inserted = self.or_told(inserted(self.world)).unwrap_or_default();
+            if inserted.is_empty() {
+                misses = 0;
+                self.rest(REST).await;
+                continue;
+            }
+            misses = if serves(self.world, &inserted).await { 0 } else { misses + 1 };
+            if misses >= MISSES && self.or_told(self.died(&inserted).await).is_some() {
+                misses = 0;
+            }
+            // A process that ends is heard at once; whether one that lives answers is looked at.
+            tokio::select! {
+                biased;
+                () = self.world.stop.requested() => {}
+                () = self.world.proxy.gone() => misses = MISSES,
+                () = tokio::time::sleep(LOOK) => {}
             }
         }
-        self.trouble = None;
-        Ok(LOOK)
     }
 
-    async fn is_alive(&mut self) -> bool {
-        let health = self.world.proxy.health(BOUND).await;
-        self.misses = if health.is_ok() { 0 } else { self.misses + 1 };
-        self.misses < MISSES
-    }
-
-    /// A process that ends is heard at once; whether one that lives answers is looked at.
-    async fn interrupted(&mut self, pause: Duration) {
-        let watched = places(self.world)
-            .is_ok_and(|places| places.iter().any(|record| record.layer7.inserted().is_some()));
-        let gone = async {
-            if watched {
-                self.world.proxy.gone().await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = gone => self.misses = MISSES,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-
-    async fn died(&mut self, inserted: &[Recorded]) -> Result<(), VersionError> {
+    async fn died(&self, inserted: &[Recorded]) -> Result<(), VersionError> {
         fall_back(self.world, inserted, self.actor).await?;
-        let recent = self.last_death.is_some_and(|death| death.elapsed() < FORGET);
-        self.deaths = if recent { self.deaths + 1 } else { 1 };
-        self.last_death = Some(Instant::now());
-        self.misses = 0;
-        let pause = crate::model::duration::show(self.pause());
+        let pauses = inserted.iter().map(|record| self.pauses.failed(&record.forward.service));
+        let next = crate::model::duration::show(pauses.min().unwrap_or_default());
         warn(
             self.world,
             format!(
-                "the proxy died or stopped answering: the rules lead straight at main, the next try is in {pause}"
+                "the proxy died or stopped answering: the rules lead straight at main, the next try is in {next}"
             ),
         );
         Ok(())
     }
 
-    fn pause(&self) -> Duration {
-        (AGAIN * 2u32.saturating_pow(self.deaths.saturating_sub(1).min(8))).min(LONGEST)
+    /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes.
+    async fn mend(&self) {
+        while !self.world.stop.is_requested() {
+            let mut mended = self.world.store.places().map_err(VersionError::from);
+            for record in mended.iter().flatten().cloned().collect::<Vec<_>>() {
+                if let Err(error) = self.settled(&record).await {
+                    mended = Err(error);
+                }
+            }
+            let converged = converge(self.world).await;
+            if self.or_told(mended.and(converged)).is_some() {
+                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            self.rest(REST).await;
+        }
+    }
+
+    async fn settled(&self, record: &Recorded) -> Result<(), VersionError> {
+        let service = &record.forward.service;
+        match (splits::wanted(record), record.layer7.inserted()) {
+            (Wanted::Inserted(_), None) => self.let_in(service).await,
+            (Wanted::Straight(_), Some(_)) => settle(self.world, service, self.actor).await,
+            (Wanted::Straight(_), None) => self.drained(service).await,
+            (Wanted::Inserted(_) | Wanted::Placed | Wanted::Nothing, _) => Ok(()),
+        }
     }
 
     /// Once its pause is over.
-    async fn let_in(&mut self, record: &Recorded) -> Result<(), VersionError> {
-        if self.last_death.is_some_and(|death| death.elapsed() < self.pause()) {
+    async fn let_in(&self, service: &ServiceName) -> Result<(), VersionError> {
+        if !self.pauses.is_over(service) {
             return Ok(());
         }
-        let settled = settle(self.world, &record.forward.service, self.actor).await;
+        let settled = settle(self.world, service, self.actor).await;
         if settled.is_err() {
-            self.deaths += 1;
-            self.last_death = Some(Instant::now());
+            self.pauses.failed(service);
         }
         settled
     }
 
     /// A port that nobody is connected to any more is given back; with the last of them the process ends.
-    async fn drained(&mut self, record: &Recorded) -> Result<(), VersionError> {
-        let service = &record.forward.service;
-        let left = self.world.proxy.stats().await.ok().and_then(|stats| {
-            stats.services.into_iter().find(|one| one.service == *service).map(|one| one.connections)
-        });
-        if left.unwrap_or(0) > 0 {
+    async fn drained(&self, service: &ServiceName) -> Result<(), VersionError> {
+        if self.connections(service).await? > 0 {
             return Ok(());
         }
         rules::change_where(self.world, "proxy: gone", |records| {
@@ -165,37 +157,66 @@ impl Keeper<'_> {
             Ok::<_, ChangeError>(Some(intent))
         })
         .await?;
-        if places(self.world)?.is_empty() {
-            self.world.proxy.stop().await?;
-        } else {
-            // Whoever still uses it is told with the next change anyway.
-            let _ = tell(self.world).await;
-        }
-        Ok(())
+        tell(self.world).await
     }
 
-    fn failed(&mut self, error: &VersionError) -> Duration {
-        let text = format!("the proxy cannot be had: {error}");
-        if self.trouble.as_ref() != Some(&text) {
-            warn(self.world, text.clone());
-            self.trouble = Some(text);
+    /// How many come by it still. A process that is gone has none; one that does not answer may have any.
+    async fn connections(&self, service: &ServiceName) -> Result<u64, VersionError> {
+        match self.world.proxy.stats().await {
+            Ok(stats) => {
+                let found = stats.services.into_iter().find(|one| one.service == *service);
+                Ok(found.map_or(0, |one| one.connections))
+            }
+            Err(_) if tokio::time::timeout(BOUND, self.world.proxy.gone()).await.is_ok() => Ok(0),
+            Err(error) => Err(error.into()),
         }
-        LOOK
+    }
+
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            biased;
+            () = self.world.stop.requested() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    fn or_told<T>(&self, found: Result<T, VersionError>) -> Option<T> {
+        found.map_err(|error| self.tell_once(format!("the proxy cannot be had: {error}"))).ok()
+    }
+
+    fn tell_once(&self, text: String) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref() != Some(&text) {
+            warn(self.world, text.clone());
+            *trouble = Some(text);
+        }
     }
 }
 
+/// Whether it answers, and listens for all of them. One that began anew answers and listens for nobody.
+async fn serves(world: &World, inserted: &[Recorded]) -> bool {
+    let health = world.proxy.health(BOUND).await;
+    let ports = |ports: &BTreeSet<Port>| {
+        inserted.iter().filter_map(|record| record.layer7.inserted()).all(|port| ports.contains(&port))
+    };
+    health.is_ok_and(|health| ports(&health.ports))
+}
+
+/// Of every one, also where one of them fails.
 async fn fall_back(world: &World, inserted: &[Recorded], actor: &Actor) -> Result<(), VersionError> {
+    let mut done = Ok(());
     for record in inserted {
         if let Some(port) = record.layer7.inserted() {
-            lead(world, &record.forward.service, port, false, actor).await?;
+            done = done.and(lead(world, &record.forward.service, port, false, actor).await);
         }
     }
-    Ok(())
+    done
 }
 
-/// The services the proxy has, or had, a place in.
-fn places(world: &World) -> Result<Vec<Recorded>, VersionError> {
-    Ok(world.store.places()?)
+/// The services whose rules lead to the proxy.
+fn inserted(world: &World) -> Result<Vec<Recorded>, VersionError> {
+    let places = world.store.places()?.into_iter();
+    Ok(places.filter(|record| record.layer7.inserted().is_some()).collect())
 }
 
 fn warn(world: &World, text: String) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::percent::Percent;
+use crate::model::ports::Ports;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
 use crate::model::splits::{Split, SplitChange, SplitRequest};
 use crate::world::proxy::ProxyError;
@@ -187,6 +188,101 @@ async fn a_dead_proxy_is_out_of_the_way_at_once_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_lives_and_does_not_answer_is_out_of_the_way_within_a_second() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    watched(&fake, async {
+        tokio::time::sleep(MS * 5000).await;
+        assert!(rules(&fake).contains(&("route", PROXY)), "one that answers stays");
+        let began = tokio::time::Instant::now();
+        *fake.proxy.silent.lock().unwrap() = true;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+        *fake.proxy.silent.lock().unwrap() = false;
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+    })
+    .await;
+}
+
+/// Where the rules lead, there is somebody, and he was told the main that is.
+fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
+    let alive = *fake.proxy.alive.lock().unwrap();
+    let instances: BTreeSet<u16> = fake
+        .versions
+        .running
+        .lock()
+        .unwrap()
+        .values()
+        .map(|spec| spec.env["PORT"].parse().unwrap())
+        .collect();
+    let led = rules(fake);
+    match led.iter().find(|(_, to)| !(instances.contains(to) || (alive && *to == PROXY))) {
+        Some(rule) => Err(format!("{rule:?} leads nowhere")),
+        None if led.contains(&("route", PROXY)) && !instances.contains(&told(fake).0) => {
+            Err(format!("the proxy leads to {}", told(fake).0))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Killed at every deed of every story with the proxy: nothing leads nowhere at any moment, and the agent that comes back brings
+/// rules and proxy to what is recorded.
+#[tokio::test(start_paused = true)]
+async fn killed_between_any_two_deeds_with_the_proxy() {
+    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
+    let stories: [(&str, bool, Story); 5] = [
+        ("mirror", false, |fake| Box::pin(async { asked(fake, mirror(fake, "2.0.0")).await.is_ok() })),
+        ("mirror --off", true, |fake| {
+            Box::pin(async { asked(fake, SplitChange::NoMirror(id_of(fake, "2.0.0"))).await.is_ok() })
+        }),
+        ("assign the shadow", true, |fake| {
+            Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })
+        }),
+        ("update main", true, |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "1.0.0")).await.is_ok() })
+        }),
+        ("kill the shadow", true, |fake| {
+            Box::pin(async { kill(&fake.world, &kill_of(fake, "2.0.0")).await.is_ok() })
+        }),
+    ];
+    for (name, mirrored, story) in stories {
+        let mut deeds = 0;
+        loop {
+            let fake = two().await;
+            if mirrored {
+                asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+            }
+            fake.fuse.set(Some(deeds));
+            let done = story(&fake).await && fake.fuse.burn();
+            fake.fuse.set(None);
+            let at = format!("{name}, killed after {deeds}");
+            rules::reconcile(&fake.world, "repair").await.unwrap();
+            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            boot(&fake.world).await.unwrap();
+            straighten(&fake.world, &actor()).await.unwrap();
+            watched(&fake, tokio::time::sleep(MS * 180_000)).await;
+            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            let record = fake.store.recorded.lock().unwrap()[0].clone();
+            let main = record.forward.target.get();
+            if record.layer7.splits.is_empty() {
+                assert_eq!(record.layer7.place, None, "{at}");
+                assert!(!*fake.proxy.alive.lock().unwrap(), "{at}");
+                assert!(rules(&fake).contains(&("route", main)), "{at}");
+            } else {
+                assert!(rules(&fake).contains(&("route", PROXY)), "{at}");
+                assert_eq!(told(&fake), (main, 1, false, false), "{at}");
+            }
+            if done {
+                break;
+            }
+            deeds += 1;
+            assert!(deeds < 100, "{name} never ends");
+        }
+        assert!(deeds > 3, "{name}: {deeds} deeds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drained_proxy_ends() {
     let fake = two().await;
     let connections = |connections| {
@@ -228,4 +324,138 @@ async fn a_private_service_is_not_proxied_and_comes_back_as_it_was() {
     assert_eq!(rules(&fake), BTreeSet::new());
     access(&fake.world, &shop(), &to(true)).await.unwrap();
     assert!(rules(&fake).contains(&("route", PROXY)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_began_anew_is_out_of_the_way_until_it_was_told() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    watched(&fake, async {
+        tokio::time::sleep(MS * 5000).await;
+        let began = tokio::time::Instant::now();
+        // It answers at every moment, and listens for nobody.
+        fake.proxy.replace();
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+    })
+    .await;
+    assert_eq!(fake.proxy.does.lock().unwrap().services[0].splits.mirrors.len(), 1);
+
+    fake.proxy.replace();
+    straighten(&fake.world, &actor()).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_does_something_else_than_is_recorded_is_told() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let right = fake.proxy.does.lock().unwrap().clone();
+    fake.proxy.does.lock().unwrap().services[0].splits.mirrors.clear();
+    let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    assert!(again.known);
+    assert_eq!(*fake.proxy.does.lock().unwrap(), right, "asked again, it is told again");
+    fake.proxy.does.lock().unwrap().services[0].main.address = ([127, 0, 0, 1], 20001).into();
+    watched(&fake, until(|| *fake.proxy.does.lock().unwrap() == right)).await;
+}
+
+/// Beside the shop: a service of its own ports, with a shadow as well.
+async fn cart(fake: &FakeWorld) -> ServiceName {
+    let cart: ServiceName = "cart".parse().unwrap();
+    let ports = Ports { check: port(8889), main: port(8081), backup: port(81) };
+    for version in ["8.0.0", "9.0.0"] {
+        let new = example::deployment("cart", version, 20000);
+        let digest = Some(fake.versions.place(&cart, version, Path::new(version)).unwrap());
+        let site = Site { ports, ..site() };
+        let request =
+            DeployRequest { id: new.id, service: cart.clone(), digest, site, ..request(fake, version) };
+        deploy(&fake.world, &request).await.unwrap();
+    }
+    let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+    let shadow = versions::find(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
+    let SplitChange::Mirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
+    let change = SplitChange::Mirror(Mirror { deployment: shadow, ..shop });
+    let range = (port(20000), port(PROXY));
+    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
+    assert!(split(&fake.world, &cart, &request).await.unwrap().inserted);
+    cart
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_let_in_slowly_costs_the_others_nothing() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let cart = cart(&fake).await;
+    let place = |service: &ServiceName| {
+        let recorded = fake.store.recorded.lock().unwrap();
+        recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
+    };
+    let is_in = |service: &ServiceName| place(service).is_some();
+    *fake.versions.sick.lock().unwrap() = place(&cart);
+    watched(&fake, async {
+        for death in 0..4 {
+            let began = tokio::time::Instant::now();
+            fake.proxy.kill();
+            until(|| !is_in(&shop())).await;
+            assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+            until(|| is_in(&shop())).await;
+            // Its own deaths, each more than the time after which they are forgotten apart.
+            assert!(began.elapsed() < MS * 4000, "death {death}: {:?}", began.elapsed());
+            tokio::time::sleep(MS * 700_000).await;
+            assert!(!is_in(&cart), "its main does not answer through the proxy");
+            // The next death is while the cart is tried again.
+            let told = fake.proxy.told.lock().unwrap().len();
+            until(|| fake.proxy.told.lock().unwrap().len() > told).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_does_not_answer_keeps_nobody_waiting_for_the_rules() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.silent.lock().unwrap() = true;
+    let actor = actor();
+    let to_new = to("2.0.0");
+    let telling = assign(&fake.world, &to_new);
+    let falling_back = async {
+        until(|| fake.store.recorded.lock().unwrap()[0].forward.target.get() == 20001).await;
+        // The assign waits for the proxy now.
+        tokio::time::sleep(MS * 100).await;
+        let began = tokio::time::Instant::now();
+        straighten(&fake.world, &actor).await.unwrap();
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+    };
+    let (_, ()) = tokio::join!(telling, falling_back);
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_kept_while_nobody_knows_who_comes_by_it() {
+    let fake = two().await;
+    asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
+    asked(&fake, SplitChange::NoCanary).await.unwrap();
+    *fake.proxy.silent.lock().unwrap() = true;
+    watched(&fake, tokio::time::sleep(MS * 60_000)).await;
+    assert!(fake.store.recorded.lock().unwrap()[0].layer7.place.is_some());
+    fake.proxy.kill();
+    watched(&fake, until(|| fake.store.recorded.lock().unwrap()[0].layer7.place.is_none())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_agent_takes_over_when_the_first_ends() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.kept_by_another.lock().unwrap() = true;
+    watched(&fake, async {
+        tokio::time::sleep(MS * 10_000).await;
+        fake.proxy.kill();
+        tokio::time::sleep(MS * 10_000).await;
+        assert!(rules(&fake).contains(&("route", PROXY)), "the other one's business");
+        *fake.proxy.kept_by_another.lock().unwrap() = false;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+    })
+    .await;
 }
