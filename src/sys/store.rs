@@ -21,7 +21,7 @@ use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
 
 mod rows;
 
-const SCHEMA: Schema = Schema { version: 3, create: CREATE, upgrades: &[TO_2, TO_3] };
+const SCHEMA: Schema = Schema { version: 4, create: CREATE, upgrades: &[TO_2, TO_3, TO_4] };
 
 const CREATE: &str = "
     CREATE TABLE forwards (
@@ -40,7 +40,9 @@ const CREATE: &str = "
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
-    PRAGMA user_version = 3;";
+    CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
+    CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
+    PRAGMA user_version = 4;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const TO_2: &str = "
@@ -56,6 +58,12 @@ const TO_2: &str = "
 const TO_3: &str = "
     ALTER TABLE forwards ADD COLUMN layer7 TEXT;
     PRAGMA user_version = 3;";
+
+/// What an agent asks for every second reads no row where there is none.
+const TO_4: &str = "
+    CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
+    CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
+    PRAGMA user_version = 4;";
 
 /// Between two tries for the lock of the host.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

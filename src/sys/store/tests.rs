@@ -114,7 +114,20 @@ fn a_file_of_a_newer_version_is_refused() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 3 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 4 });
+}
+
+#[test]
+fn what_an_agent_asks_for_every_second_reads_no_row_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    store.begin(&intent(Switch::On), at(1)).unwrap();
+    let connection = Connection::open(store.dir.join("state.db")).unwrap();
+    for (select, index) in [(rows::SELECT_TRIALS, "trials"), (rows::SELECT_PLACES, "places")] {
+        let plan: String =
+            connection.query_row(&format!("EXPLAIN QUERY PLAN {select}"), [], |row| row.get(3)).unwrap();
+        assert_eq!(plan, format!("SCAN forwards USING INDEX {index}"));
+    }
 }
 
 #[test]

@@ -106,19 +106,28 @@ impl Keeper<'_> {
 
     /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes.
     async fn mend(&self) {
+        let mut may_be_there = true;
         while !self.world.stop.is_requested() {
-            let mut mended = self.world.store.places().map_err(VersionError::from);
-            for record in mended.iter().flatten().cloned().collect::<Vec<_>>() {
-                if let Err(error) = self.settled(&record).await {
-                    mended = Err(error);
-                }
-            }
-            let converged = converge(self.world).await;
-            if self.or_told(mended.and(converged)).is_some() {
+            let mended = self.or_told(self.mended(may_be_there).await);
+            if mended.is_some() {
                 *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
+            may_be_there = mended.unwrap_or(true);
             self.rest(REST).await;
         }
+    }
+
+    /// Whether the proxy has places. Without any it is asked once more whether it is there.
+    async fn mended(&self, may_be_there: bool) -> Result<bool, VersionError> {
+        let places = self.world.store.places()?;
+        let mut done = Ok(());
+        for record in &places {
+            done = done.and(self.settled(record).await);
+        }
+        if may_be_there || !places.is_empty() {
+            done = done.and(converge(self.world).await);
+        }
+        done.map(|()| !places.is_empty())
     }
 
     async fn settled(&self, record: &Recorded) -> Result<(), VersionError> {
