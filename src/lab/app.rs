@@ -29,6 +29,8 @@ pub const VHOST: &str = "x-swm-vhost";
 pub const VERSION: &str = "x-swm-version";
 /// How long `/slow` takes.
 pub const SLOW: Duration = Duration::from_secs(2);
+/// How much later a slow version makes an offer.
+const LATE: Duration = Duration::from_millis(200);
 /// After so many offers a deaf version refuses connections.
 const OFFERS: u64 = 40;
 /// Requests in flight get this long when the application is told to end.
@@ -51,6 +53,8 @@ pub enum Fault {
     Prices,
     /// One answer of twenty is a 500.
     Errors,
+    /// Answers take twice as long: `/slow` as much again, all others `LATE` more.
+    Slow,
     /// It takes no connection any more once it has made [`OFFERS`]; those it has go on.
     Deaf,
 }
@@ -116,6 +120,14 @@ fn signed(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response
 }
 
 async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Full<Bytes>> {
+    if fault == Some(Fault::Slow) {
+        let late = match request.uri().path() {
+            "/health" => Duration::ZERO,
+            "/slow" => SLOW,
+            _ => LATE,
+        };
+        tokio::time::sleep(late).await;
+    }
     match (request.method(), request.uri().path()) {
         (_, "/") => offer(fault),
         (_, "/health") => text(StatusCode::OK, "ok\n".to_owned()),

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::pauses::Pauses;
 use super::tell::{converge, tell};
 use super::{VersionError, lead, settle};
@@ -24,12 +26,12 @@ use crate::world::store::Exclusive;
 const LOOK: Duration = Duration::from_millis(150);
 const BOUND: Duration = Duration::from_millis(300);
 const MISSES: u32 = 2;
-/// Between two looks at the record.
+/// Between two looks at the record while there is nothing to watch.
 const REST: Duration = Duration::from_millis(500);
 
 /// Where rules lead to a proxy that is not there, as after a boot: they lead straight at main.
 pub async fn straighten(world: &World, actor: &Actor) -> Result<(), VersionError> {
-    let inserted = inserted(world)?;
+    let inserted = inserted(places(world)?);
     if !inserted.is_empty() && !serves(world, &inserted).await {
         fall_back(world, &inserted, actor).await?;
     }
@@ -38,7 +40,8 @@ pub async fn straighten(world: &World, actor: &Actor) -> Result<(), VersionError
 
 /// Until a stop is requested. While another agent does it, this one waits.
 pub async fn keep(world: &World, actor: &Actor) {
-    let keeper = Keeper { world, actor, pauses: Pauses::default(), trouble: Mutex::default() };
+    let keeper =
+        Keeper { world, actor, pauses: Pauses::default(), placed: Notify::new(), trouble: Mutex::default() };
     let Some(held) = keeper.alone().await else { return };
     // Side by side: whoever is let in slowly keeps nobody else from being led past a proxy that dies.
     tokio::join!(keeper.watch(), keeper.mend());
@@ -49,6 +52,8 @@ struct Keeper<'a> {
     world: &'a World,
     actor: &'a Actor,
     pauses: Pauses,
+    /// The record has places again: at rest one of the two looks.
+    placed: Notify,
     /// Told once for as long as it lasts.
     trouble: Mutex<Option<String>>,
 }
@@ -71,7 +76,11 @@ impl Keeper<'_> {
     async fn watch(&self) {
         let mut misses = 0;
         while !self.world.stop.is_requested() {
-            let inserted = self.or_told(inserted(self.world)).unwrap_or_default();
+            let places = self.or_told(places(self.world)).unwrap_or_default();
+            if !places.is_empty() {
+                self.placed.notify_one();
+            }
+            let inserted = inserted(places);
             if inserted.is_empty() {
                 misses = 0;
                 self.rest(REST).await;
@@ -106,28 +115,32 @@ impl Keeper<'_> {
 
     /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes.
     async fn mend(&self) {
-        let mut may_be_there = true;
         while !self.world.stop.is_requested() {
-            let mended = self.or_told(self.mended(may_be_there).await);
+            let mended = self.or_told(self.mended().await);
             if mended.is_some() {
                 *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
-            may_be_there = mended.unwrap_or(true);
-            self.rest(REST).await;
+            if mended == Some(0) {
+                tokio::select! {
+                    biased;
+                    () = self.world.stop.requested() => {}
+                    () = self.placed.notified() => {}
+                }
+            } else {
+                self.rest(REST).await;
+            }
         }
     }
 
-    /// Whether the proxy has places. Without any it is asked once more whether it is there.
-    async fn mended(&self, may_be_there: bool) -> Result<bool, VersionError> {
-        let places = self.world.store.places()?;
+    /// How many places the proxy has. Without any it ends, whoever left it there.
+    async fn mended(&self) -> Result<usize, VersionError> {
+        let places = places(self.world)?;
         let mut done = Ok(());
         for record in &places {
             done = done.and(self.settled(record).await);
         }
-        if may_be_there || !places.is_empty() {
-            done = done.and(converge(self.world).await);
-        }
-        done.map(|()| !places.is_empty())
+        done.and(converge(self.world).await)?;
+        Ok(places.len())
     }
 
     async fn settled(&self, record: &Recorded) -> Result<(), VersionError> {
@@ -222,10 +235,13 @@ async fn fall_back(world: &World, inserted: &[Recorded], actor: &Actor) -> Resul
     done
 }
 
-/// The services whose rules lead to the proxy.
-fn inserted(world: &World) -> Result<Vec<Recorded>, VersionError> {
-    let places = world.store.places()?.into_iter();
-    Ok(places.filter(|record| record.layer7.inserted().is_some()).collect())
+fn places(world: &World) -> Result<Vec<Recorded>, VersionError> {
+    Ok(world.store.places()?)
+}
+
+/// Those whose rules lead to the proxy.
+fn inserted(places: Vec<Recorded>) -> Vec<Recorded> {
+    places.into_iter().filter(|record| record.layer7.inserted().is_some()).collect()
 }
 
 fn warn(world: &World, text: String) {
