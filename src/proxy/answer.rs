@@ -247,16 +247,12 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let legs = self.connection.legs.borrow().clone();
         let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        let way = Way { to: target.address, limit, wide: target.counts.wide.get() };
-        let sent = tokio::select! {
+        let way = Way { to: target.address, limit };
+        tokio::select! {
             biased;
-            sent = legs.send(way, request) => sent,
+            sent = legs.send(way, request, |address| self.connection.leads_to(address)) => sent,
             () = reset(&self.connection.stream) => Err(SendError::Gone),
-        };
-        if matches!(&sent, Err(SendError::Broken(error)) if error.is_parse_too_large()) {
-            target.counts.wide.set(true);
         }
-        sent
     }
 
     fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {

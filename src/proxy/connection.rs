@@ -143,15 +143,17 @@ impl Connection {
         self.worker.is_ending() || matches!(&self.door, Door::Service(slot) if slot.service().told.draining)
     }
 
+    /// Whether a connection to it may be kept for the next request, as things are told now.
+    pub fn leads_to(&self, address: SocketAddr) -> bool {
+        match &self.door {
+            Door::Service(slot) => slot.service().leads_to(address),
+            Door::Gateway => self.worker.knows(address),
+        }
+    }
+
     /// Closes upstream connections that no request will use any more.
     pub fn let_go(&self) {
-        match &self.door {
-            Door::Service(slot) => {
-                let service = slot.service();
-                self.legs.borrow().keep_only(|address| service.leads_to(address));
-            }
-            Door::Gateway => self.legs.borrow().keep_only(|address| self.worker.knows(address)),
-        }
+        self.legs.borrow().keep_only(|address| self.leads_to(address));
     }
 }
 

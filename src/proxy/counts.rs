@@ -111,8 +111,6 @@ pub struct LegCounts {
     pub errors: Tally,
     latency: Timings,
     pub fallbacks: Cell<u64>,
-    /// Its answers have more fields than most.
-    pub wide: Cell<bool>,
 }
 
 impl LegCounts {
@@ -146,7 +144,6 @@ impl ServiceCounts {
                 errors: Tally::default(),
                 latency: Timings::default(),
                 fallbacks: Cell::default(),
-                wide: Cell::default(),
             })
         };
         self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()

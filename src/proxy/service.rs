@@ -121,13 +121,20 @@ impl Memory {
         self.shadows.borrow_mut().entry(upstream.deployment.clone()).or_insert_with(new).clone()
     }
 
-    /// Counts and pools of deployments that are gone.
+    /// Counts and pools of deployments that are gone, and connections to where nobody is any more.
     pub fn forget(&self, told: &ProxiedService) {
         let named = |id: &DeploymentId| {
             told.main.deployment == *id || told.others.iter().any(|other| other.deployment == *id)
         };
         self.counts.forget(named);
-        self.shadows.borrow_mut().retain(|id, _| named(id));
+        self.again.keep_only(told.main.address);
+        let mut shadows = self.shadows.borrow_mut();
+        shadows.retain(|id, _| named(id));
+        for other in &told.others {
+            if let Some(shadow) = shadows.get(&other.deployment) {
+                shadow.pool.keep_only(other.address);
+            }
+        }
         self.canaries.borrow_mut().retain(|id, _| named(id));
     }
 
