@@ -149,22 +149,22 @@ impl ServiceCounts {
         self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
     }
 
-    pub fn shadow(&self, deployment: &DeploymentId, version: &Version) -> Rc<ShadowCounts> {
-        let new = || {
-            Rc::new(ShadowCounts {
-                deployment: deployment.clone(),
-                version: version.clone(),
-                selected: Cell::default(),
-                answered: Cell::default(),
-                in_flight: Gauge::default(),
-                dropped: Tally::default(),
-                aborted: Tally::default(),
-                failed: Tally::default(),
-                statuses: RefCell::default(),
-                latency: Timings::default(),
-            })
-        };
-        self.shadows.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
+    /// In the place of what was counted of it before.
+    pub fn new_shadow(&self, deployment: &DeploymentId, version: &Version) -> Rc<ShadowCounts> {
+        let new = Rc::new(ShadowCounts {
+            deployment: deployment.clone(),
+            version: version.clone(),
+            selected: Cell::default(),
+            answered: Cell::default(),
+            in_flight: Gauge::default(),
+            dropped: Tally::default(),
+            aborted: Tally::default(),
+            failed: Tally::default(),
+            statuses: RefCell::default(),
+            latency: Timings::default(),
+        });
+        self.shadows.borrow_mut().insert(deployment.clone(), new.clone());
+        new
     }
 
     /// Of those that the configuration does not name any more, only the newest few are remembered.
@@ -299,7 +299,7 @@ mod tests {
             for deployment in 0..40 {
                 worker.leg(&id(deployment), &version).answered(200, Duration::from_millis(1));
             }
-            let shadow = worker.shadow(&id(50), &version);
+            let shadow = worker.new_shadow(&id(50), &version);
             shadow.dropped.add(["loop", "memory"][number]);
             worker.forget(|known| *known == id(3));
             add(&mut all, vec![worker.told(&service)]);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use hyper::header::HeaderMap;
 
 use super::collector::{Collector, Line};
-use super::counts::{LegCounts, ServiceCounts, ShadowCounts, up};
+use super::counts::{Gauge, LegCounts, ServiceCounts, ShadowCounts, up};
 use super::upstream::Pool;
 use crate::model::compare::Subject;
 use crate::model::deployment::DeploymentId;
@@ -85,6 +85,8 @@ pub struct Shadow {
 }
 
 pub struct ShadowState {
+    /// To the evidence that its counts began with.
+    line: Option<Line>,
     pub counts: Rc<ShadowCounts>,
     pub sampler: RefCell<Sampler>,
     /// Which of the compared requests are asked of main twice.
@@ -101,24 +103,37 @@ pub struct Memory {
     counts: Rc<ServiceCounts>,
     shares: RefCell<Shares>,
     canaries: RefCell<HashMap<DeploymentId, Rc<RefCell<Breaker>>>>,
-    /// To main, for what is asked a second time.
+    /// To main, for what is asked a second time, and how much of it there is now.
     again: Pool,
+    asking: Gauge,
     shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
 }
 
+impl ShadowState {
+    fn leads_where(&self, line: &Line) -> bool {
+        self.line.as_ref().is_some_and(|known| known.leads_where(line))
+    }
+}
+
 impl Memory {
-    fn shadow(&self, upstream: &Upstream) -> Rc<ShadowState> {
-        let new = || {
-            Rc::new(ShadowState {
-                counts: self.counts.shadow(&upstream.deployment, &upstream.version),
-                sampler: RefCell::default(),
-                control: RefCell::default(),
-                breaker: RefCell::default(),
-                pool: Pool::default(),
-                slow: Cell::new(None),
-            })
-        };
-        self.shadows.borrow_mut().entry(upstream.deployment.clone()).or_insert_with(new).clone()
+    /// Begins anew with the evidence: a verdict is about what was copied since then.
+    fn shadow(&self, upstream: &Upstream, line: Option<&Line>) -> Rc<ShadowState> {
+        let mut shadows = self.shadows.borrow_mut();
+        let known = shadows.get(&upstream.deployment);
+        if let Some(known) = known.filter(|known| line.is_none_or(|line| known.leads_where(line))) {
+            return known.clone();
+        }
+        let new = Rc::new(ShadowState {
+            line: line.cloned(),
+            counts: self.counts.new_shadow(&upstream.deployment, &upstream.version),
+            sampler: RefCell::default(),
+            control: RefCell::default(),
+            breaker: RefCell::default(),
+            pool: Pool::default(),
+            slow: Cell::new(None),
+        });
+        shadows.insert(upstream.deployment.clone(), new.clone());
+        new
     }
 
     /// Counts and pools of deployments that are gone, and connections to where nobody is any more.
@@ -145,6 +160,10 @@ impl Memory {
 
     pub const fn again(&self) -> &Pool {
         &self.again
+    }
+
+    pub const fn asking(&self) -> &Gauge {
+        &self.asking
     }
 
     pub const fn counts(&self) -> &Rc<ServiceCounts> {
@@ -175,16 +194,17 @@ impl Service {
         for mirror in &told.splits.mirrors {
             let matching = Matching::new(&mirror.methods, &mirror.paths)?;
             if let Some(upstream) = reachable(&mirror.deployment) {
+                let line = collector.filter(|_| mirror.compare).map(|collector| {
+                    let deployment = mirror.deployment.clone();
+                    collector.line(&Subject { service: told.service.clone(), deployment })
+                });
                 shadows.push(Shadow {
                     told: mirror.clone(),
                     matching,
                     address: upstream.address,
                     version: upstream.version.clone(),
-                    line: collector.filter(|_| mirror.compare).map(|collector| {
-                        let deployment = mirror.deployment.clone();
-                        collector.line(&Subject { service: told.service.clone(), deployment })
-                    }),
-                    state: memory.shadow(upstream),
+                    state: memory.shadow(upstream, line.as_ref()),
+                    line,
                 });
             }
         }
