@@ -68,6 +68,32 @@ fn the_gateway_knows_services_and_versions() {
     });
 }
 
+async fn no_gateway(proxy: &Proxy) -> Option<String> {
+    let stats: serde_json::Value =
+        serde_json::from_slice(&proxy.ask("GET", "/stats", "").await.body).unwrap();
+    stats["gateway"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn services_are_served_without_the_gateway_whose_port_is_taken_until_it_is_free() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let taken = TcpListener::bind("127.0.0.1:8080").await.unwrap();
+        let proxy = Proxy::start().await;
+        proxy.tell(&ProxyConfig { gateway: Port::new(8080), ..config(shop()) }).await;
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        let why = no_gateway(&proxy).await.unwrap();
+        assert!(why.contains("cannot listen on port 8080: "), "{why}");
+        drop(taken);
+        until("there is a gateway", async || no_gateway(&proxy).await.is_none()).await;
+        assert_eq!(Wire::to(8080).await.get("/services/shop/").await.text(), "main 0");
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        proxy.tell(&ProxyConfig { gateway: Port::new(SHOP), ..config(shop()) }).await;
+        assert!(no_gateway(&proxy).await.unwrap().contains("port 8000"), "the service has it");
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+    });
+}
+
 /// An HTTP/2 server that answers with its name and what it was sent.
 async fn h2_server(port: u16, name: &'static str) -> Seen {
     h2_server_until(port, name, Arc::default()).await
