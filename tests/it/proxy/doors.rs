@@ -224,3 +224,26 @@ fn an_http2_client_is_led_to_the_new_main() {
         assert_eq!((h2_post(&mut send, 3).await.0.as_str(), old.count()), ("new 3", 2));
     });
 }
+
+#[test]
+fn an_idle_http2_client_is_told_that_it_is_the_end() {
+    in_namespace(|| async {
+        let _main = h2_server(MAIN, "main").await;
+        let mut proxy = Proxy::serving(shop()).await;
+        let client = async || {
+            let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+            let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+            let ended = tokio::spawn(connection);
+            assert_eq!(h2_post(&mut send, 1).await.0, "main 1");
+            (send, ended)
+        };
+        let (_send, ended) = client().await;
+        proxy.tell(&config(ProxiedService { draining: true, ..shop() })).await;
+        within("the service is drained", ended).await.unwrap().unwrap();
+        proxy.tell(&config(shop())).await;
+        let (_send, ended) = client().await;
+        kill(proxy.pid(), Signal::SIGTERM).unwrap();
+        within("the proxy ends", ended).await.unwrap().unwrap();
+        assert_eq!(proxy.ended().await, Some(0));
+    });
+}
