@@ -296,3 +296,50 @@ fn copies_are_counted_anew_when_the_evidence_begins_anew() {
         assert_eq!(failed(&proxy.settled().await), (1, Some(1)));
     });
 }
+
+/// A shadow's answer that comes when main's never will is not one that there was no room for.
+#[test]
+fn what_main_did_not_answer_whole_is_not_counted_as_missed() {
+    const SHADOW: u16 = 9002;
+    in_namespace(|| async {
+        listen(MAIN, |mut wire| async move {
+            wire.hear().await;
+            wire.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+        })
+        .await;
+        let _canary = server(OTHER, "canary").await;
+        let (answers, told) = tokio::sync::watch::channel(0);
+        let long = json(&format!("\"{}\"", "x".repeat(50_000)));
+        listen(SHADOW, move |mut wire| {
+            let (mut told, long) = (told.clone(), long.clone());
+            async move {
+                while let Some(request) = wire.try_hear().await {
+                    let number = if request.head.starts_with("GET /1") { 1 } else { 2 };
+                    told.wait_for(|answers| *answers >= number).await.unwrap();
+                    wire.say_bytes(&long).await;
+                }
+            }
+        })
+        .await;
+        let mut service = compared("0");
+        service.others.push(upstream(SHADOW));
+        service.splits.mirrors[0].deployment = id(SHADOW);
+        let mut proxied = config(service);
+        proxied.limits.compare_retained_bytes = 10_000;
+        let proxy = Proxy::start().await;
+        for number in 1..=2 {
+            // First main's is cut; then the canary answers.
+            proxied.services[0].splits.canary = (number == 2).then(|| canary("100"));
+            proxy.tell(&proxied).await;
+            let mut client = Wire::to(SHOP).await;
+            client.say(&format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!(client.try_hear().await.is_some(), number == 2);
+            until("it is over", async || proxy.stats().await.services[0].in_flight == 0).await;
+            answers.send_replace(number);
+            assert_eq!(proxy.settled().await.answered, number);
+        }
+        let answer = proxy.ask("GET", &format!("/compare/shop/{}", id(SHADOW)), "").await;
+        let evidence: Evidence = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((evidence.compared, evidence.skipped.len()), (0, 0), "{:?}", evidence.skipped);
+    });
+}
