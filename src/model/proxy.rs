@@ -179,7 +179,8 @@ pub struct ProxyHealth {
     pub ports: BTreeSet<Port>,
 }
 
-/// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5.
+/// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5; the agent tells
+/// no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -261,7 +262,7 @@ pub struct LegStats {
     pub fallbacks: u64,
 }
 
-/// One shadow. `selected` = answered + failed + aborted + in flight; dropped ones are counted apart.
+/// One shadow; where its answers are compared, since its evidence began. `selected` = answered + failed + aborted + in flight; dropped ones are counted apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShadowStats {
     pub deployment: DeploymentId,

@@ -18,7 +18,7 @@ use super::comparison::Recorder;
 use super::connection::{Connection, Door, Presence};
 use super::download::{Download, Flight};
 use super::mirror::{self, Copies};
-use super::service::{Service, Target};
+use super::service::{Service, Target, Try};
 use super::tee::{Given, Tee};
 use super::upload::{Asked, Gate, Upload};
 use super::upstream::{Protocol, SendError, Way};
@@ -79,6 +79,15 @@ struct With {
     recorder: Option<Recorder>,
 }
 
+/// What became of a request.
+struct Sent<'a> {
+    sent: Result<Response<Incoming>, SendError<Upload>>,
+    /// Who got it.
+    target: &'a Target,
+    /// When that one did.
+    began: Instant,
+}
+
 struct Exchange<'a> {
     connection: &'a Rc<Connection>,
     presence: Rc<Presence>,
@@ -126,25 +135,12 @@ impl Exchange<'_> {
     }
 
     async fn for_users(&self, service: &Rc<Service>, mut request: Request<Incoming>) -> Answered {
-        let (canary, cookie) = service.choose(request.headers());
+        let (canary, cookie) = service.choose(request.headers(), Instant::now());
         let (upgrade, protocol) = self.hand_on(service, &mut request);
         let copies = mirror::begin(&self.connection.worker, service, &request, protocol, upgrade.is_some());
         let (request, flight) = self.upload(Some(service), request, copies.as_ref());
         let gone = Gone(copies.as_ref().map(|copies| copies.tee.clone()));
-        let began = Instant::now();
-        let (sent, target) = match canary {
-            None => (self.send(&service.main, request).await, &service.main),
-            Some(canary) => match self.send(canary, request).await {
-                Err(SendError::Connect { request, .. }) => {
-                    service.canary_refused(Instant::now());
-                    (self.send(&service.main, *request).await, &service.main)
-                }
-                sent => {
-                    service.canary_took();
-                    (sent, canary)
-                }
-            },
-        };
+        let Sent { sent, target, began } = self.to_canary_or_main(service, canary, request).await;
         if !matches!(sent, Err(SendError::Gone)) {
             gone.not();
         }
@@ -156,6 +152,32 @@ impl Exchange<'_> {
         };
         Self::count(target, began, &sent);
         self.finish(service, sent, With { flight, upgrade, cookie, recorder })
+    }
+
+    /// A canary that is not there is answered for by main, whose time begins then.
+    async fn to_canary_or_main<'s>(
+        &self,
+        service: &'s Service,
+        canary: Option<Try<'s>>,
+        mut request: Request<Upload>,
+    ) -> Sent<'s> {
+        if let Some(canary) = canary {
+            let (began, target) = (Instant::now(), canary.target);
+            match self.send(target, request).await {
+                Err(SendError::Connect { request: untouched, .. }) => {
+                    canary.refused(Instant::now());
+                    request = *untouched;
+                }
+                // Whether it would have answered, nobody knows.
+                sent @ Err(SendError::Gone) => return Sent { sent, target, began },
+                sent => {
+                    canary.taken();
+                    return Sent { sent, target, began };
+                }
+            }
+        }
+        let (began, target) = (Instant::now(), &service.main);
+        Sent { sent: self.send(target, request).await, target, began }
     }
 
     /// To one target, without copies, not counted.
@@ -225,16 +247,12 @@ impl Exchange<'_> {
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let legs = self.connection.legs.borrow().clone();
         let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        let way = Way { to: target.address, limit, wide: target.counts.wide.get() };
-        let sent = tokio::select! {
+        let way = Way { to: target.address, limit };
+        tokio::select! {
             biased;
-            sent = legs.send(way, request) => sent,
+            sent = legs.send(way, request, |address| self.connection.leads_to(address)) => sent,
             () = reset(&self.connection.stream) => Err(SendError::Gone),
-        };
-        if matches!(&sent, Err(SendError::Broken(error)) if error.is_parse_too_large()) {
-            target.counts.wide.set(true);
         }
-        sent
     }
 
     fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {

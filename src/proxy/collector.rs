@@ -24,6 +24,7 @@ const NICE: i32 = 10;
 pub struct Collector {
     queue: SyncSender<Job>,
     budget: Budget,
+    rules: Arc<Rules>,
     subjects: Mutex<BTreeMap<Subject, Arc<Entry>>>,
 }
 
@@ -32,6 +33,7 @@ pub struct Collector {
 pub struct Line {
     queue: SyncSender<Job>,
     budget: Budget,
+    rules: Arc<Rules>,
     entry: Arc<Entry>,
 }
 
@@ -71,9 +73,11 @@ impl Collector {
 
     fn with_queue(rules: Rules, most: usize, pairs: usize) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(pairs);
-        thread::Builder::new().name("swm-compare".into()).spawn(move || judge(&jobs, &rules))?;
+        let rules = Arc::new(rules);
+        let same = rules.clone();
+        thread::Builder::new().name("swm-compare".into()).spawn(move || judge(&jobs, &same))?;
         let budget = Budget { held: Arc::default(), most: Arc::new(AtomicUsize::new(most)) };
-        Ok(Self { queue, budget, subjects: Mutex::default() })
+        Ok(Self { queue, budget, rules, subjects: Mutex::default() })
     }
 
     /// Another bound, from now on.
@@ -84,7 +88,8 @@ impl Collector {
     /// Where a shadow's pairs go. All lines of a shadow lead to the same evidence, until it is forgotten.
     pub fn line(&self, subject: &Subject) -> Line {
         let entry = self.subjects().entry(subject.clone()).or_default().clone();
-        Line { queue: self.queue.clone(), budget: self.budget.clone(), entry }
+        let (queue, budget, rules) = (self.queue.clone(), self.budget.clone(), self.rules.clone());
+        Line { queue, budget, rules, entry }
     }
 
     /// What has been found out; `None`: nobody asked for it, or it is forgotten.
@@ -114,10 +119,20 @@ impl Collector {
 }
 
 impl Line {
-    /// For one pair, before anything of it is kept.
-    pub fn hold(&self) -> Option<Held> {
+    /// For one pair with so many bytes of its request, before anything of it is kept.
+    pub fn hold(&self, request: usize) -> Option<Held> {
         let mut held = Held { budget: self.budget.clone(), bytes: 0 };
-        held.grow(PAIR).then_some(held)
+        held.grow(PAIR + request).then_some(held)
+    }
+
+    /// What of an answer is looked at.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether both lead to the same evidence.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entry, &other.entry)
     }
 
     /// Never waits. A pair that does not fit is dropped and counted.
@@ -215,7 +230,7 @@ mod tests {
         let (one, two) = (subject("dp_0000000001"), subject("dp_0000000002"));
         let (line, other) = (collector.line(&one), collector.line(&two));
         for line in [&line, &line.clone(), &collector.line(&one), &other] {
-            line.offer(pair("1", "2"), line.hold().unwrap());
+            line.offer(pair("1", "2"), line.hold(0).unwrap());
         }
         let compared =
             |subject: &Subject| collector.snapshot(subject).map_or(0, |evidence| evidence.compared);
@@ -225,7 +240,7 @@ mod tests {
         until("everything is given back", || collector.budget.held.load(Ordering::Relaxed) == 0);
         collector.forget(&one);
         assert_eq!(collector.snapshot(&one), None);
-        line.offer(pair("1", "2"), line.hold().unwrap());
+        line.offer(pair("1", "2"), line.hold(0).unwrap());
         assert_eq!(collector.line(&one).entry.evidence().compared, 0, "an old line leads nowhere");
         collector.retain(|subject| *subject == one);
         assert!(collector.snapshot(&two).is_none() && collector.snapshot(&one).is_some());
@@ -240,7 +255,7 @@ mod tests {
         // The judge cannot go on while this is kept.
         let stuck = entry.evidence();
         for _ in 0..20 {
-            line.offer(pair("1", "1"), line.hold().unwrap());
+            line.offer(pair("1", "1"), line.hold(0).unwrap());
         }
         // One may be with the judge, four wait.
         assert!((15..=16).contains(&entry.missed.load(Ordering::Relaxed)));
@@ -255,14 +270,14 @@ mod tests {
     fn the_bound_on_bytes_is_kept() {
         let collector = Collector::start(Rules::default(), 10 * PAIR).unwrap();
         let line = collector.line(&subject("dp_0000000001"));
-        let mut held = line.hold().unwrap();
+        let mut held = line.hold(0).unwrap();
         assert!(!held.grow(10 * PAIR) && !held.grow(usize::MAX));
         assert!(held.grow(9 * PAIR));
-        assert!(line.hold().is_none(), "it is full");
+        assert!(line.hold(0).is_none(), "it is full");
         drop(held);
-        assert!(line.hold().is_some());
+        assert!(line.hold(0).is_some());
         collector.bound(0);
-        assert!(line.hold().is_none());
+        assert!(line.hold(0).is_none());
     }
 
     #[test]
@@ -270,7 +285,7 @@ mod tests {
         let collector = Collector::start(Rules::default(), 1 << 20).unwrap();
         let line = collector.line(&subject("dp_0000000001"));
         let entry = line.entry.clone();
-        line.offer(pair("1", "2"), line.hold().unwrap());
+        line.offer(pair("1", "2"), line.hold(0).unwrap());
         drop((collector, line));
         until("what was offered is judged, and the queue is gone", || {
             entry.evidence().compared == 1 && Arc::strong_count(&entry) == 1

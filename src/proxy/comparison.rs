@@ -45,13 +45,14 @@ pub enum Side {
 impl Comparison {
     /// `None`, and counted, where there is no room for it.
     pub fn begin(line: &Line, request: &Request<Incoming>, controlled: bool) -> Option<Rc<Self>> {
-        let Some(held) = line.hold() else {
+        let request = asked(request);
+        let Some(held) = line.hold(request.method.len() + request.path_and_query.len()) else {
             line.missed();
             return None;
         };
         let state = State {
             held,
-            request: asked(request),
+            request,
             main: None,
             shadow: None,
             control: if controlled { Control::Awaited } else { Control::Nobody },
@@ -68,8 +69,14 @@ impl Comparison {
         }
     }
 
-    fn wants_more(&self) -> bool {
+    /// Whether it can still be made.
+    pub fn wants_more(&self) -> bool {
         self.state.borrow().is_some()
+    }
+
+    /// One of the answers will never be whole.
+    pub fn forget(&self) {
+        *self.state.borrow_mut() = None;
     }
 
     fn answered(&self, side: Side, answer: Answer) {
@@ -123,6 +130,9 @@ fn asked(request: &Request<Incoming>) -> Asked {
     }
 }
 
+/// What a field of an answer costs beside its bytes.
+const FIELD: usize = 64;
+
 /// One answer as it goes by, for one comparison or several.
 pub struct Recorder {
     side: Side,
@@ -140,12 +150,15 @@ impl Recorder {
         took: Duration,
         cap: usize,
     ) -> Option<Self> {
+        let headers = kept(response.headers(), comparisons.first()?.line.rules());
+        let length = |(name, value): &(String, String)| name.len() + value.len() + FIELD;
+        let comparisons = with_room(comparisons, headers.iter().map(length).sum());
         if comparisons.is_empty() {
             return None;
         }
         let answer = Answer {
             status: response.status().as_u16(),
-            headers: kept(response.headers()),
+            headers,
             body: Capture::new(0).finish(false),
             latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         };
@@ -153,16 +166,12 @@ impl Recorder {
     }
 
     pub fn push(&mut self, data: &[u8]) {
-        let Some(capture) = &mut self.capture else { return };
+        let Some(capture) = &self.capture else { return };
         let growth = capture.growth(data.len());
-        if growth > 0 {
-            self.comparisons.iter().for_each(|comparison| comparison.grow(growth));
-            self.comparisons.retain(|comparison| comparison.wants_more());
-        }
-        if self.comparisons.is_empty() {
-            self.capture = None;
-        } else {
-            capture.push(data);
+        self.comparisons = with_room(std::mem::take(&mut self.comparisons), growth);
+        match &mut self.capture {
+            Some(capture) if !self.comparisons.is_empty() => capture.push(data),
+            capture => *capture = None,
         }
     }
 
@@ -176,14 +185,27 @@ impl Recorder {
     }
 }
 
-/// Those fields that are looked at.
-fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
-    thread_local! {
-        static RULES: Rules = Rules::default();
+impl Drop for Recorder {
+    /// An answer that was cut is never compared; main's second one is not needed.
+    fn drop(&mut self) {
+        if self.side != Side::Control {
+            self.comparisons.iter().for_each(|comparison| comparison.forget());
+        }
     }
-    RULES.with(|rules| {
-        let kept = headers.iter().filter(|(name, _)| rules.keeps(name.as_str()));
-        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
-        kept.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
-    })
+}
+
+/// Without those that have no room for so many bytes more, and those that can never be made any more.
+fn with_room(mut comparisons: Vec<Rc<Comparison>>, bytes: usize) -> Vec<Rc<Comparison>> {
+    comparisons.retain(|comparison| {
+        comparison.grow(bytes);
+        comparison.wants_more()
+    });
+    comparisons
+}
+
+/// Those fields that are looked at.
+fn kept(headers: &HeaderMap, rules: &Rules) -> Vec<(String, String)> {
+    let kept = headers.iter().filter(|(name, _)| rules.keeps(name.as_str()));
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    kept.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()
 }

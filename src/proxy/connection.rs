@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{getsockopt, sockopt};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::answer;
 use super::client::{Client, Heads};
@@ -38,6 +39,8 @@ pub struct Connection {
     pub protocol: Cell<Protocol>,
     pub legs: RefCell<Rc<Legs>>,
     pub heads: Arc<Heads>,
+    /// Something was told that may make this connection's next answer its last.
+    told: Notify,
     pub stream: Arc<TcpStream>,
 }
 
@@ -67,6 +70,7 @@ impl Connection {
             protocol: Cell::new(Protocol::Http1),
             legs: RefCell::new(Rc::new(Legs::new(Protocol::Http1))),
             heads: Arc::default(),
+            told: Notify::new(),
             stream: Arc::new(stream),
         });
         let counted = match &connection.door {
@@ -103,14 +107,15 @@ impl Connection {
         server.auto_date_header(false).timer(TokioTimer::new());
         let serving = server.serve_connection(TokioIo::new(client), service);
         tokio::pin!(serving);
-        let mut told = false;
-        let ended = std::future::poll_fn(|cx| {
-            if !told && self.is_last() {
-                told = true;
-                serving.as_mut().graceful_shutdown();
+        // An idle one is told too, which by HTTP/2 costs nobody a request.
+        let ended = async {
+            tokio::select! {
+                biased;
+                ended = serving.as_mut() => return ended,
+                () = self.last() => serving.as_mut().graceful_shutdown(),
             }
-            serving.as_mut().poll(cx)
-        });
+            serving.await
+        };
         if let Err(error) = ended.await {
             log::debug!("{}: {error}", self.peer);
         }
@@ -143,15 +148,34 @@ impl Connection {
         self.worker.is_ending() || matches!(&self.door, Door::Service(slot) if slot.service().told.draining)
     }
 
-    /// Closes upstream connections that no request will use any more.
-    pub fn let_go(&self) {
-        match &self.door {
-            Door::Service(slot) => {
-                let service = slot.service();
-                self.legs.borrow().keep_only(|address| service.leads_to(address));
+    /// Returns when the next answer is to be the last.
+    async fn last(&self) {
+        loop {
+            let told = self.told.notified();
+            if self.is_last() {
+                return;
             }
-            Door::Gateway => self.legs.borrow().keep_only(|address| self.worker.knows(address)),
+            told.await;
         }
+    }
+
+    /// After anything was told.
+    pub fn hear(&self) {
+        self.told.notify_waiters();
+        self.let_go();
+    }
+
+    /// Whether a connection to it may be kept for the next request, as things are told now.
+    pub fn leads_to(&self, address: SocketAddr) -> bool {
+        match &self.door {
+            Door::Service(slot) => slot.service().leads_to(address),
+            Door::Gateway => self.worker.knows(address),
+        }
+    }
+
+    /// Closes upstream connections that no request will use any more.
+    fn let_go(&self) {
+        self.legs.borrow().keep_only(|address| self.leads_to(address));
     }
 }
 

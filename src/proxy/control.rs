@@ -1,8 +1,9 @@
 //! What the agent says to the proxy: HTTP and JSON on the control socket.
 //!
-//! `PUT /config` (the whole of it; answered when it is in force), `GET /config`, `GET /stats`, `GET /health` (answered when
-//! every worker has answered: the ports it listens on for services), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was compared), `POST /stop`. A connection that
-//! is kept open ends when the process does.
+//! `PUT /config` (the whole of it; answered when it is in force, its gateway or the trouble with it apart), `GET /config`,
+//! `GET /stats` (with `gateway`: why there is none though it is asked for; tried again and again), `GET /health` (answered when
+//! every worker has answered: the ports it listens on for services), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was
+//! compared), `POST /stop`. A connection that is kept open ends when the process does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -37,6 +38,8 @@ use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 const LARGEST: usize = 8 << 20;
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two tries to have the gateway's port.
+const AGAIN: Duration = Duration::from_secs(2);
 /// A worker that has not answered by then is stalled.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -44,10 +47,28 @@ pub struct Control {
     workers: Vec<Handle>,
     room: Arc<Room>,
     collector: Arc<Collector>,
-    config: Mutex<Arc<ProxyConfig>>,
+    now: Mutex<Now>,
     /// Those of the configuration in force; read while another one is put in force.
     ports: RwLock<BTreeSet<Port>>,
     stop: Notify,
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Now {
+    config: Arc<ProxyConfig>,
+    /// Where it listens.
+    places: BTreeSet<Place>,
+    /// Why not for the gateway.
+    gateway: Option<String>,
+}
+
+/// The answer to `GET /stats`.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    stats: ProxyStats,
+    gateway: Option<String>,
 }
 
 /// What is refused, and how.
@@ -87,7 +108,7 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let answered = match (request.method(), path.as_str()) {
         (&Method::PUT, "/config") => control.clone().told(request).await.map(|()| json(&json!({}))),
-        (&Method::GET, "/config") => Ok(json(&**control.config.lock().await)),
+        (&Method::GET, "/config") => Ok(json(&*control.now.lock().await.config)),
         (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
         (&Method::GET, "/health") => control.health().await.map(|health| json(&health)),
         (&Method::POST, "/stop") => {
@@ -125,7 +146,7 @@ impl Control {
             workers,
             room,
             collector,
-            config: Mutex::default(),
+            now: Mutex::default(),
             ports: RwLock::default(),
             stop: Notify::new(),
         }
@@ -145,47 +166,79 @@ impl Control {
         applied.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
-    /// All of it or nothing: what is bound anew is bound before any worker hears of it.
+    /// All of it or nothing, the gateway apart: what is bound anew is bound before any worker hears of it.
     async fn apply(&self, config: ProxyConfig) -> Result<(), Refused> {
-        let mut current = self.config.lock().await;
         check(&config).map_err(bad)?;
-        let (before, wanted) = (places(&current), places(&config));
+        let mut now = self.now.lock().await;
+        self.enforce(&mut now, config.into()).await
+    }
+
+    /// Takes the gateway's port as soon as whoever has it is gone; never returns.
+    pub async fn wait_for_gateway(&self) {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let mut now = self.now.lock().await;
+            let place = now.config.gateway.map(|port| Place(port, Reach::Loopback));
+            let missing = place.filter(|place| !now.places.contains(place));
+            if missing.is_some_and(|place| listeners(place, 1).is_ok()) {
+                let config = now.config.clone();
+                if let Err(Refused(_, why)) = self.enforce(&mut now, config).await {
+                    log::warn!("there is no gateway: {why}");
+                }
+            }
+        }
+    }
+
+    async fn enforce(&self, now: &mut Now, config: Arc<ProxyConfig>) -> Result<(), Refused> {
+        let mut wanted = places(&config);
+        let mut gateway = None;
         let mut shares: Vec<HashMap<Place, Vec<TcpListener>>> =
             self.workers.iter().map(|_| HashMap::new()).collect();
-        for place in wanted.difference(&before) {
-            let bound = listeners(*place, self.workers.len())
-                .map_err(|error| Refused(StatusCode::CONFLICT, error.to_string()))?;
+        for place in wanted.clone().difference(&now.places) {
+            let bound = match listeners(*place, self.workers.len()) {
+                Ok(bound) => bound,
+                // Users' ways do not lead through it: they are not kept from the services because of it.
+                Err(error) if place.1 == Reach::Loopback => {
+                    wanted.remove(place);
+                    gateway = Some(error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(Refused(StatusCode::CONFLICT, error.to_string())),
+            };
             for (share, listeners) in shares.iter_mut().zip(bound) {
                 share.insert(*place, listeners);
             }
         }
-        let config = Arc::new(config);
         self.collector.bound(config.limits.compare_retained_bytes);
-        self.collector.retain(|subject| still_said(subject, &current, &config));
+        self.collector.retain(|subject| still_said(subject, &now.config, &config));
         for (worker, listeners) in self.workers.iter().zip(shares) {
             let applied = Box::new(Applied { config: config.clone(), listeners });
             worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
         }
         self.room.allow(config.limits.resident_bytes);
+        if let Some(why) = gateway.as_ref().filter(|_| gateway != now.gateway) {
+            log::warn!("there is no gateway: {why}");
+        }
         *self.ports.write().unwrap_or_else(PoisonError::into_inner) =
             config.services.iter().map(|told| told.port).collect();
-        *current = config;
+        *now = Now { config, places: wanted, gateway };
         Ok(())
     }
 
-    async fn stats(&self) -> ProxyStats {
+    async fn stats(&self) -> Told {
         let mut services = Vec::new();
         for worker in &self.workers {
             counts::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
         }
         services.sort_by(|one, other| one.service.cmp(&other.service));
         self.room.look();
-        ProxyStats {
+        let stats = ProxyStats {
             services,
             pid: std::process::id(),
             resident_bytes: self.room.resident(),
             suspended: self.room.is_short(),
-        }
+        };
+        Told { stats, gateway: self.now.lock().await.gateway.clone() }
     }
 
     async fn health(&self) -> Result<ProxyHealth, Refused> {
@@ -245,10 +298,9 @@ fn check(config: &ProxyConfig) -> Result<(), String> {
             return Err(format!("{} is told twice", told.service));
         }
     }
-    let all = config.services.iter().map(|told| told.port).chain(config.gateway);
-    for port in all {
-        if !ports.insert(port) {
-            return Err(format!("port {port} is asked for twice"));
+    for told in &config.services {
+        if !ports.insert(told.port) {
+            return Err(format!("port {} is asked for twice", told.port));
         }
     }
     Ok(())

@@ -132,6 +132,9 @@ impl Run {
             },
         };
         queue.done();
+        if let (Err(_), Some(comparison)) = (&ended, &self.copy.comparison) {
+            comparison.forget();
+        }
         match ended {
             Ok(()) => self.ending.answered(),
             Err(Ended::Given(why)) => self.ending.given_up(why),
@@ -172,8 +175,26 @@ pub struct Again {
     pub limits: Rc<Limits>,
 }
 
+/// Requests at once, of a service and worker, that main is asked again: it has its users to answer.
+const MOST_AGAIN: u64 = 8;
+
 impl Again {
-    pub async fn run(self, request: Request<CopyBody>) {
+    /// Where main is asked enough already, the comparison is made without.
+    pub fn begin(self, request: Request<CopyBody>) {
+        if !self.comparison.wants_more() {
+            return;
+        }
+        if self.memory.asking().get() >= MOST_AGAIN {
+            return self.comparison.uncontrolled();
+        }
+        let held = self.memory.asking().hold();
+        spawn_local(async move {
+            self.run(request).await;
+            drop(held);
+        });
+    }
+
+    async fn run(self, request: Request<CopyBody>) {
         let limit = Duration::from_millis(self.limits.copy_ms);
         // How it failed is main's affair, and counted where its users are.
         let _ = tokio::time::timeout(limit, self.exchange(request)).await;

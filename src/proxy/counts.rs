@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
+use crate::model::capped::Merge as _;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{Latencies, LegStats, ServiceStats, ShadowStats};
@@ -55,28 +54,16 @@ impl Drop for Held {
     }
 }
 
-/// Two digits: buckets of less than 1 %. An hour is as long as any.
-const DIGITS: u8 = 2;
-const LONGEST: u64 = 3_600_000_000;
-
 #[derive(Debug, Default)]
-pub struct Timings(RefCell<Option<Histogram<u64>>>);
+pub struct Timings(RefCell<Latencies>);
 
 impl Timings {
     pub fn add(&self, took: Duration) {
-        let mut histogram = self.0.borrow_mut();
-        if histogram.is_none() {
-            *histogram = Histogram::new_with_max(LONGEST, DIGITS).ok();
-        }
-        if let Some(histogram) = histogram.as_mut() {
-            histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST));
-        }
+        self.0.borrow_mut().record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
     fn told(&self) -> Latencies {
-        let histogram = self.0.borrow();
-        let recorded = histogram.iter().flat_map(Histogram::iter_recorded);
-        Latencies(recorded.map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())).collect())
+        self.0.borrow().clone()
     }
 }
 
@@ -111,8 +98,6 @@ pub struct LegCounts {
     pub errors: Tally,
     latency: Timings,
     pub fallbacks: Cell<u64>,
-    /// Its answers have more fields than most.
-    pub wide: Cell<bool>,
 }
 
 impl LegCounts {
@@ -146,28 +131,27 @@ impl ServiceCounts {
                 errors: Tally::default(),
                 latency: Timings::default(),
                 fallbacks: Cell::default(),
-                wide: Cell::default(),
             })
         };
         self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
     }
 
-    pub fn shadow(&self, deployment: &DeploymentId, version: &Version) -> Rc<ShadowCounts> {
-        let new = || {
-            Rc::new(ShadowCounts {
-                deployment: deployment.clone(),
-                version: version.clone(),
-                selected: Cell::default(),
-                answered: Cell::default(),
-                in_flight: Gauge::default(),
-                dropped: Tally::default(),
-                aborted: Tally::default(),
-                failed: Tally::default(),
-                statuses: RefCell::default(),
-                latency: Timings::default(),
-            })
-        };
-        self.shadows.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
+    /// In the place of what was counted of it before.
+    pub fn new_shadow(&self, deployment: &DeploymentId, version: &Version) -> Rc<ShadowCounts> {
+        let new = Rc::new(ShadowCounts {
+            deployment: deployment.clone(),
+            version: version.clone(),
+            selected: Cell::default(),
+            answered: Cell::default(),
+            in_flight: Gauge::default(),
+            dropped: Tally::default(),
+            aborted: Tally::default(),
+            failed: Tally::default(),
+            statuses: RefCell::default(),
+            latency: Timings::default(),
+        });
+        self.shadows.borrow_mut().insert(deployment.clone(), new.clone());
+        new
     }
 
     /// Of those that the configuration does not name any more, only the newest few are remembered.
@@ -241,7 +225,7 @@ pub fn add(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
         sum.connections += more.connections;
         sum.upgraded += more.upgraded;
         sum.in_flight += more.in_flight;
-        add_map(&mut sum.rejected, more.rejected);
+        sum.rejected.absorb(more.rejected);
         for leg in more.legs {
             add_leg(&mut sum.legs, leg);
         }
@@ -256,9 +240,9 @@ fn add_leg(all: &mut Vec<LegStats>, more: LegStats) {
         all.push(more);
         return;
     };
-    add_map(&mut sum.answers, more.answers);
-    add_map(&mut sum.errors, more.errors);
-    add_map(&mut sum.latency.0, more.latency.0);
+    sum.answers.absorb(more.answers);
+    sum.errors.absorb(more.errors);
+    sum.latency.absorb(more.latency);
     sum.fallbacks += more.fallbacks;
 }
 
@@ -270,17 +254,11 @@ fn add_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
     sum.selected += more.selected;
     sum.answered += more.answered;
     sum.in_flight += more.in_flight;
-    add_map(&mut sum.dropped, more.dropped);
-    add_map(&mut sum.aborted, more.aborted);
-    add_map(&mut sum.failed, more.failed);
-    add_map(&mut sum.statuses, more.statuses);
-    add_map(&mut sum.latency.0, more.latency.0);
-}
-
-fn add_map<K: Ord>(sum: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
-    for (key, count) in more {
-        *sum.entry(key).or_default() += count;
-    }
+    sum.dropped.absorb(more.dropped);
+    sum.aborted.absorb(more.aborted);
+    sum.failed.absorb(more.failed);
+    sum.statuses.absorb(more.statuses);
+    sum.latency.absorb(more.latency);
 }
 
 #[cfg(test)]
@@ -302,7 +280,7 @@ mod tests {
             for deployment in 0..40 {
                 worker.leg(&id(deployment), &version).answered(200, Duration::from_millis(1));
             }
-            let shadow = worker.shadow(&id(50), &version);
+            let shadow = worker.new_shadow(&id(50), &version);
             shadow.dropped.add(["loop", "memory"][number]);
             worker.forget(|known| *known == id(3));
             add(&mut all, vec![worker.told(&service)]);
@@ -318,13 +296,14 @@ mod tests {
     #[test]
     fn buckets_are_narrow() {
         let timings = Timings::default();
-        for micros in [0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000, 7_200_000_000] {
+        let all = [0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000, 7_200_000_000];
+        for micros in all {
             timings.add(Duration::from_micros(micros));
         }
         let buckets: Vec<u64> = timings.told().0.into_keys().collect();
-        for (bucket, micros) in buckets.iter().zip([0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000]) {
+        for (bucket, micros) in buckets.iter().zip(all) {
             assert!((micros..=micros + micros / 50).contains(bucket), "{bucket} for {micros}");
         }
-        assert_eq!(buckets.len(), 8, "an hour and more are one");
+        assert_eq!(buckets.len(), 8);
     }
 }

@@ -1,6 +1,6 @@
 //! Copies of a request for shadows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ const SLOW: Duration = Duration::from_secs(5);
 pub struct Copies {
     pub tee: Rc<Tee>,
     each: Vec<Rc<Copy>>,
+    /// What main is asked a second time, once it has answered.
+    again: RefCell<Vec<(Again, Request<CopyBody>)>>,
     compare_bytes: usize,
 }
 
@@ -37,7 +39,21 @@ impl Copies {
             copy.told();
         }
         let comparisons = self.each.iter().filter_map(|copy| copy.comparison.clone()).collect();
-        Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes)
+        let recorder = Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes);
+        for (again, request) in self.again.take() {
+            again.begin(request);
+        }
+        recorder
+    }
+}
+
+impl Drop for Copies {
+    /// Without an answer of main there is nothing to compare with.
+    fn drop(&mut self) {
+        let unanswered = self.each.iter().filter(|copy| copy.main.get().is_none());
+        for comparison in unanswered.filter_map(|copy| copy.comparison.as_ref()) {
+            comparison.forget();
+        }
     }
 }
 
@@ -49,7 +65,7 @@ pub fn begin(
     protocol: Protocol,
     upgrade: bool,
 ) -> Option<Copies> {
-    let mut copies = Vec::new();
+    let (mut copies, mut all_again) = (Vec::new(), Vec::new());
     let mut id = None;
     for shadow in &service.shadows {
         if let Err(reason) = admits(worker, shadow, request, upgrade) {
@@ -57,14 +73,16 @@ pub fn begin(
             continue;
         }
         let id = id.get_or_insert_with(|| worker.request_id());
-        copies.push(copy(worker, service, shadow, request, protocol, id));
+        let (copy, again) = copy(worker, service, shadow, request, protocol, id);
+        copies.push(copy);
+        all_again.extend(again);
     }
     if copies.is_empty() {
         return None;
     }
     let queues = copies.iter().map(|copy| copy.queue.clone()).collect();
     let compare_bytes = worker.limits().compare_bytes;
-    Some(Copies { tee: Rc::new(Tee::new(queues)), each: copies, compare_bytes })
+    Some(Copies { tee: Rc::new(Tee::new(queues)), each: copies, again: all_again.into(), compare_bytes })
 }
 
 fn copy(
@@ -74,18 +92,16 @@ fn copy(
     request: &Request<Incoming>,
     protocol: Protocol,
     id: &HeaderValue,
-) -> Rc<Copy> {
+) -> (Rc<Copy>, Option<(Again, Request<CopyBody>)>) {
     let (body, limits) = (request.body(), worker.limits());
     let queue =
         Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, body.is_end_stream());
-    let comparison = shadow.line.as_ref().and_then(|line| {
-        let controlled = is_safe(request) && shadow.state.control.borrow_mut().takes(shadow.told.control);
-        let comparison = Comparison::begin(line, request, controlled)?;
-        if controlled {
-            ask_again(worker, service, comparison.clone(), request, protocol);
-        }
-        Some(comparison)
-    });
+    let controlled = shadow.line.is_some()
+        && is_safe(request)
+        && shadow.state.control.borrow_mut().takes(shadow.told.control);
+    let comparison = shadow.line.as_ref().and_then(|line| Comparison::begin(line, request, controlled));
+    let again = comparison.as_ref().filter(|_| controlled);
+    let again = again.map(|comparison| ask_again(worker, service, comparison.clone(), request, protocol));
     let copy = Rc::new(Copy {
         state: shadow.state.clone(),
         queue: queue.clone(),
@@ -103,7 +119,7 @@ fn copy(
         limits,
     };
     spawn_local(run.run(request));
-    copy
+    (copy, again)
 }
 
 /// Asking it twice changes nothing.
@@ -117,14 +133,14 @@ fn ask_again(
     comparison: Rc<Comparison>,
     request: &Request<Incoming>,
     protocol: Protocol,
-) {
+) -> (Again, Request<CopyBody>) {
     let limits = worker.limits();
     let queue = Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, true);
     let size = SizeHint::with_exact(0);
     // Not marked: main is to answer as it answers its users.
     let request = head_of(request).map(|()| CopyBody { queue, size });
     let (memory, address) = (service.memory().clone(), service.main.address);
-    spawn_local(Again { memory, comparison, address, protocol, limits }.run(request));
+    (Again { memory, comparison, address, protocol, limits }, request)
 }
 
 /// Cheap first. Every request that is not copied is counted by its reason.

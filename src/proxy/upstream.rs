@@ -78,20 +78,17 @@ pub struct Way {
     pub to: SocketAddr,
     /// For a connection.
     pub limit: Duration,
-    /// It was seen to answer with more fields than hyper has room for without asking for memory each time: 100.
-    pub wide: bool,
 }
 
-/// Fields of a wide answer.
+/// Fields of an answer. Beyond 100 hyper asks for memory each time; that costs 50 ns an answer (measured), and an answer with
+/// more fields than there is room for would be lost.
 const MOST_FIELDS: usize = 4096;
 
 /// As tolerant as a client may be: the service's answers are not ours to judge.
-fn http1(wide: bool) -> http1::Builder {
+fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    if wide {
-        builder.max_headers(MOST_FIELDS);
-    }
     builder
+        .max_headers(MOST_FIELDS)
         .preserve_header_case(true)
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true);
@@ -116,25 +113,28 @@ impl Legs {
         Self { protocol, idle: RefCell::default(), connecting: tokio::sync::Mutex::default() }
     }
 
-    /// Tried again only while no byte of the request was written.
+    /// Tried again only while no byte of the request was written. Its connection is kept where it is still `wanted` by then.
     pub async fn send(
         &self,
         way: Way,
         mut request: Request<Upload>,
+        wanted: impl Fn(SocketAddr) -> bool,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let to = way.to;
         let mut fresh = 0;
         loop {
             let mut sender = match self.kept(to).await {
                 Some(sender) => sender,
-                None => match self.connect(way).await {
+                None => match self.connect(way, &wanted).await {
                     Ok(sender) => sender,
                     Err(why) => return Err(SendError::Connect { request: request.into(), why }),
                 },
             };
             match sender.send(request).await {
                 Ok(response) => {
-                    self.keep(to, sender);
+                    if wanted(to) {
+                        self.keep(to, sender);
+                    }
                     return Ok(response);
                 }
                 Err(mut error) => match error.take_message() {
@@ -174,12 +174,12 @@ impl Legs {
         idle.push((to, sender));
     }
 
-    async fn connect(&self, way: Way) -> io::Result<Sender<Upload>> {
-        let Way { to, limit, wide } = way;
+    async fn connect(&self, way: Way, wanted: impl Fn(SocketAddr) -> bool) -> io::Result<Sender<Upload>> {
+        let Way { to, limit } = way;
         match self.protocol {
             Protocol::Http1 => {
                 let io = connected(to, limit).await?;
-                let (sender, connection) = http1(wide).handshake(io).await.map_err(io::Error::other)?;
+                let (sender, connection) = http1().handshake(io).await.map_err(io::Error::other)?;
                 // How it ends, whoever waits for an answer on it hears.
                 spawn_local(connection.with_upgrades());
                 Ok(Sender::Http1(sender))
@@ -193,7 +193,9 @@ impl Legs {
                 let builder = http2::Builder::new(Here);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
-                self.keep(to, Sender::Http2(sender.clone()));
+                if wanted(to) {
+                    self.keep(to, Sender::Http2(sender.clone()));
+                }
                 Ok(Sender::Http2(sender))
             }
         }
@@ -214,7 +216,8 @@ const SHADOW_BUFFER: usize = 64 << 10;
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<Vec<(SocketAddr, Instant, Sender<CopyBody>)>>,
-    shared: RefCell<Option<(SocketAddr, Sender<CopyBody>)>>,
+    /// By streams; since when the last one is on it.
+    shared: RefCell<Option<(SocketAddr, Instant, Sender<CopyBody>)>>,
 }
 
 /// One of a pool's connections, with a request on it.
@@ -254,9 +257,10 @@ impl Pool {
 
     fn take(&self, to: SocketAddr, protocol: Protocol) -> Option<Sender<CopyBody>> {
         if protocol == Protocol::Http2 {
-            let shared = self.shared.borrow();
-            return shared.as_ref().and_then(|(address, sender)| match sender {
+            let mut shared = self.shared.borrow_mut();
+            return shared.as_mut().and_then(|(address, since, sender)| match sender {
                 Sender::Http2(sender) if *address == to && !sender.is_closed() => {
+                    *since = Instant::now();
                     Some(Sender::Http2(sender.clone()))
                 }
                 _ => None,
@@ -281,7 +285,7 @@ impl Pool {
         let io = connected(to, limit).await?;
         match protocol {
             Protocol::Http1 => {
-                let mut builder = http1(false);
+                let mut builder = http1();
                 builder.max_buf_size(SHADOW_BUFFER);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
@@ -291,7 +295,7 @@ impl Pool {
                 let builder = http2::Builder::new(Here);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
-                *self.shared.borrow_mut() = Some((to, Sender::Http2(sender.clone())));
+                *self.shared.borrow_mut() = Some((to, Instant::now(), Sender::Http2(sender.clone())));
                 Ok(Sender::Http2(sender))
             }
         }
@@ -309,8 +313,74 @@ impl Pool {
         }
     }
 
-    /// Closes what was idle for too long.
+    /// Closes what was idle for too long; streams that go on are finished.
     pub fn sweep(&self) {
-        self.idle.borrow_mut().retain(|(_, since, _)| since.elapsed() < IDLE);
+        self.retain(|_, since| since.elapsed() < IDLE);
+    }
+
+    /// Closes those to anybody else; what is in flight on them is finished.
+    pub fn keep_only(&self, to: SocketAddr) {
+        self.retain(|address, _| address == to);
+    }
+
+    fn retain(&self, wanted: impl Fn(SocketAddr, Instant) -> bool) {
+        self.idle.borrow_mut().retain(|(address, since, _)| wanted(*address, *since));
+        let mut shared = self.shared.borrow_mut();
+        *shared = shared.take().filter(|(address, since, _)| wanted(*address, *since));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hyper::body::SizeHint;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::proxy::tee::{Budget, Queue};
+
+    /// Answers each connection's requests with nothing, as long as they come.
+    async fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                spawn_local(async move {
+                    let mut read = [0; 4096];
+                    while stream.read(&mut read).await.is_ok_and(|read| read > 0) {
+                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    async fn asked(pool: &Pool, to: SocketAddr) {
+        let queue = Queue::new(&Arc::<Budget>::default(), 0, 0, true);
+        let body = CopyBody { queue, size: SizeHint::with_exact(0) };
+        let request = Request::get("/").header("host", "a").body(body).unwrap();
+        let sent = pool.send(to, Protocol::Http1, Duration::from_secs(10), request).await;
+        let (_, lent) = sent.unwrap_or_else(|_| panic!("an answer"));
+        pool.give_back(lent, 8).await;
+    }
+
+    #[tokio::test]
+    async fn connections_to_where_nobody_is_any_more_are_not_kept() {
+        LocalSet::new()
+            .run_until(async {
+                let (before, now, pool) = (server().await, server().await, Pool::default());
+                asked(&pool, before).await;
+                asked(&pool, now).await;
+                assert_eq!(pool.idle.borrow().len(), 1, "what is elsewhere is closed when one is taken");
+                pool.keep_only(now);
+                assert_eq!(pool.idle.borrow().len(), 1);
+                pool.keep_only(before);
+                assert!(pool.idle.borrow().is_empty());
+            })
+            .await;
     }
 }

@@ -161,6 +161,7 @@ impl Worker {
                 for place in places.into_values() {
                     place.open.cancel();
                 }
+                self.tell_connections();
                 spawn_local(self.clone().closed(done));
             }
             Order::Drain(done) => {
@@ -193,7 +194,7 @@ impl Worker {
         table.services = slots;
         table.limits = Rc::new(config.limits.clone());
         drop(table);
-        self.let_go();
+        self.tell_connections();
         Ok(())
     }
 
@@ -237,9 +238,9 @@ impl Worker {
     }
 
     /// Upstream connections that nothing is sent on any more would keep an old main from being drained.
-    fn let_go(&self) {
+    fn tell_connections(&self) {
         for connection in self.connections.borrow().values().filter_map(Weak::upgrade) {
-            connection.let_go();
+            connection.hear();
         }
     }
 

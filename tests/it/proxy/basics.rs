@@ -59,7 +59,8 @@ fn what_is_not_understood_is_refused() {
         let refused = proxy.put(&config(wrong)).await;
         assert_eq!(refused.status(), 400);
         assert!(refused.text().contains("is not a path pattern"), "{}", refused.text());
-        let twice = ProxyConfig { gateway: Port::new(SHOP), ..config(shop()) };
+        let other = ProxiedService { service: "other".parse().unwrap(), ..shop() };
+        let twice = ProxyConfig { services: vec![shop(), other], ..ProxyConfig::default() };
         assert!(proxy.put(&twice).await.text().contains("port 8000 is asked for twice"));
         assert_eq!(proxy.ask("GET", "/nothing", "").await.status(), 404);
     });

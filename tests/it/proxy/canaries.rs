@@ -115,3 +115,76 @@ fn what_a_canary_answers_is_not_compared_with_main() {
         assert_eq!((counts.answered, counts.statuses["2/2"]), (10, 5));
     });
 }
+
+/// A server that hears requests and says nothing, until the canary is told to answer.
+async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> Seen {
+    let seen = Seen::default();
+    let noted = seen.clone();
+    listen(port, move |mut wire| {
+        let (noted, answers) = (noted.clone(), answers.clone());
+        async move {
+            while let Some(request) = wire.try_hear().await {
+                noted.requests.lock().unwrap().push(request);
+                if *answers.lock().unwrap() {
+                    wire.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ncanary").await;
+                }
+            }
+        }
+    })
+    .await;
+    seen
+}
+
+/// Without this nobody ever asked the canary again.
+#[test]
+fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let _proxy = Proxy::serving(with_canary(canary("100"))).await;
+        for _ in 0..5 {
+            assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        }
+        let answers = Arc::new(Mutex::new(false));
+        let canaries = silent(OTHER, answers.clone()).await;
+        // The one that tries hears nothing; it is answered by main until then.
+        let trying = Arc::new(Mutex::new(None));
+        until("the canary is tried", async || {
+            let mut client = Wire::to(SHOP).await;
+            client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let heard = canaries.clone();
+            tokio::select! {
+                answer = client.try_hear() => { assert_eq!(answer.unwrap().text(), "main 0"); false }
+                () = until("it is heard", async || heard.count() > 0) => {
+                    *trying.lock().unwrap() = Some(client);
+                    true
+                }
+            }
+        })
+        .await;
+        *answers.lock().unwrap() = true;
+        let client = trying.lock().unwrap().take().unwrap();
+        client.stream.set_zero_linger().unwrap();
+        drop(client);
+        until("the next one asks it", async || Wire::to(SHOP).await.get("/").await.text() == "canary").await;
+    });
+}
+
+#[test]
+fn mains_time_begins_when_main_is_asked() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        // Nobody refuses a connection to the canary either: it is waited for in vain.
+        #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+        let mut command = Command::new("iptables");
+        let rule = "-w -A INPUT -p tcp --dport 9001 -j DROP";
+        assert!(command.args(rule.split(' ')).status().unwrap().success());
+        let proxy = Proxy::start().await;
+        let mut told = config(with_canary(canary("100")));
+        told.limits.connect_ms = 3_000;
+        proxy.tell(&told).await;
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        let leg = proxy.leg(MAIN).await;
+        assert_eq!(leg.latency.0.values().sum::<u64>(), 1);
+        assert!(leg.latency.0.keys().all(|us| *us < 3_000_000), "the wait is the canary's: {leg:?}");
+    });
+}

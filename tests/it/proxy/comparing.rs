@@ -135,3 +135,211 @@ fn evidence_is_bounded_and_ends_with_those_it_is_about() {
         assert_eq!(evidence(&proxy).await, None);
     });
 }
+
+/// A controlled comparison waits for main only where main was asked.
+#[test]
+fn main_is_not_asked_again_for_what_the_canary_answered() {
+    in_namespace(|| async {
+        let main = server(MAIN, "main").await;
+        let other = server(OTHER, "other").await;
+        let mut service = compared("100");
+        service.splits.canary = Some(canary("50"));
+        let proxy = Proxy::serving(service).await;
+        let mut client = Wire::to(SHOP).await;
+        for _ in 0..10 {
+            client.get("/").await;
+        }
+        proxy.settled().await;
+        let evidence = judged(&proxy, 5).await;
+        assert_eq!((evidence.compared, evidence.controls), (5, 5));
+        assert_eq!((main.count(), other.count()), (10, 15), "five users, and five of them again");
+    });
+}
+
+#[test]
+fn main_is_asked_again_only_so_often_at_once() {
+    in_namespace(|| async {
+        let (main, may) = (Seen::default(), tokio::sync::watch::channel(false).0);
+        let (noted, told) = (main.clone(), may.subscribe());
+        listen(MAIN, move |mut wire| {
+            let (noted, mut told) = (noted.clone(), told.clone());
+            async move {
+                // The first is the user's; all others wait.
+                let is_user = std::mem::replace(&mut *noted.connections.lock().unwrap(), 1) == 0;
+                while let Some(request) = wire.try_hear().await {
+                    noted.requests.lock().unwrap().push(request);
+                    if !is_user {
+                        told.wait_for(|may| *may).await.unwrap();
+                    }
+                    wire.say_bytes(&json("1")).await;
+                }
+            }
+        })
+        .await;
+        let _shadow = answering(OTHER, |_| json("1")).await;
+        let proxy = Proxy::start().await;
+        let mut service = config(compared("100"));
+        service.limits.copy_ms = 60_000;
+        proxy.tell(&service).await;
+        let mut client = Wire::to(SHOP).await;
+        for _ in 0..20 {
+            client.get("/").await;
+        }
+        assert_eq!(judged(&proxy, 12).await.controls, 0, "those beyond the bound do not wait for it");
+        until("eight are asked again", async || main.count() == 28).await;
+        may.send_replace(true);
+        assert_eq!(judged(&proxy, 20).await.controls, 8);
+        assert_eq!(main.count(), 28);
+    });
+}
+
+#[test]
+fn what_can_never_be_compared_holds_no_room() {
+    in_namespace(|| async {
+        let part = "x".repeat(150_000);
+        listen(MAIN, move |mut wire| {
+            let part = part.clone();
+            async move {
+                while let Some(request) = wire.try_hear().await {
+                    if request.head.starts_with("GET /endless") {
+                        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                        wire.say(&format!("{head}{:x}\r\n{part}\r\n", part.len())).await;
+                        wire.ends().await;
+                    } else {
+                        wire.say_bytes(&json(&format!("\"{}\"", &part[..100_000]))).await;
+                    }
+                }
+            }
+        })
+        .await;
+        let same = json(&format!("\"{}\"", "x".repeat(100_000)));
+        listen(OTHER, move |mut wire| {
+            let same = same.clone();
+            async move {
+                while let Some(request) = wire.try_hear().await {
+                    if request.head.starts_with("GET /endless") {
+                        return;
+                    }
+                    wire.say_bytes(&same).await;
+                }
+            }
+        })
+        .await;
+        let proxy = Proxy::start().await;
+        let mut told = config(compared("0"));
+        told.limits.compare_retained_bytes = 250_000;
+        proxy.tell(&told).await;
+        let mut endless = Wire::to(SHOP).await;
+        endless.say("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        endless.hear_head().await.unwrap();
+        endless.bytes(150_000).await.unwrap();
+        assert_eq!(proxy.settled().await.failed["reset"], 1);
+        Wire::to(SHOP).await.get("/").await;
+        let evidence = judged(&proxy, 1).await;
+        assert_eq!((evidence.compared, evidence.skipped.len()), (1, 0));
+    });
+}
+
+#[test]
+fn long_targets_and_fields_count_against_the_bound() {
+    in_namespace(|| async {
+        let answer = |request: &Message| {
+            let long =
+                if request.head.starts_with("GET /field") { "l".repeat(20_000) } else { String::new() };
+            format!("HTTP/1.1 200 OK\r\nLocation: {long}\r\nContent-Length: 1\r\n\r\n1").into_bytes()
+        };
+        let _main = answering(MAIN, answer).await;
+        let _shadow = answering(OTHER, answer).await;
+        let proxy = Proxy::start().await;
+        let mut told = config(compared("0"));
+        told.limits.compare_retained_bytes = 10_000;
+        proxy.tell(&told).await;
+        let mut client = Wire::to(SHOP).await;
+        for (path, compared, missed) in [
+            ("/short", 1, None),
+            ("/field", 1, Some(&1)),
+            (&*format!("/{}", "p".repeat(20_000)), 1, Some(&2)),
+        ] {
+            client.get(path).await;
+            proxy.settled().await;
+            let evidence = judged(&proxy, compared + missed.copied().unwrap_or(0)).await;
+            assert_eq!((evidence.compared, evidence.skipped.get("compare")), (compared, missed), "{path}");
+        }
+    });
+}
+
+#[test]
+fn copies_are_counted_anew_when_the_evidence_begins_anew() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let _next = server(9005, "next").await;
+        let failed = |shadow: &ShadowStats| (shadow.selected, shadow.failed.get("connect").copied());
+        let proxy = Proxy::serving(mirrored()).await;
+        let mut client = Wire::to(SHOP).await;
+        client.get("/").await;
+        assert_eq!(failed(&proxy.settled().await), (1, Some(1)));
+        proxy.tell(&config(compared("0"))).await;
+        assert_eq!(failed(&proxy.shadow().await), (0, None), "nothing was compared of those before");
+        for _ in 0..3 {
+            client.get("/").await;
+        }
+        assert_eq!(failed(&proxy.settled().await), (3, Some(3)));
+        let mut told = compared("0");
+        told.splits.mirrors[0].methods = vec!["GET".to_owned()];
+        proxy.tell(&config(told.clone())).await;
+        assert_eq!(failed(&proxy.shadow().await), (3, Some(3)), "both sides are who they were");
+        // Another build of main: what failed beside the one before says nothing.
+        told.main.address = ([127, 0, 0, 1], 9005).into();
+        proxy.tell(&config(told)).await;
+        assert_eq!(failed(&proxy.shadow().await), (0, None));
+        client.get("/").await;
+        assert_eq!(failed(&proxy.settled().await), (1, Some(1)));
+    });
+}
+
+/// A shadow's answer that comes when main's never will is not one that there was no room for.
+#[test]
+fn what_main_did_not_answer_whole_is_not_counted_as_missed() {
+    const SHADOW: u16 = 9002;
+    in_namespace(|| async {
+        listen(MAIN, |mut wire| async move {
+            wire.hear().await;
+            wire.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+        })
+        .await;
+        let _canary = server(OTHER, "canary").await;
+        let (answers, told) = tokio::sync::watch::channel(0);
+        let long = json(&format!("\"{}\"", "x".repeat(50_000)));
+        listen(SHADOW, move |mut wire| {
+            let (mut told, long) = (told.clone(), long.clone());
+            async move {
+                while let Some(request) = wire.try_hear().await {
+                    let number = if request.head.starts_with("GET /1") { 1 } else { 2 };
+                    told.wait_for(|answers| *answers >= number).await.unwrap();
+                    wire.say_bytes(&long).await;
+                }
+            }
+        })
+        .await;
+        let mut service = compared("0");
+        service.others.push(upstream(SHADOW));
+        service.splits.mirrors[0].deployment = id(SHADOW);
+        let mut proxied = config(service);
+        proxied.limits.compare_retained_bytes = 10_000;
+        let proxy = Proxy::start().await;
+        for number in 1..=2 {
+            // First main's is cut; then the canary answers.
+            proxied.services[0].splits.canary = (number == 2).then(|| canary("100"));
+            proxy.tell(&proxied).await;
+            let mut client = Wire::to(SHOP).await;
+            client.say(&format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!(client.try_hear().await.is_some(), number == 2);
+            until("it is over", async || proxy.stats().await.services[0].in_flight == 0).await;
+            answers.send_replace(number);
+            assert_eq!(proxy.settled().await.answered, number);
+        }
+        let answer = proxy.ask("GET", &format!("/compare/shop/{}", id(SHADOW)), "").await;
+        let evidence: Evidence = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((evidence.compared, evidence.skipped.len()), (0, 0), "{:?}", evidence.skipped);
+    });
+}

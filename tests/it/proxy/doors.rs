@@ -68,12 +68,43 @@ fn the_gateway_knows_services_and_versions() {
     });
 }
 
+async fn no_gateway(proxy: &Proxy) -> Option<String> {
+    let stats: serde_json::Value =
+        serde_json::from_slice(&proxy.ask("GET", "/stats", "").await.body).unwrap();
+    stats["gateway"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn services_are_served_without_the_gateway_whose_port_is_taken_until_it_is_free() {
+    in_namespace(|| async {
+        let _main = server(MAIN, "main").await;
+        let taken = TcpListener::bind("127.0.0.1:8080").await.unwrap();
+        let proxy = Proxy::start().await;
+        proxy.tell(&ProxyConfig { gateway: Port::new(8080), ..config(shop()) }).await;
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        let why = no_gateway(&proxy).await.unwrap();
+        assert!(why.contains("cannot listen on port 8080: "), "{why}");
+        drop(taken);
+        until("there is a gateway", async || no_gateway(&proxy).await.is_none()).await;
+        assert_eq!(Wire::to(8080).await.get("/services/shop/").await.text(), "main 0");
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        proxy.tell(&ProxyConfig { gateway: Port::new(SHOP), ..config(shop()) }).await;
+        assert!(no_gateway(&proxy).await.unwrap().contains("port 8000"), "the service has it");
+        assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+    });
+}
+
 /// An HTTP/2 server that answers with its name and what it was sent.
 async fn h2_server(port: u16, name: &'static str) -> Seen {
+    h2_server_until(port, name, Arc::default()).await
+}
+
+/// Counts its connections that have ended as well.
+async fn h2_server_until(port: u16, name: &'static str, ended: Arc<Mutex<usize>>) -> Seen {
     let seen = Seen::default();
     let noted = seen.clone();
     listen(port, move |wire| {
-        let noted = noted.clone();
+        let (noted, ended) = (noted.clone(), ended.clone());
         async move {
             *noted.connections.lock().unwrap() += 1;
             let mut connection = h2::server::handshake(wire.stream).await.unwrap();
@@ -97,6 +128,7 @@ async fn h2_server(port: u16, name: &'static str) -> Seen {
                     stream.send_trailers(trailers).unwrap();
                 });
             }
+            *ended.lock().unwrap() += 1;
         }
     })
     .await;
@@ -144,5 +176,74 @@ fn http2_streams_share_one_connection_to_main_and_are_copied() {
         proxy.tell(&config(ProxiedService { draining: true, ..mirrored() })).await;
         drop(send);
         until("it is gone", async || proxy.stats().await.services[0].connections == 0).await;
+    });
+}
+
+#[test]
+fn an_idle_http2_connection_to_a_shadow_is_closed() {
+    in_namespace(|| async {
+        let ended = Arc::new(Mutex::new(0));
+        let _main = h2_server(MAIN, "main").await;
+        let shadow = h2_server_until(OTHER, "shadow", ended.clone()).await;
+        let proxy = Proxy::serving(mirrored()).await;
+        let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        for number in 1..=2 {
+            h2_post(&mut send, 1).await;
+            assert_eq!(proxy.settled().await.answered, number);
+        }
+        assert_eq!(shadow.connections(), 1, "it is kept for a while");
+        until("it is closed", async || *ended.lock().unwrap() == 1).await;
+    });
+}
+
+/// The client of a stream that the old main was asked on stays; the old main is not held up by it.
+#[test]
+fn an_http2_client_is_led_to_the_new_main() {
+    in_namespace(|| async {
+        let ended = Arc::new(Mutex::new(0));
+        let old = h2_server_until(MAIN, "old", ended.clone()).await;
+        let _new = h2_server(OTHER, "new").await;
+        let proxy = Proxy::serving(shop()).await;
+        let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        assert_eq!(h2_post(&mut send, 1).await.0, "old 1");
+        // The head of one more is with the old main while it is switched.
+        let request = hyper::Request::post("http://shop/rpc").body(()).unwrap();
+        let (answer, mut body) = send.send_request(request, false).unwrap();
+        until("a second stream is there", async || proxy.stats().await.services[0].in_flight == 1).await;
+        let switched = ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() };
+        proxy.tell(&config(switched)).await;
+        body.send_data(Bytes::from_static(b"ab"), true).unwrap();
+        let mut answer = within("an answer", answer).await.unwrap().into_body();
+        assert_eq!(answer.data().await.unwrap().unwrap(), "old 2");
+        drop(answer);
+        until("the old main is left alone", async || *ended.lock().unwrap() == 1).await;
+        assert_eq!((h2_post(&mut send, 3).await.0.as_str(), old.count()), ("new 3", 2));
+    });
+}
+
+#[test]
+fn an_idle_http2_client_is_told_that_it_is_the_end() {
+    in_namespace(|| async {
+        let _main = h2_server(MAIN, "main").await;
+        let mut proxy = Proxy::serving(shop()).await;
+        let client = async || {
+            let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+            let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+            let ended = tokio::spawn(connection);
+            assert_eq!(h2_post(&mut send, 1).await.0, "main 1");
+            (send, ended)
+        };
+        let (_send, ended) = client().await;
+        proxy.tell(&config(ProxiedService { draining: true, ..shop() })).await;
+        within("the service is drained", ended).await.unwrap().unwrap();
+        proxy.tell(&config(shop())).await;
+        let (_send, ended) = client().await;
+        kill(proxy.pid(), Signal::SIGTERM).unwrap();
+        within("the proxy ends", ended).await.unwrap().unwrap();
+        assert_eq!(proxy.ended().await, Some(0));
     });
 }

@@ -1,5 +1,7 @@
 //! The upstream connection of a client connection, and what is tried again on another.
 
+use tokio::sync::watch;
+
 use super::*;
 
 #[test]
@@ -114,4 +116,44 @@ async fn posts(client: u32) -> (usize, usize) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (answered, cut)
+}
+
+/// A server that answers when it is told to; how many of its connections have ended.
+async fn patient(port: u16, name: &'static str, may: watch::Receiver<bool>) -> (Seen, Arc<Mutex<usize>>) {
+    let (seen, ended) = (Seen::default(), Arc::new(Mutex::new(0)));
+    let (noted, over) = (seen.clone(), ended.clone());
+    listen(port, move |mut wire| {
+        let (noted, over, mut may) = (noted.clone(), over.clone(), may.clone());
+        async move {
+            while let Some(request) = wire.try_hear().await {
+                noted.requests.lock().unwrap().push(request);
+                may.wait_for(|may| *may).await.unwrap();
+                let length = name.len();
+                wire.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}")).await;
+            }
+            *over.lock().unwrap() += 1;
+        }
+    })
+    .await;
+    (seen, ended)
+}
+
+#[test]
+fn a_request_in_flight_during_a_switch_leaves_no_connection_to_the_old_main() {
+    in_namespace(|| async {
+        let (may, told) = watch::channel(false);
+        let (old, ended) = patient(MAIN, "old", told).await;
+        let _new = server(OTHER, "new").await;
+        let proxy = Proxy::serving(shop()).await;
+        let mut client = Wire::to(SHOP).await;
+        client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        until("the old main has it", async || old.count() == 1).await;
+        let switched = ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() };
+        proxy.tell(&config(switched)).await;
+        may.send_replace(true);
+        assert_eq!(client.hear().await.text(), "old", "what it began it ends");
+        until("the old main is left alone", async || *ended.lock().unwrap() == 1).await;
+        assert_eq!(client.get("/").await.text(), "new 0", "on the same connection");
+        assert_eq!(old.count(), 1);
+    });
 }
