@@ -372,7 +372,7 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
             Some("what was set before it stays: the same command sets all of them, `--off` sets 100".into())
         }
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
-        VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
+        VersionsError::NotRolled { .. } | VersionsError::Overtaken { .. } => Some("`switchman ls --wide` shows every host".into()),
         VersionsError::NotEverywhere { .. }
         | VersionsError::Unread(_)
         | VersionsError::Archive(_)

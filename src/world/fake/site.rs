@@ -89,6 +89,10 @@ pub struct SiteHost {
     pub assigned_in_service: bool,
     /// Its next assign is refused.
     pub assign_error: Option<LinkError>,
+    /// Its agent puts a new main back at once, for that reason.
+    pub put_back: Option<String>,
+    /// When somebody first asked after the watch window of its main.
+    pub watched: Option<Instant>,
     /// Neither its sockets nor its conntrack can be read.
     pub unread_kernel: bool,
     /// No port leads to the service.
@@ -242,6 +246,8 @@ impl SiteHost {
             main: "1.0.0".to_owned(),
             backup: "1.0.0".to_owned(),
             new_is_bad: false,
+            put_back: None,
+            watched: None,
             assigned_in_service: false,
             assign_error: None,
             unread_kernel: false,
