@@ -265,6 +265,9 @@ fn lock_hint(error: &LockError) -> Option<String> {
                 held.holder.user
             )),
             Purpose::Roll { .. } => Some("wait for it: `switchman roll --status` shows how far it is".into()),
+            Purpose::Rollout { service, .. } => Some(format!(
+                "`switchman rollout {service} --status` shows how far it is, `switchman rollout {service} --abort` ends it"
+            )),
             Purpose::Command { .. } => Some("wait for it; it takes seconds".into()),
         },
         LockError::Journal(error) => Some(journal_hint(error)),

@@ -102,6 +102,8 @@ pub struct SiteHost {
     pub updating: Option<bool>,
     /// What its proxy has seen of any shadow, and counted.
     pub evidence: Option<Evidence>,
+    /// Asked for it, it answers so.
+    pub evidence_error: Option<LinkError>,
     pub proxy: Option<ProxyStats>,
     pub layer7: SiteProxy,
 }
@@ -255,6 +257,7 @@ impl SiteHost {
             updates: vec![],
             updating: None,
             evidence: None,
+            evidence_error: None,
             proxy: None,
             layer7: SiteProxy::none(),
         }
@@ -302,7 +305,7 @@ pub(super) struct SiteLink {
     pub(super) site: Site,
 }
 
-fn cut() -> LinkError {
+pub fn cut() -> LinkError {
     LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
 }
 
