@@ -265,6 +265,9 @@ fn lock_hint(error: &LockError) -> Option<String> {
                 held.holder.user
             )),
             Purpose::Roll { .. } => Some("wait for it: `switchman roll --status` shows how far it is".into()),
+            Purpose::Rollout { service, .. } => Some(format!(
+                "`switchman rollout {service} --status` shows how far it is, `switchman rollout {service} --abort` ends it"
+            )),
             Purpose::Command { .. } => Some("wait for it; it takes seconds".into()),
         },
         LockError::Journal(error) => Some(journal_hint(error)),
@@ -372,7 +375,7 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
             Some("what was set before it stays: the same command sets all of them, `--off` sets 100".into())
         }
         VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
-        VersionsError::NotRolled { .. } => Some("`switchman ls --wide` shows every host".into()),
+        VersionsError::NotRolled { .. } | VersionsError::Overtaken { .. } => Some("`switchman ls --wide` shows every host".into()),
         VersionsError::NotEverywhere { .. }
         | VersionsError::Unread(_)
         | VersionsError::Archive(_)

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::ServiceName;
 use super::roll::RollId;
+use super::version::Version;
 
 /// Who holds the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,8 @@ pub struct Holder {
 pub enum Purpose {
     /// By a program, which gives a sign of life while it works.
     Roll { roll: RollId },
+    /// By a roll-out of a version, which may take hours, and gives a sign of life as well.
+    Rollout { service: ServiceName, version: Version },
     /// By a command that switches several hosts.
     Command { name: String },
     /// By a person, until released: the process that took it is gone long since.
@@ -59,6 +63,7 @@ impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Roll { roll } => write!(f, "roll {roll}"),
+            Self::Rollout { service, version } => write!(f, "rollout {service} {version}"),
             Self::Command { name } => f.write_str(name),
             Self::Person { message } => f.write_str(message),
         }

@@ -142,14 +142,19 @@ pub struct Assigned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "trial", rename_all = "kebab-case")]
 pub enum TrialEnd {
-    /// It was healthy to the end, or nothing was on trial.
+    /// It is main, and was healthy to the end of its window, or had none.
     Good,
     /// The previous main is back.
     PutBack { previous: Box<Deployment>, why: String },
     /// It is not healthy, and the previous main is not either: nothing was moved.
     Stuck { why: String },
-    /// Another command changed main meanwhile.
-    Overtaken,
+    /// It is main no more, by another command: absent where the service has no main, or the host does not know who it was.
+    Overtaken {
+        #[serde(default)]
+        main: Option<Box<Deployment>>,
+        #[serde(default)]
+        by: Option<Actor>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -270,6 +275,8 @@ impl AccessRequest {
 /// A watcher of a new main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WatchRequest {
+    /// Which is expected to be main: one that is not any more has not passed.
+    pub id: DeploymentId,
     #[serde(default = "api_user")]
     pub actor: Actor,
 }

@@ -23,11 +23,11 @@ use crate::world::reporter::Event;
 use crate::world::stop::Stop;
 
 use super::lock::{self, LockError};
-use super::versions::{self, AssignOptions};
 
 mod away;
 mod begin;
 mod judge;
+mod promote;
 mod shadow;
 mod share;
 
@@ -181,9 +181,14 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
         .await;
         match ended {
             Err(RolloutError::Lock(LockError::Held { held })) if is_rollout(&held.holder) => {
-                if !asked {
-                    world.rollouts.ask(&stands.rollout, Ask::Abort, actor, world.clock.now())?;
-                    asked = true;
+                match standing(&world.rollouts.rows(&stands.rollout, 0)?) {
+                    Some(ended) if ended.is_finished() && asked => return Ok(RolloutReport::of(ended)),
+                    // Whoever takes it up forgets what was asked before.
+                    Some(now) if !now.is_aborted() => {
+                        world.rollouts.ask(&stands.rollout, Ask::Abort, actor, world.clock.now())?;
+                        asked = true;
+                    }
+                    _ => {}
                 }
             }
             Err(RolloutError::Finished { .. }) if asked => {
@@ -239,11 +244,8 @@ fn hosts_of(fleet: &Fleet, spec: &RolloutSpec) -> Result<Vec<Host>, RolloutError
     spec.hosts.iter().map(host).collect()
 }
 
-/// What the lock is held for.
-const PURPOSE: &str = "rollout";
-
 fn is_rollout(holder: &Holder) -> bool {
-    matches!(&holder.purpose, Purpose::Command { name } if name.starts_with(PURPOSE))
+    matches!(holder.purpose, Purpose::Rollout { .. })
 }
 
 /// Under the fleet's lock, with signs of life.
@@ -253,8 +255,8 @@ async fn locked(
     actor: &Actor,
     work: impl AsyncFnOnce(&Holder) -> Result<RolloutReport, RolloutError>,
 ) -> Result<RolloutReport, RolloutError> {
-    let name = format!("{PURPOSE} {} {}", spec.service, spec.version);
-    let holder = lock::acquire(world, &actor.user, Purpose::Command { name }).await?;
+    let purpose = Purpose::Rollout { service: spec.service.clone(), version: spec.version.clone() };
+    let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work(&holder) => ended,
         never = lock::beat(world, &holder) => match never {},
@@ -311,11 +313,12 @@ impl<'a> Rollout<'a> {
         if let Some((result, why)) = stands.returning {
             return Err(Halt::Back { result, why });
         }
-        // What was asked of it before it stopped counts no more.
-        self.hear()?.asks.clear();
         if !stands.promoting {
-            if self.spec.require_match.is_some() && !stands.compared.is_some_and(|(passed, _)| passed) {
-                self.shadow().await?;
+            if self.spec.require_match.is_some() && !stands.has_shared() {
+                if !stands.compared.is_some_and(|(passed, _)| passed) {
+                    self.shadow().await?;
+                }
+                self.no_copies().await?;
             }
             let mut base = stands.base;
             for step in stands.step..self.spec.steps.shares().len() {
@@ -334,15 +337,6 @@ impl<'a> Rollout<'a> {
         let main = self.judge(step, base).await?;
         self.record(&RolloutWhat::StepPassed { step, main: main.clone() })?;
         Ok(main)
-    }
-
-    /// The version becomes main; a host's canary goes with it. What cannot be done on one host is taken back on all.
-    async fn promote(&self) -> Result<(), Halt> {
-        let RolloutSpec { service, version, watch, .. } = &self.spec;
-        self.say(format!("{service} {version} becomes main"));
-        let options = AssignOptions::flip(self.fleet, service, version, *watch, &self.actor);
-        let flipped = versions::flip_held(&self.to_the_end, self.fleet, &self.hosts, &options).await;
-        flipped.map_err(|error| Halt::back(format!("it does not become main: {error}")))
     }
 
     fn end(&self, result: RolloutResult, why: &str) -> Result<RolloutReport, RolloutError> {
@@ -365,8 +359,11 @@ impl<'a> Rollout<'a> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         for RolloutRow { number, what, .. } in self.world.rollouts.rows(&self.id, heard.after)? {
             heard.after = number;
-            if let RolloutWhat::Asked { ask, .. } = what {
-                heard.asks.push(ask);
+            match what {
+                RolloutWhat::Asked { ask, .. } => heard.asks.push(ask),
+                // What was asked of it before it stopped counts no more.
+                RolloutWhat::Resumed { .. } => heard.asks.clear(),
+                _ => {}
             }
         }
         Ok(heard)
@@ -378,6 +375,10 @@ impl<'a> Rollout<'a> {
             () = self.world.stop.requested() => return Err(Halt::Stop { why: "interrupted".to_owned() }),
             () = tokio::time::sleep(pause) => {}
         }
+        self.not_aborted()
+    }
+
+    fn not_aborted(&self) -> Result<(), Halt> {
         if self.hear()?.asks.contains(&Ask::Abort) {
             return Err(Halt::Back { result: RolloutResult::Aborted, why: "aborted".to_owned() });
         }

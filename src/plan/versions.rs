@@ -13,9 +13,11 @@ use crate::model::version::Version;
 use crate::model::versions::{DeployRequest, Site, Which};
 use crate::plan::vhost;
 
+mod ended;
 mod routes;
 mod uri;
 
+pub use ended::ended;
 pub use routes::{assign, cut_off, first, last_good, led_back, moved, passed, rollback, rollback_to};
 pub use uri::{UriError, local_port};
 

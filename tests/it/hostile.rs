@@ -131,6 +131,16 @@ impl Host {
         }
     }
 
+    /// What a name would have made: a directory of a service, a release, an instance.
+    fn has_no_names(&self) {
+        let services = names(&self.path("releases"));
+        assert!(services.iter().all(|name| name == "shop"), "{services:?}");
+        for dir in ["releases/shop", "releases/shop/releases", "state/instances"] {
+            let made = names(&self.path(dir));
+            assert!(made.iter().all(|name| name == "releases" || name.starts_with('.')), "{dir}: {made:?}");
+        }
+    }
+
     /// What is beside the two directories that are switchman's.
     fn outside(&self) -> Vec<String> {
         let mut all = names(self.dir.path());
@@ -262,29 +272,40 @@ fn names_on_the_command_line() {
         let host = Host::new();
         let before = host.outside();
         for trick in &tricks() {
-            let lines: [&[&str]; 10] = [
-                &["deploy", trick, "1.0.0", ".", "--", "true"],
-                &["deploy", "shop", trick, ".", "--", "true"],
-                &["deploy", "--user", trick, "shop", "1.0.0", "nothing-here", "--", "true"],
-                &["--service", trick, "status"],
-                &["assign", trick, "1.0.0"],
-                &["assign", "shop", trick],
-                &["kill", trick],
-                &["kill", "shop", trick],
-                &["logs", trick],
-                &["update", trick, "1.0.0", "."],
+            let lines: [(&[&str], &str); 10] = [
+                (&["deploy", trick, "1.0.0", ".", "--", "true"], "' for '<NAME>': "),
+                (&["deploy", "shop", trick, ".", "--", "true"], "' for '<VERSION>': "),
+                (
+                    &["deploy", "--user", trick, "shop", "1.0.0", ".", "--", "true"],
+                    "` is refused: a user has ",
+                ),
+                (&["--service", trick, "status"], "' for '--service <NAME>': "),
+                (&["assign", trick, "1.0.0"], "cannot read the name `"),
+                (&["assign", "shop", trick], "' for '[VERSION]': "),
+                (&["kill", trick], "cannot read the name `"),
+                (&["kill", "shop", trick], "' for '[VERSION]': "),
+                (&["logs", trick], "cannot read the name `"),
+                (&["update", trick, "1.0.0", "."], "cannot read the name `"),
             ];
-            for line in lines {
+            for (line, refusal) in lines {
                 let ended = host.run(line);
                 let said = String::from_utf8_lossy(&ended.stderr).into_owned();
                 assert!(matches!(ended.status.code(), Some(1 | 2)), "{line:?}: {:?} {said}", ended.status);
-                assert!(!said.is_empty() && !said.contains("panicked"), "{line:?}: {said}");
+                assert!(!said.contains("panicked"), "{line:?}: {said}");
+                // Each for what it is, not because nothing of that name is there, or runs. Two are flags.
+                let refusal = match trick.as_str() {
+                    "-rf" => "unexpected argument '-r' found",
+                    "--" => "",
+                    _ => refusal,
+                };
+                assert!(!said.is_empty() && said.contains(refusal), "{line:?}: {said}");
                 // Wrong usage is told by clap, which repeats it as it was given.
                 let twists = said.contains(['\u{202e}', '\u{200b}']);
                 assert!(ended.status.code() == Some(2) || !twists, "{line:?}: {said:?}");
             }
         }
         assert_eq!(host.outside(), before);
+        host.has_no_names();
         host.is_bare();
     });
 }
@@ -388,11 +409,13 @@ fn names_over_the_api() {
             ];
             for (method, path, body) in asked {
                 let (status, answer) = ask(&socket, method, &path, &body);
-                assert!((400..500).contains(&status), "{method} {path} {body}: {answer}");
+                assert!(matches!(status, 400 | 404), "{method} {path} {body}: {answer}");
+                assert!(!answer.contains("health check"), "{method} {path} {body}: {answer}");
             }
         }
         assert_eq!(ask(&socket, "GET", "/v1", "").0, 200, "the agent lives on");
         assert_eq!(host.outside(), before);
+        host.has_no_names();
         host.is_bare();
     });
 }

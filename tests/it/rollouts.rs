@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use switchman::lab::demo::versions::faulty;
+use switchman::lab::load::Reason;
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Plan, Site};
@@ -19,15 +20,9 @@ async fn up(name: &str, flags: &str) -> Site {
     let site = Site::up(name, plan).await;
     for (version, flags) in [(MAIN, ""), (NEW, flags)] {
         let source = faulty(&site.lab, version, flags).unwrap().display().to_string();
-        well(&site, &["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
+        site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
     }
     site
-}
-
-async fn well(site: &Site, args: &[&str]) -> String {
-    let output = site.run(args).await;
-    assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
-    output.stdout
 }
 
 /// Few seconds a step. A machine at work is slow at times, whichever version answers: latency is the subject of other tests.
@@ -45,9 +40,7 @@ async fn standing(site: &Site) -> Value {
 async fn hosts(site: &Site) -> Vec<(String, Value)> {
     let mut all = vec![];
     for host in HOSTS {
-        let socket = site.lab.dir().join(host).join("agent.sock");
-        let script = format!("curl -sS --unix-socket {} http://agent/v1/services", socket.display());
-        let services: Value = serde_json::from_str(&site.inside(host, &script).await.stdout).unwrap();
+        let services = site.asked(host, "/v1/services").await;
         let listing = site.json(&["ls", "shop", "--host", host]).await;
         let rows = listing["rows"].as_array().unwrap();
         let main = rows.iter().find(|row| row["main"] == true).unwrap()["version"].as_str().unwrap();
@@ -66,7 +59,7 @@ async fn a_good_version_is_rolled_out_under_load() {
         return;
     }
     let site = up("good", "").await;
-    let told = well(&site, &with_terms(&["--steps", "30,60,100"])).await;
+    let told = site.well(&with_terms(&["--steps", "30,60,100"])).await;
     assert!(told.contains("promoted: no worse than main at every share"), "{told}");
     all_are(&site, NEW, Value::Null).await;
     site.load.phase("promoted");
@@ -109,7 +102,13 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
         .await;
     }
     assert_eq!(site.load.snapshot().answered_by_others("returned", MAIN), 0);
-    site.down().await;
+    let account = site.down().await;
+    let (report, seen) = (&account.report, format!("{:?} {:#?}", account.report.failures, account.clues));
+    assert_eq!((report.strays, account.failed_in("returned")), (0, 0), "{seen}");
+    // What the version said itself, to those who were given to it, and nothing else.
+    assert!(report.failures.iter().all(|(failed, _)| failed.reason == Reason::Status(500)), "{seen}");
+    let named: u64 = report.failures.iter().map(|(_, count)| count).sum();
+    assert!(named > 0 && named == report.failed(), "{named} of {} have a reason: {seen}", report.failed());
 }
 
 /// From other terminals: each step is let go on, or the whole is ended. Interrupted, it leaves no canary; killed, it leaves its
@@ -129,7 +128,7 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     // It holds the fleet.
     let held = site.run(&with_terms(&[])).await;
     assert!(held.status == 1 && held.stderr.contains(&format!("rollout shop {NEW}")), "{}", held.stderr);
-    well(&site, &["rollout", "shop", "--promote"]).await;
+    site.well(&["rollout", "shop", "--promote"]).await;
     waits(1).await;
     all_are(&site, MAIN, "60%".into()).await;
     running.signal(Signal::SIGINT);
@@ -145,15 +144,15 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     let (code, told) = running.ended().await;
     assert_eq!(code, None, "{told}");
     all_are(&site, MAIN, "60%".into()).await;
-    let status = well(&site, &["rollout", "shop", "--status"]).await;
+    let status = site.well(&["rollout", "shop", "--status"]).await;
     assert!(status.contains("NOBODY JUDGES"), "{status}");
-    well(&site, &["rollout", "shop", "--abort"]).await;
+    site.well(&["rollout", "shop", "--abort"]).await;
     all_are(&site, MAIN, Value::Null).await;
 
     // One that runs is told to end by another process.
     let running = site.begin(&with_terms(&["--steps", "30,60", "--approve"]));
     waits(0).await;
-    let told = well(&site, &["rollout", "shop", "--abort"]).await;
+    let told = site.well(&["rollout", "shop", "--abort"]).await;
     assert!(told.contains("aborted"), "{told}");
     let (code, told) = running.ended().await;
     assert_eq!(code, Some(1), "{told}");

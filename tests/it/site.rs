@@ -1,6 +1,7 @@
 //! A fleet in the lab for stories about rolls: hosts, load balancers, an operator with a way to every host, and a load
 //! that counts every request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use switchman::lab::demo;
 use switchman::lab::load::{Kind, Load, Mix, Report, Target, default_mix};
-use switchman::lab::operator::{Operator, Pipe};
+use switchman::lab::operator::{Operator, Pipe, start_agent};
+use switchman::lab::process::Process;
 use switchman::lab::{Lab, LabOptions};
 use switchman::model::balancer::{Access, BackendView, BalancerSpec, CheckTiming, ServerNames};
 use switchman::sys::exec::Output;
@@ -22,6 +24,8 @@ pub struct Site {
     watch: Watch,
     /// The last row of the journal when a roll was started.
     journaled: std::sync::Mutex<i64>,
+    /// Agents that were started in place of killed ones.
+    restarted: std::sync::Mutex<Vec<Process>>,
 }
 
 /// What came of it all.
@@ -31,6 +35,14 @@ pub struct Account {
     pub fewest: usize,
     /// What HAProxy and nginx noted, when requests failed.
     pub clues: Vec<String>,
+}
+
+impl Account {
+    /// Requests that failed while the load was in a phase.
+    pub fn failed_in(&self, phase: &str) -> u64 {
+        let failures = self.report.failures.iter().filter(|(failed, _)| failed.phase == phase);
+        failures.map(|(_, count)| count).sum()
+    }
 }
 
 /// Looks all the time how many mains every balancer has UP.
@@ -99,11 +111,51 @@ impl Site {
         let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
         load.phase("all");
         let watch = Watch::start(&lab);
-        Self { lab, operator, load, watch, journaled: std::sync::Mutex::new(0) }
+        let (journaled, restarted) = (std::sync::Mutex::new(0), std::sync::Mutex::default());
+        Self { lab, operator, load, watch, journaled, restarted }
     }
 
     pub async fn run(&self, args: &[&str]) -> Output {
         self.operator.switchman(args).await.unwrap()
+    }
+
+    /// Must end well; what it printed.
+    pub async fn well(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
+        output.stdout
+    }
+
+    /// A question to the agent of a host, past the operator.
+    pub async fn asked(&self, host: &str, path: &str) -> serde_json::Value {
+        let script = format!("curl -sS --unix-socket {} http://agent{path}", self.socket(host).display());
+        let answer = self.inside(host, &script).await.stdout;
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {host} {path}: {answer}"))
+    }
+
+    fn socket(&self, host: &str) -> PathBuf {
+        self.lab.dir().join(host).join("agent.sock")
+    }
+
+    /// As a power cut would; returns when nobody answers any more.
+    pub async fn kill_agent(&self, host: &str) {
+        let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
+                      tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socke[t]' && kill -9 $pid; done; true";
+        self.inside(host, script).await;
+        let socket = self.socket(host);
+        let refuses = async || tokio::net::UnixStream::connect(&socket).await.is_err();
+        self.until(&format!("the end of the agent of {host}"), refuses).await;
+    }
+
+    pub async fn start_agent(&self, host: &str) {
+        let agent = start_agent(&self.lab, host, &[]).await.unwrap();
+        self.restarted.lock().unwrap().push(agent);
+    }
+
+    /// Ends the agent of a host as a power cut would, and starts another.
+    pub async fn restart_agent(&self, host: &str) {
+        self.kill_agent(host).await;
+        self.start_agent(host).await;
     }
 
     /// `roll ... -- sh replace-main.sh VERSION` on the host's own ground.
@@ -229,7 +281,7 @@ impl Site {
         self.watch.looking.await.unwrap();
         let fewest = self.watch.fewest.load(Ordering::Relaxed);
         let clues = if report.failed() > 0 { self.lab.clues() } else { vec![] };
-        drop(self.operator);
+        drop((self.restarted, self.operator));
         self.lab.down().await.unwrap();
         Account { report, fewest, clues }
     }

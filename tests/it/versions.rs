@@ -26,16 +26,9 @@ async fn up(name: &str, pipe: Pipe, hosts: u8) -> Site {
     Site::up(name, plan).await
 }
 
-/// Must end well.
-async fn well(site: &Site, args: &[&str]) -> String {
-    let output = site.run(args).await;
-    assert_eq!(output.status, 0, "{args:?}\n{}{}", output.stdout, output.stderr);
-    output.stdout
-}
-
 async fn deploy_shop(site: &Site, version: &str) -> String {
     let source = release(&site.lab, version).unwrap().display().to_string();
-    well(site, &["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await
+    site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await
 }
 
 /// Pages that say which version they are.
@@ -48,7 +41,7 @@ fn pages(lab: &Lab, version: &str) -> PathBuf {
 
 async fn deploy_blog(site: &Site, version: &str) {
     let source = pages(&site.lab, version).display().to_string();
-    well(site, &["deploy", SECOND_SERVICE, version, &source]).await;
+    site.well(&["deploy", SECOND_SERVICE, version, &source]).await;
 }
 
 /// What the readers of the second service saw.
@@ -159,13 +152,13 @@ async fn flips(name: &str, times: usize) {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         site.load.phase(&format!("flip {turn}"));
         for service in ["shop", SECOND_SERVICE] {
-            well(&site, &["assign", service, version, "--strategy", "flip", "--yes", "--no-wait"]).await;
+            site.well(&["assign", service, version, "--strategy", "flip", "--yes", "--no-wait"]).await;
         }
     }
     // The last flip reaches everybody: the connections that HAProxy kept were closed.
     let last = VERSIONS[(times + 1) % VERSIONS.len()];
     for service in ["shop", SECOND_SERVICE] {
-        well(&site, &["assign", service, last, "--strategy", "flip", "--yes"]).await;
+        site.well(&["assign", service, last, "--strategy", "flip", "--yes"]).await;
     }
     site.load.phase("settled");
     readers.phase("settled");
@@ -274,7 +267,7 @@ async fn the_story_of_the_originals_word_for_word() {
         "{head}\n*      shop   4.0.0     running  Running (since ...)\n       shop   5.0.0     running  Running (since ...)"
     );
     // D5, D6
-    assert_eq!(since(&well(&site, &["ls"]).await), format!("Active host: http://10.77.0.11\n{both}"));
+    assert_eq!(since(&site.well(&["ls"]).await), format!("Active host: http://10.77.0.11\n{both}"));
     // R9, R19: work in flight holds a kill, even of a shadow; D10, D19: main is not killed while it has shadows.
     let refused = site.run(&["kill", "shop", "4.0.0", "--yes"]).await;
     assert_eq!(refused.status, 1);
@@ -310,17 +303,17 @@ async fn the_story_of_the_originals_word_for_word() {
     let unknown = site.run(&["assign", "shop", "9.0.0", "--yes"]).await;
     assert!(unknown.stderr.contains("No service matching shop 9.0.0"), "{}", unknown.stderr);
     // R1, R2: revisions, ids, and whether it is public.
-    let wide = well(&site, &["ls", "--wide"]).await;
+    let wide = site.well(&["ls", "--wide"]).await;
     let row = wide.lines().find(|line| line.contains("5.0.0")).unwrap();
     assert!(row.contains("🌎 shop") && row.contains("Active") && row.contains(" dp_"), "{wide}");
     let id = row.split_whitespace().last().unwrap();
-    let described = well(&site, &["describe", id]).await;
+    let described = site.well(&["describe", id]).await;
     assert!(
         described.contains(&format!("ID         {id}")) && described.contains("Revision   2"),
         "{described}"
     );
     // R5: the old one lives until its last work is done, then it is killed. D15, D16, D11.
-    let killed = well(&site, &["kill", "shop", "4.0.0", "--yes", "--drain-timeout", "30s"]).await;
+    let killed = site.well(&["kill", "shop", "4.0.0", "--yes", "--drain-timeout", "30s"]).await;
     assert!(killed.ends_with("Service shop 4.0.0 killed.\n"), "{killed}");
     // D17, D18
     let nothing = site.run(&["kill", "--yes"]).await;
@@ -345,7 +338,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
     let source = release(&site.lab, "4.0.1").unwrap().display().to_string();
-    well(&site, &["update", "shop", "4.0.0", &source, "--memory", "512", "--env", "A=1"]).await;
+    site.well(&["update", "shop", "4.0.0", &source, "--memory", "512", "--env", "A=1"]).await;
     let after = rows().await;
     assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));
     assert_eq!(after[0]["hosts"][0][1]["deployment"]["instance"]["build"], 2);
@@ -368,12 +361,12 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
         );
         site.inside("web1", &script).await.stdout
     };
-    well(&site, &["deploy", "shop", "5.0.0", "http://127.0.0.1:9100", "--host", "web1"]).await;
+    site.well(&["deploy", "shop", "5.0.0", "http://127.0.0.1:9100", "--host", "web1"]).await;
     let id = rows().await[1]["id"].as_str().unwrap().to_owned();
     assert_eq!(put(&id, "http://127.0.0.1:9101").await, "200");
     assert_eq!(put(&id, "/relative").await, "400", "R31");
     assert_eq!(put("dp_00000000000", "http://127.0.0.1:9101").await, "404", "R31");
-    well(&site, &["assign", "shop", "5.0.0", "--host", "web1", "--strategy", "flip", "--yes"]).await;
+    site.well(&["assign", "shop", "5.0.0", "--host", "web1", "--strategy", "flip", "--yes"]).await;
     site.answered_by("web1", "ext9101").await;
     site.down_without_loss().await;
 }
@@ -395,7 +388,7 @@ async fn an_update_drains_although_haproxy_keeps_connections() {
     site.until("answers of the old build", async || readers.answered("kept", "4.0.0") > 60).await;
     let source = pages(&site.lab, "4.0.1").display().to_string();
     readers.phase("updating");
-    well(&site, &["update", SECOND_SERVICE, "4.0.0", &source, "--drain-timeout", "30m"]).await;
+    site.well(&["update", SECOND_SERVICE, "4.0.0", &source, "--drain-timeout", "30m"]).await;
     // nginx ends a connection by itself after 1000 requests (keepalive_requests), and there are four.
     let by_old = readers.answered("updating", "4.0.0");
     assert!(by_old < 2000, "{by_old} requests went to the old build");

@@ -125,7 +125,10 @@ until_true agent_answers
 
 step "the proxy: a unit of its own, out of the way when it dies, at a reboot and at a power cut, and let in again"
 through_proxy() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 1 ] && inside web1 systemctl is-active -q switchman-proxy; }
-straight() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 0 ]; }
+# By the agent's word: one that is silent says nothing.
+straight() { local said; said=$(api GET /v1/services -f) && [ -n "$said" ] && ! grep -q '"inserted":true' <<< "$said"; }
+proxy_pid() { inside web1 systemctl show -P MainPID switchman-proxy; }
+another_proxy() { [ "$(proxy_pid)" != "$before" ] && [ "$(proxy_pid)" != 0 ] && through_proxy; }
 operator mirror shop 2.0.0 || fail "mirror"
 through_proxy || fail "the proxy is not in"
 serves 1.0.0 || fail "the proxy does not answer for main"
@@ -134,14 +137,14 @@ exposure=$(inside web1 systemd-analyze security --no-pager switchman-proxy | sed
 step "systemd-analyze security switchman-proxy: $exposure"
 [ "$(echo "$exposure" | tr -d .)" -le 30 ] || fail "more than 3.0"
 # An agent that is replaced leaves it alone.
-before=$(inside web1 systemctl show -P MainPID switchman-proxy)
+before=$(proxy_pid)
 inside web1 systemctl restart switchman
 until_true agent_answers
 serves 1.0.0 || fail "main is gone with the agent"
-[ "$before" = "$(inside web1 systemctl show -P MainPID switchman-proxy)" ] || fail "the proxy was restarted"
+[ "$before" = "$(proxy_pid)" ] || fail "the proxy was restarted"
 inside web1 systemctl kill -s KILL switchman-proxy
 until_true serves 1.0.0
-until_true through_proxy
+until_true another_proxy
 for again in reboot_host kill_host; do
     $again web1
     until_true serves 1.0.0
@@ -150,6 +153,27 @@ for again in reboot_host kill_host; do
     until_true through_proxy
     serves 1.0.0 || fail "main does not answer after $again"
 done
+operator mirror shop 2.0.0 --off || fail "mirror --off"
+serves 1.0.0 && straight || fail "the proxy is not out"
+
+step "a removal with the proxy in: what leads to it leads straight at main"
+inside web1 systemctl stop switchman
+silent() { ! straight; }
+silent || fail "an agent that is stopped has no word on where the rules lead"
+inside web1 systemctl start switchman
+until_true agent_answers
+operator mirror shop 2.0.0 || fail "mirror"
+through_proxy || fail "the proxy is not in"
+before=$(proxy_pid)
+inside web1 dpkg --remove switchman > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
+inside web1 test -d "/proc/$before" && fail "the proxy lives on, and nobody watches it"
+serves 1.0.0 || fail "main does not answer: $(cat "$SWM_HOSTS/dpkg")"
+in_service || fail "$(check_port)"
+inside web1 dpkg -i /root/switchman.deb > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
+inside web1 systemctl start switchman
+until_true agent_answers
+until_true through_proxy
+serves 1.0.0 || fail "main does not answer after the installation"
 operator mirror shop 2.0.0 --off || fail "mirror --off"
 serves 1.0.0 && straight || fail "the proxy is not out"
 

@@ -114,7 +114,7 @@ fn of_services(all: &str) -> Vec<Route> {
         patch(&one, access, access_op.body::<AccessRequest>()),
         put(&format!("{one}/main"), assign, assign_op.body_of(assign_body, true)),
         post(&format!("{one}/rollback"), rollback, rollback_op.body_of(shape::<RollbackRequest>, false)),
-        post(&format!("{one}/watch"), watch, watch_op.body_of(shape::<WatchRequest>, false)),
+        post(&format!("{one}/watch"), watch, watch_op.body::<WatchRequest>()),
     ]
 }
 
@@ -274,7 +274,7 @@ async fn evidence(
 /// `null`: it is not over yet, ask again.
 async fn watch(State(host): State<Host>, service: Name, body: Body) -> Answer {
     let Path(service) = understood(service)?;
-    let request: WatchRequest = from(Value::Object(object(body).await?))?;
+    let request: WatchRequest = super::read(body).await?;
     match tokio::time::timeout(WATCH, host.watch(&service, &request)).await {
         Ok(ended) => Ok(answer(ended.map(Some))),
         Err(_) => Ok(axum::Json(Value::Null).into_response()),

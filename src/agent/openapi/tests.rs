@@ -49,6 +49,15 @@ fn every_route_is_described_once() {
     }
 }
 
+#[test]
+fn a_watcher_says_which_main_is_meant() {
+    let document = document(&api::table());
+    let asked = &document["paths"]["/v1/services/{service}/watch"]["post"]["requestBody"];
+    assert_eq!(asked["required"], true);
+    assert_eq!(asked["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/WatchRequest");
+    assert_eq!(document["components"]["schemas"]["WatchRequest"]["required"], json!(["id"]));
+}
+
 fn statuses(operation: &Value) -> Vec<&str> {
     operation["responses"].as_object().unwrap().keys().map(String::as_str).collect()
 }

@@ -33,10 +33,10 @@ pub(super) async fn story(
     story.run(&["deploy", SERVICE, WRONG, &wrong, "--", "sh", "serve.sh"]).await?;
     story.run(&["mirror", SERVICE, WRONG]).await?;
     enough(&mut story, WRONG).await?;
-    story.run_to(&["compare", SERVICE, WRONG, "--min-samples", SAMPLES], 1).await?;
-    story
-        .run_to(&["assign", SERVICE, WRONG, "--yes", "--require-match", "99.9%", "--min-samples", SAMPLES], 1)
-        .await?;
+    story.run_to(&["compare", SERVICE, WRONG, "--min-samples", SAMPLES], 1, "answers do not match").await?;
+    let wanted = ["--require-match", "99.9%", "--min-samples", SAMPLES];
+    let assign = [&["assign", SERVICE, WRONG, "--yes"], &wanted[..]].concat();
+    story.run_to(&assign, 1, "answers match, 99.9% are wanted").await?;
     story.run(&["mirror", SERVICE, WRONG, "--off"]).await?;
     story.nobody(WRONG);
 
@@ -58,7 +58,8 @@ pub(super) async fn story(
     let deaf = faulty(lab, DEAF, "--fault deaf")?.display().to_string();
     load.phase("bad rollout");
     story.run(&["deploy", SERVICE, DEAF, &deaf, "--", "sh", "serve.sh"]).await?;
-    story.run_to(&[&["rollout", SERVICE, DEAF], &steps[..]].concat(), 1).await?;
+    let rollout = [&["rollout", SERVICE, DEAF], &steps[..]].concat();
+    story.run_to(&rollout, 1, "requests to the canary failed").await?;
     load.phase("after the return");
     story.main_is(&hosts, GOOD, "after the return").await?;
     story.run(&["ls", "--wide"]).await?;

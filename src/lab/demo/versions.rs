@@ -110,11 +110,11 @@ pub(super) struct Story<'a> {
 impl Story<'_> {
     /// Runs one of the operator's commands, and shows what it prints.
     pub(super) async fn run(&mut self, args: &[&str]) -> Result<(), LabError> {
-        self.run_to(args, 0).await
+        self.run_to(args, 0, "").await
     }
 
-    /// The same with the status that it should end with.
-    pub(super) async fn run_to(&mut self, args: &[&str], status: i32) -> Result<(), LabError> {
+    /// The same that should end with this status, and say these words: what fails for another reason is a fault.
+    pub(super) async fn run_to(&mut self, args: &[&str], status: i32, words: &str) -> Result<(), LabError> {
         let shown: Vec<&str> = args.iter().map(|arg| arg.rsplit('/').next().unwrap_or(arg)).collect();
         let command = format!("switchman {}", shown.join(" "));
         self.audience.step(&format!("operator: {command}"));
@@ -124,8 +124,11 @@ impl Story<'_> {
             self.audience.step(&format!("    {line}"));
         }
         self.audience.count(&self.load.snapshot());
-        if output.status != status {
+        if output.status != status || !output.stderr.contains(words) {
             let mut fault = format!("`{command}` ended with status {}", output.status);
+            if output.status == status {
+                let _ = write!(fault, " and did not say `{words}`");
+            }
             for line in output.stderr.lines() {
                 let _ = write!(fault, "\n    {line}");
             }

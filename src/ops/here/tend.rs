@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::recover::look_after;
-use super::{boot, warn, watch};
+use super::{VersionError, boot, warn, watch};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::versions::TrialEnd;
+use crate::model::versions::{TrialEnd, WatchRequest};
 use crate::world::World;
 
 /// Between two looks for mains on trial: a row of the record, read in microseconds.
@@ -32,12 +32,12 @@ pub async fn tend(world: &World, actor: &Actor) {
         let trials =
             on_trial(world).into_iter().filter(|(service, trial)| judged.get(service) != Some(trial));
         let watched = trials.map(async |(service, trial)| {
-            let ended = watch(world, &service, actor).await;
+            let ended = judge(world, &service, actor).await;
             (service, trial, ended)
         });
         for (service, trial, ended) in futures_util::future::join_all(watched).await {
             match ended {
-                Ok(TrialEnd::Good | TrialEnd::Overtaken) => {}
+                Ok(TrialEnd::Good | TrialEnd::Overtaken { .. }) => {}
                 Ok(TrialEnd::PutBack { previous, why }) => {
                     warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
                 }
@@ -53,6 +53,14 @@ pub async fn tend(world: &World, actor: &Actor) {
             () = world.stop.requested() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
+    }
+}
+
+/// Whichever is main now.
+async fn judge(world: &World, service: &ServiceName, actor: &Actor) -> Result<TrialEnd, VersionError> {
+    match watch::on_trial(world, service)? {
+        Some((main, _)) => watch(world, service, &WatchRequest { id: main.id, actor: actor.clone() }).await,
+        None => Ok(TrialEnd::Good),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::rules::Family;
 use crate::model::socket::Socket;
 use crate::model::versions::{
     AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, RollbackRequest, Site, TrialEnd,
-    UpdateRequest, Which,
+    UpdateRequest, WatchRequest, Which,
 };
 use crate::ops::rules;
 use crate::plan::firewall::redirects;
@@ -407,17 +407,46 @@ async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
     let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
     assign(&fake.world, &trial).await.unwrap();
     *fake.versions.sick.lock().unwrap() = Some(port(20001));
-    let ended = watch(&fake.world, &shop(), &actor()).await.unwrap();
+    let ended = watched(&fake, "2.0.0").await;
     assert!(
         matches!(ended, TrialEnd::PutBack { ref previous, .. } if previous.version.to_string() == "1.0.0"),
         "{ended:?}"
     );
     assert_eq!(rules(&fake), all_to(20000, 20000));
-    assert_eq!(
-        watch(&fake.world, &shop(), &actor()).await.unwrap(),
-        TrialEnd::Good,
-        "nothing is on trial any more"
-    );
+    // Nothing is on trial any more, and whoever asks now is told all the same.
+    match watched(&fake, "2.0.0").await {
+        TrialEnd::PutBack { previous, why } => {
+            assert_eq!(previous.version.to_string(), "1.0.0");
+            assert!(why.starts_with("by itself: "), "{why}");
+        }
+        ended => panic!("{ended:?}"),
+    }
+    assert_eq!(watched(&fake, "1.0.0").await, TrialEnd::Good);
+}
+
+async fn watched(fake: &FakeWorld, version: &str) -> TrialEnd {
+    let request = WatchRequest { id: id_of(fake, version), actor: actor() };
+    watch(&fake.world, &shop(), &request).await.unwrap()
+}
+
+/// A person goes back in the window, or goes on to another version.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_is_none_any_more_has_not_passed() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assert_eq!(watched(&fake, "2.0.0").await, TrialEnd::Good, "it has no window");
+    rollback(&fake.world, &shop(), &back()).await.unwrap();
+    let ended = watched(&fake, "2.0.0").await;
+    let TrialEnd::PutBack { why, .. } = ended else { panic!("{ended:?}") };
+    assert_eq!(why, "ops (pid 7) took it back");
+    // One that is on trial is not the one that was asked about.
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("3.0.0") }).await.unwrap();
+    let ended = watched(&fake, "2.0.0").await;
+    let TrialEnd::Overtaken { main, by } = ended else { panic!("{ended:?}") };
+    assert_eq!((main.unwrap().version.to_string().as_str(), by), ("3.0.0", Some(actor())));
 }
 
 /// A killed process at every deed of every story: what is found afterwards is mended into the old state or the new one, and

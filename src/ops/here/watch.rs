@@ -5,7 +5,7 @@ use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::versions::{RollbackRequest, TrialEnd, Which};
+use crate::model::versions::{RollbackRequest, TrialEnd, WatchRequest, Which};
 use crate::ops::rules::{self, ChangeError};
 use crate::plan::versions::{self, Refused, find};
 use crate::world::World;
@@ -14,14 +14,18 @@ use crate::world::World;
 const FALL: u32 = 3;
 
 /// Returns when the window is over, or what became of it is known. Two may watch at once: the first to act is the only one.
-pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Result<TrialEnd, VersionError> {
-    let Some((main, trial)) = on_trial(world, service)? else { return Ok(TrialEnd::Good) };
+/// Who asks late is told what has become of it.
+pub async fn watch(
+    world: &World,
+    service: &ServiceName,
+    request: &WatchRequest,
+) -> Result<TrialEnd, VersionError> {
+    let WatchRequest { id, actor } = request;
     let mut failed = 0;
     loop {
-        match on_trial(world, service)? {
-            Some((now, _)) if now.id == main.id => {}
-            _ => return ended(world, service, &main, &trial),
-        }
+        let Some((main, trial)) = on_trial(world, service)?.filter(|(main, _)| main.id == *id) else {
+            return ended(world, service, id);
+        };
         let instance = &main.instance;
         match world.probe.ask(main.endpoint(instance), &main.health).await {
             Ok(()) => failed = 0,
@@ -33,11 +37,8 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
             }
         }
         if failed == 0 && world.clock.now() >= trial.until {
-            return if passed(world, service, &main.id, actor).await? {
-                Ok(TrialEnd::Good)
-            } else {
-                ended(world, service, &main, &trial)
-            };
+            passed(world, service, id, actor).await?;
+            return ended(world, service, id);
         }
         tokio::select! {
             biased;
@@ -48,7 +49,10 @@ pub async fn watch(world: &World, service: &ServiceName, actor: &Actor) -> Resul
 }
 
 /// Main and its trial, where it is on trial.
-fn on_trial(world: &World, service: &ServiceName) -> Result<Option<(Deployment, Trial)>, VersionError> {
+pub(super) fn on_trial(
+    world: &World,
+    service: &ServiceName,
+) -> Result<Option<(Deployment, Trial)>, VersionError> {
     let Some(record) = rules::record(world, service)? else { return Ok(None) };
     let (Some(routes), Some(trial)) = (record.routes, record.trial) else { return Ok(None) };
     let existing = of_service(world, service)?;
@@ -56,24 +60,15 @@ fn on_trial(world: &World, service: &ServiceName) -> Result<Option<(Deployment, 
     Ok(Some((main.clone(), trial)))
 }
 
-/// Somebody else ended the trial: another watcher, or another command.
-fn ended(
-    world: &World,
-    service: &ServiceName,
-    main: &Deployment,
-    trial: &Trial,
-) -> Result<TrialEnd, VersionError> {
+/// How many rows may tell who made main what it is: repairs add some.
+const ROWS: u32 = 500;
+
+/// It is not on trial any more: another watcher ended that, or another command, or it never was.
+fn ended(world: &World, service: &ServiceName, expected: &DeploymentId) -> Result<TrialEnd, VersionError> {
     let routes = rules::record(world, service)?.and_then(|record| record.routes);
     let now = routes.map(|routes| routes.main.deployment);
-    Ok(match now {
-        Some(now) if now == main.id => TrialEnd::Good,
-        Some(now) if now == trial.previous => {
-            let existing = of_service(world, service)?;
-            let previous = Box::new(find(&existing, &Which::Id(now))?.clone());
-            TrialEnd::PutBack { previous, why: "another command put it back".to_owned() }
-        }
-        _ => TrialEnd::Overtaken,
-    })
+    let main = of_service(world, service)?.into_iter().find(|one| Some(&one.id) == now.as_ref());
+    Ok(versions::ended(expected, main, &world.store.history(Some(service), ROWS)?))
 }
 
 async fn put_back(
@@ -93,9 +88,8 @@ async fn put_back(
         Ok(assigned) if assigned.deployment.id == trial.previous => {
             Ok(TrialEnd::PutBack { previous: Box::new(assigned.deployment), why: why.to_owned() })
         }
-        Ok(_) => Ok(TrialEnd::Overtaken),
-        Err(VersionError::Refused(Refused::NotMain { .. } | Refused::Overtaken(_))) => {
-            ended(world, service, main, trial)
+        Ok(_) | Err(VersionError::Refused(Refused::NotMain { .. } | Refused::Overtaken(_))) => {
+            ended(world, service, &main.id)
         }
         Err(error @ (VersionError::Refused(_) | VersionError::Unhealthy { .. })) => {
             Ok(TrialEnd::Stuck { why: format!("{why}; and the main before it: {error}") })
@@ -104,16 +98,17 @@ async fn put_back(
     }
 }
 
-/// Whether it was there to pass.
+/// Nothing, where another was made main meanwhile.
 async fn passed(
     world: &World,
     service: &ServiceName,
     main: &DeploymentId,
     actor: &Actor,
-) -> Result<bool, VersionError> {
+) -> Result<(), VersionError> {
     let changed = rules::change_where(world, "watch", |records| {
         let record = versions::of(records, service);
         Ok::<_, ChangeError>(record.and_then(|record| versions::passed(record, main, actor)))
     });
-    Ok(changed.await?.is_some())
+    changed.await?;
+    Ok(())
 }

@@ -41,7 +41,7 @@ impl HostVersions for InProcess {
     }
 
     async fn watch(&self, service: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError> {
-        Ok(here::watch(&self.world, service, &request.actor).await?)
+        Ok(here::watch(&self.world, service, request).await?)
     }
 
     async fn kill(&self, request: &KillRequest) -> Result<Killed, LinkError> {

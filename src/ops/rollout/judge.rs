@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Halt, Rollout};
 use crate::model::rollout::{Ask, Counts, RolloutWhat, Verdict};
 use crate::ops::versions::each;
-use crate::plan::rollout::{Judge, State, state};
+use crate::plan::rollout::{Judge, State};
 
 /// Between two looks at what the proxies have counted: often enough that a gross breach ends early.
 const LONGEST: Duration = Duration::from_secs(2);
@@ -57,10 +57,10 @@ impl Rollout<'_> {
 
     /// Whether every host is still as this roll-out left it.
     async fn still_shares(&self, judge: &mut Judge<'_>) -> Result<(), Halt> {
-        let views = each(self.world, &self.hosts, async |_, link| link.versions().await).await;
-        for (host, view) in views {
-            match view.map(|view| state(&view, &self.spec, &self.target)) {
+        for (host, state) in self.states(&self.hosts).await {
+            match state {
                 Ok(State::Shares) => {}
+                Ok(State::Main) => return Err(self.is_main_already(&host)),
                 Ok(State::ProxyOut) => {
                     judge.missed(&host, "its proxy is out of the way, main answers everything".to_owned());
                 }

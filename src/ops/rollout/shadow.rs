@@ -1,5 +1,6 @@
 //! Before the version answers anybody: what its answers were like while it was a shadow.
 
+use super::share::is_lost;
 use super::{Halt, Rollout};
 use crate::model::rollout::RolloutWhat;
 use crate::model::splits::SplitChange;
@@ -7,15 +8,16 @@ use crate::ops::versions::{CompareOptions, VersionsError, compare};
 use crate::plan::compare::{Demand, Verdict};
 
 impl Rollout<'_> {
-    /// Until enough is compared. What passes gets no copies any more: a version cannot answer users and get copies of the same
-    /// requests.
+    /// Until enough is compared.
     pub(super) async fn shadow(&self) -> Result<(), Halt> {
         let mut told = String::new();
         loop {
+            self.not_overtaken().await?;
             let (verdict, reason) = match self.shown().await {
                 Ok(shown) => shown,
-                // A host that cannot be asked may be the one where answers differ.
-                Err(error) => (Verdict::Insufficient, error.to_string()),
+                // A host that cannot be asked now may be the one where answers differ.
+                Err(error) if is_unread(&error) => (Verdict::Insufficient, error.to_string()),
+                Err(error) => return Err(Halt::back(format!("its answers cannot be compared: {error}"))),
             };
             if reason != told {
                 let passed = verdict == Verdict::Same;
@@ -29,13 +31,18 @@ impl Rollout<'_> {
                 Verdict::Insufficient => self.say(format!("holding: {reason}")),
                 Verdict::Same => {
                     self.say(format!("as a shadow: {reason}"));
-                    let off = SplitChange::NoMirror(self.target.deployment.clone());
-                    let done = self.tell(off, "").await;
-                    return done.map_err(|why| Halt::back(format!("not every host ends its copies: {why}")));
+                    return Ok(());
                 }
             }
             self.pause(self.spec.interval).await?;
         }
+    }
+
+    /// A version cannot answer users and get copies of the same requests.
+    pub(super) async fn no_copies(&self) -> Result<(), Halt> {
+        let off = SplitChange::NoMirror(self.target.deployment.clone());
+        let told = self.tell(off, "").await;
+        told.map_err(|why| Halt::back(format!("not every host ends its copies: {why}")))
     }
 
     async fn shown(&self) -> Result<(Verdict, String), VersionsError> {
@@ -51,4 +58,9 @@ impl Rollout<'_> {
         let report = compare(self.world, &self.hosts, &options).await?;
         Ok((report.verdict, report.reason))
     }
+}
+
+/// What mends itself.
+fn is_unread(error: &VersionsError) -> bool {
+    matches!(error, VersionsError::Unread(_)) || is_lost(error)
 }

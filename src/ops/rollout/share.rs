@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{Halt, Rollout};
+use crate::model::name::HostName;
 use crate::model::proxy::Canary;
 use crate::model::splits::SplitChange;
-use crate::ops::versions::{LEAVES, SplitOptions, VersionsError, change, each, through};
-use crate::plan::rollout::{State, state};
+use crate::ops::versions::{LEAVES, SplitOptions, VersionsError, change, through};
+use crate::plan::rollout::State;
 
 /// How often a host that cannot be heard is told, and the pause between.
 const TRIES: u32 = 3;
@@ -56,22 +57,25 @@ impl Rollout<'_> {
         Ok(())
     }
 
-    /// What somebody else made main, or gave a share, is not changed back.
-    async fn not_overtaken(&self) -> Result<(), Halt> {
-        let states = each(self.world, &self.hosts, async |_, link| {
-            Ok(state(&link.versions().await?, &self.spec, &self.target))
-        });
-        for (host, state) in states.await {
-            // One that cannot be asked is told all the same, or not.
-            if let Ok(State::Overtaken(why)) = state {
-                return Err(Halt::back(format!("{host}: {why}")));
+    /// What somebody else made main, or gave a share, is not changed back. One that cannot be asked is told all the same, or not.
+    pub(super) async fn not_overtaken(&self) -> Result<(), Halt> {
+        for (host, state) in self.states(&self.hosts).await {
+            match state {
+                Ok(State::Overtaken(why)) => return Err(Halt::back(format!("{host}: {why}"))),
+                Ok(State::Main) => return Err(self.is_main_already(&host)),
+                Ok(State::Shares | State::ProxyOut | State::Away) | Err(_) => {}
             }
         }
         Ok(())
     }
+
+    /// Before it has passed every share.
+    pub(super) fn is_main_already(&self, host: &HostName) -> Halt {
+        Halt::back(format!("{host}: another command made {} main", self.spec.version))
+    }
 }
 
-fn is_lost(error: &VersionsError) -> bool {
+pub(super) fn is_lost(error: &VersionsError) -> bool {
     match error {
         VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
             failed.iter().all(|(_, error)| error.is_lost())

@@ -15,6 +15,7 @@ use crate::world::fake::site_splits::Behaviour;
 use crate::world::link::LinkError;
 
 mod faults;
+mod taken_up;
 mod walks;
 
 const HOSTS: [&str; 3] = ["web1", "web2", "web3"];

@@ -1,10 +1,13 @@
 //! `assign` and `rollback`: another version becomes main.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::maybe_done;
 use serde::Serialize;
 
 use super::flush::{flush, helps};
+use super::watched::{Watching, seen, watch};
 use super::{Each, Row, VersionsError, each, forward, list, locked, say, whole};
 use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
@@ -13,7 +16,7 @@ use crate::model::host::Host;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::roll::{NewMain, RollSpec};
 use crate::model::version::Version;
-use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, TrialEnd, WatchRequest, Which};
+use crate::model::versions::{AssignRequest, Assigned, Part, RollbackRequest, Which};
 use crate::ops::roll::{self, RollReport};
 use crate::world::FleetWorld;
 use crate::world::balancer::Flush;
@@ -104,9 +107,10 @@ pub async fn assign(
     if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
         return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
     }
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
     let (flipped, rolled) = match strategy {
         Strategy::Flip => {
-            let flipping = flip(world, fleet, hosts, &row, options);
+            let flipping = flip(world, fleet, hosts, &row, watching.as_mut(), options);
             let flipped = locked(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
@@ -122,7 +126,7 @@ pub async fn assign(
         let (of, finished) = (standing.hosts.len(), standing.is_finished());
         return Err(VersionsError::NotRolled { done, of, why, finished });
     }
-    watch(world, fleet, hosts, options).await?;
+    seen(watching).await?;
     Ok(AssignReport { strategy, already: false, hosts: flipped, roll: rolled })
 }
 
@@ -134,10 +138,11 @@ pub(in crate::ops) async fn flip_held(
     options: &AssignOptions,
 ) -> Result<(), VersionsError> {
     let row = target(world, hosts, &options.service, &options.version).await?;
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
     if row.hosts.iter().any(|(_, one)| one.role != Role::Main) {
-        flip(world, fleet, hosts, &row, options).await?;
+        flip(world, fleet, hosts, &row, watching.as_mut(), options).await?;
     }
-    watch(world, fleet, hosts, options).await
+    seen(watching).await
 }
 
 /// The version, which has to be on every host that is named.
@@ -184,13 +189,18 @@ async fn rolling(
     Ok(roll::run(world, fleet, &spec, &options.actor).await?)
 }
 
-async fn flip(
+/// The watch begins beside the flush: what happens meanwhile is seen at once, and what is put back is flushed no more.
+async fn flip<W>(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
     row: &Row,
+    mut watching: Watching<'_, W>,
     options: &AssignOptions,
-) -> Result<Vec<HostAssigned>, VersionsError> {
+) -> Result<Vec<HostAssigned>, VersionsError>
+where
+    W: Future<Output = Result<(), VersionsError>>,
+{
     let AssignOptions { service, version, watch, actor, .. } = options;
     let request = AssignRequest {
         which: Which::Version { service: service.clone(), version: version.clone() },
@@ -204,7 +214,12 @@ async fn flip(
         take_back(world, fleet, hosts, row, &assigned, options).await;
     }
     let leaves = if options.wait { LEAVES } else { Duration::ZERO };
-    flushed(world, fleet, whole(assigned)?, leaves).await
+    let mut flushing = pin!(flushed(world, fleet, whole(assigned)?, leaves));
+    tokio::select! {
+        flushed = &mut flushing => return flushed,
+        () = watching.as_mut() => {}
+    }
+    if watching.output_mut().is_some_and(|seen| seen.is_err()) { Ok(vec![]) } else { flushing.await }
 }
 
 /// The old main is back on the hosts where the flip was made, because it was not made on another. A host whose answer was lost
@@ -345,37 +360,7 @@ async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -
     }
 }
 
-/// The watch window of every host; where one fails, the old main comes back on all of them.
-async fn watch(
-    world: &FleetWorld,
-    fleet: &Fleet,
-    hosts: &[Host],
-    options: &AssignOptions,
-) -> Result<(), VersionsError> {
-    if options.watch.is_zero() {
-        return Ok(());
-    }
-    say(world, None, format!("watching for {}", crate::model::duration::show(options.watch)));
-    let request = WatchRequest { actor: options.actor.clone() };
-    let ends = each(world, hosts, async |_, link| link.watch(&options.service, &request).await).await;
-    let ends = whole(ends)?;
-    let bad = ends.iter().find_map(|(host, end)| match end {
-        TrialEnd::PutBack { why, previous } => Some((host, why.clone(), Some(previous.version.clone()))),
-        TrialEnd::Stuck { why } => Some((host, why.clone(), None)),
-        TrialEnd::Good | TrialEnd::Overtaken => None,
-    });
-    let Some((host, why, mut version_back)) = bad else { return Ok(()) };
-    let why = format!("{host}: {why}");
-    let well = |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialEnd::Good);
-    let well: Vec<Host> = hosts.iter().filter(well).cloned().collect();
-    if let Ok(put) = back(world, fleet, &well, options, &why).await {
-        version_back = version_back.or_else(|| put.first().map(|(_, one)| one.deployment.version.clone()));
-    }
-    let (service, version) = (options.service.clone(), options.version.clone());
-    Err(VersionsError::PutBack { service, version, why, back: version_back })
-}
-
-async fn back(
+pub(super) async fn back(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],

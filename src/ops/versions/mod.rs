@@ -31,6 +31,7 @@ mod kill;
 mod list;
 mod splits;
 mod update;
+mod watched;
 mod weights;
 
 pub use access::access;
@@ -44,6 +45,7 @@ pub use list::{Listing, Row, list};
 pub use splits::{HostSplit, SplitOptions, split};
 pub(super) use splits::{change, through};
 pub use update::{UpdateOptions, update};
+pub use watched::Overtaken;
 pub use weights::{ServerWeight, Shared, share_by_weight};
 
 /// Why a command about versions did not do what it was asked, on any host.
@@ -79,6 +81,9 @@ pub enum VersionsError {
     NotRolled { done: usize, of: usize, why: String, finished: bool },
     #[error("{service} {version} is main no more: {why}; {} is back", .back.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
     PutBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
+    /// In its watch window, by somebody else: nothing of that is taken back.
+    #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Overtaken { service: ServiceName, version: Version, hosts: Vec<Overtaken> },
     /// It was asked to be like main, and is not, or nobody knows.
     #[error("{service} {version} does not become main: {reason}")]
     NotAlike { service: ServiceName, version: Version, verdict: Verdict, reason: String },

@@ -60,6 +60,62 @@ async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
     assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
 }
 
+fn watched(strategy: Strategy) -> AssignOptions {
+    AssignOptions { watch: Duration::from_secs(10), strategy, ..flip_to_2() }
+}
+
+/// By the time somebody asks, nothing is on trial there any more.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_its_agent_has_put_back_already_is_not_promoted() {
+    for strategy in [Strategy::Flip, Strategy::Rolling] {
+        let fake = site(3, 1);
+        fake.site.with("web2", |host| host.put_back = Some("503".into()));
+        let (hosts, options) = (&fake.fleet.hosts, watched(strategy));
+        let error = assign(&fake.world, &fake.fleet, hosts, &options).await.unwrap_err();
+        assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
+        assert_eq!(mains(&fake), ["1.0.0"; 3], "{strategy:?}");
+    }
+}
+
+/// What they did is theirs, and whoever asked for something else is told.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_somebody_else_changed_is_no_success() {
+    let fake = site(3, 1);
+    let options = watched(Strategy::Flip);
+    let (ended, ()) = tokio::join!(assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &options), async {
+        while mains(&fake) != ["2.0.0"; 3] {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fake.site.with("web2", |host| host.main = "0.9.0".into());
+    });
+    let error = ended.unwrap_err();
+    assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: another command made 0.9.0 main");
+    assert_eq!(mains(&fake), ["2.0.0", "0.9.0", "2.0.0"]);
+    assert_eq!(fake.world.lock.view(), Ok(None));
+}
+
+/// Idle connections take a while to close, which a window may be shorter than.
+#[tokio::test(start_paused = true)]
+async fn the_watch_begins_beside_the_flush() {
+    let fake = site(2, 1);
+    // Nobody knows when the last one has gone: it is flushed to the end of its time.
+    fake.site.lock().admin = true;
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let began = tokio::time::Instant::now();
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap();
+    let seen = fake.site.with("web1", |host| host.watched.unwrap());
+    assert!(began.elapsed() >= LEAVES && seen - began < Duration::from_secs(1), "{:?}", seen - began);
+
+    // What is put back meanwhile is flushed no more.
+    let fake = site(2, 1);
+    fake.site.lock().admin = true;
+    fake.site.with("web1", |host| host.put_back = Some("503".into()));
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let began = tokio::time::Instant::now();
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap_err();
+    assert!(began.elapsed() < LEAVES, "{:?}", began.elapsed());
+}
+
 /// What cannot be counted is not nothing.
 #[tokio::test(start_paused = true)]
 async fn a_flip_does_not_call_settled_what_it_cannot_see() {

@@ -81,6 +81,8 @@ pub enum State {
     Shares,
     /// The share is recorded, and the proxy is not in the data path: main answers everything. The host's agent lets it in again.
     ProxyOut,
+    /// The version is main.
+    Main,
     /// There is no canary.
     Away,
     /// Somebody else has changed it: the roll-out is not to change it back.
@@ -91,6 +93,7 @@ pub fn state(view: &VersionsView, spec: &RolloutSpec, target: &Target) -> State 
     let service = &spec.service;
     let is_main = |one: &&DeploymentView| one.role == Role::Main && one.deployment.service == *service;
     match view.deployments.iter().find(is_main) {
+        Some(main) if main.deployment.id == target.deployment => return State::Main,
         Some(main) if main.deployment.id != target.main => {
             return State::Overtaken(format!("another command made {} main", main.deployment.version));
         }

@@ -44,7 +44,7 @@ pub struct Standing {
     pub base: Option<Counts>,
     /// What another process asked of it since it began or was taken up.
     #[serde(skip)]
-    pub asked: Vec<Ask>,
+    asked: Vec<Ask>,
 }
 
 /// One step of it.
@@ -77,17 +77,14 @@ impl Standing {
         self.result.is_some()
     }
 
-    fn is_asked(&self, ask: Ask) -> bool {
-        self.asked.contains(&ask)
-    }
-
+    /// Whether somebody asked whoever runs it now to end it.
     pub fn is_aborted(&self) -> bool {
-        self.is_asked(Ask::Abort)
+        self.asked.contains(&Ask::Abort)
     }
 
-    /// Whether a person let it go on after this step.
-    pub fn is_promoted(&self, step: usize) -> bool {
-        self.is_asked(Ask::Promote { step })
+    /// Whether any host may have been told of a share yet.
+    pub fn has_shared(&self) -> bool {
+        self.steps.iter().any(|step| step.since.is_some())
     }
 
     fn set(&mut self, step: usize, reached: Reached, at: Timestamp) {

@@ -410,8 +410,9 @@ fn a_standing_says_what_was_asked_since_it_was_taken_up() {
         ask(Ask::Promote { step: 0 }),
     ];
     let mut rows: Vec<RolloutRow> = (1..).zip(whats).map(|(number, what)| row(number, what)).collect();
+    assert!(!standing(&rows[..1]).unwrap().has_shared());
     let stands = standing(&rows).unwrap();
-    assert!(stands.is_promoted(0) && !stands.is_promoted(1) && !stands.is_aborted());
+    assert!(stands.has_shared() && !stands.is_aborted());
     assert_eq!((stands.waiting, stands.steps[0].reached), (Some(0), Reached::Waiting));
     assert_eq!(
         (stands.steps[0].share, stands.steps[1].reached),
@@ -423,10 +424,14 @@ fn a_standing_says_what_was_asked_since_it_was_taken_up() {
     ));
     let stands = standing(&rows).unwrap();
     assert_eq!((stands.stopped.as_deref(), stands.untold.len()), (Some("interrupted"), 1));
-    rows.push(row(7, RolloutWhat::Resumed { actor: actor() }));
+    rows.push(row(7, ask(Ask::Abort)));
+    assert!(standing(&rows).unwrap().is_aborted());
+    rows.push(row(8, RolloutWhat::Resumed { actor: actor() }));
     let stands = standing(&rows).unwrap();
-    assert!(!stands.is_promoted(0) && stands.stopped.is_none() && stands.waiting.is_none());
-    rows.push(row(8, RolloutWhat::Ended { result: RolloutResult::Aborted, why: "aborted by ops".into() }));
+    assert!(
+        !stands.is_aborted() && stands.has_shared() && stands.stopped.is_none() && stands.waiting.is_none()
+    );
+    rows.push(row(9, RolloutWhat::Ended { result: RolloutResult::Aborted, why: "aborted by ops".into() }));
     let stands = standing(&rows).unwrap();
     assert!(stands.is_finished() && stands.untold.is_empty() && stands.why == "aborted by ops");
 }

@@ -9,6 +9,12 @@ use crate::model::ports::Port;
 use crate::model::version::Version;
 use crate::model::versions::{AssignRequest, Part, RollbackRequest, Site, Which};
 
+/// What the history calls the changes that move main.
+pub(super) const DEPLOY: &str = "deploy";
+pub(super) const ASSIGN: &str = "assign";
+pub(super) const ROLLBACK: &str = "rollback";
+pub(super) const KILL: &str = "kill";
+
 pub(super) fn leg(port: Port, deployment: &Deployment) -> Leg {
     Leg { port, deployment: deployment.id.clone(), target: deployment.instance.port }
 }
@@ -39,7 +45,7 @@ pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, ac
         switch: record.map_or(Switch::On, |record| record.switch),
         from_self: site.from_self,
         actor: actor.clone(),
-        action: "deploy".to_owned(),
+        action: DEPLOY.to_owned(),
         detail: format!("{} {} is main", deployment.service, deployment.version),
         routing: Routing::To { routes, trial: None },
         access: None,
@@ -80,7 +86,7 @@ pub fn assign(
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    let action = if request.part == Part::Backup { "assign: backup" } else { "assign" };
+    let action = if request.part == Part::Backup { "assign: backup" } else { ASSIGN };
     let intent = intent(record, routing, &request.actor, action, detail.join(", "));
     Ok((intent, Some(was.clone())))
 }
@@ -109,7 +115,7 @@ pub fn rollback(
     let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let routing = Routing::To { routes, trial: None };
-    Ok(intent(record, routing, &request.actor, "rollback", detail.join(", ")))
+    Ok(intent(record, routing, &request.actor, ROLLBACK, detail.join(", ")))
 }
 
 /// Which deployment a rollback goes to, where it takes back the version that it is to take back.
@@ -176,7 +182,7 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
     let detail = format!("{} {}", deployment.service, deployment.version);
     let trial = record.trial.clone().filter(|trial| trial.previous != deployment.id);
     if routes.main.deployment == deployment.id {
-        let gone = intent(record, Routing::Gone, actor, "kill", detail);
+        let gone = intent(record, Routing::Gone, actor, KILL, detail);
         return Some(Intent { switch: Switch::Off, ..gone });
     }
     let previous = routes.previous.clone().filter(|previous| *previous != deployment.id);
@@ -190,7 +196,7 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
         routes.backup.clone()
     };
     let routing = Routing::To { routes: Routes { backup, previous, ..routes }, trial };
-    Some(intent(record, routing, actor, "kill", detail))
+    Some(intent(record, routing, actor, KILL, detail))
 }
 
 /// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
@@ -218,5 +224,5 @@ pub fn led_back(
         routes.previous.clone_from(&then.previous);
     }
     let detail = "refused: its routes are back".to_owned();
-    Some(intent(record, Routing::To { routes, trial }, actor, "kill", detail))
+    Some(intent(record, Routing::To { routes, trial }, actor, KILL, detail))
 }

@@ -89,6 +89,10 @@ pub struct SiteHost {
     pub assigned_in_service: bool,
     /// Its next assign is refused.
     pub assign_error: Option<LinkError>,
+    /// Its agent puts a new main back at once, for that reason.
+    pub put_back: Option<String>,
+    /// When somebody first asked after the watch window of its main.
+    pub watched: Option<Instant>,
     /// Neither its sockets nor its conntrack can be read.
     pub unread_kernel: bool,
     /// No port leads to the service.
@@ -98,6 +102,8 @@ pub struct SiteHost {
     pub updating: Option<bool>,
     /// What its proxy has seen of any shadow, and counted.
     pub evidence: Option<Evidence>,
+    /// Asked for it, it answers so.
+    pub evidence_error: Option<LinkError>,
     pub proxy: Option<ProxyStats>,
     pub layer7: SiteProxy,
 }
@@ -242,6 +248,8 @@ impl SiteHost {
             main: "1.0.0".to_owned(),
             backup: "1.0.0".to_owned(),
             new_is_bad: false,
+            put_back: None,
+            watched: None,
             assigned_in_service: false,
             assign_error: None,
             unread_kernel: false,
@@ -249,6 +257,7 @@ impl SiteHost {
             updates: vec![],
             updating: None,
             evidence: None,
+            evidence_error: None,
             proxy: None,
             layer7: SiteProxy::none(),
         }
@@ -296,7 +305,7 @@ pub(super) struct SiteLink {
     pub(super) site: Site,
 }
 
-fn cut() -> LinkError {
+pub fn cut() -> LinkError {
     LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
 }
 

@@ -148,6 +148,10 @@ impl SiteProxy {
                     let message = "the proxy refuses: it is full".to_owned();
                     return Err(LinkError::Refused { code: ErrorCode::Busy, message });
                 }
+                if self.splits.mirrors.iter().any(|mirror| mirror.deployment == canary.deployment) {
+                    let message = "it is a shadow that gets copies".to_owned();
+                    return Err(LinkError::Refused { code: ErrorCode::NotAllowed, message });
+                }
                 self.splits.canary = Some(canary.clone());
                 self.told.push(canary.percent);
             }
@@ -193,6 +197,8 @@ impl HostSplits for SiteLink {
     }
 
     async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        self.there_and_back(|host| host.evidence.clone()).await
+        let evidence =
+            |host: &mut SiteHost| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err);
+        self.there_and_back(evidence).await?
     }
 }

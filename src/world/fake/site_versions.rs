@@ -1,6 +1,7 @@
 //! The versions of a host of the site: which is main, what became of it.
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::MS;
 use super::site::{SiteHost, SiteLink};
@@ -120,7 +121,11 @@ impl HostVersions for SiteLink {
                 host.healthy = !host.new_is_bad;
                 host.assigned_in_service |= host.forward;
             }
-            Ok(Self::assigned(host, &was))
+            let assigned = Self::assigned(host, &was);
+            if request.part == Part::Whole && host.put_back.is_some() {
+                host.main = was;
+            }
+            Ok(assigned)
         })?;
         self.way_back().await?;
         Ok(assigned)
@@ -141,8 +146,19 @@ impl HostVersions for SiteLink {
         .await?
     }
 
-    async fn watch(&self, _: &ServiceName, _: &WatchRequest) -> Result<TrialEnd, LinkError> {
-        self.there_and_back(|_| TrialEnd::Good).await
+    async fn watch(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError> {
+        self.way().await?;
+        let ended = self.site.of(&self.name, |host| {
+            host.watched.get_or_insert_with(Instant::now);
+            let main = Box::new(example::deployment("shop", &host.main, 20000));
+            match &host.put_back {
+                _ if main.id == request.id => TrialEnd::Good,
+                Some(why) => TrialEnd::PutBack { previous: main, why: why.clone() },
+                None => TrialEnd::Overtaken { main: Some(main), by: None },
+            }
+        });
+        self.way_back().await?;
+        Ok(ended)
     }
 
     async fn kill(&self, _: &KillRequest) -> Result<Killed, LinkError> {

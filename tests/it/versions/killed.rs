@@ -1,22 +1,12 @@
 //! The agent is killed at any moment of a deploy, an assign, an update and a kill, with the load running: what it finds when it
 //! is started again is the old state or the new one, and the same command ends the work.
 
-use switchman::lab::operator::{Pipe, start_agent};
+use switchman::lab::operator::Pipe;
 
-use super::{MS, Site, Value, deploy_shop, may_make_namespaces, release, up, well};
+use super::{MS, Site, Value, deploy_shop, may_make_namespaces, release, up};
 
 /// From the start of the command to the kill. The commands take between 100 ms and some seconds.
 const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
-
-/// Ends the agent of web1 as a power cut would, and starts another.
-async fn agent_dies_and_comes_back(site: &Site) {
-    let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
-                  tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socke[t]' && kill -9 $pid; done; true";
-    site.inside("web1", script).await;
-    let agent = start_agent(&site.lab, "web1", &[]).await.unwrap();
-    // It ends with the lab.
-    std::mem::forget(agent);
-}
 
 /// Every row of `ls` is at rest, and main answers.
 async fn is_at_rest(site: &Site) -> Vec<(String, bool)> {
@@ -45,7 +35,7 @@ async fn killed_during(site: &Site, args: &[&str], moment: u32) {
     let running = site.operator.program(args);
     let command = tokio::spawn(async move { running.run(b"", MS * 60_000).await });
     tokio::time::sleep(MS * moment).await;
-    agent_dies_and_comes_back(site).await;
+    site.restart_agent("web1").await;
     // It may have ended well before the kill, or by the other agent; it must not hang.
     let _ = command.await.unwrap().unwrap();
     is_at_rest(site).await;
@@ -63,14 +53,14 @@ async fn the_agent_is_killed_at_any_moment() {
     for moment in MOMENTS {
         let deploy = ["deploy", "shop", "5.0.0", &fresh, "--", "sh", "serve.sh"];
         killed_during(&site, &deploy, moment).await;
-        well(&site, &deploy).await;
+        site.well(&deploy).await;
         let assign = ["assign", "shop", "5.0.0", "--strategy", "flip", "--yes"];
         killed_during(&site, &assign, moment).await;
-        well(&site, &assign).await;
+        site.well(&assign).await;
         assert_eq!(is_at_rest(&site).await, [("4.0.0".into(), false), ("5.0.0".into(), true)]);
         let update = ["update", "shop", "4.0.0", &newer, "--", "sh", "serve.sh"];
         killed_during(&site, &update, moment).await;
-        well(&site, &["rollback", "shop"]).await;
+        site.well(&["rollback", "shop"]).await;
         let kill = ["kill", "shop", "5.0.0", "--yes", "--drain-timeout", "40s"];
         killed_during(&site, &kill, moment).await;
         let again = site.run(&kill).await;
@@ -78,7 +68,7 @@ async fn the_agent_is_killed_at_any_moment() {
         assert_eq!(is_at_rest(&site).await, [("4.0.0".into(), true)], "after {moment} ms");
         // The same code again, so that the next round begins as this one did.
         let source = release(&site.lab, "4.0.0").unwrap().display().to_string();
-        well(&site, &["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
+        site.well(&["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
     }
     site.down_without_loss().await;
 }

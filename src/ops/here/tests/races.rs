@@ -56,9 +56,11 @@ async fn the_end_of_a_watch_window_reverts_no_assign() {
     // Its window is over.
     let until = jiff::Timestamp::UNIX_EPOCH;
     fake.store.recorded.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
-    let (shop, actor) = (shop(), actor());
-    let ended = while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &actor)).await;
-    assert_eq!(ended.unwrap(), TrialEnd::Overtaken);
+    let (shop, request) = (shop(), WatchRequest { id: id_of(&fake, "2.0.0"), actor: actor() });
+    let ended = while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &request)).await;
+    let ended = ended.unwrap();
+    let TrialEnd::Overtaken { main: Some(main), .. } = ended else { panic!("{ended:?}") };
+    assert_eq!(main.version.to_string(), "3.0.0");
     assert_eq!(rules(&fake), all_to(20002, 20002));
 }
 

@@ -173,36 +173,6 @@ async fn what_does_not_become_main_on_one_host_is_main_on_none() {
     is_back(&fake, &report, "it does not become main: done on 2 of 3 hosts; web2: xtables is locked");
 }
 
-/// Killed between the flip and its end: on some hosts the version is main.
-#[tokio::test(start_paused = true)]
-async fn a_flip_that_was_cut_off_is_finished_by_a_resume_and_taken_back_by_an_abort() {
-    for aborts in [false, true] {
-        let fake = site(3, 1);
-        let (work, actor) = (spec(), actor());
-        tokio::select! {
-            ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
-            () = async {
-                while fake.site.with("web1", |host| host.main == "1.0.0") {
-                    tokio::time::sleep(MS).await;
-                }
-            } => {}
-        }
-        fake.journal.kill();
-        // It did not get to this one.
-        fake.site.with("web3", |host| host.main = "1.0.0".into());
-        let (world, fleet) = (&fake.world, &fake.fleet);
-        if aborts {
-            let report = abort(world, fleet, &actor).await.unwrap();
-            assert_eq!(report.standing.result, Some(RolloutResult::Aborted));
-            assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
-        } else {
-            let report = resume(world, fleet, &actor).await.unwrap();
-            assert_eq!(report.standing.result, Some(RolloutResult::Promoted));
-            assert_eq!(mains(&fake), ["2.0.0"; 3]);
-        }
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_another_command_changed_is_left_to_it() {
     let fake = site(3, 1);

@@ -1,0 +1,214 @@
+//! Between a crash and a resume, and between a question and its answer.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::world::reporter::Reporter;
+
+/// Killed when a host has the new main; the last of them did not get to that.
+async fn killed_at_the_flip(fake: &FakeSite) {
+    let (work, actor) = (spec(), actor());
+    tokio::select! {
+        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
+        () = async {
+            while fake.site.with("web1", |host| host.main == "1.0.0") {
+                tokio::time::sleep(MS).await;
+            }
+        } => {}
+    }
+    fake.journal.kill();
+    let canary = all_of_it();
+    fake.site.with("web3", |host| {
+        host.main = "1.0.0".into();
+        host.layer7.splits.canary = Some(canary);
+        host.layer7.inserted = true;
+    });
+}
+
+fn all_of_it() -> Canary {
+    let deployment = example::rollout_target().deployment;
+    Canary { deployment, percent: Some(Percent::ALL), sticky: None, header: None, cookie: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_was_cut_off_is_finished_by_a_resume_and_taken_back_by_an_abort() {
+    for aborts in [false, true] {
+        let fake = site(3, 1);
+        killed_at_the_flip(&fake).await;
+        let (world, fleet) = (&fake.world, &fake.fleet);
+        if aborts {
+            let report = abort(world, fleet, &actor()).await.unwrap();
+            assert_eq!(report.standing.result, Some(RolloutResult::Aborted));
+            assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
+        } else {
+            let report = resume(world, fleet, &actor()).await.unwrap();
+            assert_eq!(report.standing.result, Some(RolloutResult::Promoted));
+            assert_eq!(mains(&fake), ["2.0.0"; 3]);
+        }
+    }
+}
+
+/// What others did between the crash and the resume is theirs.
+#[tokio::test(start_paused = true)]
+async fn a_resume_flips_no_host_that_is_not_as_it_was_left() {
+    type Meanwhile = fn(&mut crate::world::fake::site::SiteHost);
+    let meanwhile: [(Meanwhile, &str, &str); 3] = [
+        (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
+        (|host| host.layer7.splits.canary = None, "it has no share any more", "1.0.0"),
+        (|host| host.reachable = false, "the link broke", "1.0.0"),
+    ];
+    for (change, why, main) in meanwhile {
+        let fake = site(3, 1);
+        killed_at_the_flip(&fake).await;
+        fake.site.with("web3", change);
+        let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().standing;
+        let (result, told) = standing.returning.unwrap();
+        assert_eq!(result, RolloutResult::Returned);
+        assert!(told.starts_with("it does not become main: web3: ") && told.contains(why), "{told}");
+        assert_eq!(mains(&fake), ["1.0.0", "1.0.0", main]);
+    }
+}
+
+/// The agent lets it in again.
+#[tokio::test(start_paused = true)]
+async fn a_resume_flips_a_host_whose_proxy_is_out_of_the_way() {
+    let fake = site(3, 1);
+    killed_at_the_flip(&fake).await;
+    fake.site.with("web3", |host| host.layer7.inserted = false);
+    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
+    assert_eq!(
+        (report.standing.result, mains(&fake)),
+        (Some(RolloutResult::Promoted), vec!["2.0.0".into(); 3])
+    );
+}
+
+/// A crash between the two left the copies.
+#[tokio::test(start_paused = true)]
+async fn a_resume_ends_the_copies_that_a_comparison_needed() {
+    let fake = site(3, 1);
+    let (work, actor) = (shadowed(&fake, Some(&evidence(1_000, 0))), actor());
+    let compared_well = || {
+        let stands = last(&fake.world).unwrap();
+        stands.and_then(|stands| stands.compared).is_some_and(|(passed, _)| passed)
+    };
+    tokio::select! {
+        ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
+        () = async {
+            while !compared_well() {
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+        } => {}
+    }
+    fake.journal.kill();
+    let mirrors = || fake.site.with("web3", |host| host.layer7.splits.mirrors.len());
+    assert_eq!((mirrors(), told(&fake, "web3")), (1, String::new()));
+    let report = resume(&fake.world, &fake.fleet, &actor).await.unwrap();
+    assert_eq!(report.standing.result, Some(RolloutResult::Promoted), "{}", report.standing.why);
+    assert_eq!(told(&fake, "web3"), "1% 5% 25% 50% 100%");
+}
+
+/// Nothing that waiting mends.
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_cannot_be_made_goes_back_and_one_that_waits_for_a_host_holds() {
+    let fake = site(3, 1);
+    let work = shadowed(&fake, None);
+    fake.site.with("web2", |host| host.evidence_error = Some(refusal()));
+    let report = roll_out(&fake, work.clone()).await.unwrap();
+    is_back(&fake, &report, "its answers cannot be compared: done on 2 of 3 hosts; web2: xtables is locked");
+
+    let fake = site(3, 1);
+    let work = shadowed(&fake, Some(&evidence(1_000, 0)));
+    fake.site.with("web3", |host| host.evidence_error = Some(crate::world::fake::site::cut()));
+    let start = async {
+        // It was ready when it began.
+        while last(&fake.world).unwrap().is_none() {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        fake.site.with("web2", |host| host.reachable = false);
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert!(said(&fake, "holding: cannot ask every host: web2: the link broke"));
+        fake.site.with("web2", |host| host.reachable = true);
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert!(said(&fake, "web3: the link broke"));
+        fake.site.with("web3", |host| host.evidence_error = None);
+    };
+    let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), start);
+    assert_eq!(report.unwrap().standing.result, Some(RolloutResult::Promoted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_main_while_it_is_a_shadow_ends_it() {
+    let fake = site(3, 1);
+    let work = shadowed(&fake, None);
+    let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        fake.site.with("web2", |host| host.main = "0.9.0".into());
+    });
+    let standing = report.unwrap().standing;
+    assert_eq!(standing.why, "web2: another command made 0.9.0 main");
+    assert_eq!(mains(&fake), ["1.0.0", "0.9.0", "1.0.0"]);
+}
+
+/// Another process that asks at once.
+struct Impatient(FleetWorld);
+
+impl Reporter for Impatient {
+    fn report(&self, event: &Event) {
+        if matches!(event, Event::Version { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
+        {
+            let stands = last(&self.0).unwrap().unwrap();
+            self.0.rollouts.ask(&stands.rollout, Ask::Abort, &actor(), self.0.clock.now()).unwrap();
+        }
+        self.0.reporter.report(event);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_that_is_asked_as_soon_as_it_runs_is_heard() {
+    for resumed in [false, true] {
+        let fake = site(3, 1);
+        let world = FleetWorld { reporter: Arc::new(Impatient(fake.world.clone())), ..fake.world.clone() };
+        let (work, actor) = (spec(), actor());
+        let report = if resumed {
+            killed_at_the_flip(&fake).await;
+            resume(&world, &fake.fleet, &actor).await
+        } else {
+            run(&world, &fake.fleet, &work, &actor).await
+        };
+        let standing = report.unwrap().standing;
+        assert_eq!(standing.result, Some(RolloutResult::Aborted), "resumed: {resumed}");
+        assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
+    }
+}
+
+/// Whoever takes it up forgets what was asked before.
+#[tokio::test(start_paused = true)]
+async fn an_abort_that_was_asked_before_a_resume_is_asked_again() {
+    let fake = site(3, 1);
+    killed_at_the_flip(&fake).await;
+    let (world, actor) = (&fake.world, actor());
+    let stands = || last(world).unwrap().unwrap();
+    let purpose = Purpose::Rollout { service: spec().service, version: spec().version };
+    let holder = lock::acquire(world, "other", purpose).await.unwrap();
+    let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
+        let asked = async || {
+            while !stands().is_aborted() {
+                tokio::time::sleep(MS).await;
+            }
+        };
+        asked().await;
+        let row = |what: RolloutWhat| {
+            world.rollouts.append(&holder, &stands().rollout, &what, world.clock.now()).unwrap();
+        };
+        row(RolloutWhat::Resumed { actor: other() });
+        assert!(!stands().is_aborted());
+        tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("nobody asked again");
+        row(RolloutWhat::Ended { result: RolloutResult::Aborted, why: "aborted".into() });
+        lock::give_back(world, &holder);
+    });
+    assert_eq!(aborted.unwrap().standing.result, Some(RolloutResult::Aborted));
+}
+
+fn other() -> Actor {
+    Actor { user: "other".into(), pid: 8 }
+}
