@@ -5,6 +5,7 @@ use serde_json::Value;
 use switchman::lab::demo::versions::faulty;
 use switchman::lab::load::Reason;
 use switchman::lab::operator::Pipe;
+use switchman::sys::exec::Output;
 
 use crate::site::{Plan, Site};
 use crate::testing::may_make_namespaces;
@@ -83,11 +84,7 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
     }
     let site = up("bad", "--fault errors").await;
     let ended = site.run(&with_terms(&["--steps", "30,100"])).await;
-    assert_eq!(ended.status, 1, "{}{}", ended.stdout, ended.stderr);
-    let named = format!("error: shop {NEW} did not become main: ");
-    let reason = ended.stderr.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
-    assert!(reason.contains("requests to the canary failed"), "{}{}", ended.stdout, ended.stderr);
-    all_are(&site, MAIN, Value::Null).await;
+    taken_back(&site, &ended, "requests to the canary failed").await;
     // Ended is ended.
     for verb in ["--resume", "--abort", "--promote"] {
         let refused = site.run(&["rollout", "shop", verb]).await;
@@ -109,6 +106,41 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
     assert!(report.failures.iter().all(|(failed, _)| failed.reason == Reason::Status(500)), "{seen}");
     let named: u64 = report.failures.iter().map(|(_, count)| count).sum();
     assert!(named > 0 && named == report.failed(), "{named} of {} have a reason: {seen}", report.failed());
+}
+
+/// Every answer takes twice as long, and none fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("slow", "--fault slow").await;
+    let terms = ["--steps", "50,100", "--interval", "5s", "--min-samples", "50"];
+    let ended = site.run(&[&["rollout", "shop", NEW], &terms[..]].concat()).await;
+    taken_back(&site, &ended, "the canary's p99 is").await;
+    site.down_without_loss().await;
+}
+
+/// One answer of ten has another price: seen while it is a shadow, so that no user gets one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let site = up("differs", "--fault prices").await;
+    site.well(&["mirror", "shop", NEW, "--percent", "100"]).await;
+    site.load.phase("judged");
+    let ended = site.run(&with_terms(&["--steps", "30,100", "--require-match", "99%"])).await;
+    taken_back(&site, &ended, "its answers differ from main's: ").await;
+    assert_eq!(site.load.snapshot().answered_by_others("judged", MAIN), 0);
+    site.down_without_loss().await;
+}
+
+async fn taken_back(site: &Site, ended: &Output, reason: &str) {
+    let named = format!("error: shop {NEW} did not become main: ");
+    let told = ended.stderr.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
+    assert!(ended.status == 1 && told.contains(reason), "{}{}", ended.stdout, ended.stderr);
+    all_are(site, MAIN, Value::Null).await;
 }
 
 /// From other terminals: each step is let go on, or the whole is ended. Interrupted, it leaves no canary; killed, it leaves its
