@@ -165,9 +165,9 @@ enum Command {
     Mirror(versions::MirrorArgs),
     /// Show what a version answers differently from main, of the requests it got copies of
     #[command(
-        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs; 2 too little was compared to say. A field that \
-                            main answers differently by itself, when it is asked twice (mirror --control), counts only where \
-                            the version differs more often than that."
+        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs, or a host could not be asked; 2 too little was \
+                            compared to say, or wrong usage. A field that main answers differently by itself, when it is asked \
+                            twice (mirror --control), counts only where the version differs more often than that."
     )]
     Compare(versions::CompareArgs),
     /// Let a version answer a share of the requests or users, or those with a header or cookie

@@ -4,22 +4,24 @@
 const MAX: usize = 100;
 
 /// The same, for the description of the API.
-pub const PATTERN: &str = "^[0-9A-Za-z+~-][0-9A-Za-z.+~-]{0,99}$";
+pub const PATTERN: &str = "^[0-9A-Za-z][0-9A-Za-z.+~-]{0,99}$";
 
 /// A text that names no release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{}` is not a release: a name has 1 to {MAX} letters, digits, `.`, `+`, `~` and `-`, and does not start with `.`",
+    "`{}` is not a release: a name has 1 to {MAX} letters, digits, `.`, `+`, `~` and `-`, and starts with a letter or a digit",
     .found.chars().take(MAX).collect::<String>().escape_debug()
 )]
 pub struct ReleaseNameError {
     pub found: String,
 }
 
-/// Whether a text is a safe name of a directory that is not hidden: what starts with `.` there is our own.
+/// Whether a text is a safe name of a directory: what starts with `.` there is our own, and what starts with `-` is a flag to whoever
+/// tidies up there by hand.
 pub fn check_name(text: &str) -> Result<(), ReleaseNameError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".+~-".contains(c);
-    if (1..=MAX).contains(&text.len()) && text.chars().all(allowed) && !text.starts_with('.') {
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if (1..=MAX).contains(&text.len()) && text.chars().all(allowed) && begins {
         Ok(())
     } else {
         Err(ReleaseNameError { found: text.to_owned() })
@@ -36,7 +38,7 @@ mod tests {
             assert_eq!(check_name(good), Ok(()));
         }
         let long = "1".repeat(101);
-        for bad in ["", ".", "..", ".hidden", "a/b", "../x", "a b", "a\nb", "a_b", "１", "a\0", &long] {
+        for bad in ["", ".", "..", ".hidden", "-rf", "~root", "a/b", "../x", "a b", "a\nb", "a_b", "１", "a\0", &long] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
         let told = check_name("\x1b[2J").unwrap_err().to_string();

@@ -28,6 +28,9 @@ step "installs, starts nothing by itself"
 inside web1 dpkg -i /root/switchman.deb > "$SWM_HOSTS/dpkg" 2>&1 || fail "$(cat "$SWM_HOSTS/dpkg")"
 inside web1 systemctl is-active -q switchman && fail "the agent was started"
 [ "$(rules)" = 0 ] || fail "rules appeared"
+for page in $(inside web1 sh -c "grep -ho 'man:switchman[a-z-]*' /lib/systemd/system/switchman*.service" | sort -u); do
+    inside web1 test -e "/usr/share/man/man1/${page#man:}.1.gz" || fail "no manual page $page"
+done
 inside web1 install -d /etc/switchman
 printf 'service: shop\n' > "$(tree web1)/etc/switchman/switchman.yaml"
 inside web1 systemctl start switchman
