@@ -99,8 +99,16 @@ fn http1() -> http1::Builder {
 pub struct Legs {
     protocol: Protocol,
     idle: RefCell<Vec<(SocketAddr, Sender<Upload>)>>,
-    /// Streams that begin together share a connection.
-    connecting: tokio::sync::Mutex<()>,
+    /// Streams that begin together share a connection, or that there is none: each of them would wait for it in vain behind
+    /// the one before.
+    connecting: tokio::sync::Mutex<Option<Missing>>,
+}
+
+/// A connection that could not be made.
+struct Missing {
+    to: SocketAddr,
+    at: Instant,
+    why: io::ErrorKind,
 }
 
 /// One is normal, two with a canary; more only through the gateway.
@@ -185,11 +193,19 @@ impl Legs {
                 Ok(Sender::Http1(sender))
             }
             Protocol::Http2 => {
-                let _one = self.connecting.lock().await;
+                let began = Instant::now();
+                let mut missing = self.connecting.lock().await;
                 if let Some(sender) = self.kept(to).await {
                     return Ok(sender);
                 }
-                let io = connected(to, limit).await?;
+                if let Some(missing) = missing.as_ref().filter(|missing| missing.to == to)
+                    && missing.at > began
+                {
+                    return Err(missing.why.into());
+                }
+                let io = connected(to, limit).await.inspect_err(|error| {
+                    *missing = Some(Missing { to, at: Instant::now(), why: error.kind() });
+                })?;
                 let builder = http2::Builder::new(Here);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
