@@ -80,7 +80,7 @@ struct With {
 }
 
 /// What became of a request.
-struct Sent<'a> {
+struct Outcome<'a> {
     sent: Result<Response<Incoming>, SendError<Upload>>,
     /// Who got it.
     target: &'a Target,
@@ -140,7 +140,7 @@ impl Exchange<'_> {
         let copies = mirror::begin(&self.connection.worker, service, &request, protocol, upgrade.is_some());
         let (request, flight) = self.upload(Some(service), request, copies.as_ref());
         let gone = Gone(copies.as_ref().map(|copies| copies.tee.clone()));
-        let Sent { sent, target, began } = self.to_canary_or_main(service, canary, request).await;
+        let Outcome { sent, target, began } = self.to_canary_or_main(service, canary, request).await;
         if !matches!(sent, Err(SendError::Gone)) {
             gone.not();
         }
@@ -160,7 +160,7 @@ impl Exchange<'_> {
         service: &'s Service,
         canary: Option<Try<'s>>,
         mut request: Request<Upload>,
-    ) -> Sent<'s> {
+    ) -> Outcome<'s> {
         if let Some(canary) = canary {
             let (began, target) = (Instant::now(), canary.target);
             match self.send(target, request).await {
@@ -169,15 +169,15 @@ impl Exchange<'_> {
                     request = *untouched;
                 }
                 // Whether it would have answered, nobody knows.
-                sent @ Err(SendError::Gone) => return Sent { sent, target, began },
+                sent @ Err(SendError::Gone) => return Outcome { sent, target, began },
                 sent => {
                     canary.taken();
-                    return Sent { sent, target, began };
+                    return Outcome { sent, target, began };
                 }
             }
         }
         let (began, target) = (Instant::now(), &service.main);
-        Sent { sent: self.send(target, request).await, target, began }
+        Outcome { sent: self.send(target, request).await, target, began }
     }
 
     /// To one target, without copies, not counted.

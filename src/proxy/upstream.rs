@@ -1,8 +1,10 @@
 //! Connections to those who answer.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
@@ -10,6 +12,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
 use super::short::Upstream;
@@ -99,8 +102,15 @@ fn http1() -> http1::Builder {
 pub struct Legs {
     protocol: Protocol,
     idle: RefCell<Vec<(SocketAddr, Sender<Upload>)>>,
-    /// Streams that begin together share a connection.
-    connecting: tokio::sync::Mutex<()>,
+    /// Streams to one address that begin together share a connection, or that there is none: each of them would wait for it
+    /// in vain behind the one before.
+    connecting: RefCell<HashMap<SocketAddr, Rc<Mutex<Option<Missing>>>>>,
+}
+
+/// A connection that could not be made.
+struct Missing {
+    at: Instant,
+    why: io::ErrorKind,
 }
 
 /// One is normal, two with a canary; more only through the gateway.
@@ -110,7 +120,7 @@ const FRESH: usize = 2;
 
 impl Legs {
     pub fn new(protocol: Protocol) -> Self {
-        Self { protocol, idle: RefCell::default(), connecting: tokio::sync::Mutex::default() }
+        Self { protocol, idle: RefCell::default(), connecting: RefCell::default() }
     }
 
     /// Tried again only while no byte of the request was written. Its connection is kept where it is still `wanted` by then.
@@ -185,11 +195,18 @@ impl Legs {
                 Ok(Sender::Http1(sender))
             }
             Protocol::Http2 => {
-                let _one = self.connecting.lock().await;
+                let began = Instant::now();
+                let one = self.connecting.borrow_mut().entry(to).or_default().clone();
+                let mut missing = one.lock().await;
                 if let Some(sender) = self.kept(to).await {
                     return Ok(sender);
                 }
-                let io = connected(to, limit).await?;
+                if let Some(missing) = missing.as_ref().filter(|missing| missing.at > began) {
+                    return Err(missing.why.into());
+                }
+                let io = connected(to, limit).await.inspect_err(|error| {
+                    *missing = Some(Missing { at: Instant::now(), why: error.kind() });
+                })?;
                 let builder = http2::Builder::new(Here);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
@@ -204,6 +221,7 @@ impl Legs {
     /// Closes those that nothing will be sent on; what is in flight on them is finished.
     pub fn keep_only(&self, wanted: impl Fn(SocketAddr) -> bool) {
         self.idle.borrow_mut().retain(|(address, _)| wanted(*address));
+        self.connecting.borrow_mut().retain(|address, _| wanted(*address));
     }
 }
 
@@ -331,56 +349,4 @@ impl Pool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use hyper::body::SizeHint;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-    use tokio::task::LocalSet;
-
-    use super::*;
-    use crate::proxy::tee::{Budget, Queue};
-
-    /// Answers each connection's requests with nothing, as long as they come.
-    async fn server() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        spawn_local(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                spawn_local(async move {
-                    let mut read = [0; 4096];
-                    while stream.read(&mut read).await.is_ok_and(|read| read > 0) {
-                        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
-                    }
-                });
-            }
-        });
-        address
-    }
-
-    async fn asked(pool: &Pool, to: SocketAddr) {
-        let queue = Queue::new(&Arc::<Budget>::default(), 0, 0, true);
-        let body = CopyBody { queue, size: SizeHint::with_exact(0) };
-        let request = Request::get("/").header("host", "a").body(body).unwrap();
-        let sent = pool.send(to, Protocol::Http1, Duration::from_secs(10), request).await;
-        let (_, lent) = sent.unwrap_or_else(|_| panic!("an answer"));
-        pool.give_back(lent, 8).await;
-    }
-
-    #[tokio::test]
-    async fn connections_to_where_nobody_is_any_more_are_not_kept() {
-        LocalSet::new()
-            .run_until(async {
-                let (before, now, pool) = (server().await, server().await, Pool::default());
-                asked(&pool, before).await;
-                asked(&pool, now).await;
-                assert_eq!(pool.idle.borrow().len(), 1, "what is elsewhere is closed when one is taken");
-                pool.keep_only(now);
-                assert_eq!(pool.idle.borrow().len(), 1);
-                pool.keep_only(before);
-                assert!(pool.idle.borrow().is_empty());
-            })
-            .await;
-    }
-}
+mod tests;

@@ -247,3 +247,65 @@ fn an_idle_http2_client_is_told_that_it_is_the_end() {
         assert_eq!(proxy.ended().await, Some(0));
     });
 }
+
+/// Nor does anybody refuse to be.
+fn nobody_is_at_the_canary() {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let mut command = Command::new("iptables");
+    let rule = "-w -A INPUT -p tcp --dport 9001 -j DROP";
+    assert!(command.args(rule.split(' ')).status().unwrap().success());
+}
+
+/// How many packets that rule has met.
+fn met() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    let listed = Command::new("iptables").args(["-w", "-nvxL", "INPUT"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    listed.lines().nth(2).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Each would have waited behind the one before.
+#[test]
+fn http2_streams_wait_together_for_a_canary_that_is_not_there() {
+    in_namespace(|| async {
+        let main = h2_server(MAIN, "main").await;
+        nobody_is_at_the_canary();
+        let proxy = Proxy::start().await;
+        let mut told = config(with_canary(canary("100")));
+        // Shorter than the kernel's patience with a SYN: one packet a try.
+        told.limits.connect_ms = 800;
+        proxy.tell(&told).await;
+        let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+        let (send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let streams = (0..16).map(|_| {
+            let mut send = send.clone();
+            async move { assert_eq!(h2_post(&mut send, 1).await.0, "main 1") }
+        });
+        within("all streams", futures_util::future::join_all(streams)).await;
+        assert_eq!((main.count(), proxy.leg(OTHER).await.fallbacks), (16, 16));
+        let tried = met();
+        assert!((1..16).contains(&tried), "{tried} times");
+    });
+}
+
+#[test]
+fn an_http2_stream_to_main_does_not_wait_for_one_to_a_canary_that_is_not_there() {
+    in_namespace(|| async {
+        let _main = h2_server(MAIN, "main").await;
+        nobody_is_at_the_canary();
+        let proxy = Proxy::start().await;
+        let mark = Some(switchman::model::proxy::Mark { name: "x-canary".to_owned(), value: None });
+        let mut told = config(with_canary(Canary { percent: None, header: mark, ..canary("0") }));
+        // Longer than the test may take.
+        told.limits.connect_ms = 600_000;
+        proxy.tell(&told).await;
+        let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let marked = hyper::Request::get("http://shop/").header("x-canary", "1").body(()).unwrap();
+        let _waiting = send.send_request(marked, true).unwrap();
+        until("the canary is being connected to", async || met() > 0).await;
+        assert_eq!(within("an answer", h2_post(&mut send, 1)).await.0, "main 1");
+    });
+}

@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use hyper::body::SizeHint;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::proxy::tee::{Budget, Queue};
+
+/// Answers each connection's requests with nothing, as long as they come.
+async fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn_local(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            spawn_local(async move {
+                let mut read = [0; 4096];
+                while stream.read(&mut read).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn asked(pool: &Pool, to: SocketAddr) {
+    let queue = Queue::new(&Arc::<Budget>::default(), 0, 0, true);
+    let body = CopyBody { queue, size: SizeHint::with_exact(0) };
+    let request = Request::get("/").header("host", "a").body(body).unwrap();
+    let sent = pool.send(to, Protocol::Http1, Duration::from_secs(10), request).await;
+    let (_, lent) = sent.unwrap_or_else(|_| panic!("an answer"));
+    pool.give_back(lent, 8).await;
+}
+
+#[tokio::test]
+async fn connections_to_where_nobody_is_any_more_are_not_kept() {
+    LocalSet::new()
+        .run_until(async {
+            let (before, now, pool) = (server().await, server().await, Pool::default());
+            asked(&pool, before).await;
+            asked(&pool, now).await;
+            assert_eq!(pool.idle.borrow().len(), 1, "what is elsewhere is closed when one is taken");
+            pool.keep_only(now);
+            assert_eq!(pool.idle.borrow().len(), 1);
+            pool.keep_only(before);
+            assert!(pool.idle.borrow().is_empty());
+        })
+        .await;
+}
