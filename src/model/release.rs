@@ -38,7 +38,9 @@ mod tests {
             assert_eq!(check_name(good), Ok(()));
         }
         let long = "1".repeat(101);
-        for bad in ["", ".", "..", ".hidden", "-rf", "~root", "a/b", "../x", "a b", "a\nb", "a_b", "１", "a\0", &long] {
+        for bad in [
+            "", ".", "..", ".hidden", "-rf", "~root", "a/b", "../x", "a b", "a\nb", "a_b", "１", "a\0", &long,
+        ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }
         let told = check_name("\x1b[2J").unwrap_err().to_string();

@@ -182,6 +182,7 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
         match ended {
             Err(RolloutError::Lock(LockError::Held { held })) if is_rollout(&held.holder) => {
                 match standing(&world.rollouts.rows(&stands.rollout, 0)?) {
+                    // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => return Ok(RolloutReport::of(ended)),
                     // Whoever takes it up forgets what was asked before.
                     Some(now) if !now.is_aborted() => {

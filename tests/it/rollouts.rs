@@ -160,6 +160,7 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     // It holds the fleet.
     let held = site.run(&with_terms(&[])).await;
     assert!(held.status == 1 && held.stderr.contains(&format!("rollout shop {NEW}")), "{}", held.stderr);
+    assert!(held.stderr.contains("`switchman rollout shop --abort` ends it"), "{}", held.stderr);
     site.well(&["rollout", "shop", "--promote"]).await;
     waits(1).await;
     all_are(&site, MAIN, "60%".into()).await;

@@ -7,7 +7,8 @@ use crate::world::reporter::Reporter;
 
 /// Killed when a host has the new main; the last of them did not get to that.
 async fn killed_at_the_flip(fake: &FakeSite) {
-    let (work, actor) = (spec(), actor());
+    let interval = Duration::from_secs(10);
+    let (work, actor) = (RolloutSpec { steps: "50".parse().unwrap(), interval, ..spec() }, actor());
     tokio::select! {
         ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
         () = async {
@@ -207,6 +208,27 @@ async fn an_abort_that_was_asked_before_a_resume_is_asked_again() {
         lock::give_back(world, &holder);
     });
     assert_eq!(aborted.unwrap().standing.result, Some(RolloutResult::Aborted));
+}
+
+/// It ended by itself between two looks, and whoever holds the lock now is at work on something else.
+#[tokio::test(start_paused = true)]
+async fn an_abort_of_one_that_has_ended_waits_for_no_other_one() {
+    let fake = site(3, 1);
+    killed_at_the_flip(&fake).await;
+    let (world, actor) = (&fake.world, actor());
+    let rollout = last(world).unwrap().unwrap().rollout;
+    let purpose = Purpose::Rollout { service: spec().service, version: spec().version };
+    let holder = lock::acquire(world, "other", purpose).await.unwrap();
+    let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
+        let row = |what: RolloutWhat| {
+            world.rollouts.append(&holder, &rollout, &what, world.clock.now()).unwrap();
+        };
+        tokio::time::sleep(MS * 500).await;
+        row(RolloutWhat::Ended { result: RolloutResult::Returned, why: "worse".into() });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    assert_eq!(aborted.unwrap().standing.result, Some(RolloutResult::Returned), "as soon as it is known");
+    lock::give_back(world, &holder);
 }
 
 fn other() -> Actor {
