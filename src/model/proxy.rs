@@ -228,6 +228,9 @@ pub struct ProxyStats {
     pub resident_bytes: u64,
     /// Whether copies are suspended because the proxy itself is at a limit.
     pub suspended: bool,
+    /// Why there is no gateway though it is asked for; tried again and again.
+    #[serde(default)]
+    pub gateway: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

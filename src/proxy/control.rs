@@ -63,14 +63,6 @@ struct Now {
     gateway: Option<String>,
 }
 
-/// The answer to `GET /stats`.
-#[derive(Serialize)]
-struct Told {
-    #[serde(flatten)]
-    stats: ProxyStats,
-    gateway: Option<String>,
-}
-
 /// What is refused, and how.
 struct Refused(StatusCode, String);
 
@@ -225,20 +217,20 @@ impl Control {
         Ok(())
     }
 
-    async fn stats(&self) -> Told {
+    async fn stats(&self) -> ProxyStats {
         let mut services = Vec::new();
         for worker in &self.workers {
             counts::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
         }
         services.sort_by(|one, other| one.service.cmp(&other.service));
         self.room.look();
-        let stats = ProxyStats {
+        ProxyStats {
             services,
             pid: std::process::id(),
             resident_bytes: self.room.resident(),
             suspended: self.room.is_short(),
-        };
-        Told { stats, gateway: self.now.lock().await.gateway.clone() }
+            gateway: self.now.lock().await.gateway.clone(),
+        }
     }
 
     async fn health(&self) -> Result<ProxyHealth, Refused> {

@@ -43,7 +43,7 @@ fn stats(pid: u32, legs: Vec<LegStats>) -> ProxyStats {
         shadows: vec![],
         rejected: [].into(),
     };
-    ProxyStats { services: vec![service], pid, resident_bytes: 0, suspended: false }
+    ProxyStats { services: vec![service], pid, resident_bytes: 0, suspended: false, gateway: None }
 }
 
 fn host(number: usize) -> HostName {

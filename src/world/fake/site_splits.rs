@@ -178,7 +178,8 @@ impl SiteProxy {
             rejected: [].into(),
         };
         let services = vec![service];
-        let stats = ProxyStats { services, pid: self.pid, resident_bytes: 0, suspended: false };
+        let stats =
+            ProxyStats { services, pid: self.pid, resident_bytes: 0, suspended: false, gateway: None };
         (!self.splits.is_empty()).then_some(stats)
     }
 }

@@ -79,6 +79,7 @@ fn stats(answered: u64, failed: u64) -> ProxyStats {
         pid: 1,
         resident_bytes: 0,
         suspended: false,
+        gateway: None,
     }
 }
 

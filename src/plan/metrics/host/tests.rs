@@ -120,6 +120,7 @@ fn scene() -> HostNumbers {
             pid: 1,
             resident_bytes: 12_345_678,
             suspended: false,
+            gateway: None,
         })),
     }
 }
