@@ -182,11 +182,12 @@ async fn what_ends_by_itself_is_started_again() {
     let yard = Yard::new();
     let spec = yard.sh("echo run >> runs; [ $(wc -l < runs) -ge 4 ] && exec sleep 600; exit 7");
     yard.runner.start(&spec).await.unwrap();
+    let runs = || std::fs::read_to_string(yard.path("runs")).unwrap_or_default().lines().count();
     until(async || matches!(yard.state().await, Process::Running { restarts: 3, .. })).await;
+    // It is started a moment before it writes.
+    until(async || runs() >= 4).await;
     send(yard.main().await, Signal::SIGKILL);
     until(async || matches!(yard.state().await, Process::Running { restarts: 4, .. })).await;
-    // It is started a moment before it writes.
-    let runs = || std::fs::read_to_string(yard.path("runs")).unwrap().lines().count();
     until(async || runs() >= 5).await;
     yard.stop(LONG).await;
     assert_eq!(runs(), 5);
