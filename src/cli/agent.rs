@@ -144,7 +144,7 @@ async fn look_after<'a>(
 ) -> impl Future<Output = ()> + 'a {
     // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
     if let Err(error) = here::straighten(world, actor).await {
-        context.render.remark(&format!("the proxy's places cannot be read: {error}"));
+        context.render.remark(&format!("the rules may lead to a proxy that is gone: {error}"));
     }
     let keeper = keep::begin(world, actor).await;
     async move {

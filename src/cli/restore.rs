@@ -9,13 +9,17 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
     let actor = env::actor();
     // What leads to a proxy that died with this host leads nowhere.
-    here::straighten(&world, &actor).await.map_err(|error| other(&error))?;
+    let straightened = here::straighten(&world, &actor).await;
+    // Of one service that cannot be led past it the others know nothing: they are restored all the same.
     let restored = restore::restore(&world, &actor).await.map_err(Failure::Restore)?;
     for text in here::at_boot(&world).await.map_err(|error| other(&error))? {
         context.render.remark(&text);
     }
     context.render.restored(&restored);
-    Ok(())
+    straightened.map_err(|error| Failure::Other {
+        what: "lead the rules past a proxy that is gone".to_owned(),
+        why: error.to_string(),
+    })
 }
 
 fn other(error: &here::VersionError) -> Failure {

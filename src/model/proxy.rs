@@ -177,6 +177,9 @@ pub struct ProxyHealth {
     /// Where it listens for services; none before it was told of any.
     #[serde(default)]
     pub ports: BTreeSet<Port>,
+    /// Where it should, and why it cannot; tried again and again.
+    #[serde(default)]
+    pub missing: BTreeMap<Port, String>,
 }
 
 /// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5; the agent tells

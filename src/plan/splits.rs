@@ -189,6 +189,12 @@ pub fn wanted(record: &Recorded) -> Wanted {
     }
 }
 
+/// Nothing needs the proxy's place any more: neither now nor, where the service is private, when it is public again.
+pub fn is_over(record: &Recorded) -> bool {
+    matches!(wanted(record), Wanted::Straight(_))
+        && (record.layer7.splits.is_empty() || record.routes.is_none())
+}
+
 /// Where each version can be asked alone, on the loopback addresses (D7). Neither a port of the originals (8080, 9070) nor of
 /// HAProxy's usual ones.
 const GATEWAY: u16 = 8070;
@@ -272,6 +278,29 @@ pub fn moved(record: &Recorded, port: Port, inserted: bool) -> Option<Layer7> {
         return None;
     }
     Some(Layer7 { place: Some(Place { inserted, ..place }), ..record.layer7.clone() })
+}
+
+/// A change taken back, unless somebody has changed the same thing meanwhile; who is gone gets nothing back.
+pub fn undone(now: &Splits, before: &Splits, after: &Splits, existing: &[Deployment]) -> Splits {
+    let mirrors = |splits: &Splits, id: &DeploymentId| {
+        splits.mirrors.iter().find(|mirror| mirror.deployment == *id).cloned()
+    };
+    let back = |id: &DeploymentId| {
+        let (was, is) = (mirrors(before, id), mirrors(now, id));
+        if is == mirrors(after, id) { was } else { is }
+    };
+    let mut ids: Vec<&DeploymentId> = Vec::new();
+    for mirror in now.mirrors.iter().chain(&before.mirrors) {
+        if !ids.contains(&&mirror.deployment) {
+            ids.push(&mirror.deployment);
+        }
+    }
+    let undone = Splits {
+        mirrors: ids.into_iter().filter_map(back).collect(),
+        canary: if now.canary == after.canary { &before.canary } else { &now.canary }.clone(),
+        forwarded: if now.forwarded == after.forwarded { before.forwarded } else { now.forwarded },
+    };
+    there(&undone, existing)
 }
 
 /// A kill that was refused took it out: what it got before it gets again, unless somebody gave that away meanwhile.

@@ -1,11 +1,11 @@
 //! What the agent says to the proxy: HTTP and JSON on the control socket.
 //!
-//! `PUT /config` (the whole of it; answered when it is in force, its gateway or the trouble with it apart), `GET /config`,
-//! `GET /stats` (with `gateway`: why there is none though it is asked for; tried again and again), `GET /health` (answered when
-//! every worker has answered: the ports it listens on for services), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was
+//! `PUT /config` (the whole of it; answered when it is in force, ports that cannot be had apart, which are tried again and again),
+//! `GET /config`, `GET /stats`, `GET /health` (answered when every worker has answered: the ports it listens on for services, and
+//! those that it cannot), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was
 //! compared), `POST /stop`. A connection that is kept open ends when the process does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt::Display;
 use std::net::TcpListener;
@@ -31,7 +31,6 @@ use super::listen::{Place, Reach, listeners};
 use super::service::{Memory, Service};
 use super::worker::{Applied, Handle, Order};
 use crate::model::compare::Subject;
-use crate::model::ports::Port;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
 /// A configuration is a few KiB; more is a mistake.
@@ -48,8 +47,8 @@ pub struct Control {
     room: Arc<Room>,
     collector: Arc<Collector>,
     now: Mutex<Now>,
-    /// Those of the configuration in force; read while another one is put in force.
-    ports: RwLock<BTreeSet<Port>>,
+    /// By the configuration in force; read while another one is put in force.
+    listens: RwLock<ProxyHealth>,
     stop: Notify,
 }
 
@@ -59,8 +58,8 @@ struct Now {
     config: Arc<ProxyConfig>,
     /// Where it listens.
     places: BTreeSet<Place>,
-    /// Why not for the gateway.
-    gateway: Option<String>,
+    /// And why not elsewhere.
+    missing: BTreeMap<Place, String>,
 }
 
 /// What is refused, and how.
@@ -139,7 +138,7 @@ impl Control {
             room,
             collector,
             now: Mutex::default(),
-            ports: RwLock::default(),
+            listens: RwLock::default(),
             stop: Notify::new(),
         }
     }
@@ -158,24 +157,23 @@ impl Control {
         applied.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
-    /// All of it or nothing, the gateway apart: what is bound anew is bound before any worker hears of it.
+    /// All of it or nothing, apart from ports that somebody else has: one service is not kept from its users because of another.
+    /// What is bound anew is bound before any worker hears of it.
     async fn apply(&self, config: ProxyConfig) -> Result<(), Refused> {
         check(&config).map_err(bad)?;
         let mut now = self.now.lock().await;
         self.enforce(&mut now, config.into()).await
     }
 
-    /// Takes the gateway's port as soon as whoever has it is gone; never returns.
-    pub async fn wait_for_gateway(&self) {
+    /// Takes each missing port as soon as whoever has it is gone; never returns.
+    pub async fn wait_for_ports(&self) {
         loop {
             tokio::time::sleep(AGAIN).await;
             let mut now = self.now.lock().await;
-            let place = now.config.gateway.map(|port| Place(port, Reach::Loopback));
-            let missing = place.filter(|place| !now.places.contains(place));
-            if missing.is_some_and(|place| listeners(place, 1).is_ok()) {
+            if now.missing.keys().any(|place| listeners(*place, 1).is_ok()) {
                 let config = now.config.clone();
                 if let Err(Refused(_, why)) = self.enforce(&mut now, config).await {
-                    log::warn!("there is no gateway: {why}");
+                    log::warn!("a port that is free is not taken: {why}");
                 }
             }
         }
@@ -183,19 +181,17 @@ impl Control {
 
     async fn enforce(&self, now: &mut Now, config: Arc<ProxyConfig>) -> Result<(), Refused> {
         let mut wanted = places(&config);
-        let mut gateway = None;
+        let mut missing = BTreeMap::new();
         let mut shares: Vec<HashMap<Place, Vec<TcpListener>>> =
             self.workers.iter().map(|_| HashMap::new()).collect();
         for place in wanted.clone().difference(&now.places) {
             let bound = match listeners(*place, self.workers.len()) {
                 Ok(bound) => bound,
-                // Users' ways do not lead through it: they are not kept from the services because of it.
-                Err(error) if place.1 == Reach::Loopback => {
+                Err(error) => {
                     wanted.remove(place);
-                    gateway = Some(error.to_string());
+                    missing.insert(*place, error.to_string());
                     continue;
                 }
-                Err(error) => return Err(Refused(StatusCode::CONFLICT, error.to_string())),
             };
             for (share, listeners) in shares.iter_mut().zip(bound) {
                 share.insert(*place, listeners);
@@ -208,12 +204,21 @@ impl Control {
             worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
         }
         self.room.allow(config.limits.resident_bytes);
-        if let Some(why) = gateway.as_ref().filter(|_| gateway != now.gateway) {
-            log::warn!("there is no gateway: {why}");
+        for why in
+            missing.iter().filter(|(place, why)| now.missing.get(place) != Some(*why)).map(|(_, why)| why)
+        {
+            log::warn!("{why}: tried again until it can");
         }
-        *self.ports.write().unwrap_or_else(PoisonError::into_inner) =
-            config.services.iter().map(|told| told.port).collect();
-        *now = Now { config, places: wanted, gateway };
+        let of_services = |place: &Place| place.1 == Reach::Everywhere;
+        *self.listens.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {
+            ports: wanted.iter().filter(|place| of_services(place)).map(|place| place.0).collect(),
+            missing: missing
+                .iter()
+                .filter(|(place, _)| of_services(place))
+                .map(|(place, why)| (place.0, why.clone()))
+                .collect(),
+        };
+        *now = Now { config, places: wanted, missing };
         Ok(())
     }
 
@@ -229,8 +234,13 @@ impl Control {
             pid: std::process::id(),
             resident_bytes: self.room.resident(),
             suspended: self.room.is_short(),
-            gateway: self.now.lock().await.gateway.clone(),
+            gateway: self.no_gateway().await,
         }
+    }
+
+    async fn no_gateway(&self) -> Option<String> {
+        let now = self.now.lock().await;
+        now.missing.iter().find(|(place, _)| place.1 == Reach::Loopback).map(|(_, why)| why.clone())
     }
 
     async fn health(&self) -> Result<ProxyHealth, Refused> {
@@ -239,7 +249,7 @@ impl Control {
             let stalled = |_| Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
             pong.map_err(stalled)?.ok_or_else(gone)?;
         }
-        Ok(ProxyHealth { ports: self.ports.read().unwrap_or_else(PoisonError::into_inner).clone() })
+        Ok(self.listens.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn evidence(&self, path: &str) -> Result<Response<Full<Bytes>>, Refused> {

@@ -75,7 +75,7 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
     tokio::select! {
         () = control::serve(&door, &control) => {}
         () = room.watch() => {}
-        () = control.wait_for_gateway() => {}
+        () = control.wait_for_ports() => {}
         () = control.stopped() => {}
         () = ended => {}
     }

@@ -11,7 +11,8 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::Uid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncReadExt;
@@ -34,6 +35,8 @@ const UNIT_FILES: [&str; 3] = ["/lib/systemd/system", "/usr/lib/systemd/system",
 const PACKAGED: &str = "/var/lib/switchman";
 /// A process that starts answers within milliseconds; a loaded machine takes longer.
 const STARTS: Duration = Duration::from_secs(5);
+/// The unit's proxy may have to end its connections first (`--drain-limit`).
+const UNIT_STARTS: Duration = Duration::from_secs(35);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Bound on one answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -133,7 +136,9 @@ impl ProxyProcess {
         let failed = |why: String| ProxyError::NotStarted { why };
         let io = |error: &dyn std::fmt::Display| failed(error.to_string());
         if self.is_unit() {
-            let started = Program::new("systemctl").args(["restart", UNIT]).run(b"", STARTS).await;
+            // One that ends its connections first is not waited for here.
+            let restart = Program::new("systemctl").args(["restart", "--no-block", UNIT]);
+            let started = restart.run(b"", STARTS).await;
             let output = started.map_err(|error| io(&error))?;
             return if output.status == 0 { Ok(()) } else { Err(failed(output.stderr.trim().to_owned())) };
         }
@@ -147,6 +152,29 @@ impl ProxyProcess {
         let program = Program::new(OURSELVES).args(["proxy", "--control"]).arg(self.socket());
         program.start(log).map_err(|error| io(&error))?;
         Ok(())
+    }
+
+    /// A process that takes connections on its socket and does not answer, as one that is stopped (SIGSTOP): nothing else makes room
+    /// for another one. What is connected through it hangs already.
+    async fn end_hung(&self) {
+        let Ok(stream) = UnixStream::connect(self.socket()).await else { return };
+        let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+        drop(stream);
+        if let Some(pid) = pid {
+            log::warn!("the proxy (pid {pid}) does not answer: it is ended");
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            self.closed(STARTS).await;
+        }
+    }
+
+    /// Nobody takes connections on the socket, or the time for that is over.
+    async fn closed(&self, limit: Duration) {
+        let gone = async {
+            while UnixStream::connect(self.socket()).await.is_ok() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, gone).await;
     }
 
     fn log(&self) -> PathBuf {
@@ -177,11 +205,20 @@ impl ProxyProcess {
 #[async_trait]
 impl Proxy for ProxyProcess {
     async fn start(&self) -> Result<(), ProxyError> {
-        if self.look(ANSWER).await.is_ok() {
-            return Ok(());
+        // One that says that it is behind is there: it is waited for, and not replaced.
+        let patience = Instant::now() + STARTS;
+        loop {
+            match self.look(ANSWER).await {
+                Ok(_) => return Ok(()),
+                Err(ProxyError::Refused { .. }) if Instant::now() < patience => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => break,
+            }
         }
+        self.end_hung().await;
         self.spawn().await?;
-        let deadline = Instant::now() + STARTS;
+        let deadline = Instant::now() + if self.is_unit() { UNIT_STARTS } else { STARTS };
         loop {
             match self.look(ANSWER).await {
                 Ok(_) => return Ok(()),
@@ -225,8 +262,12 @@ impl Proxy for ProxyProcess {
 
     async fn stop(&self) -> Result<(), ProxyError> {
         match self.ask::<serde::de::IgnoredAny>(ANSWER, Method::POST, "/stop", None::<&()>).await {
-            // There is none any more.
-            Ok(_) | Err(ProxyError::Silent { .. }) => Ok(()),
+            Ok(_) => {
+                self.closed(ANSWER).await;
+                Ok(())
+            }
+            // There is none any more, or it hangs, which whoever starts the next one finds.
+            Err(ProxyError::Silent { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

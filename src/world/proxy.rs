@@ -8,6 +8,7 @@ use super::store::Exclusive;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
+use crate::model::ports::Port;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
 /// Why the proxy did not do what it was asked.
@@ -20,6 +21,10 @@ pub enum ProxyError {
     /// Its own words; what it was told before is in force.
     #[error("the proxy refuses: {why}")]
     Refused { why: String },
+    #[error("{service}: the proxy {why}")]
+    NoPort { service: ServiceName, why: String },
+    #[error("main of {service} does not answer through the proxy on port {port}: {why}")]
+    NotThrough { service: ServiceName, port: Port, why: String },
     #[error(
         "no agent runs on this host: a proxy needs one that points the rules at main again when it dies (`switchman agent`)"
     )]
@@ -28,10 +33,10 @@ pub enum ProxyError {
 
 #[async_trait]
 pub trait Proxy: Send + Sync {
-    /// It runs and answers on its control socket; started where it does not. Idempotent.
+    /// It runs and answers on its control socket; started where it does not, in place of one that hangs. Idempotent.
     async fn start(&self) -> Result<(), ProxyError>;
 
-    /// Everything it is to do; in force when this returns.
+    /// Everything it is to do; in force when this returns, apart from ports that somebody else has.
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError>;
 
     /// What it does now; nothing where it was not told since it began.
@@ -52,7 +57,7 @@ pub trait Proxy: Send + Sync {
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, ProxyError>;
 
-    /// It ends when its connections have. Idempotent.
+    /// It listens nowhere any more when this returns, and ends when its connections have. Idempotent.
     async fn stop(&self) -> Result<(), ProxyError>;
 
     /// Held by the agent of this host for as long as it watches the proxy; `None`: another one does.

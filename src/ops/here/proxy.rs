@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use self::tell::{begin, converge, tell};
 use super::VersionError;
 use crate::model::deployment::{Deployment, DeploymentId};
@@ -23,13 +25,14 @@ use crate::world::reporter::Event;
 mod keep;
 mod pauses;
 mod tell;
+mod troubles;
 
 pub use keep::{keep, straighten};
 
 /// Between two tries of the self-test.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often the self-test may fail before the proxy is not let in.
-const TRIES: u32 = 20;
+/// For one look at what it listens on.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Who gets copies or a share is as asked, and the proxy stands before main exactly where somebody does. On failure everything
 /// is as before.
@@ -42,12 +45,18 @@ pub async fn split(
     if adds && !world.proxy.is_kept() {
         return Err(ProxyError::NotKept.into());
     }
-    let before = record(world, service, request).await?;
-    let known = before.is_none();
+    let change = record(world, service, request).await?;
+    let known = change.is_none();
     // Also where it is so already: whoever asked before may have died before he told the proxy.
-    if let Err(error) = settle(world, service, &request.actor).await {
-        if let Some(before) = before {
-            put_back(world, service, &before, &request.actor).await?;
+    let settled = if adds {
+        settle(world, service, &request.actor).await
+    } else {
+        // Whoever gets nothing more needs no proxy for that.
+        follow(world, service, &request.actor).await
+    };
+    if let Err(error) = settled {
+        if let Some(change) = change {
+            put_back(world, service, &change, &request.actor).await?;
         }
         return Err(error);
     }
@@ -55,13 +64,19 @@ pub async fn split(
     Ok(Split { inserted: record.layer7.inserted().is_some(), splits: record.layer7.splits, known })
 }
 
-/// Records what is asked; gives back the splits before, `None` where it is so already.
+/// What was recorded, and what is since.
+struct Change {
+    before: Splits,
+    after: Splits,
+}
+
+/// Records what is asked; `None` where it is so already.
 async fn record(
     world: &World,
     service: &ServiceName,
     request: &SplitRequest,
-) -> Result<Option<Splits>, VersionError> {
-    let mut before = None;
+) -> Result<Option<Change>, VersionError> {
+    let mut change = None;
     rules::change_where(world, splits::action(&request.change), |records| {
         let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
         // Read again: a kill may have begun since.
@@ -76,7 +91,7 @@ async fn record(
         if after == record.layer7.splits && settled {
             return Ok(None);
         }
-        before = Some(record.layer7.splits.clone());
+        change = Some(Change { before: record.layer7.splits.clone(), after: after.clone() });
         let place = match record.layer7.place {
             Some(place) => Some(place),
             None if after.is_empty() => None,
@@ -89,7 +104,7 @@ async fn record(
         Ok::<_, VersionError>(Some(splits::intent(record, layer7, &request.actor, action, told.join(", "))))
     })
     .await?;
-    Ok(before)
+    Ok(change)
 }
 
 /// One that nobody has.
@@ -111,16 +126,19 @@ fn port(
     Ok(found.ok_or(Refused::NoPort { first, last })?)
 }
 
+/// What somebody else has changed meanwhile stays as he left it.
 async fn put_back(
     world: &World,
     service: &ServiceName,
-    before: &Splits,
+    Change { before, after }: &Change,
     actor: &Actor,
 ) -> Result<(), VersionError> {
+    let existing = world.deployments.of(service)?;
     rules::change_where(world, "splits", |records| {
         let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let splits = splits::undone(&record.layer7.splits, before, after, &existing);
         let place = record.layer7.place.map(|place| Place { inserted: false, ..place });
-        let layer7 = Layer7 { splits: before.clone(), place };
+        let layer7 = Layer7 { splits, place };
         let detail = "refused: it is as before".to_owned();
         Ok::<_, ChangeError>(Some(splits::intent(record, layer7, actor, "splits", detail)))
     })
@@ -153,11 +171,20 @@ pub(super) async fn settle(world: &World, service: &ServiceName, actor: &Actor) 
 async fn insert(world: &World, record: &Recorded, port: Port, actor: &Actor) -> Result<(), VersionError> {
     begin(world).await?;
     if record.layer7.inserted().is_none() {
+        listens(world, record, port).await?;
         answers(world, record, port).await?;
         lead(world, &record.forward.service, port, true, actor).await?;
         tell(world).await?;
     }
     Ok(())
+}
+
+/// Somebody else may have its port.
+async fn listens(world: &World, record: &Recorded, port: Port) -> Result<(), VersionError> {
+    match world.proxy.health(LOOK).await?.missing.remove(&port) {
+        Some(why) => Err(ProxyError::NoPort { service: record.forward.service.clone(), why }.into()),
+        None => Ok(()),
+    }
 }
 
 /// Main's own health check, through the proxy.
@@ -166,16 +193,25 @@ async fn answers(world: &World, record: &Recorded, port: Port) -> Result<(), Ver
     let existing = world.deployments.all()?;
     let which = crate::model::versions::Which::Id(routes.main.deployment.clone());
     let main = versions::find(&existing, &which)?;
-    let (mut passed, mut failed) = (0, 0);
+    let deadline = Instant::now() + versions::patience(&main.health);
+    let mut passed = 0;
     loop {
-        match world.probe.ask((main.address, port.get()).into(), &main.health).await {
+        let why = match world.probe.ask((main.address, port.get()).into(), &main.health).await {
             Ok(()) if passed + 1 >= main.health.rise => return Ok(()),
-            Ok(()) => passed += 1,
-            Err(why) if failed >= TRIES => {
-                let why = format!("main does not answer through it on port {port}: {why}");
-                return Err(ProxyError::NotStarted { why }.into());
+            Ok(()) => {
+                passed += 1;
+                None
             }
-            Err(_) => (passed, failed) = (0, failed + 1),
+            Err(why) => {
+                passed = 0;
+                Some(why.to_string())
+            }
+        };
+        if world.stop.is_requested() {
+            return Err(VersionError::Interrupted);
+        }
+        if let Some(why) = why.filter(|_| Instant::now() >= deadline) {
+            return Err(ProxyError::NotThrough { service: record.forward.service.clone(), port, why }.into());
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -242,7 +278,13 @@ pub(super) async fn leave(
         // The place went with its main. One that does not answer is told by the agent when it does.
         let _ = converge(world).await;
     }
-    follow(world, service, actor).await?;
+    if let Err(error) = follow(world, service, actor).await {
+        // Nothing is killed: it gets again what it got.
+        if let Some(before) = &before {
+            rejoin(world, deployment, before, actor).await?;
+        }
+        return Err(error);
+    }
     Ok(before)
 }
 

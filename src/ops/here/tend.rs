@@ -1,8 +1,10 @@
 //! What a running agent does for the versions of its host, beside answering: instances run, new mains are watched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::recover::look_after;
@@ -18,10 +20,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks whether every instance is run by somebody: whoever runs them restarts them by himself.
 const RUN: Duration = Duration::from_secs(30);
 
-/// Until a stop is requested.
+/// Until a stop is requested. Each new main is watched by itself, beside everything else.
 pub async fn tend(world: &World, actor: &Actor) {
     let mut ran: Option<Instant> = None;
     let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
+    let (mut watching, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
     while !world.stop.is_requested() {
         // A service manager that brings instances back at boot looks after them all the time.
         let looked_after = world.runner.comes_back_at_boot();
@@ -29,29 +32,55 @@ pub async fn tend(world: &World, actor: &Actor) {
             run(world, ran.is_none()).await;
             ran = Some(Instant::now());
         }
-        let trials =
-            on_trial(world).into_iter().filter(|(service, trial)| judged.get(service) != Some(trial));
-        let watched = trials.map(async |(service, trial)| {
-            let ended = judge(world, &service, actor).await;
-            (service, trial, ended)
-        });
-        for (service, trial, ended) in futures_util::future::join_all(watched).await {
-            match ended {
-                Ok(TrialEnd::Good | TrialEnd::Overtaken { .. }) => {}
-                Ok(TrialEnd::PutBack { previous, why }) => {
-                    warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
-                }
-                Ok(TrialEnd::Stuck { why }) => {
-                    warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));
-                    judged.insert(service, trial);
-                }
-                Err(error) => warn(world, format!("{service}: main cannot be watched: {error}")),
+        for (service, trial) in on_trial(world) {
+            if judged.get(&service) != Some(&trial) && watched.insert(service.clone()) {
+                watching.push(async move {
+                    let ended = judge(world, &service, actor).await;
+                    (service, trial, ended)
+                });
             }
         }
-        tokio::select! {
-            biased;
-            () = world.stop.requested() => return,
-            () = tokio::time::sleep(LOOK) => {}
+        let due = async {
+            tokio::select! {
+                () = world.stop.requested() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        };
+        tokio::pin!(due);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut due => break,
+                Some((service, trial, ended)) = watching.next() => {
+                    watched.remove(&service);
+                    if tell(world, &service, ended) {
+                        judged.insert(service, trial);
+                    }
+                }
+            }
+        }
+    }
+    // What was begun is brought to an end, which hears the stop by itself.
+    while let Some((service, _, ended)) = watching.next().await {
+        tell(world, &service, ended);
+    }
+}
+
+/// Whether nothing more can be done about it.
+fn tell(world: &World, service: &ServiceName, ended: Result<TrialEnd, VersionError>) -> bool {
+    match ended {
+        Ok(TrialEnd::Good | TrialEnd::Overtaken { .. }) | Err(VersionError::Interrupted) => false,
+        Ok(TrialEnd::PutBack { previous, why }) => {
+            warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
+            false
+        }
+        Ok(TrialEnd::Stuck { why }) => {
+            warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));
+            true
+        }
+        Err(error) => {
+            warn(world, format!("{service}: main cannot be watched: {error}"));
+            false
         }
     }
 }

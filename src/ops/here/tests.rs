@@ -7,6 +7,7 @@ use crate::model::deployment::{DeploymentId, Digest, HowToRun, Role, Stage, Stat
 use crate::model::example::{self, port};
 use crate::model::forward::Switch;
 use crate::model::history::Actor;
+use crate::model::ports::Ports;
 use crate::model::rules::Family;
 use crate::model::socket::Socket;
 use crate::model::versions::{
@@ -60,6 +61,21 @@ fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
         actor: actor(),
         dry_run: false,
     }
+}
+
+/// Another service, of its own ports: main 8.0.0, and 9.0.0.
+async fn beside(fake: &FakeWorld) -> ServiceName {
+    let cart: ServiceName = "cart".parse().unwrap();
+    let ports = Ports { check: port(8889), main: port(8081), backup: port(81) };
+    for version in ["8.0.0", "9.0.0"] {
+        let new = example::deployment("cart", version, 20000);
+        let digest = Some(fake.versions.place(&cart, version, Path::new(version)).unwrap());
+        let site = Site { ports, ..site() };
+        let request =
+            DeployRequest { id: new.id, service: cart.clone(), digest, site, ..request(fake, version) };
+        deploy(&fake.world, &request).await.unwrap();
+    }
+    cart
 }
 
 fn which(version: &str) -> Which {
@@ -422,6 +438,42 @@ async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
         ended => panic!("{ended:?}"),
     }
     assert_eq!(watched(&fake, "1.0.0").await, TrialEnd::Good);
+}
+
+/// By the agent, with nobody else there.
+#[tokio::test(start_paused = true)]
+async fn each_new_main_is_watched_beside_the_others() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    let cart = beside(&fake).await;
+    let main_of = |service: &ServiceName| {
+        let recorded = fake.store.recorded.lock().unwrap();
+        let record = recorded.iter().find(|one| one.forward.service == *service).unwrap();
+        record.forward.target.get()
+    };
+    let old = main_of(&cart);
+    let actor = actor();
+    let looking = async {
+        assign(&fake.world, &AssignRequest { trial: MS * 600_000, ..to("2.0.0") }).await.unwrap();
+        tokio::time::sleep(MS * 60_000).await;
+        let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+        assign(&fake.world, &AssignRequest { which, trial: MS * 20_000, ..to("2.0.0") }).await.unwrap();
+        assert_ne!(main_of(&cart), old);
+        *fake.versions.sick.lock().unwrap() = Some(port(main_of(&cart)));
+        while main_of(&cart) != old {
+            tokio::time::sleep(MS * 100).await;
+        }
+        // The other one is watched still, and its agent hears a stop all the same.
+        assert!(!fake.world.store.trials().unwrap().is_empty());
+        fake.stopper.stop();
+    };
+    tokio::time::timeout(MS * 120_000, async { tokio::join!(tend(&fake.world, &actor), looking) })
+        .await
+        .expect("the window of one service is over before the other one's");
+    let told = fake.host.events.lock().unwrap();
+    assert!(told.iter().all(|event| !format!("{event:?}").contains("cannot be watched")), "{told:?}");
 }
 
 async fn watched(fake: &FakeWorld, version: &str) -> TrialEnd {

@@ -160,3 +160,23 @@ fn the_rules_are_not_led_to_a_proxy_that_nobody_wants_any_more() {
     assert_eq!(moved(&record, port(29998), true), None);
     assert_eq!(moved(&record, port(29999), false), None);
 }
+
+#[test]
+fn a_change_is_taken_back_and_nobody_elses_with_it() {
+    let all = versions();
+    let (two, three) = (&all[1], &all[2]);
+    let with = |mirrors: &[Mirror], canary: Option<Canary>| Splits {
+        mirrors: mirrors.to_vec(),
+        canary,
+        ..Splits::default()
+    };
+    let (before, after) = (with(&[], Some(canary(three))), with(&[mirror(two)], Some(canary(three))));
+    assert_eq!(undone(&after, &before, &after, &all), before);
+    // Meanwhile the canary was taken off, the mirror changed, or its version killed.
+    assert_eq!(undone(&with(&[mirror(two)], None), &before, &after, &all), with(&[], None));
+    let changed = with(&[Mirror { percent: Percent::ZERO, ..mirror(two) }], Some(canary(three)));
+    assert_eq!(undone(&changed, &before, &after, &all), changed);
+    assert_eq!(undone(&after, &before, &after, &all[..2]), with(&[], None));
+    // What was taken away comes back.
+    assert_eq!(undone(&before, &after, &before, &all), after);
+}

@@ -36,6 +36,8 @@ pub struct FakeProxy {
     pub kept_by_another: Mutex<bool>,
     /// It lives and does not answer, as one that is stopped (SIGSTOP).
     pub silent: Mutex<bool>,
+    /// Somebody else listens there.
+    pub taken: Mutex<Option<Port>>,
     pub fuse: super::fuse::Fuse,
 }
 
@@ -109,9 +111,11 @@ impl Proxy for FakeProxy {
 
     async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
         self.heard(bound).await?;
-        let ports: BTreeSet<Port> =
+        let mut ports: BTreeSet<Port> =
             self.does.lock().unwrap().services.iter().map(|service| service.port).collect();
-        Ok(ProxyHealth { ports })
+        let taken = self.taken.lock().unwrap().filter(|port| ports.remove(port));
+        let missing = taken.map(|port| (port, format!("cannot listen on port {port}: it is taken")));
+        Ok(ProxyHealth { ports, missing: missing.into_iter().collect() })
     }
 
     async fn gone(&self) {

@@ -17,6 +17,8 @@ pub struct FakeStore {
     /// The next write fails like this; the second next in the same way.
     pub fail: Mutex<Option<StoreError>>,
     pub fail_later: Mutex<Option<StoreError>>,
+    /// Every write fails like this.
+    pub full: Mutex<Option<StoreError>>,
     /// Every read of the record fails like this.
     pub unreadable: Mutex<Option<StoreError>>,
     pub fuse: Mutex<super::fuse::Fuse>,
@@ -34,6 +36,9 @@ impl FakeStore {
     fn may_write(&self) -> Result<(), StoreError> {
         if !self.fuse.lock().unwrap().burn() {
             return Err(StoreError::Failed { what: "write", path: "killed".into(), why: String::new() });
+        }
+        if let Some(full) = self.full.lock().unwrap().clone() {
+            return Err(full);
         }
         let now = std::mem::replace(&mut *self.fail.lock().unwrap(), self.fail_later.lock().unwrap().take());
         now.map_or(Ok(()), Err)

@@ -26,25 +26,30 @@ fn what_main_answers_comes_back_on_one_connection() {
 }
 
 #[test]
-fn nothing_listens_before_it_is_told_and_a_taken_port_changes_nothing() {
+fn nothing_listens_before_it_is_told_and_a_taken_port_keeps_nobody_else_waiting() {
     in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::start().await;
         assert!(TcpStream::connect(("127.0.0.1", SHOP)).await.is_err());
         proxy.tell(&config(shop())).await;
-        let _taken = TcpListener::bind("127.0.0.1:8001").await.unwrap();
-        let mut wrong = config(shop());
-        wrong.services.push(ProxiedService {
+        let taken = TcpListener::bind("127.0.0.1:8001").await.unwrap();
+        let mut two = config(shop());
+        two.services.push(ProxiedService {
             service: "other".parse().unwrap(),
             port: Port::new(8001).unwrap(),
             ..shop()
         });
-        let refused = proxy.put(&wrong).await;
-        assert_eq!(refused.status(), 409);
-        assert!(refused.text().contains("cannot listen on port 8001: "), "{}", refused.text());
+        proxy.tell(&two).await;
         let told: ProxyConfig = serde_json::from_slice(&proxy.ask("GET", "/config", "").await.body).unwrap();
-        assert_eq!(told, config(shop()));
+        assert_eq!(told, two);
+        let health = async || proxy.ask("GET", "/health", "").await.text();
+        let missing = r#"{"ports":[8000],"missing":{"8001":"cannot listen on port 8001: "#;
+        assert!(health().await.starts_with(missing), "{}", health().await);
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
+        // As soon as it is free.
+        drop(taken);
+        until("both are served", async || health().await == r#"{"ports":[8000,8001],"missing":{}}"#).await;
+        assert_eq!(Wire::to(8001).await.get("/").await.text(), "main 0");
     });
 }
 
@@ -101,9 +106,13 @@ fn workers_share_a_port() {
     in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::with(&["--workers", "3"]).await;
-        assert_eq!(proxy.ask("GET", "/health", "").await.text(), r#"{"ports":[]}"#, "not told yet");
+        assert_eq!(
+            proxy.ask("GET", "/health", "").await.text(),
+            r#"{"ports":[],"missing":{}}"#,
+            "not told yet"
+        );
         proxy.tell(&config(mirrored())).await;
-        assert_eq!(proxy.ask("GET", "/health", "").await.text(), r#"{"ports":[8000]}"#);
+        assert_eq!(proxy.ask("GET", "/health", "").await.text(), r#"{"ports":[8000],"missing":{}}"#);
         let shadow = server(OTHER, "shadow").await;
         for _ in 0..40 {
             assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");

@@ -2,18 +2,19 @@
 //! a second, with nobody asked; when it can be had again, it stands before main again; and it does what is recorded.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
 use super::pauses::Pauses;
 use super::tell::{converge, tell};
+use super::troubles::{Troubles, Whose};
 use super::{VersionError, lead, settle};
 use crate::model::forward::Recorded;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
 use crate::ops::rules::{self, ChangeError};
 use crate::plan::splits::{self, Wanted};
@@ -22,26 +23,30 @@ use crate::world::World;
 use crate::world::reporter::Event;
 use crate::world::store::Exclusive;
 
-/// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.9 s.
-const LOOK: Duration = Duration::from_millis(150);
+/// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.8 s.
+const LOOK: Duration = Duration::from_millis(100);
 const BOUND: Duration = Duration::from_millis(300);
 const MISSES: u32 = 2;
 /// Between two looks at the record while there is nothing to watch.
 const REST: Duration = Duration::from_millis(500);
+/// Between two looks for a proxy that nobody needs.
+const STRAY: Duration = Duration::from_secs(10);
 
 /// Where rules lead to a proxy that is not there, as after a boot: they lead straight at main.
 pub async fn straighten(world: &World, actor: &Actor) -> Result<(), VersionError> {
-    let inserted = inserted(places(world)?);
-    if !inserted.is_empty() && !serves(world, &inserted).await {
-        fall_back(world, &inserted, actor).await?;
-    }
-    Ok(())
+    let unserved = unserved(world, inserted(places(world)?)).await;
+    fall_back(world, &unserved, actor).await
 }
 
 /// Until a stop is requested. While another agent does it, this one waits.
 pub async fn keep(world: &World, actor: &Actor) {
-    let keeper =
-        Keeper { world, actor, pauses: Pauses::default(), placed: Notify::new(), trouble: Mutex::default() };
+    let keeper = Keeper {
+        world,
+        actor,
+        pauses: Pauses::default(),
+        placed: Notify::new(),
+        troubles: Troubles::default(),
+    };
     let Some(held) = keeper.alone().await else { return };
     // Side by side: whoever is let in slowly keeps nobody else from being led past a proxy that dies.
     tokio::join!(keeper.watch(), keeper.mend());
@@ -54,8 +59,7 @@ struct Keeper<'a> {
     pauses: Pauses,
     /// The record has places again: at rest one of the two looks.
     placed: Notify,
-    /// Told once for as long as it lasts.
-    trouble: Mutex<Option<String>>,
+    troubles: Troubles,
 }
 
 impl Keeper<'_> {
@@ -64,8 +68,16 @@ impl Keeper<'_> {
         while !self.world.stop.is_requested() {
             match self.world.proxy.keep() {
                 Ok(Some(held)) => return Some(held),
-                Ok(None) => self.tell_once("another agent watches the proxy".to_owned()),
-                Err(error) => self.tell_once(format!("the proxy cannot be watched: {error}")),
+                Ok(None) => {
+                    self.troubles.is(self.world, Whose::Watch, "another agent watches the proxy".to_owned());
+                }
+                Err(error) => {
+                    self.troubles.is(
+                        self.world,
+                        Whose::Watch,
+                        format!("the proxy cannot be watched: {error}"),
+                    );
+                }
             }
             self.rest(REST).await;
         }
@@ -76,20 +88,42 @@ impl Keeper<'_> {
     async fn watch(&self) {
         let mut misses = 0;
         while !self.world.stop.is_requested() {
-            let places = self.or_told(places(self.world)).unwrap_or_default();
+            let places = match places(self.world) {
+                Ok(places) => places,
+                Err(error) => {
+                    self.troubles.is(
+                        self.world,
+                        Whose::Watch,
+                        format!("the proxy's places cannot be read: {error}"),
+                    );
+                    vec![]
+                }
+            };
             if !places.is_empty() {
                 self.placed.notify_one();
             }
+            // While somebody is let in, the next moment may be the first of a proxy that hangs.
+            let pause = if places.is_empty() { REST } else { LOOK };
             let inserted = inserted(places);
             if inserted.is_empty() {
                 misses = 0;
-                self.rest(REST).await;
+                self.rest(pause).await;
                 continue;
             }
-            misses = if serves(self.world, &inserted).await { 0 } else { misses + 1 };
-            if misses >= MISSES && self.or_told(self.died(&inserted).await).is_some() {
-                misses = 0;
+            let unserved = unserved(self.world, inserted).await;
+            misses = if unserved.is_empty() { 0 } else { misses + 1 };
+            if misses >= MISSES {
+                match self.died(&unserved).await {
+                    Ok(()) => misses = 0,
+                    Err(error) => {
+                        let text = format!("the rules still lead to a proxy that is gone: {error}");
+                        self.troubles.is(self.world, Whose::Watch, text);
+                        self.rest(LOOK).await;
+                        continue;
+                    }
+                }
             }
+            self.troubles.is_over(&Whose::Watch);
             // A process that ends is heard at once; whether one that lives answers is looked at.
             tokio::select! {
                 biased;
@@ -100,9 +134,9 @@ impl Keeper<'_> {
         }
     }
 
-    async fn died(&self, inserted: &[Recorded]) -> Result<(), VersionError> {
-        fall_back(self.world, inserted, self.actor).await?;
-        let pauses = inserted.iter().map(|record| self.pauses.failed(&record.forward.service));
+    async fn died(&self, unserved: &[Recorded]) -> Result<(), VersionError> {
+        fall_back(self.world, unserved, self.actor).await?;
+        let pauses = unserved.iter().map(|record| self.pauses.failed(&record.forward.service));
         let next = crate::model::duration::show(pauses.min().unwrap_or_default());
         warn(
             self.world,
@@ -113,56 +147,80 @@ impl Keeper<'_> {
         Ok(())
     }
 
-    /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes.
+    /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes. Each service by itself: one
+    /// that is slow costs the others nothing.
     async fn mend(&self) {
+        let (mut settling, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         while !self.world.stop.is_requested() {
-            let mended = self.or_told(self.mended().await);
-            if mended.is_some() {
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            let places = places(self.world).unwrap_or_default();
+            let rest = if places.is_empty() { STRAY } else { REST };
+            for record in places {
+                if busy.insert(record.forward.service.clone()) {
+                    settling.push(self.settled(record));
+                }
             }
-            if mended == Some(0) {
+            match converge(self.world).await {
+                Ok(()) => self.troubles.is_over(&Whose::Telling),
+                Err(VersionError::Interrupted) => {}
+                Err(error) => {
+                    let text = format!("the proxy does not do what is recorded: {error}");
+                    self.troubles.is(self.world, Whose::Telling, text);
+                }
+            }
+            let due = async {
+                tokio::select! {
+                    () = self.rest(rest) => {}
+                    () = self.placed.notified(), if rest == STRAY => {}
+                }
+            };
+            tokio::pin!(due);
+            loop {
                 tokio::select! {
                     biased;
-                    () = self.world.stop.requested() => {}
-                    () = self.placed.notified() => {}
+                    () = &mut due => break,
+                    Some(service) = settling.next() => drop(busy.remove(&service)),
                 }
-            } else {
-                self.rest(REST).await;
             }
         }
+        // What was begun is brought to an end, which hears the stop by itself.
+        while settling.next().await.is_some() {}
     }
 
-    /// How many places the proxy has. Without any it ends, whoever left it there.
-    async fn mended(&self) -> Result<usize, VersionError> {
-        let places = places(self.world)?;
-        let mut done = Ok(());
-        for record in &places {
-            done = done.and(self.settled(record).await);
+    async fn settled(&self, record: Recorded) -> ServiceName {
+        let service = record.forward.service.clone();
+        let whose = Whose::Service(service.clone());
+        match self.settle(&record).await {
+            Ok(true) => self.troubles.is_over(&whose),
+            Ok(false) | Err(VersionError::Interrupted) => {}
+            Err(error) => self.troubles.is(self.world, whose, format!("the proxy cannot be had: {error}")),
         }
-        done.and(converge(self.world).await)?;
-        Ok(places.len())
+        service
     }
 
-    async fn settled(&self, record: &Recorded) -> Result<(), VersionError> {
+    /// `false`: not yet.
+    async fn settle(&self, record: &Recorded) -> Result<bool, VersionError> {
         let service = &record.forward.service;
         match (splits::wanted(record), record.layer7.inserted()) {
             (Wanted::Inserted(_), None) => self.let_in(service).await,
-            (Wanted::Straight(_), Some(_)) => settle(self.world, service, self.actor).await,
-            (Wanted::Straight(_), None) => self.drained(service).await,
-            (Wanted::Inserted(_) | Wanted::Placed | Wanted::Nothing, _) => Ok(()),
+            (Wanted::Straight(_), Some(_)) => settle(self.world, service, self.actor).await.map(|()| true),
+            (Wanted::Straight(_), None) if splits::is_over(record) => {
+                self.drained(service).await.map(|()| true)
+            }
+            // A private service keeps its place for when it is public again.
+            (Wanted::Inserted(_) | Wanted::Straight(_) | Wanted::Placed | Wanted::Nothing, _) => Ok(true),
         }
     }
 
     /// Once its pause is over.
-    async fn let_in(&self, service: &ServiceName) -> Result<(), VersionError> {
+    async fn let_in(&self, service: &ServiceName) -> Result<bool, VersionError> {
         if !self.pauses.is_over(service) {
-            return Ok(());
+            return Ok(false);
         }
         let settled = settle(self.world, service, self.actor).await;
         if settled.is_err() {
             self.pauses.failed(service);
         }
-        settled
+        settled.map(|()| true)
     }
 
     /// A port that nobody is connected to any more is given back; with the last of them the process ends.
@@ -172,7 +230,7 @@ impl Keeper<'_> {
         }
         rules::change_where(self.world, "proxy: gone", |records| {
             let Some(record) = versions::of(records, service) else { return Ok(None) };
-            if !matches!(splits::wanted(record), Wanted::Straight(_)) || record.layer7.inserted().is_some() {
+            if !splits::is_over(record) || record.layer7.inserted().is_some() {
                 return Ok(None);
             }
             let intent = splits::intent(record, Layer7::default(), self.actor, "proxy: gone", String::new());
@@ -201,27 +259,17 @@ impl Keeper<'_> {
             () = tokio::time::sleep(pause) => {}
         }
     }
-
-    fn or_told<T>(&self, found: Result<T, VersionError>) -> Option<T> {
-        found.map_err(|error| self.tell_once(format!("the proxy cannot be had: {error}"))).ok()
-    }
-
-    fn tell_once(&self, text: String) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.as_ref() != Some(&text) {
-            warn(self.world, text.clone());
-            *trouble = Some(text);
-        }
-    }
 }
 
-/// Whether it answers, and listens for all of them. One that began anew answers and listens for nobody.
-async fn serves(world: &World, inserted: &[Recorded]) -> bool {
-    let health = world.proxy.health(BOUND).await;
-    let ports = |ports: &BTreeSet<Port>| {
-        inserted.iter().filter_map(|record| record.layer7.inserted()).all(|port| ports.contains(&port))
-    };
-    health.is_ok_and(|health| ports(&health.ports))
+/// Those that it does not serve: all where it does not answer; one that began anew answers and listens for nobody.
+async fn unserved(world: &World, inserted: Vec<Recorded>) -> Vec<Recorded> {
+    if inserted.is_empty() {
+        return inserted;
+    }
+    let Ok(health) = world.proxy.health(BOUND).await else { return inserted };
+    let serves =
+        |record: &Recorded| record.layer7.inserted().is_some_and(|port| health.ports.contains(&port));
+    inserted.into_iter().filter(|record| !serves(record)).collect()
 }
 
 /// Of every one, also where one of them fails.

@@ -38,7 +38,11 @@ pub(super) async fn converge(world: &World) -> Result<(), VersionError> {
 }
 
 async fn held(world: &World) -> Result<Box<dyn Exclusive>, VersionError> {
-    Ok(world.store.lock_proxy("tell the proxy", PATIENCE).await?)
+    tokio::select! {
+        biased;
+        held = world.store.lock_proxy("tell the proxy", PATIENCE) => Ok(held?),
+        () = world.stop.requested() => Err(VersionError::Interrupted),
+    }
 }
 
 /// Read while nobody else tells it: whoever comes last tells what is recorded last.

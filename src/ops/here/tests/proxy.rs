@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::model::percent::Percent;
-use crate::model::ports::Ports;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
 use crate::model::splits::{Split, SplitChange, SplitRequest};
 use crate::world::proxy::ProxyError;
@@ -147,7 +146,10 @@ async fn a_proxy_through_which_main_does_not_answer_is_not_let_in() {
     let fake = two().await;
     *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
     let error = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap_err();
-    assert!(error.to_string().contains("main does not answer through it on port 20009"), "{error}");
+    assert!(
+        error.to_string().contains("main of shop does not answer through the proxy on port 20009: "),
+        "{error}"
+    );
     assert_eq!(rules(&fake), all_to(20000, 20000));
 }
 
@@ -320,10 +322,15 @@ async fn a_private_service_is_not_proxied_and_comes_back_as_it_was() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let to = |public| AccessRequest { public, actor: actor() };
-    access(&fake.world, &shop(), &to(false)).await.unwrap();
-    assert_eq!(rules(&fake), BTreeSet::new());
-    access(&fake.world, &shop(), &to(true)).await.unwrap();
-    assert!(rules(&fake).contains(&("route", PROXY)));
+    watched(&fake, async {
+        access(&fake.world, &shop(), &to(false)).await.unwrap();
+        assert_eq!(rules(&fake), BTreeSet::new());
+        tokio::time::sleep(MS * 60_000).await;
+        access(&fake.world, &shop(), &to(true)).await.unwrap();
+        assert!(rules(&fake).contains(&("route", PROXY)));
+    })
+    .await;
+    assert_eq!(told(&fake), (20000, 1, false, false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,18 +367,9 @@ async fn a_proxy_that_does_something_else_than_is_recorded_is_told() {
     watched(&fake, until(|| *fake.proxy.does.lock().unwrap() == right)).await;
 }
 
-/// Beside the shop: a service of its own ports, with a shadow as well.
+/// A service beside the shop, with a shadow as well.
 async fn cart(fake: &FakeWorld) -> ServiceName {
-    let cart: ServiceName = "cart".parse().unwrap();
-    let ports = Ports { check: port(8889), main: port(8081), backup: port(81) };
-    for version in ["8.0.0", "9.0.0"] {
-        let new = example::deployment("cart", version, 20000);
-        let digest = Some(fake.versions.place(&cart, version, Path::new(version)).unwrap());
-        let site = Site { ports, ..site() };
-        let request =
-            DeployRequest { id: new.id, service: cart.clone(), digest, site, ..request(fake, version) };
-        deploy(&fake.world, &request).await.unwrap();
-    }
+    let cart = beside(fake).await;
     let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
     let shadow = versions::find(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
     let SplitChange::Mirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
@@ -458,4 +456,90 @@ async fn a_second_agent_takes_over_when_the_first_ends() {
         until(|| rules(&fake) == all_to(20000, 20000)).await;
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let cart = cart(&fake).await;
+    let place = |service: &ServiceName| {
+        let recorded = fake.store.recorded.lock().unwrap();
+        recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
+    };
+    *fake.proxy.taken.lock().unwrap() = place(&cart);
+    watched(&fake, async {
+        until(|| place(&cart).is_none()).await;
+        assert!(place(&shop()).is_some());
+        fake.proxy.kill();
+        until(|| place(&shop()).is_none()).await;
+        until(|| place(&shop()).is_some()).await;
+        tokio::time::sleep(MS * 120_000).await;
+        assert!(place(&cart).is_none() && place(&shop()).is_some());
+        *fake.proxy.taken.lock().unwrap() = None;
+        until(|| place(&cart).is_some()).await;
+    })
+    .await;
+    let told =
+        warnings(&fake).into_iter().filter(|text| text.contains("cart: the proxy cannot listen on port"));
+    assert_eq!(told.count(), 1, "told once: {:?}", warnings(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_changed_meanwhile_is_not_put_back() {
+    let fake = two().await;
+    deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
+    asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
+    // The mirror waits for a main that does not answer through the proxy; meanwhile the canary is taken off.
+    fake.proxy.kill();
+    straighten(&fake.world, &actor()).await.unwrap();
+    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    let waiting = asked(&fake, mirror(&fake, "2.0.0"));
+    let off = async {
+        tokio::time::sleep(MS * 1000).await;
+        asked(&fake, SplitChange::NoCanary).await
+    };
+    let (waited, _) = tokio::join!(waiting, off);
+    assert!(matches!(waited, Err(VersionError::Proxy(_))), "{waited:?}");
+    assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7.splits.canary, None);
+    kill(&fake.world, &kill_of(&fake, "3.0.0")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_past_the_proxy_that_cannot_be_made_is_tried_at_intervals_and_told_once() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let reads = || fake.store.history.lock().unwrap().len();
+    watched(&fake, async {
+        let before = reads();
+        let error = StoreError::Full { path: "state.db".into() };
+        *fake.store.full.lock().unwrap() = Some(error);
+        fake.proxy.kill();
+        tokio::time::sleep(MS * 10_000).await;
+        assert_eq!(reads(), before);
+        assert!(rules(&fake).contains(&("route", PROXY)));
+        *fake.store.full.lock().unwrap() = None;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+    })
+    .await;
+    let told: Vec<String> = warnings(&fake)
+        .into_iter()
+        .filter(|text| text.contains("still lead to a proxy that is gone"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("state.db"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_heard_while_main_is_asked_through_the_proxy() {
+    let fake = two().await;
+    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    let change = mirror(&fake, "2.0.0");
+    let began = tokio::time::Instant::now();
+    let (asked, ()) = tokio::join!(asked(&fake, change), async {
+        tokio::time::sleep(MS * 500).await;
+        fake.stopper.stop();
+    });
+    assert!(began.elapsed() < MS * 1000 && asked.is_err(), "{asked:?}");
+    assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
 }
