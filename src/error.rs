@@ -300,16 +300,13 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Plan(PlanError::Floor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
         RollError::Finished { .. } => Some(ENDED_ROLL.into()),
-        RollError::None { .. } => Some(NO_ROLL.into()),
-        RollError::Plan(_) => None,
+        RollError::Plan(_) | RollError::None { .. } => None,
     }
 }
 
 /// Such a roll is neither resumed nor aborted.
 const ENDED_ROLL: &str = "`switchman status` shows every host: mend one that is out, then `switchman enable-forward --host NAME`, or \
                           roll those that failed again with `--host NAME`";
-const NO_ROLL: &str = "its journal is beside the configuration, one a service: `--config FILE`, `--journal-dir DIR` or `--service NAME` \
-                       names another; `switchman status` asks the hosts";
 const UNLIKE: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
                       leave out what is meant to differ with `--ignore FIELD`";
 const UNPROVEN: &str =
@@ -476,4 +473,35 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         | ErrorCode::Other => return None,
     };
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_rolled(done: usize, finished: bool, flag: &str) -> Failure {
+        let roll = "r20261121-085642-7e99".parse().unwrap();
+        Failure::NotRolled { roll, done, of: 4, why: "1 failed".into(), finished, flag: flag.into() }
+    }
+
+    #[test]
+    fn a_roll_that_stopped_names_its_service_and_one_that_ended_is_not_resumed() {
+        let hint = |flag| not_rolled(2, false, flag).hint().unwrap();
+        assert_eq!(
+            hint(" --service blog"),
+            "`switchman roll --service blog --resume` goes on from there, `switchman roll --service blog --abort` puts \
+             back every host it took out"
+        );
+        assert!(hint("").starts_with("`switchman roll --resume` goes on"));
+        let ended = not_rolled(2, true, "").hint().unwrap();
+        assert!(ended.contains("enable-forward --host NAME") && !ended.contains("--resume"), "{ended}");
+        assert_eq!(not_rolled(2, true, "").code(), Code::Partly);
+        assert_eq!(not_rolled(0, false, "").code(), Code::Failed);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        let missing = Failure::Usage { what: "compare".into(), why: "the VERSION is missing" };
+        assert_eq!((missing.code(), missing.hint()), (Code::Usage, None));
+    }
 }

@@ -18,12 +18,12 @@ pub fn run(args: &CompletionsArgs, context: &Context) -> Result<(), Failure> {
 
 fn script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut offered(Cli::command()), "switchman", &mut script);
+    clap_complete::generate(shell, &mut offered(&Cli::command()), "switchman", &mut script);
     script
 }
 
 /// Without the commands that switchman starts by itself: the generators offer hidden ones too, and clap takes none away again.
-fn offered(whole: Command) -> Command {
+fn offered(whole: &Command) -> Command {
     let about = whole.get_about().cloned().unwrap_or_default();
     let commands = whole.get_subcommands().filter(|one| !one.is_hide_set());
     Command::new("switchman")
