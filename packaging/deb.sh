@@ -29,6 +29,9 @@ install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/ve
 "$binary" completions fish > "$root/usr/share/fish/vendor_completions.d/switchman.fish"
 # A set as `switchman init` writes it: what is in the package works as it is told in there.
 "$binary" init "$doc/examples" --name shop > /dev/null
+# The paths in it are those of this machine until here; its links are relative.
+here=$(printf "%s" "$(pwd -P)/$doc/examples" | sed 's/[][\\.*^$|]/\\&/g')
+find "$doc/examples" -type f -exec sed -i "s|$here|/usr/share/doc/switchman/examples|g" {} +
 install -D -m 644 -t "$doc/examples" packaging/unconfined.conf packaging/grafana/switchman.json
 printf 'switchman (%s) stable; urgency=medium\n\n  * See https://semver.org: the version says what changed.\n\n -- %s  %s\n' \
     "$version" 'switchman maintainers <switchman@switchman.invalid>' "$date" > "$doc/changelog"

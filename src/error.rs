@@ -58,9 +58,9 @@ pub enum Failure {
     NotAll { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
     #[error(transparent)]
     Roll(#[from] RollError),
-    /// The roll's report is printed already.
+    /// The roll's report is printed already. `flag`: what a command line about it has besides.
     #[error("{done} of {of} hosts are done: {why}")]
-    NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool },
+    NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool, flag: String },
     #[error(transparent)]
     Rollout(#[from] RolloutError),
     /// The roll-out's report is printed already. `untold`: hosts that may have their canary still.
@@ -101,6 +101,9 @@ pub enum Failure {
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
+    /// Arguments that clap lets pass and that make no sense together.
+    #[error("cannot {what}: {why}")]
+    Usage { what: String, why: &'static str },
     #[error("cannot {what}: {why}")]
     Other { what: String, why: String },
 }
@@ -110,6 +113,7 @@ impl Failure {
         match self {
             Self::Unproven { .. }
             | Self::NoService { .. }
+            | Self::Usage { .. }
             | Self::Config(_)
             | Self::Pick(_)
             | Self::Roll(RollError::Plan(_)) => Code::Usage,
@@ -157,15 +161,16 @@ impl Failure {
             | Self::Aborted
             | Self::Machine(_)
             | Self::Unsound { .. }
+            | Self::Usage { .. }
             | Self::Other { .. } => None,
             Self::Switch(error) | Self::Many(ManyError::Switch(error)) => switch_hint(error),
             Self::Many(ManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
             Self::Roll(error) => roll_hint(error),
-            Self::NotRolled { finished: false, .. } => Some(
-                "`switchman roll --resume` goes on from there, `switchman roll --abort` puts back every host it took out"
-                    .into(),
-            ),
-            Self::NotAll { .. } | Self::NotRolled { finished: true, .. } => Some("`switchman status` shows every host".into()),
+            Self::NotRolled { finished: false, flag, .. } => Some(format!(
+                "`switchman roll{flag} --resume` goes on from there, `switchman roll{flag} --abort` puts back every host it took out"
+            )),
+            Self::NotRolled { finished: true, .. } => Some(ENDED_ROLL.into()),
+            Self::NotAll { .. } => Some("`switchman status` shows every host".into()),
             Self::Journal(error) => Some(journal_hint(error)),
             Self::AtOnce => Some(
                 "the journal knows how far a roll was: `switchman roll --status`; `switchman status` shows a single host"
@@ -279,11 +284,13 @@ fn lock_hint(error: &LockError) -> Option<String> {
 fn roll_hint(error: &RollError) -> Option<String> {
     match error {
         RollError::Lock(error) => lock_hint(error),
-        RollError::Unfinished { .. } => Some(
-            "`switchman roll --status` shows where it stands, `switchman roll --resume` goes on with it, `switchman roll \
-             --abort` puts back every host it took out"
-                .into(),
-        ),
+        RollError::Unfinished { standing } => {
+            let service = &standing.spec.service;
+            Some(format!(
+                "`switchman roll --service {service} --status` shows where it stands, `--resume` goes on with it, `--abort` \
+                 puts back every host it took out"
+            ))
+        }
         RollError::Refused { refusals } => Some(no_roll_hint(refusals)),
         RollError::Unreachable { .. } => {
             Some("nothing was touched; mend the way to them, leave them out with `--host`, or allow it with `--max-failures`".into())
@@ -292,10 +299,14 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Journal(error) => Some(journal_hint(error)),
         RollError::Plan(PlanError::Floor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
-        RollError::Plan(_) | RollError::None { .. } | RollError::Finished { .. } => None,
+        RollError::Finished { .. } => Some(ENDED_ROLL.into()),
+        RollError::Plan(_) | RollError::None { .. } => None,
     }
 }
 
+/// Such a roll is neither resumed nor aborted.
+const ENDED_ROLL: &str = "`switchman status` shows every host: mend one that is out, then `switchman enable-forward --host NAME`, or \
+                          roll those that failed again with `--host NAME`";
 const UNLIKE: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
                       leave out what is meant to differ with `--ignore FIELD`";
 const UNPROVEN: &str =
@@ -364,7 +375,9 @@ fn versions_hint(error: &VersionsError) -> Option<String> {
         ),
         VersionsError::Roll(error) => roll_hint(error),
         VersionsError::NotRolled { finished: false, .. } => Some(
-            "`switchman roll --resume` goes on from there, `switchman rollback NAME` goes back to the last good main".into(),
+            "`switchman roll --resume` goes on from there (with `--service NAME` where it is not the first), `switchman \
+             rollback NAME` goes back to the last good main"
+                .into(),
         ),
         VersionsError::NoVersion { .. } | VersionsError::NoMain(_) | VersionsError::NoMatch => {
             Some("`switchman ls` shows what there is".into())
@@ -445,9 +458,12 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::ProxyFailed => {
             "the rules lead straight at main; `proxy.log` in the state directory, or `journalctl -u switchman-proxy`, says more"
         }
+        ErrorCode::Exists => {
+            "nothing was changed: `switchman ls --wide` shows what is there, `switchman kill ID` takes it away, `switchman \
+             update` replaces its code (`deploy` has no --force)"
+        }
         ErrorCode::NotAllowed => "assign another version first, or kill the others first",
-        ErrorCode::Exists
-        | ErrorCode::RunnerFailed
+        ErrorCode::RunnerFailed
         | ErrorCode::Unprocessable
         | ErrorCode::RulesGarbled
         | ErrorCode::CommandFailed
@@ -457,4 +473,35 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         | ErrorCode::Other => return None,
     };
     Some(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_rolled(done: usize, finished: bool, flag: &str) -> Failure {
+        let roll = "r20261121-085642-7e99".parse().unwrap();
+        Failure::NotRolled { roll, done, of: 4, why: "1 failed".into(), finished, flag: flag.into() }
+    }
+
+    #[test]
+    fn a_roll_that_stopped_names_its_service_and_one_that_ended_is_not_resumed() {
+        let hint = |flag| not_rolled(2, false, flag).hint().unwrap();
+        assert_eq!(
+            hint(" --service blog"),
+            "`switchman roll --service blog --resume` goes on from there, `switchman roll --service blog --abort` puts \
+             back every host it took out"
+        );
+        assert!(hint("").starts_with("`switchman roll --resume` goes on"));
+        let ended = not_rolled(2, true, "").hint().unwrap();
+        assert!(ended.contains("enable-forward --host NAME") && !ended.contains("--resume"), "{ended}");
+        assert_eq!(not_rolled(2, true, "").code(), Code::Partly);
+        assert_eq!(not_rolled(0, false, "").code(), Code::Failed);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        let missing = Failure::Usage { what: "compare".into(), why: "the VERSION is missing" };
+        assert_eq!((missing.code(), missing.hint()), (Code::Usage, None));
+    }
 }

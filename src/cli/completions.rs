@@ -1,6 +1,6 @@
 //! `completions`.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
 use super::{Cli, Context};
@@ -12,8 +12,42 @@ pub struct CompletionsArgs {
 }
 
 pub fn run(args: &CompletionsArgs, context: &Context) -> Result<(), Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "switchman", &mut script);
-    context.render.text(&String::from_utf8_lossy(&script));
+    context.render.text(&String::from_utf8_lossy(&script(args.shell)));
     Ok(())
+}
+
+fn script(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut offered(&Cli::command()), "switchman", &mut script);
+    script
+}
+
+/// Without the commands that switchman starts by itself: the generators offer hidden ones too, and clap takes none away again.
+fn offered(whole: &Command) -> Command {
+    let about = whole.get_about().cloned().unwrap_or_default();
+    let commands = whole.get_subcommands().filter(|one| !one.is_hide_set());
+    Command::new("switchman")
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments())
+        .subcommands(commands)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each shell names a command by its help text or by its branch.
+    #[test]
+    fn what_switchman_starts_by_itself_is_not_offered() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
+            let script = String::from_utf8(script(shell)).unwrap();
+            for hidden in ["supervise", "Stand in a host", "switchman,proxy", "switchman;proxy"] {
+                assert!(!script.contains(hidden), "{shell}: {hidden}");
+            }
+            for offered in ["rollout", "journal-dir", "max-failures"] {
+                assert!(script.contains(offered), "{shell}: {offered}");
+            }
+        }
+    }
 }

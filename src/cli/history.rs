@@ -16,7 +16,7 @@ use crate::plan::standing::standing;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Only this service
+    /// Only what was done about this service, on every host [default: everything on this host, and past rolls]
     service: Option<ServiceName>,
     /// The latest so many rows
     #[arg(short = 'n', long, default_value_t = 20)]

@@ -165,8 +165,8 @@ enum Command {
     Mirror(versions::MirrorArgs),
     /// Show what a version answers differently from main, of the requests it got copies of
     #[command(
-        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs, or a host could not be asked; 2 too little was \
-                            compared to say, or wrong usage. A field that main answers differently by itself, when it is asked \
+        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs, or could not be compared (a host could not be \
+                            asked, no such version, no main); 2 too little was compared to say, or wrong flags or configuration. A field that main answers differently by itself, when it is asked \
                             twice (mirror --control), counts only where the version differs more often than that."
     )]
     Compare(versions::CompareArgs),
@@ -193,14 +193,17 @@ enum Command {
     Update(versions::UpdateArgs),
     /// Let a service be called from outside, or by nobody
     Access(versions::AccessArgs),
-    /// Stop and forget versions; refused while work is in flight on them, or for a main that has shadows
+    /// Stop and forget versions; refused while work is in flight on one that is not main, or for a main that has shadows
+    ///
+    /// A main that is alone goes: its ports lead nowhere, what was begun has --drain-timeout, the rest is cut and counted.
     Kill(versions::KillArgs),
     /// What instances wrote to their outputs
     Logs(versions::LogsArgs),
     /// The lock of the fleet: see who holds it, take it, let it go
     ///
-    /// A roll and a switch of several hosts take it by themselves; one whose process is gone is taken over. A person's lock
-    /// stays until it is released. A switch of a single host only warns.
+    /// roll, rollout, assign, mirror, canary and a switch of several hosts take it by themselves; one whose process is gone is
+    /// taken over. A person's lock stays until it is released. A switch of a single host only warns; deploy, update, kill,
+    /// access and rollback do not look at it.
     Lock(lock::LockArgs),
     /// Serve this host's API: on a unix socket, over TLS, or on standard input and output for ssh
     ///
@@ -215,7 +218,7 @@ enum Command {
     /// Stand in a host's data path while it has mirrors or canaries: started by the agent
     #[command(hide = true)]
     Proxy(proxy::ProxyArgs),
-    /// List what was done on this host, by whom, with what result; and past rolls
+    /// List what was done on this host, by whom, with what result, and past rolls; with SERVICE, what was done on every host
     History(history::HistoryArgs),
     /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
     Lab(lab::LabArgs),
@@ -263,7 +266,8 @@ pub struct Connector {
 pub fn run(cli: Cli, connect: Connector) -> Code {
     let Cli { globals, command } = cli;
     start_log(globals.verbose);
-    let render = Arc::new(Render::new(globals.output == Output::Json, globals.no_color));
+    let render =
+        Arc::new(Render::new(globals.output == Output::Json, globals.no_color, globals.service.as_ref()));
     if let Command::Supervise(args) = &command {
         // No runtime, no threads and no handlers of signals: its processes are long-lived, or about to be other programs.
         return supervise::run(args, connect, &render);

@@ -26,7 +26,7 @@ pub struct RollArgs {
     /// How many hosts are out at a time: a number, or a percentage such as 25% [default: roll.batch, or 1]
     #[arg(long, value_name = "N|P%", conflicts_with = "verb")]
     batch: Option<Batch>,
-    /// How many hosts of the whole roll may fail; one more ends it [default: roll.max_failures, or 0]
+    /// How many hosts of the whole roll may fail; one more stops it [default: roll.max_failures, or 0]
     #[arg(long, value_name = "N", conflicts_with = "verb")]
     max_failures: Option<u32>,
     /// How long requests in flight are waited for [default: roll.drain_timeout, or 30s]
@@ -38,7 +38,7 @@ pub struct RollArgs {
     /// Ends the command when it takes longer [default: no bound]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     command_timeout: Option<Duration>,
-    /// What becomes of the other hosts of a batch that are out when one failure too many ends the roll, and have not begun
+    /// What becomes of the other hosts of a batch that are out when one failure too many stops the roll, and have not begun
     /// the command: they stay out for --resume, or are put back. The one that failed is always put back if its main vhost is
     /// healthy [default: roll.on_failure, or stop]
     #[arg(long, value_enum, conflicts_with = "verb")]

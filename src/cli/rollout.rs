@@ -51,7 +51,8 @@ pub struct RolloutArgs {
     /// For --require-match: differences in this field do not count; may be given several times
     #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
     ignore: Vec<Field>,
-    /// With fewer requests to it in an interval nothing is decided: it holds
+    /// With fewer requests to it in an interval, over all hosts, nothing is decided: it holds, and the next interval counts
+    /// anew. A small share of little traffic needs a longer --interval or greater --steps
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "verb")]
     min_samples: u64,
     /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::forward::{Recorded, Switch};
@@ -52,7 +53,7 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
             "rules-unreadable",
             "kernel rules",
             why.clone(),
-            "see `switchman check` as root, and `make setup`",
+            "run it as root; `apt-get install iptables` where it is missing",
         )),
         Ok(tables) => {
             for (family, tables) in tables {
@@ -263,11 +264,13 @@ fn switch(on: bool) -> Switch {
     if on { Switch::On } else { Switch::Off }
 }
 
-/// Splits are recorded, and nothing makes them.
+/// Splits are recorded, and nothing makes them. Nothing reaches a private service, with or without its proxy.
 fn proxy(facts: &Facts) -> Vec<Finding> {
     let recorded = facts.recorded.iter().flatten();
-    let out =
-        recorded.filter(|record| !record.layer7.splits.is_empty() && record.layer7.inserted().is_none());
+    let out = recorded.filter(|record| {
+        let splits = !record.layer7.splits.is_empty() && record.access == Access::Public;
+        splits && record.layer7.inserted().is_none()
+    });
     out.map(|record| {
         finding(
             Severity::Warning,
@@ -277,8 +280,9 @@ fn proxy(facts: &Facts) -> Vec<Finding> {
                 "`{}` has a shadow or a canary, and the rules lead straight at main: nothing is copied or shared",
                 record.forward.service
             ),
-            "the agent lets the proxy in again by itself once it can be had: `switchman history` and `proxy.log` in the \
-             state directory say why it went; without an agent nobody does (`systemctl status switchman`)",
+            "the agent lets the proxy in again by itself once it can be had: `switchman history` and `journalctl -u \
+             switchman-proxy` (without systemd: `proxy.log` in the state directory) say why it went; without an agent \
+             nobody does (`systemctl status switchman`)",
         )
     })
     .collect()
@@ -300,7 +304,7 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
                 format!(
                     "{text}; the machine was started after the last switch, and rules do not outlive that"
                 ),
-                "`switchman restore` now, and at every boot (README, \"At boot\")",
+                "`switchman restore` now, and at every boot (README, \"The host survives\")",
             )
         } else {
             problem("drift", "kernel rules", text.clone(), "`switchman restore`; find out who changes them")

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::error::{Code, Failure};
 use crate::model::forward::Switch;
 use crate::model::history::Entry;
-use crate::model::name::HostName;
+use crate::model::name::{HostName, ServiceName};
 use crate::ops::forward::{Each, Switched};
 use crate::ops::init::Initialised;
 use crate::ops::restore::Restored;
@@ -45,6 +45,8 @@ pub struct Render {
     /// Says what is being waited for, on a terminal only.
     spinner: ProgressBar,
     follower: Mutex<Option<Follower>>,
+    /// What the next command line about this service has besides: ` --service NAME` where this one was given it.
+    flag: String,
 }
 
 #[derive(Serialize)]
@@ -56,14 +58,15 @@ struct Document<'a, T: Serialize> {
 }
 
 impl Render {
-    pub fn new(json: bool, no_color: bool) -> Self {
+    pub fn new(json: bool, no_color: bool, service: Option<&ServiceName>) -> Self {
         let color = if no_color { ColorChoice::Never } else { ColorChoice::Auto };
         let spinner =
             if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             spinner.set_style(style);
         }
-        Self { json, color, out: Mutex::default(), spinner, follower: Mutex::default() }
+        let flag = service.map(|name| format!(" --service {name}")).unwrap_or_default();
+        Self { json, color, out: Mutex::default(), spinner, follower: Mutex::default(), flag }
     }
 
     /// A text as it is, such as a manual page.

@@ -136,14 +136,14 @@ impl Render {
         if self.json {
             return self.document("roll-status", view);
         }
-        self.text(&standing(view));
+        self.text(&standing(view, &self.flag));
     }
 
     pub fn past_roll(&self, roll: &Standing) {
         if self.json {
             return self.document("roll", roll);
         }
-        self.text(&report(roll));
+        self.text(&report(roll, &self.flag));
     }
 
     pub fn lock(&self, lock: Option<&LockView>) {
@@ -165,7 +165,7 @@ impl Render {
         if self.json {
             self.text(&json("roll", None, rolled));
         } else {
-            self.text(&report(&rolled.standing));
+            self.text(&report(&rolled.standing, &self.flag));
         }
         for undelivered in &rolled.undelivered {
             self.remark(&format!("{} {undelivered}", "warning:".yellow()));
@@ -186,6 +186,7 @@ impl Render {
             of,
             why,
             finished: standing.is_finished(),
+            flag: self.flag.clone(),
         })
     }
 }
@@ -299,11 +300,11 @@ fn end_words(end: HostEnd) -> &'static str {
     }
 }
 
-/// Where a roll stands, and who holds the fleet.
-pub(super) fn standing(view: &RollView) -> String {
+/// Where a roll stands, and who holds the fleet. `flag`: what the next command line has besides.
+pub(super) fn standing(view: &RollView, flag: &str) -> String {
     let mut text = match &view.standing {
         None => "no roll yet\n".to_owned(),
-        Some(standing) => report(standing),
+        Some(standing) => report(standing, flag),
     };
     if let Some(lock) = &view.lock {
         let _ = write!(text, "lock: {}", held(lock));
@@ -315,7 +316,7 @@ pub(super) fn standing(view: &RollView) -> String {
             (_, stopped) => {
                 let was = if stopped.is_some() { "stopped" } else { "cut off (killed, or power lost)" };
                 format!(
-                    "it was {was}: `switchman roll --resume` goes on, `switchman roll --abort` puts back every host it took out"
+                    "it was {was}: `switchman roll{flag} --resume` goes on, `switchman roll{flag} --abort` puts back every host it took out"
                 )
             }
         };
@@ -334,7 +335,7 @@ pub(super) fn held(lock: &LockView) -> String {
     format!("held by {} ({life})\n", lock.holder)
 }
 
-fn report(standing: &Standing) -> String {
+fn report(standing: &Standing, flag: &str) -> String {
     let mut text = String::new();
     let spec = &standing.spec;
     let took = duration(standing.began_at, standing.changed_at);
@@ -354,12 +355,12 @@ fn report(standing: &Standing) -> String {
         standing.hosts.len(),
     );
     let unfinished = !standing.is_finished();
-    let rows = standing.hosts.iter().map(|host| host_row(host, unfinished)).collect();
+    let rows = standing.hosts.iter().map(|host| host_row(host, unfinished, flag)).collect();
     text.push_str(&table::table(&["HOST", "STATE", "STEP", "TOOK", "DETAIL", "NEXT"], rows));
     text
 }
 
-fn host_row(host: &HostStanding, unfinished: bool) -> Vec<String> {
+fn host_row(host: &HostStanding, unfinished: bool, flag: &str) -> Vec<String> {
     let state = match (host.reached, host.end) {
         (Reached::Done, _) => "done".to_owned(),
         (Reached::Waiting, _) => "waiting".to_owned(),
@@ -374,19 +375,19 @@ fn host_row(host: &HostStanding, unfinished: bool) -> Vec<String> {
         (Some(began), Some(changed)) => duration(began, changed),
         _ => String::new(),
     };
-    vec![host.host.to_string(), state, step, took, host.detail.clone(), next(host, unfinished)]
+    vec![host.host.to_string(), state, step, took, host.detail.clone(), next(host, unfinished, flag)]
 }
 
 /// The command to type for a host that did not get through.
-fn next(host: &HostStanding, unfinished: bool) -> String {
+fn next(host: &HostStanding, unfinished: bool, flag: &str) -> String {
     match host.end {
         Some(HostEnd::LeftOut) if unfinished => {
-            "mend its main vhost, then: switchman roll --resume".to_owned()
+            format!("mend its main vhost, then: switchman roll{flag} --resume")
         }
         Some(HostEnd::LeftOut) => {
-            format!("mend its main vhost, then: switchman enable-forward --host {}", host.host)
+            format!("mend its main vhost, then: switchman enable-forward{flag} --host {}", host.host)
         }
-        Some(HostEnd::NotUp | HostEnd::Unreachable) => format!("switchman status --host {}", host.host),
+        Some(HostEnd::NotUp | HostEnd::Unreachable) => format!("switchman status{flag} --host {}", host.host),
         _ => String::new(),
     }
 }

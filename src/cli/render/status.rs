@@ -26,7 +26,7 @@ impl Render {
             self.text(&screen(status));
         }
         if let Some(view) = roll {
-            self.text(&format!("\n{}", super::roll::standing(view)));
+            self.text(&format!("\n{}", super::roll::standing(view, &self.flag)));
         }
         if watching {
             self.text("\n");

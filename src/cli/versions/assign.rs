@@ -19,6 +19,7 @@ use crate::ops::versions::{self, AssignOptions, CompareOptions, Strategy, Versio
 use crate::plan::compare::Demand;
 
 #[derive(Debug, Args)]
+#[command(override_usage = "switchman assign [OPTIONS] <NAME VERSION | ID>")]
 pub struct AssignArgs {
     /// The service, or the id of a deployment
     name: String,
@@ -68,8 +69,10 @@ enum StrategyArg {
 
 pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
     if args.version.is_none() && versions::as_id(&args.name).is_none() {
-        let why = "the VERSION is missing".to_owned();
-        return Err(Failure::Other { what: format!("make a version of {} main", args.name), why });
+        return Err(Failure::Usage {
+            what: format!("make a version of {} main", args.name),
+            why: "the VERSION is missing",
+        });
     }
     let service = service_of(context, &args.name, &args.hosts).await?;
     let place = Place::of(context, &service, &args.hosts)?;

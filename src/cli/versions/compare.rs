@@ -16,6 +16,7 @@ use crate::ops::versions::{self, CompareOptions};
 use crate::plan::compare::{Demand, Report, Verdict};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
 pub struct CompareArgs {
     /// The service, or the id of a deployment
     name: String,
@@ -40,8 +41,10 @@ pub struct CompareArgs {
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
     if args.version.is_none() && versions::as_id(&args.name).is_none() {
-        let why = "the VERSION is missing".to_owned();
-        return Err(Failure::Other { what: format!("compare a version of {} with main", args.name), why });
+        return Err(Failure::Usage {
+            what: format!("compare a version of {} with main", args.name),
+            why: "the VERSION is missing",
+        });
     }
     let service = service_of(context, &args.name, &args.hosts).await?;
     let place = Place::of(context, &service, &args.hosts)?;

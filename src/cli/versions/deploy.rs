@@ -48,10 +48,10 @@ pub struct HowArgs {
     /// A variable for its environment; a bare NAME copies the caller's value. May be given several times
     #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// The user it runs as, on the host [default: the one that the host's switchman runs as]
+    /// The user it runs as, on the host [default of deploy: the one that the host's switchman runs as; of update: as before]
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// For a release without CMD: the web server that serves it
+    /// For a release without CMD: the web server that serves it [default of deploy: nginx; of update: as before]
     #[arg(long, value_enum, value_name = "SERVER")]
     server: Option<Server>,
     /// Bound on its memory, in MiB
@@ -63,7 +63,7 @@ pub struct HowArgs {
     /// Bound on its open files
     #[arg(long, value_name = "N")]
     open_files: Option<u64>,
-    /// From TERM to KILL [default: 10s]
+    /// From TERM to KILL [default of deploy: 10s; of update: as before]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     grace: Option<Duration>,
     /// The program and its arguments, run without a shell in the release's directory; it listens on $PORT

@@ -14,6 +14,7 @@ use crate::model::version::Version;
 use crate::ops::versions::{self, Row, SplitOptions};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "switchman mirror [OPTIONS] <NAME VERSION | ID>")]
 pub struct MirrorArgs {
     /// The service, or the id of a deployment
     name: String,
@@ -101,7 +102,7 @@ pub struct CanaryArgs {
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
     cookie: Option<Mark>,
     /// Who shares: the proxy of each host (by request), or HAProxy by weights between the hosts where VERSION is main and the
-    /// others (by user)
+    /// others (by user), through a stats socket of level admin
     #[arg(long, value_enum, default_value = "proxy")]
     via: Via,
     /// Main answers everything again
@@ -126,8 +127,10 @@ pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> 
         return apply(context, &place, &row, SplitChange::NoCanary, &args.common).await;
     }
     if args.version.is_none() && versions::as_id(&args.name).is_none() {
-        let why = "the VERSION is missing".to_owned();
-        return Err(Failure::Other { what: format!("give a version of {} a share", args.name), why });
+        return Err(Failure::Usage {
+            what: format!("give a version of {} a share", args.name),
+            why: "the VERSION is missing",
+        });
     }
     let canary = Canary {
         deployment: row.id.clone(),
@@ -145,8 +148,8 @@ async fn by_weight(context: &Context, place: &Place, row: &Row, args: &CanaryArg
         || args.sticky.is_some()
         || args.percent.is_some() == args.off
     {
-        let why = "--via haproxy takes --percent, or --off".to_owned();
-        return Err(Failure::Other { what: "share by weights".to_owned(), why });
+        let why = "--via haproxy takes --percent, or --off";
+        return Err(Failure::Usage { what: "share by weights".to_owned(), why });
     }
     let (service, version) = (&row.service, &row.version);
     let share = args.percent;

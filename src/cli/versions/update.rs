@@ -16,6 +16,7 @@ use crate::model::versions::AccessRequest;
 use crate::ops::versions::{self, UpdateOptions, list};
 
 #[derive(Debug, Args)]
+#[command(override_usage = "switchman update [OPTIONS] <NAME VERSION | ID> <SOURCE> [-- <CMD>...]")]
 pub struct UpdateArgs {
     /// NAME VERSION SOURCE, or ID SOURCE: which deployment, and the new code: a directory, a .tar.gz, or an http:// address
     #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
@@ -51,14 +52,15 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
 
 /// NAME VERSION SOURCE or ID SOURCE.
 fn which(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
-    let wrong = |why: String| Failure::Other { what: "read what is to be updated".to_owned(), why };
+    let what = || "read what is to be updated".to_owned();
     match words {
         [name, version, source] => {
-            let version = version.parse().map_err(|error: VersionError| wrong(error.to_string()))?;
+            let wrong = |error: VersionError| Failure::Other { what: what(), why: error.to_string() };
+            let version = version.parse().map_err(wrong)?;
             Ok((name, Some(version), source))
         }
         [id, source] if versions::as_id(id).is_some() => Ok((id, None, source)),
-        _ => Err(wrong("expected NAME VERSION SOURCE, or ID SOURCE".to_owned())),
+        _ => Err(Failure::Usage { what: what(), why: "expected NAME VERSION SOURCE, or ID SOURCE" }),
     }
 }
 

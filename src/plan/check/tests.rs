@@ -180,9 +180,10 @@ fn drift_after_a_reboot_is_told_from_drift() {
 
 #[test]
 fn a_proxy_that_is_out_is_told() {
-    let with_splits = |inserted| {
+    use crate::model::deployment::Access;
+    let with_splits = |inserted, access| {
         with(|facts| {
-            let mut record = recorded(Switch::On);
+            let mut record = Recorded { access, ..recorded(Switch::On) };
             record.layer7.splits.mirrors.push(crate::model::proxy::Mirror {
                 deployment: "dp_0000000000".parse().unwrap(),
                 percent: crate::model::percent::Percent::ALL,
@@ -197,8 +198,10 @@ fn a_proxy_that_is_out_is_told() {
             facts.recorded = Ok(vec![record]);
         })
     };
-    assert_eq!(with_splits(true), []);
-    assert_eq!(with_splits(false), [("proxy-out", Severity::Warning)]);
+    assert_eq!(with_splits(true, Access::Public), []);
+    assert_eq!(with_splits(false, Access::Public), [("proxy-out", Severity::Warning)]);
+    // Nothing reaches it: there is nothing to copy.
+    assert_eq!(with_splits(false, Access::Private), []);
 }
 
 #[test]
