@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::Instant;
 
 use super::recover::look_after;
 use super::{VersionError, boot, warn, watch};
@@ -20,18 +19,31 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks whether every instance is run by somebody: whoever runs them restarts them by himself.
 const RUN: Duration = Duration::from_secs(30);
 
-/// Until a stop is requested. Each new main is watched by itself, beside everything else.
+/// Until a stop is requested.
 pub async fn tend(world: &World, actor: &Actor) {
-    let mut ran: Option<Instant> = None;
+    run(world, true).await;
+    // Side by side: what is held by one while it waits, the other may wait for.
+    tokio::join!(look_after_instances(world), watch_mains(world, actor));
+}
+
+async fn look_after_instances(world: &World) {
+    loop {
+        rest(world, RUN).await;
+        if world.stop.is_requested() {
+            return;
+        }
+        // A service manager that brings instances back at boot looks after them all the time.
+        if !world.runner.comes_back_at_boot() {
+            run(world, false).await;
+        }
+    }
+}
+
+/// Each new main by itself.
+async fn watch_mains(world: &World, actor: &Actor) {
     let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
     let (mut watching, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
     while !world.stop.is_requested() {
-        // A service manager that brings instances back at boot looks after them all the time.
-        let looked_after = world.runner.comes_back_at_boot();
-        if ran.is_none_or(|ran| !looked_after && ran.elapsed() >= RUN) {
-            run(world, ran.is_none()).await;
-            ran = Some(Instant::now());
-        }
         for (service, trial) in on_trial(world) {
             if judged.get(&service) != Some(&trial) && watched.insert(service.clone()) {
                 watching.push(async move {
@@ -40,12 +52,7 @@ pub async fn tend(world: &World, actor: &Actor) {
                 });
             }
         }
-        let due = async {
-            tokio::select! {
-                () = world.stop.requested() => {}
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        };
+        let due = rest(world, LOOK);
         tokio::pin!(due);
         loop {
             tokio::select! {
@@ -63,6 +70,14 @@ pub async fn tend(world: &World, actor: &Actor) {
     // What was begun is brought to an end, which hears the stop by itself.
     while let Some((service, _, ended)) = watching.next().await {
         tell(world, &service, ended);
+    }
+}
+
+async fn rest(world: &World, pause: Duration) {
+    tokio::select! {
+        biased;
+        () = world.stop.requested() => {}
+        () = tokio::time::sleep(pause) => {}
     }
 }
 

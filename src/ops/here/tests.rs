@@ -469,7 +469,8 @@ async fn each_new_main_is_watched_beside_the_others() {
         assert!(!fake.world.store.trials().unwrap().is_empty());
         fake.stopper.stop();
     };
-    tokio::time::timeout(MS * 120_000, async { tokio::join!(tend(&fake.world, &actor), looking) })
+    let both = Box::pin(async { tokio::join!(tend(&fake.world, &actor), looking) });
+    tokio::time::timeout(MS * 120_000, both)
         .await
         .expect("the window of one service is over before the other one's");
     let told = fake.host.events.lock().unwrap();

@@ -38,6 +38,8 @@ pub struct FakeProxy {
     pub silent: Mutex<bool>,
     /// Somebody else listens there.
     pub taken: Mutex<Option<Port>>,
+    /// To do what it is told.
+    pub takes: Mutex<Duration>,
     pub fuse: super::fuse::Fuse,
 }
 
@@ -99,6 +101,8 @@ impl Proxy for FakeProxy {
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
         self.deed()?;
         self.heard(ANSWER).await?;
+        let takes = *self.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         self.told.lock().unwrap().push(config.clone());
         *self.does.lock().unwrap() = config.clone();
         Ok(())

@@ -159,31 +159,36 @@ impl Keeper<'_> {
                     settling.push(self.settled(record));
                 }
             }
-            match converge(self.world).await {
-                Ok(()) => self.troubles.is_over(&Whose::Telling),
-                Err(VersionError::Interrupted) => {}
-                Err(error) => {
-                    let text = format!("the proxy does not do what is recorded: {error}");
-                    self.troubles.is(self.world, Whose::Telling, text);
-                }
-            }
-            let due = async {
+            let telling = async {
+                self.converged().await;
                 tokio::select! {
                     () = self.rest(rest) => {}
                     () = self.placed.notified(), if rest == STRAY => {}
                 }
             };
-            tokio::pin!(due);
+            tokio::pin!(telling);
+            // Whoever settles may hold a lock that is waited for here: both go on all the time.
             loop {
                 tokio::select! {
                     biased;
-                    () = &mut due => break,
+                    () = &mut telling => break,
                     Some(service) = settling.next() => drop(busy.remove(&service)),
                 }
             }
         }
         // What was begun is brought to an end, which hears the stop by itself.
         while settling.next().await.is_some() {}
+    }
+
+    async fn converged(&self) {
+        match converge(self.world).await {
+            Ok(()) => self.troubles.is_over(&Whose::Telling),
+            Err(VersionError::Interrupted) => {}
+            Err(error) => {
+                let text = format!("the proxy does not do what is recorded: {error}");
+                self.troubles.is(self.world, Whose::Telling, text);
+            }
+        }
     }
 
     async fn settled(&self, record: Recorded) -> ServiceName {

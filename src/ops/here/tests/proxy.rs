@@ -543,3 +543,18 @@ async fn a_stop_is_heard_while_main_is_asked_through_the_proxy() {
     assert!(began.elapsed() < MS * 1000 && asked.is_err(), "{asked:?}");
     assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_lets_in_and_who_tells_again_do_not_wait_for_each_other() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.takes.lock().unwrap() = MS * 1700;
+    watched(&fake, async {
+        let began = tokio::time::Instant::now();
+        fake.proxy.kill();
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+        assert!(began.elapsed() < MS * 15_000, "{:?}", began.elapsed());
+    })
+    .await;
+}
