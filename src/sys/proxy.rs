@@ -206,17 +206,20 @@ impl ProxyProcess {
 impl Proxy for ProxyProcess {
     async fn start(&self) -> Result<(), ProxyError> {
         // One that says that it is behind is there: it is waited for, and not replaced.
-        let patience = Instant::now() + STARTS;
+        let asked = Instant::now();
         loop {
             match self.look(ANSWER).await {
                 Ok(_) => return Ok(()),
-                Err(ProxyError::Refused { .. }) if Instant::now() < patience => {
+                Err(ProxyError::Refused { .. }) if asked.elapsed() < ANSWER => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(_) => break,
             }
         }
-        self.end_hung().await;
+        // One that ends is gone in a moment, and ends its connections first.
+        if asked.elapsed() >= ANSWER {
+            self.end_hung().await;
+        }
         self.spawn().await?;
         let deadline = Instant::now() + if self.is_unit() { UNIT_STARTS } else { STARTS };
         loop {
