@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::percent::Percent;
+use crate::model::ports::Port;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
 use crate::model::splits::{Split, SplitChange, SplitRequest};
 use crate::world::proxy::ProxyError;
@@ -380,15 +381,18 @@ async fn cart(fake: &FakeWorld) -> ServiceName {
     cart
 }
 
+/// Where the rules of a service lead to the proxy.
+fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
+    let recorded = fake.store.recorded.lock().unwrap();
+    recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_let_in_slowly_costs_the_others_nothing() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let cart = cart(&fake).await;
-    let place = |service: &ServiceName| {
-        let recorded = fake.store.recorded.lock().unwrap();
-        recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
-    };
+    let place = |service: &ServiceName| place_of(&fake, service);
     let is_in = |service: &ServiceName| place(service).is_some();
     *fake.versions.sick.lock().unwrap() = place(&cart);
     watched(&fake, async {
@@ -463,10 +467,7 @@ async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() 
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let cart = cart(&fake).await;
-    let place = |service: &ServiceName| {
-        let recorded = fake.store.recorded.lock().unwrap();
-        recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
-    };
+    let place = |service: &ServiceName| place_of(&fake, service);
     *fake.proxy.taken.lock().unwrap() = place(&cart);
     watched(&fake, async {
         until(|| place(&cart).is_none()).await;
@@ -509,14 +510,14 @@ async fn what_others_changed_meanwhile_is_not_put_back() {
 async fn a_way_past_the_proxy_that_cannot_be_made_is_tried_at_intervals_and_told_once() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    let reads = || fake.store.history.lock().unwrap().len();
+    let rows = || fake.store.history.lock().unwrap().len();
     watched(&fake, async {
-        let before = reads();
+        let before = rows();
         let error = StoreError::Full { path: "state.db".into() };
         *fake.store.full.lock().unwrap() = Some(error);
         fake.proxy.kill();
         tokio::time::sleep(MS * 10_000).await;
-        assert_eq!(reads(), before);
+        assert_eq!(rows(), before);
         assert!(rules(&fake).contains(&("route", PROXY)));
         *fake.store.full.lock().unwrap() = None;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
