@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use switchman::model::api::deployments::{AssignRequest, Part, Which};
 use switchman::model::deployment::{Deployment, DeploymentId, HowToRun, Instance, Resources, Runs, Stage};
 use switchman::model::forward::{Forward, Intent, Leg, Routes, Routing, Switch};
 use switchman::model::health::Health;
@@ -14,12 +15,12 @@ use switchman::model::history::Actor;
 use switchman::model::name::ServiceName;
 use switchman::model::ports::Port;
 use switchman::model::rules::Family;
-use switchman::model::versions::{AssignRequest, Part, Which};
-use switchman::ops::{here, rules};
+use switchman::ops::host::deployments;
+use switchman::ops::host::rules;
 use switchman::plan::firewall;
 use switchman::sys;
 use switchman::sys::exec::Program;
-use switchman::world::World;
+use switchman::world::HostWorld;
 use switchman::world::reporter::{Event, Reporter};
 use switchman::world::stop;
 use switchman::world::store::Outcome;
@@ -57,12 +58,12 @@ fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-fn world(dir: &Path) -> World {
+fn world(dir: &Path) -> HostWorld {
     let (stopper, stop) = stop::channel();
     // Nobody stops a benchmark.
     std::mem::forget(stopper);
     let store = Arc::new(sys::store::SqliteStore::new(dir.join("state")));
-    World {
+    HostWorld {
         firewall: Arc::new(sys::iptables::Iptables),
         balancers: vec![],
         sockets: Arc::new(sys::sock_diag::SockDiag),
@@ -92,7 +93,7 @@ fn actor() -> Actor {
 }
 
 /// Two versions of every service, recorded as if they had been deployed; all of them "run already".
-fn record(world: &World, services: u16) -> Result<(), Failed> {
+fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
     let now = jiff::Timestamp::now();
     for number in 0..services {
         let service: ServiceName = format!("s{number}").parse()?;
@@ -190,7 +191,7 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
             detail: String::new(),
         };
         let began = Instant::now();
-        here::assign(&world, &request).await?;
+        deployments::assign(&world, &request).await?;
         whole.push(began.elapsed());
         let began = Instant::now();
         let observed = rules::observe(&world).await?;
@@ -209,7 +210,7 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
             return Err("nothing was planned".into());
         }
         let began = Instant::now();
-        let view = here::view(&world).await?;
+        let view = deployments::view(&world).await?;
         listing.push(began.elapsed());
         if view.deployments.len() != usize::from(services) * 2 {
             return Err("the view is not whole".into());

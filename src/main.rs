@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Parser;
 use switchman::cli::{self, Cli, Connect, ConnectFleet, Connector};
 use switchman::model::host::Way;
-use switchman::ops::host::InProcess;
-use switchman::ops::shared::Shared;
+use switchman::ops::fleet::balancer_cache::Shared;
+use switchman::ops::host::api::InProcess;
 use switchman::sys;
 use switchman::world::balancer::Balancer;
 use switchman::world::link::HostLink;
-use switchman::world::{FleetWorld, World};
+use switchman::world::{FleetWorld, HostWorld};
 
 /// Bound on one read of a load balancer.
 const READ: Duration = Duration::from_secs(2);
@@ -24,10 +24,10 @@ fn main() -> ExitCode {
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
-fn host(to: Connect) -> World {
+fn host(to: Connect) -> HostWorld {
     let Connect { balancers, state_dir, releases_dir, reporter, stop } = to;
     let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
-    World {
+    HostWorld {
         firewall: Arc::new(sys::iptables::Iptables),
         watch: Arc::new(sys::rule_watch::KernelRules),
         balancers: balancers.iter().filter_map(|spec| sys::haproxy::connect(spec, READ)).collect(),

@@ -16,7 +16,7 @@ use crate::model::name::ServiceName;
 use crate::ops;
 use crate::plan;
 use crate::plan::agent_check::Line;
-use crate::world::World;
+use crate::world::HostWorld;
 
 /// For one answer, which takes microseconds: a bound and no more.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -24,14 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers until a stop is requested; nobody listens any more when this returns.
-pub async fn serve(world: World, service: ServiceName, terms: Terms, listener: TcpListener) {
+pub async fn serve(world: HostWorld, service: ServiceName, terms: Terms, listener: TcpListener) {
     tokio::select! {
         () = world.stop.requested() => {}
         () = answer_all(&world, &service, terms, &listener) => {}
     }
 }
 
-async fn answer_all(world: &World, service: &ServiceName, terms: Terms, listener: &TcpListener) {
+async fn answer_all(world: &HostWorld, service: &ServiceName, terms: Terms, listener: &TcpListener) {
     let mut trouble = None;
     loop {
         match listener.accept().await {
@@ -49,8 +49,8 @@ async fn answer_all(world: &World, service: &ServiceName, terms: Terms, listener
 }
 
 /// The line, and an empty one where the record cannot be read: said once in the log until it changes.
-fn known_line(world: &World, service: &ServiceName, terms: Terms, trouble: &mut Option<String>) -> Line {
-    let said = ops::agent_check::line(world, service, terms);
+fn known_line(world: &HostWorld, service: &ServiceName, terms: Terms, trouble: &mut Option<String>) -> Line {
+    let said = ops::host::agent_check::line(world, service, terms);
     let why = said.as_ref().err().map(ToString::to_string);
     if let Some(why) = why.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
         log::warn!("agent-check of `{service}` answers nothing: {why}");

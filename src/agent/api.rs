@@ -36,8 +36,8 @@ use crate::model::proxy::ProxyStats;
 use crate::world::link::{Heard, HostLink, LinkError, Listener};
 use crate::world::releases::Releases;
 
+mod deployments;
 mod table;
-mod versions;
 
 pub(super) use table::Route;
 use table::{get, post, put};
@@ -94,7 +94,7 @@ pub fn router(
 pub(super) fn table() -> Vec<Route> {
     let mut table = host();
     table.extend(services());
-    table.extend(versions::table());
+    table.extend(deployments::table());
     table
 }
 
@@ -151,7 +151,7 @@ async fn proxy(State(host): State<Host>) -> Response {
 }
 
 async fn metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    super::metrics::answer(&metrics).await
+    crate::agent::metrics::answer(&metrics).await
 }
 
 async fn description() -> Response {

@@ -14,9 +14,9 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::ops::here;
+use crate::ops::host::metrics;
 use crate::plan::metrics::CONTENT_TYPE;
-use crate::world::World;
+use crate::world::HostWorld;
 
 /// However many ask, the host is looked at no more often.
 const FRESH: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The numbers of a host, for all who ask.
 pub struct Metrics {
-    world: World,
+    world: HostWorld,
     last: Mutex<Last>,
 }
 
@@ -43,7 +43,7 @@ struct Last {
 }
 
 impl Metrics {
-    pub fn new(world: World) -> Self {
+    pub fn new(world: HostWorld) -> Self {
         Self { world, last: Mutex::default() }
     }
 
@@ -55,7 +55,7 @@ impl Metrics {
         {
             return page.clone();
         }
-        let numbers = here::numbers(&self.world).await;
+        let numbers = metrics::numbers(&self.world).await;
         let trouble: Vec<String> = numbers.trouble().into_iter().map(str::to_owned).collect();
         for why in trouble.iter().filter(|why| !last.trouble.contains(why)) {
             log::warn!("the metrics are not whole: {why}");
@@ -71,7 +71,7 @@ pub(super) async fn answer(metrics: &Metrics) -> Response {
 }
 
 /// Serves scrapers until a stop is requested.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &World) {
+pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &HostWorld) {
     let routes = Router::new().route("/metrics", get(async move || answer(&metrics).await));
     let room = Arc::new(Semaphore::new(CLIENTS));
     let mut clients = JoinSet::new();

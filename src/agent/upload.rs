@@ -20,7 +20,7 @@ use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::model::release::check_name;
-use crate::ops::host::release_code;
+use crate::ops::host::api::release_code;
 
 /// Of a compressed archive.
 const MOST: u64 = 1 << 30;

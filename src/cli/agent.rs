@@ -18,10 +18,11 @@ use crate::error::Failure;
 use crate::model::agent_check::{Manner, Terms, Weight};
 use crate::model::api::{API, GREETING, OLDEST_API};
 use crate::model::history::Actor;
-use crate::ops::here;
-use crate::ops::host::InProcess;
-use crate::ops::keep;
-use crate::world::World;
+use crate::ops::host::api::InProcess;
+use crate::ops::host::deployments;
+use crate::ops::host::proxy;
+use crate::ops::host::rule_reconciler;
+use crate::world::HostWorld;
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -121,7 +122,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
 }
 
 /// HAProxy's agent-check, where it is wanted.
-async fn answer_checks(args: &AgentArgs, context: &Context, world: &World) -> Result<(), Failure> {
+async fn answer_checks(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
     let Some(address) = args.agent_check else { return Ok(()) };
     let service = context.config()?.1.service;
     let manner = match args.agent_check_says {
@@ -138,17 +139,17 @@ async fn answer_checks(args: &AgentArgs, context: &Context, world: &World) -> Re
 /// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for
 /// as long as what it gives back is awaited.
 async fn look_after<'a>(
-    world: &'a World,
+    world: &'a HostWorld,
     actor: &'a Actor,
     context: &Context,
 ) -> impl Future<Output = ()> + 'a {
     // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
-    if let Err(error) = here::straighten(world, actor).await {
+    if let Err(error) = proxy::straighten(world, actor).await {
         context.render.remark(&format!("the rules may lead to a proxy that is gone: {error}"));
     }
-    let keeper = keep::begin(world, actor).await;
+    let keeper = rule_reconciler::begin(world, actor).await;
     async move {
-        tokio::join!(keeper.keep(), here::tend(world, actor), here::keep_proxy(world, actor));
+        tokio::join!(keeper.keep(), deployments::tend(world, actor), proxy::keep(world, actor));
     }
 }
 

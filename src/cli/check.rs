@@ -6,10 +6,12 @@ use clap::Args;
 
 use super::Context;
 use crate::error::Failure;
+use crate::lint::HaproxyCfg;
 use crate::model::finding::{Finding, Severity};
 use crate::model::host::Way;
 use crate::model::name::HostName;
-use crate::ops::check::{self, HaproxyCfg};
+use crate::ops::fleet;
+use crate::ops::host::check;
 use crate::plan::this_host::Asked;
 
 #[derive(Debug, Args)]
@@ -33,7 +35,7 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
         [host] if host.way == Way::Here => check::check(&here, &fleet, host, cfg.as_ref()).await,
         hosts => {
             let world = context.fleet_world(&file, &fleet, hosts);
-            check::fleet::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
+            fleet::check::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
         }
     });
     context.render.findings(&findings);

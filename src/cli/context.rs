@@ -12,7 +12,7 @@ use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::plan::this_host::{Asked, Identity, pick};
 use crate::world::FleetWorld;
-use crate::world::World;
+use crate::world::HostWorld;
 use crate::world::stop::Stop;
 
 /// The globals of one command line, with the doors to the world and to the operator.
@@ -71,7 +71,7 @@ impl Context {
         Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
-    pub(super) fn world(&self, fleet: Option<&Fleet>) -> World {
+    pub(super) fn world(&self, fleet: Option<&Fleet>) -> HostWorld {
         (self.connect.host)(self.door(fleet))
     }
 

@@ -10,7 +10,7 @@ use crate::error::Failure;
 use crate::model::duration;
 use crate::model::forward::Switch;
 use crate::model::name::HostName;
-use crate::ops::forward::{self, Options};
+use crate::ops::fleet::forward::{self, Options};
 use crate::plan::this_host::Asked;
 use crate::world::reporter::{Event, Reporter};
 

@@ -10,9 +10,9 @@ use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
-use crate::ops::roll;
-use crate::ops::versions::{VersionsError, histories};
-use crate::plan::standing::standing;
+use crate::ops::fleet::deployments::{VersionsError, histories};
+use crate::ops::fleet::roll;
+use crate::plan::roll::progress::standing;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {

@@ -15,7 +15,7 @@ use crate::model::host::{Host, Way};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, Ports};
 use crate::ops::init;
-use crate::plan::site::{BalancerSite, Site};
+use crate::templates::working_set::{BalancerSite, Site};
 
 #[derive(Debug, Args)]
 pub struct InitArgs {

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use super::Context;
 use crate::config::env;
 use crate::error::Failure;
-use crate::ops::lock;
+use crate::ops::fleet::lock;
 
 #[derive(Debug, Args)]
 pub struct LockArgs {

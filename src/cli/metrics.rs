@@ -5,7 +5,7 @@ use clap::Args;
 use super::Context;
 use crate::error::Failure;
 use crate::model::name::HostName;
-use crate::ops::metrics;
+use crate::ops::fleet::metrics;
 
 #[derive(Debug, Args)]
 pub struct MetricsArgs {

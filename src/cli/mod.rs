@@ -14,7 +14,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::ServiceName;
 use crate::world::FleetWorld;
-use crate::world::World;
+use crate::world::HostWorld;
 use crate::world::reporter::Reporter;
 use crate::world::runner::Part;
 use crate::world::stop::{self, Stop, Stopper};
@@ -23,6 +23,7 @@ mod agent;
 mod check;
 mod completions;
 mod context;
+mod deployments;
 mod forward;
 mod history;
 mod init;
@@ -30,15 +31,14 @@ mod lab;
 mod lock;
 mod man;
 mod metrics;
+mod promote;
 mod proxy;
 pub mod render;
 mod restore;
 mod roll;
-mod rollout;
 mod schema;
 mod status;
 mod supervise;
-mod versions;
 
 pub use context::Context;
 use render::Render;
@@ -145,39 +145,39 @@ enum Command {
     /// that runs already on the host. With CMD, that program is started from the release with PORT in its environment; without
     /// one, the release is a static site that a web server of its own serves. Nothing is led to an instance before it has
     /// answered its health check.
-    Deploy(versions::DeployArgs),
+    Deploy(deployments::DeployArgs),
     /// List versions: which is main, what runs, what is draining
     #[command(visible_alias = "list")]
-    Ls(versions::LsArgs),
+    Ls(deployments::LsArgs),
     /// Everything about a service or one of its versions, host by host
-    Describe(versions::DescribeArgs),
+    Describe(deployments::DescribeArgs),
     /// Make a version main
     ///
     /// Rolling goes host by host under maintenance, as `roll` does: no client sees the old version once its host is back. A flip
     /// moves both ports of every host in one transaction: new connections are led to the new version, old ones end on the old
     /// one. Then the new main is watched: when its health fails, the old one comes back by itself.
-    Assign(versions::AssignArgs),
+    Assign(deployments::AssignArgs),
     /// Send a version copies of the requests; nobody sees its answers, and main waits for nothing
     #[command(
         after_help = "A proxy stands before main on each host while it has a shadow or a canary; an agent has to run there. \
                             Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
     )]
-    Mirror(versions::MirrorArgs),
+    Mirror(deployments::MirrorArgs),
     /// Show what a version answers differently from main, of the requests it got copies of
     #[command(
         after_help = "Exit status: 0 the same, as far as was asked; 1 it differs, or could not be compared (a host could not be \
                             asked, no such version, no main); 2 too little was compared to say, or wrong flags or configuration. A field that main answers differently by itself, when it is asked \
                             twice (mirror --control), counts only where the version differs more often than that."
     )]
-    Compare(versions::CompareArgs),
+    Compare(deployments::CompareArgs),
     /// Let a version answer a share of the requests or users, or those with a header or cookie
     #[command(
         after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
                             has its requests answered by main. `switchman assign NAME VERSION --host H` makes it main on some hosts instead."
     )]
-    Canary(versions::CanaryArgs),
+    Canary(deployments::CanaryArgs),
     /// Go back to the last good main, at once; refused while it is not healthy
-    Rollback(versions::RollbackArgs),
+    Rollback(deployments::RollbackArgs),
     /// Give a version a growing share of the requests while it is no worse than main; then make it main
     ///
     /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
@@ -185,20 +185,20 @@ enum Command {
     /// whose proxy is gone: it holds, and says so. At the first breach main answers everything again, on every host, and it ends
     /// with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
     /// Ctrl-C, which leaves no canary, or a crash, --status says where it stands, --resume goes on, --abort ends it.
-    Rollout(rollout::RolloutArgs),
+    Rollout(promote::RolloutArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
     ///
     /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
     /// able to read it until it has drained.
-    Update(versions::UpdateArgs),
+    Update(deployments::UpdateArgs),
     /// Let a service be called from outside, or by nobody
-    Access(versions::AccessArgs),
+    Access(deployments::AccessArgs),
     /// Stop and forget versions; refused while work is in flight on one that is not main, or for a main that has shadows
     ///
     /// A main that is alone goes: its ports lead nowhere, what was begun has --drain-timeout, the rest is cut and counted.
-    Kill(versions::KillArgs),
+    Kill(deployments::KillArgs),
     /// What instances wrote to their outputs
-    Logs(versions::LogsArgs),
+    Logs(deployments::LogsArgs),
     /// The lock of the fleet: see who holds it, take it, let it go
     ///
     /// roll, rollout, assign, mirror, canary and a switch of several hosts take it by themselves; one whose process is gone is
@@ -256,7 +256,7 @@ pub struct ConnectFleet {
 /// The factories of worlds: `main` has the only ones that are real.
 #[derive(Clone, Copy)]
 pub struct Connector {
-    pub host: fn(Connect) -> World,
+    pub host: fn(Connect) -> HostWorld,
     pub fleet: fn(ConnectFleet) -> FleetWorld,
     /// Plays a part in keeping the instance of a directory; the error is prose.
     pub supervise: fn(&Path, Part) -> Result<(), String>,
@@ -304,19 +304,19 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Check(args) => check::run(args, context).await,
         Command::Restore => restore::run(context).await,
         Command::Roll(args) => roll::run(args, context).await,
-        Command::Deploy(args) => versions::deploy(args, context).await,
-        Command::Ls(args) => versions::ls(args, context).await,
-        Command::Describe(args) => versions::describe(args, context).await,
-        Command::Assign(args) => versions::assign(args, context).await,
-        Command::Mirror(args) => versions::mirror(args, context).await,
-        Command::Compare(args) => versions::compare(args, context).await,
-        Command::Canary(args) => versions::canary(args, context).await,
-        Command::Rollback(args) => versions::rollback(args, context).await,
-        Command::Rollout(args) => rollout::run(args, context).await,
-        Command::Update(args) => versions::update(args, context).await,
-        Command::Access(args) => versions::access(args, context).await,
-        Command::Kill(args) => versions::kill(args, context).await,
-        Command::Logs(args) => versions::logs(args, context).await,
+        Command::Deploy(args) => deployments::deploy(args, context).await,
+        Command::Ls(args) => deployments::ls(args, context).await,
+        Command::Describe(args) => deployments::describe(args, context).await,
+        Command::Assign(args) => deployments::assign(args, context).await,
+        Command::Mirror(args) => deployments::mirror(args, context).await,
+        Command::Compare(args) => deployments::compare(args, context).await,
+        Command::Canary(args) => deployments::canary(args, context).await,
+        Command::Rollback(args) => deployments::rollback(args, context).await,
+        Command::Rollout(args) => promote::run(args, context).await,
+        Command::Update(args) => deployments::update(args, context).await,
+        Command::Access(args) => deployments::access(args, context).await,
+        Command::Kill(args) => deployments::kill(args, context).await,
+        Command::Logs(args) => deployments::logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Metrics(args) => metrics::run(args, context).await,

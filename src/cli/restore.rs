@@ -3,16 +3,18 @@
 use super::Context;
 use crate::config::env;
 use crate::error::Failure;
-use crate::ops::{here, restore};
+use crate::ops::host::deployments;
+use crate::ops::host::proxy;
+use crate::ops::host::restore;
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.world(None);
     let actor = env::actor();
     // What leads to a proxy that died with this host leads nowhere.
-    let straightened = here::straighten(&world, &actor).await;
+    let straightened = proxy::straighten(&world, &actor).await;
     // Of one service that cannot be led past it the others know nothing: they are restored all the same.
     let restored = restore::restore(&world, &actor).await.map_err(Failure::Restore)?;
-    for text in here::at_boot(&world).await.map_err(|error| other(&error))? {
+    for text in deployments::at_boot(&world).await.map_err(|error| other(&error))? {
         context.render.remark(&text);
     }
     context.render.restored(&restored);
@@ -22,6 +24,6 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn other(error: &here::VersionError) -> Failure {
+fn other(error: &deployments::VersionError) -> Failure {
     Failure::Other { what: "start what runs on this host".to_owned(), why: error.to_string() }
 }

@@ -13,7 +13,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::{Batch, OnFailure, RollSpec};
-use crate::ops::roll;
+use crate::ops::fleet::roll;
 use crate::plan::roll::plan;
 use crate::plan::this_host::Asked;
 

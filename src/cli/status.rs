@@ -9,7 +9,8 @@ use super::render::RollView;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::name::HostName;
-use crate::ops::{roll, status};
+use crate::ops::fleet::roll;
+use crate::ops::fleet::status;
 use crate::plan::this_host::Asked;
 use crate::world::reporter::{Event, Reporter};
 

@@ -257,7 +257,7 @@ fn timing(entry: &Check, key: &str) -> Result<CheckTiming, Wrong> {
     })
 }
 
-fn health(entry: &super::file::Health) -> Result<Health, Wrong> {
+fn health(entry: &crate::config::file::Health) -> Result<Health, Wrong> {
     let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
     if let Some(path) =
         entry.path.as_ref().filter(|path| !path.value.starts_with('/') || !visible(&path.value))

@@ -12,12 +12,12 @@ use super::{Lab, LabError};
 use crate::model::duration;
 use crate::world::stop::Stop;
 
+pub mod deployments;
 mod roll;
-mod splits;
-pub mod versions;
+mod traffic_split;
 
+pub use deployments::VersionStory;
 pub use roll::RollStory;
-pub use versions::VersionStory;
 
 /// The hosts of the first act.
 const BY_HAND: usize = 2;
@@ -79,10 +79,10 @@ pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<
         for (at, name) in names.iter().enumerate().take(BY_HAND) {
             hosts.push(one_host(lab, at, name, &load, audience).await?);
         }
-        let operator = versions::operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+        let operator = deployments::operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::story(lab, &operator, &load, audience).await?;
-        let versions = versions::story(lab, &operator, &load, audience).await?;
-        let splits = splits::story(lab, &operator, &load, audience).await?;
+        let versions = deployments::story(lab, &operator, &load, audience).await?;
+        let splits = traffic_split::story(lab, &operator, &load, audience).await?;
         Ok::<_, LabError>((hosts, roll, versions, splits))
     };
     let (hosts, roll, versions, splits) = tokio::select! {

@@ -11,8 +11,8 @@ use super::{Lab, LabError, make_dir, write};
 use crate::model::health::Health;
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::plan::site::{Role, Site};
 use crate::sys::probe::HttpProbe;
+use crate::templates::working_set::{Role, Site};
 use crate::world::probe::Probe;
 
 /// A web host with its two vhosts.
@@ -72,7 +72,7 @@ nginx -c {dir}/main.conf </dev/null >>main-nginx.log 2>&1
 "#,
         dir = dir.display(),
         switchman = switchman.display(),
-        service = super::SERVICE,
+        service = crate::lab::SERVICE,
     )
 }
 

@@ -24,8 +24,8 @@ use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
-use crate::plan::site::{BalancerSite, Site, TemplateError};
 use crate::sys::exec::{ExecError, Output, Program};
+use crate::templates::working_set::{BalancerSite, Site, TemplateError};
 
 use hosts::WebHost;
 use namespaces::Namespaces;

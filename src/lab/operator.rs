@@ -148,7 +148,7 @@ pub async fn start_sshd(lab: &Lab, place: &str) -> Result<Process, LabError> {
     let namespace = lab.namespace("client");
     let listens = async || {
         let connect = move || async move { tokio::net::TcpStream::connect(address).await.is_ok() };
-        super::hosts::inside(namespace.clone(), connect).await.unwrap_or(false)
+        crate::lab::hosts::inside(namespace.clone(), connect).await.unwrap_or(false)
     };
     sshd.until(&format!("sshd of {place}"), listens).await?;
     Ok(sshd)

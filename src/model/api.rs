@@ -3,6 +3,7 @@
 //! Times are whole milliseconds. A field that is added later has a default, so that both sides may be the older one; a
 //! field that changes its meaning raises [`API`].
 
+pub mod deployments;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -9,8 +9,8 @@ use super::fleet::{Fleet, Hooks, Limits, RollPolicy, VersionPolicy};
 use super::health::Health;
 use super::host::{Host, Reach, Way};
 use super::ports::{Port, Ports};
+use super::promote::{RolloutSpec, Target};
 use super::roll::{Batch, OnFailure, RollSpec};
-use super::rollout::{RolloutSpec, Target};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()

@@ -1,6 +1,7 @@
 //! The hosts and load balancers of one `switchman.yaml`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -117,6 +118,11 @@ impl Fleet {
 
     pub fn host(&self, name: &HostName) -> Option<&Host> {
         self.hosts.iter().find(|host| &host.name == name)
+    }
+
+    /// Where the main vhost of a host really answers.
+    pub fn main_address(&self, host: &Host) -> SocketAddr {
+        SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), self.ports.main.get())
     }
 
     /// The same for a name that was recorded before: in a fleet without hosts it is this machine's.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::plan::site::{Content, Site, TemplateError};
+use crate::templates::working_set::{Content, Site, TemplateError};
 use crate::world::files::{Files, FilesError};
 
 /// What was written.
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::model::balancer::CheckTiming;
     use crate::model::deployment::WebServer;
-    use crate::plan::site::BalancerSite;
+    use crate::templates::working_set::BalancerSite;
 
     #[derive(Default)]
     struct FakeFiles {

@@ -1,22 +1,6 @@
-//! One story per verb, top to bottom, against the traits of `world` only.
+//! One story per verb, top to bottom, against the traits of `world` only. `fleet` runs on the operator machine, `host` runs on
+//! a host; the only door between them is [`crate::world::link::HostLink`].
 
-pub mod agent_check;
-pub mod check;
-pub mod drain;
-pub mod forward;
-pub mod here;
-pub mod hooks;
+pub mod fleet;
 pub mod host;
 pub mod init;
-pub mod keep;
-pub mod lock;
-pub mod metrics;
-pub mod restore;
-pub mod roll;
-pub mod rollout;
-pub mod rules;
-pub mod seen;
-pub mod shared;
-pub mod status;
-pub mod traffic;
-pub mod versions;

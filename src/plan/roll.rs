@@ -1,5 +1,6 @@
 //! What a roll will do, step by step: what `--dry-run` prints is what runs.
 
+pub mod progress;
 use std::fmt;
 use std::time::Duration;
 

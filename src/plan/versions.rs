@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::model::api::deployments::{DeployRequest, Site, Which};
 use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
 use crate::model::forward::Recorded;
 use crate::model::health::Health;
@@ -10,8 +11,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
-use crate::model::versions::{DeployRequest, Site, Which};
-use crate::plan::vhost;
+use crate::templates::vhost;
 
 mod ended;
 mod routes;

@@ -11,7 +11,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::short::Short;
+use super::coalesced_write::Short;
 
 /// A head that is longer is not remembered; hyper has refused it long before.
 const LONGEST_HEAD: usize = 1 << 20;

@@ -16,9 +16,9 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::answer;
 use super::client::{Client, Heads};
-use super::counts::Held;
+use super::counters::Held;
+use super::exchange;
 
 use super::upstream::{Here, Legs, Protocol};
 use super::worker::{Registered, Slot, Worker};
@@ -84,7 +84,7 @@ impl Connection {
     async fn run(self: Rc<Self>, presence: Rc<Presence>) {
         let client = Client::new(self.stream.clone(), self.heads.clone());
         let client = if matches!(self.door, Door::Gateway) { client.forgetful() } else { client };
-        let service = service_fn(|request| answer::answer(self.clone(), presence.clone(), request));
+        let service = service_fn(|request| exchange::answer(self.clone(), presence.clone(), request));
         let mut serving = http1_server().serve_connection(TokioIo::new(client), service).with_upgrades();
         let ended = std::future::poll_fn(|cx| Pin::new(&mut serving).poll(cx)).await;
         let Err(error) = ended else { return };
@@ -102,7 +102,7 @@ impl Connection {
     async fn http2(self: Rc<Self>, client: Client, presence: Rc<Presence>) {
         self.protocol.set(Protocol::Http2);
         *self.legs.borrow_mut() = Rc::new(Legs::new(Protocol::Http2));
-        let service = service_fn(|request| answer::answer(self.clone(), presence.clone(), request));
+        let service = service_fn(|request| exchange::answer(self.clone(), presence.clone(), request));
         let mut server = http2::Builder::new(Here);
         server.auto_date_header(false).timer(TokioTimer::new());
         let serving = server.serve_connection(TokioIo::new(client), service);

@@ -24,8 +24,8 @@ use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 
 use super::collector::Collector;
-use super::counts;
-use super::door::Door;
+use super::control_socket::Door;
+use super::counters;
 use super::limits::Room;
 use super::listen::{Place, Reach, listeners};
 use super::service::{Memory, Service};
@@ -225,7 +225,7 @@ impl Control {
     async fn stats(&self) -> ProxyStats {
         let mut services = Vec::new();
         for worker in &self.workers {
-            counts::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
+            counters::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
         }
         services.sort_by(|one, other| one.service.cmp(&other.service));
         self.room.look();

@@ -10,7 +10,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::client::Heads;
 use super::comparison::Recorder;
-use super::counts::Held;
+use super::counters::Held;
 use super::upload::Asked;
 
 pub struct Download {

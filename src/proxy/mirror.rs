@@ -11,8 +11,8 @@ use hyper::{Method, Request, Response};
 use tokio::task::spawn_local;
 
 use super::comparison::{Comparison, Recorder, Side};
-use super::copying::{Again, Copy, Ending, Run};
 use super::service::{Service, Shadow};
+use super::shadow_request::{Again, Copy, Ending, Run};
 use super::tee::{CopyBody, Queue, Tee};
 use super::upstream::Protocol;
 use super::worker::Worker;

@@ -21,21 +21,21 @@ use self::control::Control;
 use crate::model::compare::Rules;
 use crate::model::proxy::Limits;
 
-mod answer;
 mod client;
+mod coalesced_write;
 pub mod collector;
 mod comparison;
 mod connection;
 mod control;
-mod copying;
-mod counts;
-mod door;
+mod control_socket;
+mod counters;
 mod download;
+mod exchange;
 mod limits;
 mod listen;
 mod mirror;
 mod service;
-mod short;
+mod shadow_request;
 mod tee;
 mod upload;
 mod upstream;
@@ -63,7 +63,7 @@ pub enum ProxyError {
 /// Serves until `ended`; then accepts nothing more, ends each connection with its next answer, and returns when none is left
 /// or the time for it is over. Listens nowhere before it is told to.
 pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Result<(), ProxyError> {
-    let door = door::Door::open(&options.control)?;
+    let door = control_socket::Door::open(&options.control)?;
     let room = Arc::new(limits::Room::take());
     let thread = |why| ProxyError::Thread { why };
     let collector = Collector::start(Rules::default(), Limits::default().compare_retained_bytes);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use hyper::header::HeaderMap;
 
 use super::collector::{Collector, Line};
-use super::counts::{Gauge, LegCounts, ServiceCounts, ShadowCounts, up};
+use super::counters::{Gauge, LegCounts, ServiceCounts, ShadowCounts, up};
 use super::upstream::Pool;
 use crate::model::compare::Subject;
 use crate::model::deployment::DeploymentId;

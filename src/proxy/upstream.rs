@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
-use super::short::Upstream;
+use super::coalesced_write::Upstream;
 use super::tee::CopyBody;
 use super::upload::Upload;
 

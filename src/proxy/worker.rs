@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::collector::Collector;
 use super::connection::{Connection, Door};
-use super::counts::Gauge;
+use super::counters::Gauge;
 use super::limits::Room;
 use super::listen::{Place, Reach};
 use super::service::{Memory, Service};

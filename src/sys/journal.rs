@@ -16,9 +16,9 @@ use crate::model::roll::RollId;
 use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 
-mod rollouts;
+mod promotions;
 
-const SCHEMA: Schema = Schema { version: 2, create: CREATE, upgrades: &[rollouts::TO_2] };
+const SCHEMA: Schema = Schema { version: 2, create: CREATE, upgrades: &[promotions::TO_2] };
 
 const CREATE: &str = "
     CREATE TABLE journal (

@@ -30,12 +30,12 @@ use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::world::link::{Heard, HostLink, LinkError};
 
+mod deployments;
 mod pipe;
-mod splits;
 mod ssh;
 mod tls;
+mod traffic_split;
 mod upload;
-mod versions;
 
 use pipe::{Pipe, PipeError};
 use ssh::Complaints;

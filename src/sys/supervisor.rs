@@ -20,16 +20,16 @@ use crate::world::runner::{Ended, Part, Runner, RunnerError};
 
 mod cgroup;
 mod child;
-mod keeper;
+mod instance_dir;
 mod launch;
 mod log;
-mod place;
+mod monitor;
 mod process;
 mod restarts;
 mod tail;
 
-pub use place::Tuning;
-use place::{HowEnded, Kept, Place, Report, Stop};
+pub use instance_dir::Tuning;
+use instance_dir::{HowEnded, Kept, Place, Report, Stop};
 
 /// How often a lock or a state is looked at while it is waited for.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -42,7 +42,7 @@ const TRIES: u32 = 3;
 pub fn supervise(dir: &Path, part: Part) -> Result<(), String> {
     match part {
         Part::Launch => launch::launch(dir),
-        Part::Keep => keeper::keep(dir),
+        Part::Keep => monitor::keep(dir),
         Part::Become => child::become_program(dir),
     }
 }
@@ -272,7 +272,7 @@ impl Runner for Supervisor {
             if place.kept()?.is_some() || place.has_keeper()? {
                 return Err(io::Error::other("it is not stopped"));
             }
-            place::gone(fs::remove_dir_all(place.dir()))
+            instance_dir::gone(fs::remove_dir_all(place.dir()))
         };
         forgotten.await.map_err(failed("forget", instance))
     }

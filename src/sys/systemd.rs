@@ -11,11 +11,10 @@ use super::exec::{ExecError, Output, Program, USUAL_PATH};
 use super::files::LocalFiles;
 use super::lines::read_lines;
 use crate::model::deployment::{InstanceId, InstanceSpec, Process};
+use crate::templates::unit;
 use crate::world::files::Files;
 use crate::world::link::Heard;
 use crate::world::runner::{Ended, Runner, RunnerError};
-
-mod unit;
 
 /// Where an administrator's units are (systemd.unit(5)).
 const UNITS: &str = "/etc/systemd/system";

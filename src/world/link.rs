@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest,
+    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
+};
 use crate::model::api::{
     Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
@@ -17,11 +21,7 @@ use crate::model::history::Entry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
-use crate::model::splits::{Split, SplitRequest};
-use crate::model::versions::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest,
-    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
-};
+use crate::model::traffic_split::{Split, SplitRequest};
 
 /// Why a host did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -21,10 +21,10 @@ pub mod machine;
 pub mod notifier;
 pub mod outputs;
 pub mod probe;
+pub mod promotions;
 pub mod proxy;
 pub mod releases;
 pub mod reporter;
-pub mod rollouts;
 pub mod runner;
 pub mod sockets;
 pub mod stop;
@@ -36,7 +36,7 @@ pub mod fake;
 
 /// One host's surroundings, built once by `main`.
 #[derive(Clone)]
-pub struct World {
+pub struct HostWorld {
     pub firewall: Arc<dyn firewall::Firewall>,
     pub watch: Arc<dyn watch::RuleWatch>,
     /// In the order of `switchman.yaml`; only those that can be read.
@@ -57,9 +57,9 @@ pub struct World {
     pub stop: stop::Stop,
 }
 
-impl fmt::Debug for World {
+impl fmt::Debug for HostWorld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("World").field("balancers", &self.balancers.len()).finish_non_exhaustive()
+        f.debug_struct("HostWorld").field("balancers", &self.balancers.len()).finish_non_exhaustive()
     }
 }
 
@@ -71,7 +71,7 @@ pub struct FleetWorld {
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub journal: Arc<dyn journal::Journal>,
-    pub rollouts: Arc<dyn rollouts::Rollouts>,
+    pub rollouts: Arc<dyn promotions::Rollouts>,
     pub lock: Arc<dyn lock::FleetLock>,
     pub commands: Arc<dyn commands::Commands>,
     pub notifier: Arc<dyn notifier::Notifier>,

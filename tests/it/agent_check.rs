@@ -10,7 +10,7 @@ use switchman::agent::agent_check::serve;
 use switchman::model::agent_check::{Manner, Terms};
 use switchman::sys;
 use switchman::sys::exec::Program;
-use switchman::world::World;
+use switchman::world::HostWorld;
 use switchman::world::reporter::{Event, Reporter};
 use switchman::world::stop::{self, Stopper};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,7 +108,7 @@ impl Stage {
         let listener = TcpListener::bind(AGENT).await.unwrap();
         let (stopper, stop) = stop::channel();
         let store = Arc::new(sys::store::SqliteStore::new(self.dir.path().join("state")));
-        let world = World {
+        let world = HostWorld {
             flows: Arc::new(sys::conntrack::Conntrack),
             deployments: store.clone(),
             releases: Arc::new(sys::releases::DirReleases::new(self.dir.path().join("releases"))),

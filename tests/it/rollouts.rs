@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use switchman::lab::demo::versions::faulty;
+use switchman::lab::demo::deployments::faulty;
 use switchman::lab::load::Reason;
 use switchman::lab::operator::Pipe;
 use switchman::sys::exec::Output;

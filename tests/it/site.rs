@@ -94,7 +94,7 @@ impl Site {
         let second = plan.admin;
         let lab = Lab::up(LabOptions { hosts, balancers, check, second, ..options }).await.unwrap();
         let operator = if plan.admin {
-            demo::versions::operator(&lab, plan.pipe, plan.yaml).await.unwrap()
+            demo::deployments::operator(&lab, plan.pipe, plan.yaml).await.unwrap()
         } else {
             Operator::up(&lab, plan.pipe, plan.yaml).await.unwrap()
         };

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use switchman::model::deployment::{InstanceSpec, Resources, WebServer};
 use switchman::model::ports::Port;
-use switchman::plan::vhost::Vhost;
 use switchman::sys::supervisor::{Supervisor, Tuning};
+use switchman::templates::vhost::Vhost;
 use switchman::world::runner::{Ended, Runner};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -10,10 +10,10 @@ use super::{Render, table};
 use crate::model::duration::show;
 use crate::model::forward::Switch;
 use crate::model::history::Entry;
-use crate::ops::forward::Switched;
+use crate::ops::fleet::balancer_wait::How;
+use crate::ops::fleet::forward::Switched;
+use crate::ops::host::restore::Restored;
 use crate::ops::init::Initialised;
-use crate::ops::restore::Restored;
-use crate::ops::seen::How;
 use crate::world::lock::LockNote;
 use crate::world::reporter::{Event, Reporter};
 
@@ -70,7 +70,7 @@ pub(super) fn line(event: &Event) -> String {
         ),
         Event::Drained { host, after } => format!("{host}: drained (after {})", show(*after)),
         Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
-        Event::Roll { event, .. } => super::roll::line(event),
+        Event::Roll { event, .. } => crate::cli::render::roll::line(event),
         Event::Version { host: Some(host), text } => format!("{host}: {text}"),
         Event::Version { host: None, text } => text.clone(),
     }

@@ -12,26 +12,26 @@ use crate::error::{Code, Failure};
 use crate::model::forward::Switch;
 use crate::model::history::Entry;
 use crate::model::name::{HostName, ServiceName};
-use crate::ops::forward::{Each, Switched};
+use crate::ops::fleet::forward::{Each, Switched};
+use crate::ops::host::restore::Restored;
 use crate::ops::init::Initialised;
-use crate::ops::restore::Restored;
-use crate::plan::standing::Standing;
+use crate::plan::roll::progress::Standing;
 use crate::world::lock::LockNote;
 
 pub use compare::html;
+pub use promote::RolloutView;
 use roll::Follower;
 pub use roll::RollView;
-pub use rollout::RolloutView;
 
 mod compare;
+mod deployments;
 mod events;
 mod findings;
 mod lab;
+mod promote;
 mod roll;
-mod rollout;
 mod status;
 mod table;
-mod versions;
 
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;

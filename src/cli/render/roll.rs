@@ -16,9 +16,9 @@ use crate::model::journal::{HostEnd, RollResult};
 use crate::model::lock::{Life, LockView, Purpose};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
-use crate::ops::roll::RollReport;
+use crate::ops::fleet::roll::RollReport;
 use crate::plan::roll::RollPlan;
-use crate::plan::standing::{HostStanding, Reached, Standing};
+use crate::plan::roll::progress::{HostStanding, Reached, Standing};
 use crate::world::reporter::{Event, RollEvent};
 
 /// Letters of a command in a table.

@@ -11,7 +11,7 @@ use super::{Render, table};
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Switch};
-use crate::ops::status::{BalancerStatus, Status};
+use crate::ops::fleet::status::{BalancerStatus, Status};
 
 impl Render {
     pub fn status(&self, hosts: &[Status], roll: Option<&RollView>, watching: bool) {
@@ -26,7 +26,7 @@ impl Render {
             self.text(&screen(status));
         }
         if let Some(view) = roll {
-            self.text(&format!("\n{}", super::roll::standing(view, &self.flag)));
+            self.text(&format!("\n{}", crate::cli::render::roll::standing(view, &self.flag)));
         }
         if watching {
             self.text("\n");

@@ -96,7 +96,7 @@ pub(super) async fn story(
     };
     // Whether they all answered is judged by the faults.
     let all = |now: &crate::lab::load::Snapshot| on_new(now).len() == names.len();
-    match super::seen(load, audience, "an answer of the newest version on every host", all).await {
+    match crate::lab::demo::seen(load, audience, "an answer of the newest version on every host", all).await {
         Ok(()) | Err(LabError::Late { .. }) => {}
         Err(error) => return Err(error),
     }

@@ -111,12 +111,12 @@ fn leads<'a>(table: &'a Table, jump: &'a Rule, chain: &str, seen: &mut BTreeSet<
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{good, recorded, with};
     use super::*;
     use crate::model::deployment::DeploymentId;
     use crate::model::example::port;
     use crate::model::forward::{Leg, Routes, Switch};
     use crate::model::rules::Tables;
+    use crate::plan::check::tests::{good, recorded, with};
     use crate::plan::firewall;
 
     fn leg(number: u16) -> Leg {

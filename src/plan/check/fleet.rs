@@ -10,7 +10,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
 use crate::model::host::{Host, Way};
 use crate::model::lock::{Life, LockView};
-use crate::plan::standing::Standing;
+use crate::plan::roll::progress::Standing;
 
 /// One look at a fleet. A part that could not be read is its error.
 #[derive(Debug, Clone)]

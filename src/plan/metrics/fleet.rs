@@ -5,12 +5,12 @@ use crate::model::api::HostView;
 use crate::model::forward::Switch;
 use crate::model::journal::RollResult;
 use crate::model::name::{HostName, ServiceName};
-use crate::plan::rollout;
-use crate::plan::standing::{HostStanding, Reached, Standing};
+use crate::plan::promote;
+use crate::plan::roll::progress::{HostStanding, Reached, Standing};
 
-mod rollouts;
+mod promotions;
 
-pub(super) use rollouts::FAMILIES as ROLLOUTS;
+pub(super) use promotions::FAMILIES as ROLLOUTS;
 
 const UP: Family = gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
 const FORWARD: Family = gauge(
@@ -82,7 +82,7 @@ pub struct Journaled {
     /// The last roll.
     pub roll: Option<Standing>,
     /// The last roll-out.
-    pub rollout: Option<rollout::Standing>,
+    pub rollout: Option<promote::Standing>,
     pub is_held: bool,
     /// Whether the holder of the lock may be alive.
     pub is_alive: bool,
@@ -148,7 +148,7 @@ impl FleetNumbers {
             })
             .collect();
         about_rolls(page, &rolls);
-        rollouts::write(page, &read);
+        promotions::write(page, &read);
     }
 }
 

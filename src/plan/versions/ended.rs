@@ -1,8 +1,8 @@
 //! What has become of a main that is not on trial any more: by what leads where now, and by the history.
 
+use crate::model::api::deployments::TrialEnd;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::history::{Entry, Phase};
-use crate::model::versions::TrialEnd;
 
 use super::routes::{ASSIGN, DEPLOY, KILL, ROLLBACK};
 

@@ -1,13 +1,13 @@
 //! Where the ports of a service lead: what a deploy, an assign, a rollback, an update and a kill change of it.
 
 use super::{Refused, of, ready, role};
+use crate::model::api::deployments::{AssignRequest, Part, RollbackRequest, Site, Which};
 use crate::model::deployment::{Deployment, DeploymentId, Role};
 use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
-use crate::model::versions::{AssignRequest, Part, RollbackRequest, Site, Which};
 
 /// What the history calls the changes that move main.
 pub(super) const DEPLOY: &str = "deploy";

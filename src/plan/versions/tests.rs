@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::routes::leg;
 use super::*;
+use crate::model::api::deployments::{AssignRequest, Part, RollbackRequest, Site};
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
 use crate::model::forward::{Intent, Routing, Switch};
 use crate::model::history::Actor;
-use crate::model::versions::{AssignRequest, Part, RollbackRequest, Site};
 
 fn site() -> Site {
     let address = "127.0.0.1".parse().unwrap();
@@ -318,7 +318,7 @@ fn every_leftover_has_one_way_out() {
     let mut moved = led.clone();
     moved[0] = Recorded::after(
         Some(&led[0]),
-        &super::moved(&led[0], &one, port(20005), &actor()).unwrap(),
+        &crate::plan::versions::moved(&led[0], &one, port(20005), &actor()).unwrap(),
         jiff::Timestamp::UNIX_EPOCH,
     );
     assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");

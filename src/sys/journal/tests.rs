@@ -206,11 +206,11 @@ mod rollouts {
     use crate::model::example;
     use crate::model::field::Field;
     use crate::model::history::Actor;
-    use crate::model::proxy::{Latencies, Sticky};
-    use crate::model::rollout::{
+    use crate::model::promote::{
         Ask, Counts, Judged, RolloutId, RolloutResult, RolloutSpec, RolloutWhat, Sample, Verdict,
     };
-    use crate::world::rollouts::Rollouts;
+    use crate::model::proxy::{Latencies, Sticky};
+    use crate::world::promotions::Rollouts;
 
     fn actor() -> Actor {
         Actor { user: "ops".into(), pid: 7 }

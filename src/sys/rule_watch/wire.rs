@@ -1,6 +1,6 @@
 //! What a notification of nf_tables is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
 
-use super::super::netlink::{find, messages};
+use crate::sys::netlink::{find, messages};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10;
@@ -34,8 +34,8 @@ pub(super) fn touches_nat(datagram: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::super::netlink::{attribute, message};
     use super::*;
+    use crate::sys::netlink::{attribute, message};
 
     fn about(kind: u16, family: u8, table: &[u8]) -> Vec<u8> {
         let body =

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::super::netlink::{
+use crate::model::ports::Port;
+use crate::model::socket::{Socket, TcpInfo};
+use crate::sys::netlink::{
     self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, find,
     i32_at, messages, u32_at,
 };
-use crate::model::ports::Port;
-use crate::model::socket::{Socket, TcpInfo};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// linux/sock_diag.h: close with a reset.

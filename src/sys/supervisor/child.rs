@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, fchown, geteuid, initgroups, setgid, setsid, setuid};
 
 use super::cgroup::{Bound, Cgroup};
-use super::place::{Place, Report};
+use super::instance_dir::{Place, Report};
 use super::process::MARK;
 use crate::model::deployment::{InstanceSpec, Resources};
 use crate::sys::exec::{Program, USUAL_PATH};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::place::{Place, Report};
+use super::instance_dir::{Place, Report};
 use crate::sys::exec::{OURSELVES, Program, USUAL_PATH};
 
 /// Complaints of keepers that are kept, bytes.

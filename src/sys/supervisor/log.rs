@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::place::{Place, Tuning};
+use super::instance_dir::{Place, Tuning};
 
 /// Of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
 const CAPACITY: i32 = 1024 * 1024;

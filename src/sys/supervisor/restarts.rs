@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::place::Tuning;
+use super::instance_dir::Tuning;
 
 /// How often in a row it did not run well.
 #[derive(Debug, Default)]

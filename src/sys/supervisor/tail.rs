@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
+use super::instance_dir::Place;
 use super::log::file_name;
-use super::place::Place;
 use crate::sys::lines::text;
 use crate::world::link::Heard;
 

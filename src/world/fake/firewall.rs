@@ -16,7 +16,7 @@ pub struct FakeFirewall {
     /// The next commits of a family fail, so many times.
     pub fail: Mutex<BTreeMap<Family, u32>>,
     changed_at: Mutex<Option<Instant>>,
-    pub fuse: Mutex<super::fuse::Fuse>,
+    pub fuse: Mutex<crate::world::fake::fuse::Fuse>,
 }
 
 impl FakeFirewall {

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use crate::model::journal::{Row, What};
 use crate::model::lock::{Holder, Life, LockView, Purpose};
 use crate::model::name::HostName;
+use crate::model::promote::RolloutRow;
 use crate::model::roll::RollId;
-use crate::model::rollout::RolloutRow;
 use crate::world::journal::{Journal, JournalError, Rows};
 use crate::world::lock::{FleetLock, LockNote, Taken};
 

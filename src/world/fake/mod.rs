@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::World;
+use super::HostWorld;
 use super::clock::Clock;
 use super::commands::{CommandError, Commands};
 use super::files::{Files, FilesError};
@@ -24,29 +24,29 @@ use crate::model::ports::Port;
 use crate::model::socket::Socket;
 
 pub mod balancer;
+pub mod deployments;
 pub mod firewall;
 pub mod fuse;
 pub mod journal;
 mod paused;
+mod promotions;
 pub mod proxy;
-mod rollouts;
 pub mod site;
 mod site_balancer;
-pub mod site_splits;
-mod site_versions;
+mod site_deployments;
+pub mod site_traffic_split;
 pub mod store;
-pub mod versions;
 
 use balancer::FakeBalancer;
+use deployments::FakeVersions;
 use firewall::FakeFirewall;
 use fuse::Fuse;
 use proxy::FakeProxy;
 use store::FakeStore;
-use versions::FakeVersions;
 
 /// A world of fakes with the handles to steer them.
 pub struct FakeWorld {
-    pub world: World,
+    pub world: HostWorld,
     pub firewall: Arc<FakeFirewall>,
     pub balancers: Vec<Arc<FakeBalancer>>,
     pub store: Arc<FakeStore>,
@@ -77,12 +77,12 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
     let (stopper, stop) = stop::channel();
     let proxy = Arc::new(FakeProxy { fuse: fuse.clone(), ..FakeProxy::default() });
-    let world = World {
+    let world = HostWorld {
         firewall: firewall.clone(),
         watch: host.clone(),
         balancers: balancers
             .iter()
-            .map(|balancer| balancer.clone() as Arc<dyn super::balancer::Balancer>)
+            .map(|balancer| balancer.clone() as Arc<dyn crate::world::balancer::Balancer>)
             .collect(),
         sockets: host.clone(),
         flows: versions.clone(),

@@ -40,7 +40,7 @@ pub struct FakeProxy {
     pub taken: Mutex<Option<Port>>,
     /// To do what it is told.
     pub takes: Mutex<Duration>,
-    pub fuse: super::fuse::Fuse,
+    pub fuse: crate::world::fake::fuse::Fuse,
 }
 
 struct Kept;

@@ -10,11 +10,12 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::MS;
+use super::deployments::FakeArchives;
 use super::journal::FakeJournal;
 use super::paused::{Listener, PausedClock};
 use super::site_balancer::SiteBalancer;
-use super::site_splits::SiteProxy;
-use super::versions::FakeArchives;
+use super::site_traffic_split::SiteProxy;
+use crate::model::api::deployments::UpdateRequest;
 use crate::model::api::{
     API, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunRequest,
 };
@@ -32,7 +33,6 @@ use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::model::socket::SocketCount;
-use crate::model::versions::UpdateRequest;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::commands::{CommandError, Commands};

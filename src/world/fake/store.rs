@@ -21,7 +21,7 @@ pub struct FakeStore {
     pub full: Mutex<Option<StoreError>>,
     /// Every read of the record fails like this.
     pub unreadable: Mutex<Option<StoreError>>,
-    pub fuse: Mutex<super::fuse::Fuse>,
+    pub fuse: Mutex<crate::world::fake::fuse::Fuse>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
     proxy_lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }

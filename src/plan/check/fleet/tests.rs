@@ -7,7 +7,7 @@ use crate::model::journal::{Row, What};
 use crate::model::lock::{Holder, Purpose};
 use crate::model::roll::{Batch, RollId};
 use crate::model::socket::SocketCount;
-use crate::plan::standing::standing;
+use crate::plan::roll::progress::standing;
 
 fn fleet() -> Fleet {
     let mut hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];

@@ -4,13 +4,13 @@ use crate::model::example::{self, port, roll};
 use crate::model::forward::{Forward, KernelForward, Recorded};
 use crate::model::history::Actor;
 use crate::model::journal::{HostEnd, Row, What};
+use crate::model::promote::{Judged, RolloutResult, RolloutRow, RolloutWhat, Sample, Verdict};
 use crate::model::proxy::Layer7;
 use crate::model::roll::Step;
-use crate::model::rollout::{Judged, RolloutResult, RolloutRow, RolloutWhat, Sample, Verdict};
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
 use crate::plan::metrics::tests::read;
-use crate::plan::standing::standing;
+use crate::plan::roll::progress::standing;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
 
@@ -82,7 +82,7 @@ fn half() -> Vec<(Option<&'static str>, What)> {
 }
 
 /// Rows of one roll-out of 2.0.0, a second apart.
-fn rolled_out(rows: Vec<RolloutWhat>) -> rollout::Standing {
+fn rolled_out(rows: Vec<RolloutWhat>) -> promote::Standing {
     let actor = Actor { user: "ops".into(), pid: 7 };
     let spec = Box::new(example::rollout(&["web1"]));
     let began = RolloutWhat::Began { spec, target: example::rollout_target(), actor };
@@ -92,7 +92,7 @@ fn rolled_out(rows: Vec<RolloutWhat>) -> rollout::Standing {
         at: jiff::Timestamp::from_second(2_000 + i64::try_from(number).unwrap()).unwrap(),
         what,
     });
-    rollout::standing(&rows.collect::<Vec<_>>()).unwrap()
+    promote::standing(&rows.collect::<Vec<_>>()).unwrap()
 }
 
 /// The first step has passed; in the second too few requests came.
@@ -193,7 +193,7 @@ fn rollout_of(more: Vec<RolloutWhat>, is_alive: bool) -> (String, String) {
     let states = &page["switchman_rollout_state"].samples;
     let now: Vec<&str> =
         states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
-    assert_eq!((states.len(), now.len()), (rollouts::STATES.len(), 1), "{states:?}");
+    assert_eq!((states.len(), now.len()), (promotions::STATES.len(), 1), "{states:?}");
     let share = page["switchman_rollout_share_ratio"].samples[0].value.clone();
     (now[0].split('"').nth(5).unwrap().to_owned(), share)
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::super::netlink::{message, u16_at, u32_at};
 use super::*;
+use crate::sys::netlink::{message, u16_at, u32_at};
 
 const AF_INET: u8 = 2;
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::super::netlink::{message, u16_at};
 use super::*;
+use crate::sys::netlink::{message, u16_at};
 
 /// A socket of port 8080 with 5 bytes to read and 6 to send, its `tcp_info` cut to a length; every field used in it holds
 /// its own offset.

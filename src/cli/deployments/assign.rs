@@ -1,0 +1,174 @@
+//! `assign` and `rollback`.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{Place, service_of};
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::duration;
+use crate::model::field::Field;
+use crate::model::fleet::Fleet;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::percent::Percent;
+use crate::model::roll::{Batch, RollSpec};
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::list;
+use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, Strategy, VersionsError};
+use crate::plan::compare::Demand;
+
+#[derive(Debug, Args)]
+#[command(override_usage = "switchman assign [OPTIONS] <NAME VERSION | ID>")]
+pub struct AssignArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that becomes main; none behind an id
+    version: Option<Version>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// How main is changed
+    #[arg(long, value_enum, default_value = "rolling")]
+    strategy: StrategyArg,
+    /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    watch: Option<Duration>,
+    /// For flip: do not wait until the connections that load balancers keep to the old version have ended
+    #[arg(long)]
+    no_wait: bool,
+    /// For rolling: how many hosts are out at a time [default: roll.batch, or 1]
+    #[arg(long, value_name = "N|P%")]
+    batch: Option<Batch>,
+    /// For rolling: how long requests in flight are waited for [default: roll.drain_timeout, or 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    drain_timeout: Option<Duration>,
+    #[command(flatten)]
+    proof: ProofArgs,
+}
+
+/// What its answers to copies have to have shown.
+#[derive(Debug, Args)]
+struct ProofArgs {
+    /// Refuse unless so many of its answers to copies matched main's, as `switchman compare` judges them
+    #[arg(long, value_name = "P")]
+    require_match: Option<Percent>,
+    /// For --require-match: compared answers below which it is refused
+    #[arg(long, value_name = "N", default_value = "1000", requires = "require_match")]
+    min_samples: u64,
+    /// For --require-match: differences in this field do not count; may be given several times
+    #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
+    ignore: Vec<Field>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StrategyArg {
+    Rolling,
+    Flip,
+}
+
+pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
+    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+        return Err(Failure::Usage {
+            what: format!("make a version of {} main", args.name),
+            why: "the VERSION is missing",
+        });
+    }
+    let service = service_of(context, &args.name, &args.hosts).await?;
+    let place = Place::of(context, &service, &args.hosts)?;
+    place.say_host(context);
+    // Checks come before the question, never after it (parity.md).
+    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    if listing.rows.is_empty() {
+        return Err(VersionsError::NoMain(service).into());
+    }
+    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let version = row.version.clone();
+    if row.main != Some(true) {
+        prove(&args.proof, &place, &service, &version, context).await?;
+    }
+    if !context.confirm(&format!("Change {service} {version} to main?"))? {
+        return Err(Failure::Declined("Assign cancelled."));
+    }
+    let options = options(&args, &place.fleet, &service, &version);
+    if options.strategy == Strategy::Rolling {
+        context.render.follow_roll();
+    }
+    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
+    context.render.sentence(&format!("Changed main version to {service} {version}"));
+    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    context.render.assigned(&report, &listing);
+    Ok(())
+}
+
+/// Nothing is asked where no rate is named.
+async fn prove(
+    proof: &ProofArgs,
+    place: &Place,
+    service: &ServiceName,
+    version: &Version,
+    context: &Context,
+) -> Result<(), Failure> {
+    if proof.require_match.is_none() {
+        return Ok(());
+    }
+    let ProofArgs { require_match, min_samples, ignore } = proof;
+    let demand = Demand { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
+    let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
+    let report = deployments::require(&place.world, &place.hosts, &options).await?;
+    context.render.remark(&report.reason);
+    Ok(())
+}
+
+fn options(args: &AssignArgs, fleet: &Fleet, service: &ServiceName, version: &Version) -> AssignOptions {
+    let roll = RollSpec {
+        service: service.clone(),
+        hosts: vec![],
+        batch: args.batch.unwrap_or(fleet.roll.batch),
+        max_failures: fleet.roll.max_failures,
+        on_failure: fleet.roll.on_failure,
+        drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
+        health_timeout: fleet.roll.health_timeout,
+        command: vec![],
+        remote: false,
+        command_timeout: Duration::ZERO,
+        force: false,
+        assign: None,
+    };
+    AssignOptions {
+        service: service.clone(),
+        version: version.clone(),
+        strategy: match args.strategy {
+            StrategyArg::Rolling => Strategy::Rolling,
+            StrategyArg::Flip => Strategy::Flip,
+        },
+        watch: args.watch.unwrap_or(fleet.versions.watch),
+        wait: !args.no_wait,
+        actor: env::actor(),
+        roll,
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The service
+    name: ServiceName,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+}
+
+pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::of(context, &args.name, &args.hosts)?;
+    place.say_host(context);
+    let actor = env::actor();
+    let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
+    for (_, assigned) in put.iter().take(1) {
+        let version = &assigned.deployment.version;
+        context.render.sentence(&format!("Changed main version to {} {version}", args.name));
+    }
+    let listing = list(&place.world, &place.hosts).await.only(Some(&args.name), None);
+    context.render.listing(&listing, false);
+    Ok(())
+}

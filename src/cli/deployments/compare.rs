@@ -1,0 +1,72 @@
+//! `compare`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Place, service_of};
+use crate::cli::Context;
+use crate::cli::render;
+use crate::error::Failure;
+use crate::model::field::Field;
+use crate::model::name::HostName;
+use crate::model::percent::Percent;
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::{self, CompareOptions};
+use crate::plan::compare::{Demand, Report, Verdict};
+
+#[derive(Debug, Args)]
+#[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
+pub struct CompareArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that gets copies; none behind an id
+    version: Option<Version>,
+    /// Compared answers below which nothing is concluded
+    #[arg(long, value_name = "N", default_value = "100")]
+    min_samples: u64,
+    /// So many answers have to match [default: every one]
+    #[arg(long, value_name = "P")]
+    require_match: Option<Percent>,
+    /// Differences in this field do not count: status, body, `header NAME`, $.items[].price; may be given several times
+    #[arg(long = "ignore", value_name = "FIELD")]
+    ignore: Vec<Field>,
+    /// Also write the report as a page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+}
+
+pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
+    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+        return Err(Failure::Usage {
+            what: format!("compare a version of {} with main", args.name),
+            why: "the VERSION is missing",
+        });
+    }
+    let service = service_of(context, &args.name, &args.hosts).await?;
+    let place = Place::of(context, &service, &args.hosts)?;
+    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let demand =
+        Demand { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
+    let options = CompareOptions { service, version: row.version, demand };
+    let report = deployments::compare(&place.world, &place.hosts, &options).await?;
+    if let Some(file) = &args.html {
+        write(file, &report)?;
+    }
+    context.render.compared(&report);
+    let Report { verdict, reason, .. } = report;
+    match verdict {
+        Verdict::Same => Ok(()),
+        Verdict::Differs => Err(Failure::Unlike { reason }),
+        Verdict::Insufficient => Err(Failure::Unproven { reason }),
+    }
+}
+
+fn write(file: &Path, report: &Report) -> Result<(), Failure> {
+    let what = || format!("write `{}`", file.display());
+    std::fs::write(file, render::html(report))
+        .map_err(|error| Failure::Other { what: what(), why: error.to_string() })
+}

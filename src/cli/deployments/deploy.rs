@@ -1,0 +1,159 @@
+//! `deploy`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::Place;
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::deployment::{HowChange, HowToRun, Resources, Runs, WebServer};
+use crate::model::duration;
+use crate::model::health::Health;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::ports::Port;
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::list;
+use crate::ops::fleet::deployments::{self, DeployOptions, Source};
+
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// The service, as the configuration calls it
+    name: ServiceName,
+    /// A semantic version, such as 1.0.0
+    version: Version,
+    /// A directory, a .tar.gz, or the http:// address of something that runs already on the host
+    source: String,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// The port its instances listen on [default: the first free one of versions.ports]
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<Port>,
+    /// Path of its health check [default: that of the service]
+    #[arg(long, value_name = "PATH")]
+    health: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Print what would be done, do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How instances are run; for `deploy` and `update`.
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// A variable for its environment; a bare NAME copies the caller's value. May be given several times
+    #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// The user it runs as, on the host [default of deploy: the one that the host's switchman runs as; of update: as before]
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// For a release without CMD: the web server that serves it [default of deploy: nginx; of update: as before]
+    #[arg(long, value_enum, value_name = "SERVER")]
+    server: Option<Server>,
+    /// Bound on its memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// Bound on its processes and threads
+    #[arg(long, value_name = "N")]
+    tasks: Option<u32>,
+    /// Bound on its open files
+    #[arg(long, value_name = "N")]
+    open_files: Option<u64>,
+    /// From TERM to KILL [default of deploy: 10s; of update: as before]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    grace: Option<Duration>,
+    /// The program and its arguments, run without a shell in the release's directory; it listens on $PORT
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Server {
+    Nginx,
+    Apache,
+    Caddy,
+}
+
+impl HowArgs {
+    /// What was said, and no more.
+    pub(super) fn change(self, source: &str) -> HowChange {
+        let server = self.server.map(|server| match server {
+            Server::Apache => WebServer::Apache,
+            Server::Caddy => WebServer::Caddy,
+            Server::Nginx => WebServer::Nginx,
+        });
+        let runs = if is_address(source) {
+            Some(Runs::External { uri: source.to_owned() })
+        } else if self.command.is_empty() {
+            server.map(|server| Runs::Vhost { server })
+        } else {
+            Some(Runs::Command { argv: self.command })
+        };
+        HowChange {
+            runs,
+            env: environment(self.env),
+            user: self.user,
+            resources: Resources {
+                memory_bytes: self.memory.map(|mib| mib.saturating_mul(1024 * 1024)),
+                tasks: self.tasks,
+                open_files: self.open_files,
+            },
+            grace: self.grace,
+        }
+    }
+}
+
+/// D20: a bare NAME copies the caller's value, or is empty.
+fn environment(given: Vec<String>) -> BTreeMap<String, String> {
+    let read = |text: String| {
+        if let Some((name, value)) = text.split_once('=') {
+            (name.to_owned(), value.to_owned())
+        } else {
+            let value = env::value(&text).unwrap_or_default();
+            (text, value)
+        }
+    };
+    given.into_iter().map(read).collect()
+}
+
+fn is_address(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+pub(super) fn source(text: &str) -> Source {
+    if is_address(text) { Source::External } else { Source::Release(PathBuf::from(text)) }
+}
+
+pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::of(context, &args.name, &args.hosts)?;
+    place.say_host(context);
+    if !args.dry_run {
+        context.render.sentence("Deploying service...");
+        context.render.flush()?;
+    }
+    let health = args.health.map(|path| Health { path, ..place.fleet.health.clone() });
+    let options = DeployOptions {
+        service: args.name,
+        version: args.version,
+        source: source(&args.source),
+        how: args.how.change(&args.source).over(HowToRun::new(Runs::Vhost { server: WebServer::Nginx })),
+        port: args.port,
+        health,
+        dry_run: args.dry_run,
+        actor: env::actor(),
+    };
+    let report = deployments::deploy(&place.world, &place.fleet, &place.hosts, &options).await?;
+    if options.dry_run {
+        context.render.planned(&report);
+        return Ok(());
+    }
+    context.render.sentence("Service deployed successfully");
+    let listing = list(&place.world, &place.hosts).await.with_id(&report.id);
+    context.render.deployed(&report, &listing);
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! `kill`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Place, pick};
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::duration;
+use crate::model::name::HostName;
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::list;
+use crate::ops::fleet::deployments::{self, KillOptions, VersionsError};
+
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// The service, or the id of a deployment
+    name: Option<String>,
+    /// Only this version of it
+    version: Option<Version>,
+    /// Everything
+    #[arg(short, long, conflicts_with = "name")]
+    all: bool,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// How long work in flight is waited for [default: roll.drain_timeout, or 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    drain_timeout: Option<Duration>,
+    /// Do not wait: what is in flight is cut, and counted
+    #[arg(long)]
+    force: bool,
+    /// Leave the release on the host
+    #[arg(long, visible_alias = "keep-image", short = 'i')]
+    keep_files: bool,
+}
+
+pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::any(context, &args.hosts)?;
+    place.say_host(context);
+    let listing = list(&place.world, &place.hosts).await;
+    listing.is_whole()?;
+    let listing = match (&args.name, args.all) {
+        (Some(name), _) => pick(listing, name, args.version.as_ref())?,
+        (None, true) => listing,
+        (None, false) => {
+            context.render.listing(&listing, false);
+            return Err(Failure::NothingNamed);
+        }
+    };
+    if listing.rows.is_empty() {
+        return Err(VersionsError::NoMatch.into());
+    }
+    context.render.listing(&listing, false);
+    if !context.confirm("Are you sure you want to kill the above service(s)?")? {
+        return Err(Failure::Declined("Service(s) not killed"));
+    }
+    let options = KillOptions {
+        force: args.force,
+        drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
+        keep_files: args.keep_files,
+        actor: env::actor(),
+    };
+    let told = |killed: &deployments::HostKilled| {
+        context.render.sentence(&format!("Service {} {} killed.", killed.service, killed.version));
+        match killed.cut {
+            Some(0) => {}
+            Some(cut) => context.render.remark(&format!("{cut} requests in flight were cut")),
+            None => context.render.remark("how many requests in flight were cut is not known"),
+        }
+    };
+    let killed = deployments::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;
+    context.render.killed(&killed);
+    Ok(())
+}

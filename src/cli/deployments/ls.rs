@@ -1,0 +1,124 @@
+//! `ls`, `describe` and `logs`: what there is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Place, pick, service_of};
+use crate::cli::Context;
+use crate::error::Failure;
+use crate::model::api::deployments::LogsRequest;
+use crate::model::duration;
+use crate::model::name::HostName;
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::list;
+use crate::ops::fleet::deployments::{self, VersionsError};
+use crate::world::link::Heard;
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only this service, or the deployment with this id
+    name: Option<String>,
+    /// Only this version of it
+    version: Option<Version>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// More columns; STATUS says Active, Draining or Drained
+    #[arg(short = 'W', long)]
+    wide: bool,
+    /// Show it again and again, until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    /// Between two looks of --watch
+    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    interval: Duration,
+}
+
+pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::any(context, &args.hosts)?;
+    loop {
+        let listing = list(&place.world, &place.hosts).await;
+        let listing = match &args.name {
+            Some(name) => pick(listing, name, args.version.as_ref())?,
+            None => listing,
+        };
+        if args.watch {
+            context.render.home();
+        }
+        place.say_host(context);
+        context.render.listing(&listing, args.wide);
+        if !args.watch {
+            return Ok(listing.is_whole()?);
+        }
+        context.render.flush()?;
+        tokio::select! {
+            () = context.stop.requested() => return Ok(()),
+            () = tokio::time::sleep(args.interval) => {}
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// Only this version of it
+    version: Option<Version>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+}
+
+pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
+    let place = Place::any(context, &args.hosts)?;
+    let listing = pick(list(&place.world, &place.hosts).await, &args.name, args.version.as_ref())?;
+    if listing.rows.is_empty() {
+        return Err(VersionsError::NoMatch.into());
+    }
+    context.render.described(&listing);
+    Ok(listing.is_whole()?)
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// Its version [default: main]
+    version: Option<Version>,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// The last so many lines, or `all`
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = tail)]
+    tail: Tail,
+    /// Go on with what is written from now on, until Ctrl-C
+    #[arg(short, long)]
+    follow: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Tail(Option<u32>);
+
+/// D28
+fn tail(text: &str) -> Result<Tail, String> {
+    if text == "all" {
+        return Ok(Tail(None));
+    }
+    let number = text.parse().map(|lines| Tail(Some(lines)));
+    number.map_err(|_| "Wrong input type for tail, needs to be an integer or \"all\"".to_owned())
+}
+
+pub async fn logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
+    let service = service_of(context, &args.name, &args.hosts).await?;
+    let place = Place::of(context, &service, &args.hosts)?;
+    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
+    let one_host = row.hosts.len() == 1;
+    let heard = |host: &HostName| -> Heard {
+        let (render, name) = (context.render.clone(), (!one_host).then(|| host.clone()));
+        Arc::new(move |line: &str| render.log_line(name.as_ref(), line))
+    };
+    Ok(deployments::logs(&place.world, &place.hosts, &row, &request, heard).await?)
+}

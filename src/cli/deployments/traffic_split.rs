@@ -1,0 +1,213 @@
+//! `mirror` and `canary`.
+
+use clap::{Args, ValueEnum};
+
+use super::{Place, service_of};
+use crate::cli::Context;
+use crate::config::env;
+use crate::error::Failure;
+use crate::model::name::HostName;
+use crate::model::percent::Percent;
+use crate::model::proxy::{Canary, Mark, Mirror, Sticky};
+use crate::model::traffic_split::SplitChange;
+use crate::model::version::Version;
+use crate::ops::fleet::deployments::{self, Row, SplitOptions};
+
+#[derive(Debug, Args)]
+#[command(override_usage = "switchman mirror [OPTIONS] <NAME VERSION | ID>")]
+pub struct MirrorArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that gets copies; none behind an id
+    version: Option<Version>,
+    /// Of the requests that match --methods and --path
+    #[arg(long, value_name = "P", default_value = "100")]
+    percent: Percent,
+    /// Only these methods, such as GET,HEAD [default: all, POST and DELETE too]
+    #[arg(long, value_name = "METHODS", value_delimiter = ',')]
+    methods: Vec<String>,
+    /// Only paths that match; * within a segment, ** over segments. May be given several times
+    #[arg(long = "path", value_name = "GLOB")]
+    paths: Vec<String>,
+    /// The copies do not carry this header, such as authorization; may be given several times
+    #[arg(long = "without-header", value_name = "NAME")]
+    without_headers: Vec<String>,
+    /// Do not compare the answers with main's
+    #[arg(long)]
+    no_compare: bool,
+    /// Ask main a second time for so many of the compared GET and HEAD requests: what main answers differently by itself does
+    /// not count as a difference
+    #[arg(long, value_name = "P", default_value = "0", conflicts_with = "no_compare")]
+    control: Percent,
+    /// It gets no copies any more
+    #[arg(long, conflicts_with_all = ["methods", "paths", "without_headers", "no_compare"])]
+    off: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// While the proxy stands before main, say who asked: append X-Forwarded-For and X-Forwarded-Proto
+    #[arg(long, conflicts_with = "off")]
+    forwarded: bool,
+    /// Only this host; may be given several times [default: every host]
+    #[arg(long = "host", value_name = "HOST")]
+    hosts: Vec<HostName>,
+    /// Do not wait until the connections that load balancers keep pass through the proxy
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub async fn mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let deployment = row.id.clone();
+    if args.off {
+        return apply(context, &place, &row, SplitChange::NoMirror(deployment), &args.common).await;
+    }
+    if args.methods.is_empty() {
+        context.render.remark(&format!(
+            "copies of requests of EVERY method go to {} {}: if what it writes reaches shared data, give --methods GET,HEAD",
+            row.service, row.version
+        ));
+    }
+    let mirror = Mirror {
+        deployment,
+        percent: args.percent,
+        methods: args.methods.iter().map(|method| method.to_ascii_uppercase()).collect(),
+        paths: args.paths,
+        without_headers: args.without_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        compare: !args.no_compare,
+        control: args.control,
+    };
+    apply(context, &place, &row, SplitChange::Mirror(mirror), &args.common).await
+}
+
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// The service, or the id of a deployment
+    name: String,
+    /// The version that answers a share; with --off it may be left out
+    version: Option<Version>,
+    /// Of the requests (with --sticky: of the users) that carry no mark
+    #[arg(long, value_name = "P")]
+    percent: Option<Percent>,
+    /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
+    #[arg(long, value_name = "cookie|header:NAME", value_parser = sticky, requires = "percent")]
+    sticky: Option<Sticky>,
+    /// Requests with this header go to it, whatever the share; without a value its presence counts
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
+    header: Option<Mark>,
+    /// Requests with this cookie go to it, whatever the share
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
+    cookie: Option<Mark>,
+    /// Who shares: the proxy of each host (by request), or HAProxy by weights between the hosts where VERSION is main and the
+    /// others (by user), through a stats socket of level admin
+    #[arg(long, value_enum, default_value = "proxy")]
+    via: Via,
+    /// Main answers everything again
+    #[arg(long, conflicts_with_all = ["percent", "sticky", "header", "cookie"])]
+    off: bool,
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    Proxy,
+    Haproxy,
+}
+
+pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    if args.via == Via::Haproxy {
+        return by_weight(context, &place, &row, &args).await;
+    }
+    if args.off {
+        return apply(context, &place, &row, SplitChange::NoCanary, &args.common).await;
+    }
+    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+        return Err(Failure::Usage {
+            what: format!("give a version of {} a share", args.name),
+            why: "the VERSION is missing",
+        });
+    }
+    let canary = Canary {
+        deployment: row.id.clone(),
+        percent: args.percent,
+        sticky: args.sticky,
+        header: args.header,
+        cookie: args.cookie,
+    };
+    apply(context, &place, &row, SplitChange::Canary(canary), &args.common).await
+}
+
+async fn by_weight(context: &Context, place: &Place, row: &Row, args: &CanaryArgs) -> Result<(), Failure> {
+    if args.header.is_some()
+        || args.cookie.is_some()
+        || args.sticky.is_some()
+        || args.percent.is_some() == args.off
+    {
+        let why = "--via haproxy takes --percent, or --off";
+        return Err(Failure::Usage { what: "share by weights".to_owned(), why });
+    }
+    let (service, version) = (&row.service, &row.version);
+    let share = args.percent;
+    let done =
+        deployments::share_by_weight(&place.world, &place.hosts, service, version, share, &env::actor())
+            .await?;
+    context.render.weights(&done, share.is_some());
+    Ok(())
+}
+
+async fn named(
+    context: &Context,
+    name: &str,
+    version: Option<&Version>,
+    hosts: &[HostName],
+) -> Result<(Place, Row), Failure> {
+    let service = service_of(context, name, hosts).await?;
+    let place = Place::of(context, &service, hosts)?;
+    place.say_host(context);
+    let row = place.row(name, version).await?;
+    Ok((place, row))
+}
+
+async fn apply(
+    context: &Context,
+    place: &Place,
+    row: &Row,
+    change: SplitChange,
+    common: &CommonArgs,
+) -> Result<(), Failure> {
+    let options = SplitOptions {
+        service: row.service.clone(),
+        change,
+        forwarded: common.forwarded.then_some(true),
+        wait: !common.no_wait,
+        actor: env::actor(),
+        detail: String::new(),
+    };
+    let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let listing = deployments::list(&place.world, &place.hosts).await.only(Some(&row.service), None);
+    context.render.split(&done, &listing);
+    Ok(())
+}
+
+/// `cookie`, `header:NAME`.
+pub fn sticky(text: &str) -> Result<Sticky, String> {
+    match text.split_once(':') {
+        None if text == "cookie" => Ok(Sticky::Cookie),
+        Some(("header", name)) if !name.is_empty() => Ok(Sticky::Header(name.to_ascii_lowercase())),
+        _ => Err("expected `cookie` or `header:NAME`".to_owned()),
+    }
+}
+
+/// `NAME`, `NAME=VALUE`, and `NAME=` for an empty value.
+#[allow(clippy::unnecessary_wraps, reason = "what clap asks for")]
+fn mark(text: &str) -> Result<Mark, String> {
+    Ok(match text.split_once('=') {
+        Some((name, value)) => Mark { name: name.to_owned(), value: Some(value.to_owned()) },
+        None => Mark { name: text.to_owned(), value: None },
+    })
+}

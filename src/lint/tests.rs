@@ -1,0 +1,324 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::balancer::CheckTiming;
+use crate::model::deployment::WebServer;
+use crate::model::example;
+use crate::templates::working_set::{BalancerSite, Site};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn timing() -> CheckTiming {
+    CheckTiming { inter: SECOND, fastinter: Some(SECOND / 5), fall: 3, rise: 2, timeout: Some(SECOND) }
+}
+
+fn fleet() -> Fleet {
+    let hosts = vec![example::host("web1", "10.0.0.11"), example::host("web2", "10.0.0.12")];
+    Fleet { hosts, ..example::fleet() }
+}
+
+fn spec() -> BalancerSpec {
+    BalancerSpec { check: timing(), ..example::balancer("lb1", None) }
+}
+
+/// What `switchman init` writes.
+fn good() -> String {
+    let Fleet { ports, hosts, .. } = fleet();
+    let balancer = BalancerSite {
+        log: "/dev/log local0".into(),
+        bind: ":80".into(),
+        stats: "127.0.0.1:8404".into(),
+        backend: "servers".into(),
+        admin_socket: "/run/haproxy/admin.sock".into(),
+        reader: Some("10.0.0.2:9999".parse().unwrap()),
+        state_file: "/var/lib/haproxy/servers.state".into(),
+        check: timing(),
+    };
+    let site = Site {
+        project: "shop".parse().unwrap(),
+        server: WebServer::Nginx,
+        ports,
+        hosts,
+        health_path: "/health".into(),
+        health_host: "shop.example".into(),
+        root: "/r".into(),
+        run_dir: "/r".into(),
+        log_dir: "/r".into(),
+        workers: "1".into(),
+        balancer,
+    };
+    site.haproxy().unwrap()
+}
+
+fn ids(text: &str) -> Vec<&'static str> {
+    lint("haproxy.cfg", text, &fleet(), &spec()).into_iter().map(|finding| finding.id).collect()
+}
+
+#[test]
+fn what_init_writes_has_none_of_the_traps() {
+    assert_eq!(ids(&good()), Vec::<&str>::new());
+}
+
+/// One change to the good file, and the trap it opens.
+#[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn each_trap_is_found() {
+    let cases = [
+        ("\nbackend servers", "\nbackend others", "haproxy-no-backend"),
+        (
+            "stats socket /run/haproxy/admin.sock mode 600 level admin",
+            "stats socket /run/haproxy/admin.sock mode 660 level admin",
+            "haproxy-socket-open",
+        ),
+        (
+            "stats socket /run/haproxy/admin.sock mode 600 level admin",
+            "stats socket /run/haproxy/admin.sock level admin",
+            "haproxy-socket-open",
+        ),
+        ("9999 level user", "9999 level admin", "haproxy-socket-remote-admin"),
+        ("server-state-file /var", "# /var", "haproxy-no-state-file"),
+        ("load-server-state-from-file global", "", "haproxy-state-not-loaded"),
+        ("option redispatch 1", "", "haproxy-no-redispatch"),
+        ("option redispatch 1", "option redispatch 3", "haproxy-late-redispatch"),
+        ("retries 3", "retries 0", "haproxy-no-retries"),
+        ("option redispatch 1", "option redispatch", "haproxy-late-redispatch"),
+        ("option redispatch 1", "option redispatch 0", "haproxy-no-redispatch"),
+        ("balance roundrobin", "no option redispatch", "haproxy-no-redispatch"),
+        ("retries 3", "", "haproxy-default-retries"),
+        ("retries 3", "retry-on all-retryable-errors", "haproxy-retry-on"),
+        ("mode http", "", "haproxy-not-http"),
+        ("balance roundrobin", "mode tcp", "haproxy-not-http"),
+        ("option httpchk\n", "option tcp-check\n", "haproxy-no-httpchk"),
+        ("expect status 200", "expect ! status 200", "haproxy-any-2xx-3xx"),
+        ("expect status 200", "expect string ok", "haproxy-any-2xx-3xx"),
+        ("expect status 200", "comment x", "haproxy-any-2xx-3xx"),
+        ("uri /health", "uri /ghost", "haproxy-health-path"),
+        ("hdr Host shop.example", "hdr X-Ghost yes", "haproxy-check-without-host"),
+        (
+            "http-check expect status 200",
+            "http-check expect status 200\n http-check connect port 8080",
+            "haproxy-check-connect",
+        ),
+        ("option httpchk\n", "\n", "haproxy-no-httpchk"),
+        ("http-check expect status 200", "", "haproxy-any-2xx-3xx"),
+        ("expect status 200", "expect status 200-399", "haproxy-any-2xx-3xx"),
+        ("hdr Host shop.example", "", "haproxy-check-without-host"),
+        (
+            "http-check expect status 200",
+            "http-check expect status 200\n http-check disable-on-404",
+            "haproxy-disable-on-404",
+        ),
+        ("cookie SERVER_ID insert indirect nocache", "", "haproxy-no-cookie"),
+        ("indirect nocache", "", "haproxy-cookie-cached"),
+        (
+            "cookie SERVER_ID insert indirect nocache",
+            "cookie SERVER_ID prefix",
+            "haproxy-cookie-not-inserted",
+        ),
+        (
+            "load-server-state-from-file global",
+            "load-server-state-from-file none",
+            "haproxy-state-not-loaded",
+        ),
+        (
+            "load-server-state-from-file global",
+            "load-server-state-from-file local",
+            "haproxy-state-not-loaded",
+        ),
+        (
+            "stats refresh 10s\n",
+            "stats refresh 10s\n stats admin if TRUE\n bind :8405\n",
+            "haproxy-stats-admin",
+        ),
+        ("timeout tunnel 1h", "", "haproxy-no-tunnel-timeout"),
+        ("timeout connect 5s", "", "haproxy-no-timeout"),
+        ("timeout check 1s", "", "haproxy-no-check-timeout"),
+        ("balance roundrobin", "http-reuse never", "haproxy-reuse-never"),
+        ("balance roundrobin", "http-reuse aggressive", "haproxy-pooling"),
+        ("option allbackups", "", "haproxy-one-backup"),
+        (
+            "option allbackups",
+            "option allbackups\n server-template w 3 10.0.0.1:80 check",
+            "haproxy-server-template",
+        ),
+        ("rise 2 weight 100", "rise 2 weight 99", "haproxy-small-weight"),
+        ("rise 2 weight 100", "rise 2 weight 0", "haproxy-weight-zero"),
+        ("rise 2 weight 100", "rise 2 weight 100 downinter 5s", "haproxy-downinter"),
+        ("rise 2 weight 100", "rise 3 weight 100", "haproxy-timing-differs"),
+        ("inter 1s fastinter 200ms", "inter 5s", "haproxy-slow-checks"),
+        ("10.0.0.11:8080 check port", "10.0.0.11:8080 check addr 127.0.0.1 port", "haproxy-check-elsewhere"),
+        ("10.0.0.11:8080 check port", "10.0.0.11:8080 no-check port", "haproxy-no-check"),
+        ("server backup-web2 ", "server other ", "haproxy-no-server"),
+        ("10.0.0.11:8080", "[fd00::11]:8080", "haproxy-ipv6"),
+        ("cookie web1 backup", "backup", "haproxy-cookies-differ"),
+        ("rise 2 weight 100", "rise 2", "haproxy-small-weight"),
+        (
+            "rise 2 weight 100",
+            "rise 2 weight 100 on-marked-down shutdown-sessions",
+            "haproxy-shutdown-sessions",
+        ),
+        ("server main-web1 ", "server other ", "haproxy-no-server"),
+        ("10.0.0.11:8080 check port 8888", "10.0.0.11:8080 check", "haproxy-check-port"),
+        ("10.0.0.11:8080 check port 8888", "10.0.0.11:8080", "haproxy-no-check"),
+        ("10.0.0.11:8080", "10.0.0.11:8888", "haproxy-data-on-check-port"),
+        ("10.0.0.11:8080", "10.0.0.11:8081", "haproxy-data-port"),
+        ("10.0.0.11:8080", "10.0.0.99:8080", "haproxy-address"),
+        ("check port 80 cookie web1", "check port 8888 cookie web1", "haproxy-backup-check-port"),
+        ("cookie web1 backup", "cookie web1", "haproxy-backup-not-backup"),
+        ("cookie web1 backup", "cookie other backup", "haproxy-cookies-differ"),
+        ("check port 8888 cookie web1", "check port 8888 cookie web1 backup", "haproxy-main-is-backup"),
+        (
+            "check port 8888 cookie web1",
+            "check port 8888 agent-check agent-port 9 cookie web1",
+            "haproxy-agent-check",
+        ),
+        ("fall 3", "fall 2", "haproxy-timing-differs"),
+    ];
+    let good = good();
+    for (from, to, id) in cases {
+        assert!(good.contains(from), "{from}");
+        let found = ids(&good.replacen(from, to, 1));
+        assert!(found.contains(&id), "{from} -> {to}: {found:?}");
+    }
+}
+
+#[test]
+fn no_stats_socket_is_found() {
+    let without = good().replace("stats socket", "log-tag");
+    assert!(ids(&without).contains(&"haproxy-no-stats-socket"));
+    assert!(ids("backend servers\n").contains(&"haproxy-no-stats-socket"));
+}
+
+/// Each is another way to write the same thing, or somebody else's business.
+#[test]
+fn what_is_no_trap_is_not_found() {
+    for (from, to) in [
+        ("rise 2 weight 100", "weight 100 rise 2 check cookie backup no-check"),
+        ("rise 2 weight 100", "weight 100 rise 2 port 80"),
+        ("cookie web1", "cookie \"web1\""),
+        ("cookie web1", "'cookie' web\\1"),
+        ("check port 8888 cookie web1", "check port ${CHECK} cookie web1"),
+        ("10.0.0.11:8080", "\"10.0.0.11:${DATA}\""),
+        ("10.0.0.11:8080", "web1.internal:8080"),
+        ("inter 1s fastinter 200ms", "inter 1000 fastinter 200000us"),
+        ("expect status 200", "expect rstatus ^200$"),
+        ("expect status 200", "expect comment alive status 200"),
+        ("expect status 200", "expect status 200\n http-check expect string ok"),
+        ("hdr Host shop.example", "hdr host other.example"),
+        ("balance roundrobin", "balance leastconn\n option httpclose"),
+        ("balance roundrobin", "http-reuse safe\n option http-server-close"),
+        ("rise 2 weight 100", "rise 2 weight 100 pool-max-conn 0\n http-reuse always"),
+        (
+            "server-state-file /var/lib/haproxy/servers.state",
+            "server-state-file /var/lib/haproxy/servers.state\n tune.bufsize 1",
+        ),
+        ("stats refresh 10s", "stats admin if TRUE"),
+        ("stats refresh 10s", "stats admin if { src 10.0.0.0/8 }\n bind :8405"),
+        ("stats refresh 10s", "stats admin if TRUE\n stats auth ops:secret\n bind :8405"),
+        ("level admin", "level admin expose-fd listeners"),
+        (
+            "option allbackups",
+            "option allbackups\n server sorry 10.0.0.99:81 backup\n server other 10.0.0.98:81",
+        ),
+        ("defaults\n", "defaults base\n option http-keep-alive\ndefaults from base\n"),
+        ("option httpchk\n", "option httpchk\n http-check send-state\n"),
+    ] {
+        let good = good();
+        assert!(good.contains(from), "{from}");
+        assert_eq!(ids(&good.replace(from, to)), Vec::<&str>::new(), "{from} -> {to}");
+    }
+    // The whole request in `option httpchk`, as before HAProxy 2.2.
+    let old = good()
+        .replace("option httpchk\n", "option httpchk GET /health HTTP/1.1\\r\\nHost:\\ shop.example\n")
+        .lines()
+        .filter(|line| !line.contains("http-check send"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_eq!(ids(&old), Vec::<&str>::new());
+}
+
+/// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test that asks a real HAProxy.
+#[test]
+fn a_check_inherits_all_its_rules_or_none() {
+    let rules = ["option httpchk\n", "http-check send meth", "http-check expect status 200\n"];
+    let move_up = |good: &str, moved: &[&str]| {
+        let (up, rest): (Vec<&str>, Vec<&str>) = good
+            .split_inclusive('\n')
+            .partition(|line| moved.iter().any(|start| line.trim_start().starts_with(start)));
+        rest.concat().replacen("defaults\n", &format!("defaults\n{}", up.concat()), 1)
+    };
+    assert_eq!(ids(&move_up(&good(), &rules)), Vec::<&str>::new());
+    assert_eq!(ids(&move_up(&good(), &rules[..2])), ["haproxy-check-sends-nothing"]);
+    assert_eq!(ids(&move_up(&good(), &rules[..1])), Vec::<&str>::new());
+    assert_eq!(ids(&move_up(&good(), &rules[1..2])), ["haproxy-check-without-host"]);
+    assert_eq!(ids(&move_up(&good(), &rules[2..])), ["haproxy-any-2xx-3xx"]);
+    let found = lint("h", &move_up(&good(), &rules[2..]), &fleet(), &spec());
+    assert!(found[0].reason.ends_with("(the `http-check` lines of `defaults` do not count beside its own)"));
+}
+
+#[test]
+fn without_hosts_every_server_line_is_looked_at() {
+    let one_host = Fleet { hosts: vec![], ..fleet() };
+    let ids = |text: &str| lint("h", text, &one_host, &spec()).iter().map(|f| f.id).collect::<Vec<_>>();
+    let good = good();
+    assert_eq!(ids(&good), Vec::<&str>::new());
+    for (from, to, id) in [
+        ("10.0.0.12:8080 check port 8888", "10.0.0.12:8080 check", "haproxy-check-port"),
+        ("server backup-web1 ", "server spare ", "haproxy-no-server"),
+        ("cookie web2 backup", "cookie web2", "haproxy-backup-not-backup"),
+        ("server main-web1 ", "server web1 ", "haproxy-server-name"),
+    ] {
+        assert!(good.contains(from), "{from}");
+        assert_eq!(ids(&good.replace(from, to)), [id], "{from} -> {to}");
+    }
+    let none: String = good.split_inclusive('\n').filter(|line| !line.contains("server main-")).collect();
+    assert_eq!(ids(&none), ["haproxy-no-server"]);
+}
+
+#[test]
+fn a_missing_line_is_written_out() {
+    let without = good().replace("server main-web1 ", "server other ");
+    let found = lint("haproxy.cfg", &without, &fleet(), &spec());
+    let line = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
+    assert!(found[0].fix.starts_with(&format!("add `{line}`, ")), "{}", found[0].fix);
+    assert!(good().contains(line));
+}
+
+#[test]
+fn what_differs_is_told_with_the_bounds_and_the_line_to_write() {
+    let found = lint("haproxy.cfg", &good().replace("fall 3 rise 2", "fall 5 rise 4"), &fleet(), &spec());
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        found[0].reason,
+        "by these lines a switch takes DOWN up to 2s800ms, UP up to 2s600ms; by `load_balancers[].check` in switchman.yaml DOWN up to \
+         2s400ms, UP up to 2s200ms"
+    );
+    assert_eq!(
+        found[0].fix,
+        "write `check: {inter: 1s, fastinter: 200ms, fall: 5, rise: 4, timeout: 1s}` for `main-web1` in switchman.yaml, or the same here"
+    );
+}
+
+#[test]
+fn a_finding_names_its_line_and_its_fix() {
+    let found = lint("haproxy.cfg", &good().replace("retries 3", "retries 0"), &fleet(), &spec());
+    assert_eq!(found.len(), 1);
+    let line = good().lines().position(|line| line.contains("retries 3")).unwrap() + 1;
+    assert_eq!(found[0].subject, format!("haproxy.cfg:{line}"));
+    assert_eq!(found[0].fix, "write `retries 3`");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_linted(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no )?.{0,40}\n){0,20}") {
+        let _ = ids(&text);
+    }
+
+    #[test]
+    fn a_good_file_with_any_line_missing_is_linted(skip in 0usize..80) {
+        let text: Vec<String> = good().lines().enumerate().filter(|(at, _)| *at != skip).map(|(_, line)| line.to_owned()).collect();
+        let _ = ids(&text.join("\n"));
+    }
+}

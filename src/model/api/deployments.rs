@@ -1,0 +1,292 @@
+//! What is said between an operator's switchman and a host about versions side by side.
+//!
+//! Times are whole milliseconds.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::deployment::{Access, Deployment, DeploymentId, Digest, HowToRun, Process, Role, Status};
+use crate::model::duration;
+use crate::model::forward::{Changed, Recorded};
+use crate::model::health::Health;
+use crate::model::history::Actor;
+use crate::model::known;
+use crate::model::name::ServiceName;
+use crate::model::ports::{Port, Ports};
+use crate::model::socket::SocketCount;
+use crate::model::version::Version;
+
+/// Which deployment is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    Id(DeploymentId),
+    Version { service: ServiceName, version: Version },
+}
+
+impl fmt::Display for Which {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Version { service, version } => write!(f, "{service} {version}"),
+        }
+    }
+}
+
+impl Which {
+    pub fn is(&self, deployment: &Deployment) -> bool {
+        match self {
+            Self::Id(id) => *id == deployment.id,
+            Self::Version { service, version } => {
+                *service == deployment.service && *version == deployment.version
+            }
+        }
+    }
+}
+
+/// What a host has to know of a service's place in the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Site {
+    pub ports: Ports,
+    /// The host's address that HAProxy connects to.
+    pub address: IpAddr,
+    /// Whether checks come from the host itself.
+    pub from_self: bool,
+    /// Where instances get their ports: first and last.
+    pub range: (Port, Port),
+    /// Releases that are kept although no deployment uses them.
+    pub keep_releases: u32,
+}
+
+/// A deployment to be placed and started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeployRequest {
+    pub id: DeploymentId,
+    pub service: ServiceName,
+    pub version: Version,
+    /// +1 per deployment of the service; the host's own count where absent.
+    #[serde(default)]
+    pub revision: Option<u32>,
+    pub how: HowToRun,
+    /// Of the release that was placed before; absent for what runs already.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// Its port; allocated where absent.
+    #[serde(default)]
+    pub port: Option<Port>,
+    pub health: Health,
+    /// Bound on becoming healthy.
+    #[serde(rename = "health_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Ms")]
+    pub health_timeout: Duration,
+    pub site: Site,
+    pub actor: Actor,
+    /// Everything is checked, nothing is done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Deployed {
+    pub deployment: Deployment,
+    /// It was so already, and nothing was done.
+    pub known: bool,
+    pub role: Role,
+}
+
+/// Which rules an assign moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Main becomes the version, the backup vhost the main that was.
+    Whole,
+    /// Only the backup vhost moves, to the main that is: before the host is taken out, so that its users stay on the version
+    /// they know.
+    Backup,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AssignRequest {
+    /// The version that becomes main.
+    pub which: Which,
+    pub part: Part,
+    /// How long it is watched from now on; 0: not at all.
+    #[serde(default, rename = "trial_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Ms")]
+    pub trial: Duration,
+    pub actor: Actor,
+    /// Which roll it belongs to; empty otherwise.
+    #[serde(default)]
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Assigned {
+    pub deployment: Deployment,
+    /// The main that was; absent where there was none.
+    pub previous: Option<Deployment>,
+    pub changed: Changed,
+    /// Idle connections to the main that was which were closed, because the host is out and its balancers would use them again.
+    pub closed: usize,
+    /// Whether none of them is left, as far as the kernel tells.
+    #[serde(default)]
+    pub all_closed: bool,
+}
+
+/// How a new main's watch window ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "trial", rename_all = "kebab-case")]
+pub enum TrialEnd {
+    /// It is main, and was healthy to the end of its window, or had none.
+    Good,
+    /// The previous main is back.
+    PutBack { previous: Box<Deployment>, why: String },
+    /// It is not healthy, and the previous main is not either: nothing was moved.
+    Stuck { why: String },
+    /// It is main no more, by another command: absent where the service has no main, or the host does not know who it was.
+    Overtaken {
+        #[serde(default)]
+        main: Option<Box<Deployment>>,
+        #[serde(default)]
+        by: Option<Actor>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KillRequest {
+    pub id: DeploymentId,
+    /// Does not wait for a drain: what is in flight is cut, and counted.
+    #[serde(default)]
+    pub force: bool,
+    /// How long to wait for a drain first.
+    #[serde(default, rename = "drain_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Ms")]
+    pub drain_timeout: Duration,
+    /// The release stays.
+    #[serde(default)]
+    pub keep_files: bool,
+    #[serde(default = "api_user")]
+    pub actor: Actor,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Killed {
+    pub deployment: Deployment,
+    /// Requests at work when its process was stopped; absent where the kernel could not be asked.
+    #[serde(default)]
+    pub cut: Option<u64>,
+}
+
+/// New code under an id that stays: its revision and the work on it stay as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UpdateRequest {
+    pub id: DeploymentId,
+    /// How the new instance is run; as the old one where absent.
+    #[serde(default)]
+    pub how: Option<HowToRun>,
+    /// Of the release that was placed before under [`Deployment::release_name`] of the next build.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    #[serde(default = "a_minute", rename = "health_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Ms")]
+    pub health_timeout: Duration,
+    /// How long the old instance may take to drain.
+    #[serde(default = "a_minute", rename = "drain_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Ms")]
+    pub drain_timeout: Duration,
+    /// Needed where a new port is allocated, which is not for something that runs already.
+    #[serde(default)]
+    pub site: Option<Site>,
+    #[serde(default = "api_user")]
+    pub actor: Actor,
+}
+
+const fn a_minute() -> Duration {
+    Duration::from_mins(1)
+}
+
+/// A caller of the API that did not say who it is.
+fn api_user() -> Actor {
+    Actor { user: "api".to_owned(), pid: 0 }
+}
+
+/// The last good main becomes main.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RollbackRequest {
+    #[serde(default = "api_user")]
+    pub actor: Actor,
+    /// For the history.
+    #[serde(default)]
+    pub why: String,
+    /// Only where this version is main: whoever takes a change back takes back no other.
+    #[serde(default)]
+    pub from: Option<Version>,
+}
+
+/// One deployment on one host at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeploymentView {
+    pub deployment: Deployment,
+    pub role: Role,
+    /// Whether the backup vhost's port leads to it.
+    pub backup: bool,
+    pub status: Status,
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<Process>")]
+    pub process: Result<Process, String>,
+    /// Of its port.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<SocketCount>")]
+    pub sockets: Result<SocketCount, String>,
+    /// Those among them that came by main's data port, whichever version is main now.
+    #[serde(with = "known")]
+    #[schemars(with = "known::Known<SocketCount>")]
+    pub by_main: Result<SocketCount, String>,
+}
+
+/// The deployments of a host and what its services' ports lead to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VersionsView {
+    pub services: Vec<Recorded>,
+    pub deployments: Vec<DeploymentView>,
+    /// Who runs instances here: `systemd`, `supervisor`.
+    pub runner: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessRequest {
+    /// Whether it can be called from outside.
+    pub public: bool,
+    #[serde(default = "api_user")]
+    pub actor: Actor,
+}
+
+impl AccessRequest {
+    pub const fn access(&self) -> Access {
+        if self.public { Access::Public } else { Access::Private }
+    }
+}
+
+/// A watcher of a new main.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WatchRequest {
+    /// Which is expected to be main: one that is not any more has not passed.
+    pub id: DeploymentId,
+    #[serde(default = "api_user")]
+    pub actor: Actor,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogsRequest {
+    pub id: DeploymentId,
+    /// How many of the last lines; absent: all.
+    #[serde(default)]
+    pub tail: Option<u32>,
+    #[serde(default)]
+    pub follow: bool,
+}

@@ -1,0 +1,160 @@
+//! Waiting until every balancer has seen a switch. Waits for states; a clock only where nobody can be asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::model::balancer::{BackendView, BalancerSpec, Verdict};
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::forward::Switch;
+use crate::model::host::Host;
+use crate::model::name::BalancerName;
+use crate::plan::switch::{bound, is_seen, patience};
+use crate::world::FleetWorld;
+use crate::world::balancer::{Balancer, BalancerError};
+use crate::world::reporter::Event;
+
+use super::reach::{overtaken, stopped};
+
+/// Between two reads of a balancer: a fifth of the fastest change measured (facts.md).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How one balancer came to have seen the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    pub balancer: BalancerName,
+    pub how: How,
+    /// Since the wait began.
+    #[serde(rename = "after_ms", serialize_with = "duration::as_ms")]
+    pub after: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// It says so itself, in these words.
+    Reported { status: String },
+    /// It cannot be asked by configuration: the computed bound was waited.
+    BoundWaited,
+}
+
+/// Why the wait ended without every balancer having seen it. The kernel keeps the switch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSeen {
+    #[error("after {} {}", duration::show(*.waited), .missing.join("; "))]
+    Late { waited: Duration, missing: Vec<String> },
+    #[error("another command switched it in the meantime")]
+    Overtaken,
+    #[error("the wait was interrupted: {}", .missing.join("; "))]
+    Interrupted { missing: Vec<String> },
+}
+
+/// Ends when all have seen it, when one is late, when the record was changed by somebody else, or on a stop request.
+pub async fn wait(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    switch: Switch,
+    generation: u32,
+    timeout: Option<Duration>,
+) -> Result<Vec<Seen>, NotSeen> {
+    let waits = fleet.balancers.iter().map(async |spec| {
+        match world.balancers.iter().find(|balancer| balancer.spec().name == spec.name) {
+            Some(balancer) => wait_reported(world, balancer.as_ref(), host, switch, timeout).await,
+            None => wait_bound(world, host, spec, switch).await,
+        }
+    });
+    let all = futures_util::future::join_all(waits);
+    let ended = tokio::select! {
+        ended = all => ended,
+        () = overtaken(world, fleet, host, generation) => return Err(NotSeen::Overtaken),
+    };
+    let mut seen = Vec::new();
+    let mut missing = Vec::new();
+    for end in ended {
+        match end {
+            Ok(one) => seen.push(one),
+            Err(text) => missing.push(text),
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(seen),
+        false if world.stop.is_requested() => Err(NotSeen::Interrupted { missing }),
+        false => Err(NotSeen::Late { waited: timeout.unwrap_or_else(|| longest(fleet, switch)), missing }),
+    }
+}
+
+fn longest(fleet: &Fleet, switch: Switch) -> Duration {
+    fleet.balancers.iter().map(|spec| patience(&spec.check, switch)).max().unwrap_or_default()
+}
+
+async fn wait_reported(
+    world: &FleetWorld,
+    balancer: &dyn Balancer,
+    host: &Host,
+    switch: Switch,
+    timeout: Option<Duration>,
+) -> Result<Seen, String> {
+    let spec = balancer.spec();
+    let server = spec.servers.main_of(&host.name);
+    let began = Instant::now();
+    let deadline = began + timeout.unwrap_or_else(|| patience(&spec.check, switch));
+    let mut last = None;
+    loop {
+        let read = balancer.read().await;
+        let (verdict, detail) = said(&read, &server);
+        if last.as_ref() != Some(&(verdict, detail.clone())) {
+            world.reporter.report(&Event::Heard {
+                host: host.name.clone(),
+                balancer: spec.name.clone(),
+                server: server.clone(),
+                verdict,
+                detail: detail.clone(),
+                after: began.elapsed(),
+            });
+        }
+        if let Ok(view) = &read
+            && view.server(&server).is_some_and(|server| is_seen(switch, server))
+        {
+            let balancer = spec.name.clone();
+            return Ok(Seen { balancer, how: How::Reported { status: detail }, after: began.elapsed() });
+        }
+        let missing = format!("`{}` says of `{server}`: {detail}", spec.name);
+        last = Some((verdict, detail));
+        if Instant::now() >= deadline || stopped(world, PAUSE).await {
+            return Err(missing);
+        }
+    }
+}
+
+/// What a balancer says of a server, in its own words where it says anything.
+fn said(read: &Result<Arc<BackendView>, BalancerError>, server: &str) -> (Option<Verdict>, String) {
+    match read {
+        Ok(view) => match view.server(server) {
+            Some(server) => (Some(server.verdict), server.status.clone()),
+            None => (None, "no such server".to_owned()),
+        },
+        Err(error) => (None, error.to_string()),
+    }
+}
+
+async fn wait_bound(
+    world: &FleetWorld,
+    host: &Host,
+    spec: &BalancerSpec,
+    switch: Switch,
+) -> Result<Seen, String> {
+    let bound = bound(&spec.check, switch);
+    world.reporter.report(&Event::WaitingBound {
+        host: host.name.clone(),
+        balancer: spec.name.clone(),
+        bound,
+    });
+    if stopped(world, bound).await {
+        return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::show(bound)));
+    }
+    Ok(Seen { balancer: spec.name.clone(), how: How::BoundWaited, after: bound })
+}

@@ -1,0 +1,398 @@
+//! `assign` and `rollback`: another version becomes main.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::maybe_done;
+use serde::Serialize;
+
+use super::idle_connections::{flush, helps};
+use super::list;
+use super::trial::{Watching, seen, watch};
+use super::{Each, Row, VersionsError, each, locked, say, whole};
+use crate::model::api::deployments::{AssignRequest, Assigned, Part, RollbackRequest, Which};
+use crate::model::deployment::{Deployment, Role};
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::roll::{NewMain, RollSpec};
+use crate::model::version::Version;
+use crate::ops::fleet::reach;
+use crate::ops::fleet::roll::{self, RollReport};
+use crate::world::FleetWorld;
+use crate::world::balancer::Flush;
+use crate::world::link::LinkError;
+
+/// How main is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Host by host under maintenance: no client sees the old version once its host is back.
+    Rolling,
+    /// Both ports at once, on every host: new connections are led to the new version, old ones end on the old one.
+    Flip,
+}
+
+#[derive(Debug, Clone)]
+pub struct AssignOptions {
+    pub service: ServiceName,
+    pub version: Version,
+    pub strategy: Strategy,
+    /// How long the new main is watched on every host; zero: not at all.
+    pub watch: Duration,
+    /// Of a flip: wait until nothing is led to the old version any more.
+    pub wait: bool,
+    pub actor: Actor,
+    /// For `rolling`: everything of a roll but hosts and work.
+    pub roll: RollSpec,
+}
+
+impl AssignOptions {
+    /// A flip, watched for so long.
+    pub fn flip(
+        fleet: &Fleet,
+        service: &ServiceName,
+        version: &Version,
+        watch: Duration,
+        actor: &Actor,
+    ) -> Self {
+        let roll = RollSpec {
+            service: service.clone(),
+            hosts: vec![],
+            batch: fleet.roll.batch,
+            max_failures: fleet.roll.max_failures,
+            on_failure: fleet.roll.on_failure,
+            drain_timeout: fleet.limits.drain_timeout,
+            health_timeout: fleet.roll.health_timeout,
+            command: vec![],
+            remote: false,
+            command_timeout: Duration::ZERO,
+            force: false,
+            assign: None,
+        };
+        let (service, version, actor) = (service.clone(), version.clone(), actor.clone());
+        Self { service, version, strategy: Strategy::Flip, watch, wait: true, actor, roll }
+    }
+}
+
+/// What was done on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostAssigned {
+    pub host: HostName,
+    pub previous: Option<Version>,
+    /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
+    pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
+    /// Connections by main's data port that lead to it still; absent where the host could not tell.
+    pub left: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AssignReport {
+    pub strategy: Strategy,
+    /// It was main everywhere already.
+    pub already: bool,
+    /// Of a flip.
+    pub hosts: Vec<HostAssigned>,
+    pub roll: Option<RollReport>,
+}
+
+/// Main is the version on every one of the hosts, and stayed healthy through its watch window; else the old main is back.
+pub async fn assign(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<AssignReport, VersionsError> {
+    let row = target(world, hosts, &options.service, &options.version).await?;
+    let strategy = options.strategy;
+    if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
+        return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
+    }
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
+    let (flipped, rolled) = match strategy {
+        Strategy::Flip => {
+            let flipping = flip(world, fleet, hosts, &row, watching.as_mut(), options);
+            let flipped = locked(world, &options.actor, "assign", flipping).await?;
+            (flipped, None)
+        }
+        Strategy::Rolling => (vec![], Some(rolling(world, fleet, hosts, options).await?)),
+    };
+    if let Some(report) = rolled.as_ref().filter(|report| !report.is_whole()) {
+        let standing = &report.standing;
+        let why = standing.stopped.clone().unwrap_or_else(|| "some hosts failed".to_owned());
+        let reached = |host: &&crate::plan::roll::progress::HostStanding| {
+            host.reached == crate::plan::roll::progress::Reached::Done
+        };
+        let done = standing.hosts.iter().filter(reached).count();
+        let (of, finished) = (standing.hosts.len(), standing.is_finished());
+        return Err(VersionsError::NotRolled { done, of, why, finished });
+    }
+    seen(watching).await?;
+    Ok(AssignReport { strategy, already: false, hosts: flipped, roll: rolled })
+}
+
+/// The same by a flip, for whoever holds the lock of the fleet.
+pub(in crate::ops) async fn flip_held(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<(), VersionsError> {
+    let row = target(world, hosts, &options.service, &options.version).await?;
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
+    if row.hosts.iter().any(|(_, one)| one.role != Role::Main) {
+        flip(world, fleet, hosts, &row, watching.as_mut(), options).await?;
+    }
+    seen(watching).await
+}
+
+/// The version, which has to be on every host that is named.
+async fn target(
+    world: &FleetWorld,
+    hosts: &[Host],
+    service: &ServiceName,
+    version: &Version,
+) -> Result<Row, VersionsError> {
+    let there = list(world, hosts).await;
+    let of_service = there.rows.iter().any(|row| row.service == *service);
+    let Some(row) = there.find(service, version) else {
+        return Err(if of_service || !there.unread.is_empty() {
+            VersionsError::NoVersion { service: service.clone(), version: version.clone() }
+        } else {
+            VersionsError::NoMain(service.clone())
+        });
+    };
+    let has = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
+    let without: Vec<HostName> =
+        hosts.iter().filter(|host| !has(host)).map(|host| host.name.clone()).collect();
+    if !without.is_empty() {
+        let (service, version) = (service.clone(), version.clone());
+        return Err(VersionsError::NotEverywhere { service, version, hosts: without });
+    }
+    Ok(row.clone())
+}
+
+async fn rolling(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+) -> Result<RollReport, VersionsError> {
+    let AssignOptions { service, version, .. } = options;
+    let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
+    let spec = RollSpec {
+        service: service.clone(),
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
+        command: command.to_vec(),
+        assign: Some(NewMain { version: version.clone(), trial: options.watch }),
+        ..options.roll.clone()
+    };
+    Ok(roll::run(world, fleet, &spec, &options.actor).await?)
+}
+
+/// The watch begins beside the flush: what happens meanwhile is seen at once, and what is put back is flushed no more.
+async fn flip<W>(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &Row,
+    mut watching: Watching<'_, W>,
+    options: &AssignOptions,
+) -> Result<Vec<HostAssigned>, VersionsError>
+where
+    W: Future<Output = Result<(), VersionsError>>,
+{
+    let AssignOptions { service, version, watch, actor, .. } = options;
+    let request = AssignRequest {
+        which: Which::Version { service: service.clone(), version: version.clone() },
+        part: Part::Whole,
+        trial: *watch,
+        actor: actor.clone(),
+        detail: "flip".to_owned(),
+    };
+    let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
+    if assigned.iter().any(|(_, one)| one.is_err()) {
+        take_back(world, fleet, hosts, row, &assigned, options).await;
+    }
+    let leaves = if options.wait { LEAVES } else { Duration::ZERO };
+    let mut flushing = pin!(flushed(world, fleet, whole(assigned)?, leaves));
+    tokio::select! {
+        flushed = &mut flushing => return flushed,
+        () = watching.as_mut() => {}
+    }
+    if watching.output_mut().is_some_and(|seen| seen.is_err()) { Ok(vec![]) } else { flushing.await }
+}
+
+/// The old main is back on the hosts where the flip was made, because it was not made on another. A host whose answer was lost
+/// may have made it, or be at work on it: it is asked, and the others do not wait for that.
+async fn take_back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &Row,
+    assigned: &Each<Assigned>,
+    options: &AssignOptions,
+) {
+    let which = |meant: &dyn Fn(&Host, &Result<Assigned, LinkError>) -> bool| -> Vec<Host> {
+        let pairs = hosts.iter().zip(assigned);
+        pairs.filter(|(host, (_, one))| meant(host, one)).map(|(host, _)| host.clone()).collect()
+    };
+    let moved = which(&|_, one| one.as_ref().is_ok_and(|one| was(one).is_some()));
+    let lost =
+        which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !is_main_on(row, &host.name));
+    let lost = lost.iter().map(async |host| {
+        if becomes_main(world, host, row).await {
+            let _ = back(world, fleet, std::slice::from_ref(host), options, WHY).await;
+        }
+    });
+    // What does not come back is told by then.
+    let _ = tokio::join!(back(world, fleet, &moved, options, WHY), futures_util::future::join_all(lost));
+}
+
+const WHY: &str = "another host failed";
+
+fn is_main_on(row: &Row, host: &HostName) -> bool {
+    row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
+}
+
+/// How long a host whose answer was lost is asked what it made of the question: it may be at work on it.
+const UNHEARD: Duration = Duration::from_secs(10);
+
+/// Whether the host has made the version main, or does within a while.
+async fn becomes_main(world: &FleetWorld, host: &Host, row: &Row) -> bool {
+    let deadline = tokio::time::Instant::now() + UNHEARD;
+    loop {
+        let view = async { reach::link(world, host)?.versions().await }.await;
+        let main = view.map(|view| {
+            view.deployments.iter().any(|one| one.deployment.id == row.id && one.role == Role::Main)
+        });
+        match main {
+            Ok(true) => return true,
+            Ok(false) | Err(_) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(false) => return false,
+            Err(error) => {
+                say(world, Some(&host.name), format!("is not known to have the old main: {error}"));
+                return false;
+            }
+        }
+    }
+}
+
+fn was(assigned: &Assigned) -> Option<&Deployment> {
+    assigned.previous.as_ref().filter(|previous| previous.id != assigned.deployment.id)
+}
+
+/// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
+/// is answered, and lead to the old version for as long as they live.
+pub(in crate::ops) const LEAVES: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
+/// close the idle ones, until none is left.
+async fn flushed(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    assigned: Vec<(HostName, Assigned)>,
+    leaves: Duration,
+) -> Result<Vec<HostAssigned>, VersionsError> {
+    let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
+        Some(previous) => leave(world, fleet, host, previous, leaves).await,
+        None => HostAssigned { host, previous: None, flushed: vec![], left: Some(0) },
+    });
+    let hosts = futures_util::future::join_all(hosts).await;
+    let left: Vec<String> = hosts
+        .iter()
+        .filter(|host| host.left != Some(0))
+        .map(|host| {
+            let left = host.left.map_or_else(|| "not known".to_owned(), |left| left.to_string());
+            format!("{}: {left}", host.host)
+        })
+        .collect();
+    if !left.is_empty() {
+        let each = left.join(", ");
+        say(
+            world,
+            None,
+            format!(
+                "connections may still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
+                 is asked through a stats socket of level admin; what is in use, such as a websocket, goes on"
+            ),
+        );
+    }
+    Ok(hosts)
+}
+
+pub(super) async fn leave(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: HostName,
+    previous: &Deployment,
+    leaves: Duration,
+) -> HostAssigned {
+    let deadline = tokio::time::Instant::now() + leaves;
+    let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
+    loop {
+        let flushed = flush(world, &host).await;
+        let able = flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| helps(flush));
+        // What was closed once is worth telling, whatever the last round found.
+        for (balancer, now) in flushed {
+            match closed.iter_mut().find(|(name, _)| *name == balancer) {
+                Some((_, before)) if *before != Ok(Flush::Closed) => *before = now,
+                Some(_) => {}
+                None => closed.push((balancer, now)),
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+        let left = still_led(world, &host, previous).await;
+        if left == Some(0) || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
+            return HostAssigned { host, previous: Some(previous.version.clone()), flushed: closed, left };
+        }
+    }
+}
+
+/// How many connections that came by main's data port lead to the version that was main. `None`: the host cannot tell.
+async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -> Option<u64> {
+    let view = world.links.get(host)?.versions().await.ok()?;
+    match view.deployments.into_iter().find(|view| view.deployment.id == previous.id) {
+        Some(old) => old.by_main.ok().map(|count| count.open()),
+        None => Some(0),
+    }
+}
+
+pub(super) async fn back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &AssignOptions,
+    why: &str,
+) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+    let from = Some(options.version.clone());
+    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
+    let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
+    for (host, one) in &put {
+        match one {
+            Ok(one) => say(world, Some(host), format!("{} is main again", one.deployment.version)),
+            Err(error) => say(world, Some(host), format!("the last good main does not come back: {error}")),
+        }
+    }
+    let put = whole(put)?;
+    flushed(world, fleet, put.clone(), Duration::ZERO).await?;
+    Ok(put)
+}
+
+/// The last good main, at once and without steps, on every host.
+pub async fn rollback(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    service: &ServiceName,
+    actor: &Actor,
+) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+    let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
+    let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
+    flushed(world, fleet, put.clone(), Duration::ZERO).await?;
+    Ok(put)
+}

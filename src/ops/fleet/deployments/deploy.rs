@@ -1,0 +1,200 @@
+//! `deploy`: a version placed and started on hosts. Nothing is moved: the first is main, later ones are shadows.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::list;
+use super::{Each, Listing, VersionsError, each, say, site, took, whole};
+use crate::model::api::deployments::{DeployRequest, Deployed, KillRequest};
+use crate::model::deployment::{Deployment, DeploymentId, Digest, HowToRun, Role};
+use crate::model::fleet::Fleet;
+use crate::model::health::Health;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::ports::Port;
+use crate::model::version::Version;
+use crate::world::FleetWorld;
+use crate::world::archives::Packed;
+
+/// Where a version comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or a `.tar.gz`.
+    Release(PathBuf),
+    /// It runs already; the address is in `how`.
+    External,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeployOptions {
+    pub service: ServiceName,
+    pub version: Version,
+    pub source: Source,
+    pub how: HowToRun,
+    pub port: Option<Port>,
+    /// Instead of the service's own.
+    pub health: Option<Health>,
+    pub dry_run: bool,
+    pub actor: Actor,
+}
+
+/// What will be done on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Planned {
+    pub host: HostName,
+    pub role: Role,
+    pub port: Port,
+    /// It is so already.
+    pub known: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeployReport {
+    pub id: DeploymentId,
+    pub revision: u32,
+    pub planned: Vec<Planned>,
+    /// Empty after a dry run.
+    pub deployed: Vec<(HostName, Deployed)>,
+}
+
+/// Checked on every host before anything is sent; where one host fails, the others are as before too.
+pub async fn deploy(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &DeployOptions,
+) -> Result<DeployReport, VersionsError> {
+    let began = tokio::time::Instant::now();
+    let packed = pack(world, &options.source).await?;
+    let (id, revision) = identity(world, options, &list(world, hosts).await);
+    let digest = packed.as_ref().map(|packed| packed.digest.clone());
+    let request = |host: &Host, dry_run| DeployRequest {
+        id: id.clone(),
+        service: options.service.clone(),
+        version: options.version.clone(),
+        revision: Some(revision),
+        how: options.how.clone(),
+        digest: digest.clone(),
+        port: options.port,
+        health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
+        health_timeout: fleet.versions.health_timeout,
+        site: site(fleet, host),
+        actor: options.actor.clone(),
+        dry_run,
+    };
+    let planned =
+        whole(each(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await)?;
+    let planned: Vec<Planned> = planned.into_iter().map(|(host, deployed)| plan(host, &deployed)).collect();
+    for one in &planned {
+        say(world, Some(&one.host), in_words(one, options));
+    }
+    let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
+    if options.dry_run {
+        return Ok(report);
+    }
+    let release = options.version.to_string();
+    let deployed = each(world, hosts, async |host, link| {
+        if let Some(packed) = &packed
+            && !report.planned.iter().any(|planned| planned.host == host.name && planned.known)
+        {
+            link.place(&options.service, &release, &packed.path).await?;
+            say(
+                world,
+                Some(&host.name),
+                format!("release {release} is placed ({} KiB sent)", packed.bytes / 1024),
+            );
+        }
+        let deployed = link.deploy(&request(host, false)).await?;
+        let port = deployed.deployment.instance.port;
+        say(world, Some(&host.name), format!("healthy on port {port} after {}", took(began)));
+        Ok(deployed)
+    })
+    .await;
+    if deployed.iter().any(|(_, one)| one.is_err()) {
+        undo(world, hosts, &deployed, options).await;
+        return Err(failed(deployed));
+    }
+    report.deployed = whole(deployed)?;
+    Ok(report)
+}
+
+/// None of it is left, so none of it is done.
+fn failed(deployed: Each<Deployed>) -> VersionsError {
+    let errors = deployed.into_iter().filter_map(|(host, one)| one.err().map(|error| (host, error)));
+    VersionsError::Hosts(errors.collect())
+}
+
+pub(super) async fn pack(world: &FleetWorld, source: &Source) -> Result<Option<Packed>, VersionsError> {
+    let Source::Release(path) = source else { return Ok(None) };
+    let (archives, path) = (world.archives.clone(), path.clone());
+    let packed = tokio::task::spawn_blocking(move || archives.pack(&path)).await;
+    Ok(Some(packed.map_err(|error| VersionsError::Task(error.to_string()))??))
+}
+
+/// A version that is on other hosts already keeps its id and its revision.
+fn identity(world: &FleetWorld, options: &DeployOptions, there: &Listing) -> (DeploymentId, u32) {
+    if let Some(row) = there.find(&options.service, &options.version) {
+        return (row.id.clone(), row.revision);
+    }
+    let of_service = there.rows.iter().filter(|row| row.service == options.service);
+    let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
+    (DeploymentId::new(world.clock.now(), salt(&options.actor)), revision)
+}
+
+/// Random enough for two operators in the same millisecond.
+fn salt(actor: &Actor) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library's own source of randomness for its maps.
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(actor.pid);
+    hasher.finish()
+}
+
+fn plan(host: HostName, deployed: &Deployed) -> Planned {
+    let Deployed { deployment, known, role } = deployed;
+    Planned { host, role: *role, port: deployment.instance.port, known: *known }
+}
+
+fn in_words(planned: &Planned, options: &DeployOptions) -> String {
+    let (service, version) = (&options.service, &options.version);
+    let role = if planned.role == Role::Main { "main" } else { "a shadow" };
+    if planned.known {
+        return format!("{service} {version} is there already");
+    }
+    format!("{service} {version} will be {role}, on port {}", planned.port)
+}
+
+/// What was new here goes again; what was there before stays.
+async fn undo(world: &FleetWorld, hosts: &[Host], deployed: &Each<Deployed>, options: &DeployOptions) {
+    let new: Vec<(&Host, &Deployment)> = hosts
+        .iter()
+        .filter_map(|host| {
+            let (_, one) = deployed.iter().find(|(name, _)| *name == host.name)?;
+            let one = one.as_ref().ok().filter(|one| !one.known)?;
+            Some((host, &one.deployment))
+        })
+        .collect();
+    let undone = new.iter().map(async |(host, deployment)| {
+        let request = KillRequest {
+            id: deployment.id.clone(),
+            force: true,
+            drain_timeout: std::time::Duration::ZERO,
+            keep_files: false,
+            actor: options.actor.clone(),
+        };
+        let killed = async { crate::ops::fleet::reach::link(world, host)?.kill(&request).await }.await;
+        let text = match killed {
+            Ok(_) => "taken away again: another host failed".to_owned(),
+            Err(error) => format!("is left there: {error}"),
+        };
+        say(world, Some(&host.name), text);
+    });
+    futures_util::future::join_all(undone).await;
+}
+
+/// For callers that print a digest.
+pub fn short(digest: &Digest) -> &str {
+    digest.0.get(..12).unwrap_or(&digest.0)
+}

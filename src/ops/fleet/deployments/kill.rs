@@ -1,0 +1,64 @@
+//! `kill`: stopped and forgotten, shadows first, main last.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Row, VersionsError, each, whole};
+use crate::model::api::deployments::KillRequest;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::version::Version;
+use crate::world::FleetWorld;
+
+#[derive(Debug, Clone)]
+pub struct KillOptions {
+    pub force: bool,
+    pub drain_timeout: Duration,
+    pub keep_files: bool,
+    pub actor: Actor,
+}
+
+/// One version gone from some hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostKilled {
+    pub service: ServiceName,
+    pub version: Version,
+    /// Requests that were in flight when its process was stopped, over all hosts; absent where one could not tell.
+    pub cut: Option<u64>,
+    pub hosts: Vec<HostName>,
+}
+
+/// One row after another, so that a main is alone when its turn comes (D16). Stops at the first that is refused.
+pub async fn kill(
+    world: &FleetWorld,
+    hosts: &[Host],
+    rows: &[Row],
+    options: &KillOptions,
+    mut told: impl FnMut(&HostKilled),
+) -> Result<Vec<HostKilled>, VersionsError> {
+    let mut order: Vec<&Row> = rows.iter().collect();
+    order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
+    let mut all = Vec::new();
+    for row in order {
+        let hosts = row.among(hosts);
+        let request = KillRequest {
+            id: row.id.clone(),
+            force: options.force,
+            drain_timeout: options.drain_timeout,
+            keep_files: options.keep_files,
+            actor: options.actor.clone(),
+        };
+        let killed = whole(each(world, &hosts, async |_, link| link.kill(&request).await).await)?;
+        let one = HostKilled {
+            service: row.service.clone(),
+            version: row.version.clone(),
+            cut: killed.iter().map(|(_, killed)| killed.cut).sum(),
+            hosts: killed.into_iter().map(|(host, _)| host).collect(),
+        };
+        told(&one);
+        all.push(one);
+    }
+    Ok(all)
+}

@@ -1,0 +1,130 @@
+//! `ls`, `describe`: what every host says, one row per version.
+
+use serde::Serialize;
+
+use super::{VersionsError, each};
+use crate::model::api::deployments::{DeploymentView, VersionsView};
+use crate::model::deployment::{Access, DeploymentId, Role, Status};
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::version::Version;
+use crate::plan::traffic_split;
+use crate::world::FleetWorld;
+
+/// A version of a service, over all hosts that have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    pub service: ServiceName,
+    pub version: Version,
+    pub id: DeploymentId,
+    pub revision: u32,
+    /// Main on every host that has it; `None`: on some of them.
+    pub main: Option<bool>,
+    pub access: Access,
+    /// Draining where it is on any host.
+    pub status: Status,
+    /// Requests at work, over all hosts; absent where one could not tell.
+    pub active: Option<u64>,
+    pub hosts: Vec<(HostName, DeploymentView)>,
+    /// What it gets of the requests where a proxy stands, each once: `copies 100%`, `canary 25%`.
+    pub gets: Vec<String>,
+}
+
+impl Row {
+    /// Those of these hosts that have it.
+    pub(super) fn among(&self, hosts: &[Host]) -> Vec<Host> {
+        let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
+        hosts.iter().filter(has).cloned().collect()
+    }
+}
+
+/// Everything that was heard, and who was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Listing {
+    /// By service, then by age.
+    pub rows: Vec<Row>,
+    pub unread: Vec<(HostName, String)>,
+}
+
+impl Listing {
+    /// The rows that are meant: all, a service's, or one.
+    #[must_use]
+    pub fn only(mut self, service: Option<&ServiceName>, version: Option<&Version>) -> Self {
+        self.rows.retain(|row| {
+            service.is_none_or(|service| row.service == *service)
+                && version.is_none_or(|version| row.version == *version)
+        });
+        self
+    }
+
+    #[must_use]
+    pub fn with_id(mut self, id: &DeploymentId) -> Self {
+        self.rows.retain(|row| row.id == *id);
+        self
+    }
+
+    pub fn find(&self, service: &ServiceName, version: &Version) -> Option<&Row> {
+        self.rows.iter().find(|row| row.service == *service && row.version == *version)
+    }
+
+    /// Whether every host was read.
+    pub fn is_whole(&self) -> Result<(), VersionsError> {
+        if self.unread.is_empty() { Ok(()) } else { Err(VersionsError::Unread(self.unread.clone())) }
+    }
+
+    /// The main of a service, where it is one anywhere.
+    pub fn main(&self, service: &ServiceName) -> Option<&Row> {
+        self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
+    }
+}
+
+/// A host that cannot be asked is named, and the others are shown.
+pub async fn list(world: &FleetWorld, hosts: &[Host]) -> Listing {
+    let mut listing = Listing::default();
+    for (host, view) in each(world, hosts, async |_, link| link.versions().await).await {
+        match view {
+            Ok(view) => add(&mut listing.rows, &host, view),
+            Err(error) => listing.unread.push((host, error.to_string())),
+        }
+    }
+    let order = |row: &Row| (row.service.clone(), row.revision);
+    listing.rows.sort_by_key(order);
+    listing
+}
+
+fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
+    for one in view.deployments {
+        let main = one.role == Role::Main;
+        let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
+        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::at_work);
+        let gets = record
+            .map(|record| traffic_split::gets(&record.layer7.splits, &one.deployment.id))
+            .unwrap_or_default();
+        let same = |row: &&mut Row| row.id == one.deployment.id;
+        let Some(row) = rows.iter_mut().find(same) else {
+            rows.push(Row {
+                service: one.deployment.service.clone(),
+                version: one.deployment.version.clone(),
+                id: one.deployment.id.clone(),
+                revision: one.deployment.revision,
+                main: Some(main),
+                access: record.map(|record| record.access).unwrap_or_default(),
+                status: one.status,
+                active,
+                hosts: vec![(host.clone(), one)],
+                gets,
+            });
+            continue;
+        };
+        row.main = row.main.filter(|all| *all == main);
+        row.active = row.active.zip(active).map(|(all, here)| all + here);
+        // Active before Draining before Drained: what needs the most care is what is said.
+        row.status = row.status.min(one.status);
+        row.hosts.push((host.clone(), one));
+        for gets in gets {
+            if !row.gets.contains(&gets) {
+                row.gets.push(gets);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::*;
+use crate::model::api::deployments::{AccessRequest, LogsRequest};
+use crate::model::deployment::{Deployment, HowChange, HowToRun};
+use crate::model::example;
+use crate::model::failure::ErrorCode;
+use crate::world::fake::site::{FakeSite, site};
+use crate::world::link::Heard;
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn flip_to_2() -> AssignOptions {
+    AssignOptions {
+        service: "shop".parse().unwrap(),
+        version: "2.0.0".parse().unwrap(),
+        strategy: Strategy::Flip,
+        watch: Duration::ZERO,
+        wait: true,
+        actor: actor(),
+        roll: example::roll(&[]),
+    }
+}
+
+async fn flip(fake: &FakeSite) -> Result<AssignReport, VersionsError> {
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &flip_to_2()).await
+}
+
+fn mains(fake: &FakeSite) -> Vec<String> {
+    fake.site.lock().hosts.values().map(|host| host.main.clone()).collect()
+}
+
+fn refused() -> LinkError {
+    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
+}
+
+/// One host refuses, another one's answer is lost on the way: the old main is everywhere.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_fails_on_one_host_is_taken_back_on_all() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| host.answers_lost = 1);
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0"; 3]);
+}
+
+/// A host that had the version before has nothing to be taken back.
+#[tokio::test(start_paused = true)]
+async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
+    let fake = site(3, 1);
+    fake.site.with("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with("web2", |host| {
+        host.main = "2.0.0".to_owned();
+        host.answers_lost = 1;
+    });
+    flip(&fake).await.unwrap_err();
+    assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
+}
+
+fn watched(strategy: Strategy) -> AssignOptions {
+    AssignOptions { watch: Duration::from_secs(10), strategy, ..flip_to_2() }
+}
+
+/// By the time somebody asks, nothing is on trial there any more.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_its_agent_has_put_back_already_is_not_promoted() {
+    for strategy in [Strategy::Flip, Strategy::Rolling] {
+        let fake = site(3, 1);
+        fake.site.with("web2", |host| host.put_back = Some("503".into()));
+        let (hosts, options) = (&fake.fleet.hosts, watched(strategy));
+        let error = assign(&fake.world, &fake.fleet, hosts, &options).await.unwrap_err();
+        assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
+        assert_eq!(mains(&fake), ["1.0.0"; 3], "{strategy:?}");
+    }
+}
+
+/// What they did is theirs, and whoever asked for something else is told.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_somebody_else_changed_is_no_success() {
+    let fake = site(3, 1);
+    let options = watched(Strategy::Flip);
+    let (ended, ()) = tokio::join!(assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &options), async {
+        while mains(&fake) != ["2.0.0"; 3] {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        fake.site.with("web2", |host| host.main = "0.9.0".into());
+    });
+    let error = ended.unwrap_err();
+    assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: another command made 0.9.0 main");
+    assert_eq!(mains(&fake), ["2.0.0", "0.9.0", "2.0.0"]);
+    assert_eq!(fake.world.lock.view(), Ok(None));
+}
+
+/// Idle connections take a while to close, which a window may be shorter than.
+#[tokio::test(start_paused = true)]
+async fn the_watch_begins_beside_the_flush() {
+    let fake = site(2, 1);
+    // Nobody knows when the last one has gone: it is flushed to the end of its time.
+    fake.site.lock().admin = true;
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let began = tokio::time::Instant::now();
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap();
+    let seen = fake.site.with("web1", |host| host.watched.unwrap());
+    assert!(began.elapsed() >= LEAVES && seen - began < Duration::from_secs(1), "{:?}", seen - began);
+
+    // What is put back meanwhile is flushed no more.
+    let fake = site(2, 1);
+    fake.site.lock().admin = true;
+    fake.site.with("web1", |host| host.put_back = Some("503".into()));
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let began = tokio::time::Instant::now();
+    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap_err();
+    assert!(began.elapsed() < LEAVES, "{:?}", began.elapsed());
+}
+
+/// What cannot be counted is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_flip_does_not_call_settled_what_it_cannot_see() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.unread_kernel = true);
+    let report = flip(&fake).await.unwrap();
+    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    let told =
+        |event: &Event| matches!(event, Event::Version { text, .. } if text.contains("(web2: not known)"));
+    assert!(fake.events.lock().unwrap().iter().any(told));
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
+    let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
+    assert_eq!(listing.rows[0].active, Some(0));
+}
+
+async fn update_main(fake: &FakeSite, how: HowChange, source: &str) -> Vec<(HostName, Deployment)> {
+    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    let row = listing.main(&"shop".parse().unwrap()).unwrap();
+    let options = UpdateOptions {
+        source: Source::Release(source.into()),
+        how,
+        drain_timeout: Duration::from_secs(5),
+        actor: actor(),
+    };
+    update(&fake.world, &fake.fleet, &fake.fleet.hosts, row, &options).await.unwrap()
+}
+
+/// What HAProxy keeps to the old instance would hold its drain to the last.
+#[tokio::test(start_paused = true)]
+async fn an_update_has_kept_connections_closed_while_the_old_instance_drains() {
+    for admin in [true, false] {
+        let fake = site(1, 1);
+        fake.site.lock().admin = admin;
+        update_main(&fake, HowChange::default(), "new").await;
+        let flushed = std::mem::take(&mut fake.site.lock().flushed);
+        let (main, backup) = ("main-web1".to_owned(), "backup-web1".to_owned());
+        assert_eq!(flushed[..2], [(main, Some(true)), (backup, Some(true))]);
+        assert!(flushed.iter().all(|(_, moved)| *moved == Some(true)), "not before it moved: {flushed:?}");
+        // Whoever may not is asked once.
+        assert_eq!(flushed.len() > 4, admin, "{flushed:?}");
+        assert!(admin || flushed.len() == 2, "{flushed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_changes_of_how_it_is_run_what_was_said() {
+    let fake = site(1, 1);
+    let env = |value: &str| [("A".to_owned(), value.to_owned())].into();
+    let was = example::deployment("shop", "1.0.0", 20001).instance;
+    // The same code, run as it is: nothing to do.
+    update_main(&fake, HowChange::default(), &was.digest.clone().unwrap().0).await;
+    assert_eq!(fake.site.with("web1", |host| host.updates.len()), 0);
+    update_main(&fake, HowChange { env: env("1"), ..HowChange::default() }, &was.digest.unwrap().0).await;
+    let asked = fake.site.with("web1", |host| host.updates.remove(0).how);
+    assert_eq!(asked, Some(HowToRun { env: env("1"), ..was.how }), "the program stays one");
+}
+
+/// A host that cannot be asked is named, and what the others say is shown.
+#[tokio::test(start_paused = true)]
+async fn a_list_or_a_history_that_is_not_whole_says_who_is_missing() {
+    let fake = site(2, 1);
+    fake.site.with("web2", |host| host.reachable = false);
+    let hosts = &fake.fleet.hosts;
+    let listing = list(&fake.world, hosts).await;
+    assert_eq!(listing.rows[0].hosts.len(), 1);
+    let error = listing.is_whole().unwrap_err().to_string();
+    assert!(error.starts_with("cannot ask every host: web2: "), "{error}");
+    let shop = "shop".parse().unwrap();
+    let heard = histories(&fake.world, hosts, &shop, 9).await;
+    let names = |host: &HostName| host.to_string();
+    let read: Vec<String> = heard.hosts.iter().map(|(host, _)| names(host)).collect();
+    let unread: Vec<String> = heard.unread.iter().map(|(host, _)| names(host)).collect();
+    assert_eq!((read, unread), (vec!["web1".to_owned()], vec!["web2".to_owned()]));
+    let request = AccessRequest { public: false, actor: actor() };
+    let error = access(&fake.world, hosts, &shop, &request).await.unwrap_err();
+    assert!(matches!(error, VersionsError::Partly { done: 1, .. }), "{error}");
+    assert!(fake.site.with("web1", |host| host.private));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logs_come_from_the_hosts_that_have_it() {
+    let fake = site(3, 1);
+    let mut row = list(&fake.world, &fake.fleet.hosts).await.rows.remove(0);
+    row.hosts.retain(|(host, _)| host.as_str() != "web2");
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = |_: &HostName| -> Heard {
+        let lines = lines.clone();
+        Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()))
+    };
+    let request = LogsRequest { id: row.id.clone(), tail: None, follow: false };
+    logs(&fake.world, &fake.fleet.hosts, &row, &request, heard).await.unwrap();
+    let mut lines = lines.lock().unwrap().clone();
+    lines.sort();
+    assert_eq!(lines, ["web1 says", "web3 says"]);
+}

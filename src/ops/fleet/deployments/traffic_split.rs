@@ -1,0 +1,137 @@
+//! `mirror` and `canary` over a fleet: every host's proxy copies or shares in the same way.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::assign;
+use super::idle_connections::flush;
+use super::{VersionsError, each, locked, say, whole};
+use crate::model::api::deployments::DeploymentView;
+use crate::model::deployment::{Deployment, Role};
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::model::proxy::Splits;
+use crate::model::traffic_split::{Split, SplitChange, SplitRequest};
+use crate::world::FleetWorld;
+
+#[derive(Debug, Clone)]
+pub struct SplitOptions {
+    pub service: ServiceName,
+    pub change: SplitChange,
+    /// Whether main is told who asked; `None`: as it is.
+    pub forwarded: Option<bool>,
+    /// Wait until requests on connections that balancers keep pass through the proxy too.
+    pub wait: bool,
+    pub actor: Actor,
+    /// For the history, such as the roll-out it belongs to.
+    pub detail: String,
+}
+
+/// What is in force on one host now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostSplit {
+    pub host: HostName,
+    pub splits: Splits,
+    /// Whether the proxy stands before main.
+    pub inserted: bool,
+    /// It was so already.
+    pub known: bool,
+    /// Connections that lead past the proxy still; absent where the host cannot tell.
+    pub past: Option<u64>,
+}
+
+/// The change on every one of the hosts, under the fleet's lock.
+pub async fn split(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &SplitOptions,
+) -> Result<Vec<HostSplit>, VersionsError> {
+    let done = locked(world, &options.actor, "split", change(world, fleet, hosts, options)).await?;
+    let leaves = if options.wait { assign::LEAVES } else { Duration::ZERO };
+    Ok(through(world, fleet, &options.service, done, leaves).await)
+}
+
+/// Waits until requests on connections that balancers keep pass through the proxy too, and tells where they may not.
+pub(crate) async fn through(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    service: &ServiceName,
+    done: Vec<(HostName, Split)>,
+    leaves: Duration,
+) -> Vec<HostSplit> {
+    let hosts =
+        done.into_iter().map(async |(host, split)| led(world, fleet, service, host, split, leaves).await);
+    let hosts = futures_util::future::join_all(hosts).await;
+    let past: Vec<String> = hosts
+        .iter()
+        .filter(|host| host.inserted && host.past != Some(0))
+        .map(|host| {
+            let past = host.past.map_or_else(|| "not known".to_owned(), |past| past.to_string());
+            format!("{}: {past}", host.host)
+        })
+        .collect();
+    if !past.is_empty() {
+        let past = past.join(", ");
+        say(
+            world,
+            None,
+            format!(
+                "connections may still lead past the proxy ({past}): what comes over them is neither copied nor shared. HAProxy \
+                 closes those it keeps when it is asked through a stats socket of level admin; the others end by themselves"
+            ),
+        );
+    }
+    hosts
+}
+
+/// The same, for whoever holds the lock.
+pub(crate) async fn change(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &SplitOptions,
+) -> Result<Vec<(HostName, Split)>, VersionsError> {
+    let request = SplitRequest {
+        change: options.change.clone(),
+        forwarded: options.forwarded,
+        range: fleet.versions.ports,
+        actor: options.actor.clone(),
+        detail: options.detail.clone(),
+    };
+    whole(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
+}
+
+/// Connections that HAProxy keeps lead where they led: it is asked to close them, so that the next request makes a new one.
+async fn led(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    service: &ServiceName,
+    host: HostName,
+    split: Split,
+    leaves: Duration,
+) -> HostSplit {
+    let Split { splits, inserted, known } = split;
+    let past = if known {
+        Some(0)
+    } else if inserted {
+        match main(world, service, &host).await {
+            Some(main) => assign::leave(world, fleet, host.clone(), &main, leaves).await.left,
+            None => None,
+        }
+    } else {
+        // What is kept in the proxy ends with its next answer; there is less to wait for without it.
+        flush(world, &host).await;
+        Some(0)
+    };
+    HostSplit { host, splits, inserted, known, past }
+}
+
+async fn main(world: &FleetWorld, service: &ServiceName, host: &HostName) -> Option<Deployment> {
+    let view = world.links.get(host)?.versions().await.ok()?;
+    let is_main = |one: &DeploymentView| one.role == Role::Main && one.deployment.service == *service;
+    view.deployments.into_iter().find(is_main).map(|one| one.deployment)
+}

@@ -1,0 +1,96 @@
+//! After an `assign`: every host watches its new main for a while.
+
+use std::fmt;
+use std::pin::Pin;
+
+use futures_util::future::MaybeDone;
+
+use super::assign::{AssignOptions, back};
+use super::{VersionsError, each, say, whole};
+use crate::model::api::deployments::{TrialEnd, WatchRequest};
+use crate::model::deployment::DeploymentId;
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::model::version::Version;
+use crate::world::FleetWorld;
+
+/// What became of a new main on a host where another command changed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overtaken {
+    pub host: HostName,
+    /// Absent: the service has none any more.
+    pub main: Option<Version>,
+    pub by: Option<Actor>,
+}
+
+impl fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = self.by.as_ref().map_or_else(|| "another command".to_owned(), ToString::to_string);
+        match &self.main {
+            Some(main) => write!(f, "{}: {who} made {main} main", self.host),
+            None => write!(f, "{}: {who} left it no main", self.host),
+        }
+    }
+}
+
+/// How the watch ends, which may have begun already.
+pub(super) type Watching<'a, W> = Pin<&'a mut MaybeDone<W>>;
+
+pub(super) async fn seen<W>(mut watching: Watching<'_, W>) -> Result<(), VersionsError>
+where
+    W: Future<Output = Result<(), VersionsError>>,
+{
+    watching.as_mut().await;
+    watching.take_output().unwrap_or(Ok(()))
+}
+
+/// The watch window of every host; where one fails, the old main comes back on all of them. What somebody else made main
+/// meanwhile stays.
+pub(super) async fn watch(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    id: &DeploymentId,
+    options: &AssignOptions,
+) -> Result<(), VersionsError> {
+    if options.watch.is_zero() {
+        return Ok(());
+    }
+    say(world, None, format!("watching for {}", crate::model::duration::show(options.watch)));
+    let request = WatchRequest { id: id.clone(), actor: options.actor.clone() };
+    let ends = each(world, hosts, async |_, link| link.watch(&options.service, &request).await).await;
+    let ends = whole(ends)?;
+    let bad = ends.iter().find_map(|(host, end)| match end {
+        TrialEnd::PutBack { why, previous } => Some((host, why.clone(), Some(previous.version.clone()))),
+        TrialEnd::Stuck { why } => Some((host, why.clone(), None)),
+        TrialEnd::Good | TrialEnd::Overtaken { .. } => None,
+    });
+    let Some((host, why, mut version_back)) = bad else { return not_overtaken(&ends, options) };
+    let why = format!("{host}: {why}");
+    let well = |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialEnd::Good);
+    let well: Vec<Host> = hosts.iter().filter(well).cloned().collect();
+    if let Ok(put) = back(world, fleet, &well, options, &why).await {
+        version_back = version_back.or_else(|| put.first().map(|(_, one)| one.deployment.version.clone()));
+    }
+    let (service, version) = (options.service.clone(), options.version.clone());
+    Err(VersionsError::PutBack { service, version, why, back: version_back })
+}
+
+fn not_overtaken(ends: &[(HostName, TrialEnd)], options: &AssignOptions) -> Result<(), VersionsError> {
+    let overtaken = ends.iter().filter_map(|(host, end)| match end {
+        TrialEnd::Overtaken { main, by } => Some(Overtaken {
+            host: host.clone(),
+            main: main.as_ref().map(|main| main.version.clone()),
+            by: by.clone(),
+        }),
+        _ => None,
+    });
+    let hosts: Vec<Overtaken> = overtaken.collect();
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let (service, version) = (options.service.clone(), options.version.clone());
+    Err(VersionsError::Overtaken { service, version, hosts })
+}

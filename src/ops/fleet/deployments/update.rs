@@ -1,0 +1,80 @@
+//! `update`: new code under an id that stays, host by host.
+
+use std::time::Duration;
+
+use super::deploy::pack;
+use super::idle_connections::keep_flushing;
+use super::{Row, Source, VersionsError, say, site};
+use crate::model::api::deployments::UpdateRequest;
+use crate::model::deployment::{Deployment, HowChange};
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::ops::fleet::reach;
+use crate::world::FleetWorld;
+use crate::world::link::LinkError;
+
+#[derive(Debug, Clone)]
+pub struct UpdateOptions {
+    pub source: Source,
+    /// Over how it is run now.
+    pub how: HowChange,
+    /// How long each old instance may take to drain.
+    pub drain_timeout: Duration,
+    pub actor: Actor,
+}
+
+/// One host after another: the first failure stops it, and every host has the old code or the new one.
+pub async fn update(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    row: &Row,
+    options: &UpdateOptions,
+) -> Result<Vec<(HostName, Deployment)>, VersionsError> {
+    let packed = pack(world, &options.source).await?;
+    let mut done = Vec::new();
+    for (name, view) in &row.hosts {
+        let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
+        let now = &view.deployment.instance;
+        let build = now.build + 1;
+        let how = options.how.clone().over(now.how.clone());
+        let one = async {
+            let link = reach::link(world, host)?;
+            if let Some(packed) = &packed {
+                if now.digest.as_ref() == Some(&packed.digest) && now.how == how {
+                    return Ok(view.deployment.clone());
+                }
+                link.place(&row.service, &view.deployment.release_name(build), &packed.path).await?;
+            }
+            let request = UpdateRequest {
+                id: row.id.clone(),
+                how: Some(how),
+                digest: packed.as_ref().map(|packed| packed.digest.clone()),
+                health_timeout: fleet.versions.health_timeout,
+                drain_timeout: options.drain_timeout,
+                site: Some(site(fleet, host)),
+                actor: options.actor.clone(),
+            };
+            tokio::select! {
+                updated = link.update(&request) => updated,
+                never = keep_flushing(world, name, &view.deployment) => match never {},
+            }
+        };
+        let updated: Result<Deployment, LinkError> = one.await;
+        match updated {
+            Ok(deployment) => {
+                let text =
+                    format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
+                say(world, Some(name), text);
+                done.push((name.clone(), deployment));
+            }
+            Err(error) if done.is_empty() => return Err(VersionsError::Hosts(vec![(name.clone(), error)])),
+            Err(error) => {
+                return Err(VersionsError::Partly { done: done.len(), failed: vec![(name.clone(), error)] });
+            }
+        }
+    }
+    Ok(done)
+}

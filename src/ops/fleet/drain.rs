@@ -1,0 +1,99 @@
+//! Waiting until nothing is in flight on a host that is out: by the counters of every balancer, cross-checked with the
+//! kernel's sockets on the host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::model::api::Pulse;
+use crate::model::balancer::{BackendView, ServerWork};
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::plan::drain::{Drain, DrainState, Why};
+use crate::world::FleetWorld;
+use crate::world::balancer::Balancer;
+use crate::world::link::LinkError;
+use crate::world::reporter::Event;
+
+use super::reach::stopped;
+use super::reach::{link, read_all};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+/// From a quiet look to the second one, which makes it a drain. The server is DOWN by then, so nothing new is on its way to
+/// it; the counters only have to stand still for longer than a balancer takes to assign a request.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// Why a host does not count as drained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotDrained {
+    #[error("{in_flight} in flight after {}: {why}", duration::show(*.waited))]
+    Late { waited: Duration, in_flight: u64, why: String },
+    #[error("another command switched it in the meantime")]
+    Overtaken,
+    #[error("the wait was interrupted with {in_flight} in flight")]
+    Interrupted { in_flight: u64 },
+}
+
+/// Returns how long it took, at most `limit`.
+pub async fn wait(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    generation: u32,
+    limit: Duration,
+) -> Result<Duration, NotDrained> {
+    let began = Instant::now();
+    let mut drain = Drain::new(world.balancers.len() < fleet.balancers.len());
+    let mut told = None;
+    loop {
+        let (works, pulse) = tokio::join!(works(world, host), pulse(world, fleet, host));
+        if pulse.as_ref().is_ok_and(|pulse| pulse.generation != generation) {
+            return Err(NotDrained::Overtaken);
+        }
+        let sockets = pulse.map_err(|error| error.to_string()).and_then(|pulse| pulse.sockets);
+        let after = began.elapsed();
+        let name = host.name.clone();
+        let (in_flight, why) = match drain.look(&works, sockets.as_ref().ok().copied()) {
+            DrainState::Drained => {
+                world.reporter.report(&Event::Drained { host: name, after });
+                return Ok(after);
+            }
+            DrainState::Draining { in_flight, busy_sockets, why } => {
+                if told != Some((in_flight, busy_sockets)) {
+                    told = Some((in_flight, busy_sockets));
+                    world.reporter.report(&Event::Draining { host: name, in_flight, busy_sockets, after });
+                }
+                (in_flight, why)
+            }
+        };
+        let quiet = why == Why::SecondLook;
+        if after >= limit {
+            let why = match (why, sockets) {
+                (Why::SocketsUnread, Err(error)) => format!("{why}: {error}"),
+                _ => why.to_string(),
+            };
+            return Err(NotDrained::Late { waited: limit, in_flight, why });
+        }
+        let pause = if quiet { SECOND_LOOK } else { PAUSE };
+        if stopped(world, pause).await {
+            return Err(NotDrained::Interrupted { in_flight });
+        }
+    }
+}
+
+async fn pulse(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Pulse, LinkError> {
+    link(world, host)?.pulse(&fleet.service, fleet.ports.main).await
+}
+
+/// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.
+async fn works(world: &FleetWorld, host: &Host) -> Vec<Option<ServerWork>> {
+    let views = read_all(world).await;
+    let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
+        let view = view.ok()?;
+        view.server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
+    };
+    world.balancers.iter().zip(views).map(work).collect()
+}

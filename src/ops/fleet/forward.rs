@@ -1,0 +1,324 @@
+//! `enable-forward` and `disable-forward`: maintenance off and on, for one host.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::model::api::Probed;
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::forward::{Changed, Forward, Intent, Routing, Switch};
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::lock::Purpose;
+use crate::model::name::HostName;
+use crate::plan::switch::{Refusal, refusals_to_disable};
+use crate::world::FleetWorld;
+use crate::world::link::LinkError;
+use crate::world::reporter::Event;
+
+use super::balancer_wait::{self, NotSeen, Seen};
+use super::drain::{self, NotDrained};
+use super::lock::{self, LockError};
+use super::reach::{is_off, link, probe, read_all};
+
+/// What the operator asked for beside the switch itself.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub actor: Actor,
+    /// Wait until every configured balancer reports the change.
+    pub wait: bool,
+    /// After DOWN, wait until the host is drained.
+    pub drain: bool,
+    /// Override refusals, and leave a host out that does not drain in time.
+    pub force: bool,
+    /// Instead of the patience computed from the check settings.
+    pub timeout: Option<Duration>,
+}
+
+/// A switch that was made, or was so already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Switched {
+    pub host: Host,
+    pub switch: Switch,
+    /// Whether the kernel had to be changed.
+    pub changed: bool,
+    pub overridden: Vec<Refusal>,
+    /// Per balancer, in the order of the configuration; empty with `--no-wait`.
+    pub seen: Vec<Seen>,
+    /// From DOWN everywhere to drained; absent without `--drain`.
+    #[serde(rename = "drained_after_ms", serialize_with = "duration::as_optional_ms")]
+    pub drained_after: Option<Duration>,
+    /// With `--force`: requests still in flight when the drain's time was up.
+    pub not_drained: Option<u64>,
+}
+
+/// Why a switch was not made, or not seen, or not drained.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    #[error("refused to switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
+    #[error("cannot switch the forward of `{host}` {switch}: {source}")]
+    NotChanged { host: String, switch: Switch, source: LinkError },
+    #[error("the forward of `{host}` is {switch}, but {source}")]
+    NotSeen { host: String, switch: Switch, source: NotSeen },
+    #[error("`{host}` did not drain: {source}; {}", if *.returned { "its forward is back on" } else { "its forward stays off" })]
+    NotDrained { host: String, source: NotDrained, returned: bool },
+}
+
+/// Takes the host's main vhost out: the check port is refused, HAProxy moves its users to its backup vhost. The data
+/// port answers on until HAProxy has seen DOWN, so nothing is cut.
+pub async fn disable(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &Options,
+) -> Result<Switched, SwitchError> {
+    let already =
+        is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))?;
+    let refusals = if already { vec![] } else { refusals(world, fleet, &[&host.name]).await };
+    let overridden = admit(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
+    take_out(world, fleet, host, options, overridden).await
+}
+
+/// The part behind the checks.
+async fn take_out(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &Options,
+    overridden: Vec<Refusal>,
+) -> Result<Switched, SwitchError> {
+    let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
+    let mut switched = Switched::new(host, Switch::Off, changed, overridden);
+    if options.wait || options.drain {
+        switched.seen = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
+            .await
+            .map_err(|source| not_seen(host, Switch::Off, source))?;
+    }
+    if options.drain {
+        match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
+            Ok(after) => switched.drained_after = Some(after),
+            Err(NotDrained::Late { in_flight, .. }) if options.force => {
+                switched.not_drained = Some(in_flight);
+            }
+            Err(source) => return Err(put_back(world, fleet, host, options, source).await),
+        }
+    }
+    Ok(switched)
+}
+
+/// Puts the host's main vhost back, once its real port has answered as it should.
+pub async fn enable(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &Options,
+) -> Result<Switched, SwitchError> {
+    let refusals =
+        match probe(world, fleet, host).await.map_err(|source| not_changed(host, Switch::On, source))? {
+            Probed::Healthy => {
+                world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
+                vec![]
+            }
+            Probed::Unhealthy { why } => vec![Refusal::Unhealthy { why }],
+        };
+    let overridden = admit(world, host.name.as_str(), Switch::On, refusals, options.force)?;
+    let (changed, generation) = switch(world, fleet, host, Switch::On, options, &overridden).await?;
+    let mut switched = Switched::new(host, Switch::On, changed, overridden);
+    if options.wait {
+        switched.seen = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
+            .await
+            .map_err(|source| not_seen(host, Switch::On, source))?;
+    }
+    Ok(switched)
+}
+
+/// What came of each host.
+pub type Each = Vec<(HostName, Result<Switched, SwitchError>)>;
+
+/// Several hosts at once, under the fleet's lock: the capacity floor counts them together, and nothing is switched when
+/// any of it is refused.
+pub async fn switch_many(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    switch: Switch,
+    options: &Options,
+) -> Result<Each, ManyError> {
+    let purpose = Purpose::Command { name: action(switch).to_owned() };
+    let holder = lock::acquire(world, &options.actor.user, purpose).await?;
+    let work = async {
+        let overridden = match switch {
+            Switch::On => vec![],
+            Switch::Off => admit_all(world, fleet, hosts, options).await?,
+        };
+        let each = hosts.iter().map(async |host| match switch {
+            Switch::On => enable(world, fleet, host, options).await,
+            Switch::Off => take_out(world, fleet, host, options, overridden.clone()).await,
+        });
+        Ok::<_, ManyError>(futures_util::future::join_all(each).await)
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = lock::beat(world, &holder) => match never {},
+    };
+    lock::give_back(world, &holder);
+    Ok(hosts.iter().map(|host| host.name.clone()).zip(ended?).collect())
+}
+
+/// Why several hosts were not switched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ManyError {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+}
+
+async fn admit_all(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    options: &Options,
+) -> Result<Vec<Refusal>, SwitchError> {
+    let mut going = Vec::new();
+    for host in hosts {
+        if !is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))? {
+            going.push(&host.name);
+        }
+    }
+    let mut found = if going.is_empty() { vec![] } else { refusals(world, fleet, &going).await };
+    if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !going.is_empty() {
+        found.push(Refusal::Everything { hosts: hosts.len() });
+    }
+    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
+    admit(world, &names.join(", "), Switch::Off, found, options.force)
+}
+
+/// What the balancers have against taking these hosts out together.
+pub async fn refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
+    let views = read_all(world).await;
+    let errors: Vec<String> =
+        views.iter().map(|view| view.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
+    let readings: Vec<_> = world
+        .balancers
+        .iter()
+        .zip(&views)
+        .zip(&errors)
+        .map(|((balancer, view), error)| {
+            (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
+        })
+        .collect();
+    refusals_to_disable(fleet, hosts, &readings)
+}
+
+fn admit(
+    world: &FleetWorld,
+    hosts: &str,
+    switch: Switch,
+    refusals: Vec<Refusal>,
+    force: bool,
+) -> Result<Vec<Refusal>, SwitchError> {
+    if !refusals.is_empty() && !force {
+        return Err(SwitchError::Refused { host: hosts.to_owned(), switch, refusals });
+    }
+    for refusal in &refusals {
+        world.reporter.report(&Event::Overridden { refusal: refusal.to_string() });
+    }
+    Ok(refusals)
+}
+
+/// Kernel and record together; says whether the kernel had to be changed, and the record's generation.
+async fn switch(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    switch: Switch,
+    options: &Options,
+    overridden: &[Refusal],
+) -> Result<(bool, u32), SwitchError> {
+    let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
+    let changed = switch_host(world, fleet, host, switch, &options.actor, &detail.join("; ")).await;
+    let changed = changed.map_err(|source| not_changed(host, switch, source))?;
+    Ok((!changed.transactions.is_empty(), changed.generation))
+}
+
+/// Tells the host to switch, and the operator what came of it.
+pub async fn switch_host(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    switch: Switch,
+    actor: &Actor,
+    detail: &str,
+) -> Result<Changed, LinkError> {
+    let began = tokio::time::Instant::now();
+    let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
+    let intent = Intent {
+        forward: Forward { service, check, target },
+        switch,
+        from_self: fleet.balancers.iter().any(|balancer| balancer.on_host),
+        actor: actor.clone(),
+        action: action(switch).to_owned(),
+        detail: detail.to_owned(),
+        routing: Routing::Keep,
+        access: None,
+        layer7: None,
+    };
+    let changed = link(world, host)?.switch(&intent).await?;
+    if let Some(error) = &changed.unfinished_history {
+        world.reporter.report(&Event::Warning {
+            text: format!("{}: the change is made, its end is not in the history: {error}", host.name),
+        });
+    }
+    let (host, transactions) = (host.name.clone(), changed.transactions.clone());
+    world.reporter.report(&if transactions.is_empty() {
+        Event::AlreadySo { host, switch }
+    } else {
+        Event::Committed { host, switch, transactions, took: began.elapsed() }
+    });
+    Ok(changed)
+}
+
+/// The command that makes a switch, as the history calls it.
+pub const fn action(switch: Switch) -> &'static str {
+    match switch {
+        Switch::On => "enable-forward",
+        Switch::Off => "disable-forward",
+    }
+}
+
+/// A host that does not drain in time goes back into service, unless its main vhost is not healthy any more or
+/// somebody else has switched it in the meantime.
+async fn put_back(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    host: &Host,
+    options: &Options,
+    source: NotDrained,
+) -> SwitchError {
+    let name = host.name.to_string();
+    let late = matches!(source, NotDrained::Late { .. });
+    let healthy = late && probe(world, fleet, host).await == Ok(Probed::Healthy);
+    let returned = healthy && switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
+    SwitchError::NotDrained { host: name, source, returned }
+}
+
+fn not_changed(host: &Host, switch: Switch, source: LinkError) -> SwitchError {
+    SwitchError::NotChanged { host: host.name.to_string(), switch, source }
+}
+
+fn not_seen(host: &Host, switch: Switch, source: NotSeen) -> SwitchError {
+    SwitchError::NotSeen { host: host.name.to_string(), switch, source }
+}
+
+impl Switched {
+    fn new(host: &Host, switch: Switch, changed: bool, overridden: Vec<Refusal>) -> Self {
+        let host = host.clone();
+        Self { host, switch, changed, overridden, seen: vec![], drained_after: None, not_drained: None }
+    }
+}
+
+#[cfg(test)]
+mod tests;

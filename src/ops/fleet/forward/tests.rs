@@ -1,0 +1,391 @@
+use crate::world::link::HostLink;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::balancer::{ServerWork, Verdict};
+use crate::model::example;
+use crate::model::failure::ErrorCode;
+use crate::model::forward::Recorded;
+use crate::model::history::Phase;
+use crate::model::rules::Family;
+use crate::model::socket::{Socket, TcpInfo};
+use crate::ops::fleet::status::status;
+use crate::ops::host::api::InProcess;
+use crate::ops::host::restore::restore;
+use crate::plan::firewall::forwards;
+use crate::world::balancer::BalancerError;
+use crate::world::fake::balancer::{FakeBalancer, spec};
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::{self, FakeWorld, MS};
+use crate::world::probe::Unhealthy;
+use crate::world::store::StoreError;
+
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+struct Scene {
+    fake: FakeWorld,
+    fleet: Fleet,
+    host: Host,
+}
+
+/// One host, two balancers that see a switch after 700 ms and 1200 ms; the forward is on and recorded.
+async fn scene() -> Scene {
+    let scene = fresh_scene();
+    scene.enable(&options()).await.unwrap();
+    scene
+}
+
+fn fresh_scene() -> Scene {
+    let firewall = Arc::new(FakeFirewall::new(&BOTH));
+    let balancers =
+        vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
+    let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
+    let host = Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here };
+    Scene { fake: fake::world(balancers, firewall), fleet, host }
+}
+
+fn options() -> Options {
+    let actor = Actor { user: "ops".into(), pid: 1 };
+    Options { actor, wait: true, drain: false, force: false, timeout: None }
+}
+
+impl Scene {
+    /// An operator on the host itself.
+    fn world(&self) -> FleetWorld {
+        let world = &self.fake.world;
+        let link: Arc<dyn HostLink> = Arc::new(InProcess::new(world.clone()));
+        let site = crate::world::fake::site::site(0, 0).world;
+        FleetWorld {
+            archives: std::sync::Arc::new(crate::world::fake::deployments::FakeArchives),
+            links: [(self.host.name.clone(), link)].into(),
+            balancers: world.balancers.clone(),
+            reporter: world.reporter.clone(),
+            stop: world.stop.clone(),
+            ..site
+        }
+    }
+
+    async fn enable(&self, options: &Options) -> Result<Switched, SwitchError> {
+        enable(&self.world(), &self.fleet, &self.host, options).await
+    }
+
+    async fn disable(&self, options: &Options) -> Result<Switched, SwitchError> {
+        disable(&self.world(), &self.fleet, &self.host, options).await
+    }
+
+    /// What the kernel and the record say, family by family: they must agree.
+    fn state(&self) -> (Vec<bool>, Option<Switch>) {
+        let kernel = BOTH.map(|family| !forwards(&self.fake.firewall.table(family)).is_empty());
+        (kernel.to_vec(), self.fake.store.recorded.lock().unwrap().first().map(|record| record.switch))
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        self.fake.store.history.lock().unwrap().iter().map(|entry| entry.phase).collect()
+    }
+}
+
+const ON: (fn() -> Vec<bool>, Option<Switch>) = (|| vec![true, true], Some(Switch::On));
+const OFF: (fn() -> Vec<bool>, Option<Switch>) = (|| vec![false, false], Some(Switch::Off));
+
+fn is(state: &(Vec<bool>, Option<Switch>), expected: &(fn() -> Vec<bool>, Option<Switch>)) -> bool {
+    state.0 == (expected.0)() && state.1 == expected.1
+}
+
+#[tokio::test(start_paused = true)]
+async fn off_and_on_wait_for_every_balancer() {
+    let scene = scene().await;
+    let off = scene.disable(&options()).await.unwrap();
+    assert!(is(&scene.state(), &OFF));
+    assert!(off.changed);
+    assert!(off.seen[0].after >= MS * 700 && off.seen[1].after >= MS * 1200, "{:?}", off.seen);
+    assert_eq!(off.seen[1].how, balancer_wait::How::Reported { status: "DOWN".into() });
+    let on = scene.enable(&options()).await.unwrap();
+    assert!(on.changed && is(&scene.state(), &ON));
+    assert_eq!(scene.phases().last(), Some(&Phase::Done));
+}
+
+#[tokio::test(start_paused = true)]
+async fn twice_is_already_so_and_touches_nothing() {
+    let scene = scene().await;
+    scene.disable(&options()).await.unwrap();
+    let (commits, rows) = (scene.fake.firewall.committed.lock().unwrap().len(), scene.phases().len());
+    // Not even a floor that is broken by now is a reason to refuse what is so already.
+    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(Verdict::Down);
+    assert!(!scene.disable(&options()).await.unwrap().changed);
+    assert_eq!((scene.fake.firewall.committed.lock().unwrap().len(), scene.phases().len()), (commits, rows));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_transaction_a_family() {
+    let scene = scene().await;
+    scene.fake.firewall.committed.lock().unwrap().clear();
+    scene.disable(&options()).await.unwrap();
+    let committed = scene.fake.firewall.committed.lock().unwrap();
+    assert_eq!(committed.iter().map(|step| step.family).collect::<Vec<_>>(), BOTH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_changes_nothing_and_force_says_what_it_overrode() {
+    let scene = scene().await;
+    scene.fake.balancers[1].state.lock().unwrap().backup = Some(Verdict::Down);
+    let error = scene.disable(&options()).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "refused to switch the forward of `web1` off: the backup vhost is not UP: `lb2` says `backup-web1` is DOWN"
+    );
+    assert!(is(&scene.state(), &ON));
+    let forced = scene.disable(&Options { force: true, ..options() }).await.unwrap();
+    assert_eq!(forced.overridden.len(), 1);
+    let history = scene.fake.store.history.lock().unwrap();
+    assert!(history[history.len() - 2].detail.starts_with("overrode: the backup vhost is not UP"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_balancer_is_never_taken_for_up() {
+    let scene = scene().await;
+    let silent = BalancerError::Silent { address: "tcp://lb2:9".into(), waited: MS * 2000 };
+    scene.fake.balancers[1].state.lock().unwrap().error = Some(silent);
+    let error = scene.disable(&options()).await.unwrap_err().to_string();
+    assert!(error.ends_with("`lb2` cannot be read: no answer from `tcp://lb2:9` within 2s"), "{error}");
+    assert!(is(&scene.state(), &ON));
+    let forced = scene.disable(&Options { force: true, ..options() }).await.unwrap_err();
+    assert!(matches!(forced, SwitchError::NotSeen { source: NotSeen::Late { .. }, .. }), "{forced}");
+    assert!(is(&scene.state(), &OFF), "the switch is made; only its effect is not known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unhealthy_main_vhost_is_not_put_in_service() {
+    let scene = fresh_scene();
+    let why = Unhealthy::Silent { address: "127.0.0.1:8080".parse().unwrap(), waited: MS * 500 };
+    *scene.fake.host.unhealthy.lock().unwrap() = Some(why);
+    let error = scene.enable(&options()).await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("the main vhost is not healthy: no answer from 127.0.0.1:8080 within 500ms"),
+        "{error}"
+    );
+    assert_eq!(scene.state(), (vec![false, false], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_family_is_undone_in_the_other() {
+    for (start, command) in [(Switch::On, Switch::Off), (Switch::Off, Switch::On)] {
+        let scene = scene().await;
+        if start == Switch::Off {
+            scene.disable(&options()).await.unwrap();
+        }
+        let before = scene.state();
+        scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+        let ended = if command == Switch::Off {
+            scene.disable(&options()).await
+        } else {
+            scene.enable(&options()).await
+        };
+        assert!(
+            matches!(
+                ended,
+                Err(SwitchError::NotChanged {
+                    source: LinkError::Refused { code: ErrorCode::RulesFailed, .. },
+                    ..
+                })
+            ),
+            "{ended:?}"
+        );
+        assert_eq!(scene.state(), before);
+        assert_eq!(scene.phases().last(), Some(&Phase::Failed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_switch_that_fails_leaves_no_forward_in_any_family() {
+    let scene = fresh_scene();
+    scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+    scene.enable(&options()).await.unwrap_err();
+    assert_eq!(scene.state(), (vec![false, false], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_fails_says_that_both_may_disagree() {
+    let scene = scene().await;
+    scene.fake.firewall.fail.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
+    scene.fake.firewall.tamper(Family::V6, |table| table.rules.clear());
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_stops_before_the_kernel_is_touched() {
+    let scene = scene().await;
+    *scene.fake.store.fail.lock().unwrap() =
+        Some(StoreError::Full { path: "/var/lib/switchman/state.db".into() });
+    let error = scene.disable(&options()).await.unwrap_err().to_string();
+    assert!(error.ends_with("the disk that holds `/var/lib/switchman/state.db` is full"), "{error}");
+    assert!(is(&scene.state(), &ON));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_last_request() {
+    let scene = scene().await;
+    let balancer = scene.fake.balancers[0].clone();
+    balancer.state.lock().unwrap().work = ServerWork { sessions: 1, ..ServerWork::default() };
+    let ends = tokio::spawn(async move {
+        tokio::time::sleep(MS * 3000).await;
+        balancer.state.lock().unwrap().work = ServerWork::default();
+    });
+    let drained = scene.disable(&Options { drain: true, ..options() }).await.unwrap();
+    ends.await.unwrap();
+    assert!(drained.drained_after.is_some_and(|after| after >= MS * 1800), "{drained:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_late_puts_the_host_back() {
+    let scene = scene().await;
+    scene.fake.balancers[0].state.lock().unwrap().work = ServerWork { sessions: 3, ..ServerWork::default() };
+    let error = scene.disable(&Options { drain: true, ..options() }).await.unwrap_err();
+    let text = "`web1` did not drain: 3 in flight after 5s: HAProxy still counts sessions (scur); \
+                its forward is back on";
+    assert_eq!(error.to_string(), text);
+    assert!(is(&scene.state(), &ON));
+
+    let forced = scene.disable(&Options { drain: true, force: true, ..options() }).await.unwrap();
+    assert_eq!(forced.not_drained, Some(3));
+    assert!(is(&scene.state(), &OFF));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_a_request_of_a_balancer_that_cannot_be_read_is_waited_for() {
+    let drained = async |readable: usize| {
+        let mut scene = scene().await;
+        scene.fake.world.balancers.truncate(readable);
+        // Asked and answered within one tick, as far as the kernel can tell.
+        let info = TcpInfo { bytes_received: 9, bytes_sent: 9, ..TcpInfo::default() };
+        let peer = "192.0.2.1:1".parse().unwrap();
+        let tied = Socket { cookie: 1, peer, receive_queue: 0, send_queue: 0, info };
+        scene.fake.host.sockets.lock().unwrap().push(tied);
+        scene.disable(&Options { drain: true, ..options() }).await
+    };
+    assert!(drained(2).await.is_ok(), "every balancer says that nothing is in flight");
+    assert!(matches!(drained(1).await, Err(SwitchError::NotDrained { .. })), "it may come through the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_request_ends_the_wait_and_keeps_the_switch() {
+    let scene = scene().await;
+    scene.fake.stopper.stop();
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(matches!(error, SwitchError::NotSeen { source: NotSeen::Interrupted { .. }, .. }), "{error}");
+    assert!(is(&scene.state(), &OFF), "kernel and record agree");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_notices_that_it_was_overtaken() {
+    let scene = scene().await;
+    let options_of_the_first = options();
+    let (off, on) = tokio::join!(scene.disable(&options_of_the_first), async {
+        tokio::time::sleep(MS * 300).await;
+        scene.enable(&options()).await
+    });
+    let overtaken = matches!(&off, Err(SwitchError::NotSeen { source: NotSeen::Overtaken, .. }));
+    assert!(overtaken, "{off:?}");
+    on.unwrap();
+    assert!(is(&scene.state(), &ON));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_that_cannot_be_asked_costs_its_bound() {
+    let mut scene = scene().await;
+    scene.fake.world.balancers.remove(1);
+    let began = tokio::time::Instant::now();
+    let off = scene.disable(&options()).await.unwrap();
+    assert_eq!(off.seen[1].how, balancer_wait::How::BoundWaited);
+    assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn restore_mends_drift_and_never_ends_a_maintenance() {
+    let scene = scene().await;
+    let actor = options().actor;
+    let flush = |scene: &Scene| {
+        for family in BOTH {
+            scene.fake.firewall.tamper(family, |table| table.rules.clear());
+        }
+    };
+    flush(&scene);
+    let before = status(&scene.world(), &scene.fleet, &scene.host).await;
+    assert_eq!((before.switch(), before.view.as_ref().unwrap().drift.len()), (Some(Switch::Off), 2));
+    assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions.len(), 2);
+    assert!(is(&scene.state(), &ON));
+    scene.disable(&options()).await.unwrap();
+    flush(&scene);
+    restore(&scene.fake.world, &actor).await.unwrap();
+    assert!(is(&scene.state(), &OFF));
+    assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions, []);
+    let generations: Vec<Recorded> = scene.fake.store.recorded.lock().unwrap().clone();
+    assert_eq!(generations[0].generation, 2, "a repair overtakes nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maintenance_that_somebody_ended_is_checked_like_any_other() {
+    let scene = scene().await;
+    scene.disable(&options()).await.unwrap();
+    let stranger = "-A SWITCHMAN -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 8080";
+    scene.fake.firewall.tamper(Family::V4, |table| {
+        table.rules.push(crate::model::rules::Rule::parse(stranger).unwrap());
+    });
+    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(Verdict::Down);
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(matches!(error, SwitchError::Refused { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_request_ends_the_wait_for_another_switchman() {
+    let scene = scene().await;
+    let held = scene.fake.world.store.lock("somebody else", MS).await.unwrap();
+    scene.fake.stopper.stop();
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::Interrupted, .. }, .. }
+        ),
+        "{error}"
+    );
+    drop(held);
+    assert!(is(&scene.state(), &ON));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_on_the_way_back_still_gives_the_kernel_back() {
+    let scene = scene().await;
+    let full = StoreError::Full { path: "/var/lib/switchman/state.db".into() };
+    scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+    *scene.fake.store.fail_later.lock().unwrap() = Some(full);
+    let error = scene.disable(&options()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+        ),
+        "{error}"
+    );
+    assert_eq!(
+        scene.state().0,
+        [true, true],
+        "the rules are as before; only the record says otherwise, as the error says"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fills_up_after_the_switch_is_a_warning() {
+    let scene = scene().await;
+    *scene.fake.store.fail_later.lock().unwrap() = Some(StoreError::Full { path: "/state.db".into() });
+    assert!(scene.disable(&options()).await.unwrap().changed);
+    let events = scene.fake.host.events.lock().unwrap();
+    assert!(events.iter().any(|event| matches!(event, Event::Warning { text } if text.contains("is full"))));
+    assert!(is(&scene.state(), &OFF));
+}

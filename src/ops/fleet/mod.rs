@@ -1,0 +1,15 @@
+//! Stories of the operator machine, over [`crate::world::FleetWorld`] only.
+
+pub mod balancer_cache;
+pub mod balancer_wait;
+pub mod check;
+pub mod deployments;
+pub mod drain;
+pub mod forward;
+pub mod hooks;
+pub mod lock;
+pub mod metrics;
+pub mod promote;
+pub mod reach;
+pub mod roll;
+pub mod status;

@@ -1,0 +1,83 @@
+//! One host or every balancer, reached from the operator machine: links, reads, and waits that a stop request ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::api::{ProbeRequest, Probed, Question};
+use crate::model::balancer::BackendView;
+use crate::model::fleet::Fleet;
+use crate::model::forward::{Recorded, Switch};
+use crate::model::host::Host;
+use crate::world::FleetWorld;
+use crate::world::balancer::BalancerError;
+use crate::world::link::{HostLink, LinkError};
+
+/// Between two reads of a host's record.
+const RECORD_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How this host is driven.
+pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
+    let none = || LinkError::Unreachable {
+        via: "no link".to_owned(),
+        why: format!("`{}` is none of the hosts of this command", host.name),
+    };
+    world.links.get(&host.name).map(AsRef::as_ref).ok_or_else(none)
+}
+
+/// The host's real port, asked from the host.
+pub async fn probe(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Probed, LinkError> {
+    let request = ProbeRequest { address: fleet.main_address(host), health: fleet.health.clone() };
+    link(world, host)?.probe(&request).await
+}
+
+/// What to ask of a host.
+pub fn question(fleet: &Fleet, host: &Host) -> Question {
+    Question {
+        service: fleet.service.clone(),
+        ports: fleet.ports,
+        main: fleet.main_address(host),
+        health: fleet.health.clone(),
+    }
+}
+
+/// Every balancer, read at once. Those without access by configuration are left out.
+pub async fn read_all(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
+    futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
+}
+
+/// Off by the record and off in the kernel: what is so already needs no leave.
+pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
+    let link = link(world, host)?;
+    // The record alone says no in most cases, and costs a tenth of a look.
+    if link.pulse(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
+        return Ok(false);
+    }
+    let view = link.look(&question(fleet, host)).await?;
+    let off = |part: &Option<Recorded>| part.as_ref().is_some_and(|record| record.switch == Switch::Off);
+    let kernel_off = view
+        .kernel
+        .as_ref()
+        .is_ok_and(|families| families.iter().all(|family| family.switch() == Switch::Off));
+    Ok(view.recorded.as_ref().is_ok_and(off) && kernel_off && view.drift.is_empty())
+}
+
+/// Waits; true when a stop was requested before the time was up.
+pub(super) async fn stopped(world: &FleetWorld, pause: Duration) -> bool {
+    tokio::select! {
+        () = world.stop.requested() => true,
+        () = tokio::time::sleep(pause) => false,
+    }
+}
+
+/// Returns when this service's record on the host is not the one of this switch any more. A host that cannot be asked now
+/// is asked again: a wait for balancers needs no link.
+pub(super) async fn overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, mine: u32) {
+    let Ok(link) = link(world, host) else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(RECORD_INTERVAL).await;
+        let pulse = link.pulse(&fleet.service, fleet.ports.main).await;
+        if pulse.is_ok_and(|pulse| pulse.generation != mine) {
+            return;
+        }
+    }
+}

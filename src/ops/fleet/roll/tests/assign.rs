@@ -1,0 +1,69 @@
+use crate::model::example;
+use crate::model::journal::HostEnd;
+use crate::model::roll::NewMain;
+use crate::ops::fleet::roll::*;
+use crate::world::fake::MS;
+use crate::world::fake::site::{FakeSite, site};
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn to_2(hosts: &[&str]) -> RollSpec {
+    let assign = Some(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });
+    RollSpec { assign, ..example::roll(hosts) }
+}
+
+fn versions(fake: &FakeSite) -> Vec<(String, String)> {
+    fake.site.lock().hosts.values().map(|host| (host.main.clone(), host.backup.clone())).collect()
+}
+
+fn both(main: &str, backup: &str) -> (String, String) {
+    (main.to_owned(), backup.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_becomes_main_only_while_the_host_is_out() {
+    let fake = site(3, 2);
+    let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
+    assert_eq!(report.standing.result, Some(RollResult::Done));
+    assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
+    let state = fake.site.lock();
+    let well = state.hosts.values().all(|host| !host.assigned_in_service && host.commands.is_empty());
+    assert!(well, "{:?}", state.hosts);
+    assert_eq!(state.fewest_up, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_not_healthy_makes_way_for_the_last_good_one() {
+    let fake = site(3, 1);
+    fake.site.with("web2", |host| host.new_is_bad = true);
+    let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
+    assert!(!report.is_whole());
+    assert_eq!(report.standing.hosts[1].end, Some(HostEnd::Returned));
+    assert_eq!(versions(&fake), [both("2.0.0", "1.0.0"), both("1.0.0", "1.0.0"), both("1.0.0", "1.0.0")]);
+    assert!(fake.site.lock().hosts.values().all(|host| host.forward && host.healthy));
+
+    // Mended, the same roll goes on.
+    fake.site.with("web2", |host| host.new_is_bad = false);
+    let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
+    assert!(report.is_whole());
+    assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_fails_before_its_assign_is_not_rolled_back() {
+    let fake = site(3, 1);
+    let (work, actor) = (to_2(&["web1", "web2", "web3"]), actor());
+    let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
+        while fake.site.with("web1", |host| host.forward) {
+            tokio::time::sleep(MS * 10).await;
+        }
+        fake.site.with("web1", |host| {
+            host.drains_after = None;
+            host.healthy = false;
+        });
+    });
+    assert!(!report.unwrap().is_whole());
+    assert_eq!(versions(&fake), vec![both("1.0.0", "1.0.0"); 3]);
+}

@@ -1,0 +1,155 @@
+//! What goes wrong at the site while a roll is on its way.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rng::Dice;
+use crate::model::failure::ErrorCode;
+use crate::model::name::HostName;
+use crate::world::fake::MS;
+use crate::world::fake::site::{FakeSite, SiteHost};
+use crate::world::link::LinkError;
+
+/// Of one host.
+#[derive(Debug, Clone, Copy)]
+pub enum OfHost {
+    CommandFails,
+    CommandBreaksMain,
+    CommandIsSlow,
+    LinkDown,
+    AnswersLost,
+    NeverDrains,
+    BackupDown,
+    SwitchRefused,
+    Flapping,
+    /// Another operator takes it out, and puts it back later.
+    TakenOutByOther,
+    /// Another operator puts it into service, whatever is going on there.
+    PutBackByOther,
+}
+
+const OF_HOST: [OfHost; 11] = [
+    OfHost::CommandFails,
+    OfHost::CommandBreaksMain,
+    OfHost::CommandIsSlow,
+    OfHost::LinkDown,
+    OfHost::AnswersLost,
+    OfHost::NeverDrains,
+    OfHost::BackupDown,
+    OfHost::SwitchRefused,
+    OfHost::Flapping,
+    OfHost::TakenOutByOther,
+    OfHost::PutBackByOther,
+];
+
+#[derive(Debug, Clone)]
+pub enum Fault {
+    Host(HostName, OfHost),
+    BalancerUnread(String),
+    /// So many more rows fit on the disk.
+    JournalFull(usize),
+}
+
+/// A fault begins or ends.
+#[derive(Debug, Clone)]
+pub struct Change {
+    at: Duration,
+    fault: Fault,
+    begins: bool,
+}
+
+/// All that goes wrong in one story, in the order of time.
+#[derive(Debug)]
+pub struct Weather {
+    began: Instant,
+    pub changes: Vec<Change>,
+    next: Cell<usize>,
+}
+
+impl Weather {
+    /// `length`: about how long the roll takes when all goes well.
+    pub fn new(dice: &mut Dice, fake: &FakeSite, length: Duration) -> Self {
+        let mut changes = Vec::new();
+        let mut add = |dice: &mut Dice, fault: Fault| {
+            let at = if dice.percent(20) { Duration::ZERO } else { dice.moment(length) };
+            let ends = at + dice.pick(&[MS * 50, MS * 1000, MS * 8000, MS * 30_000, length * 2]);
+            changes.push(Change { at, fault: fault.clone(), begins: true });
+            changes.push(Change { at: ends, fault, begins: false });
+        };
+        let bad = dice.pick(&[0, 3, 10, 30]);
+        for host in &fake.fleet.hosts {
+            if dice.percent(bad) {
+                let kind = dice.pick(&OF_HOST);
+                add(dice, Fault::Host(host.name.clone(), kind));
+            }
+        }
+        for balancer in &fake.fleet.balancers {
+            if dice.percent(10) {
+                add(dice, Fault::BalancerUnread(balancer.name.to_string()));
+            }
+        }
+        if dice.percent(15) {
+            let room = dice.below(fake.fleet.hosts.len());
+            add(dice, Fault::JournalFull(room));
+        }
+        changes.sort_by_key(|change| change.at);
+        Self { began: Instant::now(), changes, next: Cell::new(0) }
+    }
+
+    /// Goes on from the last change that was made; never returns.
+    pub async fn goes_on(&self, fake: &FakeSite) -> std::convert::Infallible {
+        while let Some(change) = self.changes.get(self.next.get()) {
+            tokio::time::sleep_until(self.began + change.at).await;
+            self.next.set(self.next.get() + 1);
+            apply(fake, &change.fault, change.begins);
+        }
+        std::future::pending().await
+    }
+
+    /// Every fault is over; `mended`: what commands broke is whole again.
+    pub fn ends(&self, fake: &FakeSite, mended: bool) {
+        self.next.set(self.changes.len());
+        *fake.journal.room.lock().unwrap() = None;
+        let mut state = fake.site.lock();
+        state.unread.clear();
+        for host in state.hosts.values_mut() {
+            for kind in OF_HOST {
+                of_host(host, kind, false);
+            }
+            host.healthy |= mended;
+            if host.by_other {
+                host.switched_by_other(true);
+            }
+        }
+    }
+}
+
+fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
+    match fault {
+        Fault::Host(name, kind) => fake.site.of(name, |host| of_host(host, *kind, begins)),
+        Fault::BalancerUnread(name) if begins => drop(fake.site.lock().unread.insert(name.clone())),
+        Fault::BalancerUnread(name) => drop(fake.site.lock().unread.remove(name)),
+        Fault::JournalFull(room) => *fake.journal.room.lock().unwrap() = begins.then_some(*room),
+    }
+}
+
+fn of_host(host: &mut SiteHost, kind: OfHost, begins: bool) {
+    let refused = || LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
+    match kind {
+        OfHost::CommandFails => host.command_status = if begins { 9 } else { 0 },
+        OfHost::CommandBreaksMain => host.command_breaks = begins,
+        OfHost::CommandIsSlow => host.command_takes = if begins { MS * 20_000 } else { MS * 300 },
+        OfHost::LinkDown => host.reachable = !begins,
+        OfHost::AnswersLost => host.answers_lost = u32::from(begins),
+        OfHost::NeverDrains => host.drains_after = if begins { None } else { Some(MS * 1500) },
+        OfHost::BackupDown => host.backup_up = !begins,
+        OfHost::SwitchRefused => host.switch_error = begins.then(refused),
+        OfHost::Flapping => host.flapping = begins,
+        OfHost::TakenOutByOther if begins => host.switched_by_other(false),
+        OfHost::TakenOutByOther if host.by_other => host.switched_by_other(true),
+        OfHost::PutBackByOther if begins => host.switched_by_other(true),
+        OfHost::TakenOutByOther | OfHost::PutBackByOther => {}
+    }
+}

@@ -1,0 +1,206 @@
+//! What must hold whatever fails.
+
+use crate::model::forward::Switch;
+use crate::model::journal::{HostEnd, Row, What};
+use crate::model::roll::{RollSpec, Step};
+use crate::plan::roll::plan;
+use crate::plan::roll::progress::{HostStanding, Reached, Standing, standing};
+use crate::world::fake::site::{FakeSite, SiteHost};
+
+/// What the site itself has seen: the floor, and the command.
+pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
+    let state = fake.site.lock();
+    let floor = usize::try_from(fake.fleet.limits.min_up).unwrap();
+    if state.fewest_up < floor {
+        return Err(format!("{} in service, the floor is {floor}", state.fewest_up));
+    }
+    for (name, host) in &state.hosts {
+        if host.commands.contains(&"began in service") && !spec.force {
+            return Err(format!("the command began on {name} in service"));
+        }
+        if host.disturbed {
+            return Err(format!("{name} came into service while the command was at work"));
+        }
+        if host.forward && !host.healthy && !host.by_other && !host.running {
+            return Err(format!("{name} is in service and not healthy"));
+        }
+    }
+    Ok(())
+}
+
+/// The rows of each host, run by run: steps in their order, none left out, none done without its row before it.
+pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
+    let rows = fake.journal.rows.lock().unwrap().clone();
+    let plan = plan(&fake.fleet, spec).map_err(|error| error.to_string())?;
+    let steps: Vec<Step> = plan.steps.iter().map(|planned| planned.step).collect();
+    let is_head =
+        |row: &Row| matches!(row.what, What::Began { .. } | What::Resumed { .. } | What::Aborting { .. });
+    let heads: Vec<usize> = (0..rows.len()).filter(|at| is_head(&rows[*at])).collect();
+    for (number, head) in heads.iter().enumerate() {
+        let end = heads.get(number + 1).copied().unwrap_or(rows.len());
+        let before = standing(&rows[..=*head]).ok_or("no first row")?;
+        let aborting = matches!(rows[*head].what, What::Aborting { .. });
+        one_run(&before, &rows[head + 1..end], &steps, aborting)?;
+    }
+    ran_once(fake, &rows)
+}
+
+fn one_run(before: &Standing, rows: &[Row], steps: &[Step], aborting: bool) -> Result<(), String> {
+    let mut by_host: std::collections::BTreeMap<_, Vec<&What>> = std::collections::BTreeMap::new();
+    let batch = before.spec.batch.size(before.spec.hosts.len());
+    let mut out = std::collections::BTreeSet::new();
+    let mut failed = 0;
+    for row in rows {
+        let Some(host) = &row.host else { continue };
+        by_host.entry(host).or_default().push(&row.what);
+        match &row.what {
+            What::StepBegan { step: Step::ForwardOff } => {
+                out.insert(host);
+                if failed > before.spec.max_failures {
+                    return Err(format!("{host} was taken out after {failed} failures"));
+                }
+                if out.len() > batch {
+                    return Err(format!("{} hosts out together, a batch is {batch}: {out:?}", out.len()));
+                }
+            }
+            What::StepFailed { .. } => failed += 1,
+            What::Settled { .. } | What::Done => drop(out.remove(host)),
+            _ => {}
+        }
+    }
+    for (name, whats) in by_host {
+        let host = before.host(name).ok_or("a row of an unknown host")?;
+        let walked = if aborting { only_settled(&whats) } else { walk(host, &whats, steps) };
+        walked.map_err(|why| format!("the rows of {name}: {why}: {whats:?}"))?;
+    }
+    Ok(())
+}
+
+fn only_settled(whats: &[&What]) -> Result<(), String> {
+    match whats {
+        [What::Settled { .. }] => Ok(()),
+        _ => Err("an abort does no step".to_owned()),
+    }
+}
+
+/// One host's way through one run.
+fn walk(before: &HostStanding, whats: &[&What], steps: &[Step]) -> Result<(), String> {
+    let entry = before.entry(false).ok_or("it was done")?;
+    let mut expected = steps.iter().filter(|step| **step >= entry);
+    let mut under_way = None;
+    let mut failed = false;
+    for (at, what) in whats.iter().enumerate() {
+        let rest = &whats[at + 1..];
+        match what {
+            What::StepBegan { step } if under_way.is_none() && expected.next() == Some(step) => {
+                under_way = Some(step);
+            }
+            What::StepDone { step, .. } if under_way == Some(step) => under_way = None,
+            What::StepFailed { step, .. } if under_way == Some(step) => failed = true,
+            What::Settled { .. } if rest.is_empty() => {}
+            What::Done if !failed && under_way.is_none() && expected.next().is_none() && rest.is_empty() => {}
+            _ => return Err(format!("{what:?} was not to come")),
+        }
+        if failed && rest.iter().any(|what| !matches!(what, What::Settled { .. })) {
+            return Err("it went on after its failure".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// A command whose good end is recorded is not run again.
+fn ran_once(fake: &FakeSite, rows: &[Row]) -> Result<(), String> {
+    let state = fake.site.lock();
+    for row in rows {
+        let (Some(name), What::StepDone { step: Step::Command, .. }) = (&row.host, &row.what) else {
+            continue;
+        };
+        let host = &state.hosts[name];
+        if host.began.iter().any(|began| fake.clock.at(*began) > row.at) {
+            return Err(format!("the command ran again on {name} after its end was recorded"));
+        }
+        if !host.commands.contains(&"ended") {
+            return Err(format!("the end of the command on {name} is recorded, and it did not end"));
+        }
+    }
+    Ok(())
+}
+
+/// What the journal says of each host is so. `killed`: a host may have been on its way back, of which no row says that it
+/// arrived.
+pub fn agrees(fake: &FakeSite, standing: &Standing, killed: bool) -> Result<(), String> {
+    let state = fake.site.lock();
+    for host in &standing.hosts {
+        let real = &state.hosts[&host.host];
+        // What another operator does later is not in the journal.
+        if real.by_other || (killed && host.end.is_none() && host.may_be_out()) {
+            continue;
+        }
+        let is = if real.forward { Switch::On } else { Switch::Off };
+        if declared(host).is_some_and(|declared| declared != is) {
+            return Err(format!("the forward is {is}, declared is {host:?}"));
+        }
+        untouched_or_done(host, real)?;
+    }
+    Ok(())
+}
+
+fn untouched_or_done(host: &HostStanding, real: &SiteHost) -> Result<(), String> {
+    let well = host.end.is_some_and(HostEnd::is_well) || host.reached == Reached::Done;
+    if well && !real.healthy && !real.running {
+        return Err(format!("it is not healthy, declared is {host:?}"));
+    }
+    if host.reached == Reached::Waiting && !real.began.is_empty() {
+        return Err(format!("the command ran there, declared is {host:?}"));
+    }
+    if host.reached == Reached::Done && !real.commands.contains(&"ended") {
+        return Err(format!("the command never ended there, declared is {host:?}"));
+    }
+    Ok(())
+}
+
+/// The forward as the journal has it; `None`: it does not say.
+fn declared(host: &HostStanding) -> Option<Switch> {
+    if host.reached == Reached::Done {
+        return Some(Switch::On);
+    }
+    match host.end {
+        Some(HostEnd::Returned | HostEnd::NotUp) => return Some(Switch::On),
+        Some(HostEnd::LeftOut) => return Some(Switch::Off),
+        Some(HostEnd::Unreachable) => return None,
+        None => {}
+    }
+    let done = host.reached == Reached::StepDone;
+    match host.step {
+        Some(Step::ForwardOff) => done.then_some(Switch::Off),
+        Some(Step::ForwardOn) => done.then_some(Switch::On),
+        Some(Step::Down | Step::Drained | Step::Command | Step::Healthy) => Some(Switch::Off),
+        None | Some(Step::BeforeHost | Step::Up | Step::AfterHost) => Some(Switch::On),
+    }
+}
+
+/// After one interrupt every host this run touched has got through, or is declared as left.
+pub fn nobody_in_between(fake: &FakeSite, standing: &Standing) -> Result<(), String> {
+    let rows = fake.journal.rows.lock().unwrap();
+    let since = rows.iter().rposition(|row| {
+        matches!(row.what, What::Began { .. } | What::Resumed { .. } | What::Aborting { .. })
+    });
+    for host in &standing.hosts {
+        let touched = rows[since.unwrap_or(0)..].iter().any(|row| row.host.as_ref() == Some(&host.host));
+        if touched && host.may_be_out() && host.end.is_none() {
+            return Err(format!("interrupted, and left in between: {host:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Every main vhost that is healthy is in service; all of them when `all` were mended.
+pub fn is_mended(fake: &FakeSite, every: bool) -> Result<(), String> {
+    let state = fake.site.lock();
+    for (name, host) in &state.hosts {
+        if every && host.healthy && !(host.forward && host.is_up()) {
+            return Err(format!("{name} is healthy and not in service: {host:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! For any plan and any single failure: undo leaves every host as it was before, or as the journal says.
+
+use proptest::prelude::*;
+
+use crate::model::example;
+use crate::model::failure::ErrorCode;
+use crate::model::history::Actor;
+use crate::model::journal::HostEnd;
+use crate::model::roll::{Batch, OnFailure, RollSpec, Step};
+use crate::ops::fleet::roll::{RollReport, run};
+use crate::plan::roll::progress::{HostStanding, Reached};
+use crate::world::fake::MS;
+use crate::world::fake::site::{FakeSite, site};
+use crate::world::link::LinkError;
+use crate::world::reporter::{Event, RollEvent};
+
+/// How one host fails from the moment it begins a step.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    CommandFails,
+    CommandBreaksMain,
+    LinkCut,
+    LinkCutForAWhile,
+    AnswerLost,
+    SwitchRefused,
+    NeverDrains,
+    MainDies,
+    BackupDies,
+    BalancerUnread,
+    JournalFull,
+    SwitchedByOther,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::CommandFails,
+    Kind::CommandBreaksMain,
+    Kind::LinkCut,
+    Kind::LinkCutForAWhile,
+    Kind::AnswerLost,
+    Kind::SwitchRefused,
+    Kind::NeverDrains,
+    Kind::MainDies,
+    Kind::BackupDies,
+    Kind::BalancerUnread,
+    Kind::JournalFull,
+    Kind::SwitchedByOther,
+];
+
+#[derive(Debug)]
+struct Case {
+    hosts: usize,
+    spec: RollSpec,
+    victim: usize,
+    step: Step,
+    kind: Kind,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let plan = (1usize..=6, 1u32..=6, 0u32..3, any::<bool>(), any::<bool>());
+    let point =
+        (any::<prop::sample::Index>(), prop::sample::select(&Step::ALL), prop::sample::select(&KINDS));
+    (plan, point).prop_map(|((hosts, batch, max_failures, back, remote), (victim, step, kind))| {
+        let on_failure = if back { OnFailure::Return } else { OnFailure::Stop };
+        let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let batch = Batch::Hosts(batch);
+        let spec = RollSpec { batch, max_failures, on_failure, remote, ..example::roll(&names) };
+        Case { hosts, spec, victim: victim.index(hosts), step, kind }
+    })
+}
+
+/// The failure comes when the host begins the step, and stays; never when it does not get there.
+async fn fails(fake: &FakeSite, case: &Case) {
+    let victim = &fake.fleet.hosts[case.victim].name;
+    let begins = |event: &Event| {
+        let Event::Roll { event: RollEvent::StepBegan { host, step, .. }, .. } = event else { return false };
+        host == victim && *step == case.step
+    };
+    while !fake.events.lock().unwrap().iter().any(begins) {
+        tokio::time::sleep(MS).await;
+    }
+    let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
+    match case.kind {
+        Kind::BalancerUnread => drop(fake.site.lock().unread.insert("lb1".to_owned())),
+        Kind::JournalFull => *fake.journal.room.lock().unwrap() = Some(0),
+        _ => fake.site.of(victim, |host| match case.kind {
+            Kind::CommandFails => host.command_status = 3,
+            Kind::CommandBreaksMain => host.command_breaks = true,
+            Kind::LinkCut | Kind::LinkCutForAWhile => host.reachable = false,
+            Kind::AnswerLost => host.answers_lost = 1,
+            Kind::SwitchRefused => host.switch_error = Some(refused),
+            // Once it is drained nothing new comes to a host that is DOWN.
+            Kind::NeverDrains if case.step > Step::Drained => {}
+            Kind::NeverDrains => host.drains_after = None,
+            Kind::MainDies => host.healthy = false,
+            Kind::BackupDies => host.backup_up = false,
+            _ => host.switched_by_other(!host.forward),
+        }),
+    }
+    if matches!(case.kind, Kind::LinkCutForAWhile) {
+        tokio::time::sleep(MS * 3000).await;
+        fake.site.of(victim, |host| host.reachable = true);
+    }
+}
+
+/// Why the host is neither as before nor as said.
+fn wrong(fake: &FakeSite, case: &Case, said: &HostStanding) -> Option<String> {
+    fake.site.of(&said.host, |real| {
+        let as_before = real.forward && real.began.is_empty();
+        let as_said = match (said.reached, said.end) {
+            (Reached::Done, _) => real.forward && real.commands.last() == Some(&"ended"),
+            (_, Some(HostEnd::Returned)) => real.forward && real.healthy,
+            (Reached::Waiting, None) => as_before,
+            (_, Some(HostEnd::LeftOut)) => !real.forward,
+            (_, Some(HostEnd::Unreachable)) => !real.reachable,
+            // One of the batch that stands where it was when another failed; it never began its command.
+            (_, None) if said.may_be_out() => {
+                case.spec.on_failure == OnFailure::Stop && !real.forward && real.began.is_empty()
+            }
+            (_, Some(HostEnd::NotUp) | None) => real.forward,
+        };
+        // Whoever switches it last has the last word, whatever the journal said before.
+        (!as_said && !as_before && !real.by_other).then(|| format!("declared {said:?}, is {real:?}"))
+    })
+}
+
+fn told(report: &RollReport) -> bool {
+    let failed = report.standing.hosts.iter().filter(|host| host.reached == Reached::Failed);
+    failed.into_iter().all(|host| !host.detail.is_empty() || host.end == Some(HostEnd::Returned))
+}
+
+async fn holds(case: &Case) -> Result<(), String> {
+    let mut fake = site(case.hosts, 2);
+    fake.fleet.limits.min_up = 0;
+    fake.fleet.hooks.before_host.push("./before.sh".to_owned());
+    fake.fleet.hooks.after_host.push("./after.sh".to_owned());
+    fake.site.lock().hooks_take = MS * 20;
+    let actor = Actor { user: "ops".into(), pid: 7 };
+    let ended = tokio::select! {
+        ended = run(&fake.world, &fake.fleet, &case.spec, &actor) => ended,
+        () = async { fails(&fake, case).await; std::future::pending().await } => unreachable!(),
+    };
+    let state = || fake.site.lock().hosts.clone();
+    if state().values().any(|host| host.commands.contains(&"began in service") || host.disturbed) {
+        return Err(format!("a command in service: {:?}", state()));
+    }
+    match ended {
+        Ok(report) if !told(&report) => Err(format!("a failure without a word: {:?}", report.standing)),
+        Ok(report) => {
+            let wrong: Vec<String> =
+                report.standing.hosts.iter().filter_map(|host| wrong(&fake, case, host)).collect();
+            if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+        }
+        // The journal takes no more: whatever is healthy is put back, and the message says why it ended.
+        Err(error) => match state().values().find(|host| host.healthy && !host.forward) {
+            Some(out) => Err(format!("{error}, and left out: {out:?}")),
+            None => Ok(()),
+        },
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
+
+    #[test]
+    fn undo_leaves_every_host_as_before_or_as_it_says(case in case()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let held = runtime.unwrap().block_on(holds(&case));
+        prop_assert!(held.is_ok(), "{}", held.unwrap_err());
+    }
+}

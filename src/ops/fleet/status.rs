@@ -1,0 +1,78 @@
+//! `status`: one look at everything: what is recorded, what the kernel holds, what every balancer says, what is in flight.
+
+use serde::Serialize;
+
+use crate::model::api::HostView;
+use crate::model::balancer::ServerView;
+use crate::model::fleet::Fleet;
+use crate::model::forward::Switch;
+use crate::model::host::Host;
+use crate::model::known;
+use crate::model::name::{BalancerName, ServiceName};
+use crate::model::ports::Ports;
+use crate::world::FleetWorld;
+
+use super::reach::{link, question, read_all};
+
+/// One host at one moment. A part that could not be read says why; it is never left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    pub host: Host,
+    pub service: ServiceName,
+    pub ports: Ports,
+    /// The host's own side; an error where the host cannot be asked.
+    #[serde(serialize_with = "known::serialize")]
+    pub view: Result<HostView, String>,
+    pub balancers: Vec<BalancerStatus>,
+}
+
+/// What one balancer says of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BalancerStatus {
+    pub balancer: BalancerName,
+    #[serde(serialize_with = "known::serialize")]
+    pub servers: Result<Servers, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Servers {
+    pub main: Option<ServerView>,
+    pub backup: Option<ServerView>,
+}
+
+impl Status {
+    /// The kernel's state over all families; `None` where it is not known or families differ.
+    pub fn switch(&self) -> Option<Switch> {
+        self.view.as_ref().ok()?.switch()
+    }
+}
+
+/// One look at one host, from where the operator is.
+pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
+    let look = async { link(world, host)?.look(&question(fleet, host)).await };
+    let (view, balancers) = tokio::join!(look, balancers(world, fleet, host));
+    Status {
+        host: host.clone(),
+        service: fleet.service.clone(),
+        ports: fleet.ports,
+        view: view.map_err(|error| error.to_string()),
+        balancers,
+    }
+}
+
+async fn balancers(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
+    let views = read_all(world).await;
+    let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
+        let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);
+        let servers = match at.and_then(|at| views.get(at)) {
+            None => Err("not read: no `haproxy:` in the configuration".to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(view)) => Ok(Servers {
+                main: view.server(&spec.servers.main_of(&host.name)).cloned(),
+                backup: view.server(&spec.servers.backup_of(&host.name)).cloned(),
+            }),
+        };
+        BalancerStatus { balancer: spec.name.clone(), servers }
+    };
+    fleet.balancers.iter().map(spec_and_view).collect()
+}

@@ -1,0 +1,69 @@
+//! What this host says now to a HAProxy that asks it by `agent-check`.
+//!
+//! Only the record is read. The kernel has a witness of its own: HAProxy's health check passes through the forward, and HAProxy
+//! wants both before it shows UP. Asking the kernel here would tell HAProxy nothing it does not see, cost two programs and the
+//! xtables lock every few seconds for every HAProxy, and make of a flushed table, which the check shows and `restore` mends, a
+//! maintenance that nobody asked for.
+
+use crate::model::agent_check::Terms;
+use crate::model::name::ServiceName;
+use crate::plan::agent_check::{self, Line};
+use crate::world::HostWorld;
+use crate::world::store::StoreError;
+
+pub fn line(world: &HostWorld, service: &ServiceName, terms: Terms) -> Result<Line, StoreError> {
+    let recorded = world.store.recorded()?;
+    let mine = recorded.iter().find(|record| &record.forward.service == service);
+    Ok(agent_check::line(mine.map(|record| record.switch), terms))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::example::port;
+    use crate::model::forward::{Forward, Recorded, Switch};
+    use crate::world::fake::firewall::FakeFirewall;
+    use crate::world::fake::{self, FakeWorld};
+
+    /// A host with `shop` in maintenance and `blog` in service, and a kernel without a single rule.
+    fn scene() -> FakeWorld {
+        let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
+        for (service, switch) in [("blog", Switch::On), ("shop", Switch::Off)] {
+            let forward =
+                Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) };
+            fake.store.recorded.lock().unwrap().push(Recorded {
+                forward,
+                switch,
+                from_self: false,
+                generation: 1,
+                changed_at: jiff::Timestamp::UNIX_EPOCH,
+                routes: None,
+                access: crate::model::deployment::Access::Public,
+                trial: None,
+                layer7: crate::model::proxy::Layer7::default(),
+            });
+        }
+        fake
+    }
+
+    #[test]
+    fn the_record_of_the_service_alone_decides() {
+        let fake = scene();
+        for (service, switch) in [("blog", Some(Switch::On)), ("shop", Some(Switch::Off)), ("other", None)] {
+            let terms = Terms::default();
+            let said = line(&fake.world, &service.parse().unwrap(), terms);
+            assert_eq!(said, Ok(agent_check::line(switch, terms)), "{service}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_an_error() {
+        let fake = scene();
+        let full = StoreError::Full { path: PathBuf::from("/state") };
+        *fake.store.unreadable.lock().unwrap() = Some(full.clone());
+        assert_eq!(line(&fake.world, &"shop".parse().unwrap(), Terms::default()), Err(full));
+    }
+}

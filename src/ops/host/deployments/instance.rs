@@ -1,0 +1,126 @@
+//! One instance: brought up, taken away.
+
+use std::collections::BTreeMap;
+
+use super::VersionError;
+use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs, StopSignal};
+use crate::plan::versions::Refused;
+use crate::templates::vhost::Vhost;
+use crate::world::HostWorld;
+use crate::world::runner::Ended;
+
+/// Starts it, where it is ours to start.
+pub(super) async fn start(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), VersionError> {
+    let Some(spec) = spec(world, deployment, instance)? else { return Ok(()) };
+    world.runner.start(&spec).await?;
+    Ok(())
+}
+
+/// Ends its process; its release and log stay.
+pub(super) async fn stop(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<Ended, VersionError> {
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(Ended::Already);
+    }
+    let id = deployment.instance_id(instance.build);
+    Ok(world.runner.stop(&id, instance.how.grace).await?)
+}
+
+/// Everything of it: process, log, release.
+pub(super) async fn take_away(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+    keep_files: bool,
+) -> Result<(), VersionError> {
+    stop(world, deployment, instance).await?;
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(());
+    }
+    world.runner.forget(&deployment.instance_id(instance.build)).await?;
+    if !keep_files {
+        let release = deployment.release_name(instance.build);
+        world.releases.remove(&deployment.service, &release)?;
+    }
+    Ok(())
+}
+
+/// `None`: something that runs already.
+fn spec(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<Option<InstanceSpec>, VersionError> {
+    let Deployment { id, service, version, .. } = deployment;
+    let release = deployment.release_name(instance.build);
+    let dir = world.releases.dir(service, &release);
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return Ok(None);
+    }
+    // D37: it is told its name, its version and where it stands.
+    let mut env: BTreeMap<String, String> = instance.how.env.clone();
+    let told = [
+        ("PORT", instance.port.to_string()),
+        ("SWITCHMAN_SERVICE", service.to_string()),
+        ("SWITCHMAN_VERSION", version.to_string()),
+        ("SWITCHMAN_DEPLOYMENT", id.to_string()),
+        ("SWITCHMAN_RELEASE", dir.display().to_string()),
+    ];
+    env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+    let (argv, stop_signal) = match &instance.how.runs {
+        Runs::Command { argv } => (argv.clone(), StopSignal::Term),
+        Runs::Vhost { server } => {
+            let vhost = Vhost {
+                id: deployment.instance_id(instance.build),
+                server: *server,
+                port: instance.port,
+                root: dir.clone(),
+                run_dir: world.releases.run_dir(service, &release),
+                health_path: deployment.health.path.clone(),
+            };
+            let file = vhost.run_dir.join(vhost.file_name());
+            let failed = |error: &dyn std::fmt::Display| VersionError::Vhost(error.to_string());
+            world
+                .files
+                .write(&file, &vhost.text().map_err(|error| failed(&error))?)
+                .map_err(|error| failed(&error))?;
+            env.extend(vhost.env());
+            (vhost.argv(&file), vhost.stop_signal())
+        }
+        Runs::External { .. } => return Ok(None),
+    };
+    Ok(Some(InstanceSpec {
+        id: deployment.instance_id(instance.build),
+        service: service.clone(),
+        version: version.clone(),
+        argv,
+        env,
+        dir,
+        user: instance.how.user.clone(),
+        resources: instance.how.resources,
+        grace: instance.how.grace,
+        stop_signal,
+    }))
+}
+
+/// The release that an instance is started from is the one that was asked for.
+pub(super) fn release_is_there(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+) -> Result<(), VersionError> {
+    let Some(digest) = &instance.digest else { return Ok(()) };
+    let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
+    match world.releases.digest(&service, &release)? {
+        Some(found) if found == *digest => Ok(()),
+        Some(_) => Err(Refused::OtherRelease { service, release }.into()),
+        None => Err(Refused::NoRelease { service, release }.into()),
+    }
+}

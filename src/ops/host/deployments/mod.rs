@@ -1,0 +1,234 @@
+//! Versions side by side, on the host itself: what the agent serves and the command line on the host calls in-process.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::rules::ChangeError;
+use crate::model::deployment::{Deployment, Instance, InstanceId, Process, Runs};
+use crate::model::duration;
+use crate::model::failure::ErrorCode;
+use crate::model::name::ServiceName;
+use crate::plan::traffic_split::SplitRefused;
+use crate::plan::versions::{self, Refused};
+use crate::world::HostWorld;
+use crate::world::link::LinkError;
+use crate::world::proxy::ProxyError;
+use crate::world::releases::ReleaseError;
+use crate::world::reporter::Event;
+use crate::world::runner::RunnerError;
+use crate::world::sockets::SocketsError;
+use crate::world::store::{Exclusive, StoreError};
+
+mod assign;
+mod deploy;
+mod instance;
+pub(super) mod kill;
+pub(super) mod list;
+mod reconciler;
+mod recovery;
+mod trial;
+mod update;
+
+pub use assign::{access, assign, is_of, rollback};
+pub use deploy::deploy;
+pub use kill::kill;
+pub use list::{logs, view};
+pub use reconciler::tend;
+pub use recovery::{at_boot, boot};
+pub use trial::watch;
+pub use update::update;
+
+/// How long one deploy, update or kill of a service waits for another one: none of them takes longer than its own bounds, and
+/// a person would rather be told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a host did not do what it was asked. What was changed before is taken back, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::show(*.waited), tail(.log))]
+    Unhealthy { service: ServiceName, version: String, waited: Duration, why: String, log: Vec<String> },
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
+    #[error(transparent)]
+    Split(#[from] SplitRefused),
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error("cannot write its vhost: {0}")]
+    Vhost(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn tail(log: &[String]) -> String {
+    log.iter().map(|line| format!("\n    | {line}")).collect()
+}
+
+impl VersionError {
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Refused(refused) => refused_code(refused),
+            Self::Unhealthy { .. } => ErrorCode::Unhealthy,
+            Self::Change(error) => crate::ops::host::api::change_code(error),
+            Self::Store(error) => crate::ops::host::api::store_code(error),
+            Self::Runner(RunnerError::Missing { .. } | RunnerError::NoUser { .. }) => {
+                ErrorCode::Unprocessable
+            }
+            Self::Runner(RunnerError::Unknown { .. }) => ErrorCode::NotFound,
+            Self::Runner(_) | Self::Vhost(_) => ErrorCode::RunnerFailed,
+            Self::Release(error) => crate::ops::host::api::release_code(error),
+            Self::Sockets(_) => ErrorCode::SocketsFailed,
+            Self::Split(refused) => split_code(refused),
+            Self::Proxy(ProxyError::NotKept) => ErrorCode::NoAgent,
+            Self::Proxy(_) => ErrorCode::ProxyFailed,
+            Self::Interrupted => ErrorCode::Interrupted,
+        }
+    }
+}
+
+impl From<VersionError> for LinkError {
+    fn from(error: VersionError) -> Self {
+        Self::Refused { code: error.code(), message: error.to_string() }
+    }
+}
+
+const fn refused_code(refused: &Refused) -> ErrorCode {
+    match refused {
+        Refused::Exists { .. }
+        | Refused::IdTaken { .. }
+        | Refused::EndpointTaken { .. }
+        | Refused::OtherRelease { .. } => ErrorCode::Exists,
+        Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
+        Refused::MainWithShadows => ErrorCode::NotAllowed,
+        Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
+        Refused::InProgress { .. } | Refused::Overtaken(_) => ErrorCode::Busy,
+        Refused::Uri(_)
+        | Refused::Mixed
+        | Refused::NoProgram
+        | Refused::NoSite
+        | Refused::BadValue { .. } => ErrorCode::BadRequest,
+        Refused::NoPort { .. }
+        | Refused::PortTaken { .. }
+        | Refused::ServicePort { .. }
+        | Refused::NoRelease { .. }
+        | Refused::NoBackup(_)
+        | Refused::NotMain { .. } => ErrorCode::Unprocessable,
+    }
+}
+
+const fn split_code(refused: &SplitRefused) -> ErrorCode {
+    match refused {
+        SplitRefused::Version(refused) => refused_code(refused),
+        SplitRefused::IsMain { .. } | SplitRefused::Both { .. } | SplitRefused::Private(_) => {
+            ErrorCode::NotAllowed
+        }
+        SplitRefused::Nothing | SplitRefused::BadText { .. } => ErrorCode::BadRequest,
+    }
+}
+
+/// One deploy, update or kill of a service at a time. What an earlier one left half done is mended first.
+async fn held(
+    world: &HostWorld,
+    service: &ServiceName,
+    purpose: &str,
+) -> Result<Box<dyn Exclusive>, VersionError> {
+    let held = world.deployments.lock_service(service, purpose, PATIENCE).await?;
+    recovery::leftovers(world, service).await?;
+    Ok(held)
+}
+
+fn warn(world: &HostWorld, text: String) {
+    world.reporter.report(&Event::Warning { text });
+}
+
+/// All deployments of a service, oldest first.
+fn of_service(world: &HostWorld, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+    world.deployments.of(service)
+}
+
+/// The same as long as a version that has answered before may take.
+async fn is_still_healthy(world: &HostWorld, deployment: &Deployment) -> Result<(), VersionError> {
+    let patience = versions::patience(&deployment.health);
+    becomes_healthy(world, deployment, &deployment.instance, patience).await
+}
+
+/// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
+/// waited for.
+async fn becomes_healthy(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+    limit: Duration,
+) -> Result<(), VersionError> {
+    let deadline = Instant::now() + limit;
+    let endpoint = deployment.endpoint(instance);
+    let id = deployment.instance_id(instance.build);
+    let mut passed = 0;
+    let why = loop {
+        match world.probe.ask(endpoint, &deployment.health).await {
+            Ok(()) => {
+                passed += 1;
+                if passed >= deployment.health.rise {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    break format!(
+                        "only {passed} of {} answers in a row were healthy",
+                        deployment.health.rise
+                    );
+                }
+            }
+            Err(why) => {
+                passed = 0;
+                if let Some(end) = gave_up(world, instance, &id).await {
+                    break format!("{end}; {why}");
+                }
+                if Instant::now() >= deadline {
+                    break why.to_string();
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = world.stop.requested() => return Err(VersionError::Interrupted),
+            () = tokio::time::sleep(deployment.health.interval) => {}
+        }
+    };
+    Err(VersionError::Unhealthy {
+        service: deployment.service.clone(),
+        version: deployment.version.to_string(),
+        waited: limit,
+        why,
+        log: list::last_lines(world, &id).await,
+    })
+}
+
+/// How often a new instance may end by itself before it is given up.
+const ENDS: u32 = 3;
+
+async fn gave_up(world: &HostWorld, instance: &Instance, id: &InstanceId) -> Option<String> {
+    if matches!(instance.how.runs, Runs::External { .. }) {
+        return None;
+    }
+    match world.runner.state(id).await.ok()? {
+        Process::Waiting { restarts, last, .. } if restarts >= ENDS => {
+            Some(format!("it ended {restarts} times, last with {last}"))
+        }
+        Process::Running { restarts, .. } if restarts >= ENDS => Some(format!("it ended {restarts} times")),
+        Process::Stopped { last, .. } if !last.is_empty() => Some(format!("it ended with {last}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,567 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, RollbackRequest, Site, TrialEnd,
+    UpdateRequest, WatchRequest, Which,
+};
+use crate::model::deployment::{DeploymentId, Digest, HowToRun, Role, Stage, Status};
+use crate::model::example::{self, port};
+use crate::model::forward::Switch;
+use crate::model::history::Actor;
+use crate::model::ports::Ports;
+use crate::model::rules::Family;
+use crate::model::socket::Socket;
+use crate::ops::host::rules;
+use crate::plan::firewall::redirects;
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::fake::{FakeWorld, MS, world};
+use crate::world::probe::Unhealthy;
+use crate::world::releases::Releases as _;
+use crate::world::reporter::Event;
+
+mod proxy;
+mod races;
+
+fn actor() -> Actor {
+    Actor { user: "ops".into(), pid: 7 }
+}
+
+fn shop() -> ServiceName {
+    "shop".parse().unwrap()
+}
+
+fn fake() -> FakeWorld {
+    world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])))
+}
+
+fn site() -> Site {
+    let address = "127.0.0.1".parse().unwrap();
+    let ports = example::ports();
+    Site { ports, address, from_self: false, range: (port(20000), port(20009)), keep_releases: 1 }
+}
+
+/// Its release is placed, and it is asked for.
+fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
+    let new = example::deployment("shop", version, 20000);
+    let digest = fake.versions.place(&shop(), version, Path::new(version)).unwrap();
+    DeployRequest {
+        id: new.id,
+        service: new.service,
+        version: new.version,
+        revision: None,
+        how: new.instance.how,
+        digest: Some(digest),
+        port: None,
+        health: new.health,
+        health_timeout: MS * 2000,
+        site: site(),
+        actor: actor(),
+        dry_run: false,
+    }
+}
+
+/// Another service, of its own ports: main 8.0.0, and 9.0.0.
+async fn beside(fake: &FakeWorld) -> ServiceName {
+    let cart: ServiceName = "cart".parse().unwrap();
+    let ports = Ports { check: port(8889), main: port(8081), backup: port(81) };
+    for version in ["8.0.0", "9.0.0"] {
+        let new = example::deployment("cart", version, 20000);
+        let digest = Some(fake.versions.place(&cart, version, Path::new(version)).unwrap());
+        let site = Site { ports, ..site() };
+        let request =
+            DeployRequest { id: new.id, service: cart.clone(), digest, site, ..request(fake, version) };
+        deploy(&fake.world, &request).await.unwrap();
+    }
+    cart
+}
+
+fn which(version: &str) -> Which {
+    Which::Version { service: shop(), version: version.parse().unwrap() }
+}
+
+fn to(version: &str) -> AssignRequest {
+    AssignRequest {
+        which: which(version),
+        part: Part::Whole,
+        trial: Duration::ZERO,
+        actor: actor(),
+        detail: String::new(),
+    }
+}
+
+fn id_of(fake: &FakeWorld, version: &str) -> DeploymentId {
+    let all = fake.world.deployments.all().unwrap();
+    crate::plan::versions::find(&all, &which(version)).unwrap().id.clone()
+}
+
+fn kill_of(fake: &FakeWorld, version: &str) -> KillRequest {
+    let id = id_of(fake, version);
+    KillRequest { id, force: false, drain_timeout: MS * 1000, keep_files: false, actor: actor() }
+}
+
+fn update_of(fake: &FakeWorld, version: &str) -> UpdateRequest {
+    let release = format!("{version}~2");
+    let digest = fake.versions.place(&shop(), &release, Path::new("new code")).unwrap();
+    UpdateRequest {
+        id: id_of(fake, version),
+        how: None,
+        digest: Some(digest),
+        health_timeout: MS * 2000,
+        drain_timeout: MS * 1000,
+        site: Some(site()),
+        actor: actor(),
+    }
+}
+
+fn back() -> RollbackRequest {
+    RollbackRequest { actor: actor(), why: String::new(), from: None }
+}
+
+/// A connection with a request on it.
+fn busy() -> Socket {
+    Socket {
+        cookie: 1,
+        peer: "10.0.0.2:40000".parse().unwrap(),
+        receive_queue: 10,
+        send_queue: 0,
+        info: crate::model::socket::TcpInfo::default(),
+    }
+}
+
+/// Kind and target of every rule.
+fn rules(fake: &FakeWorld) -> BTreeSet<(&'static str, u16)> {
+    let found = redirects(&fake.firewall.table(Family::V4));
+    found.into_iter().map(|one| (one.kind.as_str(), one.target.get())).collect()
+}
+
+fn all_to(main: u16, backup: u16) -> BTreeSet<(&'static str, u16)> {
+    BTreeSet::from([("forward", main), ("route", main), ("backup", backup)])
+}
+
+/// Everything that has to be so whenever nobody is at work: rules lead only to instances that run, everything that runs and
+/// every release belongs to a deployment, the links say what the rules say.
+fn is_sound(fake: &FakeWorld) -> Result<(), String> {
+    let all = fake.world.deployments.all().unwrap();
+    if let Some(one) = all.iter().find(|one| one.stage != Stage::Ready || one.next.is_some()) {
+        return Err(format!("{} is {:?}", one.version, one.stage));
+    }
+    let ports: BTreeSet<u16> = all.iter().map(|one| one.instance.port.get()).collect();
+    if let Some(rule) = rules(fake).iter().find(|(_, target)| !ports.contains(target)) {
+        return Err(format!("a rule leads nowhere: {rule:?}"));
+    }
+    let instances: BTreeSet<InstanceId> = all.iter().map(|one| one.instance_id(one.instance.build)).collect();
+    let running: BTreeSet<InstanceId> = fake.versions.running.lock().unwrap().keys().cloned().collect();
+    if instances != running {
+        return Err(format!("{instances:?} should run, {running:?} do"));
+    }
+    let releases: BTreeSet<String> =
+        fake.versions.releases.lock().unwrap().keys().map(|(_, name)| name.clone()).collect();
+    if let Some(one) = all.iter().find(|one| !releases.contains(&one.release_name(one.instance.build))) {
+        return Err(format!("the release of {} is gone", one.version));
+    }
+    if !all.is_empty() && rules(fake).iter().filter(|(kind, _)| *kind == "route").count() != 1 {
+        return Err("no main".to_owned());
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_whole_story_of_one_host() {
+    let fake = fake();
+    let world = &fake.world;
+    let deployed = deploy(world, &request(&fake, "1.0.0")).await.unwrap();
+    assert_eq!((deployed.role, deployed.deployment.revision), (Role::Main, 1));
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    let deployed = deploy(world, &request(&fake, "2.0.0")).await.unwrap();
+    assert_eq!((deployed.role, deployed.deployment.revision), (Role::Shadow, 2));
+    assert_eq!(rules(&fake), all_to(20000, 20000), "deploying never moves traffic");
+    // Again: it is so already.
+    assert!(deploy(world, &request(&fake, "2.0.0")).await.unwrap().known);
+
+    assign(world, &to("2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20001, 20001), "without a watch window it is good at once");
+    let link = |name: &str| fake.versions.links.lock().unwrap()[&(shop(), name.to_owned())].clone();
+    assert_eq!((link("main"), link("backup")), ("2.0.0".to_owned(), "2.0.0".to_owned()));
+
+    rollback(world, &shop(), &back()).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    kill(world, &kill_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(is_sound(&fake), Ok(()));
+    kill(world, &kill_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::new());
+    assert!(fake.versions.running.lock().unwrap().is_empty());
+    assert!(fake.versions.releases.lock().unwrap().is_empty());
+}
+
+/// Links are for people, old releases for nobody: a main that has changed has changed.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_cannot_be_made_is_told_and_fails_nothing() {
+    let fake = fake();
+    for release in ["0.7.0", "0.8.0"] {
+        fake.versions.place(&shop(), release, Path::new(release)).unwrap();
+    }
+    *fake.versions.read_only.lock().unwrap() = true;
+    let told = |text: &str| {
+        let events = std::mem::take(&mut *fake.host.events.lock().unwrap());
+        let found =
+            |event: &Event| matches!(event, Event::Warning { text: found } if found.starts_with(text));
+        assert!(events.iter().any(found), "{text}: {events:?}");
+    };
+    deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    told("shop: old releases stay: ");
+    deploy(&fake.world, &request(&fake, "2.0.0")).await.unwrap();
+    told("shop: the links `main` and `backup` may be old: ");
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    told("shop: the links");
+    rollback(&fake.world, &shop(), &back()).await.unwrap();
+    told("shop: the links");
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+/// A kill that was to keep the release is not ended by one that takes it away.
+#[tokio::test(start_paused = true)]
+async fn a_killed_kill_leaves_the_release() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    let mut killing =
+        fake.world.deployments.all().unwrap().into_iter().find(|one| one.revision == 2).unwrap();
+    killing.stage = Stage::Killing;
+    fake.world.deployments.put(&killing).unwrap();
+    let done = boot(&fake.world).await.unwrap();
+    assert_eq!(done, ["shop 2.0.0: an unfinished kill is finished"]);
+    assert_eq!(is_sound(&fake), Ok(()));
+    assert!(fake.versions.digest(&shop(), "2.0.0").unwrap().is_some());
+}
+
+/// R7: what is killed is a deployment, by its id; the service's others stay.
+#[tokio::test(start_paused = true)]
+async fn a_kill_names_one_deployment() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    let killed = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(killed.deployment.version.to_string(), "2.0.0");
+    let left: Vec<String> =
+        fake.world.deployments.all().unwrap().iter().map(|one| one.version.to_string()).collect();
+    assert_eq!((left.len(), left.contains(&"2.0.0".to_owned())), (2, false));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_becomes_healthy_leaves_nothing() {
+    let fake = fake();
+    let address = "127.0.0.1:20000".parse().unwrap();
+    *fake.host.unhealthy.lock().unwrap() =
+        Some(Unhealthy::Status { address, path: "/health".into(), found: 500, expected: 200 });
+    let error = deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unhealthy);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "shop 1.0.0 does not answer its health check within 2s: 127.0.0.1:20000/health answered 500"
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with("| a line"), "the end of its log is shown: {text}");
+    assert_eq!(rules(&fake), BTreeSet::new());
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+/// R5, R9: work in flight holds a kill; when it is refused, everything is as before.
+#[tokio::test(start_paused = true)]
+async fn a_version_with_work_is_not_killed_unless_by_force() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let error = kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotDrained);
+    assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
+    assert_eq!(is_sound(&fake), Ok(()));
+    let request = KillRequest { force: true, ..kill_of(&fake, "1.0.0") };
+    assert_eq!(kill(&fake.world, &request).await.unwrap().cut, Some(1));
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+}
+
+/// R10: the id, the revision and the port's meaning stay; the old instance goes when it has drained.
+#[tokio::test(start_paused = true)]
+async fn an_update_in_place_keeps_the_id() {
+    let fake = fake();
+    deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    let before = id_of(&fake, "1.0.0");
+    let updated = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!((updated.id, updated.revision, updated.instance.build), (before, 1, 2));
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+    assert_eq!(is_sound(&fake), Ok(()));
+    // The same again changes nothing.
+    let again = UpdateRequest { digest: Some(Digest("new code".into())), ..update_of(&fake, "1.0.0") };
+    assert_eq!(update(&fake.world, &again).await.unwrap().instance.build, 2);
+}
+
+/// R11: what runs already may be replaced at its own address, and has nothing to drain then.
+#[tokio::test(start_paused = true)]
+async fn an_update_at_the_same_address_waits_for_no_drain() {
+    let fake = fake();
+    let runs = |uri: &str| HowToRun::new(Runs::External { uri: uri.to_owned() });
+    let how = runs("http://127.0.0.1:9000");
+    let external = DeployRequest { how, digest: None, ..request(&fake, "1.0.0") };
+    deploy(&fake.world, &external).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let hour = Duration::from_hours(1);
+    for (uri, waits) in [("http://localhost:9000", false), ("http://127.0.0.1:9001", true)] {
+        let began = Instant::now();
+        let how = Some(runs(uri));
+        let request = UpdateRequest { how, digest: None, drain_timeout: hour, ..update_of(&fake, "1.0.0") };
+        update(&fake.world, &request).await.unwrap();
+        assert_eq!(began.elapsed() >= hour, waits, "{uri}");
+    }
+}
+
+/// R12: the draining one is fixed first, then the active one; each keeps its id, its revision and its place.
+#[tokio::test(start_paused = true)]
+async fn the_draining_version_is_fixed_first_then_the_active_one() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    // The first drains behind the backup vhost while the second is on trial.
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
+    *fake.host.sockets.lock().unwrap() = vec![busy()];
+    let status = async |version: &str| {
+        let views = view(&fake.world).await.unwrap().deployments;
+        let found = views.into_iter().find(|view| view.deployment.version.to_string() == version).unwrap();
+        (found.status, found.backup, found.deployment.id, found.deployment.revision)
+    };
+    let (draining, active) = (status("1.0.0").await, status("2.0.0").await);
+    assert_eq!((draining.0, active.0), (Status::Draining, Status::Active));
+    let updated = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    assert_eq!(updated.instance.build, 2);
+    assert_eq!(rules(&fake), all_to(20001, updated.instance.port.get()), "main is not touched");
+    let updated = update(&fake.world, &update_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake).len(), 3);
+    assert!(rules(&fake).contains(&("route", updated.instance.port.get())));
+    assert_eq!((status("1.0.0").await, status("2.0.0").await), (draining, active));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+/// R13: what a version keeps its state by is what it was told, and both builds of an update are told the same.
+#[tokio::test(start_paused = true)]
+async fn both_builds_of_an_update_see_the_same_state() {
+    let fake = fake();
+    let mut first = request(&fake, "1.0.0");
+    first.how.env = [("STATE".to_owned(), "/var/lib/shop".to_owned())].into();
+    deploy(&fake.world, &first).await.unwrap();
+    let told = || {
+        let running = fake.versions.running.lock().unwrap();
+        assert_eq!(running.len(), 1);
+        let mut env = running.values().next().unwrap().env.clone();
+        let (port, release) = (env.remove("PORT").unwrap(), env.remove("SWITCHMAN_RELEASE").unwrap());
+        (env, port, release)
+    };
+    let before = told();
+    assert_eq!(before.0["STATE"], "/var/lib/shop");
+    update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
+    let after = told();
+    assert_eq!(before.0, after.0, "its id among it");
+    assert_ne!((before.1, before.2), (after.1, after.2), "it is another instance");
+}
+
+/// R8, R27: private means that no port leads there, and public brings back what was.
+#[tokio::test(start_paused = true)]
+async fn a_private_service_has_no_rule() {
+    let fake = fake();
+    deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
+    let ask = |public| AccessRequest { public, actor: actor() };
+    access(&fake.world, &shop(), &ask(false)).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::new());
+    access(&fake.world, &shop(), &ask(true)).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assign_never_ends_a_maintenance() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    rules::change_as(&fake.world, "disable-forward", |records| {
+        let intent = crate::plan::versions::passed(&records[0], &id_of(&fake, "1.0.0"), &actor());
+        assert_eq!(intent, None);
+        Ok::<_, ChangeError>(crate::model::forward::Intent {
+            forward: records[0].forward.clone(),
+            switch: Switch::Off,
+            from_self: false,
+            actor: actor(),
+            action: "disable-forward".into(),
+            detail: String::new(),
+            routing: crate::model::forward::Routing::Keep,
+            access: None,
+            layer7: None,
+        })
+    })
+    .await
+    .unwrap();
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), BTreeSet::from([("route", 20001), ("backup", 20001)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    // The clock of the fake stands still: the window ends only by what happens in it.
+    let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
+    assign(&fake.world, &trial).await.unwrap();
+    *fake.versions.sick.lock().unwrap() = Some(port(20001));
+    let ended = watched(&fake, "2.0.0").await;
+    assert!(
+        matches!(ended, TrialEnd::PutBack { ref previous, .. } if previous.version.to_string() == "1.0.0"),
+        "{ended:?}"
+    );
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    // Nothing is on trial any more, and whoever asks now is told all the same.
+    match watched(&fake, "2.0.0").await {
+        TrialEnd::PutBack { previous, why } => {
+            assert_eq!(previous.version.to_string(), "1.0.0");
+            assert!(why.starts_with("by itself: "), "{why}");
+        }
+        ended => panic!("{ended:?}"),
+    }
+    assert_eq!(watched(&fake, "1.0.0").await, TrialEnd::Good);
+}
+
+/// By the agent, with nobody else there.
+#[tokio::test(start_paused = true)]
+async fn each_new_main_is_watched_beside_the_others() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    let cart = beside(&fake).await;
+    let main_of = |service: &ServiceName| {
+        let recorded = fake.store.recorded.lock().unwrap();
+        let record = recorded.iter().find(|one| one.forward.service == *service).unwrap();
+        record.forward.target.get()
+    };
+    let old = main_of(&cart);
+    let actor = actor();
+    let looking = async {
+        assign(&fake.world, &AssignRequest { trial: MS * 600_000, ..to("2.0.0") }).await.unwrap();
+        tokio::time::sleep(MS * 60_000).await;
+        let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+        assign(&fake.world, &AssignRequest { which, trial: MS * 20_000, ..to("2.0.0") }).await.unwrap();
+        assert_ne!(main_of(&cart), old);
+        *fake.versions.sick.lock().unwrap() = Some(port(main_of(&cart)));
+        while main_of(&cart) != old {
+            tokio::time::sleep(MS * 100).await;
+        }
+        // The other one is watched still, and its agent hears a stop all the same.
+        assert!(!fake.world.store.trials().unwrap().is_empty());
+        fake.stopper.stop();
+    };
+    let both = Box::pin(async { tokio::join!(tend(&fake.world, &actor), looking) });
+    tokio::time::timeout(MS * 120_000, both)
+        .await
+        .expect("the window of one service is over before the other one's");
+    let told = fake.host.events.lock().unwrap();
+    assert!(told.iter().all(|event| !format!("{event:?}").contains("cannot be watched")), "{told:?}");
+}
+
+async fn watched(fake: &FakeWorld, version: &str) -> TrialEnd {
+    let request = WatchRequest { id: id_of(fake, version), actor: actor() };
+    watch(&fake.world, &shop(), &request).await.unwrap()
+}
+
+/// A person goes back in the window, or goes on to another version.
+#[tokio::test(start_paused = true)]
+async fn a_main_that_is_none_any_more_has_not_passed() {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assert_eq!(watched(&fake, "2.0.0").await, TrialEnd::Good, "it has no window");
+    rollback(&fake.world, &shop(), &back()).await.unwrap();
+    let ended = watched(&fake, "2.0.0").await;
+    let TrialEnd::PutBack { why, .. } = ended else { panic!("{ended:?}") };
+    assert_eq!(why, "ops (pid 7) took it back");
+    // One that is on trial is not the one that was asked about.
+    assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("3.0.0") }).await.unwrap();
+    let ended = watched(&fake, "2.0.0").await;
+    let TrialEnd::Overtaken { main, by } = ended else { panic!("{ended:?}") };
+    assert_eq!((main.unwrap().version.to_string().as_str(), by), ("3.0.0", Some(actor())));
+}
+
+/// A killed process at every deed of every story: what is found afterwards is mended into the old state or the new one, and
+/// no rule ever leads to what does not run.
+#[tokio::test(start_paused = true)]
+async fn killed_between_any_two_deeds() {
+    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
+    let stories: [(&str, Story); 5] = [
+        ("deploy the first", |fake| {
+            Box::pin(async { deploy(&fake.world, &request(fake, "3.0.0")).await.is_ok() })
+        }),
+        ("assign", |fake| Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })),
+        ("update main", |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "1.0.0")).await.is_ok() })
+        }),
+        ("update a shadow", |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "2.0.0")).await.is_ok() })
+        }),
+        ("kill the backup", |fake| {
+            Box::pin(async {
+                let assigned = assign(&fake.world, &to("2.0.0")).await.is_ok();
+                assigned && kill(&fake.world, &kill_of(fake, "1.0.0")).await.is_ok()
+            })
+        }),
+    ];
+    for (name, story) in stories {
+        let mut deeds = 0;
+        loop {
+            let fake = fake();
+            if name != "deploy the first" {
+                for version in ["1.0.0", "2.0.0"] {
+                    deploy(&fake.world, &request(&fake, version)).await.unwrap();
+                }
+            }
+            fake.fuse.set(Some(deeds));
+            // One that ended well may have been killed all the same, before a deed that nobody waits for.
+            let done = story(&fake).await && fake.fuse.burn();
+            fake.fuse.set(None);
+            // At every moment, mended or not.
+            let known: BTreeSet<u16> = fake
+                .versions
+                .running
+                .lock()
+                .unwrap()
+                .values()
+                .map(|spec| spec.env["PORT"].parse().unwrap())
+                .collect();
+            // A dead process's rules are what its record says as soon as somebody looks.
+            rules::reconcile(&fake.world, "repair").await.unwrap();
+            assert!(
+                rules(&fake).iter().all(|(_, target)| known.contains(target)),
+                "{name}, killed after {deeds}: {:?}",
+                rules(&fake)
+            );
+            boot(&fake.world).await.unwrap();
+            assert_eq!(is_sound(&fake), Ok(()), "{name}, killed after {deeds}");
+            if done {
+                break;
+            }
+            deeds += 1;
+            assert!(deeds < 100, "{name} never ends");
+        }
+        assert!(deeds > 3, "{name}: {deeds} deeds");
+    }
+}

@@ -1,0 +1,562 @@
+//! Shadows and canaries: the proxy comes with the first and goes with the last, and its death costs nobody more than a moment.
+
+use super::*;
+use crate::model::percent::Percent;
+use crate::model::ports::Port;
+use crate::model::proxy::{Canary, Mirror, ServiceStats};
+use crate::model::traffic_split::{Split, SplitChange, SplitRequest};
+use crate::ops::host::proxy::{keep, split, straighten};
+use crate::world::proxy::ProxyError;
+
+const PROXY: u16 = 20009;
+
+fn mirror(fake: &FakeWorld, version: &str) -> SplitChange {
+    SplitChange::Mirror(Mirror {
+        deployment: id_of(fake, version),
+        percent: Percent::ALL,
+        methods: vec![],
+        paths: vec![],
+        without_headers: vec![],
+        compare: false,
+        control: Percent::ZERO,
+    })
+}
+
+fn canary(fake: &FakeWorld, version: &str) -> SplitChange {
+    let percent = Some("25".parse().unwrap());
+    SplitChange::Canary(Canary {
+        deployment: id_of(fake, version),
+        percent,
+        sticky: None,
+        header: None,
+        cookie: None,
+    })
+}
+
+async fn asked(fake: &FakeWorld, change: SplitChange) -> Result<Split, VersionError> {
+    let range = (port(20000), port(PROXY));
+    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
+    split(&fake.world, &shop(), &request).await
+}
+
+/// Main 1.0.0 on 20000, 2.0.0 on 20001.
+async fn two() -> FakeWorld {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    fake
+}
+
+fn warnings(fake: &FakeWorld) -> Vec<String> {
+    let events = fake.host.events.lock().unwrap();
+    events.iter().map(|event| format!("{event:?}")).collect()
+}
+
+/// What the proxy was told last of the only service: where main is, copies, whether somebody has a share, whether it drains.
+fn told(fake: &FakeWorld) -> (u16, usize, bool, bool) {
+    let told = fake.proxy.told.lock().unwrap();
+    let service = &told.last().unwrap().services[0];
+    let splits = &service.splits;
+    (service.main.address.port(), splits.mirrors.len(), splits.canary.is_some(), service.draining)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_proxy_comes_with_the_first_split_and_goes_with_the_last() {
+    let fake = two().await;
+    let done = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    assert!(done.inserted && !done.known);
+    assert_eq!(rules(&fake), BTreeSet::from([("forward", PROXY), ("route", PROXY), ("backup", 20000)]));
+    // Nothing is copied before the rules lead to it.
+    let first = fake.proxy.told.lock().unwrap()[0].services[0].clone();
+    assert!(first.splits.is_empty() && !first.draining);
+    assert_eq!(told(&fake), (20000, 1, false, false));
+
+    let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    assert!(again.known && again.inserted);
+
+    asked(&fake, SplitChange::NoMirror(id_of(&fake, "2.0.0"))).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    assert_eq!(told(&fake), (20000, 0, false, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_connected_through_the_proxy_follows_an_assign_and_main_is_never_its_own_shadow() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
+    asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
+    assert_eq!(told(&fake), (20000, 1, true, false));
+    assign(&fake.world, &to("2.0.0")).await.unwrap();
+    assert_eq!(told(&fake), (20001, 0, true, false));
+    assert_eq!(rules(&fake), BTreeSet::from([("forward", PROXY), ("route", PROXY), ("backup", 20001)]));
+    assign(&fake.world, &to("3.0.0")).await.unwrap();
+    assert_eq!(told(&fake), (20002, 0, false, true));
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_shadow_gets_nothing_and_a_killed_service_leaves_no_proxy() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
+    assert!(!*fake.proxy.alive.lock().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_kill_leaves_a_shadow_its_copies_and_a_canary_its_share() {
+    let fake = two().await;
+    for change in [mirror(&fake, "2.0.0"), canary(&fake, "2.0.0")] {
+        asked(&fake, change.clone()).await.unwrap();
+        let before = fake.store.recorded.lock().unwrap()[0].layer7.clone();
+        fake.host.sockets.lock().unwrap().push(busy());
+        let error = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap_err();
+        assert!(matches!(error, VersionError::Refused(Refused::NotDrained { .. })), "{error}");
+        assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7, before);
+        assert!(rules(&fake).contains(&("route", PROXY)));
+        fake.host.sockets.lock().unwrap().clear();
+        let off = match change {
+            SplitChange::Mirror(mirror) => SplitChange::NoMirror(mirror.deployment),
+            _ => SplitChange::NoCanary,
+        };
+        asked(&fake, off).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_changes_nothing() {
+    let fake = two().await;
+    let before = fake.store.recorded.lock().unwrap().clone();
+    assert!(matches!(
+        asked(&fake, mirror(&fake, "1.0.0")).await,
+        Err(VersionError::Split(SplitRefused::IsMain { .. }))
+    ));
+    *fake.proxy.alone.lock().unwrap() = true;
+    assert_eq!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(ProxyError::NotKept.into()));
+    assert_eq!(*fake.store.recorded.lock().unwrap(), before);
+    *fake.proxy.alone.lock().unwrap() = false;
+    *fake.proxy.broken.lock().unwrap() = true;
+    assert!(matches!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(VersionError::Proxy(_))));
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_through_which_main_does_not_answer_is_not_let_in() {
+    let fake = two().await;
+    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    let error = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("main of shop does not answer through the proxy on port 20009: "),
+        "{error}"
+    );
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+/// The agent's watch beside something else.
+async fn watched(fake: &FakeWorld, work: impl Future<Output = ()>) {
+    let actor = actor();
+    tokio::select! {
+        () = keep(&fake.world, &actor) => panic!("the watch ended"),
+        () = work => {}
+    }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::time::sleep(MS).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_proxy_is_out_of_the_way_at_once_and_comes_back_by_itself() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    watched(&fake, async {
+        for death in 1..=3u32 {
+            let began = tokio::time::Instant::now();
+            fake.proxy.kill();
+            until(|| rules(&fake) == all_to(20000, 20000)).await;
+            assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+            until(|| rules(&fake).contains(&("route", PROXY))).await;
+            assert_eq!(*fake.proxy.starts.lock().unwrap(), 1 + death);
+            // Two deaths in a row are no accident: the pause grows.
+            assert!(began.elapsed() >= MS * 1000 * 2u32.pow(death - 1), "{:?}", began.elapsed());
+        }
+    })
+    .await;
+    let died = warnings(&fake).iter().filter(|text| text.contains("died or stopped answering")).count();
+    assert_eq!(died, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_lives_and_does_not_answer_is_out_of_the_way_within_a_second() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    watched(&fake, async {
+        tokio::time::sleep(MS * 5000).await;
+        assert!(rules(&fake).contains(&("route", PROXY)), "one that answers stays");
+        let began = tokio::time::Instant::now();
+        *fake.proxy.silent.lock().unwrap() = true;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+        *fake.proxy.silent.lock().unwrap() = false;
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+    })
+    .await;
+}
+
+/// Where the rules lead, there is somebody, and he was told the main that is.
+fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
+    let alive = *fake.proxy.alive.lock().unwrap();
+    let instances: BTreeSet<u16> = fake
+        .versions
+        .running
+        .lock()
+        .unwrap()
+        .values()
+        .map(|spec| spec.env["PORT"].parse().unwrap())
+        .collect();
+    let led = rules(fake);
+    match led.iter().find(|(_, to)| !(instances.contains(to) || (alive && *to == PROXY))) {
+        Some(rule) => Err(format!("{rule:?} leads nowhere")),
+        None if led.contains(&("route", PROXY)) && !instances.contains(&told(fake).0) => {
+            Err(format!("the proxy leads to {}", told(fake).0))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Killed at every deed of every story with the proxy: nothing leads nowhere at any moment, and the agent that comes back brings
+/// rules and proxy to what is recorded.
+#[tokio::test(start_paused = true)]
+async fn killed_between_any_two_deeds_with_the_proxy() {
+    type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
+    let stories: [(&str, bool, Story); 5] = [
+        ("mirror", false, |fake| Box::pin(async { asked(fake, mirror(fake, "2.0.0")).await.is_ok() })),
+        ("mirror --off", true, |fake| {
+            Box::pin(async { asked(fake, SplitChange::NoMirror(id_of(fake, "2.0.0"))).await.is_ok() })
+        }),
+        ("assign the shadow", true, |fake| {
+            Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })
+        }),
+        ("update main", true, |fake| {
+            Box::pin(async { update(&fake.world, &update_of(fake, "1.0.0")).await.is_ok() })
+        }),
+        ("kill the shadow", true, |fake| {
+            Box::pin(async { kill(&fake.world, &kill_of(fake, "2.0.0")).await.is_ok() })
+        }),
+    ];
+    for (name, mirrored, story) in stories {
+        let mut deeds = 0;
+        loop {
+            let fake = two().await;
+            if mirrored {
+                asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+            }
+            fake.fuse.set(Some(deeds));
+            let done = story(&fake).await && fake.fuse.burn();
+            fake.fuse.set(None);
+            let at = format!("{name}, killed after {deeds}");
+            rules::reconcile(&fake.world, "repair").await.unwrap();
+            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            boot(&fake.world).await.unwrap();
+            straighten(&fake.world, &actor()).await.unwrap();
+            watched(&fake, tokio::time::sleep(MS * 180_000)).await;
+            assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
+            let record = fake.store.recorded.lock().unwrap()[0].clone();
+            let main = record.forward.target.get();
+            if record.layer7.splits.is_empty() {
+                assert_eq!(record.layer7.place, None, "{at}");
+                assert!(!*fake.proxy.alive.lock().unwrap(), "{at}");
+                assert!(rules(&fake).contains(&("route", main)), "{at}");
+            } else {
+                assert!(rules(&fake).contains(&("route", PROXY)), "{at}");
+                assert_eq!(told(&fake), (main, 1, false, false), "{at}");
+            }
+            if done {
+                break;
+            }
+            deeds += 1;
+            assert!(deeds < 100, "{name} never ends");
+        }
+        assert!(deeds > 3, "{name}: {deeds} deeds");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_proxy_ends() {
+    let fake = two().await;
+    let connections = |connections| {
+        let service = shop();
+        let (legs, shadows, rejected) = (vec![], vec![], std::collections::BTreeMap::new());
+        fake.proxy.stats.lock().unwrap().services =
+            vec![ServiceStats { service, connections, upgraded: 0, in_flight: 0, legs, shadows, rejected }];
+    };
+    asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
+    connections(1);
+    asked(&fake, SplitChange::NoCanary).await.unwrap();
+    watched(&fake, async {
+        tokio::time::sleep(MS * 60_000).await;
+        assert!(*fake.proxy.alive.lock().unwrap(), "somebody is connected to it");
+        connections(0);
+        until(|| !*fake.proxy.alive.lock().unwrap()).await;
+    })
+    .await;
+    assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7.place, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_boot_no_rule_leads_to_a_proxy_that_is_not_there() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.alive.lock().unwrap() = false;
+    straighten(&fake.world, &actor()).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    // It is wanted still.
+    watched(&fake, until(|| rules(&fake).contains(&("route", PROXY)))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_private_service_is_not_proxied_and_comes_back_as_it_was() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let to = |public| AccessRequest { public, actor: actor() };
+    watched(&fake, async {
+        access(&fake.world, &shop(), &to(false)).await.unwrap();
+        assert_eq!(rules(&fake), BTreeSet::new());
+        tokio::time::sleep(MS * 60_000).await;
+        access(&fake.world, &shop(), &to(true)).await.unwrap();
+        assert!(rules(&fake).contains(&("route", PROXY)));
+    })
+    .await;
+    assert_eq!(told(&fake), (20000, 1, false, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_began_anew_is_out_of_the_way_until_it_was_told() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    watched(&fake, async {
+        tokio::time::sleep(MS * 5000).await;
+        let began = tokio::time::Instant::now();
+        // It answers at every moment, and listens for nobody.
+        fake.proxy.replace();
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+    })
+    .await;
+    assert_eq!(fake.proxy.does.lock().unwrap().services[0].splits.mirrors.len(), 1);
+
+    fake.proxy.replace();
+    straighten(&fake.world, &actor()).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_does_something_else_than_is_recorded_is_told() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let right = fake.proxy.does.lock().unwrap().clone();
+    fake.proxy.does.lock().unwrap().services[0].splits.mirrors.clear();
+    let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    assert!(again.known);
+    assert_eq!(*fake.proxy.does.lock().unwrap(), right, "asked again, it is told again");
+    fake.proxy.does.lock().unwrap().services[0].main.address = ([127, 0, 0, 1], 20001).into();
+    watched(&fake, until(|| *fake.proxy.does.lock().unwrap() == right)).await;
+}
+
+/// A service beside the shop, with a shadow as well.
+async fn cart(fake: &FakeWorld) -> ServiceName {
+    let cart = beside(fake).await;
+    let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+    let shadow = versions::find(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
+    let SplitChange::Mirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
+    let change = SplitChange::Mirror(Mirror { deployment: shadow, ..shop });
+    let range = (port(20000), port(PROXY));
+    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
+    assert!(split(&fake.world, &cart, &request).await.unwrap().inserted);
+    cart
+}
+
+/// Where the rules of a service lead to the proxy.
+fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
+    let recorded = fake.store.recorded.lock().unwrap();
+    recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_let_in_slowly_costs_the_others_nothing() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let cart = cart(&fake).await;
+    let place = |service: &ServiceName| place_of(&fake, service);
+    let is_in = |service: &ServiceName| place(service).is_some();
+    *fake.versions.sick.lock().unwrap() = place(&cart);
+    watched(&fake, async {
+        for death in 0..4 {
+            let began = tokio::time::Instant::now();
+            fake.proxy.kill();
+            until(|| !is_in(&shop())).await;
+            assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+            until(|| is_in(&shop())).await;
+            // Its own deaths, each more than the time after which they are forgotten apart.
+            assert!(began.elapsed() < MS * 4000, "death {death}: {:?}", began.elapsed());
+            tokio::time::sleep(MS * 700_000).await;
+            assert!(!is_in(&cart), "its main does not answer through the proxy");
+            // The next death is while the cart is tried again.
+            let told = fake.proxy.told.lock().unwrap().len();
+            until(|| fake.proxy.told.lock().unwrap().len() > told).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_does_not_answer_keeps_nobody_waiting_for_the_rules() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.silent.lock().unwrap() = true;
+    let actor = actor();
+    let to_new = to("2.0.0");
+    let telling = assign(&fake.world, &to_new);
+    let falling_back = async {
+        until(|| fake.store.recorded.lock().unwrap()[0].forward.target.get() == 20001).await;
+        // The assign waits for the proxy now.
+        tokio::time::sleep(MS * 100).await;
+        let began = tokio::time::Instant::now();
+        straighten(&fake.world, &actor).await.unwrap();
+        assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
+    };
+    let (_, ()) = tokio::join!(telling, falling_back);
+    assert_eq!(rules(&fake), all_to(20001, 20001));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_kept_while_nobody_knows_who_comes_by_it() {
+    let fake = two().await;
+    asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
+    asked(&fake, SplitChange::NoCanary).await.unwrap();
+    *fake.proxy.silent.lock().unwrap() = true;
+    watched(&fake, tokio::time::sleep(MS * 60_000)).await;
+    assert!(fake.store.recorded.lock().unwrap()[0].layer7.place.is_some());
+    fake.proxy.kill();
+    watched(&fake, until(|| fake.store.recorded.lock().unwrap()[0].layer7.place.is_none())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_agent_takes_over_when_the_first_ends() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.kept_by_another.lock().unwrap() = true;
+    watched(&fake, async {
+        tokio::time::sleep(MS * 10_000).await;
+        fake.proxy.kill();
+        tokio::time::sleep(MS * 10_000).await;
+        assert!(rules(&fake).contains(&("route", PROXY)), "the other one's business");
+        *fake.proxy.kept_by_another.lock().unwrap() = false;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let cart = cart(&fake).await;
+    let place = |service: &ServiceName| place_of(&fake, service);
+    *fake.proxy.taken.lock().unwrap() = place(&cart);
+    watched(&fake, async {
+        until(|| place(&cart).is_none()).await;
+        assert!(place(&shop()).is_some());
+        fake.proxy.kill();
+        until(|| place(&shop()).is_none()).await;
+        until(|| place(&shop()).is_some()).await;
+        tokio::time::sleep(MS * 120_000).await;
+        assert!(place(&cart).is_none() && place(&shop()).is_some());
+        *fake.proxy.taken.lock().unwrap() = None;
+        until(|| place(&cart).is_some()).await;
+    })
+    .await;
+    let told =
+        warnings(&fake).into_iter().filter(|text| text.contains("cart: the proxy cannot listen on port"));
+    assert_eq!(told.count(), 1, "told once: {:?}", warnings(&fake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_changed_meanwhile_is_not_put_back() {
+    let fake = two().await;
+    deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
+    asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
+    // The mirror waits for a main that does not answer through the proxy; meanwhile the canary is taken off.
+    fake.proxy.kill();
+    straighten(&fake.world, &actor()).await.unwrap();
+    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    let waiting = asked(&fake, mirror(&fake, "2.0.0"));
+    let off = async {
+        tokio::time::sleep(MS * 1000).await;
+        asked(&fake, SplitChange::NoCanary).await
+    };
+    let (waited, _) = tokio::join!(waiting, off);
+    assert!(matches!(waited, Err(VersionError::Proxy(_))), "{waited:?}");
+    assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7.splits.canary, None);
+    kill(&fake.world, &kill_of(&fake, "3.0.0")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_past_the_proxy_that_cannot_be_made_is_tried_at_intervals_and_told_once() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    let rows = || fake.store.history.lock().unwrap().len();
+    watched(&fake, async {
+        let before = rows();
+        let error = StoreError::Full { path: "state.db".into() };
+        *fake.store.full.lock().unwrap() = Some(error);
+        fake.proxy.kill();
+        tokio::time::sleep(MS * 10_000).await;
+        assert_eq!(rows(), before);
+        assert!(rules(&fake).contains(&("route", PROXY)));
+        *fake.store.full.lock().unwrap() = None;
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+    })
+    .await;
+    let told: Vec<String> = warnings(&fake)
+        .into_iter()
+        .filter(|text| text.contains("still lead to a proxy that is gone"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("state.db"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_is_heard_while_main_is_asked_through_the_proxy() {
+    let fake = two().await;
+    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    let change = mirror(&fake, "2.0.0");
+    let began = tokio::time::Instant::now();
+    let (asked, ()) = tokio::join!(asked(&fake, change), async {
+        tokio::time::sleep(MS * 500).await;
+        fake.stopper.stop();
+    });
+    assert!(began.elapsed() < MS * 1000 && asked.is_err(), "{asked:?}");
+    assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lets_in_and_who_tells_again_do_not_wait_for_each_other() {
+    let fake = two().await;
+    asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
+    *fake.proxy.takes.lock().unwrap() = MS * 1700;
+    watched(&fake, async {
+        let began = tokio::time::Instant::now();
+        fake.proxy.kill();
+        until(|| rules(&fake) == all_to(20000, 20000)).await;
+        until(|| rules(&fake).contains(&("route", PROXY))).await;
+        assert!(began.elapsed() < MS * 15_000, "{:?}", began.elapsed());
+    })
+    .await;
+}

@@ -1,0 +1,105 @@
+//! Another command changes main while one is at work: nothing of it is reverted.
+
+use super::*;
+use crate::world::store::{Outcome, Store as _};
+
+/// Another command makes a version main while the story waits for the rules.
+async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<Output = T>) -> T {
+    let held = fake.store.lock("another command", MS).await.unwrap();
+    let (ended, ()) = tokio::join!(story, async {
+        // The clock goes on when nothing else does: the story waits.
+        tokio::time::sleep(MS * 3000).await;
+        let (records, existing) = (fake.store.recorded().unwrap(), fake.world.deployments.all().unwrap());
+        let now = fake.world.clock.now();
+        let (intent, _) = crate::plan::versions::assign(&records, &existing, &to(version), now).unwrap();
+        let (operation, _) = fake.store.begin(&intent, now).unwrap();
+        fake.store.end(operation, &actor(), &Outcome::Done { detail: String::new() }, now).unwrap();
+        drop(held);
+    });
+    rules::reconcile(&fake.world, "repair").await.unwrap();
+    ended
+}
+
+/// Three versions; the second is main and on trial for so long, the first was before it.
+async fn three(trial: Duration) -> FakeWorld {
+    let fake = fake();
+    for version in ["1.0.0", "2.0.0", "3.0.0"] {
+        deploy(&fake.world, &request(&fake, version)).await.unwrap();
+    }
+    assign(&fake.world, &AssignRequest { trial, ..to("2.0.0") }).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20001, if trial.is_zero() { 20001 } else { 20000 }));
+    fake
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_reverts_no_assign() {
+    let fake = three(Duration::ZERO).await;
+    let killed = while_assigned(&fake, "3.0.0", kill(&fake.world, &kill_of(&fake, "1.0.0"))).await;
+    assert_eq!(killed.unwrap().deployment.version.to_string(), "1.0.0");
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_reverts_no_assign() {
+    let fake = three(MS * 5000).await;
+    let updated = while_assigned(&fake, "3.0.0", update(&fake.world, &update_of(&fake, "2.0.0"))).await;
+    assert_eq!(updated.unwrap().instance.build, 2);
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+    assert_eq!(is_sound(&fake), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_watch_window_reverts_no_assign() {
+    let fake = three(MS * 5000).await;
+    // Its window is over.
+    let until = jiff::Timestamp::UNIX_EPOCH;
+    fake.store.recorded.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
+    let (shop, request) = (shop(), WatchRequest { id: id_of(&fake, "2.0.0"), actor: actor() });
+    let ended = while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &request)).await;
+    let ended = ended.unwrap();
+    let TrialEnd::Overtaken { main: Some(main), .. } = ended else { panic!("{ended:?}") };
+    assert_eq!(main.version.to_string(), "3.0.0");
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+}
+
+/// R9: a refused kill puts back what it took, and only that.
+#[tokio::test(start_paused = true)]
+async fn a_refused_kill_leaves_the_main_that_was_made_meanwhile() {
+    for (version, led_to) in [("3.0.0", 20002), ("1.0.0", 20000)] {
+        let fake = three(MS * 5000).await;
+        *fake.host.sockets.lock().unwrap() = vec![busy()];
+        let killing = kill_of(&fake, "1.0.0");
+        let (killed, assigned) = tokio::join!(kill(&fake.world, &killing), async {
+            // Between two looks of the drain.
+            tokio::time::sleep(MS * 300).await;
+            assign(&fake.world, &to(version)).await
+        });
+        assigned.unwrap();
+        let error = killed.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::NotDrained, "{error}");
+        assert_eq!(rules(&fake), all_to(led_to, led_to), "{version}");
+        assert_eq!(is_sound(&fake), Ok(()));
+    }
+}
+
+/// Whoever takes a change back takes back no other, and goes where he looked whether it is healthy.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_reverts_no_assign() {
+    let fake = three(Duration::ZERO).await;
+    let shop = shop();
+    let from = |version: &str| RollbackRequest { from: Some(version.parse().unwrap()), ..back() };
+    let error = rollback(&fake.world, &shop, &from("3.0.0")).await.unwrap_err();
+    assert_eq!(error.to_string(), "3.0.0 is not main of shop: there is nothing to take back");
+    let request = from("2.0.0");
+    let error = while_assigned(&fake, "3.0.0", rollback(&fake.world, &shop, &request)).await.unwrap_err();
+    assert_eq!(error.to_string(), "2.0.0 is not main of shop: there is nothing to take back");
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+    // Without a version to take back, it goes where it meant to, or nowhere.
+    let request = back();
+    let error = while_assigned(&fake, "1.0.0", rollback(&fake.world, &shop, &request)).await.unwrap_err();
+    assert_eq!(error.to_string(), "another command changed main of shop meanwhile");
+    assert_eq!(rules(&fake), all_to(20000, 20000));
+    rollback(&fake.world, &shop, &from("1.0.0")).await.unwrap();
+    assert_eq!(rules(&fake), all_to(20002, 20002));
+}

@@ -1,0 +1,13 @@
+//! Stories of one host, over [`crate::world::HostWorld`] only.
+
+pub mod agent_check;
+pub mod api;
+pub mod check;
+pub mod deployments;
+pub mod metrics;
+pub mod port_sockets;
+pub mod proxy;
+pub mod restore;
+pub mod rule_reconciler;
+pub mod rules;
+pub mod status;

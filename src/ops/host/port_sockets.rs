@@ -1,0 +1,42 @@
+//! What came by a data port, wherever it is led.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::model::forward::Recorded;
+use crate::model::ports::Port;
+use crate::model::socket::Socket;
+use crate::world::HostWorld;
+use crate::world::sockets::SocketsError;
+
+/// The established connections that clients made to a data port of a service. Where it is routed, the sockets are found at
+/// the route's target, among others: conntrack knows which of them came by this port. Where conntrack cannot be read, all
+/// of the target's sockets count: more work than there is, never less.
+pub async fn sockets(
+    world: &HostWorld,
+    record: Option<&Recorded>,
+    port: Port,
+) -> Result<Vec<Socket>, SocketsError> {
+    let real = record.map_or(port, |record| record.real(port));
+    let all = world.sockets.established(real).await?;
+    if real == port {
+        return Ok(all);
+    }
+    Ok(match world.flows.led(port, real).await {
+        Ok(led) => among(all, &led),
+        Err(_) => all,
+    })
+}
+
+/// The sockets whose peers are among those that conntrack knows. It knows an IPv4 client of a dual-stack listener as IPv4.
+pub fn among(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<Socket> {
+    let known = |peer: SocketAddr| SocketAddr::new(IpAddr::to_canonical(&peer.ip()), peer.port());
+    sockets.into_iter().filter(|socket| led.contains(&known(socket.peer))).collect()
+}
+
+/// Where an address really leads from outside: a probe on the host itself does not pass PREROUTING.
+pub fn real(records: &[Recorded], address: SocketAddr) -> SocketAddr {
+    let Some(port) = Port::new(address.port()) else { return address };
+    let real = records.iter().map(|record| record.real(port)).find(|real| *real != port);
+    SocketAddr::new(address.ip(), real.unwrap_or(port).get())
+}

@@ -1,0 +1,48 @@
+//! `restore`: the kernel is brought to what is recorded. At boot nothing else needs to be known: a forward that was on
+//! comes back (HAProxy's checks pass through it to the real port, so it sees main UP only once main answers), a
+//! maintenance stays a maintenance.
+
+use serde::Serialize;
+
+use crate::model::forward::Recorded;
+use crate::model::history::Actor;
+use crate::model::rules::Transaction;
+use crate::world::HostWorld;
+use crate::world::reporter::Event;
+use crate::world::store::Note;
+
+use super::rules::{ChangeError, reconcile};
+
+/// What is recorded, and what had to be put back for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    pub recorded: Vec<Recorded>,
+    #[serde(serialize_with = "as_texts")]
+    pub transactions: Vec<Transaction>,
+}
+
+pub async fn restore(world: &HostWorld, actor: &Actor) -> Result<Restored, ChangeError> {
+    let recorded = world.store.recorded()?;
+    if recorded.is_empty() {
+        return Ok(Restored { recorded, transactions: vec![] });
+    }
+    let transactions = reconcile(world, "restore").await?.transactions;
+    if !transactions.is_empty() {
+        for record in &recorded {
+            let note = Note {
+                service: record.forward.service.clone(),
+                actor: actor.clone(),
+                action: "restore",
+                detail: format!("put back: forward {}", record.switch),
+            };
+            if let Err(error) = world.store.note(&note, world.clock.now()) {
+                world.reporter.report(&Event::Warning { text: error.to_string() });
+            }
+        }
+    }
+    Ok(Restored { recorded, transactions })
+}
+
+fn as_texts<S: serde::Serializer>(transactions: &[Transaction], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(transactions.iter().map(Transaction::to_string))
+}

@@ -1,0 +1,80 @@
+//! The host's half of `status`: the record, the kernel's rules, sockets and main's health at one moment.
+
+use crate::model::api::{HostView, Question};
+use crate::model::forward::{KernelForward, Recorded};
+use crate::model::history::{Entry, Phase};
+use crate::model::name::ServiceName;
+use crate::model::rules::{Family, Kind, Tables};
+use crate::plan::drain;
+use crate::plan::firewall;
+use crate::world::HostWorld;
+
+use super::{port_sockets, rules};
+
+/// The host's side of it.
+pub async fn view(world: &HostWorld, question: &Question) -> HostView {
+    let recorded = world.store.recorded();
+    let records = recorded.as_deref().unwrap_or_default();
+    let record = records.iter().find(|record| record.forward.service == question.service);
+    let (tables, sockets, health) = tokio::join!(
+        rules::observe(world),
+        port_sockets::sockets(world, record, question.ports.main),
+        world.probe.ask(port_sockets::real(records, question.main), &question.health),
+    );
+    let mine = |records: &Vec<Recorded>| {
+        records.iter().find(|record| record.forward.service == question.service).cloned()
+    };
+    let drift = match (&recorded, &tables) {
+        (Ok(recorded), Ok(tables)) => drift(recorded, tables),
+        _ => vec![],
+    };
+    let last = world.store.history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
+    HostView {
+        recorded: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        kernel: tables.map(|tables| kernel(&question.service, &tables)).map_err(|error| error.to_string()),
+        drift: drift.into_iter().chain(cut_off(last.as_ref())).collect(),
+        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
+        main_health: health.map_err(|error| error.to_string()),
+        last,
+    }
+}
+
+fn kernel(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
+    let one = |(family, tables): &(Family, Tables)| {
+        let variant = firewall::variant(tables);
+        let table = tables.of(variant);
+        let mut forwards = table.map(firewall::forwards).unwrap_or_default();
+        forwards.retain(|forward| &forward.service == service);
+        let hooked = table.is_some_and(|table| firewall::is_hooked(table, false));
+        KernelForward { family: *family, variant, forward: forwards.pop(), hooked }
+    };
+    tables.iter().map(one).collect()
+}
+
+/// What `restore` would change, as sentences.
+pub fn drift(recorded: &[Recorded], tables: &[(Family, Tables)]) -> Vec<String> {
+    if recorded.is_empty() {
+        return vec![];
+    }
+    let wanted = rules::desired(recorded, tables);
+    let differing =
+        tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
+    differing
+        .map(|(family, tables)| {
+            let on = wanted.redirects.iter().filter(|redirect| redirect.kind == Kind::Forward);
+            let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
+            let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
+            let variant = firewall::variant(tables);
+            format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` mends it")
+        })
+        .collect()
+}
+
+/// A change whose end is not in the history was cut off between two steps.
+fn cut_off(last: Option<&Entry>) -> Option<String> {
+    let last = last.filter(|entry| entry.phase == Phase::Began)?;
+    Some(format!(
+        "`{}` by {} began at {:.0} and its end is not recorded: still running, or killed",
+        last.action, last.actor, last.at
+    ))
+}

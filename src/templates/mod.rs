@@ -1,0 +1,5 @@
+//! Text that is written for other programs: vhosts, haproxy.cfg, units. Pure.
+
+pub mod unit;
+pub mod vhost;
+pub mod working_set;
