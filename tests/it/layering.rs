@@ -5,7 +5,7 @@ use std::path::Path;
 
 use graph::Crate;
 
-mod graph;
+pub mod graph;
 
 /// Room -> rooms that its files may import.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {

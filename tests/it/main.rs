@@ -28,3 +28,4 @@ mod supervisor;
 mod testing;
 mod versions;
 mod vhost;
+mod wording;
