@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use switchman::lab::operator::{Operator, Pipe};
 use switchman::lab::{Lab, LabOptions};
-use switchman::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
+use switchman::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use switchman::sys::exec::Program;
 use switchman::sys::haproxy::connect;
 use switchman::world::balancer::Balancer;
@@ -29,16 +29,16 @@ fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let options = LabOptions { hosts: HOSTS, ..LabOptions::new("broll".parse()?, release) };
-        let lab = Lab::up(options).await?;
+        let lab = Lab::start(options).await?;
         let measured = measure(&lab).await;
-        lab.down().await?;
+        lab.tear_down().await?;
         measured
     })
 }
 
 async fn measure(lab: &Lab) -> Result<(), Failed> {
     // The lab's usual checks (inter 500 ms, fastinter 100 ms, fall 3, rise 2); probes of the real port every 50 ms.
-    let operator = Operator::up(lab, Pipe::Ssh, "roll: {min_up: 1, drain_timeout: 30s}\n").await?;
+    let operator = Operator::start(lab, Pipe::Ssh, "roll: {min_up: 1, drain_timeout: 30s}\n").await?;
     faster_probes(operator.dir())?;
     succeeds(&operator.program(&["enable-forward", "--all"])).await?;
     let book = playbook(lab, &operator)?;
@@ -132,11 +132,11 @@ impl Watch {
     fn start(lab: &Lab) -> Self {
         let spec = BalancerSpec {
             name: "lb1".parse().unwrap_or_else(|_| unreachable!("a plain name")),
-            access: Some(Access::Unix(lab.admin_socket("lb1"))),
+            stats_endpoint: Some(StatsEndpoint::Unix(lab.admin_socket_path("lb1"))),
             backend: "servers".into(),
             servers: ServerNames::default(),
             check: CheckTiming::default(),
-            on_host: false,
+            is_on_host: false,
         };
         let (stop, mut stopped) = tokio::sync::oneshot::channel();
         let seen: Arc<Mutex<Vec<Change>>> = Arc::default();
@@ -168,9 +168,9 @@ async fn look(
     let Ok(view) = balancer.read().await else { return };
     let at = jiff::Timestamp::now();
     for server in view.servers().iter().filter(|server| !server.backup) {
-        let up = if server.verdict.is_out() {
+        let up = if server.state.is_out_of_service() {
             false
-        } else if server.verdict.is_up() {
+        } else if server.state.is_up() {
             true
         } else {
             continue;
@@ -209,7 +209,7 @@ fn overhead(host: &serde_json::Value, seen: &[Change]) -> Option<Duration> {
 /// The same job by its rules: one host at a time, disabled in HAProxy and waited for, the command, a health check, enabled.
 fn playbook(lab: &Lab, operator: &Operator) -> Result<Program, Failed> {
     let dir = operator.dir();
-    let socket = lab.admin_socket("lb1").display().to_string();
+    let socket = lab.admin_socket_path("lb1").display().to_string();
     let hosts: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
     let inventory: String = hosts
         .iter()

@@ -10,7 +10,7 @@ use switchman::model::ports::Port;
 use switchman::plan::drain::count;
 use switchman::sys::exec::Program;
 use switchman::sys::sock_diag::SockDiag;
-use switchman::world::sockets::Sockets;
+use switchman::world::sockets::SocketTable;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -59,15 +59,15 @@ async fn measure(number: usize) -> Result<(), Failed> {
     let mut before = vec![];
     for _ in 0..ROUNDS {
         let began = Instant::now();
-        let sockets = SockDiag.established(port).await?;
+        let sockets = SockDiag.list_established(port).await?;
         let counted = count(&sockets, &[]).0;
         one.push(began.elapsed());
-        if counted.idle + counted.busy + counted.tie != number as u64 {
+        if counted.idle + counted.busy + counted.ambiguous != number as u64 {
             return Err(format!("{counted:?} of {number} sockets").into());
         }
         // As a drain does: each look is compared with the one before.
         let began = Instant::now();
-        let sockets = SockDiag.established(port).await?;
+        let sockets = SockDiag.list_established(port).await?;
         let _ = count(&sockets, &before);
         two.push(began.elapsed());
         before = sockets;

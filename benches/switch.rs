@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use switchman::lab::connects;
+use switchman::lab::connect_load;
 use switchman::lab::{Lab, LabOptions};
 use switchman::sys::exec::Program;
 use tokio::sync::watch;
@@ -26,9 +26,9 @@ fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let lost = runtime.block_on(async {
         let options = LabOptions { hosts: 4, ..LabOptions::new("bench".parse()?, release) };
-        let lab = Lab::up(options).await?;
+        let lab = Lab::start(options).await?;
         let measured = measure(&lab).await;
-        lab.down().await?;
+        lab.tear_down().await?;
         measured
     })?;
     if lost > 0 { Err(format!("{lost} connections were lost under switches").into()) } else { Ok(()) }
@@ -101,14 +101,14 @@ async fn timed(program: &Program, input: &[u8]) -> Result<Duration, Failed> {
 /// The target port of the forward swapped a thousand times by the same transaction switchman commits, under clients that
 /// open a connection for each request.
 async fn under_load(lab: &Lab) -> Result<u64, Failed> {
-    let on = lab.switchman("web1", &["enable-forward", "--host", "web1", "--no-wait"]).await?;
+    let on = lab.run_switchman("web1", &["enable-forward", "--host", "web1", "--no-wait"]).await?;
     if on.status != 0 {
         return Err(on.stderr.into());
     }
     let (stop, stopped) = watch::channel(false);
     let address = SocketAddr::from(([10, 77, 0, 11], 8888));
     let pause = Duration::from_millis(10);
-    let load = tokio::spawn(connects::run(lab.namespace("client"), address, CLIENTS, pause, stopped));
+    let load = tokio::spawn(connect_load::run(lab.namespace("client"), address, CLIENTS, pause, stopped));
     let began = Instant::now();
     for number in 0..SWITCHES {
         let rules = if number % 2 == 0 { RULES.replace("8080", "80") } else { RULES.to_owned() };

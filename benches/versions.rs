@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use switchman::model::api::deployments::{AssignRequest, Part, Which};
-use switchman::model::deployment::{Deployment, DeploymentId, HowToRun, Instance, Resources, Runs, Stage};
-use switchman::model::forward::{Forward, Intent, Leg, Routes, Routing, Switch};
+use switchman::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
+use switchman::model::deployment::{
+    Deployment, DeploymentId, Instance, InstanceLimits, RunSpec, Stage, Workload,
+};
+use switchman::model::forward::{Forward, Intent, Route, RouteChange, Routes, Switch};
 use switchman::model::health::Health;
 use switchman::model::history::Actor;
 use switchman::model::name::ServiceName;
@@ -23,7 +25,7 @@ use switchman::sys::exec::Program;
 use switchman::world::HostWorld;
 use switchman::world::reporter::{Event, Reporter};
 use switchman::world::stop;
-use switchman::world::store::Outcome;
+use switchman::world::store::ChangeOutcome;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -59,7 +61,7 @@ fn main() -> Result<(), Failed> {
 }
 
 fn world(dir: &Path) -> HostWorld {
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = stop::create_channel();
     // Nobody stops a benchmark.
     std::mem::forget(stopper);
     let store = Arc::new(sys::store::SqliteStore::new(dir.join("state")));
@@ -72,13 +74,13 @@ fn world(dir: &Path) -> HostWorld {
         store: store.clone(),
         deployments: store,
         releases: Arc::new(sys::releases::DirReleases::new(dir.join("releases"))),
-        runner: sys::runner::here(&dir.join("state")),
+        runner: sys::runner::detect_runner(&dir.join("state")),
         proxy: Arc::new(sys::proxy::ProxyProcess::new(&dir.join("state"))),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
         commands: Arc::new(sys::commands::LocalCommands::new(dir.join("commands"))),
         files: Arc::new(sys::files::LocalFiles),
-        watch: Arc::new(sys::rule_watch::KernelRules),
+        rule_watch: Arc::new(sys::rule_watch::KernelRules),
         reporter: Arc::new(Quiet),
         stop,
     }
@@ -100,12 +102,12 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
         let mut ids = Vec::new();
         for version in 0..2u16 {
             let id = DeploymentId::new(now, u64::from(number) * 2 + u64::from(version));
-            let runs = Runs::External { uri: "http://127.0.0.1".into() };
-            let how = HowToRun {
-                runs,
+            let runs = Workload::External { uri: "http://127.0.0.1".into() };
+            let how = RunSpec {
+                workload: runs,
                 env: BTreeMap::new(),
                 user: None,
-                resources: Resources::default(),
+                resources: InstanceLimits::default(),
                 grace: Duration::from_secs(1),
             };
             world.deployments.put(&Deployment {
@@ -120,7 +122,7 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
                     how,
                     digest: None,
                 },
-                next: None,
+                other_instance: None,
                 health: Health {
                     path: "/".into(),
                     status: 200,
@@ -136,22 +138,22 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
             ids.push(id);
         }
         let target = port(40_000 + number * 2)?;
-        let leg = |at| Ok::<_, Failed>(Leg { port: port(at)?, deployment: ids[0].clone(), target });
+        let leg = |at| Ok::<_, Failed>(Route { port: port(at)?, deployment: ids[0].clone(), target });
         let routes =
             Routes { main: leg(10_000 + number * 3)?, backup: leg(10_001 + number * 3)?, previous: None };
         let intent = Intent {
             forward: Forward { service, check: port(10_002 + number * 3)?, target },
             switch: Switch::On,
-            from_self: false,
+            balancer_is_local: false,
             actor: actor(),
             action: "deploy".into(),
             detail: String::new(),
-            routing: Routing::To { routes, trial: None },
+            route_change: RouteChange::Set { routes, trial: None },
             access: None,
             layer7: None,
         };
         let (operation, _) = world.store.begin(&intent, now)?;
-        world.store.end(operation, &actor(), &Outcome::Done { detail: String::new() }, now)?;
+        world.store.end(operation, &actor(), &ChangeOutcome::Done { detail: String::new() }, now)?;
     }
     Ok(())
 }
@@ -184,8 +186,8 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
     for round in 0..ROUNDS {
         let version = if round % 2 == 0 { "2.0.0" } else { "1.0.0" };
         let request = AssignRequest {
-            which: Which::Version { service: "s0".parse()?, version: version.parse()? },
-            part: Part::Whole,
+            which: DeploymentRef::Version { service: "s0".parse()?, version: version.parse()? },
+            scope: AssignScope::MainAndBackup,
             trial: Duration::ZERO,
             actor: actor(),
             detail: String::new(),
@@ -197,8 +199,8 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
         let observed = rules::observe(&world).await?;
         reading.push(began.elapsed());
         let began = Instant::now();
-        let recorded = world.store.recorded()?;
-        let mut wanted = rules::desired(&recorded, &observed);
+        let recorded = world.store.load_records()?;
+        let mut wanted = rules::compute_desired(&recorded, &observed);
         // As if one rule were another: the whole chain is planned.
         wanted.redirects.pop_last();
         let steps: Vec<_> = observed

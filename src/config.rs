@@ -13,29 +13,29 @@ pub mod file;
 pub use check::fleet;
 
 /// Where a configuration is looked for when none is named.
-pub const PLACES: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
+pub const DEFAULT_PATHS: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
 
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     #[error("no `switchman.yaml` here and none in /etc/switchman")]
-    Nowhere,
+    NotFound,
     #[error("cannot read `{file}`: {why}")]
-    Unreadable { file: PathBuf, why: String },
+    ReadFailed { file: PathBuf, why: String },
     #[error("{}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
-    Wrong { file: PathBuf, line: u64, key: Option<String>, problem: Problem },
+    Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
 }
 
 /// What is wrong with one value, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
-    #[error("unknown key `{found}`, expected one of {}{}", list(.expected), suggestion(found, .expected))]
+pub enum ConfigProblem {
+    #[error("unknown key `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
     UnknownKey { found: String, expected: Vec<String> },
     #[error("the key `{missing}` is missing")]
     MissingKey { missing: String },
     #[error("the key `{key}` is there twice")]
     DoubleKey { key: String },
-    #[error("unknown value `{found}`, expected one of {}{}", list(.expected), suggestion(found, .expected))]
+    #[error("unknown value `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
     UnknownValue { found: String, expected: Vec<String> },
     #[error("found {found}, expected {expected}")]
     WrongValue { found: String, expected: String },
@@ -45,10 +45,10 @@ pub enum Problem {
 
 /// Reads and checks the named file, or the first of [`PLACES`] that exists.
 pub fn load(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
-    let first = || PLACES.iter().map(PathBuf::from).find(|place| place.exists());
-    let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::Nowhere)?;
+    let first = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|place| place.exists());
+    let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
     let text = std::fs::read_to_string(&file)
-        .map_err(|error| ConfigError::Unreadable { file: file.clone(), why: error.to_string() })?;
+        .map_err(|error| ConfigError::ReadFailed { file: file.clone(), why: error.to_string() })?;
     let fleet = parse(&file, &text)?;
     Ok((file, fleet))
 }
@@ -69,26 +69,26 @@ pub fn parse(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
 
 /// A problem at a place; the file is added by whoever knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct ConfigFault {
     /// Counted from 1.
     pub line: u64,
     /// Path of keys, such as `hosts.web1.address`.
     pub key: Option<String>,
-    pub problem: Problem,
+    pub problem: ConfigProblem,
 }
 
-impl Wrong {
+impl ConfigFault {
     fn in_file(self, file: &Path) -> ConfigError {
-        ConfigError::Wrong { file: file.to_owned(), line: self.line, key: self.key, problem: self.problem }
+        ConfigError::Invalid { file: file.to_owned(), line: self.line, key: self.key, problem: self.problem }
     }
 }
 
-fn list(words: &[String]) -> String {
+fn join_words(words: &[String]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The nearest word, when it is near enough to be what was meant.
-fn suggestion(found: &str, expected: &[String]) -> String {
+fn suggest_word(found: &str, expected: &[String]) -> String {
     let nearest = expected
         .iter()
         .max_by(|a, b| strsim::jaro_winkler(found, a).total_cmp(&strsim::jaro_winkler(found, b)));

@@ -4,24 +4,24 @@ use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::Switch;
-use crate::model::lock::Purpose;
+use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::balancer_wait::NotSeen;
-use crate::ops::fleet::deployments::VersionsError;
-use crate::ops::fleet::drain::NotDrained;
-use crate::ops::fleet::forward::{ManyError, SwitchError};
+use crate::ops::fleet::deployments::FleetDeployError;
+use crate::ops::fleet::drain::DrainError;
+use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
-use crate::ops::fleet::promote::RolloutError;
+use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
 use crate::ops::host::api::{change_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::ops::init::InitError;
-use crate::plan::compare::Verdict;
+use crate::plan::compare::ComparisonVerdict;
+use crate::plan::host_selection::SelectionError;
 use crate::plan::roll::PlanError;
 use crate::plan::switch::Refusal;
-use crate::plan::this_host::PickError;
 use crate::world::journal::JournalError;
 use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
@@ -29,11 +29,11 @@ use crate::world::store::StoreError;
 
 /// 0 done or already so; 1 refused or failed; 2 usage, or too little is known to say (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    Done = 0,
+pub enum ExitStatus {
+    Success = 0,
     Failed = 1,
     Usage = 2,
-    Partly = 3,
+    Partial = 3,
 }
 
 /// Everything a command can end with that is not success.
@@ -42,7 +42,7 @@ pub enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Pick(#[from] PickError),
+    HostSelection(#[from] SelectionError),
     #[error(transparent)]
     Machine(#[from] MachineError),
     #[error(transparent)]
@@ -52,52 +52,58 @@ pub enum Failure {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Many(#[from] ManyError),
+    SwitchMany(#[from] SwitchManyError),
     /// The hosts that were switched are printed already.
     #[error("the forwards of {done} of {of} hosts are {switch}: {}", .failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    NotAll { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
+    SwitchedPartially { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
     #[error(transparent)]
     Roll(#[from] RollError),
     /// The roll's report is printed already. `flag`: what a command line about it has besides.
     #[error("{done} of {of} hosts are done: {why}")]
-    NotRolled { roll: RollId, done: usize, of: usize, why: String, finished: bool, flag: String },
+    RollIncomplete { roll: RollId, done: usize, of: usize, why: String, finished: bool, service_flag: String },
     #[error(transparent)]
-    Rollout(#[from] RolloutError),
-    /// The roll-out's report is printed already. `untold`: hosts that may have their canary still.
-    #[error("{service} {version} did not become main: {why}{}", untold_text(.untold))]
-    NotPromoted { service: ServiceName, version: Version, why: String, untold: Vec<HostName>, finished: bool },
+    Promotion(#[from] PromotionError),
+    /// The promotion's report is printed already. `untold`: hosts that may have their canary still.
+    #[error("{service} {version} did not become main: {why}{}", format_unreached_hosts(.unreached_hosts))]
+    NotPromoted {
+        service: ServiceName,
+        version: Version,
+        why: String,
+        unreached_hosts: Vec<HostName>,
+        finished: bool,
+    },
     #[error(transparent)]
     Journal(#[from] JournalError),
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("stopped at once")]
-    AtOnce,
+    ForcedStop,
     /// `check` found problems, which are printed already.
     #[error("{problems} problem{} found", if *.problems == 1 { "" } else { "s" })]
-    Unsound { problems: usize },
+    ProblemsFound { problems: usize },
     /// `compare`; the report is printed already.
     #[error("{reason}")]
-    Unlike { reason: String },
+    AnswersDiffer { reason: String },
     /// `compare`; the report is printed already.
     #[error("{reason}")]
-    Unproven { reason: String },
+    InsufficientSamples { reason: String },
     #[error(transparent)]
     Init(InitError),
     #[error(transparent)]
     Lab(#[from] LabError),
     /// The rehearsal's report is printed already.
     #[error("the rehearsal failed: {}", .faults.join("; "))]
-    Demo { faults: Vec<String> },
+    DemoFailed { faults: Vec<String> },
     #[error("the configuration has no service `{asked}`; it has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
-    NoService { asked: ServiceName, known: Vec<ServiceName> },
+    UnknownService { asked: ServiceName, known: Vec<ServiceName> },
     #[error(transparent)]
-    Versions(#[from] VersionsError),
+    Deployments(#[from] FleetDeployError),
     /// R20: a question was answered with no.
     #[error("{0}")]
     Declined(&'static str),
     /// D17
     #[error("Include the name or name and version of the service(s) to kill or -a/--all to kill all.")]
-    NothingNamed,
+    NoTargetNamed,
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
@@ -109,33 +115,35 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub const fn code(&self) -> Code {
+    pub const fn code(&self) -> ExitStatus {
         match self {
-            Self::Unproven { .. }
-            | Self::NoService { .. }
+            Self::InsufficientSamples { .. }
+            | Self::UnknownService { .. }
             | Self::Usage { .. }
             | Self::Config(_)
-            | Self::Pick(_)
-            | Self::Roll(RollError::Plan(_)) => Code::Usage,
-            Self::Versions(VersionsError::Partly { .. } | VersionsError::NotRolled { done: 1.., .. })
-            | Self::NotAll { done: 1.., .. }
-            | Self::NotRolled { done: 1.., .. } => Code::Partly,
-            _ => Code::Failed,
+            | Self::HostSelection(_)
+            | Self::Roll(RollError::Plan(_)) => ExitStatus::Usage,
+            Self::Deployments(
+                FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
+            )
+            | Self::SwitchedPartially { done: 1.., .. }
+            | Self::RollIncomplete { done: 1.., .. } => ExitStatus::Partial,
+            _ => ExitStatus::Failed,
         }
     }
 
     /// What to do next; a full sentence or none.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Config(ConfigError::Nowhere) => {
+            Self::Config(ConfigError::NotFound) => {
                 Some("write one with `switchman init`, or name it with `--config FILE`".into())
             }
             Self::Config(_) => Some("`switchman schema` prints the shape of the file for your editor".into()),
-            Self::Pick(PickError::NotAHost { .. }) => Some(
+            Self::HostSelection(SelectionError::NotAHost { .. }) => Some(
                 "name one with `--host NAME`, or all with `--all`; add `--local` if this machine is that host".into(),
             ),
-            Self::Pick(PickError::BadName { .. }) => Some("name it with `--host NAME`".into()),
-            Self::Init(InitError::InTheWay { .. }) => {
+            Self::HostSelection(SelectionError::BadName { .. }) => Some("name it with `--host NAME`".into()),
+            Self::Init(InitError::AlreadyExists { .. }) => {
                 Some("nothing was written; name another directory, or replace them with `--force`".into())
             }
             Self::Init(_) => Some("nothing is left of it".into()),
@@ -145,39 +153,39 @@ impl Failure {
             Self::Lab(LabError::Exec(_) | LabError::Process(_)) => {
                 Some("the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them".into())
             }
-            Self::NoService { .. } => Some("add it under `services:`, with three ports of its own".into()),
-            Self::Unlike { .. } => Some(UNLIKE.into()),
-            Self::Unproven { .. } => Some(UNPROVEN.into()),
-            Self::Versions(error) => versions_hint(error),
-            Self::Rollout(error) => rollout_hint(error),
-            Self::NotPromoted { service, version, untold, finished, .. } => {
+            Self::UnknownService { .. } => Some("add it under `services:`, with three ports of its own".into()),
+            Self::AnswersDiffer { .. } => Some(ANSWERS_DIFFER_HINT.into()),
+            Self::InsufficientSamples { .. } => Some(INSUFFICIENT_SAMPLES_HINT.into()),
+            Self::Deployments(error) => deployments_hint(error),
+            Self::Promotion(error) => promotion_hint(error),
+            Self::NotPromoted { service, version, unreached_hosts: untold, finished, .. } => {
                 Some(not_promoted_hint(service, version, untold, *finished))
             }
-            Self::Pick(PickError::Unknown { .. })
+            Self::HostSelection(SelectionError::Unknown { .. })
             | Self::Declined(_)
-            | Self::NothingNamed
+            | Self::NoTargetNamed
             | Self::Lab(_)
-            | Self::Demo { .. }
+            | Self::DemoFailed { .. }
             | Self::Aborted
             | Self::Machine(_)
-            | Self::Unsound { .. }
+            | Self::ProblemsFound { .. }
             | Self::Usage { .. }
             | Self::Other { .. } => None,
-            Self::Switch(error) | Self::Many(ManyError::Switch(error)) => switch_hint(error),
-            Self::Many(ManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
+            Self::Switch(error) | Self::SwitchMany(SwitchManyError::Switch(error)) => switch_hint(error),
+            Self::SwitchMany(SwitchManyError::Lock(error)) | Self::Lock(error) => lock_hint(error),
             Self::Roll(error) => roll_hint(error),
-            Self::NotRolled { finished: false, flag, .. } => Some(format!(
+            Self::RollIncomplete { finished: false, service_flag: flag, .. } => Some(format!(
                 "`switchman roll{flag} --resume` goes on from there, `switchman roll{flag} --abort` puts back every host it took out"
             )),
-            Self::NotRolled { finished: true, .. } => Some(ENDED_ROLL.into()),
-            Self::NotAll { .. } => Some("`switchman status` shows every host".into()),
+            Self::RollIncomplete { finished: true, .. } => Some(FINISHED_ROLL_HINT.into()),
+            Self::SwitchedPartially { .. } => Some("`switchman status` shows every host".into()),
             Self::Journal(error) => Some(journal_hint(error)),
-            Self::AtOnce => Some(
+            Self::ForcedStop => Some(
                 "the journal knows how far a roll was: `switchman roll --status`; `switchman status` shows a single host"
                     .into(),
             ),
-            Self::Restore(error) => code_hint(change_code(error)),
-            Self::Store(error) => code_hint(store_code(error)),
+            Self::Restore(error) => error_code_hint(change_code(error)),
+            Self::Store(error) => error_code_hint(store_code(error)),
         }
     }
 }
@@ -197,12 +205,12 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
                 .into(),
         ),
         SwitchError::NotSeen { .. } => Some("`switchman status` shows where it stands".into()),
-        SwitchError::NotDrained { source: NotDrained::Late { .. }, returned: true, .. } => Some(
+        SwitchError::NotDrained { source: DrainError::Late { .. }, is_restored: true, .. } => Some(
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
              the host out and cut what is left"
                 .into(),
         ),
-        SwitchError::NotDrained { returned: false, .. } => {
+        SwitchError::NotDrained { is_restored: false, .. } => {
             Some("`switchman status` shows where it stands; `switchman enable-forward` puts the host back".into())
         }
         SwitchError::NotDrained { .. } => None,
@@ -211,7 +219,7 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
 
 fn refusal_hint(refusals: &[Refusal]) -> String {
     match refusals.first() {
-        Some(Refusal::Unread { .. }) => {
+        Some(Refusal::BalancerUnreadable { .. }) => {
             "`switchman check` looks closer; `--force` switches without knowing what that balancer sees".into()
         }
         Some(Refusal::NoServer { .. }) => {
@@ -220,13 +228,13 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
         Some(Refusal::BackupNotUp { .. }) => {
             "start the backup vhost first; `--force` switches all the same, and this host's users go elsewhere".into()
         }
-        Some(Refusal::Floor { .. }) => {
+        Some(Refusal::CapacityFloor { .. }) => {
             "bring the others back first, or lower `roll.min_up`; `--force` switches all the same".into()
         }
-        Some(Refusal::FloorByConfig { .. }) => {
+        Some(Refusal::CapacityFloorByConfig { .. }) => {
             "take fewer hosts at once, or lower `roll.min_up`; `--force` switches all the same".into()
         }
-        Some(Refusal::Everything { .. }) => {
+        Some(Refusal::AllHosts { .. }) => {
             "name some with `--host`, or do it host by host with `switchman roll`; `--force` switches all the same".into()
         }
         Some(Refusal::Unhealthy { .. }) | None => {
@@ -236,13 +244,13 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
 }
 
 /// `roll --force` is about drains: no refusal to begin is overridden.
-fn no_roll_hint(refusals: &[Refusal]) -> String {
+fn roll_refusal_hint(refusals: &[Refusal]) -> String {
     match refusals.first() {
-        Some(Refusal::Unread { .. }) => {
+        Some(Refusal::BalancerUnreadable { .. }) => {
             "`switchman check` looks closer; take one that is gone for good out of `load_balancers`".into()
         }
         Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first".into(),
-        Some(Refusal::Floor { .. }) => "bring the others back first, or lower `roll.min_up`".into(),
+        Some(Refusal::CapacityFloor { .. }) => "bring the others back first, or lower `roll.min_up`".into(),
         _ => "`switchman check` looks closer".into(),
     }
 }
@@ -253,31 +261,35 @@ pub fn link_hint(error: &LinkError) -> Option<String> {
             "try it: `{via} switchman agent --stdio </dev/null`; a key must be at hand, for nobody is asked for a password"
         )),
         LinkError::Unreachable { .. } => Some("nothing was changed; is the agent running there?".into()),
-        LinkError::Broken { .. } | LinkError::Silent { .. } => Some(
+        LinkError::Broken { .. } | LinkError::TimedOut { .. } => Some(
             "it may have been done or not: `switchman status` shows it, the same command again is safe"
                 .into(),
         ),
-        LinkError::Skew { .. } => Some("nothing was changed; install the same switchman on both".into()),
-        LinkError::Refused { code, .. } => code_hint(*code),
+        LinkError::VersionMismatch { .. } => {
+            Some("nothing was changed; install the same switchman on both".into())
+        }
+        LinkError::Refused { code, .. } => error_code_hint(*code),
     }
 }
 
 fn lock_hint(error: &LockError) -> Option<String> {
     match error {
-        LockError::Held { held } | LockError::NotYours { held, .. } => match &held.holder.purpose {
-            Purpose::Person { .. } => Some(format!(
+        LockError::Locked { held } | LockError::OtherHolder { held, .. } => match &held.holder.purpose {
+            LockPurpose::Operator { .. } => Some(format!(
                 "ask {}; if it must be: `switchman lock release --force --reason TEXT`",
                 held.holder.user
             )),
-            Purpose::Roll { .. } => Some("wait for it: `switchman roll --status` shows how far it is".into()),
-            Purpose::Rollout { service, .. } => Some(format!(
-                "`switchman rollout {service} --status` shows how far it is, `switchman rollout {service} --abort` ends it"
+            LockPurpose::Roll { .. } => {
+                Some("wait for it: `switchman roll --status` shows how far it is".into())
+            }
+            LockPurpose::Promotion { service, .. } => Some(format!(
+                "`switchman promote {service} --status` shows how far it is, `switchman promote {service} --abort` ends it"
             )),
-            Purpose::Command { .. } => Some("wait for it; it takes seconds".into()),
+            LockPurpose::Command { .. } => Some("wait for it; it takes seconds".into()),
         },
         LockError::Journal(error) => Some(journal_hint(error)),
         LockError::Interrupted { .. } => Some("nothing was changed".into()),
-        LockError::NotHeld => None,
+        LockError::NotLocked => None,
     }
 }
 
@@ -291,27 +303,27 @@ fn roll_hint(error: &RollError) -> Option<String> {
                  puts back every host it took out"
             ))
         }
-        RollError::Refused { refusals } => Some(no_roll_hint(refusals)),
+        RollError::Refused { refusals } => Some(roll_refusal_hint(refusals)),
         RollError::Unreachable { .. } => {
             Some("nothing was touched; mend the way to them, leave them out with `--host`, or allow it with `--max-failures`".into())
         }
         RollError::Hook(_) => Some("nothing was touched".into()),
         RollError::Journal(error) => Some(journal_hint(error)),
-        RollError::Plan(PlanError::Floor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
+        RollError::Plan(PlanError::CapacityFloor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
-        RollError::Finished { .. } => Some(ENDED_ROLL.into()),
+        RollError::Finished { .. } => Some(FINISHED_ROLL_HINT.into()),
         RollError::Plan(_) | RollError::None { .. } => None,
     }
 }
 
 /// Such a roll is neither resumed nor aborted.
-const ENDED_ROLL: &str = "`switchman status` shows every host: mend one that is out, then `switchman enable-forward --host NAME`, or \
+const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: mend one that is out, then `switchman enable-forward --host NAME`, or \
                           roll those that failed again with `--host NAME`";
-const UNLIKE: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
+const ANSWERS_DIFFER_HINT: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
                       leave out what is meant to differ with `--ignore FIELD`";
-const UNPROVEN: &str =
+const INSUFFICIENT_SAMPLES_HINT: &str =
     "`switchman mirror NAME VERSION` sends it copies, and each that is answered is compared";
-fn untold_text(untold: &[HostName]) -> String {
+fn format_unreached_hosts(untold: &[HostName]) -> String {
     let names: Vec<&str> = untold.iter().map(HostName::as_str).collect();
     match names.as_slice() {
         [] => String::new(),
@@ -330,72 +342,72 @@ fn not_promoted_hint(
             format!("main answers everything; `switchman logs {service} {version}` shows what it wrote")
         }
         (false, true) => format!(
-            "main answers everything; `switchman rollout {service} --resume` goes on at the step where it was, `switchman \
-             rollout {service} --abort` ends it"
+            "main answers everything; `switchman promote {service} --resume` goes on at the step where it was, `switchman \
+             promotion {service} --abort` ends it"
         ),
-        (false, false) => format!("`switchman rollout {service} --abort` tells those hosts again"),
+        (false, false) => format!("`switchman promote {service} --abort` tells those hosts again"),
     }
 }
 
-fn rollout_hint(error: &RolloutError) -> Option<String> {
+fn promotion_hint(error: &PromotionError) -> Option<String> {
     match error {
-        RolloutError::Lock(error) => lock_hint(error),
-        RolloutError::Unfinished { standing } => {
+        PromotionError::Lock(error) => lock_hint(error),
+        PromotionError::Unfinished { standing } => {
             let service = &standing.spec.service;
             Some(format!(
-                "its canary may have a share: `switchman rollout {service} --status` shows where it stands, `--resume` goes on, \
+                "its canary may have a share: `switchman promote {service} --status` shows where it stands, `--resume` goes on, \
                  `--abort` leaves main to answer everything"
             ))
         }
-        RolloutError::NotReady { .. } => {
+        PromotionError::NotReady { .. } => {
             Some("nothing was touched; `switchman ls --wide` shows every host".into())
         }
-        RolloutError::NotWaiting { .. } | RolloutError::NotEnded { .. } => {
-            Some("`switchman rollout NAME --status` shows where it stands".into())
+        PromotionError::NotWaitingForApproval { .. } | PromotionError::NotEnded { .. } => {
+            Some("`switchman promote NAME --status` shows where it stands".into())
         }
-        RolloutError::NotRunning { .. } => {
-            Some("`switchman rollout NAME --resume` goes on, and judges its step anew".into())
+        PromotionError::NotRunning { .. } => {
+            Some("`switchman promote NAME --resume` goes on, and judges its step anew".into())
         }
-        RolloutError::Journal(error) => Some(journal_hint(error)),
-        RolloutError::UnknownHost(_) => {
+        PromotionError::Journal(error) => Some(journal_hint(error)),
+        PromotionError::UnknownHost(_) => {
             Some("put it back into the configuration, then run the command again".into())
         }
-        RolloutError::None { .. } | RolloutError::Finished { .. } => None,
+        PromotionError::None { .. } | PromotionError::Finished { .. } => None,
     }
 }
 
-fn versions_hint(error: &VersionsError) -> Option<String> {
+fn deployments_hint(error: &FleetDeployError) -> Option<String> {
     match error {
-        VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
+        FleetDeployError::Hosts(failed) | FleetDeployError::Partial { failed, .. } => {
             failed.first().and_then(|(_, error)| link_hint(error))
         }
-        VersionsError::Lock(error) => lock_hint(error),
-        VersionsError::Roll(RollError::Plan(PlanError::Floor { .. })) => Some(
+        FleetDeployError::Lock(error) => lock_hint(error),
+        FleetDeployError::Roll(RollError::Plan(PlanError::CapacityFloor { .. })) => Some(
             "take a smaller `--batch`, or lower `roll.min_up`; `--strategy flip` takes no host out".into(),
         ),
-        VersionsError::Roll(error) => roll_hint(error),
-        VersionsError::NotRolled { finished: false, .. } => Some(
+        FleetDeployError::Roll(error) => roll_hint(error),
+        FleetDeployError::RollIncomplete { finished: false, .. } => Some(
             "`switchman roll --resume` goes on from there (with `--service NAME` where it is not the first), `switchman \
              rollback NAME` goes back to the last good main"
                 .into(),
         ),
-        VersionsError::NoVersion { .. } | VersionsError::NoMain(_) | VersionsError::NoMatch => {
+        FleetDeployError::NoVersion { .. } | FleetDeployError::NoMain(_) | FleetDeployError::NoMatch => {
             Some("`switchman ls` shows what there is".into())
         }
-        VersionsError::NotAlike { verdict: Verdict::Insufficient, .. } => Some(UNPROVEN.into()),
-        VersionsError::NotAlike { .. } => Some("`switchman compare NAME VERSION` shows what differs".into()),
-        VersionsError::NotWeighed { .. } => {
+        FleetDeployError::MatchNotProven { verdict: ComparisonVerdict::Insufficient, .. } => Some(INSUFFICIENT_SAMPLES_HINT.into()),
+        FleetDeployError::MatchNotProven { .. } => Some("`switchman compare NAME VERSION` shows what differs".into()),
+        FleetDeployError::WeightNotSet { .. } => {
             Some("what was set before it stays: the same command sets all of them, `--off` sets 100".into())
         }
-        VersionsError::PutBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
-        VersionsError::NotRolled { .. } | VersionsError::Overtaken { .. } => Some("`switchman ls --wide` shows every host".into()),
-        VersionsError::NotEverywhere { .. }
-        | VersionsError::Unread(_)
-        | VersionsError::Archive(_)
-        | VersionsError::NoBalancer
-        | VersionsError::NoWeights(_)
-        | VersionsError::WeightsNotAllowed(_)
-        | VersionsError::Task(_) => None,
+        FleetDeployError::RolledBack { .. } => Some("`switchman logs NAME VERSION` shows what it wrote".into()),
+        FleetDeployError::RollIncomplete { .. } | FleetDeployError::Overtaken { .. } => Some("`switchman ls --wide` shows every host".into()),
+        FleetDeployError::MissingOnHosts { .. }
+        | FleetDeployError::Unread(_)
+        | FleetDeployError::Archive(_)
+        | FleetDeployError::NoBalancer
+        | FleetDeployError::NoWeights(_)
+        | FleetDeployError::WeightsNotAllowed(_)
+        | FleetDeployError::TaskFailed(_) => None,
     }
 }
 
@@ -417,7 +429,7 @@ fn journal_hint(error: &JournalError) -> String {
     }
 }
 
-fn code_hint(code: ErrorCode) -> Option<String> {
+fn error_code_hint(code: ErrorCode) -> Option<String> {
     let text = match code {
         ErrorCode::ProgramMissing => "install it: `apt-get install iptables`",
         ErrorCode::NoPrivilege => "run it as root, or with the capability: `sudo switchman ...`",
@@ -428,7 +440,7 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::RulesContested => {
             "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
         }
-        ErrorCode::HalfDone => {
+        ErrorCode::RevertFailed => {
             "kernel and record may disagree: `switchman status` shows it, `switchman restore` mends it"
         }
         ErrorCode::StateFailed => {
@@ -465,7 +477,7 @@ fn code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::NotAllowed => "assign another version first, or kill the others first",
         ErrorCode::RunnerFailed
         | ErrorCode::Unprocessable
-        | ErrorCode::RulesGarbled
+        | ErrorCode::RulesMalformed
         | ErrorCode::CommandFailed
         | ErrorCode::SocketsFailed
         | ErrorCode::BadRequest
@@ -481,11 +493,18 @@ mod tests {
 
     fn not_rolled(done: usize, finished: bool, flag: &str) -> Failure {
         let roll = "r20261121-085642-7e99".parse().unwrap();
-        Failure::NotRolled { roll, done, of: 4, why: "1 failed".into(), finished, flag: flag.into() }
+        Failure::RollIncomplete {
+            roll,
+            done,
+            of: 4,
+            why: "1 failed".into(),
+            finished,
+            service_flag: flag.into(),
+        }
     }
 
     #[test]
-    fn a_roll_that_stopped_names_its_service_and_one_that_ended_is_not_resumed() {
+    fn roll_hint_names_service_and_omits_resume_when_finished() {
         let hint = |flag| not_rolled(2, false, flag).hint().unwrap();
         assert_eq!(
             hint(" --service blog"),
@@ -495,13 +514,13 @@ mod tests {
         assert!(hint("").starts_with("`switchman roll --resume` goes on"));
         let ended = not_rolled(2, true, "").hint().unwrap();
         assert!(ended.contains("enable-forward --host NAME") && !ended.contains("--resume"), "{ended}");
-        assert_eq!(not_rolled(2, true, "").code(), Code::Partly);
-        assert_eq!(not_rolled(0, false, "").code(), Code::Failed);
+        assert_eq!(not_rolled(2, true, "").code(), ExitStatus::Partial);
+        assert_eq!(not_rolled(0, false, "").code(), ExitStatus::Failed);
     }
 
     #[test]
-    fn what_makes_no_sense_is_wrong_usage() {
+    fn usage_failure_exits_with_2_without_hint() {
         let missing = Failure::Usage { what: "compare".into(), why: "the VERSION is missing" };
-        assert_eq!((missing.code(), missing.hint()), (Code::Usage, None));
+        assert_eq!((missing.code(), missing.hint()), (ExitStatus::Usage, None));
     }
 }

@@ -5,32 +5,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use switchman::cli::{self, Cli, Connect, ConnectFleet, Connector};
-use switchman::model::host::Way;
-use switchman::ops::fleet::balancer_cache::Shared;
-use switchman::ops::host::api::InProcess;
+use switchman::cli::{self, Cli, FleetWorldParams, HostWorldParams, WorldFactory};
+use switchman::model::host::Transport;
+use switchman::ops::fleet::balancer_cache::CachedBalancer;
+use switchman::ops::host::api::LocalHost;
 use switchman::sys;
 use switchman::world::balancer::Balancer;
 use switchman::world::link::HostLink;
 use switchman::world::{FleetWorld, HostWorld};
 
 /// Bound on one read of a load balancer.
-const READ: Duration = Duration::from_secs(2);
+const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    ExitCode::from(
-        cli::run(Cli::parse(), Connector { host, fleet, supervise: sys::supervisor::supervise }) as u8
-    )
+    ExitCode::from(cli::run(
+        Cli::parse(),
+        WorldFactory {
+            host: build_host_world,
+            fleet: build_fleet_world,
+            supervise: sys::supervisor::supervise,
+        },
+    ) as u8)
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
-fn host(to: Connect) -> HostWorld {
-    let Connect { balancers, state_dir, releases_dir, reporter, stop } = to;
+fn build_host_world(to: HostWorldParams) -> HostWorld {
+    let HostWorldParams { balancers, state_dir, releases_dir, reporter, stop } = to;
     let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
     HostWorld {
         firewall: Arc::new(sys::iptables::Iptables),
-        watch: Arc::new(sys::rule_watch::KernelRules),
-        balancers: balancers.iter().filter_map(|spec| sys::haproxy::connect(spec, READ)).collect(),
+        rule_watch: Arc::new(sys::rule_watch::KernelRules),
+        balancers: balancers
+            .iter()
+            .filter_map(|spec| sys::haproxy::connect(spec, BALANCER_READ_TIMEOUT))
+            .collect(),
         sockets: Arc::new(sys::sock_diag::SockDiag),
         flows: Arc::new(sys::conntrack::Conntrack),
         probe: Arc::new(sys::probe::HttpProbe),
@@ -38,7 +46,7 @@ fn host(to: Connect) -> HostWorld {
         store: store.clone(),
         deployments: store,
         releases: Arc::new(sys::releases::DirReleases::new(releases_dir)),
-        runner: sys::runner::here(&state_dir),
+        runner: sys::runner::detect_runner(&state_dir),
         proxy: Arc::new(sys::proxy::ProxyProcess::new(&state_dir)),
         clock: Arc::new(sys::clock::SystemClock),
         machine: Arc::new(sys::machine::LocalMachine),
@@ -49,27 +57,28 @@ fn host(to: Connect) -> HostWorld {
 }
 
 /// An operator's real world: a link to every host, the balancers as seen from here, the journal.
-fn fleet(to: ConnectFleet) -> FleetWorld {
-    let ConnectFleet { here, fleet, hosts, journal_dir } = to;
+fn build_fleet_world(to: FleetWorldParams) -> FleetWorld {
+    let FleetWorldParams { local_host: here, fleet, hosts, journal_dir } = to;
     let (reporter, stop) = (here.reporter.clone(), here.stop.clone());
-    let here = host(here);
-    let shared = |inner: &Arc<dyn Balancer>| Arc::new(Shared::new(inner.clone())) as Arc<dyn Balancer>;
+    let here = build_host_world(here);
+    let shared =
+        |inner: &Arc<dyn Balancer>| Arc::new(CachedBalancer::new(inner.clone())) as Arc<dyn Balancer>;
     let balancers = here.balancers.iter().map(shared).collect();
     let clock = here.clock.clone();
-    let link = |way: &Way, name| -> Arc<dyn HostLink> {
+    let link = |way: &Transport, name| -> Arc<dyn HostLink> {
         match way {
-            Way::Here => Arc::new(InProcess::new(here.clone())),
+            Transport::Local => Arc::new(LocalHost::new(here.clone())),
             way => sys::link::connect(name, way, &fleet.reach),
         }
     };
-    let links = hosts.iter().map(|host| (host.name.clone(), link(&host.way, &host.name))).collect();
+    let links = hosts.iter().map(|host| (host.name.clone(), link(&host.transport, &host.name))).collect();
     let journal =
         Arc::new(sys::journal::SqliteJournal::new(journal_dir.join(format!("{}.db", fleet.service))));
     FleetWorld {
         links,
         balancers,
         lock: journal.clone(),
-        rollouts: journal.clone(),
+        promotions: journal.clone(),
         journal,
         commands: Arc::new(sys::commands::LocalCommands::new(journal_dir.join("commands"))),
         outputs: Arc::new(sys::outputs::FileOutputs::new(journal_dir.join("rolls"))),

@@ -9,7 +9,7 @@ use switchman::lab::process::Process;
 use switchman::model::deployment::{Access, DeploymentId};
 use switchman::model::percent::Percent;
 use switchman::model::ports::Port;
-use switchman::model::proxy::{Mirror, ProxiedService, ProxyConfig, Splits, Upstream};
+use switchman::model::proxy::{Mirror, ProxiedService, ProxyConfig, TrafficSplit, Upstream};
 use switchman::sys::exec::Program;
 use switchman::sys::proxy::ProxyProcess;
 use switchman::world::proxy::Proxy as _;
@@ -129,7 +129,7 @@ impl Place {
         let program = program.args(["proxy", "--control"]).arg(dir.join("proxy.sock"));
         let process = Process::start(name, &program, &dir.join("log"))?;
         let control = ProxyProcess::new(&dir);
-        let hears = async || control.health(Duration::from_secs(1)).await.is_ok();
+        let hears = async || control.check_health(Duration::from_secs(1)).await.is_ok();
         process.until(&format!("{name} answers"), hears).await?;
         control.configure(&ProxyConfig { services, ..ProxyConfig::default() }).await?;
         Ok(Switchman { process, control })
@@ -177,7 +177,7 @@ pub struct Switchman {
 /// What became of all copies.
 pub async fn copies(control: &ProxyProcess) -> Result<String, Failed> {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
-    let services = control.stats().await?.services;
+    let services = control.read_stats().await?.services;
     for shadow in services.into_iter().flat_map(|service| service.shadows) {
         let kinds = [("dropped", shadow.dropped), ("failed", shadow.failed), ("aborted", shadow.aborted)];
         let named = kinds.into_iter().flat_map(|(kind, reasons)| {
@@ -206,22 +206,22 @@ pub fn service(
     let others = shadow.map(upstream).transpose()?.into_iter().collect::<Vec<_>>();
     let mirrors = others.iter().map(|shadow| Mirror {
         deployment: shadow.deployment.clone(),
-        percent: Percent::ALL,
+        percent: Percent::FULL,
         methods: Vec::new(),
         paths: Vec::new(),
         without_headers: Vec::new(),
         compare,
         control: Percent::ZERO,
     });
-    let splits = Splits { mirrors: mirrors.collect(), canary: None, forwarded: false };
+    let splits = TrafficSplit { mirrors: mirrors.collect(), canary: None, forwarded: false };
     Ok(ProxiedService {
         service: format!("s{port}").parse()?,
         port: Port::new(port).ok_or("no port")?,
         check: Port::new(1).ok_or("no port")?,
         access: Access::Public,
         main: upstream(([127, 0, 0, 1], main).into())?,
-        others,
-        splits,
+        other_upstreams: others,
+        traffic_split: splits,
         draining: false,
     })
 }

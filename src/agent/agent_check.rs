@@ -11,55 +11,65 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::model::agent_check::Terms;
+use crate::model::agent_check::AgentCheckConfig;
 use crate::model::name::ServiceName;
 use crate::ops;
 use crate::plan;
-use crate::plan::agent_check::Line;
+use crate::plan::agent_check::AgentReply;
 use crate::world::HostWorld;
 
 /// For one answer, which takes microseconds: a bound and no more.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an accept that failed, such as for want of file descriptors.
-const PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Answers until a stop is requested; nobody listens any more when this returns.
-pub async fn serve(world: HostWorld, service: ServiceName, terms: Terms, listener: TcpListener) {
+pub async fn serve(world: HostWorld, service: ServiceName, terms: AgentCheckConfig, listener: TcpListener) {
     tokio::select! {
-        () = world.stop.requested() => {}
+        () = world.stop.wait() => {}
         () = answer_all(&world, &service, terms, &listener) => {}
     }
 }
 
-async fn answer_all(world: &HostWorld, service: &ServiceName, terms: Terms, listener: &TcpListener) {
+async fn answer_all(
+    world: &HostWorld,
+    service: &ServiceName,
+    terms: AgentCheckConfig,
+    listener: &TcpListener,
+) {
     let mut trouble = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let line = known_line(world, service, terms, &mut trouble);
+                let line = build_line(world, service, terms, &mut trouble);
                 // A client that has gone again asks again.
-                let _ = tokio::time::timeout(PATIENCE, say(stream, &line)).await;
+                let _ = tokio::time::timeout(ANSWER_TIMEOUT, write_line(stream, &line)).await;
             }
             Err(why) => {
                 log::warn!("cannot accept an agent-check: {why}");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
 }
 
 /// The line, and an empty one where the record cannot be read: said once in the log until it changes.
-fn known_line(world: &HostWorld, service: &ServiceName, terms: Terms, trouble: &mut Option<String>) -> Line {
-    let said = ops::host::agent_check::line(world, service, terms);
+fn build_line(
+    world: &HostWorld,
+    service: &ServiceName,
+    terms: AgentCheckConfig,
+    trouble: &mut Option<String>,
+) -> AgentReply {
+    let said = ops::host::agent_check::build_line(world, service, terms);
     let why = said.as_ref().err().map(ToString::to_string);
     if let Some(why) = why.as_ref().filter(|why| trouble.as_ref() != Some(why)) {
         log::warn!("agent-check of `{service}` answers nothing: {why}");
     }
     *trouble = why;
-    said.unwrap_or_else(|_| plan::agent_check::line(None, terms))
+    said.unwrap_or_else(|_| plan::agent_check::build_reply(None, terms))
 }
 
-async fn say(mut stream: TcpStream, line: &Line) -> std::io::Result<()> {
+async fn write_line(mut stream: TcpStream, line: &AgentReply) -> std::io::Result<()> {
     stream.write_all(line.as_bytes()).await?;
     stream.shutdown().await
 }

@@ -23,150 +23,157 @@ use super::metrics::Metrics;
 use super::openapi::{self, Operation};
 use super::upload;
 use crate::model::api::{
-    ApiError, Hello, HostView, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd, RunHeard,
-    RunRequest,
+    ApiError, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunEvent, RunOutcome, RunRequest,
+    ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{Changed, Intent};
-use crate::model::history::Entry;
+use crate::model::forward::{ChangeResult, Intent};
+use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
-use crate::world::link::{Heard, HostLink, LinkError, Listener};
-use crate::world::releases::Releases;
+use crate::world::link::{HostLink, LineSink, LinkError, SharedLineSink};
+use crate::world::releases::ReleaseStore;
 
 mod deployments;
-mod table;
+mod route_table;
 
-pub(super) use table::Route;
-use table::{get, post, put};
+pub(super) use route_table::Route;
+use route_table::{get, post, put};
 
 /// A body is a few KiB; more is a mistake.
-const LARGEST: usize = 1024 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How often a silent program's caller is told that the link is alive.
-const QUIET: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Lines that wait for a slow reader; then the program waits too.
-const LINES: usize = 256;
+const LINE_BUFFER: usize = 256;
 
 pub(super) type Host = Arc<dyn HostLink>;
 
 /// What the routes lead to.
 #[derive(Clone)]
-pub(super) struct Doors {
+pub(super) struct ApiState {
     pub host: Host,
     /// Where an archive waits until it is whole.
-    pub releases: Arc<dyn Releases>,
+    pub releases: Arc<dyn ReleaseStore>,
     pub metrics: Arc<Metrics>,
 }
 
-impl FromRef<Doors> for Host {
-    fn from_ref(doors: &Doors) -> Self {
+impl FromRef<ApiState> for Host {
+    fn from_ref(doors: &ApiState) -> Self {
         doors.host.clone()
     }
 }
 
-impl FromRef<Doors> for Arc<Metrics> {
-    fn from_ref(doors: &Doors) -> Self {
+impl FromRef<ApiState> for Arc<Metrics> {
+    fn from_ref(doors: &ApiState) -> Self {
         doors.metrics.clone()
     }
 }
 
 /// All routes over one host. With a token, every request has to bear it.
-pub fn router(
+pub fn build_router(
     host: Host,
-    releases: Arc<dyn Releases>,
+    releases: Arc<dyn ReleaseStore>,
     metrics: Arc<Metrics>,
     token: Option<Arc<str>>,
 ) -> Router {
-    let routes = table::router(table())
-        .fallback(async || failed(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route"))
-        .method_not_allowed_fallback(async || {
-            failed(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::BadRequest, "this route has no such method")
+    let routes = route_table::router(build_routes())
+        .fallback(async || {
+            respond_error(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is no such route")
         })
-        .with_state(Doors { host, releases, metrics });
+        .method_not_allowed_fallback(async || {
+            respond_error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                ErrorCode::BadRequest,
+                "this route has no such method",
+            )
+        })
+        .with_state(ApiState { host, releases, metrics });
     match token {
-        Some(token) => routes.layer(middleware::from_fn_with_state(token, admit)),
+        Some(token) => routes.layer(middleware::from_fn_with_state(token, require_token)),
         None => routes,
     }
 }
 
-pub(super) fn table() -> Vec<Route> {
-    let mut table = host();
-    table.extend(services());
-    table.extend(deployments::table());
+pub(super) fn build_routes() -> Vec<Route> {
+    let mut table = build_host_routes();
+    table.extend(build_service_routes());
+    table.extend(deployments::build_routes());
     table
 }
 
-fn host() -> Vec<Route> {
+fn build_host_routes() -> Vec<Route> {
     let hello_op = Operation::new::<Hello>("hello", "Who answers, and which versions of the API");
     let description_op = Operation::new::<Map<String, Value>>("description", "This description");
     let status_op = Operation::new::<HostView>("status", "One look at this host");
-    let probe_op = Operation::new::<Probed>("probe", "One health check of a real port");
-    let run_op = Operation::new::<RunHeard>(
+    let probe_op = Operation::new::<ProbeResult>("probe", "One health check of a real port");
+    let run_op = Operation::new::<RunEvent>(
         "run",
         "Run a program: its lines, then its end. Ended when the caller goes away",
     );
     let proxy_op =
         Operation::new::<Option<ProxyStats>>("proxy", "What the host's proxy counted; null: it has none");
-    let metrics_op = Operation::text("metrics", "This host in numbers: Prometheus' text format 0.0.4");
-    let history_op = Operation::new::<Vec<Entry>>("history", "What was done on this host, oldest first");
+    let metrics_op = Operation::new_text("metrics", "This host in numbers: Prometheus' text format 0.0.4");
+    let history_op =
+        Operation::new::<Vec<HistoryEntry>>("history", "What was done on this host, oldest first");
     vec![
-        get("/v1", hello, hello_op),
-        get("/v1/openapi.json", description, description_op),
-        post("/v1/status", status, status_op.body::<Question>()),
-        post("/v1/probe", probe, probe_op.body::<ProbeRequest>()),
-        post("/v1/run", run, run_op.body::<RunRequest>().lines()),
-        get("/v1/history", history, history_op.query::<Rows>()),
-        get("/v1/proxy", proxy, proxy_op),
+        get("/v1", get_hello, hello_op),
+        get("/v1/openapi.json", get_description, description_op),
+        post("/v1/status", get_status, status_op.body::<StatusRequest>()),
+        post("/v1/probe", run_probe, probe_op.body::<ProbeRequest>()),
+        post("/v1/run", run_program, run_op.body::<RunRequest>().with_ndjson_response()),
+        get("/v1/history", get_history, history_op.with_query::<HistoryQuery>()),
+        get("/v1/proxy", get_proxy_stats, proxy_op),
         // Where every scraper looks.
-        get("/metrics", metrics, metrics_op),
+        get("/metrics", get_metrics, metrics_op),
     ]
 }
 
-fn services() -> Vec<Route> {
-    let pulse_op = Operation::new::<Pulse>(
+fn build_service_routes() -> Vec<Route> {
+    let pulse_op = Operation::new::<ServiceActivity>(
         "pulse",
         "What changes while a command waits: the record's generation, connections at work",
     );
-    let forward_op = Operation::new::<Changed>(
+    let forward_op = Operation::new::<ChangeResult>(
         "switchForward",
         "Kernel and record together; the same again changes nothing",
     );
-    let releases_op = Operation::new::<Vec<PlacedRelease>>("releases", "The releases that are whole");
+    let releases_op = Operation::new::<Vec<HostRelease>>("releases", "The releases that are whole");
     let place_op = Operation::new::<Digest>(
         "placeRelease",
         "Unpack a .tar.gz of at most 1 GiB, whole or not at all; the same again is done already",
     );
     vec![
-        get("/v1/services/{service}/pulse", pulse, pulse_op.query::<Which>()),
-        put("/v1/services/{service}/forward", forward, forward_op.body::<Intent>()),
-        get("/v1/services/{service}/releases", releases_of, releases_op),
-        put("/v1/services/{service}/releases/{release}", upload::place, place_op.archive()),
+        get("/v1/services/{service}/pulse", pulse, pulse_op.with_query::<PortQuery>()),
+        put("/v1/services/{service}/forward", set_forward, forward_op.body::<Intent>()),
+        get("/v1/services/{service}/releases", list_releases, releases_op),
+        put("/v1/services/{service}/releases/{release}", upload::upload_release, place_op.archive()),
     ]
 }
 
-async fn proxy(State(host): State<Host>) -> Response {
-    answer(host.proxy().await)
+async fn get_proxy_stats(State(host): State<Host>) -> Response {
+    respond(host.read_proxy_stats().await)
 }
 
-async fn metrics(State(metrics): State<Arc<Metrics>>) -> Response {
-    crate::agent::metrics::answer(&metrics).await
+async fn get_metrics(State(metrics): State<Arc<Metrics>>) -> Response {
+    crate::agent::metrics::respond(&metrics).await
 }
 
-async fn description() -> Response {
-    axum::Json(openapi::document(&table())).into_response()
+async fn get_description() -> Response {
+    axum::Json(openapi::build_document(&build_routes())).into_response()
 }
 
-async fn admit(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
-    if bears(request.headers(), &token) {
+async fn require_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    if has_token(request.headers(), &token) {
         return next.run(request).await;
     }
-    failed(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "the bearer token is missing or wrong")
+    respond_error(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, "the bearer token is missing or wrong")
 }
 
 /// Takes as long for a wrong token as for the right one.
-fn bears(headers: &HeaderMap, token: &str) -> bool {
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().as_bytes();
     let differ = given.iter().zip(token.as_bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
@@ -174,7 +181,7 @@ fn bears(headers: &HeaderMap, token: &str) -> bool {
 }
 
 /// A change that has begun is not stopped by a caller that goes away: half of it would be nobody's to take back.
-async fn to_its_end<T: Send + 'static>(
+async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = Result<T, LinkError>> + Send + 'static,
 ) -> Result<T, LinkError> {
     let ended = tokio::spawn(change).await;
@@ -184,19 +191,19 @@ async fn to_its_end<T: Send + 'static>(
 }
 
 /// What is refused before the host is asked is answered as [`ApiError`] too.
-pub(super) type Answer = Result<Response, Response>;
+pub(super) type ApiResult = Result<Response, Response>;
 
-async fn hello(State(host): State<Host>) -> Response {
-    answer(host.hello().await)
+async fn get_hello(State(host): State<Host>) -> Response {
+    respond(host.hello().await)
 }
 
-async fn status(State(host): State<Host>, body: Body) -> Answer {
-    let question: Question = read(body).await?;
-    Ok(answer(host.look(&question).await))
+async fn get_status(State(host): State<Host>, body: Body) -> ApiResult {
+    let question: StatusRequest = parse_body(body).await?;
+    Ok(respond(host.fetch_status(&question).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Which {
+struct PortQuery {
     // A query has texts only, which a `Port` is never read from.
     #[schemars(with = "Port")]
     port: u16,
@@ -205,65 +212,71 @@ struct Which {
 async fn pulse(
     State(host): State<Host>,
     service: Result<Path<ServiceName>, PathRejection>,
-    which: Result<Query<Which>, QueryRejection>,
-) -> Answer {
-    let (Path(service), Query(which)) = (understood(service)?, understood(which)?);
-    let port = Port::new(which.port).ok_or_else(|| bad("`port=0` names no port"))?;
-    Ok(answer(host.pulse(&service, port).await))
+    which: Result<Query<PortQuery>, QueryRejection>,
+) -> ApiResult {
+    let (Path(service), Query(which)) = (require_valid(service)?, require_valid(which)?);
+    let port = Port::new(which.port).ok_or_else(|| bad_request("`port=0` names no port"))?;
+    Ok(respond(host.fetch_activity(&service, port).await))
 }
 
-async fn forward(
+async fn set_forward(
     State(host): State<Host>,
     service: Result<Path<ServiceName>, PathRejection>,
     body: Body,
-) -> Answer {
-    let Path(service) = understood(service)?;
-    let intent: Intent = read(body).await?;
+) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let intent: Intent = parse_body(body).await?;
     if intent.forward.service != service {
         let text = format!("the path is about `{service}`, the body about `{}`", intent.forward.service);
-        return Err(bad(&text));
+        return Err(bad_request(&text));
     }
-    Ok(answer(to_its_end(async move { host.switch(&intent).await }).await))
+    Ok(respond(run_to_completion(async move { host.switch(&intent).await }).await))
 }
 
-async fn probe(State(host): State<Host>, body: Body) -> Answer {
-    let request: ProbeRequest = read(body).await?;
-    Ok(answer(host.probe(&request).await))
+async fn run_probe(State(host): State<Host>, body: Body) -> ApiResult {
+    let request: ProbeRequest = parse_body(body).await?;
+    Ok(respond(host.probe(&request).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Rows {
+struct HistoryQuery {
     limit: u32,
     service: Option<ServiceName>,
 }
 
-async fn history(State(host): State<Host>, rows: Result<Query<Rows>, QueryRejection>) -> Answer {
-    let Query(rows) = understood(rows)?;
-    Ok(answer(host.history(rows.service.as_ref(), rows.limit).await))
+async fn get_history(
+    State(host): State<Host>,
+    rows: Result<Query<HistoryQuery>, QueryRejection>,
+) -> ApiResult {
+    let Query(rows) = require_valid(rows)?;
+    Ok(respond(host.load_history(rows.service.as_ref(), rows.limit).await))
 }
 
-async fn releases_of(State(host): State<Host>, service: Result<Path<ServiceName>, PathRejection>) -> Answer {
-    let Path(service) = understood(service)?;
-    Ok(answer(host.releases(&service).await))
+async fn list_releases(
+    State(host): State<Host>,
+    service: Result<Path<ServiceName>, PathRejection>,
+) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    Ok(respond(host.list_releases(&service).await))
 }
 
 /// JSON lines while the program runs. A caller that goes away ends the program.
-async fn run(State(host): State<Host>, body: Body) -> Answer {
-    let request: RunRequest = read(body).await?;
-    Ok(running(move |caller| async move { host.run(&request, caller).await }))
+async fn run_program(State(host): State<Host>, body: Body) -> ApiResult {
+    let request: RunRequest = parse_body(body).await?;
+    Ok(stream_run(move |caller| async move { host.run(&request, caller).await }))
 }
 
 /// The answer that goes on while something runs.
-fn running<F>(run: impl FnOnce(Heard) -> F) -> Response
+fn stream_run<F>(run: impl FnOnce(SharedLineSink) -> F) -> Response
 where
-    F: Future<Output = Result<RunEnd, LinkError>> + Send + 'static,
+    F: Future<Output = Result<RunOutcome, LinkError>> + Send + 'static,
 {
-    let (lines, mut heard) = mpsc::channel(LINES);
-    let ended = run(Arc::new(Caller(lines.clone())));
-    let running = AbortOnDrop(tokio::spawn(run_to_its_end(ended, lines)));
+    let (lines, mut heard) = mpsc::channel(LINE_BUFFER);
+    let ended = run(Arc::new(ChannelSink(lines.clone())));
+    let running = AbortOnDrop(tokio::spawn(drive_run(ended, lines)));
     let stream = futures_util::stream::poll_fn(move |context| {
         let _held = &running;
-        heard.poll_recv(context).map(|line: Option<RunHeard>| line.map(|line| as_line(&line)))
+        heard.poll_recv(context).map(|line: Option<RunEvent>| line.map(|line| encode_line(&line)))
     });
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson")];
     (headers, Body::from_stream(stream)).into_response()
@@ -278,80 +291,81 @@ impl Drop for AbortOnDrop {
 }
 
 /// Whoever asked for the run, at the other end of the link.
-struct Caller(mpsc::Sender<RunHeard>);
+struct ChannelSink(mpsc::Sender<RunEvent>);
 
 #[async_trait]
-impl Listener for Caller {
-    async fn hear(&self, line: &str) {
+impl LineSink for ChannelSink {
+    async fn write_line(&self, line: &str) {
         // One that went away hears nothing any more, and the run is ended for it.
-        let _ = self.0.send(RunHeard::Line(line.to_owned())).await;
+        let _ = self.0.send(RunEvent::Line(line.to_owned())).await;
     }
 }
 
-async fn run_to_its_end(
-    ended: impl Future<Output = Result<RunEnd, LinkError>>,
-    lines: mpsc::Sender<RunHeard>,
+async fn drive_run(
+    ended: impl Future<Output = Result<RunOutcome, LinkError>>,
+    lines: mpsc::Sender<RunEvent>,
 ) {
     tokio::pin!(ended);
     let ended = loop {
         tokio::select! {
             ended = &mut ended => break ended,
-            () = tokio::time::sleep(QUIET) => {
-                let _ = lines.try_send(RunHeard::Quiet);
+            () = tokio::time::sleep(KEEPALIVE_INTERVAL) => {
+                let _ = lines.try_send(RunEvent::KeepAlive);
             }
         }
     };
     let last = match ended {
-        Ok(end) => RunHeard::Ended(end),
-        Err(error) => RunHeard::Failed(body(&error)),
+        Ok(end) => RunEvent::Exited(end),
+        Err(error) => RunEvent::Failed(to_api_error(&error)),
     };
     let _ = lines.send(last).await;
 }
 
-fn as_line(line: &RunHeard) -> Result<Bytes, serde_json::Error> {
+fn encode_line(line: &RunEvent) -> Result<Bytes, serde_json::Error> {
     let mut text = serde_json::to_vec(line)?;
     text.push(b'\n');
     Ok(text.into())
 }
 
 /// Strict, with the place of a mistake.
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
-    let bytes = body_of(body).await?;
-    serde_json::from_slice(&bytes).map_err(|error| bad(&format!("the body is not understood: {error}")))
+async fn parse_body<T: DeserializeOwned>(body: Body) -> Result<T, Response> {
+    let bytes = read_body(body).await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| bad_request(&format!("the body is not understood: {error}")))
 }
 
-async fn body_of(body: Body) -> Result<Bytes, Response> {
-    let bytes = Limited::new(body, LARGEST).collect().await.map_err(|error| {
+async fn read_body(body: Body) -> Result<Bytes, Response> {
+    let bytes = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let text = format!("the body has more than {LARGEST} bytes");
-            failed(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
+            let text = format!("the body has more than {MAX_BODY_BYTES} bytes");
+            respond_error(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
         } else {
-            bad(&error.to_string())
+            bad_request(&error.to_string())
         }
     })?;
     Ok(bytes.to_bytes())
 }
 
 /// A path or a query.
-pub(super) fn understood<T>(read: Result<T, impl Display>) -> Result<T, Response> {
-    read.map_err(|error| bad(&error.to_string()))
+pub(super) fn require_valid<T>(read: Result<T, impl Display>) -> Result<T, Response> {
+    read.map_err(|error| bad_request(&error.to_string()))
 }
 
-pub(super) fn bad(message: &str) -> Response {
-    failed(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message)
+pub(super) fn bad_request(message: &str) -> Response {
+    respond_error(StatusCode::BAD_REQUEST, ErrorCode::BadRequest, message)
 }
 
-pub(super) fn answer<T: Serialize>(result: Result<T, LinkError>) -> Response {
+pub(super) fn respond<T: Serialize>(result: Result<T, LinkError>) -> Response {
     match result {
         Ok(value) => axum::Json(value).into_response(),
         Err(error) => {
-            let body = body(&error);
-            (status_of(body.code), axum::Json(body)).into_response()
+            let body = to_api_error(&error);
+            (to_status_code(body.code), axum::Json(body)).into_response()
         }
     }
 }
 
-fn body(error: &LinkError) -> ApiError {
+fn to_api_error(error: &LinkError) -> ApiError {
     let code = match error {
         LinkError::Refused { code, .. } => *code,
         _ => ErrorCode::Other,
@@ -359,7 +373,7 @@ fn body(error: &LinkError) -> ApiError {
     ApiError { message: error.to_string(), code }
 }
 
-pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
+pub(super) const fn to_status_code(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -379,6 +393,6 @@ pub(super) const fn status_of(code: ErrorCode) -> StatusCode {
     }
 }
 
-pub(super) fn failed(status: StatusCode, code: ErrorCode, message: &str) -> Response {
+pub(super) fn respond_error(status: StatusCode, code: ErrorCode, message: &str) -> Response {
     (status, axum::Json(ApiError { message: message.to_owned(), code })).into_response()
 }

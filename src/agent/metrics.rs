@@ -19,91 +19,91 @@ use crate::plan::metrics::CONTENT_TYPE;
 use crate::world::HostWorld;
 
 /// However many ask, the host is looked at no more often.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Scrapers at once; a site has two or three.
-const CLIENTS: usize = 16;
+const MAX_SCRAPERS: usize = 16;
 /// From a connection to the end of its request's head.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole connection: one request and its answer.
-const LIFE: Duration = Duration::from_secs(30);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an accept that failed, such as for want of file descriptors.
-const PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The numbers of a host, for all who ask.
 pub struct Metrics {
     world: HostWorld,
-    last: Mutex<Last>,
+    cache: Mutex<CachedPage>,
 }
 
 #[derive(Default)]
-struct Last {
+struct CachedPage {
     page: Option<(Instant, String)>,
     /// What could not be read, so that it is said once.
-    trouble: Vec<String>,
+    warnings: Vec<String>,
 }
 
 impl Metrics {
     pub fn new(world: HostWorld) -> Self {
-        Self { world, last: Mutex::default() }
+        Self { world, cache: Mutex::default() }
     }
 
     /// One look at a time, and none while the last one is fresh.
-    pub async fn page(&self) -> String {
-        let mut last = self.last.lock().await;
+    pub async fn render_page(&self) -> String {
+        let mut last = self.cache.lock().await;
         if let Some((at, page)) = &last.page
-            && at.elapsed() < FRESH
+            && at.elapsed() < CACHE_TTL
         {
             return page.clone();
         }
-        let numbers = metrics::numbers(&self.world).await;
-        let trouble: Vec<String> = numbers.trouble().into_iter().map(str::to_owned).collect();
-        for why in trouble.iter().filter(|why| !last.trouble.contains(why)) {
+        let numbers = metrics::collect_numbers(&self.world).await;
+        let trouble: Vec<String> = numbers.collect_errors().into_iter().map(str::to_owned).collect();
+        for why in trouble.iter().filter(|why| !last.warnings.contains(why)) {
             log::warn!("the metrics are not whole: {why}");
         }
-        let page = numbers.page();
-        *last = Last { page: Some((Instant::now(), page.clone())), trouble };
+        let page = numbers.render();
+        *last = CachedPage { page: Some((Instant::now(), page.clone())), warnings: trouble };
         page
     }
 }
 
-pub(super) async fn answer(metrics: &Metrics) -> Response {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.page().await).into_response()
+pub(super) async fn respond(metrics: &Metrics) -> Response {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.render_page().await).into_response()
 }
 
 /// Serves scrapers until a stop is requested.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &HostWorld) {
-    let routes = Router::new().route("/metrics", get(async move || answer(&metrics).await));
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let routes = Router::new().route("/metrics", get(async move || respond(&metrics).await));
+    let room = Arc::new(Semaphore::new(MAX_SCRAPERS));
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let Ok(place) = room.clone().try_acquire_owned() else {
-                        log::debug!("{CLIENTS} scrapers are connected: {peer} is turned away");
+                        log::debug!("{MAX_SCRAPERS} scrapers are connected: {peer} is turned away");
                         continue;
                     };
                     let routes = routes.clone();
                     clients.spawn(async move {
-                        let _ = tokio::time::timeout(LIFE, one_request(stream, routes)).await;
+                        let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one_request(stream, routes)).await;
                         drop(place);
                     });
                 }
                 Err(error) => {
                     log::warn!("cannot accept a scraper: {error}");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             },
             Some(_) = clients.join_next() => {}
             // Nothing is lost with a scrape.
-            () = world.stop.requested() => return,
+            () = world.stop.wait() => return,
         }
     }
 }
 
-async fn one_request(stream: TcpStream, routes: Router) {
+async fn serve_one_request(stream: TcpStream, routes: Router) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(false);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
     // What went wrong was told to the client, or it is gone.
     let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
 }

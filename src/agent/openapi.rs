@@ -5,22 +5,22 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::api::Route;
-use crate::model::api::{API, ApiError};
+use crate::model::api::{API_VERSION, ApiError};
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 use crate::model::release;
 
 /// Makes a schema, and leaves what it refers to with the generator.
-pub(super) type Shape = fn(&mut SchemaGenerator) -> Value;
+pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Value;
 
 /// What one route is asked and answers.
 #[derive(Debug, Clone)]
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
-    query: Option<Shape>,
+    query: Option<SchemaFn>,
     body: Option<Body>,
-    answer: Shape,
+    response: SchemaFn,
     /// Of a success.
     statuses: &'static [u16],
     media: &'static str,
@@ -28,7 +28,7 @@ pub(super) struct Operation {
 
 #[derive(Debug, Clone, Copy)]
 struct Body {
-    shape: Shape,
+    schema: SchemaFn,
     media: &'static str,
     required: bool,
 }
@@ -38,54 +38,56 @@ const JSON: &str = "application/json";
 impl Operation {
     pub fn new<A: JsonSchema>(id: &'static str, summary: &'static str) -> Self {
         let (query, body) = (None, None);
-        Self { id, summary, query, body, answer: shape::<A>, statuses: &[200], media: JSON }
+        Self { id, summary, query, body, response: build_schema::<A>, statuses: &[200], media: JSON }
     }
 
     /// The answer is a text.
-    pub fn text(id: &'static str, summary: &'static str) -> Self {
+    pub fn new_text(id: &'static str, summary: &'static str) -> Self {
         Self { media: "text/plain", ..Self::new::<String>(id, summary) }
     }
 
     /// The fields of the type are the parameters.
-    pub fn query<Q: JsonSchema>(self) -> Self {
+    pub fn with_query<Q: JsonSchema>(self) -> Self {
         Self { query: Some(|types| Q::json_schema(types).to_value()), ..self }
     }
 
     pub fn body<B: JsonSchema>(self) -> Self {
-        self.body_of(shape::<B>, true)
+        self.with_body_schema(build_schema::<B>, true)
     }
 
     /// A shape that no type has as it stands.
-    pub fn body_of(self, shape: Shape, required: bool) -> Self {
-        Self { body: Some(Body { shape, media: JSON, required }), ..self }
+    pub fn with_body_schema(self, shape: SchemaFn, required: bool) -> Self {
+        Self { body: Some(Body { schema: shape, media: JSON, required }), ..self }
     }
 
     /// The body is a file.
     pub fn archive(self) -> Self {
         let shape = |_: &mut SchemaGenerator| json!({"type": "string", "format": "binary"});
-        Self { body: Some(Body { shape, media: "application/gzip", required: true }), ..self }
+        Self { body: Some(Body { schema: shape, media: "application/gzip", required: true }), ..self }
     }
 
     /// The answer is one JSON value a line.
-    pub fn lines(self) -> Self {
+    pub fn with_ndjson_response(self) -> Self {
         Self { media: "application/x-ndjson", ..self }
     }
 
-    pub fn statuses(self, statuses: &'static [u16]) -> Self {
+    pub fn with_statuses(self, statuses: &'static [u16]) -> Self {
         Self { statuses, ..self }
     }
 
     /// Under a second path: its name is taken.
-    pub fn unnamed(self) -> Self {
+    pub fn without_id(self) -> Self {
         Self { id: "", ..self }
     }
 
     fn describe(&self, path: &str, types: &mut SchemaGenerator) -> Value {
-        let mut parameters: Vec<Value> = in_path(path).map(|name| path_parameter(name, types)).collect();
-        parameters.extend(self.query.iter().flat_map(|query| query_parameters(&query(types))));
-        let content = json!({self.media: {"schema": (self.answer)(types)}});
+        let mut parameters: Vec<Value> =
+            list_path_parameters(path).map(|name| describe_path_parameter(name, types)).collect();
+        parameters.extend(self.query.iter().flat_map(|query| describe_query_parameters(&query(types))));
+        let content = json!({self.media: {"schema": (self.response)(types)}});
         let done = |status: &u16| {
-            let description = DONE.iter().find(|(one, _)| one == status).map_or("done", |(_, text)| text);
+            let description =
+                SUCCESS_TEXTS.iter().find(|(one, _)| one == status).map_or("done", |(_, text)| text);
             (status.to_string(), json!({"description": description, "content": content}))
         };
         let mut responses: Map<String, Value> = self.statuses.iter().map(done).collect();
@@ -95,14 +97,14 @@ impl Operation {
             413 => self.body.is_some(),
             _ => true,
         };
-        let refusals = REFUSED.iter().filter(|(status, _)| is_for(*status));
+        let refusals = ERROR_TEXTS.iter().filter(|(status, _)| is_for(*status));
         responses.extend(refusals.map(|(status, _)| (status.to_string(), refused(*status))));
         let mut operation =
             json!({"summary": self.summary, "parameters": parameters, "responses": responses});
         if !self.id.is_empty() {
             operation["operationId"] = self.id.into();
         }
-        if let Some(Body { shape, media, required }) = self.body {
+        if let Some(Body { schema: shape, media, required }) = self.body {
             operation["requestBody"] =
                 json!({"required": required, "content": {media: {"schema": shape(types)}}});
         }
@@ -110,9 +112,10 @@ impl Operation {
     }
 }
 
-const DONE: [(u16, &str); 3] = [(200, "done, or already so"), (201, "it is new"), (202, "it is gone")];
+const SUCCESS_TEXTS: [(u16, &str); 3] =
+    [(200, "done, or already so"), (201, "it is new"), (202, "it is gone")];
 
-const REFUSED: [(u16, &str); 10] = [
+const ERROR_TEXTS: [(u16, &str); 10] = [
     (400, "the request is not understood"),
     (401, "the bearer token is missing or wrong"),
     (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
@@ -125,15 +128,15 @@ const REFUSED: [(u16, &str); 10] = [
     (507, "the disk is full"),
 ];
 
-pub(super) fn shape<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
+pub(super) fn build_schema<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
     types.subschema_for::<T>().to_value()
 }
 
 /// A type's own object without some of its fields, which are told elsewhere, and with others that are required.
-pub(super) fn with_fields<T: JsonSchema>(
+pub(super) fn adapt_schema<T: JsonSchema>(
     types: &mut SchemaGenerator,
     told: &[&str],
-    more: &[(&str, Shape)],
+    more: &[(&str, SchemaFn)],
 ) -> Value {
     let mut object = T::json_schema(types).to_value();
     if let Some(required) = object["required"].as_array_mut() {
@@ -150,7 +153,7 @@ pub(super) fn with_fields<T: JsonSchema>(
 }
 
 /// OpenAPI 3.1.
-pub(super) fn document(table: &[Route]) -> Value {
+pub(super) fn build_document(table: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
@@ -159,15 +162,15 @@ pub(super) fn document(table: &[Route]) -> Value {
     for route in table {
         paths[&route.path][route.method] = route.operation.describe(&route.path, &mut types);
     }
-    let error = json!({JSON: {"schema": shape::<ApiError>(&mut types)}});
-    let refused = REFUSED.iter();
+    let error = json!({JSON: {"schema": build_schema::<ApiError>(&mut types)}});
+    let refused = ERROR_TEXTS.iter();
     let refused: Map<String, Value> = refused
         .map(|(status, text)| (status.to_string(), json!({"description": text, "content": error})))
         .collect();
     let schemas: Map<String, Value> = types.take_definitions(true);
     json!({
         "openapi": "3.1.0",
-        "info": {"title": "switchman host API", "version": API.to_string()},
+        "info": {"title": "switchman host API", "version": API_VERSION.to_string()},
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -179,33 +182,33 @@ pub(super) fn document(table: &[Route]) -> Value {
 }
 
 /// The names in braces.
-fn in_path(path: &str) -> impl Iterator<Item = &str> {
+fn list_path_parameters(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
 }
 
-fn path_parameter(name: &str, types: &mut SchemaGenerator) -> Value {
+fn describe_path_parameter(name: &str, types: &mut SchemaGenerator) -> Value {
     let schema = match name {
-        "id" => shape::<DeploymentId>(types),
-        "service" => shape::<ServiceName>(types),
+        "id" => build_schema::<DeploymentId>(types),
+        "service" => build_schema::<ServiceName>(types),
         _ => json!({"type": "string", "pattern": release::PATTERN}),
     };
     json!({"name": name, "in": "path", "required": true, "schema": schema})
 }
 
-fn query_parameters(object: &Value) -> Vec<Value> {
+fn describe_query_parameters(object: &Value) -> Vec<Value> {
     let required = object["required"].clone();
     let is_required = |name: &str| required.as_array().is_some_and(|all| all.iter().any(|one| one == name));
     let Value::Object(properties) = object["properties"].clone() else { return Vec::new() };
     let parameter = |(name, mut schema): (String, Value)| {
         let required = is_required(&name);
-        without_null(&mut schema);
+        remove_null(&mut schema);
         json!({"name": name, "in": "query", "required": required, "schema": schema})
     };
     properties.into_iter().map(parameter).collect()
 }
 
 /// A query has no null: what is not there is not named.
-fn without_null(schema: &mut Value) {
+fn remove_null(schema: &mut Value) {
     if let Some(kinds) = schema["type"].as_array() {
         schema["type"] = kinds.iter().find(|kind| *kind != "null").cloned().unwrap_or_default();
     }

@@ -19,25 +19,25 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::world::stop::Stop;
+use crate::world::stop::StopToken;
 
 /// Clients at once over TLS; an operator needs two.
-const CLIENTS: usize = 256;
+const MAX_TLS_CLIENTS: usize = 256;
 /// From a connection to its TLS session; from there, or from an answer, to the next request. Whoever has shown no token yet
 /// may take a place for no longer; whoever has makes a new connection in milliseconds.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const IDLE_TLS: Duration = Duration::from_mins(1);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const TLS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The same where only root comes, by way of a login that takes its time.
-pub const IDLE: Duration = Duration::from_mins(10);
+pub const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Requests in flight get this long when the agent is told to end.
-const GRACE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a door could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("another agent serves `{path}`")]
-    Taken { path: PathBuf },
+    SocketInUse { path: PathBuf },
     #[error("cannot {what} `{subject}`: {why}")]
     Failed { what: &'static str, subject: String, why: String },
 }
@@ -51,11 +51,11 @@ pub struct TlsFiles {
 }
 
 /// One client after another on these bytes, until they end.
-pub async fn connection(
+pub async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     idle: Duration,
-    stop: Stop,
+    stop: StopToken,
 ) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(idle);
@@ -64,23 +64,23 @@ pub async fn connection(
     tokio::select! {
         // What went wrong was told to the client, or it is gone.
         _ = serving.as_mut() => {}
-        () = stop.requested() => {
+        () = stop.wait() => {
             serving.as_mut().graceful_shutdown();
-            let _ = tokio::time::timeout(GRACE, serving).await;
+            let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, serving).await;
         }
     }
 }
 
 /// A unix socket that is ours for as long as the lock is held.
 #[derive(Debug)]
-pub struct Door {
+pub struct BoundSocket {
     listener: UnixListener,
     path: PathBuf,
     lock: File,
 }
 
 /// A socket for root alone. One that is left over from a dead agent is replaced; anything else at its place is not.
-pub fn bind(path: &Path) -> Result<Door, ServeError> {
+pub fn bind(path: &Path) -> Result<BoundSocket, ServeError> {
     let failed = |what, error: &dyn std::fmt::Display| ServeError::Failed {
         what,
         subject: path.display().to_string(),
@@ -90,28 +90,32 @@ pub fn bind(path: &Path) -> Result<Door, ServeError> {
         std::fs::create_dir_all(dir).map_err(|error| failed("make the directory of", &error))?;
     }
     // Two that start at once both find a dead socket: the lock tells who may replace it.
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(beside(path, "lock"));
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(append_suffix(path, "lock"));
     let lock = lock.map_err(|error| failed("lock", &error))?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(ServeError::Taken { path: path.to_owned() }),
+        Err(TryLockError::WouldBlock) => return Err(ServeError::SocketInUse { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
     }
     if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
         return Err(failed("replace", &"it is no socket"));
     }
     // Bound under another name and moved: at no moment may others connect.
-    let fresh = beside(path, "new");
+    let fresh = append_suffix(path, "new");
     let _ = std::fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh).map_err(|error| failed("bind", &error))?;
     let mode = std::fs::Permissions::from_mode(0o600);
     let placed = std::fs::set_permissions(&fresh, mode).and_then(|()| std::fs::rename(&fresh, path));
     placed.map_err(|error| failed("place", &error))?;
-    Ok(Door { listener, path: path.to_owned(), lock })
+    Ok(BoundSocket { listener, path: path.to_owned(), lock })
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+fn append_suffix(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(end);
@@ -120,22 +124,22 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 
 /// Serves until a stop is requested; removes the socket. Every client has a router of its own: what it sees is compared with
 /// what it saw last, not with what somebody else did.
-pub async fn unix(door: Door, router: impl Fn() -> Router, stop: Stop) {
-    let Door { listener, path, lock } = door;
+pub async fn serve_unix(door: BoundSocket, router: impl Fn() -> Router, stop: StopToken) {
+    let BoundSocket { listener, path, lock } = door;
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    clients.spawn(connection(stream, router(), IDLE, stop.clone()));
+                    clients.spawn(serve_connection(stream, router(), IDLE_TIMEOUT, stop.clone()));
                 }
                 Err(error) => {
                     log::warn!("cannot accept on `{}`: {error}", path.display());
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             },
             Some(_) = clients.join_next() => {}
-            () = stop.requested() => break,
+            () = stop.wait() => break,
         }
     }
     let _ = std::fs::remove_file(&path);
@@ -143,7 +147,7 @@ pub async fn unix(door: Door, router: impl Fn() -> Router, stop: Stop) {
     while clients.join_next().await.is_some() {}
 }
 
-pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
+pub fn build_acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
     let failed = |what: &'static str, path: &Path, why: String| ServeError::Failed {
         what,
         subject: path.display().to_string(),
@@ -179,22 +183,27 @@ pub fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, ServeError> {
 }
 
 /// Serves until a stop is requested.
-pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: impl Fn() -> Router, stop: Stop) {
+pub async fn serve_tls(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: impl Fn() -> Router,
+    stop: StopToken,
+) {
     let mut clients = JoinSet::new();
-    let room = Arc::new(Semaphore::new(CLIENTS));
+    let room = Arc::new(Semaphore::new(MAX_TLS_CLIENTS));
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let Ok(place) = room.clone().try_acquire_owned() else {
-                        log::warn!("{CLIENTS} clients are connected: {peer} is turned away");
+                        log::warn!("{MAX_TLS_CLIENTS} clients are connected: {peer} is turned away");
                         continue;
                     };
                     let (acceptor, router, stop) = (acceptor.clone(), router(), stop.clone());
                     clients.spawn(async move {
                         let _ = stream.set_nodelay(true);
-                        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => connection(stream, router, IDLE_TLS, stop).await,
+                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                            Ok(Ok(stream)) => serve_connection(stream, router, TLS_IDLE_TIMEOUT, stop).await,
                             Ok(Err(error)) => log::warn!("{peer}: no TLS session: {error}"),
                             Err(_) => log::warn!("{peer}: no TLS session in time"),
                         }
@@ -203,11 +212,11 @@ pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: impl Fn()
                 }
                 Err(error) => {
                     log::warn!("cannot accept over TLS: {error}");
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
                 }
             },
             Some(_) = clients.join_next() => {}
-            () = stop.requested() => break,
+            () = stop.wait() => break,
         }
     }
     while clients.join_next().await.is_some() {}
@@ -215,7 +224,7 @@ pub async fn tls(listener: TcpListener, acceptor: TlsAcceptor, router: impl Fn()
 
 /// Hands these bytes to the agent that is running, if there is one, until either side ends; gives them back if there is
 /// none.
-pub async fn hand_over<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: &Path) -> Option<S> {
+pub async fn relay_to_agent<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: &Path) -> Option<S> {
     let Ok(mut agent) = UnixStream::connect(path).await else { return Some(stream) };
     let (mut from_caller, mut to_caller) = tokio::io::split(stream);
     let (mut from_agent, mut to_agent) = agent.split();

@@ -15,55 +15,55 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use super::api::{Answer, Doors, answer, bad, failed, status_of, understood};
+use super::api::{ApiResult, ApiState, bad_request, require_valid, respond, respond_error, to_status_code};
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::model::release::check_name;
+use crate::model::release::check_release_name;
 use crate::ops::host::api::release_code;
 
 /// Of a compressed archive.
-const MOST: u64 = 1 << 30;
+const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
 /// A sender that is not heard of for longer is gone.
-const SILENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// As nginx's lingering_timeout: a refused sender that is silent for so long has heard, or never will.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn place(
-    State(doors): State<Doors>,
+pub(super) async fn upload_release(
+    State(doors): State<ApiState>,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
-) -> Answer {
-    match place_all(doors, named, &headers, &mut body).await {
+) -> ApiResult {
+    match receive_and_place(doors, named, &headers, &mut body).await {
         Ok(answer) => Ok(answer),
         Err(refusal) => {
             // A sender whose connection is closed under it hears a broken pipe and not the reason: what it is still sending is
             // taken from it until it has heard.
-            tokio::spawn(async move { discard(body, MOST, LINGER).await });
+            tokio::spawn(async move { discard(body, MAX_ARCHIVE_BYTES, LINGER_TIMEOUT).await });
             Err(refusal)
         }
     }
 }
 
-async fn place_all(
-    Doors { host, releases, .. }: Doors,
+async fn receive_and_place(
+    ApiState { host, releases, .. }: ApiState,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     headers: &HeaderMap,
     body: &mut Body,
-) -> Answer {
-    let Path((service, release)) = understood(named)?;
-    understood(check_name(&release))?;
+) -> ApiResult {
+    let Path((service, release)) = require_valid(named)?;
+    require_valid(check_release_name(&release))?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MOST) {
-        return Err(too_large(MOST));
+    if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_ARCHIVE_BYTES) {
+        return Err(reject_too_large(MAX_ARCHIVE_BYTES));
     }
-    let file = releases.incoming().map_err(|error| {
+    let file = releases.create_upload_file().map_err(|error| {
         let code = release_code(&error);
-        failed(status_of(code), code, &error.to_string())
+        respond_error(to_status_code(code), code, &error.to_string())
     })?;
-    let file = receive(body, file, MOST, SILENCE).await?;
+    let file = receive(body, file, MAX_ARCHIVE_BYTES, READ_TIMEOUT).await?;
     // Not stopped by a caller that goes away: the file stays open for as long as somebody reads it by its number.
     let placing = tokio::spawn(async move {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -71,8 +71,8 @@ async fn place_all(
         drop(file);
         placed
     });
-    let placed = placing.await.map_err(|ended| not_received(&ended))?;
-    Ok(answer(placed))
+    let placed = placing.await.map_err(|ended| reject_receive_error(&ended))?;
+    Ok(respond(placed))
 }
 
 /// Everything that comes, up to `most` bytes.
@@ -81,21 +81,23 @@ async fn receive(body: &mut Body, file: File, most: u64, silence: Duration) -> R
     let mut received = 0;
     loop {
         let frame = match tokio::time::timeout(silence, body.frame()).await {
-            Ok(Some(frame)) => frame.map_err(|error| bad(&format!("the archive broke off: {error}")))?,
+            Ok(Some(frame)) => {
+                frame.map_err(|error| bad_request(&format!("the archive broke off: {error}")))?
+            }
             Ok(None) => break,
             Err(_) => {
-                let text = format!("nothing more of the archive came within {}", duration::show(silence));
-                return Err(failed(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, &text));
+                let text = format!("nothing more of the archive came within {}", duration::format(silence));
+                return Err(respond_error(StatusCode::REQUEST_TIMEOUT, ErrorCode::BadRequest, &text));
             }
         };
         let Ok(data) = frame.into_data() else { continue };
         received += data.len() as u64;
         if received > most {
-            return Err(too_large(most));
+            return Err(reject_too_large(most));
         }
-        file.write_all(&data).await.map_err(|error| not_written(&error))?;
+        file.write_all(&data).await.map_err(|error| reject_write_error(&error))?;
     }
-    file.flush().await.map_err(|error| not_written(&error))?;
+    file.flush().await.map_err(|error| reject_write_error(&error))?;
     Ok(file.into_std().await)
 }
 
@@ -110,45 +112,48 @@ async fn discard(mut body: Body, most: u64, silence: Duration) {
     }
 }
 
-fn too_large(most: u64) -> Response {
+fn reject_too_large(most: u64) -> Response {
     let text = format!("the archive has more than {most} bytes");
-    failed(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
+    respond_error(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::BadRequest, &text)
 }
 
-fn not_written(error: &io::Error) -> Response {
+fn reject_write_error(error: &io::Error) -> Response {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             let text = "the disk that holds the releases is full";
-            failed(status_of(ErrorCode::DiskFull), ErrorCode::DiskFull, text)
+            respond_error(to_status_code(ErrorCode::DiskFull), ErrorCode::DiskFull, text)
         }
-        _ => not_received(error),
+        _ => reject_receive_error(error),
     }
 }
 
-fn not_received(why: &dyn Display) -> Response {
+fn reject_receive_error(why: &dyn Display) -> Response {
     let code = ErrorCode::ReleasesFailed;
-    failed(status_of(code), code, &format!("the archive was not kept: {why}"))
+    respond_error(to_status_code(code), code, &format!("the archive was not kept: {why}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn received(mut body: Body, most: u64) -> Result<u64, StatusCode> {
+    async fn receive_all(mut body: Body, most: u64) -> Result<u64, StatusCode> {
         let file = tempfile::tempfile().unwrap();
         let received = receive(&mut body, file, most, Duration::from_secs(30)).await;
         received.map(|file| file.metadata().unwrap().len()).map_err(|answer| answer.status())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_archive_ends_by_itself_by_its_size_or_by_silence() {
-        assert_eq!(received(Body::from(vec![0; 1000]), 1000).await, Ok(1000));
-        assert_eq!(received(Body::from(vec![0; 1001]), 1000).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    async fn upload_ends_at_eof_size_limit_or_timeout() {
+        assert_eq!(receive_all(Body::from(vec![0; 1000]), 1000).await, Ok(1000));
+        assert_eq!(receive_all(Body::from(vec![0; 1001]), 1000).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
         let endless = futures_util::stream::repeat_with(|| Ok::<_, io::Error>(vec![0; 4096]));
-        assert_eq!(received(Body::from_stream(endless), 1 << 20).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+        assert_eq!(
+            receive_all(Body::from_stream(endless), 1 << 20).await,
+            Err(StatusCode::PAYLOAD_TOO_LARGE)
+        );
         let silent = futures_util::stream::pending::<io::Result<Vec<u8>>>();
-        assert_eq!(received(Body::from_stream(silent), 1000).await, Err(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(receive_all(Body::from_stream(silent), 1000).await, Err(StatusCode::REQUEST_TIMEOUT));
         let broken = futures_util::stream::iter([Ok(vec![0; 10]), Err(io::Error::other("cut"))]);
-        assert_eq!(received(Body::from_stream(broken), 1000).await, Err(StatusCode::BAD_REQUEST));
+        assert_eq!(receive_all(Body::from_stream(broken), 1000).await, Err(StatusCode::BAD_REQUEST));
     }
 }

@@ -15,10 +15,10 @@ use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::agent_check::{Manner, Terms, Weight};
-use crate::model::api::{API, GREETING, OLDEST_API};
+use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply, Weight};
+use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::history::Actor;
-use crate::ops::host::api::InProcess;
+use crate::ops::host::api::LocalHost;
 use crate::ops::host::deployments;
 use crate::ops::host::proxy;
 use crate::ops::host::rule_reconciler;
@@ -52,7 +52,7 @@ pub struct AgentArgs {
     agent_check: Option<SocketAddr>,
     /// What agent-check says of a maintenance: stopped moves users with a cookie too, drain keeps them
     #[arg(long, value_enum, default_value = "stopped", requires = "agent_check")]
-    agent_check_says: Says,
+    agent_check_says: AgentCheckState,
     /// The weight that agent-check tells while the forward is on, such as 50% [default: none, HAProxy's own stays]
     #[arg(long, value_name = "PERCENT", requires = "agent_check")]
     agent_check_weight: Option<Weight>,
@@ -62,21 +62,21 @@ pub struct AgentArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Says {
+enum AgentCheckState {
     Stopped,
     Drain,
 }
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
-    let world = context.world(None);
+    let world = context.build_host_world(None);
     let numbers = Arc::new(Metrics::new(world.clone()));
     let router = |token| {
-        let host = Arc::new(InProcess::new(world.clone()));
-        api::router(host, world.releases.clone(), numbers.clone(), token)
+        let host = Arc::new(LocalHost::new(world.clone()));
+        api::build_router(host, world.releases.clone(), numbers.clone(), token)
     };
     if args.stdio {
-        let spoken = stdio(&args.socket, router(None), context).await;
-        world.commands.all_ended().await;
+        let spoken = serve_stdio(&args.socket, router(None), context).await;
+        world.commands.wait_for_all().await;
         return spoken;
     }
     let failed = |error: serve::ServeError| Failure::Other { what: "serve".into(), why: error.to_string() };
@@ -88,49 +88,49 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         };
         let (certificate, key) = (certificate.clone(), key.clone());
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
-        let acceptor = serve::acceptor(&files).map_err(failed)?;
-        let token = args.token_file.as_deref().map(token).transpose()?;
-        let listener = listen(address).await?;
+        let acceptor = serve::build_acceptor(&files).map_err(failed)?;
+        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
-        serve::tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
+        serve::serve_tls(listener, acceptor, || router(token.clone()), stop.clone()).await;
         Ok::<(), Failure>(())
     };
     let counting = async {
         let Some(address) = args.metrics else { return Ok(()) };
-        let listener = listen(address).await?;
+        let listener = bind_listener(address).await?;
         log::info!("serving http://{address}/metrics");
         metrics::serve(listener, numbers.clone(), &world).await;
         Ok::<(), Failure>(())
     };
     let on_socket = async {
         let door = serve::bind(&args.socket).map_err(failed)?;
-        context.render.remark(&format!("serving unix://{}", args.socket.display()));
-        serve::unix(door, || router(None), stop.clone()).await;
+        context.renderer.print_remark(&format!("serving unix://{}", args.socket.display()));
+        serve::serve_unix(door, || router(None), stop.clone()).await;
         Ok(())
     };
     let actor = env::actor();
     // Nobody is served before the rules are as recorded.
-    let looked_after = look_after(&world, &actor, context).await;
+    let looked_after = start_reconcilers(&world, &actor, context).await;
     let looking_after = async {
         looked_after.await;
         Ok(())
     };
-    let answering = answer_checks(&args, context, &world);
+    let answering = serve_agent_check(&args, context, &world);
     let served = tokio::try_join!(on_socket, over_tls, answering, counting, looking_after);
-    world.commands.all_ended().await;
+    world.commands.wait_for_all().await;
     served.map(|_| ())
 }
 
 /// HAProxy's agent-check, where it is wanted.
-async fn answer_checks(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
+async fn serve_agent_check(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
     let Some(address) = args.agent_check else { return Ok(()) };
-    let service = context.config()?.1.service;
+    let service = context.load_config()?.1.service;
     let manner = match args.agent_check_says {
-        Says::Stopped => Manner::Stopped,
-        Says::Drain => Manner::Drain,
+        AgentCheckState::Stopped => MaintenanceReply::Stopped,
+        AgentCheckState::Drain => MaintenanceReply::Drain,
     };
-    let terms = Terms { manner, weight: args.agent_check_weight };
-    let listener = listen(address).await?;
+    let terms = AgentCheckConfig { maintenance_reply: manner, weight: args.agent_check_weight };
+    let listener = bind_listener(address).await?;
     log::info!("answering agent-check on {address}");
     agent_check::serve(world.clone(), service, terms, listener).await;
     Ok(())
@@ -138,27 +138,27 @@ async fn answer_checks(args: &AgentArgs, context: &Context, world: &HostWorld) -
 
 /// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for
 /// as long as what it gives back is awaited.
-async fn look_after<'a>(
+async fn start_reconcilers<'a>(
     world: &'a HostWorld,
     actor: &'a Actor,
     context: &Context,
 ) -> impl Future<Output = ()> + 'a {
     // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
-    if let Err(error) = proxy::straighten(world, actor).await {
-        context.render.remark(&format!("the rules may lead to a proxy that is gone: {error}"));
+    if let Err(error) = proxy::bypass_dead_proxy(world, actor).await {
+        context.renderer.print_remark(&format!("the rules may lead to a proxy that is gone: {error}"));
     }
     let keeper = rule_reconciler::begin(world, actor).await;
     async move {
-        tokio::join!(keeper.keep(), deployments::tend(world, actor), proxy::keep(world, actor));
+        tokio::join!(keeper.keep(), deployments::run(world, actor), proxy::keep(world, actor));
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|error| Failure::Other { what: format!("listen on {address}"), why: error.to_string() })
 }
 
-fn token(file: &Path) -> Result<Arc<str>, Failure> {
+fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
     let what = || format!("read the token `{}`", file.display());
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| Failure::Other { what: what(), why: error.to_string() })?;
@@ -170,21 +170,21 @@ fn token(file: &Path) -> Result<Arc<str>, Failure> {
 }
 
 /// The greeting first, so that whatever a login shell printed before it is told from the API.
-async fn stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
+async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::Other { what: "write to stdout".into(), why: error.to_string() };
     let mut out = tokio::io::stdout();
     let version = env!("CARGO_PKG_VERSION");
-    let greeting = format!("{GREETING} api={OLDEST_API}..{API} version={version}\n");
+    let greeting = format!("{GREETING} api={OLDEST_API_VERSION}..{API_VERSION} version={version}\n");
     out.write_all(greeting.as_bytes()).await.map_err(failed)?;
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
     let handed_over = tokio::select! {
-        handed_over = serve::hand_over(stream, socket) => handed_over,
-        () = context.stop.requested() => return Ok(()),
+        handed_over = serve::relay_to_agent(stream, socket) => handed_over,
+        () = context.stop.wait() => return Ok(()),
     };
     if let Some(stream) = handed_over {
-        serve::connection(stream, router, serve::IDLE, context.stop.clone()).await;
+        serve::serve_connection(stream, router, serve::IDLE_TIMEOUT, context.stop.clone()).await;
     }
     Ok(())
 }

@@ -8,11 +8,11 @@ use super::Context;
 use crate::error::Failure;
 use crate::lint::HaproxyCfg;
 use crate::model::finding::{Finding, Severity};
-use crate::model::host::Way;
+use crate::model::host::Transport;
 use crate::model::name::HostName;
 use crate::ops::fleet;
 use crate::ops::host::check;
-use crate::plan::this_host::Asked;
+use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -25,27 +25,28 @@ pub struct CheckArgs {
 }
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
-    let asked = if args.hosts.is_empty() { Asked::Anything } else { Asked::These(&args.hosts) };
-    let hosts = context.hosts(&fleet, asked)?;
-    let here = context.world(Some(&fleet));
-    let cfg = args.haproxy_cfg.as_deref().map(read).transpose()?;
-    let mut findings = vec![config_is_fine(&file)];
+    let (file, fleet) = context.load_config()?;
+    let asked =
+        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
+    let hosts = context.select_hosts(&fleet, asked)?;
+    let here = context.build_host_world(Some(&fleet));
+    let cfg = args.haproxy_cfg.as_deref().map(read_haproxy_cfg).transpose()?;
+    let mut findings = vec![build_config_finding(&file)];
     findings.extend(match hosts.as_slice() {
-        [host] if host.way == Way::Here => check::check(&here, &fleet, host, cfg.as_ref()).await,
+        [host] if host.transport == Transport::Local => check::check(&here, &fleet, host, cfg.as_ref()).await,
         hosts => {
-            let world = context.fleet_world(&file, &fleet, hosts);
+            let world = context.build_fleet_world(&file, &fleet, hosts);
             fleet::check::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
         }
     });
-    context.render.findings(&findings);
+    context.renderer.print_findings(&findings);
     match findings.iter().filter(|finding| finding.severity == Severity::Problem).count() {
         0 => Ok(()),
-        problems => Err(Failure::Unsound { problems }),
+        problems => Err(Failure::ProblemsFound { problems }),
     }
 }
 
-fn read(file: &Path) -> Result<HaproxyCfg, Failure> {
+fn read_haproxy_cfg(file: &Path) -> Result<HaproxyCfg, Failure> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file);
     let text =
@@ -53,7 +54,7 @@ fn read(file: &Path) -> Result<HaproxyCfg, Failure> {
     Ok(HaproxyCfg { file: name, text })
 }
 
-fn config_is_fine(file: &Path) -> Finding {
+fn build_config_finding(file: &Path) -> Finding {
     let subject = file.display().to_string();
     Finding {
         severity: Severity::Ok,

@@ -12,18 +12,18 @@ pub struct CompletionsArgs {
 }
 
 pub fn run(args: &CompletionsArgs, context: &Context) -> Result<(), Failure> {
-    context.render.text(&String::from_utf8_lossy(&script(args.shell)));
+    context.renderer.text(&String::from_utf8_lossy(&generate_script(args.shell)));
     Ok(())
 }
 
-fn script(shell: Shell) -> Vec<u8> {
+fn generate_script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut offered(&Cli::command()), "switchman", &mut script);
+    clap_complete::generate(shell, &mut remove_hidden_commands(&Cli::command()), "switchman", &mut script);
     script
 }
 
 /// Without the commands that switchman starts by itself: the generators offer hidden ones too, and clap takes none away again.
-fn offered(whole: &Command) -> Command {
+fn remove_hidden_commands(whole: &Command) -> Command {
     let about = whole.get_about().cloned().unwrap_or_default();
     let commands = whole.get_subcommands().filter(|one| !one.is_hide_set());
     Command::new("switchman")
@@ -39,13 +39,13 @@ mod tests {
 
     /// Each shell names a command by its help text or by its branch.
     #[test]
-    fn what_switchman_starts_by_itself_is_not_offered() {
+    fn completions_omit_hidden_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
-            let script = String::from_utf8(script(shell)).unwrap();
+            let script = String::from_utf8(generate_script(shell)).unwrap();
             for hidden in ["supervise", "Stand in a host", "switchman,proxy", "switchman;proxy"] {
                 assert!(!script.contains(hidden), "{shell}: {hidden}");
             }
-            for offered in ["rollout", "journal-dir", "max-failures"] {
+            for offered in ["promote", "journal-dir", "max-failures"] {
                 assert!(script.contains(offered), "{shell}: {offered}");
             }
         }

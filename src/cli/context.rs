@@ -3,56 +3,60 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::render::Render;
-use super::{Connect, ConnectFleet, Connector, Globals};
+use super::render::Renderer;
+use super::{FleetWorldParams, GlobalArgs, HostWorldParams, WorldFactory};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
-use crate::plan::this_host::{Asked, Identity, pick};
+use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
-use crate::world::stop::Stop;
+use crate::world::stop::StopToken;
 
 /// The globals of one command line, with the doors to the world and to the operator.
 pub struct Context {
-    pub(super) globals: Globals,
-    pub(super) render: Arc<Render>,
-    pub(super) connect: Connector,
-    pub(super) stop: Stop,
+    pub(super) globals: GlobalArgs,
+    pub(super) renderer: Arc<Renderer>,
+    pub(super) world_factory: WorldFactory,
+    pub(super) stop: StopToken,
 }
 
-fn of(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
-    fleet.of(service).ok_or_else(|| Failure::NoService {
+fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
+    fleet.of(service).ok_or_else(|| Failure::UnknownService {
         asked: service.clone(),
-        known: fleet.services().cloned().collect(),
+        known: fleet.service_names().cloned().collect(),
     })
 }
 
 impl Context {
-    pub(super) fn config(&self) -> Result<(PathBuf, Fleet), Failure> {
+    pub(super) fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load(self.globals.config.as_deref())?;
         match &self.globals.service {
-            Some(service) => Ok((file, of(&fleet, service)?)),
+            Some(service) => Ok((file, select_service(&fleet, service)?)),
             None => Ok((file, fleet)),
         }
     }
 
     /// The fleet as it is for one of its services.
-    pub(super) fn config_of(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
+    pub(super) fn load_service_config(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
         let (file, fleet) = config::load(self.globals.config.as_deref())?;
-        Ok((file, of(&fleet, service)?))
+        Ok((file, select_service(&fleet, service)?))
     }
 
     /// For commands about versions: the named hosts, or all of them; with `--local` this machine.
-    pub(super) fn hosts_or_all(&self, fleet: &Fleet, named: &[HostName]) -> Result<Vec<Host>, Failure> {
+    pub(super) fn select_hosts_or_all(
+        &self,
+        fleet: &Fleet,
+        named: &[HostName],
+    ) -> Result<Vec<Host>, Failure> {
         let asked = match named {
-            [] if self.globals.local => Asked::Nothing,
-            [] => Asked::All,
-            named => Asked::These(named),
+            [] if self.globals.local => HostSelection::ThisMachine,
+            [] => HostSelection::All,
+            named => HostSelection::Named(named),
         };
-        self.hosts(fleet, asked)
+        self.select_hosts(fleet, asked)
     }
 
     /// A question that stands for itself. The default is no; so is the end of input, which is not an answer at all.
@@ -60,7 +64,7 @@ impl Context {
         if self.globals.yes {
             return Ok(true);
         }
-        self.render.prompt(&format!("{question} [y/N]: "))?;
+        self.renderer.prompt(&format!("{question} [y/N]: "))?;
         let mut line = String::new();
         let read = std::io::stdin().read_line(&mut line);
         let read =
@@ -71,41 +75,41 @@ impl Context {
         Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
-    pub(super) fn world(&self, fleet: Option<&Fleet>) -> HostWorld {
-        (self.connect.host)(self.door(fleet))
+    pub(super) fn build_host_world(&self, fleet: Option<&Fleet>) -> HostWorld {
+        (self.world_factory.host)(self.host_world_params(fleet))
     }
 
     /// The hosts that are asked for, each with the way to it.
-    pub(super) fn hosts(&self, fleet: &Fleet, asked: Asked<'_>) -> Result<Vec<Host>, Failure> {
-        let world = self.world(None);
-        let (host_name, addresses) = (world.machine.host_name()?, world.machine.addresses()?);
-        let machine = Identity { host_name: &host_name, addresses: &addresses };
-        Ok(pick(fleet, asked, self.globals.local, &machine)?)
+    pub(super) fn select_hosts(&self, fleet: &Fleet, asked: HostSelection<'_>) -> Result<Vec<Host>, Failure> {
+        let world = self.build_host_world(None);
+        let (host_name, addresses) = (world.machine.host_name()?, world.machine.list_addresses()?);
+        let machine = MachineIdentity { host_name: &host_name, addresses: &addresses };
+        Ok(select_hosts(fleet, asked, self.globals.local, &machine)?)
     }
 
     /// An operator's world over these hosts.
-    pub(super) fn fleet_world(&self, file: &Path, fleet: &Fleet, hosts: &[Host]) -> FleetWorld {
-        (self.connect.fleet)(ConnectFleet {
-            here: self.door(Some(fleet)),
+    pub(super) fn build_fleet_world(&self, file: &Path, fleet: &Fleet, hosts: &[Host]) -> FleetWorld {
+        (self.world_factory.fleet)(FleetWorldParams {
+            local_host: self.host_world_params(Some(fleet)),
             fleet: fleet.clone(),
             hosts: hosts.to_vec(),
-            journal_dir: self.journal_dir(file),
+            journal_dir: self.resolve_journal_dir(file),
         })
     }
 
-    fn journal_dir(&self, file: &Path) -> PathBuf {
+    fn resolve_journal_dir(&self, file: &Path) -> PathBuf {
         let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
         let dir = self.globals.journal_dir.clone().unwrap_or_else(beside);
         // What the journal says of kept output is read from other places later.
         std::path::absolute(&dir).unwrap_or(dir)
     }
 
-    fn door(&self, fleet: Option<&Fleet>) -> Connect {
-        Connect {
+    fn host_world_params(&self, fleet: Option<&Fleet>) -> HostWorldParams {
+        HostWorldParams {
             balancers: fleet.map(|fleet| fleet.balancers.clone()).unwrap_or_default(),
             state_dir: self.globals.state_dir.clone(),
             releases_dir: self.globals.releases_dir.clone(),
-            reporter: self.render.clone(),
+            reporter: self.renderer.clone(),
             stop: self.stop.clone(),
         }
     }

@@ -10,8 +10,8 @@ use crate::error::Failure;
 use crate::model::duration;
 use crate::model::forward::Switch;
 use crate::model::name::HostName;
-use crate::ops::fleet::forward::{self, Options};
-use crate::plan::this_host::Asked;
+use crate::ops::fleet::forward::{self, SwitchOptions};
+use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
@@ -49,35 +49,40 @@ struct CommonArgs {
 }
 
 pub async fn enable(args: EnableArgs, context: &Context) -> Result<(), Failure> {
-    switch(&args.common, Switch::On, false, context).await
+    switch_forwards(&args.common, Switch::On, false, context).await
 }
 
 pub async fn disable(args: DisableArgs, context: &Context) -> Result<(), Failure> {
-    switch(&args.common, Switch::Off, args.drain, context).await
+    switch_forwards(&args.common, Switch::Off, args.drain, context).await
 }
 
-async fn switch(args: &CommonArgs, switch: Switch, drain: bool, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
+async fn switch_forwards(
+    args: &CommonArgs,
+    switch: Switch,
+    drain: bool,
+    context: &Context,
+) -> Result<(), Failure> {
+    let (file, fleet) = context.load_config()?;
     let asked = match (args.all, args.hosts.as_slice()) {
-        (true, _) => Asked::All,
-        (false, []) => Asked::Nothing,
-        (false, hosts) => Asked::These(hosts),
+        (true, _) => HostSelection::All,
+        (false, []) => HostSelection::ThisMachine,
+        (false, hosts) => HostSelection::Named(hosts),
     };
-    let hosts = context.hosts(&fleet, asked)?;
-    let world = context.fleet_world(&file, &fleet, &hosts);
+    let hosts = context.select_hosts(&fleet, asked)?;
+    let world = context.build_fleet_world(&file, &fleet, &hosts);
     let (actor, wait, force) = (env::actor(), !args.no_wait, args.force);
-    let options = Options { actor, wait, drain, force, timeout: args.timeout };
+    let options = SwitchOptions { actor, wait, drain, force, timeout: args.timeout };
     let [host] = hosts.as_slice() else {
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
-        return context.render.switched_many(switch, each);
+        return context.renderer.print_switches(switch, each);
     };
     if let Ok(Some(held)) = world.lock.view() {
-        context.render.report(&Event::Warning { text: format!("the fleet is held by {}", held.holder) });
+        context.renderer.report(&Event::Warning { text: format!("the fleet is held by {}", held.holder) });
     }
     let switched = match switch {
         Switch::On => forward::enable(&world, &fleet, host, &options).await?,
         Switch::Off => forward::disable(&world, &fleet, host, &options).await?,
     };
-    context.render.switched(&switched);
+    context.renderer.print_switch(&switched);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
-use crate::ops::fleet::deployments::{VersionsError, histories};
+use crate::ops::fleet::deployments::{FleetDeployError, read_histories};
 use crate::ops::fleet::roll;
 use crate::plan::roll::progress::standing;
 
@@ -28,46 +28,50 @@ pub struct HistoryArgs {
 
 pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     if let Some(service) = &args.service
-        && let Ok((file, fleet)) = context.config_of(service)
+        && let Ok((file, fleet)) = context.load_service_config(service)
         && !fleet.hosts.is_empty()
         && !context.globals.local
     {
-        return of_every_host(args, service, context, &file, &fleet).await;
+        return show_host_histories(args, service, context, &file, &fleet).await;
     }
-    let rows = context.world(None).store.history(args.service.as_ref(), args.limit)?;
+    let rows = context.build_host_world(None).store.load_history(args.service.as_ref(), args.limit)?;
     // On a host without a configuration there are no rolls to tell of.
-    let (file, fleet) = match context.config() {
-        Err(Failure::Config(ConfigError::Nowhere)) if args.roll.is_none() => {
-            context.render.history(&rows, &[], &[]);
+    let (file, fleet) = match context.load_config() {
+        Err(Failure::Config(ConfigError::NotFound)) if args.roll.is_none() => {
+            context.renderer.print_history(&rows, &[], &[]);
             return Ok(());
         }
         read => read?,
     };
-    let world = context.fleet_world(&file, &fleet, &[]);
+    let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
         let found = standing(&world.journal.rows(id)?);
         let none = || Failure::Other {
             what: format!("show the roll {id}"),
             why: "the journal has no such roll".into(),
         };
-        context.render.past_roll(&found.ok_or_else(none)?);
+        context.renderer.print_past_roll(&found.ok_or_else(none)?);
         return Ok(());
     }
-    context.render.history(&rows, &roll::past(&world, args.limit)?, &world.lock.notes(args.limit)?);
+    context.renderer.print_history(
+        &rows,
+        &roll::past(&world, args.limit)?,
+        &world.lock.load_notes(args.limit)?,
+    );
     Ok(())
 }
 
 /// What was done about a service, as each host has it recorded.
-async fn of_every_host(
+async fn show_host_histories(
     args: &HistoryArgs,
     service: &ServiceName,
     context: &Context,
     file: &Path,
     fleet: &Fleet,
 ) -> Result<(), Failure> {
-    let hosts = context.hosts_or_all(fleet, &[])?;
-    let world = context.fleet_world(file, fleet, &hosts);
-    let heard = histories(&world, &hosts, service, args.limit).await;
-    context.render.histories(&heard.hosts);
-    if heard.unread.is_empty() { Ok(()) } else { Err(VersionsError::Hosts(heard.unread).into()) }
+    let hosts = context.select_hosts_or_all(fleet, &[])?;
+    let world = context.build_fleet_world(file, fleet, &hosts);
+    let heard = read_histories(&world, &hosts, service, args.limit).await;
+    context.renderer.print_histories(&heard.hosts);
+    if heard.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(heard.unread).into()) }
 }

@@ -11,11 +11,11 @@ use super::Context;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
-use crate::model::host::{Host, Way};
+use crate::model::host::{Host, Transport};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, Ports};
 use crate::ops::init;
-use crate::templates::working_set::{BalancerSite, Site};
+use crate::templates::working_set::{BalancerParams, WorkingSet};
 
 #[derive(Debug, Args)]
 pub struct InitArgs {
@@ -25,11 +25,11 @@ pub struct InitArgs {
     #[arg(long, value_name = "PROJECT")]
     name: Option<ServiceName>,
     /// Which web server the two vhosts are for
-    #[arg(long, value_enum, default_value_t = Server::Nginx)]
-    server: Server,
+    #[arg(long, value_enum, default_value_t = WebServerArg::Nginx)]
+    server: WebServerArg,
     /// A web host and the address HAProxy connects to; once for each [default: web1 and web2]
     #[arg(long = "host", value_name = "NAME=ADDRESS")]
-    hosts: Vec<NewHost>,
+    hosts: Vec<HostArg>,
     /// Where the hosts read HAProxy's state: an address of the load balancer
     #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.2")]
     balancer: IpAddr,
@@ -39,29 +39,29 @@ pub struct InitArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Server {
+enum WebServerArg {
     Nginx,
     Apache,
     Caddy,
 }
 
 #[derive(Debug, Clone)]
-struct NewHost(Host);
+struct HostArg(Host);
 
-impl FromStr for NewHost {
+impl FromStr for HostArg {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS, such as web1=10.0.0.11")?;
         let name: HostName = name.parse().map_err(|why| format!("`{name}` is not a name: {why}"))?;
         let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
-        Ok(Self(Host { name, address: Some(address), way: Way::Here }))
+        Ok(Self(Host { name, address: Some(address), transport: Transport::Local }))
     }
 }
 
 pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     let project = match args.name {
         Some(name) => name,
-        None => ask(context)?,
+        None => prompt_project_name(context)?,
     };
     let other = |what: &str, why: String| Failure::Other { what: what.to_owned(), why };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
@@ -71,26 +71,32 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
         // Addresses for documentation would never be reached; these are what the README's example uses.
         hosts = ["web1=10.0.0.11", "web2=10.0.0.12"]
             .iter()
-            .filter_map(|host| host.parse::<NewHost>().ok())
+            .filter_map(|host| host.parse::<HostArg>().ok())
             .map(|host| host.0)
             .collect();
     }
-    let site = site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
+    let site = build_site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
         .ok_or_else(|| other("set the ports", String::new()))?;
-    let world = context.world(None);
+    let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
-    context.render.initialised(&written);
+    context.renderer.print_init(&written);
     Ok(())
 }
 
-fn site(project: ServiceName, server: Server, hosts: Vec<Host>, balancer: IpAddr, dir: &str) -> Option<Site> {
+fn build_site(
+    project: ServiceName,
+    server: WebServerArg,
+    hosts: Vec<Host>,
+    balancer: IpAddr,
+    dir: &str,
+) -> Option<WorkingSet> {
     let second = Duration::from_secs(1);
-    Some(Site {
+    Some(WorkingSet {
         health_host: format!("{}.example", project.as_str().replace('_', "-")),
         server: match server {
-            Server::Nginx => WebServer::Nginx,
-            Server::Apache => WebServer::Apache,
-            Server::Caddy => WebServer::Caddy,
+            WebServerArg::Nginx => WebServer::Nginx,
+            WebServerArg::Apache => WebServer::Apache,
+            WebServerArg::Caddy => WebServer::Caddy,
         },
         ports: Ports { check: Port::new(8888)?, main: Port::new(8080)?, backup: Port::new(80)? },
         hosts,
@@ -99,13 +105,13 @@ fn site(project: ServiceName, server: Server, hosts: Vec<Host>, balancer: IpAddr
         run_dir: format!("{dir}/run"),
         log_dir: format!("{dir}/log"),
         workers: "auto".into(),
-        balancer: BalancerSite {
+        balancer: BalancerParams {
             log: "/dev/log local0".into(),
             bind: ":80".into(),
             stats: "127.0.0.1:8404".into(),
             backend: "servers".into(),
             admin_socket: "/run/haproxy/admin.sock".into(),
-            reader: Some(SocketAddr::new(balancer, 9999)),
+            read_only_socket: Some(SocketAddr::new(balancer, 9999)),
             state_file: "/var/lib/haproxy/servers.state".into(),
             // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings (facts.md), at one check a second at rest.
             check: CheckTiming {
@@ -120,10 +126,10 @@ fn site(project: ServiceName, server: Server, hosts: Vec<Host>, balancer: IpAddr
     })
 }
 
-fn ask(context: &Context) -> Result<ServiceName, Failure> {
+fn prompt_project_name(context: &Context) -> Result<ServiceName, Failure> {
     let failed = |why: String| Failure::Other { what: "read the project's name".into(), why };
     loop {
-        context.render.prompt("project_name [my_project]: ")?;
+        context.renderer.prompt("project_name [my_project]: ")?;
         let mut line = String::new();
         let read = std::io::stdin().read_line(&mut line).map_err(|error| failed(error.to_string()))?;
         if read == 0 {
@@ -132,7 +138,9 @@ fn ask(context: &Context) -> Result<ServiceName, Failure> {
         let answer = line.trim();
         match (if answer.is_empty() { "my_project" } else { answer }).parse() {
             Ok(name) => return Ok(name),
-            Err(why) => context.render.remark(&format!("`{}` is not a name: {why}", answer.escape_debug())),
+            Err(why) => {
+                context.renderer.print_remark(&format!("`{}` is not a name: {why}", answer.escape_debug()));
+            }
         }
     }
 }

@@ -71,26 +71,26 @@ struct AppArgs {
 pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         LabCommand::Up(args) => {
-            let lab = up(&args, context).await?;
-            Operator::up(&lab, Pipe::Ssh, "").await?;
-            context.render.lab_up(&args.name.name, lab.dir());
-            lab.stay();
+            let lab = start_lab(&args, context).await?;
+            Operator::start(&lab, Pipe::Ssh, "").await?;
+            context.renderer.print_lab_up(&args.name.name, lab.dir());
+            lab.keep_running();
             Ok(())
         }
-        LabCommand::Down(args) => Ok(lab::down(&args.name).await?),
+        LabCommand::Down(args) => Ok(lab::tear_down(&args.name).await?),
         LabCommand::Status(args) => {
-            context.render.lab_status(&args.name, &namespaces::look(&args.name).await?);
+            context.renderer.print_lab_status(&args.name, &namespaces::inspect(&args.name).await?);
             Ok(())
         }
         LabCommand::Demo(args) => {
-            let mut lab = up(&args, context).await?;
-            let report = demo::run(&mut lab, context.render.as_ref(), &context.stop).await;
-            lab.down().await?;
+            let mut lab = start_lab(&args, context).await?;
+            let report = demo::run(&mut lab, context.renderer.as_ref(), &context.stop).await;
+            lab.tear_down().await?;
             let report = report?;
-            context.render.demo(&report);
+            context.renderer.print_demo(&report);
             match report.faults.len() {
                 0 => Ok(()),
-                _ => Err(Failure::Demo { faults: report.faults }),
+                _ => Err(Failure::DemoFailed { faults: report.faults }),
             }
         }
         LabCommand::App(AppArgs { listen, host, vhost, version, fault }) => {
@@ -104,7 +104,7 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     }
 }
 
-async fn up(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
+async fn start_lab(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
     let own = std::env::current_exe();
     let own: PathBuf =
         own.map_err(|error| Failure::Other { what: "find switchman itself".into(), why: error.to_string() })?;
@@ -114,7 +114,7 @@ async fn up(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
         ..LabOptions::new(args.name.name.clone(), own)
     };
     tokio::select! {
-        lab = Lab::up(options) => Ok(lab?),
-        () = context.stop.requested() => Err(lab::LabError::Interrupted.into()),
+        lab = Lab::start(options) => Ok(lab?),
+        () = context.stop.wait() => Err(lab::LabError::Interrupted.into()),
     }
 }

@@ -35,18 +35,18 @@ enum LockCommand {
 }
 
 pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
-    let world = context.fleet_world(&file, &fleet, &[]);
+    let (file, fleet) = context.load_config()?;
+    let world = context.build_fleet_world(&file, &fleet, &[]);
     let user = env::actor().user;
     match args.command {
-        LockCommand::Status => context.render.lock(world.lock.view()?.as_ref()),
+        LockCommand::Status => context.renderer.lock(world.lock.view()?.as_ref()),
         LockCommand::Acquire { message } => {
-            let holder = lock::hold(&world, &user, &message).await?;
-            context.render.remark(&format!("the fleet is held by {holder}"));
+            let holder = lock::acquire_for_person(&world, &user, &message).await?;
+            context.renderer.print_remark(&format!("the fleet is held by {holder}"));
         }
         LockCommand::Release { reason, .. } => {
             let held = lock::release(&world, &user, reason.as_deref())?;
-            context.render.remark(&format!("released: {}", held.holder));
+            context.renderer.print_remark(&format!("released: {}", held.holder));
         }
     }
     Ok(())

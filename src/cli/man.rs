@@ -25,6 +25,6 @@ pub fn run(args: &ManArgs, context: &Context) -> Result<(), Failure> {
     }
     let mut page = Vec::new();
     Man::new(command).render(&mut page).map_err(failed)?;
-    context.render.text(&String::from_utf8_lossy(&page));
+    context.renderer.text(&String::from_utf8_lossy(&page));
     Ok(())
 }

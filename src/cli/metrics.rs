@@ -15,17 +15,20 @@ pub struct MetricsArgs {
 }
 
 pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
-    let hosts = context.hosts_or_all(&fleet, &args.hosts)?;
-    let names =
-        context.globals.service.clone().map_or_else(|| fleet.services().cloned().collect(), |one| vec![one]);
+    let (file, fleet) = context.load_config()?;
+    let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
+    let names = context
+        .globals
+        .service
+        .clone()
+        .map_or_else(|| fleet.service_names().cloned().collect(), |one| vec![one]);
     let services = names.iter().filter_map(|name| fleet.of(name));
     let services: Vec<_> = services
         .map(|fleet| {
-            let world = context.fleet_world(&file, &fleet, &hosts);
+            let world = context.build_fleet_world(&file, &fleet, &hosts);
             (fleet, world)
         })
         .collect();
-    context.render.text(&metrics::numbers(&services, &hosts).await.page());
+    context.renderer.text(&metrics::collect_numbers(&services, &hosts).await.render());
     Ok(())
 }

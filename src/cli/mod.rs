@@ -8,7 +8,7 @@ use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::env;
-use crate::error::{Code, Failure};
+use crate::error::{ExitStatus, Failure};
 use crate::model::balancer::BalancerSpec;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
@@ -16,8 +16,8 @@ use crate::model::name::ServiceName;
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
 use crate::world::reporter::Reporter;
-use crate::world::runner::Part;
-use crate::world::stop::{self, Stop, Stopper};
+use crate::world::runner::SupervisorRole;
+use crate::world::stop::{self, StopHandle, StopToken};
 
 mod agent;
 mod check;
@@ -41,7 +41,7 @@ mod status;
 mod supervise;
 
 pub use context::Context;
-use render::Render;
+use render::Renderer;
 
 /// Deploys that lose no request, on plain Linux servers behind HAProxy.
 ///
@@ -56,14 +56,14 @@ use render::Render;
 )]
 pub struct Cli {
     #[command(flatten)]
-    globals: Globals,
+    globals: GlobalArgs,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
-pub struct Globals {
+pub struct GlobalArgs {
     /// The configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
     config: Option<PathBuf>,
@@ -89,8 +89,8 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
     journal_dir: Option<PathBuf>,
     /// How results are printed to stdout
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
+    output: OutputFormat,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
     yes: bool,
@@ -109,7 +109,7 @@ pub struct Globals {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum OutputFormat {
     Table,
     Json,
 }
@@ -185,7 +185,7 @@ enum Command {
     /// whose proxy is gone: it holds, and says so. At the first breach main answers everything again, on every host, and it ends
     /// with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
     /// Ctrl-C, which leaves no canary, or a crash, --status says where it stands, --resume goes on, --abort ends it.
-    Rollout(promote::RolloutArgs),
+    Promote(promote::PromoteArgs),
     /// Replace the code of a version in place: its id, its revision and the work on it stay
     ///
     /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
@@ -201,7 +201,7 @@ enum Command {
     Logs(deployments::LogsArgs),
     /// The lock of the fleet: see who holds it, take it, let it go
     ///
-    /// roll, rollout, assign, mirror, canary and a switch of several hosts take it by themselves; one whose process is gone is
+    /// roll, promote, assign, mirror, canary and a switch of several hosts take it by themselves; one whose process is gone is
     /// taken over. A person's lock stays until it is released. A switch of a single host only warns; deploy, update, kill,
     /// access and rollback do not look at it.
     Lock(lock::LockArgs),
@@ -210,7 +210,7 @@ enum Command {
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
-    /// Print every host, as it is seen from here, and the last roll and roll-out as numbers for Prometheus
+    /// Print every host, as it is seen from here, and the last roll and promotion as numbers for Prometheus
     ///
     /// For the textfile collector of node_exporter, from cron. Hosts that cannot be reached are in the numbers. What a host
     /// counts itself is served by its agent: `switchman agent --metrics`.
@@ -234,18 +234,18 @@ enum Command {
 }
 
 /// What `main` needs to know to build a host's world.
-pub struct Connect {
+pub struct HostWorldParams {
     pub balancers: Vec<BalancerSpec>,
     pub state_dir: PathBuf,
     pub releases_dir: PathBuf,
     pub reporter: Arc<dyn Reporter>,
-    pub stop: Stop,
+    pub stop: StopToken,
 }
 
 /// What `main` needs to know to build an operator's world.
-pub struct ConnectFleet {
+pub struct FleetWorldParams {
     /// This machine, where it is one of the hosts.
-    pub here: Connect,
+    pub local_host: HostWorldParams,
     pub fleet: Fleet,
     /// Those that the command may act on.
     pub hosts: Vec<Host>,
@@ -255,19 +255,22 @@ pub struct ConnectFleet {
 
 /// The factories of worlds: `main` has the only ones that are real.
 #[derive(Clone, Copy)]
-pub struct Connector {
-    pub host: fn(Connect) -> HostWorld,
-    pub fleet: fn(ConnectFleet) -> FleetWorld,
+pub struct WorldFactory {
+    pub host: fn(HostWorldParams) -> HostWorld,
+    pub fleet: fn(FleetWorldParams) -> FleetWorld,
     /// Plays a part in keeping the instance of a directory; the error is prose.
-    pub supervise: fn(&Path, Part) -> Result<(), String>,
+    pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
 }
 
 /// Runs one command line to its end.
-pub fn run(cli: Cli, connect: Connector) -> Code {
+pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     let Cli { globals, command } = cli;
     start_log(globals.verbose);
-    let render =
-        Arc::new(Render::new(globals.output == Output::Json, globals.no_color, globals.service.as_ref()));
+    let render = Arc::new(Renderer::new(
+        globals.output == OutputFormat::Json,
+        globals.no_color,
+        globals.service.as_ref(),
+    ));
     if let Command::Supervise(args) = &command {
         // No runtime, no threads and no handlers of signals: its processes are long-lived, or about to be other programs.
         return supervise::run(args, connect, &render);
@@ -275,23 +278,24 @@ pub fn run(cli: Cli, connect: Connector) -> Code {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return render.failure(&Failure::Other { what: "start".into(), why: error.to_string() });
+            return render.print_failure(&Failure::Other { what: "start".into(), why: error.to_string() });
         }
     };
     let ended = runtime.block_on(async {
-        let (stopper, stop) = stop::channel();
-        listen(stopper)?;
-        let context = Context { globals, render: render.clone(), connect, stop: stop.clone() };
+        let (stopper, stop) = stop::create_channel();
+        handle_signals(stopper)?;
+        let context =
+            Context { globals, renderer: render.clone(), world_factory: connect, stop: stop.clone() };
         tokio::select! {
             ended = dispatch(command, &context) => ended,
-            () = stop.requested_at_once() => Err(Failure::AtOnce),
+            () = stop.wait_immediate() => Err(Failure::ForcedStop),
         }
     });
     // A read of standard input cannot be called off, and nobody waits for it.
     runtime.shutdown_background();
     match ended.and_then(|()| render.flush()) {
-        Ok(()) => Code::Done,
-        Err(failure) => render.failure(&failure),
+        Ok(()) => ExitStatus::Success,
+        Err(failure) => render.print_failure(&failure),
     }
 }
 
@@ -308,15 +312,15 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Ls(args) => deployments::ls(args, context).await,
         Command::Describe(args) => deployments::describe(args, context).await,
         Command::Assign(args) => deployments::assign(args, context).await,
-        Command::Mirror(args) => deployments::mirror(args, context).await,
+        Command::Mirror(args) => deployments::set_mirror(args, context).await,
         Command::Compare(args) => deployments::compare(args, context).await,
-        Command::Canary(args) => deployments::canary(args, context).await,
+        Command::Canary(args) => deployments::set_canary(args, context).await,
         Command::Rollback(args) => deployments::rollback(args, context).await,
-        Command::Rollout(args) => promote::run(args, context).await,
+        Command::Promote(args) => promote::run(args, context).await,
         Command::Update(args) => deployments::update(args, context).await,
-        Command::Access(args) => deployments::access(args, context).await,
+        Command::Access(args) => deployments::set_access(args, context).await,
         Command::Kill(args) => deployments::kill(args, context).await,
-        Command::Logs(args) => deployments::logs(args, context).await,
+        Command::Logs(args) => deployments::show_logs(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Agent(args) => Box::pin(agent::run(args, context)).await,
         Command::Metrics(args) => metrics::run(args, context).await,
@@ -333,7 +337,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 
 /// Ctrl-C, TERM and a terminal that is gone end a wait; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
-fn listen(stopper: Stopper) -> Result<(), Failure> {
+fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::Other { what: "listen for signals".into(), why: error.to_string() };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -365,7 +369,7 @@ fn is_ignored(kind: SignalKind) -> bool {
 
 fn start_log(verbose: u8) {
     let level = ["warn", "switchman=info", "switchman=debug"][usize::from(verbose.min(2))];
-    let filter = env::log_filter().unwrap_or_else(|| level.to_owned());
+    let filter = env::read_log_filter().unwrap_or_else(|| level.to_owned());
     // A second logger in one process (tests) is no reason to fail.
     // rustls_platform_verifier logs as an error what the caller reports with its address.
     let _ = env_logger::Builder::new()

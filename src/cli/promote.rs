@@ -1,12 +1,12 @@
-//! `rollout`.
+//! `promote`.
 
 use std::time::Duration;
 
 use clap::Args;
 
 use super::Context;
-use super::deployments::sticky;
-use super::render::RolloutView;
+use super::deployments::parse_sticky;
+use super::render::PromotionView;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
@@ -15,24 +15,24 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::percent::Percent;
-use crate::model::promote::{Ratio, RolloutSpec, Steps};
+use crate::model::promote::{PromotionSpec, Ratio, Steps};
 use crate::model::proxy::Sticky;
 use crate::model::version::Version;
-use crate::ops::fleet::promote::{self, RolloutError};
+use crate::ops::fleet::promote::{self, PromotionError};
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct RolloutArgs {
+pub struct PromoteArgs {
     /// The service
     name: ServiceName,
-    /// The version that is to become main; none with --status, --promote, --resume and --abort
+    /// The version that is to become main; none with --status, --approve, --resume and --abort
     #[arg(required_unless_present = "verb", conflicts_with = "verb")]
     version: Option<Version>,
     /// The shares, one after another: of the requests, with --sticky of the users. After the last it becomes main
     #[arg(long, value_name = "P,P,...", default_value = "1,5,25,50,100", conflicts_with = "verb")]
     steps: Steps,
     /// How long each share is judged, at least
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = interval, conflicts_with = "verb")]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval, conflicts_with = "verb")]
     interval: Duration,
     /// So many of its requests may fail. More, and surely more than of main's over the same minutes, is a breach; where main is
     /// as bad, it holds
@@ -56,11 +56,11 @@ pub struct RolloutArgs {
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "verb")]
     min_samples: u64,
     /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
-    #[arg(long, value_name = "cookie|header:NAME", value_parser = sticky, conflicts_with = "verb")]
+    #[arg(long, value_name = "cookie|header:NAME", value_parser = parse_sticky, conflicts_with = "verb")]
     sticky: Option<Sticky>,
-    /// Each step waits for --promote once it has passed; it is judged while it waits
+    /// Each step waits for --approve once it has passed; it is judged while it waits
     #[arg(long, conflicts_with = "verb")]
-    approve: bool,
+    require_approval: bool,
     /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     watch: Option<Duration>,
@@ -72,7 +72,7 @@ pub struct RolloutArgs {
     status: bool,
     /// Let the one that waits for approval go on, from any terminal
     #[arg(long, group = "verb")]
-    promote: bool,
+    approve: bool,
     /// Go on with the last one, as it was asked for, at the step where it stopped, which is judged anew. What was in breach does
     /// not go on
     #[arg(long, group = "verb")]
@@ -83,43 +83,43 @@ pub struct RolloutArgs {
 }
 
 /// A shorter one would be over after a few looks.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-fn interval(text: &str) -> Result<Duration, String> {
+fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
-    if interval < SHORTEST { Err("an interval is at least 1s".to_owned()) } else { Ok(interval) }
+    if interval < MIN_INTERVAL { Err("an interval is at least 1s".to_owned()) } else { Ok(interval) }
 }
 
-pub async fn run(args: RolloutArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config_of(&args.name)?;
-    let hosts = context.hosts_or_all(&fleet, &args.hosts)?;
-    let (world, actor) = (context.fleet_world(&file, &fleet, &hosts), env::actor());
+pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
+    let (file, fleet) = context.load_service_config(&args.name)?;
+    let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
+    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
     if args.status {
-        let view = RolloutView { standing: promote::last(&world)?, lock: world.lock.view()? };
-        context.render.rollout_status(&view);
+        let view = PromotionView { standing: promote::read_last(&world)?, lock: world.lock.view()? };
+        context.renderer.print_promotion_status(&view);
         return Ok(());
     }
-    if args.promote {
-        let standing = promote::promote(&world, &actor)?;
-        context.render.promoted(&standing);
+    if args.approve {
+        let standing = promote::approve(&world, &actor)?;
+        context.renderer.promoted(&standing);
         return Ok(());
     }
     if args.abort {
         let report = promote::abort(&world, &fleet, &actor).await?;
-        return context.render.aborted(&report);
+        return context.renderer.print_abort_result(&report);
     }
     if args.resume {
         let report = promote::resume(&world, &fleet, &actor).await?;
-        return context.render.rolled_out(&report);
+        return context.renderer.print_promotion_result(&report);
     }
-    let spec = spec(args, &fleet, &hosts)?;
+    let spec = build_spec(args, &fleet, &hosts)?;
     let report = promote::run(&world, &fleet, &spec, &actor).await?;
-    context.render.rolled_out(&report)
+    context.renderer.print_promotion_result(&report)
 }
 
-fn spec(args: RolloutArgs, fleet: &Fleet, hosts: &[Host]) -> Result<RolloutSpec, Failure> {
-    let version = args.version.ok_or(RolloutError::None { verb: "begin" })?;
-    Ok(RolloutSpec {
+fn build_spec(args: PromoteArgs, fleet: &Fleet, hosts: &[Host]) -> Result<PromotionSpec, Failure> {
+    let version = args.version.ok_or(PromotionError::None { verb: "begin" })?;
+    Ok(PromotionSpec {
         service: args.name,
         version,
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
@@ -131,7 +131,7 @@ fn spec(args: RolloutArgs, fleet: &Fleet, hosts: &[Host]) -> Result<RolloutSpec,
         ignore: args.ignore,
         min_samples: args.min_samples,
         sticky: args.sticky,
-        approve: args.approve,
+        require_approval: args.require_approval,
         watch: args.watch.unwrap_or(fleet.versions.watch),
     })
 }
@@ -144,16 +144,17 @@ mod tests {
     use crate::cli::Cli;
 
     fn read(args: &str) -> Result<(), ErrorKind> {
-        let line = format!("switchman rollout {args}");
+        let line = format!("switchman promote {args}");
         Cli::try_parse_from(line.split(' ')).map(|_| ()).map_err(|error| error.kind())
     }
 
     /// What was asked for is in the journal: a flag beside it would be ignored.
     #[test]
-    fn whoever_goes_on_takes_no_flags_of_a_new_one() {
-        for flag in ["2.0.0", "--steps 5,50", "--host web1", "--approve", "--interval 1m", "--min-samples 9"]
+    fn promote_verbs_conflict_with_flags_of_a_new_promotion() {
+        for flag in
+            ["2.0.0", "--steps 5,50", "--host web1", "--require-approval", "--interval 1m", "--min-samples 9"]
         {
-            for verb in ["--status", "--promote", "--resume", "--abort"] {
+            for verb in ["--status", "--approve", "--resume", "--abort"] {
                 assert_eq!(read(&format!("shop {flag} {verb}")), Err(ArgumentConflict), "{flag} {verb}");
             }
         }
@@ -162,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_one_needs_a_version_and_steps_that_make_sense() {
+    fn promote_requires_version_and_valid_steps() {
         assert_eq!(read("shop"), Err(MissingRequiredArgument));
         for bad in ["--steps 100", "--steps 5,1", "--interval 500ms", "--max-p99-ratio 0.5", "--sticky ip"] {
             assert_eq!(read(&format!("shop 2.0.0 {bad}")), Err(ValueValidation), "{bad}");
         }
         let all = "--steps 1,5,25,50,100 --interval 1m --max-error-rate 1% --max-p99-ratio 1.2 --require-match 99.9% \
-                   --min-samples 50 --sticky cookie --approve --host web1 --host web2";
+                   --min-samples 50 --sticky cookie --require-approval --host web1 --host web2";
         assert_eq!(
             read(&format!("shop 2.0.0 {}", all.split_whitespace().collect::<Vec<_>>().join(" "))),
             Ok(())

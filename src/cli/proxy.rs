@@ -26,7 +26,7 @@ pub struct ProxyArgs {
 
 pub async fn run(args: ProxyArgs, context: &Context) -> Result<(), Failure> {
     let ProxyArgs { control, workers, drain_limit } = args;
-    let options = ProxyOptions { control, workers, drain: drain_limit };
-    let ended = proxy::run(options, context.stop.requested()).await;
+    let options = ProxyOptions { control, workers, drain_timeout: drain_limit };
+    let ended = proxy::run(options, context.stop.wait()).await;
     ended.map_err(|error| Failure::Other { what: "run the proxy".into(), why: error.to_string() })
 }

@@ -14,8 +14,8 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::{Batch, OnFailure, RollSpec};
 use crate::ops::fleet::roll;
+use crate::plan::host_selection::HostSelection;
 use crate::plan::roll::plan;
-use crate::plan::this_host::Asked;
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -74,22 +74,22 @@ enum OnFailureArg {
 }
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
-    let asked = if args.hosts.is_empty() { Asked::All } else { Asked::These(&args.hosts) };
-    let hosts = context.hosts(&fleet, asked)?;
+    let (file, fleet) = context.load_config()?;
+    let asked = if args.hosts.is_empty() { HostSelection::All } else { HostSelection::Named(&args.hosts) };
+    let hosts = context.select_hosts(&fleet, asked)?;
     if args.status {
-        let world = context.fleet_world(&file, &fleet, &[]);
-        let view = RollView { standing: roll::last(&world)?, lock: world.lock.view()? };
-        context.render.roll_status(&view);
+        let world = context.build_fleet_world(&file, &fleet, &[]);
+        let view = RollView { standing: roll::read_last(&world)?, lock: world.lock.view()? };
+        context.renderer.print_roll_status(&view);
         return Ok(());
     }
-    let spec = spec(&args, &fleet, &hosts);
+    let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
-        context.render.plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
+        context.renderer.plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
-    let (world, actor) = (context.fleet_world(&file, &fleet, &hosts), env::actor());
-    context.render.follow_roll();
+    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
+    context.renderer.follow_roll();
     let report = if args.resume {
         roll::resume(&world, &fleet, &actor).await?
     } else if args.abort {
@@ -97,10 +97,10 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     } else {
         roll::run(&world, &fleet, &spec, &actor).await?
     };
-    context.render.rolled(&report)
+    context.renderer.print_roll_result(&report)
 }
 
-fn spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
+fn build_spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
     RollSpec {
         service: fleet.service.clone(),
         hosts: hosts.iter().map(|host| host.name.clone()).collect(),
@@ -130,7 +130,7 @@ mod tests {
 
     /// What was asked for is in the journal: a flag beside it would be ignored.
     #[test]
-    fn a_resume_takes_no_flags_of_a_new_roll() {
+    fn resume_conflicts_with_flags_of_a_new_roll() {
         let read =
             |args: &str| Cli::try_parse_from(args.split(' ')).map(|_| ()).map_err(|error| error.kind());
         for flag in

@@ -5,6 +5,6 @@ use crate::config::file;
 use crate::error::Failure;
 
 pub fn run(context: &Context) -> Result<(), Failure> {
-    context.render.text(&format!("{:#}\n", file::schema()));
+    context.renderer.text(&format!("{:#}\n", file::build_schema()));
     Ok(())
 }

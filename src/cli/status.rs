@@ -11,7 +11,7 @@ use crate::model::duration;
 use crate::model::name::HostName;
 use crate::ops::fleet::roll;
 use crate::ops::fleet::status;
-use crate::plan::this_host::Asked;
+use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
@@ -28,29 +28,30 @@ pub struct StatusArgs {
 }
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
-    let (file, fleet) = context.config()?;
-    let asked = if args.hosts.is_empty() { Asked::Anything } else { Asked::These(&args.hosts) };
-    let hosts = context.hosts(&fleet, asked)?;
-    let world = context.fleet_world(&file, &fleet, &hosts);
+    let (file, fleet) = context.load_config()?;
+    let asked =
+        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
+    let hosts = context.select_hosts(&fleet, asked)?;
+    let world = context.build_fleet_world(&file, &fleet, &hosts);
     loop {
         let looks = hosts.iter().map(|host| status::status(&world, &fleet, host));
         let looks = futures_util::future::join_all(looks).await;
         // A journal that this user may not read hides the roll, not the hosts.
-        let (standing, lock) = match (roll::last(&world), world.lock.view()) {
+        let (standing, lock) = match (roll::read_last(&world), world.lock.view()) {
             (Ok(standing), Ok(lock)) => (standing.filter(|standing| !standing.is_finished()), lock),
             (Err(error), _) | (_, Err(error)) => {
-                context.render.report(&Event::Warning { text: error.to_string() });
+                context.renderer.report(&Event::Warning { text: error.to_string() });
                 (None, None)
             }
         };
         let view = (standing.is_some() || lock.is_some()).then_some(RollView { standing, lock });
-        context.render.status(&looks, view.as_ref(), args.watch);
+        context.renderer.status(&looks, view.as_ref(), args.watch);
         if !args.watch {
             return Ok(());
         }
-        context.render.flush()?;
+        context.renderer.flush()?;
         tokio::select! {
-            () = context.stop.requested() => return Ok(()),
+            () = context.stop.wait() => return Ok(()),
             () = tokio::time::sleep(args.interval) => {}
         }
     }

@@ -4,34 +4,34 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Connector;
-use super::render::Render;
-use crate::error::{Code, Failure};
+use super::WorldFactory;
+use super::render::Renderer;
+use crate::error::{ExitStatus, Failure};
 use crate::world::runner;
 
 #[derive(Debug, Args)]
 pub struct SuperviseArgs {
     /// The instance's directory
     dir: PathBuf,
-    #[arg(long, value_enum, default_value_t = Part::Launch)]
-    part: Part,
+    #[arg(long, value_enum, default_value_t = SupervisorRole::Launch)]
+    role: SupervisorRole,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Part {
+enum SupervisorRole {
     Launch,
-    Keep,
-    Become,
+    Monitor,
+    Exec,
 }
 
-pub fn run(args: &SuperviseArgs, connect: Connector, render: &Render) -> Code {
-    let part = match args.part {
-        Part::Launch => runner::Part::Launch,
-        Part::Keep => runner::Part::Keep,
-        Part::Become => runner::Part::Become,
+pub fn run(args: &SuperviseArgs, connect: WorldFactory, render: &Renderer) -> ExitStatus {
+    let part = match args.role {
+        SupervisorRole::Launch => runner::SupervisorRole::Launch,
+        SupervisorRole::Monitor => runner::SupervisorRole::Monitor,
+        SupervisorRole::Exec => runner::SupervisorRole::Exec,
     };
     match (connect.supervise)(&args.dir, part) {
-        Ok(()) => Code::Done,
-        Err(why) => render.failure(&Failure::Other { what: "keep the instance".into(), why }),
+        Ok(()) => ExitStatus::Success,
+        Err(why) => render.print_failure(&Failure::Other { what: "keep the instance".into(), why }),
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::fields::Time;
+use super::fields::ConfigDuration;
 use super::file::{self, Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
-use super::{Problem, Wrong};
-use crate::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
-use crate::model::fleet::{Fleet, Hooks, Limits, RollPolicy, Webhook};
+use super::{ConfigFault, ConfigProblem};
+use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
+use crate::model::fleet::{Fleet, FleetLimits, Hooks, RollPolicy, Webhook};
 use crate::model::health::Health;
-use crate::model::host::{Host, Reach, Way};
+use crate::model::host::{ConnectConfig, Host, Transport};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
@@ -21,59 +21,74 @@ use crate::model::roll::{Batch, OnFailure};
 mod services;
 
 /// Checks everything that stands between two values, and fills in the defaults.
-pub fn fleet(file: File) -> Result<Fleet, Wrong> {
-    let ports = ports(&file.ports)?;
-    let hosts = hosts(&file)?;
+pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
+    let ports = build_ports(&file.ports)?;
+    let hosts = build_hosts(&file)?;
     let mut seen = BTreeMap::new();
     let mut balancers = Vec::new();
     for (at, entry) in file.load_balancers.iter().enumerate() {
-        once(&mut seen, entry.name.value.as_str(), &entry.name, || format!("load_balancers[{at}].name"))?;
-        balancers.push(balancer(at, entry)?);
+        check_unique(&mut seen, entry.name.value.as_str(), &entry.name, || {
+            format!("load_balancers[{at}].name")
+        })?;
+        balancers.push(build_balancer(at, entry)?);
     }
-    let reach = reach(&file)?;
-    let health = health(&file.health)?;
-    let others = services::others(&file, ports, &health)?;
+    let reach = build_connect_config(&file)?;
+    let health = build_health(&file.health)?;
+    let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
         ports,
         hosts,
         balancers,
         health,
-        versions: services::versions(&file.versions)?,
-        others,
-        limits: limits(&file.roll)?,
+        versions: services::build_deploy_policy(&file.versions)?,
+        additional_services: others,
+        limits: build_limits(&file.roll)?,
         reach,
-        roll: policy(&file.roll)?,
+        roll: build_roll_policy(&file.roll)?,
         hooks: Hooks {
-            timeout: time(file.hooks.timeout.as_ref(), "hooks.timeout")?.unwrap_or(Duration::from_mins(5)),
+            timeout: check_duration(file.hooks.timeout.as_ref(), "hooks.timeout")?
+                .unwrap_or(Duration::from_mins(5)),
             before_roll: file.hooks.before_roll,
             before_host: file.hooks.before_host,
             after_host: file.hooks.after_host,
             after_roll: file.hooks.after_roll,
             on_failure: file.hooks.on_failure,
         },
-        webhooks: file.webhooks.iter().enumerate().map(webhook).collect::<Result<_, _>>()?,
+        webhooks: file.webhooks.iter().enumerate().map(build_webhook).collect::<Result<_, _>>()?,
     })
 }
 
-fn reach(file: &File) -> Result<Reach, Wrong> {
+fn build_connect_config(file: &File) -> Result<ConnectConfig, ConfigFault> {
     let (ssh, agents) = (&file.ssh, &file.agents);
     let words = |text: &Spanned<String>| text.value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let remote = ssh.switchman.as_ref().map(words).unwrap_or_default();
     if let Some(empty) = ssh.switchman.as_ref().filter(|_| remote.is_empty()) {
-        return Err(wrong(
+        return Err(build_wrong_value(
             empty,
             "ssh.switchman",
-            quoted(&empty.value),
+            quote(&empty.value),
             "a command line such as `sudo -n switchman`",
         ));
     }
     match (&agents.certificate, &agents.key) {
-        (Some(alone), None) => return Err(other(line(alone), "agents.certificate", "its `key` is missing")),
-        (None, Some(alone)) => return Err(other(line(alone), "agents.key", "its `certificate` is missing")),
+        (Some(alone), None) => {
+            return Err(build_other_problem(
+                line_number(alone),
+                "agents.certificate",
+                "its `key` is missing",
+            ));
+        }
+        (None, Some(alone)) => {
+            return Err(build_other_problem(
+                line_number(alone),
+                "agents.key",
+                "its `certificate` is missing",
+            ));
+        }
         _ => {}
     }
-    Ok(Reach {
+    Ok(ConnectConfig {
         ssh_options: ssh.options.clone(),
         remote_switchman: remote,
         ca: agents.ca.clone(),
@@ -83,22 +98,32 @@ fn reach(file: &File) -> Result<Reach, Wrong> {
     })
 }
 
-fn webhook((at, entry): (usize, &file::Webhook)) -> Result<Webhook, Wrong> {
+fn build_webhook((at, entry): (usize, &file::Webhook)) -> Result<Webhook, ConfigFault> {
     let url = &entry.url.value;
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")).unwrap_or_default();
     if rest.is_empty() || rest.starts_with(['/', ':']) || url.contains(char::is_whitespace) {
         let key = format!("webhooks[{at}].url");
-        return Err(wrong(&entry.url, &key, quoted(url), "an address such as https://chat.example/hook"));
+        return Err(build_wrong_value(
+            &entry.url,
+            &key,
+            quote(url),
+            "an address such as https://chat.example/hook",
+        ));
     }
-    let timeout = time(entry.timeout.as_ref(), &format!("webhooks[{at}].timeout"))?;
+    let timeout = check_duration(entry.timeout.as_ref(), &format!("webhooks[{at}].timeout"))?;
     Ok(Webhook { url: url.clone(), timeout: timeout.unwrap_or(Duration::from_secs(5)) })
 }
 
-fn policy(roll: &Roll) -> Result<RollPolicy, Wrong> {
+fn build_roll_policy(roll: &Roll) -> Result<RollPolicy, ConfigFault> {
     let batch = match &roll.batch {
         None => Batch::Hosts(1),
         Some(text) => text.value.parse().map_err(|_| {
-            wrong(text, "roll.batch", quoted(&text.value), "a number of hosts or a percentage such as 25%")
+            build_wrong_value(
+                text,
+                "roll.batch",
+                quote(&text.value),
+                "a number of hosts or a percentage such as 25%",
+            )
         })?,
     };
     Ok(RollPolicy {
@@ -108,15 +133,15 @@ fn policy(roll: &Roll) -> Result<RollPolicy, Wrong> {
             Some(file::OnFailure::Return) => OnFailure::Return,
             Some(file::OnFailure::Stop) | None => OnFailure::Stop,
         },
-        health_timeout: time(roll.health_timeout.as_ref(), "roll.health_timeout")?
+        health_timeout: check_duration(roll.health_timeout.as_ref(), "roll.health_timeout")?
             .unwrap_or(Duration::from_mins(1)),
     })
 }
 
-fn ports(entry: &PortsEntry) -> Result<Ports, Wrong> {
+fn build_ports(entry: &PortsEntry) -> Result<Ports, ConfigFault> {
     let or = |given: &Option<Spanned<Port>>, default: u16| match given {
         Some(port) => Ok(port.value),
-        None => Port::new(default).ok_or_else(|| other(1, "ports", "no default")),
+        None => Port::new(default).ok_or_else(|| build_other_problem(1, "ports", "no default")),
     };
     let ports = Ports {
         check: or(&entry.check, 8888)?,
@@ -130,15 +155,15 @@ fn ports(entry: &PortsEntry) -> Result<Ports, Wrong> {
         ("backup", ports.backup, &entry.backup),
     ] {
         if let Some(first) = seen.insert(port.get(), key) {
-            let line = place.as_ref().or(entry.check.as_ref()).or(entry.main.as_ref()).map_or(1, line);
+            let line = place.as_ref().or(entry.check.as_ref()).or(entry.main.as_ref()).map_or(1, line_number);
             let text = format!("port {port} is already `ports.{first}`; the three ports differ");
-            return Err(other(line, &format!("ports.{key}"), &text));
+            return Err(build_other_problem(line, &format!("ports.{key}"), &text));
         }
     }
     Ok(ports)
 }
 
-fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
+fn build_hosts(file: &File) -> Result<Vec<Host>, ConfigFault> {
     let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
     let mut hosts = Vec::new();
     for (name, entry) in &file.hosts {
@@ -146,27 +171,36 @@ fn hosts(file: &File) -> Result<Vec<Host>, Wrong> {
         let key = |field: &str| format!("hosts.{name}.{field}");
         if let Some(first) = seen.insert(address.value, name) {
             let text = format!("address {} is already that of `{first}`", address.value);
-            return Err(other(line(address), &key("address"), &text));
+            return Err(build_other_problem(line_number(address), &key("address"), &text));
         }
         if address.value.is_unspecified() || address.value.is_multicast() {
             let found = address.value.to_string();
-            return Err(wrong(address, &key("address"), found, "the address HAProxy connects to"));
+            return Err(build_wrong_value(
+                address,
+                &key("address"),
+                found,
+                "the address HAProxy connects to",
+            ));
         }
         hosts.push(Host {
             name: name.clone(),
             address: Some(address.value),
-            way: way(name, entry, file.agents.ca.as_deref())?,
+            transport: build_transport(name, entry, file.agents.ca.as_deref())?,
         });
     }
     Ok(hosts)
 }
 
 /// The way to a host from elsewhere.
-fn way(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Way, Wrong> {
+fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Transport, ConfigFault> {
     let key = |field: &str| format!("hosts.{name}.{field}");
     if let Some(agent) = &entry.agent {
         if let Some(ssh) = &entry.ssh {
-            return Err(other(line(ssh), &key("ssh"), "a host has `ssh` or `agent`, not both"));
+            return Err(build_other_problem(
+                line_number(ssh),
+                &key("ssh"),
+                "a host has `ssh` or `agent`, not both",
+            ));
         }
         let path = agent.value.strip_prefix("unix://").filter(|path| path.starts_with('/'));
         let address = agent.value.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
@@ -175,37 +209,52 @@ fn way(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Way, Wro
             !host.is_empty() && !host.contains(['/', '@']) && port.parse::<Port>().is_ok()
         });
         return match (path, address) {
-            (Some(path), _) => Ok(Way::Socket(path.into())),
+            (Some(path), _) => Ok(Transport::Socket(path.into())),
             (_, Some(_)) if ca.is_none() => {
                 let text = "`agents.ca` is missing: nothing tells whether its certificate is genuine";
-                Err(other(line(agent), &key("agent"), text))
+                Err(build_other_problem(line_number(agent), &key("agent"), text))
             }
-            (_, Some(address)) => Ok(Way::Tls(address.to_owned())),
-            _ => Err(wrong(agent, &key("agent"), quoted(&agent.value), "https://HOST:PORT or unix:///PATH")),
+            (_, Some(address)) => Ok(Transport::Tls(address.to_owned())),
+            _ => Err(build_wrong_value(
+                agent,
+                &key("agent"),
+                quote(&agent.value),
+                "https://HOST:PORT or unix:///PATH",
+            )),
         };
     }
-    let Some(ssh) = &entry.ssh else { return Ok(Way::Ssh(name.to_string())) };
+    let Some(ssh) = &entry.ssh else { return Ok(Transport::Ssh(name.to_string())) };
     let plain = |c: char| c.is_ascii_alphanumeric() || "@._-:[]".contains(c);
     if ssh.value.is_empty() || ssh.value.starts_with('-') || !ssh.value.chars().all(plain) {
-        return Err(wrong(ssh, &key("ssh"), quoted(&ssh.value), "a destination of ssh such as deploy@web1"));
+        return Err(build_wrong_value(
+            ssh,
+            &key("ssh"),
+            quote(&ssh.value),
+            "a destination of ssh such as deploy@web1",
+        ));
     }
-    Ok(Way::Ssh(ssh.value.clone()))
+    Ok(Transport::Ssh(ssh.value.clone()))
 }
 
-fn balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Wrong> {
+fn build_balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, ConfigFault> {
     let key = |field: &str| format!("load_balancers[{at}].{field}");
     let access = entry.haproxy.as_ref().map(|access| access.0.clone());
     if !is_haproxy_name(&entry.backend.value) {
-        let found = quoted(&entry.backend.value);
-        return Err(wrong(&entry.backend, &key("backend"), found, "a name of letters, digits and `-_.:`"));
+        let found = quote(&entry.backend.value);
+        return Err(build_wrong_value(
+            &entry.backend,
+            &key("backend"),
+            found,
+            "a name of letters, digits and `-_.:`",
+        ));
     }
     Ok(BalancerSpec {
         name: entry.name.value.clone(),
         backend: entry.backend.value.clone(),
-        servers: servers(&entry.servers, &key("servers"))?,
-        check: timing(&entry.check, &key("check"))?,
-        on_host: entry.on_host.unwrap_or_else(|| access.as_ref().is_some_and(is_local)),
-        access,
+        servers: build_server_names(&entry.servers, &key("servers"))?,
+        check: build_check_timing(&entry.check, &key("check"))?,
+        is_on_host: entry.on_host.unwrap_or_else(|| access.as_ref().is_some_and(is_local_endpoint)),
+        stats_endpoint: access,
     })
 }
 
@@ -214,7 +263,7 @@ fn is_haproxy_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
 }
 
-fn servers(entry: &Servers, key: &str) -> Result<ServerNames, Wrong> {
+fn build_server_names(entry: &Servers, key: &str) -> Result<ServerNames, ConfigFault> {
     let mut names = ServerNames::default();
     for (field, given, name) in
         [("main", &entry.main, &mut names.main), ("backup", &entry.backup, &mut names.backup)]
@@ -224,56 +273,61 @@ fn servers(entry: &Servers, key: &str) -> Result<ServerNames, Wrong> {
         let fits = rest.len() < given.value.len() && (rest.is_empty() || is_haproxy_name(&rest));
         if !fits {
             let expected = "a server name with `{host}` in it, such as main-{host}";
-            return Err(wrong(given, &format!("{key}.{field}"), quoted(&given.value), expected));
+            return Err(build_wrong_value(given, &format!("{key}.{field}"), quote(&given.value), expected));
         }
         name.clone_from(&given.value);
     }
     if names.main == names.backup {
-        let line = entry.backup.as_ref().or(entry.main.as_ref()).map_or(1, line);
-        return Err(other(line, key, "main and backup need server names that differ"));
+        let line = entry.backup.as_ref().or(entry.main.as_ref()).map_or(1, line_number);
+        return Err(build_other_problem(line, key, "main and backup need server names that differ"));
     }
     Ok(names)
 }
 
-fn is_local(access: &Access) -> bool {
+fn is_local_endpoint(access: &StatsEndpoint) -> bool {
     match access {
-        Access::Unix(_) => true,
-        Access::Tcp { host, .. } => {
+        StatsEndpoint::Unix(_) => true,
+        StatsEndpoint::Tcp { host, .. } => {
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         }
-        Access::Http(_) => false,
+        StatsEndpoint::Http(_) => false,
     }
 }
 
-fn timing(entry: &Check, key: &str) -> Result<CheckTiming, Wrong> {
+fn build_check_timing(entry: &Check, key: &str) -> Result<CheckTiming, ConfigFault> {
     let default = CheckTiming::default();
     let field = |name: &str| format!("{key}.{name}");
     Ok(CheckTiming {
-        inter: time(entry.inter.as_ref(), &field("inter"))?.unwrap_or(default.inter),
-        fastinter: time(entry.fastinter.as_ref(), &field("fastinter"))?,
-        fall: count(entry.fall.as_ref(), &field("fall"))?.unwrap_or(default.fall),
-        rise: count(entry.rise.as_ref(), &field("rise"))?.unwrap_or(default.rise),
-        timeout: time(entry.timeout.as_ref(), &field("timeout"))?,
+        inter: check_duration(entry.inter.as_ref(), &field("inter"))?.unwrap_or(default.inter),
+        fastinter: check_duration(entry.fastinter.as_ref(), &field("fastinter"))?,
+        fall: check_count(entry.fall.as_ref(), &field("fall"))?.unwrap_or(default.fall),
+        rise: check_count(entry.rise.as_ref(), &field("rise"))?.unwrap_or(default.rise),
+        timeout: check_duration(entry.timeout.as_ref(), &field("timeout"))?,
     })
 }
 
-fn health(entry: &crate::config::file::Health) -> Result<Health, Wrong> {
+fn build_health(entry: &crate::config::file::Health) -> Result<Health, ConfigFault> {
     let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
     if let Some(path) =
         entry.path.as_ref().filter(|path| !path.value.starts_with('/') || !visible(&path.value))
     {
-        return Err(wrong(
+        return Err(build_wrong_value(
             path,
             "health.path",
-            quoted(&path.value),
+            quote(&path.value),
             "a path that begins with `/`, without blanks",
         ));
     }
     if let Some(host) = entry.host.as_ref().filter(|host| host.value.is_empty() || !visible(&host.value)) {
-        return Err(wrong(host, "health.host", quoted(&host.value), "a host name such as shop.example"));
+        return Err(build_wrong_value(
+            host,
+            "health.host",
+            quote(&host.value),
+            "a host name such as shop.example",
+        ));
     }
     if let Some(status) = entry.status.as_ref().filter(|status| !(200..=599).contains(&status.value)) {
-        return Err(wrong(
+        return Err(build_wrong_value(
             status,
             "health.status",
             status.value.to_string(),
@@ -284,64 +338,72 @@ fn health(entry: &crate::config::file::Health) -> Result<Health, Wrong> {
         path: entry.path.as_ref().map_or_else(|| "/".to_owned(), |path| path.value.clone()),
         status: entry.status.as_ref().map_or(200, |status| status.value),
         host: entry.host.as_ref().map(|host| host.value.clone()),
-        timeout: time(entry.timeout.as_ref(), "health.timeout")?.unwrap_or(Duration::from_secs(2)),
-        interval: time(entry.interval.as_ref(), "health.interval")?.unwrap_or(Duration::from_millis(500)),
-        rise: count(entry.rise.as_ref(), "health.rise")?.unwrap_or(2),
+        timeout: check_duration(entry.timeout.as_ref(), "health.timeout")?.unwrap_or(Duration::from_secs(2)),
+        interval: check_duration(entry.interval.as_ref(), "health.interval")?
+            .unwrap_or(Duration::from_millis(500)),
+        rise: check_count(entry.rise.as_ref(), "health.rise")?.unwrap_or(2),
     })
 }
 
-fn limits(roll: &Roll) -> Result<Limits, Wrong> {
-    Ok(Limits {
+fn build_limits(roll: &Roll) -> Result<FleetLimits, ConfigFault> {
+    Ok(FleetLimits {
         min_up: roll.min_up.unwrap_or(1),
-        drain_timeout: time(roll.drain_timeout.as_ref(), "roll.drain_timeout")?
+        drain_timeout: check_duration(roll.drain_timeout.as_ref(), "roll.drain_timeout")?
             .unwrap_or(Duration::from_secs(30)),
     })
 }
 
 /// A time of zero would mean for ever, or never, in turn: refused everywhere.
-fn time(given: Option<&Spanned<Time>>, key: &str) -> Result<Option<Duration>, Wrong> {
+fn check_duration(
+    given: Option<&Spanned<ConfigDuration>>,
+    key: &str,
+) -> Result<Option<Duration>, ConfigFault> {
     match given {
-        Some(zero) if zero.value.0.is_zero() => Err(wrong(zero, key, "0".to_owned(), "a time above zero")),
+        Some(zero) if zero.value.0.is_zero() => {
+            Err(build_wrong_value(zero, key, "0".to_owned(), "a time above zero"))
+        }
         given => Ok(given.map(|time| time.value.0)),
     }
 }
 
-fn count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, Wrong> {
+fn check_count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, ConfigFault> {
     match given {
         Some(number) if !(1..=100).contains(&number.value) => {
-            Err(wrong(number, key, number.value.to_string(), "a number from 1 to 100"))
+            Err(build_wrong_value(number, key, number.value.to_string(), "a number from 1 to 100"))
         }
         given => Ok(given.map(|number| number.value)),
     }
 }
 
-fn once<'a, T>(
+fn check_unique<'a, T>(
     seen: &mut BTreeMap<&'a str, u64>,
     name: &'a str,
     place: &Spanned<T>,
     key: impl Fn() -> String,
-) -> Result<(), Wrong> {
-    match seen.insert(name, line(place)) {
-        Some(first) => {
-            Err(other(line(place), &key(), &format!("`{name}` is already the name in line {first}")))
-        }
+) -> Result<(), ConfigFault> {
+    match seen.insert(name, line_number(place)) {
+        Some(first) => Err(build_other_problem(
+            line_number(place),
+            &key(),
+            &format!("`{name}` is already the name in line {first}"),
+        )),
         None => Ok(()),
     }
 }
 
-fn line<T>(place: &Spanned<T>) -> u64 {
+fn line_number<T>(place: &Spanned<T>) -> u64 {
     place.referenced.line()
 }
 
-fn quoted(text: &str) -> String {
+fn quote(text: &str) -> String {
     format!("`{}`", text.escape_debug())
 }
 
-fn wrong<T>(place: &Spanned<T>, key: &str, found: String, expected: &str) -> Wrong {
-    let problem = Problem::WrongValue { found, expected: expected.to_owned() };
-    Wrong { line: line(place), key: Some(key.to_owned()), problem }
+fn build_wrong_value<T>(place: &Spanned<T>, key: &str, found: String, expected: &str) -> ConfigFault {
+    let problem = ConfigProblem::WrongValue { found, expected: expected.to_owned() };
+    ConfigFault { line: line_number(place), key: Some(key.to_owned()), problem }
 }
 
-fn other(line: u64, key: &str, text: &str) -> Wrong {
-    Wrong { line, key: Some(key.to_owned()), problem: Problem::Other(text.to_owned()) }
+fn build_other_problem(line: u64, key: &str, text: &str) -> ConfigFault {
+    ConfigFault { line, key: Some(key.to_owned()), problem: ConfigProblem::Other(text.to_owned()) }
 }

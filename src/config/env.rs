@@ -7,21 +7,22 @@ use crate::model::history::Actor;
 /// Who runs this process: the person behind sudo where there is one.
 pub fn actor() -> Actor {
     let of_process = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
-    let user = text("SUDO_USER").or_else(of_process).unwrap_or_else(|| format!("uid {}", Uid::current()));
+    let user =
+        read_text("SUDO_USER").or_else(of_process).unwrap_or_else(|| format!("uid {}", Uid::current()));
     Actor { user, pid: std::process::id() }
 }
 
 /// A variable of the caller's own environment, for `deploy --env NAME`.
-pub fn value(name: &str) -> Option<String> {
-    text(name)
+pub fn read_variable(name: &str) -> Option<String> {
+    read_text(name)
 }
 
 /// What the logger listens to: `SWITCHMAN_LOG`, in `env_logger`'s words.
-pub fn log_filter() -> Option<String> {
-    text("SWITCHMAN_LOG")
+pub fn read_log_filter() -> Option<String> {
+    read_text("SWITCHMAN_LOG")
 }
 
 #[allow(clippy::disallowed_methods, reason = "this is the door")]
-fn text(key: &str) -> Option<String> {
+fn read_text(key: &str) -> Option<String> {
     std::env::var(key).ok().filter(|value| !value.is_empty())
 }

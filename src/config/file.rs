@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_path_to_error::Track;
 use serde_yaml::{Error, Location, Spanned};
 
-use super::fields::{HaproxyAccess, Time};
-use super::{Problem, Wrong};
+use super::fields::{ConfigDuration, HaproxyEndpoint};
+use super::{ConfigFault, ConfigProblem};
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::ports::Port;
 
@@ -60,11 +60,11 @@ pub struct Versions {
     /// Releases that are kept although no deployment uses them. Default 5.
     pub keep_releases: Option<u32>,
     /// How long a new main is watched; when its health fails, the previous one comes back by itself. Default 10s; 0s: not at all.
-    #[schemars(with = "Option<Time>")]
-    pub watch: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub watch: Option<Spanned<ConfigDuration>>,
     /// How long a new instance may take to become healthy. Default 1m.
-    #[schemars(with = "Option<Time>")]
-    pub health_timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub health_timeout: Option<Spanned<ConfigDuration>>,
 }
 
 /// A service beside the first one.
@@ -125,8 +125,8 @@ pub struct Webhook {
     #[schemars(with = "String")]
     pub url: Spanned<String>,
     /// Bound on one try. Default 5s.
-    #[schemars(with = "Option<Time>")]
-    pub timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub timeout: Option<Spanned<ConfigDuration>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -163,7 +163,7 @@ pub struct LoadBalancer {
     #[schemars(with = "String")]
     pub name: Spanned<BalancerName>,
     /// Where its state is read; without it, the computed bound is waited.
-    pub haproxy: Option<HaproxyAccess>,
+    pub haproxy: Option<HaproxyEndpoint>,
     /// The HAProxy backend with this service's server lines.
     #[schemars(with = "String")]
     pub backend: Spanned<String>,
@@ -191,16 +191,16 @@ pub struct Servers {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    #[schemars(with = "Option<Time>")]
-    pub inter: Option<Spanned<Time>>,
-    #[schemars(with = "Option<Time>")]
-    pub fastinter: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub inter: Option<Spanned<ConfigDuration>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub fastinter: Option<Spanned<ConfigDuration>>,
     #[schemars(with = "Option<u32>")]
     pub fall: Option<Spanned<u32>>,
     #[schemars(with = "Option<u32>")]
     pub rise: Option<Spanned<u32>>,
-    #[schemars(with = "Option<Time>")]
-    pub timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub timeout: Option<Spanned<ConfigDuration>>,
 }
 
 /// How a real port proves that it can take traffic. Write it as HAProxy's check is written.
@@ -217,11 +217,11 @@ pub struct Health {
     #[schemars(with = "Option<String>")]
     pub host: Option<Spanned<String>>,
     /// Default 2s.
-    #[schemars(with = "Option<Time>")]
-    pub timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub timeout: Option<Spanned<ConfigDuration>>,
     /// Default 500ms.
-    #[schemars(with = "Option<Time>")]
-    pub interval: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub interval: Option<Spanned<ConfigDuration>>,
     /// Healthy answers in a row. Default 2.
     #[schemars(with = "Option<u32>")]
     pub rise: Option<Spanned<u32>>,
@@ -239,11 +239,11 @@ pub struct Roll {
     /// How many other hosts must have main UP before a batch is taken out. Default 1.
     pub min_up: Option<u32>,
     /// Default 30s.
-    #[schemars(with = "Option<Time>")]
-    pub drain_timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub drain_timeout: Option<Spanned<ConfigDuration>>,
     /// How long a main vhost may take to become healthy after the command. Default 1m.
-    #[schemars(with = "Option<Time>")]
-    pub health_timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub health_timeout: Option<Spanned<ConfigDuration>>,
     /// What becomes of the other hosts of a batch that are out when one fails and have not begun the command. Default
     /// stop: they stay out for `roll --resume`; return: they are put back.
     pub on_failure: Option<OnFailure>,
@@ -271,12 +271,12 @@ pub struct Hooks {
     #[serde(default)]
     pub on_failure: Vec<String>,
     /// Bound on each of them. Default 5m.
-    #[schemars(with = "Option<Time>")]
-    pub timeout: Option<Spanned<Time>>,
+    #[schemars(with = "Option<ConfigDuration>")]
+    pub timeout: Option<Spanned<ConfigDuration>>,
 }
 
 /// Text -> shape. The key of an error is the path that was being read.
-pub fn read(text: &str) -> Result<File, Wrong> {
+pub fn read(text: &str) -> Result<File, ConfigFault> {
     let mut track = Track::new();
     let options = serde_yaml::options! { with_snippet: false };
     let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |from| {
@@ -286,46 +286,46 @@ pub fn read(text: &str) -> Result<File, Wrong> {
         let path = track.path().to_string();
         // serde-saphyr's wrapper of a value with its place is a step of its own in the path.
         let path = path.trim_end_matches(".value").trim_end_matches(".?").to_owned();
-        wrong(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
+        build_fault(text, error.without_snippet(), Some(path).filter(|path| path != "." && path != "?"))
     })
 }
 
-fn wrong(text: &str, error: &Error, key: Option<String>) -> Wrong {
+fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
     let location = error.location();
     let line = location.as_ref().map_or(1, Location::line);
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let problem = match error {
         Error::SerdeUnknownField { field, expected, .. } => {
-            Problem::UnknownKey { found: field.clone(), expected: owned(expected) }
+            ConfigProblem::UnknownKey { found: field.clone(), expected: owned(expected) }
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            Problem::UnknownValue { found: variant.clone(), expected: owned(expected) }
+            ConfigProblem::UnknownValue { found: variant.clone(), expected: owned(expected) }
         }
-        Error::SerdeMissingField { field, .. } => Problem::MissingKey { missing: (*field).to_owned() },
-        Error::DuplicateMappingKey { key: Some(key), .. } => Problem::DoubleKey { key: key.clone() },
+        Error::SerdeMissingField { field, .. } => ConfigProblem::MissingKey { missing: (*field).to_owned() },
+        Error::DuplicateMappingKey { key: Some(key), .. } => ConfigProblem::DoubleKey { key: key.clone() },
         Error::SerdeInvalidType { unexpected, expected, .. }
         | Error::SerdeInvalidValue { unexpected, expected, .. } => {
-            Problem::WrongValue { found: unexpected.clone(), expected: expected.clone() }
+            ConfigProblem::WrongValue { found: unexpected.clone(), expected: expected.clone() }
         }
         Error::InvalidScalar { ty, .. } => {
-            let found = location.as_ref().map(|place| scalar_at(text, place)).unwrap_or_default();
-            Problem::WrongValue { found: format!("`{found}`"), expected: expected_scalar(ty) }
+            let found = location.as_ref().map(|place| read_scalar(text, place)).unwrap_or_default();
+            ConfigProblem::WrongValue { found: format!("`{found}`"), expected: describe_expected(ty) }
         }
-        Error::Message { msg, .. } => Problem::Other(msg.clone()),
-        other => Problem::Other(without_place(&other.to_string())),
+        Error::Message { msg, .. } => ConfigProblem::Other(msg.clone()),
+        other => ConfigProblem::Other(strip_location(&other.to_string())),
     };
-    Wrong { line, key, problem }
+    ConfigFault { line, key, problem }
 }
 
 /// The value that stands at a place of the text, up to the next blank or bracket.
-fn scalar_at(text: &str, place: &Location) -> String {
+fn read_scalar(text: &str, place: &Location) -> String {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
     let line = text.lines().nth(index(place.line())).unwrap_or("");
     let ends = |c: &char| !c.is_whitespace() && !matches!(c, ',' | '}' | ']');
     line.chars().skip(index(place.column())).take_while(ends).collect()
 }
 
-fn expected_scalar(rust_type: &str) -> String {
+fn describe_expected(rust_type: &str) -> String {
     match rust_type.as_bytes().first() {
         Some(b'u') => "a whole number, not negative".to_owned(),
         Some(b'i') => "a whole number".to_owned(),
@@ -335,11 +335,11 @@ fn expected_scalar(rust_type: &str) -> String {
 }
 
 /// The parser ends its sentences with the place, which the error already carries.
-fn without_place(message: &str) -> String {
+fn strip_location(message: &str) -> String {
     message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
 }
 
 /// The JSON Schema of `switchman.yaml`, for editors.
-pub fn schema() -> serde_json::Value {
+pub fn build_schema() -> serde_json::Value {
     schemars::schema_for!(File).to_value()
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::balancer::Access;
+use crate::model::balancer::StatsEndpoint;
 
 const GOOD: &str = r#"
 service: shop
@@ -21,17 +21,20 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn the_example_of_the_design_is_read() {
+fn design_example_is_parsed() {
     let fleet = parse(Path::new("x"), GOOD).unwrap();
     assert_eq!(fleet.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["web1", "web2"]);
-    assert_eq!(fleet.balancers[0].access, Some(Access::Tcp { host: "10.0.0.2".into(), port: 9999 }));
-    assert!(!fleet.balancers[0].on_host);
+    assert_eq!(
+        fleet.balancers[0].stats_endpoint,
+        Some(StatsEndpoint::Tcp { host: "10.0.0.2".into(), port: 9999 })
+    );
+    assert!(!fleet.balancers[0].is_on_host);
     assert_eq!(fleet.health.host.as_deref(), Some("shop.example"));
     assert_eq!(fleet.limits.drain_timeout, std::time::Duration::from_secs(30));
 }
 
 #[test]
-fn keys_lie_beside_the_file() {
+fn key_paths_are_relative_to_the_file() {
     let text =
         "service: a\nagents: {ca: keys/ca.pem, certificate: /k/op.pem, key: /k/op.key, token_file: token}";
     let reach = parse(Path::new("/etc/switchman/switchman.yaml"), text).unwrap().reach;
@@ -43,7 +46,7 @@ fn keys_lie_beside_the_file() {
 }
 
 #[test]
-fn one_line_is_enough() {
+fn minimal_config_is_one_line() {
     let fleet = parse(Path::new("x"), "service: shop").unwrap();
     assert_eq!((fleet.ports.check.get(), fleet.ports.main.get(), fleet.ports.backup.get()), (8888, 8080, 80));
     assert_eq!((fleet.hosts.len(), fleet.health.path.as_str()), (0, "/"));
@@ -51,7 +54,7 @@ fn one_line_is_enough() {
 
 /// Wherever the command is run.
 #[test]
-fn keys_are_found_beside_the_file() {
+fn key_files_resolve_beside_the_file() {
     let text = "service: a\nagents: {ca: keys/ca.pem, certificate: /etc/me.pem, key: me.key, token_file: t}";
     let reach = |file: &str| parse(Path::new(file), text).unwrap().reach;
     let etc = reach("/etc/switchman/switchman.yaml");
@@ -244,19 +247,19 @@ fn malformed_yaml_is_located() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn missing_file_is_named() {
     let error = load(Some(Path::new("/nonexistent/switchman.yaml"))).unwrap_err().to_string();
     assert_eq!(error, "cannot read `/nonexistent/switchman.yaml`: No such file or directory (os error 2)");
 }
 
 proptest! {
     #[test]
-    fn any_text_is_a_fleet_or_an_error(text in "(service: a\n)?(.*\n){0,6}") {
+    fn parse_never_panics_on_any_text(text in "(service: a\n)?(.*\n){0,6}") {
         let _ = parse(Path::new("x"), &text);
     }
 
     #[test]
-    fn a_good_file_with_any_one_byte_changed_is_a_fleet_or_an_error(at in 0..GOOD.len(), byte in 0u8..128) {
+    fn parse_never_panics_with_one_byte_changed(at in 0..GOOD.len(), byte in 0u8..128) {
         let mut bytes = GOOD.as_bytes().to_vec();
         bytes[at] = byte;
         let _ = parse(Path::new("x"), &String::from_utf8_lossy(&bytes));
@@ -264,7 +267,7 @@ proptest! {
 }
 
 #[test]
-fn another_service_is_the_same_fleet_with_its_own_ports_and_backend() {
+fn additional_service_has_its_own_ports_and_backend() {
     let text = "service: a\nload_balancers: [{name: lb1, backend: a}]\nservices:\n  b: {ports: {check: 8889, main: 8081, backup: 81}}\n  c: {ports: {check: 8890, main: 8082, backup: 82}, backend: cs, health: {path: /c}}";
     let fleet = parse(Path::new("switchman.yaml"), text).unwrap();
     let of = |name: &str| {
@@ -275,5 +278,5 @@ fn another_service_is_the_same_fleet_with_its_own_ports_and_backend() {
     assert_eq!(of("b"), (8889, "b".into(), "/".into()));
     assert_eq!(of("c"), (8890, "cs".into(), "/c".into()));
     assert_eq!(fleet.of(&"d".parse().unwrap()), None);
-    assert_eq!(fleet.services().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(fleet.service_names().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b", "c"]);
 }

@@ -21,20 +21,20 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::world::stop::Stop;
+use crate::world::stop::StopToken;
 
 /// Header names of an answer.
-pub const HOST: &str = "x-swm-host";
-pub const VHOST: &str = "x-swm-vhost";
-pub const VERSION: &str = "x-swm-version";
+pub const HOST_HEADER: &str = "x-swm-host";
+pub const VHOST_HEADER: &str = "x-swm-vhost";
+pub const VERSION_HEADER: &str = "x-swm-version";
 /// How long `/slow` takes.
-pub const SLOW: Duration = Duration::from_secs(2);
+pub const SLOW_DELAY: Duration = Duration::from_secs(2);
 /// How much later a slow version makes an offer.
-const LATE: Duration = Duration::from_millis(200);
+const SLOW_EXTRA_DELAY: Duration = Duration::from_millis(200);
 /// After so many offers a deaf version refuses connections.
-const OFFERS: u64 = 40;
+const DEAF_AFTER_OFFERS: u64 = 40;
 /// Requests in flight get this long when the application is told to end.
-const GRACE: Duration = Duration::from_secs(15);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who the application says it is, and where it listens.
 #[derive(Debug, Clone)]
@@ -60,11 +60,11 @@ pub enum Fault {
 }
 
 /// Offers made, and that they were too many for a deaf version.
-static MADE: AtomicU64 = AtomicU64::new(0);
-static DEAF: Notify = Notify::const_new();
+static OFFERS_MADE: AtomicU64 = AtomicU64::new(0);
+static DEAF_NOTIFY: Notify = Notify::const_new();
 
 /// Serves until told to stop; then lets requests in flight end.
-pub async fn serve(options: AppOptions, stop: Stop) -> std::io::Result<()> {
+pub async fn serve(options: AppOptions, stop: StopToken) -> std::io::Result<()> {
     let mut listener = Some(TcpListener::bind(options.listen).await?);
     let mut connections = JoinSet::new();
     loop {
@@ -77,41 +77,43 @@ pub async fn serve(options: AppOptions, stop: Stop) -> std::io::Result<()> {
         tokio::select! {
             accepted = accepted => {
                 if let Ok((stream, _)) = accepted {
-                    connections.spawn(connection(stream, options.clone(), stop.clone()));
+                    connections.spawn(serve_connection(stream, options.clone(), stop.clone()));
                 }
             }
-            () = DEAF.notified() => listener = None,
+            () = DEAF_NOTIFY.notified() => listener = None,
             Some(_) = connections.join_next() => {}
-            () = stop.requested() => break,
+            () = stop.wait() => break,
         }
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     // Past the grace, what is left ends with the process.
-    let _ = tokio::time::timeout(GRACE, all).await;
+    let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, all).await;
     Ok(())
 }
 
-async fn connection(stream: TcpStream, options: AppOptions, stop: Stop) {
+async fn serve_connection(stream: TcpStream, options: AppOptions, stop: StopToken) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let options = options.clone();
-        async move { Ok::<_, Infallible>(signed(&options, answer(request, options.fault).await)) }
+        async move { Ok::<_, Infallible>(sign_response(&options, answer(request, options.fault).await)) }
     });
     let http = hyper::server::conn::http1::Builder::new();
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => {}
-        () = stop.requested() => {
+        () = stop.wait() => {
             serving.as_mut().graceful_shutdown();
             let _ = serving.await;
         }
     }
 }
 
-fn signed(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    for (name, value) in [(HOST, &options.host), (VHOST, &options.vhost), (VERSION, &options.version)] {
+fn sign_response(options: &AppOptions, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    for (name, value) in
+        [(HOST_HEADER, &options.host), (VHOST_HEADER, &options.vhost), (VERSION_HEADER, &options.version)]
+    {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(HeaderName::from_static(name), value);
         }
@@ -123,41 +125,42 @@ async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Fu
     if fault == Some(Fault::Slow) {
         let late = match request.uri().path() {
             "/health" => Duration::ZERO,
-            "/slow" => SLOW,
-            _ => LATE,
+            "/slow" => SLOW_DELAY,
+            _ => SLOW_EXTRA_DELAY,
         };
         tokio::time::sleep(late).await;
     }
     match (request.method(), request.uri().path()) {
-        (_, "/") => offer(fault),
-        (_, "/health") => text(StatusCode::OK, "ok\n".to_owned()),
+        (_, "/") => make_offer(fault),
+        (_, "/health") => respond_text(StatusCode::OK, "ok\n".to_owned()),
         (_, "/slow") => {
-            tokio::time::sleep(SLOW).await;
-            text(StatusCode::OK, "slow\n".to_owned())
+            tokio::time::sleep(SLOW_DELAY).await;
+            respond_text(StatusCode::OK, "slow\n".to_owned())
         }
         (&Method::POST, "/upload") => match request.into_body().collect().await {
-            Ok(body) => text(StatusCode::OK, digest(&body.to_bytes())),
-            Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
+            Ok(body) => respond_text(StatusCode::OK, digest(&body.to_bytes())),
+            Err(error) => respond_text(StatusCode::BAD_REQUEST, error.to_string()),
         },
-        (_, "/ws") => websocket(request),
-        _ => text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
+        (_, "/ws") => echo_websocket(request),
+        _ => respond_text(StatusCode::NOT_FOUND, "not found\n".to_owned()),
     }
 }
 
 /// A cup and its price.
-fn offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
-    let turn = MADE.fetch_add(1, Ordering::Relaxed);
-    if fault == Some(Fault::Deaf) && turn + 1 == OFFERS {
-        DEAF.notify_one();
+fn make_offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
+    let turn = OFFERS_MADE.fetch_add(1, Ordering::Relaxed);
+    if fault == Some(Fault::Deaf) && turn + 1 == DEAF_AFTER_OFFERS {
+        DEAF_NOTIFY.notify_one();
     }
     if fault == Some(Fault::Errors) && turn % 20 == 19 {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "no\n".to_owned());
+        return respond_text(StatusCode::INTERNAL_SERVER_ERROR, "no\n".to_owned());
     }
     let price = match fault {
         Some(Fault::Prices) if turn % 10 == 9 => 1300,
         _ => 1200,
     };
-    let mut response = text(StatusCode::OK, format!("{{\"item\": \"cup\", \"price_cents\": {price}}}\n"));
+    let mut response =
+        respond_text(StatusCode::OK, format!("{{\"item\": \"cup\", \"price_cents\": {price}}}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
@@ -168,16 +171,16 @@ pub fn digest(body: &[u8]) -> String {
     format!("{} {sum:x}", body.len())
 }
 
-fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+fn respond_text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response
 }
 
 /// RFC 6455, 4.2.2: the handshake; then every message is sent back.
-fn websocket(request: Request<Incoming>) -> Response<Full<Bytes>> {
+fn echo_websocket(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY).cloned() else {
-        return text(StatusCode::BAD_REQUEST, "not a websocket handshake\n".to_owned());
+        return respond_text(StatusCode::BAD_REQUEST, "not a websocket handshake\n".to_owned());
     };
     tokio::spawn(async move {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
@@ -191,7 +194,7 @@ fn websocket(request: Request<Incoming>) -> Response<Full<Bytes>> {
             }
         }
     });
-    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
+    let mut response = respond_text(StatusCode::SWITCHING_PROTOCOLS, String::new());
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -1,41 +1,41 @@
 //! The story told on the lab, every request accounted for. First that of the seed: traffic on main; on two hosts
 //! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then versions side by side. Then
-//! shadows, a canary, and two roll-outs.
+//! shadows, a canary, and two promotions.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::load::{Kind, Load, Report, Snapshot, Target, default_mix};
+use super::load::{ClientKind, Load, LoadTarget, Report, Snapshot, default_mix};
 use super::operator::Pipe;
 use super::{Lab, LabError};
 use crate::model::duration;
-use crate::world::stop::Stop;
+use crate::world::stop::StopToken;
 
 pub mod deployments;
 mod roll;
 mod traffic_split;
 
-pub use deployments::VersionStory;
-pub use roll::RollStory;
+pub use deployments::ScenarioReport;
+pub use roll::RollDemoReport;
 
 /// The hosts of the first act.
-const BY_HAND: usize = 2;
-const BEFORE: &str = "before";
-const OLD: &str = "1.0.0";
-const NEW: &str = "2.0.0";
+const MANUAL_HOSTS: usize = 2;
+const BASELINE_PHASE: &str = "before";
+const OLD_VERSION: &str = "1.0.0";
+const NEW_VERSION: &str = "2.0.0";
 /// Bound on every wait for something of the story to be seen in the answers.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One switch of one host, as the operator's command reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostStory {
+pub struct HostReport {
     pub host: String,
-    #[serde(rename = "down_after_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "down_after_ms", serialize_with = "duration::serialize_ms")]
     pub down_after: Duration,
-    #[serde(rename = "drained_after_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_ms")]
     pub drained_after: Duration,
-    #[serde(rename = "up_after_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "up_after_ms", serialize_with = "duration::serialize_ms")]
     pub up_after: Duration,
     /// Answers of its backup vhost while it was out, and of its new main vhost after it was back.
     pub by_backup: u64,
@@ -45,10 +45,10 @@ pub struct HostStory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DemoReport {
     pub load: Report,
-    pub hosts: Vec<HostStory>,
-    pub roll: RollStory,
-    pub versions: VersionStory,
-    pub splits: VersionStory,
+    pub hosts: Vec<HostReport>,
+    pub roll: RollDemoReport,
+    pub versions: ScenarioReport,
+    pub splits: ScenarioReport,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
     /// What HAProxy and nginx noted meanwhile; read only when something is not as it should be.
@@ -56,92 +56,101 @@ pub struct DemoReport {
 }
 
 /// Told as it goes.
-pub trait Audience: Sync {
+pub trait ProgressSink: Sync {
     fn step(&self, text: &str);
     fn count(&self, snapshot: &Snapshot);
 }
 
 /// Runs the story on a lab that is up. Leaves the lab up.
-pub async fn run(lab: &mut Lab, audience: &dyn Audience, stop: &Stop) -> Result<DemoReport, LabError> {
+pub async fn run(
+    lab: &mut Lab,
+    audience: &dyn ProgressSink,
+    stop: &StopToken,
+) -> Result<DemoReport, LabError> {
     let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
     for name in &names {
         // Fresh hosts have no rule: the site runs on backups until now. No other main is UP yet for the floor to hold.
-        switchman(lab, name, &["enable-forward"]).await?;
+        run_switchman(lab, name, &["enable-forward"]).await?;
         audience.step(&format!("{name}: forward on, main vhost UP"));
     }
-    let target = Target { addresses: lab.targets(), host: "shop.example".to_owned(), cookies: names.clone() };
+    let target =
+        LoadTarget { addresses: lab.targets(), host: "shop.example".to_owned(), cookies: names.clone() };
     let load = Load::start(Some(&lab.namespace("client")), target, &default_mix())?;
-    load.phase(BEFORE);
+    load.phase(BASELINE_PHASE);
     let story = async {
-        let every_kind = |snapshot: &Snapshot| Kind::ALL.iter().all(|kind| snapshot.kinds[kind] > 0);
-        seen(&load, audience, "an answer to every kind of client", every_kind).await?;
+        let every_kind = |snapshot: &Snapshot| ClientKind::ALL.iter().all(|kind| snapshot.kinds[kind] > 0);
+        wait_for_answers(&load, audience, "an answer to every kind of client", every_kind).await?;
         let mut hosts = Vec::new();
-        for (at, name) in names.iter().enumerate().take(BY_HAND) {
-            hosts.push(one_host(lab, at, name, &load, audience).await?);
+        for (at, name) in names.iter().enumerate().take(MANUAL_HOSTS) {
+            hosts.push(replace_host(lab, at, name, &load, audience).await?);
         }
-        let operator = deployments::operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
-        let roll = roll::story(lab, &operator, &load, audience).await?;
-        let versions = deployments::story(lab, &operator, &load, audience).await?;
-        let splits = traffic_split::story(lab, &operator, &load, audience).await?;
+        let operator = deployments::set_up_operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+        let roll = roll::run_scenario(lab, &operator, &load, audience).await?;
+        let versions = deployments::run_scenario(lab, &operator, &load, audience).await?;
+        let splits = traffic_split::run_scenario(lab, &operator, &load, audience).await?;
         Ok::<_, LabError>((hosts, roll, versions, splits))
     };
     let (hosts, roll, versions, splits) = tokio::select! {
         told = story => told?,
-        () = stop.requested() => return Err(LabError::Interrupted),
+        () = stop.wait() => return Err(LabError::Interrupted),
     };
     audience.step("load stops, requests in flight end");
     let report = load.stop().await?;
-    let faults = faults(&report, &hosts).into_iter().chain(roll.faults(names.len()));
+    let faults = find_faults(&report, &hosts).into_iter().chain(roll.find_faults(names.len()));
     let faults: Vec<String> = faults.chain(versions.faults.clone()).chain(splits.faults.clone()).collect();
-    let clues = if faults.is_empty() { vec![] } else { lab.clues() };
+    let clues = if faults.is_empty() { vec![] } else { lab.read_log_excerpts() };
     Ok(DemoReport { faults, load: report, hosts, roll, versions, splits, clues })
 }
 
-async fn one_host(
+async fn replace_host(
     lab: &mut Lab,
     at: usize,
     name: &str,
     load: &Load,
-    audience: &dyn Audience,
-) -> Result<HostStory, LabError> {
+    audience: &dyn ProgressSink,
+) -> Result<HostReport, LabError> {
     let (out, back) = (format!("{name} out"), format!("{name} back"));
     audience.step(&format!("{name}: switchman disable-forward --drain"));
     load.phase(&out);
-    let off = switchman(lab, name, &["disable-forward", "--drain"]).await?;
-    let (down_after, drained_after) = (longest_seen(&off), ms(&off["drained_after_ms"]));
-    let (down, drained) = (duration::show(down_after), duration::show(drained_after));
+    let off = run_switchman(lab, name, &["disable-forward", "--drain"]).await?;
+    let (down_after, drained_after) = (find_longest_wait(&off), parse_millis(&off["drained_after_ms"]));
+    let (down, drained) = (duration::format(down_after), duration::format(drained_after));
     audience.step(&format!(
         "{name}: DOWN after {down}, drained {drained} later; its users are on its backup vhost"
     ));
-    seen(load, audience, "an answer of the backup vhost", |now| now.answered(&out, name, "backup", None) > 0)
-        .await?;
-    lab.replace_main(at, NEW).await?;
-    audience.step(&format!("{name}: main vhost replaced, {OLD} -> {NEW}; switchman enable-forward"));
-    let on = switchman(lab, name, &["enable-forward"]).await?;
-    let by_backup = load.snapshot().answered(&out, name, "backup", None);
+    wait_for_answers(load, audience, "an answer of the backup vhost", |now| {
+        now.count_answers(&out, name, "backup", None) > 0
+    })
+    .await?;
+    lab.replace_main(at, NEW_VERSION).await?;
+    audience.step(&format!(
+        "{name}: main vhost replaced, {OLD_VERSION} -> {NEW_VERSION}; switchman enable-forward"
+    ));
+    let on = run_switchman(lab, name, &["enable-forward"]).await?;
+    let by_backup = load.take_snapshot().count_answers(&out, name, "backup", None);
     load.phase(&back);
-    let up_after = longest_seen(&on);
-    audience.step(&format!("{name}: UP after {}", duration::show(up_after)));
-    seen(load, audience, "an answer of the new version", |now| {
-        now.answered(&back, name, "main", Some(NEW)) > 0
+    let up_after = find_longest_wait(&on);
+    audience.step(&format!("{name}: UP after {}", duration::format(up_after)));
+    wait_for_answers(load, audience, "an answer of the new version", |now| {
+        now.count_answers(&back, name, "main", Some(NEW_VERSION)) > 0
     })
     .await?;
     // A whole websocket and a whole slow answer on the new version, before the next host goes.
-    let settled = load.snapshot();
+    let settled = load.take_snapshot();
     let more = move |now: &Snapshot| {
-        [Kind::Slow, Kind::Websocket, Kind::Upload]
+        [ClientKind::Slow, ClientKind::Websocket, ClientKind::Upload]
             .iter()
             .all(|kind| now.kinds[kind] > settled.kinds[kind] + 1)
     };
-    seen(load, audience, "more of every kind", more).await?;
-    let by_new_main = load.snapshot().answered(&back, name, "main", Some(NEW));
-    Ok(HostStory { host: name.to_owned(), down_after, drained_after, up_after, by_backup, by_new_main })
+    wait_for_answers(load, audience, "more of every kind", more).await?;
+    let by_new_main = load.take_snapshot().count_answers(&back, name, "main", Some(NEW_VERSION));
+    Ok(HostReport { host: name.to_owned(), down_after, drained_after, up_after, by_backup, by_new_main })
 }
 
 /// Runs the real command on the host, and reads its result.
-async fn switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_json::Value, LabError> {
+async fn run_switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_json::Value, LabError> {
     let args = [args, &["--host", host, "--output", "json"]].concat();
-    let output = lab.switchman(host, &args).await?;
+    let output = lab.run_switchman(host, &args).await?;
     let result = serde_json::from_str(&output.stdout).ok().filter(|_| output.status == 0);
     result.ok_or_else(|| LabError::Command {
         command: format!("switchman {} (on {host})", args.join(" ")),
@@ -150,39 +159,39 @@ async fn switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_json::V
     })
 }
 
-fn longest_seen(result: &serde_json::Value) -> Duration {
+fn find_longest_wait(result: &serde_json::Value) -> Duration {
     let seen = result["seen"].as_array().map(Vec::as_slice).unwrap_or_default();
-    seen.iter().map(|one| ms(&one["after_ms"])).max().unwrap_or_default()
+    seen.iter().map(|one| parse_millis(&one["after_ms"])).max().unwrap_or_default()
 }
 
-fn ms(value: &serde_json::Value) -> Duration {
+fn parse_millis(value: &serde_json::Value) -> Duration {
     Duration::from_millis(value.as_u64().unwrap_or(0))
 }
 
-async fn seen(
+async fn wait_for_answers(
     load: &Load,
-    audience: &dyn Audience,
+    audience: &dyn ProgressSink,
     what: &str,
     holds: impl Fn(&Snapshot) -> bool,
 ) -> Result<(), LabError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
-        let snapshot = load.snapshot();
+        let snapshot = load.take_snapshot();
         audience.count(&snapshot);
         if holds(&snapshot) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(LabError::Late { what: what.to_owned(), waited: PATIENCE });
+            return Err(LabError::Late { what: what.to_owned(), waited: WAIT_TIMEOUT });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// What would make a green report worth nothing.
-fn faults(report: &Report, hosts: &[HostStory]) -> Vec<String> {
+fn find_faults(report: &Report, hosts: &[HostReport]) -> Vec<String> {
     let mut faults = Vec::new();
-    if report.failed() > 0 {
+    if report.total_failed() > 0 {
         let reasons: Vec<String> = report
             .failures
             .iter()
@@ -191,7 +200,11 @@ fn faults(report: &Report, hosts: &[HostStory]) -> Vec<String> {
             })
             .collect();
         let reasons = reasons.join(", ");
-        faults.push(format!("{} of {} requests failed ({reasons})", report.failed(), report.requests()));
+        faults.push(format!(
+            "{} of {} requests failed ({reasons})",
+            report.total_failed(),
+            report.total_requests()
+        ));
     }
     for kind in report.kinds.iter().filter(|kind| kind.requests == kind.failed) {
         faults.push(format!("no request of the kind `{}` succeeded", kind.kind.as_str()));

@@ -12,7 +12,7 @@ use crate::model::health::Health;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::sys::probe::HttpProbe;
-use crate::templates::working_set::{Role, Site};
+use crate::templates::working_set::{VhostRole, WorkingSet};
 use crate::world::probe::Probe;
 
 /// A web host with its two vhosts.
@@ -31,20 +31,23 @@ struct Vhost {
 }
 
 impl WebHost {
-    pub(super) async fn up(lab: &Lab, site: &Site, host: Host) -> Result<Self, LabError> {
+    pub(super) async fn start(lab: &Lab, site: &WorkingSet, host: Host) -> Result<Self, LabError> {
         let dir = lab.dir().join(host.name.as_str());
         make_dir(&dir)?;
-        write(&dir.join("switchman.yaml"), &site.yaml(&lab.readers())?)?;
-        write(&dir.join("replace-main.sh"), &replace_main(&dir, &lab.options.switchman, &host.name))?;
-        let main = Vhost::start(lab, site, &host, Role::Main, "1.0.0").await?;
-        let backup = Vhost::start(lab, site, &host, Role::Backup, "1.0.0").await?;
+        write(&dir.join("switchman.yaml"), &site.render_yaml(&lab.admin_addresses())?)?;
+        write(
+            &dir.join("replace-main.sh"),
+            &render_replace_script(&dir, &lab.options.switchman, &host.name),
+        )?;
+        let main = Vhost::start(lab, site, &host, VhostRole::Main, "1.0.0").await?;
+        let backup = Vhost::start(lab, site, &host, VhostRole::Backup, "1.0.0").await?;
         Ok(Self { host, main: Some(main), backup: Some(backup) })
     }
 }
 
 /// What a roll runs on a host of the lab, with the version as its argument: the main vhost is replaced, gracefully, nginx
 /// first, then the application nobody asks any more. May be killed and run again at any point.
-fn replace_main(dir: &Path, switchman: &Path, host: &HostName) -> String {
+fn render_replace_script(dir: &Path, switchman: &Path, host: &HostName) -> String {
     format!(
         r#"#!/bin/sh
 set -eu
@@ -80,8 +83,8 @@ impl Lab {
     /// Stops a host's main vhost, letting requests end, and starts another version of it.
     pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
         self.stop_main(at).await?;
-        let (site, host) = (self.site("lb1")?, self.hosts[at].host.clone());
-        let vhost = Vhost::start(self, &site, &host, Role::Main, version).await?;
+        let (site, host) = (self.build_site("lb1")?, self.hosts[at].host.clone());
+        let vhost = Vhost::start(self, &site, &host, VhostRole::Main, version).await?;
         self.hosts[at].main = Some(vhost);
         Ok(())
     }
@@ -108,20 +111,26 @@ impl Lab {
 
     /// And is started again.
     pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
-        let (site, host) = (self.site("lb1")?, self.hosts[at].host.clone());
-        self.hosts[at].backup = Some(Vhost::start(self, &site, &host, Role::Backup, "1.0.0").await?);
+        let (site, host) = (self.build_site("lb1")?, self.hosts[at].host.clone());
+        self.hosts[at].backup = Some(Vhost::start(self, &site, &host, VhostRole::Backup, "1.0.0").await?);
         Ok(())
     }
 }
 
 impl Vhost {
-    async fn start(lab: &Lab, site: &Site, host: &Host, role: Role, version: &str) -> Result<Self, LabError> {
+    async fn start(
+        lab: &Lab,
+        site: &WorkingSet,
+        host: &Host,
+        role: VhostRole,
+        version: &str,
+    ) -> Result<Self, LabError> {
         let (name, role_name) = (host.name.as_str(), role.as_str());
         let dir = lab.dir().join(name);
         // A port of loopback inside the host's own namespace.
         let (port, application) = match role {
-            Role::Main => (site.ports.main, SocketAddr::from(([127, 0, 0, 1], 9001))),
-            Role::Backup => (site.ports.backup, SocketAddr::from(([127, 0, 0, 1], 9002))),
+            VhostRole::Main => (site.ports.main, SocketAddr::from(([127, 0, 0, 1], 9001))),
+            VhostRole::Backup => (site.ports.backup, SocketAddr::from(([127, 0, 0, 1], 9002))),
         };
         let listen = application.to_string();
         let app = lab.program(name, &lab.options.switchman).args([
@@ -136,21 +145,29 @@ impl Vhost {
             "--version",
             version,
         ]);
-        let app = Process::start(&format!("{name} {role_name} application"), &app, &log(&dir, role, "app"))?;
+        let app = Process::start(
+            &format!("{name} {role_name} application"),
+            &app,
+            &build_log_path(&dir, role, "app"),
+        )?;
         if let Some(pid) = app.pid() {
             write(&dir.join(format!("{role_name}-app.pid")), &pid.to_string())?;
         }
         let file = dir.join(format!("{role_name}.conf"));
-        let own = Site {
+        let own = WorkingSet {
             run_dir: dir.display().to_string(),
             log_dir: dir.display().to_string(),
             root: dir.join("site").display().to_string(),
             ..site.clone()
         };
         let who = format!("{name} {role_name}");
-        write(&file, &own.vhost(role, &file.display().to_string(), &who, Some(application))?)?;
+        write(&file, &own.render_vhost(role, &file.display().to_string(), &who, Some(application))?)?;
         let nginx = lab.program(name, "nginx").arg("-c").arg(&file).args(["-g", "daemon off;"]);
-        let nginx = Process::start(&format!("{name} {role_name} nginx"), &nginx, &log(&dir, role, "nginx"))?;
+        let nginx = Process::start(
+            &format!("{name} {role_name} nginx"),
+            &nginx,
+            &build_log_path(&dir, role, "nginx"),
+        )?;
         let health = Health {
             path: site.health_path.clone(),
             status: 200,
@@ -167,7 +184,7 @@ impl Vhost {
     }
 }
 
-fn log(dir: &Path, role: Role, what: &str) -> PathBuf {
+fn build_log_path(dir: &Path, role: VhostRole, what: &str) -> PathBuf {
     dir.join(format!("{}-{what}.log", role.as_str()))
 }
 
@@ -189,7 +206,7 @@ where
     let (done, result) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("swm-inside".to_owned());
     let spawned = thread.spawn(move || {
-        let value = enter(&namespace).and_then(|runtime| Ok(runtime?.block_on(body())));
+        let value = enter_namespace(&namespace).and_then(|runtime| Ok(runtime?.block_on(body())));
         let _ = done.send(value);
     });
     spawned.map_err(|error| LabError::Load { why: error.to_string() })?;
@@ -199,10 +216,10 @@ where
     }
 }
 
-type Entered = std::io::Result<tokio::runtime::Runtime>;
+type RuntimeResult = std::io::Result<tokio::runtime::Runtime>;
 
 /// Moves this thread into a namespace and makes a runtime there.
-pub(super) fn enter(namespace: &Path) -> std::io::Result<Entered> {
+pub(super) fn enter_namespace(namespace: &Path) -> std::io::Result<RuntimeResult> {
     let file = std::fs::File::open(namespace)?;
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET)?;
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build())

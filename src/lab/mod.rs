@@ -2,7 +2,7 @@
 //! kernel rules, in network namespaces of its own. Everything is named `swm-` and removed again; nothing else is touched.
 
 pub mod app;
-pub mod connects;
+pub mod connect_load;
 pub mod demo;
 pub mod hosts;
 pub mod load;
@@ -25,7 +25,7 @@ use crate::model::deployment::WebServer;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::sys::exec::{ExecError, Output, Program};
-use crate::templates::working_set::{BalancerSite, Site, TemplateError};
+use crate::templates::working_set::{BalancerParams, TemplateError, WorkingSet};
 
 use hosts::WebHost;
 use namespaces::Namespaces;
@@ -37,7 +37,7 @@ pub(crate) const SERVICE: &str = "shop";
 /// Static pages, for rehearsals with two services; its ports are 8889, 8081 and 81.
 pub const SECOND_SERVICE: &str = "blog";
 /// Lines of one log that a failed rehearsal shows.
-const CLUES: usize = 20;
+const MAX_LOG_LINES: usize = 20;
 
 /// What a lab is made of.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub struct LabOptions {
     pub switchman: PathBuf,
     pub check: CheckTiming,
     /// HAProxy has a second service, whose clients call port 81: [`SECOND_SERVICE`].
-    pub second: bool,
+    pub has_second_service: bool,
 }
 
 impl LabOptions {
@@ -65,7 +65,7 @@ impl LabOptions {
             rise: 2,
             timeout: Some(ms(500)),
         };
-        Self { name, hosts: 2, balancers: 1, switchman, check, second: false }
+        Self { name, hosts: 2, balancers: 1, switchman, check, has_second_service: false }
     }
 }
 
@@ -86,7 +86,7 @@ pub enum LabError {
     InUse { name: String },
     #[error("the lab needs root: {why}")]
     NoPrivilege { why: String },
-    #[error("{what} did not come true within {}", crate::model::duration::show(*.waited))]
+    #[error("{what} did not come true within {}", crate::model::duration::format(*.waited))]
     Late { what: String, waited: Duration },
     #[error("the load generator failed: {why}")]
     Load { why: String },
@@ -102,24 +102,25 @@ pub struct Lab {
     net: Namespaces,
     pub hosts: Vec<WebHost>,
     haproxies: Vec<Process>,
-    stays: bool,
+    is_kept: bool,
     _lock: UnixListener,
 }
 
 impl Lab {
     /// Builds the lab, after removing what a crashed one of the same name left behind. Takes about a second.
-    pub async fn up(options: LabOptions) -> Result<Self, LabError> {
-        let lock = lock(&options.name)?;
+    pub async fn start(options: LabOptions) -> Result<Self, LabError> {
+        let lock = acquire_lock(&options.name)?;
         let dir = Path::new(RUN_DIR).join(options.name.as_str());
         remove(&options.name, &dir).await?;
         let net = Namespaces::new(&options.name, options.hosts, options.balancers);
         // From here on, whatever ends this function takes down what there is by then.
-        let mut lab = Self { options, dir, net, hosts: vec![], haproxies: vec![], stays: false, _lock: lock };
+        let mut lab =
+            Self { options, dir, net, hosts: vec![], haproxies: vec![], is_kept: false, _lock: lock };
         make_dir(&lab.dir)?;
         lab.net.up().await?;
-        let site = lab.site("lb1")?;
+        let site = lab.build_site("lb1")?;
         for host in site.hosts.clone() {
-            let host = WebHost::up(&lab, &site, host).await?;
+            let host = WebHost::start(&lab, &site, host).await?;
             lab.hosts.push(host);
         }
         for balancer in lab.net.balancers().collect::<Vec<_>>() {
@@ -129,18 +130,18 @@ impl Lab {
     }
 
     /// Leaves the lab running when this value is dropped.
-    pub fn stay(mut self) {
-        self.stays = true;
+    pub fn keep_running(mut self) {
+        self.is_kept = true;
     }
 
     /// Takes it down and says what could not be removed.
-    pub async fn down(mut self) -> Result<(), LabError> {
-        self.stays = true;
+    pub async fn tear_down(mut self) -> Result<(), LabError> {
+        self.is_kept = true;
         remove(&self.options.name, &self.dir).await
     }
 
     /// Runs switchman on a web host, as its operator would.
-    pub async fn switchman(&self, host: &str, args: &[&str]) -> Result<Output, LabError> {
+    pub async fn run_switchman(&self, host: &str, args: &[&str]) -> Result<Output, LabError> {
         Ok(self.switchman_program(host, args).run(b"", Duration::from_mins(2)).await?)
     }
 
@@ -167,7 +168,7 @@ impl Lab {
 
     /// The namespace's file, to enter it.
     pub fn namespace(&self, place: &str) -> PathBuf {
-        self.net.file(place)
+        self.net.path(place)
     }
 
     pub fn dir(&self) -> &Path {
@@ -180,20 +181,20 @@ impl Lab {
     }
 
     /// Where a load balancer takes commands.
-    pub fn admin_socket(&self, balancer: &str) -> PathBuf {
+    pub fn admin_socket_path(&self, balancer: &str) -> PathBuf {
         self.dir.join(balancer).join("admin.sock")
     }
 
     /// Requests that did not end well by HAProxy's logs, and what the vhosts' error logs say; the last of each.
-    pub fn clues(&self) -> Vec<String> {
+    pub fn read_log_excerpts(&self) -> Vec<String> {
         let mut clues = Vec::new();
         let mut read = |who: &str, file: &Path, keep: fn(&str) -> bool| {
             let text = fs::read_to_string(file).unwrap_or_default();
             let lines: Vec<&str> = text.lines().filter(|line| keep(line)).collect();
-            clues.extend(lines.iter().rev().take(CLUES).rev().map(|line| format!("{who}: {line}")));
+            clues.extend(lines.iter().rev().take(MAX_LOG_LINES).rev().map(|line| format!("{who}: {line}")));
         };
         for balancer in self.net.balancers() {
-            read(&balancer, &self.dir.join(&balancer).join("haproxy.log"), ended_badly);
+            read(&balancer, &self.dir.join(&balancer).join("haproxy.log"), is_abnormal_end);
         }
         for host in &self.hosts {
             let name = host.host.name.as_str();
@@ -206,28 +207,28 @@ impl Lab {
     }
 
     /// How the hosts read the load balancers.
-    pub(crate) fn readers(&self) -> Vec<String> {
+    pub(crate) fn admin_addresses(&self) -> Vec<String> {
         self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
     }
 
     /// The templates' values, as seen by one of the load balancers.
-    fn site(&self, balancer: &str) -> Result<Site, LabError> {
+    fn build_site(&self, balancer: &str) -> Result<WorkingSet, LabError> {
         let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
         let lb = self.net.address(balancer);
         let dir = self.dir.join(balancer);
         make_dir(&dir)?;
-        let admin_socket = self.admin_socket(balancer).display().to_string();
-        let balancer = BalancerSite {
+        let admin_socket = self.admin_socket_path(balancer).display().to_string();
+        let balancer = BalancerParams {
             log: "stdout format raw local0".into(),
             bind: format!("{lb}:80"),
             stats: format!("{lb}:8404"),
             backend: "servers".into(),
             admin_socket,
-            reader: Some(SocketAddr::new(lb, 9999)),
+            read_only_socket: Some(SocketAddr::new(lb, 9999)),
             state_file: dir.join("servers.state").display().to_string(),
             check: self.options.check,
         };
-        Ok(Site {
+        Ok(WorkingSet {
             project: SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?,
             server: WebServer::Nginx,
             ports: Ports { check: port(8888)?, main: port(8080)?, backup: port(80)? },
@@ -243,33 +244,37 @@ impl Lab {
     }
 
     /// The frontend and backend of the second service, on the port that its clients call.
-    fn second(&self, balancer: &str) -> Result<String, LabError> {
-        let mut site = self.site(balancer)?;
+    fn render_second_service(&self, balancer: &str) -> Result<String, LabError> {
+        let mut site = self.build_site(balancer)?;
         let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
         site.project = SECOND_SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?;
         site.ports = Ports { check: port(8889)?, main: port(8081)?, backup: port(81)? };
         site.balancer.bind = format!("{}:81", self.net.address(balancer));
         SECOND_SERVICE.clone_into(&mut site.balancer.backend);
-        let text = site.haproxy()?;
+        let text = site.render_haproxy()?;
         let from = text.find(&format!("frontend {SECOND_SERVICE}")).unwrap_or(0);
         Ok(text[from..].to_owned())
     }
 
     async fn start_haproxy(&mut self, balancer: &str) -> Result<(), LabError> {
         let file = self.dir.join(balancer).join("haproxy.cfg");
-        let second = if self.options.second { self.second(balancer)? } else { String::new() };
-        write(&file, &format!("{}\n{second}", self.site(balancer)?.haproxy()?))?;
-        let process = self.haproxy(balancer, &[]).await?;
+        let second = if self.options.has_second_service {
+            self.render_second_service(balancer)?
+        } else {
+            String::new()
+        };
+        write(&file, &format!("{}\n{second}", self.build_site(balancer)?.render_haproxy()?))?;
+        let process = self.spawn_haproxy(balancer, &[]).await?;
         self.haproxies.push(process);
         Ok(())
     }
 
-    async fn haproxy(&self, balancer: &str, more: &[String]) -> Result<Process, LabError> {
+    async fn spawn_haproxy(&self, balancer: &str, more: &[String]) -> Result<Process, LabError> {
         let dir = self.dir.join(balancer);
         let program = self.net.program(balancer, "haproxy").arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
         let process =
             Process::start(&format!("{balancer} haproxy"), &program.args(more), &dir.join("haproxy.log"))?;
-        let socket = self.admin_socket(balancer);
+        let socket = self.admin_socket_path(balancer);
         let answers = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
         process.until("HAProxy's admin socket", answers).await?;
         Ok(process)
@@ -279,13 +284,13 @@ impl Lab {
     /// finish what it has.
     pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
-        let path = self.admin_socket(&balancer);
+        let path = self.admin_socket_path(&balancer);
         let failed = |source| LabError::Files { what: "ask", path: path.clone(), source };
-        let states = ask(&path, "show servers state\n").await.map_err(failed)?;
+        let states = send_admin_command(&path, "show servers state\n").await.map_err(failed)?;
         write(&self.dir.join(&balancer).join("servers.state"), &states)?;
         let socket = path.display().to_string();
         let old = self.haproxies[at].pid().map(|pid| pid.to_string()).unwrap_or_default();
-        let fresh = self.haproxy(&balancer, &["-x".into(), socket, "-sf".into(), old]).await?;
+        let fresh = self.spawn_haproxy(&balancer, &["-x".into(), socket, "-sf".into(), old]).await?;
         // The old one ends by itself when its last connection does.
         let _finishing = std::mem::replace(&mut self.haproxies[at], fresh);
         Ok(())
@@ -296,7 +301,7 @@ impl Lab {
         let balancer = format!("lb{}", at + 1);
         let old = self.haproxies.remove(at);
         old.stop(nix::sys::signal::Signal::SIGTERM).await?;
-        let fresh = self.haproxy(&balancer, &[]).await?;
+        let fresh = self.spawn_haproxy(&balancer, &[]).await?;
         self.haproxies.insert(at, fresh);
         Ok(())
     }
@@ -304,9 +309,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.stays {
+        if !self.is_kept {
             // On an error path or a Ctrl-C: no runtime may be left to wait with, so the tools are waited for here.
-            namespaces::remove_now(&self.options.name);
+            namespaces::remove_blocking(&self.options.name);
             let _ = fs::remove_dir_all(&self.dir);
             let _ = fs::remove_dir(RUN_DIR);
         }
@@ -328,14 +333,14 @@ pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
 }
 
 /// Takes a lab down that no switchman holds.
-pub async fn down(name: &HostName) -> Result<(), LabError> {
-    let _lock = lock(name)?;
+pub async fn tear_down(name: &HostName) -> Result<(), LabError> {
+    let _lock = acquire_lock(name)?;
     remove(name, &Path::new(RUN_DIR).join(name.as_str())).await
 }
 
 /// One switchman at a time builds, rehearses in, or removes a lab of a name: an abstract socket (unix(7)) is gone with the
 /// process that holds it, and leaves no file.
-fn lock(name: &HostName) -> Result<UnixListener, LabError> {
+fn acquire_lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
     }
@@ -345,7 +350,7 @@ fn lock(name: &HostName) -> Result<UnixListener, LabError> {
 }
 
 /// One command on HAProxy's admin socket, answered to its end.
-async fn ask(socket: &Path, command: &str) -> io::Result<String> {
+async fn send_admin_command(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = tokio::net::UnixStream::connect(socket).await?;
     stream.write_all(command.as_bytes()).await?;
     let mut answer = String::new();
@@ -354,7 +359,7 @@ async fn ask(socket: &Path, command: &str) -> io::Result<String> {
 }
 
 /// Of HAProxy's log (configuration manual, 8.2.3): a request whose termination state is not "normal end"; states of servers.
-fn ended_badly(line: &str) -> bool {
+fn is_abnormal_end(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let state = words.find(|word| {
         word.len() == 4

@@ -11,13 +11,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::LabError;
-use crate::model::host::{Host, Way};
+use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 
 /// Where `ip netns` keeps the names (ip-netns(8)).
 const NETNS: &str = "/run/netns";
-const BOUND: Duration = Duration::from_secs(20);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub struct Namespaces {
@@ -65,15 +65,15 @@ impl Namespaces {
             net.narrow_ports(&balancer).await?;
         }
         for host in net.web_hosts() {
-            net.forget_soon(host.name.as_str()).await?;
+            net.shorten_conntrack_close(host.name.as_str()).await?;
         }
         Ok(())
     }
 
     /// A rolling assign waits for as long as the kernel remembers a connection it has reset: 10 s on a real host.
-    async fn forget_soon(&self, host: &str) -> Result<(), LabError> {
+    async fn shorten_conntrack_close(&self, host: &str) -> Result<(), LabError> {
         let script = "f=/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close; [ ! -w $f ] || echo 1 > $f";
-        self.program(host, "sh").args(["-c", script]).run(b"", BOUND).await?;
+        self.program(host, "sh").args(["-c", script]).run(b"", COMMAND_TIMEOUT).await?;
         Ok(())
     }
 
@@ -82,16 +82,16 @@ impl Namespaces {
     async fn narrow_ports(&self, balancer: &str) -> Result<(), LabError> {
         let script = "echo 40000 40999 > /proc/sys/net/ipv4/ip_local_port_range";
         // Where /proc/sys may not be written the rehearsal goes on with the usual ports.
-        self.program(balancer, "sh").args(["-c", script]).run(b"", BOUND).await?;
+        self.program(balancer, "sh").args(["-c", script]).run(b"", COMMAND_TIMEOUT).await?;
         Ok(())
     }
 
     /// `swm-NAME-web1`.
     fn of(&self, place: &str) -> String {
-        format!("{}{place}", prefix(&self.name))
+        format!("{}{place}", build_prefix(&self.name))
     }
 
-    pub fn file(&self, place: &str) -> PathBuf {
+    pub fn path(&self, place: &str) -> PathBuf {
         PathBuf::from(NETNS).join(self.of(place))
     }
 
@@ -126,7 +126,7 @@ impl Namespaces {
         let host = |number| {
             let place = format!("web{number}");
             let name = place.parse().ok()?;
-            Some(Host { name, address: Some(self.address(&place)), way: Way::Here })
+            Some(Host { name, address: Some(self.address(&place)), transport: Transport::Local })
         };
         (1..=self.hosts).filter_map(host).collect()
     }
@@ -137,23 +137,23 @@ impl Namespaces {
     }
 }
 
-fn prefix(name: &HostName) -> String {
+fn build_prefix(name: &HostName) -> String {
     format!("swm-{name}-")
 }
 
 /// Names of the namespaces that belong to a lab, from the kernel's own list.
-pub fn list(name: &HostName) -> Vec<String> {
+pub fn list_namespaces(name: &HostName) -> Vec<String> {
     let entries =
         std::fs::read_dir(NETNS).map(|entries| entries.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let names = entries.into_iter().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut mine: Vec<String> = names.filter(|other| is_place_of(other, name)).collect();
+    let mut mine: Vec<String> = names.filter(|other| is_namespace_of(other, name)).collect();
     mine.sort();
     mine
 }
 
 /// `swm-a-web1` belongs to `a`; `swm-a-b-web1` to `a-b` only.
-fn is_place_of(namespace: &str, name: &HostName) -> bool {
-    namespace.strip_prefix(&prefix(name)).is_some_and(|place| {
+fn is_namespace_of(namespace: &str, name: &HostName) -> bool {
+    namespace.strip_prefix(&build_prefix(name)).is_some_and(|place| {
         let number = place.strip_prefix("web").or_else(|| place.strip_prefix("lb")).unwrap_or("");
         matches!(place, "sw" | "client") || number.parse::<u8>().is_ok()
     })
@@ -161,11 +161,11 @@ fn is_place_of(namespace: &str, name: &HostName) -> bool {
 
 /// Ends the processes inside the lab's namespaces, and removes the namespaces with all that is in them.
 pub async fn remove(name: &HostName) -> Result<(), LabError> {
-    for namespace in list(name) {
+    for namespace in list_namespaces(name) {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
             loop {
-                let pids = pids_in(&namespace).await?;
+                let pids = list_pids(&namespace).await?;
                 if pids.is_empty() || tokio::time::Instant::now() > deadline {
                     break;
                 }
@@ -181,8 +181,8 @@ pub async fn remove(name: &HostName) -> Result<(), LabError> {
     Ok(())
 }
 
-async fn pids_in(namespace: &str) -> Result<Vec<Pid>, LabError> {
-    let output = Program::new("ip").args(["netns", "pids", namespace]).run(b"", BOUND).await?;
+async fn list_pids(namespace: &str) -> Result<Vec<Pid>, LabError> {
+    let output = Program::new("ip").args(["netns", "pids", namespace]).run(b"", COMMAND_TIMEOUT).await?;
     Ok(output.stdout.lines().filter_map(|line| line.trim().parse().ok()).map(Pid::from_raw).collect())
 }
 
@@ -197,23 +197,26 @@ pub struct Place {
 }
 
 /// What a lab consists of; empty when none of that name is up.
-pub async fn look(name: &HostName) -> Result<Vec<Place>, LabError> {
+pub async fn inspect(name: &HostName) -> Result<Vec<Place>, LabError> {
     let mut places = Vec::new();
-    for namespace in list(name) {
+    for namespace in list_namespaces(name) {
         let command = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let processes =
-            pids_in(&namespace).await?.into_iter().map(|pid| command(pid).trim().to_owned()).collect();
+            list_pids(&namespace).await?.into_iter().map(|pid| command(pid).trim().to_owned()).collect();
         let save = Program::new("ip").args(["netns", "exec", &namespace, "iptables-save", "-t", "nat"]);
-        let is_host = namespace.starts_with(&format!("{}web", prefix(name)));
-        let forward =
-            if is_host { Some(save.run(b"", BOUND).await?.stdout.contains(":forward")) } else { None };
+        let is_host = namespace.starts_with(&format!("{}web", build_prefix(name)));
+        let forward = if is_host {
+            Some(save.run(b"", COMMAND_TIMEOUT).await?.stdout.contains(":forward"))
+        } else {
+            None
+        };
         places.push(Place { namespace, processes, forward });
     }
     Ok(places)
 }
 
 /// The same without a runtime to wait with: on a thread of its own.
-pub fn remove_now(name: &HostName) {
+pub fn remove_blocking(name: &HostName) {
     let name = name.clone();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -228,7 +231,7 @@ pub fn remove_now(name: &HostName) {
 
 async fn ip(options: &[&str], batch: &str) -> Result<(), LabError> {
     let program = Program::new("ip").args(options).args(["-batch", "-"]);
-    let output = program.run(batch.as_bytes(), BOUND).await?;
+    let output = program.run(batch.as_bytes(), COMMAND_TIMEOUT).await?;
     if output.status == 0 {
         return Ok(());
     }
@@ -240,11 +243,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lab_never_takes_another_labs_namespaces() {
+    fn lab_ignores_namespaces_of_other_labs() {
         let name = |text: &str| text.parse::<HostName>().unwrap();
-        assert!(is_place_of("swm-a-web1", &name("a")) && is_place_of("swm-a-b-sw", &name("a-b")));
+        assert!(is_namespace_of("swm-a-web1", &name("a")) && is_namespace_of("swm-a-b-sw", &name("a-b")));
         for other in ["swm-a-b-web1", "swm-ab-web1", "web1", "swm-a-", "swm-a-webx", "swm-a-other"] {
-            assert!(!is_place_of(other, &name("a")), "{other}");
+            assert!(!is_namespace_of(other, &name("a")), "{other}");
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::model::name::HostName;
 use crate::sys::exec::{Output, Program};
 
 /// Bound on one of the operator's commands.
-const BOUND: Duration = Duration::from_mins(3);
+const COMMAND_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// What lies between the operator and the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub struct Operator {
 
 impl Operator {
     /// `more` is added to switchman.yaml: `roll:`, `hooks:`.
-    pub async fn up(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
+    pub async fn start(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
         let dir = lab.dir().join("operator");
         make_dir(&dir)?;
         let names: Vec<HostName> = lab.hosts.iter().map(|host| host.host.name.clone()).collect();
-        let mut yaml = lab.site("lb1")?.yaml(&lab.readers())?;
+        let mut yaml = lab.build_site("lb1")?.render_yaml(&lab.admin_addresses())?;
         if more.contains("roll:") {
             // The template has a line of its own.
             yaml = yaml
@@ -52,9 +52,9 @@ impl Operator {
                 .collect();
         }
         let (servers, ways) = match pipe {
-            Pipe::Ssh => ssh(lab, &dir, &names).await?,
-            Pipe::Socket => sockets(lab, &names).await?,
-            Pipe::MutualTls | Pipe::Token => tls(lab, &dir, &names, pipe).await?,
+            Pipe::Ssh => set_up_ssh(lab, &dir, &names).await?,
+            Pipe::Socket => set_up_sockets(lab, &names).await?,
+            Pipe::MutualTls | Pipe::Token => set_up_tls(lab, &dir, &names, pipe).await?,
         };
         for way in &ways.hosts {
             yaml =
@@ -79,8 +79,8 @@ impl Operator {
             .dir(&self.dir)
     }
 
-    pub async fn switchman(&self, args: &[&str]) -> Result<Output, LabError> {
-        Ok(self.program(args).run(b"", BOUND).await?)
+    pub async fn run_switchman(&self, args: &[&str]) -> Result<Output, LabError> {
+        Ok(self.program(args).run(b"", COMMAND_TIMEOUT).await?)
     }
 
     /// Holds the configuration, the journal and the keys.
@@ -91,17 +91,21 @@ impl Operator {
 
 /// What the configuration says of a pipe.
 #[derive(Default)]
-struct Ways {
+struct TransportConfig {
     /// Host -> `agent:`.
     hosts: Vec<(HostName, String)>,
     yaml: String,
 }
 
-async fn ssh(lab: &Lab, dir: &Path, names: &[HostName]) -> Result<(Vec<Process>, Ways), LabError> {
+async fn set_up_ssh(
+    lab: &Lab,
+    dir: &Path,
+    names: &[HostName],
+) -> Result<(Vec<Process>, TransportConfig), LabError> {
     // sshd's place for its unprivileged half; Debian's unit makes it.
     make_dir(Path::new("/run/sshd"))?;
     let key = dir.join("id_ed25519");
-    keygen(lab, &key).await?;
+    generate_key(lab, &key).await?;
     let mut known = String::new();
     let mut config = format!(
         "Host *\n  User root\n  IdentityFile {key}\n  IdentitiesOnly yes\n  UserKnownHostsFile {dir}/known_hosts\n  StrictHostKeyChecking yes\n  \
@@ -114,8 +118,8 @@ async fn ssh(lab: &Lab, dir: &Path, names: &[HostName]) -> Result<(Vec<Process>,
         let (place, address) = (name.as_str(), lab.net.address(name.as_str()));
         let home = lab.dir().join(place);
         let host_key = home.join("ssh_host_key");
-        keygen(lab, &host_key).await?;
-        let public = read(&host_key.with_extension("pub"))?;
+        generate_key(lab, &host_key).await?;
+        let public = read_file(&host_key.with_extension("pub"))?;
         let _ = write!(known, "{address} {public}");
         let _ = write!(config, "Host {name}\n  HostName {address}\n");
         let file = home.join("sshd_config");
@@ -136,7 +140,7 @@ async fn ssh(lab: &Lab, dir: &Path, names: &[HostName]) -> Result<(Vec<Process>,
         lab.options.switchman.display(),
         root = lab.dir().display(),
     );
-    Ok((servers, Ways { yaml, ..Ways::default() }))
+    Ok((servers, TransportConfig { yaml, ..TransportConfig::default() }))
 }
 
 /// The sshd of one host; by its whole path, because it starts itself anew for each client (sshd(8)).
@@ -154,20 +158,20 @@ pub async fn start_sshd(lab: &Lab, place: &str) -> Result<Process, LabError> {
     Ok(sshd)
 }
 
-async fn keygen(lab: &Lab, file: &Path) -> Result<(), LabError> {
+async fn generate_key(lab: &Lab, file: &Path) -> Result<(), LabError> {
     let program = lab.program("client", "ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file);
-    run(&program).await
+    run_checked(&program).await
 }
 
-async fn run(program: &Program) -> Result<(), LabError> {
-    let output = program.run(b"", BOUND).await?;
+async fn run_checked(program: &Program) -> Result<(), LabError> {
+    let output = program.run(b"", COMMAND_TIMEOUT).await?;
     match output.status {
         0 => Ok(()),
         status => Err(LabError::Command { command: program.to_string(), status, stderr: output.stderr }),
     }
 }
 
-pub(super) fn read(file: &Path) -> Result<String, LabError> {
+pub(super) fn read_file(file: &Path) -> Result<String, LabError> {
     std::fs::read_to_string(file).map_err(|source| LabError::Files {
         what: "read",
         path: file.to_owned(),
@@ -189,8 +193,8 @@ pub async fn start_agent(lab: &Lab, place: &str, more: &[String]) -> Result<Proc
     Ok(agent)
 }
 
-async fn sockets(lab: &Lab, names: &[HostName]) -> Result<(Vec<Process>, Ways), LabError> {
-    let (mut servers, mut ways) = (Vec::new(), Ways::default());
+async fn set_up_sockets(lab: &Lab, names: &[HostName]) -> Result<(Vec<Process>, TransportConfig), LabError> {
+    let (mut servers, mut ways) = (Vec::new(), TransportConfig::default());
     for name in names {
         servers.push(start_agent(lab, name.as_str(), &[]).await?);
         let socket = lab.dir().join(name.as_str()).join("agent.sock");
@@ -199,21 +203,21 @@ async fn sockets(lab: &Lab, names: &[HostName]) -> Result<(Vec<Process>, Ways), 
     Ok((servers, ways))
 }
 
-async fn tls(
+async fn set_up_tls(
     lab: &Lab,
     dir: &Path,
     names: &[HostName],
     pipe: Pipe,
-) -> Result<(Vec<Process>, Ways), LabError> {
+) -> Result<(Vec<Process>, TransportConfig), LabError> {
     let file = |name: &str| dir.join(name).display().to_string();
-    authority(lab, dir).await?;
-    certificate(lab, dir, "operator", "DNS:operator").await?;
+    create_authority(lab, dir).await?;
+    create_certificate(lab, dir, "operator", "DNS:operator").await?;
     let token = "a token of the lab, long enough";
     write(&dir.join("token"), token)?;
-    let (mut servers, mut ways) = (Vec::new(), Ways::default());
+    let (mut servers, mut ways) = (Vec::new(), TransportConfig::default());
     for name in names {
         let address = lab.net.address(name.as_str());
-        certificate(lab, dir, name.as_str(), &format!("IP:{address}")).await?;
+        create_certificate(lab, dir, name.as_str(), &format!("IP:{address}")).await?;
         let listen = format!("{address}:9443");
         let (pem, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
         let mut more =
@@ -237,20 +241,21 @@ async fn tls(
     Ok((servers, ways))
 }
 
-async fn authority(lab: &Lab, dir: &Path) -> Result<(), LabError> {
+async fn create_authority(lab: &Lab, dir: &Path) -> Result<(), LabError> {
     let openssl = lab.program("client", "openssl").dir(dir);
     let subject = ["-subj", "/CN=swm lab authority", "-days", "2", "-nodes"];
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
     let files = ["-keyout", "ca.key", "-out", "ca.pem"];
-    run(&openssl.args(["req", "-x509"]).args(key).args(subject).args(files)).await
+    run_checked(&openssl.args(["req", "-x509"]).args(key).args(subject).args(files)).await
 }
 
-async fn certificate(lab: &Lab, dir: &Path, name: &str, subject: &str) -> Result<(), LabError> {
+async fn create_certificate(lab: &Lab, dir: &Path, name: &str, subject: &str) -> Result<(), LabError> {
     let openssl = || lab.program("client", "openssl").dir(dir);
     let (key, request, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
     let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let named = ["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={subject}")];
-    run(&openssl().arg("req").args(curve).args(named).args(["-keyout", &key, "-out", &request])).await?;
+    run_checked(&openssl().arg("req").args(curve).args(named).args(["-keyout", &key, "-out", &request]))
+        .await?;
     let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-    run(&openssl().args(sign).args(["-days", "2", "-copy_extensions", "copy", "-out", &pem])).await
+    run_checked(&openssl().args(sign).args(["-days", "2", "-copy_extensions", "copy", "-out", &pem])).await
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::sys::exec::{ExecError, Program};
 
-const BOUND: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -20,10 +20,10 @@ pub enum ProcessError {
     #[error("cannot write the log `{path}`: {source}")]
     Log { path: PathBuf, source: std::io::Error },
     #[error("{name} ended at once: {log}")]
-    Ended { name: String, log: String },
-    #[error("{name} did not end within {}", crate::model::duration::show(BOUND))]
-    Stays { name: String },
-    #[error("{what} did not come true within {}", crate::model::duration::show(BOUND))]
+    EndedEarly { name: String, log: String },
+    #[error("{name} did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
+    StopTimedOut { name: String },
+    #[error("{what} did not come true within {}", crate::model::duration::format(WAIT_TIMEOUT))]
     Late { what: String },
 }
 
@@ -48,11 +48,11 @@ impl Process {
 
     /// Waits until a condition holds, as long as the process lives.
     pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) -> Result<(), ProcessError> {
-        let deadline = Instant::now() + BOUND;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while !holds().await {
             if self.pid().is_none_or(has_ended) {
                 let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                return Err(ProcessError::Ended { name: self.name.clone(), log: log.trim().to_owned() });
+                return Err(ProcessError::EndedEarly { name: self.name.clone(), log: log.trim().to_owned() });
             }
             if Instant::now() > deadline {
                 return Err(ProcessError::Late { what: what.to_owned() });
@@ -68,9 +68,9 @@ impl Process {
             // One that has ended already is what is wanted.
             let _ = kill(pid, signal);
         }
-        match tokio::time::timeout(BOUND, self.child.wait()).await {
+        match tokio::time::timeout(WAIT_TIMEOUT, self.child.wait()).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(ProcessError::Stays { name: self.name }),
+            Err(_) => Err(ProcessError::StopTimedOut { name: self.name }),
         }
     }
 }

@@ -1,35 +1,35 @@
 //! What the backend as a whole must say.
 
-use super::Report;
-use super::cfg::{Cfg, Section};
+use super::LintReport;
+use super::cfg::{ParsedCfg, Section};
 use super::checks;
-use super::keywords::servers;
+use super::keywords::read_servers;
 use super::server;
 use crate::model::balancer::BalancerSpec;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
 
-const COOKIE: &str = "cookie SERVER_ID insert indirect nocache";
+const COOKIE_LINE: &str = "cookie SERVER_ID insert indirect nocache";
 
-pub(super) fn lint(
-    cfg: &Cfg,
+pub(super) fn lint_backend(
+    cfg: &ParsedCfg,
     section: &Section,
     fleet: &Fleet,
     balancer: &BalancerSpec,
-    report: &mut Report<'_>,
+    report: &mut LintReport<'_>,
 ) {
-    retries(cfg, section, report);
-    checks::lint(cfg, section, fleet, report);
-    cookie(cfg, section, report);
-    timeouts(cfg, section, report);
-    state_file(cfg, section, report);
-    pooling(cfg, section, report);
-    server::lint(cfg, section, fleet, balancer, report);
+    lint_retries(cfg, section, report);
+    checks::lint_checks(cfg, section, fleet, report);
+    lint_cookie(cfg, section, report);
+    lint_timeouts(cfg, section, report);
+    lint_state_file(cfg, section, report);
+    lint_pooling(cfg, section, report);
+    server::lint_servers(cfg, section, fleet, balancer, report);
 }
 
-fn retries(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    redispatch(cfg, section, report);
-    match cfg.setting(section, &["retries"]) {
+fn lint_retries(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    lint_redispatch(cfg, section, report);
+    match cfg.find_setting(section, &["retries"]) {
         Some(line) if line.word(1) == Some("0") => report.add(
             Problem,
             "haproxy-no-retries",
@@ -46,7 +46,7 @@ fn retries(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
             "add `retries 3`",
         ),
     }
-    if let Some(line) = cfg.setting(section, &["retry-on"]) {
+    if let Some(line) = cfg.find_setting(section, &["retry-on"]) {
         report.add(
             Note,
             "haproxy-retry-on",
@@ -57,8 +57,8 @@ fn retries(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
     }
 }
 
-fn redispatch(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let line = cfg.setting(section, &["option", "redispatch"]);
+fn lint_redispatch(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    let line = cfg.find_setting(section, &["option", "redispatch"]);
     match line.map(|line| (line, line.word(2))) {
         None | Some((_, Some("0"))) => report.add(
             Warning,
@@ -81,8 +81,8 @@ fn redispatch(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
     }
 }
 
-fn cookie(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let mode = cfg.setting(section, &["mode"]);
+fn lint_cookie(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    let mode = cfg.find_setting(section, &["mode"]);
     if mode.and_then(|line| line.word(1)) != Some("http") {
         report.add(
             Problem,
@@ -92,35 +92,35 @@ fn cookie(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
             "write `mode http`",
         );
     }
-    let Some(line) = cfg.setting(section, &["cookie"]) else {
+    let Some(line) = cfg.find_setting(section, &["cookie"]) else {
         return report.add(
             Problem,
             "haproxy-no-cookie",
             section.number,
             "no `cookie`: users of a host in maintenance go to other hosts and its backup vhost stays unused",
-            format!("add `{COOKIE}`"),
+            format!("add `{COOKIE_LINE}`"),
         );
     };
-    if !line.has("insert") {
+    if !line.has_word("insert") {
         report.add(
             Warning,
             "haproxy-cookie-not-inserted",
             line.number,
             "HAProxy does not make this cookie itself: users whom the application gives none are moved about at every switch",
-            format!("write `{COOKIE}`"),
+            format!("write `{COOKIE_LINE}`"),
         );
-    } else if !(line.has("indirect") && line.has("nocache")) {
+    } else if !(line.has_word("indirect") && line.has_word("nocache")) {
         report.add(
             Warning,
             "haproxy-cookie-cached",
             line.number,
             "an inserted cookie without `indirect nocache` is seen by the application and can be cached for others",
-            format!("write `{COOKIE}`"),
+            format!("write `{COOKIE_LINE}`"),
         );
     }
 }
 
-fn timeouts(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
+fn lint_timeouts(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
     let hung = "a hung server holds its clients for ever";
     for (timeout, value, severity, id, consequence) in [
         ("connect", "5s", Warning, "haproxy-no-timeout", hung),
@@ -140,17 +140,17 @@ fn timeouts(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
             "a check that hangs takes the whole `inter` before it counts as failed",
         ),
     ] {
-        if cfg.setting(section, &["timeout", timeout]).is_none() {
+        if cfg.find_setting(section, &["timeout", timeout]).is_none() {
             let reason = format!("no `timeout {timeout}`: {consequence}");
             report.add(severity, id, section.number, reason, format!("add `timeout {timeout} {value}`"));
         }
     }
 }
 
-fn state_file(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let Some(global) = cfg.first("global") else { return };
-    let has = |word: &str| global.all(&[word]).next().is_some();
-    let load = cfg.setting(section, &["load-server-state-from-file"]);
+fn lint_state_file(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    let Some(global) = cfg.find_first("global") else { return };
+    let has = |word: &str| global.find_all(&[word]).next().is_some();
+    let load = cfg.find_setting(section, &["load-server-state-from-file"]);
     let loaded = match load.and_then(|line| line.word(1)) {
         Some("global") => has("server-state-file"),
         Some("local") => has("server-state-base"),
@@ -170,8 +170,8 @@ fn state_file(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
 }
 
 /// Only where pooling is set by hand: the default is no fault, and a switch by the forward does not need more.
-fn pooling(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    let Some(line) = cfg.setting(section, &["http-reuse"]) else { return };
+fn lint_pooling(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    let Some(line) = cfg.find_setting(section, &["http-reuse"]) else { return };
     if line.word(1) == Some("never") {
         report.add(
             Note,
@@ -180,8 +180,8 @@ fn pooling(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
             "`http-reuse never` does not keep a keep-alive client from staying on the old process after an in-place change",
             "write `option http-server-close` for that, or nothing: switchman's switch does not need it",
         );
-    } else if cfg.setting(section, &["option", "http-server-close"]).is_none()
-        && !servers(cfg, section).iter().all(|server| server.value("pool-max-conn") == Some("0"))
+    } else if cfg.find_setting(section, &["option", "http-server-close"]).is_none()
+        && !read_servers(cfg, section).iter().all(|server| server.value("pool-max-conn") == Some("0"))
     {
         report.add(
             Note,

@@ -2,22 +2,22 @@
 
 /// A statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct Statement {
     /// Counted from 1.
     pub number: usize,
     pub words: Vec<String>,
 }
 
-impl Line {
+impl Statement {
     pub(super) fn word(&self, at: usize) -> Option<&str> {
         self.words.get(at).map(String::as_str)
     }
 
-    pub(super) fn starts(&self, words: &[&str]) -> bool {
-        begin(&self.words, words)
+    pub(super) fn starts_with(&self, words: &[&str]) -> bool {
+        words_begin_with(&self.words, words)
     }
 
-    pub(super) fn has(&self, word: &str) -> bool {
+    pub(super) fn has_word(&self, word: &str) -> bool {
         self.words.iter().any(|own| own == word)
     }
 
@@ -35,31 +35,32 @@ pub(super) struct Section {
     /// `from NAME`: the named defaults it inherits from.
     pub from: Option<String>,
     pub number: usize,
-    pub lines: Vec<Line>,
+    pub lines: Vec<Statement>,
 }
 
 impl Section {
-    pub(super) fn all<'a>(&'a self, words: &'a [&str]) -> impl Iterator<Item = &'a Line> {
-        self.lines.iter().filter(move |line| line.starts(words))
+    pub(super) fn find_all<'a>(&'a self, words: &'a [&str]) -> impl Iterator<Item = &'a Statement> {
+        self.lines.iter().filter(move |line| line.starts_with(words))
     }
 
     /// The line that decides, if this section has one: the last, and it may take back with `no`.
-    fn last(&self, words: &[&str]) -> Option<&Line> {
-        let negates = |line: &Line| line.word(0) == Some("no") && begin(&line.words[1..], words);
-        self.lines.iter().rev().find(|line| line.starts(words) || negates(line))
+    fn find_last(&self, words: &[&str]) -> Option<&Statement> {
+        let negates =
+            |line: &Statement| line.word(0) == Some("no") && words_begin_with(&line.words[1..], words);
+        self.lines.iter().rev().find(|line| line.starts_with(words) || negates(line))
     }
 }
 
-fn begin(words: &[String], with: &[&str]) -> bool {
+fn words_begin_with(words: &[String], with: &[&str]) -> bool {
     words.len() >= with.len() && words.iter().zip(with).all(|(own, word)| own == word)
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Cfg {
+pub(super) struct ParsedCfg {
     sections: Vec<Section>,
 }
 
-const KINDS: [&str; 20] = [
+const SECTION_KINDS: [&str; 20] = [
     "global",
     "defaults",
     "frontend",
@@ -82,25 +83,25 @@ const KINDS: [&str; 20] = [
     "healthcheck",
 ];
 
-impl Cfg {
+impl ParsedCfg {
     pub(super) fn parse(text: &str) -> Self {
         let mut cfg = Self::default();
         for (number, line) in (1..).zip(text.lines()) {
-            let words = words(line);
+            let words = split_words(line);
             let Some(first) = words.first() else { continue };
-            if KINDS.contains(&first.as_str()) {
+            if SECTION_KINDS.contains(&first.as_str()) {
                 let name = words.get(1).filter(|name| *name != "from").cloned().unwrap_or_default();
                 let from =
                     words.iter().position(|word| word == "from").and_then(|at| words.get(at + 1)).cloned();
                 cfg.sections.push(Section { kind: first.clone(), name, from, number, lines: vec![] });
             } else if let Some(section) = cfg.sections.last_mut() {
-                section.lines.push(Line { number, words });
+                section.lines.push(Statement { number, words });
             }
         }
         cfg
     }
 
-    pub(super) fn first(&self, kind: &str) -> Option<&Section> {
+    pub(super) fn find_first(&self, kind: &str) -> Option<&Section> {
         self.sections.iter().find(|section| section.kind == kind)
     }
 
@@ -116,7 +117,7 @@ impl Cfg {
 
     /// The section, then what it inherits from, nearest first: the defaults it names with `from`, else the last ones
     /// before it. Defaults inherit only from those they name.
-    pub(super) fn chain<'a>(&'a self, section: &'a Section) -> Vec<&'a Section> {
+    pub(super) fn inheritance_chain<'a>(&'a self, section: &'a Section) -> Vec<&'a Section> {
         let mut chain = vec![section];
         let mut at = section;
         loop {
@@ -135,21 +136,22 @@ impl Cfg {
     }
 
     /// The statement in force for a section, its own or inherited.
-    pub(super) fn setting<'a>(&'a self, section: &'a Section, words: &[&str]) -> Option<&'a Line> {
-        let decides = self.chain(section).into_iter().find_map(|section| section.last(words))?;
-        decides.starts(words).then_some(decides)
+    pub(super) fn find_setting<'a>(&'a self, section: &'a Section, words: &[&str]) -> Option<&'a Statement> {
+        let decides =
+            self.inheritance_chain(section).into_iter().find_map(|section| section.find_last(words))?;
+        decides.starts_with(words).then_some(decides)
     }
 }
 
 /// Blanks part words; `#` begins a comment; `\` escapes; `"` and `'` quote.
-fn words(line: &str) -> Vec<String> {
+fn split_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
         match (c, quote) {
-            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next().map(escaped)),
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next().map(unescape)),
             (c, Some(open)) if c == open => quote = None,
             ('"' | '\'', None) => {
                 quote = Some(c);
@@ -165,7 +167,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// `\xNN` is left as it stands: no word that matters here is written so.
-fn escaped(c: char) -> char {
+fn unescape(c: char) -> char {
     match c {
         'n' => '\n',
         'r' => '\r',
@@ -179,21 +181,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_cut_as_haproxy_cuts_them() {
-        assert_eq!(words(r#"  a "b c" d\ e 'f"g' # no"#), ["a", "b c", "d e", "f\"g"]);
-        assert_eq!(words(r"GET / HTTP/1.1\r\nHost:\ x \#1"), ["GET", "/", "HTTP/1.1\r\nHost: x", "#1"]);
-        assert_eq!(words(r"'a\r' b#c"), ["a\\r", "b"]);
-        assert!(words("   # only a comment").is_empty());
+    fn words_are_split_like_haproxy() {
+        assert_eq!(split_words(r#"  a "b c" d\ e 'f"g' # no"#), ["a", "b c", "d e", "f\"g"]);
+        assert_eq!(split_words(r"GET / HTTP/1.1\r\nHost:\ x \#1"), ["GET", "/", "HTTP/1.1\r\nHost: x", "#1"]);
+        assert_eq!(split_words(r"'a\r' b#c"), ["a\\r", "b"]);
+        assert!(split_words("   # only a comment").is_empty());
     }
 
     #[test]
-    fn a_section_inherits_from_the_defaults_before_it_or_from_the_named_ones() {
-        let cfg = Cfg::parse(
+    fn section_inherits_from_preceding_or_named_defaults() {
+        let cfg = ParsedCfg::parse(
             "defaults a\n x 1\nbackend one\ndefaults b from a\n y 2\nbackend two from a\nbackend three\ndefaults c\nbackend \
              four\ndefaults d from d\nbackend five from nowhere\nbackend six\n",
         );
         let of = |name: &str| {
-            let chain = cfg.chain(cfg.find("backend", name).unwrap());
+            let chain = cfg.inheritance_chain(cfg.find("backend", name).unwrap());
             chain[1..].iter().map(|defaults| defaults.name.as_str()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
@@ -203,10 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_and_last_statement_wins_and_no_takes_it_back() {
-        let cfg = Cfg::parse("defaults\n option x\n t 1\n t 2\nbackend b\n no option x\nbackend c\n t 3\n");
+    fn nearest_last_statement_wins_and_no_negates_it() {
+        let cfg =
+            ParsedCfg::parse("defaults\n option x\n t 1\n t 2\nbackend b\n no option x\nbackend c\n t 3\n");
         let setting = |name: &str, words: &[&str]| {
-            cfg.setting(cfg.find("backend", name).unwrap(), words).map(|line| line.number)
+            cfg.find_setting(cfg.find("backend", name).unwrap(), words).map(|line| line.number)
         };
         assert_eq!((setting("b", &["option", "x"]), setting("c", &["option", "x"])), (None, Some(2)));
         assert_eq!((setting("b", &["t"]), setting("c", &["t"])), (Some(4), Some(8)));

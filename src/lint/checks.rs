@@ -1,13 +1,13 @@
 //! The health check of the backend. Its rules are not merged: a section with `option httpchk` or an `http-check` rule of
 //! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12).
 
-use super::Report;
-use super::cfg::{Cfg, Line, Section};
+use super::LintReport;
+use super::cfg::{ParsedCfg, Section, Statement};
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
 
 /// `option` words that each replace the check of another.
-const TYPES: [&str; 10] = [
+const CHECK_OPTIONS: [&str; 10] = [
     "httpchk",
     "tcp-check",
     "external-check",
@@ -20,79 +20,83 @@ const TYPES: [&str; 10] = [
     "ssl-hello-chk",
 ];
 
-const RULES: [&str; 6] = ["connect", "send", "expect", "comment", "set-var", "unset-var"];
+const RULE_WORDS: [&str; 6] = ["connect", "send", "expect", "comment", "set-var", "unset-var"];
 
-fn is_rule(line: &Line) -> bool {
-    line.word(0) == Some("http-check") && line.word(1).is_some_and(|word| RULES.contains(&word))
+fn is_rule(line: &Statement) -> bool {
+    line.word(0) == Some("http-check") && line.word(1).is_some_and(|word| RULE_WORDS.contains(&word))
 }
 
-fn is_type(line: &Line) -> bool {
-    line.word(0) == Some("option") && line.word(1).is_some_and(|word| TYPES.contains(&word))
+fn is_check_option(line: &Statement) -> bool {
+    line.word(0) == Some("option") && line.word(1).is_some_and(|word| CHECK_OPTIONS.contains(&word))
 }
 
 /// The check as HAProxy puts it together.
-struct Check<'a> {
-    option: &'a Line,
+struct HttpCheck<'a> {
+    option: &'a Statement,
     /// `option` stands in the section whose rules count.
     option_is_own: bool,
-    rules: Vec<&'a Line>,
+    rules: Vec<&'a Statement>,
     /// Further up there are rules that do not count.
-    dropped: bool,
+    has_ignored_rules: bool,
 }
 
-impl<'a> Check<'a> {
+impl<'a> HttpCheck<'a> {
     /// `None`: it is no HTTP check.
-    fn of(cfg: &'a Cfg, section: &'a Section) -> Option<Self> {
-        let chain = cfg.chain(section);
+    fn from_section(cfg: &'a ParsedCfg, section: &'a Section) -> Option<Self> {
+        let chain = cfg.inheritance_chain(section);
         let option =
-            chain.iter().find_map(|section| section.lines.iter().rev().find(|line| is_type(line)))?;
+            chain.iter().find_map(|section| section.lines.iter().rev().find(|line| is_check_option(line)))?;
         if option.word(1) != Some("httpchk") {
             return None;
         }
-        let decides = |line: &Line| is_rule(line) || is_type(line);
+        let decides = |line: &Statement| is_rule(line) || is_check_option(line);
         let at = chain.iter().position(|section| section.lines.iter().any(decides))?;
         Some(Self {
             option,
-            option_is_own: chain[at].lines.iter().any(is_type),
+            option_is_own: chain[at].lines.iter().any(is_check_option),
             rules: chain[at].lines.iter().filter(|line| is_rule(line)).collect(),
-            dropped: chain[at + 1..].iter().any(|section| section.lines.iter().any(is_rule)),
+            has_ignored_rules: chain[at + 1..].iter().any(|section| section.lines.iter().any(is_rule)),
         })
     }
 
-    fn rules(&self, kind: &'static str) -> impl Iterator<Item = &'a Line> {
+    fn rules_of_kind(&self, kind: &'static str) -> impl Iterator<Item = &'a Statement> {
         self.rules.iter().copied().filter(move |line| line.word(1) == Some(kind))
     }
 
-    fn why_dropped(&self) -> &'static str {
-        if self.dropped { " (the `http-check` lines of `defaults` do not count beside its own)" } else { "" }
+    fn describe_ignored_rules(&self) -> &'static str {
+        if self.has_ignored_rules {
+            " (the `http-check` lines of `defaults` do not count beside its own)"
+        } else {
+            ""
+        }
     }
 }
 
-pub(super) fn lint(cfg: &Cfg, section: &Section, fleet: &Fleet, report: &mut Report<'_>) {
-    let Some(check) = Check::of(cfg, section) else {
+pub(super) fn lint_checks(cfg: &ParsedCfg, section: &Section, fleet: &Fleet, report: &mut LintReport<'_>) {
+    let Some(check) = HttpCheck::from_section(cfg, section) else {
         return report.add(
             Problem,
             "haproxy-no-httpchk",
             section.number,
             "no `option httpchk`: any open port counts as healthy, a crashed application behind it too",
-            format!("add `option httpchk` and `{}`", send(fleet)),
+            format!("add `option httpchk` and `{}`", format_send_rule(fleet)),
         );
     };
-    if !check.option_is_own && check.rules("send").next().is_none() {
+    if !check.option_is_own && check.rules_of_kind("send").next().is_none() {
         return report.add(
             Problem,
             "haproxy-check-sends-nothing",
             check.rules.first().map_or(section.number, |line| line.number),
             "an `http-check` line of its own makes the backend forget the `option httpchk` it inherits: the check sends nothing, \
              and every server is DOWN with `L7TOUT`",
-            format!("add `option httpchk` and `{}` beside it", send(fleet)),
+            format!("add `option httpchk` and `{}` beside it", format_send_rule(fleet)),
         );
     }
-    expect(&check, fleet, report);
-    host(&check, fleet, report);
-    connect(&check, report);
-    path(&check, fleet, report);
-    if let Some(line) = cfg.setting(section, &["http-check", "disable-on-404"]) {
+    lint_expect(&check, fleet, report);
+    lint_host(&check, fleet, report);
+    lint_connect(&check, report);
+    lint_path(&check, fleet, report);
+    if let Some(line) = cfg.find_setting(section, &["http-check", "disable-on-404"]) {
         report.add(
             Note,
             "haproxy-disable-on-404",
@@ -103,21 +107,21 @@ pub(super) fn lint(cfg: &Cfg, section: &Section, fleet: &Fleet, report: &mut Rep
     }
 }
 
-fn send(fleet: &Fleet) -> String {
+fn format_send_rule(fleet: &Fleet) -> String {
     let host = fleet.health.host.as_deref().unwrap_or("your.name");
     format!("http-check send meth GET uri {} ver HTTP/1.1 hdr Host {host}", fleet.health.path)
 }
 
-fn expect(check: &Check<'_>, fleet: &Fleet, report: &mut Report<'_>) {
+fn lint_expect(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
     let status = fleet.health.status.to_string();
-    let only = |line: &Line| match line.words.as_slice() {
+    let only = |line: &Statement| match line.words.as_slice() {
         [.., not, _, _] if not == "!" => false,
         [.., kind, found] if kind == "status" => *found == status,
         [.., kind, found] if kind == "rstatus" => found.trim_matches(['^', '$']) == status,
         _ => false,
     };
-    if !check.rules("expect").any(only) {
-        let found = check.rules("expect").last();
+    if !check.rules_of_kind("expect").any(only) {
+        let found = check.rules_of_kind("expect").last();
         let reason = match found {
             Some(_) => format!("the check passes with other answers than {status}"),
             None => "the check accepts every 2xx and 3xx: a redirect to an error page counts as healthy"
@@ -127,34 +131,34 @@ fn expect(check: &Check<'_>, fleet: &Fleet, report: &mut Report<'_>) {
             Warning,
             "haproxy-any-2xx-3xx",
             found.unwrap_or(check.option).number,
-            reason + check.why_dropped(),
+            reason + check.describe_ignored_rules(),
             format!("add `http-check expect status {status}`"),
         );
     }
 }
 
-fn host(check: &Check<'_>, fleet: &Fleet, report: &mut Report<'_>) {
-    let in_send = |line: &Line| {
+fn lint_host(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
+    let in_send = |line: &Statement| {
         line.words.windows(2).any(|pair| pair[0].starts_with("hdr") && pair[1].eq_ignore_ascii_case("host"))
     };
     let in_option = check.option_is_own
         && check.option.words.iter().any(|word| word.to_ascii_lowercase().contains("\r\nhost:"));
-    if !in_option && !check.rules("send").any(in_send) {
+    if !in_option && !check.rules_of_kind("send").any(in_send) {
         report.add(
             Warning,
             "haproxy-check-without-host",
-            check.rules("send").last().unwrap_or(check.option).number,
+            check.rules_of_kind("send").last().unwrap_or(check.option).number,
             format!(
                 "the check sends no Host header: a name-based vhost answers with its default site instead of this one{}",
-                check.why_dropped()
+                check.describe_ignored_rules()
             ),
-            format!("add `{}`", send(fleet)),
+            format!("add `{}`", format_send_rule(fleet)),
         );
     }
 }
 
-fn connect(check: &Check<'_>, report: &mut Report<'_>) {
-    for line in check.rules("connect").filter(|line| line.has("port") || line.has("addr")) {
+fn lint_connect(check: &HttpCheck<'_>, report: &mut LintReport<'_>) {
+    for line in check.rules_of_kind("connect").filter(|line| line.has_word("port") || line.has_word("addr")) {
         report.add(
             Problem,
             "haproxy-check-connect",
@@ -167,8 +171,8 @@ fn connect(check: &Check<'_>, report: &mut Report<'_>) {
 }
 
 /// Both should ask the same question, or one finds healthy what the other does not.
-fn path(check: &Check<'_>, fleet: &Fleet, report: &mut Report<'_>) {
-    let sent = check.rules("send").find_map(|line| Some((line, line.value("uri")?)));
+fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
+    let sent = check.rules_of_kind("send").find_map(|line| Some((line, line.value("uri")?)));
     let uri = match check.option.words.as_slice() {
         _ if !check.option_is_own => None,
         [_, _, uri] | [_, _, _, uri, ..] => Some((check.option, uri.as_str())),
@@ -180,7 +184,7 @@ fn path(check: &Check<'_>, fleet: &Fleet, report: &mut Report<'_>) {
             "haproxy-health-path",
             line.number,
             format!("HAProxy asks for `{found}`, switchman's own probe for `{}`", fleet.health.path),
-            format!("write `{}`, or `health: {{path: {found}}}` in switchman.yaml", send(fleet)),
+            format!("write `{}`, or `health: {{path: {found}}}` in switchman.yaml", format_send_rule(fleet)),
         );
     }
 }

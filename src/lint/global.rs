@@ -1,31 +1,34 @@
 //! What stands outside the backend: who may read and change HAProxy, and what a reload keeps.
 
-use super::Report;
-use super::cfg::{Cfg, Line, Section};
+use super::LintReport;
+use super::cfg::{ParsedCfg, Section, Statement};
 use crate::model::finding::Severity::{Problem, Warning};
 
-const SOCKET: &str = "add `stats socket /run/haproxy/admin.sock mode 600 level admin`";
+const SOCKET_FIX: &str = "add `stats socket /run/haproxy/admin.sock mode 600 level admin`";
 
-pub(super) fn lint(cfg: &Cfg, report: &mut Report<'_>) {
-    stats_page(cfg, report);
-    let Some(global) = cfg.first("global") else {
+pub(super) fn lint_global(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
+    lint_stats_page(cfg, report);
+    let Some(global) = cfg.find_first("global") else {
         return report.add(
             Warning,
             "haproxy-no-stats-socket",
             0,
             "there is no `global` section, so no stats socket: switchman cannot read what HAProxy sees",
-            SOCKET,
+            SOCKET_FIX,
         );
     };
-    let sockets: Vec<&Line> = global.all(&["stats", "socket"]).collect();
+    let sockets: Vec<&Statement> = global.find_all(&["stats", "socket"]).collect();
     if sockets.is_empty() {
         let reason = "there is no stats socket: switchman cannot read what HAProxy sees";
-        report.add(Warning, "haproxy-no-stats-socket", global.number, reason, SOCKET);
+        report.add(Warning, "haproxy-no-stats-socket", global.number, reason, SOCKET_FIX);
     }
     for socket in sockets {
-        stats_socket(socket, report);
+        lint_stats_socket(socket, report);
     }
-    if !["server-state-file", "server-state-base"].iter().any(|word| global.all(&[word]).next().is_some()) {
+    if !["server-state-file", "server-state-base"]
+        .iter()
+        .any(|word| global.find_all(&[word]).next().is_some())
+    {
         report.add(
             Warning,
             "haproxy-no-state-file",
@@ -36,7 +39,7 @@ pub(super) fn lint(cfg: &Cfg, report: &mut Report<'_>) {
     }
 }
 
-fn stats_socket(line: &Line, report: &mut Report<'_>) {
+fn lint_stats_socket(line: &Statement, report: &mut LintReport<'_>) {
     let address = line.word(2).unwrap_or("");
     let admin = line.value("level") == Some("admin");
     let local = ["/", "unix@", "abns@", "fd@", "sockpair@"].iter().any(|start| address.starts_with(start));
@@ -65,14 +68,15 @@ fn stats_socket(line: &Line, report: &mut Report<'_>) {
 }
 
 /// The page with `stats admin` is a remote control for every server.
-fn stats_page(cfg: &Cfg, report: &mut Report<'_>) {
+fn lint_stats_page(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
     for proxy in cfg.proxies() {
         // With any other condition we do not know whom it lets in.
-        let open = |line: &&Line| line.words[2..] == ["if", "TRUE"] || line.words[2..] == ["unless", "FALSE"];
-        let Some(admin) = proxy.all(&["stats", "admin"]).find(open) else { continue };
-        let asks = cfg.setting(proxy, &["stats", "auth"]).is_some()
-            || cfg.setting(proxy, &["stats", "http-request", "auth"]).is_some();
-        if !asks && !only_on_loopback(proxy) {
+        let open =
+            |line: &&Statement| line.words[2..] == ["if", "TRUE"] || line.words[2..] == ["unless", "FALSE"];
+        let Some(admin) = proxy.find_all(&["stats", "admin"]).find(open) else { continue };
+        let asks = cfg.find_setting(proxy, &["stats", "auth"]).is_some()
+            || cfg.find_setting(proxy, &["stats", "http-request", "auth"]).is_some();
+        if !asks && !is_only_on_loopback(proxy) {
             report.add(
                 Problem,
                 "haproxy-stats-admin",
@@ -84,8 +88,8 @@ fn stats_page(cfg: &Cfg, report: &mut Report<'_>) {
     }
 }
 
-fn only_on_loopback(proxy: &Section) -> bool {
-    let mut binds = proxy.all(&["bind"]).filter_map(|line| line.word(1)).peekable();
+fn is_only_on_loopback(proxy: &Section) -> bool {
+    let mut binds = proxy.find_all(&["bind"]).filter_map(|line| line.word(1)).peekable();
     binds.peek().is_some() && binds.all(|all| all.split(',').all(is_loopback))
 }
 

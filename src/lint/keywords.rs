@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::cfg::{Cfg, Section};
+use super::cfg::{ParsedCfg, Section};
 
 /// Keywords without a value; `no-...` takes one back. Every other keyword has one value.
 const FLAGS: [&str; 25] = [
@@ -34,7 +34,7 @@ const FLAGS: [&str; 25] = [
     "tls-tickets",
 ];
 
-pub(super) struct Server<'a> {
+pub(super) struct ServerLine<'a> {
     pub name: &'a str,
     pub number: usize,
     address: &'a str,
@@ -43,21 +43,21 @@ pub(super) struct Server<'a> {
 }
 
 /// All `server` lines of a backend, in their order.
-pub(super) fn servers<'a>(cfg: &'a Cfg, section: &'a Section) -> Vec<Server<'a>> {
+pub(super) fn read_servers<'a>(cfg: &'a ParsedCfg, section: &'a Section) -> Vec<ServerLine<'a>> {
     let mut defaults = BTreeMap::new();
-    for inherited in cfg.chain(section)[1..].iter().rev() {
-        for line in inherited.all(&["default-server"]) {
-            read(&line.words[1..], &mut defaults);
+    for inherited in cfg.inheritance_chain(section)[1..].iter().rev() {
+        for line in inherited.find_all(&["default-server"]) {
+            parse_keywords(&line.words[1..], &mut defaults);
         }
     }
     let mut servers = Vec::new();
     for line in &section.lines {
         match line.words.as_slice() {
-            [first, rest @ ..] if first == "default-server" => read(rest, &mut defaults),
+            [first, rest @ ..] if first == "default-server" => parse_keywords(rest, &mut defaults),
             [first, name, address, rest @ ..] if first == "server" => {
                 let mut keywords = defaults.clone();
-                read(rest, &mut keywords);
-                servers.push(Server { name, number: line.number, address, keywords });
+                parse_keywords(rest, &mut keywords);
+                servers.push(ServerLine { name, number: line.number, address, keywords });
             }
             _ => {}
         }
@@ -65,7 +65,7 @@ pub(super) fn servers<'a>(cfg: &'a Cfg, section: &'a Section) -> Vec<Server<'a>>
     servers
 }
 
-fn read<'a>(words: &'a [String], into: &mut BTreeMap<&'a str, &'a str>) {
+fn parse_keywords<'a>(words: &'a [String], into: &mut BTreeMap<&'a str, &'a str>) {
     let mut words = words.iter().map(String::as_str);
     while let Some(word) = words.next() {
         if let Some(flag) = word.strip_prefix("no-").filter(|flag| FLAGS.contains(flag)) {
@@ -78,8 +78,8 @@ fn read<'a>(words: &'a [String], into: &mut BTreeMap<&'a str, &'a str>) {
     }
 }
 
-impl<'a> Server<'a> {
-    pub(super) fn has(&self, flag: &str) -> bool {
+impl<'a> ServerLine<'a> {
+    pub(super) fn has_flag(&self, flag: &str) -> bool {
         self.keywords.contains_key(flag)
     }
 
@@ -100,7 +100,7 @@ impl<'a> Server<'a> {
     }
 
     /// The address, when it is one and not a name.
-    pub(super) fn ip(&self) -> Option<IpAddr> {
+    pub(super) fn ip_address(&self) -> Option<IpAddr> {
         let text = self.address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
         let with_port = text.parse::<SocketAddr>().map(|address| address.ip());
         // HAProxy takes the last colon as the port's, also behind a bare IPv6 address.
@@ -113,21 +113,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_no_keyword_and_a_later_word_takes_an_earlier_back() {
-        let cfg = Cfg::parse(
+    fn keyword_values_are_skipped_and_later_keywords_override() {
+        let cfg = ParsedCfg::parse(
             "defaults a\n default-server inter 1s check backup\ndefaults b from a\n default-server inter 2s\nbackend x\n \
              default-server no-backup weight 7\n server one 10.0.0.1:80 cookie backup no-check\n \
              default-server fall 9\n server two ipv6@[::1]:${P} port ${Q}\n server three ::1:81\n",
         );
-        let found = servers(&cfg, cfg.find("backend", "x").unwrap());
+        let found = read_servers(&cfg, cfg.find("backend", "x").unwrap());
         let [one, two, three] = found.as_slice() else { panic!("{}", found.len()) };
-        assert!(!one.has("backup") && !one.has("check") && two.has("check"));
+        assert!(!one.has_flag("backup") && !one.has_flag("check") && two.has_flag("check"));
         assert_eq!(
             (one.value("cookie"), one.value("inter"), one.value("fall")),
             (Some("backup"), Some("2s"), None)
         );
         assert_eq!((two.value("weight"), two.value("fall"), two.port()), (Some("7"), Some("9"), None));
         assert!(two.value("port").is_none() && !two.is_known("port") && one.is_known("port"));
-        assert_eq!((three.ip(), three.port()), (Some("::1".parse().unwrap()), Some("81")));
+        assert_eq!((three.ip_address(), three.port()), (Some("::1".parse().unwrap()), Some("81")));
     }
 }

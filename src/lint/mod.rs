@@ -12,7 +12,7 @@ mod keywords;
 mod server;
 mod timing;
 
-use cfg::Cfg;
+use cfg::ParsedCfg;
 
 /// A haproxy.cfg to read, with the name it is called by.
 #[derive(Debug, Clone)]
@@ -32,11 +32,11 @@ pub fn lint_first(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
 /// Everything found in one file for one service; `file` is only for the findings' subjects. Empty means nothing to say.
 /// Without `fleet.hosts` every server line of the backend is looked at, else those of the hosts.
 pub fn lint(file: &str, text: &str, fleet: &Fleet, balancer: &BalancerSpec) -> Vec<Finding> {
-    let cfg = Cfg::parse(text);
-    let mut report = Report { file, findings: Vec::new() };
-    global::lint(&cfg, &mut report);
+    let cfg = ParsedCfg::parse(text);
+    let mut report = LintReport { file, findings: Vec::new() };
+    global::lint_global(&cfg, &mut report);
     match cfg.find("backend", &balancer.backend).or_else(|| cfg.find("listen", &balancer.backend)) {
-        Some(section) => backend::lint(&cfg, section, fleet, balancer, &mut report),
+        Some(section) => backend::lint_backend(&cfg, section, fleet, balancer, &mut report),
         None => report.add(
             Severity::Problem,
             "haproxy-no-backend",
@@ -49,12 +49,12 @@ pub fn lint(file: &str, text: &str, fleet: &Fleet, balancer: &BalancerSpec) -> V
 }
 
 /// Collects findings; line 0 is the file as a whole.
-struct Report<'a> {
+struct LintReport<'a> {
     file: &'a str,
     findings: Vec<Finding>,
 }
 
-impl Report<'_> {
+impl LintReport<'_> {
     fn add(
         &mut self,
         severity: Severity,

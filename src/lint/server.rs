@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::Report;
-use super::cfg::{Cfg, Section};
-use super::keywords::{Server, servers};
+use super::LintReport;
+use super::cfg::{ParsedCfg, Section};
+use super::keywords::{ServerLine, read_servers};
 use super::timing;
 use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Note, Problem, Warning};
@@ -12,35 +12,35 @@ use crate::model::fleet::Fleet;
 use crate::model::ports::Port;
 
 /// The lines of one host; its address where switchman.yaml has it.
-struct Pair<'a> {
+struct ServerPair<'a> {
     host: String,
     address: Option<IpAddr>,
-    main: &'a Server<'a>,
-    backup: Option<&'a Server<'a>>,
+    main: &'a ServerLine<'a>,
+    backup: Option<&'a ServerLine<'a>>,
 }
 
-pub(super) fn lint(
-    cfg: &Cfg,
+pub(super) fn lint_servers(
+    cfg: &ParsedCfg,
     section: &Section,
     fleet: &Fleet,
     balancer: &BalancerSpec,
-    report: &mut Report<'_>,
+    report: &mut LintReport<'_>,
 ) {
-    let all = servers(cfg, section);
+    let all = read_servers(cfg, section);
     let pairs = if fleet.hosts.is_empty() {
-        unlisted(&all, section, balancer, report)
+        pair_unlisted_hosts(&all, section, balancer, report)
     } else {
-        listed(&all, section, fleet, balancer, report)
+        pair_listed_hosts(&all, section, fleet, balancer, report)
     };
     for pair in &pairs {
         lint_pair(pair, fleet, report);
     }
-    let mains: Vec<&Server<'_>> = pairs.iter().map(|pair| pair.main).collect();
-    timing::lint(cfg, section, &mains, balancer, report);
-    templates(section, report);
-    shutdown_sessions(cfg, section, report);
-    if all.iter().filter(|server| server.has("backup")).count() > 1
-        && cfg.setting(section, &["option", "allbackups"]).is_none()
+    let mains: Vec<&ServerLine<'_>> = pairs.iter().map(|pair| pair.main).collect();
+    timing::lint_timing(cfg, section, &mains, balancer, report);
+    lint_templates(section, report);
+    lint_shutdown_sessions(cfg, section, report);
+    if all.iter().filter(|server| server.has_flag("backup")).count() > 1
+        && cfg.find_setting(section, &["option", "allbackups"]).is_none()
     {
         report.add(
             Warning,
@@ -52,60 +52,61 @@ pub(super) fn lint(
     }
 }
 
-fn find<'a>(all: &'a [Server<'a>], name: &str) -> Option<&'a Server<'a>> {
+fn find_server<'a>(all: &'a [ServerLine<'a>], name: &str) -> Option<&'a ServerLine<'a>> {
     all.iter().find(|server| server.name == name)
 }
 
 /// The hosts of switchman.yaml; other lines of the backend are nobody's business.
-fn listed<'a>(
-    all: &'a [Server<'a>],
+fn pair_listed_hosts<'a>(
+    all: &'a [ServerLine<'a>],
     section: &Section,
     fleet: &Fleet,
     balancer: &BalancerSpec,
-    report: &mut Report<'_>,
-) -> Vec<Pair<'a>> {
+    report: &mut LintReport<'_>,
+) -> Vec<ServerPair<'a>> {
     let mut pairs = Vec::new();
     for host in &fleet.hosts {
-        let (main, backup) = (balancer.servers.main_of(&host.name), balancer.servers.backup_of(&host.name));
+        let (main, backup) =
+            (balancer.servers.main_of(&host.name), balancer.servers.backup_server_name(&host.name));
         let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         });
-        if find(all, &main).is_none() {
+        if find_server(all, &main).is_none() {
             let (check, port) = (fleet.ports.check, fleet.ports.main);
             let fix = format!("server {main} {address}:{port} check port {check} cookie {}", host.name);
-            missing(&main, section.number, &fix, report);
+            report_missing(&main, section.number, &fix, report);
         }
-        if find(all, &backup).is_none() {
+        if find_server(all, &backup).is_none() {
             let port = fleet.ports.backup;
             let fix =
                 format!("server {backup} {address}:{port} check port {port} cookie {} backup", host.name);
-            missing(&backup, section.number, &fix, report);
+            report_missing(&backup, section.number, &fix, report);
         }
-        if let Some(main) = find(all, &main) {
+        if let Some(main) = find_server(all, &main) {
             let host = (host.name.to_string(), host.address);
-            pairs.push(Pair { host: host.0, address: host.1, main, backup: find(all, &backup) });
+            pairs.push(ServerPair { host: host.0, address: host.1, main, backup: find_server(all, &backup) });
         }
     }
     pairs
 }
 
 /// Without `hosts:` every line that is no backup is some host's main.
-fn unlisted<'a>(
-    all: &'a [Server<'a>],
+fn pair_unlisted_hosts<'a>(
+    all: &'a [ServerLine<'a>],
     section: &Section,
     balancer: &BalancerSpec,
-    report: &mut Report<'_>,
-) -> Vec<Pair<'a>> {
+    report: &mut LintReport<'_>,
+) -> Vec<ServerPair<'a>> {
     let ServerNames { main, backup } = &balancer.servers;
     let mut pairs = Vec::new();
-    for server in all.iter().filter(|server| !server.has("backup")) {
+    for server in all.iter().filter(|server| !server.has_flag("backup")) {
         // A backup that lost its keyword is told beside its main.
-        let of_main = host_in(server.name, backup).map(|host| main.replace("{host}", host));
-        if of_main.is_some_and(|main| find(all, &main).is_some()) {
+        let of_main = extract_host(server.name, backup).map(|host| main.replace("{host}", host));
+        if of_main.is_some_and(|main| find_server(all, &main).is_some()) {
             continue;
         }
-        let Some(host) = host_in(server.name, main) else {
+        let Some(host) = extract_host(server.name, main) else {
             report.add(
                 Warning,
                 "haproxy-server-name",
@@ -119,26 +120,31 @@ fn unlisted<'a>(
             continue;
         };
         let other = backup.replace("{host}", host);
-        if find(all, &other).is_none() {
+        if find_server(all, &other).is_none() {
             let fix = format!("server {other} ADDRESS:PORT check port PORT cookie {host} backup");
-            missing(&other, section.number, &fix, report);
+            report_missing(&other, section.number, &fix, report);
         }
-        let found = find(all, &other);
-        pairs.push(Pair { host: host.to_owned(), address: None, main: server, backup: found });
+        let found = find_server(all, &other);
+        pairs.push(ServerPair { host: host.to_owned(), address: None, main: server, backup: found });
     }
     if pairs.is_empty() {
-        missing(main, section.number, "server main-NAME ADDRESS:8080 check port 8888 cookie NAME", report);
+        report_missing(
+            main,
+            section.number,
+            "server main-NAME ADDRESS:8080 check port 8888 cookie NAME",
+            report,
+        );
     }
     pairs
 }
 
 /// The host in a server's name, by the pattern of such names.
-fn host_in<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
+fn extract_host<'a>(name: &'a str, pattern: &str) -> Option<&'a str> {
     let (before, after) = pattern.split_once("{host}")?;
     name.strip_prefix(before)?.strip_suffix(after).filter(|host| !host.is_empty())
 }
 
-fn missing(name: &str, line: usize, fix: &str, report: &mut Report<'_>) {
+fn report_missing(name: &str, line: usize, fix: &str, report: &mut LintReport<'_>) {
     report.add(
         Problem,
         "haproxy-no-server",
@@ -148,16 +154,16 @@ fn missing(name: &str, line: usize, fix: &str, report: &mut Report<'_>) {
     );
 }
 
-fn lint_pair(pair: &Pair<'_>, fleet: &Fleet, report: &mut Report<'_>) {
+fn lint_pair(pair: &ServerPair<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
     let lines = [(Some(pair.main), fleet.ports.main), (pair.backup, fleet.ports.backup)];
     for (server, port) in lines.into_iter().filter_map(|(server, port)| Some((server?, port))) {
-        checked(server, report);
-        data_port(server, port, fleet, report);
-        address(server, pair, report);
-        weight(server, report);
+        lint_check_keyword(server, report);
+        lint_data_port(server, port, fleet, report);
+        lint_address(server, pair, report);
+        lint_weight(server, report);
     }
-    main_check_port(pair.main, fleet.ports.check, report);
-    if pair.main.has("backup") {
+    lint_main_check_port(pair.main, fleet.ports.check, report);
+    if pair.main.has_flag("backup") {
         report.add(
             Problem,
             "haproxy-main-is-backup",
@@ -170,8 +176,8 @@ fn lint_pair(pair: &Pair<'_>, fleet: &Fleet, report: &mut Report<'_>) {
         );
     }
     let Some(backup) = pair.backup else { return };
-    backup_check_port(backup, fleet.ports.backup, report);
-    if !backup.has("backup") {
+    lint_backup_check_port(backup, fleet.ports.backup, report);
+    if !backup.has_flag("backup") {
         report.add(
             Problem,
             "haproxy-backup-not-backup",
@@ -180,10 +186,10 @@ fn lint_pair(pair: &Pair<'_>, fleet: &Fleet, report: &mut Report<'_>) {
             "add `backup` to the line",
         );
     }
-    cookies(pair, backup, report);
+    lint_cookies(pair, backup, report);
 }
 
-fn cookies(pair: &Pair<'_>, backup: &Server<'_>, report: &mut Report<'_>) {
+fn lint_cookies(pair: &ServerPair<'_>, backup: &ServerLine<'_>, report: &mut LintReport<'_>) {
     let (main, other) = (pair.main.value("cookie"), backup.value("cookie"));
     if !pair.main.is_known("cookie") || !backup.is_known("cookie") || (main.is_some() && main == other) {
         return;
@@ -205,12 +211,12 @@ fn cookies(pair: &Pair<'_>, backup: &Server<'_>, report: &mut Report<'_>) {
     );
 }
 
-fn checked(server: &Server<'_>, report: &mut Report<'_>) {
-    if !server.has("check") {
+fn lint_check_keyword(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
+    if !server.has_flag("check") {
         let reason = format!("`{}` has no `check`: HAProxy never marks it DOWN", server.name);
         report.add(Problem, "haproxy-no-check", server.number, reason, "add `check`");
     }
-    if server.has("agent-check") {
+    if server.has_flag("agent-check") {
         report.add(
             Note,
             "haproxy-agent-check",
@@ -234,7 +240,7 @@ fn checked(server: &Server<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn main_check_port(main: &Server<'_>, check: Port, report: &mut Report<'_>) {
+fn lint_main_check_port(main: &ServerLine<'_>, check: Port, report: &mut LintReport<'_>) {
     if !main.is_known("port") || main.value("port") == Some(check.to_string().as_str()) {
         return;
     }
@@ -248,7 +254,7 @@ fn main_check_port(main: &Server<'_>, check: Port, report: &mut Report<'_>) {
     );
 }
 
-fn backup_check_port(backup: &Server<'_>, own: Port, report: &mut Report<'_>) {
+fn lint_backup_check_port(backup: &ServerLine<'_>, own: Port, report: &mut LintReport<'_>) {
     let Some(port) = backup.value("port").filter(|port| *port != own.to_string()) else { return };
     report.add(
         Problem,
@@ -259,7 +265,7 @@ fn backup_check_port(backup: &Server<'_>, own: Port, report: &mut Report<'_>) {
     );
 }
 
-fn data_port(server: &Server<'_>, expected: Port, fleet: &Fleet, report: &mut Report<'_>) {
+fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report: &mut LintReport<'_>) {
     let Some(port) = server.port() else { return };
     if port == fleet.ports.check.to_string() {
         report.add(
@@ -283,8 +289,8 @@ fn data_port(server: &Server<'_>, expected: Port, fleet: &Fleet, report: &mut Re
     }
 }
 
-fn address(server: &Server<'_>, pair: &Pair<'_>, report: &mut Report<'_>) {
-    let Some(found) = server.ip() else { return };
+fn lint_address(server: &ServerLine<'_>, pair: &ServerPair<'_>, report: &mut LintReport<'_>) {
+    let Some(found) = server.ip_address() else { return };
     if let Some(expected) = pair.address.filter(|expected| *expected != found) {
         report.add(
             Problem,
@@ -305,7 +311,7 @@ fn address(server: &Server<'_>, pair: &Pair<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn weight(server: &Server<'_>, report: &mut Report<'_>) {
+fn lint_weight(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
     if !server.is_known("weight") {
         return;
     }
@@ -328,8 +334,8 @@ fn weight(server: &Server<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn templates(section: &Section, report: &mut Report<'_>) {
-    for line in section.all(&["server-template"]) {
+fn lint_templates(section: &Section, report: &mut LintReport<'_>) {
+    for line in section.find_all(&["server-template"]) {
         report.add(
             Note,
             "haproxy-server-template",
@@ -340,8 +346,8 @@ fn templates(section: &Section, report: &mut Report<'_>) {
     }
 }
 
-fn shutdown_sessions(cfg: &Cfg, section: &Section, report: &mut Report<'_>) {
-    for line in cfg.chain(section).into_iter().flat_map(|section| &section.lines) {
+fn lint_shutdown_sessions(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
+    for line in cfg.inheritance_chain(section).into_iter().flat_map(|section| &section.lines) {
         if line.value("on-marked-down") == Some("shutdown-sessions") {
             report.add(
                 Problem,

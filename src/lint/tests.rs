@@ -6,7 +6,7 @@ use super::*;
 use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::example;
-use crate::templates::working_set::{BalancerSite, Site};
+use crate::templates::working_set::{BalancerParams, WorkingSet};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,17 +26,17 @@ fn spec() -> BalancerSpec {
 /// What `switchman init` writes.
 fn good() -> String {
     let Fleet { ports, hosts, .. } = fleet();
-    let balancer = BalancerSite {
+    let balancer = BalancerParams {
         log: "/dev/log local0".into(),
         bind: ":80".into(),
         stats: "127.0.0.1:8404".into(),
         backend: "servers".into(),
         admin_socket: "/run/haproxy/admin.sock".into(),
-        reader: Some("10.0.0.2:9999".parse().unwrap()),
+        read_only_socket: Some("10.0.0.2:9999".parse().unwrap()),
         state_file: "/var/lib/haproxy/servers.state".into(),
         check: timing(),
     };
-    let site = Site {
+    let site = WorkingSet {
         project: "shop".parse().unwrap(),
         server: WebServer::Nginx,
         ports,
@@ -49,7 +49,7 @@ fn good() -> String {
         workers: "1".into(),
         balancer,
     };
-    site.haproxy().unwrap()
+    site.render_haproxy().unwrap()
 }
 
 fn ids(text: &str) -> Vec<&'static str> {
@@ -57,14 +57,14 @@ fn ids(text: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_init_writes_has_none_of_the_traps() {
+fn init_templates_pass_the_lint() {
     assert_eq!(ids(&good()), Vec::<&str>::new());
 }
 
 /// One change to the good file, and the trap it opens.
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn each_trap_is_found() {
+fn each_misconfiguration_is_found() {
     let cases = [
         ("\nbackend servers", "\nbackend others", "haproxy-no-backend"),
         (
@@ -185,7 +185,7 @@ fn each_trap_is_found() {
 }
 
 #[test]
-fn no_stats_socket_is_found() {
+fn missing_stats_socket_is_found() {
     let without = good().replace("stats socket", "log-tag");
     assert!(ids(&without).contains(&"haproxy-no-stats-socket"));
     assert!(ids("backend servers\n").contains(&"haproxy-no-stats-socket"));
@@ -193,7 +193,7 @@ fn no_stats_socket_is_found() {
 
 /// Each is another way to write the same thing, or somebody else's business.
 #[test]
-fn what_is_no_trap_is_not_found() {
+fn valid_settings_are_not_reported() {
     for (from, to) in [
         ("rise 2 weight 100", "weight 100 rise 2 check cookie backup no-check"),
         ("rise 2 weight 100", "weight 100 rise 2 port 80"),
@@ -241,7 +241,7 @@ fn what_is_no_trap_is_not_found() {
 
 /// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test that asks a real HAProxy.
 #[test]
-fn a_check_inherits_all_its_rules_or_none() {
+fn check_inherits_all_its_rules_or_none() {
     let rules = ["option httpchk\n", "http-check send meth", "http-check expect status 200\n"];
     let move_up = |good: &str, moved: &[&str]| {
         let (up, rest): (Vec<&str>, Vec<&str>) = good
@@ -259,7 +259,7 @@ fn a_check_inherits_all_its_rules_or_none() {
 }
 
 #[test]
-fn without_hosts_every_server_line_is_looked_at() {
+fn every_server_line_is_linted_without_hosts() {
     let one_host = Fleet { hosts: vec![], ..fleet() };
     let ids = |text: &str| lint("h", text, &one_host, &spec()).iter().map(|f| f.id).collect::<Vec<_>>();
     let good = good();
@@ -278,7 +278,7 @@ fn without_hosts_every_server_line_is_looked_at() {
 }
 
 #[test]
-fn a_missing_line_is_written_out() {
+fn missing_server_line_is_suggested() {
     let without = good().replace("server main-web1 ", "server other ");
     let found = lint("haproxy.cfg", &without, &fleet(), &spec());
     let line = "server main-web1 10.0.0.11:8080 check port 8888 cookie web1";
@@ -287,7 +287,7 @@ fn a_missing_line_is_written_out() {
 }
 
 #[test]
-fn what_differs_is_told_with_the_bounds_and_the_line_to_write() {
+fn timing_difference_is_reported_with_the_line_to_write() {
     let found = lint("haproxy.cfg", &good().replace("fall 3 rise 2", "fall 5 rise 4"), &fleet(), &spec());
     assert_eq!(found.len(), 1);
     assert_eq!(
@@ -302,7 +302,7 @@ fn what_differs_is_told_with_the_bounds_and_the_line_to_write() {
 }
 
 #[test]
-fn a_finding_names_its_line_and_its_fix() {
+fn finding_names_its_line_and_fix() {
     let found = lint("haproxy.cfg", &good().replace("retries 3", "retries 0"), &fleet(), &spec());
     assert_eq!(found.len(), 1);
     let line = good().lines().position(|line| line.contains("retries 3")).unwrap() + 1;
@@ -312,12 +312,12 @@ fn a_finding_names_its_line_and_its_fix() {
 
 proptest! {
     #[test]
-    fn any_text_is_linted(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no )?.{0,40}\n){0,20}") {
+    fn lint_never_panics_on_any_text(text in "((backend servers|global|defaults|defaults a from |server main-web1 |server |default-server |listen x|bind |option |http-check |stats admin |stats socket |inter |no )?.{0,40}\n){0,20}") {
         let _ = ids(&text);
     }
 
     #[test]
-    fn a_good_file_with_any_line_missing_is_linted(skip in 0usize..80) {
+    fn lint_never_panics_with_any_line_missing(skip in 0usize..80) {
         let text: Vec<String> = good().lines().enumerate().filter(|(at, _)| *at != skip).map(|(_, line)| line.to_owned()).collect();
         let _ = ids(&text.join("\n"));
     }

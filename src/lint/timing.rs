@@ -2,51 +2,54 @@
 
 use std::time::Duration;
 
-use super::Report;
-use super::cfg::{Cfg, Section};
-use super::keywords::Server;
+use super::LintReport;
+use super::cfg::{ParsedCfg, Section};
+use super::keywords::ServerLine;
 use crate::model::balancer::{BalancerSpec, CheckTiming};
-use crate::model::duration::{parse, show};
+use crate::model::duration::{format, parse};
 use crate::model::finding::Severity::{Note, Warning};
 use crate::model::forward::Switch;
-use crate::plan::switch::bound;
+use crate::plan::switch::compute_detection_time;
 
 /// A switch that takes longer than this to be seen is worth a word.
-const SLOW: Duration = Duration::from_secs(10);
+const SLOW_LIMIT: Duration = Duration::from_secs(10);
 
 /// Each kind of finding once: the lines of a backend usually share their settings.
-pub(super) fn lint(
-    cfg: &Cfg,
+pub(super) fn lint_timing(
+    cfg: &ParsedCfg,
     section: &Section,
-    mains: &[&Server<'_>],
+    mains: &[&ServerLine<'_>],
     balancer: &BalancerSpec,
-    report: &mut Report<'_>,
+    report: &mut LintReport<'_>,
 ) {
-    let timeout = cfg.setting(section, &["timeout", "check"]).and_then(|line| haproxy_time(line.word(2)?));
+    let timeout =
+        cfg.find_setting(section, &["timeout", "check"]).and_then(|line| parse_haproxy_time(line.word(2)?));
     let timings: Vec<_> = mains
         .iter()
         .filter(|server| ["inter", "fastinter", "fall", "rise"].iter().all(|key| server.is_known(key)))
-        .map(|server| (*server, of(server, timeout)))
+        .map(|server| (*server, read_timing(server, timeout)))
         .collect();
-    let configured = in_force(&balancer.check);
-    if let Some((server, found)) = timings.iter().find(|(_, found)| in_force(found) != configured) {
-        differs(server, found, &balancer.check, report);
+    let configured = apply_defaults(&balancer.check);
+    if let Some((server, found)) = timings.iter().find(|(_, found)| apply_defaults(found) != configured) {
+        lint_difference(server, found, &balancer.check, report);
     }
-    if let Some((server, found)) = timings.iter().find(|(_, found)| bound(found, Switch::Off) > SLOW) {
+    if let Some((server, found)) =
+        timings.iter().find(|(_, found)| compute_detection_time(found, Switch::Off) > SLOW_LIMIT)
+    {
         report.add(
             Note,
             "haproxy-slow-checks",
             server.number,
             format!(
                 "a switch takes up to {} to be seen: (fall - 1) x fastinter, or inter without one, + inter + timeout check",
-                show(bound(found, Switch::Off))
+                format(compute_detection_time(found, Switch::Off))
             ),
             "write `default-server inter 1s fastinter 200ms fall 3 rise 2` and `timeout check 1s`",
         );
     }
-    let slow_return = |server: &&&Server<'_>| {
-        let downinter = server.value("downinter").and_then(haproxy_time);
-        downinter.is_some_and(|downinter| downinter > of(server, timeout).inter)
+    let slow_return = |server: &&&ServerLine<'_>| {
+        let downinter = server.value("downinter").and_then(parse_haproxy_time);
+        downinter.is_some_and(|downinter| downinter > read_timing(server, timeout).inter)
     };
     if let Some(server) = mains.iter().find(slow_return) {
         report.add(
@@ -60,8 +63,8 @@ pub(super) fn lint(
     }
 }
 
-fn of(server: &Server<'_>, timeout: Option<Duration>) -> CheckTiming {
-    let time = |key: &str| server.value(key).and_then(haproxy_time);
+fn read_timing(server: &ServerLine<'_>, timeout: Option<Duration>) -> CheckTiming {
+    let time = |key: &str| server.value(key).and_then(parse_haproxy_time);
     let number = |key: &str| server.value(key).and_then(|text| text.parse::<u32>().ok());
     let default = CheckTiming::default();
     CheckTiming {
@@ -74,17 +77,22 @@ fn of(server: &Server<'_>, timeout: Option<Duration>) -> CheckTiming {
 }
 
 /// With what a setting that is left out means.
-fn in_force(timing: &CheckTiming) -> CheckTiming {
+fn apply_defaults(timing: &CheckTiming) -> CheckTiming {
     let CheckTiming { inter, fastinter, timeout, .. } = *timing;
     CheckTiming { fastinter: fastinter.or(Some(inter)), timeout: timeout.or(Some(inter)), ..*timing }
 }
 
-fn differs(server: &Server<'_>, found: &CheckTiming, configured: &CheckTiming, report: &mut Report<'_>) {
+fn lint_difference(
+    server: &ServerLine<'_>,
+    found: &CheckTiming,
+    configured: &CheckTiming,
+    report: &mut LintReport<'_>,
+) {
     let bounds = |timing: &CheckTiming| {
         format!(
             "DOWN up to {}, UP up to {}",
-            show(bound(timing, Switch::Off)),
-            show(bound(timing, Switch::On))
+            format(compute_detection_time(timing, Switch::Off)),
+            format(compute_detection_time(timing, Switch::On))
         )
     };
     report.add(
@@ -96,17 +104,21 @@ fn differs(server: &Server<'_>, found: &CheckTiming, configured: &CheckTiming, r
             bounds(found),
             bounds(configured)
         ),
-        format!("write `check: {}` for `{}` in switchman.yaml, or the same here", yaml(found), server.name),
+        format!(
+            "write `check: {}` for `{}` in switchman.yaml, or the same here",
+            format_yaml(found),
+            server.name
+        ),
     );
 }
 
-fn yaml(timing: &CheckTiming) -> String {
+fn format_yaml(timing: &CheckTiming) -> String {
     let optional = |key: &str, time: Option<Duration>| {
-        time.map(|time| format!(", {key}: {}", show(time))).unwrap_or_default()
+        time.map(|time| format!(", {key}: {}", format(time))).unwrap_or_default()
     };
     format!(
         "{{inter: {}{}, fall: {}, rise: {}{}}}",
-        show(timing.inter),
+        format(timing.inter),
         optional("fastinter", timing.fastinter),
         timing.fall,
         timing.rise,
@@ -115,21 +127,21 @@ fn yaml(timing: &CheckTiming) -> String {
 }
 
 /// `500`, `500ms`, `2s`, `1m`, `900us`: without a unit, milliseconds; at most 2^31 of them (configuration manual, 2.5).
-fn haproxy_time(text: &str) -> Option<Duration> {
+fn parse_haproxy_time(text: &str) -> Option<Duration> {
     let micros = text.strip_suffix("us").and_then(|text| text.parse().ok()).map(Duration::from_micros);
     let time =
         micros.or_else(|| text.parse().map(Duration::from_millis).ok()).or_else(|| parse(text).ok())?;
-    (time <= LONGEST).then_some(time)
+    (time <= MAX_DURATION).then_some(time)
 }
 
-const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+const MAX_DURATION: Duration = Duration::from_millis(i32::MAX as u64);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_haproxy_reads_them() {
+    fn times_are_parsed_like_haproxy() {
         let ms = |ms| Some(Duration::from_millis(ms));
         for (text, time) in [
             ("500", ms(500)),
@@ -145,7 +157,7 @@ mod tests {
             ("us", None),
             ("fast", None),
         ] {
-            assert_eq!(haproxy_time(text), time, "`{text}`");
+            assert_eq!(parse_haproxy_time(text), time, "`{text}`");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// How a host says that it is out, and that it is back. Both make HAProxy send it no new users and let what was begun
 /// finish; they differ in the users who hold its cookie and in what else they touch (measured on 2.6, tests/it).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Manner {
+pub enum MaintenanceReply {
     /// `stopped` and `up`: the operating state, which a passing or failing health check has too. HAProxy shows
     /// `DOWN (agent)`, cookie holders go to the backup vhost, and a MAINT or DRAIN set by HAProxy's own operator stays.
     #[default]
@@ -30,8 +30,8 @@ pub struct WeightError {
 
 /// What the answers of one service are made of, beside its switch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Terms {
-    pub manner: Manner,
+pub struct AgentCheckConfig {
+    pub maintenance_reply: MaintenanceReply,
     /// `None`: not spoken of, so that a weight set on HAProxy's side stays.
     pub weight: Option<Weight>,
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_weight_is_a_percentage_that_leaves_something() {
+    fn weight_accepts_1_to_100_percent() {
         for good in ["1%", "75%", "100%"] {
             assert_eq!(good.parse::<Weight>().unwrap().to_string(), good);
         }

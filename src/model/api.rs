@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::Digest;
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, Recorded, Switch};
+use super::forward::{KernelForward, ServiceRecord, Switch};
 use super::health::Health;
-use super::history::Entry;
+use super::history::HistoryEntry;
 use super::known;
 use super::name::ServiceName;
 use super::ports::Ports;
 use super::socket::SocketCount;
 
 /// The version of the API this program speaks.
-pub const API: u32 = 1;
+pub const API_VERSION: u32 = 1;
 /// The oldest version it still understands.
-pub const OLDEST_API: u32 = 1;
+pub const OLDEST_API_VERSION: u32 = 1;
 
 /// How an agent on standard output begins: this, then `api=OLDEST..NEWEST version=VERSION`, on a line of its own.
 pub const GREETING: &str = "switchman agent";
@@ -42,7 +42,7 @@ pub struct Hello {
 
 /// What to look at on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Question {
+pub struct StatusRequest {
     pub service: ServiceName,
     pub ports: Ports,
     /// Where the main vhost really answers, as seen from the host.
@@ -54,23 +54,23 @@ pub struct Question {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<Option<Recorded>>")]
-    pub recorded: Result<Option<Recorded>, String>,
+    #[schemars(with = "known::ValueOrError<Option<ServiceRecord>>")]
+    pub record: Result<Option<ServiceRecord>, String>,
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<Vec<KernelForward>>")]
+    #[schemars(with = "known::ValueOrError<Vec<KernelForward>>")]
     pub kernel: Result<Vec<KernelForward>, String>,
     /// What is recorded and what the kernel holds, where they differ; one sentence each.
     pub drift: Vec<String>,
     /// Established connections of the main vhost's data port.
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<SocketCount>")]
+    #[schemars(with = "known::ValueOrError<SocketCount>")]
     pub main_sockets: Result<SocketCount, String>,
     /// The main vhost's own answer to its health check.
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<()>")]
+    #[schemars(with = "known::ValueOrError<()>")]
     pub main_health: Result<(), String>,
     /// The last row of the history.
-    pub last: Option<Entry>,
+    pub last_entry: Option<HistoryEntry>,
 }
 
 impl HostView {
@@ -84,7 +84,7 @@ impl HostView {
 
 /// What changes while a command waits: cheap enough to be asked five times a second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Pulse {
+pub struct ServiceActivity {
     /// Of the service's record; 0 where nothing is recorded.
     pub generation: u32,
     /// What is recorded; absent where nothing is.
@@ -92,7 +92,7 @@ pub struct Pulse {
     pub switch: Option<Switch>,
     /// Connections of the main vhost's data port, compared with the last look over the same link.
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<SocketCount>")]
+    #[schemars(with = "known::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, String>,
 }
 
@@ -105,7 +105,7 @@ pub struct ProbeRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "health", rename_all = "kebab-case")]
-pub enum Probed {
+pub enum ProbeResult {
     Healthy,
     Unhealthy { why: String },
 }
@@ -126,7 +126,7 @@ pub struct RunRequest {
 
 /// How a program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RunEnd {
+pub struct RunOutcome {
     /// Exit status, or 128 + the signal that ended it.
     pub status: i32,
     pub timed_out: bool,
@@ -135,17 +135,17 @@ pub struct RunEnd {
 /// What a running program is heard of: a line of either output, then its end, or why it could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum RunHeard {
+pub enum RunEvent {
     Line(String),
-    Ended(RunEnd),
+    Exited(RunOutcome),
     Failed(ApiError),
     /// Nothing happened for a while; the link is alive.
-    Quiet,
+    KeepAlive,
 }
 
 /// A release that is on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct PlacedRelease {
+pub struct HostRelease {
     /// Of its directory: a version, from the second build on with `~2` behind it.
     pub name: String,
     /// Of the archive it was made of.

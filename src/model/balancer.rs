@@ -13,20 +13,20 @@ use super::name::{BalancerName, HostName};
 pub struct BalancerSpec {
     pub name: BalancerName,
     /// How its state is read. `None`: it cannot be read, and the computed bound is waited instead.
-    pub access: Option<Access>,
+    pub stats_endpoint: Option<StatsEndpoint>,
     /// The HAProxy backend that holds the server lines of this service.
     pub backend: String,
     pub servers: ServerNames,
     /// The check settings of its server lines: what the bound is computed from.
     pub check: CheckTiming,
     /// It runs on the web host itself, so its health checks pass the OUTPUT chain and not PREROUTING.
-    pub on_host: bool,
+    pub is_on_host: bool,
 }
 
 /// Where HAProxy's state is read. The commands are the ones of HAProxy's management guide, 9.3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Access {
+pub enum StatsEndpoint {
     /// A `stats socket` at a path of this machine.
     Unix(PathBuf),
     /// A `stats socket` on TCP: host name or address, port.
@@ -35,19 +35,19 @@ pub enum Access {
     Http(String),
 }
 
-impl fmt::Display for Access {
+impl fmt::Display for StatsEndpoint {
     /// As in `switchman.yaml`, without a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "{}", path.display()),
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
-            Self::Http(url) => f.write_str(&without_password(url)),
+            Self::Http(url) => f.write_str(&strip_password(url)),
         }
     }
 }
 
-fn without_password(url: &str) -> String {
+fn strip_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let mut authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     // A password with a `/` in it ends the authority early: what looks like the port is then no number.
@@ -83,7 +83,7 @@ impl ServerNames {
         self.main.replace("{host}", host.as_str())
     }
 
-    pub fn backup_of(&self, host: &HostName) -> String {
+    pub fn backup_server_name(&self, host: &HostName) -> String {
         self.backup.replace("{host}", host.as_str())
     }
 }
@@ -111,7 +111,7 @@ impl Default for CheckTiming {
 /// are matched by prefix (management guide, 9.1, field `status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum ServerState {
     Up,
     /// Up, with failed checks counting down: `UP 1/3`.
     GoingDown,
@@ -127,7 +127,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl ServerState {
     /// Up without a doubt. A server that fails its checks is not, nor is one that was never checked: after a start HAProxy
     /// calls every server `UP 1/3` until its first check (measured on 2.6, `check_status` is `INI`).
     pub const fn is_up(self) -> bool {
@@ -136,12 +136,12 @@ impl Verdict {
 
     /// Whether the server is out: no new requests, and cookie holders go elsewhere too. `drain` is not (facts:
     /// cookie clients stay).
-    pub const fn is_out(self) -> bool {
+    pub const fn is_out_of_service(self) -> bool {
         matches!(self, Self::Down | Self::GoingUp | Self::Maint)
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ServerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Up => "UP",
@@ -176,11 +176,11 @@ impl AdminState {
     /// The address was set at run time: says nothing about maintenance.
     pub const ADDRESS_SET: u32 = 0x40;
 
-    pub const fn in_maintenance(self) -> bool {
+    pub const fn is_in_maintenance(self) -> bool {
         self.0 & (Self::FORCED_MAINT | Self::INHERITED_MAINT | Self::CONFIG_MAINT | Self::RESOLVE_MAINT) != 0
     }
 
-    pub const fn in_drain(self) -> bool {
+    pub const fn is_in_drain(self) -> bool {
         self.0 & (Self::FORCED_DRAIN | Self::INHERITED_DRAIN) != 0
     }
 }
@@ -189,22 +189,22 @@ impl AdminState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerView {
     pub name: String,
-    pub verdict: Verdict,
+    pub state: ServerState,
     /// HAProxy's own words for the state, such as `DOWN 1/2`.
     pub status: String,
     /// Declared `backup` in haproxy.cfg.
     pub backup: bool,
     /// Only over the stats socket; `None` over HTTP.
-    pub admin: Option<AdminState>,
+    pub admin_state: Option<AdminState>,
     pub weight: u32,
     /// What the last check found, such as `L4CON` or `L7OK/200`; empty before the first.
-    pub check: String,
-    pub work: ServerWork,
+    pub last_check: String,
+    pub work: ServerCounters,
 }
 
 /// HAProxy's counters of work on a server (management guide, 9.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct ServerWork {
+pub struct ServerCounters {
     /// `scur`: sessions now, tunnels (websockets) among them.
     pub sessions: u64,
     /// `qcur`: requests queued for this server now.
@@ -215,7 +215,7 @@ pub struct ServerWork {
     pub selected_total: u64,
 }
 
-impl ServerWork {
+impl ServerCounters {
     /// What a drain waits for: never `srv_icur`, idle pooled connections are not work.
     pub fn in_flight(&self) -> u64 {
         (self.sessions + self.queued).max(self.connections_used.unwrap_or(0))
@@ -243,7 +243,7 @@ impl BackendView {
     }
 
     /// The first of that name.
-    pub fn server(&self, name: &str) -> Option<&ServerView> {
+    pub fn find_server(&self, name: &str) -> Option<&ServerView> {
         let at = self.by_name.partition_point(|at| self.servers[*at].name.as_str() < name);
         self.by_name.get(at).map(|at| &self.servers[*at]).filter(|server| server.name == name)
     }
@@ -254,26 +254,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_set_at_run_time_is_not_maintenance() {
-        assert!(!AdminState(0x40).in_maintenance());
-        assert!(AdminState(0x41).in_maintenance());
-        assert!(AdminState(0x20).in_maintenance());
-        assert!(AdminState(0x08).in_drain() && !AdminState(0x08).in_maintenance());
+    fn address_set_at_run_time_is_not_maintenance() {
+        assert!(!AdminState(0x40).is_in_maintenance());
+        assert!(AdminState(0x41).is_in_maintenance());
+        assert!(AdminState(0x20).is_in_maintenance());
+        assert!(AdminState(0x08).is_in_drain() && !AdminState(0x08).is_in_maintenance());
     }
 
     #[test]
-    fn a_server_is_found_by_its_name() {
-        let named = |name| crate::model::example::server(name, Verdict::Up);
+    fn backend_view_finds_server_by_name() {
+        let named = |name| crate::model::example::make_server(name, ServerState::Up);
         let view = BackendView::new(vec![named("b"), named("a"), named("ab"), named("c")]);
         for server in view.servers() {
-            assert_eq!(view.server(&server.name), Some(server));
+            assert_eq!(view.find_server(&server.name), Some(server));
         }
-        assert!(["", "aa", "d"].iter().all(|name| view.server(name).is_none()));
+        assert!(["", "aa", "d"].iter().all(|name| view.find_server(name).is_none()));
     }
 
     #[test]
-    fn passwords_are_not_shown() {
-        let shown = |url: &str| Access::Http(url.to_owned()).to_string();
+    fn stats_endpoint_display_hides_password() {
+        let shown = |url: &str| StatsEndpoint::Http(url.to_owned()).to_string();
         assert_eq!(shown("http://u:p@lb:8404/stats;csv"), "http://lb:8404/stats;csv");
         assert_eq!(shown("http://lb:8404/a@b"), "http://lb:8404/a@b");
         assert_eq!(shown("http://[::1]/a@b"), "http://[::1]/a@b");

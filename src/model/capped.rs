@@ -10,7 +10,7 @@ pub trait Merge {
     fn absorb(&mut self, other: Self);
 
     #[must_use]
-    fn merged(mut self, other: Self) -> Self
+    fn merge(mut self, other: Self) -> Self
     where
         Self: Sized,
     {
@@ -37,48 +37,50 @@ impl Merge for BTreeMap<String, u64> {
 /// depend on the order, so that what several hosts saw adds up to what one would have seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(bound(deserialize = "K: Ord + Deserialize<'de>, V: Deserialize<'de>"))]
-pub struct Capped<K, V, const CAP: usize> {
-    pub kept: BTreeMap<K, V>,
+pub struct CappedMap<K, V, const CAP: usize> {
+    #[serde(alias = "kept")]
+    pub entries: BTreeMap<K, V>,
     /// Of all keys beyond the cap together; absent where there were none.
     #[serde(default)]
-    pub rest: Option<V>,
+    #[serde(alias = "rest")]
+    pub overflow: Option<V>,
 }
 
-impl<K, V, const CAP: usize> Default for Capped<K, V, CAP> {
+impl<K, V, const CAP: usize> Default for CappedMap<K, V, CAP> {
     fn default() -> Self {
-        Self { kept: BTreeMap::new(), rest: None }
+        Self { entries: BTreeMap::new(), overflow: None }
     }
 }
 
-impl<K: Ord, V: Merge, const CAP: usize> Capped<K, V, CAP> {
+impl<K: Ord, V: Merge, const CAP: usize> CappedMap<K, V, CAP> {
     pub fn add(&mut self, key: K, value: V) {
-        match self.kept.get_mut(&key) {
+        match self.entries.get_mut(&key) {
             Some(there) => there.absorb(value),
             None => {
-                self.kept.insert(key, value);
+                self.entries.insert(key, value);
             }
         }
-        while self.kept.len() > CAP {
-            if let Some((_, last)) = self.kept.pop_last() {
+        while self.entries.len() > CAP {
+            if let Some((_, last)) = self.entries.pop_last() {
                 self.add_rest(last);
             }
         }
     }
 
     fn add_rest(&mut self, value: V) {
-        match &mut self.rest {
+        match &mut self.overflow {
             Some(rest) => rest.absorb(value),
-            None => self.rest = Some(value),
+            None => self.overflow = Some(value),
         }
     }
 }
 
-impl<K: Ord, V: Merge, const CAP: usize> Merge for Capped<K, V, CAP> {
+impl<K: Ord, V: Merge, const CAP: usize> Merge for CappedMap<K, V, CAP> {
     fn absorb(&mut self, other: Self) {
-        for (key, value) in other.kept {
+        for (key, value) in other.entries {
             self.add(key, value);
         }
-        if let Some(rest) = other.rest {
+        if let Some(rest) = other.overflow {
             self.add_rest(rest);
         }
     }
@@ -90,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    fn of(pairs: &[(u8, u64)]) -> Capped<u8, u64, 4> {
-        let mut capped = Capped::default();
+    fn build_capped(pairs: &[(u8, u64)]) -> CappedMap<u8, u64, 4> {
+        let mut capped = CappedMap::default();
         for (key, value) in pairs {
             capped.add(*key, *value);
         }
@@ -100,17 +102,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_lost_and_order_does_not_matter(
+        fn capped_merge_keeps_the_sum_and_is_commutative(
             a in prop::collection::vec((0u8..12, 1u64..100), 0..30),
             b in prop::collection::vec((0u8..12, 1u64..100), 0..30),
         ) {
             let at_once: Vec<_> = a.iter().chain(&b).copied().collect();
-            let mut merged = of(&b);
-            merged.absorb(of(&a));
-            prop_assert_eq!(&merged, &of(&at_once));
-            let sum = merged.kept.values().sum::<u64>() + merged.rest.unwrap_or(0);
+            let mut merged = build_capped(&b);
+            merged.absorb(build_capped(&a));
+            prop_assert_eq!(&merged, &build_capped(&at_once));
+            let sum = merged.entries.values().sum::<u64>() + merged.overflow.unwrap_or(0);
             prop_assert_eq!(sum, at_once.iter().map(|(_, value)| value).sum::<u64>());
-            prop_assert!(merged.kept.len() <= 4);
+            prop_assert!(merged.entries.len() <= 4);
         }
     }
 }

@@ -12,23 +12,23 @@ use super::name::ServiceName;
 
 /// Whose answers are compared with main's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct Subject {
+pub struct ComparedShadow {
     pub service: ServiceName,
     pub deployment: DeploymentId,
 }
 
 /// One request that was answered by main and by a shadow, both to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    pub request: Asked,
-    pub main: Answer,
-    pub shadow: Answer,
+pub struct ResponsePair {
+    pub request: RequestSummary,
+    pub main: CapturedResponse,
+    pub shadow: CapturedResponse,
     /// Main's answer to the same request asked once more; only of safe methods.
-    pub control: Option<Answer>,
+    pub control: Option<CapturedResponse>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct RequestSummary {
     pub method: String,
     /// As it was asked, with its query.
     pub path_and_query: String,
@@ -39,19 +39,19 @@ pub struct Asked {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct CapturedResponse {
     pub status: u16,
     /// In the order of the answer, names in lower case. Those that [`Rules::keeps`] are enough. A value that is not UTF-8 is
     /// given with replacement characters.
     pub headers: Vec<(String, String)>,
-    pub body: Captured,
+    pub body: CapturedBody,
     /// From the head of the request to the head of the answer.
     pub latency_us: u64,
 }
 
 /// A body as far as it was kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Captured {
+pub struct CapturedBody {
     /// The first bytes: all of them where `total` is as long.
     pub bytes: Vec<u8>,
     /// How many bytes went by.
@@ -62,26 +62,26 @@ pub struct Captured {
     pub ended: bool,
 }
 
-impl Captured {
+impl CapturedBody {
     /// A whole body.
-    pub fn whole(bytes: Vec<u8>) -> Self {
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self { total: bytes.len() as u64, bytes, digest: None, ended: true }
     }
 
     /// Whether bytes are missing at the end.
-    pub const fn truncated(&self) -> bool {
+    pub const fn is_truncated(&self) -> bool {
         !self.ended || self.bytes.len() as u64 != self.total
     }
 
     /// SHA-256 of all bytes that went by.
     pub fn sha256(&self) -> [u8; 32] {
-        self.digest.unwrap_or_else(|| fixed(digest(&SHA256, &self.bytes).as_ref()))
+        self.digest.unwrap_or_else(|| to_sha256_array(digest(&SHA256, &self.bytes).as_ref()))
     }
 }
 
 /// Grows a [`Captured`] frame by frame.
 #[derive(Clone)]
-pub struct Capture {
+pub struct BodyCapture {
     cap: usize,
     bytes: Vec<u8>,
     total: u64,
@@ -89,7 +89,7 @@ pub struct Capture {
     hash: Option<Context>,
 }
 
-impl Capture {
+impl BodyCapture {
     /// Keeps that many bytes (`Limits::compare_bytes`).
     pub const fn new(cap: usize) -> Self {
         Self { cap, bytes: Vec::new(), total: 0, hash: None }
@@ -117,13 +117,13 @@ impl Capture {
     }
 
     /// `ended`: the body came to its end.
-    pub fn finish(self, ended: bool) -> Captured {
-        let digest = self.hash.map(|hash| fixed(hash.finish().as_ref()));
-        Captured { bytes: self.bytes, total: self.total, digest, ended }
+    pub fn finish(self, ended: bool) -> CapturedBody {
+        let digest = self.hash.map(|hash| to_sha256_array(hash.finish().as_ref()));
+        CapturedBody { bytes: self.bytes, total: self.total, digest, ended }
     }
 }
 
-impl std::fmt::Debug for Capture {
+impl std::fmt::Debug for BodyCapture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Capture")
             .field("kept", &self.bytes.len())
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Capture {
     }
 }
 
-fn fixed(digest: &[u8]) -> [u8; 32] {
+fn to_sha256_array(digest: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (to, from) in bytes.iter_mut().zip(digest) {
         *to = *from;
@@ -143,7 +143,7 @@ fn fixed(digest: &[u8]) -> [u8; 32] {
 /// What of two answers is looked at beside status and body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Rules {
+pub struct ComparisonRules {
     pub headers: Vec<HeaderRule>,
 }
 
@@ -151,28 +151,29 @@ pub struct Rules {
 pub struct HeaderRule {
     /// Lower case.
     pub name: String,
-    pub how: HeaderHow,
+    pub how: HeaderComparison,
 }
 
 /// What of a field has to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum HeaderHow {
+pub enum HeaderComparison {
     /// Its value, blanks at the ends apart.
     Value,
     /// Its words between commas and semicolons, in any order and case.
-    Words,
+    #[serde(alias = "words")]
+    Tokens,
     /// Whether it is there: its value differs between two builds, or is a secret.
     Presence,
     /// The names of the cookies that are set.
     CookieNames,
 }
 
-impl Default for Rules {
+impl Default for ComparisonRules {
     /// What a client acts on. Never looked at: `date`, `server`, `age`, `content-length` (the body says more), ids of requests
     /// and traces, and whatever else is not listed.
     fn default() -> Self {
-        let rule = |how: HeaderHow| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
+        let rule = |how: HeaderComparison| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
         let value = ["content-encoding", "content-language", "content-disposition", "location"];
         let words = ["content-type", "cache-control", "vary", "allow", "access-control-allow-origin"];
         let presence = [
@@ -183,15 +184,15 @@ impl Default for Rules {
             "strict-transport-security",
             "content-security-policy",
         ];
-        let headers = value.iter().map(rule(HeaderHow::Value));
-        let headers = headers.chain(words.iter().map(rule(HeaderHow::Words)));
-        let headers = headers.chain(presence.iter().map(rule(HeaderHow::Presence)));
-        let headers = headers.chain(["set-cookie"].iter().map(rule(HeaderHow::CookieNames)));
+        let headers = value.iter().map(rule(HeaderComparison::Value));
+        let headers = headers.chain(words.iter().map(rule(HeaderComparison::Tokens)));
+        let headers = headers.chain(presence.iter().map(rule(HeaderComparison::Presence)));
+        let headers = headers.chain(["set-cookie"].iter().map(rule(HeaderComparison::CookieNames)));
         Self { headers: headers.collect() }
     }
 }
 
-impl Rules {
+impl ComparisonRules {
     /// Whether a field of an answer is needed to compare it. `name` in lower case.
     pub fn keeps(&self, name: &str) -> bool {
         name == "content-type"
@@ -205,11 +206,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_kept_up_to_the_cap_and_hashed_whole_however_it_was_cut() {
+    fn body_capture_is_capped_and_hash_ignores_frame_boundaries() {
         let body: Vec<u8> = (0..1_000u32).flat_map(u32::to_le_bytes).collect();
         for size in [1, 7, 64, 4_000, 9_000] {
             for cap in [0, 1, 63, 64, 3_999, 4_000, 5_000] {
-                let mut capture = Capture::new(cap);
+                let mut capture = BodyCapture::new(cap);
                 for frame in body.chunks(size) {
                     let (before, growth) = (capture.bytes.len(), capture.growth(frame.len()));
                     capture.push(frame);
@@ -217,16 +218,16 @@ mod tests {
                 }
                 let captured = capture.finish(true);
                 assert_eq!(captured.bytes, body[..cap.min(4_000)]);
-                assert_eq!((captured.total, captured.truncated()), (4_000, cap < 4_000));
+                assert_eq!((captured.total, captured.is_truncated()), (4_000, cap < 4_000));
                 assert_eq!(captured.digest.is_some(), cap < 4_000, "a short body is not hashed on the way");
-                assert_eq!(captured.sha256(), Captured::whole(body.clone()).sha256());
+                assert_eq!(captured.sha256(), CapturedBody::from_bytes(body.clone()).sha256());
             }
         }
     }
 
     #[test]
-    fn an_unended_body_is_truncated() {
-        assert!(Capture::new(10).finish(false).truncated());
-        assert!(!Capture::new(10).finish(true).truncated());
+    fn incomplete_body_is_truncated() {
+        assert!(BodyCapture::new(10).finish(false).is_truncated());
+        assert!(!BodyCapture::new(10).finish(true).is_truncated());
     }
 }

@@ -89,7 +89,7 @@ pub enum WebServer {
 /// What answers for a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Runs {
+pub enum Workload {
     /// A program, started by a runner in the release's directory with `PORT` in its environment.
     Command {
         /// The program and its arguments; no shell.
@@ -106,7 +106,7 @@ pub enum Runs {
 
 /// Bounds on one instance; absent: none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Resources {
+pub struct InstanceLimits {
     /// Bytes of memory of all its processes together.
     #[serde(default)]
     pub memory_bytes: Option<u64>,
@@ -120,8 +120,9 @@ pub struct Resources {
 
 /// How an instance is run, whoever runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct HowToRun {
-    pub runs: Runs,
+pub struct RunSpec {
+    #[serde(alias = "runs")]
+    pub workload: Workload,
     /// Added to a clean environment (PATH, HOME, LANG) beside PORT and the `SWITCHMAN_*` names.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -129,41 +130,41 @@ pub struct HowToRun {
     #[serde(default)]
     pub user: Option<String>,
     #[serde(default)]
-    pub resources: Resources,
+    pub resources: InstanceLimits,
     /// From TERM to KILL.
-    #[serde(default = "grace", rename = "grace_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[serde(default = "default_grace", rename = "grace_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub grace: Duration,
 }
 
 /// Long enough for what was in flight: longer than HAProxy's usual server timeout is of no use.
-const fn grace() -> Duration {
+const fn default_grace() -> Duration {
     Duration::from_secs(10)
 }
 
 /// What an operator says of how an instance is run; what is not said stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HowChange {
-    pub runs: Option<Runs>,
+pub struct RunSpecChange {
+    pub workload: Option<Workload>,
     /// Added to what is there.
     pub env: BTreeMap<String, String>,
     pub user: Option<String>,
-    pub resources: Resources,
+    pub resources: InstanceLimits,
     pub grace: Option<Duration>,
 }
 
-impl HowChange {
-    pub fn over(self, now: HowToRun) -> HowToRun {
-        let runs = self.runs.unwrap_or(now.runs);
+impl RunSpecChange {
+    pub fn apply_to(self, now: RunSpec) -> RunSpec {
+        let runs = self.workload.unwrap_or(now.workload);
         // Only a program is run as somebody.
-        let user = now.user.filter(|_| matches!(runs, Runs::Command { .. }));
+        let user = now.user.filter(|_| matches!(runs, Workload::Command { .. }));
         let mut env = now.env;
         env.extend(self.env);
-        HowToRun {
-            runs,
+        RunSpec {
+            workload: runs,
             env,
             user: self.user.or(user),
-            resources: Resources {
+            resources: InstanceLimits {
                 memory_bytes: self.resources.memory_bytes.or(now.resources.memory_bytes),
                 tasks: self.resources.tasks.or(now.resources.tasks),
                 open_files: self.resources.open_files.or(now.resources.open_files),
@@ -173,10 +174,16 @@ impl HowChange {
     }
 }
 
-impl HowToRun {
+impl RunSpec {
     /// With nothing said but what runs.
-    pub fn new(runs: Runs) -> Self {
-        Self { runs, env: BTreeMap::new(), user: None, resources: Resources::default(), grace: grace() }
+    pub fn new(workload: Workload) -> Self {
+        Self {
+            workload,
+            env: BTreeMap::new(),
+            user: None,
+            resources: InstanceLimits::default(),
+            grace: default_grace(),
+        }
     }
 }
 
@@ -217,7 +224,7 @@ pub enum Stage {
 pub struct Instance {
     pub build: u32,
     pub port: Port,
-    pub how: HowToRun,
+    pub how: RunSpec,
     /// Of the release it runs from; `None` for what runs already.
     #[serde(default)]
     pub digest: Option<Digest>,
@@ -235,7 +242,8 @@ pub struct Deployment {
     pub instance: Instance,
     /// The other instance while an update is under way: the new one coming up, then the old one going.
     #[serde(default)]
-    pub next: Option<Instance>,
+    #[serde(alias = "next")]
+    pub other_instance: Option<Instance>,
     pub health: Health,
     /// The host's address that HAProxy connects to: where its instances have to answer.
     pub address: IpAddr,
@@ -252,7 +260,7 @@ impl Deployment {
 
     /// Its instance, and the other one while an update is under way.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
-        std::iter::once(&self.instance).chain(&self.next)
+        std::iter::once(&self.instance).chain(&self.other_instance)
     }
 
     /// Where an instance of it answers.
@@ -305,7 +313,7 @@ pub struct InstanceSpec {
     /// Where it starts: the release's directory.
     pub dir: std::path::PathBuf,
     pub user: Option<String>,
-    pub resources: Resources,
+    pub resources: InstanceLimits,
     /// From the signal to KILL, where it is not stopped by a caller with a grace of its own.
     #[serde(rename = "grace_ms", with = "duration::ms")]
     pub grace: Duration,
@@ -316,7 +324,7 @@ pub struct InstanceSpec {
 /// What a runner says of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum Process {
+pub enum ProcessState {
     Running {
         pid: u32,
         #[schemars(with = "String")]
@@ -330,20 +338,22 @@ pub enum Process {
         since: jiff::Timestamp,
         restarts: u32,
         /// How it ended: `status 1`, `signal 11`.
-        last: String,
+        #[serde(alias = "last")]
+        last_exit: String,
     },
     Stopped {
         /// Absent where it never ran, or nobody knows.
         #[schemars(with = "Option<String>")]
         since: Option<jiff::Timestamp>,
         /// How it ended; empty where it was stopped as asked.
-        last: String,
+        #[serde(alias = "last")]
+        last_exit: String,
     },
     /// Nobody here runs it: it is somebody else's (`http://...`).
     External,
 }
 
-impl Process {
+impl ProcessState {
     pub const fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::External)
     }
@@ -382,32 +392,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_said_stays_as_it_is() {
-        let program = Runs::Command { argv: vec!["./serve".into()] };
+    fn run_spec_change_keeps_unset_fields() {
+        let program = Workload::Command { argv: vec!["./serve".into()] };
         let env = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect();
-        let now = HowToRun {
+        let now = RunSpec {
             env: env(&["A"]),
             user: Some("shop".into()),
-            resources: Resources { tasks: Some(9), ..Resources::default() },
+            resources: InstanceLimits { tasks: Some(9), ..InstanceLimits::default() },
             grace: Duration::from_secs(3),
-            ..HowToRun::new(program)
+            ..RunSpec::new(program)
         };
-        assert_eq!(HowChange::default().over(now.clone()), now);
-        let more = HowChange {
+        assert_eq!(RunSpecChange::default().apply_to(now.clone()), now);
+        let more = RunSpecChange {
             env: env(&["B"]),
-            resources: Resources { memory_bytes: Some(7), ..Resources::default() },
-            ..HowChange::default()
+            resources: InstanceLimits { memory_bytes: Some(7), ..InstanceLimits::default() },
+            ..RunSpecChange::default()
         };
-        let resources = Resources { memory_bytes: Some(7), tasks: Some(9), open_files: None };
-        assert_eq!(more.over(now.clone()), HowToRun { env: env(&["A", "B"]), resources, ..now.clone() });
+        let resources = InstanceLimits { memory_bytes: Some(7), tasks: Some(9), open_files: None };
+        assert_eq!(more.apply_to(now.clone()), RunSpec { env: env(&["A", "B"]), resources, ..now.clone() });
         // Nobody runs a web server's files as a user of theirs.
-        let pages = Runs::Vhost { server: WebServer::Nginx };
-        let served = HowChange { runs: Some(pages.clone()), ..HowChange::default() }.over(now.clone());
-        assert_eq!(served, HowToRun { runs: pages, user: None, ..now });
+        let pages = Workload::Vhost { server: WebServer::Nginx };
+        let served =
+            RunSpecChange { workload: Some(pages.clone()), ..RunSpecChange::default() }.apply_to(now.clone());
+        assert_eq!(served, RunSpec { workload: pages, user: None, ..now });
     }
 
     #[test]
-    fn ids_sort_by_time_and_read_back() {
+    fn deployment_ids_sort_by_time_and_round_trip() {
         let at = |second| jiff::Timestamp::from_second(second).unwrap();
         let (early, late) =
             (DeploymentId::new(at(1_000_000_000), u64::MAX), DeploymentId::new(at(1_900_000_000), 0));

@@ -12,12 +12,12 @@ pub struct DurationError {
 
 /// Reads whole numbers, each with a unit of `ms`, `s`, `m`, `h` or `d`, one after another. The sum fits in 10 years.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
-    sum(text).ok_or_else(|| DurationError { found: text.to_owned() })
+    parse_sum(text).ok_or_else(|| DurationError { found: text.to_owned() })
 }
 
-const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+const MAX_DURATION: Duration = Duration::from_hours(10 * 365 * 24);
 
-fn sum(text: &str) -> Option<Duration> {
+fn parse_sum(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
@@ -36,11 +36,11 @@ fn sum(text: &str) -> Option<Duration> {
         rest = &rest[unit_end..];
         total = total.checked_add(Duration::from_millis(number.checked_mul(scale)?))?;
     }
-    (!text.is_empty() && total <= LONGEST).then_some(total)
+    (!text.is_empty() && total <= MAX_DURATION).then_some(total)
 }
 
 /// Writes what [`parse`] reads, rounded to milliseconds: `1.5 s` is `1s500ms`, zero is `0s`.
-pub fn show(duration: Duration) -> String {
+pub fn format(duration: Duration) -> String {
     let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
     for (unit, scale) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
@@ -53,14 +53,17 @@ pub fn show(duration: Duration) -> String {
 }
 
 /// For JSON: whole milliseconds.
-pub fn as_ms<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_ms<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// For JSON: whole milliseconds or null.
-pub fn as_optional_ms<S: serde::Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_optional_ms<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     match duration {
-        Some(duration) => as_ms(duration, to),
+        Some(duration) => serialize_ms(duration, to),
         None => to.serialize_none(),
     }
 }
@@ -68,7 +71,7 @@ pub fn as_optional_ms<S: serde::Serializer>(duration: &Option<Duration>, to: S) 
 /// For the description of the API: whole milliseconds, at most [`LONGEST`].
 #[derive(schemars::JsonSchema)]
 #[schemars(inline)]
-pub struct Ms(
+pub struct Milliseconds(
     #[allow(dead_code, reason = "only its shape is of use")]
     #[schemars(range(max = 315_360_000_000_u64))]
     u64,
@@ -81,11 +84,11 @@ pub mod ms {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer};
 
-    pub use super::as_ms as serialize;
+    pub use super::serialize_ms as serialize;
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let duration = Duration::from_millis(u64::deserialize(from)?);
-        if duration > super::LONGEST {
+        if duration > super::MAX_DURATION {
             return Err(D::Error::custom("a duration is at most 10 years"));
         }
         Ok(duration)
@@ -98,7 +101,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_what_people_write() {
+    fn duration_parses_common_notations() {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse("2h"), Ok(Duration::from_hours(2)));
@@ -108,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn what_no_clock_holds_is_not_read() {
+    fn duration_rejects_overlong_values() {
         let read = |ms: u64| ms::deserialize(serde_json::json!(ms));
-        assert_eq!(read(315_360_000_000).ok(), Some(LONGEST));
+        assert_eq!(read(315_360_000_000).ok(), Some(MAX_DURATION));
         assert!(read(315_360_000_001).is_err() && read(u64::MAX).is_err());
     }
 
@@ -118,11 +121,11 @@ mod tests {
         #[test]
         fn shown_durations_read_back(ms in 0u64..1_000_000_000) {
             let duration = Duration::from_millis(ms);
-            prop_assert_eq!(parse(&show(duration)), Ok(duration));
+            prop_assert_eq!(parse(&format(duration)), Ok(duration));
         }
 
         #[test]
-        fn any_text_is_an_answer_or_an_error(text in ".*") {
+        fn duration_parse_never_panics(text in ".*") {
             let _ = parse(&text);
         }
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::capped::{Capped, Merge};
+use super::capped::{CappedMap, Merge};
 use super::field::Field;
 use super::proxy::Latencies;
 
@@ -17,7 +17,7 @@ pub const MAX_FIELDS: usize = 500;
 /// Sets of fields that differed together in one request; of the others the counts per field are kept.
 pub const MAX_PATTERNS: usize = 100;
 /// Fields of such a set.
-pub const MAX_TOGETHER: usize = 32;
+pub const MAX_PATTERN_FIELDS: usize = 32;
 /// Pairs of statuses.
 pub const MAX_STATUSES: usize = 100;
 /// Examples of a field.
@@ -40,8 +40,8 @@ pub struct Evidence {
     #[serde(default)]
     pub bodies_unread: u64,
     /// Main's and the shadow's: `"200/500"`.
-    pub statuses: Capped<String, u64, MAX_STATUSES>,
-    pub fields: Capped<Field, Tally, MAX_FIELDS>,
+    pub statuses: CappedMap<String, u64, MAX_STATUSES>,
+    pub fields: CappedMap<Field, FieldTally, MAX_FIELDS>,
     /// Requests by what differed in them.
     pub patterns: Patterns,
     pub latency: PairedLatency,
@@ -49,7 +49,7 @@ pub struct Evidence {
 
 /// How often a field was the same. Of a repeated one (`$.items[].price`) a request counts once.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Tally {
+pub struct FieldTally {
     /// Requests in which main or the shadow has it.
     pub compared: u64,
     pub differing: u64,
@@ -57,7 +57,7 @@ pub struct Tally {
     pub control_compared: u64,
     pub control_differing: u64,
     /// Of how many requests it was the first difference in the field.
-    pub kinds: BTreeMap<Kind, u64>,
+    pub kinds: BTreeMap<DifferenceKind, u64>,
     /// The newest ones, newest first.
     pub examples: Examples,
 }
@@ -65,7 +65,7 @@ pub struct Tally {
 /// How the shadow's answer differs from main's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum DifferenceKind {
     Value,
     /// A number for a text, an object for an array, something else for JSON.
     Type,
@@ -84,7 +84,7 @@ pub struct Example {
     pub at: Timestamp,
     /// `GET /items?page=2`
     pub request: String,
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     pub main: String,
     pub shadow: String,
 }
@@ -99,11 +99,14 @@ pub struct Examples(pub Vec<Example>);
 #[schemars(with = "PatternList")]
 pub struct Patterns {
     /// The smallest sets.
-    pub kept: BTreeMap<Pattern, u64>,
+    #[serde(alias = "kept")]
+    pub counts: BTreeMap<Pattern, u64>,
     /// Requests with other sets.
-    pub rest: u64,
+    #[serde(alias = "rest")]
+    pub overflow_count: u64,
     /// In how many of those each field differed.
-    pub rest_fields: Capped<Field, u64, MAX_FIELDS>,
+    #[serde(alias = "rest_fields")]
+    pub overflow_fields: CappedMap<Field, u64, MAX_FIELDS>,
 }
 
 /// Fields that differed together; few before many.
@@ -116,9 +119,12 @@ pub struct Pattern {
 
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct PatternList {
-    kept: Vec<PatternCount>,
-    rest: u64,
-    rest_fields: Capped<Field, u64, MAX_FIELDS>,
+    #[serde(alias = "kept")]
+    counts: Vec<PatternCount>,
+    #[serde(alias = "rest")]
+    overflow_count: u64,
+    #[serde(alias = "rest_fields")]
+    overflow_fields: CappedMap<Field, u64, MAX_FIELDS>,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -133,9 +139,11 @@ pub struct PairedLatency {
     pub main: Latencies,
     pub shadow: Latencies,
     /// By how much the shadow was slower, where it was.
-    pub slower: Latencies,
+    #[serde(alias = "slower")]
+    pub slowdown: Latencies,
     /// By how much the shadow was faster or the same, where it was.
-    pub faster: Latencies,
+    #[serde(alias = "faster")]
+    pub speedup: Latencies,
 }
 
 impl Pattern {
@@ -151,21 +159,21 @@ impl Pattern {
 impl Patterns {
     /// Counts requests in which these fields differed; not for the empty set.
     pub fn add(&mut self, pattern: Pattern, count: u64) {
-        if pattern.len > MAX_TOGETHER {
+        if pattern.len > MAX_PATTERN_FIELDS {
             return self.add_rest(pattern, count);
         }
-        self.kept.entry(pattern).or_default().absorb(count);
-        while self.kept.len() > MAX_PATTERNS {
-            if let Some((pattern, count)) = self.kept.pop_last() {
+        self.counts.entry(pattern).or_default().absorb(count);
+        while self.counts.len() > MAX_PATTERNS {
+            if let Some((pattern, count)) = self.counts.pop_last() {
                 self.add_rest(pattern, count);
             }
         }
     }
 
     fn add_rest(&mut self, pattern: Pattern, count: u64) {
-        self.rest.absorb(count);
+        self.overflow_count.absorb(count);
         for field in pattern.fields {
-            self.rest_fields.add(field, count);
+            self.overflow_fields.add(field, count);
         }
     }
 }
@@ -183,9 +191,9 @@ impl PairedLatency {
         self.main.record(main_us);
         self.shadow.record(shadow_us);
         if shadow_us > main_us {
-            self.slower.record(shadow_us - main_us);
+            self.slowdown.record(shadow_us - main_us);
         } else {
-            self.faster.record(main_us - shadow_us);
+            self.speedup.record(main_us - shadow_us);
         }
     }
 }
@@ -205,7 +213,7 @@ impl Merge for Evidence {
     }
 }
 
-impl Merge for Tally {
+impl Merge for FieldTally {
     fn absorb(&mut self, other: Self) {
         self.compared.absorb(other.compared);
         self.differing.absorb(other.differing);
@@ -222,11 +230,11 @@ impl Merge for Tally {
 
 impl Merge for Patterns {
     fn absorb(&mut self, other: Self) {
-        for (pattern, count) in other.kept {
+        for (pattern, count) in other.counts {
             self.add(pattern, count);
         }
-        self.rest.absorb(other.rest);
-        self.rest_fields.absorb(other.rest_fields);
+        self.overflow_count.absorb(other.overflow_count);
+        self.overflow_fields.absorb(other.overflow_fields);
     }
 }
 
@@ -234,23 +242,31 @@ impl Merge for PairedLatency {
     fn absorb(&mut self, other: Self) {
         self.main.absorb(other.main);
         self.shadow.absorb(other.shadow);
-        self.slower.absorb(other.slower);
-        self.faster.absorb(other.faster);
+        self.slowdown.absorb(other.slowdown);
+        self.speedup.absorb(other.speedup);
     }
 }
 
 impl From<Patterns> for PatternList {
     fn from(patterns: Patterns) -> Self {
         let count = |(pattern, count): (Pattern, u64)| PatternCount { fields: pattern.fields, count };
-        let kept = patterns.kept.into_iter().map(count).collect();
-        Self { kept, rest: patterns.rest, rest_fields: patterns.rest_fields }
+        let kept = patterns.counts.into_iter().map(count).collect();
+        Self {
+            counts: kept,
+            overflow_count: patterns.overflow_count,
+            overflow_fields: patterns.overflow_fields,
+        }
     }
 }
 
 impl From<PatternList> for Patterns {
     fn from(list: PatternList) -> Self {
-        let mut patterns = Self { kept: BTreeMap::new(), rest: list.rest, rest_fields: list.rest_fields };
-        for one in list.kept {
+        let mut patterns = Self {
+            counts: BTreeMap::new(),
+            overflow_count: list.overflow_count,
+            overflow_fields: list.overflow_fields,
+        };
+        for one in list.counts {
             patterns.add(Pattern::new(one.fields), one.count);
         }
         patterns

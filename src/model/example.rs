@@ -3,25 +3,29 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::balancer::{Access, BalancerSpec, CheckTiming, ServerNames, ServerView, ServerWork, Verdict};
-use super::deployment::{Deployment, DeploymentId, Digest, HowToRun, Instance, Resources, Runs, Stage};
-use super::fleet::{Fleet, Hooks, Limits, RollPolicy, VersionPolicy};
+use super::balancer::{
+    BalancerSpec, CheckTiming, ServerCounters, ServerNames, ServerState, ServerView, StatsEndpoint,
+};
+use super::deployment::{
+    Deployment, DeploymentId, Digest, Instance, InstanceLimits, RunSpec, Stage, Workload,
+};
+use super::fleet::{DeployPolicy, Fleet, FleetLimits, Hooks, RollPolicy};
 use super::health::Health;
-use super::host::{Host, Reach, Way};
+use super::host::{ConnectConfig, Host, Transport};
 use super::ports::{Port, Ports};
-use super::promote::{RolloutSpec, Target};
+use super::promote::{PromotionSpec, PromotionTarget};
 use super::roll::{Batch, OnFailure, RollSpec};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
 }
 
-pub fn ports() -> Ports {
+pub fn make_ports() -> Ports {
     Ports { check: port(8888), main: port(8080), backup: port(80) }
 }
 
 pub fn host(name: &str, address: &str) -> Host {
-    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), way: Way::Here }
+    Host { name: name.parse().unwrap(), address: Some(address.parse().unwrap()), transport: Transport::Local }
 }
 
 /// No hosts and no balancers: each test adds its own.
@@ -29,7 +33,7 @@ pub fn fleet() -> Fleet {
     let ms = Duration::from_millis;
     Fleet {
         service: "shop".parse().unwrap(),
-        ports: ports(),
+        ports: make_ports(),
         hosts: vec![],
         balancers: vec![],
         health: Health {
@@ -40,8 +44,8 @@ pub fn fleet() -> Fleet {
             interval: ms(100),
             rise: 2,
         },
-        limits: Limits { min_up: 1, drain_timeout: ms(5000) },
-        reach: Reach::default(),
+        limits: FleetLimits { min_up: 1, drain_timeout: ms(5000) },
+        reach: ConnectConfig::default(),
         roll: RollPolicy {
             batch: Batch::Hosts(1),
             max_failures: 0,
@@ -50,25 +54,25 @@ pub fn fleet() -> Fleet {
         },
         hooks: Hooks { timeout: ms(60_000), ..Hooks::default() },
         webhooks: vec![],
-        versions: VersionPolicy {
-            ports: (port(20000), port(29999)),
+        versions: DeployPolicy {
+            port_range: (port(20000), port(29999)),
             keep_releases: 5,
             watch: ms(2000),
             health_timeout: ms(10_000),
         },
-        others: BTreeMap::new(),
+        additional_services: BTreeMap::new(),
     }
 }
 
 /// A version that is ready, with an instance at a port.
 pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
     let salt = version.bytes().fold(0u64, |sum, byte| sum * 31 + u64::from(byte));
-    let runs = Runs::Command { argv: vec!["./serve".into()] };
-    let how = HowToRun {
-        runs,
+    let runs = Workload::Command { argv: vec!["./serve".into()] };
+    let how = RunSpec {
+        workload: runs,
         env: BTreeMap::new(),
         user: None,
-        resources: Resources::default(),
+        resources: InstanceLimits::default(),
         grace: Duration::from_secs(1),
     };
     Deployment {
@@ -78,7 +82,7 @@ pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
         revision: 1,
         stage: Stage::Ready,
         instance: Instance { build: 1, port: port(at), how, digest: Some(Digest("d".into())) },
-        next: None,
+        other_instance: None,
         health: fleet().health,
         address: "127.0.0.1".parse().unwrap(),
         created_at: jiff::Timestamp::UNIX_EPOCH,
@@ -87,33 +91,33 @@ pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
 }
 
 /// A balancer with HAProxy's default check timing.
-pub fn balancer(name: &str, access: Option<Access>) -> BalancerSpec {
+pub fn balancer(name: &str, access: Option<StatsEndpoint>) -> BalancerSpec {
     BalancerSpec {
         name: name.parse().unwrap(),
-        access,
+        stats_endpoint: access,
         backend: "servers".into(),
         servers: ServerNames::default(),
         check: CheckTiming::default(),
-        on_host: false,
+        is_on_host: false,
     }
 }
 
 /// A server line at rest; `backup` by its name.
-pub fn server(name: &str, verdict: Verdict) -> ServerView {
+pub fn make_server(name: &str, verdict: ServerState) -> ServerView {
     ServerView {
         name: name.to_owned(),
-        verdict,
+        state: verdict,
         status: verdict.to_string(),
         backup: name.starts_with("backup"),
-        admin: None,
+        admin_state: None,
         weight: 100,
-        check: "L7OK/200".into(),
-        work: ServerWork::default(),
+        last_check: "L7OK/200".into(),
+        work: ServerCounters::default(),
     }
 }
 
 /// One host at a time, no failure allowed, `./deploy.sh` where the operator is.
-pub fn roll(hosts: &[&str]) -> RollSpec {
+pub fn make_roll_spec(hosts: &[&str]) -> RollSpec {
     let ms = Duration::from_millis;
     RollSpec {
         service: "shop".parse().unwrap(),
@@ -132,8 +136,8 @@ pub fn roll(hosts: &[&str]) -> RollSpec {
 }
 
 /// 2.0.0 beside 1.0.0, judged for a minute a step.
-pub fn rollout(hosts: &[&str]) -> RolloutSpec {
-    RolloutSpec {
+pub fn make_promotion_spec(hosts: &[&str]) -> PromotionSpec {
+    PromotionSpec {
         service: "shop".parse().unwrap(),
         version: "2.0.0".parse().unwrap(),
         hosts: hosts.iter().map(|name| name.parse().unwrap()).collect(),
@@ -145,12 +149,16 @@ pub fn rollout(hosts: &[&str]) -> RolloutSpec {
         ignore: vec![],
         min_samples: 100,
         sticky: None,
-        approve: false,
+        require_approval: false,
         watch: Duration::from_secs(2),
     }
 }
 
-pub fn rollout_target() -> Target {
+pub fn make_promotion_target() -> PromotionTarget {
     let of = |version| deployment("shop", version, 20000);
-    Target { deployment: of("2.0.0").id, main: of("1.0.0").id, main_version: "1.0.0".parse().unwrap() }
+    PromotionTarget {
+        deployment: of("2.0.0").id,
+        main: of("1.0.0").id,
+        main_version: "1.0.0".parse().unwrap(),
+    }
 }

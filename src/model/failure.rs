@@ -15,11 +15,11 @@ pub enum ErrorCode {
     /// The xtables lock is held by another program.
     RulesLocked,
     RulesFailed,
-    RulesGarbled,
+    RulesMalformed,
     /// Somebody else keeps changing our chain.
     RulesContested,
     /// The change failed, and so did taking it back.
-    HalfDone,
+    RevertFailed,
     StateFailed,
     StateNewer,
     DiskFull,

@@ -103,32 +103,32 @@ impl<'de> Deserialize<'de> for Field {
 mod tests {
     use super::*;
 
-    fn field(text: &str) -> Field {
+    fn parse_field(text: &str) -> Field {
         text.parse().unwrap()
     }
 
     #[test]
-    fn fields_read_back_and_stand_in_order() {
+    fn fields_round_trip_and_sort() {
         let texts = ["status", "header etag", "header vary", "body", "$", "$.b", "$.a.x", "$.a[].x"];
-        let fields: Vec<Field> = texts.iter().map(|text| field(text)).collect();
+        let fields: Vec<Field> = texts.iter().map(|text| parse_field(text)).collect();
         assert!(fields.is_sorted(), "{fields:?}");
         for (text, field) in texts.iter().zip(fields) {
             assert_eq!(field.to_string(), *text);
             assert_eq!(serde_json::to_value(&field).unwrap(), *text);
         }
-        assert_eq!(field("header ETag"), Field::Header("etag".into()));
+        assert_eq!(parse_field("header ETag"), Field::Header("etag".into()));
         for bad in ["", "header ", "header", "price", "items.price"] {
             assert!(bad.parse::<Field>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_path_covers_what_is_below_it() {
-        assert!(field("$.items").covers(&field("$.items")));
-        assert!(field("$.items").covers(&field("$.items[].price")));
-        assert!(field("$").covers(&field("$.items")));
-        assert!(!field("$.items").covers(&field("$.itemset")));
-        assert!(!field("$.items").covers(&field("status")));
-        assert!(field("body").covers(&field("body")));
+    fn json_path_covers_descendants() {
+        assert!(parse_field("$.items").covers(&parse_field("$.items")));
+        assert!(parse_field("$.items").covers(&parse_field("$.items[].price")));
+        assert!(parse_field("$").covers(&parse_field("$.items")));
+        assert!(!parse_field("$.items").covers(&parse_field("$.itemset")));
+        assert!(!parse_field("$.items").covers(&parse_field("status")));
+        assert!(parse_field("body").covers(&parse_field("body")));
     }
 }

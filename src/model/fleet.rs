@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::balancer::BalancerSpec;
 use super::health::Health;
-use super::host::{Host, Reach, Way};
+use super::host::{ConnectConfig, Host, Transport};
 use super::name::{HostName, ServiceName};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure};
@@ -22,21 +22,21 @@ pub struct Fleet {
     pub hosts: Vec<Host>,
     pub balancers: Vec<BalancerSpec>,
     pub health: Health,
-    pub limits: Limits,
-    pub reach: Reach,
+    pub limits: FleetLimits,
+    pub reach: ConnectConfig,
     pub roll: RollPolicy,
     pub hooks: Hooks,
     pub webhooks: Vec<Webhook>,
-    pub versions: VersionPolicy,
+    pub versions: DeployPolicy,
     /// More services on the same hosts, by name; the one above is not among them.
-    pub others: BTreeMap<ServiceName, OtherService>,
+    pub additional_services: BTreeMap<ServiceName, AdditionalService>,
 }
 
 /// What `deploy`, `assign` and `kill` do unless their flags say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VersionPolicy {
+pub struct DeployPolicy {
     /// Where instances get their ports: first and last.
-    pub ports: (Port, Port),
+    pub port_range: (Port, Port),
     /// Releases that are kept although no deployment uses them.
     pub keep_releases: u32,
     /// How long a new main is watched, on every host. Zero: not at all.
@@ -47,7 +47,7 @@ pub struct VersionPolicy {
 
 /// A service beside the first one: what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct OtherService {
+pub struct AdditionalService {
     pub ports: Ports,
     pub health: Health,
     /// Its backend, on every balancer.
@@ -56,7 +56,7 @@ pub struct OtherService {
 
 /// What may not be gone below, and how long anything may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Limits {
+pub struct FleetLimits {
     /// The capacity floor: how many *other* hosts must have their main vhost UP before one is taken out.
     pub min_up: u32,
     pub drain_timeout: Duration,
@@ -98,7 +98,7 @@ impl Fleet {
         if self.service == *service {
             return Some(self.clone());
         }
-        let other = self.others.get(service)?;
+        let other = self.additional_services.get(service)?;
         let mut fleet = Self {
             service: service.clone(),
             ports: other.ports,
@@ -112,8 +112,8 @@ impl Fleet {
     }
 
     /// The names of all services, the first one first.
-    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
-        std::iter::once(&self.service).chain(self.others.keys())
+    pub fn service_names(&self) -> impl Iterator<Item = &ServiceName> {
+        std::iter::once(&self.service).chain(self.additional_services.keys())
     }
 
     pub fn host(&self, name: &HostName) -> Option<&Host> {
@@ -121,14 +121,19 @@ impl Fleet {
     }
 
     /// Where the main vhost of a host really answers.
-    pub fn main_address(&self, host: &Host) -> SocketAddr {
+    pub fn main_endpoint(&self, host: &Host) -> SocketAddr {
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), self.ports.main.get())
     }
 
     /// The same for a name that was recorded before: in a fleet without hosts it is this machine's.
-    pub fn recorded_host(&self, name: &HostName) -> Option<Host> {
-        let here =
-            || self.hosts.is_empty().then(|| Host { name: name.clone(), address: None, way: Way::Here });
+    pub fn find_recorded_host(&self, name: &HostName) -> Option<Host> {
+        let here = || {
+            self.hosts.is_empty().then(|| Host {
+                name: name.clone(),
+                address: None,
+                transport: Transport::Local,
+            })
+        };
         self.host(name).cloned().or_else(here)
     }
 }

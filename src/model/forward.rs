@@ -45,7 +45,7 @@ impl fmt::Display for Switch {
 
 /// One data port of a managed service and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Leg {
+pub struct Route {
     /// What HAProxy connects to.
     pub port: Port,
     pub deployment: DeploymentId,
@@ -56,9 +56,9 @@ pub struct Leg {
 /// The routes of a managed service: both data ports. The two legs may lead to one deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
-    pub main: Leg,
+    pub main: Route,
     /// The last good main: main itself once it has shown that it is good, until then the one before it.
-    pub backup: Leg,
+    pub backup: Route,
     /// The good main before this one: where a rollback goes.
     #[serde(default)]
     pub previous: Option<DeploymentId>,
@@ -74,12 +74,13 @@ pub struct Trial {
 
 /// The recorded desired state of one service's rules on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Recorded {
+pub struct ServiceRecord {
     /// Where a service is managed, it leads where the route of main leads.
     pub forward: Forward,
     pub switch: Switch,
     /// Whether checks come from this host itself, through the OUTPUT chain.
-    pub from_self: bool,
+    #[serde(alias = "from_self")]
+    pub balancer_is_local: bool,
     /// +1 with every recorded change of the switch: tells a waiting command that it was overtaken.
     pub generation: u32,
     #[schemars(with = "String")]
@@ -96,22 +97,22 @@ pub struct Recorded {
     pub layer7: Layer7,
 }
 
-impl Recorded {
+impl ServiceRecord {
     /// What is recorded once an intent is; `previous`: what is recorded before it.
-    pub fn after(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
-        let led_elsewhere = intent.routing != Routing::Keep || intent.layer7.is_some();
+    pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
+        let led_elsewhere = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
         let generation = match previous {
             // Whoever waits for DOWN or UP is not overtaken by another version: the forward is as it was.
             Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
             record => record.map_or(0, |record| record.generation) + 1,
         };
-        let (routes, trial) = match &intent.routing {
-            Routing::Keep => (
+        let (routes, trial) = match &intent.route_change {
+            RouteChange::Keep => (
                 previous.and_then(|record| record.routes.clone()),
                 previous.and_then(|record| record.trial.clone()),
             ),
-            Routing::To { routes, trial } => (Some(routes.clone()), trial.clone()),
-            Routing::Gone => (None, None),
+            RouteChange::Set { routes, trial } => (Some(routes.clone()), trial.clone()),
+            RouteChange::Remove => (None, None),
         };
         let mut forward = intent.forward.clone();
         if let Some(routes) = &routes {
@@ -120,18 +121,18 @@ impl Recorded {
         Self {
             forward,
             switch: intent.switch,
-            from_self: intent.from_self,
+            balancer_is_local: intent.balancer_is_local,
             generation,
             changed_at: now,
             routes,
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,
-            layer7: layer7(previous, intent),
+            layer7: derive_layer7(previous, intent),
         }
     }
 
     /// Whether both ask for the same, whenever they were recorded.
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub fn is_equivalent(&self, other: &Self) -> bool {
         let neutral =
             |record: &Self| Self { generation: 0, changed_at: jiff::Timestamp::UNIX_EPOCH, ..record.clone() };
         neutral(self) == neutral(other)
@@ -147,42 +148,42 @@ impl Recorded {
     /// Where the kernel leads connections to a port of this service: to the proxy where that stands before main.
     pub fn led(&self, port: Port) -> Port {
         let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
-        self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.real(port))
+        self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.instance_port(port))
     }
 
     /// Where a port of this service really leads: the target of a route, else the port itself.
-    pub fn real(&self, port: Port) -> Port {
+    pub fn instance_port(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
         legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
     }
 }
 
 /// Main answers users: it gets neither copies nor a share.
-fn layer7(previous: Option<&Recorded>, intent: &Intent) -> Layer7 {
+fn derive_layer7(previous: Option<&ServiceRecord>, intent: &Intent) -> Layer7 {
     let before = || previous.map(|record| record.layer7.clone()).unwrap_or_default();
     let layer7 = intent.layer7.clone().unwrap_or_else(before);
-    match &intent.routing {
-        Routing::Keep => layer7,
-        Routing::To { routes, .. } => {
-            Layer7 { splits: layer7.splits.without(&routes.main.deployment), ..layer7 }
-        }
-        Routing::Gone => Layer7::default(),
+    match &intent.route_change {
+        RouteChange::Keep => layer7,
+        RouteChange::Set { routes, .. } => Layer7 {
+            traffic_split: layer7.traffic_split.without_deployment(&routes.main.deployment),
+            ..layer7
+        },
+        RouteChange::Remove => Layer7::default(),
     }
 }
 
 /// What a change does to the routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Routing {
+pub enum RouteChange {
     /// They stay as they are recorded, and so does a trial.
     #[default]
     Keep,
-    To {
-        routes: Routes,
-        trial: Option<Trial>,
-    },
+    #[serde(alias = "to")]
+    Set { routes: Routes, trial: Option<Trial> },
     /// The service is not managed any more.
-    Gone,
+    #[serde(alias = "gone")]
+    Remove,
 }
 
 /// A change that is about to be made.
@@ -190,14 +191,16 @@ pub enum Routing {
 pub struct Intent {
     pub forward: Forward,
     pub switch: Switch,
-    pub from_self: bool,
+    #[serde(alias = "from_self")]
+    pub balancer_is_local: bool,
     pub actor: Actor,
     /// The command, as the history calls it.
     pub action: String,
     /// What was overridden by `--force`, or which roll it belongs to; empty otherwise.
     pub detail: String,
     #[serde(default)]
-    pub routing: Routing,
+    #[serde(alias = "routing")]
+    pub route_change: RouteChange,
     /// `None`: stays as it is.
     #[serde(default)]
     pub access: Option<Access>,
@@ -208,7 +211,7 @@ pub struct Intent {
 
 /// What a change came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Changed {
+pub struct ChangeResult {
     /// What was committed to the kernel; empty when it was already so.
     pub transactions: Vec<Transaction>,
     /// The record's generation after the change.

@@ -18,11 +18,11 @@ pub struct Health {
     pub host: Option<String>,
     /// Bound on one probe, connect to last header.
     #[serde(rename = "timeout_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub timeout: Duration,
     /// Pause between two probes.
     #[serde(rename = "interval_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub interval: Duration,
     /// Healthy answers in a row before a port counts as healthy.
     pub rise: u32,

@@ -47,7 +47,7 @@ impl Phase {
 
 /// One row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Entry {
+pub struct HistoryEntry {
     pub operation: OperationId,
     #[schemars(with = "String")]
     pub at: jiff::Timestamp,

@@ -15,15 +15,15 @@ pub struct Host {
     /// The address HAProxy connects to. `None`: this machine, whatever its address (a config without `hosts:`).
     pub address: Option<IpAddr>,
     /// How it is driven from elsewhere.
-    pub way: Way,
+    pub transport: Transport,
 }
 
 /// What lies between an operator and a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Way {
+pub enum Transport {
     /// Nothing: this machine is the host.
-    Here,
+    Local,
     /// The unix socket of an agent on this machine.
     Socket(PathBuf),
     /// What the operator's ssh calls the host.
@@ -32,10 +32,10 @@ pub enum Way {
     Tls(String),
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Here => f.write_str("this machine"),
+            Self::Local => f.write_str("this machine"),
             Self::Socket(path) => write!(f, "unix://{}", path.display()),
             Self::Ssh(destination) => write!(f, "ssh {destination}"),
             Self::Tls(address) => write!(f, "https://{address}"),
@@ -45,7 +45,7 @@ impl fmt::Display for Way {
 
 /// How an operator's own programs and keys are used on the way to the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Reach {
+pub struct ConnectConfig {
     /// Put before the destination on ssh's command line.
     pub ssh_options: Vec<String>,
     /// switchman on the host, as the remote shell finds it; `{host}` stands for the host's name. Empty: `switchman`.

@@ -8,18 +8,19 @@ use super::roll::{RollId, RollSpec, Step};
 
 /// One row. Rows of a roll are numbered from 1 and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
+pub struct JournalEntry {
     pub roll: RollId,
     pub at: jiff::Timestamp,
     /// `None`: about the roll as a whole.
     pub host: Option<HostName>,
-    pub what: What,
+    #[serde(alias = "what")]
+    pub kind: JournalEntryKind,
 }
 
 /// What is about to happen, or has happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
-pub enum What {
+pub enum JournalEntryKind {
     /// The first row.
     Began {
         spec: RollSpec,
@@ -48,7 +49,7 @@ pub enum What {
     },
     /// Of a host: how it was left after a failure or an abort.
     Settled {
-        end: HostEnd,
+        end: HostOutcome,
         detail: String,
     },
     /// Of a host: all its steps are done.
@@ -66,22 +67,24 @@ pub enum What {
 /// How a host that did not get through was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum HostEnd {
+pub enum HostOutcome {
     /// Its forward is on and its balancers say UP.
-    Returned,
+    #[serde(alias = "returned")]
+    Restored,
     /// Its forward is off and its users are on its backup vhost: its main vhost is not healthy, or something is at work on
     /// it, or another command switched it off.
-    LeftOut,
+    #[serde(alias = "left-out")]
+    LeftInMaintenance,
     /// Its forward is on, but its main vhost is not healthy or not every balancer says UP.
     NotUp,
     /// It could not be asked or told; what it was told last is in the rows before.
     Unreachable,
 }
 
-impl HostEnd {
+impl HostOutcome {
     /// Whether the host serves its users from its main vhost as before.
-    pub const fn is_well(self) -> bool {
-        matches!(self, Self::Returned)
+    pub const fn is_restored(self) -> bool {
+        matches!(self, Self::Restored)
     }
 }
 
@@ -96,5 +99,6 @@ pub enum RollResult {
     /// Every touched host was put back.
     Aborted,
     /// Aborted, with hosts that could not be put back.
-    AbortedInPart,
+    #[serde(alias = "aborted-in-part")]
+    PartiallyAborted,
 }

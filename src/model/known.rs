@@ -6,15 +6,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The shape of such a part.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Known<T> {
+pub enum ValueOrError<T> {
     Value(T),
     Error(String),
 }
 
 pub fn serialize<T: Serialize, S: Serializer>(part: &Result<T, String>, to: S) -> Result<S::Ok, S::Error> {
     match part {
-        Ok(value) => Known::Value(value),
-        Err(why) => Known::Error(why.clone()),
+        Ok(value) => ValueOrError::Value(value),
+        Err(why) => ValueOrError::Error(why.clone()),
     }
     .serialize(to)
 }
@@ -22,8 +22,8 @@ pub fn serialize<T: Serialize, S: Serializer>(part: &Result<T, String>, to: S) -
 pub fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Result<T, String>, D::Error> {
-    Ok(match Known::deserialize(from)? {
-        Known::Value(value) => Ok(value),
-        Known::Error(why) => Err(why),
+    Ok(match ValueOrError::deserialize(from)? {
+        ValueOrError::Value(value) => Ok(value),
+        ValueOrError::Error(why) => Err(why),
     })
 }

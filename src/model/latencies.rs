@@ -6,20 +6,20 @@ use super::capped::Merge;
 use super::proxy::Latencies;
 
 /// Buckets a power of two is cut into: each is at most 1/64 wide of where it begins.
-const CUTS: u64 = 64;
+const BUCKETS_PER_OCTAVE: u64 = 64;
 
 /// The upper end of the bucket that a duration falls into, both in microseconds.
-pub const fn bucket(us: u64) -> u64 {
-    if us < 2 * CUTS {
+pub const fn round_to_bucket(us: u64) -> u64 {
+    if us < 2 * BUCKETS_PER_OCTAVE {
         return us;
     }
-    let shift = us.ilog2() - CUTS.ilog2();
+    let shift = us.ilog2() - BUCKETS_PER_OCTAVE.ilog2();
     us | ((1 << shift) - 1)
 }
 
 impl Latencies {
     pub fn record(&mut self, us: u64) {
-        *self.0.entry(bucket(us)).or_default() += 1;
+        *self.0.entry(round_to_bucket(us)).or_default() += 1;
     }
 
     pub fn count(&self) -> u64 {
@@ -66,20 +66,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bucket_is_at_most_two_percent_wide(us in 0u64..) {
-            let top = bucket(us);
+        fn bucket_is_at_most_two_percent_wide(us in 0u64..) {
+            let top = round_to_bucket(us);
             prop_assert!(top >= us && top - us <= us / 64);
-            prop_assert_eq!(bucket(top), top);
+            prop_assert_eq!(round_to_bucket(top), top);
         }
 
         #[test]
-        fn longer_is_never_in_a_lower_bucket(us in 0u64..u64::MAX) {
-            prop_assert!(bucket(us + 1) >= bucket(us));
+        fn bucket_is_monotonic(us in 0u64..u64::MAX) {
+            prop_assert!(round_to_bucket(us + 1) >= round_to_bucket(us));
         }
     }
 
     #[test]
-    fn quantiles_are_those_of_the_counted_durations() {
+    fn quantiles_match_sorted_durations() {
         let latencies: Latencies = (1..=100).collect();
         assert_eq!(latencies.count(), 100);
         assert_eq!(latencies.at(50, 100), Some(50));

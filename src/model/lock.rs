@@ -15,27 +15,31 @@ pub struct Holder {
     /// The machine the holder works on.
     pub machine: String,
     /// Which boot of it (/proc/sys/kernel/random/boot_id); pids of another boot mean nothing.
-    pub boot: String,
+    #[serde(alias = "boot")]
+    pub boot_id: String,
     pub pid: u32,
     /// Clock ticks from boot to the start of the process (proc(5), field 22): tells a pid that was given to another
     /// process.
-    pub started: u64,
-    pub purpose: Purpose,
+    #[serde(alias = "started")]
+    pub start_ticks: u64,
+    pub purpose: LockPurpose,
     pub since: jiff::Timestamp,
 }
 
 /// What the fleet is held for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "for", rename_all = "kebab-case")]
-pub enum Purpose {
+pub enum LockPurpose {
     /// By a program, which gives a sign of life while it works.
     Roll { roll: RollId },
-    /// By a roll-out of a version, which may take hours, and gives a sign of life as well.
-    Rollout { service: ServiceName, version: Version },
+    /// By a promotion of a version, which may take hours, and gives a sign of life as well.
+    #[serde(alias = "rollout")]
+    Promotion { service: ServiceName, version: Version },
     /// By a command that switches several hosts.
     Command { name: String },
     /// By a person, until released: the process that took it is gone long since.
-    Person { message: String },
+    #[serde(alias = "person")]
+    Operator { message: String },
 }
 
 /// What is known of the lock now.
@@ -43,29 +47,32 @@ pub enum Purpose {
 pub struct LockView {
     pub holder: Holder,
     /// Counted up while the holder lives; compared with an earlier look, never with a clock.
-    pub beats: u64,
-    pub life: Life,
+    pub heartbeats: u64,
+    pub liveness: Liveness,
 }
 
 /// Whether the holder is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Life {
+pub enum Liveness {
     /// Its process runs on this machine, or a person holds it.
-    Alive,
+    #[serde(alias = "alive")]
+    Live,
     /// Its process is gone from this machine.
-    Gone,
+    #[serde(alias = "gone")]
+    Dead,
     /// It runs on another machine: only its heartbeat can tell.
-    Elsewhere,
+    #[serde(alias = "elsewhere")]
+    Remote,
 }
 
-impl fmt::Display for Purpose {
+impl fmt::Display for LockPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Roll { roll } => write!(f, "roll {roll}"),
-            Self::Rollout { service, version } => write!(f, "rollout {service} {version}"),
+            Self::Promotion { service, version } => write!(f, "promote {service} {version}"),
             Self::Command { name } => f.write_str(name),
-            Self::Person { message } => f.write_str(message),
+            Self::Operator { message } => f.write_str(message),
         }
     }
 }
@@ -75,7 +82,7 @@ impl fmt::Display for Holder {
         let Self { user, machine, pid, purpose, since, .. } = self;
         match purpose {
             // The process that took it is gone.
-            Purpose::Person { .. } => write!(f, "{user} on {machine} since {since:.0}: {purpose}"),
+            LockPurpose::Operator { .. } => write!(f, "{user} on {machine} since {since:.0}: {purpose}"),
             _ => write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}"),
         }
     }

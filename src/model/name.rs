@@ -20,13 +20,13 @@ pub enum NameError {
 }
 
 /// Longest name: a DNS label's length (RFC 1035, 2.3.4), well inside the 255 bytes of an iptables comment.
-const MAX: usize = 63;
+const MAX_LENGTH: usize = 63;
 
-fn check(text: &str) -> Result<(), NameError> {
+fn check_name(text: &str) -> Result<(), NameError> {
     let first = text.chars().next().ok_or(NameError::Empty)?;
     let found = text.chars().count();
-    if found > MAX {
-        return Err(NameError::TooLong { found, max: MAX });
+    if found > MAX_LENGTH {
+        return Err(NameError::TooLong { found, max: MAX_LENGTH });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if let Some(found) = text.chars().find(|c| !allowed(*c)) {
@@ -55,7 +55,7 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = NameError;
             fn from_str(text: &str) -> Result<Self, NameError> {
-                check(text).map(|()| Self(text.to_owned()))
+                check_name(text).map(|()| Self(text.to_owned()))
             }
         }
 
@@ -94,14 +94,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ordinary_names_pass() {
+    fn name_accepts_ordinary_names() {
         for good in ["web1", "shop", "a", "front-1.example.org", "Shop_2", "9lives"] {
             assert_eq!(good.parse::<HostName>().map(|n| n.to_string()), Ok(good.to_owned()));
         }
     }
 
     #[test]
-    fn shell_path_and_unicode_tricks_do_not() {
+    fn name_rejects_shell_path_and_unicode_tricks() {
         let bad = |text: &str| text.parse::<ServiceName>().unwrap_err();
         assert_eq!(bad(""), NameError::Empty);
         assert_eq!(bad("../etc"), NameError::Character { found: '/' });

@@ -20,12 +20,12 @@ pub struct PercentError {
 
 impl Percent {
     pub const ZERO: Self = Self(0);
-    pub const ALL: Self = Self(Self::WHOLE);
+    pub const FULL: Self = Self(Self::WHOLE);
     /// What 100 % is in parts.
     pub const WHOLE: u16 = 10_000;
 
     /// Parts of [`Self::WHOLE`]; more than the whole is the whole.
-    pub const fn of_parts(parts: u16) -> Self {
+    pub const fn from_parts(parts: u16) -> Self {
         Self(if parts > Self::WHOLE { Self::WHOLE } else { parts })
     }
 

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edges() {
+    fn port_accepts_1_to_65535() {
         assert_eq!("1".parse::<Port>().map(Port::get), Ok(1));
         assert_eq!("65535".parse::<Port>().map(Port::get), Ok(65535));
         for bad in ["0", "65536", "-1", "http", "", "80 "] {

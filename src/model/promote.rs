@@ -1,4 +1,4 @@
-//! A roll-out: a version gets a growing share of the requests for as long as it is no worse than main, and becomes main.
+//! A promotion: a version gets a growing share of the requests for as long as it is no worse than main, and becomes main.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,15 +17,15 @@ use super::version::Version;
 mod journal;
 mod window;
 
-pub use journal::{Ask, RolloutResult, RolloutRow, RolloutWhat};
-pub use window::{Counts, Judged, Sample, Verdict};
+pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionResult};
+pub use window::{Judgement, RequestCounts, RequestSample, StepVerdict};
 
 /// `o20261121-071503-5f3a`: sorts by time, fits in a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct RolloutId(String);
+pub struct PromotionId(String);
 
-impl RolloutId {
+impl PromotionId {
     pub fn new(now: jiff::Timestamp, salt: u16) -> Self {
         Self(format!("o{}-{salt:04x}", now.strftime("%Y%m%d-%H%M%S")))
     }
@@ -35,13 +35,13 @@ impl RolloutId {
     }
 }
 
-impl fmt::Display for RolloutId {
+impl fmt::Display for PromotionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-impl FromStr for RolloutId {
+impl FromStr for PromotionId {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -49,14 +49,14 @@ impl FromStr for RolloutId {
             Ok(Self(text.to_owned()))
         } else {
             Err(format!(
-                "`{}` is not a roll-out: expected something like o20261121-071503-5f3a",
+                "`{}` is not a promotion: expected something like o20261121-071503-5f3a",
                 text.escape_debug()
             ))
         }
     }
 }
 
-/// The shares of a roll-out, one after another: each greater than the one before, the first below 100 %, because at 100 % main
+/// The shares of a promotion, one after another: each greater than the one before, the first below 100 %, because at 100 % main
 /// answers nothing that could be compared with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<Percent>", into = "Vec<Percent>")]
@@ -70,7 +70,7 @@ pub struct StepsError {
 }
 
 /// More make no sense, and would fill the journal.
-const MOST_STEPS: usize = 100;
+const MAX_STEPS: usize = 100;
 
 impl Steps {
     pub fn shares(&self) -> &[Percent] {
@@ -78,7 +78,7 @@ impl Steps {
     }
 
     /// By its place, from 0.
-    pub fn share(&self, step: usize) -> Option<Percent> {
+    pub fn share_at(&self, step: usize) -> Option<Percent> {
         self.0.get(step).copied()
     }
 
@@ -92,7 +92,7 @@ impl TryFrom<Vec<Percent>> for Steps {
     fn try_from(shares: Vec<Percent>) -> Result<Self, StepsError> {
         let rising = shares.windows(2).all(|pair| pair[0] < pair[1]);
         let first = shares.first().copied().unwrap_or_default();
-        if rising && first > Percent::ZERO && first < Percent::ALL && shares.len() <= MOST_STEPS {
+        if rising && first > Percent::ZERO && first < Percent::FULL && shares.len() <= MAX_STEPS {
             return Ok(Self(shares));
         }
         Err(StepsError { found: Self(shares).to_string() })
@@ -135,7 +135,7 @@ pub struct RatioError {
 
 impl Ratio {
     /// That many times a duration; both in the same unit.
-    pub const fn times(self, duration: u64) -> u64 {
+    pub const fn multiply(self, duration: u64) -> u64 {
         duration.saturating_mul(self.0 as u64) / 100
     }
 }
@@ -169,7 +169,7 @@ impl fmt::Display for Ratio {
 
 /// What was asked for; recorded whole, so that a resume needs no flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RolloutSpec {
+pub struct PromotionSpec {
     pub service: ServiceName,
     pub version: Version,
     pub hosts: Vec<HostName>,
@@ -189,16 +189,17 @@ pub struct RolloutSpec {
     /// Requests to the version in an interval; with fewer nothing is decided. Answers to be compared before the first step.
     pub min_samples: u64,
     pub sticky: Option<Sticky>,
-    /// Each step waits for `rollout --promote` once it has passed.
-    pub approve: bool,
+    /// Each step waits for `promote --approve` once it has passed.
+    #[serde(alias = "approve")]
+    pub require_approval: bool,
     /// How long every host watches the new main; zero: not at all.
     #[serde(rename = "watch_ms", with = "duration::ms")]
     pub watch: Duration,
 }
 
-/// What a version is on the hosts of a roll-out when it begins.
+/// What a version is on the hosts of a promotion when it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+pub struct PromotionTarget {
     pub deployment: DeploymentId,
     pub main: DeploymentId,
     pub main_version: Version,
@@ -209,10 +210,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_rise_and_leave_main_something_to_answer_first() {
+    fn steps_must_rise_and_start_below_100_percent() {
         let steps: Steps = "1,5,25,50,100".parse().unwrap();
         assert_eq!(steps.to_string(), "1%, 5%, 25%, 50%, 100%");
-        assert_eq!("0.5%, 10".parse::<Steps>().unwrap().share(0).unwrap().parts(), 50);
+        assert_eq!("0.5%, 10".parse::<Steps>().unwrap().share_at(0).unwrap().parts(), 50);
         assert!(steps.is_last(4) && !steps.is_last(3));
         let json = serde_json::to_string(&steps).unwrap();
         assert_eq!(serde_json::from_str::<Steps>(&json).unwrap(), steps);
@@ -229,17 +230,17 @@ mod tests {
             assert_eq!(ratio.to_string(), shown);
             assert_eq!(ratio.to_string().parse(), Ok(ratio));
         }
-        assert_eq!("1.25".parse::<Ratio>().unwrap().times(2_000), 2_500);
+        assert_eq!("1.25".parse::<Ratio>().unwrap().multiply(2_000), 2_500);
         for bad in ["", ".", "1.", ".5", "0.9", "100.01", "1.234", "-1", "+1", "1e1", "x"] {
             assert_eq!(bad.parse::<Ratio>(), Err(RatioError { found: bad.to_owned() }), "{bad}");
         }
     }
 
     #[test]
-    fn an_id_reads_back_and_is_no_roll() {
-        let id = RolloutId::new(jiff::Timestamp::UNIX_EPOCH, 0xbeef);
+    fn promotion_id_round_trips_and_is_not_a_roll_id() {
+        let id = PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 0xbeef);
         assert_eq!(id.as_str(), "o19700101-000000-beef");
         assert_eq!(id.as_str().parse(), Ok(id.clone()));
-        assert!("r19700101-000000-beef".parse::<RolloutId>().is_err());
+        assert!("r19700101-000000-beef".parse::<PromotionId>().is_err());
     }
 }

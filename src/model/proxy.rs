@@ -51,9 +51,9 @@ pub struct Canary {
     pub sticky: Option<Sticky>,
     /// Requests that carry it go to the canary, whatever the share.
     #[serde(default)]
-    pub header: Option<Mark>,
+    pub header: Option<FieldMatch>,
     #[serde(default)]
-    pub cookie: Option<Mark>,
+    pub cookie: Option<FieldMatch>,
 }
 
 /// How a user is known again. The same user stays where he is while the share grows.
@@ -68,7 +68,7 @@ pub enum Sticky {
 
 /// A header or cookie that is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Mark {
+pub struct FieldMatch {
     /// Of a header: any case. Of a cookie: exactly.
     pub name: String,
     /// Absent: its presence counts, even with an empty value (E7).
@@ -78,7 +78,7 @@ pub struct Mark {
 
 /// The layer 7 part of a service's record on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Splits {
+pub struct TrafficSplit {
     /// In the order in which they were asked for; one a deployment.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,
@@ -89,14 +89,14 @@ pub struct Splits {
     pub forwarded: bool,
 }
 
-impl Splits {
+impl TrafficSplit {
     pub fn is_empty(&self) -> bool {
         self.mirrors.is_empty() && self.canary.is_none()
     }
 
     /// Without anything of a deployment that is main now, or is gone.
     #[must_use]
-    pub fn without(&self, deployment: &DeploymentId) -> Self {
+    pub fn without_deployment(&self, deployment: &DeploymentId) -> Self {
         Self {
             mirrors: self.mirrors.iter().filter(|mirror| mirror.deployment != *deployment).cloned().collect(),
             canary: self.canary.clone().filter(|canary| canary.deployment != *deployment),
@@ -119,7 +119,8 @@ pub struct Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Layer7 {
     #[serde(default)]
-    pub splits: Splits,
+    #[serde(alias = "splits")]
+    pub traffic_split: TrafficSplit,
     #[serde(default)]
     pub place: Option<Place>,
 }
@@ -147,7 +148,8 @@ pub struct ProxyConfig {
     #[serde(default)]
     pub gateway: Option<Port>,
     #[serde(default)]
-    pub limits: Limits,
+    #[serde(alias = "limits")]
+    pub proxy_limits: ProxyLimits,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,9 +165,11 @@ pub struct ProxiedService {
     pub main: Upstream,
     /// Whoever can be reached through the gateway beside main.
     #[serde(default)]
-    pub others: Vec<Upstream>,
+    #[serde(alias = "others")]
+    pub other_upstreams: Vec<Upstream>,
     #[serde(default)]
-    pub splits: Splits,
+    #[serde(alias = "splits")]
+    pub traffic_split: TrafficSplit,
     /// Nothing leads here any more: each connection is closed after its next answer.
     #[serde(default)]
     pub draining: bool,
@@ -186,18 +190,22 @@ pub struct ProxyHealth {
 /// no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Limits {
+pub struct ProxyLimits {
     /// Bytes of one request that a shadow may be behind.
     pub backlog_bytes: usize,
     /// Bytes retained for all shadows of a worker.
     pub retained_bytes: usize,
     /// Copies in flight per shadow.
-    pub in_flight: usize,
+    #[serde(alias = "in_flight")]
+    pub max_in_flight: usize,
     /// A whole copy, from its start to the end of its answer.
-    pub copy_ms: u64,
-    pub connect_ms: u64,
+    #[serde(alias = "copy_ms")]
+    pub copy_timeout_ms: u64,
+    #[serde(alias = "connect_ms")]
+    pub connect_timeout_ms: u64,
     /// Idle connections per shadow and worker.
-    pub idle: usize,
+    #[serde(alias = "idle")]
+    pub idle_connections: usize,
     /// Bytes of one answer that are kept to be compared.
     pub compare_bytes: usize,
     /// Bytes of both answers of all requests that wait to be compared.
@@ -206,15 +214,15 @@ pub struct Limits {
     pub resident_bytes: u64,
 }
 
-impl Default for Limits {
+impl Default for ProxyLimits {
     fn default() -> Self {
         Self {
             backlog_bytes: 256 << 10,
             retained_bytes: 32 << 20,
-            in_flight: 64,
-            copy_ms: 5_000,
-            connect_ms: 1_000,
-            idle: 64,
+            max_in_flight: 64,
+            copy_timeout_ms: 5_000,
+            connect_timeout_ms: 1_000,
+            idle_connections: 64,
             compare_bytes: 256 << 10,
             compare_retained_bytes: 16 << 20,
             resident_bytes: 512 << 20,
@@ -230,7 +238,8 @@ pub struct ProxyStats {
     /// Of the process, bytes.
     pub resident_bytes: u64,
     /// Whether copies are suspended because the proxy itself is at a limit.
-    pub suspended: bool,
+    #[serde(alias = "suspended")]
+    pub is_suspended: bool,
     /// Why there is no gateway though it is asked for; tried again and again.
     #[serde(default)]
     pub gateway: Option<String>,
@@ -246,7 +255,8 @@ pub struct ServiceStats {
     /// Requests in flight.
     pub in_flight: u64,
     /// What answered users: main, the canary, and mains before.
-    pub legs: Vec<LegStats>,
+    #[serde(alias = "legs")]
+    pub upstreams: Vec<UpstreamStats>,
     pub shadows: Vec<ShadowStats>,
     /// Requests that the proxy itself answered, by reason: `connect` (502), `private`; and, as `passed_through`, connections
     /// whose head it did not understand, which main answered from there on.
@@ -255,7 +265,7 @@ pub struct ServiceStats {
 
 /// One version that answered users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LegStats {
+pub struct UpstreamStats {
     pub deployment: DeploymentId,
     pub version: Version,
     /// By the first digit of the status: `"2"`, `"5"`.

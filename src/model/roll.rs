@@ -155,13 +155,13 @@ impl Step {
         }
     }
 
-    pub fn next(self) -> Option<Self> {
+    pub fn next_step(self) -> Option<Self> {
         let at = Self::ALL.iter().position(|step| *step == self)?;
         Self::ALL.get(at + 1).copied()
     }
 
     /// Whether the host may be out of service once this step has begun.
-    pub fn is_out(self) -> bool {
+    pub fn is_out_of_service(self) -> bool {
         (Self::ForwardOff..=Self::Up).contains(&self)
     }
 }
@@ -233,19 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn steps_follow_one_another() {
+    fn steps_are_in_order() {
         let mut walked = vec![Step::BeforeHost];
-        while let Some(next) = walked.last().unwrap().next() {
+        while let Some(next) = walked.last().unwrap().next_step() {
             walked.push(next);
         }
         assert_eq!(walked, Step::ALL);
-        let out: Vec<Step> = Step::ALL.into_iter().filter(|step| step.is_out()).collect();
+        let out: Vec<Step> = Step::ALL.into_iter().filter(|step| step.is_out_of_service()).collect();
         assert_eq!(out.first(), Some(&Step::ForwardOff));
         assert_eq!(out.last(), Some(&Step::Up));
     }
 
     #[test]
-    fn an_id_reads_back_and_is_a_plain_word() {
+    fn roll_id_round_trips_and_is_a_plain_word() {
         let id = RollId::new(jiff::Timestamp::UNIX_EPOCH, 0xbeef);
         assert_eq!(id.as_str(), "r19700101-000000-beef");
         assert_eq!(id.as_str().parse(), Ok(id.clone()));

@@ -30,7 +30,7 @@ pub enum Family {
 
 impl Family {
     /// The stem of the command names: `iptables`, `ip6tables`.
-    pub const fn command(self) -> &'static str {
+    pub const fn command_stem(self) -> &'static str {
         match self {
             Self::V4 => "iptables",
             Self::V6 => "ip6tables",
@@ -84,7 +84,7 @@ pub struct Rule {
 impl Rule {
     /// Reads a `-A CHAIN ...` line of `iptables-save`; `None` for anything else.
     pub fn parse(line: &str) -> Option<Self> {
-        let mut words = words(line)?.into_iter();
+        let mut words = split_words(line)?.into_iter();
         if words.next()? != "-A" {
             return None;
         }
@@ -92,18 +92,19 @@ impl Rule {
     }
 
     /// The word after `option`, such as the text after `--comment`.
-    pub fn value(&self, option: &str) -> Option<&str> {
+    pub fn option_value(&self, option: &str) -> Option<&str> {
         let at = self.words.iter().position(|word| word == option)?;
         self.words.get(at + 1).map(String::as_str)
     }
 
-    pub fn has(&self, option: &str) -> bool {
+    pub fn has_option(&self, option: &str) -> bool {
         self.words.iter().any(|word| word == option)
     }
 
     /// Ours: in our chain, or carrying a comment of ours.
     pub fn is_ours(&self) -> bool {
-        self.chain == CHAIN || self.value("--comment").is_some_and(|text| text.starts_with("switchman:"))
+        self.chain == CHAIN
+            || self.option_value("--comment").is_some_and(|text| text.starts_with("switchman:"))
     }
 }
 
@@ -124,7 +125,7 @@ impl fmt::Display for Rule {
 
 /// Cuts a line as iptables-save quotes it: `"` holds blanks together, `\` takes the next character as it is.
 /// `None` when a quote is left open.
-pub fn words(line: &str) -> Option<Vec<String>> {
+pub fn split_words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quoted = false;
@@ -154,7 +155,7 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn in_chain<'a>(&'a self, chain: &'a str) -> impl Iterator<Item = &'a Rule> {
+    pub fn rules_in_chain<'a>(&'a self, chain: &'a str) -> impl Iterator<Item = &'a Rule> {
         self.rules.iter().filter(move |rule| rule.chain == chain)
     }
 
@@ -184,7 +185,7 @@ impl Tables {
 /// What a redirect of ours is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum RedirectKind {
     /// check port -> where main really answers. Its absence is maintenance.
     Forward,
     /// Main's data port -> where main really answers.
@@ -193,7 +194,7 @@ pub enum Kind {
     Backup,
 }
 
-impl Kind {
+impl RedirectKind {
     pub const ALL: [Self; 3] = [Self::Forward, Self::Route, Self::Backup];
 
     /// The last part of the comment on its rule.
@@ -210,26 +211,30 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Redirect {
     pub service: ServiceName,
-    pub kind: Kind,
+    pub kind: RedirectKind,
     pub port: Port,
     pub target: Port,
 }
 
 impl Redirect {
     /// The forward that this is; `None` for a route.
-    pub fn as_forward(&self) -> Option<Forward> {
+    pub fn to_forward(&self) -> Option<Forward> {
         let Self { service, kind, port, target } = self;
-        (*kind == Kind::Forward).then(|| Forward { service: service.clone(), check: *port, target: *target })
+        (*kind == RedirectKind::Forward).then(|| Forward {
+            service: service.clone(),
+            check: *port,
+            target: *target,
+        })
     }
 }
 
 /// What our part of a nat table should be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Desired {
+pub struct DesiredRules {
     /// Sorted by service, then kind. A service without its forward is in maintenance.
     pub redirects: BTreeSet<Redirect>,
     /// Whether checks also come from this host itself (a load balancer on the host).
-    pub from_self: bool,
+    pub balancer_is_local: bool,
 }
 
 /// One `iptables-restore --noflush` input for one table: all of it happens, or none of it.
@@ -242,7 +247,7 @@ pub struct Transaction {
 
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (command, infix) = (self.family.command(), self.variant.infix());
+        let (command, infix) = (self.family.command_stem(), self.variant.infix());
         writeln!(f, "# {command}-{infix}-restore --noflush -w")?;
         f.write_str(&self.text)
     }
@@ -254,10 +259,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn comments_of_strangers_are_read_whole() {
+    fn foreign_comments_are_parsed_whole() {
         let line = r#"-A PREROUTING -m comment --comment "it\"s a\\b  c" -j ACCEPT"#;
         let rule = Rule::parse(line).unwrap();
-        assert_eq!(rule.value("--comment"), Some(r#"it"s a\b  c"#));
+        assert_eq!(rule.option_value("--comment"), Some(r#"it"s a\b  c"#));
         assert_eq!(rule.to_string(), line);
     }
 
@@ -269,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn any_line_is_a_rule_or_not(line in ".*") {
+        fn rule_parse_never_panics(line in ".*") {
             let _ = Rule::parse(&line);
         }
     }

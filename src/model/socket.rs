@@ -39,7 +39,7 @@ pub struct TcpInfo {
 /// What a socket is doing, as far as the kernel can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Activity {
+pub enum SocketActivity {
     /// Nothing was asked, or all that was asked was answered.
     Idle,
     /// A request arrived and its answer has not begun.
@@ -51,13 +51,13 @@ pub enum Activity {
     /// Both directions moved between two looks: a websocket in use, a streaming answer to a streaming request.
     Exchange,
     /// Last receive and last send fall in one kernel tick, so the kernel cannot say which came later.
-    Tie,
+    Ambiguous,
 }
 
-impl Activity {
+impl SocketActivity {
     /// A tie is neither: somebody else has to say.
-    pub const fn is_work(self) -> bool {
-        !matches!(self, Self::Idle | Self::Tie)
+    pub const fn is_busy(self) -> bool {
+        !matches!(self, Self::Idle | Self::Ambiguous)
     }
 }
 
@@ -67,16 +67,16 @@ pub struct SocketCount {
     pub busy: u64,
     pub idle: u64,
     /// Not told apart by the kernel; work unless a balancer says otherwise.
-    pub tie: u64,
+    pub ambiguous: u64,
 }
 
 impl SocketCount {
     /// What may be a request in flight.
-    pub const fn at_work(&self) -> u64 {
-        self.busy + self.tie
+    pub const fn maybe_busy(&self) -> u64 {
+        self.busy + self.ambiguous
     }
 
-    pub const fn open(&self) -> u64 {
-        self.busy + self.tie + self.idle
+    pub const fn total(&self) -> u64 {
+        self.busy + self.ambiguous + self.idle
     }
 }

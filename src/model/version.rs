@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest label: it is part of a file's name.
-const MAX: usize = 64;
+const MAX_LENGTH: usize = 64;
 /// For the description of the API: semver.org's own, without the names of its groups.
 const PATTERN: &str = concat!(
     r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)",
@@ -18,21 +18,21 @@ const PATTERN: &str = concat!(
 /// `1.0.0`, `2.1.0-rc.1+build5`. Plain ASCII without `/`, so it is a safe file name; ordered by precedence, then by build.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(extend("pattern" = PATTERN, "maxLength" = MAX))]
+#[schemars(extend("pattern" = PATTERN, "maxLength" = MAX_LENGTH))]
 pub struct Version(#[schemars(with = "String")] semver::Version);
 
 /// A text that is not a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Version must be a semantic version string.")]
-pub struct VersionError {
+pub struct ParseVersionError {
     pub found: String,
 }
 
 impl FromStr for Version {
-    type Err = VersionError;
-    fn from_str(text: &str) -> Result<Self, VersionError> {
-        let error = || VersionError { found: text.to_owned() };
-        if text.len() > MAX {
+    type Err = ParseVersionError;
+    fn from_str(text: &str) -> Result<Self, ParseVersionError> {
+        let error = || ParseVersionError { found: text.to_owned() };
+        if text.len() > MAX_LENGTH {
             return Err(error());
         }
         text.parse().map(Self).map_err(|_| error())
@@ -56,14 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_semantic_versions() {
+    fn version_accepts_only_semver() {
         for good in ["0.1.0", "1.0.0", "2.1.0-rc.1+build.5"] {
             assert_eq!(good.parse::<Version>().unwrap().to_string(), good);
         }
         let long = format!("1.0.0-{}", "a".repeat(64));
         for bad in ["", "1", "1.0", "v1.0.0", "1.0.0/..", "../1.0.0", "1.0.0 ", "1.0.0;id", "１.0.0", &long]
         {
-            assert_eq!(bad.parse::<Version>(), Err(VersionError { found: bad.to_owned() }), "{bad}");
+            assert_eq!(bad.parse::<Version>(), Err(ParseVersionError { found: bad.to_owned() }), "{bad}");
         }
     }
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::templates::working_set::{Content, Site, TemplateError};
-use crate::world::files::{Files, FilesError};
+use crate::templates::working_set::{FileContent, TemplateError, WorkingSet};
+use crate::world::files::{FileSystem, FilesError};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Initialised {
+pub struct InitReport {
     pub dir: PathBuf,
     /// Relative to the directory.
     pub files: Vec<PathBuf>,
@@ -19,7 +19,7 @@ pub struct Initialised {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InitError {
     #[error("already there: {}", .paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", "))]
-    InTheWay { paths: Vec<PathBuf> },
+    AlreadyExists { paths: Vec<PathBuf> },
     #[error(transparent)]
     Template(#[from] TemplateError),
     #[error(transparent)]
@@ -27,19 +27,24 @@ pub enum InitError {
 }
 
 /// Writes the set into a directory (absolute). Nothing that is there already is replaced, unless `force`.
-pub fn init(files: &dyn Files, dir: &Path, site: &Site, force: bool) -> Result<Initialised, InitError> {
-    let set = site.files(&dir.to_string_lossy())?;
+pub fn init(
+    files: &dyn FileSystem,
+    dir: &Path,
+    site: &WorkingSet,
+    force: bool,
+) -> Result<InitReport, InitError> {
+    let set = site.render_files(&dir.to_string_lossy())?;
     let there: Vec<PathBuf> =
         set.iter().map(|file| dir.join(&file.path)).filter(|path| files.exists(path)).collect();
     if !there.is_empty() && !force {
-        return Err(InitError::InTheWay { paths: there });
+        return Err(InitError::AlreadyExists { paths: there });
     }
     let mut written: Vec<PathBuf> = Vec::new();
     for file in &set {
         let path = dir.join(&file.path);
         let done = match &file.content {
-            Content::Text(text) => files.write(&path, text),
-            Content::Link(target) => files.link(&path, target),
+            FileContent::Text(text) => files.write(&path, text),
+            FileContent::Link(target) => files.link(&path, target),
         };
         if let Err(error) = done {
             // Only what this run made: a replaced file cannot be brought back by removing it.
@@ -52,7 +57,7 @@ pub fn init(files: &dyn Files, dir: &Path, site: &Site, force: bool) -> Result<I
         }
         written.push(path);
     }
-    Ok(Initialised { dir: dir.to_owned(), files: set.into_iter().map(|file| file.path).collect() })
+    Ok(InitReport { dir: dir.to_owned(), files: set.into_iter().map(|file| file.path).collect() })
 }
 
 #[cfg(test)]
@@ -64,7 +69,7 @@ mod tests {
     use super::*;
     use crate::model::balancer::CheckTiming;
     use crate::model::deployment::WebServer;
-    use crate::templates::working_set::BalancerSite;
+    use crate::templates::working_set::BalancerParams;
 
     #[derive(Default)]
     struct FakeFiles {
@@ -72,14 +77,14 @@ mod tests {
         fails_at: Option<&'static str>,
     }
 
-    impl Files for FakeFiles {
+    impl FileSystem for FakeFiles {
         fn exists(&self, path: &Path) -> bool {
             self.files.lock().unwrap().contains_key(path)
         }
 
         fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
             if self.fails_at.is_some_and(|name| path.ends_with(name)) {
-                return Err(FilesError { what: "write", path: path.to_owned(), why: "disk full".into() });
+                return Err(FilesError { action: "write", path: path.to_owned(), why: "disk full".into() });
             }
             self.files.lock().unwrap().insert(path.to_owned(), text.to_owned());
             Ok(())
@@ -95,12 +100,12 @@ mod tests {
         }
     }
 
-    fn site() -> Site {
+    fn site() -> WorkingSet {
         let check = CheckTiming { inter: Duration::from_secs(1), ..CheckTiming::default() };
-        Site {
+        WorkingSet {
             project: "shop".parse().unwrap(),
             server: WebServer::Nginx,
-            ports: crate::model::example::ports(),
+            ports: crate::model::example::make_ports(),
             hosts: vec![],
             health_path: "/health".into(),
             health_host: "shop".into(),
@@ -108,13 +113,13 @@ mod tests {
             run_dir: "/d/run".into(),
             log_dir: "/d/log".into(),
             workers: "auto".into(),
-            balancer: BalancerSite {
+            balancer: BalancerParams {
                 log: "/dev/log local0".into(),
                 bind: ":80".into(),
                 stats: "127.0.0.1:8404".into(),
                 backend: "servers".into(),
                 admin_socket: "/run/haproxy/admin.sock".into(),
-                reader: None,
+                read_only_socket: None,
                 state_file: "/var/lib/haproxy/servers.state".into(),
                 check,
             },
@@ -122,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it_or_nothing() {
+    fn init_writes_all_files_or_none() {
         let files = FakeFiles { fails_at: Some("nginx/backup.conf"), ..FakeFiles::default() };
         let error = init(&files, Path::new("/d"), &site(), false).unwrap_err();
         assert_eq!(error.to_string(), "cannot write `/d/nginx/backup.conf`: disk full");
@@ -130,11 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_replaced_without_force() {
+    fn init_refuses_to_replace_files_without_force() {
         let files = FakeFiles::default();
         files.write(Path::new("/d/haproxy.cfg"), "mine").unwrap();
         let error = init(&files, Path::new("/d"), &site(), false).unwrap_err();
-        assert_eq!(error, InitError::InTheWay { paths: vec!["/d/haproxy.cfg".into()] });
+        assert_eq!(error, InitError::AlreadyExists { paths: vec!["/d/haproxy.cfg".into()] });
         assert_eq!(files.files.lock().unwrap().len(), 1);
         let written = init(&files, Path::new("/d"), &site(), true).unwrap();
         assert_eq!(files.files.lock().unwrap().len(), written.files.len());

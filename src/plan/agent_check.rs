@@ -10,14 +10,14 @@
 //! Each manner undoes only its own word. So a host whose manner is `Drain` never says `up`, which in HAProxy 2.2 and 2.3
 //! before March 2021 made a server UP whose check failed (haproxy issue 1176).
 
-use crate::model::agent_check::{Manner, Terms};
+use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply};
 use crate::model::forward::Switch;
 
 /// One answer, its newline included: HAProxy ignores a line that has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line(String);
+pub struct AgentReply(String);
 
-impl Line {
+impl AgentReply {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -25,61 +25,68 @@ impl Line {
 
 /// `None`: nothing is recorded, or the record cannot be read. Then the line is empty, which changes nothing in HAProxy:
 /// ignorance takes no host out and puts none back, and the check port has the last word.
-pub fn line(switch: Option<Switch>, terms: Terms) -> Line {
-    let words = match (switch, terms.manner) {
+pub fn build_reply(switch: Option<Switch>, terms: AgentCheckConfig) -> AgentReply {
+    let words = match (switch, terms.maintenance_reply) {
         (None, _) => String::new(),
         // What stands behind the `#` is shown on HAProxy's statistics page.
-        (Some(Switch::Off), Manner::Stopped) => "stopped # switchman: forward off".to_owned(),
-        (Some(Switch::Off), Manner::Drain) => "drain".to_owned(),
+        (Some(Switch::Off), MaintenanceReply::Stopped) => "stopped # switchman: forward off".to_owned(),
+        (Some(Switch::Off), MaintenanceReply::Drain) => "drain".to_owned(),
         (Some(Switch::On), manner) => {
             let back = match manner {
-                Manner::Stopped => "up",
-                Manner::Drain => "ready",
+                MaintenanceReply::Stopped => "up",
+                MaintenanceReply::Drain => "ready",
             };
             terms.weight.map_or_else(|| back.to_owned(), |weight| format!("{back} {weight}"))
         }
     };
-    Line(words + "\n")
+    AgentReply(words + "\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(switch: Option<Switch>, manner: Manner, weight: Option<&str>) -> String {
-        line(switch, Terms { manner, weight: weight.map(|weight| weight.parse().unwrap()) }).0
+    fn said(switch: Option<Switch>, manner: MaintenanceReply, weight: Option<&str>) -> String {
+        build_reply(
+            switch,
+            AgentCheckConfig {
+                maintenance_reply: manner,
+                weight: weight.map(|weight| weight.parse().unwrap()),
+            },
+        )
+        .0
     }
 
     #[test]
-    fn each_manner_has_its_word_and_the_one_that_undoes_it() {
+    fn each_maintenance_reply_has_a_matching_undo() {
         let off = Some(Switch::Off);
-        assert_eq!(said(off, Manner::Stopped, None), "stopped # switchman: forward off\n");
-        assert_eq!(said(off, Manner::Drain, None), "drain\n");
+        assert_eq!(said(off, MaintenanceReply::Stopped, None), "stopped # switchman: forward off\n");
+        assert_eq!(said(off, MaintenanceReply::Drain, None), "drain\n");
         let on = Some(Switch::On);
-        assert_eq!(said(on, Manner::Stopped, None), "up\n");
-        assert_eq!(said(on, Manner::Drain, None), "ready\n");
+        assert_eq!(said(on, MaintenanceReply::Stopped, None), "up\n");
+        assert_eq!(said(on, MaintenanceReply::Drain, None), "ready\n");
     }
 
     #[test]
-    fn a_weight_is_said_by_a_host_that_takes_users() {
-        assert_eq!(said(Some(Switch::On), Manner::Stopped, Some("75%")), "up 75%\n");
-        assert_eq!(said(Some(Switch::On), Manner::Drain, Some("100%")), "ready 100%\n");
-        assert_eq!(said(Some(Switch::Off), Manner::Drain, Some("75%")), "drain\n");
+    fn weight_is_sent_only_in_service() {
+        assert_eq!(said(Some(Switch::On), MaintenanceReply::Stopped, Some("75%")), "up 75%\n");
+        assert_eq!(said(Some(Switch::On), MaintenanceReply::Drain, Some("100%")), "ready 100%\n");
+        assert_eq!(said(Some(Switch::Off), MaintenanceReply::Drain, Some("75%")), "drain\n");
     }
 
     #[test]
-    fn what_is_not_known_changes_nothing() {
-        for manner in [Manner::Stopped, Manner::Drain] {
+    fn unknown_state_sends_an_empty_reply() {
+        for manner in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
             assert_eq!(said(None, manner, Some("75%")), "\n");
         }
     }
 
     /// HAProxy takes words in any order up to the `#`, and the last of a kind wins: one of a kind leaves no doubt.
     #[test]
-    fn a_line_has_one_word_of_a_kind() {
+    fn reply_has_one_word_of_a_kind() {
         let words = ["up", "stopped", "ready", "drain"];
         for switch in [Some(Switch::On), Some(Switch::Off)] {
-            for manner in [Manner::Stopped, Manner::Drain] {
+            for manner in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
                 let line = said(switch, manner, Some("75%"));
                 let spoken = line.split('#').next().unwrap().split_whitespace();
                 assert_eq!(spoken.filter(|word| words.contains(word)).count(), 1, "{line}");

@@ -6,38 +6,38 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Recorded, Switch};
-use crate::model::history::{Entry, Phase};
+use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::history::{HistoryEntry, Phase};
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
-use super::firewall::{forwards, is_hooked, redirects, variant};
-use super::input_filter::{Fate, fate, names_port};
+use super::firewall::{is_hooked, read_forwards, read_redirects, variant};
+use super::input_filter::{FilterVerdict, evaluate_filter, includes_port};
 
 mod data_ports;
 pub mod fleet;
 
 /// One look at a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct CheckFacts {
     pub host: Host,
-    pub may_change_rules: Result<bool, String>,
+    pub can_change_rules: Result<bool, String>,
     pub tables: Result<Vec<(Family, Tables)>, String>,
     /// Native nftables statements that translate, each behind its table.
-    pub native: Result<Vec<String>, String>,
+    pub native_statements: Result<Vec<String>, String>,
     /// Filter tables of the variants in use.
     pub filters: Vec<(Family, Result<Table, String>)>,
-    pub recorded: Result<Vec<Recorded>, String>,
-    pub last: Option<Entry>,
+    pub records: Result<Vec<ServiceRecord>, String>,
+    pub last_entry: Option<HistoryEntry>,
     /// Sentences of `status` on what differs between record and kernel.
     pub drift: Vec<String>,
     pub booted_at: Option<jiff::Timestamp>,
     /// Process ids (with names) that listen on the check, main and backup port.
-    pub on_check: Vec<(u32, String)>,
-    pub on_main: Vec<(u32, String)>,
-    pub on_backup: Vec<(u32, String)>,
+    pub check_port_listeners: Vec<(u32, String)>,
+    pub main_port_listeners: Vec<(u32, String)>,
+    pub backup_port_listeners: Vec<(u32, String)>,
     pub addresses: Vec<IpAddr>,
     pub main_health: Result<(), String>,
     pub backup_health: Result<(), String>,
@@ -46,10 +46,10 @@ pub struct Facts {
 }
 
 /// All findings, in the order of the look; those with nothing to mend among them.
-pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
-    let mut all = vec![privileges(facts), state(facts)];
+pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
+    let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
-        Err(why) => all.push(problem(
+        Err(why) => all.push(build_problem(
             "rules-unreadable",
             "kernel rules",
             why.clone(),
@@ -57,31 +57,33 @@ pub fn findings(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
         )),
         Ok(tables) => {
             for (family, tables) in tables {
-                all.extend(family_rules(fleet, *family, tables));
+                all.extend(check_family_rules(fleet, *family, tables));
             }
-            all.extend(ipv6(facts, tables));
+            all.extend(check_ipv6(facts, tables));
         }
     }
-    all.extend(native(fleet, &facts.native));
-    all.extend(data_ports::findings(fleet, facts));
-    all.extend(drift(fleet, facts));
-    all.extend(facts.filters.iter().flat_map(|(family, table)| input(fleet, facts, *family, table)));
-    all.extend(processes(fleet, facts));
-    all.extend(health(fleet, facts));
+    all.extend(check_native_rules(fleet, &facts.native_statements));
+    all.extend(data_ports::collect_findings(fleet, facts));
+    all.extend(check_drift(fleet, facts));
+    all.extend(
+        facts.filters.iter().flat_map(|(family, table)| check_input_filter(fleet, facts, *family, table)),
+    );
+    all.extend(check_listeners(fleet, facts));
+    all.extend(check_health(fleet, facts));
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
-        match readable(spec, view.as_ref()) {
+        match require_view(spec, view.as_ref()) {
             Err(finding) => all.push(finding),
             Ok(view) => {
-                all.extend(servers(spec, view, &facts.host.name));
-                all.extend(floor(fleet, spec, view, &facts.host.name));
+                all.extend(check_servers(spec, view, &facts.host.name));
+                all.extend(check_capacity_floor(fleet, spec, view, &facts.host.name));
             }
         }
     }
-    all.extend(policy(fleet));
+    all.extend(check_policy(fleet));
     all
 }
 
-fn finding(
+fn build_finding(
     severity: Severity,
     id: &'static str,
     subject: &str,
@@ -91,38 +93,43 @@ fn finding(
     Finding { severity, id, subject: subject.to_owned(), reason: reason.into(), fix: fix.into() }
 }
 
-fn problem(id: &'static str, subject: &str, reason: impl Into<String>, fix: impl Into<String>) -> Finding {
-    finding(Severity::Problem, id, subject, reason, fix)
+fn build_problem(
+    id: &'static str,
+    subject: &str,
+    reason: impl Into<String>,
+    fix: impl Into<String>,
+) -> Finding {
+    build_finding(Severity::Problem, id, subject, reason, fix)
 }
 
-fn fine(id: &'static str, subject: &str, reason: impl Into<String>) -> Finding {
-    finding(Severity::Ok, id, subject, reason, "")
+fn build_ok(id: &'static str, subject: &str, reason: impl Into<String>) -> Finding {
+    build_finding(Severity::Ok, id, subject, reason, "")
 }
 
-fn privileges(facts: &Facts) -> Finding {
-    match &facts.may_change_rules {
-        Ok(true) => fine("privileges", "privileges", "CAP_NET_ADMIN is held"),
-        Ok(false) => problem(
+fn check_privileges(facts: &CheckFacts) -> Finding {
+    match &facts.can_change_rules {
+        Ok(true) => build_ok("privileges", "privileges", "CAP_NET_ADMIN is held"),
+        Ok(false) => build_problem(
             "privileges",
             "privileges",
             "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
             "run as root: `sudo switchman ...`",
         ),
-        Err(why) => finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
+        Err(why) => build_finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
     }
 }
 
-fn state(facts: &Facts) -> Finding {
-    match &facts.recorded {
-        Ok(recorded) if recorded.is_empty() => finding(
+fn check_state(facts: &CheckFacts) -> Finding {
+    match &facts.records {
+        Ok(recorded) if recorded.is_empty() => build_finding(
             Severity::Note,
             "state-empty",
             "recorded state",
             "nothing is recorded yet: the site runs on its backup vhost until the first `enable-forward`",
             "`switchman enable-forward` when main is ready",
         ),
-        Ok(_) => fine("state", "recorded state", "readable"),
-        Err(why) => problem(
+        Ok(_) => build_ok("state", "recorded state", "readable"),
+        Err(why) => build_problem(
             "state-unreadable",
             "recorded state",
             why.clone(),
@@ -131,35 +138,35 @@ fn state(facts: &Facts) -> Finding {
     }
 }
 
-fn family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
+fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
     let chosen = variant(tables);
-    let subject = format!("{} nat ({chosen})", family.command());
-    let mut all = vec![fine(
+    let subject = format!("{} nat ({chosen})", family.command_stem());
+    let mut all = vec![build_ok(
         "variant",
         &subject,
-        format!("rules of ours belong here; `{}` runs {}", family.command(), tables.default),
+        format!("rules of ours belong here; `{}` runs {}", family.command_stem(), tables.default),
     )];
     let holds = |table: &Option<Table>| table.as_ref().is_some_and(Table::has_rules);
     if holds(&tables.nf_tables) && holds(&tables.legacy) {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Warning,
             "mixed-variants",
-            &format!("{} nat", family.command()),
+            &format!("{} nat", family.command_stem()),
             "there are rules in nf_tables and in legacy iptables: both are live at once, and each tool shows only its own",
             "move all rules to one of them; `iptables-nft-save` and `iptables-legacy-save` show both",
         ));
     }
     for table in [&tables.nf_tables, &tables.legacy].into_iter().flatten() {
-        all.extend(strangers(fleet, family, &subject, table));
+        all.extend(check_foreign_rules(fleet, family, &subject, table));
     }
     if chosen != tables.default {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Note,
             "other-variant",
             &subject,
             format!(
                 "`{}` runs {}, but the rules of this host are in {chosen}: switchman follows the rules",
-                family.command(),
+                family.command_stem(),
                 tables.default
             ),
             "`update-alternatives --config iptables` makes them the same",
@@ -169,29 +176,31 @@ fn family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> 
 }
 
 /// Rules of others that take connections to the check port, and rules in our chain that are not ours.
-fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec<Finding> {
+fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec<Finding> {
     let check = fleet.ports.check;
-    let takes =
-        |rule: &&Rule| !rule.is_ours() && (names(rule, "--dport", check) || names(rule, "--dports", check));
+    let takes = |rule: &&Rule| {
+        !rule.is_ours()
+            && (rule_names_port(rule, "--dport", check) || rule_names_port(rule, "--dports", check))
+    };
     let on_port = table.rules.iter().filter(takes).map(|rule| {
-        problem(
+        build_problem(
             "stranger-on-check-port",
             subject,
             format!("a rule that is not switchman's takes the check port {check}: `{rule}`; it answers when the forward is off"),
-            format!("remove it: `{} -t nat {}`", family.command(), rule.to_string().replacen("-A", "-D", 1)),
+            format!("remove it: `{} -t nat {}`", family.command_stem(), rule.to_string().replacen("-A", "-D", 1)),
         )
     });
-    let redirects = redirects(table);
+    let redirects = read_redirects(table);
     let known: Vec<String> = redirects
         .iter()
         .map(|redirect| format!("switchman:{}:{}", redirect.service, redirect.kind.as_str()))
         .collect();
     let is_known = |rule: &Rule| {
-        rule.value("--comment")
+        rule.option_value("--comment")
             .is_some_and(|comment| comment == "switchman:anchor" || known.iter().any(|own| own == comment))
     };
-    let inside = table.in_chain(CHAIN).filter(|rule| !is_known(rule)).map(|rule| {
-        finding(
+    let inside = table.rules_in_chain(CHAIN).filter(|rule| !is_known(rule)).map(|rule| {
+        build_finding(
             Severity::Warning,
             "stranger-in-chain",
             subject,
@@ -203,15 +212,15 @@ fn strangers(fleet: &Fleet, family: Family, subject: &str, table: &Table) -> Vec
 }
 
 /// A native rule on the check port. Sets and maps by name are not looked into.
-fn native(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
+fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match statements {
-        Err(why) => vec![finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
+        Err(why) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
         Ok(statements) => statements
             .iter()
-            .filter(|statement| takes(statement, check))
+            .filter(|statement| statement_matches(statement, check))
             .map(|statement| {
-                problem(
+                build_problem(
                     "native-on-check-port",
                     "nftables",
                     format!("a native nftables rule takes the check port {check}: `{statement}`; it answers when the forward is off"),
@@ -223,56 +232,58 @@ fn native(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Findin
 }
 
 /// Whether a native statement matches a port.
-fn takes(statement: &str, port: Port) -> bool {
+fn statement_matches(statement: &str, port: Port) -> bool {
     let words = statement.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}'));
     // What comes before the verdict is matched; `redirect to :8888` would be its target.
     let mut matched = words.take_while(|word| !matches!(*word, "redirect" | "dnat"));
-    matched.any(|word| names_port(&word.replace('-', ":"), port))
+    matched.any(|word| includes_port(&word.replace('-', ":"), port))
 }
 
-fn names(rule: &Rule, option: &str, port: Port) -> bool {
-    rule.value(option).is_some_and(|list| names_port(list, port))
+fn rule_names_port(rule: &Rule, option: &str, port: Port) -> bool {
+    rule.option_value(option).is_some_and(|list| includes_port(list, port))
 }
 
-fn ipv6(facts: &Facts, tables: &[(Family, Tables)]) -> Option<Finding> {
+fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding> {
     let table =
         |wanted: Family| tables.iter().find(|(family, _)| *family == wanted).map(|(_, tables)| tables);
     let on = |tables: &Tables| {
-        tables.of(variant(tables)).is_some_and(|table| !forwards(table).is_empty() && is_hooked(table, false))
+        tables
+            .of(variant(tables))
+            .is_some_and(|table| !read_forwards(table).is_empty() && is_hooked(table, false))
     };
     let host_is_v6 = facts.host.address.is_some_and(|address| address.is_ipv6());
     let has_v6 = facts.addresses.iter().any(IpAddr::is_ipv6);
     match (table(Family::V4), table(Family::V6)) {
-        (_, None) if host_is_v6 || has_v6 => Some(finding(
+        (_, None) if host_is_v6 || has_v6 => Some(build_finding(
             if host_is_v6 { Severity::Problem } else { Severity::Warning },
             "ipv6-without-rules",
             "ip6tables",
             "this host has an IPv6 address and no ip6tables: HAProxy's checks over IPv6 pass the rules by",
             "install ip6tables (it comes with iptables)",
         )),
-        (Some(v4), Some(v6)) if on(v4) != on(v6) => Some(problem(
+        (Some(v4), Some(v6)) if on(v4) != on(v6) => Some(build_problem(
             "ipv6-differs",
             "IPv4 and IPv6",
-            format!("the forward is {} in IPv4 and {} in IPv6", switch(on(v4)), switch(on(v6))),
+            format!("the forward is {} in IPv4 and {} in IPv6", to_switch(on(v4)), to_switch(on(v6))),
             "`switchman restore`",
         )),
         _ => None,
     }
 }
 
-fn switch(on: bool) -> Switch {
+fn to_switch(on: bool) -> Switch {
     if on { Switch::On } else { Switch::Off }
 }
 
 /// Splits are recorded, and nothing makes them. Nothing reaches a private service, with or without its proxy.
-fn proxy(facts: &Facts) -> Vec<Finding> {
-    let recorded = facts.recorded.iter().flatten();
+fn check_proxy(facts: &CheckFacts) -> Vec<Finding> {
+    let recorded = facts.records.iter().flatten();
     let out = recorded.filter(|record| {
-        let splits = !record.layer7.splits.is_empty() && record.access == Access::Public;
+        let splits = !record.layer7.traffic_split.is_empty() && record.access == Access::Public;
         splits && record.layer7.inserted().is_none()
     });
     out.map(|record| {
-        finding(
+        build_finding(
             Severity::Warning,
             "proxy-out",
             "proxy",
@@ -288,17 +299,17 @@ fn proxy(facts: &Facts) -> Vec<Finding> {
     .collect()
 }
 
-fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     let record = facts
-        .recorded
+        .records
         .as_ref()
         .ok()
         .and_then(|all| all.iter().find(|one| one.forward.service == fleet.service));
     let rebooted = record.is_some_and(|record| facts.booted_at.is_some_and(|boot| boot > record.changed_at));
     for text in &facts.drift {
         all.push(if rebooted {
-            problem(
+            build_problem(
                 "forward-missing-after-reboot",
                 "kernel rules",
                 format!(
@@ -307,14 +318,19 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
                 "`switchman restore` now, and at every boot (README, \"The host survives\")",
             )
         } else {
-            problem("drift", "kernel rules", text.clone(), "`switchman restore`; find out who changes them")
+            build_problem(
+                "drift",
+                "kernel rules",
+                text.clone(),
+                "`switchman restore`; find out who changes them",
+            )
         });
     }
     if let Some(record) = record
         && (record.forward.check != fleet.ports.check
-            || record.forward.target != record.real(fleet.ports.main))
+            || record.forward.target != record.instance_port(fleet.ports.main))
     {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Warning,
             "ports-changed",
             "recorded state",
@@ -325,9 +341,9 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
             "the next `enable-forward` or `disable-forward` takes the new ports over",
         ));
     }
-    let others = facts.recorded.iter().flatten().filter(|one| one.forward.service != fleet.service);
+    let others = facts.records.iter().flatten().filter(|one| one.forward.service != fleet.service);
     for other in others.filter(|one| one.forward.check == fleet.ports.check) {
-        all.push(problem(
+        all.push(build_problem(
             "check-port-shared",
             "recorded state",
             format!(
@@ -337,14 +353,14 @@ fn drift(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
             "give each service of a host a check port of its own",
         ));
     }
-    all.extend(cut_off(facts));
-    all.extend(proxy(facts));
+    all.extend(check_unfinished_change(facts));
+    all.extend(check_proxy(facts));
     all
 }
 
-fn cut_off(facts: &Facts) -> Option<Finding> {
-    let last = facts.last.as_ref().filter(|last| last.phase == Phase::Began)?;
-    Some(finding(
+fn check_unfinished_change(facts: &CheckFacts) -> Option<Finding> {
+    let last = facts.last_entry.as_ref().filter(|last| last.phase == Phase::Began)?;
+    Some(build_finding(
         Severity::Warning,
         "cut-off",
         "history",
@@ -357,12 +373,17 @@ fn cut_off(facts: &Facts) -> Option<Finding> {
 }
 
 /// INPUT sees the port after nat: the real port must be let in, and the check port should be refused, not dropped.
-fn input(fleet: &Fleet, facts: &Facts, family: Family, table: &Result<Table, String>) -> Vec<Finding> {
-    let subject = format!("{} filter INPUT", family.command());
+fn check_input_filter(
+    fleet: &Fleet,
+    facts: &CheckFacts,
+    family: Family,
+    table: &Result<Table, String>,
+) -> Vec<Finding> {
+    let subject = format!("{} filter INPUT", family.command_stem());
     let table = match table {
         Ok(table) => table,
         Err(why) => {
-            return vec![finding(
+            return vec![build_finding(
                 Severity::Warning,
                 "filter-unreadable",
                 &subject,
@@ -372,18 +393,18 @@ fn input(fleet: &Fleet, facts: &Facts, family: Family, table: &Result<Table, Str
         }
     };
     let mut all = Vec::new();
-    let record = facts.recorded.iter().flatten().find(|record| record.forward.service == fleet.service);
+    let record = facts.records.iter().flatten().find(|record| record.forward.service == fleet.service);
     for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
         let port = record.map_or(data, |record| record.led(data));
-        match fate(table, port) {
-            Fate::Accepted => {}
-            Fate::Refused { by } => all.push(problem(
+        match evaluate_filter(table, port) {
+            FilterVerdict::Accepted => {}
+            FilterVerdict::Refused { rule: by } => all.push(build_problem(
                 "input-hides-port",
                 &subject,
                 format!("port {port} of the {vhost} vhost is not let in ({by}): INPUT sees the port after nat, so the check port does not help"),
-                format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command()),
+                format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command_stem()),
             )),
-            Fate::Depends { on } => all.push(finding(
+            FilterVerdict::Depends { on } => all.push(build_finding(
                 Severity::Note,
                 "input-depends",
                 &subject,
@@ -392,37 +413,41 @@ fn input(fleet: &Fleet, facts: &Facts, family: Family, table: &Result<Table, Str
             )),
         }
     }
-    if let Fate::Refused { by } = fate(table, fleet.ports.check)
+    if let FilterVerdict::Refused { rule: by } = evaluate_filter(table, fleet.ports.check)
         && !by.contains("REJECT")
     {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Note,
             "check-port-dropped",
             &subject,
             format!("with the forward off, the check port {} is dropped and not refused ({by}): DOWN takes a check timeout longer", fleet.ports.check),
-            format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command(), fleet.ports.check),
+            format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command_stem(), fleet.ports.check),
         ));
     }
     all
 }
 
-fn processes(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
+fn check_listeners(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     let names = |found: &[(u32, String)]| {
         found.iter().map(|(pid, name)| format!("{name} (pid {pid})")).collect::<Vec<_>>().join(", ")
     };
-    if !facts.on_check.is_empty() {
-        all.push(problem(
+    if !facts.check_port_listeners.is_empty() {
+        all.push(build_problem(
             "listener-on-check-port",
             &format!("port {}", fleet.ports.check),
-            format!("{} listens on the check port: with the forward off it answers the check, and HAProxy never sees DOWN", names(&facts.on_check)),
+            format!("{} listens on the check port: with the forward off it answers the check, and HAProxy never sees DOWN", names(&facts.check_port_listeners)),
             "stop it: the check must reach the real application",
         ));
     }
-    let shared: Vec<(u32, String)> =
-        facts.on_main.iter().filter(|one| facts.on_backup.contains(one)).cloned().collect();
+    let shared: Vec<(u32, String)> = facts
+        .main_port_listeners
+        .iter()
+        .filter(|one| facts.backup_port_listeners.contains(one))
+        .cloned()
+        .collect();
     if !shared.is_empty() {
-        all.push(problem(
+        all.push(build_problem(
             "one-process-for-both",
             &format!("ports {} and {}", fleet.ports.main, fleet.ports.backup),
             format!("{} holds both vhosts: restarting main takes its backup down with it", names(&shared)),
@@ -432,13 +457,13 @@ fn processes(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
     all
 }
 
-fn health(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
-    let recorded_off = facts.recorded.as_ref().is_ok_and(|all| {
+fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
+    let recorded_off = facts.records.as_ref().is_ok_and(|all| {
         all.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off)
     });
     let vhost = |name: &str, port: Port, health: &Result<(), String>, severity| match health {
-        Ok(()) => fine("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
-        Err(why) => finding(
+        Ok(()) => build_ok("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
+        Err(why) => build_finding(
             severity,
             "vhost-unhealthy",
             &format!("{name} vhost"),
@@ -455,20 +480,20 @@ fn health(fleet: &Fleet, facts: &Facts) -> Vec<Finding> {
 }
 
 /// What a balancer said, or the finding that it said nothing.
-fn readable<'a>(
+fn require_view<'a>(
     spec: &BalancerSpec,
     view: Option<&'a Result<BackendView, String>>,
 ) -> Result<&'a BackendView, Finding> {
     let subject = spec.name.as_str();
     match view {
-        None => Err(finding(
+        None => Err(build_finding(
             Severity::Warning,
             "balancer-not-read",
             subject,
             "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
             "add its stats socket or statistics page",
         )),
-        Some(Err(why)) => Err(problem(
+        Some(Err(why)) => Err(build_problem(
             "balancer-unreadable",
             subject,
             why.clone(),
@@ -479,17 +504,19 @@ fn readable<'a>(
 }
 
 /// A host's two server lines.
-fn servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Finding> {
+fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Finding> {
     let subject = spec.name.as_str();
-    let one = |name: String| match view.server(&name) {
-        None => problem(
+    let one = |name: String| match view.find_server(&name) {
+        None => build_problem(
             "no-server",
             subject,
             format!("the backend `{}` has no server `{name}`", spec.backend),
             "name it so, or set `load_balancers[].servers`",
         ),
-        Some(server) if server.admin.is_some_and(|admin| admin.in_maintenance() || admin.in_drain()) => {
-            finding(
+        Some(server)
+            if server.admin_state.is_some_and(|admin| admin.is_in_maintenance() || admin.is_in_drain()) =>
+        {
+            build_finding(
                 Severity::Warning,
                 "admin-state",
                 subject,
@@ -500,16 +527,23 @@ fn servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Find
                 format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
             )
         }
-        Some(server) => fine("server", subject, format!("`{name}` is {} ({})", server.status, server.check)),
+        Some(server) => {
+            build_ok("server", subject, format!("`{name}` is {} ({})", server.status, server.last_check))
+        }
     };
-    vec![one(spec.servers.main_of(host)), one(spec.servers.backup_of(host))]
+    vec![one(spec.servers.main_of(host)), one(spec.servers.backup_server_name(host))]
 }
 
-fn floor(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Option<Finding> {
+fn check_capacity_floor(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    view: &BackendView,
+    host: &HostName,
+) -> Option<Finding> {
     let main = spec.servers.main_of(host);
     let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
     (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
-        finding(
+        build_finding(
             Severity::Warning,
             "floor-never-met",
             spec.name.as_str(),
@@ -520,10 +554,10 @@ fn floor(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, host: &HostName
 }
 
 /// What the configuration alone tells.
-fn policy(fleet: &Fleet) -> Vec<Finding> {
+fn check_policy(fleet: &Fleet) -> Vec<Finding> {
     let mut all = Vec::new();
     if fleet.balancers.is_empty() {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Warning,
             "no-balancers",
             "switchman.yaml",
@@ -535,7 +569,7 @@ fn policy(fleet: &Fleet) -> Vec<Finding> {
     let batch = fleet.roll.batch.size(hosts).min(hosts);
     let (left, min_up) = (hosts - batch, fleet.limits.min_up);
     if hosts > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
-        all.push(finding(
+        all.push(build_finding(
             Severity::Warning,
             "batch-below-floor",
             "switchman.yaml",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::balancer::ServerWork;
-use crate::model::socket::{Activity, Socket, SocketCount};
+use crate::model::balancer::ServerCounters;
+use crate::model::socket::{Socket, SocketActivity, SocketCount};
 
 /// What a server-side socket is doing, from one look and, where there was one, the look before.
 ///
@@ -16,55 +16,57 @@ use crate::model::socket::{Activity, Socket, SocketCount};
 /// Two looks tell more: what moved since is work, even where the last word was the server's, as in a streaming answer or a
 /// websocket; a request that was answered between the looks costs one more look. Not told apart: a paused streaming
 /// answer, a quiet websocket and HTTP/2; HAProxy's own counters know those.
-pub fn activity(now: &Socket, before: Option<&Socket>) -> Activity {
+pub fn classify_socket(now: &Socket, before: Option<&Socket>) -> SocketActivity {
     let moved = |field: fn(&Socket) -> u64| before.is_some_and(|before| field(now) > field(before));
     match (moved(|socket| socket.info.bytes_received), moved(|socket| socket.info.bytes_sent)) {
-        (true, true) => Activity::Exchange,
-        (true, false) => Activity::Upload,
-        (false, true) => Activity::Answer,
-        (false, false) => at_rest(now),
+        (true, true) => SocketActivity::Exchange,
+        (true, false) => SocketActivity::Upload,
+        (false, true) => SocketActivity::Answer,
+        (false, false) => classify_snapshot(now),
     }
 }
 
 /// The rule of crates.md 2.4. `Tie` where the tick hides the order.
-fn at_rest(socket: &Socket) -> Activity {
+fn classify_snapshot(socket: &Socket) -> SocketActivity {
     let info = &socket.info;
     if socket.send_queue > 0 || info.unsent > 0 || info.unacked > 0 {
-        return Activity::Answer;
+        return SocketActivity::Answer;
     }
     if socket.receive_queue > 0 {
-        return Activity::Request;
+        return SocketActivity::Request;
     }
     if info.bytes_received == 0 {
-        return Activity::Idle;
+        return SocketActivity::Idle;
     }
     if info.bytes_sent == 0 || info.last_data_received < info.last_data_sent {
-        return Activity::Request;
+        return SocketActivity::Request;
     }
     if info.last_data_received > info.last_data_sent || info.last_ack_received < info.last_data_received {
-        return Activity::Idle;
+        return SocketActivity::Idle;
     }
-    Activity::Tie
+    SocketActivity::Ambiguous
 }
 
 /// How long a tie may be a request in flight; longer requests than this are not told from idleness in that one case.
-const LONGEST_REQUEST: Duration = Duration::from_secs(15);
+const MAX_AMBIGUOUS_AGE: Duration = Duration::from_secs(15);
 
 /// Counts a look: how many are busy, idle or tied, and what they do.
-pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Activity, u64>) {
+pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<SocketActivity, u64>) {
     let earlier: BTreeMap<u64, &Socket> = before.iter().map(|socket| (socket.cookie, socket)).collect();
     let mut total = SocketCount::default();
     let mut by_activity = BTreeMap::new();
     for socket in now {
-        let activity = match activity(socket, earlier.get(&socket.cookie).copied()) {
+        let activity = match classify_socket(socket, earlier.get(&socket.cookie).copied()) {
             // Time does not tell which of two events in one tick came later; only that nobody waits this long.
-            Activity::Tie if socket.info.last_data_received > LONGEST_REQUEST => Activity::Idle,
+            SocketActivity::Ambiguous if socket.info.last_data_received > MAX_AMBIGUOUS_AGE => {
+                SocketActivity::Idle
+            }
             activity => activity,
         };
         *by_activity.entry(activity).or_default() += 1;
         match activity {
-            Activity::Idle => total.idle += 1,
-            Activity::Tie => total.tie += 1,
+            SocketActivity::Idle => total.idle += 1,
+            SocketActivity::Ambiguous => total.ambiguous += 1,
             _ => total.busy += 1,
         }
     }
@@ -73,11 +75,11 @@ pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Activi
 
 /// Fed with looks until the host is drained. Two quiet looks in a row make a drain, with no server selection between.
 #[derive(Debug, Clone)]
-pub struct Drain {
+pub struct DrainTracker {
     /// Some balancer cannot be read by configuration, so nobody can say that a tie is not a request of its.
-    blind: bool,
+    has_unreadable_balancer: bool,
     /// `selected_total` per balancer at the last look, when that look was quiet.
-    quiet: Option<Vec<u64>>,
+    last_quiet_selections: Option<Vec<u64>>,
 }
 
 /// Where a drain stands.
@@ -87,71 +89,73 @@ pub enum DrainState {
     Draining {
         in_flight: u64,
         busy_sockets: u64,
-        why: Why,
+        why: NotDrainedReason,
     },
     Drained,
 }
 
 /// The first reason found why a host does not count as drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    BalancerUnread,
-    SocketsUnread,
+pub enum NotDrainedReason {
+    BalancerUnreadable,
+    SocketsUnreadable,
     Sessions,
     Queued,
     /// `used_conn_cur` alone: a connection that HAProxy says is in use, and no session with it.
     Connections,
     BusySockets,
     StillSelected,
-    SecondLook,
+    AwaitingSecondObservation,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for NotDrainedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::BalancerUnread => "a balancer cannot be read",
-            Self::SocketsUnread => "the host's sockets cannot be read",
+            Self::BalancerUnreadable => "a balancer cannot be read",
+            Self::SocketsUnreadable => "the host's sockets cannot be read",
             Self::Sessions => "HAProxy still counts sessions (scur)",
             Self::Queued => "HAProxy still holds requests in the server's queue (qcur)",
             Self::Connections => "HAProxy still counts used connections (used_conn_cur)",
             Self::BusySockets => "connections on the host are still at work",
             Self::StillSelected => "a balancer still selects the server",
-            Self::SecondLook => "quiet once, not yet twice",
+            Self::AwaitingSecondObservation => "quiet once, not yet twice",
         })
     }
 }
 
-impl Drain {
+impl DrainTracker {
     /// `blind`: whether there is a balancer that cannot be read by configuration, or none at all.
-    pub const fn new(blind: bool) -> Self {
-        Self { blind, quiet: None }
+    pub const fn new(has_unreadable_balancer: bool) -> Self {
+        Self { has_unreadable_balancer, last_quiet_selections: None }
     }
 
     /// One look. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
     /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
-    pub fn look(&mut self, works: &[Option<ServerWork>], sockets: Option<SocketCount>) -> DrainState {
-        let sum = |field: fn(&ServerWork) -> u64| works.iter().flatten().map(field).sum::<u64>();
-        let in_flight = sum(ServerWork::in_flight);
+    pub fn observe(&mut self, works: &[Option<ServerCounters>], sockets: Option<SocketCount>) -> DrainState {
+        let sum = |field: fn(&ServerCounters) -> u64| works.iter().flatten().map(field).sum::<u64>();
+        let in_flight = sum(ServerCounters::in_flight);
         // What HAProxy's counters say of a tie is exact; without those of every HAProxy it may be a request.
-        let ties = |count: &SocketCount| if self.blind || works.is_empty() { count.tie } else { 0 };
+        let ties = |count: &SocketCount| {
+            if self.has_unreadable_balancer || works.is_empty() { count.ambiguous } else { 0 }
+        };
         let busy_sockets = sockets.map_or(0, |count| count.busy + ties(&count));
         let selected: Option<Vec<u64>> =
             works.iter().map(|work| work.map(|work| work.selected_total)).collect();
-        let last = self.quiet.take();
+        let last = self.last_quiet_selections.take();
         let why = match (&selected, sockets) {
-            (None, _) => Why::BalancerUnread,
-            (_, None) => Why::SocketsUnread,
-            _ if sum(|work| work.sessions) > 0 => Why::Sessions,
-            _ if sum(|work| work.queued) > 0 => Why::Queued,
-            _ if in_flight > 0 => Why::Connections,
-            _ if busy_sockets > 0 => Why::BusySockets,
+            (None, _) => NotDrainedReason::BalancerUnreadable,
+            (_, None) => NotDrainedReason::SocketsUnreadable,
+            _ if sum(|work| work.sessions) > 0 => NotDrainedReason::Sessions,
+            _ if sum(|work| work.queued) > 0 => NotDrainedReason::Queued,
+            _ if in_flight > 0 => NotDrainedReason::Connections,
+            _ if busy_sockets > 0 => NotDrainedReason::BusySockets,
             (Some(selected), _) => {
                 let state = match &last {
                     Some(last) if last == selected => return DrainState::Drained,
-                    Some(_) => Why::StillSelected,
-                    None => Why::SecondLook,
+                    Some(_) => NotDrainedReason::StillSelected,
+                    None => NotDrainedReason::AwaitingSecondObservation,
                 };
-                self.quiet = Some(selected.clone());
+                self.last_quiet_selections = Some(selected.clone());
                 state
             }
         };

@@ -7,30 +7,33 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::model::deployment::Access;
-use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::forward::{Forward, ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::rules::{
-    ANCHOR_COMMENT, CHAIN, Desired, Family, JUMP_COMMENT, Kind, Redirect, Rule, Table, Tables, Transaction,
-    Variant,
+    ANCHOR_COMMENT, CHAIN, DesiredRules, Family, JUMP_COMMENT, Redirect, RedirectKind, Rule, Table, Tables,
+    Transaction, Variant,
 };
 
 pub mod drift;
 
 /// The rules the records ask for. A redirect in our chain whose service is not recorded (a lost state directory) is
 /// kept: taking it away would put a service into maintenance that nobody named.
-pub fn desired<'a>(recorded: &[Recorded], observed: impl IntoIterator<Item = &'a Table>) -> Desired {
+pub fn build_desired_rules<'a>(
+    recorded: &[ServiceRecord],
+    observed: impl IntoIterator<Item = &'a Table>,
+) -> DesiredRules {
     let known: BTreeSet<&ServiceName> = recorded.iter().map(|record| &record.forward.service).collect();
     let unrecorded =
-        observed.into_iter().flat_map(redirects).filter(|redirect| !known.contains(&redirect.service));
-    Desired {
-        redirects: recorded.iter().flat_map(asked_for).chain(unrecorded).collect(),
-        from_self: recorded.iter().any(|record| record.from_self),
+        observed.into_iter().flat_map(read_redirects).filter(|redirect| !known.contains(&redirect.service));
+    DesiredRules {
+        redirects: recorded.iter().flat_map(build_redirects).chain(unrecorded).collect(),
+        balancer_is_local: recorded.iter().any(|record| record.balancer_is_local),
     }
 }
 
 /// The redirects of one record. A private service has none: nothing from outside leads to it.
-fn asked_for(record: &Recorded) -> Vec<Redirect> {
+fn build_redirects(record: &ServiceRecord) -> Vec<Redirect> {
     if record.access == Access::Private {
         return vec![];
     }
@@ -41,11 +44,11 @@ fn asked_for(record: &Recorded) -> Vec<Redirect> {
     let redirect = |kind, port, target| Redirect { service: service.clone(), kind, port, target };
     let mut asked = Vec::new();
     if record.switch == Switch::On {
-        asked.push(redirect(Kind::Forward, *check, main(record.forward.target)));
+        asked.push(redirect(RedirectKind::Forward, *check, main(record.forward.target)));
     }
     if let Some(routes) = &record.routes {
-        asked.push(redirect(Kind::Route, routes.main.port, main(routes.main.target)));
-        asked.push(redirect(Kind::Backup, routes.backup.port, routes.backup.target));
+        asked.push(redirect(RedirectKind::Route, routes.main.port, main(routes.main.target)));
+        asked.push(redirect(RedirectKind::Backup, routes.backup.port, routes.backup.target));
     }
     asked
 }
@@ -69,15 +72,15 @@ pub fn variant(tables: &Tables) -> Variant {
 
 /// The transactions that bring one family to the desired rules; none when it is already so. More than one only when
 /// rules of ours are left behind in the variant that is not in use.
-pub fn plan(desired: &Desired, tables: &Tables, family: Family) -> Vec<Transaction> {
+pub fn plan(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
     let chosen = variant(tables);
     let other = match chosen {
         Variant::NfTables => Variant::Legacy,
         Variant::Legacy => Variant::NfTables,
     };
     let empty = Table::default();
-    let declare = declare(desired, tables.of(chosen).unwrap_or(&empty));
-    let sweep = tables.of(other).and_then(sweep);
+    let declare = build_declaration(desired, tables.of(chosen).unwrap_or(&empty));
+    let sweep = tables.of(other).and_then(build_removal);
     let transaction = |variant, text| Transaction { family, variant, text };
     declare
         .map(|text| transaction(chosen, text))
@@ -87,25 +90,28 @@ pub fn plan(desired: &Desired, tables: &Tables, family: Family) -> Vec<Transacti
 }
 
 /// What our chain holds now.
-pub fn redirects(table: &Table) -> Vec<Redirect> {
-    table.in_chain(CHAIN).filter_map(read).collect()
+pub fn read_redirects(table: &Table) -> Vec<Redirect> {
+    table.rules_in_chain(CHAIN).filter_map(parse_redirect).collect()
 }
 
 /// The forwards among it.
-pub fn forwards(table: &Table) -> Vec<Forward> {
-    redirects(table).iter().filter_map(Redirect::as_forward).collect()
+pub fn read_forwards(table: &Table) -> Vec<Forward> {
+    read_redirects(table).iter().filter_map(Redirect::to_forward).collect()
 }
 
 /// Whether the jump that makes our chain effective is there.
 pub fn is_hooked(table: &Table, from_self: bool) -> bool {
-    hooks(from_self).iter().all(|jump| table.rules.contains(jump))
+    build_jump_rules(from_self).iter().all(|jump| table.rules.contains(jump))
 }
 
-fn declare(desired: &Desired, table: &Table) -> Option<String> {
-    let rules: Vec<Rule> = std::iter::once(anchor()).chain(desired.redirects.iter().map(written)).collect();
-    let (wanted, unwanted): (Vec<Rule>, Vec<Rule>) = (hooks(desired.from_self), stale_jumps(desired, table));
+fn build_declaration(desired: &DesiredRules, table: &Table) -> Option<String> {
+    let rules: Vec<Rule> = std::iter::once(build_anchor_rule())
+        .chain(desired.redirects.iter().map(build_redirect_rule))
+        .collect();
+    let (wanted, unwanted): (Vec<Rule>, Vec<Rule>) =
+        (build_jump_rules(desired.balancer_is_local), find_stale_jumps(desired, table));
     let missing: Vec<Rule> = wanted.into_iter().filter(|jump| !table.rules.contains(jump)).collect();
-    let same = table.in_chain(CHAIN).eq(rules.iter());
+    let same = table.rules_in_chain(CHAIN).eq(rules.iter());
     if same && missing.is_empty() && unwanted.is_empty() {
         return None;
     }
@@ -125,9 +131,9 @@ fn declare(desired: &Desired, table: &Table) -> Option<String> {
 }
 
 /// Takes away all that is ours; `None` where nothing is.
-fn sweep(table: &Table) -> Option<String> {
+fn build_removal(table: &Table) -> Option<String> {
     let jumps: Vec<&Rule> = table.rules.iter().filter(|rule| rule.chain != CHAIN && is_jump(rule)).collect();
-    let kept = table.rules.iter().any(jumps_in_without_us) && table.in_chain(CHAIN).next().is_none();
+    let kept = table.rules.iter().any(is_foreign_jump) && table.rules_in_chain(CHAIN).next().is_none();
     if jumps.is_empty() && (kept || !table.chains.contains_key(CHAIN)) {
         return None;
     }
@@ -138,7 +144,7 @@ fn sweep(table: &Table) -> Option<String> {
     if table.chains.contains_key(CHAIN) {
         let _ = writeln!(text, "-F {CHAIN}");
     }
-    if table.chains.contains_key(CHAIN) && !table.rules.iter().any(jumps_in_without_us) {
+    if table.chains.contains_key(CHAIN) && !table.rules.iter().any(is_foreign_jump) {
         let _ = writeln!(text, "-X {CHAIN}");
     }
     text.push_str("COMMIT\n");
@@ -146,19 +152,19 @@ fn sweep(table: &Table) -> Option<String> {
 }
 
 /// A stranger's jump into our chain: the kernel refuses to delete a chain that is jumped to.
-fn jumps_in_without_us(rule: &Rule) -> bool {
+fn is_foreign_jump(rule: &Rule) -> bool {
     rule.chain != CHAIN
         && !is_jump(rule)
-        && (rule.value("-j") == Some(CHAIN) || rule.value("-g") == Some(CHAIN))
+        && (rule.option_value("-j") == Some(CHAIN) || rule.option_value("-g") == Some(CHAIN))
 }
 
 fn is_jump(rule: &Rule) -> bool {
-    rule.value("--comment") == Some(JUMP_COMMENT) && rule.value("-j") == Some(CHAIN)
+    rule.option_value("--comment") == Some(JUMP_COMMENT) && rule.option_value("-j") == Some(CHAIN)
 }
 
 /// Jumps of ours that are not wanted: doubled, changed by somebody, or for checks from this host that no longer come.
-fn stale_jumps(desired: &Desired, table: &Table) -> Vec<Rule> {
-    let mut wanted = hooks(desired.from_self);
+fn find_stale_jumps(desired: &DesiredRules, table: &Table) -> Vec<Rule> {
+    let mut wanted = build_jump_rules(desired.balancer_is_local);
     let ours = table.rules.iter().filter(|rule| rule.chain != CHAIN && is_jump(rule));
     ours.filter(|rule| match wanted.iter().position(|jump| jump == *rule) {
         Some(at) => {
@@ -171,42 +177,42 @@ fn stale_jumps(desired: &Desired, table: &Table) -> Vec<Rule> {
     .collect()
 }
 
-fn rule(chain: &str, words: &[&str]) -> Rule {
+fn build_rule(chain: &str, words: &[&str]) -> Rule {
     Rule { chain: chain.to_owned(), words: words.iter().map(|word| (*word).to_owned()).collect() }
 }
 
 /// It does nothing with what it matches: that the match needs connection tracking is its purpose.
-fn anchor() -> Rule {
-    rule(CHAIN, &["-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", ANCHOR_COMMENT])
+fn build_anchor_rule() -> Rule {
+    build_rule(CHAIN, &["-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", ANCHOR_COMMENT])
 }
 
 /// Only packets for this host: without `--dst-type LOCAL` forwarded (container) traffic would be taken as well.
-fn hooks(from_self: bool) -> Vec<Rule> {
+fn build_jump_rules(from_self: bool) -> Vec<Rule> {
     let jump = |chain| {
         let local = ["-m", "addrtype", "--dst-type", "LOCAL", "-m", "comment", "--comment", JUMP_COMMENT];
-        rule(chain, &[&local[..], &["-j", CHAIN]].concat())
+        build_rule(chain, &[&local[..], &["-j", CHAIN]].concat())
     };
     if from_self { vec![jump("PREROUTING"), jump("OUTPUT")] } else { vec![jump("PREROUTING")] }
 }
 
 /// In the words `iptables-save` prints it with, so that what is read back compares equal.
-fn written(redirect: &Redirect) -> Rule {
+fn build_redirect_rule(redirect: &Redirect) -> Rule {
     let (port, target) = (redirect.port.to_string(), redirect.target.to_string());
     let comment = format!("switchman:{}:{}", redirect.service, redirect.kind.as_str());
     let matches = ["-p", "tcp", "-m", "tcp", "--dport", &port, "-m", "comment", "--comment", &comment];
-    rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
+    build_rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
 /// What a rule stands for; `None` when it is not exactly a rule we would write.
-fn read(rule: &Rule) -> Option<Redirect> {
-    let (service, kind) = rule.value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
+fn parse_redirect(rule: &Rule) -> Option<Redirect> {
+    let (service, kind) = rule.option_value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
     let redirect = Redirect {
         service: service.parse().ok()?,
-        kind: Kind::ALL.into_iter().find(|known| known.as_str() == kind)?,
-        port: rule.value("--dport")?.parse().ok()?,
-        target: rule.value("--to-ports")?.parse().ok()?,
+        kind: RedirectKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
+        port: rule.option_value("--dport")?.parse().ok()?,
+        target: rule.option_value("--to-ports")?.parse().ok()?,
     };
-    (written(&redirect) == *rule).then_some(redirect)
+    (build_redirect_rule(&redirect) == *rule).then_some(redirect)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use crate::model::rules::{Rule, Table};
 
 /// What the filter does with the first packet of a connection to a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum FilterVerdict {
     Accepted,
     /// Dropped or rejected whatever its source; by which rule or policy.
     Refused {
-        by: String,
+        rule: String,
     },
     /// It depends on the source, or on something else this walk cannot know; the last rule that may refuse it.
     Depends {
@@ -19,49 +19,57 @@ pub enum Fate {
 }
 
 /// Deeper than any real rule set; a loop of chains cannot be built in the kernel.
-const DEPTH: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// Walks INPUT of a filter table for a packet with this destination port, after nat (INPUT sees the real port).
-pub fn fate(table: &Table, port: Port) -> Fate {
+pub fn evaluate_filter(table: &Table, port: Port) -> FilterVerdict {
     let mut doubt = None;
-    let verdict = walk(table, "INPUT", port, DEPTH, &mut doubt);
+    let verdict = walk(table, "INPUT", port, MAX_DEPTH, &mut doubt);
     let policy = table.chains.get("INPUT").cloned().flatten().unwrap_or_else(|| "ACCEPT".to_owned());
     let refused_by = match verdict {
-        Some(End::Accept) => None,
-        Some(End::Refuse(by)) => Some(by),
+        Some(RuleDecision::Accept) => None,
+        Some(RuleDecision::Refuse(by)) => Some(by),
         None => (policy != "ACCEPT").then(|| format!("the policy {policy} of INPUT")),
     };
     match (refused_by, doubt) {
-        (Some(by), None | Some(Doubt::Refuses(_))) => Fate::Refused { by },
-        (None, None | Some(Doubt::Accepts)) => Fate::Accepted,
-        (Some(on), Some(Doubt::Accepts)) | (None, Some(Doubt::Refuses(on))) => Fate::Depends { on },
+        (Some(by), None | Some(UncertainRule::Refuses(_))) => FilterVerdict::Refused { rule: by },
+        (None, None | Some(UncertainRule::Accepts)) => FilterVerdict::Accepted,
+        (Some(on), Some(UncertainRule::Accepts)) | (None, Some(UncertainRule::Refuses(on))) => {
+            FilterVerdict::Depends { on }
+        }
     }
 }
 
-enum End {
+enum RuleDecision {
     Accept,
     Refuse(String),
 }
 
 /// What a rule that may or may not match would have done.
-enum Doubt {
+enum UncertainRule {
     Accepts,
     Refuses(String),
 }
 
-fn walk(table: &Table, chain: &str, port: Port, depth: usize, doubt: &mut Option<Doubt>) -> Option<End> {
+fn walk(
+    table: &Table,
+    chain: &str,
+    port: Port,
+    depth: usize,
+    doubt: &mut Option<UncertainRule>,
+) -> Option<RuleDecision> {
     if depth == 0 {
         return None;
     }
-    for rule in table.in_chain(chain) {
-        let certain = match matches(rule, port) {
+    for rule in table.rules_in_chain(chain) {
+        let certain = match match_rule(rule, port) {
             Match::No => continue,
             Match::Yes => true,
             Match::Maybe => false,
         };
-        let end = match rule.value("-j").or_else(|| rule.value("-g")) {
-            Some("ACCEPT") => Some(End::Accept),
-            Some("DROP" | "REJECT") => Some(End::Refuse(rule.to_string())),
+        let end = match rule.option_value("-j").or_else(|| rule.option_value("-g")) {
+            Some("ACCEPT") => Some(RuleDecision::Accept),
+            Some("DROP" | "REJECT") => Some(RuleDecision::Refuse(rule.to_string())),
             Some("RETURN") if certain => return None,
             Some(target) if table.chains.contains_key(target) => walk(table, target, port, depth - 1, doubt),
             _ => None,
@@ -69,8 +77,8 @@ fn walk(table: &Table, chain: &str, port: Port, depth: usize, doubt: &mut Option
         match end {
             Some(end) if certain => return Some(end),
             // Any way in or out that depends on the source: a way in weighs more, it may be the balancer's.
-            Some(End::Accept) => *doubt = Some(Doubt::Accepts),
-            Some(End::Refuse(by)) if doubt.is_none() => *doubt = Some(Doubt::Refuses(by)),
+            Some(RuleDecision::Accept) => *doubt = Some(UncertainRule::Accepts),
+            Some(RuleDecision::Refuse(by)) if doubt.is_none() => *doubt = Some(UncertainRule::Refuses(by)),
             _ => {}
         }
     }
@@ -84,8 +92,8 @@ enum Match {
 }
 
 /// A first packet of a TCP connection, state NEW, from nobody knows where, not through loopback.
-fn matches(rule: &Rule, port: Port) -> Match {
-    if rule.has("!") {
+fn match_rule(rule: &Rule, port: Port) -> Match {
+    if rule.has_option("!") {
         return Match::Maybe;
     }
     let mut words = rule.words.iter().map(String::as_str);
@@ -102,12 +110,12 @@ fn matches(rule: &Rule, port: Port) -> Match {
                 Some("tcp") => Match::Yes,
                 _ => Match::No,
             },
-            "--dport" | "--dports" => among(words.next().unwrap_or(""), port),
+            "--dport" | "--dports" => match_port_list(words.next().unwrap_or(""), port),
             "--comment" => {
                 words.next();
                 Match::Yes
             }
-            "--state" | "--ctstate" => has_new(words.next().unwrap_or("")),
+            "--state" | "--ctstate" => match_states(words.next().unwrap_or("")),
             "-i" if words.next() == Some("lo") => Match::No,
             _ => Match::Maybe,
         };
@@ -120,12 +128,12 @@ fn matches(rule: &Rule, port: Port) -> Match {
     answer
 }
 
-fn has_new(states: &str) -> Match {
+fn match_states(states: &str) -> Match {
     if states.split(',').any(|state| state == "NEW") { Match::Yes } else { Match::No }
 }
 
 /// `80`, `80,443`, `8000:8999`.
-pub fn names_port(list: &str, port: Port) -> bool {
+pub fn includes_port(list: &str, port: Port) -> bool {
     list.split(',').any(|part| match part.split_once(':') {
         Some((low, high)) => {
             let bound = |text: &str, default| if text.is_empty() { Ok(default) } else { text.parse::<u16>() };
@@ -135,15 +143,15 @@ pub fn names_port(list: &str, port: Port) -> bool {
     })
 }
 
-fn among(list: &str, port: Port) -> Match {
-    if names_port(list, port) { Match::Yes } else { Match::No }
+fn match_port_list(list: &str, port: Port) -> Match {
+    if includes_port(list, port) { Match::Yes } else { Match::No }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn table(policy: &str, rules: &[&str]) -> Table {
+    fn make_table(policy: &str, rules: &[&str]) -> Table {
         let mut table = Table::default();
         table.chains.insert("INPUT".into(), Some(policy.into()));
         table.chains.insert("ufw".into(), None);
@@ -151,57 +159,64 @@ mod tests {
         table
     }
 
-    fn fate_of(policy: &str, rules: &[&str]) -> Fate {
-        fate(&table(policy, rules), Port::new(8080).unwrap())
+    fn evaluate_rules(policy: &str, rules: &[&str]) -> FilterVerdict {
+        evaluate_filter(&make_table(policy, rules), Port::new(8080).unwrap())
     }
 
-    fn refused(by: &str) -> Fate {
-        Fate::Refused { by: by.into() }
-    }
-
-    #[test]
-    fn an_open_host_accepts() {
-        assert_eq!(fate_of("ACCEPT", &[]), Fate::Accepted);
-        assert_eq!(fate(&Table::default(), Port::new(80).unwrap()), Fate::Accepted);
+    fn make_refused(by: &str) -> FilterVerdict {
+        FilterVerdict::Refused { rule: by.into() }
     }
 
     #[test]
-    fn the_usual_server_rules_hide_the_real_port() {
+    fn open_host_accepts() {
+        assert_eq!(evaluate_rules("ACCEPT", &[]), FilterVerdict::Accepted);
+        assert_eq!(evaluate_filter(&Table::default(), Port::new(80).unwrap()), FilterVerdict::Accepted);
+    }
+
+    #[test]
+    fn usual_input_rules_refuse_the_real_port() {
         let usual = [
             "-A INPUT -i lo -j ACCEPT",
             "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             "-A INPUT -p tcp -m tcp --dport 8888 -j ACCEPT",
             "-A INPUT -p udp -m udp --dport 8080 -j ACCEPT",
         ];
-        assert_eq!(fate_of("DROP", &usual), refused("the policy DROP of INPUT"));
+        assert_eq!(evaluate_rules("DROP", &usual), make_refused("the policy DROP of INPUT"));
         let reject = "-A INPUT -j REJECT --reject-with icmp-port-unreachable";
         let with_reject = [&usual[..], &[reject]].concat();
-        assert_eq!(fate_of("ACCEPT", &with_reject), refused(reject));
+        assert_eq!(evaluate_rules("ACCEPT", &with_reject), make_refused(reject));
         for way_in in ["--dport 8080", "-m multiport --dports 80,8080", "-m multiport --dports 8000:8999"] {
             let rule = format!("-A INPUT -p tcp -m tcp {way_in} -j ACCEPT");
-            assert_eq!(fate_of("DROP", &[&usual[..], &[rule.as_str()]].concat()), Fate::Accepted, "{rule}");
+            assert_eq!(
+                evaluate_rules("DROP", &[&usual[..], &[rule.as_str()]].concat()),
+                FilterVerdict::Accepted,
+                "{rule}"
+            );
         }
     }
 
     #[test]
-    fn a_rule_for_some_sources_leaves_it_open() {
+    fn source_specific_rule_is_uncertain() {
         let from = "-A INPUT -s 10.0.0.2/32 -p tcp -m tcp --dport 8080 -j ACCEPT";
-        assert_eq!(fate_of("DROP", &[from]), Fate::Depends { on: "the policy DROP of INPUT".into() });
+        assert_eq!(
+            evaluate_rules("DROP", &[from]),
+            FilterVerdict::Depends { on: "the policy DROP of INPUT".into() }
+        );
         let ban = "-A INPUT -s 192.0.2.0/24 -j DROP";
-        assert_eq!(fate_of("ACCEPT", &[ban]), Fate::Depends { on: ban.into() });
-        assert_eq!(fate_of("DROP", &[ban]), refused("the policy DROP of INPUT"));
+        assert_eq!(evaluate_rules("ACCEPT", &[ban]), FilterVerdict::Depends { on: ban.into() });
+        assert_eq!(evaluate_rules("DROP", &[ban]), make_refused("the policy DROP of INPUT"));
     }
 
     #[test]
-    fn chains_are_followed_and_returned_from() {
+    fn filter_follows_chains_and_returns() {
         let rules = [
             "-A INPUT -j ufw",
             "-A ufw -p tcp -m tcp --dport 22 -j ACCEPT",
             "-A ufw -j RETURN",
             "-A ufw -j DROP",
         ];
-        assert_eq!(fate_of("DROP", &rules), refused("the policy DROP of INPUT"));
+        assert_eq!(evaluate_rules("DROP", &rules), make_refused("the policy DROP of INPUT"));
         let rules = ["-A INPUT -j ufw", "-A ufw -p tcp -m tcp --dport 8080 -j ACCEPT"];
-        assert_eq!(fate_of("DROP", &rules), Fate::Accepted);
+        assert_eq!(evaluate_rules("DROP", &rules), FilterVerdict::Accepted);
     }
 }

@@ -18,26 +18,26 @@ mod proxy;
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Of a service, at most: main first, then the youngest.
-pub const VERSIONS: usize = 50;
+pub const MAX_VERSIONS: usize = 50;
 
 /// One name and what stands behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Family {
+pub struct MetricFamily {
     /// `switchman_`, base units, `_total` for counters.
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: MetricKind,
     pub help: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     Counter,
     Gauge,
     /// Of seconds, in the buckets of [`BUCKETS`].
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -47,21 +47,21 @@ impl Kind {
     }
 }
 
-const fn counter(name: &'static str, help: &'static str) -> Family {
-    Family { name, kind: Kind::Counter, help }
+const fn new_counter(name: &'static str, help: &'static str) -> MetricFamily {
+    MetricFamily { name, kind: MetricKind::Counter, help }
 }
 
-const fn gauge(name: &'static str, help: &'static str) -> Family {
-    Family { name, kind: Kind::Gauge, help }
+const fn new_gauge(name: &'static str, help: &'static str) -> MetricFamily {
+    MetricFamily { name, kind: MetricKind::Gauge, help }
 }
 
-const fn histogram(name: &'static str, help: &'static str) -> Family {
-    Family { name, kind: Kind::Histogram, help }
+const fn new_histogram(name: &'static str, help: &'static str) -> MetricFamily {
+    MetricFamily { name, kind: MetricKind::Histogram, help }
 }
 
 /// Everything that is ever exported.
-pub fn families() -> impl Iterator<Item = &'static Family> {
-    let of_fleet = fleet::FAMILIES.iter().chain(fleet::ROLLOUTS);
+pub fn families() -> impl Iterator<Item = &'static MetricFamily> {
+    let of_fleet = fleet::FAMILIES.iter().chain(fleet::PROMOTIONS);
     host::FAMILIES.iter().chain(proxy::FAMILIES).chain(of_fleet).copied()
 }
 
@@ -89,55 +89,55 @@ type Label<'a> = (&'a str, &'a str);
 
 /// What is answered to one scrape.
 #[derive(Debug, Default)]
-struct Page(String);
+struct MetricsPage(String);
 
-impl Page {
+impl MetricsPage {
     /// All samples of a family stand together; one without samples does not appear.
-    fn family(&mut self, family: &'static Family) -> Samples<'_> {
-        Samples { page: &mut self.0, family, begun: false }
+    fn start_family(&mut self, family: &'static MetricFamily) -> Samples<'_> {
+        Samples { page: &mut self.0, family, has_header: false }
     }
 }
 
 struct Samples<'a> {
     page: &'a mut String,
-    family: &'static Family,
-    begun: bool,
+    family: &'static MetricFamily,
+    has_header: bool,
 }
 
 impl Samples<'_> {
     fn add(&mut self, labels: &[Label<'_>], value: impl fmt::Display) {
-        self.line("", labels, &value);
+        self.write_line("", labels, &value);
     }
 
-    fn flag(&mut self, labels: &[Label<'_>], is_so: bool) {
+    fn add_flag(&mut self, labels: &[Label<'_>], is_so: bool) {
         self.add(labels, u8::from(is_so));
     }
 
     /// Durations were counted in buckets at most 2 % wide: one that lies across an upper end counts as longer, and the sum is
     /// that of the buckets' ends.
-    fn durations(&mut self, labels: &[Label<'_>], latencies: &Latencies) {
+    fn add_durations(&mut self, labels: &[Label<'_>], latencies: &Latencies) {
         let within = |end: u64| latencies.0.range(..=end).map(|(_, count)| count).sum::<u64>();
         for (written, end) in BUCKETS {
-            self.line("_bucket", &[labels, &[("le", written)]].concat(), &within(end));
+            self.write_line("_bucket", &[labels, &[("le", written)]].concat(), &within(end));
         }
         let (count, sum) =
             (latencies.count(), latencies.0.iter().map(|(us, count)| us.saturating_mul(*count)));
-        self.line("_bucket", &[labels, &[("le", "+Inf")]].concat(), &count);
-        self.line("_sum", labels, &Seconds(sum.fold(0, u64::saturating_add)));
-        self.line("_count", labels, &count);
+        self.write_line("_bucket", &[labels, &[("le", "+Inf")]].concat(), &count);
+        self.write_line("_sum", labels, &Seconds(sum.fold(0, u64::saturating_add)));
+        self.write_line("_count", labels, &count);
     }
 
-    fn line(&mut self, end: &str, labels: &[Label<'_>], value: &dyn fmt::Display) {
-        let Family { name, kind, help } = self.family;
-        if !self.begun {
-            self.begun = true;
-            let _ = writeln!(self.page, "# HELP {name} {}", Escaped { text: help, quoted: false });
+    fn write_line(&mut self, end: &str, labels: &[Label<'_>], value: &dyn fmt::Display) {
+        let MetricFamily { name, kind, help } = self.family;
+        if !self.has_header {
+            self.has_header = true;
+            let _ = writeln!(self.page, "# HELP {name} {}", EscapedText { text: help, is_quoted: false });
             let _ = writeln!(self.page, "# TYPE {name} {}", kind.as_str());
         }
         let _ = write!(self.page, "{name}{end}");
         for (at, (label, value)) in labels.iter().enumerate() {
             let before = if at == 0 { '{' } else { ',' };
-            let _ = write!(self.page, "{before}{label}=\"{}\"", Escaped { text: value, quoted: true });
+            let _ = write!(self.page, "{before}{label}=\"{}\"", EscapedText { text: value, is_quoted: true });
         }
         let _ = writeln!(self.page, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
@@ -153,17 +153,17 @@ impl fmt::Display for Seconds {
 }
 
 /// A help text, or the value of a label.
-struct Escaped<'a> {
+struct EscapedText<'a> {
     text: &'a str,
-    quoted: bool,
+    is_quoted: bool,
 }
 
-impl fmt::Display for Escaped<'_> {
+impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text.chars().try_for_each(|c| match c {
             '\\' => f.write_str("\\\\"),
             '\n' => f.write_str("\\n"),
-            '"' if self.quoted => f.write_str("\\\""),
+            '"' if self.is_quoted => f.write_str("\\\""),
             c => f.write_char(c),
         })
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::switch::{bound, patience};
+use super::switch::{compute_detection_time, compute_wait_timeout};
 use crate::model::balancer::BalancerSpec;
-use crate::model::duration::{as_optional_ms, show};
+use crate::model::duration::{format, serialize_optional_ms};
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
 use crate::model::name::HostName;
@@ -29,10 +29,10 @@ pub struct RollPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PlannedStep {
     pub step: Step,
-    pub does: String,
+    pub description: String,
     /// How long it may take at most; `None`: as long as the command takes.
-    #[serde(rename = "at_most_ms", serialize_with = "as_optional_ms")]
-    pub at_most: Option<Duration>,
+    #[serde(rename = "at_most_ms", serialize_with = "serialize_optional_ms")]
+    pub timeout: Option<Duration>,
 }
 
 /// Why a roll of these hosts makes no sense.
@@ -43,7 +43,7 @@ pub enum PlanError {
     #[error("no command is given")]
     NoCommand,
     #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` asks for {min_up}")]
-    Floor { batch: usize, left: usize, all: usize, min_up: u32 },
+    CapacityFloor { batch: usize, left: usize, all: usize, min_up: u32 },
 }
 
 pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
@@ -58,33 +58,33 @@ pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
     let (left, min_up) = (all.saturating_sub(batch), fleet.limits.min_up);
     // Without `hosts:` the others are not known here; the balancers are asked before each batch.
     if all > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
-        return Err(PlanError::Floor { batch, left, all, min_up });
+        return Err(PlanError::CapacityFloor { batch, left, all, min_up });
     }
-    Ok(as_begun(fleet, spec))
+    Ok(plan_resumed(fleet, spec))
 }
 
 /// The plan of a roll that has begun: whether it made sense then is no question any more. What goes out yet needs leave of the
 /// balancers, and putting back needs none.
-pub fn as_begun(fleet: &Fleet, spec: &RollSpec) -> RollPlan {
+pub fn plan_resumed(fleet: &Fleet, spec: &RollSpec) -> RollPlan {
     RollPlan {
         spec: spec.clone(),
         before_roll: fleet.hooks.before_roll.clone(),
         batches: spec.batches().map(<[HostName]>::to_vec).collect(),
-        steps: Step::ALL.into_iter().filter_map(|step| planned(fleet, spec, step)).collect(),
+        steps: Step::ALL.into_iter().filter_map(|step| plan_step(fleet, spec, step)).collect(),
         after_roll: fleet.hooks.after_roll.clone(),
     }
 }
 
 /// `None`: there is nothing to do in it.
-fn planned(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
+fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
     let hooks = |lines: &[String]| {
         let timeout = fleet.hooks.timeout * u32::try_from(lines.len()).unwrap_or(u32::MAX);
         (!lines.is_empty()).then(|| (lines.join("; "), Some(timeout)))
     };
     // One that is read is given more time than its check settings ask for; for the others the bound is waited.
-    let longest = |spec: &BalancerSpec, switch| match spec.access {
-        Some(_) => patience(&spec.check, switch),
-        None => bound(&spec.check, switch),
+    let longest = |spec: &BalancerSpec, switch| match spec.stats_endpoint {
+        Some(_) => compute_wait_timeout(&spec.check, switch),
+        None => compute_detection_time(&spec.check, switch),
     };
     let seen = |switch| fleet.balancers.iter().map(|spec| longest(spec, switch)).max();
     let balancers = || match fleet.balancers.as_slice() {
@@ -121,7 +121,7 @@ fn planned(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> {
         Step::Up => (format!("wait until it is UP: {}", balancers()), seen(Switch::On)),
         Step::AfterHost => hooks(&fleet.hooks.after_host)?,
     };
-    Some(PlannedStep { step, does, at_most })
+    Some(PlannedStep { step, description: does, timeout: at_most })
 }
 
 impl fmt::Display for RollPlan {
@@ -147,8 +147,8 @@ impl fmt::Display for RollPlan {
         writeln!(f, "each host:")?;
         for planned in &self.steps {
             let bound =
-                planned.at_most.map(|bound| format!(" (at most {})", show(bound))).unwrap_or_default();
-            writeln!(f, "  {:<12} {}{bound}", planned.step, planned.does)?;
+                planned.timeout.map(|bound| format!(" (at most {})", format(bound))).unwrap_or_default();
+            writeln!(f, "  {:<12} {}{bound}", planned.step, planned.description)?;
         }
         for line in &self.after_roll {
             writeln!(f, "last: {line}")?;
@@ -163,16 +163,16 @@ mod tests {
     use crate::model::example;
     use crate::model::roll::Batch;
 
-    fn fleet(hosts: usize) -> Fleet {
+    fn make_fleet(hosts: usize) -> Fleet {
         let hosts = (1..=hosts).map(|n| example::host(&format!("web{n}"), &format!("10.0.0.{n}"))).collect();
         Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
     }
 
     #[test]
-    fn the_plan_says_every_step_and_its_bound() {
-        let mut fleet = fleet(3);
+    fn roll_plan_lists_every_step_and_timeout() {
+        let mut fleet = make_fleet(3);
         fleet.hooks.before_host = vec!["./warm.sh".into()];
-        let spec = RollSpec { batch: Batch::Hosts(2), ..example::roll(&["web1", "web2", "web3"]) };
+        let spec = RollSpec { batch: Batch::Hosts(2), ..example::make_roll_spec(&["web1", "web2", "web3"]) };
         let text = plan(&fleet, &spec).unwrap().to_string();
         let expected = "\
 service shop: 3 hosts in 2 batches, at most 0 failed
@@ -192,21 +192,21 @@ each host:
     }
 
     #[test]
-    fn a_balancer_that_is_read_is_given_more_time_than_its_bound() {
-        let socket = Some(crate::model::balancer::Access::Unix("/run/x.sock".into()));
-        let read = Fleet { balancers: vec![example::balancer("lb1", socket)], ..fleet(2) };
-        let text = plan(&read, &example::roll(&["web1"])).unwrap().to_string();
+    fn readable_balancer_gets_twice_the_detection_time() {
+        let socket = Some(crate::model::balancer::StatsEndpoint::Unix("/run/x.sock".into()));
+        let read = Fleet { balancers: vec![example::balancer("lb1", socket)], ..make_fleet(2) };
+        let text = plan(&read, &example::make_roll_spec(&["web1"])).unwrap().to_string();
         assert!(text.contains("wait until it is DOWN: lb1 (at most 21s)"), "{text}");
     }
 
     #[test]
-    fn what_cannot_go_well_is_no_plan() {
-        let refused = |hosts, spec: &RollSpec| plan(&fleet(hosts), spec).unwrap_err().to_string();
-        assert_eq!(refused(2, &example::roll(&[])), "there is no host to roll over");
-        let spec = RollSpec { batch: Batch::Percent(100), ..example::roll(&["web1", "web2"]) };
+    fn plan_rejects_impossible_rolls() {
+        let refused = |hosts, spec: &RollSpec| plan(&make_fleet(hosts), spec).unwrap_err().to_string();
+        assert_eq!(refused(2, &example::make_roll_spec(&[])), "there is no host to roll over");
+        let spec = RollSpec { batch: Batch::Percent(100), ..example::make_roll_spec(&["web1", "web2"]) };
         assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` asks for 1");
-        assert!(plan(&fleet(3), &spec).is_ok());
-        let none = RollSpec { command: vec![], ..example::roll(&["web1"]) };
+        assert!(plan(&make_fleet(3), &spec).is_ok());
+        let none = RollSpec { command: vec![], ..example::make_roll_spec(&["web1"]) };
         assert_eq!(refused(2, &none), "no command is given");
     }
 }

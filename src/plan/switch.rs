@@ -17,17 +17,17 @@ use crate::model::name::{BalancerName, HostName};
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Refusal {
     /// The balancer cannot be read, so nothing is known of it.
-    Unread { balancer: BalancerName, why: String },
+    BalancerUnreadable { balancer: BalancerName, why: String },
     /// The backend has no such server line.
     NoServer { balancer: BalancerName, server: String },
     /// Users of the host would have nowhere to go.
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Too few other hosts would be left.
-    Floor { balancer: BalancerName, up: u32, min_up: u32 },
+    CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
     /// Too few other hosts would be left by the configuration; no balancer can be asked how many of them are UP.
-    FloorByConfig { left: u32, min_up: u32 },
+    CapacityFloorByConfig { left: u32, min_up: u32 },
     /// Every main vhost of the fleet at once.
-    Everything { hosts: usize },
+    AllHosts { hosts: usize },
     /// The real port does not answer its health check.
     Unhealthy { why: String },
 }
@@ -35,24 +35,24 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unread { balancer, why } => write!(f, "`{balancer}` cannot be read: {why}"),
+            Self::BalancerUnreadable { balancer, why } => write!(f, "`{balancer}` cannot be read: {why}"),
             Self::NoServer { balancer, server } => {
                 write!(f, "`{balancer}` has no server `{server}` in this backend")
             }
             Self::BackupNotUp { balancer, server, status } => {
                 write!(f, "the backup vhost is not UP: `{balancer}` says `{server}` is {status}")
             }
-            Self::Floor { balancer, up, min_up } => write!(
+            Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
                 "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` asks for {min_up}",
                 if *up == 1 { "" } else { "s" }
             ),
-            Self::FloorByConfig { left, min_up } => write!(
+            Self::CapacityFloorByConfig { left, min_up } => write!(
                 f,
                 "the capacity floor would break: {left} other host{} would be left, `roll.min_up` asks for {min_up}",
                 if *left == 1 { "" } else { "s" }
             ),
-            Self::Everything { hosts } => {
+            Self::AllHosts { hosts } => {
                 write!(f, "these {hosts} hosts are all there are: every user would be on a backup vhost")
             }
             Self::Unhealthy { why } => write!(f, "the main vhost is not healthy: {why}"),
@@ -61,51 +61,55 @@ impl fmt::Display for Refusal {
 }
 
 /// What one balancer said, or why it said nothing.
-pub type Reading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
+pub type BalancerReading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
 
 /// Why these hosts may not be taken out together now; empty when they may. Balancers that are not read by configuration
 /// are not among the readings. Without any reading, the floor is counted by the configuration.
-pub fn refusals_to_disable(fleet: &Fleet, hosts: &[&HostName], readings: &[Reading<'_>]) -> Vec<Refusal> {
+pub fn find_disable_refusals(
+    fleet: &Fleet,
+    hosts: &[&HostName],
+    readings: &[BalancerReading<'_>],
+) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     for (spec, reading) in readings {
         let balancer = spec.name.clone();
         let view = match reading {
             Ok(view) => view,
             Err(why) => {
-                refusals.push(Refusal::Unread { balancer, why: (*why).to_owned() });
+                refusals.push(Refusal::BalancerUnreadable { balancer, why: (*why).to_owned() });
                 continue;
             }
         };
         let mains: BTreeSet<String> = hosts.iter().map(|host| spec.servers.main_of(host)).collect();
         for host in hosts {
-            refusals.extend(refusals_of(spec, view, host));
+            refusals.extend(find_balancer_refusals(spec, view, host));
         }
-        let up = others_up(view, &mains);
+        let up = count_others_up(view, &mains);
         if up < fleet.limits.min_up {
-            refusals.push(Refusal::Floor { balancer, up, min_up: fleet.limits.min_up });
+            refusals.push(Refusal::CapacityFloor { balancer, up, min_up: fleet.limits.min_up });
         }
     }
     if readings.is_empty() && !fleet.hosts.is_empty() {
         let left = fleet.hosts.iter().filter(|host| !hosts.contains(&&host.name)).count();
         let left = u32::try_from(left).unwrap_or(u32::MAX);
         if left < fleet.limits.min_up {
-            refusals.push(Refusal::FloorByConfig { left, min_up: fleet.limits.min_up });
+            refusals.push(Refusal::CapacityFloorByConfig { left, min_up: fleet.limits.min_up });
         }
     }
     refusals
 }
 
 /// What one balancer has against taking out one host.
-fn refusals_of(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
+fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let balancer = &spec.name;
-    let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_of(host));
-    if view.server(&main).is_none() {
+    let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_server_name(host));
+    if view.find_server(&main).is_none() {
         refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main });
     }
-    match view.server(&backup) {
+    match view.find_server(&backup) {
         None => refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: backup }),
-        Some(server) if !server.verdict.is_up() => {
+        Some(server) if !server.state.is_up() => {
             let status = server.status.clone();
             refusals.push(Refusal::BackupNotUp { balancer: balancer.clone(), server: backup, status });
         }
@@ -116,24 +120,24 @@ fn refusals_of(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<
 
 /// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor one of these, and
 /// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6).
-fn others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
-    let takes_new_users = |server: &&ServerView| server.verdict.is_up() && server.weight > 0;
+fn count_others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
+    let takes_new_users = |server: &&ServerView| server.state.is_up() && server.weight > 0;
     let other =
         |server: &&ServerView| !server.backup && !mains.contains(&server.name) && takes_new_users(server);
     u32::try_from(view.servers().iter().filter(other).count()).unwrap_or(u32::MAX)
 }
 
 /// Whether a balancer has seen the switch: DOWN in any of its forms for off, UP without a failing check for on.
-pub fn is_seen(switch: Switch, server: &ServerView) -> bool {
+pub fn is_observed(switch: Switch, server: &ServerView) -> bool {
     match switch {
-        Switch::Off => server.verdict.is_out(),
-        Switch::On => server.verdict.is_up(),
+        Switch::Off => server.state.is_out_of_service(),
+        Switch::On => server.state.is_up(),
     }
 }
 
 /// By when every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
 /// with `rise` for on (facts.md). A bound, not a measurement: nobody is asked.
-pub fn bound(check: &CheckTiming, switch: Switch) -> Duration {
+pub fn compute_detection_time(check: &CheckTiming, switch: Switch) -> Duration {
     let count = match switch {
         Switch::Off => check.fall,
         Switch::On => check.rise,
@@ -144,137 +148,149 @@ pub fn bound(check: &CheckTiming, switch: Switch) -> Duration {
 
 /// How long a balancer that is read may take before the switch counts as not seen: twice the bound of its configured
 /// timing, which may lag behind the real one, and five seconds.
-pub fn patience(check: &CheckTiming, switch: Switch) -> Duration {
-    bound(check, switch) * 2 + Duration::from_secs(5)
+pub fn compute_wait_timeout(check: &CheckTiming, switch: Switch) -> Duration {
+    compute_detection_time(check, switch) * 2 + Duration::from_secs(5)
 }
 
 /// A sentence for a bound, for people.
-pub fn explain_bound(check: &CheckTiming, switch: Switch) -> String {
+pub fn explain_detection_time(check: &CheckTiming, switch: Switch) -> String {
     let (word, count) = match switch {
         Switch::Off => ("fall", check.fall),
         Switch::On => ("rise", check.rise),
     };
     format!(
         "{} by its check settings (inter {}, {word} {count})",
-        duration::show(bound(check, switch)),
-        duration::show(check.inter)
+        duration::format(compute_detection_time(check, switch)),
+        duration::format(check.inter)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::balancer::Verdict;
+    use crate::model::balancer::ServerState;
     use crate::model::example;
-    use crate::model::example::server;
+    use crate::model::example::make_server;
 
-    fn fleet(min_up: u32) -> Fleet {
+    fn make_fleet(min_up: u32) -> Fleet {
         let mut fleet = example::fleet();
         fleet.limits.min_up = min_up;
         fleet
     }
 
-    fn spec() -> BalancerSpec {
+    fn make_spec() -> BalancerSpec {
         example::balancer("lb1", None)
     }
 
-    fn view(main2: Verdict, backup1: Verdict) -> BackendView {
+    fn make_view(main2: ServerState, backup1: ServerState) -> BackendView {
         let servers = vec![
-            server("main-web1", Verdict::Up),
-            server("backup-web1", backup1),
-            server("main-web2", main2),
-            server("backup-web2", Verdict::Up),
+            make_server("main-web1", ServerState::Up),
+            make_server("backup-web1", backup1),
+            make_server("main-web2", main2),
+            make_server("backup-web2", ServerState::Up),
         ];
         BackendView::new(servers)
     }
 
-    fn refusals(min_up: u32, view: Result<&BackendView, &str>) -> Vec<String> {
-        let spec = spec();
-        let refusals = refusals_to_disable(&fleet(min_up), &[&"web1".parse().unwrap()], &[(&spec, view)]);
+    fn list_refusals(min_up: u32, view: Result<&BackendView, &str>) -> Vec<String> {
+        let spec = make_spec();
+        let refusals =
+            find_disable_refusals(&make_fleet(min_up), &[&"web1".parse().unwrap()], &[(&spec, view)]);
         refusals.iter().map(Refusal::to_string).collect()
     }
 
     #[test]
-    fn a_healthy_pair_may_be_switched() {
-        assert_eq!(refusals(1, Ok(&view(Verdict::Up, Verdict::Up))), Vec::<String>::new());
-        assert_eq!(refusals(0, Ok(&view(Verdict::Down, Verdict::Up))), Vec::<String>::new());
+    fn healthy_pair_has_no_refusals() {
+        assert_eq!(list_refusals(1, Ok(&make_view(ServerState::Up, ServerState::Up))), Vec::<String>::new());
+        assert_eq!(
+            list_refusals(0, Ok(&make_view(ServerState::Down, ServerState::Up))),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
-    fn each_refusal_says_who_said_what() {
+    fn refusals_name_balancer_and_server() {
         let floor =
             "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` asks for 1";
         let others = [
-            Verdict::GoingDown,
-            Verdict::Down,
-            Verdict::GoingUp,
-            Verdict::Maint,
-            Verdict::Drain,
-            Verdict::Unknown,
+            ServerState::GoingDown,
+            ServerState::Down,
+            ServerState::GoingUp,
+            ServerState::Maint,
+            ServerState::Drain,
+            ServerState::Unknown,
         ];
         for verdict in others {
-            assert_eq!(refusals(1, Ok(&view(verdict, Verdict::Up))), [floor]);
+            assert_eq!(list_refusals(1, Ok(&make_view(verdict, ServerState::Up))), [floor]);
         }
         let backup = "the backup vhost is not UP: `lb1` says `backup-web1` is DOWN";
-        assert_eq!(refusals(1, Ok(&view(Verdict::Up, Verdict::Down))), [backup]);
-        assert_eq!(refusals(1, Err("no answer")), ["`lb1` cannot be read: no answer"]);
+        assert_eq!(list_refusals(1, Ok(&make_view(ServerState::Up, ServerState::Down))), [backup]);
+        assert_eq!(list_refusals(1, Err("no answer")), ["`lb1` cannot be read: no answer"]);
         let empty = BackendView::default();
         let none = |server| format!("`lb1` has no server `{server}` in this backend");
-        assert_eq!(refusals(0, Ok(&empty)), [none("main-web1"), none("backup-web1")]);
+        assert_eq!(list_refusals(0, Ok(&empty)), [none("main-web1"), none("backup-web1")]);
     }
 
     #[test]
-    fn a_batch_is_counted_as_a_whole() {
-        let spec = spec();
+    fn capacity_floor_counts_the_whole_batch() {
+        let spec = make_spec();
         let servers = ["main-web1", "backup-web1", "main-web2", "backup-web2", "main-web3"];
-        let view = BackendView::new(servers.iter().map(|name| server(name, Verdict::Up)).collect());
+        let view = BackendView::new(servers.iter().map(|name| make_server(name, ServerState::Up)).collect());
         let (web1, web2) = ("web1".parse().unwrap(), "web2".parse().unwrap());
-        let both = |min_up| refusals_to_disable(&fleet(min_up), &[&web1, &web2], &[(&spec, Ok(&view))]);
+        let both =
+            |min_up| find_disable_refusals(&make_fleet(min_up), &[&web1, &web2], &[(&spec, Ok(&view))]);
         assert_eq!(both(1), []);
         let lb1 = spec.name.clone();
-        assert_eq!(both(2), [Refusal::Floor { balancer: lb1, up: 1, min_up: 2 }]);
+        assert_eq!(both(2), [Refusal::CapacityFloor { balancer: lb1, up: 1, min_up: 2 }]);
     }
 
     #[test]
-    fn with_nobody_to_ask_the_configuration_is_counted() {
+    fn capacity_floor_uses_configuration_without_readable_balancers() {
         let hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
-        let fleet = Fleet { hosts, ..fleet(1) };
+        let fleet = Fleet { hosts, ..make_fleet(1) };
         let (web1, web2) = ("web1".parse().unwrap(), "web2".parse().unwrap());
-        assert_eq!(refusals_to_disable(&fleet, &[&web1], &[]), []);
-        let all = refusals_to_disable(&fleet, &[&web1, &web2], &[]);
-        assert_eq!(all, [Refusal::FloorByConfig { left: 0, min_up: 1 }]);
+        assert_eq!(find_disable_refusals(&fleet, &[&web1], &[]), []);
+        let all = find_disable_refusals(&fleet, &[&web1, &web2], &[]);
+        assert_eq!(all, [Refusal::CapacityFloorByConfig { left: 0, min_up: 1 }]);
     }
 
     #[test]
-    fn a_weight_of_zero_is_no_capacity() {
-        let mut servers = view(Verdict::Up, Verdict::Up).servers().to_vec();
+    fn zero_weight_server_is_no_capacity() {
+        let mut servers = make_view(ServerState::Up, ServerState::Up).servers().to_vec();
         servers[2].weight = 0;
         let view = BackendView::new(servers);
-        assert_eq!(refusals(1, Ok(&view)).len(), 1);
+        assert_eq!(list_refusals(1, Ok(&view)).len(), 1);
     }
 
     #[test]
-    fn a_backup_line_never_counts_for_the_floor() {
-        let servers = vec![server("main-web1", Verdict::Up), server("backup-web1", Verdict::Up)];
-        assert_eq!(refusals(1, Ok(&BackendView::new(servers))).len(), 1);
+    fn backup_server_does_not_count_for_the_floor() {
+        let servers =
+            vec![make_server("main-web1", ServerState::Up), make_server("backup-web1", ServerState::Up)];
+        assert_eq!(list_refusals(1, Ok(&BackendView::new(servers))).len(), 1);
     }
 
     #[test]
-    fn seen_is_out_or_fully_up() {
-        let seen = |switch, verdict| is_seen(switch, &server("main-web1", verdict));
-        assert!(seen(Switch::Off, Verdict::Down) && seen(Switch::Off, Verdict::GoingUp));
-        assert!(!seen(Switch::Off, Verdict::GoingDown) && !seen(Switch::Off, Verdict::Unknown));
-        assert!(!seen(Switch::Off, Verdict::Drain), "drain keeps cookie clients");
-        assert!(seen(Switch::On, Verdict::Up));
-        assert!(!seen(Switch::On, Verdict::GoingDown) && !seen(Switch::On, Verdict::GoingUp));
+    fn observed_means_out_or_fully_up() {
+        let seen = |switch, verdict| is_observed(switch, &make_server("main-web1", verdict));
+        assert!(seen(Switch::Off, ServerState::Down) && seen(Switch::Off, ServerState::GoingUp));
+        assert!(!seen(Switch::Off, ServerState::GoingDown) && !seen(Switch::Off, ServerState::Unknown));
+        assert!(!seen(Switch::Off, ServerState::Drain), "drain keeps cookie clients");
+        assert!(seen(Switch::On, ServerState::Up));
+        assert!(!seen(Switch::On, ServerState::GoingDown) && !seen(Switch::On, ServerState::GoingUp));
     }
 
     #[test]
-    fn the_bound_follows_the_formula() {
+    fn detection_time_follows_the_formula() {
         let ms = Duration::from_millis;
         let slow = CheckTiming::default();
-        assert_eq!((bound(&slow, Switch::Off), bound(&slow, Switch::On)), (ms(8000), ms(6000)));
+        assert_eq!(
+            (compute_detection_time(&slow, Switch::Off), compute_detection_time(&slow, Switch::On)),
+            (ms(8000), ms(6000))
+        );
         let fast = CheckTiming { inter: ms(1000), fastinter: Some(ms(100)), timeout: Some(ms(500)), ..slow };
-        assert_eq!((bound(&fast, Switch::Off), bound(&fast, Switch::On)), (ms(1700), ms(1600)));
+        assert_eq!(
+            (compute_detection_time(&fast, Switch::Off), compute_detection_time(&fast, Switch::On)),
+            (ms(1700), ms(1600))
+        );
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::model::api::deployments::{DeployRequest, Site, Which};
-use crate::model::deployment::{Deployment, DeploymentId, HowToRun, Role, Runs, Stage, Status};
-use crate::model::forward::Recorded;
+use crate::model::api::deployments::{DeployRequest, DeploymentRef, HostNetwork};
+use crate::model::deployment::{Deployment, DeploymentId, Role, RunSpec, Stage, Status, Workload};
+use crate::model::forward::ServiceRecord;
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -13,13 +13,16 @@ use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::templates::vhost;
 
-mod ended;
 mod routes;
+mod trial_outcome;
 mod uri;
 
-pub use ended::ended;
-pub use routes::{assign, cut_off, first, last_good, led_back, moved, passed, rollback, rollback_to};
-pub use uri::{UriError, local_port};
+pub use routes::{
+    assign, detach, end_trial, find_last_good, find_rollback_target, moved, plan_first, plan_rollback,
+    restore_routes,
+};
+pub use trial_outcome::ended;
+pub use uri::{UriError, parse_local_port};
 
 /// Why a host does not do what it was asked. The sentences of the systems switchman follows are kept (parity.md, by row).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +37,7 @@ pub enum Refused {
     EndpointTaken { id: DeploymentId },
     /// D13
     #[error("No service matching {0}")]
-    NoVersion(Which),
+    NoVersion(DeploymentRef),
     /// D13
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
@@ -52,13 +55,13 @@ pub enum Refused {
         "{idle} idle connections to it are open, kept by load balancers that may send the next request over them; they end \
          when their server is taken out (`assign --strategy rolling`), or are cut with --force"
     )]
-    KeptConnections { idle: u64 },
+    IdleConnections { idle: u64 },
     #[error("{service} {version} is still being deployed, updated or killed")]
     InProgress { service: ServiceName, version: String },
     #[error("no port is free between {first} and {last}")]
     NoPort { first: Port, last: Port },
-    #[error("port {port} is taken{}", .by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
-    PortTaken { port: Port, by: Option<String> },
+    #[error("port {port} is taken{}", .owner.as_ref().map(|by| format!(" by {by}")).unwrap_or_default())]
+    PortTaken { port: Port, owner: Option<String> },
     #[error("port {port} belongs to {service}: HAProxy connects to it")]
     ServicePort { port: Port, service: ServiceName },
     #[error("{0}")]
@@ -75,27 +78,27 @@ pub enum Refused {
     #[error("another command changed main of {0} meanwhile")]
     Overtaken(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
-    Mixed,
+    MixedKinds,
     #[error("the argument list is empty: there is no program to start")]
     NoProgram,
     #[error("`site` is missing: a new instance needs a port")]
-    NoSite,
-    #[error("{what} is refused: {why}")]
-    BadValue { what: String, why: &'static str },
+    NoNetwork,
+    #[error("{subject} is refused: {why}")]
+    BadValue { subject: String, why: &'static str },
 }
 
 /// What a deploy comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deploy {
+pub enum DeployDecision {
     /// The very same is there.
-    Known(Box<Deployment>),
+    Unchanged(Box<Deployment>),
     New {
         revision: u32,
     },
 }
 
 /// Whether a new deployment may be placed.
-pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy, Refused> {
+pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<DeployDecision, Refused> {
     let of_service = || existing.iter().filter(|one| one.service == request.service);
     if let Some(there) = of_service().find(|one| one.version == request.version) {
         let same = there.instance.how == request.how
@@ -104,7 +107,7 @@ pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy
             && request.port.is_none_or(|port| port == there.instance.port)
             && there.stage == Stage::Ready;
         return if same {
-            Ok(Deploy::Known(Box::new(there.clone())))
+            Ok(DeployDecision::Unchanged(Box::new(there.clone())))
         } else {
             let (service, version) = (request.service.clone(), request.version.to_string());
             Err(Refused::Exists { service, version })
@@ -115,34 +118,36 @@ pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy
         let (service, version) = (there.service.clone(), there.version.to_string());
         return Err(Refused::IdTaken { id: request.id.clone(), service, version });
     }
-    match &request.how.runs {
-        Runs::External { .. } if request.digest.is_some() => return Err(Refused::Mixed),
-        Runs::Command { .. } | Runs::Vhost { .. } if request.digest.is_none() => return Err(Refused::Mixed),
+    match &request.how.workload {
+        Workload::External { .. } if request.digest.is_some() => return Err(Refused::MixedKinds),
+        Workload::Command { .. } | Workload::Vhost { .. } if request.digest.is_none() => {
+            return Err(Refused::MixedKinds);
+        }
         _ => {}
     }
-    values(&request.how)?;
-    health(&request.health, &request.how)?;
+    check_values(&request.how)?;
+    check_health(&request.health, &request.how)?;
     let newest = of_service().map(|one| one.revision).max().unwrap_or(0);
-    Ok(Deploy::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
+    Ok(DeployDecision::New { revision: request.revision.unwrap_or(0).max(newest.saturating_add(1)) })
 }
 
 /// Longest argument or value of the environment, in bytes: what execve(2) takes of one (MAX_ARG_STRLEN), as far as it is sane.
-const LONGEST: usize = 32 * 1024;
+const MAX_VALUE_BYTES: usize = 32 * 1024;
 
 /// Of a health check's path or host: a request line that every server takes.
-const LONGEST_HEAD: usize = 2048;
+const MAX_HEAD_BYTES: usize = 2048;
 
 /// What ends up in a process's arguments and environment and in unit files.
-pub fn values(how: &HowToRun) -> Result<(), Refused> {
-    let bad = |what: String, why| Err(Refused::BadValue { what, why });
-    let argv = match &how.runs {
-        Runs::Command { argv } => argv.as_slice(),
+pub fn check_values(how: &RunSpec) -> Result<(), Refused> {
+    let bad = |what: String, why| Err(Refused::BadValue { subject: what, why });
+    let argv = match &how.workload {
+        Workload::Command { argv } => argv.as_slice(),
         _ => &[],
     };
-    if matches!(&how.runs, Runs::Command { argv } if argv.first().is_none_or(String::is_empty)) {
+    if matches!(&how.workload, Workload::Command { argv } if argv.first().is_none_or(String::is_empty)) {
         return Err(Refused::NoProgram);
     }
-    let sane = |text: &str| text.len() <= LONGEST && !text.contains(['\0', '\n', '\r']);
+    let sane = |text: &str| text.len() <= MAX_VALUE_BYTES && !text.contains(['\0', '\n', '\r']);
     if let Some(at) = argv.iter().position(|word| !sane(word)) {
         return bad(format!("argument {at} of the program"), "no NUL, no line break, at most 32 KiB");
     }
@@ -158,7 +163,7 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
             return bad(format!("the value of `{name}`"), "no NUL, no line break, at most 32 KiB");
         }
     }
-    if how.user.is_some() && !matches!(how.runs, Runs::Command { .. }) {
+    if how.user.is_some() && !matches!(how.workload, Workload::Command { .. }) {
         return bad(
             "a user".to_owned(),
             "only a program of your own is run as one; a web server gives up its rights itself",
@@ -177,13 +182,13 @@ pub fn values(how: &HowToRun) -> Result<(), Refused> {
 }
 
 /// A check that can be asked at all, by us and by the web server that a vhost is given.
-pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
-    let bad = |what: &str, why| Err(Refused::BadValue { what: what.to_owned(), why });
-    let sane = |text: &str| text.len() <= LONGEST_HEAD && text.chars().all(|c| c.is_ascii_graphic());
+pub fn check_health(health: &Health, how: &RunSpec) -> Result<(), Refused> {
+    let bad = |what: &str, why| Err(Refused::BadValue { subject: what.to_owned(), why });
+    let sane = |text: &str| text.len() <= MAX_HEAD_BYTES && text.chars().all(|c| c.is_ascii_graphic());
     if !health.path.starts_with('/') || !sane(&health.path) {
         return bad("the health check's path", "it begins with `/` and has printable ASCII without spaces");
     }
-    if matches!(how.runs, Runs::Vhost { .. }) && vhost::health_path(&health.path).is_err() {
+    if matches!(how.workload, Workload::Vhost { .. }) && vhost::check_health_path(&health.path).is_err() {
         return bad("the health check's path", "a vhost can hold letters, digits and `/ . _ ~ + @ -` alone");
     }
     if health.host.as_ref().is_some_and(|host| host.is_empty() || !sane(host)) {
@@ -199,30 +204,37 @@ pub fn health(health: &Health, how: &HowToRun) -> Result<(), Refused> {
 }
 
 /// The ports that no instance may have: those of deployments, those HAProxy connects to.
-pub fn taken(existing: &[Deployment], records: &[Recorded], site: &Site) -> BTreeSet<Port> {
+pub fn collect_used_ports(
+    existing: &[Deployment],
+    records: &[ServiceRecord],
+    site: &HostNetwork,
+) -> BTreeSet<Port> {
     let instances = existing.iter().flat_map(Deployment::instances).map(|instance| instance.port);
     let own = [site.ports.check, site.ports.main, site.ports.backup];
-    instances.chain(records.iter().flat_map(Recorded::ports)).chain(own).collect()
+    instances.chain(records.iter().flat_map(ServiceRecord::ports)).chain(own).collect()
 }
 
 /// The ports an instance could have, in the order they are tried.
-pub fn candidates<'a>(site: &Site, taken: &'a BTreeSet<Port>) -> impl Iterator<Item = Port> + 'a {
-    let (first, last) = site.range;
+pub fn list_candidate_ports<'a>(
+    site: &HostNetwork,
+    taken: &'a BTreeSet<Port>,
+) -> impl Iterator<Item = Port> + 'a {
+    let (first, last) = site.port_range;
     (first.get()..=last.get()).filter_map(Port::new).filter(|port| !taken.contains(port))
 }
 
 /// A port that was asked for by name.
-pub fn may_have(
+pub fn check_port(
     port: Port,
     existing: &[Deployment],
-    records: &[Recorded],
-    site: &Site,
+    records: &[ServiceRecord],
+    site: &HostNetwork,
 ) -> Result<(), Refused> {
     let uses = |one: &&Deployment| one.instances().any(|instance| instance.port == port);
     if let Some(other) = existing.iter().find(uses) {
         return Err(Refused::EndpointTaken { id: other.id.clone() });
     }
-    if !taken(&[], records, site).contains(&port) {
+    if !collect_used_ports(&[], records, site).contains(&port) {
         return Ok(());
     }
     let service = records
@@ -231,24 +243,24 @@ pub fn may_have(
         .map(|record| record.forward.service.clone());
     Err(match service {
         Some(service) => Refused::ServicePort { port, service },
-        None => Refused::PortTaken { port, by: Some("the service itself".to_owned()) },
+        None => Refused::PortTaken { port, owner: Some("the service itself".to_owned()) },
     })
 }
 
 /// How long a version that has answered before may take to answer again: its checks take their time.
-pub fn patience(health: &Health) -> Duration {
-    PATIENCE.max((health.interval + health.timeout) * health.rise)
+pub fn compute_health_timeout(health: &Health) -> Duration {
+    MIN_HEALTH_TIMEOUT.max((health.interval + health.timeout) * health.rise)
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const MIN_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The one that is meant, whatever its stage.
-pub fn find<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
-    existing.iter().find(|one| which.is(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
+pub fn find<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
+    existing.iter().find(|one| which.matches(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
 }
 
 /// One that traffic may be led to.
-pub fn ready<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deployment, Refused> {
+pub fn find_ready<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
     let found = find(existing, which)?;
     if matches!(found.stage, Stage::Ready | Stage::Updating | Stage::Retiring) {
         Ok(found)
@@ -258,47 +270,47 @@ pub fn ready<'a>(existing: &'a [Deployment], which: &Which) -> Result<&'a Deploy
 }
 
 /// Whether a deployment may be taken away, work on it apart (D10, D11).
-pub fn may_kill(
-    records: &[Recorded],
+pub fn check_kill(
+    records: &[ServiceRecord],
     existing: &[Deployment],
     deployment: &Deployment,
 ) -> Result<(), Refused> {
     let others = existing.iter().any(|one| one.service == deployment.service && one.id != deployment.id);
-    if role(records, deployment) == Role::Main && others {
+    if find_role(records, deployment) == Role::Main && others {
         return Err(Refused::MainWithShadows);
     }
     Ok(())
 }
 
 /// What keeps a deployment from being stopped without a request being lost.
-pub fn is_drained(sockets: &SocketCount) -> Result<(), Refused> {
-    if sockets.at_work() > 0 {
-        return Err(Refused::NotDrained { invocations: sockets.at_work() });
+pub fn check_drained(sockets: &SocketCount) -> Result<(), Refused> {
+    if sockets.maybe_busy() > 0 {
+        return Err(Refused::NotDrained { invocations: sockets.maybe_busy() });
     }
     if sockets.idle > 0 {
-        return Err(Refused::KeptConnections { idle: sockets.idle });
+        return Err(Refused::IdleConnections { idle: sockets.idle });
     }
     Ok(())
 }
 
-pub fn of<'a>(records: &'a [Recorded], service: &ServiceName) -> Option<&'a Recorded> {
+pub fn of<'a>(records: &'a [ServiceRecord], service: &ServiceName) -> Option<&'a ServiceRecord> {
     records.iter().find(|record| record.forward.service == *service)
 }
 
-pub fn role(records: &[Recorded], deployment: &Deployment) -> Role {
+pub fn find_role(records: &[ServiceRecord], deployment: &Deployment) -> Role {
     let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
     let is_main = routes.is_some_and(|routes| routes.main.deployment == deployment.id);
     if is_main { Role::Main } else { Role::Shadow }
 }
 
 /// Whether the backup vhost is served by it.
-pub fn is_backup(records: &[Recorded], deployment: &Deployment) -> bool {
+pub fn is_backup(records: &[ServiceRecord], deployment: &Deployment) -> bool {
     let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
     routes.is_some_and(|routes| routes.backup.deployment == deployment.id)
 }
 
 /// Whether a port of the service leads to this instance's port on the deployment's behalf.
-pub fn leads_to(records: &[Recorded], deployment: &Deployment, port: Port) -> bool {
+pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port) -> bool {
     let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
     let legs = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
     legs.iter().any(|leg| leg.deployment == deployment.id && leg.target == port)
@@ -308,7 +320,7 @@ pub fn leads_to(records: &[Recorded], deployment: &Deployment, port: Port) -> bo
 pub fn status(role: Role, sockets: &SocketCount) -> Status {
     match role {
         Role::Main => Status::Active,
-        Role::Shadow if sockets.at_work() > 0 => Status::Draining,
+        Role::Shadow if sockets.maybe_busy() > 0 => Status::Draining,
         Role::Shadow => Status::Drained,
     }
 }
@@ -317,50 +329,55 @@ pub fn status(role: Role, sockets: &SocketCount) -> Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
     /// The deployment never took traffic: it goes away again, instance and release.
-    TakeAway,
+    Remove,
     /// It is main already: it only was not told so.
-    IsReady,
+    MarkReady,
     /// The new instance of an update never took traffic.
-    DropNext,
+    RemoveNext,
     /// The new instance has the traffic: the old one goes.
-    Promote,
+    FinishUpdate,
     /// A kill goes on to its end.
     FinishKill,
 }
 
 /// `None`: nothing is left over.
-pub fn recovery(records: &[Recorded], deployment: &Deployment) -> Option<Recovery> {
-    match (deployment.stage, &deployment.next) {
+pub fn plan_recovery(records: &[ServiceRecord], deployment: &Deployment) -> Option<Recovery> {
+    match (deployment.stage, &deployment.other_instance) {
         (Stage::Ready, None) => None,
-        (Stage::Starting, _) => Some(if leads_to(records, deployment, deployment.instance.port) {
-            Recovery::IsReady
+        (Stage::Starting, _) => Some(if routes_to(records, deployment, deployment.instance.port) {
+            Recovery::MarkReady
         } else {
-            Recovery::TakeAway
+            Recovery::Remove
         }),
         (Stage::Killing, _) => Some(Recovery::FinishKill),
-        (Stage::Updating | Stage::Ready, Some(next)) => Some(if leads_to(records, deployment, next.port) {
-            Recovery::Promote
+        (Stage::Updating | Stage::Ready, Some(next)) => Some(if routes_to(records, deployment, next.port) {
+            Recovery::FinishUpdate
         } else {
-            Recovery::DropNext
+            Recovery::RemoveNext
         }),
-        (Stage::Retiring, _) => Some(Recovery::DropNext),
-        (Stage::Updating, None) => Some(Recovery::IsReady),
+        (Stage::Retiring, _) => Some(Recovery::RemoveNext),
+        (Stage::Updating, None) => Some(Recovery::MarkReady),
     }
 }
 
 /// Whether a deployment runs from a release, or will.
-pub fn uses(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
-    used(existing, service).any(|name| name == release)
+pub fn is_release_used(existing: &[Deployment], service: &ServiceName, release: &str) -> bool {
+    list_used_releases(existing, service).any(|name| name == release)
 }
 
-fn used(existing: &[Deployment], service: &ServiceName) -> impl Iterator<Item = String> {
+fn list_used_releases(existing: &[Deployment], service: &ServiceName) -> impl Iterator<Item = String> {
     let mine = existing.iter().filter(move |one| one.service == *service);
     mine.flat_map(|one| one.instances().map(|instance| one.release_name(instance.build)))
 }
 
 /// Which releases may go: those no deployment uses, the newest `keep` of them apart. `there`: oldest first.
-pub fn prune(there: &[String], existing: &[Deployment], service: &ServiceName, keep: usize) -> Vec<String> {
-    let used: BTreeSet<String> = used(existing, service).collect();
+pub fn select_prunable(
+    there: &[String],
+    existing: &[Deployment],
+    service: &ServiceName,
+    keep: usize,
+) -> Vec<String> {
+    let used: BTreeSet<String> = list_used_releases(existing, service).collect();
     let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
     let surplus = unused.len().saturating_sub(keep);
     unused.into_iter().take(surplus).cloned().collect()

@@ -3,7 +3,7 @@
 use crate::model::percent::Percent;
 
 /// The weight of the heavier side: HAProxy's default of 1 leaves no room below it (`weight 50%` of 1 is 0; facts.md).
-const BASE: u32 = 100;
+const BASE_WEIGHT: u32 = 100;
 
 /// The weight of every server line of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct Weights {
 
 /// Why there are no such weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoWeights {
+pub enum WeightsError {
     #[error(
         "it is main on none of these hosts: `switchman assign NAME VERSION --host HOST` makes it main on some"
     )]
@@ -24,36 +24,38 @@ pub enum NoWeights {
     #[error("it is main on all of these hosts: there is nothing to share with")]
     NoMain,
     #[error(
-        "{share} of the users is less than one part in {BASE} of a server's weight with {canaries} hosts of {all}: fewer hosts, or a share by request (without --via haproxy), can be that small"
+        "{share} of the users is less than one part in {BASE_WEIGHT} of a server's weight with {canaries} hosts of {all}: fewer hosts, or a share by request (without --via haproxy), can be that small"
     )]
     TooFine { share: Percent, canaries: u32, all: u32 },
 }
 
 /// Weights from a base of 100 that come closest to the share. New users follow weights; users with a cookie stay.
-pub fn weights(share: Percent, canaries: u32, mains: u32) -> Result<Weights, NoWeights> {
+pub fn compute_weights(share: Percent, canaries: u32, mains: u32) -> Result<Weights, WeightsError> {
     if canaries == 0 {
-        return Err(NoWeights::NoCanary);
+        return Err(WeightsError::NoCanary);
     }
     if mains == 0 {
-        return Err(NoWeights::NoMain);
+        return Err(WeightsError::NoMain);
     }
     let of = |wc: u32, wm: u32| {
         let (mine, all) = (u64::from(canaries) * u64::from(wc), u64::from(mains) * u64::from(wm));
         let all = mine + all;
         let parts = (mine * u64::from(Percent::WHOLE) + all / 2) / all;
-        let share = Percent::of_parts(u16::try_from(parts).unwrap_or(Percent::WHOLE));
+        let share = Percent::from_parts(u16::try_from(parts).unwrap_or(Percent::WHOLE));
         Weights { canaries: wc, mains: wm, share }
     };
-    if share == Percent::ZERO || share == Percent::ALL {
-        return Ok(if share == Percent::ZERO { of(0, BASE) } else { of(BASE, 0) });
+    if share == Percent::ZERO || share == Percent::FULL {
+        return Ok(if share == Percent::ZERO { of(0, BASE_WEIGHT) } else { of(BASE_WEIGHT, 0) });
     }
     let off = |weights: &Weights| weights.share.parts().abs_diff(share.parts());
-    let sides = (1..=BASE).map(|light| of(light, BASE)).chain((1..BASE).map(|light| of(BASE, light)));
-    let best = sides.min_by_key(off).unwrap_or_else(|| of(BASE, BASE));
+    let sides = (1..=BASE_WEIGHT)
+        .map(|light| of(light, BASE_WEIGHT))
+        .chain((1..BASE_WEIGHT).map(|light| of(BASE_WEIGHT, light)));
+    let best = sides.min_by_key(off).unwrap_or_else(|| of(BASE_WEIGHT, BASE_WEIGHT));
     // Half as much again, or half of it, is another share.
     let smaller = share.parts().min(Percent::WHOLE - share.parts());
     if u32::from(off(&best)) * 2 > u32::from(smaller) {
-        return Err(NoWeights::TooFine { share, canaries, all: canaries + mains });
+        return Err(WeightsError::TooFine { share, canaries, all: canaries + mains });
     }
     Ok(best)
 }
@@ -64,34 +66,34 @@ mod tests {
 
     use super::*;
 
-    fn of(share: &str, canaries: u32, mains: u32) -> (u32, u32, String) {
-        let found = weights(share.parse().unwrap(), canaries, mains).unwrap();
+    fn compute(share: &str, canaries: u32, mains: u32) -> (u32, u32, String) {
+        let found = compute_weights(share.parse().unwrap(), canaries, mains).unwrap();
         (found.canaries, found.mains, found.share.to_string())
     }
 
     #[test]
     fn weights_are_those_of_a_base_of_100() {
-        assert_eq!(of("25", 1, 3), (100, 100, "25%".into()));
-        assert_eq!(of("25", 2, 2), (33, 100, "24.81%".into()));
-        assert_eq!(of("10", 1, 1), (11, 100, "9.91%".into()));
-        assert_eq!(of("80", 1, 1), (100, 25, "80%".into()));
-        assert_eq!(of("0", 1, 1), (0, 100, "0%".into()));
-        assert_eq!(of("100", 1, 1), (100, 0, "100%".into()));
+        assert_eq!(compute("25", 1, 3), (100, 100, "25%".into()));
+        assert_eq!(compute("25", 2, 2), (33, 100, "24.81%".into()));
+        assert_eq!(compute("10", 1, 1), (11, 100, "9.91%".into()));
+        assert_eq!(compute("80", 1, 1), (100, 25, "80%".into()));
+        assert_eq!(compute("0", 1, 1), (0, 100, "0%".into()));
+        assert_eq!(compute("100", 1, 1), (100, 0, "100%".into()));
     }
 
     #[test]
-    fn what_weights_cannot_say_is_refused() {
+    fn weights_reject_unreachable_shares() {
         let share = "0.1".parse().unwrap();
-        assert!(matches!(weights(share, 1, 1), Err(NoWeights::TooFine { .. })));
-        assert_eq!(weights(Percent::ALL, 0, 4), Err(NoWeights::NoCanary));
-        assert_eq!(weights(Percent::ALL, 4, 0), Err(NoWeights::NoMain));
+        assert!(matches!(compute_weights(share, 1, 1), Err(WeightsError::TooFine { .. })));
+        assert_eq!(compute_weights(Percent::FULL, 0, 4), Err(WeightsError::NoCanary));
+        assert_eq!(compute_weights(Percent::FULL, 4, 0), Err(WeightsError::NoMain));
     }
 
     proptest! {
         #[test]
-        fn a_share_between_is_never_none_nor_all(parts in 1u16..10_000, canaries in 1u32..20, mains in 1u32..20) {
-            if let Ok(found) = weights(Percent::of_parts(parts), canaries, mains) {
-                prop_assert!(found.canaries.max(found.mains) == BASE && found.canaries.min(found.mains) > 0);
+        fn partial_share_never_rounds_to_zero_or_all(parts in 1u16..10_000, canaries in 1u32..20, mains in 1u32..20) {
+            if let Ok(found) = compute_weights(Percent::from_parts(parts), canaries, mains) {
+                prop_assert!(found.canaries.max(found.mains) == BASE_WEIGHT && found.canaries.min(found.mains) > 0);
                 let smaller = parts.min(10_000 - parts);
                 prop_assert!(found.share.parts().abs_diff(parts) * 2 <= smaller, "{found:?}");
             }

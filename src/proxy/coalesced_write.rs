@@ -9,18 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Above it the copy costs more than it saves.
-const SHORT: usize = 1024;
+const COALESCE_LIMIT: usize = 1024;
 
 /// Slices one behind the other.
-pub struct Short {
-    bytes: [u8; SHORT],
+pub struct CoalescedSlices {
+    bytes: [u8; COALESCE_LIMIT],
     length: usize,
 }
 
-impl Short {
+impl CoalescedSlices {
     /// `None`: they are not short.
-    pub fn of(slices: &[IoSlice<'_>]) -> Option<Self> {
-        let mut short = Self { bytes: [0; SHORT], length: 0 };
+    pub fn from_slices(slices: &[IoSlice<'_>]) -> Option<Self> {
+        let mut short = Self { bytes: [0; COALESCE_LIMIT], length: 0 };
         for slice in slices {
             let end = short.length + slice.len();
             short.bytes.get_mut(short.length..end)?.copy_from_slice(slice);
@@ -36,9 +36,9 @@ impl Short {
 
 /// A connection to somebody who answers.
 #[derive(Debug)]
-pub struct Upstream(pub TcpStream);
+pub struct UpstreamStream(pub TcpStream);
 
-impl AsyncRead for Upstream {
+impl AsyncRead for UpstreamStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -48,7 +48,7 @@ impl AsyncRead for Upstream {
     }
 }
 
-impl AsyncWrite for Upstream {
+impl AsyncWrite for UpstreamStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
@@ -58,7 +58,7 @@ impl AsyncWrite for Upstream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match Short::of(bufs) {
+        match CoalescedSlices::from_slices(bufs) {
             Some(short) => Pin::new(&mut self.0).poll_write(cx, short.bytes()),
             None => Pin::new(&mut self.0).poll_write_vectored(cx, bufs),
         }
@@ -82,10 +82,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_slices_lie_side_by_side() {
-        let short = Short::of(&[IoSlice::new(b"head "), IoSlice::new(b""), IoSlice::new(b"body")]).unwrap();
+    fn short_slices_are_coalesced() {
+        let short =
+            CoalescedSlices::from_slices(&[IoSlice::new(b"head "), IoSlice::new(b""), IoSlice::new(b"body")])
+                .unwrap();
         assert_eq!(short.bytes(), b"head body");
-        assert_eq!(Short::of(&[IoSlice::new(&[b'x'; SHORT])]).unwrap().bytes().len(), SHORT);
-        assert!(Short::of(&[IoSlice::new(b"head"), IoSlice::new(&[b'x'; SHORT - 3])]).is_none());
+        assert_eq!(
+            CoalescedSlices::from_slices(&[IoSlice::new(&[b'x'; COALESCE_LIMIT])]).unwrap().bytes().len(),
+            COALESCE_LIMIT
+        );
+        assert!(
+            CoalescedSlices::from_slices(&[IoSlice::new(b"head"), IoSlice::new(&[b'x'; COALESCE_LIMIT - 3])])
+                .is_none()
+        );
     }
 }

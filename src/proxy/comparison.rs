@@ -10,28 +10,28 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response};
 use jiff::Timestamp;
 
-use super::collector::{Held, Line};
-use crate::model::compare::{Answer, Asked, Capture, Pair, Rules};
+use super::collector::{ByteReservation, CollectorHandle};
+use crate::model::compare::{BodyCapture, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 
 /// One request whose answers are to be compared: handed over when the last of them is whole, forgotten when one never is.
 pub struct Comparison {
-    line: Line,
-    state: RefCell<Option<State>>,
+    collector: CollectorHandle,
+    state: RefCell<Option<PendingPair>>,
 }
 
-struct State {
-    held: Held,
-    request: Asked,
-    main: Option<Answer>,
-    shadow: Option<Answer>,
-    control: Control,
+struct PendingPair {
+    reservation: ByteReservation,
+    request: RequestSummary,
+    main: Option<CapturedResponse>,
+    shadow: Option<CapturedResponse>,
+    control: ControlAnswer,
 }
 
-enum Control {
+enum ControlAnswer {
     /// Main is asked once, or did not answer the second time.
-    Nobody,
-    Awaited,
-    Answered(Answer),
+    Absent,
+    Pending,
+    Received(CapturedResponse),
 }
 
 /// Which of the answers.
@@ -44,33 +44,33 @@ pub enum Side {
 
 impl Comparison {
     /// `None`, and counted, where there is no room for it.
-    pub fn begin(line: &Line, request: &Request<Incoming>, controlled: bool) -> Option<Rc<Self>> {
-        let request = asked(request);
-        let Some(held) = line.hold(request.method.len() + request.path_and_query.len()) else {
-            line.missed();
+    pub fn start(line: &CollectorHandle, request: &Request<Incoming>, controlled: bool) -> Option<Rc<Self>> {
+        let request = describe_request(request);
+        let Some(held) = line.reserve(request.method.len() + request.path_and_query.len()) else {
+            line.count_dropped();
             return None;
         };
-        let state = State {
-            held,
+        let state = PendingPair {
+            reservation: held,
             request,
             main: None,
             shadow: None,
-            control: if controlled { Control::Awaited } else { Control::Nobody },
+            control: if controlled { ControlAnswer::Pending } else { ControlAnswer::Absent },
         };
-        Some(Rc::new(Self { line: line.clone(), state: RefCell::new(Some(state)) }))
+        Some(Rc::new(Self { collector: line.clone(), state: RefCell::new(Some(state)) }))
     }
 
     /// Before so many more bytes are kept; without room for them the whole of it is forgotten, and counted.
     fn grow(&self, bytes: usize) {
         let mut state = self.state.borrow_mut();
-        if state.as_mut().is_some_and(|state| !state.held.grow(bytes)) {
+        if state.as_mut().is_some_and(|state| !state.reservation.grow(bytes)) {
             *state = None;
-            self.line.missed();
+            self.collector.count_dropped();
         }
     }
 
     /// Whether it can still be made.
-    pub fn wants_more(&self) -> bool {
+    pub fn is_pending(&self) -> bool {
         self.state.borrow().is_some()
     }
 
@@ -79,50 +79,51 @@ impl Comparison {
         *self.state.borrow_mut() = None;
     }
 
-    fn answered(&self, side: Side, answer: Answer) {
+    fn record_answer(&self, side: Side, answer: CapturedResponse) {
         if let Some(state) = self.state.borrow_mut().as_mut() {
             match side {
                 Side::Main => state.main = Some(answer),
                 Side::Shadow => state.shadow = Some(answer),
-                Side::Control => state.control = Control::Answered(answer),
+                Side::Control => state.control = ControlAnswer::Received(answer),
             }
         }
-        self.hand_over();
+        self.submit_if_complete();
     }
 
     /// Main did not answer the second time, which says nothing of the first.
-    pub fn uncontrolled(&self) {
+    pub fn skip_control(&self) {
         if let Some(state) = self.state.borrow_mut().as_mut()
-            && matches!(state.control, Control::Awaited)
+            && matches!(state.control, ControlAnswer::Pending)
         {
-            state.control = Control::Nobody;
+            state.control = ControlAnswer::Absent;
         }
-        self.hand_over();
+        self.submit_if_complete();
     }
 
-    fn hand_over(&self) {
+    fn submit_if_complete(&self) {
         let mut place = self.state.borrow_mut();
-        let whole = |state: &State| {
-            state.main.is_some() && state.shadow.is_some() && !matches!(state.control, Control::Awaited)
+        let whole = |state: &PendingPair| {
+            state.main.is_some() && state.shadow.is_some() && !matches!(state.control, ControlAnswer::Pending)
         };
         if !place.as_ref().is_some_and(whole) {
             return;
         }
-        let Some(State { held, request, main: Some(main), shadow: Some(shadow), control }) = place.take()
+        let Some(PendingPair { reservation: held, request, main: Some(main), shadow: Some(shadow), control }) =
+            place.take()
         else {
             return;
         };
         let control = match control {
-            Control::Answered(answer) => Some(answer),
-            Control::Nobody | Control::Awaited => None,
+            ControlAnswer::Received(answer) => Some(answer),
+            ControlAnswer::Absent | ControlAnswer::Pending => None,
         };
-        self.line.offer(Box::new(Pair { request, main, shadow, control }), held);
+        self.collector.offer(Box::new(ResponsePair { request, main, shadow, control }), held);
     }
 }
 
-fn asked(request: &Request<Incoming>) -> Asked {
+fn describe_request(request: &Request<Incoming>) -> RequestSummary {
     let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE];
-    Asked {
+    RequestSummary {
         method: request.method().to_string(),
         path_and_query: request.uri().path_and_query().map_or_else(String::new, PathAndQuery::to_string),
         conditional: conditions.iter().any(|name| request.headers().contains_key(name)),
@@ -131,14 +132,14 @@ fn asked(request: &Request<Incoming>) -> Asked {
 }
 
 /// What a field of an answer costs beside its bytes.
-const FIELD: usize = 64;
+const FIELD_OVERHEAD_BYTES: usize = 64;
 
 /// One answer as it goes by, for one comparison or several.
 pub struct Recorder {
     side: Side,
     comparisons: Vec<Rc<Comparison>>,
-    answer: Answer,
-    capture: Option<Capture>,
+    answer: CapturedResponse,
+    capture: Option<BodyCapture>,
 }
 
 impl Recorder {
@@ -150,25 +151,25 @@ impl Recorder {
         took: Duration,
         cap: usize,
     ) -> Option<Self> {
-        let headers = kept(response.headers(), comparisons.first()?.line.rules());
-        let length = |(name, value): &(String, String)| name.len() + value.len() + FIELD;
-        let comparisons = with_room(comparisons, headers.iter().map(length).sum());
+        let headers = select_headers(response.headers(), comparisons.first()?.collector.rules());
+        let length = |(name, value): &(String, String)| name.len() + value.len() + FIELD_OVERHEAD_BYTES;
+        let comparisons = reserve_for_each(comparisons, headers.iter().map(length).sum());
         if comparisons.is_empty() {
             return None;
         }
-        let answer = Answer {
+        let answer = CapturedResponse {
             status: response.status().as_u16(),
             headers,
-            body: Capture::new(0).finish(false),
+            body: BodyCapture::new(0).finish(false),
             latency_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         };
-        Some(Self { side, comparisons, answer, capture: Some(Capture::new(cap)) })
+        Some(Self { side, comparisons, answer, capture: Some(BodyCapture::new(cap)) })
     }
 
     pub fn push(&mut self, data: &[u8]) {
         let Some(capture) = &self.capture else { return };
         let growth = capture.growth(data.len());
-        self.comparisons = with_room(std::mem::take(&mut self.comparisons), growth);
+        self.comparisons = reserve_for_each(std::mem::take(&mut self.comparisons), growth);
         match &mut self.capture {
             Some(capture) if !self.comparisons.is_empty() => capture.push(data),
             capture => *capture = None,
@@ -180,7 +181,7 @@ impl Recorder {
         let Some(capture) = self.capture.take() else { return };
         self.answer.body = capture.finish(whole);
         for comparison in std::mem::take(&mut self.comparisons) {
-            comparison.answered(self.side, self.answer.clone());
+            comparison.record_answer(self.side, self.answer.clone());
         }
     }
 }
@@ -195,16 +196,16 @@ impl Drop for Recorder {
 }
 
 /// Without those that have no room for so many bytes more, and those that can never be made any more.
-fn with_room(mut comparisons: Vec<Rc<Comparison>>, bytes: usize) -> Vec<Rc<Comparison>> {
+fn reserve_for_each(mut comparisons: Vec<Rc<Comparison>>, bytes: usize) -> Vec<Rc<Comparison>> {
     comparisons.retain(|comparison| {
         comparison.grow(bytes);
-        comparison.wants_more()
+        comparison.is_pending()
     });
     comparisons
 }
 
 /// Those fields that are looked at.
-fn kept(headers: &HeaderMap, rules: &Rules) -> Vec<(String, String)> {
+fn select_headers(headers: &HeaderMap, rules: &ComparisonRules) -> Vec<(String, String)> {
     let kept = headers.iter().filter(|(name, _)| rules.keeps(name.as_str()));
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     kept.map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect()

@@ -24,59 +24,59 @@ use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 
 use super::collector::Collector;
-use super::control_socket::Door;
+use super::control_socket::ControlSocket;
 use super::counters;
-use super::limits::Room;
-use super::listen::{Place, Reach, listeners};
-use super::service::{Memory, Service};
-use super::worker::{Applied, Handle, Order};
-use crate::model::compare::Subject;
+use super::limits::ResourceLimits;
+use super::listen::{ListenScope, Place, open_listeners};
+use super::service::{CarriedState, Service};
+use super::worker::{NewConfig, WorkerCommand, WorkerHandle};
+use crate::model::compare::ComparedShadow;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
 /// A configuration is a few KiB; more is a mistake.
-const LARGEST: usize = 8 << 20;
+const MAX_CONFIG_BYTES: usize = 8 << 20;
 /// After an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two tries to have the gateway's port.
-const AGAIN: Duration = Duration::from_secs(2);
+const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// A worker that has not answered by then is stalled.
-const PATIENCE: Duration = Duration::from_millis(500);
+const WORKER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub struct Control {
-    workers: Vec<Handle>,
-    room: Arc<Room>,
+    workers: Vec<WorkerHandle>,
+    resource_limits: Arc<ResourceLimits>,
     collector: Arc<Collector>,
-    now: Mutex<Now>,
+    current: Mutex<CurrentConfig>,
     /// By the configuration in force; read while another one is put in force.
-    listens: RwLock<ProxyHealth>,
+    health: RwLock<ProxyHealth>,
     stop: Notify,
 }
 
 /// What is in force.
 #[derive(Default)]
-struct Now {
+struct CurrentConfig {
     config: Arc<ProxyConfig>,
     /// Where it listens.
-    places: BTreeSet<Place>,
+    endpoints: BTreeSet<Place>,
     /// And why not elsewhere.
-    missing: BTreeMap<Place, String>,
+    unavailable: BTreeMap<Place, String>,
 }
 
 /// What is refused, and how.
-struct Refused(StatusCode, String);
+struct Rejection(StatusCode, String);
 
-fn bad(why: impl Display) -> Refused {
-    Refused(StatusCode::BAD_REQUEST, format!("{why}"))
+fn bad_request(why: impl Display) -> Rejection {
+    Rejection(StatusCode::BAD_REQUEST, format!("{why}"))
 }
 
 /// One after another, each on a task of its own; never returns.
-pub async fn serve(door: &Door, control: &Arc<Control>) {
+pub async fn serve(door: &ControlSocket, control: &Arc<Control>) {
     loop {
         match door.listener.accept().await {
             Ok((stream, _)) => {
                 let control = control.clone();
                 tokio::spawn(async move {
-                    let service = service_fn(|request| answer(control.clone(), request));
+                    let service = service_fn(|request| handle_request(control.clone(), request));
                     let mut server = hyper::server::conn::http1::Builder::new();
                     server.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
                     if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
@@ -86,41 +86,43 @@ pub async fn serve(door: &Door, control: &Arc<Control>) {
             }
             Err(error) => {
                 log::warn!("control socket: cannot accept: {error}");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
 }
 
-async fn answer(
+async fn handle_request(
     control: Arc<Control>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
     let answered = match (request.method(), path.as_str()) {
-        (&Method::PUT, "/config") => control.clone().told(request).await.map(|()| json(&json!({}))),
-        (&Method::GET, "/config") => Ok(json(&*control.now.lock().await.config)),
-        (&Method::GET, "/stats") => Ok(json(&control.stats().await)),
-        (&Method::GET, "/health") => control.health().await.map(|health| json(&health)),
+        (&Method::PUT, "/config") => {
+            control.clone().receive_config(request).await.map(|()| respond_json(&json!({})))
+        }
+        (&Method::GET, "/config") => Ok(respond_json(&*control.current.lock().await.config)),
+        (&Method::GET, "/stats") => Ok(respond_json(&control.collect_stats().await)),
+        (&Method::GET, "/health") => control.check_health().await.map(|health| respond_json(&health)),
         (&Method::POST, "/stop") => {
             control.stop.notify_one();
-            Ok(json(&json!({})))
+            Ok(respond_json(&json!({})))
         }
-        (&Method::GET, path) => control.evidence(path),
-        _ => Err(no_route()),
+        (&Method::GET, path) => control.get_evidence(path),
+        _ => Err(route_not_found()),
     };
-    Ok(answered.unwrap_or_else(|Refused(status, message)| {
-        let mut response = json(&json!({ "message": message }));
+    Ok(answered.unwrap_or_else(|Rejection(status, message)| {
+        let mut response = respond_json(&json!({ "message": message }));
         *response.status_mut() = status;
         response
     }))
 }
 
-fn no_route() -> Refused {
-    Refused(StatusCode::NOT_FOUND, "there is no such route".to_owned())
+fn route_not_found() -> Rejection {
+    Rejection(StatusCode::NOT_FOUND, "there is no such route".to_owned())
 }
 
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+fn respond_json(value: &impl Serialize) -> Response<Full<Bytes>> {
     let (status, text) = match serde_json::to_vec(value) {
         Ok(text) => (StatusCode::OK, text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
@@ -132,60 +134,69 @@ fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
 }
 
 impl Control {
-    pub fn new(workers: Vec<Handle>, room: Arc<Room>, collector: Arc<Collector>) -> Self {
+    pub fn new(
+        workers: Vec<WorkerHandle>,
+        resource_limits: Arc<ResourceLimits>,
+        collector: Arc<Collector>,
+    ) -> Self {
         Self {
             workers,
-            room,
+            resource_limits,
             collector,
-            now: Mutex::default(),
-            listens: RwLock::default(),
+            current: Mutex::default(),
+            health: RwLock::default(),
             stop: Notify::new(),
         }
     }
 
     /// Returns when somebody asked it to end.
-    pub async fn stopped(&self) {
+    pub async fn wait_for_stop(&self) {
         self.stop.notified().await;
     }
 
-    async fn told(self: Arc<Self>, request: Request<Incoming>) -> Result<(), Refused> {
-        let body = Limited::new(request.into_body(), LARGEST).collect().await.map_err(bad)?.to_bytes();
+    async fn receive_config(self: Arc<Self>, request: Request<Incoming>) -> Result<(), Rejection> {
+        let body = Limited::new(request.into_body(), MAX_CONFIG_BYTES)
+            .collect()
+            .await
+            .map_err(bad_request)?
+            .to_bytes();
         let config = serde_json::from_slice(&body);
-        let config = config.map_err(|error| bad(format!("the configuration is not understood: {error}")))?;
+        let config =
+            config.map_err(|error| bad_request(format!("the configuration is not understood: {error}")))?;
         // Finished even when whoever asked is gone: no worker is left with another one than the rest.
         let applied = tokio::spawn(async move { self.apply(config).await }).await;
-        applied.map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
+        applied.map_err(|error| Rejection(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
     /// All of it or nothing, apart from ports that somebody else has: one service is not kept from its users because of another.
     /// What is bound anew is bound before any worker hears of it.
-    async fn apply(&self, config: ProxyConfig) -> Result<(), Refused> {
-        check(&config).map_err(bad)?;
-        let mut now = self.now.lock().await;
+    async fn apply(&self, config: ProxyConfig) -> Result<(), Rejection> {
+        validate_config(&config).map_err(bad_request)?;
+        let mut now = self.current.lock().await;
         self.enforce(&mut now, config.into()).await
     }
 
     /// Takes each missing port as soon as whoever has it is gone; never returns.
     pub async fn wait_for_ports(&self) {
         loop {
-            tokio::time::sleep(AGAIN).await;
-            let mut now = self.now.lock().await;
-            if now.missing.keys().any(|place| listeners(*place, 1).is_ok()) {
+            tokio::time::sleep(PORT_RETRY_INTERVAL).await;
+            let mut now = self.current.lock().await;
+            if now.unavailable.keys().any(|place| open_listeners(*place, 1).is_ok()) {
                 let config = now.config.clone();
-                if let Err(Refused(_, why)) = self.enforce(&mut now, config).await {
+                if let Err(Rejection(_, why)) = self.enforce(&mut now, config).await {
                     log::warn!("a port that is free is not taken: {why}");
                 }
             }
         }
     }
 
-    async fn enforce(&self, now: &mut Now, config: Arc<ProxyConfig>) -> Result<(), Refused> {
-        let mut wanted = places(&config);
+    async fn enforce(&self, now: &mut CurrentConfig, config: Arc<ProxyConfig>) -> Result<(), Rejection> {
+        let mut wanted = list_endpoints(&config);
         let mut missing = BTreeMap::new();
         let mut shares: Vec<HashMap<Place, Vec<TcpListener>>> =
             self.workers.iter().map(|_| HashMap::new()).collect();
-        for place in wanted.clone().difference(&now.places) {
-            let bound = match listeners(*place, self.workers.len()) {
+        for place in wanted.clone().difference(&now.endpoints) {
+            let bound = match open_listeners(*place, self.workers.len()) {
                 Ok(bound) => bound,
                 Err(error) => {
                     wanted.remove(place);
@@ -197,20 +208,20 @@ impl Control {
                 share.insert(*place, listeners);
             }
         }
-        self.collector.bound(config.limits.compare_retained_bytes);
-        self.collector.retain(|subject| still_said(subject, &now.config, &config));
+        self.collector.set_limit(config.proxy_limits.compare_retained_bytes);
+        self.collector.retain(|subject| is_evidence_valid(subject, &now.config, &config));
         for (worker, listeners) in self.workers.iter().zip(shares) {
-            let applied = Box::new(Applied { config: config.clone(), listeners });
-            worker.ask(|done| Order::Apply(applied, done)).await.ok_or_else(gone)?;
+            let applied = Box::new(NewConfig { config: config.clone(), listeners });
+            worker.ask(|done| WorkerCommand::Apply(applied, done)).await.ok_or_else(reject_stopped_worker)?;
         }
-        self.room.allow(config.limits.resident_bytes);
+        self.resource_limits.set_max_resident(config.proxy_limits.resident_bytes);
         for why in
-            missing.iter().filter(|(place, why)| now.missing.get(place) != Some(*why)).map(|(_, why)| why)
+            missing.iter().filter(|(place, why)| now.unavailable.get(place) != Some(*why)).map(|(_, why)| why)
         {
             log::warn!("{why}: tried again until it can");
         }
-        let of_services = |place: &Place| place.1 == Reach::Everywhere;
-        *self.listens.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {
+        let of_services = |place: &Place| place.1 == ListenScope::AllAddresses;
+        *self.health.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {
             ports: wanted.iter().filter(|place| of_services(place)).map(|place| place.0).collect(),
             missing: missing
                 .iter()
@@ -218,83 +229,85 @@ impl Control {
                 .map(|(place, why)| (place.0, why.clone()))
                 .collect(),
         };
-        *now = Now { config, places: wanted, missing };
+        *now = CurrentConfig { config, endpoints: wanted, unavailable: missing };
         Ok(())
     }
 
-    async fn stats(&self) -> ProxyStats {
+    async fn collect_stats(&self) -> ProxyStats {
         let mut services = Vec::new();
         for worker in &self.workers {
-            counters::add(&mut services, worker.ask(Order::Count).await.unwrap_or_default());
+            counters::merge_stats(&mut services, worker.ask(WorkerCommand::Count).await.unwrap_or_default());
         }
         services.sort_by(|one, other| one.service.cmp(&other.service));
-        self.room.look();
+        self.resource_limits.refresh();
         ProxyStats {
             services,
             pid: std::process::id(),
-            resident_bytes: self.room.resident(),
-            suspended: self.room.is_short(),
-            gateway: self.no_gateway().await,
+            resident_bytes: self.resource_limits.resident_bytes(),
+            is_suspended: self.resource_limits.is_exhausted(),
+            gateway: self.find_gateway_error().await,
         }
     }
 
-    async fn no_gateway(&self) -> Option<String> {
-        let now = self.now.lock().await;
-        now.missing.iter().find(|(place, _)| place.1 == Reach::Loopback).map(|(_, why)| why.clone())
+    async fn find_gateway_error(&self) -> Option<String> {
+        let now = self.current.lock().await;
+        now.unavailable.iter().find(|(place, _)| place.1 == ListenScope::Loopback).map(|(_, why)| why.clone())
     }
 
-    async fn health(&self) -> Result<ProxyHealth, Refused> {
+    async fn check_health(&self) -> Result<ProxyHealth, Rejection> {
         for worker in &self.workers {
-            let pong = tokio::time::timeout(PATIENCE, worker.ask(Order::Ping)).await;
-            let stalled = |_| Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
-            pong.map_err(stalled)?.ok_or_else(gone)?;
+            let pong = tokio::time::timeout(WORKER_TIMEOUT, worker.ask(WorkerCommand::Ping)).await;
+            let stalled = |_| Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
+            pong.map_err(stalled)?.ok_or_else(reject_stopped_worker)?;
         }
-        Ok(self.listens.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.health.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    fn evidence(&self, path: &str) -> Result<Response<Full<Bytes>>, Refused> {
+    fn get_evidence(&self, path: &str) -> Result<Response<Full<Bytes>>, Rejection> {
         let subject = path.strip_prefix("/compare/").and_then(|path| path.split_once('/'));
-        let (service, deployment) = subject.ok_or_else(no_route)?;
-        let subject =
-            Subject { service: service.parse().map_err(bad)?, deployment: deployment.parse().map_err(bad)? };
-        Ok(json(&self.collector.snapshot(&subject)))
+        let (service, deployment) = subject.ok_or_else(route_not_found)?;
+        let subject = ComparedShadow {
+            service: service.parse().map_err(bad_request)?,
+            deployment: deployment.parse().map_err(bad_request)?,
+        };
+        Ok(respond_json(&self.collector.snapshot(&subject)))
     }
 
     /// Nothing is accepted any more when this returns.
     pub async fn close(&self) {
-        join_all(self.workers.iter().map(|worker| worker.ask(Order::Close))).await;
+        join_all(self.workers.iter().map(|worker| worker.ask(WorkerCommand::Close))).await;
     }
 
     /// Returns when no connection is left.
-    pub async fn drained(&self) {
-        join_all(self.workers.iter().map(|worker| worker.ask(Order::Drain))).await;
+    pub async fn wait_until_drained(&self) {
+        join_all(self.workers.iter().map(|worker| worker.ask(WorkerCommand::Drain))).await;
     }
 }
 
 /// What was found out about a shadow is worth something as long as both sides are who they were.
-fn still_said(subject: &Subject, before: &ProxyConfig, now: &ProxyConfig) -> bool {
+fn is_evidence_valid(subject: &ComparedShadow, before: &ProxyConfig, now: &ProxyConfig) -> bool {
     let sides = |config: &ProxyConfig| {
         let told = config.services.iter().find(|told| told.service == subject.service)?;
-        let shadow = told.others.iter().find(|other| other.deployment == subject.deployment)?;
+        let shadow = told.other_upstreams.iter().find(|other| other.deployment == subject.deployment)?;
         Some((told.main.clone(), shadow.clone()))
     };
     sides(now).is_some_and(|now| sides(before) == Some(now))
 }
 
-fn gone() -> Refused {
-    Refused(StatusCode::SERVICE_UNAVAILABLE, "a worker is gone".to_owned())
+fn reject_stopped_worker() -> Rejection {
+    Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker is gone".to_owned())
 }
 
-fn places(config: &ProxyConfig) -> BTreeSet<Place> {
-    let services = config.services.iter().map(|told| Place(told.port, Reach::Everywhere));
-    services.chain(config.gateway.map(|port| Place(port, Reach::Loopback))).collect()
+fn list_endpoints(config: &ProxyConfig) -> BTreeSet<Place> {
+    let services = config.services.iter().map(|told| Place(told.port, ListenScope::AllAddresses));
+    services.chain(config.gateway.map(|port| Place(port, ListenScope::Loopback))).collect()
 }
 
 /// Everything a worker could refuse is refused here, before anything is changed.
-fn check(config: &ProxyConfig) -> Result<(), String> {
+fn validate_config(config: &ProxyConfig) -> Result<(), String> {
     let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
     for told in &config.services {
-        Service::new(told, &Memory::default().into(), None)
+        Service::new(told, &CarriedState::default().into(), None)
             .map_err(|error| format!("{}: {error}", told.service))?;
         if !names.insert(&told.service) {
             return Err(format!("{} is told twice", told.service));

@@ -10,13 +10,13 @@ use tokio::net::UnixListener;
 use super::{ProxyError, socket_error};
 
 #[derive(Debug)]
-pub struct Door {
+pub struct ControlSocket {
     pub listener: UnixListener,
     path: PathBuf,
     _lock: File,
 }
 
-impl Door {
+impl ControlSocket {
     /// For its user alone. One that is left over from a dead proxy is replaced; anything else in its place is not.
     pub fn open(path: &Path) -> Result<Self, ProxyError> {
         let failed = |what| move |why| socket_error(what, path, why);
@@ -28,17 +28,17 @@ impl Door {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(beside(path, "lock"))
+            .open(append_suffix(path, "lock"))
             .map_err(failed("lock"))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => ProxyError::Taken { path: path.to_owned() },
+            TryLockError::WouldBlock => ProxyError::SocketInUse { path: path.to_owned() },
             TryLockError::Error(why) => socket_error("lock", path, why),
         })?;
         if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
             return Err(socket_error("replace", path, io::Error::other("it is no socket")));
         }
         // Bound under another name and moved: at no moment may others connect.
-        let fresh = beside(path, "new");
+        let fresh = append_suffix(path, "new");
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(failed("bind"))?;
         let placed = std::fs::set_permissions(&fresh, Permissions::from_mode(0o600));
@@ -47,14 +47,14 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for ControlSocket {
     /// Before the lock is let go.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+fn append_suffix(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(end);

@@ -8,19 +8,19 @@ use std::time::Duration;
 use crate::model::capped::Merge as _;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{Latencies, LegStats, ServiceStats, ShadowStats};
+use crate::model::proxy::{Latencies, ServiceStats, ShadowStats, UpstreamStats};
 use crate::model::version::Version;
 
 /// Counts by a short word.
 #[derive(Debug, Default)]
-pub struct Tally(RefCell<BTreeMap<&'static str, u64>>);
+pub struct WordCounts(RefCell<BTreeMap<&'static str, u64>>);
 
-impl Tally {
+impl WordCounts {
     pub fn add(&self, word: &'static str) {
         *self.0.borrow_mut().entry(word).or_default() += 1;
     }
 
-    fn told(&self) -> BTreeMap<String, u64> {
+    fn to_map(&self) -> BTreeMap<String, u64> {
         self.0.borrow().iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
     }
 }
@@ -35,9 +35,9 @@ pub fn up(cell: &Cell<u64>) {
 pub struct Gauge(Rc<Cell<u64>>);
 
 impl Gauge {
-    pub fn hold(&self) -> Held {
+    pub fn acquire(&self) -> GaugeGuard {
         up(&self.0);
-        Held(self.0.clone())
+        GaugeGuard(self.0.clone())
     }
 
     pub fn get(&self) -> u64 {
@@ -46,29 +46,29 @@ impl Gauge {
 }
 
 #[derive(Debug)]
-pub struct Held(Rc<Cell<u64>>);
+pub struct GaugeGuard(Rc<Cell<u64>>);
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }
 }
 
 #[derive(Debug, Default)]
-pub struct Timings(RefCell<Latencies>);
+pub struct LatencyRecorder(RefCell<Latencies>);
 
-impl Timings {
+impl LatencyRecorder {
     pub fn add(&self, took: Duration) {
         self.0.borrow_mut().record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
-    fn told(&self) -> Latencies {
+    fn to_latencies(&self) -> Latencies {
         self.0.borrow().clone()
     }
 }
 
 /// The first digit of a status.
-pub const fn class(status: u16) -> &'static str {
+pub const fn status_class(status: u16) -> &'static str {
     match status / 100 {
         1 => "1",
         2 => "2",
@@ -85,24 +85,24 @@ pub struct ServiceCounts {
     pub connections: Gauge,
     pub upgraded: Gauge,
     pub in_flight: Gauge,
-    pub rejected: Tally,
-    legs: RefCell<BTreeMap<DeploymentId, Rc<LegCounts>>>,
+    pub rejected: WordCounts,
+    upstreams: RefCell<BTreeMap<DeploymentId, Rc<UpstreamCounts>>>,
     shadows: RefCell<BTreeMap<DeploymentId, Rc<ShadowCounts>>>,
 }
 
 #[derive(Debug)]
-pub struct LegCounts {
+pub struct UpstreamCounts {
     deployment: DeploymentId,
     version: Version,
-    answers: Tally,
-    pub errors: Tally,
-    latency: Timings,
+    answers: WordCounts,
+    pub errors: WordCounts,
+    latency: LatencyRecorder,
     pub fallbacks: Cell<u64>,
 }
 
-impl LegCounts {
-    pub fn answered(&self, status: u16, took: Duration) {
-        self.answers.add(class(status));
+impl UpstreamCounts {
+    pub fn record_answer(&self, status: u16, took: Duration) {
+        self.answers.add(status_class(status));
         self.latency.add(took);
     }
 }
@@ -114,26 +114,26 @@ pub struct ShadowCounts {
     pub selected: Cell<u64>,
     pub answered: Cell<u64>,
     pub in_flight: Gauge,
-    pub dropped: Tally,
-    pub aborted: Tally,
-    pub failed: Tally,
+    pub dropped: WordCounts,
+    pub aborted: WordCounts,
+    pub failed: WordCounts,
     pub statuses: RefCell<BTreeMap<(&'static str, &'static str), u64>>,
-    pub latency: Timings,
+    pub latency: LatencyRecorder,
 }
 
 impl ServiceCounts {
-    pub fn leg(&self, deployment: &DeploymentId, version: &Version) -> Rc<LegCounts> {
+    pub fn get_or_insert_upstream(&self, deployment: &DeploymentId, version: &Version) -> Rc<UpstreamCounts> {
         let new = || {
-            Rc::new(LegCounts {
+            Rc::new(UpstreamCounts {
                 deployment: deployment.clone(),
                 version: version.clone(),
-                answers: Tally::default(),
-                errors: Tally::default(),
-                latency: Timings::default(),
+                answers: WordCounts::default(),
+                errors: WordCounts::default(),
+                latency: LatencyRecorder::default(),
                 fallbacks: Cell::default(),
             })
         };
-        self.legs.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
+        self.upstreams.borrow_mut().entry(deployment.clone()).or_insert_with(new).clone()
     }
 
     /// In the place of what was counted of it before.
@@ -144,11 +144,11 @@ impl ServiceCounts {
             selected: Cell::default(),
             answered: Cell::default(),
             in_flight: Gauge::default(),
-            dropped: Tally::default(),
-            aborted: Tally::default(),
-            failed: Tally::default(),
+            dropped: WordCounts::default(),
+            aborted: WordCounts::default(),
+            failed: WordCounts::default(),
             statuses: RefCell::default(),
-            latency: Timings::default(),
+            latency: LatencyRecorder::default(),
         });
         self.shadows.borrow_mut().insert(deployment.clone(), new.clone());
         new
@@ -156,8 +156,8 @@ impl ServiceCounts {
 
     /// Of those that the configuration does not name any more, only the newest few are remembered.
     pub fn forget(&self, named: impl Fn(&DeploymentId) -> bool) {
-        forget(&mut self.legs.borrow_mut(), &named);
-        forget(&mut self.shadows.borrow_mut(), &named);
+        prune_removed(&mut self.upstreams.borrow_mut(), &named);
+        prune_removed(&mut self.shadows.borrow_mut(), &named);
     }
 
     pub fn told(&self, service: &ServiceName) -> ServiceStats {
@@ -166,39 +166,39 @@ impl ServiceCounts {
             connections: self.connections.get(),
             upgraded: self.upgraded.get(),
             in_flight: self.in_flight.get(),
-            legs: self.legs.borrow().values().map(|leg| leg.told()).collect(),
-            shadows: self.shadows.borrow().values().map(|shadow| shadow.told()).collect(),
-            rejected: self.rejected.told(),
+            upstreams: self.upstreams.borrow().values().map(|leg| leg.to_stats()).collect(),
+            shadows: self.shadows.borrow().values().map(|shadow| shadow.to_stats()).collect(),
+            rejected: self.rejected.to_map(),
         }
     }
 }
 
 /// Deployments that are gone and still told of.
-const GONE: usize = 16;
+const MAX_REMOVED: usize = 16;
 
 /// Ids sort by time.
-fn forget<T>(all: &mut BTreeMap<DeploymentId, T>, named: impl Fn(&DeploymentId) -> bool) {
+fn prune_removed<T>(all: &mut BTreeMap<DeploymentId, T>, named: impl Fn(&DeploymentId) -> bool) {
     let gone: Vec<DeploymentId> = all.keys().filter(|id| !named(id)).cloned().collect();
-    for id in gone.iter().rev().skip(GONE) {
+    for id in gone.iter().rev().skip(MAX_REMOVED) {
         all.remove(id);
     }
 }
 
-impl LegCounts {
-    fn told(&self) -> LegStats {
-        LegStats {
+impl UpstreamCounts {
+    fn to_stats(&self) -> UpstreamStats {
+        UpstreamStats {
             deployment: self.deployment.clone(),
             version: self.version.clone(),
-            answers: self.answers.told(),
-            errors: self.errors.told(),
-            latency: self.latency.told(),
+            answers: self.answers.to_map(),
+            errors: self.errors.to_map(),
+            latency: self.latency.to_latencies(),
             fallbacks: self.fallbacks.get(),
         }
     }
 }
 
 impl ShadowCounts {
-    fn told(&self) -> ShadowStats {
+    fn to_stats(&self) -> ShadowStats {
         let statuses = self.statuses.borrow();
         ShadowStats {
             deployment: self.deployment.clone(),
@@ -206,17 +206,17 @@ impl ShadowCounts {
             selected: self.selected.get(),
             answered: self.answered.get(),
             in_flight: self.in_flight.get(),
-            dropped: self.dropped.told(),
-            aborted: self.aborted.told(),
-            failed: self.failed.told(),
+            dropped: self.dropped.to_map(),
+            aborted: self.aborted.to_map(),
+            failed: self.failed.to_map(),
             statuses: statuses.iter().map(|((main, own), count)| (format!("{main}/{own}"), *count)).collect(),
-            latency: self.latency.told(),
+            latency: self.latency.to_latencies(),
         }
     }
 }
 
 /// The counts of another worker on top.
-pub fn add(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
+pub fn merge_stats(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
     for more in more {
         let Some(sum) = all.iter_mut().find(|known| known.service == more.service) else {
             all.push(more);
@@ -226,16 +226,16 @@ pub fn add(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
         sum.upgraded += more.upgraded;
         sum.in_flight += more.in_flight;
         sum.rejected.absorb(more.rejected);
-        for leg in more.legs {
-            add_leg(&mut sum.legs, leg);
+        for leg in more.upstreams {
+            merge_upstream(&mut sum.upstreams, leg);
         }
         for shadow in more.shadows {
-            add_shadow(&mut sum.shadows, shadow);
+            merge_shadow(&mut sum.shadows, shadow);
         }
     }
 }
 
-fn add_leg(all: &mut Vec<LegStats>, more: LegStats) {
+fn merge_upstream(all: &mut Vec<UpstreamStats>, more: UpstreamStats) {
     let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
         all.push(more);
         return;
@@ -246,7 +246,7 @@ fn add_leg(all: &mut Vec<LegStats>, more: LegStats) {
     sum.fallbacks += more.fallbacks;
 }
 
-fn add_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
+fn merge_shadow(all: &mut Vec<ShadowStats>, more: ShadowStats) {
     let Some(sum) = all.iter_mut().find(|known| known.deployment == more.deployment) else {
         all.push(more);
         return;
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_of_workers_add_up_and_old_ones_are_forgotten() {
+    fn counters_sum_workers_and_prune_removed_deployments() {
         let version: Version = "1.0.0".parse().unwrap();
         let service: ServiceName = "shop".parse().unwrap();
         let workers = [ServiceCounts::default(), ServiceCounts::default()];
@@ -278,29 +278,33 @@ mod tests {
         for (number, worker) in workers.iter().enumerate() {
             worker.rejected.add("connect");
             for deployment in 0..40 {
-                worker.leg(&id(deployment), &version).answered(200, Duration::from_millis(1));
+                worker
+                    .get_or_insert_upstream(&id(deployment), &version)
+                    .record_answer(200, Duration::from_millis(1));
             }
             let shadow = worker.new_shadow(&id(50), &version);
             shadow.dropped.add(["loop", "memory"][number]);
             worker.forget(|known| *known == id(3));
-            add(&mut all, vec![worker.told(&service)]);
+            merge_stats(&mut all, vec![worker.told(&service)]);
         }
         let sum = &all[0];
         assert_eq!((all.len(), sum.rejected["connect"], sum.shadows[0].dropped.len()), (1, 2, 2));
-        let kept: Vec<_> = sum.legs.iter().map(|leg| leg.deployment.clone()).collect();
+        let kept: Vec<_> = sum.upstreams.iter().map(|leg| leg.deployment.clone()).collect();
         let expected: Vec<_> = std::iter::once(3).chain(24..40).map(id).collect();
         assert_eq!(kept, expected);
-        assert!(sum.legs.iter().all(|leg| leg.answers["2"] == 2 && leg.latency.0.values().sum::<u64>() == 2));
+        assert!(
+            sum.upstreams.iter().all(|leg| leg.answers["2"] == 2 && leg.latency.0.values().sum::<u64>() == 2)
+        );
     }
 
     #[test]
-    fn buckets_are_narrow() {
-        let timings = Timings::default();
+    fn latency_buckets_are_within_two_percent() {
+        let timings = LatencyRecorder::default();
         let all = [0, 1, 255, 1_000, 12_345, 1_000_000, 59_000_000, 7_200_000_000];
         for micros in all {
             timings.add(Duration::from_micros(micros));
         }
-        let buckets: Vec<u64> = timings.told().0.into_keys().collect();
+        let buckets: Vec<u64> = timings.to_latencies().0.into_keys().collect();
         for (bucket, micros) in buckets.iter().zip(all) {
             assert!((micros..=micros + micros / 50).contains(bucket), "{bucket} for {micros}");
         }

@@ -8,69 +8,73 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
-use super::client::Heads;
+use super::client_stream::HeadState;
 use super::comparison::Recorder;
-use super::counters::Held;
-use super::upload::Asked;
+use super::counters::GaugeGuard;
+use super::upload::ContinueSignal;
 
 pub struct Download {
-    body: Inner,
+    body: DownloadBody,
     recorder: Option<Recorder>,
-    _flight: Option<Flight>,
+    _in_flight: Option<InFlightRequest>,
 }
 
-enum Inner {
-    Of(Incoming),
-    Own(Option<Bytes>),
+enum DownloadBody {
+    Upstream(Incoming),
+    Local(Option<Bytes>),
 }
 
 /// From the head of a request to the end of its answer.
-pub struct Flight {
-    heads: Arc<Heads>,
-    read: Rc<Cell<bool>>,
-    asked: Option<Asked>,
-    _counted: Option<Held>,
+pub struct InFlightRequest {
+    head_state: Arc<HeadState>,
+    is_request_read: Rc<Cell<bool>>,
+    continue_signal: Option<ContinueSignal>,
+    _gauge_guard: Option<GaugeGuard>,
 }
 
-impl Flight {
+impl InFlightRequest {
     /// `read`: whether the request was read to its end; `asked`: of a body that main was to ask for.
-    pub const fn begin(
-        heads: Arc<Heads>,
-        read: Rc<Cell<bool>>,
-        asked: Option<Asked>,
-        counted: Option<Held>,
+    pub const fn new(
+        head_state: Arc<HeadState>,
+        is_request_read: Rc<Cell<bool>>,
+        continue_signal: Option<ContinueSignal>,
+        counted: Option<GaugeGuard>,
     ) -> Self {
-        Self { heads, read, asked, _counted: counted }
+        Self { head_state, is_request_read, continue_signal, _gauge_guard: counted }
     }
 }
 
-impl Drop for Flight {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        self.heads.answered(self.read.get());
-        if let Some(asked) = &self.asked {
-            asked.unwanted();
+        self.head_state.mark_answered(self.is_request_read.get());
+        if let Some(asked) = &self.continue_signal {
+            asked.set_unwanted();
         }
     }
 }
 
 impl Download {
-    pub fn of(body: Incoming, flight: Flight, recorder: Option<Recorder>) -> Self {
-        let mut download = Self { body: Inner::Of(body), recorder, _flight: Some(flight) };
-        download.look_for_the_end();
+    pub fn from_upstream(body: Incoming, flight: InFlightRequest, recorder: Option<Recorder>) -> Self {
+        let mut download = Self { body: DownloadBody::Upstream(body), recorder, _in_flight: Some(flight) };
+        download.finish_if_ended();
         download
     }
 
-    pub fn own(text: String, flight: Option<Flight>) -> Self {
-        Self { body: Inner::Own((!text.is_empty()).then(|| text.into())), recorder: None, _flight: flight }
-    }
-
-    fn look_for_the_end(&mut self) {
-        if self.recorder.is_some() && self.is_end_stream() {
-            self.end();
+    pub fn from_text(text: String, flight: Option<InFlightRequest>) -> Self {
+        Self {
+            body: DownloadBody::Local((!text.is_empty()).then(|| text.into())),
+            recorder: None,
+            _in_flight: flight,
         }
     }
 
-    fn end(&mut self) {
+    fn finish_if_ended(&mut self) {
+        if self.recorder.is_some() && self.is_end_stream() {
+            self.finish_recording();
+        }
+    }
+
+    fn finish_recording(&mut self) {
         if let Some(mut recorder) = self.recorder.take() {
             recorder.finish(true);
         }
@@ -84,8 +88,8 @@ impl Body for Download {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         let polled = match &mut this.body {
-            Inner::Of(body) => Pin::new(body).poll_frame(cx),
-            Inner::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            DownloadBody::Upstream(body) => Pin::new(body).poll_frame(cx),
+            DownloadBody::Local(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         };
         if this.recorder.is_some() {
             match &polled {
@@ -93,9 +97,9 @@ impl Body for Download {
                     if let (Some(recorder), Some(data)) = (&mut this.recorder, frame.data_ref()) {
                         recorder.push(data);
                     }
-                    this.look_for_the_end();
+                    this.finish_if_ended();
                 }
-                Poll::Ready(None) => this.end(),
+                Poll::Ready(None) => this.finish_recording(),
                 Poll::Ready(Some(Err(_))) | Poll::Pending => {}
             }
         }
@@ -104,15 +108,17 @@ impl Body for Download {
 
     fn is_end_stream(&self) -> bool {
         match &self.body {
-            Inner::Of(body) => body.is_end_stream(),
-            Inner::Own(text) => text.is_none(),
+            DownloadBody::Upstream(body) => body.is_end_stream(),
+            DownloadBody::Local(text) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.body {
-            Inner::Of(body) => body.size_hint(),
-            Inner::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            DownloadBody::Upstream(body) => body.size_hint(),
+            DownloadBody::Local(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
         }
     }
 }

@@ -15,46 +15,50 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use super::comparison::Recorder;
-use super::connection::{Connection, Door, Presence};
-use super::download::{Download, Flight};
+use super::connection::{Connection, ConnectionGuard, Ingress};
+use super::download::{Download, InFlightRequest};
 use super::mirror::{self, Copies};
-use super::service::{Service, Target, Try};
-use super::tee::{Given, Tee};
-use super::upload::{Asked, Gate, Upload};
-use super::upstream::{Protocol, SendError, Way};
+use super::service::{CanaryAttempt, Service, Target};
+use super::tee::{AbortReason, Tee};
+use super::upload::{ContinueGate, ContinueSignal, Upload};
+use super::upstream::{Protocol, SendError, UpstreamAddr};
 use crate::model::deployment::Access;
-use crate::plan::proxy::gateway::{self, Uncalled};
+use crate::plan::proxy::gateway::{self, GatewayError};
 use crate::plan::proxy::headers;
 
 /// The connection ends without an answer: the request may have been served, and only the client knows whether to ask again.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer: {why}")]
-pub struct Cut {
+pub struct ConnectionAborted {
     why: String,
 }
 
 /// Whom a request is for.
-enum For {
+enum Recipient {
     Users(Rc<Service>),
-    Check(Rc<Service>),
+    HealthCheck(Rc<Service>),
     /// One version alone: no canary, no copies.
-    Alone(Rc<Service>, Target),
+    SingleVersion(Rc<Service>, Target),
 }
 
-type Answered = Result<Response<Download>, Cut>;
+type AnswerResult = Result<Response<Download>, ConnectionAborted>;
 
 pub async fn answer(
     connection: Rc<Connection>,
-    presence: Rc<Presence>,
+    presence: Rc<ConnectionGuard>,
     mut request: Request<Incoming>,
-) -> Answered {
-    connection.heads.understood();
+) -> AnswerResult {
+    connection.head_state.mark_parsed();
     let exchange = Exchange { connection: &connection, presence };
-    match exchange.addressee(&mut request) {
-        Ok(For::Users(service)) => exchange.for_users(&service, request).await,
-        Ok(For::Check(service)) => exchange.plain(&service, &service.main, request).await,
-        Ok(For::Alone(service, target)) => exchange.plain(&service, &target, request).await,
-        Err(refusal) => Ok(exchange.refused(&refusal, &request)),
+    match exchange.find_recipient(&mut request) {
+        Ok(Recipient::Users(service)) => exchange.answer_users(&service, request).await,
+        Ok(Recipient::HealthCheck(service)) => {
+            exchange.answer_without_copies(&service, &service.main, request).await
+        }
+        Ok(Recipient::SingleVersion(service, target)) => {
+            exchange.answer_without_copies(&service, &target, request).await
+        }
+        Err(refusal) => Ok(exchange.respond_refusal(&refusal, &request)),
     }
 }
 
@@ -67,12 +71,12 @@ struct Refusal {
 /// A connection that is to be more than requests and answers.
 struct Upgrade {
     client: OnUpgrade,
-    connect: bool,
+    is_connect: bool,
 }
 
 /// What goes along with an answer.
-struct With {
-    flight: Flight,
+struct ResponseContext {
+    track_in_flight: InFlightRequest,
     upgrade: Option<Upgrade>,
     /// For a user who has none yet.
     cookie: Option<String>,
@@ -81,35 +85,35 @@ struct With {
 
 /// What became of a request.
 struct Outcome<'a> {
-    sent: Result<Response<Incoming>, SendError<Upload>>,
+    result: Result<Response<Incoming>, SendError<Upload>>,
     /// Who got it.
     target: &'a Target,
     /// When that one did.
-    began: Instant,
+    started_at: Instant,
 }
 
 struct Exchange<'a> {
     connection: &'a Rc<Connection>,
-    presence: Rc<Presence>,
+    presence: Rc<ConnectionGuard>,
 }
 
 impl Exchange<'_> {
-    fn addressee(&self, request: &mut Request<Incoming>) -> Result<For, Refusal> {
-        match &self.connection.door {
-            Door::Service(slot) if self.connection.is_check => Ok(For::Check(slot.service())),
-            Door::Service(slot) => Ok(For::Users(slot.service())),
-            Door::Gateway => self.called(request),
+    fn find_recipient(&self, request: &mut Request<Incoming>) -> Result<Recipient, Refusal> {
+        match &self.connection.ingress {
+            Ingress::Service(slot) if self.connection.is_check => Ok(Recipient::HealthCheck(slot.service())),
+            Ingress::Service(slot) => Ok(Recipient::Users(slot.service())),
+            Ingress::Gateway => self.resolve_gateway_call(request),
         }
     }
 
-    fn called(&self, request: &mut Request<Incoming>) -> Result<For, Refusal> {
+    fn resolve_gateway_call(&self, request: &mut Request<Incoming>) -> Result<Recipient, Refusal> {
         let worker = &self.connection.worker;
         let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        let called = gateway::called(path, |service| worker.slot(service).is_some());
+        let called = gateway::parse_target(path, |service| worker.find_slot(service).is_some());
         let not_found = |text: String| Refusal { status: StatusCode::NOT_FOUND, text };
-        let called = called.map_err(|error: Uncalled| not_found(error.to_string()))?;
+        let called = called.map_err(|error: GatewayError| not_found(error.to_string()))?;
         let unknown = |version: &str| not_found(format!("No service matching {}{version}", called.service));
-        let service = worker.slot(&called.service).ok_or_else(|| unknown(""))?.service();
+        let service = worker.find_slot(&called.service).ok_or_else(|| unknown(""))?.service();
         if service.told.access == Access::Private {
             service.counts.rejected.add("private");
             let text = "the invoked service is not public".to_owned();
@@ -119,112 +123,128 @@ impl Exchange<'_> {
         parts.path_and_query = called.target.parse().ok();
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| not_found(error.to_string()))?;
         match &called.version {
-            None => Ok(For::Users(service)),
+            None => Ok(Recipient::Users(service)),
             Some(version) => {
                 let target = service.version(version).cloned();
                 target
-                    .map(|target| For::Alone(service.clone(), target))
+                    .map(|target| Recipient::SingleVersion(service.clone(), target))
                     .ok_or_else(|| unknown(&format!(" {version}")))
             }
         }
     }
 
-    fn refused(&self, refusal: &Refusal, request: &Request<Incoming>) -> Response<Download> {
-        let flight = self.flight(None, Rc::new(Cell::new(request.body().is_end_stream())), None);
-        own(refusal.status, &refusal.text, flight)
+    fn respond_refusal(&self, refusal: &Refusal, request: &Request<Incoming>) -> Response<Download> {
+        let flight = self.track_in_flight(None, Rc::new(Cell::new(request.body().is_end_stream())), None);
+        respond_text(refusal.status, &refusal.text, flight)
     }
 
-    async fn for_users(&self, service: &Rc<Service>, mut request: Request<Incoming>) -> Answered {
-        let (canary, cookie) = service.choose(request.headers(), Instant::now());
-        let (upgrade, protocol) = self.hand_on(service, &mut request);
+    async fn answer_users(&self, service: &Rc<Service>, mut request: Request<Incoming>) -> AnswerResult {
+        let (canary, cookie) = service.choose_canary(request.headers(), Instant::now());
+        let (upgrade, protocol) = self.prepare_request(service, &mut request);
         let copies = mirror::begin(&self.connection.worker, service, &request, protocol, upgrade.is_some());
-        let (request, flight) = self.upload(Some(service), request, copies.as_ref());
-        let gone = Gone(copies.as_ref().map(|copies| copies.tee.clone()));
-        let Outcome { sent, target, began } = self.to_canary_or_main(service, canary, request).await;
-        if !matches!(sent, Err(SendError::Gone)) {
-            gone.not();
+        let (request, flight) = self.wrap_body(Some(service), request, copies.as_ref());
+        let gone = AbortCopyOnDrop(copies.as_ref().map(|copies| copies.tee.clone()));
+        let Outcome { result: sent, target, started_at: began } =
+            self.send_to_canary_or_main(service, canary, request).await;
+        if !matches!(sent, Err(SendError::ClientReset)) {
+            gone.disarm();
         }
         let recorder = match (&sent, &copies) {
             (Ok(response), Some(copies)) if std::ptr::eq(target, &raw const service.main) => {
-                copies.main_answered(response, began.elapsed())
+                copies.record_main_answer(response, began.elapsed())
             }
             _ => None,
         };
         Self::count(target, began, &sent);
-        self.finish(service, sent, With { flight, upgrade, cookie, recorder })
+        self.finish(service, sent, ResponseContext { track_in_flight: flight, upgrade, cookie, recorder })
     }
 
     /// A canary that is not there is answered for by main, whose time begins then.
-    async fn to_canary_or_main<'s>(
+    async fn send_to_canary_or_main<'s>(
         &self,
         service: &'s Service,
-        canary: Option<Try<'s>>,
+        canary: Option<CanaryAttempt<'s>>,
         mut request: Request<Upload>,
     ) -> Outcome<'s> {
         if let Some(canary) = canary {
             let (began, target) = (Instant::now(), canary.target);
             match self.send(target, request).await {
                 Err(SendError::Connect { request: untouched, .. }) => {
-                    canary.refused(Instant::now());
+                    canary.record_refusal(Instant::now());
                     request = *untouched;
                 }
                 // Whether it would have answered, nobody knows.
-                sent @ Err(SendError::Gone) => return Outcome { sent, target, began },
+                sent @ Err(SendError::ClientReset) => {
+                    return Outcome { result: sent, target, started_at: began };
+                }
                 sent => {
-                    canary.taken();
-                    return Outcome { sent, target, began };
+                    canary.record_success();
+                    return Outcome { result: sent, target, started_at: began };
                 }
             }
         }
         let (began, target) = (Instant::now(), &service.main);
-        Outcome { sent: self.send(target, request).await, target, began }
+        Outcome { result: self.send(target, request).await, target, started_at: began }
     }
 
     /// To one target, without copies, not counted.
-    async fn plain(
+    async fn answer_without_copies(
         &self,
         service: &Rc<Service>,
         target: &Target,
         mut request: Request<Incoming>,
-    ) -> Answered {
-        let (upgrade, _) = self.hand_on(service, &mut request);
-        let (request, flight) = self.upload(None, request, None);
+    ) -> AnswerResult {
+        let (upgrade, _) = self.prepare_request(service, &mut request);
+        let (request, flight) = self.wrap_body(None, request, None);
         let sent = self.send(target, request).await;
-        self.finish(service, sent, With { flight, upgrade, cookie: None, recorder: None })
+        self.finish(
+            service,
+            sent,
+            ResponseContext { track_in_flight: flight, upgrade, cookie: None, recorder: None },
+        )
     }
 
     /// The head as the next one gets it; with what an upgrade needs.
-    fn hand_on(&self, service: &Service, request: &mut Request<Incoming>) -> (Option<Upgrade>, Protocol) {
+    fn prepare_request(
+        &self,
+        service: &Service,
+        request: &mut Request<Incoming>,
+    ) -> (Option<Upgrade>, Protocol) {
         let protocol = self.connection.protocol.get();
         let wanted =
             protocol == Protocol::Http1 && headers::wants_upgrade(request.method(), request.headers());
         let (method, version) = (request.method().clone(), request.version());
         headers::request(&method, version, request.headers_mut());
-        if service.told.splits.forwarded {
-            headers::forwarded(self.connection.peer.ip(), request.headers_mut());
+        if service.told.traffic_split.forwarded {
+            headers::append_forwarded(self.connection.peer.ip(), request.headers_mut());
         }
         let upgrade = wanted.then(|| Upgrade {
             client: hyper::upgrade::on(&mut *request),
-            connect: method == Method::CONNECT,
+            is_connect: method == Method::CONNECT,
         });
         (upgrade, protocol)
     }
 
-    fn flight(&self, service: Option<&Service>, read: Rc<Cell<bool>>, asked: Option<Asked>) -> Flight {
-        let counted = service.map(|service| service.counts.in_flight.hold());
-        Flight::begin(self.connection.heads.clone(), read, asked, counted)
+    fn track_in_flight(
+        &self,
+        service: Option<&Service>,
+        read: Rc<Cell<bool>>,
+        asked: Option<ContinueSignal>,
+    ) -> InFlightRequest {
+        let counted = service.map(|service| service.counts.in_flight.acquire());
+        InFlightRequest::new(self.connection.head_state.clone(), read, asked, counted)
     }
 
-    fn upload(
+    fn wrap_body(
         &self,
         counted: Option<&Service>,
         mut request: Request<Incoming>,
         copies: Option<&Copies>,
-    ) -> (Request<Upload>, Flight) {
+    ) -> (Request<Upload>, InFlightRequest) {
         let expects = request.headers().get(EXPECT);
         let expects = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let asked = expects.then(|| {
-            let asked = Asked::default();
+            let asked = ContinueSignal::default();
             let heard = asked.clone();
             hyper::ext::on_informational(&mut request, move |response| {
                 if response.status() == StatusCode::CONTINUE {
@@ -234,8 +254,8 @@ impl Exchange<'_> {
             asked
         });
         let read = Rc::new(Cell::new(false));
-        let (gate, tee) = (asked.clone().map(Gate::new), copies.map(|copies| copies.tee.clone()));
-        let flight = self.flight(counted, read.clone(), asked);
+        let (gate, tee) = (asked.clone().map(ContinueGate::new), copies.map(|copies| copies.tee.clone()));
+        let flight = self.track_in_flight(counted, read.clone(), asked);
         (request.map(|body| Upload::new(body, tee, gate, read)), flight)
     }
 
@@ -245,21 +265,21 @@ impl Exchange<'_> {
         target: &Target,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
-        let legs = self.connection.legs.borrow().clone();
-        let limit = Duration::from_millis(self.connection.worker.limits().connect_ms);
-        let way = Way { to: target.address, limit };
+        let legs = self.connection.pinned_connections.borrow().clone();
+        let limit = Duration::from_millis(self.connection.worker.limits().connect_timeout_ms);
+        let way = UpstreamAddr { to: target.address, connect_timeout: limit };
         tokio::select! {
             biased;
-            sent = legs.send(way, request, |address| self.connection.leads_to(address)) => sent,
-            () = reset(&self.connection.stream) => Err(SendError::Gone),
+            sent = legs.send(way, request, |address| self.connection.can_keep_upstream(address)) => sent,
+            () = wait_for_reset(&self.connection.stream) => Err(SendError::ClientReset),
         }
     }
 
     fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
         match sent {
-            Ok(response) => target.counts.answered(response.status().as_u16(), began.elapsed()),
+            Ok(response) => target.counts.record_answer(response.status().as_u16(), began.elapsed()),
             Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),
-            Err(SendError::Gone) => target.counts.errors.add("client"),
+            Err(SendError::ClientReset) => target.counts.errors.add("client"),
             Err(SendError::Broken(error)) => {
                 target.counts.errors.add(if error.is_user() { "client" } else { "reset" });
             }
@@ -270,25 +290,27 @@ impl Exchange<'_> {
         &self,
         service: &Rc<Service>,
         sent: Result<Response<Incoming>, SendError<Upload>>,
-        with: With,
-    ) -> Answered {
-        let With { flight, upgrade, cookie, recorder } = with;
+        with: ResponseContext,
+    ) -> AnswerResult {
+        let ResponseContext { track_in_flight: flight, upgrade, cookie, recorder } = with;
         let mut response = match sent {
             Ok(response) => response,
-            Err(SendError::Broken(error)) => return Err(Cut { why: error.to_string() }),
-            Err(SendError::Gone) => return Err(Cut { why: "the client is gone".to_owned() }),
+            Err(SendError::Broken(error)) => return Err(ConnectionAborted { why: error.to_string() }),
+            Err(SendError::ClientReset) => {
+                return Err(ConnectionAborted { why: "the client is gone".to_owned() });
+            }
             Err(SendError::Connect { why, .. }) => {
                 if !self.connection.is_check {
                     service.counts.rejected.add("connect");
                 }
                 log::debug!("{} of {}: {why}", service.main.address, service.told.service);
-                return Ok(own(StatusCode::BAD_GATEWAY, "the service cannot be reached\n", flight));
+                return Ok(respond_text(StatusCode::BAD_GATEWAY, "the service cannot be reached\n", flight));
             }
         };
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let agreed = |upgrade: &Upgrade| switched || (upgrade.connect && response.status().is_success());
+        let agreed = |upgrade: &Upgrade| switched || (upgrade.is_connect && response.status().is_success());
         if let Some(upgrade) = upgrade.filter(agreed) {
-            self.connection.heads.no_more();
+            self.connection.head_state.stop_tracking();
             self.tunnel(service, upgrade.client, hyper::upgrade::on(&mut response));
         }
         let last = self.connection.is_last() && self.connection.protocol.get() == Protocol::Http1;
@@ -299,13 +321,13 @@ impl Exchange<'_> {
         if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
-        Ok(response.map(|body| Download::of(body, flight, recorder)))
+        Ok(response.map(|body| Download::from_upstream(body, flight, recorder)))
     }
 
     /// Whatever both sides agreed on, byte by byte.
     fn tunnel(&self, service: &Rc<Service>, client: OnUpgrade, main: OnUpgrade) {
         let (presence, upgraded, peer) =
-            (self.presence.clone(), service.counts.upgraded.hold(), self.connection.peer);
+            (self.presence.clone(), service.counts.upgraded.acquire(), self.connection.peer);
         spawn_local(async move {
             let ended = async {
                 let (client, main) = tokio::try_join!(client, main).map_err(std::io::Error::other)?;
@@ -320,31 +342,31 @@ impl Exchange<'_> {
 }
 
 /// Returns when the connection was reset; one that was closed half still wants its answer.
-async fn reset(stream: &TcpStream) {
+async fn wait_for_reset(stream: &TcpStream) {
     if stream.ready(Interest::ERROR).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Tells copies that the client, not main, is why there will be no more of the body.
-struct Gone(Option<Rc<Tee>>);
+struct AbortCopyOnDrop(Option<Rc<Tee>>);
 
-impl Gone {
-    fn not(mut self) {
+impl AbortCopyOnDrop {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Gone {
+impl Drop for AbortCopyOnDrop {
     fn drop(&mut self) {
         if let Some(tee) = &self.0 {
-            tee.give_up(Given::Client);
+            tee.abort(AbortReason::Client);
         }
     }
 }
 
-fn own(status: StatusCode, text: &str, flight: Flight) -> Response<Download> {
-    let mut response = Response::new(Download::own(text.to_owned(), Some(flight)));
+fn respond_text(status: StatusCode, text: &str, flight: InFlightRequest) -> Response<Download> {
+    let mut response = Response::new(Download::from_text(text.to_owned(), Some(flight)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -9,19 +9,19 @@ use tokio::net::TcpSocket;
 use crate::model::ports::Port;
 
 /// Connections that wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is usually this.
-const WAITING: u32 = 4096;
+const ACCEPT_BACKLOG: u32 = 4096;
 
 /// Where a listener is bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reach {
+pub enum ListenScope {
     /// Any address of the host.
-    Everywhere,
+    AllAddresses,
     /// The host itself alone.
     Loopback,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(pub Port, pub Reach);
+pub struct Place(pub Port, pub ListenScope);
 
 /// A port could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -33,30 +33,30 @@ pub struct ListenError {
 
 /// For each of so many workers its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
 /// where somebody else has the port, even another proxy.
-pub fn listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+pub fn open_listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
     let Place(port, reach) = place;
     let [v4, v6]: [IpAddr; 2] = match reach {
-        Reach::Everywhere => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-        Reach::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ListenScope::AllAddresses => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        ListenScope::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
     };
     let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     for address in [v4, v6] {
         let address = SocketAddr::new(address, port.get());
         // Sharing a port is for workers of one process alone: somebody else's listener would take half of the connections.
-        match bound(address, false) {
+        match bind(address, false) {
             Err(why) if address.is_ipv6() && has_no_ipv6(&why) => continue,
             Err(why) => return Err(ListenError { port, why }),
             Ok(_) => {}
         }
         for listeners in &mut all {
-            let listener = bound(address, true).and_then(listening);
+            let listener = bind(address, true).and_then(listen);
             listeners.push(listener.map_err(|why| ListenError { port, why })?);
         }
     }
     Ok(all)
 }
 
-fn bound(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(shared)?;
@@ -67,8 +67,8 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-fn listening(socket: TcpSocket) -> io::Result<TcpListener> {
-    socket.listen(WAITING)?.into_std()
+fn listen(socket: TcpSocket) -> io::Result<TcpListener> {
+    socket.listen(ACCEPT_BACKLOG)?.into_std()
 }
 
 /// A kernel without IPv6, or with it switched off.

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 
 use super::comparison::{Comparison, Recorder, Side};
 use super::service::{Service, Shadow};
-use super::shadow_request::{Again, Copy, Ending, Run};
+use super::shadow_request::{ControlRequest, CopyGuard, CopyTask, ShadowCopy};
 use super::tee::{CopyBody, Queue, Tee};
 use super::upstream::Protocol;
 use super::worker::Worker;
@@ -20,27 +20,27 @@ use super::worker::Worker;
 const X_SHADOW: HeaderName = HeaderName::from_static("x-shadow");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// So long after it fell behind, a shadow gets no body that it could fall behind with again.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW_SHADOW_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The copies of one request.
 pub struct Copies {
     pub tee: Rc<Tee>,
-    each: Vec<Rc<Copy>>,
+    per_shadow: Vec<Rc<ShadowCopy>>,
     /// What main is asked a second time, once it has answered.
-    again: RefCell<Vec<(Again, Request<CopyBody>)>>,
+    control_requests: RefCell<Vec<(ControlRequest, Request<CopyBody>)>>,
     compare_bytes: usize,
 }
 
 impl Copies {
     /// Main, not a canary, answered; what records its body where that is to be compared.
-    pub fn main_answered(&self, response: &Response<Incoming>, took: Duration) -> Option<Recorder> {
-        for copy in &self.each {
+    pub fn record_main_answer(&self, response: &Response<Incoming>, took: Duration) -> Option<Recorder> {
+        for copy in &self.per_shadow {
             copy.main.set(Some(response.status().as_u16()));
             copy.told();
         }
-        let comparisons = self.each.iter().filter_map(|copy| copy.comparison.clone()).collect();
+        let comparisons = self.per_shadow.iter().filter_map(|copy| copy.comparison.clone()).collect();
         let recorder = Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes);
-        for (again, request) in self.again.take() {
+        for (again, request) in self.control_requests.take() {
             again.begin(request);
         }
         recorder
@@ -50,7 +50,7 @@ impl Copies {
 impl Drop for Copies {
     /// Without an answer of main there is nothing to compare with.
     fn drop(&mut self) {
-        let unanswered = self.each.iter().filter(|copy| copy.main.get().is_none());
+        let unanswered = self.per_shadow.iter().filter(|copy| copy.main.get().is_none());
         for comparison in unanswered.filter_map(|copy| copy.comparison.as_ref()) {
             comparison.forget();
         }
@@ -68,12 +68,12 @@ pub fn begin(
     let (mut copies, mut all_again) = (Vec::new(), Vec::new());
     let mut id = None;
     for shadow in &service.shadows {
-        if let Err(reason) = admits(worker, shadow, request, upgrade) {
+        if let Err(reason) = check_admission(worker, shadow, request, upgrade) {
             shadow.state.counts.dropped.add(reason);
             continue;
         }
-        let id = id.get_or_insert_with(|| worker.request_id());
-        let (copy, again) = copy(worker, service, shadow, request, protocol, id);
+        let id = id.get_or_insert_with(|| worker.next_request_id());
+        let (copy, again) = start_copy(worker, service, shadow, request, protocol, id);
         copies.push(copy);
         all_again.extend(again);
     }
@@ -82,36 +82,42 @@ pub fn begin(
     }
     let queues = copies.iter().map(|copy| copy.queue.clone()).collect();
     let compare_bytes = worker.limits().compare_bytes;
-    Some(Copies { tee: Rc::new(Tee::new(queues)), each: copies, again: all_again.into(), compare_bytes })
+    Some(Copies {
+        tee: Rc::new(Tee::new(queues)),
+        per_shadow: copies,
+        control_requests: all_again.into(),
+        compare_bytes,
+    })
 }
 
-fn copy(
+fn start_copy(
     worker: &Worker,
     service: &Service,
     shadow: &Shadow,
     request: &Request<Incoming>,
     protocol: Protocol,
     id: &HeaderValue,
-) -> (Rc<Copy>, Option<(Again, Request<CopyBody>)>) {
+) -> (Rc<ShadowCopy>, Option<(ControlRequest, Request<CopyBody>)>) {
     let (body, limits) = (request.body(), worker.limits());
     let queue =
         Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, body.is_end_stream());
-    let controlled = shadow.line.is_some()
+    let controlled = shadow.collector.is_some()
         && is_safe(request)
-        && shadow.state.control.borrow_mut().takes(shadow.told.control);
-    let comparison = shadow.line.as_ref().and_then(|line| Comparison::begin(line, request, controlled));
+        && shadow.state.control.borrow_mut().sample(shadow.told.control);
+    let comparison = shadow.collector.as_ref().and_then(|line| Comparison::start(line, request, controlled));
     let again = comparison.as_ref().filter(|_| controlled);
-    let again = again.map(|comparison| ask_again(worker, service, comparison.clone(), request, protocol));
-    let copy = Rc::new(Copy {
+    let again = again
+        .map(|comparison| prepare_control_request(worker, service, comparison.clone(), request, protocol));
+    let copy = Rc::new(ShadowCopy {
         state: shadow.state.clone(),
         queue: queue.clone(),
         main: Cell::default(),
         shadow: Cell::default(),
         comparison,
     });
-    let request = head_for(shadow, request, id).map(|()| CopyBody { queue, size: body.size_hint() });
-    let run = Run {
-        ending: Ending::begin(&shadow.state),
+    let request = build_shadow_head(shadow, request, id).map(|()| CopyBody { queue, size: body.size_hint() });
+    let run = CopyTask {
+        guard: CopyGuard::start(&shadow.state),
         began: Instant::now(),
         copy: copy.clone(),
         address: shadow.address,
@@ -127,24 +133,24 @@ fn is_safe(request: &Request<Incoming>) -> bool {
     [Method::GET, Method::HEAD].contains(request.method()) && request.body().is_end_stream()
 }
 
-fn ask_again(
+fn prepare_control_request(
     worker: &Worker,
     service: &Service,
     comparison: Rc<Comparison>,
     request: &Request<Incoming>,
     protocol: Protocol,
-) -> (Again, Request<CopyBody>) {
+) -> (ControlRequest, Request<CopyBody>) {
     let limits = worker.limits();
     let queue = Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, true);
     let size = SizeHint::with_exact(0);
     // Not marked: main is to answer as it answers its users.
-    let request = head_of(request).map(|()| CopyBody { queue, size });
-    let (memory, address) = (service.memory().clone(), service.main.address);
-    (Again { memory, comparison, address, protocol, limits }, request)
+    let request = copy_head(request).map(|()| CopyBody { queue, size });
+    let (memory, address) = (service.carried_state().clone(), service.main.address);
+    (ControlRequest { carried_state: memory, comparison, address, protocol, limits }, request)
 }
 
 /// Cheap first. Every request that is not copied is counted by its reason.
-fn admits(
+fn check_admission(
     worker: &Worker,
     shadow: &Shadow,
     request: &Request<Incoming>,
@@ -160,15 +166,15 @@ fn admits(
         Err("method")
     } else if !shadow.matching.path(request.uri().path()) {
         Err("path")
-    } else if !state.sampler.borrow_mut().takes(shadow.told.percent) {
+    } else if !state.sampler.borrow_mut().sample(shadow.told.percent) {
         Err("sampled_out")
     } else if worker.is_suspended() || worker.budget().held() >= limits.retained_bytes {
         Err("memory")
-    } else if state.slow.get().is_some_and(|since| since.elapsed() < SLOW) && long() {
+    } else if state.slow_since.get().is_some_and(|since| since.elapsed() < SLOW_SHADOW_BACKOFF) && long() {
         Err("slow")
-    } else if state.counts.in_flight.get() >= limits.in_flight as u64 {
+    } else if state.counts.in_flight.get() >= limits.max_in_flight as u64 {
         Err("inflight")
-    } else if !state.breaker.borrow_mut().admits(Instant::now()) {
+    } else if !state.breaker.borrow_mut().try_admit(Instant::now()) {
         Err("breaker")
     } else {
         Ok(())
@@ -176,7 +182,7 @@ fn admits(
 }
 
 /// As main gets it, with its letters' case, on a connection that is kept.
-fn head_of(request: &Request<Incoming>) -> Request<()> {
+fn copy_head(request: &Request<Incoming>) -> Request<()> {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -190,8 +196,8 @@ fn head_of(request: &Request<Incoming>) -> Request<()> {
     copy
 }
 
-fn head_for(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> Request<()> {
-    let mut copy = head_of(request);
+fn build_shadow_head(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> Request<()> {
+    let mut copy = copy_head(request);
     let headers = copy.headers_mut();
     for name in &shadow.told.without_headers {
         headers.remove(name.as_str());

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use self::collector::Collector;
 use self::control::Control;
-use crate::model::compare::Rules;
-use crate::model::proxy::Limits;
+use crate::model::compare::ComparisonRules;
+use crate::model::proxy::ProxyLimits;
 
-mod client;
+mod client_stream;
 mod coalesced_write;
 pub mod collector;
 mod comparison;
@@ -47,13 +47,13 @@ pub struct ProxyOptions {
     pub control: PathBuf,
     pub workers: NonZeroUsize,
     /// How long connections may go on when it is told to end.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     #[error("another proxy serves `{path}`")]
-    Taken { path: PathBuf },
+    SocketInUse { path: PathBuf },
     #[error("cannot {what} `{path}`: {why}")]
     Socket { what: &'static str, path: PathBuf, why: std::io::Error },
     #[error("cannot start a thread: {why}")]
@@ -63,10 +63,11 @@ pub enum ProxyError {
 /// Serves until `ended`; then accepts nothing more, ends each connection with its next answer, and returns when none is left
 /// or the time for it is over. Listens nowhere before it is told to.
 pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Result<(), ProxyError> {
-    let door = control_socket::Door::open(&options.control)?;
-    let room = Arc::new(limits::Room::take());
+    let door = control_socket::ControlSocket::open(&options.control)?;
+    let room = Arc::new(limits::ResourceLimits::acquire());
     let thread = |why| ProxyError::Thread { why };
-    let collector = Collector::start(Rules::default(), Limits::default().compare_retained_bytes);
+    let collector =
+        Collector::start(ComparisonRules::default(), ProxyLimits::default().compare_retained_bytes);
     let collector = Arc::new(collector.map_err(thread)?);
     let start = |number| worker::start(number, room.clone(), collector.clone());
     let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(thread)?;
@@ -76,15 +77,15 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
         () = control::serve(&door, &control) => {}
         () = room.watch() => {}
         () = control.wait_for_ports() => {}
-        () = control.stopped() => {}
+        () = control.wait_for_stop() => {}
         () = ended => {}
     }
     log::info!("the proxy ends its connections");
     control.close().await;
     // Another one may begin.
     drop(door);
-    if tokio::time::timeout(options.drain, control.drained()).await.is_err() {
-        log::warn!("connections were left after {:?}", options.drain);
+    if tokio::time::timeout(options.drain_timeout, control.wait_until_drained()).await.is_err() {
+        log::warn!("connections were left after {:?}", options.drain_timeout);
     }
     Ok(())
 }

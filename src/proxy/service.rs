@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use hyper::header::HeaderMap;
 
-use super::collector::{Collector, Line};
-use super::counters::{Gauge, LegCounts, ServiceCounts, ShadowCounts, up};
+use super::collector::{Collector, CollectorHandle};
+use super::counters::{Gauge, ServiceCounts, ShadowCounts, UpstreamCounts, up};
 use super::upstream::Pool;
-use crate::model::compare::Subject;
+use crate::model::compare::ComparedShadow;
 use crate::model::deployment::DeploymentId;
 use crate::model::proxy::{Canary, Mirror, ProxiedService, Upstream};
 use crate::model::version::Version;
-use crate::plan::proxy::breaker::Breaker;
-use crate::plan::proxy::canary::{self, Choice, Shares};
-use crate::plan::proxy::matching::{Matching, PatternError};
+use crate::plan::proxy::breaker::CircuitBreaker;
+use crate::plan::proxy::canary::{self, RouteChoice, ShareCounters};
+use crate::plan::proxy::request_filter::{PatternError, RequestFilter};
 use crate::plan::proxy::sampler::Sampler;
 
 pub struct Service {
@@ -30,7 +30,7 @@ pub struct Service {
     /// Beside main, through the gateway.
     pub others: Vec<Target>,
     cookie: String,
-    memory: Rc<Memory>,
+    carried_state: Rc<CarriedState>,
 }
 
 /// One who answers users.
@@ -38,99 +38,99 @@ pub struct Service {
 pub struct Target {
     pub address: SocketAddr,
     pub version: Version,
-    pub counts: Rc<LegCounts>,
+    pub counts: Rc<UpstreamCounts>,
 }
 
 pub struct CanaryTarget {
-    told: Canary,
+    config: Canary,
     pub target: Target,
-    breaker: Rc<RefCell<Breaker>>,
+    breaker: Rc<RefCell<CircuitBreaker>>,
 }
 
 /// A request that the canary is to answer. Dropped without a word, as when its client goes away, it says nothing of the canary,
 /// and the next one may try.
-pub struct Try<'a> {
+pub struct CanaryAttempt<'a> {
     pub target: &'a Target,
-    breaker: &'a RefCell<Breaker>,
+    breaker: &'a RefCell<CircuitBreaker>,
 }
 
-impl Try<'_> {
+impl CanaryAttempt<'_> {
     /// The canary did not take it, and main answers instead. One that is not there costs a wait only now and then.
-    pub fn refused(self, now: Instant) {
+    pub fn record_refusal(self, now: Instant) {
         up(&self.target.counts.fallbacks);
-        self.breaker.borrow_mut().failed(now);
+        self.breaker.borrow_mut().record_failure(now);
     }
 
-    pub fn taken(self) {
-        self.breaker.borrow_mut().succeeded();
+    pub fn record_success(self) {
+        self.breaker.borrow_mut().record_success();
     }
 }
 
-impl Drop for Try<'_> {
+impl Drop for CanaryAttempt<'_> {
     fn drop(&mut self) {
         // Changes nothing where its end is told already.
-        self.breaker.borrow_mut().undecided();
+        self.breaker.borrow_mut().record_inconclusive();
     }
 }
 
 /// One who gets copies.
 pub struct Shadow {
     pub told: Mirror,
-    pub matching: Matching,
+    pub matching: RequestFilter,
     pub address: SocketAddr,
     pub version: Version,
     /// To whoever compares its answers with main's.
-    pub line: Option<Line>,
+    pub collector: Option<CollectorHandle>,
     pub state: Rc<ShadowState>,
 }
 
 pub struct ShadowState {
     /// To the evidence that its counts began with.
-    line: Option<Line>,
+    collector: Option<CollectorHandle>,
     pub counts: Rc<ShadowCounts>,
     pub sampler: RefCell<Sampler>,
     /// Which of the compared requests are asked of main twice.
     pub control: RefCell<Sampler>,
-    pub breaker: RefCell<Breaker>,
+    pub breaker: RefCell<CircuitBreaker>,
     pub pool: Pool,
     /// When it last fell behind.
-    pub slow: Cell<Option<Instant>>,
+    pub slow_since: Cell<Option<Instant>>,
 }
 
 /// What a service's configurations hand down to the next.
 #[derive(Default)]
-pub struct Memory {
+pub struct CarriedState {
     counts: Rc<ServiceCounts>,
-    shares: RefCell<Shares>,
-    canaries: RefCell<HashMap<DeploymentId, Rc<RefCell<Breaker>>>>,
+    shares: RefCell<ShareCounters>,
+    canary_breakers: RefCell<HashMap<DeploymentId, Rc<RefCell<CircuitBreaker>>>>,
     /// To main, for what is asked a second time, and how much of it there is now.
-    again: Pool,
-    asking: Gauge,
+    control_pool: Pool,
+    control_requests: Gauge,
     shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
 }
 
 impl ShadowState {
-    fn leads_where(&self, line: &Line) -> bool {
-        self.line.as_ref().is_some_and(|known| known.leads_where(line))
+    fn shares_evidence_with(&self, line: &CollectorHandle) -> bool {
+        self.collector.as_ref().is_some_and(|known| known.shares_evidence_with(line))
     }
 }
 
-impl Memory {
+impl CarriedState {
     /// Begins anew with the evidence: a verdict is about what was copied since then.
-    fn shadow(&self, upstream: &Upstream, line: Option<&Line>) -> Rc<ShadowState> {
+    fn get_or_create_shadow(&self, upstream: &Upstream, line: Option<&CollectorHandle>) -> Rc<ShadowState> {
         let mut shadows = self.shadows.borrow_mut();
         let known = shadows.get(&upstream.deployment);
-        if let Some(known) = known.filter(|known| line.is_none_or(|line| known.leads_where(line))) {
+        if let Some(known) = known.filter(|known| line.is_none_or(|line| known.shares_evidence_with(line))) {
             return known.clone();
         }
         let new = Rc::new(ShadowState {
-            line: line.cloned(),
+            collector: line.cloned(),
             counts: self.counts.new_shadow(&upstream.deployment, &upstream.version),
             sampler: RefCell::default(),
             control: RefCell::default(),
             breaker: RefCell::default(),
             pool: Pool::default(),
-            slow: Cell::new(None),
+            slow_since: Cell::new(None),
         });
         shadows.insert(upstream.deployment.clone(), new.clone());
         new
@@ -139,31 +139,31 @@ impl Memory {
     /// Counts and pools of deployments that are gone, and connections to where nobody is any more.
     pub fn forget(&self, told: &ProxiedService) {
         let named = |id: &DeploymentId| {
-            told.main.deployment == *id || told.others.iter().any(|other| other.deployment == *id)
+            told.main.deployment == *id || told.other_upstreams.iter().any(|other| other.deployment == *id)
         };
         self.counts.forget(named);
-        self.again.keep_only(told.main.address);
+        self.control_pool.keep_only(told.main.address);
         let mut shadows = self.shadows.borrow_mut();
         shadows.retain(|id, _| named(id));
-        for other in &told.others {
+        for other in &told.other_upstreams {
             if let Some(shadow) = shadows.get(&other.deployment) {
                 shadow.pool.keep_only(other.address);
             }
         }
-        self.canaries.borrow_mut().retain(|id, _| named(id));
+        self.canary_breakers.borrow_mut().retain(|id, _| named(id));
     }
 
     /// What was learned of one canary says nothing of the next.
-    fn breaker(&self, canary: &DeploymentId) -> Rc<RefCell<Breaker>> {
-        self.canaries.borrow_mut().entry(canary.clone()).or_default().clone()
+    fn get_or_create_breaker(&self, canary: &DeploymentId) -> Rc<RefCell<CircuitBreaker>> {
+        self.canary_breakers.borrow_mut().entry(canary.clone()).or_default().clone()
     }
 
-    pub const fn again(&self) -> &Pool {
-        &self.again
+    pub const fn control_pool(&self) -> &Pool {
+        &self.control_pool
     }
 
-    pub const fn asking(&self) -> &Gauge {
-        &self.asking
+    pub const fn control_requests(&self) -> &Gauge {
+        &self.control_requests
     }
 
     pub const fn counts(&self) -> &Rc<ServiceCounts> {
@@ -171,7 +171,7 @@ impl Memory {
     }
 
     pub fn sweep(&self) {
-        self.again.sweep();
+        self.control_pool.sweep();
         self.shadows.borrow().values().for_each(|shadow| shadow.pool.sweep());
     }
 }
@@ -180,78 +180,82 @@ impl Service {
     /// A mirror or a canary of a deployment that is not among those it can reach is left out: it is on its way in or out.
     pub fn new(
         told: &ProxiedService,
-        memory: &Rc<Memory>,
+        memory: &Rc<CarriedState>,
         collector: Option<&Collector>,
     ) -> Result<Self, PatternError> {
         let counts = memory.counts.clone();
         let target = |upstream: &Upstream| Target {
             address: upstream.address,
             version: upstream.version.clone(),
-            counts: counts.leg(&upstream.deployment, &upstream.version),
+            counts: counts.get_or_insert_upstream(&upstream.deployment, &upstream.version),
         };
-        let reachable = |id: &DeploymentId| told.others.iter().find(|other| other.deployment == *id);
+        let reachable = |id: &DeploymentId| told.other_upstreams.iter().find(|other| other.deployment == *id);
         let mut shadows = Vec::new();
-        for mirror in &told.splits.mirrors {
-            let matching = Matching::new(&mirror.methods, &mirror.paths)?;
+        for mirror in &told.traffic_split.mirrors {
+            let matching = RequestFilter::new(&mirror.methods, &mirror.paths)?;
             if let Some(upstream) = reachable(&mirror.deployment) {
                 let line = collector.filter(|_| mirror.compare).map(|collector| {
                     let deployment = mirror.deployment.clone();
-                    collector.line(&Subject { service: told.service.clone(), deployment })
+                    collector.open_handle(&ComparedShadow { service: told.service.clone(), deployment })
                 });
                 shadows.push(Shadow {
                     told: mirror.clone(),
                     matching,
                     address: upstream.address,
                     version: upstream.version.clone(),
-                    state: memory.shadow(upstream, line.as_ref()),
-                    line,
+                    state: memory.get_or_create_shadow(upstream, line.as_ref()),
+                    collector: line,
                 });
             }
         }
-        let canary = told.splits.canary.as_ref().and_then(|canary| {
+        let canary = told.traffic_split.canary.as_ref().and_then(|canary| {
             let upstream = reachable(&canary.deployment)?;
-            let breaker = memory.breaker(&canary.deployment);
-            Some(CanaryTarget { told: canary.clone(), target: target(upstream), breaker })
+            let breaker = memory.get_or_create_breaker(&canary.deployment);
+            Some(CanaryTarget { config: canary.clone(), target: target(upstream), breaker })
         });
         Ok(Self {
             main: target(&told.main),
-            others: told.others.iter().map(target).collect(),
+            others: told.other_upstreams.iter().map(target).collect(),
             canary,
             shadows,
-            cookie: canary::cookie_name(told.service.as_str()),
-            memory: memory.clone(),
+            cookie: canary::format_cookie_name(told.service.as_str()),
+            carried_state: memory.clone(),
             told: told.clone(),
             counts,
         })
     }
 
     /// Whether the canary answers this one, and the line that makes its user known again.
-    pub fn choose(&self, headers: &HeaderMap, now: Instant) -> (Option<Try<'_>>, Option<String>) {
+    pub fn choose_canary(
+        &self,
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> (Option<CanaryAttempt<'_>>, Option<String>) {
         let Some(canary) = &self.canary else { return (None, None) };
-        let mut shares = self.memory.shares.borrow_mut();
-        let Choice { canary: chosen, new_bucket } =
-            canary::choose(&canary.told, &self.cookie, headers, &mut shares);
+        let mut shares = self.carried_state.shares.borrow_mut();
+        let RouteChoice { is_canary: chosen, new_bucket } =
+            canary::choose_route(&canary.config, &self.cookie, headers, &mut shares);
         let cookie =
             new_bucket.map(|bucket| format!("{}={bucket}; Path=/; HttpOnly; SameSite=Lax", self.cookie));
-        let taken = chosen && canary.breaker.borrow_mut().admits(now);
+        let taken = chosen && canary.breaker.borrow_mut().try_admit(now);
         if chosen && !taken {
             up(&canary.target.counts.fallbacks);
         }
-        (taken.then(|| Try { target: &canary.target, breaker: &canary.breaker }), cookie)
+        (taken.then(|| CanaryAttempt { target: &canary.target, breaker: &canary.breaker }), cookie)
     }
 
-    pub const fn memory(&self) -> &Rc<Memory> {
-        &self.memory
+    pub const fn carried_state(&self) -> &Rc<CarriedState> {
+        &self.carried_state
     }
 
     /// Whether connections to it may be kept for the next request.
-    pub fn leads_to(&self, address: SocketAddr) -> bool {
+    pub fn routes_to(&self, address: SocketAddr) -> bool {
         self.main.address == address
             || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
     }
 
     /// Main or another.
-    pub fn has(&self, address: SocketAddr) -> bool {
+    pub fn has_upstream(&self, address: SocketAddr) -> bool {
         std::iter::once(&self.main).chain(&self.others).any(|target| target.address == address)
     }
 
@@ -268,9 +272,9 @@ mod tests {
     use crate::model::deployment::Access;
     use crate::model::percent::Percent;
     use crate::model::ports::Port;
-    use crate::model::proxy::Splits;
+    use crate::model::proxy::TrafficSplit;
 
-    fn upstream(number: u16) -> Upstream {
+    fn build_upstream(number: u16) -> Upstream {
         Upstream {
             deployment: format!("dp_{number:010}").parse().unwrap(),
             version: format!("{number}.0.0").parse().unwrap(),
@@ -279,11 +283,11 @@ mod tests {
     }
 
     /// Main is 1; every request is for the canary.
-    fn told(canary: u16) -> ProxiedService {
-        let others = vec![upstream(2), upstream(3)];
+    fn build_service_config(canary: u16) -> ProxiedService {
+        let others = vec![build_upstream(2), build_upstream(3)];
         let canary = Canary {
-            deployment: upstream(canary).deployment,
-            percent: Some(Percent::ALL),
+            deployment: build_upstream(canary).deployment,
+            percent: Some(Percent::FULL),
             sticky: None,
             header: None,
             cookie: None,
@@ -293,45 +297,45 @@ mod tests {
             port: Port::new(8000).unwrap(),
             check: Port::new(8888).unwrap(),
             access: Access::Public,
-            main: upstream(1),
-            others,
-            splits: Splits { canary: Some(canary), ..Splits::default() },
+            main: build_upstream(1),
+            other_upstreams: others,
+            traffic_split: TrafficSplit { canary: Some(canary), ..TrafficSplit::default() },
             draining: false,
         }
     }
 
-    fn chosen(service: &Service, now: Instant) -> Option<Try<'_>> {
-        service.choose(&HeaderMap::new(), now).0
+    fn choose(service: &Service, now: Instant) -> Option<CanaryAttempt<'_>> {
+        service.choose_canary(&HeaderMap::new(), now).0
     }
 
     /// A service whose canary is not there, and when that one may be tried again.
-    fn refusing(memory: &Rc<Memory>) -> (Service, Instant) {
-        let (service, now) = (Service::new(&told(2), memory, None).unwrap(), Instant::now());
-        while let Some(tried) = chosen(&service, now) {
-            tried.refused(now);
+    fn build_refusing_service(memory: &Rc<CarriedState>) -> (Service, Instant) {
+        let (service, now) = (Service::new(&build_service_config(2), memory, None).unwrap(), Instant::now());
+        while let Some(tried) = choose(&service, now) {
+            tried.record_refusal(now);
         }
         (service, now + Duration::from_millis(100))
     }
 
     #[test]
-    fn a_try_whose_client_went_away_is_made_again() {
-        let (service, later) = refusing(&Rc::default());
-        let tried = chosen(&service, later);
-        assert!(tried.is_some() && chosen(&service, later).is_none(), "one finds out");
+    fn canary_attempt_is_repeated_after_client_disconnect() {
+        let (service, later) = build_refusing_service(&Rc::default());
+        let tried = choose(&service, later);
+        assert!(tried.is_some() && choose(&service, later).is_none(), "one finds out");
         drop(tried);
-        let tried = chosen(&service, later).unwrap();
-        tried.taken();
-        assert!(chosen(&service, later).is_some() && chosen(&service, later).is_some());
+        let tried = choose(&service, later).unwrap();
+        tried.record_success();
+        assert!(choose(&service, later).is_some() && choose(&service, later).is_some());
     }
 
     #[test]
-    fn what_was_learned_of_one_canary_says_nothing_of_the_next() {
+    fn breaker_state_does_not_carry_to_next_canary() {
         let memory = Rc::default();
-        let (_service, later) = refusing(&memory);
+        let (_service, later) = build_refusing_service(&memory);
         let before = later.checked_sub(Duration::from_millis(100)).unwrap();
-        let same = Service::new(&told(2), &memory, None).unwrap();
-        assert!(chosen(&same, before).is_none(), "another configuration, the same canary");
-        let next = Service::new(&told(3), &memory, None).unwrap();
-        assert!(chosen(&next, before).is_some());
+        let same = Service::new(&build_service_config(2), &memory, None).unwrap();
+        assert!(choose(&same, before).is_none(), "another configuration, the same canary");
+        let next = Service::new(&build_service_config(3), &memory, None).unwrap();
+        assert!(choose(&next, before).is_some());
     }
 }

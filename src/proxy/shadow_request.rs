@@ -11,17 +11,17 @@ use hyper::{Request, Response};
 use tokio::task::spawn_local;
 
 use super::comparison::{Comparison, Recorder, Side};
-use super::counters::{Held, class, up};
-use super::service::{Memory, ShadowState};
-use super::tee::{CopyBody, Given, Queue};
+use super::counters::{GaugeGuard, status_class, up};
+use super::service::{CarriedState, ShadowState};
+use super::tee::{AbortReason, CopyBody, Queue};
 use super::upstream::{Pool, Protocol, SendError};
-use crate::model::proxy::Limits;
+use crate::model::proxy::ProxyLimits;
 
 /// Of a shadow's answer so much is read to keep its connection; a longer one costs the connection.
-const LONGEST_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
 /// What main's and the shadow's side of one copy know of each other.
-pub struct Copy {
+pub struct ShadowCopy {
     pub state: Rc<ShadowState>,
     pub queue: Rc<Queue>,
     pub main: Cell<Option<u16>>,
@@ -29,27 +29,27 @@ pub struct Copy {
     pub comparison: Option<Rc<Comparison>>,
 }
 
-impl Copy {
+impl ShadowCopy {
     /// Whoever comes second writes it down.
     pub fn told(&self) {
         if let (Some(main), Some(shadow)) = (self.main.get(), self.shadow.get()) {
             let mut statuses = self.state.counts.statuses.borrow_mut();
-            *statuses.entry((class(main), class(shadow))).or_default() += 1;
+            *statuses.entry((status_class(main), status_class(shadow))).or_default() += 1;
         }
     }
 }
 
 /// How a copy failed for a reason that is its shadow's.
 #[derive(Debug, Clone, Copy)]
-enum Failed {
+enum CopyFailure {
     Connect,
     Reset,
     Timeout,
     Protocol,
 }
 
-impl Failed {
-    const fn word(self) -> &'static str {
+impl CopyFailure {
+    const fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Reset => "reset",
@@ -60,75 +60,75 @@ impl Failed {
 }
 
 /// Each copy that was begun is counted once more when it ends, however it does.
-pub struct Ending {
+pub struct CopyGuard {
     state: Rc<ShadowState>,
-    _in_flight: Held,
-    told: bool,
+    _in_flight: GaugeGuard,
+    is_recorded: bool,
 }
 
-impl Ending {
-    pub fn begin(state: &Rc<ShadowState>) -> Self {
+impl CopyGuard {
+    pub fn start(state: &Rc<ShadowState>) -> Self {
         up(&state.counts.selected);
-        Self { state: state.clone(), _in_flight: state.counts.in_flight.hold(), told: false }
+        Self { state: state.clone(), _in_flight: state.counts.in_flight.acquire(), is_recorded: false }
     }
 
-    fn answered(mut self) {
-        self.told = true;
+    fn record_answer(mut self) {
+        self.is_recorded = true;
         up(&self.state.counts.answered);
-        self.state.breaker.borrow_mut().succeeded();
+        self.state.breaker.borrow_mut().record_success();
     }
 
-    fn given_up(mut self, why: Given) {
-        self.told = true;
-        self.state.counts.aborted.add(why.word());
-        if why == Given::Backlog {
-            self.state.slow.set(Some(Instant::now()));
-            self.state.breaker.borrow_mut().failed(Instant::now());
+    fn record_abort(mut self, why: AbortReason) {
+        self.is_recorded = true;
+        self.state.counts.aborted.add(why.as_str());
+        if why == AbortReason::Backlog {
+            self.state.slow_since.set(Some(Instant::now()));
+            self.state.breaker.borrow_mut().record_failure(Instant::now());
         } else {
-            self.state.breaker.borrow_mut().undecided();
+            self.state.breaker.borrow_mut().record_inconclusive();
         }
     }
 
-    fn failed(mut self, why: Failed) {
-        self.told = true;
-        self.fail(why);
+    fn record_failure(mut self, why: CopyFailure) {
+        self.is_recorded = true;
+        self.count_failure(why);
     }
 
-    fn fail(&self, why: Failed) {
-        self.state.counts.failed.add(why.word());
-        self.state.breaker.borrow_mut().failed(Instant::now());
+    fn count_failure(&self, why: CopyFailure) {
+        self.state.counts.failed.add(why.as_str());
+        self.state.breaker.borrow_mut().record_failure(Instant::now());
     }
 }
 
-impl Drop for Ending {
+impl Drop for CopyGuard {
     /// Only a copy whose task panicked, or was ended with its worker, is not told yet.
     fn drop(&mut self) {
-        if !self.told {
-            self.fail(Failed::Protocol);
+        if !self.is_recorded {
+            self.count_failure(CopyFailure::Protocol);
         }
     }
 }
 
-pub struct Run {
-    pub ending: Ending,
+pub struct CopyTask {
+    pub guard: CopyGuard,
     pub began: Instant,
-    pub copy: Rc<Copy>,
+    pub copy: Rc<ShadowCopy>,
     pub address: SocketAddr,
     pub protocol: Protocol,
-    pub limits: Rc<Limits>,
+    pub limits: Rc<ProxyLimits>,
 }
 
-impl Run {
+impl CopyTask {
     pub async fn run(self, request: Request<CopyBody>) {
         let queue = self.copy.queue.clone();
-        let limit = Duration::from_millis(self.limits.copy_ms);
+        let limit = Duration::from_millis(self.limits.copy_timeout_ms);
         let ended = tokio::select! {
             biased;
-            why = queue.given_up() => Err(Ended::Given(why)),
+            why = queue.wait_for_abort() => Err(CopyError::Aborted(why)),
             done = tokio::time::timeout(limit, self.exchange(request)) => match done {
-                Ok(done) => done.map_err(Ended::Failed),
-                Err(_) if queue.waits_for_client() => Err(Ended::Given(Given::Client)),
-                Err(_) => Err(Ended::Failed(Failed::Timeout)),
+                Ok(done) => done.map_err(CopyError::Failed),
+                Err(_) if queue.waits_for_client() => Err(CopyError::Aborted(AbortReason::Client)),
+                Err(_) => Err(CopyError::Failed(CopyFailure::Timeout)),
             },
         };
         queue.done();
@@ -136,20 +136,20 @@ impl Run {
             comparison.forget();
         }
         match ended {
-            Ok(()) => self.ending.answered(),
-            Err(Ended::Given(why)) => self.ending.given_up(why),
-            Err(Ended::Failed(why)) => self.ending.failed(why),
+            Ok(()) => self.guard.record_answer(),
+            Err(CopyError::Aborted(why)) => self.guard.record_abort(why),
+            Err(CopyError::Failed(why)) => self.guard.record_failure(why),
         }
     }
 
-    async fn exchange(&self, request: Request<CopyBody>) -> Result<(), Failed> {
+    async fn exchange(&self, request: Request<CopyBody>) -> Result<(), CopyFailure> {
         let pool = &self.copy.state.pool;
-        let limit = Duration::from_millis(self.limits.connect_ms);
+        let limit = Duration::from_millis(self.limits.connect_timeout_ms);
         let sent = pool.send(self.address, self.protocol, limit, request).await;
         let (response, lent) = sent.map_err(|error| match error {
-            SendError::Connect { .. } => Failed::Connect,
-            SendError::Broken(error) => blamed(&error),
-            SendError::Gone => Failed::Reset,
+            SendError::Connect { .. } => CopyFailure::Connect,
+            SendError::Broken(error) => classify_error(&error),
+            SendError::ClientReset => CopyFailure::Reset,
         })?;
         let took = self.began.elapsed();
         self.copy.state.counts.latency.add(took);
@@ -157,9 +157,9 @@ impl Run {
         self.copy.told();
         let comparisons = self.copy.comparison.iter().cloned().collect();
         let recorder = Recorder::new(Side::Shadow, comparisons, &response, took, self.limits.compare_bytes);
-        if read(response, recorder).await? && !self.copy.queue.waits_for_client() {
+        if read_answer(response, recorder).await? && !self.copy.queue.waits_for_client() {
             // Ready at once, or after the rest of the request: not this copy's time any more.
-            let (state, most) = (self.copy.state.clone(), self.limits.idle);
+            let (state, most) = (self.copy.state.clone(), self.limits.idle_connections);
             spawn_local(async move { state.pool.give_back(lent, most).await });
         }
         Ok(())
@@ -167,27 +167,27 @@ impl Run {
 }
 
 /// The same request to main once more, to learn what main answers differently by itself. Not counted among users' requests.
-pub struct Again {
-    pub memory: Rc<Memory>,
+pub struct ControlRequest {
+    pub carried_state: Rc<CarriedState>,
     pub comparison: Rc<Comparison>,
     pub address: SocketAddr,
     pub protocol: Protocol,
-    pub limits: Rc<Limits>,
+    pub limits: Rc<ProxyLimits>,
 }
 
 /// Requests at once, of a service and worker, that main is asked again: it has its users to answer.
-const MOST_AGAIN: u64 = 8;
+const MAX_CONTROL_REQUESTS: u64 = 8;
 
-impl Again {
+impl ControlRequest {
     /// Where main is asked enough already, the comparison is made without.
     pub fn begin(self, request: Request<CopyBody>) {
-        if !self.comparison.wants_more() {
+        if !self.comparison.is_pending() {
             return;
         }
-        if self.memory.asking().get() >= MOST_AGAIN {
-            return self.comparison.uncontrolled();
+        if self.carried_state.control_requests().get() >= MAX_CONTROL_REQUESTS {
+            return self.comparison.skip_control();
         }
-        let held = self.memory.asking().hold();
+        let held = self.carried_state.control_requests().acquire();
         spawn_local(async move {
             self.run(request).await;
             drop(held);
@@ -195,41 +195,44 @@ impl Again {
     }
 
     async fn run(self, request: Request<CopyBody>) {
-        let limit = Duration::from_millis(self.limits.copy_ms);
+        let limit = Duration::from_millis(self.limits.copy_timeout_ms);
         // How it failed is main's affair, and counted where its users are.
         let _ = tokio::time::timeout(limit, self.exchange(request)).await;
-        self.comparison.uncontrolled();
+        self.comparison.skip_control();
     }
 
-    async fn exchange(&self, request: Request<CopyBody>) -> Result<(), Failed> {
-        let (began, pool): (_, &Pool) = (Instant::now(), self.memory.again());
-        let limit = Duration::from_millis(self.limits.connect_ms);
+    async fn exchange(&self, request: Request<CopyBody>) -> Result<(), CopyFailure> {
+        let (began, pool): (_, &Pool) = (Instant::now(), self.carried_state.control_pool());
+        let limit = Duration::from_millis(self.limits.connect_timeout_ms);
         let sent = pool.send(self.address, self.protocol, limit, request).await;
-        let (response, lent) = sent.map_err(|_| Failed::Connect)?;
+        let (response, lent) = sent.map_err(|_| CopyFailure::Connect)?;
         let comparisons = vec![self.comparison.clone()];
         let cap = self.limits.compare_bytes;
         let recorder = Recorder::new(Side::Control, comparisons, &response, began.elapsed(), cap);
-        if read(response, recorder).await? {
-            pool.give_back(lent, self.limits.idle).await;
+        if read_answer(response, recorder).await? {
+            pool.give_back(lent, self.limits.idle_connections).await;
         }
         Ok(())
     }
 }
 
-enum Ended {
-    Given(Given),
-    Failed(Failed),
+enum CopyError {
+    Aborted(AbortReason),
+    Failed(CopyFailure),
 }
 
 /// To the end or as far as is worth it; whether the end was reached.
-async fn read(response: Response<Incoming>, mut recorder: Option<Recorder>) -> Result<bool, Failed> {
+async fn read_answer(
+    response: Response<Incoming>,
+    mut recorder: Option<Recorder>,
+) -> Result<bool, CopyFailure> {
     let mut body = response.into_body();
     let (mut total, mut whole) = (0, true);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| blamed(&error))?;
+        let frame = frame.map_err(|error| classify_error(&error))?;
         let Some(data) = frame.data_ref() else { continue };
         total += data.len() as u64;
-        if total > LONGEST_ANSWER {
+        if total > MAX_ANSWER_BYTES {
             whole = false;
             break;
         }
@@ -243,6 +246,6 @@ async fn read(response: Response<Incoming>, mut recorder: Option<Recorder>) -> R
     Ok(whole)
 }
 
-fn blamed(error: &hyper::Error) -> Failed {
-    if error.is_parse() || error.is_user() { Failed::Protocol } else { Failed::Reset }
+fn classify_error(error: &hyper::Error) -> CopyFailure {
+    if error.is_parse() || error.is_user() { CopyFailure::Protocol } else { CopyFailure::Reset }
 }

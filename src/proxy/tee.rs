@@ -11,13 +11,13 @@ use std::task::{Context, Poll, Waker};
 use hyper::body::{Body, Buf, Bytes, Frame, SizeHint};
 
 /// What keeping a frame costs beside its bytes.
-const FRAME: usize = 1024;
+const FRAME_OVERHEAD_BYTES: usize = 1024;
 /// A shorter frame is copied: a slice of a few bytes keeps the whole buffer alive that it was read into.
-const SHORT: usize = 4096;
+const COPY_LIMIT_BYTES: usize = 4096;
 
 /// Why a copy was given up that says nothing of its shadow's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
+pub enum AbortReason {
     /// The shadow was too far behind.
     Backlog,
     /// The client went away, or was too slow.
@@ -26,8 +26,8 @@ pub enum Given {
     MainEarly,
 }
 
-impl Given {
-    pub const fn word(self) -> &'static str {
+impl AbortReason {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Backlog => "backlog",
             Self::Client => "client",
@@ -39,9 +39,9 @@ impl Given {
 /// Bytes that are held for all shadows of a worker. Counted until they are written to a socket or thrown away: hyper's own
 /// buffers are within.
 #[derive(Debug, Default)]
-pub struct Budget(AtomicUsize);
+pub struct MirrorBudget(AtomicUsize);
 
-impl Budget {
+impl MirrorBudget {
     pub fn held(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -50,59 +50,63 @@ impl Budget {
 /// The copy of a body between the tee and a shadow's connection.
 #[derive(Debug)]
 pub struct Queue {
-    state: RefCell<State>,
+    state: RefCell<QueueState>,
     /// Bytes that this copy is behind.
-    behind: Arc<AtomicUsize>,
-    budget: Arc<Budget>,
-    most_behind: usize,
-    most_held: usize,
+    backlog_bytes: Arc<AtomicUsize>,
+    budget: Arc<MirrorBudget>,
+    max_backlog_bytes: usize,
+    max_held_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    frames: VecDeque<Frame<Piece>>,
+struct QueueState {
+    frames: VecDeque<Frame<CountedBytes>>,
     /// The whole body went through.
-    whole: bool,
-    over: Option<Over>,
+    is_complete: bool,
+    end: Option<CopyEnd>,
     reader: Option<Waker>,
     watcher: Option<Waker>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Over {
-    Given(Given),
+enum CopyEnd {
+    Aborted(AbortReason),
     /// Nobody wants more of it.
-    Done,
+    Finished,
 }
 
 impl Queue {
-    pub fn new(budget: &Arc<Budget>, most_behind: usize, most_held: usize, empty: bool) -> Rc<Self> {
+    pub fn new(budget: &Arc<MirrorBudget>, most_behind: usize, most_held: usize, empty: bool) -> Rc<Self> {
         Rc::new(Self {
-            state: RefCell::new(State { whole: empty, ..State::default() }),
-            behind: Arc::default(),
+            state: RefCell::new(QueueState { is_complete: empty, ..QueueState::default() }),
+            backlog_bytes: Arc::default(),
             budget: budget.clone(),
-            most_behind,
-            most_held,
+            max_backlog_bytes: most_behind,
+            max_held_bytes: most_held,
         })
     }
 
     /// Never waits: what does not fit ends the copy.
     fn push(&self, frame: &Frame<Bytes>) {
-        let size = frame.data_ref().map_or(FRAME, |data| data.len() + FRAME);
+        let size = frame.data_ref().map_or(FRAME_OVERHEAD_BYTES, |data| data.len() + FRAME_OVERHEAD_BYTES);
         let mut state = self.state.borrow_mut();
-        if state.over.is_some() {
+        if state.end.is_some() {
             return;
         }
-        let behind = self.behind.load(Ordering::Relaxed) + size;
-        if behind > self.most_behind || self.budget.held() + size > self.most_held {
+        let behind = self.backlog_bytes.load(Ordering::Relaxed) + size;
+        if behind > self.max_backlog_bytes || self.budget.held() + size > self.max_held_bytes {
             drop(state);
-            self.give_up(Given::Backlog);
+            self.abort(AbortReason::Backlog);
             return;
         }
         let copy = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Frame::data(Piece {
-                bytes: if data.len() < SHORT { Bytes::copy_from_slice(data) } else { data.clone() },
-                _weight: Weight::new(size, &self.behind, &self.budget),
+            (Some(data), _) => Frame::data(CountedBytes {
+                bytes: if data.len() < COPY_LIMIT_BYTES {
+                    Bytes::copy_from_slice(data)
+                } else {
+                    data.clone()
+                },
+                _count: ByteCount::new(size, &self.backlog_bytes, &self.budget),
             }),
             (None, Some(trailers)) => Frame::trailers(trailers.clone()),
             (None, None) => return,
@@ -113,23 +117,23 @@ impl Queue {
 
     fn end(&self) {
         let mut state = self.state.borrow_mut();
-        state.whole = true;
+        state.is_complete = true;
         wake(state.reader.take());
     }
 
-    pub fn give_up(&self, why: Given) {
-        self.close(Over::Given(why));
+    pub fn abort(&self, why: AbortReason) {
+        self.close(CopyEnd::Aborted(why));
     }
 
     /// The shadow has answered, or never will.
     pub fn done(&self) {
-        self.close(Over::Done);
+        self.close(CopyEnd::Finished);
     }
 
-    fn close(&self, over: Over) {
+    fn close(&self, over: CopyEnd) {
         let mut state = self.state.borrow_mut();
-        if state.over.is_none() {
-            state.over = Some(over);
+        if state.end.is_none() {
+            state.end = Some(over);
             state.frames = VecDeque::new();
             let wakers = [state.reader.take(), state.watcher.take()];
             drop(state);
@@ -140,14 +144,14 @@ impl Queue {
     /// Whether the shadow has taken all there was so far, and the client has more to send.
     pub fn waits_for_client(&self) -> bool {
         let state = self.state.borrow();
-        !state.whole && state.frames.is_empty() && self.behind.load(Ordering::Relaxed) == 0
+        !state.is_complete && state.frames.is_empty() && self.backlog_bytes.load(Ordering::Relaxed) == 0
     }
 
     /// Returns when the copy was given up.
-    pub async fn given_up(&self) -> Given {
+    pub async fn wait_for_abort(&self) -> AbortReason {
         std::future::poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
-            if let Some(Over::Given(why)) = state.over {
+            if let Some(CopyEnd::Aborted(why)) = state.end {
                 return Poll::Ready(why);
             }
             state.watcher = Some(cx.waker().clone());
@@ -165,12 +169,12 @@ fn wake(waker: Option<Waker>) {
 
 /// Bytes of a copy; hyper drops them when they are written.
 #[derive(Debug)]
-pub struct Piece {
+pub struct CountedBytes {
     bytes: Bytes,
-    _weight: Weight,
+    _count: ByteCount,
 }
 
-impl Buf for Piece {
+impl Buf for CountedBytes {
     fn remaining(&self) -> usize {
         self.bytes.len()
     }
@@ -185,23 +189,23 @@ impl Buf for Piece {
 }
 
 #[derive(Debug)]
-struct Weight {
+struct ByteCount {
     size: usize,
-    behind: Arc<AtomicUsize>,
-    budget: Arc<Budget>,
+    backlog_bytes: Arc<AtomicUsize>,
+    budget: Arc<MirrorBudget>,
 }
 
-impl Weight {
-    fn new(size: usize, behind: &Arc<AtomicUsize>, budget: &Arc<Budget>) -> Self {
+impl ByteCount {
+    fn new(size: usize, behind: &Arc<AtomicUsize>, budget: &Arc<MirrorBudget>) -> Self {
         behind.fetch_add(size, Ordering::Relaxed);
         budget.0.fetch_add(size, Ordering::Relaxed);
-        Self { size, behind: behind.clone(), budget: budget.clone() }
+        Self { size, backlog_bytes: behind.clone(), budget: budget.clone() }
     }
 }
 
-impl Drop for Weight {
+impl Drop for ByteCount {
     fn drop(&mut self) {
-        self.behind.fetch_sub(self.size, Ordering::Relaxed);
+        self.backlog_bytes.fetch_sub(self.size, Ordering::Relaxed);
         self.budget.0.fetch_sub(self.size, Ordering::Relaxed);
     }
 }
@@ -217,21 +221,24 @@ pub struct CopyBody {
 /// A copy ends in an error where it is not whole, so that no shadow takes a part for the whole.
 #[derive(Debug, thiserror::Error)]
 #[error("the copy was given up")]
-pub struct GivenUp;
+pub struct CopyAborted;
 
 impl Body for CopyBody {
-    type Data = Piece;
-    type Error = GivenUp;
+    type Data = CountedBytes;
+    type Error = CopyAborted;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, GivenUp>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<CountedBytes>, CopyAborted>>> {
         let mut state = self.queue.state.borrow_mut();
-        if state.over.is_some() {
-            return Poll::Ready(Some(Err(GivenUp)));
+        if state.end.is_some() {
+            return Poll::Ready(Some(Err(CopyAborted)));
         }
         if let Some(frame) = state.frames.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
-        if state.whole {
+        if state.is_complete {
             return Poll::Ready(None);
         }
         state.reader = Some(cx.waker().clone());
@@ -240,7 +247,7 @@ impl Body for CopyBody {
 
     fn is_end_stream(&self) -> bool {
         let state = self.queue.state.borrow();
-        state.over.is_none() && state.whole && state.frames.is_empty()
+        state.end.is_none() && state.is_complete && state.frames.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -252,12 +259,12 @@ impl Body for CopyBody {
 #[derive(Debug, Default)]
 pub struct Tee {
     queues: Vec<Rc<Queue>>,
-    ended: Cell<bool>,
+    has_ended: Cell<bool>,
 }
 
 impl Tee {
     pub fn new(queues: Vec<Rc<Queue>>) -> Self {
-        Self { queues, ended: Cell::new(false) }
+        Self { queues, has_ended: Cell::new(false) }
     }
 
     pub fn push(&self, frame: &Frame<Bytes>) {
@@ -265,21 +272,21 @@ impl Tee {
     }
 
     pub fn end(&self) {
-        if !self.ended.replace(true) {
+        if !self.has_ended.replace(true) {
             self.queues.iter().for_each(|queue| queue.end());
         }
     }
 
     /// Does nothing to copies that are whole.
-    pub fn give_up(&self, why: Given) {
-        if !self.ended.replace(true) {
-            self.queues.iter().for_each(|queue| queue.give_up(why));
+    pub fn abort(&self, why: AbortReason) {
+        if !self.has_ended.replace(true) {
+            self.queues.iter().for_each(|queue| queue.abort(why));
         }
     }
 }
 
 impl Drop for Tee {
     fn drop(&mut self) {
-        self.give_up(Given::MainEarly);
+        self.abort(AbortReason::MainEarly);
     }
 }

@@ -12,17 +12,17 @@ use futures_util::task::AtomicWaker;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::tee::{Given, Tee};
+use super::tee::{AbortReason, Tee};
 
 /// A server that has said nothing by then gets the body anyway (RFC 9110, 10.1.1).
-const CONTINUE: Duration = Duration::from_secs(1);
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Upload {
     body: Incoming,
     tee: Option<Rc<Tee>>,
-    gate: Option<Gate>,
-    seen: Rc<Cell<bool>>,
+    gate: Option<ContinueGate>,
+    is_read: Rc<Cell<bool>>,
 }
 
 #[derive(Debug)]
@@ -45,8 +45,13 @@ impl std::error::Error for UploadError {}
 
 impl Upload {
     /// `seen` becomes true when the client's last byte was read.
-    pub fn new(body: Incoming, tee: Option<Rc<Tee>>, gate: Option<Gate>, seen: Rc<Cell<bool>>) -> Self {
-        let upload = Self { body, tee, gate, seen };
+    pub fn new(
+        body: Incoming,
+        tee: Option<Rc<Tee>>,
+        gate: Option<ContinueGate>,
+        seen: Rc<Cell<bool>>,
+    ) -> Self {
+        let upload = Self { body, tee, gate, is_read: seen };
         if upload.body.is_end_stream() {
             upload.end();
         }
@@ -54,7 +59,7 @@ impl Upload {
     }
 
     fn end(&self) {
-        self.seen.set(true);
+        self.is_read.set(true);
         if let Some(tee) = &self.tee {
             tee.end();
         }
@@ -90,7 +95,7 @@ impl Body for Upload {
             }
             Poll::Ready(Some(Err(_))) => {
                 if let Some(tee) = &this.tee {
-                    tee.give_up(Given::Client);
+                    tee.abort(AbortReason::Client);
                 }
             }
             Poll::Ready(None) => this.end(),
@@ -109,53 +114,53 @@ impl Body for Upload {
 
 /// Holds back a body whose client waits to be asked for it: reading it is what makes hyper ask.
 #[derive(Debug)]
-pub struct Gate {
-    asked: Asked,
-    patience: Pin<Box<Sleep>>,
+pub struct ContinueGate {
+    signal: ContinueSignal,
+    timeout: Pin<Box<Sleep>>,
 }
 
 /// Whether main wants the body; shared with whoever hears main.
 #[derive(Debug, Clone, Default)]
-pub struct Asked(Arc<AskedState>);
+pub struct ContinueSignal(Arc<ContinueState>);
 
 #[derive(Debug, Default)]
-struct AskedState {
+struct ContinueState {
     state: AtomicU8,
     waker: AtomicWaker,
 }
 
-const WAITS: u8 = 0;
+const WAITING: u8 = 0;
 const WANTED: u8 = 1;
 const UNWANTED: u8 = 2;
 
-impl Asked {
+impl ContinueSignal {
     pub fn wanted(&self) {
-        self.turn(WANTED);
+        self.set_state(WANTED);
     }
 
-    pub fn unwanted(&self) {
-        self.turn(UNWANTED);
+    pub fn set_unwanted(&self) {
+        self.set_state(UNWANTED);
     }
 
-    fn turn(&self, state: u8) {
+    fn set_state(&self, state: u8) {
         let order = Ordering::AcqRel;
-        if self.0.state.compare_exchange(WAITS, state, order, Ordering::Acquire).is_ok() {
+        if self.0.state.compare_exchange(WAITING, state, order, Ordering::Acquire).is_ok() {
             self.0.waker.wake();
         }
     }
 }
 
-impl Gate {
-    pub fn new(asked: Asked) -> Self {
-        Self { asked, patience: Box::pin(sleep(CONTINUE)) }
+impl ContinueGate {
+    pub fn new(signal: ContinueSignal) -> Self {
+        Self { signal, timeout: Box::pin(sleep(CONTINUE_TIMEOUT)) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.asked.0.waker.register(cx.waker());
-        match self.asked.0.state.load(Ordering::Acquire) {
+        self.signal.0.waker.register(cx.waker());
+        match self.signal.0.state.load(Ordering::Acquire) {
             WANTED => Poll::Ready(true),
             UNWANTED => Poll::Ready(false),
-            _ => self.patience.as_mut().poll(cx).map(|()| true),
+            _ => self.timeout.as_mut().poll(cx).map(|()| true),
         }
     }
 }

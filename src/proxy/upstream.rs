@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::spawn_local;
 
-use super::coalesced_write::Upstream;
+use super::coalesced_write::UpstreamStream;
 use super::tee::CopyBody;
 use super::upload::Upload;
 
@@ -33,14 +33,14 @@ pub enum SendError<B> {
     /// The request, or part of it, was written: whether it was served, nobody knows.
     Broken(hyper::Error),
     /// The client reset its connection meanwhile: what main would have seen by itself.
-    Gone,
+    ClientReset,
 }
 
 /// Tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
-pub struct Here;
+pub struct LocalExecutor;
 
-impl<F: Future + 'static> hyper::rt::Executor<F> for Here {
+impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
         spawn_local(future);
     }
@@ -68,30 +68,30 @@ impl<B: Body + 'static> Sender<B> {
     }
 }
 
-async fn connected(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<Upstream>> {
+async fn connect(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<UpstreamStream>> {
     let connecting = tokio::time::timeout(limit, TcpStream::connect(to));
     let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(Upstream(stream)))
+    Ok(TokioIo::new(UpstreamStream(stream)))
 }
 
 /// How to reach somebody.
 #[derive(Debug, Clone, Copy)]
-pub struct Way {
+pub struct UpstreamAddr {
     pub to: SocketAddr,
     /// For a connection.
-    pub limit: Duration,
+    pub connect_timeout: Duration,
 }
 
 /// Fields of an answer. Beyond 100 hyper asks for memory each time; that costs 50 ns an answer (measured), and an answer with
 /// more fields than there is room for would be lost.
-const MOST_FIELDS: usize = 4096;
+const MAX_HEADERS: usize = 4096;
 
 /// As tolerant as a client may be: the service's answers are not ours to judge.
-fn http1() -> http1::Builder {
+fn build_http1_client() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .max_headers(MOST_FIELDS)
+        .max_headers(MAX_HEADERS)
         .preserve_header_case(true)
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true);
@@ -99,26 +99,26 @@ fn http1() -> http1::Builder {
 }
 
 /// Connections that belong to one client connection: at most one to each address, made when it is first needed.
-pub struct Legs {
+pub struct PinnedConnections {
     protocol: Protocol,
     idle: RefCell<Vec<(SocketAddr, Sender<Upload>)>>,
     /// Streams to one address that begin together share a connection, or that there is none: each of them would wait for it
     /// in vain behind the one before.
-    connecting: RefCell<HashMap<SocketAddr, Rc<Mutex<Option<Missing>>>>>,
+    connecting: RefCell<HashMap<SocketAddr, Rc<Mutex<Option<FailedConnect>>>>>,
 }
 
 /// A connection that could not be made.
-struct Missing {
-    at: Instant,
+struct FailedConnect {
+    failed_at: Instant,
     why: io::ErrorKind,
 }
 
 /// One is normal, two with a canary; more only through the gateway.
-const MOST: usize = 4;
+const MAX_IDLE: usize = 4;
 /// How often a request that was not written is tried on a fresh connection.
-const FRESH: usize = 2;
+const MAX_FRESH_RETRIES: usize = 2;
 
-impl Legs {
+impl PinnedConnections {
     pub fn new(protocol: Protocol) -> Self {
         Self { protocol, idle: RefCell::default(), connecting: RefCell::default() }
     }
@@ -126,14 +126,14 @@ impl Legs {
     /// Tried again only while no byte of the request was written. Its connection is kept where it is still `wanted` by then.
     pub async fn send(
         &self,
-        way: Way,
+        way: UpstreamAddr,
         mut request: Request<Upload>,
         wanted: impl Fn(SocketAddr) -> bool,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
         let to = way.to;
         let mut fresh = 0;
         loop {
-            let mut sender = match self.kept(to).await {
+            let mut sender = match self.take_usable(to).await {
                 Some(sender) => sender,
                 None => match self.connect(way, &wanted).await {
                     Ok(sender) => sender,
@@ -143,12 +143,12 @@ impl Legs {
             match sender.send(request).await {
                 Ok(response) => {
                     if wanted(to) {
-                        self.keep(to, sender);
+                        self.store_idle(to, sender);
                     }
                     return Ok(response);
                 }
                 Err(mut error) => match error.take_message() {
-                    Some(unwritten) if fresh < FRESH => {
+                    Some(unwritten) if fresh < MAX_FRESH_RETRIES => {
                         fresh += 1;
                         request = unwritten;
                     }
@@ -158,7 +158,7 @@ impl Legs {
         }
     }
 
-    async fn kept(&self, to: SocketAddr) -> Option<Sender<Upload>> {
+    async fn take_usable(&self, to: SocketAddr) -> Option<Sender<Upload>> {
         let mut sender = self.take(to)?;
         sender.is_usable().await.then_some(sender)
     }
@@ -173,23 +173,28 @@ impl Legs {
         }
     }
 
-    fn keep(&self, to: SocketAddr, sender: Sender<Upload>) {
+    fn store_idle(&self, to: SocketAddr, sender: Sender<Upload>) {
         let mut idle = self.idle.borrow_mut();
         if idle.iter().any(|(address, _)| *address == to) {
             return;
         }
-        if idle.len() >= MOST {
+        if idle.len() >= MAX_IDLE {
             idle.remove(0);
         }
         idle.push((to, sender));
     }
 
-    async fn connect(&self, way: Way, wanted: impl Fn(SocketAddr) -> bool) -> io::Result<Sender<Upload>> {
-        let Way { to, limit } = way;
+    async fn connect(
+        &self,
+        way: UpstreamAddr,
+        wanted: impl Fn(SocketAddr) -> bool,
+    ) -> io::Result<Sender<Upload>> {
+        let UpstreamAddr { to, connect_timeout: limit } = way;
         match self.protocol {
             Protocol::Http1 => {
-                let io = connected(to, limit).await?;
-                let (sender, connection) = http1().handshake(io).await.map_err(io::Error::other)?;
+                let io = connect(to, limit).await?;
+                let (sender, connection) =
+                    build_http1_client().handshake(io).await.map_err(io::Error::other)?;
                 // How it ends, whoever waits for an answer on it hears.
                 spawn_local(connection.with_upgrades());
                 Ok(Sender::Http1(sender))
@@ -198,20 +203,20 @@ impl Legs {
                 let began = Instant::now();
                 let one = self.connecting.borrow_mut().entry(to).or_default().clone();
                 let mut missing = one.lock().await;
-                if let Some(sender) = self.kept(to).await {
+                if let Some(sender) = self.take_usable(to).await {
                     return Ok(sender);
                 }
-                if let Some(missing) = missing.as_ref().filter(|missing| missing.at > began) {
+                if let Some(missing) = missing.as_ref().filter(|missing| missing.failed_at > began) {
                     return Err(missing.why.into());
                 }
-                let io = connected(to, limit).await.inspect_err(|error| {
-                    *missing = Some(Missing { at: Instant::now(), why: error.kind() });
+                let io = connect(to, limit).await.inspect_err(|error| {
+                    *missing = Some(FailedConnect { failed_at: Instant::now(), why: error.kind() });
                 })?;
-                let builder = http2::Builder::new(Here);
+                let builder = http2::Builder::new(LocalExecutor);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
                 if wanted(to) {
-                    self.keep(to, Sender::Http2(sender.clone()));
+                    self.store_idle(to, Sender::Http2(sender.clone()));
                 }
                 Ok(Sender::Http2(sender))
             }
@@ -226,9 +231,9 @@ impl Legs {
 }
 
 /// Node closes after 5 s: sooner than the other side, nobody's request meets a closing connection.
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Of a shadow's connection: what it is behind is held in its queue, which is bounded.
-const SHADOW_BUFFER: usize = 64 << 10;
+const SHADOW_BUFFER_BYTES: usize = 64 << 10;
 
 /// Connections to a shadow, shared by all its copies.
 #[derive(Default)]
@@ -239,8 +244,8 @@ pub struct Pool {
 }
 
 /// One of a pool's connections, with a request on it.
-pub struct Lent {
-    to: SocketAddr,
+pub struct PooledConnection {
+    address: SocketAddr,
     sender: Sender<CopyBody>,
 }
 
@@ -252,7 +257,7 @@ impl Pool {
         protocol: Protocol,
         limit: Duration,
         mut request: Request<CopyBody>,
-    ) -> Result<(Response<Incoming>, Lent), SendError<CopyBody>> {
+    ) -> Result<(Response<Incoming>, PooledConnection), SendError<CopyBody>> {
         let mut kept = self.take(to, protocol);
         loop {
             let reused = kept.is_some();
@@ -264,7 +269,7 @@ impl Pool {
                 },
             };
             match sender.send(request).await {
-                Ok(response) => return Ok((response, Lent { to, sender })),
+                Ok(response) => return Ok((response, PooledConnection { address: to, sender })),
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if reused => request = unwritten,
                     _ => return Err(SendError::Broken(error.into_error())),
@@ -287,7 +292,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         while let Some((address, since, sender)) = idle.pop() {
             let usable = matches!(&sender, Sender::Http1(sender) if sender.is_ready());
-            if address == to && since.elapsed() < IDLE && usable {
+            if address == to && since.elapsed() < IDLE_TIMEOUT && usable {
                 return Some(sender);
             }
         }
@@ -300,17 +305,17 @@ impl Pool {
         protocol: Protocol,
         limit: Duration,
     ) -> io::Result<Sender<CopyBody>> {
-        let io = connected(to, limit).await?;
+        let io = connect(to, limit).await?;
         match protocol {
             Protocol::Http1 => {
-                let mut builder = http1();
-                builder.max_buf_size(SHADOW_BUFFER);
+                let mut builder = build_http1_client();
+                builder.max_buf_size(SHADOW_BUFFER_BYTES);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
                 Ok(Sender::Http1(sender))
             }
             Protocol::Http2 => {
-                let builder = http2::Builder::new(Here);
+                let builder = http2::Builder::new(LocalExecutor);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
                 *self.shared.borrow_mut() = Some((to, Instant::now(), Sender::Http2(sender.clone())));
@@ -320,8 +325,8 @@ impl Pool {
     }
 
     /// Back after an answer that was read to its end.
-    pub async fn give_back(&self, lent: Lent, most: usize) {
-        let Lent { to, mut sender } = lent;
+    pub async fn give_back(&self, lent: PooledConnection, most: usize) {
+        let PooledConnection { address: to, mut sender } = lent;
         if matches!(sender, Sender::Http2(_)) || !sender.is_usable().await {
             return;
         }
@@ -333,7 +338,7 @@ impl Pool {
 
     /// Closes what was idle for too long; streams that go on are finished.
     pub fn sweep(&self) {
-        self.retain(|_, since| since.elapsed() < IDLE);
+        self.retain(|_, since| since.elapsed() < IDLE_TIMEOUT);
     }
 
     /// Closes those to anybody else; what is in flight on them is finished.

@@ -16,25 +16,25 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::collector::Collector;
-use super::connection::{Connection, Door};
+use super::connection::{Connection, Ingress};
 use super::counters::Gauge;
-use super::limits::Room;
-use super::listen::{Place, Reach};
-use super::service::{Memory, Service};
-use super::tee::Budget;
+use super::limits::ResourceLimits;
+use super::listen::{ListenScope, Place};
+use super::service::{CarriedState, Service};
+use super::tee::MirrorBudget;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{Limits, ProxiedService, ProxyConfig, ServiceStats, Splits};
-use crate::plan::proxy::matching::PatternError;
+use crate::model::proxy::{ProxiedService, ProxyConfig, ProxyLimits, ServiceStats, TrafficSplit};
+use crate::plan::proxy::request_filter::PatternError;
 
 /// Pause after a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How often idle connections are looked through.
-const SWEEP: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker is told from outside its thread.
-pub enum Order {
+pub enum WorkerCommand {
     /// The whole configuration, with listeners of the ports that are new.
-    Apply(Box<Applied>, oneshot::Sender<()>),
+    Apply(Box<NewConfig>, oneshot::Sender<()>),
     Count(oneshot::Sender<Vec<ServiceStats>>),
     Ping(oneshot::Sender<()>),
     /// Accept nothing more, end every connection with its next answer.
@@ -43,79 +43,83 @@ pub enum Order {
     Drain(oneshot::Sender<()>),
 }
 
-pub struct Applied {
+pub struct NewConfig {
     pub config: Arc<ProxyConfig>,
     pub listeners: HashMap<Place, Vec<TcpListener>>,
 }
 
 /// The other threads' end of a worker.
-pub struct Handle {
-    orders: mpsc::UnboundedSender<Order>,
+pub struct WorkerHandle {
+    commands: mpsc::UnboundedSender<WorkerCommand>,
 }
 
-impl Handle {
+impl WorkerHandle {
     /// `None`: the worker is gone.
-    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> Option<T> {
+    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.orders.send(order(answer)).ok()?;
+        self.commands.send(order(answer)).ok()?;
         answered.await.ok()
     }
 }
 
-pub fn start(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> io::Result<Handle> {
+pub fn start(
+    number: usize,
+    room: Arc<ResourceLimits>,
+    collector: Arc<Collector>,
+) -> io::Result<WorkerHandle> {
     let (orders, heard) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let local = LocalSet::new();
         local.block_on(&runtime, serve(Rc::new(Worker::new(number, room, collector)), heard));
     })?;
-    Ok(Handle { orders })
+    Ok(WorkerHandle { commands: orders })
 }
 
 /// Shared by everything on one thread.
 pub struct Worker {
     number: usize,
-    table: RefCell<Table>,
-    memories: RefCell<HashMap<ServiceName, Rc<Memory>>>,
+    table: RefCell<ServiceTable>,
+    carried_states: RefCell<HashMap<ServiceName, Rc<CarriedState>>>,
     connections: RefCell<HashMap<u64, Weak<Connection>>>,
-    next: Cell<u64>,
-    budget: Arc<Budget>,
-    room: Arc<Room>,
+    next_number: Cell<u64>,
+    budget: Arc<MirrorBudget>,
+    resource_limits: Arc<ResourceLimits>,
     collector: Arc<Collector>,
-    ending: Cell<bool>,
+    is_ending: Cell<bool>,
     /// Listeners.
-    accepting: Gauge,
+    open_listeners: Gauge,
 }
 
 #[derive(Default)]
-struct Table {
-    limits: Rc<Limits>,
-    services: HashMap<ServiceName, Rc<Slot>>,
-    places: HashMap<Place, Accepting>,
+struct ServiceTable {
+    limits: Rc<ProxyLimits>,
+    services: HashMap<ServiceName, Rc<ServiceSlot>>,
+    endpoints: HashMap<Place, EndpointState>,
 }
 
 /// Who is reached at a place, for as long as somebody accepts there.
-struct Accepting {
-    door: Door,
-    open: CancellationToken,
+struct EndpointState {
+    ingress: Ingress,
+    cancellation: CancellationToken,
 }
 
 /// Where connections find their service as it is told now.
-pub struct Slot(RefCell<Rc<Service>>);
+pub struct ServiceSlot(RefCell<Rc<Service>>);
 
-impl Slot {
+impl ServiceSlot {
     pub fn service(&self) -> Rc<Service> {
         self.0.borrow().clone()
     }
 }
 
-async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let mut sweep = interval(SWEEP);
+async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<WorkerCommand>) {
+    let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(order) => worker.obey(order),
+                Some(order) => worker.execute(order),
                 None => return,
             },
             _ = sweep.tick() => worker.sweep(),
@@ -124,57 +128,57 @@ async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<Order>) {
 }
 
 impl Worker {
-    fn new(number: usize, room: Arc<Room>, collector: Arc<Collector>) -> Self {
+    fn new(number: usize, resource_limits: Arc<ResourceLimits>, collector: Arc<Collector>) -> Self {
         Self {
             number,
             table: RefCell::default(),
-            memories: RefCell::default(),
+            carried_states: RefCell::default(),
             connections: RefCell::default(),
-            next: Cell::default(),
+            next_number: Cell::default(),
             budget: Arc::default(),
-            room,
+            resource_limits,
             collector,
-            ending: Cell::new(false),
-            accepting: Gauge::default(),
+            is_ending: Cell::new(false),
+            open_listeners: Gauge::default(),
         }
     }
 
     // Whoever asked and is gone needs no answer.
-    fn obey(self: &Rc<Self>, order: Order) {
+    fn execute(self: &Rc<Self>, order: WorkerCommand) {
         match order {
-            Order::Apply(applied, done) => {
+            WorkerCommand::Apply(applied, done) => {
                 if let Err(error) = self.apply(*applied) {
                     log::error!("a configuration that was checked is refused: {error}");
                 }
                 let _ = done.send(());
             }
-            Order::Count(told) => {
-                let memories = self.memories.borrow();
+            WorkerCommand::Count(told) => {
+                let memories = self.carried_states.borrow();
                 let _ = told.send(memories.iter().map(|(name, memory)| memory.counts().told(name)).collect());
             }
-            Order::Ping(pong) => {
+            WorkerCommand::Ping(pong) => {
                 let _ = pong.send(());
             }
-            Order::Close(done) => {
-                self.ending.set(true);
-                let places = std::mem::take(&mut self.table.borrow_mut().places);
+            WorkerCommand::Close(done) => {
+                self.is_ending.set(true);
+                let places = std::mem::take(&mut self.table.borrow_mut().endpoints);
                 for place in places.into_values() {
-                    place.open.cancel();
+                    place.cancellation.cancel();
                 }
-                self.tell_connections();
-                spawn_local(self.clone().closed(done));
+                self.notify_connections();
+                spawn_local(self.clone().wait_until_closed(done));
             }
-            Order::Drain(done) => {
-                spawn_local(self.clone().drain(done));
+            WorkerCommand::Drain(done) => {
+                spawn_local(self.clone().wait_until_drained(done));
             }
         }
     }
 
-    fn apply(self: &Rc<Self>, applied: Applied) -> Result<(), PatternError> {
-        let Applied { config, listeners } = applied;
+    fn apply(self: &Rc<Self>, applied: NewConfig) -> Result<(), PatternError> {
+        let NewConfig { config, listeners } = applied;
         let mut slots = HashMap::new();
         for told in &config.services {
-            let memory = self.memories.borrow_mut().entry(told.service.clone()).or_default().clone();
+            let memory = self.carried_states.borrow_mut().entry(told.service.clone()).or_default().clone();
             let service = Rc::new(Service::new(told, &memory, Some(&self.collector))?);
             memory.forget(told);
             let known = self.table.borrow().services.get(&told.service).cloned();
@@ -184,150 +188,154 @@ impl Worker {
                     *slot.0.borrow_mut() = service;
                     slot
                 }
-                None => Rc::new(Slot(RefCell::new(service))),
+                None => Rc::new(ServiceSlot(RefCell::new(service))),
             };
             slots.insert(told.service.clone(), slot);
         }
-        self.dismiss(&slots)?;
-        self.accept_on(&config, &slots, listeners);
+        self.drain_removed_services(&slots)?;
+        self.update_listeners(&config, &slots, listeners);
         let mut table = self.table.borrow_mut();
         table.services = slots;
-        table.limits = Rc::new(config.limits.clone());
+        table.limits = Rc::new(config.proxy_limits.clone());
         drop(table);
-        self.tell_connections();
+        self.notify_connections();
         Ok(())
     }
 
     /// What is connected still to a service that is told no more ends with its next answer.
-    fn dismiss(&self, kept: &HashMap<ServiceName, Rc<Slot>>) -> Result<(), PatternError> {
+    fn drain_removed_services(
+        &self,
+        kept: &HashMap<ServiceName, Rc<ServiceSlot>>,
+    ) -> Result<(), PatternError> {
         for (name, slot) in &self.table.borrow().services {
-            let memory = self.memories.borrow().get(name).cloned();
+            let memory = self.carried_states.borrow().get(name).cloned();
             if let (false, Some(memory)) = (kept.contains_key(name), memory) {
                 let told = slot.service().told.clone();
-                let told = ProxiedService { draining: true, splits: Splits::default(), ..told };
+                let told = ProxiedService { draining: true, traffic_split: TrafficSplit::default(), ..told };
                 *slot.0.borrow_mut() = Rc::new(Service::new(&told, &memory, None)?);
             }
         }
         Ok(())
     }
 
-    fn accept_on(
+    fn update_listeners(
         self: &Rc<Self>,
         config: &ProxyConfig,
-        slots: &HashMap<ServiceName, Rc<Slot>>,
+        slots: &HashMap<ServiceName, Rc<ServiceSlot>>,
         mut listeners: HashMap<Place, Vec<TcpListener>>,
     ) {
         let services = config.services.iter().filter_map(|told| {
             let slot = slots.get(&told.service)?.clone();
-            Some((Place(told.port, Reach::Everywhere), Door::Service(slot)))
+            Some((Place(told.port, ListenScope::AllAddresses), Ingress::Service(slot)))
         });
-        let gateway = config.gateway.map(|port| (Place(port, Reach::Loopback), Door::Gateway));
-        let mut before = std::mem::take(&mut self.table.borrow_mut().places);
+        let gateway = config.gateway.map(|port| (Place(port, ListenScope::Loopback), Ingress::Gateway));
+        let mut before = std::mem::take(&mut self.table.borrow_mut().endpoints);
         let mut places = HashMap::new();
         for (place, door) in services.chain(gateway) {
-            let open = before.remove(&place).map(|accepting| accepting.open).unwrap_or_default();
+            let open = before.remove(&place).map(|accepting| accepting.cancellation).unwrap_or_default();
             for listener in listeners.remove(&place).into_iter().flatten() {
-                spawn_local(accept(self.clone(), listener, door.clone(), place, open.clone()));
+                spawn_local(accept_connections(self.clone(), listener, door.clone(), place, open.clone()));
             }
-            places.insert(place, Accepting { door, open });
+            places.insert(place, EndpointState { ingress: door, cancellation: open });
         }
         for place in before.into_values() {
-            place.open.cancel();
+            place.cancellation.cancel();
         }
-        self.table.borrow_mut().places = places;
+        self.table.borrow_mut().endpoints = places;
     }
 
     /// Upstream connections that nothing is sent on any more would keep an old main from being drained.
-    fn tell_connections(&self) {
+    fn notify_connections(&self) {
         for connection in self.connections.borrow().values().filter_map(Weak::upgrade) {
-            connection.hear();
+            connection.notify_config_changed();
         }
     }
 
     fn sweep(&self) {
-        self.memories.borrow().values().for_each(|memory| memory.sweep());
+        self.carried_states.borrow().values().for_each(|memory| memory.sweep());
     }
 
-    async fn closed(self: Rc<Self>, done: oneshot::Sender<()>) {
-        while self.accepting.get() > 0 {
-            sleep(PAUSE).await;
+    async fn wait_until_closed(self: Rc<Self>, done: oneshot::Sender<()>) {
+        while self.open_listeners.get() > 0 {
+            sleep(POLL_INTERVAL).await;
         }
         let _ = done.send(());
     }
 
-    async fn drain(self: Rc<Self>, done: oneshot::Sender<()>) {
+    async fn wait_until_drained(self: Rc<Self>, done: oneshot::Sender<()>) {
         while !self.connections.borrow().is_empty() {
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
         let _ = done.send(());
     }
 
     pub fn is_ending(&self) -> bool {
-        self.ending.get()
+        self.is_ending.get()
     }
 
-    pub fn limits(&self) -> Rc<Limits> {
+    pub fn limits(&self) -> Rc<ProxyLimits> {
         self.table.borrow().limits.clone()
     }
 
-    pub fn budget(&self) -> &Arc<Budget> {
+    pub fn budget(&self) -> &Arc<MirrorBudget> {
         &self.budget
     }
 
     pub fn is_suspended(&self) -> bool {
-        self.room.is_short()
+        self.resource_limits.is_exhausted()
     }
 
-    fn door(&self, place: Place) -> Option<Door> {
-        self.table.borrow().places.get(&place).map(|accepting| accepting.door.clone())
+    fn find_ingress(&self, place: Place) -> Option<Ingress> {
+        self.table.borrow().endpoints.get(&place).map(|accepting| accepting.ingress.clone())
     }
 
-    pub fn slot(&self, service: &ServiceName) -> Option<Rc<Slot>> {
+    pub fn find_slot(&self, service: &ServiceName) -> Option<Rc<ServiceSlot>> {
         self.table.borrow().services.get(service).cloned()
     }
 
     /// Whether a service has somebody there.
-    pub fn knows(&self, address: SocketAddr) -> bool {
+    pub fn has_upstream(&self, address: SocketAddr) -> bool {
         let table = self.table.borrow();
-        table.services.values().any(|slot| slot.service().has(address))
+        table.services.values().any(|slot| slot.service().has_upstream(address))
     }
 
     /// Never twice in a process, hardly ever twice at all.
-    pub fn request_id(&self) -> HeaderValue {
-        self.next.set(self.next.get() + 1);
-        let text = format!("{:016x}{:02x}{:014x}", self.room.salt(), self.number, self.next.get());
+    pub fn next_request_id(&self) -> HeaderValue {
+        self.next_number.set(self.next_number.get() + 1);
+        let text =
+            format!("{:016x}{:02x}{:014x}", self.resource_limits.salt(), self.number, self.next_number.get());
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 
     /// Known until the registration is dropped.
-    pub fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> Registered {
-        self.next.set(self.next.get() + 1);
-        let number = self.next.get();
+    pub fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> Registration {
+        self.next_number.set(self.next_number.get() + 1);
+        let number = self.next_number.get();
         self.connections.borrow_mut().insert(number, Rc::downgrade(connection));
-        Registered { worker: self.clone(), number }
+        Registration { worker: self.clone(), number }
     }
 }
 
-pub struct Registered {
+pub struct Registration {
     worker: Rc<Worker>,
     number: u64,
 }
 
-impl Drop for Registered {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(&self.number);
     }
 }
 
 /// Until its place is closed. Whoever waits to be accepted then is accepted first: closing a listener resets them.
-async fn accept(
+async fn accept_connections(
     worker: Rc<Worker>,
     listener: TcpListener,
-    mut door: Door,
+    mut door: Ingress,
     place: Place,
     open: CancellationToken,
 ) {
-    let _counted = worker.accepting.hold();
+    let _counted = worker.open_listeners.acquire();
     let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     let listener = match listener {
         Ok(listener) => listener,
@@ -344,15 +352,15 @@ async fn accept(
             Ok((stream, peer)) => {
                 failing = false;
                 // Another service may have got the port.
-                door = worker.door(place).unwrap_or(door);
+                door = worker.find_ingress(place).unwrap_or(door);
                 spawn_local(Connection::serve(worker.clone(), stream, peer, door.clone()));
             }
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     log::warn!("cannot accept: {error}");
                 }
-                worker.room.ran_out();
-                sleep(PAUSE).await;
+                worker.resource_limits.record_accept_failure();
+                sleep(POLL_INTERVAL).await;
             }
         }
     }

@@ -12,76 +12,77 @@ use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-use super::releases::digest_of;
-use super::releases::paths::{self, Links};
-use crate::world::archives::{ArchiveError, Archives, Packed};
+use super::releases::compute_digest;
+use super::releases::paths::{self, LinkTargets};
+use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
 
 /// How a gzip file of deflated data begins (RFC 1952, 2.3.1).
-const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 
 #[derive(Debug)]
 pub struct TarArchives;
 
-type Tar = Builder<GzEncoder<BufWriter<File>>>;
+type TarBuilder = Builder<GzEncoder<BufWriter<File>>>;
 
-impl Archives for TarArchives {
-    fn pack(&self, source: &Path) -> Result<Packed, ArchiveError> {
+impl ArchivePacker for TarArchives {
+    fn pack(&self, source: &Path) -> Result<PackedArchive, ArchiveError> {
         let seen = fs::metadata(source).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                 ArchiveError::Missing { path: source.to_owned() }
             }
-            _ => failed("read", source, &error),
+            _ => to_archive_error("read", source, &error),
         })?;
         if seen.is_dir() {
-            return pack(source);
+            return pack_dir(source);
         }
         if !(seen.is_file() && is_gzip(source)?) {
-            return Err(ArchiveError::Neither { path: source.to_owned() });
+            return Err(ArchiveError::UnsupportedFormat { path: source.to_owned() });
         }
-        let digest = digest_of(source).map_err(|error| failed("read", source, &error))?;
-        Ok(Packed { path: source.to_owned(), digest, bytes: seen.len(), held: None })
+        let digest = compute_digest(source).map_err(|error| to_archive_error("read", source, &error))?;
+        Ok(PackedArchive { path: source.to_owned(), digest, bytes: seen.len(), held: None })
     }
 }
 
 fn is_gzip(path: &Path) -> Result<bool, ArchiveError> {
     let mut first = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut first));
-    read.map_err(|error| failed("read", path, &error))?;
-    Ok(first == MAGIC)
+    let read = File::open(path).and_then(|file| file.take(GZIP_MAGIC.len() as u64).read_to_end(&mut first));
+    read.map_err(|error| to_archive_error("read", path, &error))?;
+    Ok(first == GZIP_MAGIC)
 }
 
 /// Into a file of its own below the temporary directory.
-fn pack(source: &Path) -> Result<Packed, ArchiveError> {
+fn pack_dir(source: &Path) -> Result<PackedArchive, ArchiveError> {
     let made = tempfile::Builder::new().prefix("swm-").suffix(".tar.gz").tempfile();
-    let (file, path) = made.map_err(|error| failed("make", &std::env::temp_dir(), &error))?.into_parts();
+    let (file, path) =
+        made.map_err(|error| to_archive_error("make", &std::env::temp_dir(), &error))?.into_parts();
     // Without a time or a name, and with "unknown" as its system: the header is always the same.
     let gzip = GzBuilder::new().write(BufWriter::new(file), Compression::default());
-    let mut packing = Packing { source, target: &path, tar: Builder::new(gzip), links: Links::new() };
-    packing.dir(&mut Vec::new())?;
-    let Packing { tar, links, .. } = packing;
+    let mut packing = DirPacker { source, target: &path, tar: Builder::new(gzip), links: LinkTargets::new() };
+    packing.append_dir(&mut Vec::new())?;
+    let DirPacker { tar, links, .. } = packing;
     for (link, target) in &links {
-        paths::stays_inside(link, target, &links)
+        paths::check_link_target(link, target, &links)
             .map_err(|why| ArchiveError::Refused { path: source.join(link), why })?;
     }
     let written = tar.into_inner().and_then(GzEncoder::finish).and_then(|mut file| file.flush());
-    written.map_err(|error| failed("write", &path, &error))?;
-    let read = |error: io::Error| failed("read", &path, &error);
-    let (digest, bytes) = (digest_of(&path).map_err(read)?, fs::metadata(&path).map_err(read)?.len());
-    Ok(Packed { path: path.to_path_buf(), digest, bytes, held: Some(Arc::new(path)) })
+    written.map_err(|error| to_archive_error("write", &path, &error))?;
+    let read = |error: io::Error| to_archive_error("read", &path, &error);
+    let (digest, bytes) = (compute_digest(&path).map_err(read)?, fs::metadata(&path).map_err(read)?.len());
+    Ok(PackedArchive { path: path.to_path_buf(), digest, bytes, held: Some(Arc::new(path)) })
 }
 
-struct Packing<'a> {
+struct DirPacker<'a> {
     source: &'a Path,
     target: &'a Path,
-    tar: Tar,
-    links: Links,
+    tar: TarBuilder,
+    links: LinkTargets,
 }
 
-impl Packing<'_> {
+impl DirPacker<'_> {
     /// Everything in a directory of the source, named by its parts.
-    fn dir(&mut self, parts: &mut Vec<String>) -> Result<(), ArchiveError> {
+    fn append_dir(&mut self, parts: &mut Vec<String>) -> Result<(), ArchiveError> {
         let dir = self.source.join(parts.join("/"));
-        let read = |error: io::Error| failed("read", &dir, &error);
+        let read = |error: io::Error| to_archive_error("read", &dir, &error);
         let entries: Result<Vec<_>, _> = fs::read_dir(&dir).map_err(read)?.collect();
         let mut names: Vec<_> = entries.map_err(read)?.iter().map(fs::DirEntry::file_name).collect();
         names.sort_unstable();
@@ -89,27 +90,27 @@ impl Packing<'_> {
             let path = dir.join(&name);
             let refused = |why| ArchiveError::Refused { path: path.clone(), why };
             let inside = path.strip_prefix(self.source).unwrap_or(&path);
-            paths::parts(inside.as_os_str().as_bytes()).map_err(refused)?;
+            paths::split_path(inside.as_os_str().as_bytes()).map_err(refused)?;
             parts.push(name.to_string_lossy().into_owned());
-            self.member(&path, parts)?;
+            self.append_member(&path, parts)?;
             parts.pop();
         }
         Ok(())
     }
 
-    fn member(&mut self, path: &Path, parts: &mut Vec<String>) -> Result<(), ArchiveError> {
+    fn append_member(&mut self, path: &Path, parts: &mut Vec<String>) -> Result<(), ArchiveError> {
         let refused = |why| ArchiveError::Refused { path: path.to_owned(), why };
-        let seen = fs::symlink_metadata(path).map_err(|error| failed("read", path, &error))?;
+        let seen = fs::symlink_metadata(path).map_err(|error| to_archive_error("read", path, &error))?;
         let name = parts.join("/");
         let kind = seen.file_type();
         if kind.is_dir() {
             self.append(EntryType::Directory, 0o755, 0, |tar, header| {
                 tar.append_data(header, format!("{name}/"), io::empty())
             })?;
-            return self.dir(parts);
+            return self.append_dir(parts);
         }
         if kind.is_symlink() {
-            let target = fs::read_link(path).map_err(|error| failed("read", path, &error))?;
+            let target = fs::read_link(path).map_err(|error| to_archive_error("read", path, &error))?;
             let text = target.to_str().filter(|text| !text.chars().any(char::is_control));
             let text = text.ok_or_else(|| refused("is a symbolic link to a name that is no text"))?;
             self.links.insert(name.clone(), text.to_owned());
@@ -120,17 +121,20 @@ impl Packing<'_> {
             return Err(refused("is no file, directory or symbolic link"));
         }
         let mode = if seen.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 };
-        let mut file = File::open(path).map_err(|error| failed("read", path, &error))?;
-        let mut read = Counted { from: (&mut file).take(seen.len()), read: 0, failed: None };
+        let mut file = File::open(path).map_err(|error| to_archive_error("read", path, &error))?;
+        let mut read =
+            CountingReader { inner: (&mut file).take(seen.len()), bytes_read: 0, read_error: None };
         let appended = self.append(EntryType::Regular, mode, seen.len(), |tar, header| {
             tar.append_data(header, &name, &mut read)
         });
-        if let Some(error) = read.failed.take() {
-            return Err(failed("read", path, &error));
+        if let Some(error) = read.read_error.take() {
+            return Err(to_archive_error("read", path, &error));
         }
         appended?;
-        let grown = read.from.into_inner().read(&mut [0]).map_err(|error| failed("read", path, &error))? > 0;
-        if grown || read.read != seen.len() {
+        let grown =
+            read.inner.into_inner().read(&mut [0]).map_err(|error| to_archive_error("read", path, &error))?
+                > 0;
+        if grown || read.bytes_read != seen.len() {
             return Err(refused("was changed while it was packed"));
         }
         Ok(())
@@ -141,34 +145,34 @@ impl Packing<'_> {
         kind: EntryType,
         mode: u32,
         size: u64,
-        append: impl FnOnce(&mut Tar, &mut Header) -> io::Result<()>,
+        append: impl FnOnce(&mut TarBuilder, &mut Header) -> io::Result<()>,
     ) -> Result<(), ArchiveError> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(size);
-        append(&mut self.tar, &mut header).map_err(|error| failed("write", self.target, &error))
+        append(&mut self.tar, &mut header).map_err(|error| to_archive_error("write", self.target, &error))
     }
 }
 
 /// Tells how much was read, and a reader's error from a writer's.
-struct Counted<R> {
-    from: R,
-    read: u64,
-    failed: Option<io::Error>,
+struct CountingReader<R> {
+    inner: R,
+    bytes_read: u64,
+    read_error: Option<io::Error>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self.from.read(into) {
+        match self.inner.read(into) {
             Ok(read) => {
-                self.read += read as u64;
+                self.bytes_read += read as u64;
                 Ok(read)
             }
             Err(error) => {
                 let kind = error.kind();
                 if kind != io::ErrorKind::Interrupted {
-                    self.failed = Some(error);
+                    self.read_error = Some(error);
                 }
                 Err(kind.into())
             }
@@ -176,11 +180,11 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn failed(what: &'static str, path: &Path, error: &io::Error) -> ArchiveError {
+fn to_archive_error(what: &'static str, path: &Path, error: &io::Error) -> ArchiveError {
     let path: PathBuf = path.to_owned();
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ArchiveError::Full { path },
-        _ => ArchiveError::Failed { what, path, why: error.to_string() },
+        _ => ArchiveError::Failed { action: what, path, why: error.to_string() },
     }
 }
 

@@ -20,40 +20,40 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::exec::{ExecError, Program, status_of};
+use super::exec::{ExecError, Program, to_exit_status};
 use super::lines::read_lines;
 use super::sqlite::{DbError, make_dir};
-use crate::model::api::{RunEnd, RunRequest};
-use crate::world::commands::{CommandError, Commands};
-use crate::world::link::Heard;
+use crate::model::api::{RunOutcome, RunRequest};
+use crate::world::commands::{CommandError, CommandRunner};
+use crate::world::link::SharedLineSink;
 
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// From TERM to KILL.
-const GRACE: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs programs; their locks lie in one directory.
 #[derive(Debug)]
 pub struct LocalCommands {
     dir: PathBuf,
     /// How long an earlier run of the same key is waited for.
-    patience: Duration,
-    given_up: Arc<GivenUp>,
+    lock_timeout: Duration,
+    abandoned_runs: Arc<AbandonedRuns>,
 }
 
 impl LocalCommands {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, patience: PATIENCE, given_up: Arc::default() }
+        Self { dir, lock_timeout: LOCK_TIMEOUT, abandoned_runs: Arc::default() }
     }
 
-    fn path(&self, request: &RunRequest) -> PathBuf {
+    fn lock_path(&self, request: &RunRequest) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
         self.dir.join(format!("{}.lock", request.key.chars().map(plain).collect::<String>()))
     }
 
     /// Where nothing of the run is left, neither is its file: a fleet has a thousand of them a day.
-    fn tidy(&self, request: &RunRequest) {
-        let path = self.path(request);
+    fn remove_unused_lock(&self, request: &RunRequest) {
+        let path = self.lock_path(request);
         if let Ok(file) = File::options().read(true).write(true).open(&path)
             && file.try_lock().is_ok()
             && is_at(&file, &path)
@@ -62,27 +62,27 @@ impl LocalCommands {
         }
     }
 
-    async fn lock(&self, request: &RunRequest) -> Result<File, CommandError> {
+    async fn acquire_lock(&self, request: &RunRequest) -> Result<File, CommandError> {
         let program = request.argv.first().cloned().unwrap_or_default();
-        let not_run = |why: String| CommandError::NotRun { program: program.clone(), why };
+        let not_run = |why: String| CommandError::StartFailed { program: program.clone(), why };
         make_dir(&self.dir).map_err(|error| match error {
             DbError::Open { path, why } => not_run(format!("cannot make `{}`: {why}", path.display())),
             other => not_run(format!("{other:?}")),
         })?;
-        let path = self.path(request);
-        let deadline = Instant::now() + self.patience;
+        let path = self.lock_path(request);
+        let deadline = Instant::now() + self.lock_timeout;
         loop {
-            let file =
-                open(&path).map_err(|error| not_run(format!("cannot open `{}`: {error}", path.display())))?;
+            let file = open_lock_file(&path)
+                .map_err(|error| not_run(format!("cannot open `{}`: {error}", path.display())))?;
             match file.try_lock() {
                 // A run that has just ended takes its file away, and with it the lock that this would be.
                 Ok(()) if is_at(&file, &path) => return Ok(file),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(CommandError::StillRunning { program, waited: self.patience });
+                    return Err(CommandError::StillRunning { program, waited: self.lock_timeout });
                 }
                 Err(TryLockError::Error(error)) => return Err(not_run(error.to_string())),
             }
@@ -90,7 +90,7 @@ impl LocalCommands {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open_lock_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
@@ -101,15 +101,15 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 #[async_trait]
-impl Commands for LocalCommands {
-    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError> {
+impl CommandRunner for LocalCommands {
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, CommandError> {
         let Some((name, args)) = request.argv.split_first() else {
-            return Err(CommandError::NotRun {
+            return Err(CommandError::StartFailed {
                 program: String::new(),
                 why: "no program is named".to_owned(),
             });
         };
-        let lock = self.lock(request).await?;
+        let lock = self.acquire_lock(request).await?;
         let mut program = Program::new(name).args(args);
         for (key, value) in &request.env {
             program = program.env(key, value);
@@ -118,26 +118,26 @@ impl Commands for LocalCommands {
             program = program.dir(dir);
         }
         let not_run =
-            |why: &dyn Display| CommandError::NotRun { program: name.clone(), why: why.to_string() };
-        let started = program.stream(lock).inspect_err(|_| self.tidy(request));
+            |why: &dyn Display| CommandError::StartFailed { program: name.clone(), why: why.to_string() };
+        let started = program.stream(lock).inspect_err(|_| self.remove_unused_lock(request));
         let child = started.map_err(|error| match error {
             ExecError::Missing { program } => CommandError::Missing { program },
             ExecError::NotRun { source, .. } => not_run(&source),
-            other @ ExecError::Hung { .. } => not_run(&other),
+            other @ ExecError::TimedOut { .. } => not_run(&other),
         })?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let group = Group(Pid::from_raw(pid.ok_or_else(|| not_run(&"it has no pid"))?));
-        self.given_up.running.send_modify(|running| *running += 1);
-        let mut running = Running { child, group, given_up: self.given_up.clone() };
-        let ended = attend(&mut running.child, group, request.timeout_ms, &heard).await;
-        self.tidy(request);
+        let group = ProcessGroup(Pid::from_raw(pid.ok_or_else(|| not_run(&"it has no pid"))?));
+        self.abandoned_runs.running_count.send_modify(|running| *running += 1);
+        let mut running = RunningProgram { child, group, abandoned_runs: self.abandoned_runs.clone() };
+        let ended = wait_with_lines(&mut running.child, group, request.timeout_ms, &heard).await;
+        self.remove_unused_lock(request);
         ended.map_err(|error| not_run(&error))
     }
 
-    async fn all_ended(&self) {
+    async fn wait_for_all(&self) {
         // A caller that is just going away gives up when its task is dropped, which may be a moment later.
-        let _ = self.given_up.running.subscribe().wait_for(|running| *running == 0).await;
-        let endings = std::mem::take(&mut *self.given_up.lock());
+        let _ = self.abandoned_runs.running_count.subscribe().wait_for(|running| *running == 0).await;
+        let endings = std::mem::take(&mut *self.abandoned_runs.lock());
         for ending in endings {
             // One that panicked has killed what it had.
             let _ = ending.await;
@@ -146,51 +146,51 @@ impl Commands for LocalCommands {
 }
 
 /// A program on its way; one that nobody waits for any more is ended.
-struct Running {
+struct RunningProgram {
     child: Child,
-    group: Group,
-    given_up: Arc<GivenUp>,
+    group: ProcessGroup,
+    abandoned_runs: Arc<AbandonedRuns>,
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         // One that was waited for to its end has no pid any more; what it left in the background is not ours to end.
         if self.child.id().is_some() {
-            self.group.ask();
-            self.given_up.push(Ending(self.group));
+            self.group.terminate();
+            self.abandoned_runs.push(KillTask(self.group));
         }
-        self.given_up.running.send_modify(|running| *running -= 1);
+        self.abandoned_runs.running_count.send_modify(|running| *running -= 1);
     }
 }
 
 /// All that a program started and did not send away.
 #[derive(Debug, Clone, Copy)]
-struct Group(Pid);
+struct ProcessGroup(Pid);
 
-impl Group {
+impl ProcessGroup {
     fn signal(self, signal: Signal) {
         // One that has ended already is what is wanted.
         let _ = killpg(self.0, signal);
     }
 
-    fn is_there(self) -> bool {
+    fn is_alive(self) -> bool {
         killpg(self.0, None).is_ok()
     }
 
     /// TERM, once: a second one would end what tidies up after the first.
-    fn ask(self) {
+    fn terminate(self) {
         self.signal(Signal::SIGTERM);
         // What is stopped hears TERM only when it goes on.
         self.signal(Signal::SIGCONT);
     }
 
     /// KILL for what is left of it a while after it was asked.
-    async fn end(self) {
-        let deadline = Instant::now() + GRACE;
-        while self.is_there() && Instant::now() < deadline {
-            tokio::time::sleep(PAUSE).await;
+    async fn kill_after_timeout(self) {
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        while self.is_alive() && Instant::now() < deadline {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        if self.is_there() {
+        if self.is_alive() {
             self.signal(Signal::SIGKILL);
         }
     }
@@ -198,18 +198,18 @@ impl Group {
 
 /// Programs whose callers went away, on their way to their end.
 #[derive(Debug, Default)]
-struct GivenUp {
-    endings: Mutex<Vec<JoinHandle<()>>>,
+struct AbandonedRuns {
+    kill_tasks: Mutex<Vec<JoinHandle<()>>>,
     /// How many programs are on their way, given up or not.
-    running: watch::Sender<usize>,
+    running_count: watch::Sender<usize>,
 }
 
-impl GivenUp {
+impl AbandonedRuns {
     fn lock(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kill_tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, ending: Ending) {
+    fn push(&self, ending: KillTask) {
         // Without a runtime nobody could wait: the drop ends it.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut all = self.lock();
@@ -219,23 +219,28 @@ impl GivenUp {
 }
 
 /// When switchman itself ends first, there is no more time to give.
-struct Ending(Group);
+struct KillTask(ProcessGroup);
 
-impl Ending {
+impl KillTask {
     async fn run(self) {
-        self.0.end().await;
+        self.0.kill_after_timeout().await;
     }
 }
 
-impl Drop for Ending {
+impl Drop for KillTask {
     fn drop(&mut self) {
-        if self.0.is_there() {
+        if self.0.is_alive() {
             self.0.signal(Signal::SIGKILL);
         }
     }
 }
 
-async fn attend(child: &mut Child, group: Group, timeout: Option<u64>, heard: &Heard) -> io::Result<RunEnd> {
+async fn wait_with_lines(
+    child: &mut Child,
+    group: ProcessGroup,
+    timeout: Option<u64>,
+    heard: &SharedLineSink,
+) -> io::Result<RunOutcome> {
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (end, ended) = watch::channel(false);
     let lines = async { tokio::join!(read_lines(out, heard, ended.clone()), read_lines(err, heard, ended)) };
@@ -243,19 +248,19 @@ async fn attend(child: &mut Child, group: Group, timeout: Option<u64>, heard: &H
         let waited = tokio::select! {
             status = child.wait() => (status, false),
             // What it left running in the background on purpose is not ours to end; after a timeout nothing is on purpose.
-            () = timed_out(timeout) => {
-                group.ask();
-                (tokio::join!(child.wait(), group.end()).0, true)
+            () = wait_for_timeout(timeout) => {
+                group.terminate();
+                (tokio::join!(child.wait(), group.kill_after_timeout()).0, true)
             }
         };
         end.send_replace(true);
         waited
     };
     let ((status, timed_out), _) = tokio::join!(ends, lines);
-    Ok(RunEnd { status: status_of(status?), timed_out })
+    Ok(RunOutcome { status: to_exit_status(status?), timed_out })
 }
 
-async fn timed_out(after_ms: Option<u64>) {
+async fn wait_for_timeout(after_ms: Option<u64>) {
     match after_ms {
         Some(after) => tokio::time::sleep(Duration::from_millis(after)).await,
         None => std::future::pending().await,

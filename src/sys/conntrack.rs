@@ -12,22 +12,22 @@ use nix::sys::socket::{AddressFamily, SockProtocol};
 
 use super::netlink::{self, BUFFER};
 use crate::model::ports::Port;
-use crate::world::flows::{Flows, FlowsError};
+use crate::world::flows::{ConnectionTracker, FlowsError};
 
 mod wire;
 
-use wire::{Part, Wanted};
+use wire::{DumpPart, FlowFilter};
 
 /// The kernel says when its table was remade during a dump; a few tries give one that is whole.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 
 /// The connections of the network namespace that the calling thread is in.
 #[derive(Debug)]
 pub struct Conntrack;
 
 #[async_trait]
-impl Flows for Conntrack {
-    fn remembers(&self) -> Duration {
+impl ConnectionTracker for Conntrack {
+    fn conntrack_timeout(&self) -> Duration {
         // Seconds, of this network namespace; 10 where nobody changed it (nf_conntrack-sysctl.rst).
         let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close");
         let seconds = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(10);
@@ -38,7 +38,7 @@ impl Flows for Conntrack {
     /// peer, for the tuple of a reply is unique. Blocks for the dump, on this thread, as `SockDiag` does: 33 ms among
     /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before.
     async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
-        let wanted = Wanted { port, target };
+        let wanted = FlowFilter { port, target };
         let led = || {
             let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| error.to_string())?;
             let mut peers = dump(&netlink, AddressFamily::Inet, wanted)?;
@@ -49,27 +49,31 @@ impl Flows for Conntrack {
     }
 }
 
-fn dump(netlink: &OwnedFd, family: AddressFamily, wanted: Wanted) -> Result<BTreeSet<SocketAddr>, String> {
+fn dump(
+    netlink: &OwnedFd,
+    family: AddressFamily,
+    wanted: FlowFilter,
+) -> Result<BTreeSet<SocketAddr>, String> {
     let mut buffer = vec![0; BUFFER];
     let mut filtered = true;
-    for sequence in 1..=TRIES {
-        netlink::send(netlink, &wire::request(family as u8, filtered.then_some(wanted), sequence))?;
+    for sequence in 1..=MAX_ATTEMPTS {
+        netlink::send(netlink, &wire::build_request(family as u8, filtered.then_some(wanted), sequence))?;
         let receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
         match collect(receive, &mut buffer, sequence, wanted)? {
-            Dump::Whole(peers) => return Ok(peers),
-            Dump::Interrupted => {}
+            DumpOutcome::Complete(peers) => return Ok(peers),
+            DumpOutcome::Interrupted => {}
             // Then all are listed and filtered here, as they are from a kernel that does not know the filter at all.
-            Dump::Refused(Errno::EINVAL | Errno::EOPNOTSUPP) if filtered => filtered = false,
-            Dump::Refused(error) => return Err(format!("the kernel refused: {error}")),
+            DumpOutcome::Refused(Errno::EINVAL | Errno::EOPNOTSUPP) if filtered => filtered = false,
+            DumpOutcome::Refused(error) => return Err(format!("the kernel refused: {error}")),
         }
     }
-    Err(format!("the kernel interrupted {TRIES} dumps in a row"))
+    Err(format!("the kernel interrupted {MAX_ATTEMPTS} dumps in a row"))
 }
 
 /// What came of one request.
 #[derive(Debug, PartialEq, Eq)]
-enum Dump {
-    Whole(BTreeSet<SocketAddr>),
+enum DumpOutcome {
+    Complete(BTreeSet<SocketAddr>),
     Interrupted,
     Refused(Errno),
 }
@@ -78,20 +82,20 @@ fn collect(
     mut receive: impl FnMut(&mut [u8]) -> nix::Result<usize>,
     buffer: &mut [u8],
     sequence: u32,
-    wanted: Wanted,
-) -> Result<Dump, String> {
+    wanted: FlowFilter,
+) -> Result<DumpOutcome, String> {
     let mut peers = BTreeSet::new();
     let mut whole = true;
     loop {
-        let length = netlink::await_datagram(&mut receive, buffer)?;
-        for part in wire::parts(&buffer[..length], sequence) {
+        let length = netlink::receive_datagram(&mut receive, buffer)?;
+        for part in wire::parse_parts(&buffer[..length], sequence) {
             match part? {
-                Part::Flow(flow) => peers.extend(flow.peer(wanted)),
-                Part::Stale | Part::Other => {}
-                Part::Interrupted => whole = false,
-                Part::Refused(error) => return Ok(Dump::Refused(error)),
-                Part::Done if whole => return Ok(Dump::Whole(peers)),
-                Part::Done => return Ok(Dump::Interrupted),
+                DumpPart::Flow(flow) => peers.extend(flow.matching_peer(wanted)),
+                DumpPart::Stale | DumpPart::Other => {}
+                DumpPart::Interrupted => whole = false,
+                DumpPart::Refused(error) => return Ok(DumpOutcome::Refused(error)),
+                DumpPart::Done if whole => return Ok(DumpOutcome::Complete(peers)),
+                DumpPart::Done => return Ok(DumpOutcome::Interrupted),
             }
         }
     }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
-mod lasting;
+mod detached;
 
-pub use lasting::{OURSELVES, USUAL_PATH};
+pub use detached::{DEFAULT_PATH, OWN_EXE};
 
 /// A program with its arguments.
 #[derive(Debug, Clone)]
@@ -32,8 +32,8 @@ pub enum ExecError {
     Missing { program: String },
     #[error("cannot run `{program}`: {source}")]
     NotRun { program: String, source: std::io::Error },
-    #[error("`{program}` did not end within {}", crate::model::duration::show(*.waited))]
-    Hung { program: String, waited: Duration },
+    #[error("`{program}` did not end within {}", crate::model::duration::format(*.waited))]
+    TimedOut { program: String, waited: Duration },
 }
 
 /// What a program that ended left behind; texts are read as UTF-8, other bytes replaced.
@@ -76,9 +76,9 @@ impl Program {
 
     /// Runs to the end with `input` on stdin; killed when `bound` has passed.
     pub async fn run(&self, input: &[u8], bound: Duration) -> Result<Output, ExecError> {
-        let mut command = self.command();
+        let mut command = self.build_command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(|source| self.not_run(source))?;
+        let mut child = command.spawn().map_err(|source| self.to_exec_error(source))?;
         let stdin = child.stdin.take();
         let feed = async move {
             if let Some(mut stdin) = stdin {
@@ -92,63 +92,63 @@ impl Program {
         log::debug!("{self}: {:.1} ms", began.elapsed().as_secs_f64() * 1000.0);
         match ended {
             Ok(Ok(output)) => Ok(Output {
-                status: status_of(output.status),
+                status: to_exit_status(output.status),
                 stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
                 stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
             }),
-            Ok(Err(source)) => Err(self.not_run(source)),
-            Err(_) => Err(ExecError::Hung { program: self.to_string(), waited: bound }),
+            Ok(Err(source)) => Err(self.to_exec_error(source)),
+            Err(_) => Err(ExecError::TimedOut { program: self.to_string(), waited: bound }),
         }
     }
 
     /// Starts a program that outlives this call, stdin closed, both outputs to `log`. It lives on when the handle is
     /// dropped: whoever starts a service records its pid and ends it.
     pub fn start(&self, log: std::fs::File) -> Result<Child, ExecError> {
-        let both = log.try_clone().map_err(|source| self.not_run(source))?;
-        let mut command = self.command();
+        let both = log.try_clone().map_err(|source| self.to_exec_error(source))?;
+        let mut command = self.build_command();
         command.stdin(Stdio::null()).stdout(log).stderr(both);
-        command.spawn().map_err(|source| self.not_run(source))
+        command.spawn().map_err(|source| self.to_exec_error(source))
     }
 
     /// Starts a program whose outputs are read as they come, with this file as its input, in a session of its own: one that
     /// asks the terminal for a password is refused there, where in a mere group of its own it would be stopped for ever
     /// (tty(4), SIGTTIN). It lives on when the handle is dropped.
     pub fn stream(&self, input: std::fs::File) -> Result<Child, ExecError> {
-        self.may_start().map_err(|source| self.not_run(source))?;
+        self.check_startable().map_err(|source| self.to_exec_error(source))?;
         let mut command = match find("setsid") {
             // Leads no group before, so it becomes the program itself and keeps the pid (setsid(1)).
             Some(setsid) => {
                 let program = Self { path: setsid.into(), args: Vec::new(), ..self.clone() };
-                program.arg("--").arg(&self.path).args(&self.args).command_in_our_group()
+                program.arg("--").arg(&self.path).args(&self.args).build_command_in_our_group()
             }
-            None => self.command(),
+            None => self.build_command(),
         };
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().map_err(|source| self.not_run(source))
+        command.spawn().map_err(|source| self.to_exec_error(source))
     }
 
     /// Starts a program to talk with: both ends piped, its complaints too. Killed when the handle is dropped.
-    pub fn dialogue(&self) -> Result<Child, ExecError> {
-        let mut command = self.command();
+    pub fn spawn_piped(&self) -> Result<Child, ExecError> {
+        let mut command = self.build_command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.spawn().map_err(|source| self.not_run(source))
+        command.spawn().map_err(|source| self.to_exec_error(source))
     }
 
     /// Starts a program to talk with that ends with its input. It lives on when the handle is dropped.
-    pub fn pipe(&self) -> Result<Child, ExecError> {
-        let mut command = self.command();
+    pub fn spawn_piped_detached(&self) -> Result<Child, ExecError> {
+        let mut command = self.build_command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().map_err(|source| self.not_run(source))
+        command.spawn().map_err(|source| self.to_exec_error(source))
     }
 
-    fn command(&self) -> tokio::process::Command {
-        let mut command = self.command_in_our_group();
+    fn build_command(&self) -> tokio::process::Command {
+        let mut command = self.build_command_in_our_group();
         command.process_group(0);
         command
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
-    fn command_in_our_group(&self) -> tokio::process::Command {
+    fn build_command_in_our_group(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.path);
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         if let Some(dir) = &self.dir {
@@ -159,7 +159,7 @@ impl Program {
 
     /// Fails as starting the file would (execvp(3)), for a program that another one starts for us.
     #[allow(clippy::disallowed_methods, reason = "PATH is how programs are found; this is their door")]
-    fn may_start(&self) -> std::io::Result<()> {
+    fn check_startable(&self) -> std::io::Result<()> {
         let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
         let path = given.or_else(|| std::env::var_os("PATH")).unwrap_or_default();
         self.find_in(&path).map(drop)
@@ -182,7 +182,7 @@ impl Program {
         Err(why)
     }
 
-    fn not_run(&self, source: std::io::Error) -> ExecError {
+    fn to_exec_error(&self, source: std::io::Error) -> ExecError {
         match source.kind() {
             std::io::ErrorKind::NotFound => {
                 ExecError::Missing { program: self.path.to_string_lossy().into_owned() }
@@ -210,7 +210,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-pub fn status_of(status: std::process::ExitStatus) -> i32 {
+pub fn to_exit_status(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
@@ -220,20 +220,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn input_goes_in_and_output_comes_out() {
+    async fn run_passes_stdin_and_returns_output() {
         let cat = Program::new("sh").args(["-c", "cat; echo oops >&2; exit 3"]);
         let output = cat.run(b"hello", Duration::from_secs(5)).await.unwrap();
         assert_eq!(output, Output { status: 3, stdout: "hello".into(), stderr: "oops\n".into() });
     }
 
     #[tokio::test]
-    async fn a_hung_program_is_bounded() {
+    async fn run_kills_hung_program_at_timeout() {
         let error = Program::new("sleep").arg("60").run(b"", Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(error.to_string(), "`sleep 60` did not end within 50ms");
     }
 
     #[tokio::test]
-    async fn a_missing_program_is_named() {
+    async fn run_names_missing_program() {
         let error = Program::new("swm-no-such").run(b"", Duration::from_secs(1)).await.unwrap_err();
         assert_eq!(error.to_string(), "`swm-no-such` is not installed");
     }

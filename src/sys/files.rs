@@ -4,48 +4,48 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::world::files::{Files, FilesError};
+use crate::world::files::{FileSystem, FilesError};
 
 #[derive(Debug)]
 pub struct LocalFiles;
 
-impl Files for LocalFiles {
+impl FileSystem for LocalFiles {
     fn exists(&self, path: &Path) -> bool {
         path.symlink_metadata().is_ok()
     }
 
     fn write(&self, path: &Path, text: &str) -> Result<(), FilesError> {
-        place(path, |beside| fs::write(beside, text))
+        write_atomically(path, |beside| fs::write(beside, text))
     }
 
     fn link(&self, path: &Path, target: &str) -> Result<(), FilesError> {
-        place(path, |beside| std::os::unix::fs::symlink(target, beside))
+        write_atomically(path, |beside| std::os::unix::fs::symlink(target, beside))
     }
 
     fn remove(&self, path: &Path) -> Result<(), FilesError> {
-        fs::remove_file(path).map_err(|error| failed("remove", path, &error))
+        fs::remove_file(path).map_err(|error| to_files_error("remove", path, &error))
     }
 }
 
-fn place(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), FilesError> {
+fn write_atomically(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), FilesError> {
     if let Some(above) = path.parent() {
-        fs::create_dir_all(above).map_err(|error| failed("make the directory", above, &error))?;
+        fs::create_dir_all(above).map_err(|error| to_files_error("make the directory", above, &error))?;
     }
-    let beside = beside(path);
+    let beside = build_temp_path(path);
     // Left behind by a run that was killed; one fixed name, so that they do not pile up.
     let _ = fs::remove_file(&beside);
     let placed = make(&beside).and_then(|()| fs::rename(&beside, path));
     placed.map_err(|error| {
         let _ = fs::remove_file(&beside);
-        failed("write", path, &error)
+        to_files_error("write", path, &error)
     })
 }
 
-fn beside(path: &Path) -> PathBuf {
+fn build_temp_path(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.switchman-new"))
 }
 
-fn failed(what: &'static str, path: &Path, why: &io::Error) -> FilesError {
-    FilesError { what, path: path.to_owned(), why: why.to_string() }
+fn to_files_error(what: &'static str, path: &Path, why: &io::Error) -> FilesError {
+    FilesError { action: what, path: path.to_owned(), why: why.to_string() }
 }

@@ -7,32 +7,37 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerView, Verdict};
-use crate::world::balancer::{Balancer, BalancerError, Flush, Weighed};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView, StatsEndpoint};
+use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
 mod dial;
 mod http;
 mod parse;
 
 /// Far above what a thousand servers print.
-const LARGEST: u64 = 8 * 1024 * 1024;
+const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A balancer that can be read, with a bound on each read; `None` where the configuration gives no access.
 pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>> {
-    let access = spec.access.clone()?;
-    Some(Arc::new(Haproxy { spec: spec.clone(), access, bound, client: http::Client::default() }))
+    let access = spec.stats_endpoint.clone()?;
+    Some(Arc::new(Haproxy {
+        spec: spec.clone(),
+        access,
+        timeout: bound,
+        client: http::PageClient::default(),
+    }))
 }
 
 struct Haproxy {
     spec: BalancerSpec,
-    access: Access,
-    bound: Duration,
-    client: http::Client,
+    access: StatsEndpoint,
+    timeout: Duration,
+    client: http::PageClient,
 }
 
 /// Why an answer is not a view; the address is added by the caller, who knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Unreadable {
+enum ReadError {
     NoConnection(String),
     Truncated { received: usize },
     Garbled(String),
@@ -48,135 +53,141 @@ impl Balancer for Haproxy {
     }
 
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
-        self.bounded(self.view()).await.map(Arc::new)
+        self.run_with_timeout(self.read_view()).await.map(Arc::new)
     }
 
     /// After it the server is `UP 1/3` until a check has passed: HAProxy counts anew from the lowest UP (measured on 2.6).
-    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
-        self.bounded(self.flush(server)).await
+    async fn close_idle(&self, server: &str) -> Result<FlushResult, BalancerError> {
+        self.run_with_timeout(self.flush(server)).await
     }
 
-    async fn set_weight(&self, server: &str, weight: u32) -> Result<Weighed, BalancerError> {
-        self.bounded(self.weigh(server, weight)).await
+    async fn set_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, BalancerError> {
+        self.run_with_timeout(self.write_weight(server, weight)).await
     }
 }
 
 impl Haproxy {
-    async fn bounded<T>(
+    async fn run_with_timeout<T>(
         &self,
-        work: impl Future<Output = Result<T, Unreadable>>,
+        work: impl Future<Output = Result<T, ReadError>>,
     ) -> Result<T, BalancerError> {
         let address = self.access.to_string();
         let backend = || self.spec.backend.clone();
-        let Ok(ended) = tokio::time::timeout(self.bound, work).await else {
-            return Err(BalancerError::Silent { address, waited: self.bound });
+        let Ok(ended) = tokio::time::timeout(self.timeout, work).await else {
+            return Err(BalancerError::TimedOut { address, waited: self.timeout });
         };
         ended.map_err(|why| match why {
-            Unreadable::NoConnection(why) => BalancerError::Unreachable { address, why },
-            Unreadable::Truncated { received } => BalancerError::Truncated { address, received },
-            Unreadable::Garbled(why) => BalancerError::Garbled { address, why },
-            Unreadable::NoBackend => BalancerError::NoBackend { address, backend: backend() },
-            Unreadable::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
-            Unreadable::Refused { status } => BalancerError::Refused { address, status },
+            ReadError::NoConnection(why) => BalancerError::Unreachable { address, why },
+            ReadError::Truncated { received } => BalancerError::Truncated { address, received },
+            ReadError::Garbled(why) => BalancerError::Malformed { address, why },
+            ReadError::NoBackend => BalancerError::NoBackend { address, backend: backend() },
+            ReadError::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
+            ReadError::Refused { status } => BalancerError::Refused { address, status },
         })
     }
 
     /// The type `4` of `show stat` is servers.
-    async fn view(&self) -> Result<BackendView, Unreadable> {
+    async fn read_view(&self) -> Result<BackendView, ReadError> {
         let backend = self.spec.backend.as_str();
-        if let Access::Http(url) = &self.access {
-            return parse::page(&self.client.get(url, self.bound).await?, backend);
+        if let StatsEndpoint::Http(url) = &self.access {
+            return parse::parse_page(&self.client.get(url, self.timeout).await?, backend);
         }
         let command = |proxy: &str| format!("show servers state {backend}; show stat {proxy} 4 -1");
-        let answer = self.say(&command(backend)).await?;
+        let answer = self.send_command(&command(backend)).await?;
         // A frontend of the same name is what `show stat NAME` finds: then the backend is asked for by its number, which
         // `show servers state` gives.
-        match parse::number_of_namesake(&answer)? {
-            Some(number) => parse::socket(&self.say(&command(&number)).await?, backend),
-            None => parse::socket(&answer, backend),
+        match parse::find_backend_number(&answer)? {
+            Some(number) => parse::parse_socket_answer(&self.send_command(&command(&number)).await?, backend),
+            None => parse::parse_socket_answer(&answer, backend),
         }
     }
 
     /// One line on a stats socket.
-    async fn say(&self, command: &str) -> Result<String, Unreadable> {
+    async fn send_command(&self, command: &str) -> Result<String, ReadError> {
         match &self.access {
-            Access::Unix(path) => ask(UnixStream::connect(path).await.map_err(no_connection)?, command).await,
-            Access::Tcp { host, port } => ask(dial::connect(host, *port).await?, command).await,
-            Access::Http(_) => Err(no_connection("a statistics page takes no commands")),
+            StatsEndpoint::Unix(path) => {
+                send_line(UnixStream::connect(path).await.map_err(to_connection_error)?, command).await
+            }
+            StatsEndpoint::Tcp { host, port } => send_line(dial::connect(host, *port).await?, command).await,
+            StatsEndpoint::Http(_) => Err(to_connection_error("a statistics page takes no commands")),
         }
     }
 
-    async fn flush(&self, server: &str) -> Result<Flush, Unreadable> {
-        if matches!(self.access, Access::Http(_)) {
-            return Ok(Flush::NotAllowed);
+    async fn flush(&self, server: &str) -> Result<FlushResult, ReadError> {
+        if matches!(self.access, StatsEndpoint::Http(_)) {
+            return Ok(FlushResult::NotAllowed);
         }
         if !self.is_free(server).await? {
-            return Ok(Flush::Held);
+            return Ok(FlushResult::NotInService);
         }
         let name = format!("{}/{server}", self.spec.backend);
         // In one line, which HAProxy takes in one go: no client finds the server in maintenance for long.
         let line = format!("set server {name} state maint; set server {name} state ready");
-        let answer = self.say(&line).await?;
+        let answer = self.send_command(&line).await?;
         match answer.trim() {
             "" => {}
-            denied if denied.starts_with("Permission denied") => return Ok(Flush::NotAllowed),
-            other => return Err(Unreadable::Garbled(other.chars().take(200).collect())),
+            denied if denied.starts_with("Permission denied") => return Ok(FlushResult::NotAllowed),
+            other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
         // There is no other success than what is read back. Whoever holds it now came after us.
-        Ok(if self.is_free(server).await? { Flush::Closed } else { Flush::Held })
+        Ok(if self.is_free(server).await? { FlushResult::Closed } else { FlushResult::NotInService })
     }
 
-    async fn weigh(&self, server: &str, weight: u32) -> Result<Weighed, Unreadable> {
-        if matches!(self.access, Access::Http(_)) {
-            return Ok(Weighed::NotAllowed);
+    async fn write_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, ReadError> {
+        if matches!(self.access, StatsEndpoint::Http(_)) {
+            return Ok(SetWeightResult::NotAllowed);
         }
-        let answer = self.say(&format!("set server {}/{server} weight {weight}", self.spec.backend)).await?;
+        let answer =
+            self.send_command(&format!("set server {}/{server} weight {weight}", self.spec.backend)).await?;
         match answer.trim() {
             "" => {}
-            denied if denied.starts_with("Permission denied") => return Ok(Weighed::NotAllowed),
-            other => return Err(Unreadable::Garbled(other.chars().take(200).collect())),
+            denied if denied.starts_with("Permission denied") => return Ok(SetWeightResult::NotAllowed),
+            other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
-        let view = self.view().await?;
-        match view.server(server) {
-            Some(found) if found.weight == weight => Ok(Weighed::Set),
+        let view = self.read_view().await?;
+        match view.find_server(server) {
+            Some(found) if found.weight == weight => Ok(SetWeightResult::Set),
             Some(found) => {
-                Err(Unreadable::Garbled(format!("its weight is {} after {weight} was set", found.weight)))
+                Err(ReadError::Garbled(format!("its weight is {} after {weight} was set", found.weight)))
             }
-            None => Err(Unreadable::NoServer(server.to_owned())),
+            None => Err(ReadError::NoServer(server.to_owned())),
         }
     }
 
-    async fn is_free(&self, server: &str) -> Result<bool, Unreadable> {
-        let view = self.view().await?;
-        view.server(server).map(is_free).ok_or_else(|| Unreadable::NoServer(server.to_owned()))
+    async fn is_free(&self, server: &str) -> Result<bool, ReadError> {
+        let view = self.read_view().await?;
+        view.find_server(server).map(is_free).ok_or_else(|| ReadError::NoServer(server.to_owned()))
     }
 }
 
 /// Taking traffic, and by nobody's word in or out of it.
 fn is_free(server: &ServerView) -> bool {
-    let held = server.admin.is_none_or(|admin| admin.in_maintenance() || admin.in_drain());
-    !held && matches!(server.verdict, Verdict::Up | Verdict::GoingDown | Verdict::NoCheck)
+    let held = server.admin_state.is_none_or(|admin| admin.is_in_maintenance() || admin.is_in_drain());
+    !held && matches!(server.state, ServerState::Up | ServerState::GoingDown | ServerState::NoCheck)
 }
 
 /// One line with all commands, answered in one piece after which HAProxy closes (management guide, 9.3).
-async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, command: &str) -> Result<String, Unreadable> {
-    stream.write_all(format!("{command}\n").as_bytes()).await.map_err(no_connection)?;
+async fn send_line(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    command: &str,
+) -> Result<String, ReadError> {
+    stream.write_all(format!("{command}\n").as_bytes()).await.map_err(to_connection_error)?;
     let mut answer = Vec::new();
-    let read = stream.take(LARGEST + 1).read_to_end(&mut answer).await;
+    let read = stream.take(MAX_ANSWER_BYTES + 1).read_to_end(&mut answer).await;
     match read {
-        Ok(read) if read as u64 > LARGEST => Err(too_large()),
+        Ok(read) if read as u64 > MAX_ANSWER_BYTES => Err(new_too_large_error()),
         Ok(_) => Ok(String::from_utf8_lossy(&answer).into_owned()),
-        Err(_) if !answer.is_empty() => Err(Unreadable::Truncated { received: answer.len() }),
-        Err(error) => Err(no_connection(error)),
+        Err(_) if !answer.is_empty() => Err(ReadError::Truncated { received: answer.len() }),
+        Err(error) => Err(to_connection_error(error)),
     }
 }
 
-fn too_large() -> Unreadable {
-    Unreadable::Garbled(format!("it is longer than {} MiB", LARGEST / 1024 / 1024))
+fn new_too_large_error() -> ReadError {
+    ReadError::Garbled(format!("it is longer than {} MiB", MAX_ANSWER_BYTES / 1024 / 1024))
 }
 
-fn no_connection(error: impl std::fmt::Display) -> Unreadable {
-    Unreadable::NoConnection(error.to_string())
+fn to_connection_error(error: impl std::fmt::Display) -> ReadError {
+    ReadError::NoConnection(error.to_string())
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ mod native;
 mod save;
 
 /// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Past the lock, a healthy command takes milliseconds.
-const BOUND: Duration = Duration::from_secs(20);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 /// iptables(8): exit status for a resource problem, such as a lock that was not to be had.
 const RESOURCE_PROBLEM: i32 = 4;
 
@@ -27,7 +27,7 @@ const RESOURCE_PROBLEM: i32 = 4;
 /// has one rule that needs it; else an established connection with translated ports is reset by its next packet (measured for
 /// `-F`, `-X` and `iptables-restore` of both variants; only `nft flush ruleset` takes it away). Made anew as one transaction,
 /// in which neither ceases.
-const HOLD: &str = "table inet switchman_hold\ndelete table inet switchman_hold\ntable inet switchman_hold {\n\
+const HOLD_TABLE: &str = "table inet switchman_hold\ndelete table inet switchman_hold\ntable inet switchman_hold {\n\
     chain prerouting {\ntype nat hook prerouting priority -90; policy accept;\n\
     ct state new comment \"switchman: open connections outlive a flush\"\n}\n}\n";
 
@@ -39,21 +39,21 @@ pub struct Iptables;
 impl Firewall for Iptables {
     async fn families(&self) -> Result<Vec<Family>, FirewallError> {
         // Empty where IPv6 is switched off (net.ipv6.conf.all.disable_ipv6): no packet can come that way.
-        let addresses = std::fs::read_to_string(of_this_network("if_inet6")).unwrap_or_default();
+        let addresses = std::fs::read_to_string(build_net_path("if_inet6")).unwrap_or_default();
         let has_ipv6 = !addresses.trim().is_empty() && find("ip6tables").is_some();
         Ok(if has_ipv6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] })
     }
 
     async fn nat(&self, family: Family) -> Result<Tables, FirewallError> {
-        let default = default_variant(family).await?;
+        let default = detect_default_variant(family).await?;
         let legacy = async {
-            if legacy_tables(family).iter().any(|table| table == "nat") {
-                return list(family, Variant::Legacy, default, "nat").await.map(Some);
+            if list_legacy_tables(family).iter().any(|table| table == "nat") {
+                return list_table(family, Variant::Legacy, default, "nat").await.map(Some);
             }
             Ok(None)
         };
         let nf_tables = async {
-            match list(family, Variant::NfTables, default, "nat").await {
+            match list_table(family, Variant::NfTables, default, "nat").await {
                 Ok(table) => Ok(Some(table)),
                 // A kernel or machine without nf_tables is no obstacle where `iptables` is the legacy one.
                 Err(why) if default == Variant::Legacy => {
@@ -68,49 +68,46 @@ impl Firewall for Iptables {
     }
 
     async fn filter(&self, family: Family, variant: Variant) -> Result<Table, FirewallError> {
-        if variant == Variant::Legacy && !legacy_tables(family).iter().any(|table| table == "filter") {
+        if variant == Variant::Legacy && !list_legacy_tables(family).iter().any(|table| table == "filter") {
             return Ok(Table::default());
         }
-        list(family, variant, default_variant(family).await?, "filter").await
+        list_table(family, variant, detect_default_variant(family).await?, "filter").await
     }
 
-    async fn native_nat(&self) -> Result<Vec<String>, FirewallError> {
+    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError> {
         match find("nft") {
             // -s: without counters. Warnings on stderr name the tables of iptables-nft.
-            Some(nft) => {
-                Ok(native::statements(&run(&Program::new(nft).args(["-s", "list", "ruleset"]), b"").await?))
-            }
+            Some(nft) => Ok(native::find_statements(
+                &run(&Program::new(nft).args(["-s", "list", "ruleset"]), b"").await?,
+            )),
             None => Ok(vec![]),
         }
     }
 
     /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, nobody can load a
     /// saved ruleset again (EPERM, nft 1.0.6).
-    async fn hold(&self) -> Result<(), FirewallError> {
-        run(&Program::new("nft").args(["-f", "-"]), HOLD.as_bytes()).await.map(|_| ())
+    async fn preserve_connections(&self) -> Result<(), FirewallError> {
+        run(&Program::new("nft").args(["-f", "-"]), HOLD_TABLE.as_bytes()).await.map(|_| ())
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
         let (family, variant) = (transaction.family, transaction.variant);
-        let patience = LOCK_PATIENCE.as_secs().to_string();
-        let restore = program(family, variant, default_variant(family).await?, "restore").args([
-            "--noflush",
-            "-w",
-            patience.as_str(),
-        ]);
+        let patience = LOCK_TIMEOUT.as_secs().to_string();
+        let restore = build_program(family, variant, detect_default_variant(family).await?, "restore")
+            .args(["--noflush", "-w", patience.as_str()]);
         run(&restore, transaction.text.as_bytes()).await.map(|_| ())
     }
 }
 
-async fn list(
+async fn list_table(
     family: Family,
     variant: Variant,
     default: Variant,
     table: &str,
 ) -> Result<Table, FirewallError> {
-    let save = program(family, variant, default, "save").args(["-t", table]);
+    let save = build_program(family, variant, default, "save").args(["-t", table]);
     let listing = run(&save, b"").await?;
-    save::parse(&listing).map_err(|wrong| FirewallError::Garbled {
+    save::parse(&listing).map_err(|wrong| FirewallError::Malformed {
         command: save.to_string(),
         line: wrong.line,
         found: wrong.found,
@@ -118,18 +115,18 @@ async fn list(
 }
 
 /// `iptables-nft-save`, or plain `iptables-save` on machines that have only one variant and no names with an infix.
-fn program(family: Family, variant: Variant, default: Variant, verb: &str) -> Program {
-    let exact = format!("{}-{}-{verb}", family.command(), variant.infix());
+fn build_program(family: Family, variant: Variant, default: Variant, verb: &str) -> Program {
+    let exact = format!("{}-{}-{verb}", family.command_stem(), variant.infix());
     match find(&exact) {
         Some(path) => Program::new(path),
-        None if variant == default => Program::new(format!("{}-{verb}", family.command())),
+        None if variant == default => Program::new(format!("{}-{verb}", family.command_stem())),
         None => Program::new(exact),
     }
 }
 
 /// What the command `iptables` runs: by the name behind its links, or by what it says of itself.
-async fn default_variant(family: Family) -> Result<Variant, FirewallError> {
-    let command = family.command();
+async fn detect_default_variant(family: Family) -> Result<Variant, FirewallError> {
+    let command = family.command_stem();
     let found = find(command).ok_or_else(|| FirewallError::Missing { command: command.to_owned() })?;
     let target = std::fs::canonicalize(&found).unwrap_or(found);
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -144,38 +141,38 @@ async fn default_variant(family: Family) -> Result<Variant, FirewallError> {
 }
 
 /// The legacy nat table of one family; `None` where the kernel has none. Nothing is made by asking.
-pub(super) async fn legacy_nat(family: Family) -> Result<Option<Table>, FirewallError> {
-    if !legacy_tables(family).iter().any(|table| table == "nat") {
+pub(super) async fn read_legacy_nat(family: Family) -> Result<Option<Table>, FirewallError> {
+    if !list_legacy_tables(family).iter().any(|table| table == "nat") {
         return Ok(None);
     }
-    list(family, Variant::Legacy, Variant::Legacy, "nat").await.map(Some)
+    list_table(family, Variant::Legacy, Variant::Legacy, "nat").await.map(Some)
 }
 
 /// The legacy tables this network namespace has. Asking the kernel, because a mere `iptables-legacy-save` makes them.
-fn legacy_tables(family: Family) -> Vec<String> {
+fn list_legacy_tables(family: Family) -> Vec<String> {
     let file = match family {
         Family::V4 => "ip_tables_names",
         Family::V6 => "ip6_tables_names",
     };
-    let names = std::fs::read_to_string(of_this_network(file)).unwrap_or_default();
+    let names = std::fs::read_to_string(build_net_path(file)).unwrap_or_default();
     names.lines().map(str::to_owned).collect()
 }
 
 /// `/proc/net` is the main thread's; a thread may be in a network namespace of its own.
-fn of_this_network(file: &str) -> PathBuf {
+fn build_net_path(file: &str) -> PathBuf {
     PathBuf::from("/proc/thread-self/net").join(file)
 }
 
 async fn run(program: &Program, input: &[u8]) -> Result<String, FirewallError> {
     let command = program.to_string();
-    let output = program.run(input, LOCK_PATIENCE + BOUND).await.map_err(|error| match error {
+    let output = program.run(input, LOCK_TIMEOUT + COMMAND_TIMEOUT).await.map_err(|error| match error {
         ExecError::Missing { program } => FirewallError::Missing { command: program },
-        ExecError::Hung { waited, .. } => FirewallError::Hung { command: command.clone(), waited },
+        ExecError::TimedOut { waited, .. } => FirewallError::TimedOut { command: command.clone(), waited },
         ExecError::NotRun { source, .. } => {
-            FirewallError::NotRun { command: command.clone(), why: source.to_string() }
+            FirewallError::StartFailed { command: command.clone(), why: source.to_string() }
         }
     })?;
-    let stderr = one_line(&output.stderr);
+    let stderr = join_lines(&output.stderr);
     match output.status {
         0 => {
             if !stderr.is_empty() {
@@ -183,21 +180,21 @@ async fn run(program: &Program, input: &[u8]) -> Result<String, FirewallError> {
             }
             Ok(output.stdout)
         }
-        _ if lacks_privilege(&stderr) => Err(FirewallError::NoPrivilege { command, stderr }),
+        _ if is_privilege_error(&stderr) => Err(FirewallError::NoPrivilege { command, stderr }),
         RESOURCE_PROBLEM if stderr.contains("xtables lock") => {
-            Err(FirewallError::Locked { command, waited: LOCK_PATIENCE })
+            Err(FirewallError::Locked { command, waited: LOCK_TIMEOUT })
         }
         status => Err(FirewallError::Failed { command, status, stderr }),
     }
 }
 
-fn lacks_privilege(stderr: &str) -> bool {
+fn is_privilege_error(stderr: &str) -> bool {
     ["Permission denied", "you must be root", "Operation not permitted"]
         .iter()
         .any(|text| stderr.contains(text))
 }
 
-fn one_line(text: &str) -> String {
+fn join_lines(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 

@@ -5,30 +5,30 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 
 /// A background process may keep the outputs open after the program has ended; what it says is not waited for. The
 /// program's own last words are in the pipe by then, of which this many bytes is all there is (pipe(7), the capacity).
-const AFTERWORDS: Duration = Duration::from_millis(200);
-const PIPE: usize = 64 * 1024;
+const TRAILING_OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
+const PIPE_BYTES: usize = 64 * 1024;
 /// A longer line is handed on in pieces.
-const LINE: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 
 /// Up to the end of the bytes; or, once the program has ended, to the end of what it left in the pipe.
 pub async fn read_lines(
     from: Option<impl AsyncRead + Unpin>,
-    heard: &Heard,
+    heard: &SharedLineSink,
     mut ended: watch::Receiver<bool>,
 ) {
     let Some(mut from) = from else { return };
-    let mut buffer = vec![0; LINE];
+    let mut buffer = vec![0; MAX_LINE_BYTES];
     let mut line: Vec<u8> = Vec::new();
-    let mut left = PIPE;
+    let mut left = PIPE_BYTES;
     while left > 0 {
         let read = tokio::select! {
             biased;
             read = from.read(&mut buffer) => read,
-            () = silence(&mut ended) => break,
+            () = wait_for_trailing_output(&mut ended) => break,
         };
         let length = match read {
             Ok(0) | Err(_) => break,
@@ -38,8 +38,8 @@ pub async fn read_lines(
             left = left.saturating_sub(length);
         }
         for byte in &buffer[..length] {
-            if *byte == b'\n' || line.len() >= LINE {
-                heard.hear(&text(&line)).await;
+            if *byte == b'\n' || line.len() >= MAX_LINE_BYTES {
+                heard.write_line(&text(&line)).await;
                 line.clear();
             }
             if *byte != b'\n' {
@@ -48,14 +48,14 @@ pub async fn read_lines(
         }
     }
     if !line.is_empty() {
-        heard.hear(&text(&line)).await;
+        heard.write_line(&text(&line)).await;
     }
 }
 
 /// After the end of the program.
-async fn silence(ended: &mut watch::Receiver<bool>) {
+async fn wait_for_trailing_output(ended: &mut watch::Receiver<bool>) {
     if ended.wait_for(|ended| *ended).await.is_ok() {
-        tokio::time::sleep(AFTERWORDS).await;
+        tokio::time::sleep(TRAILING_OUTPUT_TIMEOUT).await;
     }
 }
 

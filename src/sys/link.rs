@@ -19,38 +19,38 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use crate::model::api::{
-    API, ApiError, Hello, HostView, OLDEST_API, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd,
-    RunHeard, RunRequest,
+    API_VERSION, ApiError, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
+    RunEvent, RunOutcome, RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
-use crate::model::forward::{Changed, Intent};
-use crate::model::history::Entry;
-use crate::model::host::{Reach, Way};
+use crate::model::forward::{ChangeResult, Intent};
+use crate::model::history::HistoryEntry;
+use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
-use crate::world::link::{Heard, HostLink, LinkError};
+use crate::world::link::{HostLink, LinkError, SharedLineSink};
 
 mod deployments;
-mod pipe;
 mod ssh;
 mod tls;
 mod traffic_split;
+mod transport;
 mod upload;
 
-use pipe::{Pipe, PipeError};
-use ssh::Complaints;
+use ssh::SshStderr;
+use transport::{Pipe, TransportError};
 
 /// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.
-const CONNECT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bound on one answer. A switch waits up to 15 s for another one, and for the xtables lock.
-const ANSWER: Duration = Duration::from_secs(40);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// A running program is heard of at least this often (the agent says so when nothing happens every 5 s).
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that was idle for longer is not used again: half of an agent's patience.
-const IDLE: Duration = Duration::from_mins(5);
+const IDLE_LIMIT: Duration = Duration::from_mins(5);
 /// For the end of an answer whose last line is there; and of a connection that had ended already when it was used.
-const MOMENT: Duration = Duration::from_secs(1);
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Few requests are more than some bytes; a file is read as it is sent.
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -59,95 +59,97 @@ type Sender = SendRequest<Body>;
 /// A host behind a pipe.
 struct HttpLink {
     host: HostName,
-    pipe: Pipe,
-    sender: Mutex<Option<Connection>>,
+    transport: Pipe,
+    idle_connection: Mutex<Option<Connection>>,
 }
 
 struct Connection {
     sender: Sender,
     token: Option<String>,
     /// Of the program that carries it.
-    complaints: Option<Complaints>,
+    ssh_stderr: Option<SshStderr>,
     /// When it was made, or its last answer read to the end.
-    used: Instant,
+    last_used: Instant,
     /// Dropped with it, which ends it.
-    _end: oneshot::Sender<()>,
+    _close: oneshot::Sender<()>,
 }
 
 /// Why a request got no answer.
-enum Unanswered {
+enum RequestFailure {
     /// Not a byte of it was sent: the kept connection had ended.
-    Unsent,
+    NotSent,
     Broken(String),
 }
 
 /// The link for a way that leads away from this process.
-pub fn connect(host: &HostName, way: &Way, reach: &Reach) -> Arc<dyn HostLink> {
+pub fn connect(host: &HostName, way: &Transport, reach: &ConnectConfig) -> Arc<dyn HostLink> {
     let pipe = Pipe::new(host, way, reach);
-    Arc::new(HttpLink { host: host.clone(), pipe, sender: Mutex::new(None) })
+    Arc::new(HttpLink { host: host.clone(), transport: pipe, idle_connection: Mutex::new(None) })
 }
 
 impl HttpLink {
-    fn unreachable(&self, why: impl Into<String>) -> LinkError {
-        LinkError::Unreachable { via: self.via(), why: why.into() }
+    fn unreachable_error(&self, why: impl Into<String>) -> LinkError {
+        LinkError::Unreachable { via: self.transport_label(), why: why.into() }
     }
 
-    fn broken(&self, why: impl Into<String>) -> LinkError {
-        LinkError::Broken { via: self.via(), why: why.into() }
+    fn broken_error(&self, why: impl Into<String>) -> LinkError {
+        LinkError::Broken { via: self.transport_label(), why: why.into() }
     }
 
     /// The kept connection while it stands.
-    async fn kept(&self) -> Option<Connection> {
-        let mut kept = self.sender.lock().await.take()?;
+    async fn take_usable(&self) -> Option<Connection> {
+        let mut kept = self.idle_connection.lock().await.take()?;
         // The agent ends one that is idle for longer; never in the moment that something is asked over it.
-        let stands = kept.used.elapsed() < IDLE && kept.sender.ready().await.is_ok();
+        let stands = kept.last_used.elapsed() < IDLE_LIMIT && kept.sender.ready().await.is_ok();
         stands.then_some(kept)
     }
 
     /// A new connection, greeted.
-    async fn fresh(&self) -> Result<Connection, LinkError> {
+    async fn open_connection(&self) -> Result<Connection, LinkError> {
         let fresh = async {
-            let mut fresh = self.pipe.open().await?;
+            let mut fresh = self.transport.open().await?;
             match exchange(&mut fresh, Method::GET, "/v1", None::<&()>).await {
                 Ok(hello) => Ok((fresh, hello)),
-                Err(unanswered) => Err(PipeError::Other(why(&fresh, unanswered).await)),
+                Err(unanswered) => Err(TransportError::Other(explain_failure(&fresh, unanswered).await)),
             }
         };
-        let opened = tokio::time::timeout(CONNECT, fresh).await;
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, fresh).await;
         let (fresh, (status, body)) = match opened {
             Ok(Ok(opened)) => opened,
-            Ok(Err(PipeError::Skew { theirs, their_api })) => return Err(self.skew(&theirs, &their_api)),
-            Ok(Err(PipeError::Other(why))) => return Err(self.unreachable(why)),
+            Ok(Err(TransportError::Skew { theirs, their_api })) => {
+                return Err(self.skew_error(&theirs, &their_api));
+            }
+            Ok(Err(TransportError::Other(why))) => return Err(self.unreachable_error(why)),
             Err(_) => {
-                let waited = crate::model::duration::show(CONNECT);
-                return Err(self.unreachable(format!("no connection within {waited}")));
+                let waited = crate::model::duration::format(CONNECT_TIMEOUT);
+                return Err(self.unreachable_error(format!("no connection within {waited}")));
             }
         };
         if status != StatusCode::OK {
-            return Err(self.refused(status, &body));
+            return Err(self.refused_error(status, &body));
         }
         let hello: Hello = serde_json::from_slice(&body)
-            .map_err(|_| self.unreachable("what answers there is no switchman"))?;
-        if hello.api < OLDEST_API || hello.oldest_api > API {
-            return Err(self.skew(&hello.version, &range(hello.oldest_api, hello.api)));
+            .map_err(|_| self.unreachable_error("what answers there is no switchman"))?;
+        if hello.api < OLDEST_API_VERSION || hello.oldest_api > API_VERSION {
+            return Err(self.skew_error(&hello.version, &format_range(hello.oldest_api, hello.api)));
         }
         Ok(fresh)
     }
 
-    fn skew(&self, theirs: &str, their_api: &str) -> LinkError {
-        LinkError::Skew {
-            via: self.via(),
+    fn skew_error(&self, theirs: &str, their_api: &str) -> LinkError {
+        LinkError::VersionMismatch {
+            via: self.transport_label(),
             theirs: theirs.to_owned(),
             their_api: their_api.to_owned(),
             ours: env!("CARGO_PKG_VERSION").to_owned(),
-            our_api: range(OLDEST_API, API),
+            our_api: format_range(OLDEST_API_VERSION, API_VERSION),
         }
     }
 
-    fn refused(&self, status: StatusCode, body: &[u8]) -> LinkError {
+    fn refused_error(&self, status: StatusCode, body: &[u8]) -> LinkError {
         match serde_json::from_slice::<ApiError>(body) {
             Ok(ApiError { message, code }) => LinkError::Refused { code, message },
-            Err(_) => self.broken(format!("it answered HTTP status {status}")),
+            Err(_) => self.broken_error(format!("it answered HTTP status {status}")),
         }
     }
 
@@ -161,44 +163,48 @@ impl HttpLink {
         body: Option<&(impl Serialize + Sync)>,
         safe: bool,
     ) -> Result<(Connection, Response<Incoming>), LinkError> {
-        if let Some(mut kept) = self.kept().await {
+        if let Some(mut kept) = self.take_usable().await {
             let began = Instant::now();
-            let sent = self.in_time(bound, send(&mut kept, method, path, body)).await?;
+            let sent = self.run_with_timeout(bound, send(&mut kept, method, path, body)).await?;
             match sent {
                 Ok(answer) => return Ok((kept, answer)),
-                Err(Unanswered::Unsent) => {}
-                Err(Unanswered::Broken(_)) if safe && began.elapsed() < MOMENT => {}
-                Err(broken) => return Err(self.broken(why(&kept, broken).await)),
+                Err(RequestFailure::NotSent) => {}
+                Err(RequestFailure::Broken(_)) if safe && began.elapsed() < END_TIMEOUT => {}
+                Err(broken) => return Err(self.broken_error(explain_failure(&kept, broken).await)),
             }
         }
-        let mut fresh = self.fresh().await?;
-        match self.in_time(bound, send(&mut fresh, method, path, body)).await? {
+        let mut fresh = self.open_connection().await?;
+        match self.run_with_timeout(bound, send(&mut fresh, method, path, body)).await? {
             Ok(answer) => Ok((fresh, answer)),
-            Err(broken) => Err(self.broken(why(&fresh, broken).await)),
+            Err(broken) => Err(self.broken_error(explain_failure(&fresh, broken).await)),
         }
     }
 
-    async fn in_time<T>(&self, bound: Duration, work: impl Future<Output = T>) -> Result<T, LinkError> {
+    async fn run_with_timeout<T>(
+        &self,
+        bound: Duration,
+        work: impl Future<Output = T>,
+    ) -> Result<T, LinkError> {
         let ended = tokio::time::timeout(bound, work).await;
-        ended.map_err(|_| LinkError::Silent { via: self.via(), waited: bound })
+        ended.map_err(|_| LinkError::TimedOut { via: self.transport_label(), waited: bound })
     }
 
     /// Only a connection whose answer was read to its end may carry another one.
-    async fn keep(&self, mut connection: Connection) {
-        connection.used = Instant::now();
-        *self.sender.lock().await = Some(connection);
+    async fn store_idle(&self, mut connection: Connection) {
+        connection.last_used = Instant::now();
+        *self.idle_connection.lock().await = Some(connection);
     }
 
-    async fn ask<T: DeserializeOwned>(
+    async fn request_json<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, LinkError> {
-        self.ask_within(ANSWER, method, path, body).await
+        self.request_json_within(ANSWER_TIMEOUT, method, path, body).await
     }
 
-    async fn ask_within<T: DeserializeOwned>(
+    async fn request_json_within<T: DeserializeOwned>(
         &self,
         bound: Duration,
         method: Method,
@@ -206,116 +212,126 @@ impl HttpLink {
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<T, LinkError> {
         let (connection, answer) = self.send(bound, &method, path, body, true).await?;
-        self.read(connection, answer).await
+        self.read_json(connection, answer).await
     }
 
-    async fn read<T: DeserializeOwned>(
+    async fn read_json<T: DeserializeOwned>(
         &self,
         connection: Connection,
         answer: Response<Incoming>,
     ) -> Result<T, LinkError> {
         let status = answer.status();
-        let body = match self.in_time(ANSWER, answer.into_body().collect()).await? {
+        let body = match self.run_with_timeout(ANSWER_TIMEOUT, answer.into_body().collect()).await? {
             Ok(body) => body.to_bytes(),
             Err(error) => {
-                return Err(self.broken(why(&connection, Unanswered::Broken(reason(&error))).await));
+                return Err(self.broken_error(
+                    explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await,
+                ));
             }
         };
-        self.keep(connection).await;
+        self.store_idle(connection).await;
         if !status.is_success() {
-            return Err(self.refused(status, &body));
+            return Err(self.refused_error(status, &body));
         }
         serde_json::from_slice(&body)
-            .map_err(|error| self.broken(format!("its answer is not understood: {error}")))
+            .map_err(|error| self.broken_error(format!("its answer is not understood: {error}")))
     }
 }
 
 #[async_trait]
 impl HostLink for HttpLink {
-    fn via(&self) -> String {
-        self.pipe.to_string()
+    fn transport_label(&self) -> String {
+        self.transport.to_string()
     }
 
     async fn hello(&self) -> Result<Hello, LinkError> {
-        self.ask(Method::GET, "/v1", None::<&()>).await
+        self.request_json(Method::GET, "/v1", None::<&()>).await
     }
 
-    async fn look(&self, question: &Question) -> Result<HostView, LinkError> {
-        self.ask(Method::POST, "/v1/status", Some(question)).await
+    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
+        self.request_json(Method::POST, "/v1/status", Some(question)).await
     }
 
-    async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
-        self.ask(Method::GET, &format!("/v1/services/{service}/pulse?port={port}"), None::<&()>).await
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
+        self.request_json(Method::GET, &format!("/v1/services/{service}/pulse?port={port}"), None::<&()>)
+            .await
     }
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {
-        self.ask(Method::POST, "/v1/probe", Some(request)).await
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+        self.request_json(Method::POST, "/v1/probe", Some(request)).await
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
+    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
         let path = format!("/v1/services/{}/forward", intent.forward.service);
-        self.ask(Method::PUT, &path, Some(intent)).await
+        self.request_json(Method::PUT, &path, Some(intent)).await
     }
 
     /// On a connection of its own while it lasts: others ask meanwhile.
-    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
-        self.stream(Method::POST, "/v1/run", Some(request), heard).await
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
+        self.stream_lines(Method::POST, "/v1/run", Some(request), heard).await
     }
 
-    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
+    async fn load_history(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, LinkError> {
         let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
-        self.ask(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
+        self.request_json(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
     }
 
     async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
         self.upload(service, release, archive).await
     }
 
-    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
-        self.ask(Method::GET, &format!("/v1/services/{service}/releases"), None::<&()>).await
+    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
+        self.request_json(Method::GET, &format!("/v1/services/{service}/releases"), None::<&()>).await
     }
 }
 
 impl HttpLink {
     /// Lines until the last one says how it ended.
-    async fn stream(
+    async fn stream_lines(
         &self,
         method: Method,
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
-        heard: Heard,
-    ) -> Result<RunEnd, LinkError> {
-        let (connection, answer) = self.send(ANSWER, &method, path, body, false).await?;
+        heard: SharedLineSink,
+    ) -> Result<RunOutcome, LinkError> {
+        let (connection, answer) = self.send(ANSWER_TIMEOUT, &method, path, body, false).await?;
         let status = answer.status();
         let mut body = answer.into_body();
         let mut lines: Vec<u8> = Vec::new();
         loop {
-            let frame = match self.in_time(SILENCE, body.frame()).await? {
+            let frame = match self.run_with_timeout(SILENCE_TIMEOUT, body.frame()).await? {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
-                    let why = why(&connection, Unanswered::Broken(reason(&error))).await;
-                    return Err(self.broken(format!("while the command ran: {why}")));
+                    let why =
+                        explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await;
+                    return Err(self.broken_error(format!("while the command ran: {why}")));
                 }
-                None if !status.is_success() => return Err(self.refused(status, &lines)),
-                None => return Err(self.broken("its end was not told")),
+                None if !status.is_success() => return Err(self.refused_error(status, &lines)),
+                None => return Err(self.broken_error("its end was not told")),
             };
             lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             while let Some(end) = lines.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
             {
                 let line: Vec<u8> = lines.drain(..=end).collect();
                 match serde_json::from_slice(&line) {
-                    Ok(RunHeard::Line(line)) => heard.hear(&line).await,
-                    Ok(RunHeard::Quiet) => {}
-                    Ok(RunHeard::Ended(end)) => {
-                        if let Ok(None) = self.in_time(MOMENT, body.frame()).await {
-                            self.keep(connection).await;
+                    Ok(RunEvent::Line(line)) => heard.write_line(&line).await,
+                    Ok(RunEvent::KeepAlive) => {}
+                    Ok(RunEvent::Exited(end)) => {
+                        if let Ok(None) = self.run_with_timeout(END_TIMEOUT, body.frame()).await {
+                            self.store_idle(connection).await;
                         }
                         return Ok(end);
                     }
-                    Ok(RunHeard::Failed(ApiError { message, code })) => {
+                    Ok(RunEvent::Failed(ApiError { message, code })) => {
                         return Err(LinkError::Refused { code, message });
                     }
-                    Err(error) => return Err(self.broken(format!("its answer is not understood: {error}"))),
+                    Err(error) => {
+                        return Err(self.broken_error(format!("its answer is not understood: {error}")));
+                    }
                 }
             }
         }
@@ -326,12 +342,12 @@ impl std::fmt::Debug for HttpLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HttpLink")
             .field("host", &self.host)
-            .field("pipe", &self.pipe.to_string())
+            .field("pipe", &self.transport.to_string())
             .finish_non_exhaustive()
     }
 }
 
-fn range(oldest: u32, newest: u32) -> String {
+fn format_range(oldest: u32, newest: u32) -> String {
     if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
 }
 
@@ -340,10 +356,11 @@ async fn exchange(
     method: Method,
     path: &str,
     body: Option<&impl Serialize>,
-) -> Result<(StatusCode, Bytes), Unanswered> {
+) -> Result<(StatusCode, Bytes), RequestFailure> {
     let answer = send(connection, &method, path, body).await?;
     let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(|error| Unanswered::Broken(reason(&error)))?;
+    let body =
+        answer.into_body().collect().await.map_err(|error| RequestFailure::Broken(describe_error(&error)))?;
     Ok((status, body.to_bytes()))
 }
 
@@ -352,9 +369,9 @@ async fn send(
     method: &Method,
     path: &str,
     body: Option<&impl Serialize>,
-) -> Result<Response<Incoming>, Unanswered> {
-    let broken = |error: &dyn Error| Unanswered::Broken(reason(error));
-    let mut request = request(connection, method, path);
+) -> Result<Response<Incoming>, RequestFailure> {
+    let broken = |error: &dyn Error| RequestFailure::Broken(describe_error(error));
+    let mut request = build_request(connection, method, path);
     let bytes = match body {
         Some(body) => {
             request = request.header("content-type", "application/json");
@@ -366,12 +383,12 @@ async fn send(
         .body(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
         .map_err(|error| broken(&error))?;
     connection.sender.send_request(request).await.map_err(|error| match error {
-        error if error.is_canceled() => Unanswered::Unsent,
+        error if error.is_canceled() => RequestFailure::NotSent,
         error => broken(&error),
     })
 }
 
-fn request(connection: &Connection, method: &Method, path: &str) -> Builder {
+fn build_request(connection: &Connection, method: &Method, path: &str) -> Builder {
     let request = Request::builder().method(method).uri(path).header("host", "switchman");
     match &connection.token {
         Some(token) => request.header("authorization", format!("Bearer {token}")),
@@ -380,13 +397,13 @@ fn request(connection: &Connection, method: &Method, path: &str) -> Builder {
 }
 
 /// With the words of the program that carried it, which tell more.
-async fn why(connection: &Connection, unanswered: Unanswered) -> String {
+async fn explain_failure(connection: &Connection, unanswered: RequestFailure) -> String {
     let why = match unanswered {
-        Unanswered::Unsent => "the connection was closed".to_owned(),
-        Unanswered::Broken(why) => why,
+        RequestFailure::NotSent => "the connection was closed".to_owned(),
+        RequestFailure::Broken(why) => why,
     };
-    match &connection.complaints {
-        Some(complaints) => match complaints.settled().await {
+    match &connection.ssh_stderr {
+        Some(complaints) => match complaints.wait_for_text().await {
             words if words.is_empty() => why,
             words => format!("{why}; ssh says: {words}"),
         },
@@ -395,7 +412,7 @@ async fn why(connection: &Connection, unanswered: Unanswered) -> String {
 }
 
 /// An error with its causes: hyper's own words stop before the cause.
-fn reason(error: &dyn Error) -> String {
+fn describe_error(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,55 +9,57 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 
 use crate::model::ports::Port;
-use crate::world::machine::{Listener, Machine, MachineError};
+use crate::world::machine::{ListeningProcess, Machine, MachineError};
 
 /// capabilities(7).
 const CAP_NET_ADMIN: u32 = 12;
 /// net/tcp_states.h, as /proc/net/tcp prints it.
-const LISTEN: &str = "0A";
+const STATE_LISTEN: &str = "0A";
 
 #[derive(Debug)]
 pub struct LocalMachine;
 
 impl Machine for LocalMachine {
     fn host_name(&self) -> Result<String, MachineError> {
-        let name = nix::unistd::gethostname().map_err(|error| failed("host name", &error))?;
+        let name = nix::unistd::gethostname().map_err(|error| to_machine_error("host name", &error))?;
         Ok(name.to_string_lossy().into_owned())
     }
 
-    fn addresses(&self) -> Result<Vec<IpAddr>, MachineError> {
-        let interfaces = getifaddrs().map_err(|error| failed("interface addresses", &error))?;
+    fn list_addresses(&self) -> Result<Vec<IpAddr>, MachineError> {
+        let interfaces = getifaddrs().map_err(|error| to_machine_error("interface addresses", &error))?;
         let addresses = interfaces.filter_map(|interface| {
             let storage = interface.address?;
             let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
             v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
         });
-        Ok(addresses.filter(|address| !is_of_the_link(*address)).collect())
+        Ok(addresses.filter(|address| !is_local_scope(*address)).collect())
     }
 
-    fn may_change_rules(&self) -> Result<bool, MachineError> {
+    fn can_change_rules(&self) -> Result<bool, MachineError> {
         let file = "/proc/thread-self/status";
-        let status = fs::read_to_string(file).map_err(|error| failed(file, &error))?;
-        has_net_admin(&status).ok_or_else(|| failed(file, &"no line `CapEff:`"))
+        let status = fs::read_to_string(file).map_err(|error| to_machine_error(file, &error))?;
+        has_net_admin(&status).ok_or_else(|| to_machine_error(file, &"no line `CapEff:`"))
     }
 
-    fn listeners(&self, port: Port) -> Result<Vec<Listener>, MachineError> {
-        let inodes = listening(port)?;
+    fn list_listeners(&self, port: Port) -> Result<Vec<ListeningProcess>, MachineError> {
+        let inodes = list_listening_inodes(port)?;
         if inodes.is_empty() {
             return Ok(vec![]);
         }
-        let proc = fs::read_dir("/proc").map_err(|error| failed("/proc", &error))?;
+        let proc = fs::read_dir("/proc").map_err(|error| to_machine_error("/proc", &error))?;
         let pids = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        let mut found: Vec<Listener> = pids.filter(|pid| holds(*pid, &inodes)).map(listener).collect();
+        let mut found: Vec<ListeningProcess> =
+            pids.filter(|pid| has_socket_open(*pid, &inodes)).map(describe_listener).collect();
         found.sort();
         Ok(found)
     }
 
-    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
-        let stat = fs::read_to_string("/proc/stat").map_err(|error| failed("/proc/stat", &error))?;
+    fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {
+        let stat =
+            fs::read_to_string("/proc/stat").map_err(|error| to_machine_error("/proc/stat", &error))?;
         let second = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
-        let second: i64 = second.ok_or_else(|| failed("/proc/stat", &"no line `btime`"))?;
-        jiff::Timestamp::from_second(second).map_err(|error| failed("/proc/stat", &error))
+        let second: i64 = second.ok_or_else(|| to_machine_error("/proc/stat", &"no line `btime`"))?;
+        jiff::Timestamp::from_second(second).map_err(|error| to_machine_error("/proc/stat", &error))
     }
 }
 
@@ -69,7 +71,7 @@ fn has_net_admin(status: &str) -> Option<bool> {
 }
 
 /// Loopback and link-local: every machine has them.
-fn is_of_the_link(address: IpAddr) -> bool {
+fn is_local_scope(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
         IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
@@ -77,20 +79,20 @@ fn is_of_the_link(address: IpAddr) -> bool {
 }
 
 /// Inodes of the sockets that listen on a port, from /proc/net/tcp and tcp6 (proc_net_tcp.rst of the kernel).
-fn listening(port: Port) -> Result<BTreeSet<String>, MachineError> {
+fn list_listening_inodes(port: Port) -> Result<BTreeSet<String>, MachineError> {
     let mut inodes = BTreeSet::new();
     for file in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let table = match fs::read_to_string(file) {
             Ok(table) => table,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(file, &error)),
+            Err(error) => return Err(to_machine_error(file, &error)),
         };
         let ending = format!(":{:04X}", port.get());
         for line in table.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             if let [_, local, _, state, ..] = fields[..]
                 && local.ends_with(&ending)
-                && state == LISTEN
+                && state == STATE_LISTEN
                 && let Some(inode) = fields.get(9)
             {
                 inodes.insert(format!("socket:[{inode}]"));
@@ -101,20 +103,20 @@ fn listening(port: Port) -> Result<BTreeSet<String>, MachineError> {
 }
 
 /// Whether a process has one of these sockets open; one that may not be looked into has none.
-fn holds(pid: u32, inodes: &BTreeSet<String>) -> bool {
+fn has_socket_open(pid: u32, inodes: &BTreeSet<String>) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     entries.flatten().any(|entry| {
         fs::read_link(entry.path()).is_ok_and(|target| inodes.contains(target.to_string_lossy().as_ref()))
     })
 }
 
-fn listener(pid: u32) -> Listener {
+fn describe_listener(pid: u32) -> ListeningProcess {
     let comm = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).unwrap_or_default();
-    Listener { pid, name: comm.trim().to_owned() }
+    ListeningProcess { pid, name: comm.trim().to_owned() }
 }
 
-fn failed(what: &str, why: &dyn std::fmt::Display) -> MachineError {
-    MachineError { what: what.to_owned(), why: why.to_string() }
+fn to_machine_error(what: &str, why: &dyn std::fmt::Display) -> MachineError {
+    MachineError { subject: what.to_owned(), why: why.to_string() }
 }
 
 #[cfg(test)]
@@ -125,21 +127,21 @@ mod tests {
 
     use super::*;
     use crate::sys::exec::Program;
-    use crate::sys::testing::in_namespace;
+    use crate::sys::testing::run_in_namespace;
 
     #[test]
-    fn the_process_that_listens_is_found() {
-        in_namespace(|| async {
+    fn listeners_find_listening_process() {
+        run_in_namespace(|| async {
             let port = |socket: &TcpListener| Port::new(socket.local_addr().unwrap().port()).unwrap();
             let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
             let v6 = TcpListener::bind("[::1]:0").unwrap();
             for socket in [&v4, &v6] {
-                let found = LocalMachine.listeners(port(socket)).unwrap();
+                let found = LocalMachine.list_listeners(port(socket)).unwrap();
                 assert_eq!(found.iter().map(|one| one.pid).collect::<Vec<_>>(), [std::process::id()]);
             }
             let free = port(&v4);
             drop(v4);
-            assert_eq!(LocalMachine.listeners(free), Ok(vec![]));
+            assert_eq!(LocalMachine.list_listeners(free), Ok(vec![]));
         });
     }
 
@@ -148,13 +150,13 @@ mod tests {
         clippy::disallowed_methods,
         reason = "a child that is handed a socket, which no program of ours is"
     )]
-    fn all_processes_that_share_the_socket_are_found() {
-        in_namespace(|| async {
+    fn listeners_find_all_processes_sharing_socket() {
+        run_in_namespace(|| async {
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
             let port = Port::new(socket.local_addr().unwrap().port()).unwrap();
             let shared = OwnedFd::from(socket.try_clone().unwrap());
             let mut child = std::process::Command::new("sleep").arg("60").stdin(shared).spawn().unwrap();
-            let found = LocalMachine.listeners(port);
+            let found = LocalMachine.list_listeners(port);
             child.kill().unwrap();
             child.wait().unwrap();
             let found = found.unwrap();
@@ -166,34 +168,34 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_tells_who_it_is() {
+    fn machine_reports_host_name_and_boot_time() {
         assert!(!LocalMachine.host_name().unwrap().is_empty());
-        let booted = LocalMachine.booted_at().unwrap();
+        let booted = LocalMachine.read_boot_time().unwrap();
         assert!(booted < jiff::Timestamp::now());
     }
 
     #[test]
-    fn only_addresses_that_others_can_reach_are_listed() {
-        in_namespace(|| async {
+    fn addresses_exclude_local_scopes() {
+        run_in_namespace(|| async {
             let ip = async |args: &str| {
                 let ip = Program::new("ip").args(args.split(' '));
                 let output = ip.run(b"", Duration::from_secs(10)).await.unwrap();
                 assert_eq!(output.status, 0, "ip {args}: {}", output.stderr);
             };
-            assert_eq!(LocalMachine.addresses(), Ok(vec![]), "only loopback is there");
+            assert_eq!(LocalMachine.list_addresses(), Ok(vec![]), "only loopback is there");
             ip("link add swm-a type veth peer name swm-b").await;
             for address in ["192.0.2.7/24", "169.254.1.1/16", "2001:db8::7/64", "fe80::7/64"] {
                 ip(&format!("address add {address} dev swm-a")).await;
             }
-            let found: BTreeSet<IpAddr> = LocalMachine.addresses().unwrap().into_iter().collect();
+            let found: BTreeSet<IpAddr> = LocalMachine.list_addresses().unwrap().into_iter().collect();
             assert_eq!(found, ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()].into());
         });
     }
 
     #[test]
-    fn the_capability_is_seen() {
-        in_namespace(|| async {
-            assert_eq!(LocalMachine.may_change_rules(), Ok(true));
+    fn net_admin_capability_is_detected() {
+        run_in_namespace(|| async {
+            assert_eq!(LocalMachine.can_change_rules(), Ok(true));
         });
         assert_eq!(has_net_admin("Name:\tx\nCapEff:\t0000000000001000\n"), Some(true));
         assert_eq!(has_net_admin("CapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffefff\n"), Some(false));

@@ -14,9 +14,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// A datagram of a dump is at most 32 KiB (netlink(7), "messages"); more than one read may be needed, never a larger one.
 pub(super) const BUFFER: usize = 64 * 1024;
 /// The kernel answers at once; a wait without end would be nobody's.
-pub(super) const PATIENCE_S: i64 = 5;
+pub(super) const TIMEOUT_SECONDS: i64 = 5;
 /// `struct nlmsghdr` (linux/netlink.h): length u32, type u16, flags u16, sequence u32, port u32.
-pub(super) const HEADER: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
@@ -34,7 +34,7 @@ pub(super) fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
 pub(super) fn subscribe(protocol: SockProtocol, groups: u32) -> nix::Result<OwnedFd> {
     let netlink = socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol)?;
     bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
-    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_S))?;
+    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::seconds(TIMEOUT_SECONDS))?;
     // Room for a dump that is faster than the reader; a smaller buffer costs time, not correctness.
     let _ = setsockopt(&netlink, sockopt::RcvBuf, &(1024 * 1024));
     Ok(netlink)
@@ -56,7 +56,7 @@ pub(super) fn receive(netlink: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize
 }
 
 /// The same, outlasting signals, with the error in words.
-pub(super) fn await_datagram(
+pub(super) fn receive_datagram(
     receive: &mut impl FnMut(&mut [u8]) -> nix::Result<usize>,
     buffer: &mut [u8],
 ) -> Result<usize, String> {
@@ -64,7 +64,7 @@ pub(super) fn await_datagram(
         match receive(buffer) {
             Ok(length) => return Ok(length),
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Err(format!("the kernel did not answer within {PATIENCE_S}s")),
+            Err(Errno::EAGAIN) => return Err(format!("the kernel did not answer within {TIMEOUT_SECONDS}s")),
             Err(error) => return Err(format!("receive: {error}")),
         }
     }
@@ -82,26 +82,26 @@ pub(super) struct Message<'a> {
 impl Message<'_> {
     /// What an `NLMSG_ERROR` says; `None` is an acknowledgement.
     pub(super) fn error(&self) -> Option<Errno> {
-        let code = i32_at(self.body, 0).unwrap_or(0);
+        let code = read_i32(self.body, 0).unwrap_or(0);
         (code != 0).then(|| Errno::from_raw(code.saturating_neg()))
     }
 }
 
 /// The messages of one datagram; a malformed one ends it with an error.
-pub(super) fn messages(datagram: &[u8]) -> Vec<Result<Message<'_>, String>> {
+pub(super) fn parse_messages(datagram: &[u8]) -> Vec<Result<Message<'_>, String>> {
     let mut found = Vec::new();
     let mut rest = datagram;
-    while rest.len() >= HEADER {
-        let length = u32_at(rest, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        if length < HEADER || length > rest.len() {
+    while rest.len() >= HEADER_BYTES {
+        let length = read_u32(rest, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+        if length < HEADER_BYTES || length > rest.len() {
             found.push(Err(format!("a message of {length} bytes in {} bytes", rest.len())));
             return found;
         }
         found.push(Ok(Message {
-            kind: u16_at(rest, 4).unwrap_or(0),
-            flags: u16_at(rest, 6).unwrap_or(0),
-            sequence: u32_at(rest, 8).unwrap_or(0),
-            body: &rest[HEADER..length],
+            kind: read_u16(rest, 4).unwrap_or(0),
+            flags: read_u16(rest, 6).unwrap_or(0),
+            sequence: read_u32(rest, 8).unwrap_or(0),
+            body: &rest[HEADER_BYTES..length],
         }));
         rest = &rest[align(length).min(rest.len())..];
     }
@@ -109,9 +109,9 @@ pub(super) fn messages(datagram: &[u8]) -> Vec<Result<Message<'_>, String>> {
 }
 
 /// Header and body.
-pub(super) fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend_from_slice(&u32::try_from(HEADER + body.len()).unwrap_or(0).to_ne_bytes());
+pub(super) fn build_message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.extend_from_slice(&u32::try_from(HEADER_BYTES + body.len()).unwrap_or(0).to_ne_bytes());
     bytes.extend_from_slice(&kind.to_ne_bytes());
     bytes.extend_from_slice(&flags.to_ne_bytes());
     bytes.extend_from_slice(&sequence.to_ne_bytes());
@@ -125,7 +125,7 @@ const NLA_F_NESTED: u16 = 1 << 15;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// `struct nlattr` with its padding.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn build_attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(align(4 + value.len()));
     bytes.extend_from_slice(&u16::try_from(4 + value.len()).unwrap_or(0).to_ne_bytes());
     bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -134,14 +134,14 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-    attribute(kind | NLA_F_NESTED, &attributes.concat())
+pub(super) fn build_nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    build_attribute(kind | NLA_F_NESTED, &attributes.concat())
 }
 
 /// The value of the first attribute of a type; `None` where it is missing or what comes before it is malformed.
-pub(super) fn find(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find_attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
-        let (length, kind) = (usize::from(u16_at(rest, 0)?), u16_at(rest, 2)?);
+        let (length, kind) = (usize::from(read_u16(rest, 0)?), read_u16(rest, 2)?);
         let value = rest.get(4..length)?;
         if kind & NLA_TYPE_MASK == wanted {
             return Some(value);
@@ -154,16 +154,16 @@ pub(super) fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-pub(super) fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    u32_at(bytes, at).map(u32::cast_signed)
+pub(super) fn read_i32(bytes: &[u8], at: usize) -> Option<i32> {
+    read_u32(bytes, at).map(u32::cast_signed)
 }
 
 #[cfg(test)]
@@ -173,15 +173,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_reads_back() {
-        let inside = [attribute(1, &[7]), attribute(2, b"nat\0")];
-        let bytes = message(20, NLM_F_REQUEST, 5, &nested(9, &inside));
-        let padded = [&bytes[..], &message(NLMSG_ERROR, 0, 5, &(-1i32).to_ne_bytes())].concat();
-        let [Ok(first), Ok(second)] = messages(&padded)[..] else { panic!("{padded:?}") };
+    fn messages_read_back_as_written() {
+        let inside = [build_attribute(1, &[7]), build_attribute(2, b"nat\0")];
+        let bytes = build_message(20, NLM_F_REQUEST, 5, &build_nested(9, &inside));
+        let padded = [&bytes[..], &build_message(NLMSG_ERROR, 0, 5, &(-1i32).to_ne_bytes())].concat();
+        let [Ok(first), Ok(second)] = parse_messages(&padded)[..] else { panic!("{padded:?}") };
         assert_eq!((first.kind, first.flags, first.sequence), (20, NLM_F_REQUEST, 5));
-        let nest = find(first.body, 9).unwrap();
+        let nest = find_attribute(first.body, 9).unwrap();
         assert_eq!(
-            (find(nest, 1), find(nest, 2), find(nest, 3)),
+            (find_attribute(nest, 1), find_attribute(nest, 2), find_attribute(nest, 3)),
             (Some(&[7][..]), Some(&b"nat\0"[..]), None)
         );
         assert_eq!(second.error(), Some(Errno::EPERM));
@@ -189,9 +189,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_messages_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for message in messages(&bytes) {
-                let _ = message.map(|message| (message.error(), find(message.body, 1).map(<[u8]>::len)));
+        fn parse_messages_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for message in parse_messages(&bytes) {
+                let _ = message.map(|message| (message.error(), find_attribute(message.body, 1).map(<[u8]>::len)));
             }
         }
     }

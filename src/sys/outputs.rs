@@ -9,28 +9,28 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
-use crate::world::outputs::Outputs;
+use crate::world::outputs::OutputStore;
 
 /// Of one host: the disk is the journal's too, and a command that prints without end is not to fill it.
-const LARGEST: u64 = 16 * 1024 * 1024;
+const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct FileOutputs {
     dir: PathBuf,
-    largest: u64,
+    max_bytes: u64,
     /// `None`: no more can be written, which was said once.
-    open: Mutex<BTreeMap<PathBuf, Option<Kept>>>,
+    files: Mutex<BTreeMap<PathBuf, Option<OutputFile>>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct OutputFile {
     file: File,
     length: u64,
 }
 
-impl Kept {
+impl OutputFile {
     /// False when this is the end of what is kept.
-    fn add(&mut self, line: &str, largest: u64) -> io::Result<bool> {
+    fn append(&mut self, line: &str, largest: u64) -> io::Result<bool> {
         self.length += line.len() as u64 + 1;
         if self.length > largest {
             writeln!(self.file, "(more than {largest} bytes: the rest is not kept)")?;
@@ -42,28 +42,28 @@ impl Kept {
 
 impl FileOutputs {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, largest: LARGEST, open: Mutex::default() }
+        Self { dir, max_bytes: MAX_OUTPUT_BYTES, files: Mutex::default() }
     }
 
-    fn file(&self, roll: &RollId, host: Option<&HostName>) -> PathBuf {
+    fn build_path(&self, roll: &RollId, host: Option<&HostName>) -> PathBuf {
         // `roll` is no name of a host that could be told from it: a host's file ends differently.
         let name = host.map_or_else(|| "roll.txt".to_owned(), |host| format!("{host}.log"));
         self.dir.join(roll.as_str()).join(name)
     }
 }
 
-impl Outputs for FileOutputs {
+impl OutputStore for FileOutputs {
     fn keep(&self, roll: &RollId, host: Option<&HostName>, line: &str) {
-        let path = self.file(roll, host);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = open.entry(path.clone()).or_insert_with(|| match create(&path) {
+        let path = self.build_path(roll, host);
+        let mut open = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = open.entry(path.clone()).or_insert_with(|| match open_output_file(&path) {
             Ok(kept) => Some(kept),
             Err(error) => {
                 log::warn!("cannot keep output in `{}`: {error}", path.display());
                 None
             }
         });
-        match slot.as_mut().map(|kept| kept.add(line, self.largest)) {
+        match slot.as_mut().map(|kept| kept.append(line, self.max_bytes)) {
             None | Some(Ok(true)) => {}
             Some(Ok(false)) => *slot = None,
             Some(Err(error)) => {
@@ -74,18 +74,18 @@ impl Outputs for FileOutputs {
     }
 
     fn place(&self, roll: &RollId, host: Option<&HostName>) -> Option<String> {
-        let path = self.file(roll, host);
+        let path = self.build_path(roll, host);
         path.exists().then(|| path.display().to_string())
     }
 }
 
-fn create(path: &Path) -> io::Result<Kept> {
+fn open_output_file(path: &Path) -> io::Result<OutputFile> {
     if let Some(dir) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o750).create(dir)?;
     }
     let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
     let length = file.metadata()?.len();
-    Ok(Kept { file, length })
+    Ok(OutputFile { file, length })
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_kept_by_host_and_a_place_that_cannot_be_written_stops_nothing() {
+    fn outputs_are_stored_per_host_and_write_errors_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let outputs = FileOutputs::new(dir.path().join("rolls"));
         let (roll, web1) = (RollId::new(jiff::Timestamp::UNIX_EPOCH, 1), "web1".parse().unwrap());
@@ -109,9 +109,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_without_end_does_not_fill_the_disk() {
+    fn outputs_stop_at_size_limit() {
         let dir = tempfile::tempdir().unwrap();
-        let first = FileOutputs { largest: 20, ..FileOutputs::new(dir.path().join("rolls")) };
+        let first = FileOutputs { max_bytes: 20, ..FileOutputs::new(dir.path().join("rolls")) };
         let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
         for number in 0..100 {
             first.keep(&roll, None, &format!("line {number}"));

@@ -12,31 +12,31 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::model::health::Health;
-use crate::world::probe::{Probe, Unhealthy};
+use crate::world::probe::{Probe, ProbeError};
 
 #[derive(Debug)]
 pub struct HttpProbe;
 
 #[async_trait]
 impl Probe for HttpProbe {
-    async fn ask(&self, address: SocketAddr, health: &Health) -> Result<(), Unhealthy> {
-        let status = tokio::time::timeout(health.timeout, status(address, health));
+    async fn ask(&self, address: SocketAddr, health: &Health) -> Result<(), ProbeError> {
+        let status = tokio::time::timeout(health.timeout, fetch_status(address, health));
         let Ok(answered) = status.await else {
-            return Err(Unhealthy::Silent { address, waited: health.timeout });
+            return Err(ProbeError::TimedOut { address, waited: health.timeout });
         };
         let found = answered?;
         if found == health.status {
             return Ok(());
         }
-        Err(Unhealthy::Status { address, path: health.path.clone(), found, expected: health.status })
+        Err(ProbeError::Status { address, path: health.path.clone(), found, expected: health.status })
     }
 }
 
-async fn status(address: SocketAddr, health: &Health) -> Result<u16, Unhealthy> {
+async fn fetch_status(address: SocketAddr, health: &Health) -> Result<u16, ProbeError> {
     let stream = TcpStream::connect(address)
         .await
-        .map_err(|error| Unhealthy::NoConnection { address, why: error.to_string() })?;
-    let garbled = |error: String| Unhealthy::Garbled { address, why: error };
+        .map_err(|error| ProbeError::NoConnection { address, why: error.to_string() })?;
+    let garbled = |error: String| ProbeError::Malformed { address, why: error };
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| garbled(error.to_string()))?;
     let host = health.host.clone().unwrap_or_else(|| address.to_string());
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     /// Probes a server that reads the request's head, gives it to `heard`, and answers with these bytes.
-    async fn probe(answer: &'static str) -> (Result<(), Unhealthy>, String) {
+    async fn run_probe(answer: &'static str) -> (Result<(), ProbeError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -78,11 +78,11 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
-        let asked = HttpProbe.ask(address, &health()).await;
+        let asked = HttpProbe.ask(address, &build_health()).await;
         (asked, server.await.unwrap())
     }
 
-    fn health() -> Health {
+    fn build_health() -> Health {
         Health {
             path: "/health?full=1".into(),
             status: 200,
@@ -94,8 +94,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_expected_status_is_healthy() {
-        let (asked, head) = probe("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\npartial").await;
+    async fn probe_accepts_only_expected_status() {
+        let (asked, head) = run_probe("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\npartial").await;
         assert_eq!(asked, Ok(()));
         assert!(head.starts_with("GET /health?full=1 HTTP/1.1\r\n"), "{head}");
         assert!(head.contains("host: shop.example\r\n") && head.contains("connection: close\r\n"), "{head}");
@@ -105,21 +105,21 @@ mod tests {
             ("HTTP/1.1 503 Down\r\n\r\n", 503),
             ("HTTP/1.1 204 None\r\n\r\n", 204),
         ] {
-            let (asked, _) = probe(answer).await;
-            assert!(matches!(asked, Err(Unhealthy::Status { found, .. }) if found == code), "{asked:?}");
+            let (asked, _) = run_probe(answer).await;
+            assert!(matches!(asked, Err(ProbeError::Status { found, .. }) if found == code), "{asked:?}");
         }
     }
 
     #[tokio::test]
-    async fn what_is_not_http_is_not_healthy() {
+    async fn probe_refuses_non_http_answer() {
         for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "", "HTTP/1.1 2"] {
-            let (asked, _) = probe(answer).await;
-            assert!(matches!(asked, Err(Unhealthy::Garbled { .. })), "{asked:?}");
+            let (asked, _) = run_probe(answer).await;
+            assert!(matches!(asked, Err(ProbeError::Malformed { .. })), "{asked:?}");
         }
     }
 
     #[tokio::test]
-    async fn an_answer_that_never_ends_is_bounded_as_a_whole() {
+    async fn probe_timeout_covers_endless_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {
@@ -134,18 +134,18 @@ mod tests {
             }
             written
         });
-        let quick = Health { timeout: Duration::from_millis(50), ..health() };
+        let quick = Health { timeout: Duration::from_millis(50), ..build_health() };
         let asked = HttpProbe.ask(address, &quick).await;
-        assert_eq!(asked, Err(Unhealthy::Silent { address, waited: quick.timeout }));
+        assert_eq!(asked, Err(ProbeError::TimedOut { address, waited: quick.timeout }));
         assert!(server.await.unwrap() > 1, "bytes came all the time");
     }
 
     #[tokio::test]
-    async fn without_a_host_name_the_address_is_asked_for() {
+    async fn probe_sends_address_as_host_by_default() {
         for (address, host) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "[::1]")] {
             let listener = TcpListener::bind(address).await.unwrap();
             let address = listener.local_addr().unwrap();
-            let unnamed = Health { host: None, ..health() };
+            let unnamed = Health { host: None, ..build_health() };
             let (asked, head) = tokio::join!(HttpProbe.ask(address, &unnamed), async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = vec![0; 4096];
@@ -160,12 +160,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_and_a_silent_port_are_told_apart() {
+    async fn probe_distinguishes_closed_from_silent_port() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let quick = Health { timeout: Duration::from_millis(50), ..health() };
-        assert!(matches!(HttpProbe.ask(address, &quick).await, Err(Unhealthy::Silent { .. })));
+        let quick = Health { timeout: Duration::from_millis(50), ..build_health() };
+        assert!(matches!(HttpProbe.ask(address, &quick).await, Err(ProbeError::TimedOut { .. })));
         drop(listener);
-        assert!(matches!(HttpProbe.ask(address, &health()).await, Err(Unhealthy::NoConnection { .. })));
+        assert!(matches!(
+            HttpProbe.ask(address, &build_health()).await,
+            Err(ProbeError::NoConnection { .. })
+        ));
     }
 }

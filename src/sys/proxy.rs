@@ -19,31 +19,31 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-use super::exec::{OURSELVES, Program};
+use super::exec::{OWN_EXE, Program};
 use super::systemd::Systemd;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 use crate::world::proxy::{Proxy, ProxyError};
-use crate::world::store::Exclusive;
+use crate::world::store::LockGuard;
 
 /// The unit of the package; without it, or without systemd, the proxy is started as a plain process.
 const UNIT: &str = "switchman-proxy.service";
 const UNIT_FILES: [&str; 3] = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
 /// Where the unit's proxy has its socket: packaging/switchman-proxy.service.
-const PACKAGED: &str = "/var/lib/switchman";
+const PACKAGED_STATE_DIR: &str = "/var/lib/switchman";
 /// A process that starts answers within milliseconds; a loaded machine takes longer.
-const STARTS: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// The unit's proxy may have to end its connections first (`--drain-limit`).
-const UNIT_STARTS: Duration = Duration::from_secs(35);
-const PAUSE: Duration = Duration::from_millis(10);
+const UNIT_START_TIMEOUT: Duration = Duration::from_secs(35);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Bound on one answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of one answer: the counts of a thousand services.
-const MOST: usize = 64 << 20;
+const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Output of a proxy that is kept.
-const LOG: u64 = 1 << 20;
+const MAX_LOG_BYTES: u64 = 1 << 20;
 
 /// The proxy of the host whose state is in this directory.
 #[derive(Debug)]
@@ -51,27 +51,27 @@ pub struct ProxyProcess {
     dir: PathBuf,
 }
 
-struct Held {
+struct FileLockGuard {
     _lock: Flock<File>,
 }
 
-impl Exclusive for Held {}
+impl LockGuard for FileLockGuard {}
 
 impl ProxyProcess {
     pub fn new(state_dir: &Path) -> Self {
         Self { dir: state_dir.to_owned() }
     }
 
-    fn socket(&self) -> PathBuf {
+    fn socket_path(&self) -> PathBuf {
         self.dir.join("proxy.sock")
     }
 
-    fn silent(&self, why: &dyn std::fmt::Display) -> ProxyError {
-        ProxyError::Silent { why: format!("{why} ({})", self.socket().display()) }
+    fn silent_error(&self, why: &dyn std::fmt::Display) -> ProxyError {
+        ProxyError::Unresponsive { why: format!("{why} ({})", self.socket_path().display()) }
     }
 
     /// One question on a connection of its own: a proxy that was replaced meanwhile is simply asked anew.
-    async fn ask<T: DeserializeOwned>(
+    async fn request_json<T: DeserializeOwned>(
         &self,
         bound: Duration,
         method: Method,
@@ -79,23 +79,24 @@ impl ProxyProcess {
         body: Option<&impl Serialize>,
     ) -> Result<T, ProxyError> {
         let asked = async {
-            let stream = UnixStream::connect(self.socket()).await.map_err(|error| self.silent(&error))?;
+            let stream =
+                UnixStream::connect(self.socket_path()).await.map_err(|error| self.silent_error(&error))?;
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
                 .await
-                .map_err(|error| self.silent(&error))?;
-            let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.silent(&error))?;
+                .map_err(|error| self.silent_error(&error))?;
+            let body = body.map(serde_json::to_vec).transpose().map_err(|error| self.silent_error(&error))?;
             let request = Request::builder()
                 .method(method)
                 .uri(path)
                 .header("host", "proxy")
                 .header("content-type", "application/json")
                 .body(Full::new(Bytes::from(body.unwrap_or_default())))
-                .map_err(|error| self.silent(&error))?;
+                .map_err(|error| self.silent_error(&error))?;
             let exchange = async {
-                let answer = sender.send_request(request).await.map_err(|error| self.silent(&error))?;
+                let answer = sender.send_request(request).await.map_err(|error| self.silent_error(&error))?;
                 let status = answer.status();
-                let body = Limited::new(answer.into_body(), MOST).collect().await;
-                Ok((status, body.map_err(|error| self.silent(&error))?.to_bytes()))
+                let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+                Ok((status, body.map_err(|error| self.silent_error(&error))?.to_bytes()))
             };
             // The connection ends with this question.
             tokio::pin!(connection);
@@ -107,8 +108,8 @@ impl ProxyProcess {
             }
         };
         let Ok(asked) = tokio::time::timeout(bound, asked).await else {
-            let waited = crate::model::duration::show(bound);
-            return Err(self.silent(&format!("no answer within {waited}")));
+            let waited = crate::model::duration::format(bound);
+            return Err(self.silent_error(&format!("no answer within {waited}")));
         };
         let (status, body) = asked?;
         if status != StatusCode::OK {
@@ -117,80 +118,80 @@ impl ProxyProcess {
             let why = said.unwrap_or_else(|| format!("it answers {status}"));
             return Err(ProxyError::Refused { why });
         }
-        serde_json::from_slice(&body).map_err(|error| self.silent(&error))
+        serde_json::from_slice(&body).map_err(|error| self.silent_error(&error))
     }
 
-    async fn look(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
-        self.ask(bound, Method::GET, "/health", None::<&()>).await
+    async fn read_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
+        self.request_json(bound, Method::GET, "/health", None::<&()>).await
     }
 
     /// The package's unit keeps its state where the package says; any other state directory is another proxy's.
-    fn is_unit(&self) -> bool {
-        self.dir == Path::new(PACKAGED)
+    fn is_packaged_unit(&self) -> bool {
+        self.dir == Path::new(PACKAGED_STATE_DIR)
             && Uid::effective().is_root()
-            && Systemd::is_here()
+            && Systemd::is_running()
             && UNIT_FILES.iter().any(|dir| Path::new(dir).join(UNIT).is_file())
     }
 
     async fn spawn(&self) -> Result<(), ProxyError> {
-        let failed = |why: String| ProxyError::NotStarted { why };
+        let failed = |why: String| ProxyError::StartFailed { why };
         let io = |error: &dyn std::fmt::Display| failed(error.to_string());
-        if self.is_unit() {
+        if self.is_packaged_unit() {
             // One that ends its connections first is not waited for here.
             let restart = Program::new("systemctl").args(["restart", "--no-block", UNIT]);
-            let started = restart.run(b"", STARTS).await;
+            let started = restart.run(b"", START_TIMEOUT).await;
             let output = started.map_err(|error| io(&error))?;
             return if output.status == 0 { Ok(()) } else { Err(failed(output.stderr.trim().to_owned())) };
         }
         DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| io(&error))?;
-        let log = self.log();
-        let truncate = std::fs::metadata(&log).is_ok_and(|file| file.len() > LOG);
+        let log = self.log_path();
+        let truncate = std::fs::metadata(&log).is_ok_and(|file| file.len() > MAX_LOG_BYTES);
         let mut options = OpenOptions::new();
         let options = options.create(true).mode(0o600);
         let log = if truncate { options.write(true).truncate(true) } else { options.append(true) }.open(&log);
         let log = log.map_err(|error| io(&error))?;
-        let program = Program::new(OURSELVES).args(["proxy", "--control"]).arg(self.socket());
+        let program = Program::new(OWN_EXE).args(["proxy", "--control"]).arg(self.socket_path());
         program.start(log).map_err(|error| io(&error))?;
         Ok(())
     }
 
     /// A process that takes connections on its socket and does not answer, as one that is stopped (SIGSTOP): nothing else makes room
     /// for another one. What is connected through it hangs already.
-    async fn end_hung(&self) {
-        let Ok(stream) = UnixStream::connect(self.socket()).await else { return };
+    async fn kill_hung(&self) {
+        let Ok(stream) = UnixStream::connect(self.socket_path()).await else { return };
         let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
         drop(stream);
         if let Some(pid) = pid {
             log::warn!("the proxy (pid {pid}) does not answer: it is ended");
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            self.closed(STARTS).await;
+            self.wait_until_closed(START_TIMEOUT).await;
         }
     }
 
     /// Nobody takes connections on the socket, or the time for that is over.
-    async fn closed(&self, limit: Duration) {
+    async fn wait_until_closed(&self, limit: Duration) {
         let gone = async {
-            while UnixStream::connect(self.socket()).await.is_ok() {
-                tokio::time::sleep(PAUSE).await;
+            while UnixStream::connect(self.socket_path()).await.is_ok() {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let _ = tokio::time::timeout(limit, gone).await;
     }
 
-    fn log(&self) -> PathBuf {
+    fn log_path(&self) -> PathBuf {
         self.dir.join("proxy.log")
     }
 
-    fn last_words(&self) -> String {
-        if self.is_unit() {
+    fn read_last_log_line(&self) -> String {
+        if self.is_packaged_unit() {
             return format!("`journalctl --unit {UNIT}` says more");
         }
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
         log.lines().last().unwrap_or("it said nothing").to_owned()
     }
 
-    fn lock(&self, how: FlockArg) -> Result<Option<Flock<File>>, ProxyError> {
-        let failed = |error: &dyn std::fmt::Display| ProxyError::NotStarted { why: error.to_string() };
+    fn lock_agent(&self, how: FlockArg) -> Result<Option<Flock<File>>, ProxyError> {
+        let failed = |error: &dyn std::fmt::Display| ProxyError::StartFailed { why: error.to_string() };
         DirBuilder::new().recursive(true).mode(0o750).create(&self.dir).map_err(|error| failed(&error))?;
         let path = self.dir.join("proxy.keeper");
         let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -208,81 +209,95 @@ impl Proxy for ProxyProcess {
         // One that says that it is behind is there: it is waited for, and not replaced.
         let asked = Instant::now();
         loop {
-            match self.look(ANSWER).await {
+            match self.read_health(ANSWER_TIMEOUT).await {
                 Ok(_) => return Ok(()),
-                Err(ProxyError::Refused { .. }) if asked.elapsed() < ANSWER => {
-                    tokio::time::sleep(PAUSE).await;
+                Err(ProxyError::Refused { .. }) if asked.elapsed() < ANSWER_TIMEOUT => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
                 }
                 Err(_) => break,
             }
         }
         // One that ends is gone in a moment, and ends its connections first.
-        if asked.elapsed() >= ANSWER {
-            self.end_hung().await;
+        if asked.elapsed() >= ANSWER_TIMEOUT {
+            self.kill_hung().await;
         }
         self.spawn().await?;
-        let deadline = Instant::now() + if self.is_unit() { UNIT_STARTS } else { STARTS };
+        let deadline =
+            Instant::now() + if self.is_packaged_unit() { UNIT_START_TIMEOUT } else { START_TIMEOUT };
         loop {
-            match self.look(ANSWER).await {
+            match self.read_health(ANSWER_TIMEOUT).await {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(ProxyError::NotStarted { why: format!("{error}; {}", self.last_words()) });
+                    return Err(ProxyError::StartFailed {
+                        why: format!("{error}; {}", self.read_last_log_line()),
+                    });
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
 
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
-        self.ask::<serde::de::IgnoredAny>(ANSWER, Method::PUT, "/config", Some(config)).await.map(drop)
+        self.request_json::<serde::de::IgnoredAny>(ANSWER_TIMEOUT, Method::PUT, "/config", Some(config))
+            .await
+            .map(drop)
     }
 
-    async fn config(&self) -> Result<ProxyConfig, ProxyError> {
-        self.ask(ANSWER, Method::GET, "/config", None::<&()>).await
+    async fn read_config(&self) -> Result<ProxyConfig, ProxyError> {
+        self.request_json(ANSWER_TIMEOUT, Method::GET, "/config", None::<&()>).await
     }
 
-    async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
-        self.look(bound).await
+    async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
+        self.read_health(bound).await
     }
 
-    async fn gone(&self) {
-        let Ok(mut stream) = UnixStream::connect(self.socket()).await else { return };
+    async fn wait_for_exit(&self) {
+        let Ok(mut stream) = UnixStream::connect(self.socket_path()).await else { return };
         // It never says anything of itself: what comes is the end.
         let _ = stream.read(&mut [0; 1]).await;
     }
 
-    async fn stats(&self) -> Result<ProxyStats, ProxyError> {
-        self.ask(ANSWER, Method::GET, "/stats", None::<&()>).await
+    async fn read_stats(&self) -> Result<ProxyStats, ProxyError> {
+        self.request_json(ANSWER_TIMEOUT, Method::GET, "/stats", None::<&()>).await
     }
 
-    async fn evidence(
+    async fn read_evidence(
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, ProxyError> {
-        self.ask(ANSWER, Method::GET, &format!("/compare/{service}/{deployment}"), None::<&()>).await
+        self.request_json(
+            ANSWER_TIMEOUT,
+            Method::GET,
+            &format!("/compare/{service}/{deployment}"),
+            None::<&()>,
+        )
+        .await
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {
-        match self.ask::<serde::de::IgnoredAny>(ANSWER, Method::POST, "/stop", None::<&()>).await {
+        match self
+            .request_json::<serde::de::IgnoredAny>(ANSWER_TIMEOUT, Method::POST, "/stop", None::<&()>)
+            .await
+        {
             Ok(_) => {
-                self.closed(ANSWER).await;
+                self.wait_until_closed(ANSWER_TIMEOUT).await;
                 Ok(())
             }
             // There is none any more, or it hangs, which whoever starts the next one finds.
-            Err(ProxyError::Silent { .. }) => Ok(()),
+            Err(ProxyError::Unresponsive { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError> {
-        let lock = self.lock(FlockArg::LockExclusiveNonblock)?;
-        Ok(lock.map(|lock| Box::new(Held { _lock: lock }) as Box<dyn Exclusive>))
+    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
+        let lock = self.lock_agent(FlockArg::LockExclusiveNonblock)?;
+        Ok(lock.map(|lock| Box::new(FileLockGuard { _lock: lock }) as Box<dyn LockGuard>))
     }
 
-    fn is_kept(&self) -> bool {
+    fn is_watched(&self) -> bool {
         // Shared: whoever asks at the same time is no agent.
-        matches!(self.lock(FlockArg::LockSharedNonblock), Ok(None))
+        matches!(self.lock_agent(FlockArg::LockSharedNonblock), Ok(None))
     }
 }
 
@@ -291,19 +306,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_agent_keeps_it_and_whoever_asks_is_none() {
+    fn proxy_lock_is_held_by_one_agent_and_queries_do_not_hold_it() {
         let dir = tempfile::tempdir().unwrap();
         let proxies = [ProxyProcess::new(dir.path()), ProxyProcess::new(dir.path())];
-        assert!(!proxies[0].is_kept());
+        assert!(!proxies[0].is_watched());
         // Somebody who asks at this moment.
-        let asks = proxies[1].lock(FlockArg::LockSharedNonblock).unwrap();
-        assert!(!proxies[0].is_kept());
+        let asks = proxies[1].lock_agent(FlockArg::LockSharedNonblock).unwrap();
+        assert!(!proxies[0].is_watched());
         drop(asks);
         let held = proxies[0].keep().unwrap();
         assert!(held.is_some());
-        assert!(proxies[0].is_kept() && proxies[1].is_kept());
+        assert!(proxies[0].is_watched() && proxies[1].is_watched());
         assert!(proxies[1].keep().unwrap().is_none());
         drop(held);
-        assert!(!proxies[1].is_kept());
+        assert!(!proxies[1].is_watched());
     }
 }

@@ -18,30 +18,30 @@ use std::path::{Path, PathBuf};
 
 use crate::model::deployment::Digest;
 use crate::model::name::ServiceName;
-use crate::model::release::check_name;
-use crate::world::releases::{ReleaseError, Releases};
+use crate::model::release::check_release_name;
+use crate::world::releases::{ReleaseError, ReleaseStore};
 
 mod members;
 pub(super) mod paths;
 mod unpack;
 
-pub(super) use members::digest_of;
-pub use unpack::Limits;
+pub(super) use members::compute_digest;
+pub use unpack::ReleaseLimits;
 
-const PLACING: &str = ".placing-";
-const REMOVING: &str = ".removing-";
+const PLACING_PREFIX: &str = ".placing-";
+const REMOVING_PREFIX: &str = ".removing-";
 
 /// `/srv/switchman`, or another root.
 #[derive(Debug)]
 pub struct DirReleases {
     root: PathBuf,
-    limits: Limits,
+    limits: ReleaseLimits,
 }
 
 /// One release's names on the disk.
-struct Place {
+struct ReleasePaths {
     /// `ROOT/SERVICE/releases`
-    all: PathBuf,
+    releases_dir: PathBuf,
     dir: PathBuf,
     digest: PathBuf,
     placing: PathBuf,
@@ -50,35 +50,35 @@ struct Place {
 
 impl DirReleases {
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self::with_limits(root, Limits::default())
+        Self::with_limits(root, ReleaseLimits::default())
     }
 
-    pub fn with_limits(root: impl Into<PathBuf>, limits: Limits) -> Self {
+    pub fn with_limits(root: impl Into<PathBuf>, limits: ReleaseLimits) -> Self {
         let root = root.into();
         // Instances start there, wherever switchman itself was started.
         Self { root: std::path::absolute(&root).unwrap_or(root), limits }
     }
 
-    fn all(&self, service: &ServiceName) -> PathBuf {
+    fn releases_dir(&self, service: &ServiceName) -> PathBuf {
         self.root.join(service.as_str()).join("releases")
     }
 
-    fn at(&self, service: &ServiceName, release: &str) -> Result<Place, ReleaseError> {
-        check_name(release).map_err(|error| ReleaseError::Refused(error.to_string()))?;
-        let all = self.all(service);
-        Ok(Place {
+    fn build_paths(&self, service: &ServiceName, release: &str) -> Result<ReleasePaths, ReleaseError> {
+        check_release_name(release).map_err(|error| ReleaseError::Refused(error.to_string()))?;
+        let all = self.releases_dir(service);
+        Ok(ReleasePaths {
             dir: all.join(release),
             digest: all.join(format!(".{release}.digest")),
-            placing: all.join(format!("{PLACING}{release}")),
-            removing: all.join(format!("{REMOVING}{release}")),
-            all,
+            placing: all.join(format!("{PLACING_PREFIX}{release}")),
+            removing: all.join(format!("{REMOVING_PREFIX}{release}")),
+            releases_dir: all,
         })
     }
 }
 
-impl Releases for DirReleases {
+impl ReleaseStore for DirReleases {
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf {
-        self.all(service).join(release)
+        self.releases_dir(service).join(release)
     }
 
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf {
@@ -86,23 +86,24 @@ impl Releases for DirReleases {
     }
 
     fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
-        let place = self.at(service, release)?;
-        make_dirs(&place.all)?;
-        let _ours = lock(&place.all)?;
-        sweep(&place.all)?;
+        let place = self.build_paths(service, release)?;
+        make_dirs(&place.releases_dir)?;
+        let _ours = acquire_lock(&place.releases_dir)?;
+        sweep(&place.releases_dir)?;
         if place.dir.symlink_metadata().is_ok() {
-            return same(&place, release, archive);
+            return check_same_archive(&place, release, archive);
         }
         let filled = make_dir(&place.placing).and_then(|()| {
             let digest = unpack::unpack(archive, &place.placing, self.limits)?;
             // Beside no release of that name it means nothing: the rename below is the moment that counts.
-            fs::write(&place.digest, &digest.0).map_err(|error| written("write", &place.digest, &error))?;
-            unpack::sync(&place.placing)?;
+            fs::write(&place.digest, &digest.0)
+                .map_err(|error| to_release_error("write", &place.digest, &error))?;
+            unpack::sync_filesystem(&place.placing)?;
             Ok(digest)
         });
         let placed = filled.and_then(|digest| {
             let renamed = fs::rename(&place.placing, &place.dir);
-            renamed.map_err(|error| written("place", &place.dir, &error))?;
+            renamed.map_err(|error| to_release_error("place", &place.dir, &error))?;
             Ok(digest)
         });
         if placed.is_err() {
@@ -111,31 +112,32 @@ impl Releases for DirReleases {
             let _ = fs::remove_file(&place.digest);
         }
         let digest = placed?;
-        sync_dir(&place.all)?;
+        sync_dir(&place.releases_dir)?;
         Ok(digest)
     }
 
-    fn incoming(&self) -> Result<File, ReleaseError> {
+    fn create_upload_file(&self) -> Result<File, ReleaseError> {
         make_dirs(&self.root)?;
-        tempfile::tempfile_in(&self.root).map_err(|error| written("make a file in", &self.root, &error))
+        tempfile::tempfile_in(&self.root)
+            .map_err(|error| to_release_error("make a file in", &self.root, &error))
     }
 
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError> {
-        let place = self.at(service, release)?;
-        if place.dir.is_dir() { recorded(&place).map(Some) } else { Ok(None) }
+        let place = self.build_paths(service, release)?;
+        if place.dir.is_dir() { read_digest(&place).map(Some) } else { Ok(None) }
     }
 
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError> {
-        let all = self.all(service);
+        let all = self.releases_dir(service);
         let mut found = Vec::new();
-        for name in names(&all)? {
-            if check_name(&name).is_ok() && all.join(&name).is_dir() {
+        for name in list_names(&all)? {
+            if check_release_name(&name).is_ok() && all.join(&name).is_dir() {
                 found.push(name);
             }
         }
         // Its digest is written once, when it is placed.
         let placed = |name: &String| {
-            let digest = self.at(service, name).ok()?.digest;
+            let digest = self.build_paths(service, name).ok()?.digest;
             fs::metadata(digest).and_then(|of| of.modified()).ok()
         };
         found.sort_by_cached_key(|name| (placed(name), name.clone()));
@@ -143,93 +145,94 @@ impl Releases for DirReleases {
     }
 
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
-        let place = self.at(service, release)?;
-        if place.all.symlink_metadata().is_err() {
+        let place = self.build_paths(service, release)?;
+        if place.releases_dir.symlink_metadata().is_err() {
             return Ok(());
         }
-        let _ours = lock(&place.all)?;
-        sweep(&place.all)?;
+        let _ours = acquire_lock(&place.releases_dir)?;
+        sweep(&place.releases_dir)?;
         // Away at once, and not half of it for whoever reads it meanwhile.
-        absent_is_fine(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
-        absent_is_fine(fs::remove_file(&place.digest), "remove", &place.digest)?;
-        sync_dir(&place.all)?;
-        absent_is_fine(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
+        ignore_not_found(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
+        ignore_not_found(fs::remove_file(&place.digest), "remove", &place.digest)?;
+        sync_dir(&place.releases_dir)?;
+        ignore_not_found(fs::remove_dir_all(&place.removing), "remove", &place.removing)?;
         let run_dir = self.run_dir(service, release);
-        absent_is_fine(fs::remove_dir_all(&run_dir), "remove", &run_dir)
+        ignore_not_found(fs::remove_dir_all(&run_dir), "remove", &run_dir)
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
         let base = self.root.join(service.as_str());
         let path = base.join(link);
-        if check_name(link).is_err() || link == "releases" {
+        if check_release_name(link).is_err() || link == "releases" {
             let why = "that is no name of a link".to_owned();
-            return Err(ReleaseError::Failed { what: "write", path, why });
+            return Err(ReleaseError::Failed { action: "write", path, why });
         }
         if path.symlink_metadata().is_ok_and(|there| !there.is_symlink()) {
             let why = "something else is there".to_owned();
-            return Err(ReleaseError::Failed { what: "write", path, why });
+            return Err(ReleaseError::Failed { action: "write", path, why });
         }
         let Some(release) = release else {
             if path.symlink_metadata().is_err() {
                 return Ok(());
             }
-            absent_is_fine(fs::remove_file(&path), "remove", &path)?;
+            ignore_not_found(fs::remove_file(&path), "remove", &path)?;
             return sync_dir(&base);
         };
-        let place = self.at(service, release)?;
+        let place = self.build_paths(service, release)?;
         if !place.dir.is_dir() {
             let why = "there is no such release".to_owned();
-            return Err(ReleaseError::Failed { what: "link to", path: place.dir, why });
+            return Err(ReleaseError::Failed { action: "link to", path: place.dir, why });
         }
-        let _ours = lock(&place.all)?;
+        let _ours = acquire_lock(&place.releases_dir)?;
         let fresh = base.join(format!(".{link}.new"));
-        absent_is_fine(fs::remove_file(&fresh), "remove", &fresh)?;
+        ignore_not_found(fs::remove_file(&fresh), "remove", &fresh)?;
         let made = symlink(Path::new("releases").join(release), &fresh);
-        made.and_then(|()| fs::rename(&fresh, &path)).map_err(|error| written("write", &path, &error))?;
+        made.and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|error| to_release_error("write", &path, &error))?;
         sync_dir(&base)
     }
 }
 
 /// A release that is there already is fine when it was made of the same archive.
-fn same(place: &Place, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
-    let failed = |error: io::Error| written("read", archive, &error);
-    let (there, given) = (recorded(place)?, digest_of(archive).map_err(failed)?);
+fn check_same_archive(place: &ReleasePaths, release: &str, archive: &Path) -> Result<Digest, ReleaseError> {
+    let failed = |error: io::Error| to_release_error("read", archive, &error);
+    let (there, given) = (read_digest(place)?, compute_digest(archive).map_err(failed)?);
     if there == given {
         return Ok(there);
     }
-    Err(ReleaseError::Taken { release: release.to_owned() })
+    Err(ReleaseError::NameTaken { release: release.to_owned() })
 }
 
-fn recorded(place: &Place) -> Result<Digest, ReleaseError> {
+fn read_digest(place: &ReleasePaths) -> Result<Digest, ReleaseError> {
     let text = fs::read_to_string(&place.digest);
-    let text = text.map_err(|error| written("read", &place.digest, &error))?;
+    let text = text.map_err(|error| to_release_error("read", &place.digest, &error))?;
     if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(Digest(text));
     }
     let why = "it is no digest".to_owned();
-    Err(ReleaseError::Failed { what: "read", path: place.digest.clone(), why })
+    Err(ReleaseError::Failed { action: "read", path: place.digest.clone(), why })
 }
 
 /// One at a time changes a service's releases, whichever process it is.
-fn lock(all: &Path) -> Result<File, ReleaseError> {
+fn acquire_lock(all: &Path) -> Result<File, ReleaseError> {
     let path = all.join(".lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    lock.and_then(|file| file.lock().map(|()| file)).map_err(|error| written("lock", &path, &error))
+    lock.and_then(|file| file.lock().map(|()| file)).map_err(|error| to_release_error("lock", &path, &error))
 }
 
 /// Takes away what a killed one left. Under the lock, so none of it is anybody's work.
 fn sweep(all: &Path) -> Result<(), ReleaseError> {
-    for name in names(all)? {
-        if name.starts_with(PLACING) || name.starts_with(REMOVING) {
+    for name in list_names(all)? {
+        if name.starts_with(PLACING_PREFIX) || name.starts_with(REMOVING_PREFIX) {
             let left = all.join(name);
-            absent_is_fine(fs::remove_dir_all(&left), "remove", &left)?;
+            ignore_not_found(fs::remove_dir_all(&left), "remove", &left)?;
         }
     }
     Ok(())
 }
 
-fn names(dir: &Path) -> Result<Vec<String>, ReleaseError> {
-    let failed = |error: io::Error| written("list", dir, &error);
+fn list_names(dir: &Path) -> Result<Vec<String>, ReleaseError> {
+    let failed = |error: io::Error| to_release_error("list", dir, &error);
     match fs::read_dir(dir) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
@@ -244,7 +247,7 @@ fn make_dir(dir: &Path) -> Result<(), ReleaseError> {
     use std::os::unix::fs::PermissionsExt;
     let made = DirBuilder::new().mode(0o755).create(dir);
     let made = made.and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o755)));
-    made.map_err(|error| written("make the directory", dir, &error))
+    made.map_err(|error| to_release_error("make the directory", dir, &error))
 }
 
 fn make_dirs(dir: &Path) -> Result<(), ReleaseError> {
@@ -264,22 +267,22 @@ fn make_dirs(dir: &Path) -> Result<(), ReleaseError> {
 
 fn sync_dir(dir: &Path) -> Result<(), ReleaseError> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| written("write to the disk", dir, &error))
+    synced.map_err(|error| to_release_error("write to the disk", dir, &error))
 }
 
-fn absent_is_fine(done: io::Result<()>, what: &'static str, path: &Path) -> Result<(), ReleaseError> {
+fn ignore_not_found(done: io::Result<()>, what: &'static str, path: &Path) -> Result<(), ReleaseError> {
     match done {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(written(what, path, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(to_release_error(what, path, &error)),
         _ => Ok(()),
     }
 }
 
-fn written(what: &'static str, path: &Path, error: &io::Error) -> ReleaseError {
+fn to_release_error(what: &'static str, path: &Path, error: &io::Error) -> ReleaseError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ReleaseError::Full { path: path.to_owned() }
         }
-        _ => ReleaseError::Failed { what, path: path.to_owned(), why: error.to_string() },
+        _ => ReleaseError::Failed { action: what, path: path.to_owned(), why: error.to_string() },
     }
 }
 

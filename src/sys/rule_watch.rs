@@ -16,42 +16,44 @@ use tokio::time::Instant;
 use super::iptables;
 use super::netlink::{self, BUFFER};
 use crate::model::rules::{Family, Table};
-use crate::world::watch::{RuleWatch, Watching};
+use crate::world::watch::{RuleSubscription, RuleWatch};
 
 mod wire;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h) is 7: the seventh bit of the groups in an address.
-const GROUPS: u32 = 1 << 6;
+const NFTABLES_GROUP: u32 = 1 << 6;
 /// A change is looked for after this, whatever was told.
-const SLOW: Duration = Duration::from_secs(30);
+const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at legacy rules: half of it, and a repair, stay within a second.
-const FAST: Duration = Duration::from_millis(900);
+const LEGACY_CHECK_INTERVAL: Duration = Duration::from_millis(900);
 /// A burst (an `iptables-restore`, the start of Docker) is over when nothing was told for so long; or it is taken as it is.
-const QUIET: Duration = Duration::from_millis(30);
-const BURST: Duration = Duration::from_millis(300);
+const BURST_GAP: Duration = Duration::from_millis(30);
+const BURST_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The rules of the network namespace that the calling thread is in.
 #[derive(Debug)]
 pub struct KernelRules;
 
 impl RuleWatch for KernelRules {
-    fn start(&self) -> Box<dyn Watching> {
+    fn start(&self) -> Box<dyn RuleSubscription> {
         let events = subscribe();
         if let Err(why) = &events {
-            log::warn!("the kernel tells of no changed rules, so they are looked at every {FAST:?}: {why}");
+            log::warn!(
+                "the kernel tells of no changed rules, so they are looked at every {LEGACY_CHECK_INTERVAL:?}: {why}"
+            );
         }
-        Box::new(Subscribed { events: events.ok(), legacy: None })
+        Box::new(KernelSubscription { events: events.ok(), last_legacy: None })
     }
 }
 
-struct Subscribed {
+struct KernelSubscription {
     events: Option<AsyncFd<OwnedFd>>,
     /// The legacy nat tables at the last look.
-    legacy: Option<Vec<Option<Table>>>,
+    last_legacy: Option<Vec<Option<Table>>>,
 }
 
 fn subscribe() -> std::io::Result<AsyncFd<OwnedFd>> {
-    let netlink = netlink::subscribe(SockProtocol::NetlinkNetFilter, GROUPS)?;
+    let netlink = netlink::subscribe(SockProtocol::NetlinkNetFilter, NFTABLES_GROUP)?;
     let flags = OFlag::from_bits_truncate(fcntl(&netlink, FcntlArg::F_GETFL)?);
     fcntl(&netlink, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     #[allow(
@@ -62,15 +64,20 @@ fn subscribe() -> std::io::Result<AsyncFd<OwnedFd>> {
 }
 
 #[async_trait]
-impl Watching for Subscribed {
-    async fn changed(&mut self, legacy: bool) {
-        let slow = tokio::time::sleep(if self.events.is_some() { SLOW } else { FAST });
+impl RuleSubscription for KernelSubscription {
+    async fn wait_for_change(&mut self, legacy: bool) {
+        let slow = tokio::time::sleep(if self.events.is_some() {
+            FULL_CHECK_INTERVAL
+        } else {
+            LEGACY_CHECK_INTERVAL
+        });
         tokio::pin!(slow);
-        let mut fast = tokio::time::interval_at(Instant::now() + FAST, FAST);
+        let mut fast =
+            tokio::time::interval_at(Instant::now() + LEGACY_CHECK_INTERVAL, LEGACY_CHECK_INTERVAL);
         loop {
             tokio::select! {
-                () = told(self.events.as_ref()) => return self.burst_over().await,
-                _ = fast.tick(), if legacy => if look_at_legacy(&mut self.legacy).await {
+                () = wait_for_nat_change(self.events.as_ref()) => return self.wait_for_burst_end().await,
+                _ = fast.tick(), if legacy => if check_legacy_changed(&mut self.last_legacy).await {
                     return;
                 },
                 () = &mut slow => return,
@@ -79,22 +86,24 @@ impl Watching for Subscribed {
     }
 }
 
-impl Subscribed {
-    async fn burst_over(&self) {
-        let burst = async { while tokio::time::timeout(QUIET, told(self.events.as_ref())).await.is_ok() {} };
-        let _ = tokio::time::timeout(BURST, burst).await;
+impl KernelSubscription {
+    async fn wait_for_burst_end(&self) {
+        let burst = async {
+            while tokio::time::timeout(BURST_GAP, wait_for_nat_change(self.events.as_ref())).await.is_ok() {}
+        };
+        let _ = tokio::time::timeout(BURST_TIMEOUT, burst).await;
     }
 }
 
 /// Returns when a change of a nat table was told, or more than could be kept.
-async fn told(events: Option<&AsyncFd<OwnedFd>>) {
+async fn wait_for_nat_change(events: Option<&AsyncFd<OwnedFd>>) {
     let Some(events) = events else { return std::future::pending().await };
     let mut buffer = vec![0; BUFFER];
     loop {
         // A descriptor the runtime cannot wait for any more is not waited for: the slow look remains.
         let Ok(mut ready) = events.readable().await else { return std::future::pending().await };
         match netlink::receive(events.get_ref(), &mut buffer) {
-            Ok(length) if !wire::touches_nat(&buffer[..length]) => {}
+            Ok(length) if !wire::is_nat_change(&buffer[..length]) => {}
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
             // ENOBUFS: more was told than there was room for.
@@ -104,8 +113,8 @@ async fn told(events: Option<&AsyncFd<OwnedFd>>) {
 }
 
 /// Whether the legacy rules are other ones than at the last look; yes at the first.
-async fn look_at_legacy(last: &mut Option<Vec<Option<Table>>>) -> bool {
-    let looks = [Family::V4, Family::V6].map(iptables::legacy_nat);
+async fn check_legacy_changed(last: &mut Option<Vec<Option<Table>>>) -> bool {
+    let looks = [Family::V4, Family::V6].map(iptables::read_legacy_nat);
     let now: Result<Vec<_>, _> = futures_util::future::join_all(looks).await.into_iter().collect();
     match now {
         Ok(now) if last.as_ref() == Some(&now) => false,

@@ -8,8 +8,8 @@ use super::systemd::Systemd;
 use crate::world::runner::Runner;
 
 /// The runner of this machine; `state_dir` is switchman's own. A plain user has units of his own elsewhere, if at all.
-pub fn here(state_dir: &Path) -> Arc<dyn Runner> {
-    if Systemd::is_here() && nix::unistd::geteuid().is_root() {
+pub fn detect_runner(state_dir: &Path) -> Arc<dyn Runner> {
+    if Systemd::is_running() && nix::unistd::geteuid().is_root() {
         return Arc::new(Systemd::default());
     }
     Arc::new(Supervisor::new(state_dir))

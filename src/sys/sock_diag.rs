@@ -10,34 +10,35 @@ use nix::sys::socket::{AddressFamily, SockProtocol};
 use super::netlink::{self, BUFFER};
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
-use crate::world::sockets::{Sockets, SocketsError};
+use crate::world::sockets::{SocketTable, SocketsError};
 
 mod wire;
 
-use wire::Part;
+use wire::DumpPart;
 
 /// The kernel says when sockets came and went during a dump; a few tries give one that is whole.
-const TRIES: u32 = 5;
+const MAX_ATTEMPTS: u32 = 5;
 /// The sockets of the network namespace that the calling thread is in.
 #[derive(Debug)]
 pub struct SockDiag;
 
 #[async_trait]
-impl Sockets for SockDiag {
+impl SocketTable for SockDiag {
     /// Blocks for the dump (about 10 ms for 10,000 sockets). A thread of tokio's blocking pool may have been started
     /// elsewhere and be in another network namespace, whose sockets it would list without an error.
-    async fn established(&self, port: Port) -> Result<Vec<Socket>, SocketsError> {
-        let listed = open().and_then(|netlink| both(&netlink, port));
+    async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError> {
+        let listed = open_netlink().and_then(|netlink| list_sockets(&netlink, port));
         Ok(listed.map_err(|why| SocketsError { port, why })?.into_iter().map(|one| one.socket).collect())
     }
 
     /// Listed anew, for the kernel's own names of the sockets; then one request each.
     async fn close(&self, port: Port, sockets: &[Socket]) -> Result<usize, SocketsError> {
         let named: BTreeSet<u64> = sockets.iter().map(|socket| socket.cookie).collect();
-        let closed = open().and_then(|netlink| {
-            let listed = both(&netlink, port)?.into_iter().filter(|one| named.contains(&one.socket.cookie));
+        let closed = open_netlink().and_then(|netlink| {
+            let listed =
+                list_sockets(&netlink, port)?.into_iter().filter(|one| named.contains(&one.socket.cookie));
             let mut closed = 0;
-            for (sequence, one) in (TRIES + 1..).zip(listed) {
+            for (sequence, one) in (MAX_ATTEMPTS + 1..).zip(listed) {
                 closed += usize::from(destroy(&netlink, &one.id, sequence)?);
             }
             Ok(closed)
@@ -48,16 +49,16 @@ impl Sockets for SockDiag {
 
 /// A socket, and how the kernel calls it.
 #[derive(Debug, PartialEq, Eq)]
-struct Listed {
+struct ListedSocket {
     socket: Socket,
-    id: wire::Id,
+    id: wire::SocketId,
 }
 
-fn open() -> Result<OwnedFd, String> {
+fn open_netlink() -> Result<OwnedFd, String> {
     netlink::open(SockProtocol::NetlinkSockDiag).map_err(|error| error.to_string())
 }
 
-fn both(netlink: &OwnedFd, port: Port) -> Result<Vec<Listed>, String> {
+fn list_sockets(netlink: &OwnedFd, port: Port) -> Result<Vec<ListedSocket>, String> {
     // IPv4 clients of a dual-stack listener are found in the IPv6 dump only.
     let mut sockets = dump(netlink, AddressFamily::Inet, port)?;
     sockets.append(&mut dump(netlink, AddressFamily::Inet6, port)?);
@@ -67,16 +68,16 @@ fn both(netlink: &OwnedFd, port: Port) -> Result<Vec<Listed>, String> {
     Ok(sockets)
 }
 
-fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<Listed>, String> {
+fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<ListedSocket>, String> {
     let mut buffer = vec![0; BUFFER];
-    for sequence in 1..=TRIES {
-        netlink::send(netlink, &wire::request(family as u8, port, sequence))?;
+    for sequence in 1..=MAX_ATTEMPTS {
+        netlink::send(netlink, &wire::build_request(family as u8, port, sequence))?;
         let receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
         if let Some(sockets) = collect(receive, &mut buffer, sequence, port)? {
             return Ok(sockets);
         }
     }
-    Err(format!("the kernel interrupted {TRIES} dumps in a row"))
+    Err(format!("the kernel interrupted {MAX_ATTEMPTS} dumps in a row"))
 }
 
 /// The answer to one request, datagram by datagram. `None`: the table changed under the dump, which may have missed or
@@ -86,32 +87,32 @@ fn collect(
     buffer: &mut [u8],
     sequence: u32,
     port: Port,
-) -> Result<Option<Vec<Listed>>, String> {
+) -> Result<Option<Vec<ListedSocket>>, String> {
     let mut sockets = Vec::new();
     let mut whole = true;
     loop {
-        let length = netlink::await_datagram(&mut receive, buffer)?;
-        for part in wire::parts(&buffer[..length], sequence) {
+        let length = netlink::receive_datagram(&mut receive, buffer)?;
+        for part in wire::parse_parts(&buffer[..length], sequence) {
             match part? {
-                Part::Socket { socket, local_port, id } if local_port == port.get() => {
-                    sockets.push(Listed { socket, id });
+                DumpPart::Socket { socket, local_port, id } if local_port == port.get() => {
+                    sockets.push(ListedSocket { socket, id });
                 }
-                Part::Socket { .. } | Part::Over | Part::Stale => {}
-                Part::Interrupted => whole = false,
-                Part::Done => return Ok(whole.then_some(sockets)),
+                DumpPart::Socket { .. } | DumpPart::Finished | DumpPart::Stale => {}
+                DumpPart::Interrupted => whole = false,
+                DumpPart::Done => return Ok(whole.then_some(sockets)),
             }
         }
     }
 }
 
 /// Whether it was there to be closed.
-fn destroy(netlink: &OwnedFd, id: &wire::Id, sequence: u32) -> Result<bool, String> {
+fn destroy(netlink: &OwnedFd, id: &wire::SocketId, sequence: u32) -> Result<bool, String> {
     let mut buffer = [0; 1024];
-    netlink::send(netlink, &wire::destroy(id, sequence))?;
+    netlink::send(netlink, &wire::build_destroy(id, sequence))?;
     loop {
         let mut receive = |buffer: &mut [u8]| netlink::receive(netlink, buffer);
-        let length = netlink::await_datagram(&mut receive, &mut buffer)?;
-        if let Some(answer) = wire::destroyed(&buffer[..length], sequence) {
+        let length = netlink::receive_datagram(&mut receive, &mut buffer)?;
+        if let Some(answer) = wire::parse_destroy_answer(&buffer[..length], sequence) {
             return answer;
         }
     }

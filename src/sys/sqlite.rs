@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// How long SQLite waits for another process's write.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a file holds: how it is made, and which version of it this program writes (`PRAGMA user_version`).
 #[derive(Debug, Clone, Copy)]
@@ -49,12 +49,12 @@ impl Database {
     /// The open connection; `None` when there is no file yet and none is to be made.
     fn open(&self, make: bool) -> Result<MutexGuard<'_, Option<Connection>>, DbError> {
         let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = self.is_there()?;
+        let there = self.has_file()?;
         if slot.is_none() && (make || there) {
             if let Some(dir) = self.file.parent() {
                 make_dir(dir)?;
                 if !there {
-                    self.make(dir)?;
+                    self.create_file(dir)?;
                 }
             }
             *slot = Some(self.connect()?);
@@ -77,7 +77,7 @@ impl Database {
             transaction.commit()?;
             Ok(value)
         })();
-        done.map_err(|error| failed(what, &self.file, &error))
+        done.map_err(|error| to_db_error(what, &self.file, &error))
     }
 
     /// The default where there is no file.
@@ -87,18 +87,18 @@ impl Database {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, DbError> {
         match self.open(false)?.as_ref() {
-            Some(connection) => work(connection).map_err(|error| failed(what, &self.file, &error)),
+            Some(connection) => work(connection).map_err(|error| to_db_error(what, &self.file, &error)),
             None => Ok(T::default()),
         }
     }
 
     /// Makes the whole file under another name first: while a new one changes to its write-ahead log, SQLite refuses whoever
     /// else comes, without waiting ("database is locked").
-    fn make(&self, dir: &Path) -> Result<(), DbError> {
-        let dir = fs::File::open(dir).map_err(|error| self.not_open(&error))?;
+    fn create_file(&self, dir: &Path) -> Result<(), DbError> {
+        let dir = fs::File::open(dir).map_err(|error| self.to_open_error(&error))?;
         // Where a directory cannot be locked, the last of two who come first wins.
         let _ = dir.lock();
-        if self.is_there()? {
+        if self.has_file()? {
             return Ok(());
         }
         let beside = |end: &str| {
@@ -114,23 +114,23 @@ impl Database {
         let made = (|| {
             let mut connection = Connection::open(&fresh)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            create(&mut connection, self.schema.create)?;
+            create_schema(&mut connection, self.schema.create)?;
             connection.close().map_err(|(_, error)| error)
         })();
         if let Err(error) = made {
             let _ = fs::remove_file(&fresh);
-            return Err(failed("set up the state", &self.file, &error));
+            return Err(to_db_error("set up the state", &self.file, &error));
         }
         // A name is on disk with its directory.
         let placed = fs::rename(&fresh, &self.file).and_then(|()| dir.sync_all());
-        placed.map_err(|error| self.not_open(&error))
+        placed.map_err(|error| self.to_open_error(&error))
     }
 
-    fn is_there(&self) -> Result<bool, DbError> {
-        self.file.try_exists().map_err(|error| self.not_open(&error))
+    fn has_file(&self) -> Result<bool, DbError> {
+        self.file.try_exists().map_err(|error| self.to_open_error(&error))
     }
 
-    fn not_open(&self, error: &io::Error) -> DbError {
+    fn to_open_error(&self, error: &io::Error) -> DbError {
         DbError::Open { path: self.file.clone(), why: error.to_string() }
     }
 
@@ -138,32 +138,32 @@ impl Database {
         let file = &self.file;
         let opened = (|| {
             let connection = Connection::open(file)?;
-            connection.busy_timeout(BUSY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
         })();
-        let (mut connection, found) = opened.map_err(|error| failed("open the state", file, &error))?;
+        let (mut connection, found) = opened.map_err(|error| to_db_error("open the state", file, &error))?;
         match found {
             found if found == self.schema.version => Ok(connection),
             0 => {
-                let made = create(&mut connection, self.schema.create);
-                made.map(|()| connection).map_err(|error| failed("set up the state", file, &error))
+                let made = create_schema(&mut connection, self.schema.create);
+                made.map(|()| connection).map_err(|error| to_db_error("set up the state", file, &error))
             }
             found if found > self.schema.version => {
                 Err(DbError::Newer { path: file.clone(), found, known: self.schema.version })
             }
             _ => {
                 let upgraded = upgrade(&mut connection, self.schema.upgrades);
-                upgraded.map(|()| connection).map_err(|error| failed("upgrade the state", file, &error))
+                upgraded.map(|()| connection).map_err(|error| to_db_error("upgrade the state", file, &error))
             }
         }
     }
 }
 
 /// Two first runs at once: the second finds the schema made when it gets its turn.
-fn create(connection: &mut Connection, text: &str) -> rusqlite::Result<()> {
+fn create_schema(connection: &mut Connection, text: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 0 {
@@ -187,20 +187,20 @@ pub fn make_dir(dir: &Path) -> Result<(), DbError> {
     made.map_err(|error| DbError::Open { path: dir.to_owned(), why: error.to_string() })
 }
 
-fn failed(what: &'static str, file: &Path, error: &rusqlite::Error) -> DbError {
+fn to_db_error(what: &'static str, file: &Path, error: &rusqlite::Error) -> DbError {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, SystemIoFailure};
     let path = file.to_owned();
     match error.sqlite_error_code() {
         Some(DiskFull) => DbError::Full { path },
         // The write-ahead index is a shared mapping: without room for it SQLite knows only that I/O failed.
-        Some(CannotOpen | SystemIoFailure) if is_full(file) => DbError::Full { path },
+        Some(CannotOpen | SystemIoFailure) if is_disk_full(file) => DbError::Full { path },
         Some(DatabaseCorrupt | NotADatabase) => DbError::Damaged { path, why: error.to_string() },
         Some(CannotOpen) => DbError::Open { path, why: error.to_string() },
         _ => DbError::Failed { what, path, why: error.to_string() },
     }
 }
 
-fn is_full(file: &Path) -> bool {
+fn is_disk_full(file: &Path) -> bool {
     let Some(dir) = file.parent() else { return false };
     nix::sys::statvfs::statvfs(dir).is_ok_and(|disk| disk.blocks_available() == 0)
 }

@@ -13,15 +13,16 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
-use crate::model::forward::{Intent, Recorded, Trial};
-use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::forward::{Intent, ServiceRecord, Trial};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
-use crate::world::deployments::Deployments;
-use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
+use crate::world::deployments::DeploymentStore;
+use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
 
 mod rows;
 
-const SCHEMA: Schema = Schema { version: 4, create: CREATE, upgrades: &[TO_2, TO_3, TO_4] };
+const SCHEMA: Schema =
+    Schema { version: 4, create: CREATE, upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4] };
 
 const CREATE: &str = "
     CREATE TABLE forwards (
@@ -45,7 +46,7 @@ const CREATE: &str = "
     PRAGMA user_version = 4;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
-const TO_2: &str = "
+const UPGRADE_TO_2: &str = "
     ALTER TABLE forwards ADD COLUMN routes TEXT;
     ALTER TABLE forwards ADD COLUMN access TEXT NOT NULL DEFAULT 'public';
     ALTER TABLE forwards ADD COLUMN trial TEXT;
@@ -55,18 +56,18 @@ const TO_2: &str = "
     PRAGMA user_version = 2;";
 
 /// Shadows and canaries as JSON.
-const TO_3: &str = "
+const UPGRADE_TO_3: &str = "
     ALTER TABLE forwards ADD COLUMN layer7 TEXT;
     PRAGMA user_version = 3;";
 
 /// What an agent asks for every second reads no row where there is none.
-const TO_4: &str = "
+const UPGRADE_TO_4: &str = "
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
     PRAGMA user_version = 4;";
 
 /// Between two tries for the lock of the host.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The state directory of this host. Nothing is made before the first write.
 #[derive(Debug)]
@@ -98,17 +99,17 @@ impl SqliteStore {
         Ok(self.database.read(what, work)?)
     }
 
-    async fn hold(
+    async fn acquire_lock(
         &self,
         name: &str,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn Exclusive>, StoreError> {
+    ) -> Result<Box<dyn LockGuard>, StoreError> {
         make_dir(&self.dir)?;
         let path = self.dir.join(name);
         let opened =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = opened.map_err(|error| io_failed("open the lock", &path, &error))?;
+        let mut file = opened.map_err(|error| to_store_error("open the lock", &path, &error))?;
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -116,7 +117,7 @@ impl SqliteStore {
                     // Only for the words of the one who waits: the lock is the kernel's, not the text.
                     let _ = held.set_len(0).and_then(|()| held.rewind());
                     let _ = write!(held, "pid {}: {purpose}", std::process::id());
-                    return Ok(Box::new(Held { _lock: held }));
+                    return Ok(Box::new(FileLockGuard { _lock: held }));
                 }
                 Err((mut back, nix::errno::Errno::EWOULDBLOCK)) => {
                     if tokio::time::Instant::now() >= deadline {
@@ -125,9 +126,9 @@ impl SqliteStore {
                         return Err(StoreError::Busy { holder, waited: patience });
                     }
                     file = back;
-                    tokio::time::sleep(LOCK_PAUSE).await;
+                    tokio::time::sleep(LOCK_POLL_INTERVAL).await;
                 }
-                Err((_, error)) => return Err(io_failed("lock", &path, &error.into())),
+                Err((_, error)) => return Err(to_store_error("lock", &path, &error.into())),
             }
         }
     }
@@ -140,53 +141,59 @@ impl From<DbError> for StoreError {
             DbError::Newer { path, found, known } => Self::Newer { path, found, known },
             DbError::Full { path } => Self::Full { path },
             DbError::Damaged { path, why } => Self::Damaged { path, why },
-            DbError::Failed { what, path, why } => Self::Failed { what, path, why },
+            DbError::Failed { what, path, why } => Self::Failed { action: what, path, why },
         }
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
-        self.hold("switch.lock", purpose, patience).await
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+        self.acquire_lock("switch.lock", purpose, patience).await
     }
 
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
-        self.hold("proxy.lock", purpose, patience).await
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+        self.acquire_lock("proxy.lock", purpose, patience).await
     }
 
-    fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
+    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
         self.read("read the recorded forwards", |connection| {
             let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
-            statement.query_map([], rows::recorded)?.collect()
+            statement.query_map([], rows::read_record)?.collect()
         })
     }
 
     /// Asked every second by an agent: with none on trial, no row is read.
-    fn trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+    fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
         self.read("read the mains on trial", |connection| {
             let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
-            statement.query_map([], |row| Ok((rows::text(row, 0)?, rows::json(row, 1)?)))?.collect()
+            statement
+                .query_map([], |row| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?)))?
+                .collect()
         })
     }
 
     /// Asked often by an agent: without any proxy, no row is read.
-    fn places(&self) -> Result<Vec<Recorded>, StoreError> {
+    fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
         let rows = self.read("read the proxy's places", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_PLACES)?;
-            statement.query_map([], rows::recorded)?.collect::<rusqlite::Result<Vec<_>>>()
+            let mut statement = connection.prepare(rows::SELECT_PROXIED)?;
+            statement.query_map([], rows::read_record)?.collect::<rusqlite::Result<Vec<_>>>()
         })?;
         Ok(rows.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
 
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
+    fn begin(
+        &self,
+        intent: &Intent,
+        now: jiff::Timestamp,
+    ) -> Result<(OperationId, ServiceRecord), StoreError> {
         self.write("record the change", |transaction| {
             let service = &intent.forward.service;
-            let previous = rows::of(transaction, service)?;
-            let recorded = Recorded::after(previous.as_ref(), intent, now);
-            rows::put(transaction, &recorded)?;
-            let operation = rows::next_operation(transaction)?;
-            let entry = Entry {
+            let previous = rows::find_record(transaction, service)?;
+            let recorded = ServiceRecord::from_intent(previous.as_ref(), intent, now);
+            rows::put_record(transaction, &recorded)?;
+            let operation = rows::read_next_operation(transaction)?;
+            let entry = HistoryEntry {
                 operation,
                 at: now,
                 actor: intent.actor.clone(),
@@ -195,7 +202,7 @@ impl Store for SqliteStore {
                 phase: Phase::Began,
                 detail: intent.detail.clone(),
             };
-            rows::append(transaction, &entry)?;
+            rows::append_entry(transaction, &entry)?;
             Ok((operation, recorded))
         })
     }
@@ -204,27 +211,27 @@ impl Store for SqliteStore {
         &self,
         operation: OperationId,
         actor: &Actor,
-        outcome: &Outcome,
+        outcome: &ChangeOutcome,
         now: jiff::Timestamp,
     ) -> Result<(), StoreError> {
         self.write("record how the change ended", |transaction| {
-            let began = rows::began(transaction, operation)?;
+            let began = rows::find_began_entry(transaction, operation)?;
             let (phase, detail) = match outcome {
-                Outcome::Done { detail } => (Phase::Done, detail.clone()),
-                Outcome::Undone { why, .. } => (Phase::Failed, why.clone()),
+                ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
+                ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
             };
-            if let Outcome::Undone { previous, .. } = outcome {
-                take_back(transaction, &began.service, previous.as_deref())?;
+            if let ChangeOutcome::RolledBack { previous, .. } = outcome {
+                restore_previous(transaction, &began.service, previous.as_deref())?;
             }
             let actor = actor.clone();
-            rows::append(transaction, &Entry { at: now, actor, phase, detail, ..began })
+            rows::append_entry(transaction, &HistoryEntry { at: now, actor, phase, detail, ..began })
         })
     }
 
-    fn note(&self, note: &Note, now: jiff::Timestamp) -> Result<(), StoreError> {
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
         self.write("note what was done", |transaction| {
-            let entry = Entry {
-                operation: rows::next_operation(transaction)?,
+            let entry = HistoryEntry {
+                operation: rows::read_next_operation(transaction)?,
                 at: now,
                 actor: note.actor.clone(),
                 service: note.service.clone(),
@@ -232,7 +239,7 @@ impl Store for SqliteStore {
                 phase: Phase::Done,
                 detail: note.detail.clone(),
             };
-            rows::append(transaction, &entry)
+            rows::append_entry(transaction, &entry)
         })
     }
 
@@ -240,31 +247,35 @@ impl Store for SqliteStore {
         self.read("count what was done", |connection| {
             let mut statement = connection.prepare(rows::COUNT_DONE)?;
             let count = |row: &Row<'_>| {
-                Ok((rows::text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
+                Ok((rows::parse_text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
             };
             statement.query_map([action], count)?.collect()
         })
     }
 
-    fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError> {
+    fn load_history(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read("read the history", |connection| {
             let mut statement = connection.prepare(rows::SELECT_HISTORY)?;
             let service = service.map(ServiceName::as_str);
-            statement.query_map(params![service, limit], rows::entry)?.collect()
+            statement.query_map(params![service, limit], rows::read_entry)?.collect()
         })
     }
 }
 
 /// The generation goes on counting when a change is taken back: a waiting command sees that something happened.
-fn take_back(
+fn restore_previous(
     transaction: &Transaction<'_>,
     service: &ServiceName,
-    previous: Option<&Recorded>,
+    previous: Option<&ServiceRecord>,
 ) -> rusqlite::Result<()> {
     match previous {
         Some(previous) => {
-            let generation = next_generation(transaction, service)?;
-            rows::put(transaction, &Recorded { generation, ..previous.clone() })
+            let generation = read_next_generation(transaction, service)?;
+            rows::put_record(transaction, &ServiceRecord { generation, ..previous.clone() })
         }
         None => {
             transaction.execute("DELETE FROM forwards WHERE service = ?1", [service.as_str()]).map(|_| ())
@@ -272,27 +283,27 @@ fn take_back(
     }
 }
 
-fn next_generation(transaction: &Transaction<'_>, service: &ServiceName) -> rusqlite::Result<u32> {
+fn read_next_generation(transaction: &Transaction<'_>, service: &ServiceName) -> rusqlite::Result<u32> {
     let sql = "SELECT generation FROM forwards WHERE service = ?1";
     let now: Option<u32> = transaction.query_row(sql, [service.as_str()], |row| row.get(0)).optional()?;
     Ok(now.unwrap_or(0) + 1)
 }
 
 #[async_trait]
-impl Deployments for SqliteStore {
+impl DeploymentStore for SqliteStore {
     async fn lock_service(
         &self,
         service: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn Exclusive>, StoreError> {
-        self.hold(&format!("deploy-{service}.lock"), purpose, patience).await
+    ) -> Result<Box<dyn LockGuard>, StoreError> {
+        self.acquire_lock(&format!("deploy-{service}.lock"), purpose, patience).await
     }
 
     fn all(&self) -> Result<Vec<Deployment>, StoreError> {
         self.read("read the deployments", |connection| {
             let mut statement = connection.prepare("SELECT body FROM deployments ORDER BY service, id")?;
-            statement.query_map([], |row| rows::json(row, 0))?.collect()
+            statement.query_map([], |row| rows::parse_json(row, 0))?.collect()
         })
     }
 
@@ -300,7 +311,7 @@ impl Deployments for SqliteStore {
         self.read("read the deployments", |connection| {
             let mut statement =
                 connection.prepare("SELECT body FROM deployments WHERE service = ?1 ORDER BY id")?;
-            statement.query_map([service.as_str()], |row| rows::json(row, 0))?.collect()
+            statement.query_map([service.as_str()], |row| rows::parse_json(row, 0))?.collect()
         })
     }
 
@@ -315,16 +326,16 @@ impl Deployments for SqliteStore {
     }
 }
 
-struct Held {
+struct FileLockGuard {
     _lock: Flock<File>,
 }
 
-impl Exclusive for Held {}
+impl LockGuard for FileLockGuard {}
 
-fn io_failed(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
+fn to_store_error(what: &'static str, path: &Path, error: &std::io::Error) -> StoreError {
     match error.kind() {
         std::io::ErrorKind::StorageFull => StoreError::Full { path: path.to_owned() },
-        _ => StoreError::Failed { what, path: path.to_owned(), why: error.to_string() },
+        _ => StoreError::Failed { action: what, path: path.to_owned(), why: error.to_string() },
     }
 }
 

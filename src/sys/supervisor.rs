@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::exec::{OURSELVES, Program};
-use crate::model::deployment::{InstanceId, InstanceSpec, Process};
-use crate::world::link::Heard;
-use crate::world::runner::{Ended, Part, Runner, RunnerError};
+use super::exec::{OWN_EXE, Program};
+use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
+use crate::world::link::SharedLineSink;
+use crate::world::runner::{Runner, RunnerError, StopResult, SupervisorRole};
 
 mod cgroup;
 mod child;
@@ -25,25 +25,25 @@ mod launch;
 mod log;
 mod monitor;
 mod process;
-mod restarts;
+mod restart_backoff;
 mod tail;
 
 pub use instance_dir::Tuning;
-use instance_dir::{HowEnded, Kept, Place, Report, Stop};
+use instance_dir::{Place, SavedSpec, StartReport, StopOutcome, StopRequest};
 
 /// How often a lock or a state is looked at while it is waited for.
-const PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Bound on the start of a keeper and its program, where nothing is left of an earlier run.
-const LAUNCH: Duration = Duration::from_mins(1);
+const LAUNCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often a keeper may die in the middle of a stop before that is an error.
-const TRIES: u32 = 3;
+const MAX_STOP_ATTEMPTS: u32 = 3;
 
 /// Plays one part of a keeper's life; the error is for the keeper's log.
-pub fn supervise(dir: &Path, part: Part) -> Result<(), String> {
+pub fn supervise(dir: &Path, part: SupervisorRole) -> Result<(), String> {
     match part {
-        Part::Launch => launch::launch(dir),
-        Part::Keep => monitor::keep(dir),
-        Part::Become => child::become_program(dir),
+        SupervisorRole::Launch => launch::launch(dir),
+        SupervisorRole::Monitor => monitor::keep(dir),
+        SupervisorRole::Exec => child::become_program(dir),
     }
 }
 
@@ -58,79 +58,80 @@ impl Supervisor {
     /// `state_dir` is switchman's own.
     pub fn new(state_dir: &Path) -> Self {
         let dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-        Self { dir: dir.join("instances"), program: OURSELVES.into(), tuning: Tuning::default() }
+        Self { dir: dir.join("instances"), program: OWN_EXE.into(), tuning: Tuning::default() }
     }
 
     /// For callers that are another program, as tests are, and for other bounds.
     #[must_use]
-    pub fn with(self, program: impl Into<PathBuf>, tuning: Tuning) -> Self {
+    pub fn with_program(self, program: impl Into<PathBuf>, tuning: Tuning) -> Self {
         Self { program: program.into(), tuning, ..self }
     }
 
-    fn place(&self, instance: &InstanceId) -> Place {
+    fn instance_dir(&self, instance: &InstanceId) -> Place {
         Place::new(self.dir.join(instance.to_string()))
     }
 
     /// What is left of an earlier run gets its grace before the start.
-    async fn launch(&self, place: &Place, grace: Duration) -> Result<(), Report> {
-        let failed = |why: String| Report::Failed { why };
+    async fn launch(&self, place: &Place, grace: Duration) -> Result<(), StartReport> {
+        let failed = |why: String| StartReport::Failed { why };
         let program = Program::new(&self.program).args(["supervise", "--part", "launch"]).arg(place.dir());
-        let output = program.run(b"", LAUNCH + grace).await.map_err(|error| failed(error.to_string()))?;
+        let output =
+            program.run(b"", LAUNCH_TIMEOUT + grace).await.map_err(|error| failed(error.to_string()))?;
         match serde_json::from_str(&output.stdout) {
-            Ok(Report::Started) => Ok(()),
+            Ok(StartReport::Started) => Ok(()),
             Ok(report) => Err(report),
             Err(_) => Err(failed(format!("its keeper did not begin: {}", output.stderr.trim()))),
         }
     }
 
-    async fn begin(&self, place: &Place, spec: &InstanceSpec) -> Result<(), Start> {
-        place.make().map_err(|error| Start::NotWritten(place.dir().to_owned(), error))?;
-        let _turn = turn(place).await?;
+    async fn start_instance(&self, place: &Place, spec: &InstanceSpec) -> Result<(), StartError> {
+        place.create().map_err(|error| StartError::NotWritten(place.dir().to_owned(), error))?;
+        let _turn = acquire_turn(place).await?;
         if place.stop()?.is_some() {
             // Whoever was stopping it is gone.
-            self.end(place, Duration::ZERO).await?;
+            self.stop_instance(place, Duration::ZERO).await?;
         }
-        while place.has_keeper()? && place.state()?.stopping {
-            tokio::time::sleep(PAUSE).await;
+        while place.has_monitor()? && place.state()?.is_stopping {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
-        let known = place.kept()?;
+        let known = place.read_spec()?;
         match &known {
             Some(kept) if kept.spec != *spec => {
                 return Err(io::Error::other("it is there already, and is run in another way").into());
             }
-            Some(_) if place.has_keeper()? => return Ok(()),
+            Some(_) if place.has_monitor()? => return Ok(()),
             Some(_) => {}
             None => {
-                let kept = Kept { spec: spec.clone(), tuning: self.tuning.clone() };
+                let kept = SavedSpec { spec: spec.clone(), tuning: self.tuning.clone() };
                 let written = place.keep(&kept);
-                written.map_err(|error| Start::NotWritten(place.file("spec.json"), error))?;
+                written.map_err(|error| StartError::NotWritten(place.file_path("spec.json"), error))?;
             }
         }
         let launched = self.launch(place, spec.grace).await;
         if launched.is_err() && known.is_none() {
             // Also where nobody knows whether it was started: it was waited for too long.
-            self.end(place, Duration::ZERO).await?;
+            self.stop_instance(place, Duration::ZERO).await?;
         }
-        launched.map_err(Start::Report)
+        launched.map_err(StartError::Report)
     }
 
     /// By the keeper that is there, or one that comes for it.
-    async fn end(&self, place: &Place, grace: Duration) -> io::Result<Ended> {
-        for _ in 0..TRIES {
-            place.put_stop(Stop { grace })?;
+    async fn stop_instance(&self, place: &Place, grace: Duration) -> io::Result<StopResult> {
+        for _ in 0..MAX_STOP_ATTEMPTS {
+            place.write_stop(StopRequest { grace })?;
             place.wake();
-            if !place.has_keeper()?
+            if !place.has_monitor()?
                 && let Err(report) = self.launch(place, Duration::ZERO).await
             {
                 return Err(io::Error::other(format!("{report:?}")));
             }
-            no_keeper(place).await?;
+            wait_until_monitor_exits(place).await?;
             if let Some(how) = place.state()?.ended {
-                place.unkeep()?;
+                place.remove_spec()?;
                 return Ok(match how {
-                    HowEnded::Already => Ended::Already,
-                    HowEnded::Gracefully => Ended::Gracefully,
-                    HowEnded::Killed => Ended::Killed,
+                    StopOutcome::Already => StopResult::NotRunning,
+                    StopOutcome::Gracefully => StopResult::Exited,
+                    StopOutcome::Killed => StopResult::Killed,
                 });
             }
         }
@@ -139,38 +140,38 @@ impl Supervisor {
 }
 
 /// One caller at a time; a caller that is gone has it no more.
-async fn turn(place: &Place) -> io::Result<File> {
+async fn acquire_turn(place: &Place) -> io::Result<File> {
     loop {
         if let Some(turn) = place.lock("turn.lock")? {
             return Ok(turn);
         }
-        tokio::time::sleep(PAUSE).await;
-        place.make()?;
+        tokio::time::sleep(POLL_INTERVAL).await;
+        place.create()?;
     }
 }
 
-async fn no_keeper(place: &Place) -> io::Result<()> {
-    while place.has_keeper()? {
-        tokio::time::sleep(PAUSE).await;
+async fn wait_until_monitor_exits(place: &Place) -> io::Result<()> {
+    while place.has_monitor()? {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
 /// Why it was not started.
-enum Start {
-    Report(Report),
+enum StartError {
+    Report(StartReport),
     NotWritten(PathBuf, io::Error),
     Failed(io::Error),
 }
 
-impl From<io::Error> for Start {
+impl From<io::Error> for StartError {
     fn from(error: io::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-fn failed(what: &'static str, instance: &InstanceId) -> impl Fn(io::Error) -> RunnerError {
-    move |why| RunnerError::Failed { what, instance: instance.clone(), why: why.to_string() }
+fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(io::Error) -> RunnerError {
+    move |why| RunnerError::Failed { action: what, instance: instance.clone(), why: why.to_string() }
 }
 
 #[async_trait]
@@ -180,50 +181,50 @@ impl Runner for Supervisor {
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        let because = |why: String| RunnerError::Failed { what: "start", instance: spec.id.clone(), why };
-        self.begin(&self.place(&spec.id), spec).await.map_err(|why| match why {
-            Start::Report(Report::Missing { program }) => RunnerError::Missing { program },
-            Start::Report(Report::NoUser { user }) => RunnerError::NoUser { user },
-            Start::Report(Report::Failed { why }) => because(why),
-            Start::Report(Report::Started) => because("it was started".to_owned()),
-            Start::NotWritten(path, why) => RunnerError::NotWritten { path, why: why.to_string() },
-            Start::Failed(why) => because(why.to_string()),
+        let because = |why: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), why };
+        self.start_instance(&self.instance_dir(&spec.id), spec).await.map_err(|why| match why {
+            StartError::Report(StartReport::Missing { program }) => RunnerError::Missing { program },
+            StartError::Report(StartReport::NoUser { user }) => RunnerError::NoUser { user },
+            StartError::Report(StartReport::Failed { why }) => because(why),
+            StartError::Report(StartReport::Started) => because("it was started".to_owned()),
+            StartError::NotWritten(path, why) => RunnerError::WriteFailed { path, why: why.to_string() },
+            StartError::Failed(why) => because(why.to_string()),
         })
     }
 
-    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<Ended, RunnerError> {
-        let place = self.place(instance);
+    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, RunnerError> {
+        let place = self.instance_dir(instance);
         if !place.dir().is_dir() {
-            return Ok(Ended::Already);
+            return Ok(StopResult::NotRunning);
         }
         let stopped = async {
-            let _turn = turn(&place).await?;
+            let _turn = acquire_turn(&place).await?;
             // Forgotten last: where it is not there, nothing of it is.
-            if place.kept()?.is_none() && !place.has_keeper()? {
-                place.unkeep()?;
-                return Ok(Ended::Already);
+            if place.read_spec()?.is_none() && !place.has_monitor()? {
+                place.remove_spec()?;
+                return Ok(StopResult::NotRunning);
             }
-            self.end(&place, grace).await
+            self.stop_instance(&place, grace).await
         };
-        stopped.await.map_err(failed("stop", instance))
+        stopped.await.map_err(to_runner_error("stop", instance))
     }
 
-    async fn state(&self, instance: &InstanceId) -> Result<Process, RunnerError> {
-        let place = self.place(instance);
+    async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError> {
+        let place = self.instance_dir(instance);
         if !place.dir().is_dir() {
             return Err(RunnerError::Unknown { instance: instance.clone() });
         }
-        let failed = failed("read the state of", instance);
-        let kept = place.has_keeper().map_err(&failed)?;
+        let failed = to_runner_error("read the state of", instance);
+        let kept = place.has_monitor().map_err(&failed)?;
         let state = place.state().map_err(&failed)?;
         Ok(match state.process {
-            Process::Stopped { .. } => state.process,
-            process if kept || state.main.as_ref().is_some_and(process::Alive::is_there) => process,
+            ProcessState::Stopped { .. } => state.process,
+            process if kept || state.main.as_ref().is_some_and(process::ProcessId::is_alive) => process,
             // Its keeper was ended by force, or the machine was.
-            process => Process::Stopped {
+            process => ProcessState::Stopped {
                 since: None,
-                last: match process {
-                    Process::Waiting { last, .. } => last,
+                last_exit: match process {
+                    ProcessState::Waiting { last_exit: last, .. } => last,
                     _ => "nobody knows how".to_owned(),
                 },
             },
@@ -232,7 +233,7 @@ impl Runner for Supervisor {
 
     async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot =
-            |error: io::Error| RunnerError::NotRead { path: self.dir.clone(), why: error.to_string() };
+            |error: io::Error| RunnerError::ReadFailed { path: self.dir.clone(), why: error.to_string() };
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(cannot)?,
@@ -247,33 +248,35 @@ impl Runner for Supervisor {
         Ok(known)
     }
 
-    async fn logs(
+    async fn stream_logs(
         &self,
         instance: &InstanceId,
         tail: Option<u32>,
         follow: bool,
-        heard: Heard,
+        heard: SharedLineSink,
     ) -> Result<(), RunnerError> {
-        let place = self.place(instance);
+        let place = self.instance_dir(instance);
         if !place.dir().is_dir() {
             return Err(RunnerError::Unknown { instance: instance.clone() });
         }
-        let gone = || !place.file("spec.json").exists();
-        tail::read(&place, tail, follow, gone, &heard).await.map_err(failed("read the log of", instance))
+        let gone = || !place.file_path("spec.json").exists();
+        tail::read(&place, tail, follow, gone, &heard)
+            .await
+            .map_err(to_runner_error("read the log of", instance))
     }
 
-    async fn forget(&self, instance: &InstanceId) -> Result<(), RunnerError> {
-        let place = self.place(instance);
+    async fn delete_records(&self, instance: &InstanceId) -> Result<(), RunnerError> {
+        let place = self.instance_dir(instance);
         if !place.dir().is_dir() {
             return Ok(());
         }
         let forgotten = async {
-            let _turn = turn(&place).await?;
-            if place.kept()?.is_some() || place.has_keeper()? {
+            let _turn = acquire_turn(&place).await?;
+            if place.read_spec()?.is_some() || place.has_monitor()? {
                 return Err(io::Error::other("it is not stopped"));
             }
-            instance_dir::gone(fs::remove_dir_all(place.dir()))
+            instance_dir::ignore_not_found(fs::remove_dir_all(place.dir()))
         };
-        forgotten.await.map_err(failed("forget", instance))
+        forgotten.await.map_err(to_runner_error("forget", instance))
     }
 }

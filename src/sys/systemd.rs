@@ -7,28 +7,28 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::exec::{ExecError, Output, Program, USUAL_PATH};
+use super::exec::{DEFAULT_PATH, ExecError, Output, Program};
 use super::files::LocalFiles;
 use super::lines::read_lines;
-use crate::model::deployment::{InstanceId, InstanceSpec, Process};
+use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
 use crate::templates::unit;
-use crate::world::files::Files;
-use crate::world::link::Heard;
-use crate::world::runner::{Ended, Runner, RunnerError};
+use crate::world::files::FileSystem;
+use crate::world::link::SharedLineSink;
+use crate::world::runner::{Runner, RunnerError, StopResult};
 
 /// Where an administrator's units are (systemd.unit(5)).
-const UNITS: &str = "/etc/systemd/system";
+const UNIT_DIR: &str = "/etc/systemd/system";
 /// There exactly where systemd is process 1 (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
+const SYSTEMD_RUN_DIR: &str = "/run/systemd/system";
 /// Bound on a call of systemctl that waits for nothing.
-const BOUND: Duration = Duration::from_secs(30);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// What systemd itself may take on top of a program's grace: KILL, and ends of what hangs in the kernel.
-const MARGIN: Duration = Duration::from_secs(30);
+const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// How often the result of an end is looked at.
-const PAUSE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A program's last words are in the journal this long after its end.
-const AFTERWORDS: Duration = Duration::from_millis(500);
+const JOURNAL_DELAY: Duration = Duration::from_millis(500);
 
 /// Asked for in every reading of a unit's state.
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainStartTimestamp,ExecMainExitTimestamp,\
@@ -36,100 +36,105 @@ const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainStartTi
 
 #[derive(Debug)]
 pub struct Systemd {
-    units: PathBuf,
+    unit_dir: PathBuf,
 }
 
 impl Default for Systemd {
     fn default() -> Self {
-        Self { units: UNITS.into() }
+        Self { unit_dir: UNIT_DIR.into() }
     }
 }
 
 impl Systemd {
-    pub fn is_here() -> bool {
-        Path::new(BOOTED).is_dir()
+    pub fn is_running() -> bool {
+        Path::new(SYSTEMD_RUN_DIR).is_dir()
     }
 
-    fn file(&self, instance: &InstanceId) -> PathBuf {
-        self.units.join(unit::name(instance))
+    fn unit_path(&self, instance: &InstanceId) -> PathBuf {
+        self.unit_dir.join(unit::name(instance))
     }
 
-    async fn properties(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>, String> {
+    async fn read_properties(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>, String> {
         let show = ["show", "-p", PROPERTIES];
-        let output = systemctl(&show, Some(instance), BOUND).await?;
+        let output = run_systemctl(&show, Some(instance), COMMAND_TIMEOUT).await?;
         let pairs = output.stdout.lines().filter_map(|line| line.split_once('='));
         Ok(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
-    async fn begin(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        let because = |why: String| RunnerError::Failed { what: "start", instance: spec.id.clone(), why };
+    async fn start_unit(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
+        let because = |why: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), why };
         let program = locate(spec)?;
         check_user(spec)?;
         let text = unit::text(spec, &program).map_err(|error| because(error.to_string()))?;
-        let file = self.file(&spec.id);
+        let file = self.unit_path(&spec.id);
         match std::fs::read_to_string(&file) {
-            Ok(known) if !unit::is_same(&known, &text) => {
+            Ok(known) if !unit::is_same_command(&known, &text) => {
                 return Err(because("it is there already, and is run in another way".to_owned()));
             }
             Ok(known) if known == text => {}
             _ => LocalFiles
                 .write(&file, &text)
-                .map_err(|error| RunnerError::NotWritten { path: file.clone(), why: error.why })?,
+                .map_err(|error| RunnerError::WriteFailed { path: file.clone(), why: error.why })?,
         }
-        systemctl(&["daemon-reload"], None, BOUND).await.map_err(because)?;
-        let started = systemctl(&["enable", "--now", "--quiet"], Some(&spec.id), BOUND).await;
+        run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await.map_err(because)?;
+        let started = run_systemctl(&["enable", "--now", "--quiet"], Some(&spec.id), COMMAND_TIMEOUT).await;
         if let Err(why) = started {
-            let log = self.last_words(&spec.id).await;
-            self.end(&spec.id).await.map_err(because)?;
+            let log = self.read_last_log_lines(&spec.id).await;
+            self.remove_unit(&spec.id).await.map_err(because)?;
             return Err(because(if log.is_empty() { why } else { log }));
         }
         Ok(())
     }
 
     /// What systemd or the program said last, where it would not start.
-    async fn last_words(&self, instance: &InstanceId) -> String {
+    async fn read_last_log_lines(&self, instance: &InstanceId) -> String {
         let unit = unit::name(instance);
         let journal = Program::new("journalctl").args(["-u", &unit, "-o", "cat", "-n", "3", "--no-pager"]);
-        journal.run(b"", BOUND).await.map(|out| out.stdout.trim().replace('\n', "; ")).unwrap_or_default()
+        journal
+            .run(b"", COMMAND_TIMEOUT)
+            .await
+            .map(|out| out.stdout.trim().replace('\n', "; "))
+            .unwrap_or_default()
     }
 
-    async fn end(&self, instance: &InstanceId) -> Result<(), String> {
-        systemctl(&["disable", "--now", "--quiet"], Some(instance), BOUND).await?;
-        LocalFiles.remove(&self.file(instance)).map_err(|error| error.to_string())?;
-        systemctl(&["daemon-reload"], None, BOUND).await?;
+    async fn remove_unit(&self, instance: &InstanceId) -> Result<(), String> {
+        run_systemctl(&["disable", "--now", "--quiet"], Some(instance), COMMAND_TIMEOUT).await?;
+        LocalFiles.remove(&self.unit_path(instance)).map_err(|error| error.to_string())?;
+        run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await?;
         // Fails where there is nothing to forget.
-        let _ = systemctl(&["reset-failed", "--quiet"], Some(instance), BOUND).await;
+        let _ = run_systemctl(&["reset-failed", "--quiet"], Some(instance), COMMAND_TIMEOUT).await;
         Ok(())
     }
 
-    async fn stop_unit(&self, instance: &InstanceId, grace: Duration) -> Result<Ended, String> {
-        if !self.file(instance).exists() {
-            return Ok(Ended::Already);
+    async fn stop_unit(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, String> {
+        if !self.unit_path(instance).exists() {
+            return Ok(StopResult::NotRunning);
         }
-        let before = self.properties(instance).await?;
-        let was_running = matches!(value(&before, "ActiveState"), "active" | "deactivating" | "reloading");
+        let before = self.read_properties(instance).await?;
+        let was_running =
+            matches!(get_value(&before, "ActiveState"), "active" | "deactivating" | "reloading");
         if !was_running {
-            self.end(instance).await?;
-            return Ok(Ended::Already);
+            self.remove_unit(instance).await?;
+            return Ok(StopResult::NotRunning);
         }
         // The unit's own grace is the one it was started with: this one is the caller's, and may be another.
-        set_grace(&self.file(instance), grace).await?;
-        systemctl(&["disable", "--quiet"], Some(instance), BOUND).await?;
-        systemctl(&["stop", "--no-block"], Some(instance), BOUND).await?;
+        set_grace(&self.unit_path(instance), grace).await?;
+        run_systemctl(&["disable", "--quiet"], Some(instance), COMMAND_TIMEOUT).await?;
+        run_systemctl(&["stop", "--no-block"], Some(instance), COMMAND_TIMEOUT).await?;
         let ended = async {
             loop {
-                let now = self.properties(instance).await?;
-                if !matches!(value(&now, "ActiveState"), "active" | "deactivating" | "activating") {
+                let now = self.read_properties(instance).await?;
+                if !matches!(get_value(&now, "ActiveState"), "active" | "deactivating" | "activating") {
                     return Ok::<_, String>(now);
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
-        let bound = grace + MARGIN;
+        let bound = grace + STOP_MARGIN;
         let after = tokio::time::timeout(bound, ended).await;
         let after = after.map_err(|_| "it has not ended, not even by KILL".to_owned())??;
-        self.end(instance).await?;
-        Ok(if value(&after, "Result") == "timeout" { Ended::Killed } else { Ended::Gracefully })
+        self.remove_unit(instance).await?;
+        Ok(if get_value(&after, "Result") == "timeout" { StopResult::Killed } else { StopResult::Exited })
     }
 }
 
@@ -138,10 +143,10 @@ fn locate(spec: &InstanceSpec) -> Result<PathBuf, RunnerError> {
     let Some(name) = spec.argv.first() else {
         return Err(RunnerError::Missing { program: String::new() });
     };
-    let path = spec.env.get("PATH").map_or(USUAL_PATH, String::as_str);
+    let path = spec.env.get("PATH").map_or(DEFAULT_PATH, String::as_str);
     Program::new(name).dir(&spec.dir).env("PATH", path).locate().map_err(|error| match error {
         ExecError::Missing { program } => RunnerError::Missing { program },
-        other => RunnerError::Failed { what: "start", instance: spec.id.clone(), why: other.to_string() },
+        other => RunnerError::Failed { action: "start", instance: spec.id.clone(), why: other.to_string() },
     })
 }
 
@@ -155,22 +160,22 @@ fn check_user(spec: &InstanceSpec) -> Result<(), RunnerError> {
     }
 }
 
-fn value<'a>(properties: &'a BTreeMap<String, String>, key: &str) -> &'a str {
+fn get_value<'a>(properties: &'a BTreeMap<String, String>, key: &str) -> &'a str {
     properties.get(key).map_or("", String::as_str)
 }
 
 /// `Tue 2023-11-14 22:13:20 UTC`; empty where it never was. `--timestamp=unix` came with 251.
-fn timestamp(text: &str) -> Option<jiff::Timestamp> {
+fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
     let (_, time) = text.strip_suffix(" UTC")?.split_once(' ')?;
     let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S", time).ok()?;
     Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
 /// What the properties of a unit mean.
-fn process(properties: &BTreeMap<String, String>) -> Process {
-    let value = |key| value(properties, key);
+fn parse_process(properties: &BTreeMap<String, String>) -> ProcessState {
+    let value = |key| get_value(properties, key);
     let restarts = value("NRestarts").parse().unwrap_or(0);
-    let changed = timestamp(value("StateChangeTimestamp"));
+    let changed = parse_timestamp(value("StateChangeTimestamp"));
     // ExecMainCode is CLD_EXITED (1), CLD_KILLED (2) or CLD_DUMPED (3) of waitid(2).
     let last = match value("ExecMainCode") {
         "1" => format!("status {}", value("ExecMainStatus")),
@@ -179,16 +184,25 @@ fn process(properties: &BTreeMap<String, String>) -> Process {
     };
     match (value("ActiveState"), value("MainPID").parse().unwrap_or(0)) {
         ("active" | "reloading" | "deactivating" | "activating", pid) if pid != 0 => {
-            let since = timestamp(value("ExecMainStartTimestamp")).or(changed).unwrap_or_default();
-            Process::Running { pid, since, restarts }
+            let since = parse_timestamp(value("ExecMainStartTimestamp")).or(changed).unwrap_or_default();
+            ProcessState::Running { pid, since, restarts }
         }
-        ("activating", _) => Process::Waiting { since: changed.unwrap_or_default(), restarts, last },
-        _ => Process::Stopped { since: timestamp(value("ExecMainExitTimestamp")).or(changed), last },
+        ("activating", _) => {
+            ProcessState::Waiting { since: changed.unwrap_or_default(), restarts, last_exit: last }
+        }
+        _ => ProcessState::Stopped {
+            since: parse_timestamp(value("ExecMainExitTimestamp")).or(changed),
+            last_exit: last,
+        },
     }
 }
 
 /// Its standard output; an error in its own words.
-async fn systemctl(args: &[&str], instance: Option<&InstanceId>, bound: Duration) -> Result<Output, String> {
+async fn run_systemctl(
+    args: &[&str],
+    instance: Option<&InstanceId>,
+    bound: Duration,
+) -> Result<Output, String> {
     // Times are printed in the zone of whoever asks.
     let mut program = Program::new("systemctl").args(args).env("TZ", "UTC").env("LC_ALL", "C");
     if let Some(instance) = instance {
@@ -204,17 +218,17 @@ async fn systemctl(args: &[&str], instance: Option<&InstanceId>, bound: Duration
 /// For the stop that comes: `systemctl set-property` cannot change it, so it is written into the unit.
 async fn set_grace(file: &Path, grace: Duration) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    let new = unit::with_grace(&text, grace);
+    let new = unit::replace_grace(&text, grace);
     if new == text {
         return Ok(());
     }
     LocalFiles.write(file, &new).map_err(|error| error.to_string())?;
-    systemctl(&["daemon-reload"], None, BOUND).await.map(drop)
+    run_systemctl(&["daemon-reload"], None, COMMAND_TIMEOUT).await.map(drop)
 }
 
 #[async_trait]
 impl Runner for Systemd {
-    fn comes_back_at_boot(&self) -> bool {
+    fn restarts_at_boot(&self) -> bool {
         true
     }
 
@@ -223,40 +237,43 @@ impl Runner for Systemd {
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        self.begin(spec).await
+        self.start_unit(spec).await
     }
 
-    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<Ended, RunnerError> {
-        self.stop_unit(instance, grace).await.map_err(failed("stop", instance))
+    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, RunnerError> {
+        self.stop_unit(instance, grace).await.map_err(to_runner_error("stop", instance))
     }
 
-    async fn state(&self, instance: &InstanceId) -> Result<Process, RunnerError> {
-        let properties = self.properties(instance).await.map_err(failed("read the state of", instance))?;
-        if value(&properties, "LoadState") == "not-found" {
+    async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError> {
+        let properties =
+            self.read_properties(instance).await.map_err(to_runner_error("read the state of", instance))?;
+        if get_value(&properties, "LoadState") == "not-found" {
             return Err(RunnerError::Unknown { instance: instance.clone() });
         }
-        Ok(process(&properties))
+        Ok(parse_process(&properties))
     }
 
     async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
-        let cannot =
-            |error: std::io::Error| RunnerError::NotRead { path: self.units.clone(), why: error.to_string() };
+        let cannot = |error: std::io::Error| RunnerError::ReadFailed {
+            path: self.unit_dir.clone(),
+            why: error.to_string(),
+        };
         let mut known = Vec::new();
-        for entry in std::fs::read_dir(&self.units).map_err(cannot)? {
+        for entry in std::fs::read_dir(&self.unit_dir).map_err(cannot)? {
             known.extend(entry.map_err(cannot)?.file_name().to_str().and_then(unit::instance));
         }
         known.sort();
         Ok(known)
     }
 
-    async fn logs(
+    async fn stream_logs(
         &self,
         instance: &InstanceId,
         tail: Option<u32>,
         follow: bool,
-        heard: Heard,
+        heard: SharedLineSink,
     ) -> Result<(), RunnerError> {
-        let because = failed("read the log of", instance);
+        let because = to_runner_error("read the log of", instance);
         let tail = tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string());
         // `_SYSTEMD_UNIT` alone: what the program said, without what systemd says of it.
         let ours = format!("_SYSTEMD_UNIT={}", unit::name(instance));
@@ -265,16 +282,16 @@ impl Runner for Systemd {
         if follow {
             journal = journal.arg("-f");
         }
-        let mut child = journal.dialogue().map_err(|error| because(error.to_string()))?;
+        let mut child = journal.spawn_piped().map_err(|error| because(error.to_string()))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let (end, ended) = watch::channel(false);
-        let complaints: Heard = std::sync::Arc::new(|line: &str| log::warn!("journalctl: {line}"));
+        let complaints: SharedLineSink = std::sync::Arc::new(|line: &str| log::warn!("journalctl: {line}"));
         let gone = async {
             tokio::select! {
                 _ = child.wait() => {}
                 // A journal that is followed has no end: it is the instance that has one.
-                () = self.gone(instance, follow) => {
-                    tokio::time::sleep(AFTERWORDS).await;
+                () = self.wait_until_removed(instance, follow) => {
+                    tokio::time::sleep(JOURNAL_DELAY).await;
                     let _ = child.start_kill();
                     let _ = child.wait().await;
                 }
@@ -285,9 +302,9 @@ impl Runner for Systemd {
         Ok(())
     }
 
-    async fn forget(&self, instance: &InstanceId) -> Result<(), RunnerError> {
-        if self.file(instance).exists() {
-            return Err(failed("forget", instance)("it is not stopped".to_owned()));
+    async fn delete_records(&self, instance: &InstanceId) -> Result<(), RunnerError> {
+        if self.unit_path(instance).exists() {
+            return Err(to_runner_error("forget", instance)("it is not stopped".to_owned()));
         }
         // The journal is the machine's, and turns its own oldest entries out.
         Ok(())
@@ -295,15 +312,15 @@ impl Runner for Systemd {
 }
 
 impl Systemd {
-    async fn gone(&self, instance: &InstanceId, follow: bool) {
-        while !follow || self.file(instance).exists() {
-            tokio::time::sleep(PAUSE).await;
+    async fn wait_until_removed(&self, instance: &InstanceId, follow: bool) {
+        while !follow || self.unit_path(instance).exists() {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
-fn failed(what: &'static str, instance: &InstanceId) -> impl Fn(String) -> RunnerError {
-    move |why| RunnerError::Failed { what, instance: instance.clone(), why }
+fn to_runner_error(what: &'static str, instance: &InstanceId) -> impl Fn(String) -> RunnerError {
+    move |why| RunnerError::Failed { action: what, instance: instance.clone(), why }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 
 /// Runs an async test body inside a fresh network namespace with loopback up. Without the privilege it says so and
 /// returns; with `REQUIRE_KERNEL=1` it fails instead.
-pub(crate) fn in_namespace<F, Fut>(body: F)
+pub(crate) fn run_in_namespace<F, Fut>(body: F)
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = ()>,
@@ -30,7 +30,7 @@ where
 /// For tests that start programs which make namespaces: `false`, said aloud, without the privilege; a failure with
 /// `REQUIRE_KERNEL=1`.
 #[allow(dead_code, reason = "only tests/it uses it")]
-pub(crate) fn may_make_namespaces() -> bool {
+pub(crate) fn can_make_namespaces() -> bool {
     let made = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
     if matches!(made, Ok(Ok(()))) {
         return true;
@@ -41,11 +41,11 @@ pub(crate) fn may_make_namespaces() -> bool {
 
 /// Says aloud what a test cannot do without, and fails it with `REQUIRE_KERNEL=1`.
 pub(crate) fn missing(what: &str) {
-    assert!(!kernel_is_required(), "REQUIRE_KERNEL=1, but {what}");
+    assert!(!is_kernel_required(), "REQUIRE_KERNEL=1, but {what}");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");
 }
 
 #[allow(clippy::disallowed_methods, reason = "a switch of the test run, not of the program")]
-fn kernel_is_required() -> bool {
+fn is_kernel_required() -> bool {
     std::env::var_os("REQUIRE_KERNEL").is_some_and(|value| value == "1")
 }

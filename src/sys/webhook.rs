@@ -13,29 +13,30 @@ use crate::model::fleet::Webhook;
 use crate::world::notifier::{Notice, Notifier};
 
 /// Notices that wait; the oldest makes room for the newest.
-const QUEUE: usize = 64;
+const MAX_QUEUED: usize = 64;
 /// Pauses before the second, third and fourth try.
-const PAUSES: [Duration; 3] = [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+const RETRY_INTERVALS: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
 /// How long the end of a roll waits for what is still under way.
-const FLUSH: Duration = Duration::from_secs(10);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every configured webhook.
 pub struct Webhooks {
     hooks: Vec<Webhook>,
-    state: Arc<State>,
+    state: Arc<QueueState>,
     /// Started with the first notice.
     worker: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     queue: Mutex<VecDeque<Notice>>,
     /// What was not delivered, one sentence each.
-    lost: Mutex<Vec<String>>,
-    came: Notify,
+    undelivered: Mutex<Vec<String>>,
+    notice_added: Notify,
     /// Set while a notice is being delivered.
-    busy: Mutex<bool>,
-    idle: Notify,
+    is_delivering: Mutex<bool>,
+    became_idle: Notify,
 }
 
 impl Webhooks {
@@ -50,16 +51,16 @@ impl Notifier for Webhooks {
         if self.hooks.is_empty() {
             return;
         }
-        let mut queue = locked(&self.state.queue);
-        if queue.len() >= QUEUE
+        let mut queue = lock(&self.state.queue);
+        if queue.len() >= MAX_QUEUED
             && let Some(dropped) = queue.pop_front()
         {
-            locked(&self.state.lost).push(format!("too many notices wait: dropped `{}`", dropped.text));
+            lock(&self.state.undelivered).push(format!("too many notices wait: dropped `{}`", dropped.text));
         }
         queue.push_back(notice);
         drop(queue);
-        self.state.came.notify_one();
-        let mut worker = locked(&self.worker);
+        self.state.notice_added.notify_one();
+        let mut worker = lock(&self.worker);
         if worker.is_none() {
             *worker = Some(tokio::spawn(deliver_all(self.hooks.clone(), self.state.clone())));
         }
@@ -68,48 +69,48 @@ impl Notifier for Webhooks {
     async fn flush(&self) -> Vec<String> {
         let idle = async {
             loop {
-                let waited = self.state.idle.notified();
-                if locked(&self.state.queue).is_empty() && !*locked(&self.state.busy) {
+                let waited = self.state.became_idle.notified();
+                if lock(&self.state.queue).is_empty() && !*lock(&self.state.is_delivering) {
                     return;
                 }
                 waited.await;
             }
         };
-        if tokio::time::timeout(FLUSH, idle).await.is_err() {
-            let left = locked(&self.state.queue).len() + 1;
-            let waited = duration::show(FLUSH);
-            locked(&self.state.lost).push(format!("{left} notices were not delivered within {waited}"));
+        if tokio::time::timeout(FLUSH_TIMEOUT, idle).await.is_err() {
+            let left = lock(&self.state.queue).len() + 1;
+            let waited = duration::format(FLUSH_TIMEOUT);
+            lock(&self.state.undelivered).push(format!("{left} notices were not delivered within {waited}"));
         }
-        std::mem::take(&mut *locked(&self.state.lost))
+        std::mem::take(&mut *lock(&self.state.undelivered))
     }
 }
 
 impl Drop for Webhooks {
     fn drop(&mut self) {
-        if let Some(worker) = locked(&self.worker).take() {
+        if let Some(worker) = lock(&self.worker).take() {
             worker.abort();
         }
     }
 }
 
-fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn deliver_all(hooks: Vec<Webhook>, state: Arc<State>) {
+async fn deliver_all(hooks: Vec<Webhook>, state: Arc<QueueState>) {
     // Only the first installs: reqwest panics without a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().user_agent("switchman").build();
     loop {
         let next = {
-            let mut queue = locked(&state.queue);
+            let mut queue = lock(&state.queue);
             let next = queue.pop_front();
-            *locked(&state.busy) = next.is_some();
+            *lock(&state.is_delivering) = next.is_some();
             next
         };
         let Some(notice) = next else {
-            state.idle.notify_waiters();
-            state.came.notified().await;
+            state.became_idle.notify_waiters();
+            state.notice_added.notified().await;
             continue;
         };
         for hook in &hooks {
@@ -118,8 +119,9 @@ async fn deliver_all(hooks: Vec<Webhook>, state: Arc<State>) {
                 Err(error) => Err(error.to_string()),
             };
             if let Err(why) = delivered {
-                let place = place(&hook.url);
-                locked(&state.lost).push(format!("webhook {place} was not told `{}`: {why}", notice.text));
+                let place = redact_url(&hook.url);
+                lock(&state.undelivered)
+                    .push(format!("webhook {place} was not told `{}`: {why}", notice.text));
             }
         }
     }
@@ -128,7 +130,7 @@ async fn deliver_all(hooks: Vec<Webhook>, state: Arc<State>) {
 /// A refusal by the other side (4xx) is final; anything else may pass.
 async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> Result<(), String> {
     let body = serde_json::to_vec(notice).map_err(|error| error.to_string())?;
-    let mut pauses = PAUSES.iter();
+    let mut pauses = RETRY_INTERVALS.iter();
     loop {
         let request = client.post(&hook.url).header("content-type", "application/json").body(body.clone());
         let why = match request.timeout(hook.timeout).send().await {
@@ -147,7 +149,7 @@ async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> R
 }
 
 /// The path and the query of a webhook are often its secret, and so is what stands before an `@`.
-fn place(url: &str) -> String {
+fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -163,7 +165,7 @@ mod tests {
     use crate::model::roll::RollId;
     use crate::world::notifier::NoticeEvent;
 
-    fn notice(text: &str) -> Notice {
+    fn build_notice(text: &str) -> Notice {
         Notice {
             event: NoticeEvent::Started,
             roll: RollId::new(jiff::Timestamp::UNIX_EPOCH, 1),
@@ -175,7 +177,7 @@ mod tests {
     }
 
     /// Answers each request with the next status; gives back the bodies.
-    async fn server(statuses: &'static [u16]) -> (Webhooks, tokio::task::JoinHandle<Vec<String>>) {
+    async fn start_server(statuses: &'static [u16]) -> (Webhooks, tokio::task::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/secret", listener.local_addr().unwrap());
         let served = tokio::spawn(async move {
@@ -197,9 +199,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_notice_arrives_after_failures_that_may_pass() {
-        let (webhooks, served) = server(&[503, 200]).await;
-        webhooks.send(notice("a roll began"));
+    async fn webhook_retries_transient_failures() {
+        let (webhooks, served) = start_server(&[503, 200]).await;
+        webhooks.send(build_notice("a roll began"));
         assert_eq!(webhooks.flush().await, Vec::<String>::new());
         let bodies = served.await.unwrap();
         assert!(
@@ -210,9 +212,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_final_and_told_without_the_secret() {
-        let (webhooks, served) = server(&[403]).await;
-        webhooks.send(notice("x"));
+    async fn webhook_reports_refusal_without_secret() {
+        let (webhooks, served) = start_server(&[403]).await;
+        webhooks.send(build_notice("x"));
         let lost = webhooks.flush().await;
         assert!(lost[0].ends_with("was not told `x`: it answered 403 Forbidden"), "{lost:?}");
         assert!(!lost[0].contains("secret"));
@@ -220,23 +222,23 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_of_a_webhook_is_told() {
+    fn redact_url_removes_secrets() {
         for url in [
             "https://chat.example/s3cret",
             "https://me:s3cret@chat.example?s3cret",
             "https://chat.example#s3cret",
         ] {
-            assert_eq!(place(url), "https://chat.example");
+            assert_eq!(redact_url(url), "https://chat.example");
         }
-        assert_eq!(place("http://[::1]:80/x"), "http://[::1]:80");
+        assert_eq!(redact_url("http://[::1]:80/x"), "http://[::1]:80");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_drops_the_oldest_and_nobody_waits_for_a_dead_hook() {
+    async fn full_queue_drops_oldest_and_flush_is_bounded() {
         let dead = Webhook { url: "http://127.0.0.1:1/".into(), timeout: Duration::from_secs(5) };
         let webhooks = Webhooks::new(&[dead]);
-        for number in 0..=QUEUE {
-            webhooks.send(notice(&number.to_string()));
+        for number in 0..=MAX_QUEUED {
+            webhooks.send(build_notice(&number.to_string()));
         }
         let lost = webhooks.flush().await;
         assert_eq!(lost[0], "too many notices wait: dropped `0`");

@@ -10,9 +10,9 @@ use crate::model::deployment::{InstanceId, InstanceSpec, StopSignal};
 
 /// A value that cannot be written into a unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} has a control character or a line's end, which a unit cannot hold: `{}`", .found.escape_debug())]
+#[error("{subject} has a control character or a line's end, which a unit cannot hold: `{}`", .found.escape_debug())]
 pub struct UnitError {
-    pub what: &'static str,
+    pub subject: &'static str,
     pub found: String,
 }
 
@@ -35,11 +35,11 @@ pub fn instance(name: &str) -> Option<InstanceId> {
 /// for nobody has said where an application writes.
 pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
     let InstanceSpec { id, service, version, .. } = spec;
-    let dir = plain("the directory", &spec.dir.to_string_lossy())?;
-    let mut argv = word("the program", &program.to_string_lossy(), Dollar::Expanded)?;
+    let dir = escape_plain("the directory", &spec.dir.to_string_lossy())?;
+    let mut argv = quote_word("the program", &program.to_string_lossy(), DollarEscape::Expanded)?;
     for arg in &spec.argv[1.min(spec.argv.len())..] {
         argv.push(' ');
-        argv.push_str(&word("an argument", arg, Dollar::Expanded)?);
+        argv.push_str(&quote_word("an argument", arg, DollarEscape::Expanded)?);
     }
     let mut text = format!(
         "# Made by switchman, which takes it away again: changes are lost.\n[Unit]\nDescription={service} {version} \
@@ -57,11 +57,11 @@ pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
         let _ = writeln!(
             text,
             "Environment={}",
-            word("the environment", &format!("{key}={value}"), Dollar::Plain)?
+            quote_word("the environment", &format!("{key}={value}"), DollarEscape::Plain)?
         );
     }
     if let Some(user) = &spec.user {
-        let _ = writeln!(text, "User={}", plain("the user", user)?);
+        let _ = writeln!(text, "User={}", escape_plain("the user", user)?);
     }
     let (mode, signal) = match spec.stop_signal {
         StopSignal::Term => ("control-group", "SIGTERM"),
@@ -71,7 +71,7 @@ pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
     let _ = write!(
         text,
         "Restart=always\nRestartSec=1\nKillMode={mode}\nKillSignal={signal}\n{}\n",
-        grace(spec.grace)
+        format_grace(spec.grace)
     );
     let bounds = [
         ("MemoryMax", spec.resources.memory_bytes),
@@ -93,41 +93,41 @@ pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
 }
 
 /// The same unit with another grace.
-pub fn with_grace(unit: &str, to: Duration) -> String {
-    let line = |old: &str| if old.starts_with(GRACE) { grace(to) } else { old.to_owned() };
+pub fn replace_grace(unit: &str, to: Duration) -> String {
+    let line = |old: &str| if old.starts_with(GRACE) { format_grace(to) } else { old.to_owned() };
     unit.lines().map(|old| line(old) + "\n").collect()
 }
 
 /// Whether they run the same thing in the same way: the grace may be that of a stop that was cut short.
-pub fn is_same(unit: &str, other: &str) -> bool {
-    with_grace(unit, Duration::ZERO) == with_grace(other, Duration::ZERO)
+pub fn is_same_command(unit: &str, other: &str) -> bool {
+    replace_grace(unit, Duration::ZERO) == replace_grace(other, Duration::ZERO)
 }
 
 const GRACE: &str = "TimeoutStopSec=";
 
 /// From the signal to KILL. 0 would be no bound at all.
-fn grace(grace: Duration) -> String {
+fn format_grace(grace: Duration) -> String {
     format!("{GRACE}{}ms", grace.as_millis().max(1))
 }
 
 /// In `ExecStart=` a variable is expanded in every word; in `Environment=` the dollar has no meaning.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dollar {
+enum DollarEscape {
     Expanded,
     Plain,
 }
 
 /// One word in double quotes, which are left out again when it is read.
-fn word(what: &'static str, word: &str, dollar: Dollar) -> Result<String, UnitError> {
+fn quote_word(what: &'static str, word: &str, dollar: DollarEscape) -> Result<String, UnitError> {
     let mut text = String::from("\"");
     for c in word.chars() {
         match c {
             // Tabs have an escape; whoever needs another one has a file for it.
             '\t' => text.push_str("\\t"),
-            c if c.is_control() => return Err(UnitError { what, found: word.to_owned() }),
+            c if c.is_control() => return Err(UnitError { subject: what, found: word.to_owned() }),
             '"' | '\\' => text.extend(['\\', c]),
             '%' => text.push_str("%%"),
-            '$' if dollar == Dollar::Expanded => text.push_str("$$"),
+            '$' if dollar == DollarEscape::Expanded => text.push_str("$$"),
             c => text.push(c),
         }
     }
@@ -136,9 +136,9 @@ fn word(what: &'static str, word: &str, dollar: Dollar) -> Result<String, UnitEr
 }
 
 /// A setting that is one value to the end of its line: only `%` has a meaning.
-fn plain(what: &'static str, value: &str) -> Result<String, UnitError> {
+fn escape_plain(what: &'static str, value: &str) -> Result<String, UnitError> {
     if value.chars().any(char::is_control) || value.trim() != value || value.ends_with('\\') {
-        return Err(UnitError { what, found: value.to_owned() });
+        return Err(UnitError { subject: what, found: value.to_owned() });
     }
     Ok(value.replace('%', "%%"))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::working_set::{TemplateError, fill};
+use super::working_set::{TemplateError, fill_template};
 use crate::model::deployment::{InstanceId, StopSignal, WebServer};
 use crate::model::ports::Port;
 
@@ -17,10 +17,10 @@ const CADDY: &str = include_str!("../../vhosts/caddy/instance.Caddyfile");
 pub enum VhostError {
     /// It would have a meaning of its own in one of the three languages.
     #[error(
-        "a vhost cannot hold {what} `{}`: only letters, digits and `/ . _ ~ + @ -` are allowed",
+        "a vhost cannot hold {subject} `{}`: only letters, digits and `/ . _ ~ + @ -` are allowed",
         .found.escape_debug()
     )]
-    Character { what: &'static str, found: String },
+    Character { subject: &'static str, found: String },
     #[error(transparent)]
     Template(#[from] TemplateError),
 }
@@ -53,9 +53,9 @@ impl Vhost {
 
     /// The configuration.
     pub fn text(&self) -> Result<String, VhostError> {
-        let root = path("the directory", &self.root)?;
-        let run_dir = path("the directory", &self.run_dir)?;
-        let health_path = health_path(&self.health_path)?;
+        let root = check_path("the directory", &self.root)?;
+        let run_dir = check_path("the directory", &self.run_dir)?;
+        let health_path = check_health_path(&self.health_path)?;
         // Of all that is allowed these two alone mean something in a regular expression.
         let health_regex = health_path.replace('.', "\\.").replace('+', "\\+");
         let (port, who) = (self.port.to_string(), self.id.to_string());
@@ -74,7 +74,7 @@ impl Vhost {
                 CADDY
             }
         };
-        Ok(fill(template, &values)?)
+        Ok(fill_template(template, &values)?)
     }
 
     /// The server in the foreground, with the configuration in this file.
@@ -111,21 +111,21 @@ impl Vhost {
 }
 
 /// Without its query.
-pub fn health_path(path: &str) -> Result<String, VhostError> {
+pub fn check_health_path(path: &str) -> Result<String, VhostError> {
     let path = path.split('?').next().unwrap_or_default();
-    safe("the health check's path", path.to_owned())
+    check_characters("the health check's path", path.to_owned())
 }
 
-fn path(what: &'static str, path: &Path) -> Result<String, VhostError> {
-    safe(what, path.to_string_lossy().into_owned())
+fn check_path(what: &'static str, path: &Path) -> Result<String, VhostError> {
+    check_characters(what, path.to_string_lossy().into_owned())
 }
 
-fn safe(what: &'static str, text: String) -> Result<String, VhostError> {
+fn check_characters(what: &'static str, text: String) -> Result<String, VhostError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._~+@-".contains(c);
     if text.starts_with('/') && text.chars().all(plain) {
         Ok(text)
     } else {
-        Err(VhostError::Character { what, found: text })
+        Err(VhostError::Character { subject: what, found: text })
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_a_meaning_in_a_configuration_is_refused() {
+    fn vhost_refuses_special_characters() {
         let vhost = Vhost {
             id: "dp_0123456789-1".parse().unwrap(),
             server: WebServer::Nginx,

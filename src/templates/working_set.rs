@@ -13,12 +13,12 @@ use crate::model::name::ServiceName;
 use crate::model::ports::{Port, Ports};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum VhostRole {
     Main,
     Backup,
 }
 
-impl Role {
+impl VhostRole {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -29,7 +29,7 @@ impl Role {
 
 /// Everything the templates ask for. Paths are absolute.
 #[derive(Debug, Clone)]
-pub struct Site {
+pub struct WorkingSet {
     pub project: ServiceName,
     pub server: WebServer,
     pub ports: Ports,
@@ -42,11 +42,11 @@ pub struct Site {
     pub log_dir: String,
     /// nginx's `worker_processes`.
     pub workers: String,
-    pub balancer: BalancerSite,
+    pub balancer: BalancerParams,
 }
 
 #[derive(Debug, Clone)]
-pub struct BalancerSite {
+pub struct BalancerParams {
     /// The `log` line's target and facility.
     pub log: String,
     pub bind: String,
@@ -54,7 +54,7 @@ pub struct BalancerSite {
     pub backend: String,
     pub admin_socket: String,
     /// A second stats socket that may only read, for hosts that are not this machine.
-    pub reader: Option<SocketAddr>,
+    pub read_only_socket: Option<SocketAddr>,
     pub state_file: String,
     pub check: CheckTiming,
 }
@@ -63,11 +63,11 @@ pub struct BalancerSite {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewFile {
     pub path: PathBuf,
-    pub content: Content,
+    pub content: FileContent,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum FileContent {
     Text(String),
     /// A symbolic link to this target.
     Link(String),
@@ -88,11 +88,11 @@ const CADDY: &str = include_str!("../../vhosts/caddy/Caddyfile");
 const HAPROXY: &str = include_str!("../../vhosts/haproxy.cfg");
 const YAML: &str = include_str!("../../vhosts/switchman.yaml");
 
-impl Site {
+impl WorkingSet {
     /// One vhost of one host. `file` is where it will lie; `who` goes into the header `X-Switchman-Vhost`.
-    pub fn vhost(
+    pub fn render_vhost(
         &self,
-        role: Role,
+        role: VhostRole,
         file: &str,
         who: &str,
         application: Option<SocketAddr>,
@@ -103,14 +103,14 @@ impl Site {
             WebServer::Caddy => CADDY,
         };
         let port = match role {
-            Role::Main => self.ports.main,
-            Role::Backup => self.ports.backup,
+            VhostRole::Main => self.ports.main,
+            VhostRole::Backup => self.ports.backup,
         };
         let locations = match (self.server, application) {
             (WebServer::Nginx, Some(application)) => {
-                fill(NGINX_PROXY, &[("application", &application.to_string())])?
+                fill_template(NGINX_PROXY, &[("application", &application.to_string())])?
             }
-            (WebServer::Nginx, None) => fill(NGINX_STATIC, &[("health_path", &self.health_path)])?,
+            (WebServer::Nginx, None) => fill_template(NGINX_STATIC, &[("health_path", &self.health_path)])?,
             _ => String::new(),
         };
         let port = port.to_string();
@@ -132,40 +132,40 @@ impl Site {
                 .extend([("health_path", self.health_path.as_str()), ("health_host", &self.health_host)]),
             WebServer::Caddy => values.push(("health_path", &self.health_path)),
         }
-        fill(template, &values)
+        fill_template(template, &values)
     }
 
     /// haproxy.cfg for the load balancer.
-    pub fn haproxy(&self) -> Result<String, TemplateError> {
+    pub fn render_haproxy(&self) -> Result<String, TemplateError> {
         let balancer = &self.balancer;
         let check = &balancer.check;
         let (fall, rise) = (check.fall.to_string(), check.rise.to_string());
-        let fastinter = duration::show(check.fastinter.unwrap_or(check.inter));
-        fill(
+        let fastinter = duration::format(check.fastinter.unwrap_or(check.inter));
+        fill_template(
             HAPROXY,
             &[
                 ("project", self.project.as_str()),
                 ("log", &balancer.log),
                 ("admin_socket", &balancer.admin_socket),
-                ("reader", &reader(balancer.reader)),
+                ("reader", &render_reader(balancer.read_only_socket)),
                 ("state_file", &balancer.state_file),
-                ("timeout", &duration::show(check.timeout.unwrap_or(check.inter))),
+                ("timeout", &duration::format(check.timeout.unwrap_or(check.inter))),
                 ("stats", &balancer.stats),
                 ("bind", &balancer.bind),
                 ("backend", &balancer.backend),
                 ("health_path", &self.health_path),
                 ("health_host", &self.health_host),
-                ("inter", &duration::show(check.inter)),
+                ("inter", &duration::format(check.inter)),
                 ("fastinter", &fastinter),
                 ("fall", &fall),
                 ("rise", &rise),
-                ("servers", self.servers().trim_end()),
+                ("servers", self.render_servers().trim_end()),
             ],
         )
     }
 
     /// switchman.yaml; `access` is how the hosts reach each balancer's statistics: the first is called lb1.
-    pub fn yaml(&self, access: &[String]) -> Result<String, TemplateError> {
+    pub fn render_yaml(&self, access: &[String]) -> Result<String, TemplateError> {
         let mut hosts = String::new();
         for host in &self.hosts {
             if let Some(address) = host.address {
@@ -175,11 +175,11 @@ impl Site {
         let check = &self.balancer.check;
         let timing = format!(
             "inter: {}, fastinter: {}, fall: {}, rise: {}, timeout: {}",
-            duration::show(check.inter),
-            duration::show(check.fastinter.unwrap_or(check.inter)),
+            duration::format(check.inter),
+            duration::format(check.fastinter.unwrap_or(check.inter)),
             check.fall,
             check.rise,
-            duration::show(check.timeout.unwrap_or(check.inter)),
+            duration::format(check.timeout.unwrap_or(check.inter)),
         );
         let mut balancers = String::new();
         for (number, access) in (1..).zip(access) {
@@ -190,7 +190,7 @@ impl Site {
             );
         }
         let floor = if self.hosts.len() > 1 { "1" } else { "0" };
-        fill(
+        fill_template(
             YAML,
             &[
                 ("project", self.project.as_str()),
@@ -207,13 +207,13 @@ impl Site {
     }
 
     /// How the hosts read the balancer: its reader's socket, else the one on its own machine.
-    fn access(&self) -> String {
+    fn stats_address(&self) -> String {
         self.balancer
-            .reader
+            .read_only_socket
             .map_or_else(|| self.balancer.admin_socket.clone(), |address| format!("tcp://{address}"))
     }
 
-    fn servers(&self) -> String {
+    fn render_servers(&self) -> String {
         let Ports { check, main, backup } = self.ports;
         let mut lines = String::new();
         for host in &self.hosts {
@@ -232,25 +232,29 @@ impl Site {
     }
 
     /// The whole set for a directory (absolute): everything in it, and a first release to look at.
-    pub fn files(&self, dir: &str) -> Result<Vec<NewFile>, TemplateError> {
-        let text = |path: &str, text: String| NewFile { path: path.into(), content: Content::Text(text) };
-        let link =
-            |path: &str, target: &str| NewFile { path: path.into(), content: Content::Link(target.into()) };
+    pub fn render_files(&self, dir: &str) -> Result<Vec<NewFile>, TemplateError> {
+        let text = |path: &str, text: String| NewFile { path: path.into(), content: FileContent::Text(text) };
+        let link = |path: &str, target: &str| NewFile {
+            path: path.into(),
+            content: FileContent::Link(target.into()),
+        };
         let (folder, ending, who) = match self.server {
             WebServer::Nginx => ("nginx", ".conf", "$hostname"),
             WebServer::Apache => ("apache", ".conf", "%{SERVER_NAME}e"),
             WebServer::Caddy => ("caddy", ".Caddyfile", "{system.hostname}"),
         };
-        let mut files =
-            vec![text("switchman.yaml", self.yaml(&[self.access()])?), text("haproxy.cfg", self.haproxy()?)];
-        for role in [Role::Main, Role::Backup] {
+        let mut files = vec![
+            text("switchman.yaml", self.render_yaml(&[self.stats_address()])?),
+            text("haproxy.cfg", self.render_haproxy()?),
+        ];
+        for role in [VhostRole::Main, VhostRole::Backup] {
             let path = format!("{folder}/{}{ending}", role.as_str());
             let who = match self.server {
                 // Apache expands no variable of the host here.
                 WebServer::Apache => role.as_str().to_owned(),
                 _ => format!("{who} {}", role.as_str()),
             };
-            files.push(text(&path, self.vhost(role, &format!("{dir}/{path}"), &who, None)?));
+            files.push(text(&path, self.render_vhost(role, &format!("{dir}/{path}"), &who, None)?));
         }
         let page = format!("<!doctype html>\n<title>{0}</title>\n<h1>{0} 1.0.0 works!</h1>\n", self.project);
         files.push(text("site/releases/1.0.0/index.html", page));
@@ -262,7 +266,7 @@ impl Site {
     }
 }
 
-fn reader(address: Option<SocketAddr>) -> String {
+fn render_reader(address: Option<SocketAddr>) -> String {
     match address {
         None => "    # Hosts that are not this machine read the state over TCP; `level user` may look and change nothing:\n    \
                  # stats socket ipv4@10.0.0.2:9999 level user"
@@ -275,7 +279,7 @@ fn reader(address: Option<SocketAddr>) -> String {
 }
 
 /// Puts values in for `{{name}}`; every placeholder has a value and every value a placeholder.
-pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
+pub(super) fn fill_template(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
     let missing = |placeholder: &str| TemplateError { placeholder: placeholder.to_owned() };
     let mut text = String::with_capacity(template.len());
     let mut used = vec![false; values.len()];

@@ -13,19 +13,19 @@ pub enum ArchiveError {
     Missing { path: PathBuf },
     /// Neither a directory nor a `.tar.gz` by its first bytes.
     #[error("Error: Source must be a .tar.gz file or a directory when deploying with --tar.")]
-    Neither { path: PathBuf },
+    UnsupportedFormat { path: PathBuf },
     /// The hosts would refuse it.
     #[error("`{}` {why}", .path.display().to_string().escape_debug())]
     Refused { path: PathBuf, why: &'static str },
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
-    #[error("cannot {what} `{path}`: {why}")]
-    Failed { what: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} `{path}`: {why}")]
+    Failed { action: &'static str, path: PathBuf, why: String },
 }
 
 /// A `.tar.gz` that is ready to be sent.
 #[derive(Debug, Clone)]
-pub struct Packed {
+pub struct PackedArchive {
     pub path: PathBuf,
     /// SHA-256 of its bytes.
     pub digest: Digest,
@@ -34,8 +34,8 @@ pub struct Packed {
     pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-pub trait Archives: Send + Sync {
+pub trait ArchivePacker: Send + Sync {
     /// Packs a directory, takes a `.tar.gz` as it is. The same contents, names and x bits make the same bytes. Blocks: call it
     /// on a thread of its own.
-    fn pack(&self, source: &Path) -> Result<Packed, ArchiveError>;
+    fn pack(&self, source: &Path) -> Result<PackedArchive, ArchiveError>;
 }

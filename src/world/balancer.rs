@@ -12,12 +12,12 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 pub enum BalancerError {
     #[error("cannot reach it at `{address}`: {why}")]
     Unreachable { address: String, why: String },
-    #[error("no answer from `{address}` within {}", crate::model::duration::show(*.waited))]
-    Silent { address: String, waited: Duration },
+    #[error("no answer from `{address}` within {}", crate::model::duration::format(*.waited))]
+    TimedOut { address: String, waited: Duration },
     #[error("the answer from `{address}` ended early, after {received} bytes")]
     Truncated { address: String, received: usize },
     #[error("the answer from `{address}` is not HAProxy statistics: {why}")]
-    Garbled { address: String, why: String },
+    Malformed { address: String, why: String },
     #[error("`{address}` answered HTTP status {status}")]
     Refused { address: String, status: u16 },
     #[error("`{address}` has no backend `{backend}`")]
@@ -29,18 +29,18 @@ pub enum BalancerError {
 /// What came of asking a balancer to close its idle connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Flush {
+pub enum FlushResult {
     Closed,
     /// The socket is not of level `admin`, or there is none.
     NotAllowed,
     /// Somebody holds the server in maintenance or drain, or its checks hold it out: `state ready` would make it UP until
     /// its next failed check (measured on 2.6), and a server that is DOWN keeps its idle connections anyway.
-    Held,
+    NotInService,
 }
 
 /// What came of giving a server a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weighed {
+pub enum SetWeightResult {
     /// And read back.
     Set,
     /// The socket is not of level `admin`, or there is none.
@@ -58,12 +58,12 @@ pub trait Balancer: Send + Sync {
     /// Makes HAProxy close the idle connections it keeps to a server, without a request being lost: `set server B/S state
     /// maint; set server B/S state ready` in one line. A server that is in maintenance or drain by somebody's word is left
     /// as it is.
-    async fn close_idle(&self, _server: &str) -> Result<Flush, BalancerError> {
-        Ok(Flush::NotAllowed)
+    async fn close_idle(&self, _server: &str) -> Result<FlushResult, BalancerError> {
+        Ok(FlushResult::NotAllowed)
     }
 
     /// 0 to 256, the server line's own until the next reload (management guide, 9.3: `set server B/S weight`).
-    async fn set_weight(&self, _server: &str, _weight: u32) -> Result<Weighed, BalancerError> {
-        Ok(Weighed::NotAllowed)
+    async fn set_weight(&self, _server: &str, _weight: u32) -> Result<SetWeightResult, BalancerError> {
+        Ok(SetWeightResult::NotAllowed)
     }
 }

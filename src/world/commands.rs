@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::link::Heard;
-use crate::model::api::{RunEnd, RunRequest};
+use super::link::SharedLineSink;
+use crate::model::api::{RunOutcome, RunRequest};
 
 /// Why a program was not run to its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,18 +13,18 @@ pub enum CommandError {
     #[error("`{program}` is not installed")]
     Missing { program: String },
     #[error("cannot run `{program}`: {why}")]
-    NotRun { program: String, why: String },
+    StartFailed { program: String, why: String },
     /// An earlier run with the same key has processes left.
-    #[error("a process of an earlier run has not ended, after waiting {}", crate::model::duration::show(*.waited))]
+    #[error("a process of an earlier run has not ended, after waiting {}", crate::model::duration::format(*.waited))]
     StillRunning { program: String, waited: Duration },
 }
 
 #[async_trait]
-pub trait Commands: Send + Sync {
+pub trait CommandRunner: Send + Sync {
     /// Runs to the end. Dropping the future ends the program and all it started in its process group: TERM, after a while
     /// KILL.
-    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, CommandError>;
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, CommandError>;
 
     /// Returns when no run is left, and everything that was given up has ended.
-    async fn all_ended(&self) {}
+    async fn wait_for_all(&self) {}
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::store::{Exclusive, StoreError};
+use super::store::{LockGuard, StoreError};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::name::ServiceName;
 
 /// Every write is durable when the call returns.
 #[async_trait]
-pub trait Deployments: Send + Sync {
+pub trait DeploymentStore: Send + Sync {
     /// One deploy, update or kill of a service at a time: waits at most `patience` for another switchman. A change of main
     /// does not need it.
     async fn lock_service(
@@ -18,7 +18,7 @@ pub trait Deployments: Send + Sync {
         service: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn Exclusive>, StoreError>;
+    ) -> Result<Box<dyn LockGuard>, StoreError>;
 
     /// All of them, by service and age.
     fn all(&self) -> Result<Vec<Deployment>, StoreError>;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 /// A file that could not be written or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {what} `{path}`: {why}")]
+#[error("cannot {action} `{path}`: {why}")]
 pub struct FilesError {
-    pub what: &'static str,
+    pub action: &'static str,
     pub path: PathBuf,
     pub why: String,
 }
 
-pub trait Files: Send + Sync {
+pub trait FileSystem: Send + Sync {
     fn exists(&self, path: &Path) -> bool;
 
     /// Writes a text as a whole or not at all, making the directories above it; replaces what is there.

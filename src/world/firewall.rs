@@ -13,16 +13,16 @@ pub enum FirewallError {
     Missing { command: String },
     #[error("`{command}` needs the capability CAP_NET_ADMIN: {stderr}")]
     NoPrivilege { command: String, stderr: String },
-    #[error("another process holds the xtables lock: `{command}` gave up after {}", crate::model::duration::show(*.waited))]
+    #[error("another process holds the xtables lock: `{command}` gave up after {}", crate::model::duration::format(*.waited))]
     Locked { command: String, waited: Duration },
-    #[error("`{command}` did not end within {}", crate::model::duration::show(*.waited))]
-    Hung { command: String, waited: Duration },
+    #[error("`{command}` did not end within {}", crate::model::duration::format(*.waited))]
+    TimedOut { command: String, waited: Duration },
     #[error("`{command}` failed with status {status}: {stderr}")]
     Failed { command: String, status: i32, stderr: String },
     #[error("`{command}` printed what is not a rule listing, line {line}: `{found}`")]
-    Garbled { command: String, line: usize, found: String },
+    Malformed { command: String, line: usize, found: String },
     #[error("cannot run `{command}`: {why}")]
-    NotRun { command: String, why: String },
+    StartFailed { command: String, why: String },
 }
 
 #[async_trait]
@@ -38,11 +38,11 @@ pub trait Firewall: Send + Sync {
 
     /// Statements of native nftables tables (those no iptables tool manages) that redirect or translate, each as nft prints
     /// it behind its table: `inet fw: tcp dport 8888 redirect to :9000`.
-    async fn native_nat(&self) -> Result<Vec<String>, FirewallError>;
+    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError>;
 
     /// Makes open connections outlive a moment without our rules: the kernel goes on tracking and translating them whatever
     /// becomes of iptables' tables. Idempotent; costs milliseconds. Kernels and machines without nftables cannot.
-    async fn hold(&self) -> Result<(), FirewallError> {
+    async fn preserve_connections(&self) -> Result<(), FirewallError> {
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub struct FlowsError {
 }
 
 #[async_trait]
-pub trait Flows: Send + Sync {
+pub trait ConnectionTracker: Send + Sync {
     /// The peers, as the listening process sees them, of the TCP connections that were made to `port` of this host and led to
     /// `target`. IPv4 and IPv6; a mapped IPv4 address is given as IPv4.
     async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError>;
@@ -25,5 +25,5 @@ pub trait Flows: Send + Sync {
     /// How long the kernel remembers where a connection led that was reset from this side. A new connection from the same
     /// address and port is led there too meanwhile: only a FIN, or a reset from the other side, makes it look again
     /// (`nf_conntrack_proto_tcp.c`, SYN in state CLOSE).
-    fn remembers(&self) -> Duration;
+    fn conntrack_timeout(&self) -> Duration;
 }

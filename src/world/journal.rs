@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::journal::{Row, What};
+use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::Holder;
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
@@ -18,15 +18,15 @@ pub enum JournalError {
     Full { path: PathBuf },
     #[error("the journal `{path}` is damaged: {why}")]
     Damaged { path: PathBuf, why: String },
-    #[error("cannot {what} in `{path}`: {why}")]
-    Failed { what: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} in `{path}`: {why}")]
+    Failed { action: &'static str, path: PathBuf, why: String },
     /// Somebody released the lock by force, or took it over.
     #[error("the lock of the fleet is not ours any more: {}", .holder.as_ref().map_or("nobody holds it".to_owned(), ToString::to_string))]
     LockLost { holder: Option<Box<Holder>> },
 }
 
 /// One roll's rows, oldest first.
-pub type Rows = Vec<Row>;
+pub type JournalEntries = Vec<JournalEntry>;
 
 /// Every write is durable when the call returns. Writes take a millisecond, so they block.
 pub trait Journal: Send + Sync {
@@ -36,15 +36,15 @@ pub trait Journal: Send + Sync {
         holder: &Holder,
         roll: &RollId,
         host: Option<&HostName>,
-        what: &What,
+        subject: &JournalEntryKind,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError>;
 
     /// The latest roll.
-    fn last(&self) -> Result<Option<RollId>, JournalError>;
+    fn last_roll(&self) -> Result<Option<RollId>, JournalError>;
 
-    fn rows(&self, roll: &RollId) -> Result<Rows, JournalError>;
+    fn rows(&self, roll: &RollId) -> Result<JournalEntries, JournalError>;
 
     /// The latest `limit` rolls, oldest first.
-    fn rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError>;
+    fn list_rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError>;
 }

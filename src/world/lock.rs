@@ -1,14 +1,14 @@
 //! The fleet's lock, in the same file as its journal: what one of them says, the other knows.
 
-use crate::model::lock::{Holder, LockView, Purpose};
+use crate::model::lock::{Holder, LockPurpose, LockView};
 
 use super::journal::JournalError;
 
 /// What came of trying to take the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
-    Taken,
-    Held(Box<LockView>),
+pub enum AcquireResult {
+    Acquired,
+    Busy(Box<LockView>),
 }
 
 /// Something that was done to the lock, for the history.
@@ -21,11 +21,11 @@ pub struct LockNote {
 
 pub trait FleetLock: Send + Sync {
     /// This process, as the holder of a lock it may take.
-    fn holder(&self, user: &str, purpose: Purpose, now: jiff::Timestamp) -> Holder;
+    fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder;
 
     /// Takes the lock when it is free, or held exactly as in `instead_of`: of two who see the same stale lock one wins,
     /// and the loser removes nothing.
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<Taken, JournalError>;
+    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
 
     /// A sign of life; an error when the lock is somebody else's by now.
     fn beat(&self, holder: &Holder) -> Result<(), JournalError>;
@@ -35,8 +35,8 @@ pub trait FleetLock: Send + Sync {
 
     fn view(&self) -> Result<Option<LockView>, JournalError>;
 
-    fn note(&self, note: &LockNote) -> Result<(), JournalError>;
+    fn add_note(&self, note: &LockNote) -> Result<(), JournalError>;
 
     /// The latest `limit` notes, oldest first.
-    fn notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError>;
+    fn load_notes(&self, limit: u32) -> Result<Vec<LockNote>, JournalError>;
 }

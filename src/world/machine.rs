@@ -6,15 +6,15 @@ use crate::model::ports::Port;
 
 /// A fact the machine would not give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read `{what}`: {why}")]
+#[error("cannot read `{subject}`: {why}")]
 pub struct MachineError {
-    pub what: String,
+    pub subject: String,
     pub why: String,
 }
 
 /// A process that listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Listener {
+pub struct ListeningProcess {
     pub pid: u32,
     pub name: String,
 }
@@ -23,14 +23,14 @@ pub trait Machine: Send + Sync {
     fn host_name(&self) -> Result<String, MachineError>;
 
     /// Addresses of all interfaces, loopback and link-local left out.
-    fn addresses(&self) -> Result<Vec<IpAddr>, MachineError>;
+    fn list_addresses(&self) -> Result<Vec<IpAddr>, MachineError>;
 
     /// Whether this process holds `CAP_NET_ADMIN` (capabilities(7)).
-    fn may_change_rules(&self) -> Result<bool, MachineError>;
+    fn can_change_rules(&self) -> Result<bool, MachineError>;
 
     /// Who listens on a TCP port of any address; all processes that share the socket.
-    fn listeners(&self, port: Port) -> Result<Vec<Listener>, MachineError>;
+    fn list_listeners(&self, port: Port) -> Result<Vec<ListeningProcess>, MachineError>;
 
     /// When the machine was booted.
-    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError>;
+    fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError>;
 }

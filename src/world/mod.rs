@@ -38,23 +38,23 @@ pub mod fake;
 #[derive(Clone)]
 pub struct HostWorld {
     pub firewall: Arc<dyn firewall::Firewall>,
-    pub watch: Arc<dyn watch::RuleWatch>,
+    pub rule_watch: Arc<dyn watch::RuleWatch>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
-    pub sockets: Arc<dyn sockets::Sockets>,
-    pub flows: Arc<dyn flows::Flows>,
+    pub sockets: Arc<dyn sockets::SocketTable>,
+    pub flows: Arc<dyn flows::ConnectionTracker>,
     pub probe: Arc<dyn probe::Probe>,
     pub store: Arc<dyn store::Store>,
-    pub deployments: Arc<dyn deployments::Deployments>,
-    pub releases: Arc<dyn releases::Releases>,
+    pub deployments: Arc<dyn deployments::DeploymentStore>,
+    pub releases: Arc<dyn releases::ReleaseStore>,
     pub runner: Arc<dyn runner::Runner>,
     pub proxy: Arc<dyn proxy::Proxy>,
     pub clock: Arc<dyn clock::Clock>,
     pub machine: Arc<dyn machine::Machine>,
-    pub files: Arc<dyn files::Files>,
-    pub commands: Arc<dyn commands::Commands>,
+    pub files: Arc<dyn files::FileSystem>,
+    pub commands: Arc<dyn commands::CommandRunner>,
     pub reporter: Arc<dyn reporter::Reporter>,
-    pub stop: stop::Stop,
+    pub stop: stop::StopToken,
 }
 
 impl fmt::Debug for HostWorld {
@@ -71,15 +71,15 @@ pub struct FleetWorld {
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
     pub journal: Arc<dyn journal::Journal>,
-    pub rollouts: Arc<dyn promotions::Rollouts>,
+    pub promotions: Arc<dyn promotions::PromotionJournal>,
     pub lock: Arc<dyn lock::FleetLock>,
-    pub commands: Arc<dyn commands::Commands>,
+    pub commands: Arc<dyn commands::CommandRunner>,
     pub notifier: Arc<dyn notifier::Notifier>,
-    pub outputs: Arc<dyn outputs::Outputs>,
-    pub archives: Arc<dyn archives::Archives>,
+    pub outputs: Arc<dyn outputs::OutputStore>,
+    pub archives: Arc<dyn archives::ArchivePacker>,
     pub clock: Arc<dyn clock::Clock>,
     pub reporter: Arc<dyn reporter::Reporter>,
-    pub stop: stop::Stop,
+    pub stop: stop::StopToken,
 }
 
 impl fmt::Debug for FleetWorld {

@@ -3,7 +3,7 @@
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
 
-pub trait Outputs: Send + Sync {
+pub trait OutputStore: Send + Sync {
     /// Adds a line to what is kept of one host, or of the roll as a whole. What cannot be kept stops nothing.
     fn keep(&self, roll: &RollId, host: Option<&HostName>, line: &str);
 

@@ -1,34 +1,34 @@
-//! The journal of roll-outs, in the same file as the lock and the journal of rolls.
+//! The journal of promotions, in the same file as the lock and the journal of rolls.
 
 use crate::model::history::Actor;
 use crate::model::lock::Holder;
-use crate::model::promote::{Ask, RolloutId, RolloutRow, RolloutWhat};
+use crate::model::promote::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId};
 
 use super::journal::JournalError;
 
 /// Every write is durable when the call returns. Writes take a millisecond, so they block.
-pub trait Rollouts: Send + Sync {
+pub trait PromotionJournal: Send + Sync {
     /// Adds one row, if `holder` still holds the lock: whoever lost it must not go on.
     fn append(
         &self,
         holder: &Holder,
-        rollout: &RolloutId,
-        what: &RolloutWhat,
+        promotion: &PromotionId,
+        subject: &PromotionEntryKind,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError>;
 
-    /// Adds what somebody asks of a roll-out, whoever holds the lock.
+    /// Adds what somebody asks of a promotion, whoever holds the lock.
     fn ask(
         &self,
-        rollout: &RolloutId,
-        ask: Ask,
+        promotion: &PromotionId,
+        ask: OperatorRequest,
         actor: &Actor,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError>;
 
     /// The latest one.
-    fn last(&self) -> Result<Option<RolloutId>, JournalError>;
+    fn last_promotion(&self) -> Result<Option<PromotionId>, JournalError>;
 
     /// Its rows with a number above `after`, oldest first.
-    fn rows(&self, rollout: &RolloutId, after: u64) -> Result<Vec<RolloutRow>, JournalError>;
+    fn rows(&self, promotion: &PromotionId, after: u64) -> Result<Vec<PromotionEntry>, JournalError>;
 }

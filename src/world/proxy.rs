@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::store::Exclusive;
+use super::store::LockGuard;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
@@ -15,20 +15,20 @@ use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     #[error("the proxy does not start: {why}")]
-    NotStarted { why: String },
+    StartFailed { why: String },
     #[error("the proxy does not answer: {why}")]
-    Silent { why: String },
+    Unresponsive { why: String },
     /// Its own words; what it was told before is in force.
     #[error("the proxy refuses: {why}")]
     Refused { why: String },
     #[error("{service}: the proxy {why}")]
     NoPort { service: ServiceName, why: String },
     #[error("main of {service} does not answer through the proxy on port {port}: {why}")]
-    NotThrough { service: ServiceName, port: Port, why: String },
+    NotReachable { service: ServiceName, port: Port, why: String },
     #[error(
         "no agent runs on this host: a proxy needs one that points the rules at main again when it dies (`switchman agent`)"
     )]
-    NotKept,
+    NotWatched,
 }
 
 #[async_trait]
@@ -40,18 +40,18 @@ pub trait Proxy: Send + Sync {
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError>;
 
     /// What it does now; nothing where it was not told since it began.
-    async fn config(&self) -> Result<ProxyConfig, ProxyError>;
+    async fn read_config(&self) -> Result<ProxyConfig, ProxyError>;
 
     /// That every part of it still works, and where it listens; within the bound.
-    async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError>;
+    async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError>;
 
     /// Returns when the process that runs now is gone; at once where none runs.
-    async fn gone(&self);
+    async fn wait_for_exit(&self);
 
-    async fn stats(&self) -> Result<ProxyStats, ProxyError>;
+    async fn read_stats(&self) -> Result<ProxyStats, ProxyError>;
 
     /// What a shadow's answers have shown beside main's; `None`: nothing was compared.
-    async fn evidence(
+    async fn read_evidence(
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
@@ -61,8 +61,8 @@ pub trait Proxy: Send + Sync {
     async fn stop(&self) -> Result<(), ProxyError>;
 
     /// Held by the agent of this host for as long as it watches the proxy; `None`: another one does.
-    fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError>;
+    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError>;
 
     /// Whether an agent watches it.
-    fn is_kept(&self) -> bool;
+    fn is_watched(&self) -> bool;
 }

@@ -13,17 +13,17 @@ pub enum ReleaseError {
     #[error("the archive is refused: {0}")]
     Refused(String),
     #[error("release {release} is there already, made of another archive")]
-    Taken { release: String },
+    NameTaken { release: String },
     #[error("the archive is damaged: {0}")]
     Damaged(String),
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
-    #[error("cannot {what} `{path}`: {why}")]
-    Failed { what: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} `{path}`: {why}")]
+    Failed { action: &'static str, path: PathBuf, why: String },
 }
 
 /// `ROOT/SERVICE/releases/NAME`, immutable once it has that name. All calls block: an archive is unpacked on a thread of its own.
-pub trait Releases: Send + Sync {
+pub trait ReleaseStore: Send + Sync {
     /// Where it is, or will be.
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf;
 
@@ -36,7 +36,7 @@ pub trait Releases: Send + Sync {
 
     /// A file for an archive on its way in, on the disk of the releases. It has no name: nothing is left of it when its last
     /// handle is closed, however this process ends.
-    fn incoming(&self) -> Result<File, ReleaseError>;
+    fn create_upload_file(&self) -> Result<File, ReleaseError>;
 
     /// The digest a release was placed with; `None` where there is no such release.
     fn digest(&self, service: &ServiceName, release: &str) -> Result<Option<Digest>, ReleaseError>;

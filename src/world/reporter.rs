@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::balancer::Verdict;
+use crate::model::balancer::ServerState;
 use crate::model::duration;
 use crate::model::forward::Switch;
-use crate::model::journal::{HostEnd, RollResult};
+use crate::model::journal::{HostOutcome, RollResult};
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
 use crate::model::rules::Transaction;
@@ -20,10 +20,10 @@ pub enum Event {
         host: HostName,
         switch: Switch,
         transactions: Vec<Transaction>,
-        took: Duration,
+        elapsed: Duration,
     },
     /// Nothing to change in the kernel.
-    AlreadySo {
+    Unchanged {
         host: HostName,
         switch: Switch,
     },
@@ -37,19 +37,19 @@ pub enum Event {
         probes: u32,
     },
     /// A load balancer's word on a server changed (or is the first one heard).
-    Heard {
+    Observed {
         host: HostName,
         balancer: BalancerName,
         server: String,
-        verdict: Option<Verdict>,
+        state: Option<ServerState>,
         detail: String,
         after: Duration,
     },
     /// No balancer can be read: waiting a computed bound.
-    WaitingBound {
+    WaitingForTimeout {
         host: HostName,
         balancer: BalancerName,
-        bound: Duration,
+        timeout: Duration,
     },
     /// Work left on the host, on every look that differs from the last.
     Draining {
@@ -71,7 +71,7 @@ pub enum Event {
         event: RollEvent,
     },
     /// One thing done about a service's versions; a host where it is about one.
-    Version {
+    DeploymentProgress {
         host: Option<HostName>,
         text: String,
     },
@@ -83,7 +83,7 @@ pub enum Event {
 pub enum RollEvent {
     Began {
         hosts: Vec<HostName>,
-        resumed: bool,
+        is_resumed: bool,
     },
     /// Counted from 1.
     Batch {
@@ -94,8 +94,8 @@ pub enum RollEvent {
     StepBegan {
         host: HostName,
         step: Step,
-        #[serde(rename = "at_most_ms", serialize_with = "duration::as_optional_ms")]
-        at_most: Option<Duration>,
+        #[serde(rename = "at_most_ms", serialize_with = "duration::serialize_optional_ms")]
+        timeout: Option<Duration>,
     },
     StepDone {
         host: HostName,
@@ -115,13 +115,13 @@ pub enum RollEvent {
     /// It did not get through, and this is how it was left.
     Settled {
         host: HostName,
-        end: HostEnd,
+        end: HostOutcome,
         detail: String,
     },
     HostDone {
         host: HostName,
-        #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
-        took: Duration,
+        #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
+        elapsed: Duration,
     },
     /// Waiting for something that is to come true before the next batch.
     Waiting {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::link::Heard;
-use crate::model::deployment::{InstanceId, InstanceSpec, Process};
+use super::link::SharedLineSink;
+use crate::model::deployment::{InstanceId, InstanceSpec, ProcessState};
 
 /// Why an instance was not started, stopped or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,34 +17,34 @@ pub enum RunnerError {
     NoUser { user: String },
     #[error("the instance {instance} is not known here")]
     Unknown { instance: InstanceId },
-    #[error("cannot {what} the instance {instance}: {why}")]
-    Failed { what: &'static str, instance: InstanceId, why: String },
+    #[error("cannot {action} the instance {instance}: {why}")]
+    Failed { action: &'static str, instance: InstanceId, why: String },
     #[error("cannot write `{path}`: {why}")]
-    NotWritten { path: PathBuf, why: String },
+    WriteFailed { path: PathBuf, why: String },
     #[error("cannot read `{path}`: {why}")]
-    NotRead { path: PathBuf, why: String },
+    ReadFailed { path: PathBuf, why: String },
 }
 
 /// How an instance was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum StopResult {
     /// It was not running.
-    Already,
+    NotRunning,
     /// By itself, after TERM.
-    Gracefully,
+    Exited,
     /// By KILL, when its grace was over.
     Killed,
 }
 
 /// The parts that this same binary plays for the supervisor, each in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum SupervisorRole {
     /// Starts a keeper and ends: the keeper is nobody's child then.
     Launch,
     /// Keeps one instance.
-    Keep,
+    Monitor,
     /// Becomes the program of an instance.
-    Become,
+    Exec,
 }
 
 /// What was started goes on when switchman ends, is killed or replaced by another version of itself.
@@ -52,7 +52,7 @@ pub enum Part {
 pub trait Runner: Send + Sync {
     /// Whether what was started comes back at boot without anybody of ours: then nobody of ours starts it there, where a wait
     /// for it might be a circle.
-    fn comes_back_at_boot(&self) -> bool {
+    fn restarts_at_boot(&self) -> bool {
         false
     }
 
@@ -66,24 +66,24 @@ pub trait Runner: Send + Sync {
 
     /// TERM to all of its processes, KILL when `grace` is over; then nothing of it is left, not even a process it made into
     /// a daemon, and it is not started again. Idempotent. Forgets how it is run, and keeps its log.
-    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<Ended, RunnerError>;
+    async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, RunnerError>;
 
     /// Now.
-    async fn state(&self, instance: &InstanceId) -> Result<Process, RunnerError>;
+    async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError>;
 
     /// All instances it has a record of, running or not.
     async fn known(&self) -> Result<Vec<InstanceId>, RunnerError>;
 
     /// The last `tail` lines (`None`: all) of what it wrote to its two outputs, oldest first, then, with `follow`, what it
     /// goes on to write until the future is dropped or the instance is gone.
-    async fn logs(
+    async fn stream_logs(
         &self,
         instance: &InstanceId,
         tail: Option<u32>,
         follow: bool,
-        heard: Heard,
+        heard: SharedLineSink,
     ) -> Result<(), RunnerError>;
 
     /// Its log too.
-    async fn forget(&self, instance: &InstanceId) -> Result<(), RunnerError>;
+    async fn delete_records(&self, instance: &InstanceId) -> Result<(), RunnerError>;
 }

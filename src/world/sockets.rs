@@ -14,10 +14,10 @@ pub struct SocketsError {
 }
 
 #[async_trait]
-pub trait Sockets: Send + Sync {
+pub trait SocketTable: Send + Sync {
     /// The established server-side sockets of a local port, IPv4 and IPv6, each once, in the order of their cookies;
     /// closed ones too while bytes of an answer have not arrived.
-    async fn established(&self, port: Port) -> Result<Vec<Socket>, SocketsError>;
+    async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError>;
 
     /// Closes server-side sockets of a local port with a reset (SOCK_DESTROY, sock_diag(7)); gives back how many. One that is
     /// gone already is none.

@@ -4,60 +4,60 @@
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Asked {
-    Not,
-    Once,
-    AtOnce,
+enum StopRequest {
+    NotRequested,
+    Graceful,
+    Immediate,
 }
 
 /// The side that listens. Clones hear the same request.
 #[derive(Debug, Clone)]
-pub struct Stop(watch::Receiver<Asked>);
+pub struct StopToken(watch::Receiver<StopRequest>);
 
 /// The side that asks.
 #[derive(Debug)]
-pub struct Stopper(watch::Sender<Asked>);
+pub struct StopHandle(watch::Sender<StopRequest>);
 
-pub fn channel() -> (Stopper, Stop) {
-    let (sender, receiver) = watch::channel(Asked::Not);
-    (Stopper(sender), Stop(receiver))
+pub fn create_channel() -> (StopHandle, StopToken) {
+    let (sender, receiver) = watch::channel(StopRequest::NotRequested);
+    (StopHandle(sender), StopToken(receiver))
 }
 
-impl Stopper {
+impl StopHandle {
     pub fn stop(&self) {
-        self.ask(Asked::Once);
+        self.send_request(StopRequest::Graceful);
     }
 
     pub fn stop_at_once(&self) {
-        self.ask(Asked::AtOnce);
+        self.send_request(StopRequest::Immediate);
     }
 
-    fn ask(&self, asked: Asked) {
+    fn send_request(&self, asked: StopRequest) {
         self.0.send_modify(|now| *now = asked.max(*now));
     }
 }
 
-impl Stop {
+impl StopToken {
     /// One that nobody will ever ask: for what is finished whatever comes.
-    pub fn never() -> Self {
-        channel().1
+    pub fn without_handle() -> Self {
+        create_channel().1
     }
 
     pub fn is_requested(&self) -> bool {
-        *self.0.borrow() > Asked::Not
+        *self.0.borrow() > StopRequest::NotRequested
     }
 
     /// Returns when a stop was requested; never when the asking side is gone without asking.
-    pub async fn requested(&self) {
-        self.reached(Asked::Once).await;
+    pub async fn wait(&self) {
+        self.wait_for(StopRequest::Graceful).await;
     }
 
     /// Returns when it was asked a second time.
-    pub async fn requested_at_once(&self) {
-        self.reached(Asked::AtOnce).await;
+    pub async fn wait_immediate(&self) {
+        self.wait_for(StopRequest::Immediate).await;
     }
 
-    async fn reached(&self, wanted: Asked) {
+    async fn wait_for(&self, wanted: StopRequest) {
         let mut receiver = self.0.clone();
         if receiver.wait_for(|asked| *asked >= wanted).await.is_err() {
             std::future::pending::<()>().await;

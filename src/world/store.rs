@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::forward::{Intent, Recorded, Trial};
-use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::forward::{Intent, ServiceRecord, Trial};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
 
 /// Why the record could not be read or written. After a failed write nothing of it is recorded.
@@ -21,15 +21,15 @@ pub enum StoreError {
     Full { path: PathBuf },
     #[error("the state `{path}` is damaged: {why}")]
     Damaged { path: PathBuf, why: String },
-    #[error("another switchman is changing this host ({holder}): gave up after {}", crate::model::duration::show(*.waited))]
+    #[error("another switchman is changing this host ({holder}): gave up after {}", crate::model::duration::format(*.waited))]
     Busy { holder: String, waited: Duration },
-    #[error("cannot {what} in `{path}`: {why}")]
-    Failed { what: &'static str, path: PathBuf, why: String },
+    #[error("cannot {action} in `{path}`: {why}")]
+    Failed { action: &'static str, path: PathBuf, why: String },
 }
 
 /// Something done that leaves the desired state as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct HistoryNote {
     pub service: ServiceName,
     pub actor: Actor,
     pub action: &'static str,
@@ -38,63 +38,67 @@ pub struct Note {
 
 /// How a change ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ChangeOutcome {
     Done {
         detail: String,
     },
     /// The kernel is unchanged: the desired state goes back to `previous` (`None`: it was not recorded before).
-    Undone {
-        previous: Option<Box<Recorded>>,
+    RolledBack {
+        previous: Option<Box<ServiceRecord>>,
         why: String,
     },
 }
 
 /// Held while kernel and record are changed together; released on drop, and by the kernel when the process dies.
-pub trait Exclusive: Send {}
+pub trait LockGuard: Send {}
 
 /// Every write is durable when the call returns. Writes take well under a millisecond, so they block.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// One change at a time per host: waits at most `patience` for another switchman.
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
 
     /// One that tells the proxy at a time. Apart from the other: a proxy that does not answer keeps nobody from leading the
     /// rules past it.
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError>;
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
 
     /// All services recorded on this host, by name.
-    fn recorded(&self) -> Result<Vec<Recorded>, StoreError>;
+    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError>;
 
     /// The services whose main is on trial.
-    fn trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
-        let recorded = self.recorded()?;
+    fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
+        let recorded = self.load_records()?;
         Ok(recorded.into_iter().filter_map(|record| Some((record.forward.service, record.trial?))).collect())
     }
 
     /// The services whose data path the proxy has, or had, a place in.
-    fn places(&self) -> Result<Vec<Recorded>, StoreError> {
-        Ok(self.recorded()?.into_iter().filter(|record| record.layer7.place.is_some()).collect())
+    fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+        Ok(self.load_records()?.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
 
     /// Records the new desired state and that the change began, as one transaction; gives back what is recorded now.
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError>;
+    fn begin(
+        &self,
+        intent: &Intent,
+        now: jiff::Timestamp,
+    ) -> Result<(OperationId, ServiceRecord), StoreError>;
 
     /// Records how it ended, and takes the desired state back where it was undone, as one transaction.
     fn end(
         &self,
         operation: OperationId,
         actor: &Actor,
-        outcome: &Outcome,
+        outcome: &ChangeOutcome,
         now: jiff::Timestamp,
     ) -> Result<(), StoreError>;
 
     /// Adds one row that changes no desired state, such as a repair by `restore`.
-    fn note(&self, entry: &Note, now: jiff::Timestamp) -> Result<(), StoreError>;
+    fn add_note(&self, entry: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError>;
 
     /// How many rows tell that an action was done, by service.
     fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
         let mut counts = BTreeMap::new();
-        for entry in self.history(None, u32::MAX)? {
+        for entry in self.load_history(None, u32::MAX)? {
             if entry.action == action && entry.phase == Phase::Done {
                 *counts.entry(entry.service).or_default() += 1;
             }
@@ -103,5 +107,9 @@ pub trait Store: Send + Sync {
     }
 
     /// The latest `limit` rows, oldest first; of one service when given.
-    fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError>;
+    fn load_history(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, StoreError>;
 }

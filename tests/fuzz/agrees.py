@@ -47,7 +47,7 @@ def wrongs():
     view = ask("/v1/deployments")
     deployments = {one["deployment"]["id"]: one["deployment"] for one in view["deployments"]}
     for one in deployments.values():
-        if one["stage"] != "ready" or one["next"]:
+        if one["stage"] != "ready" or one["other_instance"]:
             yield f"{one['id']} is {one['stage']}"
     wanted = set().union(*(led(record) for record in view["services"])) if view["services"] else set()
     found = rules("iptables-save")
@@ -58,7 +58,7 @@ def wrongs():
             one = deployments.get(leg["deployment"])
             if one is None or one["instance"]["port"] != leg["target"]:
                 yield f"{record['forward']['service']}: {leg} leads to nothing that is there"
-    ours = {f"{one['id']}-{one['instance']['build']}" for one in deployments.values() if "external" not in one["instance"]["how"]["runs"]}
+    ours = {f"{one['id']}-{one['instance']['build']}" for one in deployments.values() if "external" not in one["instance"]["how"]["workload"]}
     kept = set(os.listdir(f"{place}/state/instances")) if os.path.isdir(f"{place}/state/instances") else set()
     if kept != ours:
         yield f"instances {sorted(kept)}, deployments {sorted(ours)}"

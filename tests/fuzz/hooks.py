@@ -42,14 +42,14 @@ ACTOR = {"user": "fuzz", "pid": 1}
 def site(service):
     base = 8800 if service == "shop" else 8900
     ports = {"check": base, "main": base + 1, "backup": base + 2}
-    return {"ports": ports, "address": "127.0.0.1", "from_self": CHOICE.random() < 0.5, "range": [20000, 20010], "keep_releases": 1}
+    return {"ports": ports, "address": "127.0.0.1", "balancer_is_local": CHOICE.random() < 0.5, "port_range": [20000, 20010], "keep_releases": 1}
 
 
 def how():
     if CHOICE.random() < 0.6:
-        return {"runs": {"external": {"uri": f"http://127.0.0.1:{CHOICE.choice([9001, 9002, 9003, 9004])}"}}}, None
+        return {"workload": {"external": {"uri": f"http://127.0.0.1:{CHOICE.choice([9001, 9002, 9003, 9004])}"}}}, None
     argv = SERVE if CHOICE.random() < 0.8 else ["/bin/false"]
-    return {"runs": {"command": {"argv": argv}}, "grace_ms": SHORT}, DIGEST
+    return {"workload": {"command": {"argv": argv}}, "grace_ms": SHORT}, DIGEST
 
 
 def good(method, path, service):

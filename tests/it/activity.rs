@@ -6,12 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use switchman::model::ports::Port;
-use switchman::model::socket::{Activity, Socket, SocketCount};
-use switchman::plan::drain::{activity, count};
+use switchman::model::socket::{Socket, SocketActivity, SocketCount};
+use switchman::plan::drain::{classify_socket, count};
 use switchman::sys::sock_diag::SockDiag;
-use switchman::world::sockets::Sockets;
+use switchman::world::sockets::SocketTable;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -42,16 +42,16 @@ impl Server {
     }
 
     async fn look(&self) -> Vec<Socket> {
-        SockDiag.established(self.port).await.unwrap()
+        SockDiag.list_established(self.port).await.unwrap()
     }
 
     /// Looks at the only connection until it is taken for this, with the look before or without; bounded.
-    async fn until(&self, wanted: Activity, before: Option<&Socket>) -> Socket {
+    async fn until(&self, wanted: SocketActivity, before: Option<&Socket>) -> Socket {
         let deadline = Instant::now() + BOUND;
         loop {
             let sockets = self.look().await;
             let [socket] = &sockets[..] else { panic!("one connection, not {sockets:?}") };
-            if activity(socket, before) == wanted {
+            if classify_socket(socket, before) == wanted {
                 return socket.clone();
             }
             assert!(Instant::now() < deadline, "{wanted:?}: {socket:?}, before: {before:?}");
@@ -102,48 +102,52 @@ async fn later_tick(server: &Server) {
 
 #[test]
 fn a_connection_is_idle_busy_and_idle_again() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
-        server.until(Activity::Idle, None).await;
+        server.until(SocketActivity::Idle, None).await;
         pair.ask(18);
-        server.until(Activity::Request, None).await;
+        server.until(SocketActivity::Request, None).await;
         pair.tell(18);
         // The first answer of a connection is acknowledged at once, often in its own tick: the second settles a tie.
         later_tick(&server).await;
         pair.ask(18);
-        let asked = server.until(Activity::Request, None).await;
-        assert_eq!(activity(&asked, Some(&asked)), Activity::Request, "nothing moves while it is worked on");
+        let asked = server.until(SocketActivity::Request, None).await;
+        assert_eq!(
+            classify_socket(&asked, Some(&asked)),
+            SocketActivity::Request,
+            "nothing moves while it is worked on"
+        );
         later_tick(&server).await;
         pair.tell(18);
-        let answered = server.until(Activity::Idle, None).await;
-        server.until(Activity::Idle, Some(&answered)).await;
+        let answered = server.until(SocketActivity::Idle, None).await;
+        server.until(SocketActivity::Idle, Some(&answered)).await;
     });
 }
 
 #[test]
 fn a_slow_upload_is_told_from_a_request_by_two_looks() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
         pair.ask(100);
-        let mut before = server.until(Activity::Request, None).await;
+        let mut before = server.until(SocketActivity::Request, None).await;
         for _ in 0..20 {
             pair.ask(1000);
-            before = server.until(Activity::Upload, Some(&before)).await;
+            before = server.until(SocketActivity::Upload, Some(&before)).await;
         }
-        server.until(Activity::Request, Some(&before)).await;
+        server.until(SocketActivity::Request, Some(&before)).await;
     });
 }
 
 #[test]
 fn bytes_that_the_server_does_not_read_are_work() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
         pair.client.write_all(b"unread").unwrap();
-        let unread = server.until(Activity::Request, None).await;
-        server.until(Activity::Request, Some(&unread)).await;
+        let unread = server.until(SocketActivity::Request, None).await;
+        server.until(SocketActivity::Request, Some(&unread)).await;
         assert_eq!(unread.receive_queue, 6);
         pair.server.read_exact(&mut [0; 6]).unwrap();
     });
@@ -151,7 +155,7 @@ fn bytes_that_the_server_does_not_read_are_work() {
 
 #[test]
 fn an_answer_nobody_reads_is_work_until_it_is_read() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
         pair.ask(18);
@@ -161,17 +165,17 @@ fn an_answer_nobody_reads_is_work_until_it_is_read() {
         while let Ok(length) = pair.server.write(&[0; 8192]) {
             written += length;
         }
-        let stuck = server.until(Activity::Answer, None).await;
+        let stuck = server.until(SocketActivity::Answer, None).await;
         assert!(stuck.send_queue > 0);
-        server.until(Activity::Answer, Some(&stuck)).await;
+        server.until(SocketActivity::Answer, Some(&stuck)).await;
         pair.client.read_exact(&mut vec![0; written]).unwrap();
-        server.until(Activity::Idle, None).await;
+        server.until(SocketActivity::Idle, None).await;
     });
 }
 
 #[test]
 fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
         pair.ask(200);
@@ -181,28 +185,28 @@ fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
             // Whoever speaks last: the server answers the client, then pushes.
             pair.ask(20);
             pair.tell(20);
-            before = server.until(Activity::Exchange, Some(&before)).await;
+            before = server.until(SocketActivity::Exchange, Some(&before)).await;
             pair.tell(20);
-            before = server.until(Activity::Answer, Some(&before)).await;
+            before = server.until(SocketActivity::Answer, Some(&before)).await;
         }
         // Quiet after a message of the server: a limit. HAProxy's `scur` tells, see `drain`.
         later_tick(&server).await;
         pair.tell(20);
-        server.until(Activity::Answer, Some(&before)).await;
-        let before = server.until(Activity::Idle, None).await;
-        server.until(Activity::Idle, Some(&before)).await;
+        server.until(SocketActivity::Answer, Some(&before)).await;
+        let before = server.until(SocketActivity::Idle, None).await;
+        server.until(SocketActivity::Idle, Some(&before)).await;
     });
 }
 
 #[test]
 fn a_client_that_closed_its_side_is_owed_its_answer_and_nothing_else() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let asked = {
             let mut pair = server.pair("127.0.0.1");
             pair.ask(18);
             pair.client.shutdown(std::net::Shutdown::Write).unwrap();
-            server.until(Activity::Request, None).await;
+            server.until(SocketActivity::Request, None).await;
             pair
         };
         drop(asked);
@@ -212,13 +216,13 @@ fn a_client_that_closed_its_side_is_owed_its_answer_and_nothing_else() {
         }
         let unused = server.pair("127.0.0.1");
         unused.client.shutdown(std::net::Shutdown::Write).unwrap();
-        server.until(Activity::Idle, None).await;
+        server.until(SocketActivity::Idle, None).await;
     });
 }
 
 #[test]
 fn hundreds_of_connections_are_counted_exactly_through_both_families() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let server = Server::listen("[::]:0");
         let other = Server::listen("127.0.0.1:0");
         let mut pairs: Vec<Pair> =
@@ -229,9 +233,9 @@ fn hundreds_of_connections_are_counted_exactly_through_both_families() {
         for pair in &mut pairs[..70] {
             pair.ask(18);
         }
-        server.until_count(SocketCount { busy: 70, idle: 330, tie: 0 }).await;
+        server.until_count(SocketCount { busy: 70, idle: 330, ambiguous: 0 }).await;
         pairs.truncate(30);
-        server.until_count(SocketCount { busy: 30, idle: 0, tie: 0 }).await;
-        other.until(Activity::Request, None).await;
+        server.until_count(SocketCount { busy: 30, idle: 0, ambiguous: 0 }).await;
+        other.until(SocketActivity::Request, None).await;
     });
 }

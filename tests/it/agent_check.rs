@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchman::agent::agent_check::serve;
-use switchman::model::agent_check::{Manner, Terms};
+use switchman::model::agent_check::{AgentCheckConfig, MaintenanceReply};
 use switchman::sys;
 use switchman::sys::exec::Program;
 use switchman::world::HostWorld;
 use switchman::world::reporter::{Event, Reporter};
-use switchman::world::stop::{self, Stopper};
+use switchman::world::stop::{self, StopHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::process::Child;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 /// By the README's lines, where the health check goes through the forward.
 const RECIPE: &str = "recipe";
@@ -104,18 +104,18 @@ impl Stage {
     }
 
     /// The responder, over the state directory the commands write.
-    async fn agent(&self, terms: Terms) -> Agent {
+    async fn agent(&self, terms: AgentCheckConfig) -> Agent {
         let listener = TcpListener::bind(AGENT).await.unwrap();
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = stop::create_channel();
         let store = Arc::new(sys::store::SqliteStore::new(self.dir.path().join("state")));
         let world = HostWorld {
             flows: Arc::new(sys::conntrack::Conntrack),
             deployments: store.clone(),
             releases: Arc::new(sys::releases::DirReleases::new(self.dir.path().join("releases"))),
             proxy: Arc::new(switchman::sys::proxy::ProxyProcess::new(&self.dir.path().join("state"))),
-            runner: sys::runner::here(&self.dir.path().join("state")),
+            runner: sys::runner::detect_runner(&self.dir.path().join("state")),
             firewall: Arc::new(sys::iptables::Iptables),
-            watch: Arc::new(sys::rule_watch::KernelRules),
+            rule_watch: Arc::new(sys::rule_watch::KernelRules),
             balancers: vec![],
             sockets: Arc::new(sys::sock_diag::SockDiag),
             probe: Arc::new(sys::probe::HttpProbe),
@@ -206,7 +206,7 @@ impl Stage {
 }
 
 struct Agent {
-    stopper: Stopper,
+    stopper: StopHandle,
     served: JoinHandle<()>,
 }
 
@@ -289,10 +289,10 @@ fn names(new: &[&str], holders: &[&str]) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn a_maintenance_is_learned_again_after_a_reload_and_a_restart() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut stage = Stage::new(RECIPE).await;
         let _main = stage.main_vhost().await;
-        let _agent = stage.agent(Terms::default()).await;
+        let _agent = stage.agent(AgentCheckConfig::default()).await;
         // Nothing is recorded yet, so the agent takes no side: the check does.
         stage.until("no record", |row| row.status == "DOWN" && row.agent == "CHECKED").await;
         stage.enable().await;
@@ -327,10 +327,10 @@ fn a_maintenance_is_learned_again_after_a_reload_and_a_restart() {
 /// The agent is asked anew while the main vhost is dead: its `up` is heard, and changes nothing.
 #[test]
 fn up_does_not_override_a_failing_check() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(RECIPE).await;
         let main = stage.main_vhost().await;
-        let agent = stage.agent(Terms::default()).await;
+        let agent = stage.agent(AgentCheckConfig::default()).await;
         stage.enable().await;
         stage.until_status("UP").await;
         main.abort();
@@ -338,7 +338,7 @@ fn up_does_not_override_a_failing_check() {
         agent.stop().await;
         let stays_down = |row: &Row| assert_eq!(row.status, "DOWN", "{row:?}");
         stage.until("agent gone", |row| (stays_down(row), row.agent == "L4CON").1).await;
-        let _agent = stage.agent(Terms::default()).await;
+        let _agent = stage.agent(AgentCheckConfig::default()).await;
         stage.until("agent says up", |row| (stays_down(row), row.agent == "L7OK").1).await;
         let _main = stage.main_vhost().await;
         stage.until_status("UP").await;
@@ -347,10 +347,10 @@ fn up_does_not_override_a_failing_check() {
 
 #[test]
 fn an_agent_that_is_gone_leaves_its_last_word() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(RECIPE).await;
         let _main = stage.main_vhost().await;
-        let agent = stage.agent(Terms::default()).await;
+        let agent = stage.agent(AgentCheckConfig::default()).await;
         stage.enable().await;
         stage.until_status("UP").await;
         stage.disable().await;
@@ -359,18 +359,18 @@ fn an_agent_that_is_gone_leaves_its_last_word() {
         stage.enable().await;
         stage.until("the check passes", |row| row.check == "L4OK" && row.agent == "L4CON").await;
         assert_eq!(stage.row().await.unwrap().status, "DOWN (agent)");
-        let _agent = stage.agent(Terms::default()).await;
+        let _agent = stage.agent(AgentCheckConfig::default()).await;
         stage.until_status("UP").await;
     });
 }
 
 #[test]
 fn a_host_is_out_by_the_word_of_its_agent_alone() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(AGENT_ALONE).await;
         let _main = stage.main_vhost().await;
         let weight = Some("50%".parse().unwrap());
-        let _agent = stage.agent(Terms { weight, ..Terms::default() }).await;
+        let _agent = stage.agent(AgentCheckConfig { weight, ..AgentCheckConfig::default() }).await;
         stage.enable().await;
         stage.until("on", |row| row.status == "UP" && row.weight == "50").await;
         stage.disable().await;
@@ -389,10 +389,11 @@ fn a_host_is_out_by_the_word_of_its_agent_alone() {
 
 #[test]
 fn a_drain_keeps_the_holders_of_the_cookie() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut stage = Stage::new(AGENT_ALONE).await;
         let _main = stage.main_vhost().await;
-        let _agent = stage.agent(Terms { manner: Manner::Drain, weight: None }).await;
+        let _agent =
+            stage.agent(AgentCheckConfig { maintenance_reply: MaintenanceReply::Drain, weight: None }).await;
         stage.enable().await;
         stage.until("on", |row| row.status == "UP" && row.agent == "CHECKED").await;
         stage.disable().await;

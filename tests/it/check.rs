@@ -3,19 +3,19 @@
 use switchman::lab::operator::{Operator, Pipe};
 use switchman::lab::{Lab, LabOptions};
 
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_learns_which_hosts_can_be_driven() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let name = format!("ck{}", std::process::id()).parse().unwrap();
-    let lab = Lab::up(LabOptions::new(name, env!("CARGO_BIN_EXE_switchman").into())).await.unwrap();
-    let operator = Operator::up(&lab, Pipe::Ssh, "").await.unwrap();
-    let enabled = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
+    let lab = Lab::start(LabOptions::new(name, env!("CARGO_BIN_EXE_switchman").into())).await.unwrap();
+    let operator = Operator::start(&lab, Pipe::Ssh, "").await.unwrap();
+    let enabled = operator.run_switchman(&["enable-forward", "--all"]).await.unwrap();
     assert_eq!(enabled.status, 0, "{}", enabled.stderr);
-    let sound = operator.switchman(&["check"]).await.unwrap();
+    let sound = operator.run_switchman(&["check"]).await.unwrap();
     assert_eq!(sound.status, 0, "{}{}", sound.stdout, sound.stderr);
     for line in ["web1: switchman", "web2: switchman", "lb1: its 4 server lines"] {
         assert!(sound.stdout.contains(&format!("ok       {line}")), "{}", sound.stdout);
@@ -26,12 +26,12 @@ async fn an_operator_learns_which_hosts_can_be_driven() {
     std::fs::write(&config, format!("{text}  Port 1\n")).unwrap();
     let flushed = lab.program("web1", "iptables").args(["-t", "nat", "-F", "SWITCHMAN"]);
     assert_eq!(flushed.run(b"", std::time::Duration::from_secs(9)).await.unwrap().status, 0);
-    let unsound = operator.switchman(&["check"]).await.unwrap();
+    let unsound = operator.run_switchman(&["check"]).await.unwrap();
     assert_eq!(unsound.status, 1, "{}", unsound.stdout);
     for id in ["[drift]", "[host-unreachable]"] {
         assert!(unsound.stdout.contains(id), "{}", unsound.stdout);
     }
     assert!(unsound.stderr.contains("2 problems found"), "{}", unsound.stderr);
     drop(operator);
-    lab.down().await.unwrap();
+    lab.tear_down().await.unwrap();
 }

@@ -4,21 +4,21 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use switchman::model::balancer::{Access, BalancerSpec, CheckTiming, ServerNames};
+use switchman::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use switchman::model::ports::Port;
-use switchman::model::socket::{Activity, Socket, SocketCount};
-use switchman::plan::drain::{Drain, DrainState, Why, count};
+use switchman::model::socket::{Socket, SocketActivity, SocketCount};
+use switchman::plan::drain::{DrainState, DrainTracker, NotDrainedReason, count};
 use switchman::sys::exec::Program;
 use switchman::sys::haproxy::connect;
 use switchman::sys::sock_diag::SockDiag;
 use switchman::world::balancer::Balancer;
-use switchman::world::sockets::Sockets;
+use switchman::world::sockets::SocketTable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 /// Answers `/` at once, `/hold` when released, uploads when their last byte (an `!`) is there, and switches protocols
 /// for `/ws`.
@@ -72,7 +72,7 @@ async fn answered(stream: &mut TcpStream, ends: &str) {
 }
 
 async fn sockets() -> Vec<Socket> {
-    SockDiag.established(Port::new(8080).unwrap()).await.unwrap()
+    SockDiag.list_established(Port::new(8080).unwrap()).await.unwrap()
 }
 
 /// Looks, each after the other, until two in a row give this count of busy sockets; all looks are bounded in time.
@@ -97,7 +97,7 @@ fn get(path: &str) -> String {
 
 #[test]
 fn work_is_told_from_idleness_through_a_real_haproxy() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let (socket, config) = (dir.path().join("s.sock"), dir.path().join("haproxy.cfg"));
         let text = format!(
@@ -127,11 +127,11 @@ fn work_is_told_from_idleness_through_a_real_haproxy() {
 async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     let spec = BalancerSpec {
         name: "lb1".parse().unwrap(),
-        access: Some(Access::Unix(socket)),
+        stats_endpoint: Some(StatsEndpoint::Unix(socket)),
         backend: "servers".into(),
         servers: ServerNames::default(),
         check: CheckTiming::default(),
-        on_host: false,
+        is_on_host: false,
     };
     let balancer = connect(&spec, Duration::from_secs(5)).unwrap();
 
@@ -142,12 +142,12 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
         idle.push(stream);
     }
     let counted = until_busy(0, "answered keep-alive connections are not busy").await;
-    assert!(counted.idle + counted.tie > 0, "they are there, pooled");
+    assert!(counted.idle + counted.ambiguous > 0, "they are there, pooled");
     until_drained(balancer.as_ref()).await;
 
     let mut holding = [client(&get("/hold")).await, client(&get("/hold")).await, client(&get("/hold")).await];
     until_busy(3, "exactly the requests in flight are busy").await;
-    assert_eq!(why(balancer.as_ref()).await, Some(Why::Sessions));
+    assert_eq!(why(balancer.as_ref()).await, Some(NotDrainedReason::Sessions));
     release.send(true).unwrap();
     for stream in &mut holding {
         answered(stream, "ok").await;
@@ -159,7 +159,7 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     until_busy(1, "a slow upload is busy").await;
     let before = sockets().await;
     upload.write_all(&[0; 5000]).await.unwrap();
-    until_activity(Activity::Upload, &before).await;
+    until_activity(SocketActivity::Upload, &before).await;
     upload.write_all(b"!").await.unwrap();
     answered(&mut upload, "ok").await;
     until_drained(balancer.as_ref()).await;
@@ -171,16 +171,16 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     .await;
     answered(&mut websocket, "\r\n\r\n").await;
     until_busy(0, "a quiet websocket is not busy to the kernel").await;
-    assert_eq!(why(balancer.as_ref()).await, Some(Why::Sessions), "HAProxy knows better");
+    assert_eq!(why(balancer.as_ref()).await, Some(NotDrainedReason::Sessions), "HAProxy knows better");
     let before = sockets().await;
     websocket.write_all(b"hello").await.unwrap();
-    until_activity(Activity::Upload, &before).await;
+    until_activity(SocketActivity::Upload, &before).await;
     drop(websocket);
     until_drained(balancer.as_ref()).await;
 }
 
 /// With the look before the bytes came, the kernel tells an upload from a request that waits for its answer.
-async fn until_activity(wanted: Activity, before: &[Socket]) {
+async fn until_activity(wanted: SocketActivity, before: &[Socket]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let now = sockets().await;
@@ -192,17 +192,17 @@ async fn until_activity(wanted: Activity, before: &[Socket]) {
     }
 }
 
-async fn look(drain: &mut Drain, balancer: &dyn Balancer, before: &mut Vec<Socket>) -> DrainState {
+async fn look(drain: &mut DrainTracker, balancer: &dyn Balancer, before: &mut Vec<Socket>) -> DrainState {
     let view = balancer.read().await.unwrap();
     let now = sockets().await;
     let counted = count(&now, before).0;
     *before = now;
-    drain.look(&[Some(view.servers()[0].work)], Some(counted))
+    drain.observe(&[Some(view.servers()[0].work)], Some(counted))
 }
 
 /// Looks as a drain does, until it says drained; bounded.
 async fn until_drained(balancer: &dyn Balancer) {
-    let (mut drain, mut before) = (Drain::new(false), Vec::new());
+    let (mut drain, mut before) = (DrainTracker::new(false), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(10);
     while look(&mut drain, balancer, &mut before).await != DrainState::Drained {
         assert!(Instant::now() < deadline, "not drained: {before:?}");
@@ -210,8 +210,8 @@ async fn until_drained(balancer: &dyn Balancer) {
     }
 }
 
-async fn why(balancer: &dyn Balancer) -> Option<Why> {
-    match look(&mut Drain::new(false), balancer, &mut Vec::new()).await {
+async fn why(balancer: &dyn Balancer) -> Option<NotDrainedReason> {
+    match look(&mut DrainTracker::new(false), balancer, &mut Vec::new()).await {
         DrainState::Draining { why, .. } => Some(why),
         DrainState::Drained => None,
     }

@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use switchman::model::ports::Port;
-use switchman::model::rules::{Desired, Family, Kind, Redirect, Tables, Variant};
+use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Tables, Variant};
 use switchman::plan::firewall::plan;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 const CHECK: u16 = 8888;
 const MAIN: u16 = 8080;
@@ -22,10 +22,10 @@ const BOUND: Duration = Duration::from_secs(3);
 async fn switch(family: Family, variant: Variant, on: bool) {
     let port = |number| Port::new(number).unwrap();
     let service = "shop".parse().unwrap();
-    let forward = Redirect { service, kind: Kind::Forward, port: port(CHECK), target: port(MAIN) };
+    let forward = Redirect { service, kind: RedirectKind::Forward, port: port(CHECK), target: port(MAIN) };
     let redirects = on.then_some(forward).into_iter().collect();
     // Both ends are on this host, so the jump from OUTPUT is the one that is used.
-    let desired = Desired { redirects, from_self: true };
+    let desired = DesiredRules { redirects, balancer_is_local: true };
     let tables = Tables { default: variant, ..Iptables.nat(family).await.unwrap() };
     let steps = plan(&desired, &tables, family);
     assert!(!steps.is_empty());
@@ -74,7 +74,7 @@ fn a_check_and_a_request_of_one_source_port_outlive_every_switch() {
     let families = [(Family::V4, "127.0.0.1"), (Family::V6, "::1")];
     for variant in [Variant::NfTables, Variant::Legacy] {
         for (family, address) in families {
-            in_namespace(move || async move {
+            run_in_namespace(move || async move {
                 let address: IpAddr = address.parse().unwrap();
                 echo(address).await;
                 switch(family, variant, true).await;

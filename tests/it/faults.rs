@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
@@ -65,7 +65,7 @@ impl Host {
         let output = self.run(&["status", "--output", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let status = &status["hosts"][0]["view"]["value"];
-        let recorded = status["recorded"]["value"]["switch"].as_str().map(str::to_owned);
+        let recorded = status["record"]["value"]["switch"].as_str().map(str::to_owned);
         let on =
             status["kernel"]["value"].as_array().unwrap().iter().all(|family| !family["forward"].is_null());
         let rules_agree = !status["drift"].to_string().contains("differ from the record");
@@ -98,7 +98,7 @@ fn on() -> (Option<String>, bool, bool) {
 
 #[test]
 fn a_missing_iptables() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         // Everything of /usr/sbin is hidden, in a mount namespace of the child's own.
         let hidden = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /usr/sbin && exec \"$@\"", "sh"];
@@ -110,7 +110,7 @@ fn a_missing_iptables() {
 
 #[test]
 fn no_privilege() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         let nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--"];
         let output = host.via(&nobody, &["enable-forward"]).output().unwrap();
@@ -121,7 +121,7 @@ fn no_privilege() {
 
 #[test]
 fn an_xtables_lock_that_somebody_holds() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         // The rules of this host are legacy ones: nf_tables takes no lock.
         assert!(shell("iptables-legacy -t nat -N SWITCHMAN").status.success());
@@ -140,7 +140,7 @@ fn an_xtables_lock_that_somebody_holds() {
 /// A machine whose `iptables` is the legacy one: its rules go there, and nf_tables stays as it is.
 #[test]
 fn a_legacy_host() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         let bin = host.path("bin");
         std::fs::create_dir(&bin).unwrap();
@@ -166,7 +166,7 @@ fn a_legacy_host() {
 
 #[test]
 fn a_full_disk() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         assert!(host.run(&["enable-forward"]).status.success());
         let small = "mount -t tmpfs -o size=64k none \"$STATE\" && cp \"$OLD\"/* \"$STATE\" && \
@@ -185,7 +185,7 @@ fn a_full_disk() {
 
 #[test]
 fn a_state_file_of_a_newer_version_and_a_damaged_one() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         assert!(host.run(&["enable-forward"]).status.success());
         let file = host.path("state/state.db");
@@ -208,7 +208,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
 
 #[test]
 fn two_at_once_end_in_one_of_their_states() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(ALONE);
         for _ in 0..20 {
             let (mut one, mut two) = (host.start(&["enable-forward"]), host.start(&["disable-forward"]));
@@ -227,7 +227,7 @@ fn two_at_once_end_in_one_of_their_states() {
 
 #[test]
 fn ctrl_c_at_any_moment_leaves_kernel_and_record_agreeing() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(BLIND_BALANCER);
         for step in 0..40u64 {
             let command = if step % 2 == 0 { "enable-forward" } else { "disable-forward" };
@@ -248,7 +248,7 @@ fn ctrl_c_at_any_moment_leaves_kernel_and_record_agreeing() {
 
 #[test]
 fn a_kill_at_any_moment_is_described_and_mended() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new(BLIND_BALANCER);
         for step in 0..40u64 {
             let command = if step % 2 == 0 { "enable-forward" } else { "disable-forward" };
@@ -286,7 +286,7 @@ fn balancer(answer: Option<&'static [u8]>) -> u16 {
 
 #[test]
 fn a_balancer_that_answers_garbage_half_an_answer_or_nothing() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let half: &[u8] = &include_bytes!("../fixtures/haproxy/up.txt")[..2000];
         let cases = [
             (Some(&b"220 mail.example ESMTP\r\n"[..]), "is not HAProxy statistics"),
@@ -324,7 +324,7 @@ fn after(step: u64) {
 
 #[test]
 fn wrong_usage_and_wrong_configuration_exit_2() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new("service: shop\nports: {chekc: 1}\n");
         let output = host.run(&["status"]);
         assert_eq!(output.status.code(), Some(2));
@@ -337,7 +337,7 @@ fn wrong_usage_and_wrong_configuration_exit_2() {
 
 #[test]
 fn a_main_vhost_that_is_not_healthy_is_refused() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new("service: shop\nports: {main: 8081}\n");
         assert_fails(
             &host.run(&["enable-forward"]),
@@ -355,7 +355,7 @@ fn a_main_vhost_that_is_not_healthy_is_refused() {
 /// The check port answers what the real port answers, and is refused (not dropped) without the rule.
 #[test]
 fn the_forward_reaches_the_real_port_and_off_is_refused() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new("service: shop\nload_balancers:\n- {name: lb1, backend: b, on_host: true}\n");
         for address in ["127.0.0.1", "[::1]"] {
             let script =

@@ -5,38 +5,39 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use switchman::model::ports::Port;
-use switchman::model::rules::{Desired, Family, Kind, Redirect, Tables, Variant};
+use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Tables, Variant};
 use switchman::plan::firewall::plan;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 struct Scenario {
     name: &'static str,
     why: &'static str,
-    steps: Vec<Desired>,
+    steps: Vec<DesiredRules>,
 }
 
-fn wanting(forwards: &[(&str, u16, u16)], from_self: bool) -> Desired {
-    let redirects =
-        forwards.iter().map(|&(service, port, target)| redirect(service, Kind::Forward, port, target));
-    Desired { redirects: redirects.collect(), from_self }
+fn wanting(forwards: &[(&str, u16, u16)], from_self: bool) -> DesiredRules {
+    let redirects = forwards
+        .iter()
+        .map(|&(service, port, target)| redirect(service, RedirectKind::Forward, port, target));
+    DesiredRules { redirects: redirects.collect(), balancer_is_local: from_self }
 }
 
-fn redirect(service: &str, kind: Kind, port: u16, target: u16) -> Redirect {
+fn redirect(service: &str, kind: RedirectKind, port: u16, target: u16) -> Redirect {
     let port_of = |number| Port::new(number).unwrap();
     Redirect { service: service.parse().unwrap(), kind, port: port_of(port), target: port_of(target) }
 }
 
 /// A managed service: main and backup each at the port of its own instance.
-fn managed(main: u16, backup: u16) -> Desired {
+fn managed(main: u16, backup: u16) -> DesiredRules {
     let redirects = [
-        redirect("shop", Kind::Forward, 8888, main),
-        redirect("shop", Kind::Route, 8080, main),
-        redirect("shop", Kind::Backup, 80, backup),
+        redirect("shop", RedirectKind::Forward, 8888, main),
+        redirect("shop", RedirectKind::Route, 8080, main),
+        redirect("shop", RedirectKind::Backup, 80, backup),
     ];
-    Desired { redirects: redirects.into(), from_self: false }
+    DesiredRules { redirects: redirects.into(), balancer_is_local: false }
 }
 
 fn scenarios() -> Vec<Scenario> {
@@ -106,7 +107,7 @@ fn golden() {
     for variant in [Variant::NfTables, Variant::Legacy] {
         for family in [Family::V4, Family::V6] {
             for scenario in scenarios() {
-                in_namespace(move || async move {
+                run_in_namespace(move || async move {
                     let document = document(&scenario, family, variant).await;
                     let name = format!("tests/golden/rules/{}.rules", scenario.name);
                     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 struct Host {
     dir: tempfile::TempDir,
@@ -171,7 +171,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// The deploy fails with these words, and nothing is left.
 fn fails(program: &'static [&'static str], with: &'static str) {
-    in_namespace(move || async move {
+    run_in_namespace(move || async move {
         let host = Host::new();
         let ended = host.deploy(program);
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -216,7 +216,7 @@ fn a_program_that_prints_a_hundred_megabytes() {
 /// Whether it counts as running is the runner's business; either way nothing of it outlives a kill.
 #[test]
 fn a_program_that_goes_into_the_background() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let ended =
             host.deploy(&["sh", "-c", "setsid python3 -m http.server $PORT >/dev/null 2>&1 & exit 0"]);
@@ -235,7 +235,7 @@ fn a_program_that_goes_into_the_background() {
 /// The well-behaved one, so that the others fail for their own reasons.
 #[test]
 fn a_program_that_is_good() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let ended = host.deploy(&["sh", "-c", "exec python3 -m http.server $PORT"]);
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
@@ -268,7 +268,7 @@ fn tricks() -> Vec<String> {
 
 #[test]
 fn names_on_the_command_line() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let before = host.outside();
         for trick in &tricks() {
@@ -331,10 +331,10 @@ fn in_url(text: &str) -> String {
 fn a_deploy(service: &str) -> serde_json::Value {
     serde_json::json!({
         "id": "dp_0123456789", "service": service, "version": "1.0.0", "health_timeout_ms": 100,
-        "how": {"runs": {"external": {"uri": "http://127.0.0.1:1"}}},
+        "how": {"workload": {"external": {"uri": "http://127.0.0.1:1"}}},
         "health": {"path": "/", "status": 200, "host": null, "timeout_ms": 100, "interval_ms": 10, "rise": 1},
-        "site": {"ports": {"check": 8888, "main": 8080, "backup": 8081}, "address": "127.0.0.1", "from_self": true,
-            "range": [20000, 20010], "keep_releases": 1},
+        "site": {"ports": {"check": 8888, "main": 8080, "backup": 8081}, "address": "127.0.0.1", "balancer_is_local": true,
+            "port_range": [20000, 20010], "keep_releases": 1},
         "actor": {"user": "x", "pid": 1},
     })
 }
@@ -342,7 +342,7 @@ fn a_deploy(service: &str) -> serde_json::Value {
 /// It becomes healthy only after its caller is gone; then its routes are nobody else's to change.
 #[test]
 fn a_deploy_goes_on_without_its_caller() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut host = Host::new();
         let socket = host.serve().await;
         let mut deploy = a_deploy("shop");
@@ -373,8 +373,8 @@ fn a_deploy_goes_on_without_its_caller() {
         let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/main", by_id);
         assert_eq!(status, 200, "{answer}");
         let intent = serde_json::json!({
-            "forward": {"service": "shop", "check": 8888, "target": 1}, "switch": "on", "from_self": true,
-            "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "", "routing": "gone",
+            "forward": {"service": "shop", "check": 8888, "target": 1}, "switch": "on", "balancer_is_local": true,
+            "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "", "route_change": "remove",
         });
         let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/forward", &intent.to_string());
         assert_eq!(status, 400, "{answer}");
@@ -384,7 +384,7 @@ fn a_deploy_goes_on_without_its_caller() {
 
 #[test]
 fn names_over_the_api() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut host = Host::new();
         let before = host.outside();
         let socket = host.serve().await;
@@ -394,7 +394,8 @@ fn names_over_the_api() {
             let name = in_url(trick);
             let deploy = a_deploy(trick);
             let mut uri = deploy.clone();
-            (uri["service"], uri["how"]["runs"]["external"]["uri"]) = ("shop".into(), trick.as_str().into());
+            (uri["service"], uri["how"]["workload"]["external"]["uri"]) =
+                ("shop".into(), trick.as_str().into());
             let version = serde_json::json!({"version": trick}).to_string();
             let asked = [
                 ("POST", "/v1/deployments".to_owned(), deploy.to_string()),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use switchman::model::history::Entry;
+use switchman::model::history::HistoryEntry;
 use switchman::model::ports::Port;
-use switchman::model::rules::{Desired, Family, Kind, Redirect, Table, Variant};
+use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Table, Variant};
 use switchman::plan::firewall::plan;
 use switchman::sys::iptables::Iptables;
 use switchman::sys::store::SqliteStore;
@@ -19,7 +19,7 @@ use switchman::world::firewall::Firewall;
 use switchman::world::store::Store;
 use tokio::time::Instant;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 mod others;
 mod traffic;
@@ -129,8 +129,8 @@ impl Stage {
         std::fs::read_to_string(self.path("agent.log")).unwrap()
     }
 
-    fn repairs(&self) -> Vec<Entry> {
-        let history = SqliteStore::new(self.path("state")).history(None, 1000).unwrap();
+    fn repairs(&self) -> Vec<HistoryEntry> {
+        let history = SqliteStore::new(self.path("state")).load_history(None, 1000).unwrap();
         history.into_iter().filter(|row| row.action == "repair").collect()
     }
 
@@ -146,9 +146,9 @@ impl Stage {
     async fn is_as_recorded(&self) -> bool {
         let port = |number| Port::new(number).unwrap();
         let service = "shop".parse().unwrap();
-        let forward = Redirect { service, kind: Kind::Forward, port: port(8888), target: port(8080) };
+        let forward = Redirect { service, kind: RedirectKind::Forward, port: port(8888), target: port(8080) };
         let redirects = self.on.then_some(forward).into_iter().collect();
-        let desired = Desired { redirects, from_self: false };
+        let desired = DesiredRules { redirects, balancer_is_local: false };
         for family in [Family::V4, Family::V6] {
             if !plan(&desired, &Iptables.nat(family).await.unwrap(), family).is_empty() {
                 return false;
@@ -193,7 +193,7 @@ async fn theirs(variant: Variant) -> Vec<String> {
 fn survives(harm: &'static str, variants: &'static [Variant], left: &'static [&'static str]) {
     for variant in variants.iter().copied() {
         for on in [true, false] {
-            in_namespace(move || async move {
+            run_in_namespace(move || async move {
                 let mut stage = Stage::new(variant, on).await;
                 let infix = variant.infix();
                 let script = harm.replace("{4}", &format!("iptables-{infix}"));
@@ -252,7 +252,7 @@ fn a_rule_that_somebody_puts_into_our_chain() {
 /// The forward that somebody writes by hand into our chain does not end a maintenance.
 #[test]
 fn a_maintenance_that_somebody_ends_in_the_kernel() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, false).await;
         sh(
             "iptables -t nat -A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment switchman:shop:forward \
@@ -270,7 +270,7 @@ fn a_maintenance_that_somebody_ends_in_the_kernel() {
 #[test]
 fn a_start_of_the_agent_is_a_restore() {
     for variant in BOTH {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let mut stage = Stage::new(variant, true).await;
             stage.stop();
             let infix = variant.infix();
@@ -279,7 +279,7 @@ fn a_start_of_the_agent_is_a_restore() {
             stage.start().await;
             stage.until("restored", async || stage.is_as_recorded().await).await;
             let last = async || {
-                let history = SqliteStore::new(stage.path("state")).history(None, 1).unwrap();
+                let history = SqliteStore::new(stage.path("state")).load_history(None, 1).unwrap();
                 history.last().is_some_and(|row| row.action == "restore")
             };
             stage.until("told", last).await;
@@ -292,7 +292,7 @@ fn a_start_of_the_agent_is_a_restore() {
 #[test]
 fn our_own_switches_are_not_repaired() {
     for variant in BOTH {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let mut stage = Stage::new(variant, true).await;
             for _ in 0..10 {
                 stage.run(&["disable-forward", "--no-wait", "--force", "--host", "web1"]);
@@ -310,7 +310,7 @@ fn our_own_switches_are_not_repaired() {
 /// Somebody's loop that flushes without end is answered, and not by a loop of ours: each answer is later than the last.
 #[test]
 fn somebody_who_never_ceases() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         for _ in 0..150 {
             sh("iptables -t nat -F SWITCHMAN");
@@ -323,7 +323,7 @@ fn somebody_who_never_ceases() {
 
 #[test]
 fn status_shows_the_repair_and_no_drift() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         sh("iptables -t nat -F; ip6tables -t nat -F");
         stage.is_repaired("a flush").await;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
@@ -65,7 +65,7 @@ fn machine() -> String {
 
 #[test]
 fn the_demo_loses_no_request_and_leaves_nothing() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let named = Named::new("demo");
@@ -92,7 +92,7 @@ fn the_demo_loses_no_request_and_leaves_nothing() {
 
 #[test]
 fn ctrl_c_in_the_middle_leaves_nothing() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let named = Named::new("ctrlc");
@@ -109,7 +109,7 @@ fn ctrl_c_in_the_middle_leaves_nothing() {
 
 #[test]
 fn what_a_crash_leaves_the_next_up_and_down_remove() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let named = Named::new("crash");
@@ -138,7 +138,7 @@ fn wait_until(holds: impl Fn() -> bool) {
 /// Issue point 4 on one running lab: what each command says and does, in the order an operator would.
 #[test]
 fn the_commands_on_a_real_host() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let named = Named::new("cmd");
@@ -173,7 +173,7 @@ fn the_commands_on_a_real_host() {
     let status = on("web1", &["status", "--host", "web1", "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["schema"], 1);
-    assert_eq!(status["hosts"][0]["view"]["value"]["recorded"]["value"]["switch"], "off");
+    assert_eq!(status["hosts"][0]["view"]["value"]["record"]["value"]["switch"], "off");
     assert_eq!(verdict(named.0, "web1"), "down");
     let history = on("web1", &["history"]);
     assert!(text(&history.stdout).contains("disable-forward  done"), "{}", text(&history.stdout));
@@ -192,10 +192,7 @@ fn the_commands_on_a_real_host() {
 fn verdict(lab: &str, host: &str) -> String {
     let status = on_host(lab, host, &["status", "--host", host, "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    status["hosts"][0]["balancers"][0]["servers"]["value"]["main"]["verdict"]
-        .as_str()
-        .unwrap_or("")
-        .to_owned()
+    status["hosts"][0]["balancers"][0]["servers"]["value"]["main"]["state"].as_str().unwrap_or("").to_owned()
 }
 
 fn assert_forward_survives_a_flush(lab: &str) {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use switchman::plan::metrics::{Kind, families};
+use switchman::plan::metrics::{MetricKind, families};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 const METRICS: &str = "127.0.0.1:9465";
 /// The data port of the service, which rules lead to whoever is main.
@@ -148,7 +148,7 @@ async fn version(address: &str, of_buy: &'static str) {
 
 #[test]
 fn an_agent_is_scraped_through_a_shadows_life() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         version("127.0.0.1:9001", "200 OK").await;
         version("127.0.0.1:9002", "500 No").await;
         let mut stage = Stage::new().await;
@@ -171,7 +171,7 @@ fn an_agent_is_scraped_through_a_shadows_life() {
         let counted: Value = serde_json::from_str(body(&stage.over_api("/v1/proxy").await)).unwrap();
         stage.proxy = Some(Pid::from_raw(i32::try_from(counted["pid"].as_i64().unwrap()).unwrap()));
         // Its self-test was answered by main too.
-        let before: u64 = counted["services"][0]["legs"][0]["answers"]["2"].as_u64().unwrap_or(0);
+        let before: u64 = counted["services"][0]["upstreams"][0]["answers"]["2"].as_u64().unwrap_or(0);
         for _ in 0..5 {
             let answer = get(TcpStream::connect(SHOP).await.unwrap(), "/buy").await;
             assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -207,7 +207,7 @@ fn an_agent_is_scraped_through_a_shadows_life() {
 
 #[test]
 fn the_operators_numbers_tell_of_a_host_that_is_not_there() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new().await;
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
@@ -264,9 +264,11 @@ fn names(query: &str) -> impl Iterator<Item = &str> {
 
 /// As they are scraped.
 fn series() -> BTreeSet<String> {
-    let of = |family: &switchman::plan::metrics::Family| match family.kind {
-        Kind::Counter | Kind::Gauge => vec![family.name.to_owned()],
-        Kind::Histogram => ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", family.name)).to_vec(),
+    let of = |family: &switchman::plan::metrics::MetricFamily| match family.kind {
+        MetricKind::Counter | MetricKind::Gauge => vec![family.name.to_owned()],
+        MetricKind::Histogram => {
+            ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", family.name)).to_vec()
+        }
     };
     families().flat_map(of).collect()
 }
@@ -311,7 +313,7 @@ fn the_dashboard_is_one_that_grafana_shows() {
         "Forward by host",
         "Main version by host",
         "Last roll",
-        "Last roll-out",
+        "Last promotion",
         "Breaker",
     ] {
         assert!(panels.iter().any(|panel| panel["title"] == wanted), "{wanted}");

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use switchman::model::api::{RunEnd, RunRequest};
+use switchman::model::api::{RunOutcome, RunRequest};
 use switchman::model::failure::ErrorCode;
-use switchman::model::host::{Reach, Way};
+use switchman::model::host::{ConnectConfig, Transport};
 use switchman::model::ports::Port;
 use switchman::sys::link::connect;
-use switchman::world::link::{Heard, HostLink, LinkError};
+use switchman::world::link::{HostLink, LinkError, SharedLineSink};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 mod ssh;
 mod tls;
@@ -80,8 +80,8 @@ impl Place {
     }
 
     fn over_socket(&self) -> Arc<dyn HostLink> {
-        let way = Way::Socket(self.path("agent.sock"));
-        connect(&"web1".parse().unwrap(), &way, &Reach::default())
+        let way = Transport::Socket(self.path("agent.sock"));
+        connect(&"web1".parse().unwrap(), &way, &ConnectConfig::default())
     }
 }
 
@@ -115,13 +115,13 @@ fn sh(script: &str) -> RunRequest {
 
 async fn refusal(link: &dyn HostLink) -> String {
     match link.hello().await {
-        Err(error @ (LinkError::Unreachable { .. } | LinkError::Skew { .. })) => error.to_string(),
+        Err(error @ (LinkError::Unreachable { .. } | LinkError::VersionMismatch { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
 /// Keeps what it hears.
-fn listener() -> (Heard, Arc<Mutex<Vec<String>>>) {
+fn listener() -> (SharedLineSink, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
     (Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned())), lines)
@@ -129,12 +129,12 @@ fn listener() -> (Heard, Arc<Mutex<Vec<String>>>) {
 
 #[test]
 fn every_line_of_a_command_arrives() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
         let (heard, lines) = listener();
         let end = place.over_socket().run(&sh("seq 1 50000"), heard).await;
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+        assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         let lines = lines.lock().unwrap();
         assert_eq!((lines.len(), lines.last().map(String::as_str)), (50000, Some("50000")));
     });
@@ -167,7 +167,7 @@ async fn all_gone(pids: &[String]) {
 
 #[test]
 fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
         let pids = cut_off(&*place.over_socket(), async || {}).await;
@@ -236,7 +236,7 @@ async fn stdin_ends_while_a_command_runs(place: &Place) {
 
 #[test]
 fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         stdin_ends_while_a_command_runs(&place).await;
         place.agent(&[]).await;
@@ -247,7 +247,7 @@ fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
 /// ssh must see the end, or whoever asked waits for an answer that nobody gives.
 #[test]
 fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let pid = place.agent(&[]).await;
         let mut agent = OnStdio::new(&place).await;
@@ -260,7 +260,7 @@ fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
 
 #[test]
 fn an_agent_on_stdio_ends_when_it_is_told_to() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         for handed_over in [false, true] {
             if handed_over {
@@ -290,7 +290,7 @@ async fn raw(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> 
 
 #[test]
 fn what_is_not_understood_is_said_in_json() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
         let long = "x".repeat(2 * 1024 * 1024);
@@ -335,7 +335,7 @@ fn what_is_not_understood_is_said_in_json() {
 
 #[test]
 fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let first = place.agent(&[]).await;
         let socket = place.path("agent.sock");
@@ -371,7 +371,7 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
 /// What moved since an operator's last look is work, whoever else has looked meanwhile.
 #[test]
 fn two_who_look_do_not_take_each_others_looks() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
         let main = tokio::net::TcpListener::bind("127.0.0.1:8080").await.unwrap();
@@ -382,7 +382,8 @@ fn two_who_look_do_not_take_each_others_looks() {
         server.read_exact(&mut said).await.unwrap();
         let (one, other) = (place.over_socket(), place.over_socket());
         let busy = async |link: &dyn HostLink| {
-            let pulse = link.pulse(&"shop".parse().unwrap(), Port::new(8080).unwrap()).await.unwrap();
+            let pulse =
+                link.fetch_activity(&"shop".parse().unwrap(), Port::new(8080).unwrap()).await.unwrap();
             pulse.sockets.unwrap().busy
         };
         for link in [&one, &other] {

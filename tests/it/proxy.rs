@@ -12,12 +12,13 @@ use nix::unistd::Pid;
 use switchman::model::percent::Percent;
 use switchman::model::ports::Port;
 use switchman::model::proxy::{
-    Canary, LegStats, Mirror, ProxiedService, ProxyConfig, ProxyStats, ShadowStats, Splits, Upstream,
+    Canary, Mirror, ProxiedService, ProxyConfig, ProxyStats, ShadowStats, TrafficSplit, Upstream,
+    UpstreamStats,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 mod basics;
 mod canaries;
@@ -59,8 +60,8 @@ fn shop() -> ProxiedService {
         check: Port::new(8888).unwrap(),
         access: switchman::model::deployment::Access::Public,
         main: upstream(MAIN),
-        others: vec![upstream(OTHER)],
-        splits: Splits::default(),
+        other_upstreams: vec![upstream(OTHER)],
+        traffic_split: TrafficSplit::default(),
         draining: false,
     }
 }
@@ -68,7 +69,7 @@ fn shop() -> ProxiedService {
 fn mirror(port: u16) -> Mirror {
     Mirror {
         deployment: id(port),
-        percent: Percent::ALL,
+        percent: Percent::FULL,
         methods: Vec::new(),
         paths: Vec::new(),
         without_headers: Vec::new(),
@@ -79,7 +80,7 @@ fn mirror(port: u16) -> Mirror {
 
 fn mirrored() -> ProxiedService {
     ProxiedService {
-        splits: Splits { mirrors: vec![mirror(OTHER)], canary: None, forwarded: false },
+        traffic_split: TrafficSplit { mirrors: vec![mirror(OTHER)], canary: None, forwarded: false },
         ..shop()
     }
 }
@@ -96,7 +97,7 @@ fn canary(percent: &str) -> Canary {
 
 fn with_canary(canary: Canary) -> ProxiedService {
     ProxiedService {
-        splits: Splits { mirrors: Vec::new(), canary: Some(canary), forwarded: false },
+        traffic_split: TrafficSplit { mirrors: Vec::new(), canary: Some(canary), forwarded: false },
         ..shop()
     }
 }
@@ -193,8 +194,8 @@ impl Proxy {
         self.stats().await.services[0].shadows[0].clone()
     }
 
-    async fn leg(&self, port: u16) -> LegStats {
-        let legs = self.stats().await.services[0].legs.clone();
+    async fn leg(&self, port: u16) -> UpstreamStats {
+        let legs = self.stats().await.services[0].upstreams.clone();
         legs.into_iter().find(|leg| leg.deployment == id(port)).unwrap()
     }
 

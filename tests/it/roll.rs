@@ -3,12 +3,12 @@
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 const YAML: &str = "roll: {min_up: 2, drain_timeout: 20s}\n";
 
 async fn every_main_is_replaced(name: &str, plan: Plan, flags: &[&str], fewest: usize) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let hosts = plan.hosts;
@@ -51,7 +51,7 @@ async fn the_roll_over_mutual_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_forwards_of_several_hosts_at_once() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("many", Plan { hosts: 3, pipe: Pipe::Token, ..Plan::default() }).await;

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 struct Host(tempfile::TempDir);
 
@@ -85,7 +85,7 @@ fn gone(pid: &str) -> bool {
 
 #[test]
 fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let mut roll = Under::way(&host, "trap '' TERM INT; sleep 60 & echo $!; echo $$; wait");
         let pids = [roll.output(), roll.output()];
@@ -115,7 +115,7 @@ fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
 
 #[test]
 fn json_is_lines_of_a_stable_shape() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let output = host.run(&["--output", "json", "--", "echo", "hello"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -136,7 +136,7 @@ fn json_is_lines_of_a_stable_shape() {
 
 #[test]
 fn nothing_to_take_up_is_said_and_makes_no_journal() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         assert_eq!(host.run(&["--status"]).stdout, b"no roll yet\n");
         for verb in ["resume", "abort"] {
@@ -164,7 +164,7 @@ fn nothing_to_take_up_is_said_and_makes_no_journal() {
 /// The kernel tells it, and then the shell; neither is in a hurry.
 #[test]
 fn a_terminal_that_is_gone_ends_the_roll_with_its_host() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let host = Host::new();
         let fifo = host.0.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();

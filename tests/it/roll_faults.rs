@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Account, MS, Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 const STEPS: [&str; 7] = ["forward-off", "down", "drained", "command", "healthy", "forward-on", "up"];
 
@@ -22,7 +22,7 @@ async fn repaired_by(site: &Site, verb: &str) {
 
 /// Killed without a word at each step of the second host, over and over.
 async fn killed_at_every_step(name: &str, verb: &str) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up(name, Plan::default()).await;
@@ -33,8 +33,8 @@ async fn killed_at_every_step(name: &str, verb: &str) {
         let (code, log) = rolling.ended().await;
         assert_eq!(code, None, "at {step}: {log}");
         let stands = site.json(&["roll", "--status"]).await;
-        assert_eq!(stands["lock"]["life"], "gone", "at {step}: {stands:#}");
-        assert_eq!(stands["standing"]["hosts"][0]["reached"], "done", "at {step}: {stands:#}");
+        assert_eq!(stands["lock"]["liveness"], "dead", "at {step}: {stands:#}");
+        assert_eq!(stands["standing"]["hosts"][0]["state"], "done", "at {step}: {stands:#}");
         let refused = site.roll(&[], &["true".to_owned()]).await;
         assert!(refused.stderr.contains("is not finished"), "at {step}: {}", refused.stderr);
         repaired_by(&site, verb).await;
@@ -65,7 +65,7 @@ async fn kill_remote(site: &Site, host: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_remote_side_killed_while_waiting_and_while_the_command_runs() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("rem", Plan::default()).await;
@@ -105,7 +105,7 @@ async fn cut(site: &Site, host: &str, cut: bool) {
 }
 
 async fn cut_at(name: &str, steps: &[&str]) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     // Waits for a host that will not answer, kept short.
@@ -126,7 +126,7 @@ async fn cut_at(name: &str, steps: &[&str]) {
             let stands = site.json(&["roll", "--status"]).await;
             let web2 = &stands["standing"]["hosts"][1];
             assert_eq!(
-                (web2["reached"].as_str(), web2["end"].as_str()),
+                (web2["state"].as_str(), web2["end"].as_str()),
                 (Some("failed"), Some("unreachable")),
                 "at {step}: {log}"
             );
@@ -148,7 +148,7 @@ async fn the_link_cut_from_the_command_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_fails_on_the_second_of_three() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("fail", Plan::default()).await;
@@ -201,7 +201,7 @@ async fn a_command_that_fails_on_the_second_of_three() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn haproxy_reloaded_and_another_restarted_during_the_command() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     // The second balancer is out of the load's way: a restart cuts what it carries.
@@ -234,7 +234,7 @@ async fn haproxy_reloaded_and_another_restarted_during_the_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_balancers_out_of_reach() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("unr", Plan { balancers: 2, ..Plan::default() }).await;
@@ -261,7 +261,7 @@ async fn one_of_two_balancers_out_of_reach() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_vhost_dies_during_the_drain() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let mut site = Site::up("back", Plan { all_kinds: true, ..Plan::default() }).await;
@@ -275,12 +275,12 @@ async fn a_backup_vhost_dies_during_the_drain() {
     // What was in flight on the vhost that died is its own loss; its users go elsewhere at once.
     let Account { report, clues, .. } = site.down().await;
     let clients = 24;
-    assert!(report.failed() <= clients, "{:?} {clues:#?}", report.failures);
+    assert!(report.total_failed() <= clients, "{:?} {clues:#?}", report.failures);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clock_jumps_back_an_hour() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("clock", Plan { pipe: Pipe::Socket, ..Plan::default() }).await;
@@ -311,7 +311,7 @@ async fn the_clock_jumps_back_an_hour() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_fills_up_under_the_journal() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("full", Plan::default()).await;
@@ -355,7 +355,7 @@ impl Drop for Mounted {
 /// 100 races for the lock by two operators each, and rolls at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_operators_at_once() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("race", Plan::default()).await;
@@ -385,7 +385,7 @@ async fn two_operators_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_once_and_twice() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = Site::up("ctrl", Plan::default()).await;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use switchman::lab::demo;
-use switchman::lab::load::{Kind, Load, Mix, Report, Target, default_mix};
+use switchman::lab::load::{ClientKind, ClientMix, Load, LoadTarget, Report, default_mix};
 use switchman::lab::operator::{Operator, Pipe, start_agent};
 use switchman::lab::process::Process;
 use switchman::lab::{Lab, LabOptions};
-use switchman::model::balancer::{Access, BackendView, BalancerSpec, CheckTiming, ServerNames};
+use switchman::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use switchman::sys::exec::Output;
 use switchman::sys::haproxy::connect;
 
@@ -92,21 +92,28 @@ impl Site {
         let (hosts, balancers) = (plan.hosts, plan.balancers);
         let options = LabOptions::new(name.parse().unwrap(), env!("CARGO_BIN_EXE_switchman").into());
         let second = plan.admin;
-        let lab = Lab::up(LabOptions { hosts, balancers, check, second, ..options }).await.unwrap();
+        let lab = Lab::start(LabOptions { hosts, balancers, check, has_second_service: second, ..options })
+            .await
+            .unwrap();
         let operator = if plan.admin {
-            demo::deployments::operator(&lab, plan.pipe, plan.yaml).await.unwrap()
+            demo::deployments::set_up_operator(&lab, plan.pipe, plan.yaml).await.unwrap()
         } else {
-            Operator::up(&lab, plan.pipe, plan.yaml).await.unwrap()
+            Operator::start(&lab, plan.pipe, plan.yaml).await.unwrap()
         };
-        let site_up = operator.switchman(&["enable-forward", "--all"]).await.unwrap();
+        let site_up = operator.run_switchman(&["enable-forward", "--all"]).await.unwrap();
         assert_eq!(site_up.status, 0, "{}", site_up.stderr);
         let cookies = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
         let addresses = lab.targets().into_iter().take(loaded).collect();
-        let target = Target { addresses, host: "shop.example".into(), cookies };
-        let mix: Mix = if plan.all_kinds {
+        let target = LoadTarget { addresses, host: "shop.example".into(), cookies };
+        let mix: ClientMix = if plan.all_kinds {
             default_mix()
         } else {
-            vec![(Kind::KeepAliveCookie, 6), (Kind::KeepAlive, 3), (Kind::PerRequest, 3), (Kind::Upload, 1)]
+            vec![
+                (ClientKind::KeepAliveCookie, 6),
+                (ClientKind::KeepAlive, 3),
+                (ClientKind::PerRequest, 3),
+                (ClientKind::Upload, 1),
+            ]
         };
         let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
         load.phase("all");
@@ -116,7 +123,7 @@ impl Site {
     }
 
     pub async fn run(&self, args: &[&str]) -> Output {
-        self.operator.switchman(args).await.unwrap()
+        self.operator.run_switchman(args).await.unwrap()
     }
 
     /// Must end well; what it printed.
@@ -241,7 +248,7 @@ impl Site {
 
     /// What one balancer sees now.
     pub async fn view(&self, balancer: &str) -> Arc<BackendView> {
-        let socket = self.lab.admin_socket(balancer);
+        let socket = self.lab.admin_socket_path(balancer);
         connect(&spec(socket), Duration::from_secs(5)).unwrap().read().await.unwrap()
     }
 
@@ -269,7 +276,7 @@ impl Site {
         let phase = format!("{host} {version}");
         self.load.phase(&phase);
         self.until(&format!("an answer of {version} on {host}"), async || {
-            self.load.snapshot().answered(&phase, host, "main", Some(version)) > 0
+            self.load.take_snapshot().count_answers(&phase, host, "main", Some(version)) > 0
         })
         .await;
     }
@@ -280,17 +287,21 @@ impl Site {
         self.watch.stop.store(true, Ordering::Relaxed);
         self.watch.looking.await.unwrap();
         let fewest = self.watch.fewest.load(Ordering::Relaxed);
-        let clues = if report.failed() > 0 { self.lab.clues() } else { vec![] };
+        let clues = if report.total_failed() > 0 { self.lab.read_log_excerpts() } else { vec![] };
         drop((self.restarted, self.operator));
-        self.lab.down().await.unwrap();
+        self.lab.tear_down().await.unwrap();
         Account { report, fewest, clues }
     }
 
     /// [`Site::down`], and no request has failed.
     pub async fn down_without_loss(self) -> usize {
         let Account { report, fewest, clues } = self.down().await;
-        assert!(report.requests() > 100, "{} requests are too few to mean anything", report.requests());
-        assert_eq!((report.failed(), report.strays), (0, 0), "{:?} {clues:#?}", report.failures);
+        assert!(
+            report.total_requests() > 100,
+            "{} requests are too few to mean anything",
+            report.total_requests()
+        );
+        assert_eq!((report.total_failed(), report.strays), (0, 0), "{:?} {clues:#?}", report.failures);
         fewest
     }
 }
@@ -320,7 +331,7 @@ impl Watch {
             lab.targets().iter().enumerate().map(|(at, _)| format!("lb{}", at + 1)).collect();
         let readers: Vec<_> = balancers
             .iter()
-            .map(|name| connect(&spec(lab.admin_socket(name)), Duration::from_secs(5)).unwrap())
+            .map(|name| connect(&spec(lab.admin_socket_path(name)), Duration::from_secs(5)).unwrap())
             .collect();
         let (fewest, stop) = (Arc::new(AtomicUsize::new(usize::MAX)), Arc::new(AtomicBool::new(false)));
         let (low, done) = (fewest.clone(), stop.clone());
@@ -341,16 +352,16 @@ impl Watch {
 
 fn up_count(view: &BackendView) -> usize {
     // A start of HAProxy calls every server `UP 1/3` until its first check.
-    view.servers().iter().filter(|server| !server.backup && !server.verdict.is_out()).count()
+    view.servers().iter().filter(|server| !server.backup && !server.state.is_out_of_service()).count()
 }
 
 fn spec(socket: std::path::PathBuf) -> BalancerSpec {
     BalancerSpec {
         name: "lb".parse().unwrap(),
-        access: Some(Access::Unix(socket)),
+        stats_endpoint: Some(StatsEndpoint::Unix(socket)),
         backend: "servers".into(),
         servers: ServerNames::default(),
         check: CheckTiming::default(),
-        on_host: false,
+        is_on_host: false,
     }
 }

@@ -9,7 +9,7 @@ use switchman::lab::demo::deployments::release;
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 const MAIN: &str = "4.0.0";
 const NEW: &str = "5.0.0";
@@ -39,13 +39,13 @@ fn sum(counts: &Value) -> u64 {
 
 /// The answers of one version to users.
 fn answers(service: &Value, version: &str) -> u64 {
-    let legs = service["legs"].as_array().cloned().unwrap_or_default();
+    let legs = service["upstreams"].as_array().cloned().unwrap_or_default();
     legs.iter().filter(|leg| leg["version"] == version).map(|leg| sum(&leg["answers"])).sum()
 }
 
 /// Requests of users that a version has answered, by the phase in which they began.
 fn answered_by(site: &Site, version: &str) -> Vec<(String, u64)> {
-    let begun = site.load.snapshot().begun.into_iter();
+    let begun = site.load.take_snapshot().answers_by_start_phase.into_iter();
     begun.filter(|((_, by), _)| by == version).map(|((phase, _), count)| (phase, count)).collect()
 }
 
@@ -69,7 +69,7 @@ async fn until_answered(site: &Site, main: &str) {
 }
 
 async fn comes_and_goes(name: &str, times: usize) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up(name).await;
@@ -101,7 +101,7 @@ async fn the_proxy_comes_and_goes_a_hundred_times() {
 /// D1 and D32: every version gets the request, only main's answer comes back, and main waits for nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("shares").await;
@@ -152,13 +152,15 @@ async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
     site.well(&["assign", "shop", NEW, "--strategy", "flip", "--yes"]).await;
     site.load.phase("assigned");
     site.until("answers of the new main", async || {
-        HOSTS.iter().all(|host| site.load.snapshot().answered("assigned", host, "main", Some(NEW)) > 10)
+        HOSTS
+            .iter()
+            .all(|host| site.load.take_snapshot().count_answers("assigned", host, "main", Some(NEW)) > 10)
     })
     .await;
     for host in HOSTS {
         assert!(!is_inserted(&site, host).await);
     }
-    assert_eq!(site.load.snapshot().answered_by_others("assigned", NEW), 0);
+    assert_eq!(site.load.take_snapshot().count_answers_by_others("assigned", NEW), 0);
     site.down_without_loss().await;
 }
 
@@ -182,7 +184,7 @@ async fn a_proxy_killed_twenty_times_costs_only_those_inside_it() {
 }
 
 async fn deaths(name: &str, times: usize, signal: Signal) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up(name).await;
@@ -212,14 +214,14 @@ async fn deaths(name: &str, times: usize, signal: Signal) {
         told += failed;
     }
     // Neither before the first death nor once the proxy is back.
-    assert_eq!(account.report.failed(), told, "{seen}");
+    assert_eq!(account.report.total_failed(), told, "{seen}");
 }
 
 /// The agent is killed and comes back: the proxy goes on meanwhile. When both die, the agent that comes back finds no proxy and
 /// leads the rules straight at main before anything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("agents").await;
@@ -233,10 +235,12 @@ async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
     site.well(&["assign", "shop", NEW, "--yes"]).await;
     site.load.phase("assigned");
     site.until("answers of the new main", async || {
-        HOSTS.iter().all(|host| site.load.snapshot().answered("assigned", host, "main", Some(NEW)) > 10)
+        HOSTS
+            .iter()
+            .all(|host| site.load.take_snapshot().count_answers("assigned", host, "main", Some(NEW)) > 10)
     })
     .await;
-    assert_eq!(site.load.snapshot().answered_by_others("assigned", NEW), 0);
+    assert_eq!(site.load.take_snapshot().count_answers_by_others("assigned", NEW), 0);
     for host in HOSTS {
         assert!(!is_inserted(&site, host).await, "the shadow became main");
     }
@@ -261,7 +265,7 @@ async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
         assert!(!is_inserted(&site, host).await);
     }
     let account = site.down().await;
-    let failed = account.report.failed();
+    let failed = account.report.total_failed();
     assert!(
         failed <= inside,
         "{failed} failed, {inside} were inside: {:?} {:#?}",
@@ -292,7 +296,7 @@ async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, 
 /// is touched and nobody is turned away on the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("shopper").await;
@@ -313,7 +317,7 @@ async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
     for (share, weights) in [("25", (100, 33)), ("50", (100, 100)), ("80", (25, 100)), ("100", (0, 100))] {
         let told = site.well(&["canary", "shop", NEW, "--percent", share, "--via", "haproxy"]).await;
         let view = site.view("lb1").await;
-        let weight = |server: &str| view.server(server).unwrap().weight;
+        let weight = |server: &str| view.find_server(server).unwrap().weight;
         assert_eq!((weight("main-web1"), weight("main-web2")), weights, "{told}");
         let by = asked_for(&site, 200, "").await;
         // Weighted round robin is exact; the load beside it takes turns as well, at worst as by chance: 3.5 times its deviation.
@@ -333,7 +337,7 @@ async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
     site.well(&["canary", "shop", NEW, "--off", "--via", "haproxy"]).await;
     site.well(&["assign", "shop", NEW, "--yes"]).await;
     let view = site.view("lb1").await;
-    assert!(["main-web1", "main-web2"].iter().all(|server| view.server(server).unwrap().weight == 100));
+    assert!(["main-web1", "main-web2"].iter().all(|server| view.find_server(server).unwrap().weight == 100));
     assert_eq!(asked_for(&site, 20, "").await, only(NEW, 20));
     site.down_without_loss().await;
 }

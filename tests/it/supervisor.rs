@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use switchman::model::deployment::{InstanceId, InstanceSpec, Process, Resources, StopSignal};
+use switchman::model::deployment::{InstanceId, InstanceLimits, InstanceSpec, ProcessState, StopSignal};
 use switchman::sys::supervisor::{Supervisor, Tuning};
-use switchman::world::runner::{Ended, Runner, RunnerError};
+use switchman::world::runner::{Runner, RunnerError, StopResult};
 
 mod adoption;
 mod logs;
@@ -46,12 +46,12 @@ impl Drop for Yard {
 
 impl Yard {
     fn new() -> Self {
-        Self::with(Tuning { first_pause: Duration::from_millis(10), ..Tuning::default() })
+        Self::with(Tuning { initial_backoff: Duration::from_millis(10), ..Tuning::default() })
     }
 
     fn with(tuning: Tuning) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let runner = Supervisor::new(dir.path()).with(SWITCHMAN, tuning);
+        let runner = Supervisor::new(dir.path()).with_program(SWITCHMAN, tuning);
         Self { dir, runner }
     }
 
@@ -73,17 +73,17 @@ impl Yard {
             env: BTreeMap::new(),
             dir: self.dir.path().to_owned(),
             user: None,
-            resources: Resources::default(),
+            resources: InstanceLimits::default(),
             grace: Duration::from_secs(5),
             stop_signal: StopSignal::Term,
         }
     }
 
-    async fn state(&self) -> Process {
+    async fn state(&self) -> ProcessState {
         self.runner.state(&id()).await.unwrap()
     }
 
-    async fn stop(&self, grace: Duration) -> Ended {
+    async fn stop(&self, grace: Duration) -> StopResult {
         self.runner.stop(&id(), grace).await.unwrap()
     }
 
@@ -95,14 +95,14 @@ impl Yard {
 
     async fn main(&self) -> u32 {
         match self.state().await {
-            Process::Running { pid, .. } => pid,
+            ProcessState::Running { pid, .. } => pid,
             other => panic!("{other:?}"),
         }
     }
 
     async fn log(&self, tail: Option<u32>) -> Vec<String> {
         let (heard, lines) = listener();
-        self.runner.logs(&id(), tail, false, heard).await.unwrap();
+        self.runner.stream_logs(&id(), tail, false, heard).await.unwrap();
         let lines = lines.lock().unwrap();
         lines.iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
@@ -127,7 +127,7 @@ fn pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-fn listener() -> (switchman::world::link::Heard, Arc<Mutex<Vec<String>>>) {
+fn listener() -> (switchman::world::link::SharedLineSink, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
     (Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned())), lines)
@@ -154,7 +154,7 @@ async fn until(condition: impl AsyncFn() -> bool) {
 #[tokio::test]
 async fn it_starts_and_stops_and_both_are_idempotent() {
     let yard = Yard::new();
-    assert_eq!(yard.stop(LONG).await, Ended::Already);
+    assert_eq!(yard.stop(LONG).await, StopResult::NotRunning);
     assert_eq!(yard.runner.state(&id()).await, Err(RunnerError::Unknown { instance: id() }));
     let spec = yard.spec(&["sleep", "600"]);
     yard.runner.start(&spec).await.unwrap();
@@ -163,17 +163,19 @@ async fn it_starts_and_stops_and_both_are_idempotent() {
     assert_eq!((yard.main().await, yard.runner.known().await.unwrap()), (pid, vec![id()]));
     let other = yard.runner.start(&yard.spec(&["sleep", "601"])).await.unwrap_err().to_string();
     assert!(other.ends_with("it is there already, and is run in another way"), "{other}");
-    let refused = yard.runner.forget(&id()).await.unwrap_err().to_string();
+    let refused = yard.runner.delete_records(&id()).await.unwrap_err().to_string();
     assert!(refused.ends_with("it is not stopped"), "{refused}");
-    assert_eq!((yard.stop(LONG).await, gone(pid)), (Ended::Gracefully, true));
-    assert!(matches!(yard.state().await, Process::Stopped { since: Some(_), last } if last.is_empty()));
-    assert_eq!((yard.stop(LONG).await, yard.runner.known().await.unwrap()), (Ended::Already, vec![]));
+    assert_eq!((yard.stop(LONG).await, gone(pid)), (StopResult::Exited, true));
+    assert!(
+        matches!(yard.state().await, ProcessState::Stopped { since: Some(_), last_exit } if last_exit.is_empty())
+    );
+    assert_eq!((yard.stop(LONG).await, yard.runner.known().await.unwrap()), (StopResult::NotRunning, vec![]));
     assert_eq!(yard.keeper(), None);
     // Stopped is forgotten: now it may be run in another way.
     yard.runner.start(&yard.spec(&["sleep", "601"])).await.unwrap();
     yard.stop(LONG).await;
-    yard.runner.forget(&id()).await.unwrap();
-    yard.runner.forget(&id()).await.unwrap();
+    yard.runner.delete_records(&id()).await.unwrap();
+    yard.runner.delete_records(&id()).await.unwrap();
     assert!(!yard.path("instances").join(ID).exists());
 }
 
@@ -183,11 +185,11 @@ async fn what_ends_by_itself_is_started_again() {
     let spec = yard.sh("echo run >> runs; [ $(wc -l < runs) -ge 4 ] && exec sleep 600; exit 7");
     yard.runner.start(&spec).await.unwrap();
     let runs = || std::fs::read_to_string(yard.path("runs")).unwrap_or_default().lines().count();
-    until(async || matches!(yard.state().await, Process::Running { restarts: 3, .. })).await;
+    until(async || matches!(yard.state().await, ProcessState::Running { restarts: 3, .. })).await;
     // It is started a moment before it writes.
     until(async || runs() >= 4).await;
     send(yard.main().await, Signal::SIGKILL);
-    until(async || matches!(yard.state().await, Process::Running { restarts: 4, .. })).await;
+    until(async || matches!(yard.state().await, ProcessState::Running { restarts: 4, .. })).await;
     until(async || runs() >= 5).await;
     yard.stop(LONG).await;
     assert_eq!(runs(), 5);
@@ -196,12 +198,14 @@ async fn what_ends_by_itself_is_started_again() {
 /// With pauses that double from 10 ms, fifty starts take for ever; without them they take a moment.
 #[tokio::test]
 async fn what_ends_at_once_again_and_again_is_not_spun() {
-    let yard = Yard::with(Tuning { first_pause: LONG, longest_pause: LONG, ..Tuning::default() });
+    let yard = Yard::with(Tuning { initial_backoff: LONG, max_backoff: LONG, ..Tuning::default() });
     yard.runner.start(&yard.sh("echo run >> runs; exit 7")).await.unwrap();
-    until(async || matches!(yard.state().await, Process::Waiting { .. })).await;
-    assert!(matches!(yard.state().await, Process::Waiting { restarts: 0, last, .. } if last == "status 7"));
+    until(async || matches!(yard.state().await, ProcessState::Waiting { .. })).await;
+    assert!(
+        matches!(yard.state().await, ProcessState::Waiting { restarts: 0, last_exit, .. } if last_exit == "status 7")
+    );
     // It waits, and can be stopped all the same.
-    assert_eq!(yard.stop(LONG).await, Ended::Already);
+    assert_eq!(yard.stop(LONG).await, StopResult::NotRunning);
     assert_eq!(std::fs::read_to_string(yard.path("runs")).unwrap(), "run\n");
 }
 
@@ -211,7 +215,7 @@ async fn what_is_deaf_to_term_is_killed_after_its_grace() {
     let script = "trap '' TERM; (echo $$ > mine; exec sleep 600) & echo $! > child; while :; do wait; done";
     yard.runner.start(&yard.sh(script)).await.unwrap();
     let (child, main) = (yard.pid("child").await, yard.main().await);
-    assert_eq!(yard.stop(Duration::from_millis(100)).await, Ended::Killed);
+    assert_eq!(yard.stop(Duration::from_millis(100)).await, StopResult::Killed);
     assert!(gone(child) && gone(main));
 }
 
@@ -220,7 +224,7 @@ async fn what_is_stopped_in_its_tracks_still_ends_gracefully() {
     let yard = Yard::new();
     yard.runner.start(&yard.spec(&["sleep", "600"])).await.unwrap();
     send(yard.main().await, Signal::SIGSTOP);
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
 }
 
 /// A daemon is nobody's child and has a session of its own.
@@ -228,7 +232,7 @@ const DAEMON: &str = "setsid sh -c 'echo $$ > daemon; TRAP exec sleep 600' < /de
 
 #[tokio::test]
 async fn a_daemon_is_ended_with_the_program_that_made_it() {
-    for (trap, ended) in [("", Ended::Gracefully), ("trap \"\" TERM;", Ended::Killed)] {
+    for (trap, ended) in [("", StopResult::Exited), ("trap \"\" TERM;", StopResult::Killed)] {
         let yard = Yard::new();
         let script =
             DAEMON.replace("TRAP", trap) + "while [ ! -s daemon ]; do sleep 0.01; done; exec sleep 600";
@@ -247,7 +251,7 @@ async fn a_daemon_whose_program_ended_is_ended_before_the_next_start() {
         DAEMON.replace("TRAP", "")
     );
     yard.runner.start(&yard.sh(&script)).await.unwrap();
-    until(async || matches!(yard.state().await, Process::Running { restarts: 1, .. })).await;
+    until(async || matches!(yard.state().await, ProcessState::Running { restarts: 1, .. })).await;
     assert!(gone(yard.pid("daemon").await));
 }
 
@@ -261,7 +265,7 @@ async fn a_first_process_that_is_told_to_quit_ends_its_own_children() {
     );
     yard.runner.start(&InstanceSpec { stop_signal: StopSignal::Quit, ..spec }).await.unwrap();
     yard.pid("child").await;
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     assert_eq!(std::fs::read_to_string(yard.path("said")).unwrap(), "quit\n");
 }
 
@@ -285,8 +289,8 @@ async fn what_cannot_be_started_is_said_and_leaves_nothing() {
     assert!(error.contains("cannot run `./script`: Permission denied"), "{error}");
     assert_eq!((yard.runner.known().await.unwrap(), yard.keeper()), (vec![], None));
     std::fs::write(yard.path("file"), "").unwrap();
-    let nowhere = Supervisor::new(&yard.path("file")).with(SWITCHMAN, Tuning::default());
-    assert!(matches!(nowhere.start(&missing).await, Err(RunnerError::NotWritten { .. })));
+    let nowhere = Supervisor::new(&yard.path("file")).with_program(SWITCHMAN, Tuning::default());
+    assert!(matches!(nowhere.start(&missing).await, Err(RunnerError::WriteFailed { .. })));
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -382,6 +386,6 @@ async fn starts_at_the_same_time_make_one_instance() {
     }
     assert!(starts.join_all().await.iter().all(Result::is_ok));
     yard.main().await;
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     assert!(std::fs::read_to_string(yard.path("runs")).unwrap_or_default().len() <= 4, "one run at most");
 }

@@ -13,7 +13,7 @@ use switchman::lab::operator::Pipe;
 use switchman::lab::{Lab, SECOND_SERVICE};
 
 use crate::site::{MS, Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 mod killed;
 
@@ -144,7 +144,7 @@ async fn no_reader_failed(readers: Readers) {
 
 /// Both services change main so many times by a flip.
 async fn flips(name: &str, times: usize) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let (site, readers) = both_services(name, Pipe::Socket, 2).await;
@@ -163,7 +163,7 @@ async fn flips(name: &str, times: usize) {
     site.load.phase("settled");
     readers.phase("settled");
     site.until("answers of the last version", async || {
-        site.load.snapshot().answered("settled", "web1", "main", Some(last)) > 20
+        site.load.take_snapshot().count_answers("settled", "web1", "main", Some(last)) > 20
             && readers.answered("settled", last) > 20
     })
     .await;
@@ -174,7 +174,7 @@ async fn flips(name: &str, times: usize) {
 
 /// Both services change main so many times, host by host: whoever asks when the command has ended sees the new version.
 async fn rolls(name: &str, times: usize) {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let (site, readers) = both_services(name, Pipe::Ssh, 3).await;
@@ -190,12 +190,12 @@ async fn rolls(name: &str, times: usize) {
         site.load.phase(&phase);
         readers.phase(&phase);
         site.until("answers of the new version on every host", async || {
-            let now = site.load.snapshot();
-            (1..=3).all(|host| now.answered(&phase, &format!("web{host}"), "main", Some(version)) > 5)
+            let now = site.load.take_snapshot();
+            (1..=3).all(|host| now.count_answers(&phase, &format!("web{host}"), "main", Some(version)) > 5)
                 && readers.answered(&phase, version) > 20
         })
         .await;
-        let shop = site.load.snapshot().answered_by_others(&phase, version);
+        let shop = site.load.take_snapshot().count_answers_by_others(&phase, version);
         assert_eq!(
             (shop, readers.by_others(&phase, version)),
             (0, 0),
@@ -229,7 +229,7 @@ async fn thirty_rolling_assigns_of_two_services() {
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 async fn the_story_of_the_originals_word_for_word() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("words", Pipe::Ssh, 1).await;
@@ -330,7 +330,7 @@ async fn the_story_of_the_originals_word_for_word() {
 /// R4, R10, R11, R12: new code behind an id that stays; something that runs already, and one that takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_in_place_keep_the_id_and_lose_nothing() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("update", Pipe::Socket, 2).await;
@@ -343,7 +343,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));
     assert_eq!(after[0]["hosts"][0][1]["deployment"]["instance"]["build"], 2);
     let how = &after[0]["hosts"][0][1]["deployment"]["instance"]["how"];
-    assert_eq!(how["runs"]["command"]["argv"][0], "sh", "what was not said stays: {how}");
+    assert_eq!(how["workload"]["command"]["argv"][0], "sh", "what was not said stays: {how}");
     assert_eq!((&how["env"]["A"], &how["resources"]["memory_bytes"]), (&"1".into(), &(512 << 20).into()));
     // R11 on the API, as it is written there: something that runs already gets another address.
     let start = |port: u16| {
@@ -374,7 +374,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
 /// HAProxy keeps connections to the old instance for as long as clients come by: they are closed while it drains.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_drains_although_haproxy_keeps_connections() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let plan = Plan { hosts: 1, pipe: Pipe::Socket, yaml: YAML, admin: true, ..Plan::default() };

@@ -6,15 +6,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use switchman::model::deployment::{InstanceSpec, Resources, WebServer};
+use switchman::model::deployment::{InstanceLimits, InstanceSpec, WebServer};
 use switchman::model::ports::Port;
 use switchman::sys::supervisor::{Supervisor, Tuning};
 use switchman::templates::vhost::Vhost;
-use switchman::world::runner::{Ended, Runner};
+use switchman::world::runner::{Runner, StopResult};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 const SERVERS: [WebServer; 3] = [WebServer::Nginx, WebServer::Apache, WebServer::Caddy];
 /// Only ends a test that would hang.
@@ -44,7 +44,7 @@ fn spec(vhost: &Vhost, user: Option<&str>) -> InstanceSpec {
         env: vhost.env(),
         dir: vhost.root.clone(),
         user: user.map(str::to_owned),
-        resources: Resources::default(),
+        resources: InstanceLimits::default(),
         grace: BOUND,
         stop_signal: vhost.stop_signal(),
     }
@@ -66,8 +66,8 @@ async fn get(address: &str, path: &str) -> Option<(String, String)> {
 async fn serves(server: WebServer, user: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
     let vhost = vhost(dir.path(), server);
-    let runner =
-        Supervisor::new(&dir.path().join("state")).with(env!("CARGO_BIN_EXE_switchman"), Tuning::default());
+    let runner = Supervisor::new(&dir.path().join("state"))
+        .with_program(env!("CARGO_BIN_EXE_switchman"), Tuning::default());
     runner.start(&spec(&vhost, user)).await.unwrap();
     let answers = async {
         while get("127.0.0.1", "/").await.is_none() {
@@ -76,7 +76,7 @@ async fn serves(server: WebServer, user: Option<&str>) {
     };
     if tokio::time::timeout(BOUND, answers).await.is_err() {
         let heard = std::sync::Arc::new(|line: &str| drop(writeln!(std::io::stderr(), "{line}")));
-        runner.logs(&vhost.id, None, false, heard).await.unwrap();
+        runner.stream_logs(&vhost.id, None, false, heard).await.unwrap();
         runner.stop(&vhost.id, Duration::ZERO).await.unwrap();
         panic!("{server:?} never answered");
     }
@@ -96,21 +96,21 @@ async fn serves(server: WebServer, user: Option<&str>) {
         assert_eq!(answers[0].1, "front\n");
     }
     assert_eq!(health, ("200".to_owned(), "fine\n".to_owned()), "a file of the release goes first");
-    assert_eq!(ended, Ended::Gracefully, "{server:?}");
+    assert_eq!(ended, StopResult::Exited, "{server:?}");
     assert!(get("127.0.0.1", "/").await.is_none());
 }
 
 #[test]
 fn every_web_server_serves_a_release() {
     for server in SERVERS {
-        in_namespace(move || serves(server, None));
+        run_in_namespace(move || serves(server, None));
     }
 }
 
 #[test]
 fn every_web_server_serves_a_release_as_a_plain_user() {
     for server in SERVERS {
-        in_namespace(move || serves(server, Some("nobody")));
+        run_in_namespace(move || serves(server, Some("nobody")));
     }
 }
 

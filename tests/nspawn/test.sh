@@ -69,8 +69,8 @@ inside web1 sh -c 'mkdir /root/site && echo hello > /root/site/index.html && tar
 api PUT /v1/services/shop/releases/1.0.0 -T /root/site.tar.gz | grep -Eq '^"[0-9a-f]{64}"$' || fail "no release"
 inside web1 su -s /bin/cat www-data /srv/switchman/shop/releases/1.0.0/index.html | grep -q hello || fail "not readable"
 run() { api POST /v1/run -H 'content-type: application/json' -d "{\"key\":\"t\",\"env\":{},\"argv\":$1}" | tail -n 1; }
-[ "$(run '["systemctl","restart","nginx"]')" = '{"ended":{"status":0,"timed_out":false}}' ] || fail "no restart"
-[ "$(run '["touch","/etc/x"]')" != '{"ended":{"status":0,"timed_out":false}}' ] || fail "it may write below /etc"
+[ "$(run '["systemctl","restart","nginx"]')" = '{"exited":{"status":0,"timed_out":false}}' ] || fail "no restart"
+[ "$(run '["touch","/etc/x"]')" != '{"exited":{"status":0,"timed_out":false}}' ] || fail "it may write below /etc"
 until_true in_service
 exposure=$(inside web1 systemd-analyze security --no-pager switchman | sed -n 's/.*Overall exposure level for switchman.service: \([0-9.]*\).*/\1/p')
 step "systemd-analyze security switchman: $exposure"

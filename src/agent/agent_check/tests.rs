@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::model::example::port;
-use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::forward::{Forward, ServiceRecord, Switch};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
 use crate::world::store::StoreError;
@@ -26,17 +26,17 @@ async fn scene() -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = "shop".parse().unwrap();
-    let served = tokio::spawn(serve(fake.world.clone(), service, Terms::default(), listener));
+    let served = tokio::spawn(serve(fake.world.clone(), service, AgentCheckConfig::default(), listener));
     Scene { fake, address, served }
 }
 
 impl Scene {
     fn record(&self, switch: Switch) {
         let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
-        let record = Recorded {
+        let record = ServiceRecord {
             forward,
             switch,
-            from_self: false,
+            balancer_is_local: false,
             generation: 1,
             changed_at: jiff::Timestamp::UNIX_EPOCH,
             routes: None,
@@ -44,7 +44,7 @@ impl Scene {
             trial: None,
             layer7: crate::model::proxy::Layer7::default(),
         };
-        *self.fake.store.recorded.lock().unwrap() = vec![record];
+        *self.fake.store.records.lock().unwrap() = vec![record];
     }
 
     async fn connect(&self) -> TcpStream {
@@ -63,7 +63,7 @@ async fn to_end(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn every_answer_is_of_the_moment() {
+async fn agent_check_answers_current_state() {
     let scene = scene().await;
     assert_eq!(scene.ask().await, "\n");
     scene.record(Switch::On);
@@ -73,19 +73,19 @@ async fn every_answer_is_of_the_moment() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_changes_nothing_in_haproxy() {
+async fn agent_check_answers_neutral_line_on_unreadable_record() {
     let scene = scene().await;
     scene.record(Switch::Off);
     let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
-    *scene.fake.store.unreadable.lock().unwrap() = Some(damaged);
+    *scene.fake.store.read_error.lock().unwrap() = Some(damaged);
     assert_eq!(scene.ask().await, "\n");
-    *scene.fake.store.unreadable.lock().unwrap() = None;
+    *scene.fake.store.read_error.lock().unwrap() = None;
     assert_eq!(scene.ask().await, OFF);
 }
 
 /// An `agent-send` text does not cost the client its line, whichever comes first.
 #[tokio::test]
-async fn what_the_client_sends_is_no_obstacle() {
+async fn agent_check_ignores_client_input() {
     let scene = scene().await;
     scene.record(Switch::On);
     let mut early = scene.connect().await;
@@ -98,7 +98,7 @@ async fn what_the_client_sends_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn clients_that_stay_without_reading_keep_nobody_waiting() {
+async fn agent_check_is_not_blocked_by_idle_clients() {
     let scene = scene().await;
     scene.record(Switch::On);
     let mut idle = Vec::new();
@@ -113,7 +113,7 @@ async fn clients_that_stay_without_reading_keep_nobody_waiting() {
 
 /// Nothing of it is read: the side of the host is closed with the line.
 #[tokio::test]
-async fn a_client_that_sends_without_end_is_closed() {
+async fn agent_check_closes_endless_sender() {
     let scene = scene().await;
     let mut flood = scene.connect().await;
     while flood.write_all(&[b'x'; 4096]).await.is_ok() {
@@ -123,7 +123,7 @@ async fn a_client_that_sends_without_end_is_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_gone_at_once_is_no_obstacle() {
+async fn agent_check_survives_immediate_disconnect() {
     let scene = scene().await;
     for _ in 0..50 {
         drop(scene.connect().await);
@@ -132,7 +132,7 @@ async fn a_client_that_is_gone_at_once_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_it() {
+async fn agent_check_server_stops_on_request() {
     let scene = scene().await;
     assert_eq!(scene.ask().await, "\n");
     scene.fake.stopper.stop();

@@ -13,90 +13,96 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::table::{delete, get, patch, post, put};
-use super::{Answer, Host, Route, answer, bad, body_of, failed, running, to_its_end, understood};
-use crate::agent::openapi::{Operation, Shape, shape, with_fields};
-use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
-    LogsRequest, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
+use super::route_table::{delete, get, patch, post, put};
+use super::{
+    ApiResult, Host, Route, bad_request, read_body, require_valid, respond, respond_error, run_to_completion,
+    stream_run,
 };
-use crate::model::api::{RunEnd, RunHeard};
-use crate::model::deployment::{Deployment, DeploymentId, Runs};
+use crate::agent::openapi::{Operation, SchemaFn, adapt_schema, build_schema};
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentView, DeploymentsView,
+    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+};
+use crate::model::api::{RunEvent, RunOutcome};
+use crate::model::deployment::{Deployment, DeploymentId, Workload};
 use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{Changed, Recorded};
+use crate::model::forward::{ChangeResult, ServiceRecord};
 use crate::model::name::ServiceName;
-use crate::model::traffic_split::{Split, SplitRequest};
+use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::model::version::Version;
 use crate::world::link::LinkError;
 
 /// How long one question after a watch window is kept open.
-const WATCH: Duration = Duration::from_secs(20);
+const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(super) fn table() -> Vec<Route> {
-    let health = Operation::new::<Alive>("health", "Whether anybody answers");
-    let version = Operation::new::<Program>("version", "Of the program");
+pub(super) fn build_routes() -> Vec<Route> {
+    let health = Operation::new::<HealthStatus>("health", "Whether anybody answers");
+    let version = Operation::new::<ProgramVersion>("version", "Of the program");
     let openapi = Operation::new::<Map<String, Value>>("openapi", "This description");
     let mut table = vec![
-        get("/health", async || axum::Json(Alive { status: "ok" }), health),
-        get("/version", async || axum::Json(Program { version: env!("CARGO_PKG_VERSION") }), version),
-        get("/openapi", crate::agent::api::description, openapi),
+        get("/health", async || axum::Json(HealthStatus { status: "ok" }), health),
+        get("/version", async || axum::Json(ProgramVersion { version: env!("CARGO_PKG_VERSION") }), version),
+        get("/openapi", crate::agent::api::get_description, openapi),
     ];
-    table.extend(below("/v1"));
-    table.extend(below("").into_iter().map(Route::unnamed));
+    table.extend(build_prefixed_routes("/v1"));
+    table.extend(build_prefixed_routes("").into_iter().map(Route::unnamed));
     table
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Alive {
+struct HealthStatus {
     status: &'static str,
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Program {
+struct ProgramVersion {
     version: &'static str,
 }
 
-fn below(prefix: &str) -> Vec<Route> {
-    let mut table = of_deployments(&format!("{prefix}/deployments"));
-    table.extend(of_services(&format!("{prefix}/services")));
+fn build_prefixed_routes(prefix: &str) -> Vec<Route> {
+    let mut table = build_deployment_routes(&format!("{prefix}/deployments"));
+    table.extend(build_service_routes(&format!("{prefix}/services")));
     table
 }
 
-fn of_deployments(all: &str) -> Vec<Route> {
+fn build_deployment_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{id}}");
-    let list_op = Operation::new::<VersionsView>("deployments", "What runs here, and where the ports lead");
-    let deploy_op = Operation::new::<Deployed>("deploy", "Start a version; the first of a service is main")
-        .body::<DeployRequest>()
-        .statuses(&[200, 201]);
+    let list_op =
+        Operation::new::<DeploymentsView>("deployments", "What runs here, and where the ports lead");
+    let deploy_op =
+        Operation::new::<DeployResponse>("deploy", "Start a version; the first of a service is main")
+            .body::<DeployRequest>()
+            .with_statuses(&[200, 201]);
     let update_op = |id| {
         let summary = "New code under an id that stays, or another address of what runs already";
-        Operation::new::<Deployment>(id, summary).body_of(update_body, true)
+        Operation::new::<Deployment>(id, summary).with_body_schema(describe_update_body, true)
     };
-    let kill_op = Operation::new::<Killed>("kill", "Stop and forget it; the query wins over the body")
-        .query::<KillQuery>()
-        .body_of(|types| with_fields::<KillRequest>(types, &["id"], &[]), false)
-        .statuses(&[202]);
-    let logs_op =
-        Operation::new::<RunHeard>("logs", "What it wrote to its outputs").query::<LogsQuery>().lines();
+    let kill_op = Operation::new::<KillResponse>("kill", "Stop and forget it; the query wins over the body")
+        .with_query::<KillQuery>()
+        .with_body_schema(|types| adapt_schema::<KillRequest>(types, &["id"], &[]), false)
+        .with_statuses(&[202]);
+    let logs_op = Operation::new::<RunEvent>("logs", "What it wrote to its outputs")
+        .with_query::<LogsQuery>()
+        .with_ndjson_response();
     vec![
-        get(all, deployments, list_op),
+        get(all, list_deployments, list_op),
         post(all, deploy, deploy_op),
-        get(&one, deployment, Operation::new::<DeploymentView>("deployment", "One of them")),
+        get(&one, get_deployment, Operation::new::<DeploymentView>("deployment", "One of them")),
         put(&one, update, update_op("update")),
         patch(&one, update, update_op("patch")),
         delete(&one, kill, kill_op),
-        get(&format!("{one}/logs"), logs, logs_op),
+        get(&format!("{one}/logs"), stream_logs, logs_op),
     ]
 }
 
-fn of_services(all: &str) -> Vec<Route> {
+fn build_service_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{service}}");
-    let list_op = Operation::new::<Vec<Recorded>>("services", "What is recorded of every service");
-    let access_op = Operation::new::<Changed>("access", "Let it be called from outside, or by nobody");
+    let list_op = Operation::new::<Vec<ServiceRecord>>("services", "What is recorded of every service");
+    let access_op = Operation::new::<ChangeResult>("access", "Let it be called from outside, or by nobody");
     let assign_op = Operation::new::<Assigned>("assign", "Make a version main, both ports at once");
     let rollback_op = Operation::new::<Assigned>("rollback", "Go back to the last good main");
-    let watch_op = Operation::new::<Option<TrialEnd>>(
+    let watch_op = Operation::new::<Option<TrialOutcome>>(
         "watch",
         "How the watch window of a new main ended; null: it is not over yet, ask again",
     );
@@ -104,98 +110,104 @@ fn of_services(all: &str) -> Vec<Route> {
         "evidence",
         "What a shadow's answers have shown beside main's; null: nothing yet",
     );
-    let splits_op =
-        Operation::new::<Split>("split", "Who gets copies or a share; the same again changes nothing");
+    let splits_op = Operation::new::<TrafficSplitResponse>(
+        "split",
+        "Who gets copies or a share; the same again changes nothing",
+    );
     vec![
-        put(&format!("{one}/splits"), split, splits_op.body::<SplitRequest>()),
-        get(&format!("{one}/evidence/{{id}}"), evidence, evidence_op),
-        get(all, services, list_op),
-        get(&one, service, Operation::new::<Recorded>("service", "What is recorded of it")),
-        patch(&one, access, access_op.body::<AccessRequest>()),
-        put(&format!("{one}/main"), assign, assign_op.body_of(assign_body, true)),
-        post(&format!("{one}/rollback"), rollback, rollback_op.body_of(shape::<RollbackRequest>, false)),
+        put(&format!("{one}/splits"), set_traffic_split, splits_op.body::<TrafficSplitRequest>()),
+        get(&format!("{one}/evidence/{{id}}"), get_evidence, evidence_op),
+        get(all, list_services, list_op),
+        get(&one, get_service, Operation::new::<ServiceRecord>("service", "What is recorded of it")),
+        patch(&one, set_access, access_op.body::<AccessRequest>()),
+        put(&format!("{one}/main"), assign, assign_op.with_body_schema(describe_assign_body, true)),
+        post(
+            &format!("{one}/rollback"),
+            roll_back,
+            rollback_op.with_body_schema(build_schema::<RollbackRequest>, false),
+        ),
         post(&format!("{one}/watch"), watch, watch_op.body::<WatchRequest>()),
     ]
 }
 
 /// The id is in the path.
-fn update_body(types: &mut SchemaGenerator) -> Value {
-    let uri: &[(&str, Shape)] = &[("uri", shape::<String>)];
+fn describe_update_body(types: &mut SchemaGenerator) -> Value {
+    let uri: &[(&str, SchemaFn)] = &[("uri", build_schema::<String>)];
     json!({"anyOf": [
-        with_fields::<UpdateRequest>(types, &["id"], &[]),
-        with_fields::<UpdateRequest>(types, &["id", "how"], uri),
+        adapt_schema::<UpdateRequest>(types, &["id"], &[]),
+        adapt_schema::<UpdateRequest>(types, &["id", "how"], uri),
     ]})
 }
 
-fn assign_body(types: &mut SchemaGenerator) -> Value {
-    let version: &[(&str, Shape)] = &[("version", shape::<Version>)];
+fn describe_assign_body(types: &mut SchemaGenerator) -> Value {
+    let version: &[(&str, SchemaFn)] = &[("version", build_schema::<Version>)];
     json!({"anyOf": [
-        shape::<AssignRequest>(types),
-        with_fields::<AssignRequest>(types, &["which", "part", "actor"], version),
+        build_schema::<AssignRequest>(types),
+        adapt_schema::<AssignRequest>(types, &["which", "scope", "actor"], version),
     ]})
 }
 
-type Id = Result<Path<DeploymentId>, PathRejection>;
-type Name = Result<Path<ServiceName>, PathRejection>;
+type DeploymentPath = Result<Path<DeploymentId>, PathRejection>;
+type ServicePath = Result<Path<ServiceName>, PathRejection>;
 
-async fn deployments(State(host): State<Host>) -> Response {
-    answer(host.versions().await)
+async fn list_deployments(State(host): State<Host>) -> Response {
+    respond(host.versions().await)
 }
 
-async fn deployment(State(host): State<Host>, id: Id) -> Answer {
-    let Path(id) = understood(id)?;
-    Ok(answer(host.versions().await.and_then(|view| one(view, &id))))
+async fn get_deployment(State(host): State<Host>, id: DeploymentPath) -> ApiResult {
+    let Path(id) = require_valid(id)?;
+    Ok(respond(host.versions().await.and_then(|view| find_deployment(view, &id))))
 }
 
-fn one(view: VersionsView, id: &DeploymentId) -> Result<DeploymentView, LinkError> {
+fn find_deployment(view: DeploymentsView, id: &DeploymentId) -> Result<DeploymentView, LinkError> {
     let found = view.deployments.into_iter().find(|view| view.deployment.id == *id);
-    found.ok_or_else(|| missing(format!("No service matching {id}")))
+    found.ok_or_else(|| not_found(format!("No service matching {id}")))
 }
 
-fn missing(message: String) -> LinkError {
+fn not_found(message: String) -> LinkError {
     LinkError::Refused { code: ErrorCode::NotFound, message }
 }
 
-async fn services(State(host): State<Host>) -> Response {
-    answer(host.versions().await.map(|view| view.services))
+async fn list_services(State(host): State<Host>) -> Response {
+    respond(host.versions().await.map(|view| view.services))
 }
 
-async fn service(State(host): State<Host>, service: Name) -> Answer {
-    let Path(service) = understood(service)?;
+async fn get_service(State(host): State<Host>, service: ServicePath) -> ApiResult {
+    let Path(service) = require_valid(service)?;
     let found = host.versions().await.and_then(|view| {
         let found = view.services.into_iter().find(|record| record.forward.service == service);
-        found.ok_or_else(|| missing(format!("No main service matching {service}")))
+        found.ok_or_else(|| not_found(format!("No main service matching {service}")))
     });
-    Ok(answer(found))
+    Ok(respond(found))
 }
 
 /// R28: 201 for a new one, 200 for one that is known.
-async fn deploy(State(host): State<Host>, body: Body) -> Answer {
-    let request: DeployRequest = crate::agent::api::read(body).await?;
+async fn deploy(State(host): State<Host>, body: Body) -> ApiResult {
+    let request: DeployRequest = crate::agent::api::parse_body(body).await?;
     let dry_run = request.dry_run;
-    let deployed = to_its_end(async move { host.deploy(&request).await }).await;
+    let deployed = run_to_completion(async move { host.deploy(&request).await }).await;
     let new = deployed.as_ref().is_ok_and(|deployed| !deployed.known && !dry_run);
-    let response = answer(deployed);
+    let response = respond(deployed);
     Ok(if new { (StatusCode::CREATED, response).into_response() } else { response })
 }
 
 /// R11: `{"uri": ...}` is enough for something that runs already.
-async fn update(State(host): State<Host>, id: Id, body: Body) -> Answer {
-    let Path(id) = understood(id)?;
-    let mut fields: Map<String, Value> = object(body).await?;
+async fn update(State(host): State<Host>, id: DeploymentPath, body: Body) -> ApiResult {
+    let Path(id) = require_valid(id)?;
+    let mut fields: Map<String, Value> = read_object(body).await?;
     if let Some(uri) = fields.remove("uri") {
-        let uri: String = from(uri)?;
-        let view = host.versions().await.and_then(|view| one(view, &id));
+        let uri: String = parse_value(uri)?;
+        let view = host.versions().await.and_then(|view| find_deployment(view, &id));
         let mut how = match view {
             Ok(view) => view.deployment.instance.how,
-            Err(error) => return Ok(answer::<()>(Err(error))),
+            Err(error) => return Ok(respond::<()>(Err(error))),
         };
-        how.runs = Runs::External { uri };
+        how.workload = Workload::External { uri };
         fields.insert("how".to_owned(), serde_json::to_value(how).unwrap_or_default());
     }
     fields.insert("id".to_owned(), Value::from(id.as_str()));
-    let request: UpdateRequest = from(Value::Object(fields))?;
-    Ok(answer(to_its_end(async move { host.update(&request).await }).await))
+    let request: UpdateRequest = parse_value(Value::Object(fields))?;
+    Ok(respond(run_to_completion(async move { host.update(&request).await }).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -208,12 +220,12 @@ struct KillQuery {
 /// R29: 202. Unlike there, the check is made here.
 async fn kill(
     State(host): State<Host>,
-    id: Id,
+    id: DeploymentPath,
     query: Result<Query<KillQuery>, QueryRejection>,
     body: Body,
-) -> Answer {
-    let (Path(id), Query(query)) = (understood(id)?, understood(query)?);
-    let mut fields: Map<String, Value> = object(body).await?;
+) -> ApiResult {
+    let (Path(id), Query(query)) = (require_valid(id)?, require_valid(query)?);
+    let mut fields: Map<String, Value> = read_object(body).await?;
     fields.insert("id".to_owned(), Value::from(id.as_str()));
     let given = [
         ("force", query.force.map(Value::from)),
@@ -225,66 +237,66 @@ async fn kill(
             fields.insert(name.to_owned(), value);
         }
     }
-    let request: KillRequest = from(Value::Object(fields))?;
-    let killed = to_its_end(async move { host.kill(&request).await }).await;
+    let request: KillRequest = parse_value(Value::Object(fields))?;
+    let killed = run_to_completion(async move { host.kill(&request).await }).await;
     let done = killed.is_ok();
-    let response = answer(killed);
+    let response = respond(killed);
     Ok(if done { (StatusCode::ACCEPTED, response).into_response() } else { response })
 }
 
-async fn assign(State(host): State<Host>, service: Name, body: Body) -> Answer {
-    let Path(service) = understood(service)?;
-    let mut fields = object(body).await?;
+async fn assign(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let mut fields = read_object(body).await?;
     // For people: the version alone says which.
     if let Some(version) = fields.remove("version") {
         let which = json!({"version": {"service": service.as_str(), "version": version}});
         fields.insert("which".to_owned(), which);
-        fields.entry("part").or_insert_with(|| Value::from("whole"));
+        fields.entry("scope").or_insert_with(|| Value::from("whole"));
         fields.entry("actor").or_insert_with(|| json!({"user": "api", "pid": 0}));
     }
-    let request: AssignRequest = from(Value::Object(fields))?;
-    if let crate::model::api::deployments::Which::Version { service: named, .. } = &request.which
+    let request: AssignRequest = parse_value(Value::Object(fields))?;
+    if let crate::model::api::deployments::DeploymentRef::Version { service: named, .. } = &request.which
         && *named != service
     {
-        return Err(bad(&format!("the path is about `{service}`, the body about `{named}`")));
+        return Err(bad_request(&format!("the path is about `{service}`, the body about `{named}`")));
     }
-    Ok(answer(to_its_end(async move { host.assign(&service, &request).await }).await))
+    Ok(respond(run_to_completion(async move { host.assign(&service, &request).await }).await))
 }
 
-async fn rollback(State(host): State<Host>, service: Name, body: Body) -> Answer {
-    let Path(service) = understood(service)?;
-    let request: RollbackRequest = from(Value::Object(object(body).await?))?;
-    Ok(answer(to_its_end(async move { host.rollback(&service, &request).await }).await))
+async fn roll_back(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let request: RollbackRequest = parse_value(Value::Object(read_object(body).await?))?;
+    Ok(respond(run_to_completion(async move { host.rollback(&service, &request).await }).await))
 }
 
-async fn split(State(host): State<Host>, service: Name, body: Body) -> Answer {
-    let Path(service) = understood(service)?;
-    let request: SplitRequest = crate::agent::api::read(body).await?;
-    Ok(answer(to_its_end(async move { host.split(&service, &request).await }).await))
+async fn set_traffic_split(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let request: TrafficSplitRequest = crate::agent::api::parse_body(body).await?;
+    Ok(respond(run_to_completion(async move { host.split(&service, &request).await }).await))
 }
 
-async fn evidence(
+async fn get_evidence(
     State(host): State<Host>,
     path: Result<Path<(ServiceName, DeploymentId)>, PathRejection>,
-) -> Answer {
-    let Path((service, id)) = understood(path)?;
-    Ok(answer(host.evidence(&service, &id).await))
+) -> ApiResult {
+    let Path((service, id)) = require_valid(path)?;
+    Ok(respond(host.read_evidence(&service, &id).await))
 }
 
 /// `null`: it is not over yet, ask again.
-async fn watch(State(host): State<Host>, service: Name, body: Body) -> Answer {
-    let Path(service) = understood(service)?;
-    let request: WatchRequest = crate::agent::api::read(body).await?;
-    match tokio::time::timeout(WATCH, host.watch(&service, &request)).await {
-        Ok(ended) => Ok(answer(ended.map(Some))),
+async fn watch(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let request: WatchRequest = crate::agent::api::parse_body(body).await?;
+    match tokio::time::timeout(WATCH_TIMEOUT, host.watch_trial(&service, &request)).await {
+        Ok(ended) => Ok(respond(ended.map(Some))),
         Err(_) => Ok(axum::Json(Value::Null).into_response()),
     }
 }
 
-async fn access(State(host): State<Host>, service: Name, body: Body) -> Answer {
-    let Path(service) = understood(service)?;
-    let request: AccessRequest = crate::agent::api::read(body).await?;
-    Ok(answer(to_its_end(async move { host.access(&service, &request).await }).await))
+async fn set_access(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
+    let Path(service) = require_valid(service)?;
+    let request: AccessRequest = crate::agent::api::parse_body(body).await?;
+    Ok(respond(run_to_completion(async move { host.set_access(&service, &request).await }).await))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -294,29 +306,34 @@ struct LogsQuery {
 }
 
 /// JSON lines, as of a running program.
-async fn logs(State(host): State<Host>, id: Id, query: Result<Query<LogsQuery>, QueryRejection>) -> Answer {
-    let (Path(id), Query(LogsQuery { tail, follow })) = (understood(id)?, understood(query)?);
-    if let Err(error) = host.versions().await.and_then(|view| one(view, &id)) {
-        return Ok(answer::<()>(Err(error)));
+async fn stream_logs(
+    State(host): State<Host>,
+    id: DeploymentPath,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> ApiResult {
+    let (Path(id), Query(LogsQuery { tail, follow })) = (require_valid(id)?, require_valid(query)?);
+    if let Err(error) = host.versions().await.and_then(|view| find_deployment(view, &id)) {
+        return Ok(respond::<()>(Err(error)));
     }
     let request = LogsRequest { id, tail, follow: follow.unwrap_or(false) };
-    Ok(running(move |caller| async move {
-        host.logs(&request, caller).await.map(|()| RunEnd { status: 0, timed_out: false })
+    Ok(stream_run(move |caller| async move {
+        host.stream_logs(&request, caller).await.map(|()| RunOutcome { status: 0, timed_out: false })
     }))
 }
 
 /// A body that is an object, or none at all.
-async fn object(body: Body) -> Result<Map<String, Value>, Response> {
-    let bytes = body_of(body).await?;
+async fn read_object(body: Body) -> Result<Map<String, Value>, Response> {
+    let bytes = read_body(body).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(&bytes).map_err(|error| bad(&format!("the body is not understood: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| bad_request(&format!("the body is not understood: {error}")))
 }
 
-fn from<T: DeserializeOwned>(value: Value) -> Result<T, Response> {
+fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T, Response> {
     serde_json::from_value(value).map_err(|error| {
-        failed(
+        respond_error(
             StatusCode::BAD_REQUEST,
             ErrorCode::BadRequest,
             &format!("the body is not understood: {error}"),

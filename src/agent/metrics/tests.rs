@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::model::deployment::Access;
 use crate::model::example::port;
-use crate::model::forward::{Forward, Recorded, Switch};
+use crate::model::forward::{Forward, ServiceRecord, Switch};
 use crate::model::proxy::Layer7;
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
@@ -25,10 +25,10 @@ struct Scene {
 async fn scene() -> Scene {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
     let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
-    fake.store.recorded.lock().unwrap().push(Recorded {
+    fake.store.records.lock().unwrap().push(ServiceRecord {
         forward,
         switch: Switch::Off,
-        from_self: false,
+        balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: None,
@@ -62,7 +62,7 @@ async fn to_end(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_scraper_gets_the_numbers_and_the_end_of_its_connection() {
+async fn scrape_returns_metrics_and_closes_connection() {
     let answer = scene().await.ask(GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
@@ -70,7 +70,7 @@ async fn a_scraper_gets_the_numbers_and_the_end_of_its_connection() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_behind_this_door() {
+async fn metrics_port_serves_only_metrics() {
     let scene = scene().await;
     let status = async |request: &str| scene.ask(request).await.split(' ').nth(1).unwrap().to_owned();
     for path in ["/", "/v1", "/v1/services", "/metrics/", "/v1/openapi.json"] {
@@ -84,10 +84,10 @@ async fn nothing_else_is_behind_this_door() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_a_number() {
+async fn unreadable_record_is_reported_as_metric() {
     let scene = scene().await;
     let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
-    *scene.fake.store.unreadable.lock().unwrap() = Some(damaged);
+    *scene.fake.store.read_error.lock().unwrap() = Some(damaged);
     let answer = scene.ask(GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("switchman_collector_success{collector=\"record\"} 0\n"), "{answer}");
@@ -96,10 +96,10 @@ async fn a_record_that_cannot_be_read_is_a_number() {
 
 /// Who says nothing takes a place for a while, and no more than there are; then the next one is heard.
 #[tokio::test]
-async fn scrapers_that_say_nothing_take_no_more_than_their_places_and_not_for_long() {
+async fn silent_scrapers_are_limited_and_time_out() {
     let scene = scene().await;
     let mut silent = Vec::new();
-    for _ in 0..CLIENTS {
+    for _ in 0..MAX_SCRAPERS {
         silent.push(scene.connect().await);
     }
     let mut turned_away = scene.connect().await;
@@ -112,19 +112,19 @@ async fn scrapers_that_say_nothing_take_no_more_than_their_places_and_not_for_lo
 }
 
 #[tokio::test(start_paused = true)]
-async fn however_many_ask_the_host_is_looked_at_once_a_second() {
+async fn metrics_are_cached_for_one_second() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
     let metrics = Metrics::new(fake.world.clone());
     let readable = |page: &str| page.contains("switchman_collector_success{collector=\"record\"} 1\n");
-    assert!(readable(&metrics.page().await));
-    *fake.store.unreadable.lock().unwrap() = Some(StoreError::Full { path: PathBuf::from("/state") });
-    assert!(readable(&metrics.page().await), "the last look is fresh");
-    tokio::time::advance(FRESH).await;
-    assert!(!readable(&metrics.page().await));
+    assert!(readable(&metrics.render_page().await));
+    *fake.store.read_error.lock().unwrap() = Some(StoreError::Full { path: PathBuf::from("/state") });
+    assert!(readable(&metrics.render_page().await), "the last look is fresh");
+    tokio::time::advance(CACHE_TTL).await;
+    assert!(!readable(&metrics.render_page().await));
 }
 
 #[tokio::test]
-async fn a_stop_ends_it_whoever_is_connected() {
+async fn metrics_server_stops_with_open_connections() {
     let scene = scene().await;
     let _silent = scene.connect().await;
     scene.fake.stopper.stop();

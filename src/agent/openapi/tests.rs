@@ -16,8 +16,8 @@ fn refs(value: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn the_description_is_whole() {
-    let document = document(&api::table());
+fn document_is_complete() {
+    let document = build_document(&api::build_routes());
     let mut found = Vec::new();
     refs(&document, &mut found);
     assert!(found.len() > 20, "{found:?}");
@@ -32,9 +32,9 @@ fn the_description_is_whole() {
 
 /// The rows of the table are what the router serves; here, that none is lost on the way.
 #[test]
-fn every_route_is_described_once() {
-    let table = api::table();
-    let document = document(&table);
+fn document_describes_every_route_once() {
+    let table = api::build_routes();
+    let document = build_document(&table);
     let paths = document["paths"].as_object().unwrap();
     let described: usize = paths.values().map(|methods| methods.as_object().unwrap().len()).sum();
     assert_eq!(described, table.len());
@@ -50,8 +50,8 @@ fn every_route_is_described_once() {
 }
 
 #[test]
-fn a_watcher_says_which_main_is_meant() {
-    let document = document(&api::table());
+fn watch_request_requires_deployment_id() {
+    let document = build_document(&api::build_routes());
     let asked = &document["paths"]["/v1/services/{service}/watch"]["post"]["requestBody"];
     assert_eq!(asked["required"], true);
     assert_eq!(asked["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/WatchRequest");
@@ -63,8 +63,8 @@ fn statuses(operation: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn what_is_asked_and_answered_is_the_types_own() {
-    let document = document(&api::table());
+fn document_uses_schemas_of_rust_types() {
+    let document = build_document(&api::build_routes());
     let at = |path: &str, method: &str| document["paths"][path][method].clone();
     let killed = at("/v1/deployments/{id}", "delete");
     assert_eq!(

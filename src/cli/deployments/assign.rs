@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Place, service_of};
+use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
@@ -15,9 +15,9 @@ use crate::model::name::{HostName, ServiceName};
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, RollSpec};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list;
-use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, Strategy, VersionsError};
-use crate::plan::compare::Demand;
+use crate::ops::fleet::deployments::list_deployments;
+use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError, Strategy};
+use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman assign [OPTIONS] <NAME VERSION | ID>")]
@@ -45,12 +45,12 @@ pub struct AssignArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
     #[command(flatten)]
-    proof: ProofArgs,
+    match_requirement: MatchRequirementArgs,
 }
 
 /// What its answers to copies have to have shown.
 #[derive(Debug, Args)]
-struct ProofArgs {
+struct MatchRequirementArgs {
     /// Refuse unless so many of its answers to copies matched main's, as `switchman compare` judges them
     #[arg(long, value_name = "P")]
     require_match: Option<Percent>,
@@ -69,43 +69,43 @@ enum StrategyArg {
 }
 
 pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
         return Err(Failure::Usage {
             what: format!("make a version of {} main", args.name),
             why: "the VERSION is missing",
         });
     }
-    let service = service_of(context, &args.name, &args.hosts).await?;
-    let place = Place::of(context, &service, &args.hosts)?;
-    place.say_host(context);
+    let service = resolve_service(context, &args.name, &args.hosts).await?;
+    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    place.print_active_host(context);
     // Checks come before the question, never after it (parity.md).
-    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
+    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
     if listing.rows.is_empty() {
-        return Err(VersionsError::NoMain(service).into());
+        return Err(FleetDeployError::NoMain(service).into());
     }
-    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
     let version = row.version.clone();
     if row.main != Some(true) {
-        prove(&args.proof, &place, &service, &version, context).await?;
+        check_match_requirement(&args.match_requirement, &place, &service, &version, context).await?;
     }
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = options(&args, &place.fleet, &service, &version);
+    let options = build_options(&args, &place.fleet, &service, &version);
     if options.strategy == Strategy::Rolling {
-        context.render.follow_roll();
+        context.renderer.follow_roll();
     }
     let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
-    context.render.sentence(&format!("Changed main version to {service} {version}"));
-    let listing = list(&place.world, &place.hosts).await.only(Some(&service), None);
-    context.render.assigned(&report, &listing);
+    context.renderer.print_line(&format!("Changed main version to {service} {version}"));
+    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
+    context.renderer.assigned(&report, &listing);
     Ok(())
 }
 
 /// Nothing is asked where no rate is named.
-async fn prove(
-    proof: &ProofArgs,
-    place: &Place,
+async fn check_match_requirement(
+    proof: &MatchRequirementArgs,
+    place: &CommandTarget,
     service: &ServiceName,
     version: &Version,
     context: &Context,
@@ -113,15 +113,21 @@ async fn prove(
     if proof.require_match.is_none() {
         return Ok(());
     }
-    let ProofArgs { require_match, min_samples, ignore } = proof;
-    let demand = Demand { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
+    let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
+    let demand =
+        Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
     let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
-    let report = deployments::require(&place.world, &place.hosts, &options).await?;
-    context.render.remark(&report.reason);
+    let report = deployments::require_match(&place.world, &place.hosts, &options).await?;
+    context.renderer.print_remark(&report.reason);
     Ok(())
 }
 
-fn options(args: &AssignArgs, fleet: &Fleet, service: &ServiceName, version: &Version) -> AssignOptions {
+fn build_options(
+    args: &AssignArgs,
+    fleet: &Fleet,
+    service: &ServiceName,
+    version: &Version,
+) -> AssignOptions {
     let roll = RollSpec {
         service: service.clone(),
         hosts: vec![],
@@ -160,15 +166,15 @@ pub struct RollbackArgs {
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::of(context, &args.name, &args.hosts)?;
-    place.say_host(context);
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    place.print_active_host(context);
     let actor = env::actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
     for (_, assigned) in put.iter().take(1) {
         let version = &assigned.deployment.version;
-        context.render.sentence(&format!("Changed main version to {} {version}", args.name));
+        context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
     }
-    let listing = list(&place.world, &place.hosts).await.only(Some(&args.name), None);
-    context.render.listing(&listing, false);
+    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&args.name), None);
+    context.renderer.print_listing(&listing, false);
     Ok(())
 }

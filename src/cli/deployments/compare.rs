@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Place, service_of};
+use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
 use crate::cli::render;
 use crate::error::Failure;
@@ -13,7 +13,7 @@ use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, CompareOptions};
-use crate::plan::compare::{Demand, Report, Verdict};
+use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
@@ -40,33 +40,33 @@ pub struct CompareArgs {
 }
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
         return Err(Failure::Usage {
             what: format!("compare a version of {} with main", args.name),
             why: "the VERSION is missing",
         });
     }
-    let service = service_of(context, &args.name, &args.hosts).await?;
-    let place = Place::of(context, &service, &args.hosts)?;
-    let row = place.row(&args.name, args.version.as_ref()).await?;
+    let service = resolve_service(context, &args.name, &args.hosts).await?;
+    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
     let demand =
-        Demand { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
+        Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
     let options = CompareOptions { service, version: row.version, demand };
     let report = deployments::compare(&place.world, &place.hosts, &options).await?;
     if let Some(file) = &args.html {
-        write(file, &report)?;
+        write_html_report(file, &report)?;
     }
-    context.render.compared(&report);
-    let Report { verdict, reason, .. } = report;
+    context.renderer.print_comparison(&report);
+    let ComparisonReport { verdict, reason, .. } = report;
     match verdict {
-        Verdict::Same => Ok(()),
-        Verdict::Differs => Err(Failure::Unlike { reason }),
-        Verdict::Insufficient => Err(Failure::Unproven { reason }),
+        ComparisonVerdict::Same => Ok(()),
+        ComparisonVerdict::Differs => Err(Failure::AnswersDiffer { reason }),
+        ComparisonVerdict::Insufficient => Err(Failure::InsufficientSamples { reason }),
     }
 }
 
-fn write(file: &Path, report: &Report) -> Result<(), Failure> {
+fn write_html_report(file: &Path, report: &ComparisonReport) -> Result<(), Failure> {
     let what = || format!("write `{}`", file.display());
-    std::fs::write(file, render::html(report))
+    std::fs::write(file, render::format_html_page(report))
         .map_err(|error| Failure::Other { what: what(), why: error.to_string() })
 }

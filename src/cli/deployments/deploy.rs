@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::Place;
+use super::CommandTarget;
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::deployment::{HowChange, HowToRun, Resources, Runs, WebServer};
+use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
 use crate::model::duration;
 use crate::model::health::Health;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list;
+use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, DeployOptions, Source};
 
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ pub struct DeployArgs {
     #[arg(long, value_name = "PATH")]
     health: Option<String>,
     #[command(flatten)]
-    how: HowArgs,
+    instance: InstanceArgs,
     /// Print what would be done, do nothing
     #[arg(long)]
     dry_run: bool,
@@ -45,7 +45,7 @@ pub struct DeployArgs {
 
 /// How instances are run; for `deploy` and `update`.
 #[derive(Debug, Args)]
-pub struct HowArgs {
+pub struct InstanceArgs {
     /// A variable for its environment; a bare NAME copies the caller's value. May be given several times
     #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -54,7 +54,7 @@ pub struct HowArgs {
     user: Option<String>,
     /// For a release without CMD: the web server that serves it [default of deploy: nginx; of update: as before]
     #[arg(long, value_enum, value_name = "SERVER")]
-    server: Option<Server>,
+    server: Option<WebServerArg>,
     /// Bound on its memory, in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
@@ -73,32 +73,32 @@ pub struct HowArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Server {
+enum WebServerArg {
     Nginx,
     Apache,
     Caddy,
 }
 
-impl HowArgs {
+impl InstanceArgs {
     /// What was said, and no more.
-    pub(super) fn change(self, source: &str) -> HowChange {
+    pub(super) fn into_change(self, source: &str) -> RunSpecChange {
         let server = self.server.map(|server| match server {
-            Server::Apache => WebServer::Apache,
-            Server::Caddy => WebServer::Caddy,
-            Server::Nginx => WebServer::Nginx,
+            WebServerArg::Apache => WebServer::Apache,
+            WebServerArg::Caddy => WebServer::Caddy,
+            WebServerArg::Nginx => WebServer::Nginx,
         });
-        let runs = if is_address(source) {
-            Some(Runs::External { uri: source.to_owned() })
+        let runs = if is_url(source) {
+            Some(Workload::External { uri: source.to_owned() })
         } else if self.command.is_empty() {
-            server.map(|server| Runs::Vhost { server })
+            server.map(|server| Workload::Vhost { server })
         } else {
-            Some(Runs::Command { argv: self.command })
+            Some(Workload::Command { argv: self.command })
         };
-        HowChange {
-            runs,
-            env: environment(self.env),
+        RunSpecChange {
+            workload: runs,
+            env: parse_env(self.env),
             user: self.user,
-            resources: Resources {
+            resources: InstanceLimits {
                 memory_bytes: self.memory.map(|mib| mib.saturating_mul(1024 * 1024)),
                 tasks: self.tasks,
                 open_files: self.open_files,
@@ -109,39 +109,42 @@ impl HowArgs {
 }
 
 /// D20: a bare NAME copies the caller's value, or is empty.
-fn environment(given: Vec<String>) -> BTreeMap<String, String> {
+fn parse_env(given: Vec<String>) -> BTreeMap<String, String> {
     let read = |text: String| {
         if let Some((name, value)) = text.split_once('=') {
             (name.to_owned(), value.to_owned())
         } else {
-            let value = env::value(&text).unwrap_or_default();
+            let value = env::read_variable(&text).unwrap_or_default();
             (text, value)
         }
     };
     given.into_iter().map(read).collect()
 }
 
-fn is_address(source: &str) -> bool {
+fn is_url(source: &str) -> bool {
     source.starts_with("http://") || source.starts_with("https://")
 }
 
-pub(super) fn source(text: &str) -> Source {
-    if is_address(text) { Source::External } else { Source::Release(PathBuf::from(text)) }
+pub(super) fn parse_source(text: &str) -> Source {
+    if is_url(text) { Source::External } else { Source::Release(PathBuf::from(text)) }
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::of(context, &args.name, &args.hosts)?;
-    place.say_host(context);
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    place.print_active_host(context);
     if !args.dry_run {
-        context.render.sentence("Deploying service...");
-        context.render.flush()?;
+        context.renderer.print_line("Deploying service...");
+        context.renderer.flush()?;
     }
     let health = args.health.map(|path| Health { path, ..place.fleet.health.clone() });
     let options = DeployOptions {
         service: args.name,
         version: args.version,
-        source: source(&args.source),
-        how: args.how.change(&args.source).over(HowToRun::new(Runs::Vhost { server: WebServer::Nginx })),
+        source: parse_source(&args.source),
+        how: args
+            .instance
+            .into_change(&args.source)
+            .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),
         port: args.port,
         health,
         dry_run: args.dry_run,
@@ -149,11 +152,11 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
     };
     let report = deployments::deploy(&place.world, &place.fleet, &place.hosts, &options).await?;
     if options.dry_run {
-        context.render.planned(&report);
+        context.renderer.print_deploy_plan(&report);
         return Ok(());
     }
-    context.render.sentence("Service deployed successfully");
-    let listing = list(&place.world, &place.hosts).await.with_id(&report.id);
-    context.render.deployed(&report, &listing);
+    context.renderer.print_line("Service deployed successfully");
+    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&report.id);
+    context.renderer.deployed(&report, &listing);
     Ok(())
 }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Place, pick};
+use super::{CommandTarget, filter_listing};
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::name::HostName;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list;
-use crate::ops::fleet::deployments::{self, KillOptions, VersionsError};
+use crate::ops::fleet::deployments::list_deployments;
+use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
 
 #[derive(Debug, Args)]
 pub struct KillArgs {
@@ -38,22 +38,22 @@ pub struct KillArgs {
 }
 
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::any(context, &args.hosts)?;
-    place.say_host(context);
-    let listing = list(&place.world, &place.hosts).await;
-    listing.is_whole()?;
+    let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    place.print_active_host(context);
+    let listing = list_deployments(&place.world, &place.hosts).await;
+    listing.require_complete()?;
     let listing = match (&args.name, args.all) {
-        (Some(name), _) => pick(listing, name, args.version.as_ref())?,
+        (Some(name), _) => filter_listing(listing, name, args.version.as_ref())?,
         (None, true) => listing,
         (None, false) => {
-            context.render.listing(&listing, false);
-            return Err(Failure::NothingNamed);
+            context.renderer.print_listing(&listing, false);
+            return Err(Failure::NoTargetNamed);
         }
     };
     if listing.rows.is_empty() {
-        return Err(VersionsError::NoMatch.into());
+        return Err(FleetDeployError::NoMatch.into());
     }
-    context.render.listing(&listing, false);
+    context.renderer.print_listing(&listing, false);
     if !context.confirm("Are you sure you want to kill the above service(s)?")? {
         return Err(Failure::Declined("Service(s) not killed"));
     }
@@ -63,15 +63,15 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         keep_files: args.keep_files,
         actor: env::actor(),
     };
-    let told = |killed: &deployments::HostKilled| {
-        context.render.sentence(&format!("Service {} {} killed.", killed.service, killed.version));
-        match killed.cut {
+    let told = |killed: &deployments::KilledDeployment| {
+        context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
+        match killed.aborted_requests {
             Some(0) => {}
-            Some(cut) => context.render.remark(&format!("{cut} requests in flight were cut")),
-            None => context.render.remark("how many requests in flight were cut is not known"),
+            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were cut")),
+            None => context.renderer.print_remark("how many requests in flight were cut is not known"),
         }
     };
     let killed = deployments::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;
-    context.render.killed(&killed);
+    context.renderer.killed(&killed);
     Ok(())
 }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Place, pick, service_of};
+use super::{CommandTarget, filter_listing, resolve_service};
 use crate::cli::Context;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
 use crate::model::duration;
 use crate::model::name::HostName;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list;
-use crate::ops::fleet::deployments::{self, VersionsError};
-use crate::world::link::Heard;
+use crate::ops::fleet::deployments::list_deployments;
+use crate::ops::fleet::deployments::{self, FleetDeployError};
+use crate::world::link::SharedLineSink;
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
@@ -37,24 +37,24 @@ pub struct LsArgs {
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::any(context, &args.hosts)?;
+    let place = CommandTarget::load_all_services(context, &args.hosts)?;
     loop {
-        let listing = list(&place.world, &place.hosts).await;
+        let listing = list_deployments(&place.world, &place.hosts).await;
         let listing = match &args.name {
-            Some(name) => pick(listing, name, args.version.as_ref())?,
+            Some(name) => filter_listing(listing, name, args.version.as_ref())?,
             None => listing,
         };
         if args.watch {
-            context.render.home();
+            context.renderer.clear_screen();
         }
-        place.say_host(context);
-        context.render.listing(&listing, args.wide);
+        place.print_active_host(context);
+        context.renderer.print_listing(&listing, args.wide);
         if !args.watch {
-            return Ok(listing.is_whole()?);
+            return Ok(listing.require_complete()?);
         }
-        context.render.flush()?;
+        context.renderer.flush()?;
         tokio::select! {
-            () = context.stop.requested() => return Ok(()),
+            () = context.stop.wait() => return Ok(()),
             () = tokio::time::sleep(args.interval) => {}
         }
     }
@@ -72,13 +72,17 @@ pub struct DescribeArgs {
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::any(context, &args.hosts)?;
-    let listing = pick(list(&place.world, &place.hosts).await, &args.name, args.version.as_ref())?;
+    let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    let listing = filter_listing(
+        list_deployments(&place.world, &place.hosts).await,
+        &args.name,
+        args.version.as_ref(),
+    )?;
     if listing.rows.is_empty() {
-        return Err(VersionsError::NoMatch.into());
+        return Err(FleetDeployError::NoMatch.into());
     }
-    context.render.described(&listing);
-    Ok(listing.is_whole()?)
+    context.renderer.print_description(&listing);
+    Ok(listing.require_complete()?)
 }
 
 #[derive(Debug, Args)]
@@ -91,7 +95,7 @@ pub struct LogsArgs {
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
     /// The last so many lines, or `all`
-    #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = tail)]
+    #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
     tail: Tail,
     /// Go on with what is written from now on, until Ctrl-C
     #[arg(short, long)]
@@ -102,7 +106,7 @@ pub struct LogsArgs {
 struct Tail(Option<u32>);
 
 /// D28
-fn tail(text: &str) -> Result<Tail, String> {
+fn parse_tail(text: &str) -> Result<Tail, String> {
     if text == "all" {
         return Ok(Tail(None));
     }
@@ -110,15 +114,15 @@ fn tail(text: &str) -> Result<Tail, String> {
     number.map_err(|_| "Wrong input type for tail, needs to be an integer or \"all\"".to_owned())
 }
 
-pub async fn logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
-    let service = service_of(context, &args.name, &args.hosts).await?;
-    let place = Place::of(context, &service, &args.hosts)?;
-    let row = place.row(&args.name, args.version.as_ref()).await?;
+pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
+    let service = resolve_service(context, &args.name, &args.hosts).await?;
+    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
-    let heard = |host: &HostName| -> Heard {
-        let (render, name) = (context.render.clone(), (!one_host).then(|| host.clone()));
-        Arc::new(move |line: &str| render.log_line(name.as_ref(), line))
+    let heard = |host: &HostName| -> SharedLineSink {
+        let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
+        Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::logs(&place.world, &place.hosts, &row, &request, heard).await?)
+    Ok(deployments::stream_logs(&place.world, &place.hosts, &row, &request, heard).await?)
 }

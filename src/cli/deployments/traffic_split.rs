@@ -2,16 +2,16 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Place, service_of};
+use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::name::HostName;
 use crate::model::percent::Percent;
-use crate::model::proxy::{Canary, Mark, Mirror, Sticky};
-use crate::model::traffic_split::SplitChange;
+use crate::model::proxy::{Canary, FieldMatch, Mirror, Sticky};
+use crate::model::traffic_split::TrafficSplitChange;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, Row, SplitOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployment, SplitOptions};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman mirror [OPTIONS] <NAME VERSION | ID>")]
@@ -59,14 +59,22 @@ struct CommonArgs {
     no_wait: bool,
 }
 
-pub async fn mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) =
+        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
     let deployment = row.id.clone();
     if args.off {
-        return apply(context, &place, &row, SplitChange::NoMirror(deployment), &args.common).await;
+        return apply_split(
+            context,
+            &place,
+            &row,
+            TrafficSplitChange::RemoveMirror(deployment),
+            &args.common,
+        )
+        .await;
     }
     if args.methods.is_empty() {
-        context.render.remark(&format!(
+        context.renderer.print_remark(&format!(
             "copies of requests of EVERY method go to {} {}: if what it writes reaches shared data, give --methods GET,HEAD",
             row.service, row.version
         ));
@@ -80,7 +88,7 @@ pub async fn mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> 
         compare: !args.no_compare,
         control: args.control,
     };
-    apply(context, &place, &row, SplitChange::Mirror(mirror), &args.common).await
+    apply_split(context, &place, &row, TrafficSplitChange::SetMirror(mirror), &args.common).await
 }
 
 #[derive(Debug, Args)]
@@ -93,18 +101,18 @@ pub struct CanaryArgs {
     #[arg(long, value_name = "P")]
     percent: Option<Percent>,
     /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
-    #[arg(long, value_name = "cookie|header:NAME", value_parser = sticky, requires = "percent")]
+    #[arg(long, value_name = "cookie|header:NAME", value_parser = parse_sticky, requires = "percent")]
     sticky: Option<Sticky>,
     /// Requests with this header go to it, whatever the share; without a value its presence counts
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
-    header: Option<Mark>,
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_mark)]
+    header: Option<FieldMatch>,
     /// Requests with this cookie go to it, whatever the share
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = mark)]
-    cookie: Option<Mark>,
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_mark)]
+    cookie: Option<FieldMatch>,
     /// Who shares: the proxy of each host (by request), or HAProxy by weights between the hosts where VERSION is main and the
     /// others (by user), through a stats socket of level admin
     #[arg(long, value_enum, default_value = "proxy")]
-    via: Via,
+    via: ShareMechanism,
     /// Main answers everything again
     #[arg(long, conflicts_with_all = ["percent", "sticky", "header", "cookie"])]
     off: bool,
@@ -113,20 +121,21 @@ pub struct CanaryArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Via {
+enum ShareMechanism {
     Proxy,
     Haproxy,
 }
 
-pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) = named(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
-    if args.via == Via::Haproxy {
-        return by_weight(context, &place, &row, &args).await;
+pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
+    let (place, row) =
+        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    if args.via == ShareMechanism::Haproxy {
+        return share_by_haproxy_weight(context, &place, &row, &args).await;
     }
     if args.off {
-        return apply(context, &place, &row, SplitChange::NoCanary, &args.common).await;
+        return apply_split(context, &place, &row, TrafficSplitChange::RemoveCanary, &args.common).await;
     }
-    if args.version.is_none() && deployments::as_id(&args.name).is_none() {
+    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
         return Err(Failure::Usage {
             what: format!("give a version of {} a share", args.name),
             why: "the VERSION is missing",
@@ -139,10 +148,15 @@ pub async fn canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> 
         header: args.header,
         cookie: args.cookie,
     };
-    apply(context, &place, &row, SplitChange::Canary(canary), &args.common).await
+    apply_split(context, &place, &row, TrafficSplitChange::SetCanary(canary), &args.common).await
 }
 
-async fn by_weight(context: &Context, place: &Place, row: &Row, args: &CanaryArgs) -> Result<(), Failure> {
+async fn share_by_haproxy_weight(
+    context: &Context,
+    place: &CommandTarget,
+    row: &FleetDeployment,
+    args: &CanaryArgs,
+) -> Result<(), Failure> {
     if args.header.is_some()
         || args.cookie.is_some()
         || args.sticky.is_some()
@@ -154,30 +168,30 @@ async fn by_weight(context: &Context, place: &Place, row: &Row, args: &CanaryArg
     let (service, version) = (&row.service, &row.version);
     let share = args.percent;
     let done =
-        deployments::share_by_weight(&place.world, &place.hosts, service, version, share, &env::actor())
+        deployments::set_canary_weights(&place.world, &place.hosts, service, version, share, &env::actor())
             .await?;
-    context.render.weights(&done, share.is_some());
+    context.renderer.print_weights(&done, share.is_some());
     Ok(())
 }
 
-async fn named(
+async fn resolve_deployment(
     context: &Context,
     name: &str,
     version: Option<&Version>,
     hosts: &[HostName],
-) -> Result<(Place, Row), Failure> {
-    let service = service_of(context, name, hosts).await?;
-    let place = Place::of(context, &service, hosts)?;
-    place.say_host(context);
-    let row = place.row(name, version).await?;
+) -> Result<(CommandTarget, FleetDeployment), Failure> {
+    let service = resolve_service(context, name, hosts).await?;
+    let place = CommandTarget::load_service(context, &service, hosts)?;
+    place.print_active_host(context);
+    let row = place.find_deployment(name, version).await?;
     Ok((place, row))
 }
 
-async fn apply(
+async fn apply_split(
     context: &Context,
-    place: &Place,
-    row: &Row,
-    change: SplitChange,
+    place: &CommandTarget,
+    row: &FleetDeployment,
+    change: TrafficSplitChange,
     common: &CommonArgs,
 ) -> Result<(), Failure> {
     let options = SplitOptions {
@@ -189,13 +203,14 @@ async fn apply(
         detail: String::new(),
     };
     let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
-    let listing = deployments::list(&place.world, &place.hosts).await.only(Some(&row.service), None);
-    context.render.split(&done, &listing);
+    let listing =
+        deployments::list_deployments(&place.world, &place.hosts).await.filter(Some(&row.service), None);
+    context.renderer.split(&done, &listing);
     Ok(())
 }
 
 /// `cookie`, `header:NAME`.
-pub fn sticky(text: &str) -> Result<Sticky, String> {
+pub fn parse_sticky(text: &str) -> Result<Sticky, String> {
     match text.split_once(':') {
         None if text == "cookie" => Ok(Sticky::Cookie),
         Some(("header", name)) if !name.is_empty() => Ok(Sticky::Header(name.to_ascii_lowercase())),
@@ -205,9 +220,9 @@ pub fn sticky(text: &str) -> Result<Sticky, String> {
 
 /// `NAME`, `NAME=VALUE`, and `NAME=` for an empty value.
 #[allow(clippy::unnecessary_wraps, reason = "what clap asks for")]
-fn mark(text: &str) -> Result<Mark, String> {
+fn parse_mark(text: &str) -> Result<FieldMatch, String> {
     Ok(match text.split_once('=') {
-        Some((name, value)) => Mark { name: name.to_owned(), value: Some(value.to_owned()) },
-        None => Mark { name: text.to_owned(), value: None },
+        Some((name, value)) => FieldMatch { name: name.to_owned(), value: Some(value.to_owned()) },
+        None => FieldMatch { name: text.to_owned(), value: None },
     })
 }

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::deploy::{HowArgs, source};
-use super::{Place, service_of};
+use super::deploy::{InstanceArgs, parse_source};
+use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::api::deployments::AccessRequest;
 use crate::model::duration;
 use crate::model::name::{HostName, ServiceName};
-use crate::model::version::{Version, VersionError};
-use crate::ops::fleet::deployments::list;
+use crate::model::version::{ParseVersionError, Version};
+use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, UpdateOptions};
 
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ use crate::ops::fleet::deployments::{self, UpdateOptions};
 pub struct UpdateArgs {
     /// NAME VERSION SOURCE, or ID SOURCE: which deployment, and the new code: a directory, a .tar.gz, or an http:// address
     #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
-    what: Vec<String>,
+    target_and_source: Vec<String>,
     /// Only this host; may be given several times [default: every host that has it]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
@@ -29,38 +29,38 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
     #[command(flatten)]
-    how: HowArgs,
+    how: InstanceArgs,
 }
 
 pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> {
-    let (name, version, new) = which(&args.what)?;
-    let service = service_of(context, name, &args.hosts).await?;
-    let place = Place::of(context, &service, &args.hosts)?;
-    place.say_host(context);
-    let row = place.row(name, version.as_ref()).await?;
+    let (name, version, new) = parse_target(&args.target_and_source)?;
+    let service = resolve_service(context, name, &args.hosts).await?;
+    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    place.print_active_host(context);
+    let row = place.find_deployment(name, version.as_ref()).await?;
     let options = UpdateOptions {
-        source: source(new),
-        how: args.how.change(new),
+        source: parse_source(new),
+        how: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };
     deployments::update(&place.world, &place.fleet, &place.hosts, &row, &options).await?;
-    context.render.sentence(&format!("{service} {} updated in place", row.version));
-    let listing = list(&place.world, &place.hosts).await.with_id(&row.id);
-    context.render.listing(&listing, true);
+    context.renderer.print_line(&format!("{service} {} updated in place", row.version));
+    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&row.id);
+    context.renderer.print_listing(&listing, true);
     Ok(())
 }
 
 /// NAME VERSION SOURCE or ID SOURCE.
-fn which(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
+fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
     let what = || "read what is to be updated".to_owned();
     match words {
         [name, version, source] => {
-            let wrong = |error: VersionError| Failure::Other { what: what(), why: error.to_string() };
+            let wrong = |error: ParseVersionError| Failure::Other { what: what(), why: error.to_string() };
             let version = version.parse().map_err(wrong)?;
             Ok((name, Some(version), source))
         }
-        [id, source] if deployments::as_id(id).is_some() => Ok((id, None, source)),
+        [id, source] if deployments::parse_id(id).is_some() => Ok((id, None, source)),
         _ => Err(Failure::Usage { what: what(), why: "expected NAME VERSION SOURCE, or ID SOURCE" }),
     }
 }
@@ -82,17 +82,17 @@ enum AccessArg {
     Private,
 }
 
-pub async fn access(args: AccessArgs, context: &Context) -> Result<(), Failure> {
-    let place = Place::of(context, &args.name, &args.hosts)?;
-    place.say_host(context);
+pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failure> {
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    place.print_active_host(context);
     let public = args.access == AccessArg::Public;
     // R27
     if !context.confirm("Are you sure you want to apply these changes?")? {
         return Err(Failure::Declined("No changes were made."));
     }
     let request = AccessRequest { public, actor: env::actor() };
-    deployments::access(&place.world, &place.hosts, &args.name, &request).await?;
+    deployments::set_access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
-    context.render.sentence(&format!("{} is {word}", args.name));
+    context.renderer.print_line(&format!("{} is {word}", args.name));
     Ok(())
 }

@@ -4,34 +4,35 @@ use std::fmt::Write as _;
 
 use owo_colors::OwoColorize;
 
-use super::{Render, table};
-use crate::model::evidence::Kind;
+use super::{Renderer, table};
+use crate::model::evidence::DifferenceKind;
 use crate::plan::compare::{
-    FieldFinding, Finding, LatencyFinding, Quantiles, Rate, Report, Verdict, count, reasons, share,
+    ComparisonReport, ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
+    format_reasons, format_share,
 };
 
 mod html;
 
-pub use html::html;
+pub use html::format_html_page;
 
 /// Fields on a terminal; a page and JSON have them all.
-const FIELDS: usize = 20;
+const MAX_FIELDS_SHOWN: usize = 20;
 
-impl Render {
-    pub fn compared(&self, report: &Report) {
-        if self.json {
-            return self.document("comparison", report);
+impl Renderer {
+    pub fn print_comparison(&self, report: &ComparisonReport) {
+        if self.is_json {
+            return self.print_json("comparison", report);
         }
-        self.text(&text(report));
+        self.text(&format_comparison(report));
     }
 }
 
-fn text(report: &Report) -> String {
+fn format_comparison(report: &ComparisonReport) -> String {
     let of = &report.of;
     let verdict = match report.verdict {
-        Verdict::Same => "same".green().bold().to_string(),
-        Verdict::Differs => "differs".red().bold().to_string(),
-        Verdict::Insufficient => "insufficient".yellow().bold().to_string(),
+        ComparisonVerdict::Same => "same".green().bold().to_string(),
+        ComparisonVerdict::Differs => "differs".red().bold().to_string(),
+        ComparisonVerdict::Insufficient => "insufficient".yellow().bold().to_string(),
     };
     let mut text = format!("{} {} beside main {}: {verdict}\n", of.service.bold(), of.shadow, of.main);
     let mut line = |name: &str, value: &str| {
@@ -40,50 +41,50 @@ fn text(report: &Report) -> String {
         }
     };
     line("because", &report.reason);
-    line("match", &matching(report));
-    line("copies", &copies(report));
-    for (name, counts) in lost(report) {
-        line(name, &reasons(counts));
+    line("match", &format_match(report));
+    line("copies", &format_copies(report));
+    for (name, counts) in list_lost_copies(report) {
+        line(name, &format_reasons(counts));
     }
-    line("main", &harm(report));
-    line("when", &when(report));
+    line("main", &format_main_impact(report));
+    line("when", &format_period(report));
     for remark in &report.remarks {
         line("note", remark);
     }
     if !report.fields.is_empty() {
-        let _ = write!(text, "\n{}", fields(report));
+        let _ = write!(text, "\n{}", format_fields(report));
     }
     if !report.statuses.is_empty() {
         let row = |one: &crate::plan::compare::StatusCount| {
             vec![one.main.clone(), one.shadow.clone(), count(one.count)]
         };
         let rows = report.statuses.iter().map(row).collect();
-        let _ = write!(text, "\n{}", table::table(&["MAIN", "SHADOW", "ANSWERS"], rows));
+        let _ = write!(text, "\n{}", table::format_table(&["MAIN", "SHADOW", "ANSWERS"], rows));
     }
     if let Some(latency) = &report.latency {
-        let _ = write!(text, "\n{}", latencies(latency));
+        let _ = write!(text, "\n{}", format_latencies(latency));
     }
     text
 }
 
-fn matching(report: &Report) -> String {
+fn format_match(report: &ComparisonReport) -> String {
     let rate = &report.matching;
     if rate.of == 0 {
         return String::new();
     }
-    format!("{} of {}, surely {}", share(rate), count(rate.of), interval(rate))
+    format!("{} of {}, surely {}", format_share(rate), count(rate.of), format_interval(rate))
 }
 
 /// `12.3% to 14.1%`
-fn interval(rate: &Rate) -> String {
-    format!("{} to {}", percent(rate.low), percent(rate.high))
+fn format_interval(rate: &Rate) -> String {
+    format!("{} to {}", format_percent(rate.low), format_percent(rate.high))
 }
 
-fn percent(share: f64) -> String {
+fn format_percent(share: f64) -> String {
     format!("{:.2}%", share * 100.0)
 }
 
-fn copies(report: &Report) -> String {
+fn format_copies(report: &ComparisonReport) -> String {
     let coverage = &report.coverage;
     format!(
         "{} begun, {} answered, {} compared, {} of them asked of main twice",
@@ -94,7 +95,9 @@ fn copies(report: &Report) -> String {
     )
 }
 
-fn lost(report: &Report) -> [(&'static str, &std::collections::BTreeMap<String, u64>); 4] {
+fn list_lost_copies(
+    report: &ComparisonReport,
+) -> [(&'static str, &std::collections::BTreeMap<String, u64>); 4] {
     let coverage = &report.coverage;
     [
         ("dropped", &coverage.dropped),
@@ -105,7 +108,7 @@ fn lost(report: &Report) -> [(&'static str, &std::collections::BTreeMap<String, 
 }
 
 /// What users saw of main meanwhile.
-fn harm(report: &Report) -> String {
+fn format_main_impact(report: &ComparisonReport) -> String {
     let harm = &report.harm;
     if harm.answers == 0 && harm.errors.is_empty() {
         return String::new();
@@ -113,19 +116,19 @@ fn harm(report: &Report) -> String {
     let errors = if harm.errors.values().all(|count| *count == 0) {
         "none ended without an answer".to_owned()
     } else {
-        format!("without an answer: {}", reasons(&harm.errors))
+        format!("without an answer: {}", format_reasons(&harm.errors))
     };
     format!("{} answers to users, {} of them 5xx, {errors}", count(harm.answers), count(harm.server_errors))
 }
 
-fn when(report: &Report) -> String {
+fn format_period(report: &ComparisonReport) -> String {
     match (report.since, report.until) {
         (Some(since), Some(until)) => format!("{since:.0} to {until:.0}"),
         _ => String::new(),
     }
 }
 
-fn fields(report: &Report) -> String {
+fn format_fields(report: &ComparisonReport) -> String {
     let row = |field: &FieldFinding| {
         let control = if field.control.of == 0 {
             "not asked".to_owned()
@@ -134,15 +137,15 @@ fn fields(report: &Report) -> String {
         };
         vec![
             field.field.clone(),
-            finding(field.finding).to_owned(),
+            describe_finding(field.verdict).to_owned(),
             format!("{} of {}", count(field.shadow.part), count(field.shadow.of)),
-            interval(&field.shadow),
+            format_interval(&field.shadow),
             control,
         ]
     };
-    let rows = report.fields.iter().take(FIELDS).map(row).collect();
-    let mut text = table::table(&["FIELD", "FINDING", "DIFFERS", "SURELY", "MAIN ITSELF"], rows);
-    let shown = report.fields.len().min(FIELDS);
+    let rows = report.fields.iter().take(MAX_FIELDS_SHOWN).map(row).collect();
+    let mut text = table::format_table(&["FIELD", "FINDING", "DIFFERS", "SURELY", "MAIN ITSELF"], rows);
+    let shown = report.fields.len().min(MAX_FIELDS_SHOWN);
     if shown < report.fields.len() {
         let more = report.fields.len() - shown;
         let _ = writeln!(text, "and {more} more: see --html FILE or --output json");
@@ -151,70 +154,78 @@ fn fields(report: &Report) -> String {
         .fields
         .iter()
         .take(shown)
-        .filter(|field| field.finding == Finding::Differs && !field.examples.is_empty())
+        .filter(|field| field.verdict == FieldVerdict::Differs && !field.examples.is_empty())
         .peekable();
     if examples.peek().is_some() {
         text.push('\n');
     }
     for field in examples {
         for example in field.examples.iter().take(1) {
-            let _ = writeln!(text, "{} ({}) in {}", field.field, kind(example.kind), example.request);
+            let _ =
+                writeln!(text, "{} ({}) in {}", field.field, describe_kind(example.kind), example.request);
             let _ = writeln!(text, "  main    {}\n  shadow  {}", example.main, example.shadow);
         }
     }
     text
 }
 
-const fn finding(finding: Finding) -> &'static str {
+const fn describe_finding(finding: FieldVerdict) -> &'static str {
     match finding {
-        Finding::Differs => "differs",
-        Finding::Noise => "noise",
-        Finding::Ignored => "ignored",
+        FieldVerdict::Differs => "differs",
+        FieldVerdict::Noise => "noise",
+        FieldVerdict::Ignored => "ignored",
     }
 }
 
-const fn kind(kind: Kind) -> &'static str {
+const fn describe_kind(kind: DifferenceKind) -> &'static str {
     match kind {
-        Kind::Value => "other value",
-        Kind::Type => "other type",
-        Kind::Missing => "missing",
-        Kind::Extra => "extra",
-        Kind::Length => "other length",
+        DifferenceKind::Value => "other value",
+        DifferenceKind::Type => "other type",
+        DifferenceKind::Missing => "missing",
+        DifferenceKind::Extra => "extra",
+        DifferenceKind::Length => "other length",
     }
 }
 
-fn latencies(latency: &LatencyFinding) -> String {
+fn format_latencies(latency: &LatencyFinding) -> String {
     let row = |name: &str, of: &Quantiles| {
-        vec![name.to_owned(), ms(of.p50_us), ms(of.p90_us), ms(of.p99_us), ms(of.max_us)]
+        vec![
+            name.to_owned(),
+            format_ms(of.p50_us),
+            format_ms(of.p90_us),
+            format_ms(of.p99_us),
+            format_ms(of.max_us),
+        ]
     };
-    let ratio = vec!["ratio".into(), times(latency.p50_ratio), String::new(), times(latency.p99_ratio)];
+    let ratio =
+        vec!["ratio".into(), format_ratio(latency.p50_ratio), String::new(), format_ratio(latency.p99_ratio)];
     let rows = vec![row("main", &latency.main), row("shadow", &latency.shadow), ratio];
-    let text = table::table(&["LATENCY", "P50", "P90", "P99", "MAX"], rows);
-    format!("{text}{}\n", paired(latency))
+    let text = table::format_table(&["LATENCY", "P50", "P90", "P99", "MAX"], rows);
+    format!("{text}{}\n", format_paired_latency(latency))
 }
 
 /// One sentence about the same request to both.
-fn paired(latency: &LatencyFinding) -> String {
+fn format_paired_latency(latency: &LatencyFinding) -> String {
     format!(
         "request by request the shadow takes {} (surely {} to {}), and is the slower one in {}",
-        signed_ms(latency.median_difference_us),
-        signed_ms(latency.low_us),
-        signed_ms(latency.high_us),
-        share(&latency.slower)
+        format_signed_ms(latency.median_difference_us),
+        format_signed_ms(latency.low_us),
+        format_signed_ms(latency.high_us),
+        format_share(&latency.slower_requests)
     )
 }
 
-fn times(ratio: f64) -> String {
+fn format_ratio(ratio: f64) -> String {
     format!("{ratio:.2}x")
 }
 
-fn ms(us: u64) -> String {
+fn format_ms(us: u64) -> String {
     format!("{}.{:02} ms", us / 1_000, us % 1_000 / 10)
 }
 
-fn signed_ms(us: i64) -> String {
+fn format_signed_ms(us: i64) -> String {
     let sign = if us < 0 { "-" } else { "+" };
-    format!("{sign}{}", ms(us.unsigned_abs()))
+    format!("{sign}{}", format_ms(us.unsigned_abs()))
 }
 
 #[cfg(test)]

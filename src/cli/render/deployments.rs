@@ -5,25 +5,26 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::Render;
-use crate::model::deployment::{Access, Process, Runs};
-use crate::model::history::Entry;
+use super::Renderer;
+use crate::model::deployment::{Access, ProcessState, Workload};
+use crate::model::history::HistoryEntry;
 use crate::model::name::HostName;
 use crate::ops::fleet::deployments::{
-    AssignReport, DeployReport, HostKilled, HostSplit, Listing, Row, ServerWeight, Shared,
+    AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
+    ServerWeight,
 };
 
-impl Render {
+impl Renderer {
     /// A line of the result.
-    pub fn sentence(&self, line: &str) {
-        if !self.json {
+    pub fn print_line(&self, line: &str) {
+        if !self.is_json {
             self.text(&format!("{line}\n"));
         }
     }
 
-    pub fn active_host(&self, address: &str) {
+    pub fn print_active_host(&self, address: &str) {
         let bare = address.contains(':');
-        self.sentence(&if bare {
+        self.print_line(&if bare {
             format!("Active host: http://[{address}]")
         } else {
             format!("Active host: http://{address}")
@@ -31,106 +32,106 @@ impl Render {
     }
 
     /// For a list that is shown again and again.
-    pub fn home(&self) {
-        if !self.json {
+    pub fn clear_screen(&self) {
+        if !self.is_json {
             self.text("\x1b[H\x1b[J");
         }
     }
 
-    pub fn listing(&self, listing: &Listing, wide: bool) {
-        if self.json {
-            return self.document("versions", listing);
+    pub fn print_listing(&self, listing: &Listing, wide: bool) {
+        if self.is_json {
+            return self.print_json("versions", listing);
         }
-        self.text(&if wide { wide_table(&listing.rows) } else { table(&listing.rows) });
+        self.text(&if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) });
     }
 
-    pub fn planned(&self, report: &DeployReport) {
-        if self.json {
-            self.document("deploy", report);
+    pub fn print_deploy_plan(&self, report: &DeployReport) {
+        if self.is_json {
+            self.print_json("deploy", report);
         }
     }
 
     pub fn deployed(&self, report: &DeployReport, listing: &Listing) {
-        if self.json {
-            return self.document("deploy", report);
+        if self.is_json {
+            return self.print_json("deploy", report);
         }
-        self.text(&table(&listing.rows));
+        self.text(&format_listing(&listing.rows));
     }
 
     pub fn assigned(&self, report: &AssignReport, listing: &Listing) {
-        if self.json {
-            return self.document("assign", report);
+        if self.is_json {
+            return self.print_json("assign", report);
         }
-        self.text(&table(&listing.rows));
+        self.text(&format_listing(&listing.rows));
     }
 
     pub fn split(&self, hosts: &[HostSplit], listing: &Listing) {
         #[derive(Serialize)]
-        struct Done<'a> {
+        struct SplitDocument<'a> {
             hosts: &'a [HostSplit],
         }
-        if self.json {
-            return self.document("split", &Done { hosts });
+        if self.is_json {
+            return self.print_json("split", &SplitDocument { hosts });
         }
-        self.text(&wide_table(&listing.rows));
+        self.text(&format_wide_listing(&listing.rows));
     }
 
-    pub fn weights(&self, done: &Shared, is_share: bool) {
-        if self.json {
-            return self.document("weights", done);
+    pub fn print_weights(&self, done: &AppliedWeights, is_share: bool) {
+        if self.is_json {
+            return self.print_json("weights", done);
         }
         let cells = |one: &ServerWeight| {
             let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
             vec![balancer, host, one.server.clone(), one.weight.to_string()]
         };
         let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
-        self.text(&ruled(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows));
+        self.text(&format_ruled_table(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows));
         if is_share {
             self.text(&format!("{} of new users, as near as weights come\n", done.share));
         }
     }
 
-    pub fn killed(&self, killed: &[HostKilled]) {
+    pub fn killed(&self, killed: &[KilledDeployment]) {
         #[derive(Serialize)]
-        struct Killed<'a> {
-            killed: &'a [HostKilled],
+        struct KillDocument<'a> {
+            killed: &'a [KilledDeployment],
         }
-        if self.json {
-            self.document("kill", &Killed { killed });
+        if self.is_json {
+            self.print_json("kill", &KillDocument { killed });
         }
     }
 
-    pub fn described(&self, listing: &Listing) {
-        if self.json {
-            return self.document("versions", listing);
+    pub fn print_description(&self, listing: &Listing) {
+        if self.is_json {
+            return self.print_json("versions", listing);
         }
         for row in &listing.rows {
-            self.text(&description(row));
+            self.text(&format_description(row));
         }
     }
 
     /// What each host has recorded.
-    pub fn histories(&self, hosts: &[(HostName, Vec<Entry>)]) {
+    pub fn print_histories(&self, hosts: &[(HostName, Vec<HistoryEntry>)]) {
         #[derive(Serialize)]
-        struct Histories<'a> {
-            hosts: Vec<OfHost<'a>>,
+        struct HistoriesDocument<'a> {
+            hosts: Vec<HostHistory<'a>>,
         }
         #[derive(Serialize)]
-        struct OfHost<'a> {
+        struct HostHistory<'a> {
             host: &'a HostName,
-            history: &'a [Entry],
+            history: &'a [HistoryEntry],
         }
-        if self.json {
-            let hosts = hosts.iter().map(|(host, history)| OfHost { host, history }).collect();
-            return self.document("histories", &Histories { hosts });
+        if self.is_json {
+            let hosts = hosts.iter().map(|(host, history)| HostHistory { host, history }).collect();
+            return self.print_json("histories", &HistoriesDocument { hosts });
         }
         for (host, rows) in hosts {
-            self.text(&format!("{host}\n{}\n", crate::cli::render::events::history(rows)));
+            self.text(&format!("{host}\n{}\n", crate::cli::render::events::format_history(rows)));
         }
     }
 
     /// One line of a log, at once.
-    pub fn log_line(&self, host: Option<&HostName>, line: &str) {
+    pub fn print_log_line(&self, host: Option<&HostName>, line: &str) {
         let text = match host {
             Some(host) => format!("{host} | {line}\n"),
             None => format!("{line}\n"),
@@ -142,23 +143,26 @@ impl Render {
 }
 
 /// D5: under a dashed rule.
-fn table(rows: &[Row]) -> String {
-    let cells = |row: &Row| {
+fn format_listing(rows: &[FleetDeployment]) -> String {
+    let cells = |row: &FleetDeployment| {
         let star = if row.main == Some(true) { "*" } else { "" };
         let half = if row.main.is_none() { "(*)" } else { star };
         vec![
             half.to_owned(),
             row.service.to_string(),
             row.version.to_string(),
-            state(row).to_owned(),
-            running(row),
+            find_worst_state(row).to_owned(),
+            format_running(row),
         ]
     };
-    ruled(&["MAIN", "NAME", "VERSION", "STATUS", "RUNNING"], &rows.iter().map(cells).collect::<Vec<_>>())
+    format_ruled_table(
+        &["MAIN", "NAME", "VERSION", "STATUS", "RUNNING"],
+        &rows.iter().map(cells).collect::<Vec<_>>(),
+    )
 }
 
-fn wide_table(rows: &[Row]) -> String {
-    let cells = |row: &Row| {
+fn format_wide_listing(rows: &[FleetDeployment]) -> String {
+    let cells = |row: &FleetDeployment| {
         let star = match row.main {
             Some(true) => "*",
             Some(false) => "",
@@ -169,7 +173,7 @@ fn wide_table(rows: &[Row]) -> String {
             Some(false) => "shadow",
             _ => "main",
         };
-        let role = [role.to_owned()].into_iter().chain(row.gets.clone()).collect::<Vec<_>>().join(", ");
+        let role = [role.to_owned()].into_iter().chain(row.traffic.clone()).collect::<Vec<_>>().join(", ");
         let access = if row.access == Access::Public { "🌎" } else { "🔒" };
         let mut ports: Vec<String> =
             row.hosts.iter().map(|(_, view)| view.deployment.instance.port.to_string()).collect();
@@ -180,10 +184,10 @@ fn wide_table(rows: &[Row]) -> String {
             format!("{access} {}", row.service),
             row.version.to_string(),
             format!("{:?}", row.status),
-            running(row),
+            format_running(row),
             row.revision.to_string(),
             role,
-            active(row),
+            format_active(row),
             ports.join(","),
             hosts.join(","),
             row.id.to_string(),
@@ -191,11 +195,11 @@ fn wide_table(rows: &[Row]) -> String {
     };
     let header =
         ["MAIN", "NAME", "VERSION", "STATUS", "RUNNING", "REVISION", "ROLE", "ACTIVE", "PORT", "HOSTS", "ID"];
-    ruled(&header, &rows.iter().map(cells).collect::<Vec<_>>())
+    format_ruled_table(&header, &rows.iter().map(cells).collect::<Vec<_>>())
 }
 
 /// Columns under a dashed rule, one blank apart.
-fn ruled(header: &[&str], rows: &[Vec<String>]) -> String {
+fn format_ruled_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |at: usize| {
         let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
         cells.chain([header[at].len() + 2]).max().unwrap_or(0)
@@ -217,30 +221,33 @@ fn ruled(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Requests at work; `?`: a host could not tell.
-fn active(row: &Row) -> String {
+fn format_active(row: &FleetDeployment) -> String {
     row.active.map_or_else(|| "?".to_owned(), |active| active.to_string())
 }
 
 /// The raw state, over all hosts: the worst one.
-fn state(row: &Row) -> &'static str {
-    let rank = |process: &Result<Process, String>| match process {
+fn find_worst_state(row: &FleetDeployment) -> &'static str {
+    let rank = |process: &Result<ProcessState, String>| match process {
         Err(_) => (3, "unknown"),
-        Ok(Process::Stopped { .. }) => (2, "exited"),
-        Ok(Process::Waiting { .. }) => (1, "restarting"),
-        Ok(Process::Running { .. } | Process::External) => (0, "running"),
+        Ok(ProcessState::Stopped { .. }) => (2, "exited"),
+        Ok(ProcessState::Waiting { .. }) => (1, "restarting"),
+        Ok(ProcessState::Running { .. } | ProcessState::External) => (0, "running"),
     };
     row.hosts.iter().map(|(_, view)| rank(&view.process)).max().map_or("unknown", |(_, word)| word)
 }
 
 /// D6 and D27.
-fn running(row: &Row) -> String {
+fn format_running(row: &FleetDeployment) -> String {
     let all = row.hosts.len();
-    let up =
-        row.hosts.iter().filter(|(_, view)| view.process.as_ref().is_ok_and(Process::is_running)).count();
-    let since = |process: &Result<Process, String>| match process {
-        Ok(Process::Running { since, .. } | Process::Waiting { since, .. }) => Some(*since),
-        Ok(Process::Stopped { since, .. }) => *since,
-        Ok(Process::External) | Err(_) => None,
+    let up = row
+        .hosts
+        .iter()
+        .filter(|(_, view)| view.process.as_ref().is_ok_and(ProcessState::is_running))
+        .count();
+    let since = |process: &Result<ProcessState, String>| match process {
+        Ok(ProcessState::Running { since, .. } | ProcessState::Waiting { since, .. }) => Some(*since),
+        Ok(ProcessState::Stopped { since, .. }) => *since,
+        Ok(ProcessState::External) | Err(_) => None,
     };
     let created = row.hosts.iter().map(|(_, view)| view.deployment.created_at).min();
     let since = row.hosts.iter().filter_map(|(_, view)| since(&view.process)).min().or(created);
@@ -253,7 +260,7 @@ fn running(row: &Row) -> String {
     }
 }
 
-fn description(row: &Row) -> String {
+fn format_description(row: &FleetDeployment) -> String {
     let mut text = format!("{} {}\n", row.service, row.version);
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<10} {value}");
@@ -261,12 +268,12 @@ fn description(row: &Row) -> String {
     line("ID", row.id.as_str());
     line("Revision", &row.revision.to_string());
     line("Role", if row.main == Some(false) { "shadow" } else { "main" });
-    for gets in &row.gets {
+    for gets in &row.traffic {
         line("Gets", gets);
     }
     line("Access", if row.access == Access::Public { "public" } else { "private" });
     line("Status", &format!("{:?}", row.status));
-    line("Invocations", &active(row));
+    line("Invocations", &format_active(row));
     for (host, view) in &row.hosts {
         let deployment = &view.deployment;
         let _ = writeln!(text, "  {host}");
@@ -275,17 +282,17 @@ fn description(row: &Row) -> String {
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
         line("Created at", &deployment.created_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
-        line("Runs", &runs(&deployment.instance.how.runs));
+        line("Runs", &format_runs(&deployment.instance.how.workload));
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
         if let Some(digest) = &deployment.instance.digest {
-            line("Digest", crate::ops::fleet::deployments::short(digest));
+            line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
         }
         if let Err(why) = &view.process {
             line("Process", why);
         }
         if let Ok(process) = &view.process {
-            line("Process", &process_text(process));
+            line("Process", &format_process(process));
         }
         if view.backup {
             line("Backup", "the backup vhost's port leads to it");
@@ -294,20 +301,22 @@ fn description(row: &Row) -> String {
     text
 }
 
-fn runs(runs: &Runs) -> String {
+fn format_runs(runs: &Workload) -> String {
     match runs {
-        Runs::Command { argv } => argv.join(" "),
-        Runs::Vhost { server } => format!("{server:?} serves the release").to_lowercase(),
-        Runs::External { uri } => format!("{uri}, by somebody else"),
+        Workload::Command { argv } => argv.join(" "),
+        Workload::Vhost { server } => format!("{server:?} serves the release").to_lowercase(),
+        Workload::External { uri } => format!("{uri}, by somebody else"),
     }
 }
 
-fn process_text(process: &Process) -> String {
+fn format_process(process: &ProcessState) -> String {
     match process {
-        Process::Running { pid, restarts, .. } => format!("pid {pid}, restarted {restarts} times"),
-        Process::Waiting { restarts, last, .. } => format!("ended with {last}, restarted {restarts} times"),
-        Process::Stopped { last, .. } if last.is_empty() => "stopped".to_owned(),
-        Process::Stopped { last, .. } => format!("stopped: {last}"),
-        Process::External => "somebody else's".to_owned(),
+        ProcessState::Running { pid, restarts, .. } => format!("pid {pid}, restarted {restarts} times"),
+        ProcessState::Waiting { restarts, last_exit: last, .. } => {
+            format!("ended with {last}, restarted {restarts} times")
+        }
+        ProcessState::Stopped { last_exit: last, .. } if last.is_empty() => "stopped".to_owned(),
+        ProcessState::Stopped { last_exit: last, .. } => format!("stopped: {last}"),
+        ProcessState::External => "somebody else's".to_owned(),
     }
 }

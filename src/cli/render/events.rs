@@ -6,20 +6,20 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use owo_colors::OwoColorize;
 
-use super::{Render, table};
-use crate::model::duration::show;
+use super::{Renderer, table};
+use crate::model::duration::format;
 use crate::model::forward::Switch;
-use crate::model::history::Entry;
-use crate::ops::fleet::balancer_wait::How;
-use crate::ops::fleet::forward::Switched;
-use crate::ops::host::restore::Restored;
-use crate::ops::init::Initialised;
+use crate::model::history::HistoryEntry;
+use crate::ops::fleet::balancer_wait::WaitOutcome;
+use crate::ops::fleet::forward::SwitchReport;
+use crate::ops::host::restore::RestoreReport;
+use crate::ops::init::InitReport;
 use crate::world::lock::LockNote;
 use crate::world::reporter::{Event, Reporter};
 
-impl Reporter for Render {
+impl Reporter for Renderer {
     fn report(&self, event: &Event) {
-        if self.follow(event) {
+        if self.follow_event(event) {
             return;
         }
         if let Event::Committed { transactions, .. } = event {
@@ -27,56 +27,61 @@ impl Reporter for Render {
                 log::info!("committed:\n{transaction}");
             }
         }
-        self.note(&line(event));
+        self.write_stderr_line(&format_event(event));
         match event {
-            Event::Heard { balancer, server, detail, .. } => {
-                self.spin(format!("waiting for {balancer}: {server} is {detail}"));
+            Event::Observed { balancer, server, detail, .. } => {
+                self.show_spinner(format!("waiting for {balancer}: {server} is {detail}"));
             }
-            Event::WaitingBound { balancer, bound, .. } => {
-                self.spin(format!("waiting {} for {balancer}, which cannot be asked", show(*bound)));
+            Event::WaitingForTimeout { balancer, timeout: bound, .. } => {
+                self.show_spinner(format!(
+                    "waiting {} for {balancer}, which cannot be asked",
+                    format(*bound)
+                ));
             }
-            Event::Draining { in_flight, .. } => self.spin(format!("draining: {in_flight} in flight")),
+            Event::Draining { in_flight, .. } => {
+                self.show_spinner(format!("draining: {in_flight} in flight"));
+            }
             _ => {}
         }
     }
 }
 
-impl Render {
-    pub(super) fn spin(&self, message: String) {
+impl Renderer {
+    pub(super) fn show_spinner(&self, message: String) {
         let spinner: &ProgressBar = &self.spinner;
         spinner.set_message(message);
         spinner.enable_steady_tick(Duration::from_millis(120));
     }
 }
 
-pub(super) fn line(event: &Event) -> String {
+pub(super) fn format_event(event: &Event) -> String {
     match event {
-        Event::Committed { host, switch, took, .. } => {
-            format!("{host}: forward {switch} ({})", show(*took))
+        Event::Committed { host, switch, elapsed: took, .. } => {
+            format!("{host}: forward {switch} ({})", format(*took))
         }
-        Event::AlreadySo { host, switch } => format!("{host}: forward already {switch}"),
+        Event::Unchanged { host, switch } => format!("{host}: forward already {switch}"),
         Event::Overridden { refusal } => format!("{} overridden by --force: {refusal}", "warning:".yellow()),
         Event::Healthy { host, .. } => format!("{host}: main vhost healthy"),
-        Event::Heard { balancer, server, detail, after, .. } => {
-            format!("{balancer}: {server} is {detail} (after {})", show(*after))
+        Event::Observed { balancer, server, detail, after, .. } => {
+            format!("{balancer}: {server} is {detail} (after {})", format(*after))
         }
-        Event::WaitingBound { balancer, bound, .. } => format!(
+        Event::WaitingForTimeout { balancer, timeout: bound, .. } => format!(
             "{balancer}: cannot be asked (no `haproxy:` in the configuration); waiting {}, the bound of its check settings",
-            show(*bound)
+            format(*bound)
         ),
         Event::Draining { host, in_flight, busy_sockets, after } => format!(
             "{host}: draining, {in_flight} in flight on HAProxy, {busy_sockets} busy connections on the host (after {})",
-            show(*after)
+            format(*after)
         ),
-        Event::Drained { host, after } => format!("{host}: drained (after {})", show(*after)),
+        Event::Drained { host, after } => format!("{host}: drained (after {})", format(*after)),
         Event::Warning { text } => format!("{} {text}", "warning:".yellow()),
-        Event::Roll { event, .. } => crate::cli::render::roll::line(event),
-        Event::Version { host: Some(host), text } => format!("{host}: {text}"),
-        Event::Version { host: None, text } => text.clone(),
+        Event::Roll { event, .. } => crate::cli::render::roll::format_roll_event(event),
+        Event::DeploymentProgress { host: Some(host), text } => format!("{host}: {text}"),
+        Event::DeploymentProgress { host: None, text } => text.clone(),
     }
 }
 
-pub(super) fn switched(switched: &Switched) -> String {
+pub(super) fn format_switch(switched: &SwitchReport) -> String {
     let host = &switched.host.name;
     let already = if switched.changed { "" } else { "already " };
     let mut text = match switched.switch {
@@ -85,12 +90,12 @@ pub(super) fn switched(switched: &Switched) -> String {
     };
     for seen in &switched.seen {
         let _ = match &seen.how {
-            How::Reported { status } => write!(text, "; {} says {status}", seen.balancer),
-            How::BoundWaited => write!(text, "; waited {} for {}", show(seen.after), seen.balancer),
+            WaitOutcome::Reported { status } => write!(text, "; {} says {status}", seen.balancer),
+            WaitOutcome::TimeElapsed => write!(text, "; waited {} for {}", format(seen.after), seen.balancer),
         };
     }
     if let Some(after) = switched.drained_after {
-        let _ = write!(text, "; drained after {}", show(after));
+        let _ = write!(text, "; drained after {}", format(after));
     }
     if let Some(left) = switched.not_drained {
         let _ = write!(text, "; not drained, {left} still in flight and cut by what comes next");
@@ -98,7 +103,7 @@ pub(super) fn switched(switched: &Switched) -> String {
     text + "\n"
 }
 
-pub(super) fn initialised(written: &Initialised) -> String {
+pub(super) fn format_init(written: &InitReport) -> String {
     let dir = written.dir.display();
     let mut text: String = written.files.iter().map(|file| format!("{dir}/{}\n", file.display())).collect();
     let _ = write!(
@@ -108,12 +113,12 @@ pub(super) fn initialised(written: &Initialised) -> String {
     text
 }
 
-pub(super) fn restored(restored: &Restored) -> String {
+pub(super) fn format_restore(restored: &RestoreReport) -> String {
     if restored.recorded.is_empty() {
         return "nothing is recorded on this host: no forward is managed here yet\n".to_owned();
     }
     let verb = if restored.transactions.is_empty() { "already as recorded" } else { "put back as recorded" };
-    let line = |record: &crate::model::forward::Recorded| {
+    let line = |record: &crate::model::forward::ServiceRecord| {
         let forward = &record.forward;
         format!(
             "{}: forward {} ({} -> {}), {verb}\n",
@@ -123,8 +128,8 @@ pub(super) fn restored(restored: &Restored) -> String {
     restored.recorded.iter().map(line).collect()
 }
 
-pub(super) fn history(rows: &[Entry]) -> String {
-    let row = |entry: &Entry| {
+pub(super) fn format_history(rows: &[HistoryEntry]) -> String {
+    let row = |entry: &HistoryEntry| {
         let at = entry.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
         let cells = [
             &at,
@@ -136,13 +141,13 @@ pub(super) fn history(rows: &[Entry]) -> String {
         ];
         cells.iter().map(|cell| (*cell).to_owned()).collect()
     };
-    table::table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+    table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
 }
 
-pub(super) fn lock_notes(notes: &[LockNote]) -> String {
+pub(super) fn format_lock_notes(notes: &[LockNote]) -> String {
     let row = |note: &LockNote| {
         let at = note.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
         vec![at, note.user.clone(), note.text.clone()]
     };
-    table::table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
+    table::format_table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
 }

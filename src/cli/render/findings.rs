@@ -5,23 +5,23 @@ use std::fmt::Write as _;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::Render;
+use super::Renderer;
 use crate::model::finding::{Finding, Severity};
 
-impl Render {
-    pub fn findings(&self, findings: &[Finding]) {
+impl Renderer {
+    pub fn print_findings(&self, findings: &[Finding]) {
         #[derive(Serialize)]
         struct Findings<'a> {
             findings: &'a [Finding],
         }
-        if self.json {
-            return self.document("findings", &Findings { findings });
+        if self.is_json {
+            return self.print_json("findings", &Findings { findings });
         }
-        self.text(&list(findings));
+        self.text(&format_findings(findings));
     }
 }
 
-fn list(findings: &[Finding]) -> String {
+fn format_findings(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let mark = match finding.severity {

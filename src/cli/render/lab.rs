@@ -6,25 +6,25 @@ use std::path::Path;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::{Render, table};
-use crate::lab::demo::{Audience, DemoReport};
+use super::{Renderer, table};
+use crate::lab::demo::{DemoReport, ProgressSink};
 use crate::lab::load::Snapshot;
 use crate::lab::namespaces::Place;
-use crate::model::duration::show;
+use crate::model::duration::format;
 use crate::model::name::HostName;
 
-impl Audience for Render {
+impl ProgressSink for Renderer {
     fn step(&self, text: &str) {
-        self.note(text);
+        self.write_stderr_line(text);
     }
 
     fn count(&self, snapshot: &Snapshot) {
-        self.spin(format!("{} requests answered, {} failed", snapshot.succeeded, snapshot.failed));
+        self.show_spinner(format!("{} requests answered, {} failed", snapshot.succeeded, snapshot.failed));
     }
 }
 
-impl Render {
-    pub fn lab_up(&self, name: &HostName, dir: &Path) {
+impl Renderer {
+    pub fn print_lab_up(&self, name: &HostName, dir: &Path) {
         let dir = dir.display();
         self.text(&format!(
             "the lab is up; its files are in {dir}\n\
@@ -39,14 +39,14 @@ impl Render {
         ));
     }
 
-    pub fn lab_status(&self, name: &HostName, places: &[Place]) {
+    pub fn print_lab_status(&self, name: &HostName, places: &[Place]) {
         #[derive(Serialize)]
         struct Lab<'a> {
             name: &'a HostName,
-            places: &'a [Place],
+            namespaces: &'a [Place],
         }
-        if self.json {
-            return self.document("lab", &Lab { name, places });
+        if self.is_json {
+            return self.print_json("lab", &Lab { name, namespaces: places });
         }
         if places.is_empty() {
             return self.text(&format!("no lab `{name}` is up\n"));
@@ -59,30 +59,33 @@ impl Render {
         let row = |place: &Place| {
             vec![place.namespace.clone(), forward(place).to_owned(), place.processes.join(" ")]
         };
-        self.text(&table::table(&["NAMESPACE", "FORWARD", "PROCESSES"], places.iter().map(row).collect()));
+        self.text(&table::format_table(
+            &["NAMESPACE", "FORWARD", "PROCESSES"],
+            places.iter().map(row).collect(),
+        ));
     }
 
-    pub fn demo(&self, report: &DemoReport) {
-        if self.json {
-            return self.document("demo", report);
+    pub fn print_demo(&self, report: &DemoReport) {
+        if self.is_json {
+            return self.print_json("demo", report);
         }
-        self.text(&demo(report));
+        self.text(&format_demo(report));
     }
 }
 
-fn demo(report: &DemoReport) -> String {
+fn format_demo(report: &DemoReport) -> String {
     let kinds = report.load.kinds.iter().map(|kind| {
         let numbers = [
             kind.requests.to_string(),
             kind.failed.to_string(),
-            show(kind.median),
-            show(kind.longest),
-            show(kind.longest_gap),
+            format(kind.median),
+            format(kind.longest),
+            format(kind.longest_gap),
         ];
         std::iter::once(kind.kind.as_str().to_owned()).chain(numbers).collect()
     });
     let header = ["CLIENTS", "REQUESTS", "FAILED", "MEDIAN", "LONGEST WAIT", "LONGEST GAP"];
-    let mut text = table::table(&header, kinds.collect());
+    let mut text = table::format_table(&header, kinds.collect());
     text.push('\n');
     let answers = report.load.answers.iter().map(|(phase, answer, count)| {
         vec![
@@ -93,12 +96,15 @@ fn demo(report: &DemoReport) -> String {
             count.to_string(),
         ]
     });
-    text.push_str(&table::table(&["WHILE", "HOST", "VHOST", "VERSION", "ANSWERS"], answers.collect()));
+    text.push_str(&table::format_table(&["WHILE", "HOST", "VHOST", "VERSION", "ANSWERS"], answers.collect()));
     text.push('\n');
     let hosts = report.hosts.iter().map(|host| {
-        vec![host.host.clone(), show(host.down_after), show(host.drained_after), show(host.up_after)]
+        vec![host.host.clone(), format(host.down_after), format(host.drained_after), format(host.up_after)]
     });
-    text.push_str(&table::table(&["HOST", "DOWN AFTER", "THEN DRAINED AFTER", "UP AFTER"], hosts.collect()));
+    text.push_str(&table::format_table(
+        &["HOST", "DOWN AFTER", "THEN DRAINED AFTER", "UP AFTER"],
+        hosts.collect(),
+    ));
     text.push('\n');
     let roll = &report.roll;
     let _ = writeln!(
@@ -109,7 +115,7 @@ fn demo(report: &DemoReport) -> String {
         roll.stopped_with,
         roll.resumed_with,
         roll.answered_by_new.join(", "),
-        show(roll.took)
+        format(roll.took)
     );
     for (failed, count) in &report.load.failures {
         let _ = writeln!(
@@ -129,6 +135,11 @@ fn demo(report: &DemoReport) -> String {
     } else {
         "NOT ok".red().bold().to_string()
     };
-    let _ = writeln!(text, "{verdict}: {} requests, {} failed", report.load.requests(), report.load.failed());
+    let _ = writeln!(
+        text,
+        "{verdict}: {} requests, {} failed",
+        report.load.total_requests(),
+        report.load.total_failed()
+    );
     text
 }

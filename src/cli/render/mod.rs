@@ -8,19 +8,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use crate::error::{Code, Failure};
+use crate::error::{ExitStatus, Failure};
 use crate::model::forward::Switch;
-use crate::model::history::Entry;
+use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
-use crate::ops::fleet::forward::{Each, Switched};
-use crate::ops::host::restore::Restored;
-use crate::ops::init::Initialised;
-use crate::plan::roll::progress::Standing;
+use crate::ops::fleet::forward::{SwitchReport, SwitchResults};
+use crate::ops::host::restore::RestoreReport;
+use crate::ops::init::InitReport;
+use crate::plan::roll::progress::RollProgress;
 use crate::world::lock::LockNote;
 
-pub use compare::html;
-pub use promote::RolloutView;
-use roll::Follower;
+pub use compare::format_html_page;
+pub use promote::PromotionView;
+use roll::RollFollower;
 pub use roll::RollView;
 
 mod compare;
@@ -34,19 +34,19 @@ mod status;
 mod table;
 
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
-const SCHEMA: u32 = 1;
+const SCHEMA_VERSION: u32 = 1;
 
 /// One command's output.
 #[derive(Debug)]
-pub struct Render {
-    json: bool,
+pub struct Renderer {
+    is_json: bool,
     color: ColorChoice,
-    out: Mutex<String>,
+    buffer: Mutex<String>,
     /// Says what is being waited for, on a terminal only.
     spinner: ProgressBar,
-    follower: Mutex<Option<Follower>>,
+    follower: Mutex<Option<RollFollower>>,
     /// What the next command line about this service has besides: ` --service NAME` where this one was given it.
-    flag: String,
+    service_flag: String,
 }
 
 #[derive(Serialize)]
@@ -57,87 +57,87 @@ struct Document<'a, T: Serialize> {
     body: &'a T,
 }
 
-impl Render {
-    pub fn new(json: bool, no_color: bool, service: Option<&ServiceName>) -> Self {
+impl Renderer {
+    pub fn new(is_json: bool, no_color: bool, service: Option<&ServiceName>) -> Self {
         let color = if no_color { ColorChoice::Never } else { ColorChoice::Auto };
         let spinner =
             if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             spinner.set_style(style);
         }
-        let flag = service.map(|name| format!(" --service {name}")).unwrap_or_default();
-        Self { json, color, out: Mutex::default(), spinner, follower: Mutex::default(), flag }
+        let service_flag = service.map(|name| format!(" --service {name}")).unwrap_or_default();
+        Self { is_json, color, buffer: Mutex::default(), spinner, follower: Mutex::default(), service_flag }
     }
 
     /// A text as it is, such as a manual page.
     pub fn text(&self, text: &str) {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
 
-    pub fn switched(&self, switched: &Switched) {
-        if self.json {
-            return self.document("switched", switched);
+    pub fn print_switch(&self, switched: &SwitchReport) {
+        if self.is_json {
+            return self.print_json("switched", switched);
         }
-        self.text(&events::switched(switched));
+        self.text(&events::format_switch(switched));
     }
 
-    pub fn restored(&self, restored: &Restored) {
-        if self.json {
-            return self.document("restored", restored);
+    pub fn print_restore(&self, restored: &RestoreReport) {
+        if self.is_json {
+            return self.print_json("restored", restored);
         }
-        self.text(&events::restored(restored));
+        self.text(&events::format_restore(restored));
     }
 
-    pub fn history(&self, rows: &[Entry], rolls: &[Standing], lock: &[LockNote]) {
+    pub fn print_history(&self, rows: &[HistoryEntry], rolls: &[RollProgress], lock: &[LockNote]) {
         #[derive(Serialize)]
-        struct History<'a> {
+        struct HistoryDocument<'a> {
             #[serde(rename = "history")]
-            rows: &'a [Entry],
-            rolls: &'a [Standing],
+            rows: &'a [HistoryEntry],
+            rolls: &'a [RollProgress],
             lock: &'a [LockNote],
         }
-        if self.json {
-            return self.document("history", &History { rows, rolls, lock });
+        if self.is_json {
+            return self.print_json("history", &HistoryDocument { rows, rolls, lock });
         }
         let mut tables = Vec::new();
         if !rolls.is_empty() {
-            tables.push(roll::past(rolls));
+            tables.push(roll::format_past_rolls(rolls));
         }
         if !lock.is_empty() {
-            tables.push(events::lock_notes(lock));
+            tables.push(events::format_lock_notes(lock));
         }
         // On an operator's machine there are rolls and no switches.
         if !rows.is_empty() || tables.is_empty() {
-            tables.push(events::history(rows));
+            tables.push(events::format_history(rows));
         }
         self.text(&tables.join("\n"));
     }
 
     /// Several hosts: what came of each. An error unless every one is switched.
-    pub fn switched_many(&self, switch: Switch, each: Each) -> Result<(), Failure> {
+    pub fn print_switches(&self, switch: Switch, each: SwitchResults) -> Result<(), Failure> {
         #[derive(Serialize)]
-        struct Many<'a> {
-            hosts: Vec<Outcome<'a>>,
+        struct SwitchesDocument<'a> {
+            hosts: Vec<HostOutcome<'a>>,
         }
         #[derive(Serialize)]
-        struct Outcome<'a> {
+        struct HostOutcome<'a> {
             host: &'a HostName,
-            switched: Option<&'a Switched>,
+            switched: Option<&'a SwitchReport>,
             error: Option<String>,
         }
-        if self.json {
-            let outcomes = each.iter().map(|(host, switched)| Outcome {
+        if self.is_json {
+            let outcomes = each.iter().map(|(host, switched)| HostOutcome {
                 host,
                 switched: switched.as_ref().ok(),
                 error: switched.as_ref().err().map(ToString::to_string),
             });
-            self.document("switched-many", &Many { hosts: outcomes.collect() });
+            self.print_json("switched-many", &SwitchesDocument { hosts: outcomes.collect() });
         }
         let of = each.len();
         let mut failed = Vec::new();
         for (_, switched) in each {
             match switched {
-                Ok(switched) if !self.json => self.text(&events::switched(&switched)),
+                Ok(switched) if !self.is_json => self.text(&events::format_switch(&switched)),
                 Ok(_) => {}
                 Err(error) => failed.push(error),
             }
@@ -145,18 +145,18 @@ impl Render {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Failure::NotAll { switch, done: of - failed.len(), of, failed })
+        Err(Failure::SwitchedPartially { switch, done: of - failed.len(), of, failed })
     }
 
-    fn follower(&self) -> MutexGuard<'_, Option<Follower>> {
+    fn lock_follower(&self) -> MutexGuard<'_, Option<RollFollower>> {
         self.follower.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn initialised(&self, written: &Initialised) {
-        if self.json {
-            return self.document("initialised", written);
+    pub fn print_init(&self, written: &InitReport) {
+        if self.is_json {
+            return self.print_json("initialised", written);
         }
-        self.text(&events::initialised(written));
+        self.text(&events::format_init(written));
     }
 
     /// A question on stdout; the answer is typed behind it.
@@ -166,13 +166,13 @@ impl Render {
     }
 
     /// A line to stderr.
-    pub fn remark(&self, line: &str) {
-        self.note(line);
+    pub fn print_remark(&self, line: &str) {
+        self.write_stderr_line(line);
     }
 
     /// Writes what was collected to stdout. A reader that went away (`| head`) is no failure.
     pub fn flush(&self) -> Result<(), Failure> {
-        let text = std::mem::take(&mut *self.out.lock().unwrap_or_else(PoisonError::into_inner));
+        let text = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
         self.spinner.finish_and_clear();
         let mut stdout = AutoStream::new(io::stdout(), self.color);
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -184,32 +184,32 @@ impl Render {
     }
 
     /// Prints what was collected, the error and its hint; gives back the exit code.
-    pub fn failure(&self, failure: &Failure) -> Code {
+    pub fn print_failure(&self, failure: &Failure) -> ExitStatus {
         // The failure at hand is the one to report, not a second one of stdout.
         let _ = self.flush();
-        self.note(&format!("{} {failure}", "error:".red().bold()));
+        self.write_stderr_line(&format!("{} {failure}", "error:".red().bold()));
         if let Some(hint) = failure.hint() {
-            self.note(&format!(" {} {hint}", "next:".bold()));
+            self.write_stderr_line(&format!(" {} {hint}", "next:".bold()));
         }
         failure.code()
     }
 
     /// One line to stderr, above the spinner where there is one.
-    fn note(&self, line: &str) {
+    fn write_stderr_line(&self, line: &str) {
         let write = || {
             // With stderr gone there is nobody to tell.
             let _ = writeln!(AutoStream::new(io::stderr(), self.color), "{line}");
         };
-        match &*self.follower() {
-            Some(Follower::Live(board)) => board.bars.suspend(write),
+        match &*self.lock_follower() {
+            Some(RollFollower::Live(board)) => board.bars.suspend(write),
             _ => self.spinner.suspend(write),
         }
     }
 
-    fn document<T: Serialize>(&self, kind: &str, body: &T) {
-        match serde_json::to_string_pretty(&Document { schema: SCHEMA, kind, body }) {
+    fn print_json<T: Serialize>(&self, kind: &str, body: &T) {
+        match serde_json::to_string_pretty(&Document { schema: SCHEMA_VERSION, kind, body }) {
             Ok(text) => self.text(&format!("{text}\n")),
-            Err(error) => self.note(&format!("cannot write JSON: {error}")),
+            Err(error) => self.write_stderr_line(&format!("cannot write JSON: {error}")),
         }
     }
 }

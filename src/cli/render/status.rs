@@ -7,26 +7,29 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use super::roll::RollView;
-use super::{Render, table};
+use super::{Renderer, table};
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Switch};
 use crate::ops::fleet::status::{BalancerStatus, Status};
 
-impl Render {
+impl Renderer {
     pub fn status(&self, hosts: &[Status], roll: Option<&RollView>, watching: bool) {
-        if self.json {
-            return self.document("status", &Everything { hosts, roll });
+        if self.is_json {
+            return self.print_json("status", &StatusDocument { hosts, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
             self.text("\x1b[H\x1b[J");
         }
         for status in hosts {
-            self.text(&screen(status));
+            self.text(&format_host_status(status));
         }
         if let Some(view) = roll {
-            self.text(&format!("\n{}", crate::cli::render::roll::standing(view, &self.flag)));
+            self.text(&format!(
+                "\n{}",
+                crate::cli::render::roll::format_roll_status(view, &self.service_flag)
+            ));
         }
         if watching {
             self.text("\n");
@@ -35,39 +38,39 @@ impl Render {
 }
 
 #[derive(Serialize)]
-struct Everything<'a> {
+struct StatusDocument<'a> {
     hosts: &'a [Status],
     /// The last roll, while it is not finished, and who holds the fleet.
     roll: Option<&'a RollView>,
 }
 
-fn screen(status: &Status) -> String {
+fn format_host_status(status: &Status) -> String {
     let mut text = String::new();
     let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
     match &status.view {
-        Ok(view) => host_side(&mut text, status, view),
+        Ok(view) => write_host_side(&mut text, status, view),
         Err(why) => {
             let _ = writeln!(text, "host      {} {why}", "not known:".red());
         }
     }
     text.push('\n');
-    text.push_str(&balancers(status));
+    text.push_str(&format_balancers(status));
     text
 }
 
-fn host_side(text: &mut String, status: &Status, view: &HostView) {
+fn write_host_side(text: &mut String, status: &Status, view: &HostView) {
     let main = status.ports.main;
-    let _ = writeln!(text, "forward   {}", forward(status, view));
-    let _ = writeln!(text, "rules     {}", rules(view));
+    let _ = writeln!(text, "forward   {}", format_forward(status, view));
+    let _ = writeln!(text, "rules     {}", format_rules(view));
     let health = match &view.main_health {
         Ok(()) => format!("main vhost healthy on {main}"),
         Err(why) => format!("{} {why}", "main vhost not healthy:".red()),
     };
     let _ = writeln!(text, "health    {health}");
     let sockets = match &view.main_sockets {
-        Ok(count) if count.tie > 0 => {
-            format!("{} busy, {} idle, {} not told apart on {main}", count.busy, count.idle, count.tie)
+        Ok(count) if count.ambiguous > 0 => {
+            format!("{} busy, {} idle, {} not told apart on {main}", count.busy, count.idle, count.ambiguous)
         }
         Ok(count) => format!("{} busy, {} idle on {main}", count.busy, count.idle),
         Err(why) => why.clone(),
@@ -76,13 +79,13 @@ fn host_side(text: &mut String, status: &Status, view: &HostView) {
     for drift in &view.drift {
         let _ = writeln!(text, "drift     {}", drift.yellow());
     }
-    if let Some(last) = &view.last {
+    if let Some(last) = &view.last_entry {
         let (action, phase, user, at) = (&last.action, last.phase.as_str(), &last.actor.user, last.at);
         let _ = writeln!(text, "last      {action} {phase} by {user} at {at:.0}");
     }
 }
 
-fn forward(status: &Status, view: &HostView) -> String {
+fn format_forward(status: &Status, view: &HostView) -> String {
     let ports = status.ports;
     let now = match status.switch() {
         Some(Switch::On) => format!("{}  {} -> {}", "on".green().bold(), ports.check, ports.main),
@@ -90,14 +93,14 @@ fn forward(status: &Status, view: &HostView) -> String {
         None if view.kernel.is_ok() => "mixed".red().bold().to_string() + "  not the same in IPv4 and IPv6",
         None => "unknown".red().bold().to_string(),
     };
-    match &view.recorded {
+    match &view.record {
         Ok(Some(record)) => format!("{now}, recorded {} at {:.0}", record.switch, record.changed_at),
         Ok(None) => format!("{now}, nothing recorded"),
         Err(why) => format!("{now}, record not readable: {why}"),
     }
 }
 
-fn rules(view: &HostView) -> String {
+fn format_rules(view: &HostView) -> String {
     match &view.kernel {
         Ok(families) => {
             let one =
@@ -108,12 +111,12 @@ fn rules(view: &HostView) -> String {
     }
 }
 
-fn balancers(status: &Status) -> String {
-    let rows = status.balancers.iter().flat_map(rows).collect();
-    table::table(&["HAPROXY", "SERVER", "SAYS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
+fn format_balancers(status: &Status) -> String {
+    let rows = status.balancers.iter().flat_map(format_balancer_rows).collect();
+    table::format_table(&["HAPROXY", "SERVER", "SAYS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
 }
 
-fn rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
+fn format_balancer_rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
     let name = balancer.balancer.to_string();
     match &balancer.servers {
         Err(why) => vec![vec![name, "-".into(), format!("not known: {why}")]],
@@ -123,8 +126,8 @@ fn rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
                 Some(server) => vec![
                     name.clone(),
                     server.name.clone(),
-                    says(server),
-                    server.check.clone(),
+                    format_server_state(server),
+                    server.last_check.clone(),
                     server.work.sessions.to_string(),
                     server.work.queued.to_string(),
                     server.weight.to_string(),
@@ -136,8 +139,8 @@ fn rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
 }
 
 /// HAProxy's own words, with the maintenance an operator set on its side, which the status text may hide.
-fn says(server: &ServerView) -> String {
-    let maint = server.admin.is_some_and(crate::model::balancer::AdminState::in_maintenance);
+fn format_server_state(server: &ServerView) -> String {
+    let maint = server.admin_state.is_some_and(crate::model::balancer::AdminState::is_in_maintenance);
     if maint && !server.status.starts_with("MAINT") {
         format!("{} (MAINT set)", server.status)
     } else {

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, ContentArrangement, Table};
 
 /// Header and rows, left-aligned, two blanks apart, no trailing blanks.
-pub(super) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(super) fn format_table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(Cell::new));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Audience;
+use super::ProgressSink;
 use crate::lab::load::{Load, Snapshot};
 use crate::lab::operator::{Operator, Pipe};
 use crate::lab::{Lab, LabError, make_dir, write};
@@ -15,34 +15,34 @@ use crate::model::duration;
 
 const SERVICE: &str = crate::lab::SERVICE;
 /// Newer than what the vhosts of the acts before serve.
-pub const FIRST: &str = "4.0.0";
-pub const SECOND: &str = "5.0.0";
+pub const FIRST_VERSION: &str = "4.0.0";
+pub const SECOND_VERSION: &str = "5.0.0";
 /// How long a new main is watched here.
-const WATCH: &str = "2s";
+const WATCH_WINDOW: &str = "2s";
 
 /// One command of the story.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct CommandReport {
     pub command: String,
     pub status: i32,
-    #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VersionStory {
-    pub told: Vec<Told>,
+pub struct ScenarioReport {
+    pub told: Vec<CommandReport>,
     /// What was not as it should be.
     pub faults: Vec<String>,
 }
 
 /// An operator whose balancers can be asked to close their idle connections.
-pub async fn operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, LabError> {
-    let operator = Operator::up(lab, pipe, more).await?;
+pub async fn set_up_operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, LabError> {
+    let operator = Operator::start(lab, pipe, more).await?;
     let file = operator.dir().join("switchman.yaml");
-    let mut yaml = crate::lab::operator::read(&file)?;
-    for (at, address) in lab.readers().iter().enumerate() {
-        let socket = lab.admin_socket(&format!("lb{}", at + 1)).display().to_string();
+    let mut yaml = crate::lab::operator::read_file(&file)?;
+    for (at, address) in lab.admin_addresses().iter().enumerate() {
+        let socket = lab.admin_socket_path(&format!("lb{}", at + 1)).display().to_string();
         yaml = yaml
             .replace(&format!("haproxy: \"{address}\""), &format!("haproxy: \"{socket}\", on_host: false"));
     }
@@ -52,11 +52,11 @@ pub async fn operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, Lab
 
 /// A release whose program says which version it is.
 pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
-    faulty(lab, version, "")
+    write_faulty_release(lab, version, "")
 }
 
 /// The same with more flags for the program, such as `--fault deaf`.
-pub fn faulty(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError> {
+pub fn write_faulty_release(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError> {
     let dir = lab.dir().join("releases").join(version);
     make_dir(&dir)?;
     let script = format!(
@@ -68,62 +68,67 @@ pub fn faulty(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError
     Ok(dir)
 }
 
-pub(super) async fn story(
+pub(super) async fn run_scenario(
     lab: &Lab,
     operator: &Operator,
     load: &Load,
-    audience: &dyn Audience,
-) -> Result<VersionStory, LabError> {
-    let mut story = Story { operator, load, audience, told: vec![], faults: vec![] };
+    audience: &dyn ProgressSink,
+) -> Result<ScenarioReport, LabError> {
+    let mut story = Scenario { operator, load, progress_sink: audience, told: vec![], faults: vec![] };
     let hosts: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
-    for version in [FIRST, SECOND] {
+    for version in [FIRST_VERSION, SECOND_VERSION] {
         let source = release(lab, version)?.display().to_string();
         load.phase(&format!("deploy {version}"));
         story.run(&["deploy", SERVICE, version, &source, "--", "sh", "serve.sh"]).await?;
-        story.main_is(&hosts, FIRST, &format!("deploy {version}")).await?;
+        story.wait_for_main(&hosts, FIRST_VERSION, &format!("deploy {version}")).await?;
     }
     story.run(&["ls"]).await?;
     load.phase("assign");
-    story.run(&["assign", SERVICE, SECOND, "--yes", "--watch", WATCH]).await?;
+    story.run(&["assign", SERVICE, SECOND_VERSION, "--yes", "--watch", WATCH_WINDOW]).await?;
     // Whoever was served before the command ended may have been served by the old version; nobody after it.
     load.phase("after assign");
-    story.main_is(&hosts, SECOND, "after assign").await?;
-    story.only(SECOND, "after assign");
+    story.wait_for_main(&hosts, SECOND_VERSION, "after assign").await?;
+    story.check_only_version(SECOND_VERSION, "after assign");
     load.phase("rollback");
     story.run(&["rollback", SERVICE]).await?;
     load.phase("after rollback");
-    story.main_is(&hosts, FIRST, "after rollback").await?;
+    story.wait_for_main(&hosts, FIRST_VERSION, "after rollback").await?;
     load.phase("kill");
-    story.run(&["kill", SERVICE, SECOND, "--yes"]).await?;
+    story.run(&["kill", SERVICE, SECOND_VERSION, "--yes"]).await?;
     story.run(&["ls"]).await?;
-    Ok(VersionStory { told: story.told, faults: story.faults })
+    Ok(ScenarioReport { told: story.told, faults: story.faults })
 }
 
-pub(super) struct Story<'a> {
+pub(super) struct Scenario<'a> {
     pub operator: &'a Operator,
     pub load: &'a Load,
-    pub audience: &'a dyn Audience,
-    pub told: Vec<Told>,
+    pub progress_sink: &'a dyn ProgressSink,
+    pub told: Vec<CommandReport>,
     pub faults: Vec<String>,
 }
 
-impl Story<'_> {
+impl Scenario<'_> {
     /// Runs one of the operator's commands, and shows what it prints.
     pub(super) async fn run(&mut self, args: &[&str]) -> Result<(), LabError> {
-        self.run_to(args, 0, "").await
+        self.run_expecting(args, 0, "").await
     }
 
     /// The same that should end with this status, and say these words: what fails for another reason is a fault.
-    pub(super) async fn run_to(&mut self, args: &[&str], status: i32, words: &str) -> Result<(), LabError> {
+    pub(super) async fn run_expecting(
+        &mut self,
+        args: &[&str],
+        status: i32,
+        words: &str,
+    ) -> Result<(), LabError> {
         let shown: Vec<&str> = args.iter().map(|arg| arg.rsplit('/').next().unwrap_or(arg)).collect();
         let command = format!("switchman {}", shown.join(" "));
-        self.audience.step(&format!("operator: {command}"));
+        self.progress_sink.step(&format!("operator: {command}"));
         let began = std::time::Instant::now();
-        let output = self.operator.switchman(args).await?;
+        let output = self.operator.run_switchman(args).await?;
         for line in output.stdout.lines() {
-            self.audience.step(&format!("    {line}"));
+            self.progress_sink.step(&format!("    {line}"));
         }
-        self.audience.count(&self.load.snapshot());
+        self.progress_sink.count(&self.load.take_snapshot());
         if output.status != status || !output.stderr.contains(words) {
             let mut fault = format!("`{command}` ended with status {}", output.status);
             if output.status == status {
@@ -134,21 +139,22 @@ impl Story<'_> {
             }
             self.faults.push(fault);
         }
-        self.told.push(Told { command, status: output.status, took: began.elapsed() });
+        self.told.push(CommandReport { command, status: output.status, took: began.elapsed() });
         Ok(())
     }
 
     /// Waits until every host answers with a version.
-    pub(super) async fn main_is(
+    pub(super) async fn wait_for_main(
         &mut self,
         hosts: &[String],
         version: &str,
         phase: &str,
     ) -> Result<(), LabError> {
-        let everywhere =
-            |now: &Snapshot| hosts.iter().all(|host| now.answered(phase, host, "main", Some(version)) > 0);
+        let everywhere = |now: &Snapshot| {
+            hosts.iter().all(|host| now.count_answers(phase, host, "main", Some(version)) > 0)
+        };
         let what = format!("an answer of {version} on every host");
-        match crate::lab::demo::seen(self.load, self.audience, &what, everywhere).await {
+        match crate::lab::demo::wait_for_answers(self.load, self.progress_sink, &what, everywhere).await {
             Ok(()) => Ok(()),
             Err(LabError::Late { what, .. }) => {
                 self.faults.push(format!("{what} was not seen in `{phase}`"));
@@ -159,8 +165,8 @@ impl Story<'_> {
     }
 
     /// Of requests that began in a phase, none was answered by another version.
-    fn only(&mut self, version: &str, phase: &str) {
-        let other = self.load.snapshot().answered_by_others(phase, version);
+    fn check_only_version(&mut self, version: &str, phase: &str) {
+        let other = self.load.take_snapshot().count_answers_by_others(phase, version);
         if other > 0 {
             self.faults.push(format!(
                 "{other} requests that began in `{phase}` were answered by another version than {version}"

@@ -7,21 +7,21 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::Audience;
+use super::ProgressSink;
 use crate::lab::load::Load;
 use crate::lab::operator::Operator;
 use crate::lab::{Lab, LabError, write};
 use crate::model::duration;
 
-const NEWEST: &str = "3.0.0";
-const WHILE: &str = "roll";
-const AFTER: &str = "after the roll";
+const NEWEST_VERSION: &str = "3.0.0";
+const ROLL_PHASE: &str = "roll";
+const AFTER_PHASE: &str = "after the roll";
 /// Between two counts of the load for the audience.
-const TICK: Duration = Duration::from_millis(100);
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct RollStory {
+pub struct RollDemoReport {
     /// The host whose command was made to fail.
     pub failed_host: String,
     /// Exit code of the first command: partly done.
@@ -30,15 +30,15 @@ pub struct RollStory {
     pub left: String,
     /// Exit code of `roll --resume`.
     pub resumed_with: i32,
-    #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
     /// Hosts whose new version answered afterwards.
     pub answered_by_new: Vec<String>,
 }
 
-impl RollStory {
+impl RollDemoReport {
     /// What was not as it should be.
-    pub(super) fn faults(&self, hosts: usize) -> Vec<String> {
+    pub(super) fn find_faults(&self, hosts: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let host = &self.failed_host;
         if self.stopped_with != 3 {
@@ -61,58 +61,65 @@ impl RollStory {
     }
 }
 
-pub(super) async fn story(
+pub(super) async fn run_scenario(
     lab: &Lab,
     operator: &Operator,
     load: &Load,
-    audience: &dyn Audience,
-) -> Result<RollStory, LabError> {
+    audience: &dyn ProgressSink,
+) -> Result<RollDemoReport, LabError> {
     let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
     let failed_host = names.get(1).or(names.first()).cloned().unwrap_or_default();
-    load.phase(WHILE);
+    load.phase(ROLL_PHASE);
     let began = std::time::Instant::now();
     let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let dir = lab.dir().display();
     let script = format!(
         "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e mended ]; then echo 'no space left on device'; exit 1; fi; \
-         ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST}"
+         ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST_VERSION}"
     );
     audience.step(&format!(
         "operator: switchman roll -- ./deploy.sh   (over ssh; it will fail on {failed_host})"
     ));
     let (stopped_with, standing) =
-        follow(operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
+        follow_command(operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
     let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
     let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
     write(&operator.dir().join("mended"), "")?;
     audience.step("operator: the reason is mended; switchman roll --resume");
-    let (resumed_with, _) = follow(operator, &["roll", "--resume"], load, audience).await?;
+    let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, audience).await?;
     let took = began.elapsed();
-    load.phase(AFTER);
+    load.phase(AFTER_PHASE);
     let on_new = |now: &crate::lab::load::Snapshot| -> Vec<String> {
-        let answers = |name: &&String| now.answered(AFTER, name, "main", Some(NEWEST)) > 0;
+        let answers = |name: &&String| now.count_answers(AFTER_PHASE, name, "main", Some(NEWEST_VERSION)) > 0;
         names.iter().filter(answers).cloned().collect()
     };
     // Whether they all answered is judged by the faults.
     let all = |now: &crate::lab::load::Snapshot| on_new(now).len() == names.len();
-    match crate::lab::demo::seen(load, audience, "an answer of the newest version on every host", all).await {
+    match crate::lab::demo::wait_for_answers(
+        load,
+        audience,
+        "an answer of the newest version on every host",
+        all,
+    )
+    .await
+    {
         Ok(()) | Err(LabError::Late { .. }) => {}
         Err(error) => return Err(error),
     }
-    let answered_by_new = on_new(&load.snapshot());
-    Ok(RollStory { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
+    let answered_by_new = on_new(&load.take_snapshot());
+    Ok(RollDemoReport { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
 }
 
 /// Runs one of the operator's commands and tells the audience what it says; its exit code, and where the roll stands.
-async fn follow(
+async fn follow_command(
     operator: &Operator,
     args: &[&str],
     load: &Load,
-    audience: &dyn Audience,
+    audience: &dyn ProgressSink,
 ) -> Result<(i32, Value), LabError> {
     let json = [&["--output", "json"], args].concat();
-    let mut child = operator.program(&json).dialogue()?;
+    let mut child = operator.program(&json).spawn_piped()?;
     let failed = |error: std::io::Error| LabError::Load { why: error.to_string() };
     drop(child.stdin.take());
     let Some(stdout) = child.stdout.take() else {
@@ -126,7 +133,7 @@ async fn follow(
                 None => break,
                 Some(line) => {
                     let value: Value = serde_json::from_str(&line).unwrap_or_default();
-                    if let Some(text) = sentence(&value) {
+                    if let Some(text) = describe_event(&value) {
                         audience.step(&text);
                     }
                     if value["kind"] == "roll" {
@@ -134,15 +141,15 @@ async fn follow(
                     }
                 }
             },
-            () = tokio::time::sleep(TICK) => audience.count(&load.snapshot()),
+            () = tokio::time::sleep(COUNT_INTERVAL) => audience.count(&load.take_snapshot()),
         }
     }
     let status = child.wait().await.map_err(failed)?;
-    Ok((crate::sys::exec::status_of(status), standing))
+    Ok((crate::sys::exec::to_exit_status(status), standing))
 }
 
 /// The events worth a line on a stage.
-fn sentence(event: &Value) -> Option<String> {
+fn describe_event(event: &Value) -> Option<String> {
     let text = |key: &str| event[key].as_str().unwrap_or_default();
     let host = text("host");
     match text("event") {
@@ -153,7 +160,7 @@ fn sentence(event: &Value) -> Option<String> {
         "settled" => Some(format!("{host}: {} by itself", text("end"))),
         "host-done" => {
             let took = Duration::from_millis(event["took_ms"].as_u64().unwrap_or(0));
-            Some(format!("{host}: done after {}", duration::show(took)))
+            Some(format!("{host}: done after {}", duration::format(took)))
         }
         "ended" => Some(format!("roll: {}", text("why"))),
         _ => None,

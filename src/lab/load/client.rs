@@ -16,22 +16,22 @@ use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::Kind;
-use super::book::{Answer, Book, Reason};
+use super::ClientKind;
+use super::ledger::{AnswerOrigin, FailureReason, RequestLedger};
 use crate::lab::app;
 
 /// A hang is a failure.
-const DEADLINE: Duration = Duration::from_secs(20);
-const UPLOAD: usize = 4 * 1024 * 1024;
-const WEBSOCKET_LIFE: Duration = Duration::from_secs(3);
-const WEBSOCKET_PAUSE: Duration = Duration::from_millis(100);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+const UPLOAD_BYTES: usize = 4 * 1024 * 1024;
+const WEBSOCKET_DURATION: Duration = Duration::from_secs(3);
+const WEBSOCKET_INTERVAL: Duration = Duration::from_millis(100);
 const COOKIE_NAME: &str = "SERVER_ID";
 
 type Sender = SendRequest<Full<Bytes>>;
 
 /// What a client carries from one request to the next.
 pub(super) struct Client {
-    kind: Kind,
+    kind: ClientKind,
     address: SocketAddr,
     /// The Host header.
     host: String,
@@ -41,62 +41,64 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(kind: Kind, address: SocketAddr, host: String, cookie: Option<String>) -> Self {
+    pub(super) fn new(kind: ClientKind, address: SocketAddr, host: String, cookie: Option<String>) -> Self {
         Self { kind, address, host, cookie: cookie.filter(|_| kind.has_cookie()), connection: None }
     }
 
     /// Sends requests until stopped, each accounted for.
-    pub(super) async fn run(mut self, book: Arc<Book>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, book: Arc<RequestLedger>, mut stopped: watch::Receiver<bool>) {
         let kind = self.kind;
         while !*stopped.borrow() {
-            let phase = book.started(kind);
+            let phase = book.record_start(kind);
             let began = Instant::now();
             let sent = self.cookie.clone();
-            let asked = tokio::time::timeout(DEADLINE, self.ask()).await.unwrap_or(Err(Reason::Timeout));
+            let asked = tokio::time::timeout(REQUEST_TIMEOUT, self.send_by_kind())
+                .await
+                .unwrap_or(Err(FailureReason::Timeout));
             match asked {
-                Ok(answer) => book.succeeded(kind, answer, sent.as_deref(), began.elapsed(), phase),
+                Ok(answer) => book.record_success(kind, answer, sent.as_deref(), began.elapsed(), phase),
                 Err(reason) => {
                     self.connection = None;
-                    book.failed(kind, reason);
+                    book.record_failure(kind, reason);
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(kind.pause()) => {}
+                () = tokio::time::sleep(kind.request_interval()) => {}
                 _ = stopped.changed() => {}
             }
         }
     }
 
-    async fn ask(&mut self) -> Result<Answer, Reason> {
+    async fn send_by_kind(&mut self) -> Result<AnswerOrigin, FailureReason> {
         match self.kind {
-            Kind::KeepAliveCookie | Kind::KeepAlive => self.get("/", true).await,
-            Kind::PerRequest => self.get("/", false).await,
-            Kind::Slow => self.get("/slow", false).await,
-            Kind::Upload => self.upload().await,
-            Kind::Websocket => self.websocket().await,
+            ClientKind::KeepAliveCookie | ClientKind::KeepAlive => self.get("/", true).await,
+            ClientKind::PerRequest => self.get("/", false).await,
+            ClientKind::Slow => self.get("/slow", false).await,
+            ClientKind::Upload => self.upload().await,
+            ClientKind::Websocket => self.echo_websocket().await,
         }
     }
 
-    async fn get(&mut self, path: &str, keep: bool) -> Result<Answer, Reason> {
-        let request = self.request(Method::GET, path, keep, Bytes::new())?;
-        self.exchange(request, keep).await.map(|(answer, _)| answer)
+    async fn get(&mut self, path: &str, keep: bool) -> Result<AnswerOrigin, FailureReason> {
+        let request = self.build_request(Method::GET, path, keep, Bytes::new())?;
+        self.send_request(request, keep).await.map(|(answer, _)| answer)
     }
 
-    async fn upload(&mut self) -> Result<Answer, Reason> {
-        let body: Vec<u8> = (0..251u8).cycle().take(UPLOAD).collect();
+    async fn upload(&mut self) -> Result<AnswerOrigin, FailureReason> {
+        let body: Vec<u8> = (0..251u8).cycle().take(UPLOAD_BYTES).collect();
         let expected = app::digest(&body);
-        let request = self.request(Method::POST, "/upload", false, Bytes::from(body))?;
-        let (answer, body) = self.exchange(request, false).await?;
-        if body == expected.as_bytes() { Ok(answer) } else { Err(Reason::WrongBody) }
+        let request = self.build_request(Method::POST, "/upload", false, Bytes::from(body))?;
+        let (answer, body) = self.send_request(request, false).await?;
+        if body == expected.as_bytes() { Ok(answer) } else { Err(FailureReason::WrongBody) }
     }
 
-    fn request(
+    fn build_request(
         &self,
         method: Method,
         path: &str,
         keep: bool,
         body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Reason> {
+    ) -> Result<Request<Full<Bytes>>, FailureReason> {
         let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
         if let Some(cookie) = &self.cookie {
             request = request.header(COOKIE, format!("{COOKIE_NAME}={cookie}"));
@@ -104,27 +106,32 @@ impl Client {
         if !keep {
             request = request.header(CONNECTION, "close");
         }
-        request.body(Full::new(body)).map_err(|error| Reason::Other(error.to_string()))
+        request.body(Full::new(body)).map_err(|error| FailureReason::Other(error.to_string()))
     }
 
-    async fn exchange(
+    async fn send_request(
         &mut self,
         request: Request<Full<Bytes>>,
         keep: bool,
-    ) -> Result<(Answer, Bytes), Reason> {
-        let mut sender = self.sender().await?;
-        let response =
-            sender.send_request(request).await.map_err(|error| reason(&error, Reason::ClosedBeforeAnswer))?;
+    ) -> Result<(AnswerOrigin, Bytes), FailureReason> {
+        let mut sender = self.open_sender().await?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| classify_error(&error, FailureReason::ClosedBeforeAnswer))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body =
-            response.into_body().collect().await.map_err(|error| reason(&error, Reason::ClosedMidBody))?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| classify_error(&error, FailureReason::ClosedMidBody))?;
         if status != 200 {
-            return Err(Reason::Status(status));
+            return Err(FailureReason::Status(status));
         }
-        let answer = answered_by(&headers)?;
+        let answer = read_origin(&headers)?;
         if self.kind.has_cookie() {
-            self.cookie = cookie(&headers).or(self.cookie.take());
+            self.cookie = read_cookie(&headers).or(self.cookie.take());
         }
         self.connection = keep.then_some(sender);
         Ok((answer, body.to_bytes()))
@@ -132,7 +139,7 @@ impl Client {
 
     /// The kept connection while it is open, else a new one. A connection that was closed while idle carried no request:
     /// any client opens another.
-    async fn sender(&mut self) -> Result<Sender, Reason> {
+    async fn open_sender(&mut self) -> Result<Sender, FailureReason> {
         if let Some(mut sender) = self.connection.take()
             && sender.ready().await.is_ok()
         {
@@ -140,7 +147,7 @@ impl Client {
         }
         let (sender, connection) = handshake(TokioIo::new(self.connect().await?))
             .await
-            .map_err(|error| reason(&error, Reason::Reset))?;
+            .map_err(|error| classify_error(&error, FailureReason::Reset))?;
         tokio::spawn(async move {
             // What goes wrong here is told to the request.
             let _ = connection.await;
@@ -148,51 +155,60 @@ impl Client {
         Ok(sender)
     }
 
-    async fn connect(&self) -> Result<TcpStream, Reason> {
-        let stream =
-            TcpStream::connect(self.address).await.map_err(|error| io_reason(&error, Reason::Refused))?;
+    async fn connect(&self) -> Result<TcpStream, FailureReason> {
+        let stream = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| classify_io_error(&error, FailureReason::Refused))?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
 
-    async fn websocket(&mut self) -> Result<Answer, Reason> {
+    async fn echo_websocket(&mut self) -> Result<AnswerOrigin, FailureReason> {
         let stream = self.connect().await?;
         let url = format!("ws://{}/ws", self.host);
         let (mut socket, response) = client_async(url, stream).await.map_err(|error| match error {
-            WsError::Http(response) => Reason::Status(response.status().as_u16()),
-            other => websocket_reason(&other),
+            WsError::Http(response) => FailureReason::Status(response.status().as_u16()),
+            other => classify_websocket_error(&other),
         })?;
-        let answer = answered_by(response.headers())?;
-        let ends = Instant::now() + WEBSOCKET_LIFE;
+        let answer = read_origin(response.headers())?;
+        let ends = Instant::now() + WEBSOCKET_DURATION;
         let mut number = 0u64;
         while Instant::now() < ends {
             let sent = Message::text(number.to_string());
-            socket.send(sent.clone()).await.map_err(|error| websocket_reason(&error))?;
+            socket.send(sent.clone()).await.map_err(|error| classify_websocket_error(&error))?;
             match socket.next().await {
                 Some(Ok(echo)) if echo == sent => {}
-                Some(Ok(_)) => return Err(Reason::WrongBody),
-                Some(Err(error)) => return Err(websocket_reason(&error)),
-                None => return Err(Reason::Websocket("closed by the other side".to_owned())),
+                Some(Ok(_)) => return Err(FailureReason::WrongBody),
+                Some(Err(error)) => return Err(classify_websocket_error(&error)),
+                None => return Err(FailureReason::Websocket("closed by the other side".to_owned())),
             }
             number += 1;
-            tokio::time::sleep(WEBSOCKET_PAUSE).await;
+            tokio::time::sleep(WEBSOCKET_INTERVAL).await;
         }
-        socket.close(None).await.map_err(|error| websocket_reason(&error))?;
+        socket.close(None).await.map_err(|error| classify_websocket_error(&error))?;
         while let Some(message) = socket.next().await {
-            message.map_err(|error| websocket_reason(&error))?;
+            message.map_err(|error| classify_websocket_error(&error))?;
         }
         Ok(answer)
     }
 }
 
-fn answered_by(headers: &HeaderMap) -> Result<Answer, Reason> {
+fn read_origin(headers: &HeaderMap) -> Result<AnswerOrigin, FailureReason> {
     let value = |name| {
-        headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned).ok_or(Reason::Unsigned)
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .ok_or(FailureReason::Unsigned)
     };
-    Ok(Answer { host: value(app::HOST)?, vhost: value(app::VHOST)?, version: value(app::VERSION)? })
+    Ok(AnswerOrigin {
+        host: value(app::HOST_HEADER)?,
+        vhost: value(app::VHOST_HEADER)?,
+        version: value(app::VERSION_HEADER)?,
+    })
 }
 
-fn cookie(headers: &HeaderMap) -> Option<String> {
+fn read_cookie(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(SET_COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     values
         .filter_map(|value| value.split(';').next()?.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
@@ -201,31 +217,31 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The socket's own reason where there is one.
-fn reason(error: &hyper::Error, closed: Reason) -> Reason {
+fn classify_error(error: &hyper::Error, closed: FailureReason) -> FailureReason {
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         return closed;
     }
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     match source {
-        Some(source) => io_reason(source, closed),
-        None => Reason::Other(error.to_string()),
+        Some(source) => classify_io_error(source, closed),
+        None => FailureReason::Other(error.to_string()),
     }
 }
 
-fn io_reason(error: &std::io::Error, otherwise: Reason) -> Reason {
+fn classify_io_error(error: &std::io::Error, otherwise: FailureReason) -> FailureReason {
     use std::io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, TimedOut, UnexpectedEof};
     match error.kind() {
-        ConnectionRefused => Reason::Refused,
-        ConnectionReset | BrokenPipe => Reason::Reset,
-        TimedOut => Reason::Timeout,
+        ConnectionRefused => FailureReason::Refused,
+        ConnectionReset | BrokenPipe => FailureReason::Reset,
+        TimedOut => FailureReason::Timeout,
         UnexpectedEof => otherwise,
-        _ => Reason::Other(error.to_string()),
+        _ => FailureReason::Other(error.to_string()),
     }
 }
 
-fn websocket_reason(error: &WsError) -> Reason {
+fn classify_websocket_error(error: &WsError) -> FailureReason {
     match error {
-        WsError::Io(error) => io_reason(error, Reason::Websocket("closed".to_owned())),
-        other => Reason::Websocket(other.to_string()),
+        WsError::Io(error) => classify_io_error(error, FailureReason::Websocket("closed".to_owned())),
+        other => FailureReason::Websocket(other.to_string()),
     }
 }

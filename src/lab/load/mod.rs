@@ -10,17 +10,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::LabError;
-use super::hosts::enter;
+use super::hosts::enter_namespace;
 
-mod book;
 mod client;
+mod ledger;
 
-pub use book::{Answer, Book, Failed, KindReport, Reason, Report, Snapshot};
+pub use ledger::{AnswerOrigin, FailedRequest, FailureReason, KindReport, Report, RequestLedger, Snapshot};
 
 /// The kinds of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ClientKind {
     /// One connection for many requests, with HAProxy's cookie.
     KeepAliveCookie,
     /// One connection for many requests, without a cookie.
@@ -35,7 +35,7 @@ pub enum Kind {
     Websocket,
 }
 
-impl Kind {
+impl ClientKind {
     /// Whether its clients keep HAProxy's cookie.
     pub const fn has_cookie(self) -> bool {
         matches!(self, Self::KeepAliveCookie | Self::Slow)
@@ -56,7 +56,7 @@ impl Kind {
     }
 
     /// Between two requests of one client.
-    const fn pause(self) -> Duration {
+    const fn request_interval(self) -> Duration {
         match self {
             Self::KeepAliveCookie | Self::KeepAlive => Duration::from_millis(20),
             Self::PerRequest => Duration::from_millis(30),
@@ -68,7 +68,7 @@ impl Kind {
 
 /// Where the load goes.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct LoadTarget {
     /// Load balancers; each client keeps to one of them.
     pub addresses: Vec<SocketAddr>,
     pub host: String,
@@ -77,45 +77,45 @@ pub struct Target {
 }
 
 /// How many clients of each kind.
-pub type Mix = Vec<(Kind, usize)>;
+pub type ClientMix = Vec<(ClientKind, usize)>;
 
 /// Every kind at once, some hundred requests a second: enough to hit every moment of a switch, little enough for two cores.
-pub fn default_mix() -> Mix {
+pub fn default_mix() -> ClientMix {
     vec![
-        (Kind::KeepAliveCookie, 6),
-        (Kind::KeepAlive, 4),
-        (Kind::PerRequest, 4),
-        (Kind::Slow, 4),
-        (Kind::Upload, 2),
-        (Kind::Websocket, 4),
+        (ClientKind::KeepAliveCookie, 6),
+        (ClientKind::KeepAlive, 4),
+        (ClientKind::PerRequest, 4),
+        (ClientKind::Slow, 4),
+        (ClientKind::Upload, 2),
+        (ClientKind::Websocket, 4),
     ]
 }
 
 /// A running load, on a thread of its own.
 #[derive(Debug)]
 pub struct Load {
-    book: Arc<Book>,
+    ledger: Arc<RequestLedger>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Load {
     /// Starts the clients, inside a network namespace when one is named.
-    pub fn start(namespace: Option<&Path>, target: Target, mix: &Mix) -> Result<Self, LabError> {
+    pub fn start(namespace: Option<&Path>, target: LoadTarget, mix: &ClientMix) -> Result<Self, LabError> {
         let (stop, stopped) = watch::channel(false);
-        let book = Arc::new(Book::new(Kind::ALL));
+        let book = Arc::new(RequestLedger::new(ClientKind::ALL));
         let (theirs, mix) = (book.clone(), mix.clone());
         let namespace: Option<PathBuf> = namespace.map(Path::to_owned);
         let (ready, started) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("swm-load".to_owned()).spawn(move || {
             let entered = match namespace {
-                Some(file) => enter(&file).and_then(|runtime| runtime),
+                Some(file) => enter_namespace(&file).and_then(|runtime| runtime),
                 None => tokio::runtime::Builder::new_current_thread().enable_all().build(),
             };
             match entered {
                 Ok(runtime) => {
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(clients(&theirs, &target, &mix, &stopped));
+                    runtime.block_on(run_clients(&theirs, &target, &mix, &stopped));
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error.to_string()));
@@ -125,7 +125,7 @@ impl Load {
         let failed = |why: String| LabError::Load { why };
         let thread = thread.map_err(|error| failed(error.to_string()))?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { book, stop, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { ledger: book, stop, thread: Some(thread) }),
             Ok(Err(why)) => Err(failed(why)),
             Err(error) => Err(failed(error.to_string())),
         }
@@ -133,20 +133,20 @@ impl Load {
 
     /// From here on, answers are counted under this name too.
     pub fn phase(&self, name: &str) {
-        self.book.phase(name);
+        self.ledger.phase(name);
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        self.book.snapshot()
+    pub fn take_snapshot(&self) -> Snapshot {
+        self.ledger.take_snapshot()
     }
 
     /// No new requests; those begun end, or fail by their own deadline. Everything is accounted for in the report.
     pub async fn stop(mut self) -> Result<Report, LabError> {
-        self.end().await?;
-        Ok(self.book.report())
+        self.join_thread().await?;
+        Ok(self.ledger.build_report())
     }
 
-    async fn end(&mut self) -> Result<(), LabError> {
+    async fn join_thread(&mut self) -> Result<(), LabError> {
         let _ = self.stop.send(true);
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -163,7 +163,12 @@ impl Drop for Load {
     }
 }
 
-async fn clients(book: &Arc<Book>, target: &Target, mix: &Mix, stopped: &watch::Receiver<bool>) {
+async fn run_clients(
+    book: &Arc<RequestLedger>,
+    target: &LoadTarget,
+    mix: &ClientMix,
+    stopped: &watch::Receiver<bool>,
+) {
     let mut clients = tokio::task::JoinSet::new();
     for (kind, count) in mix {
         for number in 0..*count {

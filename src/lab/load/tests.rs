@@ -8,23 +8,23 @@ use crate::lab::app::{self, AppOptions};
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::sys::sock_diag::SockDiag;
-use crate::world::sockets::Sockets;
+use crate::world::sockets::SocketTable;
 use crate::world::stop;
 
-fn target(address: SocketAddr) -> Target {
-    Target { addresses: vec![address], host: "shop.example".into(), cookies: vec![] }
+fn target(address: SocketAddr) -> LoadTarget {
+    LoadTarget { addresses: vec![address], host: "shop.example".into(), cookies: vec![] }
 }
 
 async fn until(load: &Load, what: &str, holds: impl Fn(&Snapshot) -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !holds(&load.snapshot()) {
-        assert!(std::time::Instant::now() < deadline, "{what}: {:?}", load.snapshot());
+    while !holds(&load.take_snapshot()) {
+        assert!(std::time::Instant::now() < deadline, "{what}: {:?}", load.take_snapshot());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// The application as one host's main vhost, on a free port.
-async fn application(stop: stop::Stop) -> (SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>) {
+async fn application(stop: stop::StopToken) -> (SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>) {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let options = AppOptions {
         listen: free,
@@ -42,37 +42,38 @@ async fn application(stop: stop::Stop) -> (SocketAddr, tokio::task::JoinHandle<s
 }
 
 #[tokio::test]
-async fn every_kind_succeeds_and_is_accounted_for() {
-    let (stopper, stop) = stop::channel();
+async fn load_counts_every_client_kind() {
+    let (stopper, stop) = stop::create_channel();
     let (address, served) = application(stop).await;
-    let load = Load::start(None, target(address), &Kind::ALL.map(|kind| (kind, 2)).to_vec()).unwrap();
+    let load = Load::start(None, target(address), &ClientKind::ALL.map(|kind| (kind, 2)).to_vec()).unwrap();
     load.phase("one");
-    until(&load, "an answer to every kind", |now| Kind::ALL.iter().all(|kind| now.kinds[kind] > 0)).await;
+    until(&load, "an answer to every kind", |now| ClientKind::ALL.iter().all(|kind| now.kinds[kind] > 0))
+        .await;
     let report = load.stop().await.unwrap();
-    assert_eq!((report.failed(), report.failures.len()), (0, 0));
-    assert_eq!(report.requests(), report.answers.iter().map(|(_, _, count)| count).sum::<u64>());
+    assert_eq!((report.total_failed(), report.failures.len()), (0, 0));
+    assert_eq!(report.total_requests(), report.answers.iter().map(|(_, _, count)| count).sum::<u64>());
     assert!(report.answers.iter().all(|(_, answer, _)| answer.host == "web1" && answer.version == "1"));
     stopper.stop();
     served.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_graceful_end_lets_a_slow_answer_end() {
-    let (stopper, stop) = stop::channel();
+async fn app_finishes_slow_answer_on_stop() {
+    let (stopper, stop) = stop::create_channel();
     let (address, served) = application(stop).await;
-    let load = Load::start(None, target(address), &vec![(Kind::Slow, 1)]).unwrap();
+    let load = Load::start(None, target(address), &vec![(ClientKind::Slow, 1)]).unwrap();
     // The application has read the request and not answered it.
     let port = Port::new(address.port()).unwrap();
     let in_flight = |socket: &Socket| socket.info.bytes_received > 0 && socket.receive_queue == 0;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while !SockDiag.established(port).await.unwrap().iter().any(in_flight) {
+    while !SockDiag.list_established(port).await.unwrap().iter().any(in_flight) {
         assert!(std::time::Instant::now() < deadline, "no request in flight");
         tokio::task::yield_now().await;
     }
     let ended = load.stop();
     stopper.stop();
     let report = ended.await.unwrap();
-    assert_eq!((report.requests(), report.failed()), (1, 0), "{:?}", report.failures);
+    assert_eq!((report.total_requests(), report.total_failed()), (1, 0), "{:?}", report.failures);
     served.await.unwrap().unwrap();
 }
 
@@ -95,46 +96,46 @@ async fn server(behave: impl AsyncFn(TcpStream) + Send + Sync + Copy + 'static) 
     address
 }
 
-async fn reason_of(kind: Kind, address: SocketAddr) -> Reason {
+async fn reason_of(kind: ClientKind, address: SocketAddr) -> FailureReason {
     let load = Load::start(None, target(address), &vec![(kind, 1)]).unwrap();
     until(&load, "a failure", |now| now.failed > 0).await;
     let report = load.stop().await.unwrap();
-    assert_eq!(report.requests(), report.failed(), "nothing succeeds here");
+    assert_eq!(report.total_requests(), report.total_failed(), "nothing succeeds here");
     report.failures[0].0.reason.clone()
 }
 
 const SIGNED: &str = "x-swm-host: web2\r\nx-swm-vhost: main\r\nx-swm-version: 1\r\n";
 
 #[tokio::test]
-async fn each_way_to_fail_has_its_own_reason() {
+async fn load_classifies_each_failure() {
     let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert_eq!(reason_of(Kind::PerRequest, refused).await, Reason::Refused);
+    assert_eq!(reason_of(ClientKind::PerRequest, refused).await, FailureReason::Refused);
     let closed = server(async |stream| drop(stream)).await;
-    assert_eq!(reason_of(Kind::PerRequest, closed).await, Reason::ClosedBeforeAnswer);
+    assert_eq!(reason_of(ClientKind::PerRequest, closed).await, FailureReason::ClosedBeforeAnswer);
     let reset = server(async |stream| {
         // Closing with unread bytes resets; SO_LINGER would too, but tokio deprecates it.
         let _ = stream.set_zero_linger();
     })
     .await;
-    assert_eq!(reason_of(Kind::KeepAlive, reset).await, Reason::Reset);
+    assert_eq!(reason_of(ClientKind::KeepAlive, reset).await, FailureReason::Reset);
     let unavailable = server(async |mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n").await;
     })
     .await;
-    assert_eq!(reason_of(Kind::KeepAlive, unavailable).await, Reason::Status(503));
-    assert_eq!(reason_of(Kind::Websocket, unavailable).await, Reason::Status(503));
+    assert_eq!(reason_of(ClientKind::KeepAlive, unavailable).await, FailureReason::Status(503));
+    assert_eq!(reason_of(ClientKind::Websocket, unavailable).await, FailureReason::Status(503));
     let cut = server(async |mut stream| {
         let _ = stream
             .write_all(format!("HTTP/1.1 200 x\r\n{SIGNED}Content-Length: 9\r\n\r\nhalf").as_bytes())
             .await;
     })
     .await;
-    assert_eq!(reason_of(Kind::KeepAliveCookie, cut).await, Reason::ClosedMidBody);
+    assert_eq!(reason_of(ClientKind::KeepAliveCookie, cut).await, FailureReason::ClosedMidBody);
     let anonymous = server(async |mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 x\r\nContent-Length: 0\r\n\r\n").await;
     })
     .await;
-    assert_eq!(reason_of(Kind::PerRequest, anonymous).await, Reason::Unsigned);
+    assert_eq!(reason_of(ClientKind::PerRequest, anonymous).await, FailureReason::Unsigned);
     let lying = server(async |mut stream| {
         let mut buffer = vec![0; 1 << 20];
         let mut received = 0;
@@ -148,24 +149,25 @@ async fn each_way_to_fail_has_its_own_reason() {
         while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     })
     .await;
-    assert_eq!(reason_of(Kind::Upload, lying).await, Reason::WrongBody);
+    assert_eq!(reason_of(ClientKind::Upload, lying).await, FailureReason::WrongBody);
 }
 
 #[tokio::test]
-async fn an_answer_of_another_host_than_the_cookies_is_a_stray() {
+async fn load_counts_answers_of_wrong_host_as_strays() {
     let straying = server(async |mut stream| {
         let answer = format!("HTTP/1.1 200 x\r\n{SIGNED}Set-Cookie: SERVER_ID=web1; path=/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         let _ = stream.write_all(answer.as_bytes()).await;
     })
     .await;
-    let load = Load::start(None, target(straying), &vec![(Kind::KeepAliveCookie, 1)]).unwrap();
+    let load = Load::start(None, target(straying), &vec![(ClientKind::KeepAliveCookie, 1)]).unwrap();
     until(&load, "three answers", |now| now.succeeded > 2).await;
     let report = load.stop().await.unwrap();
-    assert_eq!(report.strays, report.requests() - 1, "all but the first, which had no cookie");
-    let known = Target { cookies: vec!["web1".into()], ..target(straying) };
-    let load = Load::start(None, known, &vec![(Kind::KeepAliveCookie, 1), (Kind::PerRequest, 1)]).unwrap();
+    assert_eq!(report.strays, report.total_requests() - 1, "all but the first, which had no cookie");
+    let known = LoadTarget { cookies: vec!["web1".into()], ..target(straying) };
+    let load = Load::start(None, known, &vec![(ClientKind::KeepAliveCookie, 1), (ClientKind::PerRequest, 1)])
+        .unwrap();
     until(&load, "three answers each", |now| {
-        now.kinds[&Kind::KeepAliveCookie] > 2 && now.kinds[&Kind::PerRequest] > 2
+        now.kinds[&ClientKind::KeepAliveCookie] > 2 && now.kinds[&ClientKind::PerRequest] > 2
     })
     .await;
     let report = load.stop().await.unwrap();

@@ -9,9 +9,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::deployment::{Access, Deployment, DeploymentId, Digest, HowToRun, Process, Role, Status};
+use crate::model::deployment::{
+    Access, Deployment, DeploymentId, Digest, ProcessState, Role, RunSpec, Status,
+};
 use crate::model::duration;
-use crate::model::forward::{Changed, Recorded};
+use crate::model::forward::{ChangeResult, ServiceRecord};
 use crate::model::health::Health;
 use crate::model::history::Actor;
 use crate::model::known;
@@ -23,12 +25,12 @@ use crate::model::version::Version;
 /// Which deployment is meant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Which {
+pub enum DeploymentRef {
     Id(DeploymentId),
     Version { service: ServiceName, version: Version },
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for DeploymentRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => write!(f, "{id}"),
@@ -37,8 +39,8 @@ impl fmt::Display for Which {
     }
 }
 
-impl Which {
-    pub fn is(&self, deployment: &Deployment) -> bool {
+impl DeploymentRef {
+    pub fn matches(&self, deployment: &Deployment) -> bool {
         match self {
             Self::Id(id) => *id == deployment.id,
             Self::Version { service, version } => {
@@ -50,14 +52,16 @@ impl Which {
 
 /// What a host has to know of a service's place in the fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Site {
+pub struct HostNetwork {
     pub ports: Ports,
     /// The host's address that HAProxy connects to.
     pub address: IpAddr,
     /// Whether checks come from the host itself.
-    pub from_self: bool,
+    #[serde(alias = "from_self")]
+    pub balancer_is_local: bool,
     /// Where instances get their ports: first and last.
-    pub range: (Port, Port),
+    #[serde(alias = "range")]
+    pub port_range: (Port, Port),
     /// Releases that are kept although no deployment uses them.
     pub keep_releases: u32,
 }
@@ -71,7 +75,7 @@ pub struct DeployRequest {
     /// +1 per deployment of the service; the host's own count where absent.
     #[serde(default)]
     pub revision: Option<u32>,
-    pub how: HowToRun,
+    pub how: RunSpec,
     /// Of the release that was placed before; absent for what runs already.
     #[serde(default)]
     pub digest: Option<Digest>,
@@ -81,9 +85,9 @@ pub struct DeployRequest {
     pub health: Health,
     /// Bound on becoming healthy.
     #[serde(rename = "health_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub health_timeout: Duration,
-    pub site: Site,
+    pub site: HostNetwork,
     pub actor: Actor,
     /// Everything is checked, nothing is done.
     #[serde(default)]
@@ -92,7 +96,7 @@ pub struct DeployRequest {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Deployed {
+pub struct DeployResponse {
     pub deployment: Deployment,
     /// It was so already, and nothing was done.
     pub known: bool,
@@ -102,22 +106,25 @@ pub struct Deployed {
 /// Which rules an assign moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum AssignScope {
     /// Main becomes the version, the backup vhost the main that was.
-    Whole,
+    #[serde(alias = "whole")]
+    MainAndBackup,
     /// Only the backup vhost moves, to the main that is: before the host is taken out, so that its users stay on the version
     /// they know.
-    Backup,
+    #[serde(alias = "backup")]
+    BackupOnly,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AssignRequest {
     /// The version that becomes main.
-    pub which: Which,
-    pub part: Part,
+    pub which: DeploymentRef,
+    #[serde(alias = "part")]
+    pub scope: AssignScope,
     /// How long it is watched from now on; 0: not at all.
     #[serde(default, rename = "trial_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub trial: Duration,
     pub actor: Actor,
     /// Which roll it belongs to; empty otherwise.
@@ -130,9 +137,11 @@ pub struct Assigned {
     pub deployment: Deployment,
     /// The main that was; absent where there was none.
     pub previous: Option<Deployment>,
-    pub changed: Changed,
+    #[serde(alias = "changed")]
+    pub change: ChangeResult,
     /// Idle connections to the main that was which were closed, because the host is out and its balancers would use them again.
-    pub closed: usize,
+    #[serde(alias = "closed")]
+    pub closed_connections: usize,
     /// Whether none of them is left, as far as the kernel tells.
     #[serde(default)]
     pub all_closed: bool,
@@ -141,11 +150,13 @@ pub struct Assigned {
 /// How a new main's watch window ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "trial", rename_all = "kebab-case")]
-pub enum TrialEnd {
+pub enum TrialOutcome {
     /// It is main, and was healthy to the end of its window, or had none.
-    Good,
+    #[serde(alias = "good")]
+    Passed,
     /// The previous main is back.
-    PutBack { previous: Box<Deployment>, why: String },
+    #[serde(alias = "put-back")]
+    RolledBack { previous: Box<Deployment>, why: String },
     /// It is not healthy, and the previous main is not either: nothing was moved.
     Stuck { why: String },
     /// It is main no more, by another command: absent where the service has no main, or the host does not know who it was.
@@ -153,7 +164,8 @@ pub enum TrialEnd {
         #[serde(default)]
         main: Option<Box<Deployment>>,
         #[serde(default)]
-        by: Option<Actor>,
+        #[serde(alias = "by")]
+        actor: Option<Actor>,
     },
 }
 
@@ -165,21 +177,22 @@ pub struct KillRequest {
     pub force: bool,
     /// How long to wait for a drain first.
     #[serde(default, rename = "drain_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub drain_timeout: Duration,
     /// The release stays.
     #[serde(default)]
     pub keep_files: bool,
-    #[serde(default = "api_user")]
+    #[serde(default = "default_actor")]
     pub actor: Actor,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Killed {
+pub struct KillResponse {
     pub deployment: Deployment,
     /// Requests at work when its process was stopped; absent where the kernel could not be asked.
     #[serde(default)]
-    pub cut: Option<u64>,
+    #[serde(alias = "cut")]
+    pub aborted_requests: Option<u64>,
 }
 
 /// New code under an id that stays: its revision and the work on it stay as well.
@@ -188,37 +201,37 @@ pub struct UpdateRequest {
     pub id: DeploymentId,
     /// How the new instance is run; as the old one where absent.
     #[serde(default)]
-    pub how: Option<HowToRun>,
+    pub how: Option<RunSpec>,
     /// Of the release that was placed before under [`Deployment::release_name`] of the next build.
     #[serde(default)]
     pub digest: Option<Digest>,
-    #[serde(default = "a_minute", rename = "health_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[serde(default = "default_timeout", rename = "health_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub health_timeout: Duration,
     /// How long the old instance may take to drain.
-    #[serde(default = "a_minute", rename = "drain_timeout_ms", with = "duration::ms")]
-    #[schemars(with = "duration::Ms")]
+    #[serde(default = "default_timeout", rename = "drain_timeout_ms", with = "duration::ms")]
+    #[schemars(with = "duration::Milliseconds")]
     pub drain_timeout: Duration,
     /// Needed where a new port is allocated, which is not for something that runs already.
     #[serde(default)]
-    pub site: Option<Site>,
-    #[serde(default = "api_user")]
+    pub site: Option<HostNetwork>,
+    #[serde(default = "default_actor")]
     pub actor: Actor,
 }
 
-const fn a_minute() -> Duration {
+const fn default_timeout() -> Duration {
     Duration::from_mins(1)
 }
 
 /// A caller of the API that did not say who it is.
-fn api_user() -> Actor {
+fn default_actor() -> Actor {
     Actor { user: "api".to_owned(), pid: 0 }
 }
 
 /// The last good main becomes main.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RollbackRequest {
-    #[serde(default = "api_user")]
+    #[serde(default = "default_actor")]
     pub actor: Actor,
     /// For the history.
     #[serde(default)]
@@ -237,22 +250,23 @@ pub struct DeploymentView {
     pub backup: bool,
     pub status: Status,
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<Process>")]
-    pub process: Result<Process, String>,
+    #[schemars(with = "known::ValueOrError<ProcessState>")]
+    pub process: Result<ProcessState, String>,
     /// Of its port.
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<SocketCount>")]
+    #[schemars(with = "known::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, String>,
     /// Those among them that came by main's data port, whichever version is main now.
     #[serde(with = "known")]
-    #[schemars(with = "known::Known<SocketCount>")]
-    pub by_main: Result<SocketCount, String>,
+    #[schemars(with = "known::ValueOrError<SocketCount>")]
+    #[serde(alias = "by_main")]
+    pub via_main_port: Result<SocketCount, String>,
 }
 
 /// The deployments of a host and what its services' ports lead to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct VersionsView {
-    pub services: Vec<Recorded>,
+pub struct DeploymentsView {
+    pub services: Vec<ServiceRecord>,
     pub deployments: Vec<DeploymentView>,
     /// Who runs instances here: `systemd`, `supervisor`.
     pub runner: String,
@@ -262,7 +276,7 @@ pub struct VersionsView {
 pub struct AccessRequest {
     /// Whether it can be called from outside.
     pub public: bool,
-    #[serde(default = "api_user")]
+    #[serde(default = "default_actor")]
     pub actor: Actor,
 }
 
@@ -277,7 +291,7 @@ impl AccessRequest {
 pub struct WatchRequest {
     /// Which is expected to be main: one that is not any more has not passed.
     pub id: DeploymentId,
-    #[serde(default = "api_user")]
+    #[serde(default = "default_actor")]
     pub actor: Actor,
 }
 

@@ -3,25 +3,26 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::capped::Merge;
-use crate::model::proxy::{Latencies, LegStats};
+use crate::model::proxy::{Latencies, UpstreamStats};
 
 /// Requests to one version, over some time and some hosts.
 ///
 /// A request fails when it is answered with 5xx, when it gets no answer (`connect`, `reset`), and when a canary did not take it,
 /// so that main answered instead. A client that goes away is not counted at all: that is not the version's doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct RequestCounts {
     pub requests: u64,
     pub failed: u64,
     /// Among the failed ones those that a canary did not take.
-    pub not_taken: u64,
+    #[serde(alias = "not_taken")]
+    pub fallbacks: u64,
     /// Of those with an answer.
-    #[serde(with = "pairs")]
+    #[serde(with = "latency_pairs")]
     pub latency: Latencies,
 }
 
 /// Within a tagged enum a map's keys stay texts (serde-rs/serde#1183), so that buckets would not be read back as numbers.
-mod pairs {
+mod latency_pairs {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::Latencies;
@@ -36,20 +37,20 @@ mod pairs {
     }
 }
 
-impl Counts {
-    pub fn of(leg: &LegStats) -> Self {
+impl RequestCounts {
+    pub fn from_stats(leg: &UpstreamStats) -> Self {
         let error = |reason: &str| leg.errors.get(reason).copied().unwrap_or(0);
         let unanswered = error("connect") + error("reset") + leg.fallbacks;
         Self {
             requests: leg.answers.values().sum::<u64>() + unanswered,
             failed: leg.answers.get("5").copied().unwrap_or(0) + unanswered,
-            not_taken: leg.fallbacks,
+            fallbacks: leg.fallbacks,
             latency: leg.latency.clone(),
         }
     }
 
     /// What came since an earlier look; `None`: something was more then, so the counting began anew meanwhile.
-    pub fn since(&self, before: &Self) -> Option<Self> {
+    pub fn difference_since(&self, before: &Self) -> Option<Self> {
         let mut latency = self.latency.clone();
         for (bucket, count) in &before.latency.0 {
             let left = latency.0.get_mut(bucket)?;
@@ -59,28 +60,28 @@ impl Counts {
         Some(Self {
             requests: self.requests.checked_sub(before.requests)?,
             failed: self.failed.checked_sub(before.failed)?,
-            not_taken: self.not_taken.checked_sub(before.not_taken)?,
+            fallbacks: self.fallbacks.checked_sub(before.fallbacks)?,
             latency,
         })
     }
 
-    pub fn sample(&self) -> Sample {
-        Sample { requests: self.requests, failed: self.failed, p99_us: self.latency.at(99, 100) }
+    pub fn to_sample(&self) -> RequestSample {
+        RequestSample { requests: self.requests, failed: self.failed, p99_us: self.latency.at(99, 100) }
     }
 }
 
-impl Merge for Counts {
+impl Merge for RequestCounts {
     fn absorb(&mut self, other: Self) {
         self.requests.absorb(other.requests);
         self.failed.absorb(other.failed);
-        self.not_taken.absorb(other.not_taken);
+        self.fallbacks.absorb(other.fallbacks);
         self.latency.absorb(other.latency);
     }
 }
 
 /// [`Counts`] in short, for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct RequestSample {
     pub requests: u64,
     pub failed: u64,
     /// Absent of nothing.
@@ -90,7 +91,7 @@ pub struct Sample {
 /// What follows from an interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum StepVerdict {
     /// No worse than main: the next share may come.
     Advance,
     /// The same at the last share: the version may become main.
@@ -101,8 +102,8 @@ pub enum Verdict {
     Breach { reason: String },
 }
 
-impl Verdict {
-    pub const fn passes(&self) -> bool {
+impl StepVerdict {
+    pub const fn is_passed(&self) -> bool {
         matches!(self, Self::Advance | Self::Done)
     }
 
@@ -116,12 +117,12 @@ impl Verdict {
 
 /// A verdict and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judged {
+pub struct Judgement {
     #[serde(flatten)]
-    pub verdict: Verdict,
-    pub canary: Sample,
+    pub verdict: StepVerdict,
+    pub canary: RequestSample,
     /// What it was compared with.
-    pub main: Sample,
+    pub main: RequestSample,
 }
 
 #[cfg(test)]
@@ -130,30 +131,30 @@ mod tests {
 
     use super::*;
 
-    fn counts(latencies: &[u64], failed: u64) -> Counts {
+    fn make_counts(latencies: &[u64], failed: u64) -> RequestCounts {
         let latency: Latencies = latencies.iter().copied().collect();
-        Counts { requests: latency.count() + failed, failed, not_taken: 0, latency }
+        RequestCounts { requests: latency.count() + failed, failed, fallbacks: 0, latency }
     }
 
     proptest! {
         #[test]
-        fn what_was_added_is_what_came_since(
+        fn difference_since_returns_added_counts(
             before in prop::collection::vec(0u64..5_000, 0..50),
             more in prop::collection::vec(0u64..5_000, 0..50),
             failed in 0u64..9,
             more_failed in 0u64..9,
         ) {
-            let (before, more) = (counts(&before, failed), counts(&more, more_failed));
-            let after = before.clone().merged(more.clone());
-            prop_assert_eq!(after.since(&before), Some(more.clone()));
-            prop_assert_eq!(before.since(&after).is_none(), more.requests > 0);
+            let (before, more) = (make_counts(&before, failed), make_counts(&more, more_failed));
+            let after = before.clone().merge(more.clone());
+            prop_assert_eq!(after.difference_since(&before), Some(more.clone()));
+            prop_assert_eq!(before.difference_since(&after).is_none(), more.requests > 0);
         }
     }
 
     #[test]
-    fn a_client_that_goes_away_is_nobodys_failure() {
+    fn client_abort_is_not_a_failure() {
         let map = |pairs: &[(&str, u64)]| pairs.iter().map(|(key, n)| ((*key).to_owned(), *n)).collect();
-        let leg = LegStats {
+        let leg = UpstreamStats {
             deployment: "dp_0123456789".parse().unwrap(),
             version: "2.0.0".parse().unwrap(),
             answers: map(&[("2", 90), ("4", 5), ("5", 3)]),
@@ -161,7 +162,7 @@ mod tests {
             latency: Latencies::default(),
             fallbacks: 4,
         };
-        let counts = Counts::of(&leg);
-        assert_eq!((counts.requests, counts.failed, counts.not_taken), (105, 10, 4));
+        let counts = RequestCounts::from_stats(&leg);
+        assert_eq!((counts.requests, counts.failed, counts.fallbacks), (105, 10, 4));
     }
 }

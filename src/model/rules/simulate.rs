@@ -1,6 +1,6 @@
 //! What `iptables-restore --noflush` does to a table, for tests of plans and operations.
 
-use super::{Rule, Table, Transaction, words};
+use super::{Rule, Table, Transaction, split_words};
 
 impl Table {
     /// A kernel's empty nat table.
@@ -11,17 +11,17 @@ impl Table {
     }
 
     /// All of the transaction, or the reason why none of it.
-    pub fn restore(&mut self, transaction: &Transaction) -> Result<(), String> {
+    pub fn apply_transaction(&mut self, transaction: &Transaction) -> Result<(), String> {
         let mut next = self.clone();
         for line in transaction.text.lines() {
-            next.restore_line(line).map_err(|why| format!("{why}: {line}"))?;
+            next.apply_line(line).map_err(|why| format!("{why}: {line}"))?;
         }
         *self = next;
         Ok(())
     }
 
-    fn restore_line(&mut self, line: &str) -> Result<(), String> {
-        let words = words(line).ok_or("open quote")?;
+    fn apply_line(&mut self, line: &str) -> Result<(), String> {
+        let words = split_words(line).ok_or("open quote")?;
         let known = |table: &Self, chain: &str| {
             table
                 .chains
@@ -49,8 +49,10 @@ impl Table {
             }
             ["-F", chain] => self.rules.retain(|rule| rule.chain != chain),
             ["-X", chain] => {
-                let used =
-                    self.rules.iter().any(|rule| rule.chain == chain || rule.value("-j") == Some(chain));
+                let used = self
+                    .rules
+                    .iter()
+                    .any(|rule| rule.chain == chain || rule.option_value("-j") == Some(chain));
                 if used || self.chains.remove(chain).is_none() {
                     return Err("chain is in use or missing".into());
                 }

@@ -9,28 +9,28 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::model::balancer::{BackendView, BalancerSpec};
-use crate::world::balancer::{Balancer, BalancerError, Flush, Weighed};
+use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
 /// A reading is given again while it is younger than this: below the pause between two looks of one waiter.
-const FRESH: Duration = Duration::from_millis(40);
+const MAX_AGE: Duration = Duration::from_millis(40);
 
 type Reading = Result<Arc<BackendView>, BalancerError>;
 
 /// A balancer whose readings are shared.
-pub struct Shared {
+pub struct CachedBalancer {
     inner: Arc<dyn Balancer>,
     /// Held while reading: whoever comes meanwhile gets the same answer.
     last: Mutex<Option<(Instant, Reading)>>,
 }
 
-impl Shared {
+impl CachedBalancer {
     pub fn new(inner: Arc<dyn Balancer>) -> Self {
         Self { inner, last: Mutex::new(None) }
     }
 }
 
 #[async_trait]
-impl Balancer for Shared {
+impl Balancer for CachedBalancer {
     fn spec(&self) -> &BalancerSpec {
         self.inner.spec()
     }
@@ -39,7 +39,7 @@ impl Balancer for Shared {
     async fn read(&self) -> Reading {
         let mut last = self.last.lock().await;
         if let Some((at, reading)) = &*last
-            && at.elapsed() < FRESH
+            && at.elapsed() < MAX_AGE
         {
             return reading.clone();
         }
@@ -49,11 +49,11 @@ impl Balancer for Shared {
         reading
     }
 
-    async fn close_idle(&self, server: &str) -> Result<Flush, BalancerError> {
+    async fn close_idle(&self, server: &str) -> Result<FlushResult, BalancerError> {
         self.inner.close_idle(server).await
     }
 
-    async fn set_weight(&self, server: &str, weight: u32) -> Result<Weighed, BalancerError> {
+    async fn set_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, BalancerError> {
         self.inner.set_weight(server, weight).await
     }
 }
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_at_once_are_one_reading_and_an_old_one_is_not_given_again() {
+    async fn cache_shares_concurrent_reads_and_drops_old_readings() {
         let inner = Arc::new(Counting(example::balancer("lb1", None), AtomicU32::new(0)));
-        let shared = Shared::new(inner.clone());
+        let shared = CachedBalancer::new(inner.clone());
         futures_util::future::join_all((0..50).map(|_| shared.read())).await;
         assert_eq!(inner.1.load(Ordering::Relaxed), 1);
-        tokio::time::sleep(FRESH).await;
+        tokio::time::sleep(MAX_AGE).await;
         shared.read().await.unwrap();
         assert_eq!(inner.1.load(Ordering::Relaxed), 2);
     }

@@ -6,45 +6,45 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::model::balancer::{BackendView, BalancerSpec, Verdict};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerState};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
-use crate::plan::switch::{bound, is_seen, patience};
+use crate::plan::switch::{compute_detection_time, compute_wait_timeout, is_observed};
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::reporter::Event;
 
-use super::reach::{overtaken, stopped};
+use super::reach::{overtaken, sleep_or_stop};
 
 /// Between two reads of a balancer: a fifth of the fastest change measured (facts.md).
-const PAUSE: Duration = Duration::from_millis(50);
+const READ_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How one balancer came to have seen the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Seen {
     pub balancer: BalancerName,
-    pub how: How,
+    pub how: WaitOutcome,
     /// Since the wait began.
-    #[serde(rename = "after_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "after_ms", serialize_with = "duration::serialize_ms")]
     pub after: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum How {
+pub enum WaitOutcome {
     /// It says so itself, in these words.
     Reported { status: String },
     /// It cannot be asked by configuration: the computed bound was waited.
-    BoundWaited,
+    TimeElapsed,
 }
 
 /// Why the wait ended without every balancer having seen it. The kernel keeps the switch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSeen {
-    #[error("after {} {}", duration::show(*.waited), .missing.join("; "))]
+    #[error("after {} {}", duration::format(*.waited), .missing.join("; "))]
     Late { waited: Duration, missing: Vec<String> },
     #[error("another command switched it in the meantime")]
     Overtaken,
@@ -63,8 +63,8 @@ pub async fn wait(
 ) -> Result<Vec<Seen>, NotSeen> {
     let waits = fleet.balancers.iter().map(async |spec| {
         match world.balancers.iter().find(|balancer| balancer.spec().name == spec.name) {
-            Some(balancer) => wait_reported(world, balancer.as_ref(), host, switch, timeout).await,
-            None => wait_bound(world, host, spec, switch).await,
+            Some(balancer) => wait_for_report(world, balancer.as_ref(), host, switch, timeout).await,
+            None => wait_fixed_time(world, host, spec, switch).await,
         }
     });
     let all = futures_util::future::join_all(waits);
@@ -88,10 +88,10 @@ pub async fn wait(
 }
 
 fn longest(fleet: &Fleet, switch: Switch) -> Duration {
-    fleet.balancers.iter().map(|spec| patience(&spec.check, switch)).max().unwrap_or_default()
+    fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, switch)).max().unwrap_or_default()
 }
 
-async fn wait_reported(
+async fn wait_for_report(
     world: &FleetWorld,
     balancer: &dyn Balancer,
     host: &Host,
@@ -101,60 +101,67 @@ async fn wait_reported(
     let spec = balancer.spec();
     let server = spec.servers.main_of(&host.name);
     let began = Instant::now();
-    let deadline = began + timeout.unwrap_or_else(|| patience(&spec.check, switch));
+    let deadline = began + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;
     loop {
         let read = balancer.read().await;
-        let (verdict, detail) = said(&read, &server);
+        let (verdict, detail) = describe_state(&read, &server);
         if last.as_ref() != Some(&(verdict, detail.clone())) {
-            world.reporter.report(&Event::Heard {
+            world.reporter.report(&Event::Observed {
                 host: host.name.clone(),
                 balancer: spec.name.clone(),
                 server: server.clone(),
-                verdict,
+                state: verdict,
                 detail: detail.clone(),
                 after: began.elapsed(),
             });
         }
         if let Ok(view) = &read
-            && view.server(&server).is_some_and(|server| is_seen(switch, server))
+            && view.find_server(&server).is_some_and(|server| is_observed(switch, server))
         {
             let balancer = spec.name.clone();
-            return Ok(Seen { balancer, how: How::Reported { status: detail }, after: began.elapsed() });
+            return Ok(Seen {
+                balancer,
+                how: WaitOutcome::Reported { status: detail },
+                after: began.elapsed(),
+            });
         }
         let missing = format!("`{}` says of `{server}`: {detail}", spec.name);
         last = Some((verdict, detail));
-        if Instant::now() >= deadline || stopped(world, PAUSE).await {
+        if Instant::now() >= deadline || sleep_or_stop(world, READ_INTERVAL).await {
             return Err(missing);
         }
     }
 }
 
 /// What a balancer says of a server, in its own words where it says anything.
-fn said(read: &Result<Arc<BackendView>, BalancerError>, server: &str) -> (Option<Verdict>, String) {
+fn describe_state(
+    read: &Result<Arc<BackendView>, BalancerError>,
+    server: &str,
+) -> (Option<ServerState>, String) {
     match read {
-        Ok(view) => match view.server(server) {
-            Some(server) => (Some(server.verdict), server.status.clone()),
+        Ok(view) => match view.find_server(server) {
+            Some(server) => (Some(server.state), server.status.clone()),
             None => (None, "no such server".to_owned()),
         },
         Err(error) => (None, error.to_string()),
     }
 }
 
-async fn wait_bound(
+async fn wait_fixed_time(
     world: &FleetWorld,
     host: &Host,
     spec: &BalancerSpec,
     switch: Switch,
 ) -> Result<Seen, String> {
-    let bound = bound(&spec.check, switch);
-    world.reporter.report(&Event::WaitingBound {
+    let bound = compute_detection_time(&spec.check, switch);
+    world.reporter.report(&Event::WaitingForTimeout {
         host: host.name.clone(),
         balancer: spec.name.clone(),
-        bound,
+        timeout: bound,
     });
-    if stopped(world, bound).await {
-        return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::show(bound)));
+    if sleep_or_stop(world, bound).await {
+        return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::format(bound)));
     }
-    Ok(Seen { balancer: spec.name.clone(), how: How::BoundWaited, after: bound })
+    Ok(Seen { balancer: spec.name.clone(), how: WaitOutcome::TimeElapsed, after: bound })
 }

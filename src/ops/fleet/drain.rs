@@ -6,30 +6,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::api::Pulse;
-use crate::model::balancer::{BackendView, ServerWork};
+use crate::model::api::ServiceActivity;
+use crate::model::balancer::{BackendView, ServerCounters};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::plan::drain::{Drain, DrainState, Why};
+use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
-use super::reach::stopped;
-use super::reach::{link, read_all};
+use super::reach::sleep_or_stop;
+use super::reach::{link, read_balancers};
 
 /// Between two looks.
-const PAUSE: Duration = Duration::from_millis(200);
+const READ_INTERVAL: Duration = Duration::from_millis(200);
 /// From a quiet look to the second one, which makes it a drain. The server is DOWN by then, so nothing new is on its way to
 /// it; the counters only have to stand still for longer than a balancer takes to assign a request.
-const SECOND_LOOK: Duration = Duration::from_millis(50);
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotDrained {
-    #[error("{in_flight} in flight after {}: {why}", duration::show(*.waited))]
+pub enum DrainError {
+    #[error("{in_flight} in flight after {}: {why}", duration::format(*.waited))]
     Late { waited: Duration, in_flight: u64, why: String },
     #[error("another command switched it in the meantime")]
     Overtaken,
@@ -44,19 +44,19 @@ pub async fn wait(
     host: &Host,
     generation: u32,
     limit: Duration,
-) -> Result<Duration, NotDrained> {
+) -> Result<Duration, DrainError> {
     let began = Instant::now();
-    let mut drain = Drain::new(world.balancers.len() < fleet.balancers.len());
+    let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
     let mut told = None;
     loop {
-        let (works, pulse) = tokio::join!(works(world, host), pulse(world, fleet, host));
+        let (works, pulse) = tokio::join!(read_server_work(world, host), read_activity(world, fleet, host));
         if pulse.as_ref().is_ok_and(|pulse| pulse.generation != generation) {
-            return Err(NotDrained::Overtaken);
+            return Err(DrainError::Overtaken);
         }
         let sockets = pulse.map_err(|error| error.to_string()).and_then(|pulse| pulse.sockets);
         let after = began.elapsed();
         let name = host.name.clone();
-        let (in_flight, why) = match drain.look(&works, sockets.as_ref().ok().copied()) {
+        let (in_flight, why) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
             DrainState::Drained => {
                 world.reporter.report(&Event::Drained { host: name, after });
                 return Ok(after);
@@ -69,31 +69,31 @@ pub async fn wait(
                 (in_flight, why)
             }
         };
-        let quiet = why == Why::SecondLook;
+        let quiet = why == NotDrainedReason::AwaitingSecondObservation;
         if after >= limit {
             let why = match (why, sockets) {
-                (Why::SocketsUnread, Err(error)) => format!("{why}: {error}"),
+                (NotDrainedReason::SocketsUnreadable, Err(error)) => format!("{why}: {error}"),
                 _ => why.to_string(),
             };
-            return Err(NotDrained::Late { waited: limit, in_flight, why });
+            return Err(DrainError::Late { waited: limit, in_flight, why });
         }
-        let pause = if quiet { SECOND_LOOK } else { PAUSE };
-        if stopped(world, pause).await {
-            return Err(NotDrained::Interrupted { in_flight });
+        let pause = if quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };
+        if sleep_or_stop(world, pause).await {
+            return Err(DrainError::Interrupted { in_flight });
         }
     }
 }
 
-async fn pulse(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Pulse, LinkError> {
-    link(world, host)?.pulse(&fleet.service, fleet.ports.main).await
+async fn read_activity(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ServiceActivity, LinkError> {
+    link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
 }
 
 /// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.
-async fn works(world: &FleetWorld, host: &Host) -> Vec<Option<ServerWork>> {
-    let views = read_all(world).await;
+async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<Option<ServerCounters>> {
+    let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
         let view = view.ok()?;
-        view.server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
+        view.find_server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
     };
     world.balancers.iter().zip(views).map(work).collect()
 }

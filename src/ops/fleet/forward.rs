@@ -4,27 +4,27 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::api::Probed;
+use crate::model::api::ProbeResult;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Changed, Forward, Intent, Routing, Switch};
+use crate::model::forward::{ChangeResult, Forward, Intent, RouteChange, Switch};
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::lock::Purpose;
+use crate::model::lock::LockPurpose;
 use crate::model::name::HostName;
-use crate::plan::switch::{Refusal, refusals_to_disable};
+use crate::plan::switch::{Refusal, find_disable_refusals};
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
 use super::balancer_wait::{self, NotSeen, Seen};
-use super::drain::{self, NotDrained};
+use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
-use super::reach::{is_off, link, probe, read_all};
+use super::reach::{is_off, link, probe_main, read_balancers};
 
 /// What the operator asked for beside the switch itself.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SwitchOptions {
     pub actor: Actor,
     /// Wait until every configured balancer reports the change.
     pub wait: bool,
@@ -38,7 +38,7 @@ pub struct Options {
 
 /// A switch that was made, or was so already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Switched {
+pub struct SwitchReport {
     pub host: Host,
     pub switch: Switch,
     /// Whether the kernel had to be changed.
@@ -47,7 +47,7 @@ pub struct Switched {
     /// Per balancer, in the order of the configuration; empty with `--no-wait`.
     pub seen: Vec<Seen>,
     /// From DOWN everywhere to drained; absent without `--drain`.
-    #[serde(rename = "drained_after_ms", serialize_with = "duration::as_optional_ms")]
+    #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_optional_ms")]
     pub drained_after: Option<Duration>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,
@@ -62,8 +62,8 @@ pub enum SwitchError {
     NotChanged { host: String, switch: Switch, source: LinkError },
     #[error("the forward of `{host}` is {switch}, but {source}")]
     NotSeen { host: String, switch: Switch, source: NotSeen },
-    #[error("`{host}` did not drain: {source}; {}", if *.returned { "its forward is back on" } else { "its forward stays off" })]
-    NotDrained { host: String, source: NotDrained, returned: bool },
+    #[error("`{host}` did not drain: {source}; {}", if *.is_restored { "its forward is back on" } else { "its forward stays off" })]
+    NotDrained { host: String, source: DrainError, is_restored: bool },
 }
 
 /// Takes the host's main vhost out: the check port is refused, HAProxy moves its users to its backup vhost. The data
@@ -72,37 +72,37 @@ pub async fn disable(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
-    options: &Options,
-) -> Result<Switched, SwitchError> {
+    options: &SwitchOptions,
+) -> Result<SwitchReport, SwitchError> {
     let already =
-        is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))?;
-    let refusals = if already { vec![] } else { refusals(world, fleet, &[&host.name]).await };
-    let overridden = admit(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
-    take_out(world, fleet, host, options, overridden).await
+        is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))?;
+    let refusals = if already { vec![] } else { find_refusals(world, fleet, &[&host.name]).await };
+    let overridden = check_refusals(world, host.name.as_str(), Switch::Off, refusals, options.force)?;
+    start_maintenance(world, fleet, host, options, overridden).await
 }
 
 /// The part behind the checks.
-async fn take_out(
+async fn start_maintenance(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
-    options: &Options,
+    options: &SwitchOptions,
     overridden: Vec<Refusal>,
-) -> Result<Switched, SwitchError> {
+) -> Result<SwitchReport, SwitchError> {
     let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
-    let mut switched = Switched::new(host, Switch::Off, changed, overridden);
+    let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
     if options.wait || options.drain {
         switched.seen = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
             .await
-            .map_err(|source| not_seen(host, Switch::Off, source))?;
+            .map_err(|source| not_observed_error(host, Switch::Off, source))?;
     }
     if options.drain {
         match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
             Ok(after) => switched.drained_after = Some(after),
-            Err(NotDrained::Late { in_flight, .. }) if options.force => {
+            Err(DrainError::Late { in_flight, .. }) if options.force => {
                 switched.not_drained = Some(in_flight);
             }
-            Err(source) => return Err(put_back(world, fleet, host, options, source).await),
+            Err(source) => return Err(return_to_service(world, fleet, host, options, source).await),
         }
     }
     Ok(switched)
@@ -113,29 +113,31 @@ pub async fn enable(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
-    options: &Options,
-) -> Result<Switched, SwitchError> {
-    let refusals =
-        match probe(world, fleet, host).await.map_err(|source| not_changed(host, Switch::On, source))? {
-            Probed::Healthy => {
-                world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
-                vec![]
-            }
-            Probed::Unhealthy { why } => vec![Refusal::Unhealthy { why }],
-        };
-    let overridden = admit(world, host.name.as_str(), Switch::On, refusals, options.force)?;
+    options: &SwitchOptions,
+) -> Result<SwitchReport, SwitchError> {
+    let refusals = match probe_main(world, fleet, host)
+        .await
+        .map_err(|source| not_changed_error(host, Switch::On, source))?
+    {
+        ProbeResult::Healthy => {
+            world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
+            vec![]
+        }
+        ProbeResult::Unhealthy { why } => vec![Refusal::Unhealthy { why }],
+    };
+    let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let (changed, generation) = switch(world, fleet, host, Switch::On, options, &overridden).await?;
-    let mut switched = Switched::new(host, Switch::On, changed, overridden);
+    let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);
     if options.wait {
         switched.seen = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
             .await
-            .map_err(|source| not_seen(host, Switch::On, source))?;
+            .map_err(|source| not_observed_error(host, Switch::On, source))?;
     }
     Ok(switched)
 }
 
 /// What came of each host.
-pub type Each = Vec<(HostName, Result<Switched, SwitchError>)>;
+pub type SwitchResults = Vec<(HostName, Result<SwitchReport, SwitchError>)>;
 
 /// Several hosts at once, under the fleet's lock: the capacity floor counts them together, and nothing is switched when
 /// any of it is refused.
@@ -144,20 +146,20 @@ pub async fn switch_many(
     fleet: &Fleet,
     hosts: &[Host],
     switch: Switch,
-    options: &Options,
-) -> Result<Each, ManyError> {
-    let purpose = Purpose::Command { name: action(switch).to_owned() };
+    options: &SwitchOptions,
+) -> Result<SwitchResults, SwitchManyError> {
+    let purpose = LockPurpose::Command { name: action(switch).to_owned() };
     let holder = lock::acquire(world, &options.actor.user, purpose).await?;
     let work = async {
         let overridden = match switch {
             Switch::On => vec![],
-            Switch::Off => admit_all(world, fleet, hosts, options).await?,
+            Switch::Off => check_all_refusals(world, fleet, hosts, options).await?,
         };
         let each = hosts.iter().map(async |host| match switch {
             Switch::On => enable(world, fleet, host, options).await,
-            Switch::Off => take_out(world, fleet, host, options, overridden.clone()).await,
+            Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
         });
-        Ok::<_, ManyError>(futures_util::future::join_all(each).await)
+        Ok::<_, SwitchManyError>(futures_util::future::join_all(each).await)
     };
     let ended = tokio::select! {
         ended = work => ended,
@@ -169,36 +171,36 @@ pub async fn switch_many(
 
 /// Why several hosts were not switched at all.
 #[derive(Debug, thiserror::Error)]
-pub enum ManyError {
+pub enum SwitchManyError {
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
     Switch(#[from] SwitchError),
 }
 
-async fn admit_all(
+async fn check_all_refusals(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    options: &Options,
+    options: &SwitchOptions,
 ) -> Result<Vec<Refusal>, SwitchError> {
     let mut going = Vec::new();
     for host in hosts {
-        if !is_off(world, fleet, host).await.map_err(|source| not_changed(host, Switch::Off, source))? {
+        if !is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))? {
             going.push(&host.name);
         }
     }
-    let mut found = if going.is_empty() { vec![] } else { refusals(world, fleet, &going).await };
+    let mut found = if going.is_empty() { vec![] } else { find_refusals(world, fleet, &going).await };
     if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !going.is_empty() {
-        found.push(Refusal::Everything { hosts: hosts.len() });
+        found.push(Refusal::AllHosts { hosts: hosts.len() });
     }
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    admit(world, &names.join(", "), Switch::Off, found, options.force)
+    check_refusals(world, &names.join(", "), Switch::Off, found, options.force)
 }
 
 /// What the balancers have against taking these hosts out together.
-pub async fn refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
-    let views = read_all(world).await;
+pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
+    let views = read_balancers(world).await;
     let errors: Vec<String> =
         views.iter().map(|view| view.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
     let readings: Vec<_> = world
@@ -210,10 +212,10 @@ pub async fn refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) ->
             (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
         })
         .collect();
-    refusals_to_disable(fleet, hosts, &readings)
+    find_disable_refusals(fleet, hosts, &readings)
 }
 
-fn admit(
+fn check_refusals(
     world: &FleetWorld,
     hosts: &str,
     switch: Switch,
@@ -235,12 +237,12 @@ async fn switch(
     fleet: &Fleet,
     host: &Host,
     switch: Switch,
-    options: &Options,
+    options: &SwitchOptions,
     overridden: &[Refusal],
 ) -> Result<(bool, u32), SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
     let changed = switch_host(world, fleet, host, switch, &options.actor, &detail.join("; ")).await;
-    let changed = changed.map_err(|source| not_changed(host, switch, source))?;
+    let changed = changed.map_err(|source| not_changed_error(host, switch, source))?;
     Ok((!changed.transactions.is_empty(), changed.generation))
 }
 
@@ -252,17 +254,17 @@ pub async fn switch_host(
     switch: Switch,
     actor: &Actor,
     detail: &str,
-) -> Result<Changed, LinkError> {
+) -> Result<ChangeResult, LinkError> {
     let began = tokio::time::Instant::now();
     let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
     let intent = Intent {
         forward: Forward { service, check, target },
         switch,
-        from_self: fleet.balancers.iter().any(|balancer| balancer.on_host),
+        balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
         actor: actor.clone(),
         action: action(switch).to_owned(),
         detail: detail.to_owned(),
-        routing: Routing::Keep,
+        route_change: RouteChange::Keep,
         access: None,
         layer7: None,
     };
@@ -274,9 +276,9 @@ pub async fn switch_host(
     }
     let (host, transactions) = (host.name.clone(), changed.transactions.clone());
     world.reporter.report(&if transactions.is_empty() {
-        Event::AlreadySo { host, switch }
+        Event::Unchanged { host, switch }
     } else {
-        Event::Committed { host, switch, transactions, took: began.elapsed() }
+        Event::Committed { host, switch, transactions, elapsed: began.elapsed() }
     });
     Ok(changed)
 }
@@ -291,29 +293,29 @@ pub const fn action(switch: Switch) -> &'static str {
 
 /// A host that does not drain in time goes back into service, unless its main vhost is not healthy any more or
 /// somebody else has switched it in the meantime.
-async fn put_back(
+async fn return_to_service(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
-    options: &Options,
-    source: NotDrained,
+    options: &SwitchOptions,
+    source: DrainError,
 ) -> SwitchError {
     let name = host.name.to_string();
-    let late = matches!(source, NotDrained::Late { .. });
-    let healthy = late && probe(world, fleet, host).await == Ok(Probed::Healthy);
+    let late = matches!(source, DrainError::Late { .. });
+    let healthy = late && probe_main(world, fleet, host).await == Ok(ProbeResult::Healthy);
     let returned = healthy && switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
-    SwitchError::NotDrained { host: name, source, returned }
+    SwitchError::NotDrained { host: name, source, is_restored: returned }
 }
 
-fn not_changed(host: &Host, switch: Switch, source: LinkError) -> SwitchError {
+fn not_changed_error(host: &Host, switch: Switch, source: LinkError) -> SwitchError {
     SwitchError::NotChanged { host: host.name.to_string(), switch, source }
 }
 
-fn not_seen(host: &Host, switch: Switch, source: NotSeen) -> SwitchError {
+fn not_observed_error(host: &Host, switch: Switch, source: NotSeen) -> SwitchError {
     SwitchError::NotSeen { host: host.name.to_string(), switch, source }
 }
 
-impl Switched {
+impl SwitchReport {
     fn new(host: &Host, switch: Switch, changed: bool, overridden: Vec<Refusal>) -> Self {
         let host = host.clone();
         Self { host, switch, changed, overridden, seen: vec![], drained_after: None, not_drained: None }

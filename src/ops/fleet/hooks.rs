@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::api::{RunEnd, RunRequest};
+use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
 use crate::world::FleetWorld;
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 use crate::world::reporter::{Event, RollEvent};
 
 /// Which of them.
@@ -37,12 +37,7 @@ impl Hook {
 }
 
 /// The documented environment of commands and hooks.
-pub fn environment(
-    fleet: &Fleet,
-    roll: &RollId,
-    host: Option<&Host>,
-    step: &str,
-) -> BTreeMap<String, String> {
+pub fn build_env(fleet: &Fleet, roll: &RollId, host: Option<&Host>, step: &str) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
         ("SWITCHMAN_ROLL_ID".to_owned(), roll.to_string()),
         ("SWITCHMAN_SERVICE".to_owned(), fleet.service.to_string()),
@@ -73,7 +68,7 @@ pub async fn run(
         Hook::OnFailure => &fleet.hooks.on_failure,
     };
     for line in lines {
-        let mut env = environment(fleet, roll, host, hook.as_str());
+        let mut env = build_env(fleet, roll, host, hook.as_str());
         env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let place = host.map_or("roll", |host| host.name.as_str());
         let request = RunRequest {
@@ -83,24 +78,28 @@ pub async fn run(
             dir: None,
             timeout_ms: u64::try_from(fleet.hooks.timeout.as_millis()).ok(),
         };
-        let ended = world.commands.run(&request, heard(world, roll, host.map(|host| &host.name))).await;
+        let ended =
+            world.commands.run(&request, make_output_sink(world, roll, host.map(|host| &host.name))).await;
         let ended = ended.map_err(|error| format!("hook {} `{line}`: {error}", hook.as_str()))?;
-        judge(ended, fleet.hooks.timeout).map_err(|why| format!("hook {} `{line}` {why}", hook.as_str()))?;
+        check_run_end(ended, fleet.hooks.timeout)
+            .map_err(|why| format!("hook {} `{line}` {why}", hook.as_str()))?;
     }
     Ok(())
 }
 
 /// Why an end is not a success, as a verb phrase.
-pub fn judge(end: RunEnd, timeout: Duration) -> Result<(), String> {
+pub fn check_run_end(end: RunOutcome, timeout: Duration) -> Result<(), String> {
     match end {
-        RunEnd { timed_out: true, .. } => Err(format!("did not end within {}", duration::show(timeout))),
-        RunEnd { status: 0, .. } => Ok(()),
-        RunEnd { status, .. } => Err(format!("ended with status {status}")),
+        RunOutcome { timed_out: true, .. } => {
+            Err(format!("did not end within {}", duration::format(timeout)))
+        }
+        RunOutcome { status: 0, .. } => Ok(()),
+        RunOutcome { status, .. } => Err(format!("ended with status {status}")),
     }
 }
 
 /// Lines go to the reporter as they come, and are kept.
-pub fn heard(world: &FleetWorld, roll: &RollId, host: Option<&HostName>) -> Heard {
+pub fn make_output_sink(world: &FleetWorld, roll: &RollId, host: Option<&HostName>) -> SharedLineSink {
     let (reporter, outputs) = (world.reporter.clone(), world.outputs.clone());
     let (roll, host) = (roll.clone(), host.cloned());
     Arc::new(move |line: &str| {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::api::{ProbeRequest, Probed, Question};
+use crate::model::api::{ProbeRequest, ProbeResult, StatusRequest};
 use crate::model::balancer::BackendView;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{Recorded, Switch};
+use crate::model::forward::{ServiceRecord, Switch};
 use crate::model::host::Host;
 use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
@@ -25,23 +25,23 @@ pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, 
 }
 
 /// The host's real port, asked from the host.
-pub async fn probe(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<Probed, LinkError> {
-    let request = ProbeRequest { address: fleet.main_address(host), health: fleet.health.clone() };
+pub async fn probe_main(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ProbeResult, LinkError> {
+    let request = ProbeRequest { address: fleet.main_endpoint(host), health: fleet.health.clone() };
     link(world, host)?.probe(&request).await
 }
 
 /// What to ask of a host.
-pub fn question(fleet: &Fleet, host: &Host) -> Question {
-    Question {
+pub fn build_status_request(fleet: &Fleet, host: &Host) -> StatusRequest {
+    StatusRequest {
         service: fleet.service.clone(),
         ports: fleet.ports,
-        main: fleet.main_address(host),
+        main: fleet.main_endpoint(host),
         health: fleet.health.clone(),
     }
 }
 
 /// Every balancer, read at once. Those without access by configuration are left out.
-pub async fn read_all(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
+pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
     futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
 }
 
@@ -49,22 +49,22 @@ pub async fn read_all(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, Balanc
 pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
     let link = link(world, host)?;
     // The record alone says no in most cases, and costs a tenth of a look.
-    if link.pulse(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
+    if link.fetch_activity(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
         return Ok(false);
     }
-    let view = link.look(&question(fleet, host)).await?;
-    let off = |part: &Option<Recorded>| part.as_ref().is_some_and(|record| record.switch == Switch::Off);
+    let view = link.fetch_status(&build_status_request(fleet, host)).await?;
+    let off = |part: &Option<ServiceRecord>| part.as_ref().is_some_and(|record| record.switch == Switch::Off);
     let kernel_off = view
         .kernel
         .as_ref()
         .is_ok_and(|families| families.iter().all(|family| family.switch() == Switch::Off));
-    Ok(view.recorded.as_ref().is_ok_and(off) && kernel_off && view.drift.is_empty())
+    Ok(view.record.as_ref().is_ok_and(off) && kernel_off && view.drift.is_empty())
 }
 
 /// Waits; true when a stop was requested before the time was up.
-pub(super) async fn stopped(world: &FleetWorld, pause: Duration) -> bool {
+pub(super) async fn sleep_or_stop(world: &FleetWorld, pause: Duration) -> bool {
     tokio::select! {
-        () = world.stop.requested() => true,
+        () = world.stop.wait() => true,
         () = tokio::time::sleep(pause) => false,
     }
 }
@@ -75,7 +75,7 @@ pub(super) async fn overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, mi
     let Ok(link) = link(world, host) else { return std::future::pending().await };
     loop {
         tokio::time::sleep(RECORD_INTERVAL).await;
-        let pulse = link.pulse(&fleet.service, fleet.ports.main).await;
+        let pulse = link.fetch_activity(&fleet.service, fleet.ports.main).await;
         if pulse.is_ok_and(|pulse| pulse.generation != mine) {
             return;
         }

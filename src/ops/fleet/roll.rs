@@ -12,18 +12,18 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::journal::{RollResult, What};
-use crate::model::lock::{Holder, Life, Purpose};
+use crate::model::journal::{JournalEntryKind, RollResult};
+use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
-use crate::plan::roll::progress::{HostStanding, Standing, Turn, standing};
-use crate::plan::roll::{PlanError, RollPlan, as_begun, plan};
-use crate::plan::switch::{Refusal, patience};
+use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, standing};
+use crate::plan::roll::{PlanError, RollPlan, plan, plan_resumed};
+use crate::plan::switch::{Refusal, compute_wait_timeout};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 use crate::world::notifier::{Notice, NoticeEvent};
 use crate::world::reporter::{Event, RollEvent};
-use crate::world::stop::Stop;
+use crate::world::stop::StopToken;
 
 use super::forward;
 use super::hooks::{self, Hook};
@@ -34,13 +34,13 @@ mod host_steps;
 mod put_back;
 
 /// Between two looks at what keeps the next batch waiting.
-const PAUSE: Duration = Duration::from_millis(200);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What came of a roll, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollReport {
-    pub standing: Standing,
-    #[serde(rename = "took_ms", serialize_with = "duration::as_ms")]
+    pub standing: RollProgress,
+    #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
     /// What a webhook was not told.
     pub undelivered: Vec<String>,
@@ -48,7 +48,7 @@ pub struct RollReport {
 
 impl RollReport {
     /// Every host is done, or put back by an abort.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         matches!(self.standing.result, Some(RollResult::Done | RollResult::Aborted))
     }
 }
@@ -61,7 +61,7 @@ pub enum RollError {
     #[error("cannot roll: {0}")]
     Lock(#[from] LockError),
     #[error("the roll {} is not finished", .standing.roll)]
-    Unfinished { standing: Box<Standing> },
+    Unfinished { standing: Box<RollProgress> },
     #[error("there is no roll to {verb}")]
     None { verb: &'static str },
     #[error("the roll {roll} is finished: there is nothing to {verb}")]
@@ -79,10 +79,10 @@ pub enum RollError {
 }
 
 /// One roll on its way: what all of its hosts share.
-struct Roll<'a> {
+struct RollRun<'a> {
     world: &'a FleetWorld,
     /// The same world without its stop: for what is done whatever comes.
-    to_the_end: FleetWorld,
+    unstoppable_world: FleetWorld,
     fleet: &'a Fleet,
     id: RollId,
     plan: RollPlan,
@@ -91,18 +91,18 @@ struct Roll<'a> {
     hosts: Vec<Host>,
     failures: Mutex<u32>,
     /// Where the command began and its end is not known: it may be at work yet.
-    unended: Mutex<BTreeSet<HostName>>,
+    unfinished_commands: Mutex<BTreeSet<HostName>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
-    broken: Mutex<Option<JournalError>>,
+    journal_error: Mutex<Option<JournalError>>,
 }
 
 /// How one host left the roll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
+enum HostOutcome {
     Done,
     Failed,
     /// It stays where it stands: stopped, or the journal broke.
-    Stands,
+    Stopped,
 }
 
 /// A new roll.
@@ -113,102 +113,104 @@ pub async fn run(
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
     let plan = plan(fleet, spec)?;
-    if let Some(standing) = unfinished(world)? {
+    if let Some(standing) = read_unfinished(world)? {
         // One that is being run is no business of `--resume`.
         return Err(match world.lock.view()? {
-            Some(held) if held.life == Life::Alive => LockError::Held { held: Box::new(held) }.into(),
+            Some(held) if held.liveness == Liveness::Live => {
+                LockError::Locked { held: Box::new(held) }.into()
+            }
             _ => RollError::Unfinished { standing: Box::new(standing) },
         });
     }
-    let id = RollId::new(world.clock.now(), salt(actor));
-    let roll = Roll::new(world, fleet, id, plan, actor).await?;
-    roll.held(async {
+    let id = RollId::new(world.clock.now(), derive_salt(actor));
+    let roll = RollRun::new(world, fleet, id, plan, actor).await?;
+    roll.run_locked(async {
         // Between the look and the lock somebody may have begun one.
-        if let Some(standing) = unfinished(world)? {
+        if let Some(standing) = read_unfinished(world)? {
             return Err(RollError::Unfinished { standing: Box::new(standing) });
         }
-        roll.all_reachable().await?;
+        roll.check_reachable().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
-        let refusals = forward::refusals(world, fleet, &first).await;
+        let refusals = forward::find_refusals(world, fleet, &first).await;
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
-        roll.record(None, &What::Began { spec: spec.clone(), actor: actor.clone() })?;
-        roll.tell(RollEvent::Began { hosts: spec.hosts.clone(), resumed: false });
+        roll.append_entry(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
+        roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
         roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
         if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
             roll.finish(Some(RollResult::Aborted), &why).await?;
             return Err(RollError::Hook(why));
         }
-        roll.go_on().await
+        roll.run_batches().await
     })
     .await
 }
 
 /// Goes on with the last roll, where it stands.
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
-    let (roll, _) = take_up(world, fleet, actor, "resume").await?;
-    roll.held(async {
-        roll.record(None, &What::Resumed { actor: actor.clone() })?;
-        roll.tell(RollEvent::Began { hosts: roll.plan.spec.hosts.clone(), resumed: true });
-        roll.go_on().await
+    let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
+    roll.run_locked(async {
+        roll.append_entry(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
+        roll.report(RollEvent::Began { hosts: roll.plan.spec.hosts.clone(), is_resumed: true });
+        roll.run_batches().await
     })
     .await
 }
 
 /// Puts every touched host of the last roll back.
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
-    let (roll, stands) = take_up(world, fleet, actor, "abort").await?;
-    roll.held(async {
-        roll.record(None, &What::Aborting { actor: actor.clone() })?;
-        let out = |host: &&Host| stands.host(&host.name).is_some_and(HostStanding::may_be_out);
+    let (roll, stands) = lock_last_roll(world, fleet, actor, "abort").await?;
+    roll.run_locked(async {
+        roll.append_entry(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
+        let out = |host: &&Host| stands.host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
-        roll.tell(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
+        roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
         let ends = futures_util::future::join_all(touched.iter().map(|host| roll.settle(host, true))).await;
-        roll.still_sound()?;
-        let whole = ends.iter().all(|end| end.is_well());
-        let result = if whole { RollResult::Aborted } else { RollResult::AbortedInPart };
+        roll.check_journal()?;
+        let whole = ends.iter().all(|end| end.is_restored());
+        let result = if whole { RollResult::Aborted } else { RollResult::PartiallyAborted };
         roll.finish(Some(result), "aborted").await
     })
     .await
 }
 
 /// Where the last roll stands; `None` when there never was one.
-pub fn last(world: &FleetWorld) -> Result<Option<Standing>, JournalError> {
-    match world.journal.last()? {
+pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
+    match world.journal.last_roll()? {
         Some(roll) => Ok(standing(&world.journal.rows(&roll)?)),
         None => Ok(None),
     }
 }
 
 /// The latest `limit` rolls, oldest first.
-pub fn past(world: &FleetWorld, limit: u32) -> Result<Vec<Standing>, JournalError> {
-    let rolls = world.journal.rolls(limit)?;
+pub fn past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
+    let rolls = world.journal.list_rolls(limit)?;
     let read = |roll: &RollId| world.journal.rows(roll).map(|rows| standing(&rows));
     Ok(rolls.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-fn unfinished(world: &FleetWorld) -> Result<Option<Standing>, JournalError> {
-    Ok(last(world)?.filter(|standing| !standing.is_finished()))
+fn read_unfinished(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
+    Ok(read_last(world)?.filter(|standing| !standing.is_finished()))
 }
 
 /// The last roll, under its own lock.
-async fn take_up<'a>(
+async fn lock_last_roll<'a>(
     world: &'a FleetWorld,
     fleet: &'a Fleet,
     actor: &Actor,
     verb: &'static str,
-) -> Result<(Roll<'a>, Standing), RollError> {
-    let stands = last(world)?.ok_or(RollError::None { verb })?;
+) -> Result<(RollRun<'a>, RollProgress), RollError> {
+    let stands = read_last(world)?.ok_or(RollError::None { verb })?;
     if stands.is_finished() {
         return Err(RollError::Finished { roll: stands.roll, verb });
     }
-    let plan = as_begun(fleet, &stands.spec);
-    let roll = Roll::new(world, fleet, stands.roll.clone(), plan, actor).await?;
+    let plan = plan_resumed(fleet, &stands.spec);
+    let roll = RollRun::new(world, fleet, stands.roll.clone(), plan, actor).await?;
     // What another process wrote until it lost the lock counts.
-    match last(world)? {
+    match read_last(world)? {
         Some(now) if now.roll == stands.roll && !now.is_finished() => {
-            roll.unended().extend(now.unended().cloned());
+            roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
             Ok((roll, now))
         }
         _ => {
@@ -219,11 +221,11 @@ async fn take_up<'a>(
 }
 
 /// Tells two rolls of the same second apart.
-fn salt(actor: &Actor) -> u16 {
+fn derive_salt(actor: &Actor) -> u16 {
     u16::try_from(actor.pid & 0xffff).unwrap_or(0)
 }
 
-impl<'a> Roll<'a> {
+impl<'a> RollRun<'a> {
     async fn new(
         world: &'a FleetWorld,
         fleet: &'a Fleet,
@@ -231,17 +233,31 @@ impl<'a> Roll<'a> {
         plan: RollPlan,
         actor: &Actor,
     ) -> Result<Self, RollError> {
-        let host =
-            |name: &HostName| fleet.recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()));
+        let host = |name: &HostName| {
+            fleet.find_recorded_host(name).ok_or_else(|| RollError::UnknownHost(name.clone()))
+        };
         let hosts = plan.spec.hosts.iter().map(host).collect::<Result<Vec<_>, _>>()?;
-        let holder = lock::acquire(world, &actor.user, Purpose::Roll { roll: id.clone() }).await?;
+        let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
         let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
-        let (actor, to_the_end) = (actor.clone(), FleetWorld { stop: Stop::never(), ..world.clone() });
-        Ok(Self { world, to_the_end, fleet, id, plan, holder, actor, hosts, failures, unended, broken })
+        let (actor, to_the_end) =
+            (actor.clone(), FleetWorld { stop: StopToken::without_handle(), ..world.clone() });
+        Ok(Self {
+            world,
+            unstoppable_world: to_the_end,
+            fleet,
+            id,
+            plan,
+            holder,
+            actor,
+            hosts,
+            failures,
+            unfinished_commands: unended,
+            journal_error: broken,
+        })
     }
 
     /// Runs the work with signs of life, and gives the lock back whatever came of it.
-    async fn held<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
+    async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
         let ended = tokio::select! {
             ended = work => ended,
             never = lock::beat(self.world, &self.holder) => match never {},
@@ -251,35 +267,35 @@ impl<'a> Roll<'a> {
     }
 
     /// Batch after batch, from wherever each host stands.
-    async fn go_on(&self) -> Result<RollReport, RollError> {
+    async fn run_batches(&self) -> Result<RollReport, RollError> {
         // Read once: while the lock is ours, nobody else writes of a host whose turn has not come.
-        let groups = self.stands()?.turns();
+        let groups = self.read_progress()?.remaining_turns();
         for (at, group) in groups.iter().enumerate() {
             if self.world.stop.is_requested() {
                 return self.stop("interrupted").await;
             }
             // Those that are out, or may be, are nobody's other hosts.
-            let later = groups[at + 1..].iter().flatten().filter(|turn| turn.out);
+            let later = groups[at + 1..].iter().flatten().filter(|turn| turn.may_be_out);
             let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
-            if group.iter().any(Turn::goes_out)
-                && let Err(why) = self.may_begin(&out).await
+            if group.iter().any(HostTurn::needs_maintenance)
+                && let Err(why) = self.wait_for_capacity(&out).await
             {
                 return self.stop(&why).await;
             }
             let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
-            self.tell(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
-            let through = group.iter().map(|turn| self.through(turn, &out));
+            self.report(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
+            let through = group.iter().map(|turn| self.run_host(turn, &out));
             let left = futures_util::future::join_all(through).await;
-            self.still_sound()?;
-            if self.too_many_failures() {
+            self.check_journal()?;
+            if self.has_too_many_failures() {
                 let (failed, most) = (self.failures(), self.plan.spec.max_failures);
                 return self.stop(&format!("{failed} failed, at most {most} may")).await;
             }
-            if left.contains(&Left::Stands) {
+            if left.contains(&HostOutcome::Stopped) {
                 return self.stop("interrupted").await;
             }
         }
-        let failed = self.stands()?.failures();
+        let failed = self.read_progress()?.failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
         if let Err(why) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
@@ -288,19 +304,19 @@ impl<'a> Roll<'a> {
         self.finish(Some(result), &text).await
     }
 
-    fn name(&self, turn: &Turn) -> &HostName {
+    fn name(&self, turn: &HostTurn) -> &HostName {
         &self.hosts[turn.at].name
     }
 
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
-    async fn may_begin(&self, out: &[&HostName]) -> Result<(), String> {
+    async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), String> {
         let on = crate::model::forward::Switch::On;
-        let longest = self.fleet.balancers.iter().map(|spec| patience(&spec.check, on)).max();
+        let longest = self.fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
         let mut told = String::new();
         loop {
-            let refusals = forward::refusals(self.world, self.fleet, out).await;
+            let refusals = forward::find_refusals(self.world, self.fleet, out).await;
             if refusals.is_empty() {
                 return Ok(());
             }
@@ -310,18 +326,18 @@ impl<'a> Roll<'a> {
                 return Err(why);
             }
             if why != told {
-                self.tell(RollEvent::Waiting { why: why.clone() });
+                self.report(RollEvent::Waiting { why: why.clone() });
                 told.clone_from(&why);
             }
             tokio::select! {
-                () = self.world.stop.requested() => return Err("interrupted".to_owned()),
-                () = tokio::time::sleep(PAUSE) => {}
+                () = self.world.stop.wait() => return Err("interrupted".to_owned()),
+                () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
     }
 
     /// Before anything is touched: more hosts out of reach than may fail make the roll pointless.
-    async fn all_reachable(&self) -> Result<(), RollError> {
+    async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {
             let link = reach::link(self.world, host)?;
             link.hello().await
@@ -338,66 +354,66 @@ impl<'a> Roll<'a> {
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
-        self.record(None, &What::Stopped { why: why.to_owned() })?;
+        self.append_entry(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
         self.finish(None, why).await
     }
 
     async fn finish(&self, result: Option<RollResult>, why: &str) -> Result<RollReport, RollError> {
         if let Some(result) = result {
-            self.record(None, &What::Ended { result })?;
+            self.append_entry(None, &JournalEntryKind::Ended { result })?;
         }
-        self.tell(RollEvent::Ended { result, why: why.to_owned() });
+        self.report(RollEvent::Ended { result, why: why.to_owned() });
         let verb = if result.is_some() { "ended" } else { "stopped" };
         self.notify(NoticeEvent::Finished, None, &format!("roll {verb}: {why}"));
-        let standing = self.stands()?;
+        let standing = self.read_progress()?;
         let took =
             Duration::try_from(standing.changed_at.duration_since(standing.began_at)).unwrap_or_default();
         Ok(RollReport { standing, took, undelivered: self.world.notifier.flush().await })
     }
 
-    fn stands(&self) -> Result<Standing, RollError> {
+    fn read_progress(&self) -> Result<RollProgress, RollError> {
         let rows = self.world.journal.rows(&self.id)?;
         standing(&rows).ok_or(RollError::None { verb: "read" })
     }
 
     /// Before it is done. After a failed write nothing more is done: see [`Roll::still_sound`].
-    fn record(&self, host: Option<&HostName>, what: &What) -> Result<(), JournalError> {
+    fn append_entry(&self, host: Option<&HostName>, what: &JournalEntryKind) -> Result<(), JournalError> {
         let written = self.world.journal.append(&self.holder, &self.id, host, what, self.world.clock.now());
         if let Err(error) = &written {
-            let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
             broken.get_or_insert_with(|| error.clone());
         }
         written
     }
 
-    fn still_sound(&self) -> Result<(), RollError> {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn check_journal(&self) -> Result<(), RollError> {
+        let broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         broken.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn unended(&self) -> MutexGuard<'_, BTreeSet<HostName>> {
-        self.unended.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_unfinished_commands(&self) -> MutexGuard<'_, BTreeSet<HostName>> {
+        self.unfinished_commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failures(&self) -> u32 {
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn too_many_failures(&self) -> bool {
+    fn has_too_many_failures(&self) -> bool {
         self.failures() > self.plan.spec.max_failures
     }
 
     /// Whether a host that has not begun its command may go on.
-    fn may_go_on(&self) -> bool {
-        !self.world.stop.is_requested() && !self.too_many_failures() && self.still_sound().is_ok()
+    fn can_continue(&self) -> bool {
+        !self.world.stop.is_requested() && !self.has_too_many_failures() && self.check_journal().is_ok()
     }
 
     /// Whether a host that does not go on is put back.
-    fn puts_back(&self) -> bool {
+    fn should_put_back(&self) -> bool {
         self.world.stop.is_requested() || self.plan.spec.on_failure == OnFailure::Return
     }
 
-    fn tell(&self, event: RollEvent) {
+    fn report(&self, event: RollEvent) {
         self.world.reporter.report(&Event::Roll { roll: self.id.clone(), event });
     }
 

@@ -12,7 +12,7 @@ use crate::model::name::{BalancerName, ServiceName};
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
 
-use super::reach::{link, question, read_all};
+use super::reach::{build_status_request, link, read_balancers};
 
 /// One host at one moment. A part that could not be read says why; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,11 +31,11 @@ pub struct Status {
 pub struct BalancerStatus {
     pub balancer: BalancerName,
     #[serde(serialize_with = "known::serialize")]
-    pub servers: Result<Servers, String>,
+    pub servers: Result<HostServers, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Servers {
+pub struct HostServers {
     pub main: Option<ServerView>,
     pub backup: Option<ServerView>,
 }
@@ -49,8 +49,8 @@ impl Status {
 
 /// One look at one host, from where the operator is.
 pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
-    let look = async { link(world, host)?.look(&question(fleet, host)).await };
-    let (view, balancers) = tokio::join!(look, balancers(world, fleet, host));
+    let look = async { link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
+    let (view, balancers) = tokio::join!(look, read_balancer_status(world, fleet, host));
     Status {
         host: host.clone(),
         service: fleet.service.clone(),
@@ -60,16 +60,16 @@ pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
     }
 }
 
-async fn balancers(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
-    let views = read_all(world).await;
+async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
+    let views = read_balancers(world).await;
     let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);
         let servers = match at.and_then(|at| views.get(at)) {
             None => Err("not read: no `haproxy:` in the configuration".to_owned()),
             Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(view)) => Ok(Servers {
-                main: view.server(&spec.servers.main_of(&host.name)).cloned(),
-                backup: view.server(&spec.servers.backup_of(&host.name)).cloned(),
+            Some(Ok(view)) => Ok(HostServers {
+                main: view.find_server(&spec.servers.main_of(&host.name)).cloned(),
+                backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
             }),
         };
         BalancerStatus { balancer: spec.name.clone(), servers }

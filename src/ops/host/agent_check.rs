@@ -5,16 +5,20 @@
 //! xtables lock every few seconds for every HAProxy, and make of a flushed table, which the check shows and `restore` mends, a
 //! maintenance that nobody asked for.
 
-use crate::model::agent_check::Terms;
+use crate::model::agent_check::AgentCheckConfig;
 use crate::model::name::ServiceName;
-use crate::plan::agent_check::{self, Line};
+use crate::plan::agent_check::{self, AgentReply};
 use crate::world::HostWorld;
 use crate::world::store::StoreError;
 
-pub fn line(world: &HostWorld, service: &ServiceName, terms: Terms) -> Result<Line, StoreError> {
-    let recorded = world.store.recorded()?;
+pub fn build_line(
+    world: &HostWorld,
+    service: &ServiceName,
+    terms: AgentCheckConfig,
+) -> Result<AgentReply, StoreError> {
+    let recorded = world.store.load_records()?;
     let mine = recorded.iter().find(|record| &record.forward.service == service);
-    Ok(agent_check::line(mine.map(|record| record.switch), terms))
+    Ok(agent_check::build_reply(mine.map(|record| record.switch), terms))
 }
 
 #[cfg(test)]
@@ -24,7 +28,7 @@ mod tests {
 
     use super::*;
     use crate::model::example::port;
-    use crate::model::forward::{Forward, Recorded, Switch};
+    use crate::model::forward::{Forward, ServiceRecord, Switch};
     use crate::world::fake::firewall::FakeFirewall;
     use crate::world::fake::{self, FakeWorld};
 
@@ -34,10 +38,10 @@ mod tests {
         for (service, switch) in [("blog", Switch::On), ("shop", Switch::Off)] {
             let forward =
                 Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) };
-            fake.store.recorded.lock().unwrap().push(Recorded {
+            fake.store.records.lock().unwrap().push(ServiceRecord {
                 forward,
                 switch,
-                from_self: false,
+                balancer_is_local: false,
                 generation: 1,
                 changed_at: jiff::Timestamp::UNIX_EPOCH,
                 routes: None,
@@ -50,20 +54,20 @@ mod tests {
     }
 
     #[test]
-    fn the_record_of_the_service_alone_decides() {
+    fn agent_check_uses_only_the_record_of_its_service() {
         let fake = scene();
         for (service, switch) in [("blog", Some(Switch::On)), ("shop", Some(Switch::Off)), ("other", None)] {
-            let terms = Terms::default();
-            let said = line(&fake.world, &service.parse().unwrap(), terms);
-            assert_eq!(said, Ok(agent_check::line(switch, terms)), "{service}");
+            let terms = AgentCheckConfig::default();
+            let said = build_line(&fake.world, &service.parse().unwrap(), terms);
+            assert_eq!(said, Ok(agent_check::build_reply(switch, terms)), "{service}");
         }
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_is_an_error() {
+    fn agent_check_fails_when_record_is_unreadable() {
         let fake = scene();
         let full = StoreError::Full { path: PathBuf::from("/state") };
-        *fake.store.unreadable.lock().unwrap() = Some(full.clone());
-        assert_eq!(line(&fake.world, &"shop".parse().unwrap(), Terms::default()), Err(full));
+        *fake.store.read_error.lock().unwrap() = Some(full.clone());
+        assert_eq!(build_line(&fake.world, &"shop".parse().unwrap(), AgentCheckConfig::default()), Err(full));
     }
 }

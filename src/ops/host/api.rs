@@ -11,13 +11,13 @@ use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::view;
 use crate::model::api::{
-    API, Hello, HostView, OLDEST_API, PlacedRelease, ProbeRequest, Probed, Pulse, Question, RunEnd,
-    RunRequest,
+    API_VERSION, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult, RunOutcome,
+    RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{Changed, Intent, Routing};
-use crate::model::history::Entry;
+use crate::model::forward::{ChangeResult, Intent, RouteChange};
+use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
@@ -25,33 +25,33 @@ use crate::plan::drain;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
 use crate::world::firewall::FirewallError;
-use crate::world::link::{Heard, HostLink, LinkError};
-use crate::world::releases::{ReleaseError, Releases};
+use crate::world::link::{HostLink, LinkError, SharedLineSink};
+use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::store::StoreError;
 
 mod deployments;
 mod traffic_split;
 
 /// The host itself, without anything between.
-pub struct InProcess {
+pub struct LocalHost {
     world: HostWorld,
     /// The sockets of a port at the last look: what moved since is work.
-    looks: Mutex<BTreeMap<Port, Vec<Socket>>>,
+    last_sockets: Mutex<BTreeMap<Port, Vec<Socket>>>,
 }
 
-impl InProcess {
+impl LocalHost {
     pub fn new(world: HostWorld) -> Self {
-        Self { world, looks: Mutex::default() }
+        Self { world, last_sockets: Mutex::default() }
     }
 
     /// What takes as long as the disk does, on a thread of its own. It is done to its end, whoever waits for it.
-    async fn on_disk<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&dyn Releases) -> Result<T, ReleaseError> + Send + 'static,
+        work: impl FnOnce(&dyn ReleaseStore) -> Result<T, ReleaseError> + Send + 'static,
     ) -> Result<T, LinkError> {
         let releases = self.world.releases.clone();
         match tokio::task::spawn_blocking(move || work(&*releases)).await {
-            Ok(worked) => worked.map_err(|error| release(&error)),
+            Ok(worked) => worked.map_err(|error| from_release_error(&error)),
             Err(ended) => {
                 Err(LinkError::Refused { code: ErrorCode::ReleasesFailed, message: ended.to_string() })
             }
@@ -60,78 +60,82 @@ impl InProcess {
 }
 
 #[async_trait]
-impl HostLink for InProcess {
-    fn via(&self) -> String {
+impl HostLink for LocalHost {
+    fn transport_label(&self) -> String {
         "this machine".to_owned()
     }
 
     async fn hello(&self) -> Result<Hello, LinkError> {
         Ok(Hello {
-            api: API,
-            oldest_api: OLDEST_API,
+            api: API_VERSION,
+            oldest_api: OLDEST_API_VERSION,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: self.world.machine.host_name().unwrap_or_default(),
         })
     }
 
-    async fn look(&self, question: &Question) -> Result<HostView, LinkError> {
+    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
         Ok(view(&self.world, question).await)
     }
 
-    async fn pulse(&self, service: &ServiceName, port: Port) -> Result<Pulse, LinkError> {
-        let record = rules::record(&self.world, service).map_err(|error| store(&error))?;
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
+        let record = rules::read_record(&self.world, service).map_err(|error| from_store_error(&error))?;
         let now = port_sockets::sockets(&self.world, record.as_ref(), port).await;
-        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.last_sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.remove(&port).unwrap_or_default();
         let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
         looks.insert(port, now.unwrap_or_default());
-        Ok(Pulse {
+        Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),
             switch: record.map(|record| record.switch),
             sockets,
         })
     }
 
-    async fn probe(&self, request: &ProbeRequest) -> Result<Probed, LinkError> {
-        let records = self.world.store.recorded().map_err(|error| store(&error))?;
-        let address = port_sockets::real(&records, request.address);
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+        let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
+        let address = port_sockets::resolve_target(&records, request.address);
         Ok(match self.world.probe.ask(address, &request.health).await {
-            Ok(()) => Probed::Healthy,
-            Err(why) => Probed::Unhealthy { why: why.to_string() },
+            Ok(()) => ProbeResult::Healthy,
+            Err(why) => ProbeResult::Unhealthy { why: why.to_string() },
         })
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<Changed, LinkError> {
+    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
         // Only those who start and end instances know where a route may lead.
-        if intent.routing != Routing::Keep || intent.layer7.is_some() {
+        if intent.route_change != RouteChange::Keep || intent.layer7.is_some() {
             let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
             return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
         }
-        rules::change(&self.world, intent).await.map_err(|error| change(&error))
+        rules::change(&self.world, intent).await.map_err(|error| from_change_error(&error))
     }
 
-    async fn run(&self, request: &RunRequest, heard: Heard) -> Result<RunEnd, LinkError> {
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
         self.world.commands.run(request, heard).await.map_err(|error| LinkError::Refused {
             code: match error {
                 CommandError::Missing { .. } => ErrorCode::ProgramMissing,
-                CommandError::NotRun { .. } => ErrorCode::CommandFailed,
+                CommandError::StartFailed { .. } => ErrorCode::CommandFailed,
                 CommandError::StillRunning { .. } => ErrorCode::Busy,
             },
             message: error.to_string(),
         })
     }
 
-    async fn history(&self, service: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, LinkError> {
-        self.world.store.history(service, limit).map_err(|error| store(&error))
+    async fn load_history(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, LinkError> {
+        self.world.store.load_history(service, limit).map_err(|error| from_store_error(&error))
     }
 
     async fn place(&self, service: &ServiceName, name: &str, archive: &Path) -> Result<Digest, LinkError> {
         let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
-        let all = self.world.deployments.all().map_err(|error| store(&error))?;
-        let used = crate::plan::versions::uses(&all, &service, &name);
-        self.on_disk(move |releases| match releases.place(&service, &name, &archive) {
+        let all = self.world.deployments.all().map_err(|error| from_store_error(&error))?;
+        let used = crate::plan::versions::is_release_used(&all, &service, &name);
+        self.run_blocking(move |releases| match releases.place(&service, &name, &archive) {
             // What is left of an earlier deployment makes way for the next of that name.
-            Err(ReleaseError::Taken { .. }) if !used => {
+            Err(ReleaseError::NameTaken { .. }) if !used => {
                 releases.remove(&service, &name)?;
                 releases.place(&service, &name, &archive)
             }
@@ -140,34 +144,34 @@ impl HostLink for InProcess {
         .await
     }
 
-    async fn releases(&self, service: &ServiceName) -> Result<Vec<PlacedRelease>, LinkError> {
+    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
         let service = service.clone();
-        let placed = move |releases: &dyn Releases| {
+        let placed = move |releases: &dyn ReleaseStore| {
             let named = releases.list(&service)?.into_iter().map(|name| {
                 // One that is taken away in this moment is not there any more.
                 let digest = releases.digest(&service, &name)?;
-                Ok(digest.map(|digest| PlacedRelease { name, digest }))
+                Ok(digest.map(|digest| HostRelease { name, digest }))
             });
             named.filter_map(Result::transpose).collect()
         };
-        self.on_disk(placed).await
+        self.run_blocking(placed).await
     }
 }
 
-fn release(error: &ReleaseError) -> LinkError {
+fn from_release_error(error: &ReleaseError) -> LinkError {
     LinkError::Refused { code: release_code(error), message: error.to_string() }
 }
 
 pub fn release_code(error: &ReleaseError) -> ErrorCode {
     match error {
         ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
-        ReleaseError::Taken { .. } => ErrorCode::Exists,
+        ReleaseError::NameTaken { .. } => ErrorCode::Exists,
         ReleaseError::Full { .. } => ErrorCode::DiskFull,
         ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
     }
 }
 
-fn change(error: &ChangeError) -> LinkError {
+fn from_change_error(error: &ChangeError) -> LinkError {
     LinkError::Refused { code: change_code(error), message: error.to_string() }
 }
 
@@ -177,11 +181,11 @@ pub fn change_code(error: &ChangeError) -> ErrorCode {
         ChangeError::Store(error) => store_code(error),
         ChangeError::Interrupted => ErrorCode::Interrupted,
         ChangeError::Contested { .. } => ErrorCode::RulesContested,
-        ChangeError::HalfDone { .. } => ErrorCode::HalfDone,
+        ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,
     }
 }
 
-fn store(error: &StoreError) -> LinkError {
+fn from_store_error(error: &StoreError) -> LinkError {
     LinkError::Refused { code: store_code(error), message: error.to_string() }
 }
 
@@ -190,10 +194,10 @@ fn firewall_code(error: &FirewallError) -> ErrorCode {
         FirewallError::Missing { .. } => ErrorCode::ProgramMissing,
         FirewallError::NoPrivilege { .. } => ErrorCode::NoPrivilege,
         FirewallError::Locked { .. } => ErrorCode::RulesLocked,
-        FirewallError::Hung { .. } | FirewallError::Failed { .. } | FirewallError::NotRun { .. } => {
+        FirewallError::TimedOut { .. } | FirewallError::Failed { .. } | FirewallError::StartFailed { .. } => {
             ErrorCode::RulesFailed
         }
-        FirewallError::Garbled { .. } => ErrorCode::RulesGarbled,
+        FirewallError::Malformed { .. } => ErrorCode::RulesMalformed,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
-use crate::plan::check::{Facts, findings};
+use crate::plan::check::{CheckFacts, collect_findings};
 use crate::plan::firewall::variant;
 use crate::world::HostWorld;
 
@@ -16,56 +16,59 @@ use super::rules;
 use super::status;
 
 pub async fn check(world: &HostWorld, fleet: &Fleet, host: &Host, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
-    let facts = facts(world, fleet, host).await;
-    let mut all = findings(fleet, &facts);
+    let facts = collect_facts(world, fleet, host).await;
+    let mut all = collect_findings(fleet, &facts);
     all.extend(lint::lint_first(fleet, cfg));
     all
 }
 
-async fn facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> Facts {
+async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFacts {
     let backup =
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), fleet.ports.backup.get());
     let (tables, native, views, main_health, backup_health) = tokio::join!(
         rules::observe(world),
-        world.firewall.native_nat(),
+        world.firewall.read_native_nat(),
         futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())),
-        world.probe.ask(fleet.main_address(host), &fleet.health),
+        world.probe.ask(fleet.main_endpoint(host), &fleet.health),
         world.probe.ask(backup, &fleet.health),
     );
     let filters = match &tables {
-        Ok(tables) => filters(world, tables).await,
+        Ok(tables) => read_filters(world, tables).await,
         Err(_) => vec![],
     };
-    let recorded = world.store.recorded();
+    let recorded = world.store.load_records();
     let drift = match (&recorded, &tables) {
-        (Ok(recorded), Ok(tables)) => status::drift(recorded, tables),
+        (Ok(recorded), Ok(tables)) => status::describe_drift(recorded, tables),
         _ => vec![],
     };
     let view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
         views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ToString::to_string))
     };
-    Facts {
+    CheckFacts {
         host: host.clone(),
-        may_change_rules: world.machine.may_change_rules().map_err(|error| error.to_string()),
+        can_change_rules: world.machine.can_change_rules().map_err(|error| error.to_string()),
         tables: tables.map_err(|error| error.to_string()),
-        native: native.map_err(|error| error.to_string()),
+        native_statements: native.map_err(|error| error.to_string()),
         filters,
-        recorded: recorded.map_err(|error| error.to_string()),
-        last: world.store.history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
+        records: recorded.map_err(|error| error.to_string()),
+        last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
         drift,
-        booted_at: world.machine.booted_at().ok(),
-        on_check: listeners(world, fleet.ports.check),
-        on_main: listeners(world, fleet.ports.main),
-        on_backup: listeners(world, fleet.ports.backup),
-        addresses: world.machine.addresses().unwrap_or_default(),
+        booted_at: world.machine.read_boot_time().ok(),
+        check_port_listeners: find_listeners(world, fleet.ports.check),
+        main_port_listeners: find_listeners(world, fleet.ports.main),
+        backup_port_listeners: find_listeners(world, fleet.ports.backup),
+        addresses: world.machine.list_addresses().unwrap_or_default(),
         main_health: main_health.map_err(|error| error.to_string()),
         backup_health: backup_health.map_err(|error| error.to_string()),
         balancers: fleet.balancers.iter().map(view).collect(),
     }
 }
 
-async fn filters(world: &HostWorld, tables: &[(Family, Tables)]) -> Vec<(Family, Result<Table, String>)> {
+async fn read_filters(
+    world: &HostWorld,
+    tables: &[(Family, Tables)],
+) -> Vec<(Family, Result<Table, String>)> {
     let read = tables.iter().map(async |(family, tables)| {
         let table = world.firewall.filter(*family, variant(tables)).await;
         (*family, table.map_err(|error| error.to_string()))
@@ -73,7 +76,7 @@ async fn filters(world: &HostWorld, tables: &[(Family, Tables)]) -> Vec<(Family,
     futures_util::future::join_all(read).await
 }
 
-fn listeners(world: &HostWorld, port: Port) -> Vec<(u32, String)> {
-    let found = world.machine.listeners(port).unwrap_or_default();
+fn find_listeners(world: &HostWorld, port: Port) -> Vec<(u32, String)> {
+    let found = world.machine.list_listeners(port).unwrap_or_default();
     found.into_iter().map(|listener| (listener.pid, listener.name)).collect()
 }

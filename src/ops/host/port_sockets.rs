@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::forward::Recorded;
+use crate::model::forward::ServiceRecord;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::world::HostWorld;
@@ -14,29 +14,29 @@ use crate::world::sockets::SocketsError;
 /// of the target's sockets count: more work than there is, never less.
 pub async fn sockets(
     world: &HostWorld,
-    record: Option<&Recorded>,
+    record: Option<&ServiceRecord>,
     port: Port,
 ) -> Result<Vec<Socket>, SocketsError> {
-    let real = record.map_or(port, |record| record.real(port));
-    let all = world.sockets.established(real).await?;
+    let real = record.map_or(port, |record| record.instance_port(port));
+    let all = world.sockets.list_established(real).await?;
     if real == port {
         return Ok(all);
     }
     Ok(match world.flows.led(port, real).await {
-        Ok(led) => among(all, &led),
+        Ok(led) => filter_by_peers(all, &led),
         Err(_) => all,
     })
 }
 
 /// The sockets whose peers are among those that conntrack knows. It knows an IPv4 client of a dual-stack listener as IPv4.
-pub fn among(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<Socket> {
+pub fn filter_by_peers(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<Socket> {
     let known = |peer: SocketAddr| SocketAddr::new(IpAddr::to_canonical(&peer.ip()), peer.port());
     sockets.into_iter().filter(|socket| led.contains(&known(socket.peer))).collect()
 }
 
 /// Where an address really leads from outside: a probe on the host itself does not pass PREROUTING.
-pub fn real(records: &[Recorded], address: SocketAddr) -> SocketAddr {
+pub fn resolve_target(records: &[ServiceRecord], address: SocketAddr) -> SocketAddr {
     let Some(port) = Port::new(address.port()) else { return address };
-    let real = records.iter().map(|record| record.real(port)).find(|real| *real != port);
+    let real = records.iter().map(|record| record.instance_port(port)).find(|real| *real != port);
     SocketAddr::new(address.ip(), real.unwrap_or(port).get())
 }

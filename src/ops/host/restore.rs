@@ -4,43 +4,43 @@
 
 use serde::Serialize;
 
-use crate::model::forward::Recorded;
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::rules::Transaction;
 use crate::world::HostWorld;
 use crate::world::reporter::Event;
-use crate::world::store::Note;
+use crate::world::store::HistoryNote;
 
 use super::rules::{ChangeError, reconcile};
 
 /// What is recorded, and what had to be put back for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Restored {
-    pub recorded: Vec<Recorded>,
+pub struct RestoreReport {
+    pub recorded: Vec<ServiceRecord>,
     #[serde(serialize_with = "as_texts")]
     pub transactions: Vec<Transaction>,
 }
 
-pub async fn restore(world: &HostWorld, actor: &Actor) -> Result<Restored, ChangeError> {
-    let recorded = world.store.recorded()?;
+pub async fn restore(world: &HostWorld, actor: &Actor) -> Result<RestoreReport, ChangeError> {
+    let recorded = world.store.load_records()?;
     if recorded.is_empty() {
-        return Ok(Restored { recorded, transactions: vec![] });
+        return Ok(RestoreReport { recorded, transactions: vec![] });
     }
     let transactions = reconcile(world, "restore").await?.transactions;
     if !transactions.is_empty() {
         for record in &recorded {
-            let note = Note {
+            let note = HistoryNote {
                 service: record.forward.service.clone(),
                 actor: actor.clone(),
                 action: "restore",
                 detail: format!("put back: forward {}", record.switch),
             };
-            if let Err(error) = world.store.note(&note, world.clock.now()) {
+            if let Err(error) = world.store.add_note(&note, world.clock.now()) {
                 world.reporter.report(&Event::Warning { text: error.to_string() });
             }
         }
     }
-    Ok(Restored { recorded, transactions })
+    Ok(RestoreReport { recorded, transactions })
 }
 
 fn as_texts<S: serde::Serializer>(transactions: &[Transaction], to: S) -> Result<S::Ok, S::Error> {

@@ -6,97 +6,99 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::restore::restore;
-use super::rules::{self, ChangeError, Mended};
+use super::rules::{self, ChangeError, ReconcileReport};
 use crate::model::duration;
 use crate::model::history::Actor;
 use crate::model::rules::Variant;
-use crate::plan::firewall::{self, drift::drift};
-use crate::plan::repair_backoff::Pace;
+use crate::plan::firewall::{self, drift::describe_drift};
+use crate::plan::repair_backoff::RepairBackoff;
 use crate::world::HostWorld;
 use crate::world::reporter::Event;
-use crate::world::store::Note;
-use crate::world::watch::Watching;
+use crate::world::store::HistoryNote;
+use crate::world::watch::RuleSubscription;
 
 /// After a look that failed, the next one does not wait for a change.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Begins with what `restore` does. What changes from here on is not missed, whenever it is kept.
-pub async fn begin<'a>(world: &'a HostWorld, actor: &'a Actor) -> Keeper<'a> {
+pub async fn begin<'a>(world: &'a HostWorld, actor: &'a Actor) -> RuleReconciler<'a> {
     // Before the first look, so that no change falls between the two.
-    let watching = world.watch.start();
-    let mut keeper = Keeper {
+    let watching = world.rule_watch.start();
+    let mut keeper = RuleReconciler {
         world,
         actor,
-        watching,
-        next: Next::Look,
-        held: false,
-        pace: Pace::default(),
-        trouble: None,
+        watch: watching,
+        next: NextStep::CheckNow,
+        is_conntrack_held: false,
+        backoff: RepairBackoff::default(),
+        last_warning: None,
     };
     if let Err(why) = restore(world, actor).await {
-        keeper.next = keeper.failed(&why);
+        keeper.next = keeper.handle_failure(&why);
     }
     keeper
 }
 
 /// What comes after a look.
 #[derive(Debug, Clone, Copy)]
-enum Next {
-    Look,
-    LookAfter(Duration),
-    Wait { in_legacy: bool },
+enum NextStep {
+    CheckNow,
+    CheckAfter(Duration),
+    WaitForChange { in_legacy: bool },
 }
 
 /// Keeps the rules of this host.
-pub struct Keeper<'a> {
+pub struct RuleReconciler<'a> {
     world: &'a HostWorld,
     actor: &'a Actor,
-    watching: Box<dyn Watching>,
-    next: Next,
+    watch: Box<dyn RuleSubscription>,
+    next: NextStep,
     /// Whether connections outlive the next flush.
-    held: bool,
-    pace: Pace,
+    is_conntrack_held: bool,
+    backoff: RepairBackoff,
     /// What was said last, so that it is said once.
-    trouble: Option<String>,
+    last_warning: Option<String>,
 }
 
-impl Keeper<'_> {
+impl RuleReconciler<'_> {
     /// Repairs whenever the rules drift, until a stop is requested.
     pub async fn keep(mut self) {
         let stop = self.world.stop.clone();
         loop {
             tokio::select! {
                 biased;
-                () = stop.requested() => return,
-                () = self.due() => {}
+                () = stop.wait() => return,
+                () = self.wait_until_due() => {}
             }
-            self.next = match self.turn().await {
+            self.next = match self.check_and_repair().await {
                 Ok(next) => next,
-                Err(why) => self.failed(&why),
+                Err(why) => self.handle_failure(&why),
             };
         }
     }
 
-    async fn due(&mut self) {
+    async fn wait_until_due(&mut self) {
         match self.next {
-            Next::Look => {}
-            Next::LookAfter(pause) => tokio::time::sleep(pause).await,
-            Next::Wait { in_legacy } => self.watching.changed(in_legacy).await,
+            NextStep::CheckNow => {}
+            NextStep::CheckAfter(pause) => tokio::time::sleep(pause).await,
+            NextStep::WaitForChange { in_legacy } => self.watch.wait_for_change(in_legacy).await,
         }
     }
 
     /// One look and, where it is needed, a repair.
-    async fn turn(&mut self) -> Result<Next, ChangeError> {
-        let Some(in_legacy) = self.look().await? else { return self.repair().await };
-        self.trouble = None;
-        self.hold().await;
-        Ok(Next::Wait { in_legacy })
+    async fn check_and_repair(&mut self) -> Result<NextStep, ChangeError> {
+        let Some(in_legacy) = self.check().await? else { return self.repair().await };
+        self.last_warning = None;
+        self.hold_connections().await;
+        Ok(NextStep::WaitForChange { in_legacy })
     }
 
-    async fn hold(&mut self) {
-        if !self.held && !self.world.store.recorded().is_ok_and(|recorded| recorded.is_empty()) {
-            self.held = true;
-            if let Err(why) = self.world.firewall.hold().await {
+    async fn hold_connections(&mut self) {
+        if !self.is_conntrack_held
+            && !self.world.store.load_records().is_ok_and(|recorded| recorded.is_empty())
+        {
+            self.is_conntrack_held = true;
+            if let Err(why) = self.world.firewall.preserve_connections().await {
                 // Less than could be, and nothing that anybody has to mend.
                 log::info!("open connections may not outlive a flush: {why}");
             }
@@ -105,13 +107,13 @@ impl Keeper<'_> {
 
     /// Whether rules of ours are in legacy iptables; `None`: they differ from the record. Without the lock: most changes are
     /// not ours, and a switch under way is not held up by them.
-    async fn look(&self) -> Result<Option<bool>, ChangeError> {
-        let recorded = self.world.store.recorded()?;
+    async fn check(&self) -> Result<Option<bool>, ChangeError> {
+        let recorded = self.world.store.load_records()?;
         if recorded.is_empty() {
             return Ok(Some(false));
         }
         let observed = rules::observe(self.world).await?;
-        let wanted = rules::desired(&recorded, &observed);
+        let wanted = rules::compute_desired(&recorded, &observed);
         let is_so =
             observed.iter().all(|(family, tables)| firewall::plan(&wanted, tables, *family).is_empty());
         let in_legacy = observed.iter().any(|(_, tables)| firewall::variant(tables) == Variant::Legacy);
@@ -119,47 +121,50 @@ impl Keeper<'_> {
     }
 
     /// Another switchman that is switching holds the lock: when it is done, there may be nothing to repair.
-    async fn repair(&mut self) -> Result<Next, ChangeError> {
+    async fn repair(&mut self) -> Result<NextStep, ChangeError> {
         let mended = rules::reconcile(self.world, "repair").await?;
         if mended.transactions.is_empty() {
-            return Ok(Next::Look);
+            return Ok(NextStep::CheckNow);
         }
         // Whoever took our rules may have taken that too.
-        self.held = false;
-        self.tell(&mended);
-        let Some(pause) = self.pace.repaired(Instant::now().into_std()) else { return Ok(Next::Look) };
+        self.is_conntrack_held = false;
+        self.report_repairs(&mended);
+        let Some(pause) = self.backoff.repaired(Instant::now().into_std()) else {
+            return Ok(NextStep::CheckNow);
+        };
         self.warn(format!(
             "somebody keeps changing the port rules (put back {} times in a row): the next look is in {}",
-            self.pace.in_a_row(),
-            duration::show(pause)
+            self.backoff.consecutive(),
+            duration::format(pause)
         ));
-        Ok(Next::LookAfter(pause))
+        Ok(NextStep::CheckAfter(pause))
     }
 
     /// A row for each service that was touched.
-    fn tell(&self, mended: &Mended) {
+    fn report_repairs(&self, mended: &ReconcileReport) {
         let services = mended.recorded.iter().map(|record| &record.forward.service);
-        for (service, detail) in drift(&mended.wanted, &mended.found, services) {
+        for (service, detail) in describe_drift(&mended.wanted, &mended.found, services) {
             self.warn(format!("the port rules of `{service}` were changed and are put back: {detail}"));
             let actor = self.actor.clone();
-            let note = Note { service, actor, action: "repair", detail: format!("put back: {detail}") };
-            if let Err(error) = self.world.store.note(&note, self.world.clock.now()) {
+            let note =
+                HistoryNote { service, actor, action: "repair", detail: format!("put back: {detail}") };
+            if let Err(error) = self.world.store.add_note(&note, self.world.clock.now()) {
                 self.warn(error.to_string());
             }
         }
     }
 
-    fn failed(&mut self, why: &ChangeError) -> Next {
+    fn handle_failure(&mut self, why: &ChangeError) -> NextStep {
         // The stop request that ended the wait ends the keeping.
         if *why == ChangeError::Interrupted {
-            return Next::Look;
+            return NextStep::CheckNow;
         }
         let why = format!("the port rules cannot be kept: {why}");
-        if self.trouble.as_ref() != Some(&why) {
+        if self.last_warning.as_ref() != Some(&why) {
             self.warn(why.clone());
-            self.trouble = Some(why);
+            self.last_warning = Some(why);
         }
-        Next::LookAfter(self.pace.repaired(Instant::now().into_std()).unwrap_or(AGAIN))
+        NextStep::CheckAfter(self.backoff.repaired(Instant::now().into_std()).unwrap_or(RETRY_INTERVAL))
     }
 
     fn warn(&self, text: String) {

@@ -1,10 +1,10 @@
 //! The host's half of `status`: the record, the kernel's rules, sockets and main's health at one moment.
 
-use crate::model::api::{HostView, Question};
-use crate::model::forward::{KernelForward, Recorded};
-use crate::model::history::{Entry, Phase};
+use crate::model::api::{HostView, StatusRequest};
+use crate::model::forward::{KernelForward, ServiceRecord};
+use crate::model::history::{HistoryEntry, Phase};
 use crate::model::name::ServiceName;
-use crate::model::rules::{Family, Kind, Tables};
+use crate::model::rules::{Family, RedirectKind, Tables};
 use crate::plan::drain;
 use crate::plan::firewall;
 use crate::world::HostWorld;
@@ -12,38 +12,40 @@ use crate::world::HostWorld;
 use super::{port_sockets, rules};
 
 /// The host's side of it.
-pub async fn view(world: &HostWorld, question: &Question) -> HostView {
-    let recorded = world.store.recorded();
+pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
+    let recorded = world.store.load_records();
     let records = recorded.as_deref().unwrap_or_default();
     let record = records.iter().find(|record| record.forward.service == question.service);
     let (tables, sockets, health) = tokio::join!(
         rules::observe(world),
         port_sockets::sockets(world, record, question.ports.main),
-        world.probe.ask(port_sockets::real(records, question.main), &question.health),
+        world.probe.ask(port_sockets::resolve_target(records, question.main), &question.health),
     );
-    let mine = |records: &Vec<Recorded>| {
+    let mine = |records: &Vec<ServiceRecord>| {
         records.iter().find(|record| record.forward.service == question.service).cloned()
     };
     let drift = match (&recorded, &tables) {
-        (Ok(recorded), Ok(tables)) => drift(recorded, tables),
+        (Ok(recorded), Ok(tables)) => describe_drift(recorded, tables),
         _ => vec![],
     };
-    let last = world.store.history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
+    let last = world.store.load_history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
     HostView {
-        recorded: recorded.as_ref().map(mine).map_err(ToString::to_string),
-        kernel: tables.map(|tables| kernel(&question.service, &tables)).map_err(|error| error.to_string()),
-        drift: drift.into_iter().chain(cut_off(last.as_ref())).collect(),
+        record: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        kernel: tables
+            .map(|tables| extract_kernel_forwards(&question.service, &tables))
+            .map_err(|error| error.to_string()),
+        drift: drift.into_iter().chain(describe_unfinished_change(last.as_ref())).collect(),
         main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
         main_health: health.map_err(|error| error.to_string()),
-        last,
+        last_entry: last,
     }
 }
 
-fn kernel(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
+fn extract_kernel_forwards(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
     let one = |(family, tables): &(Family, Tables)| {
         let variant = firewall::variant(tables);
         let table = tables.of(variant);
-        let mut forwards = table.map(firewall::forwards).unwrap_or_default();
+        let mut forwards = table.map(firewall::read_forwards).unwrap_or_default();
         forwards.retain(|forward| &forward.service == service);
         let hooked = table.is_some_and(|table| firewall::is_hooked(table, false));
         KernelForward { family: *family, variant, forward: forwards.pop(), hooked }
@@ -52,16 +54,16 @@ fn kernel(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForwa
 }
 
 /// What `restore` would change, as sentences.
-pub fn drift(recorded: &[Recorded], tables: &[(Family, Tables)]) -> Vec<String> {
+pub fn describe_drift(recorded: &[ServiceRecord], tables: &[(Family, Tables)]) -> Vec<String> {
     if recorded.is_empty() {
         return vec![];
     }
-    let wanted = rules::desired(recorded, tables);
+    let wanted = rules::compute_desired(recorded, tables);
     let differing =
         tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
     differing
         .map(|(family, tables)| {
-            let on = wanted.redirects.iter().filter(|redirect| redirect.kind == Kind::Forward);
+            let on = wanted.redirects.iter().filter(|redirect| redirect.kind == RedirectKind::Forward);
             let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
             let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
             let variant = firewall::variant(tables);
@@ -71,7 +73,7 @@ pub fn drift(recorded: &[Recorded], tables: &[(Family, Tables)]) -> Vec<String> 
 }
 
 /// A change whose end is not in the history was cut off between two steps.
-fn cut_off(last: Option<&Entry>) -> Option<String> {
+fn describe_unfinished_change(last: Option<&HistoryEntry>) -> Option<String> {
     let last = last.filter(|entry| entry.phase == Phase::Began)?;
     Some(format!(
         "`{}` by {} began at {:.0} and its end is not recorded: still running, or killed",

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{finding, fine, floor, policy, problem, readable, servers};
+use super::{
+    build_finding, build_ok, build_problem, check_capacity_floor, check_policy, check_servers, require_view,
+};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
-use crate::model::host::{Host, Way};
-use crate::model::lock::{Life, LockView};
-use crate::plan::roll::progress::Standing;
+use crate::model::host::{Host, Transport};
+use crate::model::lock::{Liveness, LockView};
+use crate::plan::roll::progress::RollProgress;
 
 /// One look at a fleet. A part that could not be read is its error.
 #[derive(Debug, Clone)]
@@ -22,7 +24,7 @@ pub struct FleetFacts {
     /// Of [`local_files`], those that are not there.
     pub missing: Vec<LocalFile>,
     /// The last roll.
-    pub roll: Result<Option<Standing>, String>,
+    pub roll: Result<Option<RollProgress>, String>,
     pub lock: Result<Option<LockView>, String>,
     /// Of this program.
     pub version: &'static str,
@@ -32,19 +34,19 @@ pub struct FleetFacts {
 pub struct HostFacts {
     pub host: Host,
     /// How it is reached, as a command line where there is one.
-    pub via: String,
-    pub hello: Result<Hello, Unheard>,
+    pub transport: String,
+    pub hello: Result<Hello, LinkFailure>,
     /// `None` where it was not greeted.
     pub view: Option<Result<HostView, String>>,
 }
 
 /// Why a host did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unheard {
+pub enum LinkFailure {
     /// There is no way there, or nobody answers at its end.
-    Lost(String),
+    Unreachable(String),
     /// It answers, and speaks another version of the API.
-    Skew(String),
+    VersionMismatch(String),
     /// It answers, and wants something else.
     Refused(String),
 }
@@ -57,7 +59,7 @@ pub struct LocalFile {
 }
 
 /// Programs of hooks, where the first word is a path; keys and certificates.
-pub fn local_files(fleet: &Fleet) -> Vec<LocalFile> {
+pub fn list_local_files(fleet: &Fleet) -> Vec<LocalFile> {
     let (hooks, reach) = (&fleet.hooks, &fleet.reach);
     let lines = [
         ("hooks.before_roll", &hooks.before_roll),
@@ -68,7 +70,7 @@ pub fn local_files(fleet: &Fleet) -> Vec<LocalFile> {
     ];
     let programs = lines
         .into_iter()
-        .flat_map(|(key, lines)| lines.iter().filter_map(move |line| Some((key, program(line)?))));
+        .flat_map(|(key, lines)| lines.iter().filter_map(move |line| Some((key, find_program(line)?))));
     let keys = [
         ("agents.ca", &reach.ca),
         ("agents.certificate", &reach.certificate),
@@ -80,38 +82,39 @@ pub fn local_files(fleet: &Fleet) -> Vec<LocalFile> {
 }
 
 /// The program of a command line for a shell, where it is a path and needs no shell to be found out.
-fn program(line: &str) -> Option<&Path> {
+fn find_program(line: &str) -> Option<&Path> {
     let word = line.split_whitespace().next()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./+@%".contains(c);
     (word.contains('/') && word.chars().all(plain)).then(|| Path::new(word))
 }
 
 /// All findings: hosts, balancers, the operator's own side.
-pub fn findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
-    let mut all: Vec<Finding> = facts.hosts.iter().flat_map(|host| reached(fleet, facts, host)).collect();
+pub fn collect_findings(fleet: &Fleet, facts: &FleetFacts) -> Vec<Finding> {
+    let mut all: Vec<Finding> =
+        facts.hosts.iter().flat_map(|host| check_reachable_host(fleet, facts, host)).collect();
     for (spec, view) in fleet.balancers.iter().zip(&facts.balancers) {
-        match readable(spec, view.as_ref()) {
+        match require_view(spec, view.as_ref()) {
             Err(finding) => all.push(finding),
-            Ok(view) => all.extend(balancer(fleet, spec, view, &facts.hosts)),
+            Ok(view) => all.extend(check_balancer(fleet, spec, view, &facts.hosts)),
         }
     }
-    all.extend(policy(fleet));
-    all.extend(facts.missing.iter().map(missing));
-    all.extend(journal(facts));
+    all.extend(check_policy(fleet));
+    all.extend(facts.missing.iter().map(build_missing_file_finding));
+    all.extend(check_journal(facts));
     all
 }
 
-fn reached(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> Vec<Finding> {
+fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> Vec<Finding> {
     let subject = host.host.name.as_str();
     let hello = match &host.hello {
         Ok(hello) => hello,
-        Err(unheard) => return vec![not_reached(fleet, host, unheard)],
+        Err(unheard) => return vec![check_unreachable_host(fleet, host, unheard)],
     };
-    let (theirs, ours, via) = (&hello.version, facts.version, &host.via);
+    let (theirs, ours, via) = (&hello.version, facts.version, &host.transport);
     let mut all = vec![if theirs == ours {
-        fine("host-reached", subject, format!("switchman {theirs} answers ({via})"))
+        build_ok("host-reached", subject, format!("switchman {theirs} answers ({via})"))
     } else {
-        finding(
+        build_finding(
             Severity::Note,
             "other-version",
             subject,
@@ -121,42 +124,42 @@ fn reached(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> Vec<Finding> 
     }];
     match &host.view {
         None => {}
-        Some(Err(why)) => all.push(problem("host-not-seen", subject, why.clone(), "see the error")),
-        Some(Ok(view)) => all.extend(seen(fleet, &host.host, view)),
+        Some(Err(why)) => all.push(build_problem("host-not-seen", subject, why.clone(), "see the error")),
+        Some(Ok(view)) => all.extend(check_host_view(fleet, &host.host, view)),
     }
     all
 }
 
-fn not_reached(fleet: &Fleet, host: &HostFacts, unheard: &Unheard) -> Finding {
+fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure) -> Finding {
     let subject = host.host.name.as_str();
     match unheard {
-        Unheard::Skew(why) => {
-            problem("version-skew", subject, why.clone(), "install the same switchman on both")
+        LinkFailure::VersionMismatch(why) => {
+            build_problem("version-skew", subject, why.clone(), "install the same switchman on both")
         }
-        Unheard::Refused(why) => problem(
+        LinkFailure::Refused(why) => build_problem(
             "host-refuses",
             subject,
             why.clone(),
             "see `agents:` in switchman.yaml, and the agent's flags",
         ),
-        Unheard::Lost(why) => {
-            let fix = match &host.host.way {
-                Way::Ssh(_) => format!(
+        LinkFailure::Unreachable(why) => {
+            let fix = match &host.host.transport {
+                Transport::Ssh(_) => format!(
                     "this must answer, without a password: `{} {} agent --stdio </dev/null`",
-                    host.via,
-                    remote_switchman(fleet, &host.host)
+                    host.transport,
+                    format_remote_command(fleet, &host.host)
                 ),
-                Way::Socket(_) | Way::Tls(_) => {
+                Transport::Socket(_) | Transport::Tls(_) => {
                     "start `switchman agent` there, and correct `agent:`".to_owned()
                 }
-                Way::Here => "see the error".to_owned(),
+                Transport::Local => "see the error".to_owned(),
             };
-            problem("host-unreachable", subject, why.clone(), fix)
+            build_problem("host-unreachable", subject, why.clone(), fix)
         }
     }
 }
 
-fn remote_switchman(fleet: &Fleet, host: &Host) -> String {
+fn format_remote_command(fleet: &Fleet, host: &Host) -> String {
     match fleet.reach.remote_switchman.as_slice() {
         [] => "switchman".to_owned(),
         words => words.join(" ").replace("{host}", host.name.as_str()),
@@ -164,21 +167,21 @@ fn remote_switchman(fleet: &Fleet, host: &Host) -> String {
 }
 
 /// What the host says of itself; the rest of its story is told by `check` on the host.
-fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
+fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
     let (subject, main) = (host.name.as_str(), fleet.ports.main);
     let mut all = Vec::new();
     if let Err(why) = &view.kernel {
-        let fix = match host.way {
-            Way::Ssh(_) => {
+        let fix = match host.transport {
+            Transport::Ssh(_) => {
                 "let switchman be root there: `ssh: {switchman: sudo -n switchman}` in switchman.yaml"
             }
             _ => "run the agent there as root",
         };
-        all.push(problem("rules-unreadable", subject, why.clone(), fix));
+        all.push(build_problem("rules-unreadable", subject, why.clone(), fix));
     }
-    let off = match &view.recorded {
+    let off = match &view.record {
         Err(why) => {
-            all.push(problem(
+            all.push(build_problem(
                 "state-unreadable",
                 subject,
                 why.clone(),
@@ -187,7 +190,7 @@ fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
             false
         }
         Ok(None) => {
-            all.push(finding(
+            all.push(build_finding(
                 Severity::Note,
                 "state-empty",
                 subject,
@@ -197,7 +200,7 @@ fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
             true
         }
         Ok(Some(record)) if record.switch == Switch::Off => {
-            all.push(finding(
+            all.push(build_finding(
                 Severity::Note,
                 "in-maintenance",
                 subject,
@@ -212,7 +215,7 @@ fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
         Ok(Some(_)) => false,
     };
     for text in &view.drift {
-        all.push(problem(
+        all.push(build_problem(
             "drift",
             subject,
             text.clone(),
@@ -222,34 +225,39 @@ fn seen(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
     if let Err(why) = &view.main_health {
         let severity = if off { Severity::Note } else { Severity::Problem };
         let reason = format!("the main vhost is not healthy on port {main}: {why}");
-        all.push(finding(severity, "vhost-unhealthy", subject, reason, "look at its error log"));
+        all.push(build_finding(severity, "vhost-unhealthy", subject, reason, "look at its error log"));
     }
     all
 }
 
 /// One line where all is well, else only what is not: a fleet has many servers.
-fn balancer(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, hosts: &[HostFacts]) -> Vec<Finding> {
+fn check_balancer(
+    fleet: &Fleet,
+    spec: &BalancerSpec,
+    view: &BackendView,
+    hosts: &[HostFacts],
+) -> Vec<Finding> {
     let mut all: Vec<Finding> = Vec::new();
     for host in hosts {
-        let found = servers(spec, view, &host.host.name);
+        let found = check_servers(spec, view, &host.host.name);
         all.extend(found.into_iter().filter(|one| one.severity > Severity::Ok));
-        let backup = spec.servers.backup_of(&host.host.name);
-        if let Some(server) = view.server(&backup).filter(|server| !server.verdict.is_up()) {
-            all.push(problem(
+        let backup = spec.servers.backup_server_name(&host.host.name);
+        if let Some(server) = view.find_server(&backup).filter(|server| !server.state.is_up()) {
+            all.push(build_problem(
                 "backup-not-up",
                 spec.name.as_str(),
                 format!(
                     "`{backup}` is {} ({}): `{}` may not be taken out",
-                    server.status, server.check, host.host.name
+                    server.status, server.last_check, host.host.name
                 ),
                 "start the backup vhost; look at its error log",
             ));
         }
     }
-    all.extend(hosts.first().and_then(|host| floor(fleet, spec, view, &host.host.name)));
+    all.extend(hosts.first().and_then(|host| check_capacity_floor(fleet, spec, view, &host.host.name)));
     if all.is_empty() {
         let lines = hosts.len() * 2;
-        all.push(fine(
+        all.push(build_ok(
             "servers",
             spec.name.as_str(),
             format!("its {lines} server lines are there, every backup vhost is UP"),
@@ -258,9 +266,9 @@ fn balancer(fleet: &Fleet, spec: &BalancerSpec, view: &BackendView, hosts: &[Hos
     all
 }
 
-fn missing(file: &LocalFile) -> Finding {
+fn build_missing_file_finding(file: &LocalFile) -> Finding {
     let reason = format!("`{}` is not there, seen from this directory", file.path.display());
-    problem(
+    build_problem(
         "file-missing",
         file.key,
         reason,
@@ -268,10 +276,10 @@ fn missing(file: &LocalFile) -> Finding {
     )
 }
 
-fn journal(facts: &FleetFacts) -> Vec<Finding> {
+fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     let unreadable = |why: &String| {
-        problem(
+        build_problem(
             "journal-unreadable",
             "journal",
             why.clone(),
@@ -282,8 +290,8 @@ fn journal(facts: &FleetFacts) -> Vec<Finding> {
         (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
-                let gone = if lock.life == Life::Gone { ", whose process is gone" } else { "" };
-                all.push(finding(
+                let gone = if lock.liveness == Liveness::Dead { ", whose process is gone" } else { "" };
+                all.push(build_finding(
                     Severity::Note,
                     "fleet-held",
                     "lock",
@@ -291,9 +299,9 @@ fn journal(facts: &FleetFacts) -> Vec<Finding> {
                     "`switchman lock status` tells more",
                 ));
             }
-            let runs = lock.as_ref().is_some_and(|lock| lock.life != Life::Gone);
+            let runs = lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
             if let Some(roll) = roll.as_ref().filter(|roll| !roll.is_finished() && !runs) {
-                all.push(finding(
+                all.push(build_finding(
                     Severity::Warning,
                     "roll-unfinished",
                     "journal",

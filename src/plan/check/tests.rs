@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::balancer::{AdminState, ServerView, Verdict};
+use crate::model::balancer::{AdminState, ServerState, ServerView};
 use crate::model::example::{self, port};
 use crate::model::forward::Forward;
 use crate::model::history::{Actor, OperationId};
@@ -14,12 +14,12 @@ fn forward() -> Forward {
     Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
 }
 
-pub(super) fn recorded(switch: Switch) -> Recorded {
+pub(super) fn recorded(switch: Switch) -> ServiceRecord {
     let changed_at = jiff::Timestamp::from_second(1000).unwrap();
-    Recorded {
+    ServiceRecord {
         forward: forward(),
         switch,
-        from_self: false,
+        balancer_is_local: false,
         generation: 1,
         changed_at,
         routes: None,
@@ -32,34 +32,39 @@ pub(super) fn recorded(switch: Switch) -> Recorded {
 /// A nat table with the forward on.
 fn nat() -> Tables {
     let mut tables = Tables { default: Variant::NfTables, nf_tables: Some(Table::empty_nat()), legacy: None };
-    let desired = firewall::desired(&[recorded(Switch::On)], []);
+    let desired = firewall::build_desired_rules(&[recorded(Switch::On)], []);
     for transaction in firewall::plan(&desired, &tables, Family::V4) {
-        tables.nf_tables.as_mut().unwrap().restore(&transaction).unwrap();
+        tables.nf_tables.as_mut().unwrap().apply_transaction(&transaction).unwrap();
     }
     tables
 }
 
-fn server(name: &str, verdict: Verdict) -> ServerView {
+fn server(name: &str, verdict: ServerState) -> ServerView {
     // An address set at run time is no maintenance.
-    ServerView { admin: Some(AdminState(0x40)), ..example::server(name, verdict) }
+    ServerView { admin_state: Some(AdminState(0x40)), ..example::make_server(name, verdict) }
 }
 
 /// A host on which all is well.
-pub(super) fn good() -> Facts {
-    let servers = ["main-web1", "backup-web1", "main-web2"].map(|name| server(name, Verdict::Up)).to_vec();
-    Facts {
-        host: Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here },
-        may_change_rules: Ok(true),
+pub(super) fn good() -> CheckFacts {
+    let servers =
+        ["main-web1", "backup-web1", "main-web2"].map(|name| server(name, ServerState::Up)).to_vec();
+    CheckFacts {
+        host: Host {
+            name: "web1".parse().unwrap(),
+            address: None,
+            transport: crate::model::host::Transport::Local,
+        },
+        can_change_rules: Ok(true),
         tables: Ok(vec![(Family::V4, nat()), (Family::V6, nat())]),
-        native: Ok(vec![]),
+        native_statements: Ok(vec![]),
         filters: vec![(Family::V4, Ok(Table::default()))],
-        recorded: Ok(vec![recorded(Switch::On)]),
-        last: None,
+        records: Ok(vec![recorded(Switch::On)]),
+        last_entry: None,
         drift: vec![],
         booted_at: jiff::Timestamp::from_second(1).ok(),
-        on_check: vec![],
-        on_main: vec![(10, "nginx".into()), (11, "nginx".into())],
-        on_backup: vec![(20, "nginx".into())],
+        check_port_listeners: vec![],
+        main_port_listeners: vec![(10, "nginx".into()), (11, "nginx".into())],
+        backup_port_listeners: vec![(20, "nginx".into())],
         addresses: vec![],
         main_health: Ok(()),
         backup_health: Ok(()),
@@ -68,32 +73,32 @@ pub(super) fn good() -> Facts {
 }
 
 /// What is above `Ok`, by id.
-fn bad(facts: &Facts) -> Vec<(&'static str, Severity)> {
-    let all = findings(&fleet(), facts).into_iter();
+fn bad(facts: &CheckFacts) -> Vec<(&'static str, Severity)> {
+    let all = collect_findings(&fleet(), facts).into_iter();
     all.filter(|one| one.severity > Severity::Ok).map(|one| (one.id, one.severity)).collect()
 }
 
-pub(super) fn with(change: impl FnOnce(&mut Facts)) -> Vec<(&'static str, Severity)> {
+pub(super) fn with(change: impl FnOnce(&mut CheckFacts)) -> Vec<(&'static str, Severity)> {
     let mut facts = good();
     change(&mut facts);
     bad(&facts)
 }
 
-fn rule(facts: &mut Facts, rule: &str) {
+fn rule(facts: &mut CheckFacts, rule: &str) {
     facts.tables.as_mut().unwrap()[0].1.nf_tables.as_mut().unwrap().rules.push(Rule::parse(rule).unwrap());
 }
 
 #[test]
-fn a_sound_host_has_nothing_to_mend() {
+fn healthy_host_has_no_problems() {
     assert_eq!(bad(&good()), []);
-    assert!(findings(&fleet(), &good()).iter().all(|finding| finding.fix.is_empty()));
+    assert!(collect_findings(&fleet(), &good()).iter().all(|finding| finding.fix.is_empty()));
 }
 
 #[test]
-fn privileges_and_state() {
-    assert_eq!(with(|facts| facts.may_change_rules = Ok(false)), [("privileges", Severity::Problem)]);
-    assert_eq!(with(|facts| facts.recorded = Ok(vec![])), [("state-empty", Severity::Note)]);
-    let damaged = with(|facts| facts.recorded = Err("damaged".into()));
+fn check_reports_missing_privileges_and_state() {
+    assert_eq!(with(|facts| facts.can_change_rules = Ok(false)), [("privileges", Severity::Problem)]);
+    assert_eq!(with(|facts| facts.records = Ok(vec![])), [("state-empty", Severity::Note)]);
+    let damaged = with(|facts| facts.records = Err("damaged".into()));
     assert_eq!(damaged, [("state-unreadable", Severity::Problem)]);
     assert_eq!(
         with(|facts| facts.tables = Err("not installed".into())),
@@ -102,7 +107,7 @@ fn privileges_and_state() {
 }
 
 #[test]
-fn strangers_and_variants() {
+fn check_reports_foreign_rules_and_variants() {
     let stranger = [("stranger-on-check-port", Severity::Problem)];
     for text in [
         "-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 9000",
@@ -118,7 +123,7 @@ fn strangers_and_variants() {
         ("inet fw: tcp dport 80 redirect to :8888", false),
         ("inet fw: tcp dport 88881 redirect to :1", false),
     ] {
-        let all = with(|facts| facts.native = Ok(vec![statement.to_owned()]));
+        let all = with(|facts| facts.native_statements = Ok(vec![statement.to_owned()]));
         assert_eq!(all.contains(&("native-on-check-port", Severity::Problem)), found, "{statement}");
     }
     let mixed = with(|facts| {
@@ -130,7 +135,7 @@ fn strangers_and_variants() {
 }
 
 #[test]
-fn ipv6_needs_its_own_rule() {
+fn ipv6_without_rule_is_reported() {
     let differs = with(|facts| {
         facts.tables.as_mut().unwrap()[1].1.nf_tables = Some(Table::empty_nat());
     });
@@ -147,7 +152,7 @@ fn ipv6_needs_its_own_rule() {
 }
 
 #[test]
-fn drift_after_a_reboot_is_told_from_drift() {
+fn drift_after_reboot_is_distinguished() {
     let drift = |boot| {
         with(|facts| {
             facts.drift = vec!["differs".into()];
@@ -156,16 +161,16 @@ fn drift_after_a_reboot_is_told_from_drift() {
     };
     assert_eq!(drift(1), [("drift", Severity::Problem)]);
     assert_eq!(drift(2000), [("forward-missing-after-reboot", Severity::Problem)]);
-    let moved = with(|facts| facts.recorded.as_mut().unwrap()[0].forward.target = port(8101));
+    let moved = with(|facts| facts.records.as_mut().unwrap()[0].forward.target = port(8101));
     assert_eq!(moved, [("ports-changed", Severity::Warning)]);
     let shared = with(|facts| {
         let mut other = recorded(Switch::Off);
         other.forward.service = "blog".parse().unwrap();
-        facts.recorded.as_mut().unwrap().push(other);
+        facts.records.as_mut().unwrap().push(other);
     });
     assert_eq!(shared, [("check-port-shared", Severity::Problem)]);
     let cut = with(|facts| {
-        facts.last = Some(Entry {
+        facts.last_entry = Some(HistoryEntry {
             operation: OperationId(1),
             at: jiff::Timestamp::UNIX_EPOCH,
             actor: Actor { user: "ops".into(), pid: 1 },
@@ -179,14 +184,14 @@ fn drift_after_a_reboot_is_told_from_drift() {
 }
 
 #[test]
-fn a_proxy_that_is_out_is_told() {
+fn bypassed_proxy_is_reported() {
     use crate::model::deployment::Access;
     let with_splits = |inserted, access| {
         with(|facts| {
-            let mut record = Recorded { access, ..recorded(Switch::On) };
-            record.layer7.splits.mirrors.push(crate::model::proxy::Mirror {
+            let mut record = ServiceRecord { access, ..recorded(Switch::On) };
+            record.layer7.traffic_split.mirrors.push(crate::model::proxy::Mirror {
                 deployment: "dp_0000000000".parse().unwrap(),
-                percent: crate::model::percent::Percent::ALL,
+                percent: crate::model::percent::Percent::FULL,
                 methods: vec![],
                 paths: vec![],
                 without_headers: vec![],
@@ -195,7 +200,7 @@ fn a_proxy_that_is_out_is_told() {
             });
             record.layer7.place =
                 Some(crate::model::proxy::Place { port: crate::model::example::port(29999), inserted });
-            facts.recorded = Ok(vec![record]);
+            facts.records = Ok(vec![record]);
         })
     };
     assert_eq!(with_splits(true, Access::Public), []);
@@ -205,7 +210,7 @@ fn a_proxy_that_is_out_is_told() {
 }
 
 #[test]
-fn an_input_policy_that_hides_the_real_port() {
+fn input_policy_refusing_the_real_port_is_reported() {
     let closed = with(|facts| {
         let mut table = Table::default();
         table.chains.insert("INPUT".into(), Some("DROP".into()));
@@ -216,13 +221,13 @@ fn an_input_policy_that_hides_the_real_port() {
 }
 
 #[test]
-fn processes_and_health() {
+fn check_reports_listeners_and_health() {
     assert_eq!(
-        with(|facts| facts.on_check = vec![(9, "nc".into())]),
+        with(|facts| facts.check_port_listeners = vec![(9, "nc".into())]),
         [("listener-on-check-port", Severity::Problem)]
     );
     assert_eq!(
-        with(|facts| facts.on_backup.push((10, "nginx".into()))),
+        with(|facts| facts.backup_port_listeners.push((10, "nginx".into()))),
         [("one-process-for-both", Severity::Problem)]
     );
     assert_eq!(
@@ -231,13 +236,13 @@ fn processes_and_health() {
     );
     let in_maintenance = with(|facts| {
         facts.main_health = Err("refused".into());
-        facts.recorded = Ok(vec![recorded(Switch::Off)]);
+        facts.records = Ok(vec![recorded(Switch::Off)]);
     });
     assert_eq!(in_maintenance, [("vhost-unhealthy", Severity::Note)]);
 }
 
 #[test]
-fn what_the_balancers_say() {
+fn check_reports_balancer_states() {
     assert_eq!(with(|facts| facts.balancers = vec![None]), [("balancer-not-read", Severity::Warning)]);
     let unread = with(|facts| facts.balancers = vec![Some(Err("refused".into()))]);
     assert_eq!(unread, [("balancer-unreadable", Severity::Problem)]);
@@ -250,7 +255,10 @@ fn what_the_balancers_say() {
             }
         })
     };
-    assert_eq!(servers(|all| all[0].admin = Some(AdminState(0x41))), [("admin-state", Severity::Warning)]);
+    assert_eq!(
+        servers(|all| all[0].admin_state = Some(AdminState(0x41))),
+        [("admin-state", Severity::Warning)]
+    );
     assert_eq!(servers(|all| all[1].name = "other".into()), [("no-server", Severity::Problem)]);
     assert_eq!(servers(|all| all.truncate(2)), [("floor-never-met", Severity::Warning)]);
 }

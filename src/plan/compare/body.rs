@@ -3,38 +3,40 @@
 use std::borrow::Cow;
 use std::io::Read;
 
+use super::differences::Seen;
 use super::headers;
 use super::json;
-use super::seen::Seen;
-use crate::model::compare::Answer;
-use crate::model::evidence::Kind;
+use crate::model::compare::CapturedResponse;
+use crate::model::evidence::DifferenceKind;
 use crate::model::field::Field;
 
 /// Bytes of a body after decompression.
 const MAX_DECODED: u64 = 2 << 20;
 
 /// How far a body can be understood.
-enum Content<'a> {
+enum BodyContent<'a> {
     Plain(Cow<'a, [u8]>),
     /// Cut at the cap, coded in a way that is not understood, or too long when decoded.
     Opaque,
 }
 
-pub(super) fn compare(main: &Answer, shadow: &Answer, seen: &mut Seen) {
+pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
     if !main.body.ended || !shadow.body.ended {
-        return unended(main, shadow, seen);
+        return compare_truncated(main, shadow, seen);
     }
-    match (content(main), content(shadow)) {
-        (Content::Plain(ours), Content::Plain(theirs)) => plain(main, &ours, &theirs, seen),
+    match (decode_content(main), decode_content(shadow)) {
+        (BodyContent::Plain(ours), BodyContent::Plain(theirs)) => compare_plain(main, &ours, &theirs, seen),
         // Two that are both too long, or both coded with brotli: what went over the wire tells whether they are the same.
-        (_, _) if coding(main) == coding(shadow) => opaque(main, shadow, seen),
+        (_, _) if read_content_coding(main) == read_content_coding(shadow) => {
+            compare_opaque(main, shadow, seen);
+        }
         (_, _) => seen.body_unread = true,
     }
 }
 
-fn plain(main: &Answer, ours: &[u8], theirs: &[u8], seen: &mut Seen) {
+fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut Seen) {
     if !may_be_json(main, ours) {
-        return bytes(ours, theirs, seen);
+        return compare_bytes(ours, theirs, seen);
     }
     if ours == theirs {
         seen.same(Field::Body);
@@ -44,33 +46,34 @@ fn plain(main: &Answer, ours: &[u8], theirs: &[u8], seen: &mut Seen) {
         return;
     }
     let word = |parsed: bool, bytes: &[u8]| {
-        format!("{}, {}", if parsed { "JSON" } else { "not JSON" }, length(bytes.len()))
+        format!("{}, {}", if parsed { "JSON" } else { "not JSON" }, format_length(bytes.len()))
     };
     match (json::parse(ours), json::parse(theirs)) {
         (Some(ours), Some(theirs)) => {
             seen.same(Field::Body);
             json::compare(&ours, &theirs, seen);
         }
-        (None, None) => bytes(ours, theirs, seen),
-        (main, shadow) => seen
-            .differ(Field::Body, Kind::Type, || (word(main.is_some(), ours), word(shadow.is_some(), theirs))),
+        (None, None) => compare_bytes(ours, theirs, seen),
+        (main, shadow) => seen.differ(Field::Body, DifferenceKind::Type, || {
+            (word(main.is_some(), ours), word(shadow.is_some(), theirs))
+        }),
     }
 }
 
-fn bytes(ours: &[u8], theirs: &[u8], seen: &mut Seen) {
+fn compare_bytes(ours: &[u8], theirs: &[u8], seen: &mut Seen) {
     if ours == theirs {
         return seen.same(Field::Body);
     }
-    let kind = if ours.len() == theirs.len() { Kind::Value } else { Kind::Length };
+    let kind = if ours.len() == theirs.len() { DifferenceKind::Value } else { DifferenceKind::Length };
     let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
-    let show = |len: usize| format!("{}, other from byte {same} on", length(len));
-    seen.differ(Field::Body, kind, || (length(ours.len()), show(theirs.len())));
+    let show = |len: usize| format!("{}, other from byte {same} on", format_length(len));
+    seen.differ(Field::Body, kind, || (format_length(ours.len()), show(theirs.len())));
 }
 
-fn opaque(main: &Answer, shadow: &Answer, seen: &mut Seen) {
+fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
     if main.body.total != shadow.body.total {
-        let length = |answer: &Answer| format!("{} bytes", answer.body.total);
-        return seen.differ(Field::Body, Kind::Length, || (length(main), length(shadow)));
+        let length = |answer: &CapturedResponse| format!("{} bytes", answer.body.total);
+        return seen.differ(Field::Body, DifferenceKind::Length, || (length(main), length(shadow)));
     }
     let (ours, theirs) = (main.body.sha256(), shadow.body.sha256());
     if ours == theirs {
@@ -80,57 +83,64 @@ fn opaque(main: &Answer, shadow: &Answer, seen: &mut Seen) {
         let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("{total} bytes, sha256 {hash}...")
     };
-    seen.differ(Field::Body, Kind::Value, || (show(main.body.total, ours), show(shadow.body.total, theirs)));
+    seen.differ(Field::Body, DifferenceKind::Value, || {
+        (show(main.body.total, ours), show(shadow.body.total, theirs))
+    });
 }
 
 /// One was longer than the proxy read: only a difference in what is there can be told.
-fn unended(main: &Answer, shadow: &Answer, seen: &mut Seen) {
+fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
     let kept = main.body.bytes.len().min(shadow.body.bytes.len());
-    let ended_first = |one: &Answer, other: &Answer| one.body.ended && one.body.total < other.body.total;
+    let ended_first = |one: &CapturedResponse, other: &CapturedResponse| {
+        one.body.ended && one.body.total < other.body.total
+    };
     let differ = main.body.bytes[..kept] != shadow.body.bytes[..kept]
         || ended_first(main, shadow)
         || ended_first(shadow, main);
-    if !differ || coding(main) != coding(shadow) || headers::first(main, "content-encoding").is_some() {
+    if !differ
+        || read_content_coding(main) != read_content_coding(shadow)
+        || headers::find_first_value(main, "content-encoding").is_some()
+    {
         seen.body_unread = true;
         return;
     }
-    let show = |answer: &Answer| {
+    let show = |answer: &CapturedResponse| {
         format!("{}{} bytes", if answer.body.ended { "" } else { "more than " }, answer.body.total)
     };
-    seen.differ(Field::Body, Kind::Value, || (show(main), show(shadow)));
+    seen.differ(Field::Body, DifferenceKind::Value, || (show(main), show(shadow)));
 }
 
-fn content(answer: &Answer) -> Content<'_> {
-    if answer.body.truncated() {
-        return Content::Opaque;
+fn decode_content(answer: &CapturedResponse) -> BodyContent<'_> {
+    if answer.body.is_truncated() {
+        return BodyContent::Opaque;
     }
     let bytes = answer.body.bytes.as_slice();
-    let decoded = match coding(answer).as_deref() {
-        None => return Content::Plain(Cow::Borrowed(bytes)),
+    let decoded = match read_content_coding(answer).as_deref() {
+        None => return BodyContent::Plain(Cow::Borrowed(bytes)),
         // An answer without a body, to HEAD, says how one would be coded.
-        Some(_) if bytes.is_empty() => return Content::Plain(Cow::Borrowed(bytes)),
-        Some("gzip" | "x-gzip") => bounded(flate2::read::MultiGzDecoder::new(bytes)),
-        Some("deflate") => bounded(flate2::read::ZlibDecoder::new(bytes)),
+        Some(_) if bytes.is_empty() => return BodyContent::Plain(Cow::Borrowed(bytes)),
+        Some("gzip" | "x-gzip") => read_bounded(flate2::read::MultiGzDecoder::new(bytes)),
+        Some("deflate") => read_bounded(flate2::read::ZlibDecoder::new(bytes)),
         Some(_) => None,
     };
-    decoded.map_or(Content::Opaque, |bytes| Content::Plain(Cow::Owned(bytes)))
+    decoded.map_or(BodyContent::Opaque, |bytes| BodyContent::Plain(Cow::Owned(bytes)))
 }
 
-fn bounded(from: impl Read) -> Option<Vec<u8>> {
+fn read_bounded(from: impl Read) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(MAX_DECODED + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_DECODED).then_some(bytes)
 }
 
 /// `None`: as it is.
-fn coding(answer: &Answer) -> Option<String> {
-    let coding = headers::first(answer, "content-encoding")?.to_ascii_lowercase();
+fn read_content_coding(answer: &CapturedResponse) -> Option<String> {
+    let coding = headers::find_first_value(answer, "content-encoding")?.to_ascii_lowercase();
     (!coding.is_empty() && coding != "identity").then_some(coding)
 }
 
 /// By its type; without one, or as plain text, by how it begins.
-fn may_be_json(answer: &Answer, bytes: &[u8]) -> bool {
-    let media = headers::first(answer, "content-type").unwrap_or_default().to_ascii_lowercase();
+fn may_be_json(answer: &CapturedResponse, bytes: &[u8]) -> bool {
+    let media = headers::find_first_value(answer, "content-type").unwrap_or_default().to_ascii_lowercase();
     let media = media.split(';').next().unwrap_or_default().trim();
     let begins =
         || bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"{[".contains(byte));
@@ -140,6 +150,6 @@ fn may_be_json(answer: &Answer, bytes: &[u8]) -> bool {
     }
 }
 
-fn length(bytes: usize) -> String {
+fn format_length(bytes: usize) -> String {
     format!("{bytes} bytes")
 }

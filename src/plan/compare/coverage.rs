@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::model::capped::Merge as _;
 use crate::model::evidence::Evidence;
-use crate::model::proxy::{LegStats, ShadowStats};
+use crate::model::proxy::{ShadowStats, UpstreamStats};
 
 /// Sums over all hosts. `selected` = answered + failed + aborted + in flight.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -30,7 +30,7 @@ pub struct Coverage {
 
 impl Coverage {
     /// `shadows`: one a host. Their counts should begin when the evidence does: what failed counts against the shadow.
-    pub fn of(evidence: &Evidence, shadows: &[ShadowStats]) -> Self {
+    pub fn from_evidence(evidence: &Evidence, shadows: &[ShadowStats]) -> Self {
         let mut coverage =
             Self { compared: evidence.compared, skipped: evidence.skipped.clone(), ..Self::default() };
         for shadow in shadows {
@@ -62,7 +62,7 @@ impl Coverage {
 
 /// What users of main saw meanwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Harm {
+pub struct UserImpact {
     pub answers: u64,
     /// Answers of main that begin with 5.
     pub server_errors: u64,
@@ -70,9 +70,9 @@ pub struct Harm {
     pub errors: BTreeMap<String, u64>,
 }
 
-impl Harm {
+impl UserImpact {
     /// `legs`: main's, one a host.
-    pub fn of(legs: &[LegStats]) -> Self {
+    pub fn from_stats(legs: &[UpstreamStats]) -> Self {
         let mut harm = Self::default();
         for leg in legs {
             harm.answers.absorb(leg.answers.values().sum());

@@ -6,9 +6,9 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::differences::Seen;
 use super::redact;
-use super::seen::Seen;
-use crate::model::evidence::Kind;
+use crate::model::evidence::DifferenceKind;
 use crate::model::field::{Field, JsonPath};
 
 /// Values in one body.
@@ -16,14 +16,14 @@ const MAX_NODES: usize = 20_000;
 /// Arrays and objects inside each other.
 const MAX_DEPTH: usize = 64;
 /// Bytes of a path; what is deeper is counted under `...`.
-const MAX_PATH: usize = 160;
+const MAX_PATH_LENGTH: usize = 160;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Node {
     Null,
     Bool(bool),
     /// Whole numbers from -2^63 to 2^64.
-    Whole(i128),
+    Integer(i128),
     Float(f64),
     Text(String),
     Array(Vec<Node>),
@@ -36,71 +36,73 @@ pub(super) enum Node {
 pub(super) fn parse(bytes: &[u8]) -> Option<Node> {
     let left = Cell::new(MAX_NODES);
     let mut from = serde_json::Deserializer::from_slice(bytes);
-    let node = Seed { left: &left, depth: 0 }.deserialize(&mut from).ok()?;
+    let node = BoundedSeed { remaining_nodes: &left, depth: 0 }.deserialize(&mut from).ok()?;
     from.end().ok()?;
     Some(node)
 }
 
 /// Every path of either is counted, and what differs is told.
 pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Seen) {
-    Walk { path: "$".to_owned(), hidden: 0, seen }.both(main, shadow);
+    JsonComparison { path: "$".to_owned(), hidden_keys: 0, differences: seen }.compare_nodes(main, shadow);
 }
 
-struct Walk<'a> {
+struct JsonComparison<'a> {
     path: String,
     /// How many keys on the way here are not told in the path, and look like a secret's.
-    hidden: usize,
-    seen: &'a mut Seen,
+    hidden_keys: usize,
+    differences: &'a mut Seen,
 }
 
-impl Walk<'_> {
-    fn both(&mut self, main: &Node, shadow: &Node) {
+impl JsonComparison<'_> {
+    fn compare_nodes(&mut self, main: &Node, shadow: &Node) {
         match (main, shadow) {
             (Node::Object(ours), Node::Object(theirs)) => {
-                self.same();
-                self.objects(ours, theirs);
+                self.add_equal();
+                self.compare_objects(ours, theirs);
             }
             (Node::Array(ours), Node::Array(theirs)) => {
-                self.lengths(ours.len(), theirs.len(), main, shadow);
+                self.compare_lengths(ours.len(), theirs.len(), main, shadow);
                 let before = self.push(&["[]"]);
                 for (main, shadow) in ours.iter().zip(theirs) {
-                    self.both(main, shadow);
+                    self.compare_nodes(main, shadow);
                 }
                 self.path.truncate(before);
             }
             (Node::Repeated(ours), Node::Repeated(theirs)) => {
-                self.lengths(ours.len(), theirs.len(), main, shadow);
+                self.compare_lengths(ours.len(), theirs.len(), main, shadow);
                 for (main, shadow) in ours.iter().zip(theirs) {
-                    self.both(main, shadow);
+                    self.compare_nodes(main, shadow);
                 }
             }
-            _ if main.kind() != shadow.kind() => self.differ(Kind::Type, Some(main), Some(shadow)),
-            _ if main == shadow || main.same_number(shadow) => self.same(),
-            _ => self.differ(Kind::Value, Some(main), Some(shadow)),
+            _ if main.type_name() != shadow.type_name() => {
+                self.add_difference(DifferenceKind::Type, Some(main), Some(shadow));
+            }
+            _ if main == shadow || main.is_same_number(shadow) => self.add_equal(),
+            _ => self.add_difference(DifferenceKind::Value, Some(main), Some(shadow)),
         }
     }
 
-    fn objects(&mut self, main: &BTreeMap<String, Node>, shadow: &BTreeMap<String, Node>) {
+    fn compare_objects(&mut self, main: &BTreeMap<String, Node>, shadow: &BTreeMap<String, Node>) {
         let only_shadow = shadow.keys().filter(|key| !main.contains_key(*key));
         for key in main.keys().chain(only_shadow) {
             let before = self.path.len();
             let secret = usize::from(self.push_key(key) && redact::is_secret(key));
-            self.hidden += secret;
+            self.hidden_keys += secret;
             match (main.get(key), shadow.get(key)) {
-                (Some(main), Some(shadow)) => self.both(main, shadow),
-                (main, None) => self.differ(Kind::Missing, main, None),
-                (None, shadow) => self.differ(Kind::Extra, None, shadow),
+                (Some(main), Some(shadow)) => self.compare_nodes(main, shadow),
+                (main, None) => self.add_difference(DifferenceKind::Missing, main, None),
+                (None, shadow) => self.add_difference(DifferenceKind::Extra, None, shadow),
             }
-            self.hidden -= secret;
+            self.hidden_keys -= secret;
             self.path.truncate(before);
         }
     }
 
-    fn lengths(&mut self, ours: usize, theirs: usize, main: &Node, shadow: &Node) {
+    fn compare_lengths(&mut self, ours: usize, theirs: usize, main: &Node, shadow: &Node) {
         if ours == theirs {
-            self.same();
+            self.add_equal();
         } else {
-            self.differ(Kind::Length, Some(main), Some(shadow));
+            self.add_difference(DifferenceKind::Length, Some(main), Some(shadow));
         }
     }
 
@@ -110,7 +112,7 @@ impl Walk<'_> {
         if self.path.ends_with("...") {
             return before;
         }
-        if before + step.iter().map(|part| part.len()).sum::<usize>() > MAX_PATH {
+        if before + step.iter().map(|part| part.len()).sum::<usize>() > MAX_PATH_LENGTH {
             self.path.push_str("...");
         } else {
             self.path.extend(step.iter().copied());
@@ -133,21 +135,23 @@ impl Walk<'_> {
         self.path.ends_with("...")
     }
 
-    fn same(&mut self) {
-        self.seen.same_path(&self.path);
+    fn add_equal(&mut self) {
+        self.differences.add_equal_path(&self.path);
     }
 
-    fn differ(&mut self, kind: Kind, main: Option<&Node>, shadow: Option<&Node>) {
+    fn add_difference(&mut self, kind: DifferenceKind, main: Option<&Node>, shadow: Option<&Node>) {
         let field = Field::Json(JsonPath::new(self.path.clone()));
-        let (path, counted) = (&self.path, self.hidden);
-        self.seen.differ(field, kind, || {
+        let (path, counted) = (&self.path, self.hidden_keys);
+        self.differences.differ(field, kind, || {
             // Names of secrets are looked for where something is shown: most values are the same.
             let hidden = counted > 0 || redact::is_secret(path);
             match (main, shadow) {
-                (Some(Node::Text(main)), Some(Node::Text(shadow))) if !hidden => redact::pair(main, shadow),
+                (Some(Node::Text(main)), Some(Node::Text(shadow))) if !hidden => {
+                    redact::redact_pair(main, shadow)
+                }
                 _ => {
                     let absent = || "(absent)".to_owned();
-                    let show = |node: Option<&Node>| node.map_or_else(absent, |node| node.show(hidden));
+                    let show = |node: Option<&Node>| node.map_or_else(absent, |node| node.format(hidden));
                     (show(main), show(shadow))
                 }
             }
@@ -156,11 +160,11 @@ impl Walk<'_> {
 }
 
 impl Node {
-    const fn kind(&self) -> &'static str {
+    const fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "bool",
-            Self::Whole(_) | Self::Float(_) => "number",
+            Self::Integer(_) | Self::Float(_) => "number",
             Self::Text(_) => "text",
             Self::Array(_) => "array",
             Self::Object(_) => "object",
@@ -169,14 +173,14 @@ impl Node {
     }
 
     /// `1` is `1.0`.
-    fn same_number(&self, other: &Self) -> bool {
+    fn is_same_number(&self, other: &Self) -> bool {
         #[allow(
             clippy::cast_precision_loss,
             clippy::float_cmp,
             reason = "a whole number that a float cannot hold is not that float"
         )]
         match (self, other) {
-            (Self::Whole(whole), Self::Float(float)) | (Self::Float(float), Self::Whole(whole)) => {
+            (Self::Integer(whole), Self::Float(float)) | (Self::Float(float), Self::Integer(whole)) => {
                 *whole as f64 == *float && whole.unsigned_abs() <= 1 << 53
             }
             _ => false,
@@ -184,14 +188,14 @@ impl Node {
     }
 
     /// For an example.
-    fn show(&self, hidden: bool) -> String {
+    fn format(&self, hidden: bool) -> String {
         match self {
             Self::Null => "null".into(),
-            _ if hidden => format!("({}, hidden)", self.kind()),
+            _ if hidden => format!("({}, hidden)", self.type_name()),
             Self::Bool(value) => value.to_string(),
-            Self::Whole(value) => redact::text(&value.to_string()),
+            Self::Integer(value) => redact::redact_text(&value.to_string()),
             Self::Float(value) => value.to_string(),
-            Self::Text(value) => redact::quoted(value),
+            Self::Text(value) => redact::quote_redacted(value),
             Self::Array(items) => format!("(array of {})", items.len()),
             Self::Object(entries) => format!("(object of {})", entries.len()),
             Self::Repeated(values) => format!("(the key {} times)", values.len()),
@@ -199,31 +203,32 @@ impl Node {
     }
 }
 
-struct Seed<'a> {
-    left: &'a Cell<usize>,
+struct BoundedSeed<'a> {
+    remaining_nodes: &'a Cell<usize>,
     depth: usize,
 }
 
-impl Seed<'_> {
-    fn deeper<E: Error>(&self) -> Result<Self, E> {
+impl BoundedSeed<'_> {
+    fn descend<E: Error>(&self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom("too deep"));
         }
-        Ok(Self { left: self.left, depth: self.depth + 1 })
+        Ok(Self { remaining_nodes: self.remaining_nodes, depth: self.depth + 1 })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'de> DeserializeSeed<'de> for BoundedSeed<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Node, D::Error> {
-        let left = self.left.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
-        self.left.set(left);
+        let left =
+            self.remaining_nodes.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        self.remaining_nodes.set(left);
         from.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
+impl<'de> Visitor<'de> for BoundedSeed<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -239,11 +244,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Whole(value.into()))
+        Ok(Node::Integer(value.into()))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Whole(value.into()))
+        Ok(Node::Integer(value.into()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
@@ -256,7 +261,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = from.next_element_seed(self.deeper()?)? {
+        while let Some(item) = from.next_element_seed(self.descend()?)? {
             items.push(item);
         }
         Ok(Node::Array(items))
@@ -265,7 +270,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Node, A::Error> {
         let mut entries = BTreeMap::new();
         while let Some(key) = from.next_key::<String>()? {
-            let value = from.next_value_seed(self.deeper()?)?;
+            let value = from.next_value_seed(self.descend()?)?;
             match entries.get_mut(&key) {
                 None => {
                     entries.insert(key, value);

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::stats::{Rate, Z95, float, ratio};
+use super::stats::{Rate, Z95, compute_ratio, to_f64};
 use crate::model::evidence::PairedLatency;
 use crate::model::proxy::Latencies;
 
@@ -21,7 +21,7 @@ pub struct LatencyFinding {
     pub low_us: i64,
     pub high_us: i64,
     /// Requests in which the shadow was the slower one.
-    pub slower: Rate,
+    pub slower_requests: Rate,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -34,29 +34,29 @@ pub struct Quantiles {
 
 impl LatencyFinding {
     /// `None` of nothing.
-    pub(super) fn of(latency: &PairedLatency) -> Option<Self> {
-        let (main, shadow) = (quantiles(&latency.main)?, quantiles(&latency.shadow)?);
-        let (slower, faster) = (latency.slower.count(), latency.faster.count());
+    pub(super) fn from_latency(latency: &PairedLatency) -> Option<Self> {
+        let (main, shadow) = (compute_quantiles(&latency.main)?, compute_quantiles(&latency.shadow)?);
+        let (slower, faster) = (latency.slowdown.count(), latency.speedup.count());
         let all = slower + faster;
         // The ranks of a binomial variable's 95 % around the middle.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "far below 2^53")]
-        let half = (Z95 * float(all).sqrt() / 2.0).ceil() as u64;
+        let half = (Z95 * to_f64(all).sqrt() / 2.0).ceil() as u64;
         let middle = all.div_ceil(2);
-        let at = |rank: u64| difference(latency, rank.clamp(1, all));
+        let at = |rank: u64| find_difference(latency, rank.clamp(1, all));
         Some(Self {
             main,
             shadow,
-            p50_ratio: ratio(shadow.p50_us, main.p50_us.max(1)),
-            p99_ratio: ratio(shadow.p99_us, main.p99_us.max(1)),
+            p50_ratio: compute_ratio(shadow.p50_us, main.p50_us.max(1)),
+            p99_ratio: compute_ratio(shadow.p99_us, main.p99_us.max(1)),
             median_difference_us: at(middle)?,
             low_us: at(middle.saturating_sub(half))?,
             high_us: at(middle + half)?,
-            slower: Rate::new(slower, all),
+            slower_requests: Rate::new(slower, all),
         })
     }
 }
 
-fn quantiles(of: &Latencies) -> Option<Quantiles> {
+fn compute_quantiles(of: &Latencies) -> Option<Quantiles> {
     Some(Quantiles {
         p50_us: of.at(50, 100)?,
         p90_us: of.at(90, 100)?,
@@ -66,10 +66,10 @@ fn quantiles(of: &Latencies) -> Option<Quantiles> {
 }
 
 /// The difference of that rank, from the fastest on.
-fn difference(latency: &PairedLatency, rank: u64) -> Option<i64> {
+fn find_difference(latency: &PairedLatency, rank: u64) -> Option<i64> {
     let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
-    let faster = latency.faster.0.iter().rev().map(|(us, count)| (-signed(*us), count));
-    let slower = latency.slower.0.iter().map(|(us, count)| (signed(*us), count));
+    let faster = latency.speedup.0.iter().rev().map(|(us, count)| (-signed(*us), count));
+    let slower = latency.slowdown.0.iter().map(|(us, count)| (signed(*us), count));
     let mut seen = 0;
     let reached = |(_, count): &(i64, &u64)| {
         seen += **count;

@@ -3,37 +3,40 @@
 use std::collections::BTreeSet;
 
 use crate::model::capped::Merge as _;
-use crate::model::compare::{Answer, Pair, Rules};
-use crate::model::evidence::Kind;
-use crate::model::evidence::{Evidence, Example, Pattern, Tally};
+use crate::model::compare::{CapturedResponse, ComparisonRules, ResponsePair};
+use crate::model::evidence::DifferenceKind;
+use crate::model::evidence::{Evidence, Example, FieldTally, Pattern};
 use crate::model::field::Field;
 
-use seen::{Difference, Seen};
+use differences::{Difference, Seen};
 
 mod body;
 mod coverage;
+mod differences;
 mod fields;
 mod headers;
 mod json;
 mod latency;
 mod redact;
 mod report;
-mod seen;
 mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use coverage::{Coverage, Harm};
-pub use fields::{FieldFinding, Finding};
+pub use coverage::{Coverage, UserImpact};
+pub use fields::{FieldFinding, FieldVerdict};
 pub use latency::{LatencyFinding, Quantiles};
-pub use report::{Compared, Demand, Report, StatusCount, Verdict, count, reasons, share};
+pub use report::{
+    ComparedVersions, ComparisonReport, ComparisonVerdict, Criteria, StatusCount, count, format_reasons,
+    format_share,
+};
 pub use stats::Rate;
-pub(in crate::plan) use stats::{Z95, exceeds_by, ratio, wilson};
+pub(in crate::plan) use stats::{Z95, compute_excess_lower_bound, compute_ratio, compute_wilson_interval};
 
 /// Adds what one request shows.
-pub fn record(evidence: &mut Evidence, pair: &Pair, rules: &Rules) {
+pub fn record_pair(evidence: &mut Evidence, pair: &ResponsePair, rules: &ComparisonRules) {
     if pair.request.conditional {
-        return skip(evidence, "conditional");
+        return record_skipped(evidence, "conditional");
     }
     let at = pair.request.at;
     evidence.since = Some(evidence.since.map_or(at, |since| since.min(at)));
@@ -41,35 +44,37 @@ pub fn record(evidence: &mut Evidence, pair: &Pair, rules: &Rules) {
     evidence.compared += 1;
     evidence.statuses.add(format!("{}/{}", pair.main.status, pair.shadow.status), 1);
     evidence.latency.record(pair.main.latency_us, pair.shadow.latency_us);
-    let seen = answers(&pair.main, &pair.shadow, rules);
+    let seen = compare_responses(&pair.main, &pair.shadow, rules);
     evidence.bodies_unread += u64::from(seen.body_unread);
     let together: BTreeSet<Field> = seen.differing.keys().cloned().collect();
     if !together.is_empty() {
         evidence.patterns.add(Pattern::new(together), 1);
     }
     for (field, difference) in seen.fields() {
-        evidence.fields.add(field, tally(pair, difference));
+        evidence.fields.add(field, build_tally(pair, difference));
     }
     if let Some(control) = &pair.control {
         evidence.controls += 1;
-        for (field, difference) in answers(&pair.main, control, rules).fields() {
+        for (field, difference) in compare_responses(&pair.main, control, rules).fields() {
             let control_differing = u64::from(difference.is_some());
-            evidence.fields.add(field, Tally { control_compared: 1, control_differing, ..Tally::default() });
+            evidence
+                .fields
+                .add(field, FieldTally { control_compared: 1, control_differing, ..FieldTally::default() });
         }
     }
 }
 
 /// Counts a request that was answered and is not compared.
-pub fn skip(evidence: &mut Evidence, reason: &str) {
+pub fn record_skipped(evidence: &mut Evidence, reason: &str) {
     evidence.skipped.entry(reason.to_owned()).or_default().absorb(1);
 }
 
 /// Field by field. Where the statuses differ, the rest differs of itself, and is not counted.
-fn answers(main: &Answer, shadow: &Answer, rules: &Rules) -> Seen {
+fn compare_responses(main: &CapturedResponse, shadow: &CapturedResponse, rules: &ComparisonRules) -> Seen {
     let mut seen = Seen::default();
     if main.status != shadow.status {
         let show = || (main.status.to_string(), shadow.status.to_string());
-        seen.differ(Field::Status, Kind::Value, show);
+        seen.differ(Field::Status, DifferenceKind::Value, show);
         return seen;
     }
     seen.same(Field::Status);
@@ -80,12 +85,12 @@ fn answers(main: &Answer, shadow: &Answer, rules: &Rules) -> Seen {
     seen
 }
 
-fn tally(pair: &Pair, difference: Option<Difference>) -> Tally {
-    let mut tally = Tally { compared: 1, ..Tally::default() };
+fn build_tally(pair: &ResponsePair, difference: Option<Difference>) -> FieldTally {
+    let mut tally = FieldTally { compared: 1, ..FieldTally::default() };
     if let Some(Difference { kind, main, shadow }) = difference {
         tally.differing = 1;
         tally.kinds.insert(kind, 1);
-        let request = redact::request(&pair.request.method, &pair.request.path_and_query);
+        let request = redact::redact_request(&pair.request.method, &pair.request.path_and_query);
         tally.examples.add(Example { at: pair.request.at, request, kind, main, shadow });
     }
     tally

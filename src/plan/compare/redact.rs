@@ -5,9 +5,9 @@ const MAX_VALUE: usize = 40;
 /// Characters of a request in an example.
 const MAX_REQUEST: usize = 100;
 /// From so many characters on, a word of letters and digits is taken for a token.
-const TOKEN: usize = 24;
+const MIN_TOKEN_LENGTH: usize = 24;
 
-const SECRETS: [&str; 19] = [
+const SECRET_WORDS: [&str; 19] = [
     "token",
     "passw",
     "pwd",
@@ -32,7 +32,7 @@ const SECRETS: [&str; 19] = [
 /// Whether what stands under this name is not shown at all.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRETS.iter().any(|secret| name.contains(secret))
+    SECRET_WORDS.iter().any(|secret| name.contains(secret))
 }
 
 /// Whether a JSON key is data rather than a name: a number, a UUID, a hash, a random id, an address, a long text.
@@ -53,18 +53,18 @@ pub(super) fn is_id(key: &str) -> bool {
 }
 
 /// A text with its secrets replaced, not cut.
-pub(super) fn text(value: &str) -> String {
+pub(super) fn redact_text(value: &str) -> String {
     let trimmed = value.trim_start();
-    if ["bearer ", "basic ", "digest "].iter().any(|scheme| starts_with(trimmed, scheme)) {
+    if ["bearer ", "basic ", "digest "].iter().any(|scheme| starts_with_ignore_case(trimmed, scheme)) {
         return "(hidden)".into();
     }
     let mut out = String::with_capacity(value.len());
     let mut rest = value;
     while !rest.is_empty() {
-        let end = rest.find(is_gap).unwrap_or(rest.len());
+        let end = rest.find(is_card_separator).unwrap_or(rest.len());
         let (word, behind) = rest.split_at(end);
-        out.push_str(&self::word(word));
-        let gap = behind.find(|c| !is_gap(c)).unwrap_or(behind.len());
+        out.push_str(&self::redact_word(word));
+        let gap = behind.find(|c| !is_card_separator(c)).unwrap_or(behind.len());
         let (gap, behind) = behind.split_at(gap);
         out.push_str(gap);
         rest = behind;
@@ -73,42 +73,46 @@ pub(super) fn text(value: &str) -> String {
 }
 
 /// For an example: replaced, escaped, cut, in quotes.
-pub(super) fn quoted(value: &str) -> String {
-    format!("\"{}\"", cut(&text(head(value)), MAX_VALUE))
+pub(super) fn quote_redacted(value: &str) -> String {
+    format!("\"{}\"", truncate(&redact_text(take_head(value)), MAX_VALUE))
 }
 
 /// For an example, after what is secret in it was replaced.
-pub(super) fn shown(value: &str) -> String {
-    cut(value, 2 * MAX_VALUE)
+pub(super) fn quote_value(value: &str) -> String {
+    truncate(value, 2 * MAX_VALUE)
 }
 
 /// Two texts that differ, cut to where they do.
-pub(super) fn pair(main: &str, shadow: &str) -> (String, String) {
+pub(super) fn redact_pair(main: &str, shadow: &str) -> (String, String) {
     let same = main.char_indices().zip(shadow.chars()).find(|((_, a), b)| a != b).map(|((at, _), _)| at);
     let same = same.unwrap_or_else(|| main.len().min(shadow.len()));
     if same <= MAX_VALUE / 2 {
-        return (quoted(main), quoted(shadow));
+        return (quote_redacted(main), quote_redacted(shadow));
     }
     // From the word's start on: half a token does not look like one.
-    let gap = main[..same].char_indices().rev().find(|(_, c)| is_gap(*c));
+    let gap = main[..same].char_indices().rev().find(|(_, c)| is_card_separator(*c));
     let start = gap.map_or(0, |(at, c)| at + c.len_utf8());
     let show = |value: &str| {
         if same - start > 4 * MAX_VALUE {
             return format!("(text of {} bytes, the same up to byte {same})", value.len());
         }
-        format!("\"{}{}\"", if start > 0 { "..." } else { "" }, cut(&text(head(&value[start..])), MAX_VALUE))
+        format!(
+            "\"{}{}\"",
+            if start > 0 { "..." } else { "" },
+            truncate(&redact_text(take_head(&value[start..])), MAX_VALUE)
+        )
     };
     (show(main), show(shadow))
 }
 
 /// `GET /items/7?page=2&token=(hidden)`
-pub(super) fn request(method: &str, target: &str) -> String {
-    cut(&format!("{method} {}", self::target(target)), MAX_REQUEST)
+pub(super) fn redact_request(method: &str, target: &str) -> String {
+    truncate(&format!("{method} {}", self::redact_target(target)), MAX_REQUEST)
 }
 
 /// A path with its query, or a whole address: values of parameters with a secret's name are hidden.
-pub(super) fn target(target: &str) -> String {
-    let target = head(target);
+pub(super) fn redact_target(target: &str) -> String {
+    let target = take_head(target);
     // user:password@host
     let target = match target.split_once("://") {
         Some((scheme, rest)) => match rest.split_once('/').unwrap_or((rest, "")) {
@@ -119,25 +123,25 @@ pub(super) fn target(target: &str) -> String {
         },
         None => target.to_owned(),
     };
-    let Some(start) = target.find(['?', '#']) else { return text(&target) };
+    let Some(start) = target.find(['?', '#']) else { return redact_text(&target) };
     let (path, query) = target.split_at(start);
     // With the `?`, `&` or `#` it begins with.
     let parameter = |(at, _): (usize, &str)| {
         let rest = &query[at..];
         let end = rest[1..].find(['?', '&', '#']).map_or(rest.len(), |end| end + 1);
         match rest[..end].split_once('=') {
-            Some((name, _)) if is_secret(name) || starts_with(&name[1..], "code") => {
-                format!("{}=(hidden)", text(name))
+            Some((name, _)) if is_secret(name) || starts_with_ignore_case(&name[1..], "code") => {
+                format!("{}=(hidden)", redact_text(name))
             }
-            _ => text(&rest[..end]),
+            _ => redact_text(&rest[..end]),
         }
     };
     let query: String = query.match_indices(['?', '&', '#']).map(parameter).collect();
-    format!("{}{query}", text(path))
+    format!("{}{query}", redact_text(path))
 }
 
 /// The first characters of a text, with control characters escaped: nothing a terminal or a page acts on.
-fn cut(value: &str, most: usize) -> String {
+fn truncate(value: &str, most: usize) -> String {
     let escaped = value.escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
     if escaped.chars().count() <= most {
         return escaped;
@@ -148,16 +152,16 @@ fn cut(value: &str, most: usize) -> String {
 
 /// As much as can ever be shown, with room for what is replaced: a long text costs no more than a short one. Ends with a whole
 /// word.
-fn head(value: &str) -> &str {
+fn take_head(value: &str) -> &str {
     let most = 8 * MAX_REQUEST;
     if value.len() <= most {
         return value;
     }
     let head = &value[..value.floor_char_boundary(most)];
-    head.rfind(is_gap).map_or(head, |end| &head[..end])
+    head.rfind(is_card_separator).map_or(head, |end| &head[..end])
 }
 
-fn word(word: &str) -> String {
+fn redact_word(word: &str) -> String {
     let at_sign = word.replace("%40", "@");
     if at_sign.split_once('@').is_some_and(|(user, host)| !user.is_empty() && host.contains('.')) {
         return "(e-mail)".into();
@@ -174,7 +178,7 @@ fn word(word: &str) -> String {
 
 fn is_token(word: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+.%~".contains(&byte);
-    word.len() >= TOKEN
+    word.len() >= MIN_TOKEN_LENGTH
         && word.bytes().all(allowed)
         && word.bytes().any(|byte| byte.is_ascii_digit())
         && word.bytes().any(|byte| byte.is_ascii_alphabetic())
@@ -193,10 +197,10 @@ fn is_card(word: &str) -> bool {
     sum.is_multiple_of(10)
 }
 
-fn is_gap(c: char) -> bool {
+fn is_card_separator(c: char) -> bool {
     c.is_whitespace() || c.is_control() || "\"'<>(){}[],;:&=?#|/\\".contains(c)
 }
 
-fn starts_with(text: &str, lower: &str) -> bool {
+fn starts_with_ignore_case(text: &str, lower: &str) -> bool {
     text.get(..lower.len()).is_some_and(|start| start.eq_ignore_ascii_case(lower))
 }

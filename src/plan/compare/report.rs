@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::coverage::{Coverage, Harm};
-use super::fields::{FieldFinding, Fields, Finding};
+use super::coverage::{Coverage, UserImpact};
+use super::fields::{FieldAssessment, FieldFinding, FieldVerdict};
 use super::latency::LatencyFinding;
 use super::stats::Rate;
 use crate::model::evidence::Evidence;
@@ -27,7 +27,7 @@ use crate::model::version::Version;
 
 /// What is asked of the shadow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Demand {
+pub struct Criteria {
     /// Absent: every one.
     pub require_match: Option<Percent>,
     pub min_samples: u64,
@@ -37,7 +37,7 @@ pub struct Demand {
 
 /// What was compared with what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Compared {
+pub struct ComparedVersions {
     pub service: ServiceName,
     pub main: Version,
     pub shadow: Version,
@@ -45,7 +45,7 @@ pub struct Compared {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum ComparisonVerdict {
     /// As far as was asked.
     Same,
     Differs,
@@ -53,7 +53,7 @@ pub enum Verdict {
     Insufficient,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for ComparisonVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Same => "same",
@@ -64,13 +64,13 @@ impl fmt::Display for Verdict {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Report {
+pub struct ComparisonReport {
     #[serde(flatten)]
-    pub of: Compared,
-    pub verdict: Verdict,
+    pub of: ComparedVersions,
+    pub verdict: ComparisonVerdict,
     /// One sentence, without a full stop.
     pub reason: String,
-    pub asked: Demand,
+    pub asked: Criteria,
     /// When the first and the last of the compared requests began.
     #[schemars(with = "Option<String>")]
     pub since: Option<Timestamp>,
@@ -87,7 +87,7 @@ pub struct Report {
     pub statuses: Vec<StatusCount>,
     pub latency: Option<LatencyFinding>,
     pub coverage: Coverage,
-    pub harm: Harm,
+    pub harm: UserImpact,
     /// What a reader should know before he trusts it; full sentences.
     pub remarks: Vec<String>,
 }
@@ -101,10 +101,16 @@ pub struct StatusCount {
     pub count: u64,
 }
 
-impl Report {
+impl ComparisonReport {
     /// Decides.
-    pub fn of(of: Compared, evidence: &Evidence, coverage: Coverage, harm: Harm, asked: Demand) -> Self {
-        let fields = Fields::judge(evidence, &asked.ignore);
+    pub fn build(
+        of: ComparedVersions,
+        evidence: &Evidence,
+        coverage: Coverage,
+        harm: UserImpact,
+        asked: Criteria,
+    ) -> Self {
+        let fields = FieldAssessment::judge(evidence, &asked.ignore);
         let differing = fields.differing_requests(evidence);
         let samples = evidence.compared + coverage.failures();
         let matching = Rate::new(evidence.compared.saturating_sub(differing), samples);
@@ -118,11 +124,11 @@ impl Report {
             until: evidence.until,
             matching,
             controls: evidence.controls,
-            statuses: statuses(evidence),
-            latency: LatencyFinding::of(&evidence.latency),
-            remarks: remarks(evidence, &coverage, &fields.findings),
+            statuses: count_statuses(evidence),
+            latency: LatencyFinding::from_latency(&evidence.latency),
+            remarks: build_remarks(evidence, &coverage, &fields.findings),
             fields: fields.findings,
-            fields_compared: evidence.fields.kept.len(),
+            fields_compared: evidence.fields.entries.len(),
             coverage,
             harm,
         }
@@ -134,8 +140,8 @@ fn decide(
     coverage: &Coverage,
     fields: &[FieldFinding],
     matching: &Rate,
-    asked: &Demand,
-) -> (Verdict, String) {
+    asked: &Criteria,
+) -> (ComparisonVerdict, String) {
     let unlike = matching.of - matching.part;
     if evidence.compared == 0 {
         let begun = if coverage.selected == 0 {
@@ -143,63 +149,78 @@ fn decide(
         } else {
             "no answer was compared yet"
         };
-        return (Verdict::Insufficient, begun.to_owned());
+        return (ComparisonVerdict::Insufficient, begun.to_owned());
     }
     if evidence.compared < asked.min_samples {
-        let so_far =
-            if unlike > 0 { format!("; so far {} of them match", share(matching)) } else { String::new() };
+        let so_far = if unlike > 0 {
+            format!("; so far {} of them match", format_share(matching))
+        } else {
+            String::new()
+        };
         let (got, of) = (count(evidence.compared), count(asked.min_samples));
-        return (Verdict::Insufficient, format!("only {got} of {of} answers were compared{so_far}"));
+        return (
+            ComparisonVerdict::Insufficient,
+            format!("only {got} of {of} answers were compared{so_far}"),
+        );
     }
-    let most = most(coverage, fields);
+    let most = describe_top_fields(coverage, fields);
     match asked.require_match {
-        None if unlike == 0 => (Verdict::Same, format!("all of {} answers match", count(matching.of))),
+        None if unlike == 0 => {
+            (ComparisonVerdict::Same, format!("all of {} answers match", count(matching.of)))
+        }
         None => (
-            Verdict::Differs,
+            ComparisonVerdict::Differs,
             format!("{} of {} answers do not match{most}", count(unlike), count(matching.of)),
         ),
         Some(wanted) => {
             let whole = u128::from(matching.of) * u128::from(wanted.parts());
             let enough = u128::from(matching.part) * u128::from(Percent::WHOLE) >= whole;
-            let found =
-                format!("{} of {} answers match, {wanted} are wanted", share(matching), count(matching.of));
-            if enough { (Verdict::Same, found) } else { (Verdict::Differs, format!("{found}{most}")) }
+            let found = format!(
+                "{} of {} answers match, {wanted} are wanted",
+                format_share(matching),
+                count(matching.of)
+            );
+            if enough {
+                (ComparisonVerdict::Same, found)
+            } else {
+                (ComparisonVerdict::Differs, format!("{found}{most}"))
+            }
         }
     }
 }
 
 /// `; most differ in $.price (14)`
-fn most(coverage: &Coverage, fields: &[FieldFinding]) -> String {
+fn describe_top_fields(coverage: &Coverage, fields: &[FieldFinding]) -> String {
     let failures = coverage.failures();
-    let first = fields.first().filter(|field| field.finding == Finding::Differs);
+    let first = fields.first().filter(|field| field.verdict == FieldVerdict::Differs);
     match first {
         Some(field) if field.shadow.part >= failures => {
             format!("; most differ in {} ({})", field.field, count(field.shadow.part))
         }
         _ if failures > 0 => {
-            format!("; {} were not answered ({})", count(failures), reasons(&coverage.failed))
+            format!("; {} were not answered ({})", count(failures), format_reasons(&coverage.failed))
         }
         _ => String::new(),
     }
 }
 
-fn statuses(evidence: &Evidence) -> Vec<StatusCount> {
+fn count_statuses(evidence: &Evidence) -> Vec<StatusCount> {
     let one = |(pair, count): (&String, &u64)| {
         let (main, shadow) = pair.split_once('/').unwrap_or((pair, ""));
         StatusCount { main: main.to_owned(), shadow: shadow.to_owned(), count: *count }
     };
-    let rest = evidence.statuses.rest.map(|count| StatusCount {
+    let rest = evidence.statuses.overflow.map(|count| StatusCount {
         main: "other".into(),
         shadow: "other".into(),
         count,
     });
-    evidence.statuses.kept.iter().map(one).chain(rest).collect()
+    evidence.statuses.entries.iter().map(one).chain(rest).collect()
 }
 
-fn remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFinding]) -> Vec<String> {
+fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFinding]) -> Vec<String> {
     let mut remarks = Vec::new();
-    let noisy = fields.iter().filter(|field| field.finding == Finding::Noise).count();
-    if evidence.controls == 0 && fields.iter().any(|field| field.finding == Finding::Differs) {
+    let noisy = fields.iter().filter(|field| field.verdict == FieldVerdict::Noise).count();
+    if evidence.controls == 0 && fields.iter().any(|field| field.verdict == FieldVerdict::Differs) {
         remarks.push(
             "Main was never asked twice: what it answers differently by itself, such as a time, counts as a difference."
                 .into(),
@@ -220,10 +241,10 @@ fn remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFinding]) ->
             count(evidence.bodies_unread)
         ));
     }
-    if evidence.fields.rest.is_some() {
+    if evidence.fields.overflow.is_some() {
         remarks.push(format!(
             "There are more than {} fields; the others are not told apart, and none of them is taken for noise.",
-            evidence.fields.kept.len()
+            evidence.fields.entries.len()
         ));
     }
     let lost = coverage.lost();
@@ -237,9 +258,9 @@ fn remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFinding]) ->
 }
 
 /// Rounded down to the hundredth, so that less than what is wanted never looks like it.
-pub fn share(rate: &Rate) -> String {
+pub fn format_share(rate: &Rate) -> String {
     let parts = u128::from(rate.part) * u128::from(Percent::WHOLE) / u128::from(rate.of.max(1));
-    Percent::of_parts(u16::try_from(parts).unwrap_or(Percent::WHOLE)).to_string()
+    Percent::from_parts(u16::try_from(parts).unwrap_or(Percent::WHOLE)).to_string()
 }
 
 /// `1,204`
@@ -256,7 +277,7 @@ pub fn count(number: u64) -> String {
 }
 
 /// `timeout 12, reset 2`, the most frequent first.
-pub fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
+pub fn format_reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
     let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     counts

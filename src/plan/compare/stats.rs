@@ -20,17 +20,17 @@ pub struct Rate {
 
 impl Rate {
     pub fn new(part: u64, of: u64) -> Self {
-        let (low, high) = wilson(part, of, Z95);
-        Self { part, of, share: ratio(part, of), low, high }
+        let (low, high) = compute_wilson_interval(part, of, Z95);
+        Self { part, of, share: compute_ratio(part, of), low, high }
     }
 }
 
 /// The bounds of a share; of nothing nothing is known.
-pub(in crate::plan) fn wilson(part: u64, of: u64, z: f64) -> (f64, f64) {
+pub(in crate::plan) fn compute_wilson_interval(part: u64, of: u64, z: f64) -> (f64, f64) {
     if of == 0 {
         return (0.0, 1.0);
     }
-    let (n, p, z2) = (float(of), ratio(part, of), z * z);
+    let (n, p, z2) = (to_f64(of), compute_ratio(part, of), z * z);
     let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
     // At the ends the bound is exact, whatever rounding did.
@@ -41,15 +41,22 @@ pub(in crate::plan) fn wilson(part: u64, of: u64, z: f64) -> (f64, f64) {
 
 /// The lower bound of `part`/`of` less `than_part`/`than_of`: above 0 where the first share is surely the greater one
 /// (Newcombe's hybrid score interval, Statistics in Medicine 17, 1998, method 10).
-pub(in crate::plan) fn exceeds_by(part: u64, of: u64, than_part: u64, than_of: u64, z: f64) -> f64 {
-    let (share, than) = (ratio(part, of), ratio(than_part, than_of));
-    let ((low, _), (_, high)) = (wilson(part, of, z), wilson(than_part, than_of, z));
+pub(in crate::plan) fn compute_excess_lower_bound(
+    part: u64,
+    of: u64,
+    than_part: u64,
+    than_of: u64,
+    z: f64,
+) -> f64 {
+    let (share, than) = (compute_ratio(part, of), compute_ratio(than_part, than_of));
+    let ((low, _), (_, high)) =
+        (compute_wilson_interval(part, of, z), compute_wilson_interval(than_part, than_of, z));
     share - than - (share - low).hypot(high - than)
 }
 
 /// The two-sided 95 % quantile for each of so many questions, so that all answers together are right in 95 of 100 cases
 /// (Bonferroni).
-pub(super) fn z_of_many(questions: usize) -> f64 {
+pub(super) fn compute_z_for_many(questions: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "some hundreds")]
     let tail = 0.025 / questions.max(1) as f64;
     // Abramowitz and Stegun 26.2.23, off by less than 0.00045.
@@ -59,12 +66,12 @@ pub(super) fn z_of_many(questions: usize) -> f64 {
     t - above / below
 }
 
-pub(in crate::plan) fn ratio(part: u64, of: u64) -> f64 {
-    if of == 0 { 0.0 } else { float(part) / float(of) }
+pub(in crate::plan) fn compute_ratio(part: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { to_f64(part) / to_f64(of) }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-pub(super) const fn float(count: u64) -> f64 {
+pub(super) const fn to_f64(count: u64) -> f64 {
     count as f64
 }
 
@@ -72,12 +79,12 @@ pub(super) const fn float(count: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn near(a: f64, b: f64) -> bool {
+    fn is_near(a: f64, b: f64) -> bool {
         (a - b).abs() < 0.000_6
     }
 
     #[test]
-    fn intervals_are_those_of_the_tables() {
+    fn wilson_interval_matches_published_tables() {
         // Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3.
         for (part, of, low, high) in [
             (81, 263, 0.2553, 0.3662),
@@ -85,25 +92,28 @@ mod tests {
             (0, 20, 0.0, 0.1611),
             (1, 29, 0.0061, 0.1718),
         ] {
-            let (found_low, found_high) = wilson(part, of, Z95);
-            assert!(near(found_low, low) && near(found_high, high), "{part}/{of}: {found_low} {found_high}");
+            let (found_low, found_high) = compute_wilson_interval(part, of, Z95);
+            assert!(
+                is_near(found_low, low) && is_near(found_high, high),
+                "{part}/{of}: {found_low} {found_high}"
+            );
         }
-        assert_eq!(wilson(0, 0, Z95), (0.0, 1.0));
+        assert_eq!(compute_wilson_interval(0, 0, Z95), (0.0, 1.0));
         assert_eq!(Rate::new(7, 7).high.to_bits(), 1.0f64.to_bits());
     }
 
     #[test]
-    fn a_difference_of_shares_is_that_of_the_tables() {
+    fn difference_bound_matches_published_tables() {
         // Newcombe 1998, 873-890, table II, method 10: 56/70 less 48/80 is 0.0524 at least; 9/10 less 3/10 is 0.1705.
-        assert!(near(exceeds_by(56, 70, 48, 80, Z95), 0.0524));
-        assert!(near(exceeds_by(9, 10, 3, 10, Z95), 0.1705));
-        assert!(exceeds_by(10, 10, 10, 10, Z95) < 0.0);
+        assert!(is_near(compute_excess_lower_bound(56, 70, 48, 80, Z95), 0.0524));
+        assert!(is_near(compute_excess_lower_bound(9, 10, 3, 10, Z95), 0.1705));
+        assert!(compute_excess_lower_bound(10, 10, 10, 10, Z95) < 0.0);
     }
 
     #[test]
-    fn many_questions_need_surer_answers() {
-        assert!(near(z_of_many(1), Z95));
-        assert!(near(z_of_many(10), 2.8070));
-        assert!(near(z_of_many(500), 3.8906));
+    fn z_grows_with_number_of_comparisons() {
+        assert!(is_near(compute_z_for_many(1), Z95));
+        assert!(is_near(compute_z_for_many(10), 2.8070));
+        assert!(is_near(compute_z_for_many(500), 3.8906));
     }
 }

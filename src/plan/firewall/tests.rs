@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::forward::{Leg, Routes};
+use crate::model::forward::{Route, Routes};
 use crate::model::ports::Port;
 
 fn forward(service: &str, check: u16, target: u16) -> Forward {
@@ -12,14 +12,14 @@ fn forward(service: &str, check: u16, target: u16) -> Forward {
     }
 }
 
-fn wanting(forwards: &[Forward], from_self: bool) -> Desired {
-    Desired {
-        redirects: forwards.iter().map(|forward| redirect(forward, Kind::Forward)).collect(),
-        from_self,
+fn wanting(forwards: &[Forward], from_self: bool) -> DesiredRules {
+    DesiredRules {
+        redirects: forwards.iter().map(|forward| redirect(forward, RedirectKind::Forward)).collect(),
+        balancer_is_local: from_self,
     }
 }
 
-fn redirect(forward: &Forward, kind: Kind) -> Redirect {
+fn redirect(forward: &Forward, kind: RedirectKind) -> Redirect {
     let Forward { service, check, target } = forward.clone();
     Redirect { service, kind, port: check, target }
 }
@@ -34,17 +34,17 @@ fn apply(tables: &mut Tables, transactions: &[Transaction]) {
             Variant::NfTables => tables.nf_tables.get_or_insert_with(Table::empty_nat),
             Variant::Legacy => tables.legacy.get_or_insert_with(Table::empty_nat),
         };
-        table.restore(transaction).unwrap();
+        table.apply_transaction(transaction).unwrap();
     }
 }
 
-fn settle(tables: &mut Tables, wanted: &Desired) {
+fn settle(tables: &mut Tables, wanted: &DesiredRules) {
     let steps = plan(wanted, tables, Family::V4);
     apply(tables, &steps);
 }
 
 #[test]
-fn switching_on_a_fresh_host_is_one_transaction() {
+fn enable_on_fresh_host_is_one_transaction() {
     let tables = only_nft(Table::empty_nat());
     let plan = plan(&wanting(&[forward("shop", 8888, 8080)], false), &tables, Family::V4);
     assert_eq!(plan.len(), 1);
@@ -70,20 +70,20 @@ fn maintenance_keeps_chain_anchor_and_jump() {
     );
     apply(&mut tables, &off);
     let table = tables.nf_tables.unwrap();
-    assert_eq!(forwards(&table), []);
+    assert_eq!(read_forwards(&table), []);
     assert!(is_hooked(&table, false));
     assert_eq!(table.rules.len(), 2);
 }
 
 #[test]
-fn a_forward_nobody_recorded_is_kept() {
+fn unrecorded_forward_is_kept() {
     let mut tables = only_nft(Table::empty_nat());
     let both = [forward("blog", 9888, 9080), forward("shop", 8888, 8080)];
     settle(&mut tables, &wanting(&both, false));
-    let shop_off = Recorded {
+    let shop_off = ServiceRecord {
         forward: both[1].clone(),
         switch: Switch::Off,
-        from_self: false,
+        balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: None,
@@ -91,20 +91,20 @@ fn a_forward_nobody_recorded_is_kept() {
         trial: None,
         layer7: crate::model::proxy::Layer7::default(),
     };
-    let desired = desired(&[shop_off], tables.nf_tables.as_ref());
-    assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], Kind::Forward)]));
+    let desired = build_desired_rules(&[shop_off], tables.nf_tables.as_ref());
+    assert_eq!(desired.redirects, BTreeSet::from([redirect(&both[0], RedirectKind::Forward)]));
 }
 
-fn managed() -> Recorded {
-    let leg = |port: u16, id: &str, target: u16| Leg {
+fn managed() -> ServiceRecord {
+    let leg = |port: u16, id: &str, target: u16| Route {
         port: Port::new(port).unwrap(),
         deployment: id.parse().unwrap(),
         target: Port::new(target).unwrap(),
     };
-    Recorded {
+    ServiceRecord {
         forward: forward("shop", 8888, 20001),
         switch: Switch::On,
-        from_self: false,
+        balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: Some(Routes {
@@ -119,28 +119,32 @@ fn managed() -> Recorded {
 }
 
 #[test]
-fn a_managed_service_has_its_routes_in_maintenance_too_and_none_when_private() {
-    let kinds = |record: Recorded| -> Vec<(Kind, u16, u16)> {
-        let asked = desired(&[record], None).redirects;
+fn managed_service_keeps_routes_in_maintenance_but_not_when_private() {
+    let kinds = |record: ServiceRecord| -> Vec<(RedirectKind, u16, u16)> {
+        let asked = build_desired_rules(&[record], None).redirects;
         asked.iter().map(|one| (one.kind, one.port.get(), one.target.get())).collect()
     };
-    let routes = [(Kind::Route, 8080, 20001), (Kind::Backup, 80, 20000)];
-    assert_eq!(kinds(managed()), [&[(Kind::Forward, 8888, 20001)][..], &routes].concat());
-    assert_eq!(kinds(Recorded { switch: Switch::Off, ..managed() }), routes);
-    assert_eq!(kinds(Recorded { access: Access::Private, ..managed() }), []);
+    let routes = [(RedirectKind::Route, 8080, 20001), (RedirectKind::Backup, 80, 20000)];
+    assert_eq!(kinds(managed()), [&[(RedirectKind::Forward, 8888, 20001)][..], &routes].concat());
+    assert_eq!(kinds(ServiceRecord { switch: Switch::Off, ..managed() }), routes);
+    assert_eq!(kinds(ServiceRecord { access: Access::Private, ..managed() }), []);
     let layer7 = |inserted| {
         let place = Some(crate::model::proxy::Place { port: Port::new(29999).unwrap(), inserted });
         crate::model::proxy::Layer7 { place, ..crate::model::proxy::Layer7::default() }
     };
     // Checks go where requests go; the backup vhost does not depend on the proxy.
-    let through = [(Kind::Forward, 8888, 29999), (Kind::Route, 8080, 29999), (Kind::Backup, 80, 20000)];
-    assert_eq!(kinds(Recorded { layer7: layer7(true), ..managed() }), through);
-    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }).len(), 3);
-    assert_eq!(kinds(Recorded { layer7: layer7(false), ..managed() }), kinds(managed()));
+    let through = [
+        (RedirectKind::Forward, 8888, 29999),
+        (RedirectKind::Route, 8080, 29999),
+        (RedirectKind::Backup, 80, 20000),
+    ];
+    assert_eq!(kinds(ServiceRecord { layer7: layer7(true), ..managed() }), through);
+    assert_eq!(kinds(ServiceRecord { layer7: layer7(false), ..managed() }).len(), 3);
+    assert_eq!(kinds(ServiceRecord { layer7: layer7(false), ..managed() }), kinds(managed()));
 }
 
 #[test]
-fn rules_of_ours_in_the_variant_not_in_use_are_swept() {
+fn own_rules_in_the_unused_variant_are_removed() {
     let wanted = wanting(&[forward("shop", 8888, 8080)], false);
     let mut tables = Tables { default: Variant::Legacy, nf_tables: None, legacy: Some(Table::empty_nat()) };
     settle(&mut tables, &wanted);
@@ -161,29 +165,30 @@ fn rules_of_ours_in_the_variant_not_in_use_are_swept() {
 }
 
 #[test]
-fn doubled_and_altered_jumps_are_mended() {
+fn duplicate_and_altered_jumps_are_repaired() {
     let wanted = wanting(&[forward("shop", 8888, 8080)], true);
     let mut tables = only_nft(Table::empty_nat());
     settle(&mut tables, &wanted);
     let table = tables.nf_tables.as_mut().unwrap();
-    let jump = table.in_chain("PREROUTING").next().unwrap().clone();
+    let jump = table.rules_in_chain("PREROUTING").next().unwrap().clone();
     table.rules.push(jump);
     let altered = r#"-A OUTPUT -p tcp -m comment --comment "switchman:jump" -j SWITCHMAN"#;
     table.rules.push(Rule::parse(altered).unwrap());
     settle(&mut tables, &wanted);
     let table = tables.nf_tables.as_ref().unwrap();
-    assert_eq!((table.in_chain("PREROUTING").count(), table.in_chain("OUTPUT").count()), (1, 1));
+    assert_eq!((table.rules_in_chain("PREROUTING").count(), table.rules_in_chain("OUTPUT").count()), (1, 1));
 }
 
 fn any_redirects() -> impl Strategy<Value = BTreeSet<Redirect>> {
-    let kind = prop_oneof![Just(Kind::Forward), Just(Kind::Route), Just(Kind::Backup)];
+    let kind =
+        prop_oneof![Just(RedirectKind::Forward), Just(RedirectKind::Route), Just(RedirectKind::Backup)];
     let one = ("[a-d]", 1u16..=65535, 1u16..=65535, kind);
     let one = one.prop_map(|(name, check, target, kind)| redirect(&forward(&name, check, target), kind));
     proptest::collection::btree_set(one, 0..6)
 }
 
 fn redirects_of(table: &Table) -> BTreeSet<Redirect> {
-    redirects(table).into_iter().collect()
+    read_redirects(table).into_iter().collect()
 }
 
 /// A rule as anybody might have put it there: in a built-in chain, in a chain of theirs, or in ours.
@@ -199,7 +204,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     ];
     (chain, words).prop_filter_map("a chain does not jump to itself", |(chain, words)| {
         let rule = Rule::parse(&format!("-A {chain} {words}"))?;
-        (rule.value("-j") != Some(rule.chain.as_str())).then_some(rule)
+        (rule.option_value("-j") != Some(rule.chain.as_str())).then_some(rule)
     })
 }
 
@@ -207,7 +212,8 @@ fn any_table() -> impl Strategy<Value = Table> {
     (proptest::collection::vec(any_rule(), 0..6), any::<bool>()).prop_map(|(rules, chain)| {
         let mut table = Table::empty_nat();
         table.chains.insert("DOCKER".into(), None);
-        let needs_ours = rules.iter().any(|rule| rule.chain == CHAIN || rule.value("-j") == Some(CHAIN));
+        let needs_ours =
+            rules.iter().any(|rule| rule.chain == CHAIN || rule.option_value("-j") == Some(CHAIN));
         if chain || needs_ours {
             table.chains.insert(CHAIN.into(), None);
         }
@@ -229,23 +235,23 @@ fn strangers(table: Option<&Table>) -> Vec<Rule> {
 
 proptest! {
     #[test]
-    fn a_plan_reaches_the_desired_rules_and_then_rests(
-        redirects in any_redirects(), from_self in any::<bool>(), mut tables in any_tables(),
+    fn plan_reaches_desired_rules_and_is_idempotent(
+        redirects in any_redirects(), balancer_is_local in any::<bool>(), mut tables in any_tables(),
     ) {
-        let wanted = Desired { redirects, from_self };
+        let wanted = DesiredRules { redirects, balancer_is_local };
         settle(&mut tables, &wanted);
         let table = tables.of(variant(&tables)).unwrap();
         prop_assert_eq!(redirects_of(table), wanted.redirects.clone());
-        prop_assert!(is_hooked(table, from_self));
+        prop_assert!(is_hooked(table, balancer_is_local));
         prop_assert_eq!(plan(&wanted, &tables, Family::V4), []);
     }
 
     #[test]
-    fn strangers_rules_are_never_in_a_plan(
-        redirects in any_redirects(), from_self in any::<bool>(), mut tables in any_tables(),
+    fn foreign_rules_are_never_planned(
+        redirects in any_redirects(), balancer_is_local in any::<bool>(), mut tables in any_tables(),
     ) {
         let before = (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref()));
-        let steps = plan(&Desired { redirects, from_self }, &tables, Family::V4);
+        let steps = plan(&DesiredRules { redirects, balancer_is_local }, &tables, Family::V4);
         for line in steps.iter().flat_map(|step| step.text.lines()) {
             let ours = matches!(line, "*nat" | "COMMIT") || line.contains(CHAIN);
             prop_assert!(ours, "{}", line);

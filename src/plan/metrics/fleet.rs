@@ -1,69 +1,74 @@
-//! What the operator's machine exports: each host as it is seen from there, and the last roll and roll-out by the journal.
+//! What the operator's machine exports: each host as it is seen from there, and the last roll and promotion by the journal.
 
-use super::{Family, Page, gauge};
+use super::{MetricFamily, MetricsPage, new_gauge};
 use crate::model::api::HostView;
 use crate::model::forward::Switch;
 use crate::model::journal::RollResult;
 use crate::model::name::{HostName, ServiceName};
 use crate::plan::promote;
-use crate::plan::roll::progress::{HostStanding, Reached, Standing};
+use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 
 mod promotions;
 
-pub(super) use promotions::FAMILIES as ROLLOUTS;
+pub(super) use promotions::FAMILIES as PROMOTIONS;
 
-const UP: Family = gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
-const FORWARD: Family = gauge(
+const UP: MetricFamily =
+    new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
+const FORWARD: MetricFamily = new_gauge(
     "switchman_host_forward_on",
     "Whether the kernel of the host has the forward; 0 is maintenance. Not there where it is not known.",
 );
-const RECORDED: Family =
-    gauge("switchman_host_forward_recorded_on", "Whether the host has the forward recorded as on.");
-const DRIFT: Family =
-    gauge("switchman_host_drift", "Differences between the record of the host and the rules of its kernel.");
-const HEALTHY: Family =
-    gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
-const JOURNAL: Family =
-    gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
-const HELD: Family = gauge("switchman_lock_held", "Whether somebody holds the lock of the fleet.");
-const IN_PROGRESS: Family = gauge(
+const FORWARD_RECORDED: MetricFamily =
+    new_gauge("switchman_host_forward_recorded_on", "Whether the host has the forward recorded as on.");
+const DRIFT: MetricFamily = new_gauge(
+    "switchman_host_drift",
+    "Differences between the record of the host and the rules of its kernel.",
+);
+const HEALTHY: MetricFamily =
+    new_gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
+const JOURNAL: MetricFamily =
+    new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
+const LOCK_HELD: MetricFamily =
+    new_gauge("switchman_lock_held", "Whether somebody holds the lock of the fleet.");
+const IN_PROGRESS: MetricFamily = new_gauge(
     "switchman_roll_in_progress",
     "Whether the last roll is not finished: it runs, has stopped or was cut off.",
 );
-const STATE: Family =
-    gauge("switchman_roll_state", "How the last roll stands or ended: 1 for one of the states.");
-const HOSTS: Family = gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
-const OUT: Family =
-    gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");
-const BEGAN: Family = gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
-const CHANGED: Family =
-    gauge("switchman_roll_changed_timestamp_seconds", "When the last roll took its last step, or ended.");
+const STATE: MetricFamily =
+    new_gauge("switchman_roll_state", "How the last roll stands or ended: 1 for one of the states.");
+const HOSTS: MetricFamily = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
+const HOSTS_OUT: MetricFamily =
+    new_gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");
+const BEGAN_AT: MetricFamily =
+    new_gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
+const CHANGED_AT: MetricFamily =
+    new_gauge("switchman_roll_changed_timestamp_seconds", "When the last roll took its last step, or ended.");
 
-pub(super) const FAMILIES: &[&Family] = &[
+pub(super) const FAMILIES: &[&MetricFamily] = &[
     &UP,
     &FORWARD,
-    &RECORDED,
+    &FORWARD_RECORDED,
     &DRIFT,
     &HEALTHY,
     &JOURNAL,
-    &HELD,
+    &LOCK_HELD,
     &IN_PROGRESS,
     &STATE,
     &HOSTS,
-    &OUT,
-    &BEGAN,
-    &CHANGED,
+    &HOSTS_OUT,
+    &BEGAN_AT,
+    &CHANGED_AT,
 ];
 
 /// A fleet at one moment.
 #[derive(Debug, Clone)]
-pub struct FleetNumbers {
-    pub hosts: Vec<HostSeen>,
-    pub services: Vec<ServiceNumbers>,
+pub struct FleetMetrics {
+    pub hosts: Vec<HostSnapshot>,
+    pub services: Vec<ServiceSnapshot>,
 }
 
 #[derive(Debug, Clone)]
-pub struct HostSeen {
+pub struct HostSnapshot {
     pub host: HostName,
     pub is_up: bool,
     /// What it says of each service; a service that it says nothing of is not there.
@@ -72,46 +77,51 @@ pub struct HostSeen {
 
 /// What the journal says of a service.
 #[derive(Debug, Clone)]
-pub struct ServiceNumbers {
+pub struct ServiceSnapshot {
     pub service: ServiceName,
-    pub journal: Result<Journaled, String>,
+    pub journal: Result<JournalSnapshot, String>,
 }
 
 #[derive(Debug, Clone)]
-pub struct Journaled {
+pub struct JournalSnapshot {
     /// The last roll.
-    pub roll: Option<Standing>,
-    /// The last roll-out.
-    pub rollout: Option<promote::Standing>,
-    pub is_held: bool,
+    pub roll: Option<RollProgress>,
+    /// The last promotion.
+    pub promotion: Option<promote::PromotionProgress>,
+    pub is_locked: bool,
     /// Whether the holder of the lock may be alive.
-    pub is_alive: bool,
+    pub is_holder_alive: bool,
 }
 
 /// What a roll can be said to be.
 const STATES: [&str; 7] =
     ["running", "stopped", "cut-off", "done", "done-with-failures", "aborted", "aborted-in-part"];
 
-impl FleetNumbers {
-    pub fn page(&self) -> String {
-        let mut page = Page::default();
-        let mut up = page.family(&UP);
+impl FleetMetrics {
+    pub fn render(&self) -> String {
+        let mut page = MetricsPage::default();
+        let mut up = page.start_family(&UP);
         for seen in &self.hosts {
-            up.flag(&[("host", seen.host.as_str())], seen.is_up);
+            up.add_flag(&[("host", seen.host.as_str())], seen.is_up);
         }
-        self.views(&mut page, &FORWARD, |view| Some(u64::from(view.switch()? == Switch::On)));
-        self.views(&mut page, &RECORDED, |view| {
-            let record = view.recorded.as_ref().ok()?.as_ref()?;
+        self.write_host_values(&mut page, &FORWARD, |view| Some(u64::from(view.switch()? == Switch::On)));
+        self.write_host_values(&mut page, &FORWARD_RECORDED, |view| {
+            let record = view.record.as_ref().ok()?.as_ref()?;
             Some(u64::from(record.switch == Switch::On))
         });
-        self.views(&mut page, &DRIFT, |view| u64::try_from(view.drift.len()).ok());
-        self.views(&mut page, &HEALTHY, |view| Some(u64::from(view.main_health.is_ok())));
-        self.journals(&mut page);
+        self.write_host_values(&mut page, &DRIFT, |view| u64::try_from(view.drift.len()).ok());
+        self.write_host_values(&mut page, &HEALTHY, |view| Some(u64::from(view.main_health.is_ok())));
+        self.write_journals(&mut page);
         page.0
     }
 
-    fn views(&self, page: &mut Page, family: &'static Family, value: fn(&HostView) -> Option<u64>) {
-        let mut samples = page.family(family);
+    fn write_host_values(
+        &self,
+        page: &mut MetricsPage,
+        family: &'static MetricFamily,
+        value: fn(&HostView) -> Option<u64>,
+    ) {
+        let mut samples = page.start_family(family);
         for seen in &self.hosts {
             for (service, view) in &seen.views {
                 if let Some(value) = value(view) {
@@ -121,82 +131,82 @@ impl FleetNumbers {
         }
     }
 
-    fn journals(&self, page: &mut Page) {
-        let mut readable = page.family(&JOURNAL);
+    fn write_journals(&self, page: &mut MetricsPage) {
+        let mut readable = page.start_family(&JOURNAL);
         for of in &self.services {
-            readable.flag(&[("service", of.service.as_str())], of.journal.is_ok());
+            readable.add_flag(&[("service", of.service.as_str())], of.journal.is_ok());
         }
-        let read: Vec<(&str, &Journaled)> = self
+        let read: Vec<(&str, &JournalSnapshot)> = self
             .services
             .iter()
             .filter_map(|of| Some((of.service.as_str(), of.journal.as_ref().ok()?)))
             .collect();
-        let mut held = page.family(&HELD);
+        let mut held = page.start_family(&LOCK_HELD);
         for (service, journaled) in &read {
-            held.flag(&[("service", service)], journaled.is_held);
+            held.add_flag(&[("service", service)], journaled.is_locked);
         }
-        let mut in_progress = page.family(&IN_PROGRESS);
+        let mut in_progress = page.start_family(&IN_PROGRESS);
         for (service, journaled) in &read {
             let unfinished = journaled.roll.as_ref().is_some_and(|roll| !roll.is_finished());
-            in_progress.flag(&[("service", service)], unfinished);
+            in_progress.add_flag(&[("service", service)], unfinished);
         }
-        let rolls: Vec<(&str, &Standing, &str)> = read
+        let rolls: Vec<(&str, &RollProgress, &str)> = read
             .iter()
             .filter_map(|(service, journaled)| {
                 let roll = journaled.roll.as_ref()?;
-                Some((*service, roll, state(roll, journaled.is_alive)))
+                Some((*service, roll, derive_state(roll, journaled.is_holder_alive)))
             })
             .collect();
-        about_rolls(page, &rolls);
+        write_rolls(page, &rolls);
         promotions::write(page, &read);
     }
 }
 
-fn about_rolls(page: &mut Page, rolls: &[(&str, &Standing, &str)]) {
-    let mut states = page.family(&STATE);
+fn write_rolls(page: &mut MetricsPage, rolls: &[(&str, &RollProgress, &str)]) {
+    let mut states = page.start_family(&STATE);
     for (service, _, now) in rolls {
         for state in STATES {
-            states.flag(&[("service", service), ("state", state)], state == *now);
+            states.add_flag(&[("service", service), ("state", state)], state == *now);
         }
     }
-    let mut hosts = page.family(&HOSTS);
+    let mut hosts = page.start_family(&HOSTS);
     for (service, roll, _) in rolls {
         for (name, is_so) in HOST_STATES {
             let count = roll.hosts.iter().filter(|host| is_so(host)).count();
             hosts.add(&[("service", service), ("state", name)], count);
         }
     }
-    let mut out = page.family(&OUT);
+    let mut out = page.start_family(&HOSTS_OUT);
     for (service, roll, _) in rolls {
         out.add(&[("service", service)], roll.hosts.iter().filter(|host| host.may_be_out()).count());
     }
-    let mut began = page.family(&BEGAN);
+    let mut began = page.start_family(&BEGAN_AT);
     for (service, roll, _) in rolls {
         began.add(&[("service", service)], roll.began_at.as_second());
     }
-    let mut changed = page.family(&CHANGED);
+    let mut changed = page.start_family(&CHANGED_AT);
     for (service, roll, _) in rolls {
         changed.add(&[("service", service)], roll.changed_at.as_second());
     }
 }
 
-type IsSo = fn(&HostStanding) -> bool;
+type HostPredicate = fn(&HostProgress) -> bool;
 
 /// Each host is in one of them.
-const HOST_STATES: [(&str, IsSo); 4] = [
-    ("waiting", |host| host.reached == Reached::Waiting),
-    ("begun", |host| matches!(host.reached, Reached::Began | Reached::StepDone)),
-    ("failed", |host| host.reached == Reached::Failed),
-    ("done", |host| host.reached == Reached::Done),
+const HOST_STATES: [(&str, HostPredicate); 4] = [
+    ("waiting", |host| host.state == StepState::Waiting),
+    ("begun", |host| matches!(host.state, StepState::Began | StepState::StepDone)),
+    ("failed", |host| host.state == StepState::Failed),
+    ("done", |host| host.state == StepState::Done),
 ];
 
-fn state(roll: &Standing, is_alive: bool) -> &'static str {
+fn derive_state(roll: &RollProgress, is_alive: bool) -> &'static str {
     match roll.result {
         Some(RollResult::Done) => "done",
         Some(RollResult::DoneWithFailures) => "done-with-failures",
         Some(RollResult::Aborted) => "aborted",
-        Some(RollResult::AbortedInPart) => "aborted-in-part",
-        None if roll.stopped.is_some() => "stopped",
+        Some(RollResult::PartiallyAborted) => "aborted-in-part",
+        None if roll.stop_reason.is_some() => "stopped",
         None if is_alive => "running",
         None => "cut-off",
     }

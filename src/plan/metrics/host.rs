@@ -2,54 +2,59 @@
 
 use std::collections::BTreeMap;
 
-use super::{Family, Page, VERSIONS, counter, gauge, proxy};
-use crate::model::deployment::{Deployment, DeploymentId, Process, Role, Status};
-use crate::model::forward::{Recorded, Switch};
+use super::{MAX_VERSIONS, MetricFamily, MetricsPage, new_counter, new_gauge, proxy};
+use crate::model::deployment::{Deployment, DeploymentId, ProcessState, Role, Status};
+use crate::model::forward::{ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::plan::versions;
 
-const BUILD: Family = gauge("switchman_build_info", "Which switchman runs here; always 1.");
-const COLLECTOR: Family =
-    gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
-const FORWARD: Family =
-    gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
-const GENERATION: Family =
-    gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
-const REPAIRS: Family = counter(
+const BUILD: MetricFamily = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
+const COLLECTOR: MetricFamily =
+    new_gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
+const FORWARD: MetricFamily =
+    new_gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
+const GENERATION: MetricFamily =
+    new_gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
+const REPAIRS: MetricFamily = new_counter(
     "switchman_rule_repairs_total",
     "How often the port rules of the service were changed by others and put back.",
 );
-const MAIN: Family = gauge("switchman_main_info", "Which version is main here; always 1.");
-const DEPLOYMENTS: Family =
-    gauge("switchman_deployments", "Versions of the service on this host, by status.");
-const LEFT_OUT: Family = gauge(
+const MAIN: MetricFamily = new_gauge("switchman_main_info", "Which version is main here; always 1.");
+const DEPLOYMENTS: MetricFamily =
+    new_gauge("switchman_deployments", "Versions of the service on this host, by status.");
+const UNLISTED_VERSIONS: MetricFamily = new_gauge(
     "switchman_versions_left_out",
     "Versions without numbers of their own here, because there are too many.",
 );
-const RUNNING: Family = gauge("switchman_instance_running", "Whether the instance of the version runs.");
-const RESTARTS: Family = counter(
+const RUNNING: MetricFamily =
+    new_gauge("switchman_instance_running", "Whether the instance of the version runs.");
+const RESTARTS: MetricFamily = new_counter(
     "switchman_instance_restarts_total",
     "How often the instance that runs now was started again after it ended by itself.",
 );
-const CONNECTIONS: Family = gauge(
+const CONNECTIONS: MetricFamily = new_gauge(
     "switchman_deployment_connections",
     "Established connections of the version's port: at work, or idle.",
 );
-const MIRROR: Family =
-    gauge("switchman_mirror_ratio", "Share of the requests that the version is to get copies of, 0 to 1.");
-const CANARY: Family =
-    gauge("switchman_canary_ratio", "Share of the requests that the version is to answer as canary, 0 to 1.");
-const INSERTED: Family =
-    gauge("switchman_proxy_inserted", "Whether the rules of the service lead to the host's proxy.");
-const PROXY_UP: Family = gauge(
+const MIRROR: MetricFamily = new_gauge(
+    "switchman_mirror_ratio",
+    "Share of the requests that the version is to get copies of, 0 to 1.",
+);
+const CANARY: MetricFamily = new_gauge(
+    "switchman_canary_ratio",
+    "Share of the requests that the version is to answer as canary, 0 to 1.",
+);
+const INSERTED: MetricFamily =
+    new_gauge("switchman_proxy_inserted", "Whether the rules of the service lead to the host's proxy.");
+const PROXY_UP: MetricFamily = new_gauge(
     "switchman_proxy_up",
     "Whether the host's proxy answers; not there while no service has a shadow or a canary.",
 );
 
-pub(super) const FAMILIES: &[&Family] = &[
+pub(super) const FAMILIES: &[&MetricFamily] = &[
     &BUILD,
     &COLLECTOR,
     &FORWARD,
@@ -57,7 +62,7 @@ pub(super) const FAMILIES: &[&Family] = &[
     &REPAIRS,
     &MAIN,
     &DEPLOYMENTS,
-    &LEFT_OUT,
+    &UNLISTED_VERSIONS,
     &RUNNING,
     &RESTARTS,
     &CONNECTIONS,
@@ -69,11 +74,11 @@ pub(super) const FAMILIES: &[&Family] = &[
 
 /// A host at one moment. A part that could not be read says why.
 #[derive(Debug, Clone)]
-pub struct HostNumbers {
+pub struct HostMetrics {
     /// Of the program.
     pub version: String,
-    pub services: Result<Vec<Recorded>, String>,
-    pub deployments: Result<Vec<Placed>, String>,
+    pub services: Result<Vec<ServiceRecord>, String>,
+    pub deployments: Result<Vec<DeploymentSnapshot>, String>,
     /// Rows of the history that tell of a repair.
     pub repairs: Result<BTreeMap<ServiceName, u64>, String>,
     /// `None`: no service needs one.
@@ -81,23 +86,23 @@ pub struct HostNumbers {
 }
 
 #[derive(Debug, Clone)]
-pub struct Placed {
+pub struct DeploymentSnapshot {
     pub deployment: Deployment,
-    pub process: Result<Process, String>,
+    pub process: Result<ProcessState, String>,
     /// Of its port.
     pub sockets: Result<SocketCount, String>,
 }
 
 /// What a version does for its service now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum VersionRole {
     Main,
     Canary,
     /// It answered users before, or is called by its own name.
     Other,
 }
 
-impl Part {
+impl VersionRole {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Main => "main",
@@ -108,11 +113,11 @@ impl Part {
 }
 
 /// The versions that have numbers of their own, by service.
-pub(super) type Told = BTreeMap<ServiceName, BTreeMap<Version, Part>>;
+pub(super) type ListedVersions = BTreeMap<ServiceName, BTreeMap<Version, VersionRole>>;
 
-impl HostNumbers {
+impl HostMetrics {
     /// Why parts could not be read.
-    pub fn trouble(&self) -> Vec<&str> {
+    pub fn collect_errors(&self) -> Vec<&str> {
         let parts = [
             self.services.as_ref().err(),
             self.deployments.as_ref().err(),
@@ -124,29 +129,30 @@ impl HostNumbers {
         parts.into_iter().chain(of_each).flatten().map(String::as_str).collect()
     }
 
-    pub fn page(&self) -> String {
-        let mut page = Page::default();
-        let (services, placed) = (none(&self.services), none(&self.deployments));
-        let (told, left_out) = told(services, placed);
-        self.about_itself(&mut page);
-        forwards(&mut page, services);
-        let mut repairs = page.family(&REPAIRS);
+    pub fn render(&self) -> String {
+        let mut page = MetricsPage::default();
+        let (services, placed) = (unwrap_or_empty(&self.services), unwrap_or_empty(&self.deployments));
+        let (told, left_out) = select_versions(services, placed);
+        self.write_host_info(&mut page);
+        write_forwards(&mut page, services);
+        let mut repairs = page.start_family(&REPAIRS);
         for service in services.iter().map(|record| &record.forward.service) {
             if let Ok(counts) = &self.repairs {
                 repairs.add(&[("service", service.as_str())], counts.get(service).unwrap_or(&0));
             }
         }
-        standing(&mut page, services, placed);
-        let mut families = page.family(&LEFT_OUT);
+        write_deployments(&mut page, services, placed);
+        let mut families = page.start_family(&UNLISTED_VERSIONS);
         for (service, count) in left_out {
             families.add(&[("service", service.as_str())], count);
         }
-        let placed: Vec<&Placed> = placed.iter().filter(|one| is_told(&told, &one.deployment)).collect();
-        instances(&mut page, &placed);
-        splits(&mut page, services, &placed);
-        let mut up = page.family(&PROXY_UP);
+        let placed: Vec<&DeploymentSnapshot> =
+            placed.iter().filter(|one| is_listed(&told, &one.deployment)).collect();
+        write_instances(&mut page, &placed);
+        write_traffic_splits(&mut page, services, &placed);
+        let mut up = page.start_family(&PROXY_UP);
         if let Some(read) = &self.proxy {
-            up.flag(&[], read.is_ok());
+            up.add_flag(&[], read.is_ok());
         }
         if let Some(Ok(stats)) = &self.proxy {
             proxy::write(&mut page, stats, &told);
@@ -154,87 +160,95 @@ impl HostNumbers {
         page.0
     }
 
-    fn about_itself(&self, page: &mut Page) {
-        page.family(&BUILD).add(&[("version", &self.version)], 1);
+    fn write_host_info(&self, page: &mut MetricsPage) {
+        page.start_family(&BUILD).add(&[("version", &self.version)], 1);
         let instances = self.deployments.iter().flatten();
         let instances = instances.into_iter().all(|one| one.process.is_ok() && one.sockets.is_ok());
-        let mut read = page.family(&COLLECTOR);
+        let mut read = page.start_family(&COLLECTOR);
         for (name, is_read) in [
             ("record", self.services.is_ok()),
             ("deployments", self.deployments.is_ok()),
             ("history", self.repairs.is_ok()),
             ("instances", instances),
         ] {
-            read.flag(&[("collector", name)], is_read);
+            read.add_flag(&[("collector", name)], is_read);
         }
     }
 }
 
-fn none<T>(read: &Result<Vec<T>, String>) -> &[T] {
+fn unwrap_or_empty<T>(read: &Result<Vec<T>, String>) -> &[T] {
     read.as_deref().unwrap_or_default()
 }
 
-fn is_told(told: &Told, deployment: &Deployment) -> bool {
+fn is_listed(told: &ListedVersions, deployment: &Deployment) -> bool {
     told.get(&deployment.service).is_some_and(|versions| versions.contains_key(&deployment.version))
 }
 
 /// Who has numbers of its own, and how many have none.
-fn told(services: &[Recorded], placed: &[Placed]) -> (Told, BTreeMap<ServiceName, usize>) {
+fn select_versions(
+    services: &[ServiceRecord],
+    placed: &[DeploymentSnapshot],
+) -> (ListedVersions, BTreeMap<ServiceName, usize>) {
     let mut of_service: BTreeMap<&ServiceName, Vec<&Deployment>> = BTreeMap::new();
     for one in placed {
         of_service.entry(&one.deployment.service).or_default().push(&one.deployment);
     }
-    let (mut told, mut left_out) = (Told::new(), BTreeMap::new());
+    let (mut told, mut left_out) = (ListedVersions::new(), BTreeMap::new());
     for (service, mut all) in of_service {
-        all.sort_by_key(|one| (part(services, one), std::cmp::Reverse(one.revision)));
-        left_out.insert(service.clone(), all.len().saturating_sub(VERSIONS));
-        let first = all.into_iter().take(VERSIONS);
-        told.insert(service.clone(), first.map(|one| (one.version.clone(), part(services, one))).collect());
+        all.sort_by_key(|one| (find_role(services, one), std::cmp::Reverse(one.revision)));
+        left_out.insert(service.clone(), all.len().saturating_sub(MAX_VERSIONS));
+        let first = all.into_iter().take(MAX_VERSIONS);
+        told.insert(
+            service.clone(),
+            first.map(|one| (one.version.clone(), find_role(services, one))).collect(),
+        );
     }
     (told, left_out)
 }
 
-fn part(services: &[Recorded], deployment: &Deployment) -> Part {
-    let canary =
-        versions::of(services, &deployment.service).and_then(|record| record.layer7.splits.canary.as_ref());
-    match versions::role(services, deployment) {
-        Role::Main => Part::Main,
-        Role::Shadow if canary.is_some_and(|canary| canary.deployment == deployment.id) => Part::Canary,
-        Role::Shadow => Part::Other,
+fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole {
+    let canary = versions::of(services, &deployment.service)
+        .and_then(|record| record.layer7.traffic_split.canary.as_ref());
+    match versions::find_role(services, deployment) {
+        Role::Main => VersionRole::Main,
+        Role::Shadow if canary.is_some_and(|canary| canary.deployment == deployment.id) => {
+            VersionRole::Canary
+        }
+        Role::Shadow => VersionRole::Other,
     }
 }
 
-fn forwards(page: &mut Page, services: &[Recorded]) {
-    let mut on = page.family(&FORWARD);
+fn write_forwards(page: &mut MetricsPage, services: &[ServiceRecord]) {
+    let mut on = page.start_family(&FORWARD);
     for record in services {
-        on.flag(&[("service", record.forward.service.as_str())], record.switch == Switch::On);
+        on.add_flag(&[("service", record.forward.service.as_str())], record.switch == Switch::On);
     }
-    let mut generation = page.family(&GENERATION);
+    let mut generation = page.start_family(&GENERATION);
     for record in services {
         generation.add(&[("service", record.forward.service.as_str())], record.generation);
     }
 }
 
 /// Which version is main, and what the others are.
-fn standing(page: &mut Page, services: &[Recorded], placed: &[Placed]) {
-    let mut main = page.family(&MAIN);
-    for Placed { deployment, .. } in placed {
-        if versions::role(services, deployment) == Role::Main {
-            main.add(&of(deployment, &deployment.version.to_string()), 1);
+fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed: &[DeploymentSnapshot]) {
+    let mut main = page.start_family(&MAIN);
+    for DeploymentSnapshot { deployment, .. } in placed {
+        if versions::find_role(services, deployment) == Role::Main {
+            main.add(&build_labels(deployment, &deployment.version.to_string()), 1);
         }
     }
     let mut counts: BTreeMap<&ServiceName, [u64; STATUSES.len()]> = BTreeMap::new();
-    for Placed { deployment, sockets, .. } in placed {
+    for DeploymentSnapshot { deployment, sockets, .. } in placed {
         // Unread sockets are work until somebody has looked.
-        let unread = SocketCount { tie: 1, ..SocketCount::default() };
-        let role = versions::role(services, deployment);
+        let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
+        let role = versions::find_role(services, deployment);
         let status = versions::status(role, sockets.as_ref().unwrap_or(&unread));
         let counts = counts.entry(&deployment.service).or_default();
         for ((one, _), count) in STATUSES.iter().zip(counts) {
             *count += u64::from(*one == status);
         }
     }
-    let mut deployments = page.family(&DEPLOYMENTS);
+    let mut deployments = page.start_family(&DEPLOYMENTS);
     for (service, counts) in counts {
         for ((_, name), count) in STATUSES.iter().zip(counts) {
             deployments.add(&[("service", service.as_str()), ("status", name)], count);
@@ -245,64 +259,67 @@ fn standing(page: &mut Page, services: &[Recorded], placed: &[Placed]) {
 const STATUSES: [(Status, &str); 3] =
     [(Status::Active, "active"), (Status::Draining, "draining"), (Status::Drained, "drained")];
 
-fn of<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'a str, &'a str); 2] {
+fn build_labels<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'a str, &'a str); 2] {
     [("service", deployment.service.as_str()), ("version", version)]
 }
 
-fn instances(page: &mut Page, placed: &[&Placed]) {
+fn write_instances(page: &mut MetricsPage, placed: &[&DeploymentSnapshot]) {
     // Nobody here runs an external one, or knows whether it does.
-    let run: Vec<(&Deployment, String, &Process)> = placed
+    let run: Vec<(&Deployment, String, &ProcessState)> = placed
         .iter()
         .filter_map(|one| {
             Some((&one.deployment, one.deployment.version.to_string(), one.process.as_ref().ok()?))
         })
-        .filter(|(_, _, process)| **process != Process::External)
+        .filter(|(_, _, process)| **process != ProcessState::External)
         .collect();
-    let mut running = page.family(&RUNNING);
+    let mut running = page.start_family(&RUNNING);
     for (deployment, version, process) in &run {
-        running.flag(&of(deployment, version), process.is_running());
+        running.add_flag(&build_labels(deployment, version), process.is_running());
     }
-    let mut restarts = page.family(&RESTARTS);
+    let mut restarts = page.start_family(&RESTARTS);
     for (deployment, version, process) in &run {
-        if let Process::Running { restarts: count, .. } | Process::Waiting { restarts: count, .. } = process {
-            restarts.add(&of(deployment, version), count);
+        if let ProcessState::Running { restarts: count, .. } | ProcessState::Waiting { restarts: count, .. } =
+            process
+        {
+            restarts.add(&build_labels(deployment, version), count);
         }
     }
-    let mut connections = page.family(&CONNECTIONS);
+    let mut connections = page.start_family(&CONNECTIONS);
     for one in placed {
         let (version, Ok(sockets)) = (one.deployment.version.to_string(), &one.sockets) else { continue };
-        let [service, version] = of(&one.deployment, &version);
-        connections.add(&[service, version, ("state", "work")], sockets.at_work());
+        let [service, version] = build_labels(&one.deployment, &version);
+        connections.add(&[service, version, ("state", "work")], sockets.maybe_busy());
         connections.add(&[service, version, ("state", "idle")], sockets.idle);
     }
 }
 
 /// Shares as they are recorded, and where the proxy stands.
-fn splits(page: &mut Page, services: &[Recorded], placed: &[&Placed]) {
+fn write_traffic_splits(page: &mut MetricsPage, services: &[ServiceRecord], placed: &[&DeploymentSnapshot]) {
     let version = |id: &DeploymentId| {
         placed.iter().find(|one| one.deployment.id == *id).map(|one| one.deployment.version.to_string())
     };
-    let mut mirror = page.family(&MIRROR);
+    let mut mirror = page.start_family(&MIRROR);
     for record in services {
-        for one in &record.layer7.splits.mirrors {
+        for one in &record.layer7.traffic_split.mirrors {
             if let Some(version) = version(&one.deployment) {
                 let labels = [("service", record.forward.service.as_str()), ("version", &version)];
                 mirror.add(&labels, one.percent.ratio());
             }
         }
     }
-    let mut canary = page.family(&CANARY);
+    let mut canary = page.start_family(&CANARY);
     for record in services {
-        if let Some(one) = &record.layer7.splits.canary
+        if let Some(one) = &record.layer7.traffic_split.canary
             && let Some(version) = version(&one.deployment)
         {
             let labels = [("service", record.forward.service.as_str()), ("version", &version)];
             canary.add(&labels, one.percent.unwrap_or_default().ratio());
         }
     }
-    let mut inserted = page.family(&INSERTED);
+    let mut inserted = page.start_family(&INSERTED);
     for record in services {
-        inserted.flag(&[("service", record.forward.service.as_str())], record.layer7.inserted().is_some());
+        inserted
+            .add_flag(&[("service", record.forward.service.as_str())], record.layer7.inserted().is_some());
     }
 }
 

@@ -2,69 +2,73 @@
 
 use std::collections::BTreeMap;
 
-use super::host::{Part, Told};
-use super::{Family, Page, counter, gauge, histogram};
+use super::host::{ListedVersions, VersionRole};
+use super::{MetricFamily, MetricsPage, new_counter, new_gauge, new_histogram};
 use crate::model::capped::Merge;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{LegStats, ProxyStats, ServiceStats, ShadowStats};
+use crate::model::proxy::{ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
 use crate::model::version::Version;
 
-const MEMORY: Family =
-    gauge("switchman_proxy_resident_memory_bytes", "Resident memory of the proxy's process.");
-const SUSPENDED: Family = gauge(
+const MEMORY: MetricFamily =
+    new_gauge("switchman_proxy_resident_memory_bytes", "Resident memory of the proxy's process.");
+const SUSPENDED: MetricFamily = new_gauge(
     "switchman_proxy_mirroring_suspended",
     "Whether nothing is copied because the proxy itself is at a limit of memory or files.",
 );
-const OPEN: Family =
-    gauge("switchman_proxy_connections", "Open connections of clients, health checks apart.");
-const UPGRADED: Family = gauge(
+const CONNECTIONS: MetricFamily =
+    new_gauge("switchman_proxy_connections", "Open connections of clients, health checks apart.");
+const UPGRADED: MetricFamily = new_gauge(
     "switchman_proxy_upgraded_connections",
     "Those among the connections that were upgraded, as websockets are, and are passed through.",
 );
-const IN_FLIGHT: Family = gauge("switchman_proxy_requests_in_flight", "Requests in flight in the proxy.");
-const REJECTED: Family = counter(
+const IN_FLIGHT: MetricFamily =
+    new_gauge("switchman_proxy_requests_in_flight", "Requests in flight in the proxy.");
+const REJECTED: MetricFamily = new_counter(
     "switchman_proxy_rejected_total",
     "Requests that the proxy answered itself; passed_through: connections with a head that main had to understand.",
 );
-const REQUESTS: Family =
-    counter("switchman_requests_total", "Requests of users that the version answered, by class of status.");
-const ERRORS: Family = counter(
+const REQUESTS: MetricFamily = new_counter(
+    "switchman_requests_total",
+    "Requests of users that the version answered, by class of status.",
+);
+const ERRORS: MetricFamily = new_counter(
     "switchman_request_errors_total",
     "Requests of users that ended without an answer of the version.",
 );
-const FALLBACKS: Family = counter(
+const FALLBACKS: MetricFamily = new_counter(
     "switchman_request_fallbacks_total",
     "Requests meant for the canary that main answered because it did not take them.",
 );
-const DURATION: Family = histogram(
+const DURATION: MetricFamily = new_histogram(
     "switchman_request_duration_seconds",
     "From the head of a user's request to the head of the version's answer.",
 );
-const SELECTED: Family = counter(
+const SELECTED: MetricFamily = new_counter(
     "switchman_shadow_selected_total",
     "Requests whose copy to the shadow was begun: answered, failed, aborted or in flight.",
 );
-const ANSWERED: Family = counter("switchman_shadow_answered_total", "Copies that the shadow answered.");
-const COPIES: Family = gauge("switchman_shadow_in_flight", "Copies in flight to the shadow.");
-const DROPPED: Family =
-    counter("switchman_shadow_dropped_total", "Requests of which no copy was begun, by reason.");
-const ABORTED: Family =
-    counter("switchman_shadow_aborted_total", "Copies that were given up on the way, by reason.");
-const FAILED: Family =
-    counter("switchman_shadow_failed_total", "Copies that the shadow did not answer, by reason.");
-const PAIRS: Family = counter(
+const ANSWERED: MetricFamily =
+    new_counter("switchman_shadow_answered_total", "Copies that the shadow answered.");
+const COPIES: MetricFamily = new_gauge("switchman_shadow_in_flight", "Copies in flight to the shadow.");
+const DROPPED: MetricFamily =
+    new_counter("switchman_shadow_dropped_total", "Requests of which no copy was begun, by reason.");
+const ABORTED: MetricFamily =
+    new_counter("switchman_shadow_aborted_total", "Copies that were given up on the way, by reason.");
+const FAILED: MetricFamily =
+    new_counter("switchman_shadow_failed_total", "Copies that the shadow did not answer, by reason.");
+const STATUS_PAIRS: MetricFamily = new_counter(
     "switchman_shadow_status_total",
     "Answered copies by the classes of main's status and the shadow's own.",
 );
-const SHADOW_DURATION: Family = histogram(
+const SHADOW_DURATION: MetricFamily = new_histogram(
     "switchman_shadow_duration_seconds",
     "From the head of a copy to the head of the shadow's answer.",
 );
 
-pub(super) const FAMILIES: &[&Family] = &[
+pub(super) const FAMILIES: &[&MetricFamily] = &[
     &MEMORY,
     &SUSPENDED,
-    &OPEN,
+    &CONNECTIONS,
     &UPGRADED,
     &IN_FLIGHT,
     &REJECTED,
@@ -78,21 +82,21 @@ pub(super) const FAMILIES: &[&Family] = &[
     &DROPPED,
     &ABORTED,
     &FAILED,
-    &PAIRS,
+    &STATUS_PAIRS,
     &SHADOW_DURATION,
 ];
 
 // Words that count from 0: of a counter that begins with its first event Prometheus does not see that event.
-const CLASSES: &[&str] = &["2", "3", "4", "5"];
-const REJECTIONS: &[&str] = &["connect", "passed_through", "private"];
-const WITHOUT_ANSWER: &[&str] = &["client", "connect", "reset"];
-const NOT_BEGUN: &[&str] =
+const STATUS_CLASSES: &[&str] = &["2", "3", "4", "5"];
+const REJECT_REASONS: &[&str] = &["connect", "passed_through", "private"];
+const ERROR_REASONS: &[&str] = &["client", "connect", "reset"];
+const DROP_REASONS: &[&str] =
     &["breaker", "inflight", "loop", "memory", "method", "path", "sampled_out", "slow", "upgrade"];
-const GIVEN_UP: &[&str] = &["backlog", "client", "main_early"];
-const NOT_ANSWERED: &[&str] = &["connect", "protocol", "reset", "timeout"];
+const ABORT_REASONS: &[&str] = &["backlog", "client", "main_early"];
+const FAIL_REASONS: &[&str] = &["connect", "protocol", "reset", "timeout"];
 
 /// The word of a first digit.
-fn class(digit: &str) -> &str {
+fn name_status_class(digit: &str) -> &str {
     match digit {
         "1" => "1xx",
         "2" => "2xx",
@@ -103,59 +107,63 @@ fn class(digit: &str) -> &str {
     }
 }
 
-type Counts = BTreeMap<String, u64>;
+type ReasonCounts = BTreeMap<String, u64>;
 
-fn from_zero<'a>(counts: &'a Counts, words: &[&'a str]) -> BTreeMap<&'a str, u64> {
+fn fill_zeros<'a>(counts: &'a ReasonCounts, words: &[&'a str]) -> BTreeMap<&'a str, u64> {
     let mut all: BTreeMap<&str, u64> = words.iter().map(|word| (*word, 0)).collect();
     all.extend(counts.iter().map(|(word, count)| (word.as_str(), *count)));
     all
 }
 
 /// One version of a service with its counts.
-struct Of<'a, T> {
+struct VersionCounts<'a, T> {
     service: &'a ServiceName,
     version: String,
-    part: Part,
+    role: VersionRole,
     counts: T,
 }
 
-pub(super) fn write(page: &mut Page, stats: &ProxyStats, told: &Told) {
-    page.family(&MEMORY).add(&[], stats.resident_bytes);
-    page.family(&SUSPENDED).flag(&[], stats.suspended);
+pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, told: &ListedVersions) {
+    page.start_family(&MEMORY).add(&[], stats.resident_bytes);
+    page.start_family(&SUSPENDED).add_flag(&[], stats.is_suspended);
     for (family, value) in [
-        (&OPEN, (|of| of.connections) as fn(&ServiceStats) -> u64),
+        (&CONNECTIONS, (|of| of.connections) as fn(&ServiceStats) -> u64),
         (&UPGRADED, |of| of.upgraded),
         (&IN_FLIGHT, |of| of.in_flight),
     ] {
-        let mut samples = page.family(family);
+        let mut samples = page.start_family(family);
         for of in &stats.services {
             samples.add(&[("service", of.service.as_str())], value(of));
         }
     }
-    let mut rejected = page.family(&REJECTED);
+    let mut rejected = page.start_family(&REJECTED);
     for of in &stats.services {
-        for (reason, count) in from_zero(&of.rejected, REJECTIONS) {
+        for (reason, count) in fill_zeros(&of.rejected, REJECT_REASONS) {
             rejected.add(&[("service", of.service.as_str()), ("reason", reason)], count);
         }
     }
-    let mut answering = by_version(&stats.services, told, |of| &of.legs, |leg| &leg.version, add_leg);
+    let mut answering =
+        sum_by_version(&stats.services, told, |of| &of.upstreams, |leg| &leg.version, add_upstream_stats);
     // The proxy knows whoever could be called.
     answering.retain(|leg| {
-        leg.part != Part::Other || !(leg.counts.answers.is_empty() && leg.counts.errors.is_empty())
+        leg.role != VersionRole::Other || !(leg.counts.answers.is_empty() && leg.counts.errors.is_empty())
     });
-    legs(page, &answering);
-    shadows(page, &by_version(&stats.services, told, |of| &of.shadows, |shadow| &shadow.version, add_shadow));
+    write_upstreams(page, &answering);
+    write_shadows(
+        page,
+        &sum_by_version(&stats.services, told, |of| &of.shadows, |shadow| &shadow.version, add_shadow_stats),
+    );
 }
 
 /// Deployments of one version are one.
-fn by_version<'a, T: Clone>(
+fn sum_by_version<'a, T: Clone>(
     services: &'a [ServiceStats],
-    told: &Told,
+    told: &ListedVersions,
     all: fn(&ServiceStats) -> &Vec<T>,
     version: fn(&T) -> &Version,
     add: fn(&mut T, T),
-) -> Vec<Of<'a, T>> {
-    let mut found: BTreeMap<(&ServiceName, &Version), (Part, T)> = BTreeMap::new();
+) -> Vec<VersionCounts<'a, T>> {
+    let mut found: BTreeMap<(&ServiceName, &Version), (VersionRole, T)> = BTreeMap::new();
     for of in services {
         let Some(versions) = told.get(&of.service) else { continue };
         for one in all(of) {
@@ -168,23 +176,20 @@ fn by_version<'a, T: Clone>(
             }
         }
     }
-    let of = |((service, version), (part, counts)): ((&'a ServiceName, &Version), (Part, T))| Of {
-        service,
-        version: version.to_string(),
-        part,
-        counts,
+    let of = |((service, version), (part, counts)): ((&'a ServiceName, &Version), (VersionRole, T))| {
+        VersionCounts { service, version: version.to_string(), role: part, counts }
     };
     found.into_iter().map(of).collect()
 }
 
-fn add_leg(sum: &mut LegStats, more: LegStats) {
+fn add_upstream_stats(sum: &mut UpstreamStats, more: UpstreamStats) {
     sum.answers.absorb(more.answers);
     sum.errors.absorb(more.errors);
     sum.latency.absorb(more.latency);
     sum.fallbacks.absorb(more.fallbacks);
 }
 
-fn add_shadow(sum: &mut ShadowStats, more: ShadowStats) {
+fn add_shadow_stats(sum: &mut ShadowStats, more: ShadowStats) {
     sum.selected.absorb(more.selected);
     sum.answered.absorb(more.answered);
     sum.in_flight.absorb(more.in_flight);
@@ -195,77 +200,80 @@ fn add_shadow(sum: &mut ShadowStats, more: ShadowStats) {
     sum.latency.absorb(more.latency);
 }
 
-impl<T> Of<'_, T> {
-    fn named(&self) -> [(&str, &str); 2] {
+impl<T> VersionCounts<'_, T> {
+    fn to_labels(&self) -> [(&str, &str); 2] {
         [("service", self.service.as_str()), ("version", &self.version)]
     }
 
     /// A version that answers users has a role; what is none but a shadow has another family.
-    fn in_role(&self) -> [(&str, &str); 3] {
-        let [service, version] = self.named();
-        [service, version, ("role", self.part.as_str())]
+    fn to_role_labels(&self) -> [(&str, &str); 3] {
+        let [service, version] = self.to_labels();
+        [service, version, ("role", self.role.as_str())]
     }
 }
 
-fn legs(page: &mut Page, legs: &[Of<'_, LegStats>]) {
-    let mut requests = page.family(&REQUESTS);
+fn write_upstreams(page: &mut MetricsPage, legs: &[VersionCounts<'_, UpstreamStats>]) {
+    let mut requests = page.start_family(&REQUESTS);
     for leg in legs {
-        let [service, version, role] = leg.in_role();
-        for (digit, count) in from_zero(&leg.counts.answers, CLASSES) {
-            requests.add(&[service, version, role, ("class", class(digit))], count);
+        let [service, version, role] = leg.to_role_labels();
+        for (digit, count) in fill_zeros(&leg.counts.answers, STATUS_CLASSES) {
+            requests.add(&[service, version, role, ("class", name_status_class(digit))], count);
         }
     }
-    let mut errors = page.family(&ERRORS);
+    let mut errors = page.start_family(&ERRORS);
     for leg in legs {
-        let [service, version, role] = leg.in_role();
-        for (reason, count) in from_zero(&leg.counts.errors, WITHOUT_ANSWER) {
+        let [service, version, role] = leg.to_role_labels();
+        for (reason, count) in fill_zeros(&leg.counts.errors, ERROR_REASONS) {
             errors.add(&[service, version, role, ("reason", reason)], count);
         }
     }
-    let mut fallbacks = page.family(&FALLBACKS);
+    let mut fallbacks = page.start_family(&FALLBACKS);
     for leg in legs {
-        fallbacks.add(&leg.in_role(), leg.counts.fallbacks);
+        fallbacks.add(&leg.to_role_labels(), leg.counts.fallbacks);
     }
-    let mut duration = page.family(&DURATION);
+    let mut duration = page.start_family(&DURATION);
     for leg in legs {
-        duration.durations(&leg.in_role(), &leg.counts.latency);
+        duration.add_durations(&leg.to_role_labels(), &leg.counts.latency);
     }
 }
 
-fn shadows(page: &mut Page, shadows: &[Of<'_, ShadowStats>]) {
+fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStats>]) {
     for (family, value) in [
         (&SELECTED, (|counts| counts.selected) as fn(&ShadowStats) -> u64),
         (&ANSWERED, |counts| counts.answered),
         (&COPIES, |counts| counts.in_flight),
     ] {
-        let mut samples = page.family(family);
+        let mut samples = page.start_family(family);
         for shadow in shadows {
-            samples.add(&shadow.named(), value(&shadow.counts));
+            samples.add(&shadow.to_labels(), value(&shadow.counts));
         }
     }
     for (family, counts, words) in [
-        (&DROPPED, (|counts| &counts.dropped) as fn(&ShadowStats) -> &Counts, NOT_BEGUN),
-        (&ABORTED, |counts| &counts.aborted, GIVEN_UP),
-        (&FAILED, |counts| &counts.failed, NOT_ANSWERED),
+        (&DROPPED, (|counts| &counts.dropped) as fn(&ShadowStats) -> &ReasonCounts, DROP_REASONS),
+        (&ABORTED, |counts| &counts.aborted, ABORT_REASONS),
+        (&FAILED, |counts| &counts.failed, FAIL_REASONS),
     ] {
-        let mut samples = page.family(family);
+        let mut samples = page.start_family(family);
         for shadow in shadows {
-            let [service, version] = shadow.named();
-            for (reason, count) in from_zero(counts(&shadow.counts), words) {
+            let [service, version] = shadow.to_labels();
+            for (reason, count) in fill_zeros(counts(&shadow.counts), words) {
                 samples.add(&[service, version, ("reason", reason)], count);
             }
         }
     }
-    let mut pairs = page.family(&PAIRS);
+    let mut pairs = page.start_family(&STATUS_PAIRS);
     for shadow in shadows {
-        let [service, version] = shadow.named();
+        let [service, version] = shadow.to_labels();
         for (pair, count) in &shadow.counts.statuses {
             let (main, own) = pair.split_once('/').unwrap_or((pair, ""));
-            pairs.add(&[service, version, ("main", class(main)), ("shadow", class(own))], count);
+            pairs.add(
+                &[service, version, ("main", name_status_class(main)), ("shadow", name_status_class(own))],
+                count,
+            );
         }
     }
-    let mut duration = page.family(&SHADOW_DURATION);
+    let mut duration = page.start_family(&SHADOW_DURATION);
     for shadow in shadows {
-        duration.durations(&shadow.named(), &shadow.counts.latency);
+        duration.add_durations(&shadow.to_labels(), &shadow.counts.latency);
     }
 }

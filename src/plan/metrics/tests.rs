@@ -65,13 +65,13 @@ fn sample(line: &str) -> Sample {
     Sample { name: name.to_owned(), labels: labels.to_owned(), value: value.to_owned() }
 }
 
-const GAUGE: Family = gauge("switchman_test", "A \"help\" with a \\ and\na second line.");
-const TIMES: Family = histogram("switchman_test_seconds", "Times.");
+const GAUGE: MetricFamily = new_gauge("switchman_test", "A \"help\" with a \\ and\na second line.");
+const TIMES: MetricFamily = new_histogram("switchman_test_seconds", "Times.");
 
 #[test]
-fn texts_cannot_leave_their_place() {
-    let mut page = Page::default();
-    page.family(&GAUGE).add(&[("service", "a\"b\\c\nd{}"), ("version", "1.0.0+ü")], 3);
+fn label_values_and_help_are_escaped() {
+    let mut page = MetricsPage::default();
+    page.start_family(&GAUGE).add(&[("service", "a\"b\\c\nd{}"), ("version", "1.0.0+ü")], 3);
     assert_eq!(
         page.0,
         "# HELP switchman_test A \"help\" with a \\\\ and\\na second line.\n# TYPE switchman_test gauge\n\
@@ -80,21 +80,21 @@ fn texts_cannot_leave_their_place() {
 }
 
 #[test]
-fn a_family_without_samples_does_not_appear_and_one_with_labels_or_none_does() {
-    let mut page = Page::default();
-    let _ = page.family(&TIMES);
-    let mut samples = page.family(&GAUGE);
-    samples.flag(&[], true);
+fn family_without_samples_is_omitted() {
+    let mut page = MetricsPage::default();
+    let _ = page.start_family(&TIMES);
+    let mut samples = page.start_family(&GAUGE);
+    samples.add_flag(&[], true);
     samples.add(&[("a", "b")], 0.25);
     assert!(page.0.ends_with("gauge\nswitchman_test 1\nswitchman_test{a=\"b\"} 0.25\n"), "{}", page.0);
     assert!(!page.0.contains("seconds"));
 }
 
 #[test]
-fn a_histogram_counts_up_to_all_of_them() {
-    let mut page = Page::default();
+fn histogram_buckets_are_cumulative() {
+    let mut page = MetricsPage::default();
     let latencies = [0, 400, 501, 29_999_999, 60_000_000].into_iter().collect();
-    page.family(&TIMES).durations(&[("service", "shop")], &latencies);
+    page.start_family(&TIMES).add_durations(&[("service", "shop")], &latencies);
     let family = &read(&page.0)["switchman_test_seconds"];
     let within = |le: &str| {
         family
@@ -109,9 +109,9 @@ fn a_histogram_counts_up_to_all_of_them() {
 }
 
 #[test]
-fn a_histogram_of_nothing_is_one_of_zeros() {
-    let mut page = Page::default();
-    page.family(&TIMES).durations(&[], &Latencies::default());
+fn empty_histogram_has_zero_buckets() {
+    let mut page = MetricsPage::default();
+    page.start_family(&TIMES).add_durations(&[], &Latencies::default());
     let family = &read(&page.0)["switchman_test_seconds"];
     assert!(family.samples.iter().all(|sample| sample.value.parse() == Ok(0.0)), "{}", page.0);
     assert_eq!(family.samples.len(), BUCKETS.len() + 3);
@@ -119,9 +119,9 @@ fn a_histogram_of_nothing_is_one_of_zeros() {
 
 proptest! {
     #[test]
-    fn a_histogram_never_falls_and_its_last_bucket_is_its_count(all in proptest::collection::vec(0u64..100_000_000, 0..200)) {
-        let mut page = Page::default();
-        page.family(&TIMES).durations(&[], &all.iter().copied().collect());
+    fn histogram_is_monotonic_and_ends_at_its_count(all in proptest::collection::vec(0u64..100_000_000, 0..200)) {
+        let mut page = MetricsPage::default();
+        page.start_family(&TIMES).add_durations(&[], &all.iter().copied().collect());
         let family = &read(&page.0)["switchman_test_seconds"];
         let buckets: Vec<u64> = family.samples.iter().filter(|one| one.name.ends_with("_bucket")).map(|one| one.value.parse().unwrap()).collect();
         prop_assert!(buckets.is_sorted());
@@ -132,7 +132,7 @@ proptest! {
 }
 
 #[test]
-fn buckets_rise_and_are_written_as_they_are_counted() {
+fn bucket_labels_match_their_limits() {
     for (written, us) in BUCKETS {
         let us: u32 = us.try_into().unwrap();
         assert!((written.parse::<f64>().unwrap() * 1e6 - f64::from(us)).abs() < 1e-6, "{written}");
@@ -141,15 +141,15 @@ fn buckets_rise_and_are_written_as_they_are_counted() {
 }
 
 #[test]
-fn names_are_those_of_the_field() {
+fn metric_names_follow_prometheus_conventions() {
     let mut seen = BTreeSet::new();
-    for Family { name, kind, help } in families() {
+    for MetricFamily { name, kind, help } in families() {
         assert!(seen.insert(name), "{name} twice");
         assert!(
             name.starts_with("switchman_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
             "{name}"
         );
-        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
         assert!(!name.contains("milli") && !name.contains("_us") && !name.ends_with("percent"), "{name}");
         assert!(help.ends_with('.') && help.is_ascii(), "{name}: {help}");
     }
@@ -157,7 +157,7 @@ fn names_are_those_of_the_field() {
 
 /// Whatever is exported has HELP and TYPE: [`read`] takes no sample without. And whatever is declared is exported.
 #[test]
-fn the_pages_that_are_looked_at_hold_every_name() {
+fn golden_pages_contain_every_family() {
     let host = read(include_str!("../../../tests/golden/metrics/host.prom"));
     let fleet = read(include_str!("../../../tests/golden/metrics/fleet.prom"));
     let mut exported: BTreeMap<&str, &str> = BTreeMap::new();

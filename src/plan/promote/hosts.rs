@@ -1,17 +1,17 @@
-//! A host's versions: whether a roll-out may begin there, and whether it is still as the roll-out left it.
+//! A host's versions: whether a promotion may begin there, and whether it is still as the promotion left it.
 
-use crate::model::api::deployments::{DeploymentView, VersionsView};
-use crate::model::deployment::{Access, DeploymentId, Process, Role, Stage};
-use crate::model::forward::Recorded;
+use crate::model::api::deployments::{DeploymentView, DeploymentsView};
+use crate::model::deployment::{Access, DeploymentId, ProcessState, Role, Stage};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
-use crate::model::promote::{RolloutSpec, Target};
+use crate::model::promote::{PromotionSpec, PromotionTarget};
 use crate::model::version::Version;
 
-/// Why a roll-out does not begin on a host.
+/// Why a promotion does not begin on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotReady {
+pub enum PreflightError {
     #[error("{service} {version} is not there: deploy it first")]
-    NotThere { service: ServiceName, version: Version },
+    NotDeployed { service: ServiceName, version: Version },
     #[error("{service} {version} is main already")]
     IsMain { service: ServiceName, version: Version },
     #[error("{0} has no main")]
@@ -32,85 +32,85 @@ pub enum NotReady {
     OtherMain(Version),
 }
 
-/// Who plays which part on a host where a roll-out may begin.
-pub fn ready(view: &VersionsView, spec: &RolloutSpec) -> Result<Target, NotReady> {
+/// Who plays which part on a host where a promotion may begin.
+pub fn find_target(view: &DeploymentsView, spec: &PromotionSpec) -> Result<PromotionTarget, PreflightError> {
     let (service, version) = (spec.service.clone(), spec.version.clone());
     let of_service = || view.deployments.iter().filter(|one| one.deployment.service == service);
     let Some(one) = of_service().find(|one| one.deployment.version == version) else {
-        return Err(NotReady::NotThere { service, version });
+        return Err(PreflightError::NotDeployed { service, version });
     };
     if one.role == Role::Main {
-        return Err(NotReady::IsMain { service, version });
+        return Err(PreflightError::IsMain { service, version });
     }
     let main = of_service().find(|one| one.role == Role::Main);
-    let (Some(main), Some(record)) = (main, record(view, &service)) else {
-        return Err(NotReady::NoMain(service));
+    let (Some(main), Some(record)) = (main, find_record(view, &service)) else {
+        return Err(PreflightError::NoMain(service));
     };
     if !matches!(one.deployment.stage, Stage::Ready) {
-        return Err(NotReady::InProgress { service, version });
+        return Err(PreflightError::InProgress { service, version });
     }
-    if !one.process.as_ref().is_ok_and(Process::is_running) {
-        return Err(NotReady::NotRunning { service, version });
+    if !one.process.as_ref().is_ok_and(ProcessState::is_running) {
+        return Err(PreflightError::NotRunning { service, version });
     }
     if record.access == Access::Private {
-        return Err(NotReady::Private(service));
+        return Err(PreflightError::Private(service));
     }
-    let splits = &record.layer7.splits;
+    let splits = &record.layer7.traffic_split;
     if let Some(canary) = &splits.canary {
         let canary = canary.deployment.clone();
-        return Err(NotReady::HasCanary { service, canary });
+        return Err(PreflightError::HasCanary { service, canary });
     }
     let mirror = splits.mirrors.iter().find(|mirror| mirror.deployment == one.deployment.id);
     match (mirror, spec.require_match) {
-        (Some(_), None) => return Err(NotReady::IsShadow { service, version }),
+        (Some(_), None) => return Err(PreflightError::IsShadow { service, version }),
         (Some(mirror), Some(_)) if mirror.compare => {}
-        (_, Some(_)) => return Err(NotReady::NotCompared { service, version }),
+        (_, Some(_)) => return Err(PreflightError::NotCompared { service, version }),
         (None, None) => {}
     }
-    Ok(Target {
+    Ok(PromotionTarget {
         deployment: one.deployment.id.clone(),
         main: main.deployment.id.clone(),
         main_version: main.deployment.version.clone(),
     })
 }
 
-/// How a host stands in the middle of a roll-out.
+/// How a host stands in the middle of a promotion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum HostState {
     /// The canary has its share.
-    Shares,
+    CanaryActive,
     /// The share is recorded, and the proxy is not in the data path: main answers everything. The host's agent lets it in again.
-    ProxyOut,
+    ProxyBypassed,
     /// The version is main.
     Main,
     /// There is no canary.
-    Away,
-    /// Somebody else has changed it: the roll-out is not to change it back.
+    NoCanary,
+    /// Somebody else has changed it: the promotion is not to change it back.
     Overtaken(String),
 }
 
-pub fn state(view: &VersionsView, spec: &RolloutSpec, target: &Target) -> State {
+pub fn state(view: &DeploymentsView, spec: &PromotionSpec, target: &PromotionTarget) -> HostState {
     let service = &spec.service;
     let is_main = |one: &&DeploymentView| one.role == Role::Main && one.deployment.service == *service;
     match view.deployments.iter().find(is_main) {
-        Some(main) if main.deployment.id == target.deployment => return State::Main,
+        Some(main) if main.deployment.id == target.deployment => return HostState::Main,
         Some(main) if main.deployment.id != target.main => {
-            return State::Overtaken(format!("another command made {} main", main.deployment.version));
+            return HostState::Overtaken(format!("another command made {} main", main.deployment.version));
         }
-        None => return State::Overtaken(format!("{service} has no main any more")),
+        None => return HostState::Overtaken(format!("{service} has no main any more")),
         Some(_) => {}
     }
-    let layer7 = record(view, service).map(|record| &record.layer7);
-    match layer7.and_then(|layer7| layer7.splits.canary.as_ref()) {
+    let layer7 = find_record(view, service).map(|record| &record.layer7);
+    match layer7.and_then(|layer7| layer7.traffic_split.canary.as_ref()) {
         Some(canary) if canary.deployment != target.deployment => {
-            State::Overtaken("another command made another version the canary".to_owned())
+            HostState::Overtaken("another command made another version the canary".to_owned())
         }
-        None => State::Away,
-        Some(_) if layer7.is_some_and(|layer7| layer7.inserted().is_none()) => State::ProxyOut,
-        Some(_) => State::Shares,
+        None => HostState::NoCanary,
+        Some(_) if layer7.is_some_and(|layer7| layer7.inserted().is_none()) => HostState::ProxyBypassed,
+        Some(_) => HostState::CanaryActive,
     }
 }
 
-fn record<'a>(view: &'a VersionsView, service: &ServiceName) -> Option<&'a Recorded> {
+fn find_record<'a>(view: &'a DeploymentsView, service: &ServiceName) -> Option<&'a ServiceRecord> {
     view.services.iter().find(|record| record.forward.service == *service)
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::model::capped::Merge as _;
 use crate::model::deployment::DeploymentId;
 use crate::model::name::HostName;
-use crate::model::promote::{Counts, Judged, RolloutSpec, Target, Verdict};
+use crate::model::promote::{Judgement, PromotionSpec, PromotionTarget, RequestCounts, StepVerdict};
 use crate::model::proxy::ProxyStats;
 
 mod decide;
@@ -26,128 +26,140 @@ mod progress;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{millis, share};
-pub use hosts::{NotReady, State, ready, state};
-pub use progress::{Reached, Standing, StepStanding, standing};
+pub use decide::{format_latency, format_share};
+pub use hosts::{HostState, PreflightError, find_target, state};
+pub use progress::{PromotionProgress, PromotionStepState, StepProgress, standing};
 
-use decide::{AT_THE_END, EARLY, Finding, decide};
+use decide::{IntervalFinding, Z_EARLY, Z_FINAL, decide};
 
-/// One step of a roll-out as it is judged. Times count from any fixed moment.
+/// One step of a promotion as it is judged. Times count from any fixed moment.
 #[derive(Debug)]
 pub struct Judge<'a> {
-    spec: &'a RolloutSpec,
-    target: &'a Target,
+    spec: &'a PromotionSpec,
+    target: &'a PromotionTarget,
     step: usize,
     /// Main's last interval with enough requests.
-    base: Option<Counts>,
+    baseline: Option<RequestCounts>,
     /// What each host's proxy had counted at the last look.
-    last: BTreeMap<HostName, Reading>,
-    canary: Counts,
-    main: Counts,
+    last_readings: BTreeMap<HostName, ProxyReading>,
+    canary: RequestCounts,
+    main: RequestCounts,
     gaps: BTreeMap<HostName, String>,
-    began: Duration,
-    due: Duration,
+    started_at: Duration,
+    due_at: Duration,
 }
 
 #[derive(Debug)]
-struct Reading {
+struct ProxyReading {
     pid: u32,
-    canary: Counts,
-    main: Counts,
+    canary: RequestCounts,
+    main: RequestCounts,
 }
 
 impl<'a> Judge<'a> {
-    pub fn begin(
-        spec: &'a RolloutSpec,
-        target: &'a Target,
+    pub fn start(
+        spec: &'a PromotionSpec,
+        target: &'a PromotionTarget,
         step: usize,
-        base: Option<Counts>,
+        baseline: Option<RequestCounts>,
         now: Duration,
     ) -> Self {
         Self {
             spec,
             target,
             step,
-            base,
-            last: BTreeMap::new(),
-            canary: Counts::default(),
-            main: Counts::default(),
+            baseline,
+            last_readings: BTreeMap::new(),
+            canary: RequestCounts::default(),
+            main: RequestCounts::default(),
             gaps: BTreeMap::new(),
-            began: now,
-            due: now + spec.interval,
+            started_at: now,
+            due_at: now + spec.interval,
         }
     }
 
     /// A host's proxy has counted so much. Its first look is where the counting begins. A proxy that was restarted begins anew:
     /// what it counted between its start and this look may be of any time, and is left out.
-    pub fn saw(&mut self, host: &HostName, stats: &ProxyStats) {
+    pub fn record_stats(&mut self, host: &HostName, stats: &ProxyStats) {
         let Some(service) = stats.services.iter().find(|one| one.service == self.spec.service) else {
-            return self.missed(host, format!("its proxy has no place before {}", self.spec.service));
+            return self.record_gap(host, format!("its proxy has no place before {}", self.spec.service));
         };
         let leg = |id: &DeploymentId| {
-            service.legs.iter().find(|leg| leg.deployment == *id).map(Counts::of).unwrap_or_default()
+            service
+                .upstreams
+                .iter()
+                .find(|leg| leg.deployment == *id)
+                .map(RequestCounts::from_stats)
+                .unwrap_or_default()
         };
-        let now =
-            Reading { pid: stats.pid, canary: leg(&self.target.deployment), main: leg(&self.target.main) };
-        if let Some(before) = self.last.get(host) {
-            let grown = || Some((now.canary.since(&before.canary)?, now.main.since(&before.main)?));
+        let now = ProxyReading {
+            pid: stats.pid,
+            canary: leg(&self.target.deployment),
+            main: leg(&self.target.main),
+        };
+        if let Some(before) = self.last_readings.get(host) {
+            let grown = || {
+                Some((now.canary.difference_since(&before.canary)?, now.main.difference_since(&before.main)?))
+            };
             match grown().filter(|_| now.pid == before.pid) {
                 Some((canary, main)) => {
                     self.canary.absorb(canary);
                     self.main.absorb(main);
                 }
-                None => self.missed(host, "its proxy was restarted".to_owned()),
+                None => self.record_gap(host, "its proxy was restarted".to_owned()),
             }
         }
-        self.last.insert(host.clone(), now);
+        self.last_readings.insert(host.clone(), now);
     }
 
     /// A host could not be read, or does not share now.
-    pub fn missed(&mut self, host: &HostName, why: String) {
+    pub fn record_gap(&mut self, host: &HostName, why: String) {
         self.gaps.entry(host.clone()).or_insert(why);
     }
 
     /// Whether the interval is over.
     pub fn is_due(&self, now: Duration) -> bool {
-        now >= self.due
+        now >= self.due_at
     }
 
     /// `None`: the interval goes on. After a verdict the next one begins.
-    pub fn judge(&mut self, now: Duration) -> Option<Judged> {
+    pub fn judge(&mut self, now: Duration) -> Option<Judgement> {
         let due = self.is_due(now);
-        let length = now.saturating_sub(self.began);
-        let sure = if due { AT_THE_END } else { EARLY };
-        let finding = decide(self.spec, length, &self.canary, &self.main, self.base.as_ref(), sure);
+        let length = now.saturating_sub(self.started_at);
+        let sure = if due { Z_FINAL } else { Z_EARLY };
+        let finding = decide(self.spec, length, &self.canary, &self.main, self.baseline.as_ref(), sure);
         let (verdict, goes_on) = match finding {
-            Finding::Worse(reason) => (Verdict::Breach { reason }, false),
+            IntervalFinding::Worse(reason) => (StepVerdict::Breach { reason }, false),
             _ if !due => return None,
-            _ if !self.gaps.is_empty() => (Verdict::Hold { reason: self.gap() }, false),
-            Finding::TooFew(reason) | Finding::BothBad(reason) => (Verdict::Hold { reason }, false),
-            Finding::Unsure(reason) => (Verdict::Hold { reason }, true),
-            Finding::Good if self.spec.steps.is_last(self.step) => (Verdict::Done, false),
-            Finding::Good => (Verdict::Advance, false),
+            _ if !self.gaps.is_empty() => (StepVerdict::Hold { reason: self.describe_gap() }, false),
+            IntervalFinding::TooFew(reason) | IntervalFinding::BothOverLimit(reason) => {
+                (StepVerdict::Hold { reason }, false)
+            }
+            IntervalFinding::Inconclusive(reason) => (StepVerdict::Hold { reason }, true),
+            IntervalFinding::Good if self.spec.steps.is_last(self.step) => (StepVerdict::Done, false),
+            IntervalFinding::Good => (StepVerdict::Advance, false),
         };
-        let compared = decide::compared(self.spec, &self.main, self.base.as_ref());
-        let judged = Judged { verdict, canary: self.canary.sample(), main: compared.sample() };
-        if self.main.requests >= decide::enough_of_main(self.spec) {
-            self.base = Some(self.main.clone());
+        let compared = decide::choose_baseline(self.spec, &self.main, self.baseline.as_ref());
+        let judged = Judgement { verdict, canary: self.canary.to_sample(), main: compared.to_sample() };
+        if self.main.requests >= decide::min_main_samples(self.spec) {
+            self.baseline = Some(self.main.clone());
         }
-        self.due = now + self.spec.interval;
+        self.due_at = now + self.spec.interval;
         if !goes_on {
-            self.canary = Counts::default();
-            self.main = Counts::default();
+            self.canary = RequestCounts::default();
+            self.main = RequestCounts::default();
             self.gaps.clear();
-            self.began = now;
+            self.started_at = now;
         }
         Some(judged)
     }
 
     /// What main did in its last interval with enough requests.
-    pub fn base(&self) -> Option<&Counts> {
-        self.base.as_ref()
+    pub fn baseline(&self) -> Option<&RequestCounts> {
+        self.baseline.as_ref()
     }
 
-    fn gap(&self) -> String {
+    fn describe_gap(&self) -> String {
         let gaps: Vec<String> = self.gaps.iter().map(|(host, why)| format!("{host}: {why}")).collect();
         gaps.join("; ")
     }

@@ -1,4 +1,4 @@
-//! Where a roll-out stands, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
+//! Where a promotion stands, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -7,171 +7,182 @@ use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::promote::{
-    Ask, Counts, Judged, RolloutId, RolloutResult, RolloutRow, RolloutSpec, RolloutWhat, Target,
+    Judgement, OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionResult,
+    PromotionSpec, PromotionTarget, RequestCounts,
 };
 
-/// A roll-out as its rows tell it.
+/// A promotion as its rows tell it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Standing {
-    pub rollout: RolloutId,
-    pub spec: RolloutSpec,
-    pub target: Target,
+pub struct PromotionProgress {
+    pub promotion: PromotionId,
+    pub spec: PromotionSpec,
+    pub target: PromotionTarget,
     pub actor: Actor,
     pub began_at: Timestamp,
     /// Of the last row.
     pub changed_at: Timestamp,
-    pub steps: Vec<StepStanding>,
+    pub steps: Vec<StepProgress>,
     /// The step to be judged next, from 0; past the last one: all have passed.
     pub step: usize,
     /// What its answers have shown while it was a shadow; whether that is enough.
-    pub compared: Option<(bool, String)>,
+    pub comparison: Option<(bool, String)>,
     /// The step that has passed and waits for a person.
-    pub waiting: Option<usize>,
+    pub awaiting_approval: Option<usize>,
     /// All steps have passed, and the version is becoming main.
-    pub promoting: bool,
+    pub is_promoting: bool,
     /// How it is going to end, and why: no step follows any more.
-    pub returning: Option<(RolloutResult, String)>,
+    pub rolling_back: Option<(PromotionResult, String)>,
     /// Why it did not go on; `None` while it runs, or when it was killed.
-    pub stopped: Option<String>,
+    pub stop_reason: Option<String>,
     /// Hosts that could not be told that there is no canary any more.
-    pub untold: Vec<(HostName, String)>,
+    pub unreachable_hosts: Vec<(HostName, String)>,
     /// `None`: unfinished.
-    pub result: Option<RolloutResult>,
+    pub result: Option<PromotionResult>,
     /// Why it ended so.
     pub why: String,
     /// What main did in its last interval with enough requests.
     #[serde(skip)]
-    pub base: Option<Counts>,
+    pub baseline: Option<RequestCounts>,
     /// What another process asked of it since it began or was taken up.
     #[serde(skip)]
-    asked: Vec<Ask>,
+    requests: Vec<OperatorRequest>,
 }
 
 /// One step of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct StepStanding {
+pub struct StepProgress {
     pub share: Percent,
-    pub reached: Reached,
+    pub state: PromotionStepState,
     /// When it last changed its state.
-    pub since: Option<Timestamp>,
+    pub changed_at: Option<Timestamp>,
     /// The last verdict in it.
-    pub judged: Option<Judged>,
+    pub judgement: Option<Judgement>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reached {
+pub enum PromotionStepState {
     /// Its turn has not come.
-    Ahead,
+    Pending,
     /// Hosts are being told.
     Begun,
     /// Every host shares, and it is judged.
     Judging,
     /// It is good, and waits for a person.
-    Waiting,
+    AwaitingApproval,
     Passed,
 }
 
-impl Standing {
+impl PromotionProgress {
     pub const fn is_finished(&self) -> bool {
         self.result.is_some()
     }
 
     /// Whether somebody asked whoever runs it now to end it.
-    pub fn is_aborted(&self) -> bool {
-        self.asked.contains(&Ask::Abort)
+    pub fn is_abort_requested(&self) -> bool {
+        self.requests.contains(&OperatorRequest::Abort)
     }
 
     /// Whether any host may have been told of a share yet.
     pub fn has_shared(&self) -> bool {
-        self.steps.iter().any(|step| step.since.is_some())
+        self.steps.iter().any(|step| step.changed_at.is_some())
     }
 
-    fn set(&mut self, step: usize, reached: Reached, at: Timestamp) {
+    fn set_state(&mut self, step: usize, reached: PromotionStepState, at: Timestamp) {
         if let Some(one) = self.steps.get_mut(step) {
-            one.reached = reached;
-            one.since = Some(at);
+            one.state = reached;
+            one.changed_at = Some(at);
         }
     }
 
-    fn read(&mut self, row: &RolloutRow) {
+    fn apply_entry(&mut self, row: &PromotionEntry) {
         self.changed_at = row.at;
-        match &row.what {
-            RolloutWhat::Began { .. } => {}
-            RolloutWhat::Resumed { actor } => {
+        match &row.kind {
+            PromotionEntryKind::Began { .. } => {}
+            PromotionEntryKind::Resumed { actor } => {
                 self.actor = actor.clone();
-                self.stopped = None;
-                self.waiting = None;
-                self.asked.clear();
+                self.stop_reason = None;
+                self.awaiting_approval = None;
+                self.requests.clear();
             }
-            RolloutWhat::Compared { passed, reason } => self.compared = Some((*passed, reason.clone())),
-            RolloutWhat::StepBegan { step } => {
+            PromotionEntryKind::Compared { passed, reason } => {
+                self.comparison = Some((*passed, reason.clone()));
+            }
+            PromotionEntryKind::StepBegan { step } => {
                 self.step = *step;
-                self.waiting = None;
-                self.set(*step, Reached::Begun, row.at);
+                self.awaiting_approval = None;
+                self.set_state(*step, PromotionStepState::Begun, row.at);
             }
-            RolloutWhat::StepSet { step } => self.set(*step, Reached::Judging, row.at),
-            RolloutWhat::Judged { step, judged } => {
+            PromotionEntryKind::StepSet { step } => {
+                self.set_state(*step, PromotionStepState::Judging, row.at);
+            }
+            PromotionEntryKind::Judged { step, judgement: judged } => {
                 if let Some(one) = self.steps.get_mut(*step) {
-                    one.judged = Some(judged.clone());
+                    one.judgement = Some(judged.clone());
                 }
             }
-            RolloutWhat::StepPassed { step, main } => {
+            PromotionEntryKind::StepPassed { step, main } => {
                 self.step = step + 1;
-                self.waiting = None;
-                self.base.clone_from(main);
-                self.set(*step, Reached::Passed, row.at);
+                self.awaiting_approval = None;
+                self.baseline.clone_from(main);
+                self.set_state(*step, PromotionStepState::Passed, row.at);
             }
-            RolloutWhat::Waiting { step } => {
-                self.waiting = Some(*step);
-                self.set(*step, Reached::Waiting, row.at);
+            PromotionEntryKind::AwaitingApproval { step } => {
+                self.awaiting_approval = Some(*step);
+                self.set_state(*step, PromotionStepState::AwaitingApproval, row.at);
             }
-            RolloutWhat::Asked { ask, .. } => self.asked.push(*ask),
-            RolloutWhat::Promoting => self.promoting = true,
-            RolloutWhat::Returning { result, why } => self.returning = Some((*result, why.clone())),
-            RolloutWhat::Stopped { why, untold } => {
-                self.stopped = Some(why.clone());
-                self.waiting = None;
-                self.set(self.step, Reached::Ahead, row.at);
-                self.untold.clone_from(untold);
+            PromotionEntryKind::Requested { ask, .. } => self.requests.push(*ask),
+            PromotionEntryKind::Promoting => self.is_promoting = true,
+            PromotionEntryKind::RollingBack { result, why } => {
+                self.rolling_back = Some((*result, why.clone()));
             }
-            RolloutWhat::Ended { result, why } => {
+            PromotionEntryKind::Stopped { why, unreachable_hosts: untold } => {
+                self.stop_reason = Some(why.clone());
+                self.awaiting_approval = None;
+                self.set_state(self.step, PromotionStepState::Pending, row.at);
+                self.unreachable_hosts.clone_from(untold);
+            }
+            PromotionEntryKind::Ended { result, why } => {
                 self.result = Some(*result);
                 self.why.clone_from(why);
-                self.untold.clear();
+                self.unreachable_hosts.clear();
             }
         }
     }
 }
 
-/// Rows of one roll-out, oldest first -> where it stands. `None` when its first row is missing.
-pub fn standing(rows: &[RolloutRow]) -> Option<Standing> {
+/// Rows of one promotion, oldest first -> where it stands. `None` when its first row is missing.
+pub fn standing(rows: &[PromotionEntry]) -> Option<PromotionProgress> {
     let (first, rest) = rows.split_first()?;
-    let RolloutWhat::Began { spec, target, actor } = &first.what else { return None };
-    let ahead =
-        |share: &Percent| StepStanding { share: *share, reached: Reached::Ahead, since: None, judged: None };
-    let mut standing = Standing {
-        rollout: first.rollout.clone(),
-        spec: RolloutSpec::clone(spec),
+    let PromotionEntryKind::Began { spec, target, actor } = &first.kind else { return None };
+    let ahead = |share: &Percent| StepProgress {
+        share: *share,
+        state: PromotionStepState::Pending,
+        changed_at: None,
+        judgement: None,
+    };
+    let mut standing = PromotionProgress {
+        promotion: first.promotion.clone(),
+        spec: PromotionSpec::clone(spec),
         target: target.clone(),
         actor: actor.clone(),
         began_at: first.at,
         changed_at: first.at,
         steps: spec.steps.shares().iter().map(ahead).collect(),
         step: 0,
-        compared: None,
-        waiting: None,
-        promoting: false,
-        returning: None,
-        stopped: None,
-        untold: vec![],
+        comparison: None,
+        awaiting_approval: None,
+        is_promoting: false,
+        rolling_back: None,
+        stop_reason: None,
+        unreachable_hosts: vec![],
         result: None,
         why: String::new(),
-        base: None,
-        asked: vec![],
+        baseline: None,
+        requests: vec![],
     };
     for row in rest {
-        standing.read(row);
+        standing.apply_entry(row);
     }
     Some(standing)
 }

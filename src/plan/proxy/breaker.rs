@@ -3,59 +3,59 @@
 use std::time::{Duration, Instant};
 
 /// So many failures in a row open it.
-const FAILURES: u32 = 5;
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+const FAILURE_LIMIT: u32 = 5;
+const MIN_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// After [`FAILURES`] in a row nothing is tried for a while; then one copy is, whose end decides. Each pause is twice the
 /// last.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Breaker {
-    in_a_row: u32,
-    open: Option<Open>,
+pub struct CircuitBreaker {
+    consecutive_failures: u32,
+    open_state: Option<OpenState>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Open {
-    until: Instant,
-    pause: Duration,
+struct OpenState {
+    retry_at: Instant,
+    backoff: Duration,
     /// One copy is under way to find out.
-    trying: bool,
+    is_probing: bool,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// Whether a copy may begin now. Whoever got a yes reports its end.
-    pub fn admits(&mut self, now: Instant) -> bool {
-        match &mut self.open {
+    pub fn try_admit(&mut self, now: Instant) -> bool {
+        match &mut self.open_state {
             None => true,
-            Some(open) if open.trying || now < open.until => false,
+            Some(open) if open.is_probing || now < open.retry_at => false,
             Some(open) => {
-                open.trying = true;
+                open.is_probing = true;
                 true
             }
         }
     }
 
-    pub fn succeeded(&mut self) {
+    pub fn record_success(&mut self) {
         *self = Self::default();
     }
 
-    pub fn failed(&mut self, now: Instant) {
-        self.in_a_row = self.in_a_row.saturating_add(1);
-        let pause = match self.open {
+    pub fn record_failure(&mut self, now: Instant) {
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        let pause = match self.open_state {
             // The ends of copies that were begun before it opened say nothing new.
-            Some(open) if !open.trying => return,
-            Some(open) => (open.pause * 2).min(LONGEST),
-            None if self.in_a_row < FAILURES => return,
-            None => SHORTEST,
+            Some(open) if !open.is_probing => return,
+            Some(open) => (open.backoff * 2).min(MAX_BACKOFF),
+            None if self.consecutive_failures < FAILURE_LIMIT => return,
+            None => MIN_BACKOFF,
         };
-        self.open = Some(Open { until: now + pause, pause, trying: false });
+        self.open_state = Some(OpenState { retry_at: now + pause, backoff: pause, is_probing: false });
     }
 
     /// A copy ended for a reason that says nothing of the shadow.
-    pub fn undecided(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.trying = false;
+    pub fn record_inconclusive(&mut self) {
+        if let Some(open) = &mut self.open_state {
+            open.is_probing = false;
         }
     }
 }
@@ -64,56 +64,56 @@ impl Breaker {
 mod tests {
     use super::*;
 
-    const fn ms(number: u64) -> Duration {
+    const fn from_ms(number: u64) -> Duration {
         Duration::from_millis(number)
     }
 
-    fn opened(now: Instant) -> Breaker {
-        let mut breaker = Breaker::default();
-        for _ in 0..FAILURES {
-            assert!(breaker.admits(now));
-            breaker.failed(now);
+    fn make_open_breaker(now: Instant) -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::default();
+        for _ in 0..FAILURE_LIMIT {
+            assert!(breaker.try_admit(now));
+            breaker.record_failure(now);
         }
         breaker
     }
 
     #[test]
-    fn five_failures_in_a_row_open_it() {
+    fn breaker_opens_after_five_consecutive_failures() {
         let now = Instant::now();
-        let mut breaker = opened(now);
-        assert!(!breaker.admits(now) && !breaker.admits(now + ms(99)));
-        let mut breaker = Breaker::default();
+        let mut breaker = make_open_breaker(now);
+        assert!(!breaker.try_admit(now) && !breaker.try_admit(now + from_ms(99)));
+        let mut breaker = CircuitBreaker::default();
         for _ in 0..100 {
-            for _ in 1..FAILURES {
-                breaker.failed(now);
+            for _ in 1..FAILURE_LIMIT {
+                breaker.record_failure(now);
             }
-            breaker.succeeded();
+            breaker.record_success();
         }
-        assert!(breaker.admits(now) && breaker.admits(now));
+        assert!(breaker.try_admit(now) && breaker.try_admit(now));
     }
 
     #[test]
-    fn one_copy_finds_out_and_each_pause_is_twice_the_last() {
+    fn breaker_probes_once_and_doubles_its_backoff() {
         let mut now = Instant::now();
-        let mut breaker = opened(now);
+        let mut breaker = make_open_breaker(now);
         for pause in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            assert!(!breaker.admits(now + ms(pause - 1)), "{pause}");
-            now += ms(pause);
-            assert!(breaker.admits(now) && !breaker.admits(now), "{pause}");
-            breaker.failed(now);
+            assert!(!breaker.try_admit(now + from_ms(pause - 1)), "{pause}");
+            now += from_ms(pause);
+            assert!(breaker.try_admit(now) && !breaker.try_admit(now), "{pause}");
+            breaker.record_failure(now);
         }
-        now += ms(5000);
-        assert!(breaker.admits(now));
-        breaker.succeeded();
-        assert!(breaker.admits(now) && breaker.admits(now));
+        now += from_ms(5000);
+        assert!(breaker.try_admit(now));
+        breaker.record_success();
+        assert!(breaker.try_admit(now) && breaker.try_admit(now));
     }
 
     #[test]
-    fn a_try_without_a_verdict_is_made_again() {
+    fn inconclusive_probe_is_repeated() {
         let now = Instant::now();
-        let mut breaker = opened(now);
-        assert!(breaker.admits(now + ms(100)));
-        breaker.undecided();
-        assert!(breaker.admits(now + ms(100)));
+        let mut breaker = make_open_breaker(now);
+        assert!(breaker.try_admit(now + from_ms(100)));
+        breaker.record_inconclusive();
+        assert!(breaker.try_admit(now + from_ms(100)));
     }
 }

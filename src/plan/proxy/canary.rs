@@ -4,81 +4,88 @@ use hyper::header::{COOKIE, HeaderMap};
 
 use super::sampler::Sampler;
 use crate::model::percent::Percent;
-use crate::model::proxy::{Canary, Mark, Sticky};
+use crate::model::proxy::{Canary, FieldMatch, Sticky};
 
 /// A number below [`Percent::WHOLE`]. Its user gets the canary while it is below the share's parts: a share that grows takes
 /// nobody away from the canary.
 pub type Bucket = u16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    pub canary: bool,
+pub struct RouteChoice {
+    pub is_canary: bool,
     /// What a user gets who has none yet, in the cookie of [`cookie_name`].
     pub new_bucket: Option<Bucket>,
 }
 
-impl Choice {
-    const fn of(canary: bool) -> Self {
-        Self { canary, new_bucket: None }
+impl RouteChoice {
+    const fn from_canary(is_canary: bool) -> Self {
+        Self { is_canary, new_bucket: None }
     }
 }
 
 /// How far the shares are.
 #[derive(Debug, Clone, Default)]
-pub struct Shares {
+pub struct ShareCounters {
     requests: Sampler,
     users: Sampler,
     /// Users so far that got the canary, and main.
-    buckets: [u32; 2],
+    assigned_users: [u32; 2],
 }
 
-pub fn cookie_name(service: &str) -> String {
+pub fn format_cookie_name(service: &str) -> String {
     format!("swm_{service}")
 }
 
 /// Marks first; then a user's bucket; then the share of requests.
-pub fn choose(canary: &Canary, cookie: &str, headers: &HeaderMap, shares: &mut Shares) -> Choice {
-    let marked = canary.header.as_ref().is_some_and(|mark| header_marked(mark, headers))
-        || canary.cookie.as_ref().is_some_and(|mark| cookie_marked(mark, headers));
+pub fn choose_route(
+    canary: &Canary,
+    cookie: &str,
+    headers: &HeaderMap,
+    shares: &mut ShareCounters,
+) -> RouteChoice {
+    let marked = canary.header.as_ref().is_some_and(|mark| matches_header(mark, headers))
+        || canary.cookie.as_ref().is_some_and(|mark| matches_cookie(mark, headers));
     if marked {
-        return Choice::of(true);
+        return RouteChoice::from_canary(true);
     }
-    let Some(share) = canary.percent else { return Choice::of(false) };
+    let Some(share) = canary.percent else { return RouteChoice::from_canary(false) };
     let bucket = match &canary.sticky {
         None => None,
-        Some(Sticky::Cookie) => match bucket_of(cookie, headers) {
-            None => return shares.new_user(share),
+        Some(Sticky::Cookie) => match read_bucket(cookie, headers) {
+            None => return shares.assign_user(share),
             known => known,
         },
-        Some(Sticky::Header(name)) => headers.get(name.as_str()).map(|value| hashed(value.as_bytes())),
+        Some(Sticky::Header(name)) => {
+            headers.get(name.as_str()).map(|value| hash_to_bucket(value.as_bytes()))
+        }
     };
-    Choice::of(match bucket {
+    RouteChoice::from_canary(match bucket {
         Some(bucket) => bucket < share.parts(),
-        None => shares.requests.takes(share),
+        None => shares.requests.sample(share),
     })
 }
 
-impl Shares {
+impl ShareCounters {
     /// Exactly the share of new users gets the canary; within each side, buckets are spread evenly, so that a later share
     /// finds its users too.
-    fn new_user(&mut self, share: Percent) -> Choice {
-        let canary = self.users.takes(share);
+    fn assign_user(&mut self, share: Percent) -> RouteChoice {
+        let canary = self.users.sample(share);
         let (from, to) = if canary { (0, share.parts()) } else { (share.parts(), Percent::WHOLE) };
-        let user = &mut self.buckets[usize::from(!canary)];
-        let bucket = from + spread(*user, to - from);
+        let user = &mut self.assigned_users[usize::from(!canary)];
+        let bucket = from + spread_evenly(*user, to - from);
         *user = user.wrapping_add(1);
-        Choice { canary, new_bucket: Some(bucket) }
+        RouteChoice { is_canary: canary, new_bucket: Some(bucket) }
     }
 }
 
 /// The n-th point of a sequence that fills 0..below evenly: multiples of the golden ratio's fraction.
-fn spread(n: u32, below: u16) -> u16 {
+fn spread_evenly(n: u32, below: u16) -> u16 {
     // 2^32 divided by the golden ratio: the top bits of the product are the fraction.
     let fraction = u64::from(n.wrapping_mul(2_654_435_769));
     u16::try_from((fraction * u64::from(below)) >> 32).unwrap_or(0)
 }
 
-fn header_marked(mark: &Mark, headers: &HeaderMap) -> bool {
+fn matches_header(mark: &FieldMatch, headers: &HeaderMap) -> bool {
     headers.get_all(mark.name.as_str()).iter().any(|found| match &mark.value {
         // Present is enough, even empty (E7).
         None => true,
@@ -86,21 +93,21 @@ fn header_marked(mark: &Mark, headers: &HeaderMap) -> bool {
     })
 }
 
-fn cookie_marked(mark: &Mark, headers: &HeaderMap) -> bool {
-    cookies(headers).any(|(name, found)| {
+fn matches_cookie(mark: &FieldMatch, headers: &HeaderMap) -> bool {
+    parse_cookies(headers).any(|(name, found)| {
         name == mark.name.as_bytes() && mark.value.as_ref().is_none_or(|wanted| wanted.as_bytes() == found)
     })
 }
 
-fn bucket_of(cookie: &str, headers: &HeaderMap) -> Option<Bucket> {
-    let mut found = cookies(headers).filter(|(name, _)| *name == cookie.as_bytes());
+fn read_bucket(cookie: &str, headers: &HeaderMap) -> Option<Bucket> {
+    let mut found = parse_cookies(headers).filter(|(name, _)| *name == cookie.as_bytes());
     let text = found.find_map(|(_, value)| std::str::from_utf8(value).ok())?;
     let plain = text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
 }
 
 /// Names and values of all cookies (RFC 6265, 5.4): parts between `;`, whatever their bytes.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+fn parse_cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let parts = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     parts.map(|part| {
         let part = part.trim_ascii();
@@ -110,7 +117,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 /// FNV-1a, folded: the same on every host and in every version of switchman, so that a user stays where he is.
-fn hashed(value: &[u8]) -> Bucket {
+fn hash_to_bucket(value: &[u8]) -> Bucket {
     let hash = value.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });

@@ -4,5 +4,5 @@ pub mod breaker;
 pub mod canary;
 pub mod gateway;
 pub mod headers;
-pub mod matching;
+pub mod request_filter;
 pub mod sampler;

@@ -7,16 +7,16 @@ use crate::model::percent::Percent;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sampler {
     /// What the last ones left of a whole.
-    carried: u16,
+    remainder: u16,
 }
 
 impl Sampler {
-    pub fn takes(&mut self, share: Percent) -> bool {
+    pub fn sample(&mut self, share: Percent) -> bool {
         // At most 9,999 + 10,000.
-        self.carried += share.parts();
-        let takes = self.carried >= Percent::WHOLE;
+        self.remainder += share.parts();
+        let takes = self.remainder >= Percent::WHOLE;
         if takes {
-            self.carried -= Percent::WHOLE;
+            self.remainder -= Percent::WHOLE;
         }
         takes
     }
@@ -26,12 +26,12 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    fn taken(sampler: &mut Sampler, share: &str, of: usize) -> usize {
-        (0..of).filter(|_| sampler.takes(share.parse().unwrap())).count()
+    fn count_sampled(sampler: &mut Sampler, share: &str, of: usize) -> usize {
+        (0..of).filter(|_| sampler.sample(share.parse().unwrap())).count()
     }
 
     #[test]
-    fn shares_are_exact() {
+    fn sampler_shares_are_exact() {
         for (share, of, expected) in [
             ("25", 400, 100),
             ("0", 1_000, 0),
@@ -40,23 +40,23 @@ mod tests {
             ("99.99", 10_000, 9_999),
             ("33.33", 10_000, 3_333),
         ] {
-            assert_eq!(taken(&mut Sampler::default(), share, of), expected, "{share}");
+            assert_eq!(count_sampled(&mut Sampler::default(), share, of), expected, "{share}");
         }
     }
 
     #[test]
-    fn they_are_spread() {
+    fn samples_are_spread_evenly() {
         let mut sampler = Sampler::default();
         for _ in 0..100 {
-            assert_eq!(taken(&mut sampler, "25", 4), 1);
+            assert_eq!(count_sampled(&mut sampler, "25", 4), 1);
         }
     }
 
     #[test]
-    fn a_share_that_changes_carries_on() {
+    fn share_change_keeps_the_remainder() {
         let mut sampler = Sampler::default();
-        assert_eq!(taken(&mut sampler, "10", 5), 0);
-        assert_eq!(taken(&mut sampler, "50", 1), 1);
-        assert_eq!(taken(&mut sampler, "100", 3), 3);
+        assert_eq!(count_sampled(&mut sampler, "10", 5), 0);
+        assert_eq!(count_sampled(&mut sampler, "50", 1), 1);
+        assert_eq!(count_sampled(&mut sampler, "100", 3), 3);
     }
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::model::history::Actor;
-use crate::model::journal::{HostEnd, RollResult, Row, What};
+use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind, RollResult};
 use crate::model::name::HostName;
 use crate::model::roll::{RollId, RollSpec, Step};
 
 /// A roll as its rows tell it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Standing {
+pub struct RollProgress {
     pub roll: RollId,
     pub spec: RollSpec,
     pub actor: Actor,
@@ -19,27 +19,27 @@ pub struct Standing {
     /// Of the last row.
     pub changed_at: jiff::Timestamp,
     /// In the order of the roll.
-    pub hosts: Vec<HostStanding>,
+    pub hosts: Vec<HostProgress>,
     /// Why it did not go on; `None` while it runs, or when it was killed.
-    pub stopped: Option<String>,
-    pub aborting: bool,
+    pub stop_reason: Option<String>,
+    pub is_aborting: bool,
     /// `None`: unfinished.
     pub result: Option<RollResult>,
 }
 
 /// One host of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostStanding {
+pub struct HostProgress {
     pub host: HostName,
     /// The last step that began, and how far it got.
     pub step: Option<Step>,
-    pub reached: Reached,
+    pub state: StepState,
     /// What the last step said, or why it failed.
     pub detail: String,
     /// How often the command began.
     pub attempts: u32,
     /// How it was left, when it did not get through.
-    pub end: Option<HostEnd>,
+    pub end: Option<HostOutcome>,
     pub began_at: Option<jiff::Timestamp>,
     pub changed_at: Option<jiff::Timestamp>,
     /// When each step was last done.
@@ -48,7 +48,7 @@ pub struct HostStanding {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reached {
+pub enum StepState {
     /// Its turn has not come.
     Waiting,
     /// A step began, and its end is not recorded.
@@ -60,12 +60,12 @@ pub enum Reached {
     Done,
 }
 
-impl HostStanding {
-    fn waiting(host: HostName) -> Self {
+impl HostProgress {
+    fn new(host: HostName) -> Self {
         Self {
             host,
             step: None,
-            reached: Reached::Waiting,
+            state: StepState::Waiting,
             detail: String::new(),
             attempts: 0,
             end: None,
@@ -77,12 +77,12 @@ impl HostStanding {
 
     /// Whether its forward may be off, as far as the journal knows.
     pub fn may_be_out(&self) -> bool {
-        let settled = self.end.is_some_and(HostEnd::is_well);
-        let out = match (self.step, self.reached) {
-            (Some(Step::Up), Reached::StepDone) | (None, _) => false,
-            (Some(step), _) => step.is_out(),
+        let settled = self.end.is_some_and(HostOutcome::is_restored);
+        let out = match (self.step, self.state) {
+            (Some(Step::Up), StepState::StepDone) | (None, _) => false,
+            (Some(step), _) => step.is_out_of_service(),
         };
-        self.reached != Reached::Done && !settled && out
+        self.state != StepState::Done && !settled && out
     }
 
     /// Where a resume begins with this host; `None` when it is done.
@@ -91,10 +91,10 @@ impl HostStanding {
     /// recorded, or when it failed. Before it, the host is taken out anew: somebody may have put it back meanwhile. An
     /// `assign` may be repeated too, and has to be where the host was settled: its last good main may be back.
     pub fn entry(&self, assign: bool) -> Option<Step> {
-        let failed = self.reached == Reached::Failed || self.end.is_some();
-        let done = self.reached == Reached::StepDone;
+        let failed = self.state == StepState::Failed || self.end.is_some();
+        let done = self.state == StepState::StepDone;
         match self.step {
-            _ if self.reached == Reached::Done => None,
+            _ if self.state == StepState::Done => None,
             None | Some(Step::BeforeHost) if !done => Some(Step::BeforeHost),
             None | Some(Step::BeforeHost | Step::ForwardOff | Step::Down | Step::Drained) => {
                 Some(Step::ForwardOff)
@@ -117,44 +117,51 @@ impl HostStanding {
 
 /// A host that is not done, and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turn {
+pub struct HostTurn {
     /// Its place in the roll, from 0.
     pub at: usize,
     pub entry: Step,
     pub attempts: u32,
     /// It may be out already.
-    pub out: bool,
+    pub may_be_out: bool,
 }
 
-impl Turn {
+impl HostTurn {
     /// Whether it is, or will be, taken out: that needs leave.
-    pub fn goes_out(&self) -> bool {
+    pub fn needs_maintenance(&self) -> bool {
         self.entry <= Step::ForwardOff
     }
 }
 
-impl Standing {
+impl RollProgress {
     /// What is left to do, in groups that are out together.
     ///
     /// First all those that only come back: they need no leave and add capacity. Then those that may be out, so that no
     /// more go before they are back. Then the others, batch by batch.
-    pub fn turns(&self) -> Vec<Vec<Turn>> {
+    pub fn remaining_turns(&self) -> Vec<Vec<HostTurn>> {
         let size = self.spec.batch.size(self.hosts.len());
-        let turn = |(at, host): (usize, &HostStanding)| {
+        let turn = |(at, host): (usize, &HostProgress)| {
             let (attempts, out) = (host.attempts, host.may_be_out());
-            host.entry(self.spec.assign.is_some()).map(|entry| Turn { at, entry, attempts, out })
+            host.entry(self.spec.assign.is_some()).map(|entry| HostTurn {
+                at,
+                entry,
+                attempts,
+                may_be_out: out,
+            })
         };
-        let left: Vec<Turn> = self.hosts.iter().enumerate().filter_map(turn).collect();
-        let (going, coming): (Vec<Turn>, Vec<Turn>) = left.into_iter().partition(Turn::goes_out);
-        let (out, waiting): (Vec<Turn>, Vec<Turn>) = going.into_iter().partition(|turn| turn.out);
+        let left: Vec<HostTurn> = self.hosts.iter().enumerate().filter_map(turn).collect();
+        let (going, coming): (Vec<HostTurn>, Vec<HostTurn>) =
+            left.into_iter().partition(HostTurn::needs_maintenance);
+        let (out, waiting): (Vec<HostTurn>, Vec<HostTurn>) =
+            going.into_iter().partition(|turn| turn.may_be_out);
         let batches = waiting.chunk_by(|one, other| one.at / size == other.at / size);
         let mut groups = vec![coming];
-        groups.extend(out.chunks(size).chain(batches).map(<[Turn]>::to_vec));
+        groups.extend(out.chunks(size).chain(batches).map(<[HostTurn]>::to_vec));
         groups.retain(|group| !group.is_empty());
         groups
     }
 
-    pub fn host(&self, name: &HostName) -> Option<&HostStanding> {
+    pub fn host(&self, name: &HostName) -> Option<&HostProgress> {
         self.hosts.iter().find(|host| &host.host == name)
     }
 
@@ -164,52 +171,52 @@ impl Standing {
 
     /// How many hosts have failed and are not done since.
     pub fn failures(&self) -> u32 {
-        let failed = |host: &&HostStanding| host.reached == Reached::Failed;
+        let failed = |host: &&HostProgress| host.state == StepState::Failed;
         u32::try_from(self.hosts.iter().filter(failed).count()).unwrap_or(u32::MAX)
     }
 
     /// Hosts where the command began, and that it ended well is not recorded.
-    pub fn unended(&self) -> impl Iterator<Item = &HostName> {
-        let unended = |host: &&HostStanding| {
-            host.step == Some(Step::Command) && matches!(host.reached, Reached::Began | Reached::Failed)
+    pub fn unfinished_commands(&self) -> impl Iterator<Item = &HostName> {
+        let unended = |host: &&HostProgress| {
+            host.step == Some(Step::Command) && matches!(host.state, StepState::Began | StepState::Failed)
         };
         self.hosts.iter().filter(unended).map(|host| &host.host)
     }
 
     pub fn done(&self) -> usize {
-        self.hosts.iter().filter(|host| host.reached == Reached::Done).count()
+        self.hosts.iter().filter(|host| host.state == StepState::Done).count()
     }
 }
 
 /// Rows of one roll, oldest first -> where it stands. `None` when its first row is missing.
-pub fn standing(rows: &[Row]) -> Option<Standing> {
+pub fn standing(rows: &[JournalEntry]) -> Option<RollProgress> {
     let first = rows.first()?;
-    let What::Began { spec, actor } = &first.what else { return None };
-    let mut hosts: BTreeMap<HostName, HostStanding> =
-        spec.hosts.iter().map(|host| (host.clone(), HostStanding::waiting(host.clone()))).collect();
-    let mut standing = Standing {
+    let JournalEntryKind::Began { spec, actor } = &first.kind else { return None };
+    let mut hosts: BTreeMap<HostName, HostProgress> =
+        spec.hosts.iter().map(|host| (host.clone(), HostProgress::new(host.clone()))).collect();
+    let mut standing = RollProgress {
         roll: first.roll.clone(),
         spec: spec.clone(),
         actor: actor.clone(),
         began_at: first.at,
         changed_at: first.at,
         hosts: vec![],
-        stopped: None,
-        aborting: false,
+        stop_reason: None,
+        is_aborting: false,
         result: None,
     };
     for row in rows {
         standing.changed_at = row.at;
         match &row.host {
-            None => about_roll(&mut standing, &row.what),
+            None => apply_roll_entry(&mut standing, &row.kind),
             Some(name) => {
                 if let Some(host) = hosts.get_mut(name) {
                     host.changed_at = Some(row.at);
                     host.began_at.get_or_insert(row.at);
-                    if let What::StepDone { step, .. } = &row.what {
+                    if let JournalEntryKind::StepDone { step, .. } = &row.kind {
                         host.steps_done.insert(*step, row.at);
                     }
-                    about_host(host, &row.what);
+                    apply_host_entry(host, &row.kind);
                 }
             }
         }
@@ -218,45 +225,45 @@ pub fn standing(rows: &[Row]) -> Option<Standing> {
     Some(standing)
 }
 
-fn about_roll(standing: &mut Standing, what: &What) {
+fn apply_roll_entry(standing: &mut RollProgress, what: &JournalEntryKind) {
     match what {
-        What::Resumed { .. } => standing.stopped = None,
-        What::Aborting { .. } => {
-            standing.aborting = true;
-            standing.stopped = None;
+        JournalEntryKind::Resumed { .. } => standing.stop_reason = None,
+        JournalEntryKind::Aborting { .. } => {
+            standing.is_aborting = true;
+            standing.stop_reason = None;
         }
-        What::Stopped { why } => standing.stopped = Some(why.clone()),
-        What::Ended { result } => standing.result = Some(*result),
+        JournalEntryKind::Stopped { why } => standing.stop_reason = Some(why.clone()),
+        JournalEntryKind::Ended { result } => standing.result = Some(*result),
         _ => {}
     }
 }
 
-fn about_host(host: &mut HostStanding, what: &What) {
+fn apply_host_entry(host: &mut HostProgress, what: &JournalEntryKind) {
     match what {
-        What::StepBegan { step } => {
+        JournalEntryKind::StepBegan { step } => {
             host.step = Some(*step);
-            host.reached = Reached::Began;
+            host.state = StepState::Began;
             host.detail.clear();
             host.end = None;
             host.attempts += u32::from(*step == Step::Command);
         }
-        What::StepDone { step, detail } => {
+        JournalEntryKind::StepDone { step, detail } => {
             host.step = Some(*step);
-            host.reached = Reached::StepDone;
+            host.state = StepState::StepDone;
             host.detail.clone_from(detail);
         }
-        What::StepFailed { step, why } => {
+        JournalEntryKind::StepFailed { step, why } => {
             host.step = Some(*step);
-            host.reached = Reached::Failed;
+            host.state = StepState::Failed;
             host.detail.clone_from(why);
         }
-        What::Settled { end, detail } => {
+        JournalEntryKind::Settled { end, detail } => {
             host.end = Some(*end);
             if !detail.is_empty() {
                 host.detail.clone_from(detail);
             }
         }
-        What::Done => host.reached = Reached::Done,
+        JournalEntryKind::Done => host.state = StepState::Done,
         _ => {}
     }
 }
@@ -269,30 +276,35 @@ mod tests {
         AfterHost, BeforeHost, Command, Down, Drained, ForwardOff, ForwardOn, Healthy, Up,
     };
 
-    fn row(host: Option<&str>, what: What) -> Row {
+    fn make_entry(host: Option<&str>, what: JournalEntryKind) -> JournalEntry {
         let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-        Row { roll, at: jiff::Timestamp::UNIX_EPOCH, host: host.map(|name| name.parse().unwrap()), what }
+        JournalEntry {
+            roll,
+            at: jiff::Timestamp::UNIX_EPOCH,
+            host: host.map(|name| name.parse().unwrap()),
+            kind: what,
+        }
     }
 
-    fn began() -> Row {
+    fn make_began() -> JournalEntry {
         let actor = Actor { user: "ops".into(), pid: 1 };
-        row(None, What::Began { spec: example::roll(&["web1", "web2"]), actor })
+        make_entry(None, JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor })
     }
 
-    fn web1(rows: &[What]) -> HostStanding {
-        let mut all = vec![began()];
-        all.extend(rows.iter().map(|what| row(Some("web1"), what.clone())));
+    fn read_host_progress(rows: &[JournalEntryKind]) -> HostProgress {
+        let mut all = vec![make_began()];
+        all.extend(rows.iter().map(|what| make_entry(Some("web1"), what.clone())));
         standing(&all).unwrap().hosts.remove(0)
     }
 
-    fn done(step: Step) -> What {
-        What::StepDone { step, detail: String::new() }
+    fn make_step_done(step: Step) -> JournalEntryKind {
+        JournalEntryKind::StepDone { step, detail: String::new() }
     }
 
     #[test]
-    fn a_killed_roll_goes_on_where_nothing_is_lost_or_done_twice() {
-        let entry = |what: What| web1(&[what]).entry(false);
-        assert_eq!(web1(&[]).entry(false), Some(BeforeHost));
+    fn killed_roll_resumes_at_a_safe_step() {
+        let entry = |what: JournalEntryKind| read_host_progress(&[what]).entry(false);
+        assert_eq!(read_host_progress(&[]).entry(false), Some(BeforeHost));
         let expected = [
             (BeforeHost, BeforeHost, ForwardOff),
             (ForwardOff, ForwardOff, ForwardOff),
@@ -305,73 +317,85 @@ mod tests {
             (AfterHost, AfterHost, AfterHost),
         ];
         for (step, when_begun, when_done) in expected {
-            assert_eq!(entry(What::StepBegan { step }), Some(when_begun), "{step} began");
-            assert_eq!(entry(done(step)), Some(when_done), "{step} done");
+            assert_eq!(entry(JournalEntryKind::StepBegan { step }), Some(when_begun), "{step} began");
+            assert_eq!(entry(make_step_done(step)), Some(when_done), "{step} done");
         }
-        assert_eq!(web1(&[done(AfterHost), What::Done]).entry(false), None);
+        assert_eq!(
+            read_host_progress(&[make_step_done(AfterHost), JournalEntryKind::Done]).entry(false),
+            None
+        );
     }
 
     #[test]
-    fn a_failed_command_is_run_again_and_a_good_one_is_not() {
-        let failed = |step| web1(&[What::StepBegan { step }, What::StepFailed { step, why: "x".into() }]);
+    fn resume_reruns_only_a_failed_command() {
+        let failed = |step| {
+            read_host_progress(&[
+                JournalEntryKind::StepBegan { step },
+                JournalEntryKind::StepFailed { step, why: "x".into() },
+            ])
+        };
         assert_eq!(failed(Command).entry(false), Some(ForwardOff));
         assert_eq!(failed(Drained).entry(false), Some(ForwardOff));
         assert_eq!(failed(Healthy).entry(false), Some(Healthy));
-        let settled = What::Settled { end: HostEnd::Returned, detail: String::new() };
-        let returned = web1(&[What::StepBegan { step: Command }, settled]);
+        let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
+        let returned = read_host_progress(&[JournalEntryKind::StepBegan { step: Command }, settled]);
         assert_eq!((returned.entry(false), returned.attempts), (Some(ForwardOff), 1));
     }
 
     #[test]
-    fn what_may_be_out_is_what_was_told_to_go_and_not_seen_back() {
-        let out = |rows: &[What]| web1(rows).may_be_out();
-        assert!(!out(&[]) && !out(&[done(BeforeHost)]));
-        assert!(out(&[What::StepBegan { step: ForwardOff }]) && out(&[done(Command)]));
-        assert!(out(&[What::StepBegan { step: Up }]) && !out(&[done(Up)]));
-        let settled = |end| What::Settled { end, detail: String::new() };
-        assert!(!out(&[done(Down), settled(HostEnd::Returned)]));
-        assert!(out(&[done(Down), settled(HostEnd::LeftOut)]));
+    fn may_be_out_lasts_from_forward_off_to_observed_up() {
+        let out = |rows: &[JournalEntryKind]| read_host_progress(rows).may_be_out();
+        assert!(!out(&[]) && !out(&[make_step_done(BeforeHost)]));
+        assert!(out(&[JournalEntryKind::StepBegan { step: ForwardOff }]) && out(&[make_step_done(Command)]));
+        assert!(out(&[JournalEntryKind::StepBegan { step: Up }]) && !out(&[make_step_done(Up)]));
+        let settled = |end| JournalEntryKind::Settled { end, detail: String::new() };
+        assert!(!out(&[make_step_done(Down), settled(HostOutcome::Restored)]));
+        assert!(out(&[make_step_done(Down), settled(HostOutcome::LeftInMaintenance)]));
     }
 
     #[test]
-    fn what_comes_back_goes_first_and_then_what_may_be_out() {
+    fn resume_orders_returning_hosts_before_hosts_in_maintenance() {
         let spec = RollSpec {
             batch: crate::model::roll::Batch::Hosts(2),
-            ..example::roll(&["web1", "web2", "web3", "web4", "web5", "web6"])
+            ..example::make_roll_spec(&["web1", "web2", "web3", "web4", "web5", "web6"])
         };
         let actor = Actor { user: "ops".into(), pid: 1 };
-        let failed = |step| What::StepFailed { step, why: "x".into() };
-        let settled = What::Settled { end: HostEnd::Returned, detail: String::new() };
+        let failed = |step| JournalEntryKind::StepFailed { step, why: "x".into() };
+        let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
         let rows = [
-            row(None, What::Began { spec, actor }),
-            row(Some("web1"), failed(Command)),
-            row(Some("web1"), settled),
-            row(Some("web2"), What::Done),
-            row(Some("web3"), failed(Healthy)),
-            row(Some("web4"), done(Drained)),
+            make_entry(None, JournalEntryKind::Began { spec, actor }),
+            make_entry(Some("web1"), failed(Command)),
+            make_entry(Some("web1"), settled),
+            make_entry(Some("web2"), JournalEntryKind::Done),
+            make_entry(Some("web3"), failed(Healthy)),
+            make_entry(Some("web4"), make_step_done(Drained)),
         ];
-        let turns = standing(&rows).unwrap().turns();
+        let turns = standing(&rows).unwrap().remaining_turns();
         let places: Vec<Vec<usize>> =
             turns.iter().map(|group| group.iter().map(|turn| turn.at).collect()).collect();
         assert_eq!(places, [vec![2], vec![3], vec![0], vec![4, 5]]);
-        assert_eq!(turns[1], [Turn { at: 3, entry: ForwardOff, attempts: 0, out: true }]);
-        assert_eq!(standing(&rows[..1]).unwrap().turns().len(), 3, "a new roll goes batch by batch");
+        assert_eq!(turns[1], [HostTurn { at: 3, entry: ForwardOff, attempts: 0, may_be_out: true }]);
+        assert_eq!(
+            standing(&rows[..1]).unwrap().remaining_turns().len(),
+            3,
+            "a new roll goes batch by batch"
+        );
     }
 
     #[test]
-    fn the_roll_as_a_whole() {
-        let stopped = row(None, What::Stopped { why: "too many failures".into() });
-        let failed = What::StepFailed { step: Command, why: "exit 1".into() };
+    fn roll_progress_tracks_stop_abort_and_result() {
+        let stopped = make_entry(None, JournalEntryKind::Stopped { why: "too many failures".into() });
+        let failed = JournalEntryKind::StepFailed { step: Command, why: "exit 1".into() };
         let rows = [
-            began(),
-            row(Some("web1"), done(AfterHost)),
-            row(Some("web1"), What::Done),
-            row(Some("web2"), failed),
+            make_began(),
+            make_entry(Some("web1"), make_step_done(AfterHost)),
+            make_entry(Some("web1"), JournalEntryKind::Done),
+            make_entry(Some("web2"), failed),
             stopped,
         ];
         let standing = standing(&rows).unwrap();
         assert_eq!((standing.done(), standing.failures(), standing.is_finished()), (1, 1, false));
-        assert_eq!(standing.stopped.as_deref(), Some("too many failures"));
+        assert_eq!(standing.stop_reason.as_deref(), Some("too many failures"));
         assert_eq!(standing.host(&"web2".parse().unwrap()).unwrap().detail, "exit 1");
         assert_eq!(super::standing(&rows[1..]), None, "without its first row nothing is known");
     }

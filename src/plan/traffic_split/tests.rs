@@ -1,14 +1,14 @@
 use super::*;
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Leg, Routes, Switch};
+use crate::model::forward::{Forward, Route, Routes, Switch};
 
-fn record(main: &Deployment) -> Recorded {
-    let leg = |at| Leg { port: port(at), deployment: main.id.clone(), target: main.instance.port };
+fn record(main: &Deployment) -> ServiceRecord {
+    let leg = |at| Route { port: port(at), deployment: main.id.clone(), target: main.instance.port };
     let service = main.service.clone();
-    Recorded {
+    ServiceRecord {
         forward: Forward { service, check: port(8888), target: main.instance.port },
         switch: Switch::On,
-        from_self: false,
+        balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None }),
@@ -21,7 +21,7 @@ fn record(main: &Deployment) -> Recorded {
 fn mirror(of: &Deployment) -> Mirror {
     Mirror {
         deployment: of.id.clone(),
-        percent: Percent::ALL,
+        percent: Percent::FULL,
         methods: vec!["GET".into()],
         paths: vec!["/api/**".into()],
         without_headers: vec!["authorization".into()],
@@ -33,32 +33,41 @@ fn mirror(of: &Deployment) -> Mirror {
 fn canary(of: &Deployment) -> Canary {
     Canary {
         deployment: of.id.clone(),
-        percent: Some(Percent::ALL),
+        percent: Some(Percent::FULL),
         sticky: None,
         header: None,
         cookie: None,
     }
 }
 
-fn asking(change: SplitChange) -> SplitRequest {
+fn asking(change: TrafficSplitChange) -> TrafficSplitRequest {
     let actor = Actor { user: "ops".into(), pid: 7 };
-    SplitRequest { change, range: (port(20000), port(29999)), forwarded: None, actor, detail: String::new() }
+    TrafficSplitRequest {
+        change,
+        port_range: (port(20000), port(29999)),
+        forwarded: None,
+        actor,
+        detail: String::new(),
+    }
 }
 
 /// Who asked is said for as long as the proxy stands, when it was asked for once.
 #[test]
-fn forwarded_goes_with_the_last_split() {
+fn forwarded_is_cleared_with_the_last_split() {
     let all = versions();
     let mut record = record(&all[0]);
-    let on = SplitRequest { forwarded: Some(true), ..asking(SplitChange::Mirror(mirror(&all[1]))) };
-    record.layer7.splits = change(&record, &all, &on).unwrap();
+    let on = TrafficSplitRequest {
+        forwarded: Some(true),
+        ..asking(TrafficSplitChange::SetMirror(mirror(&all[1])))
+    };
+    record.layer7.traffic_split = apply_change(&record, &all, &on).unwrap();
     record.layer7.place = Some(Place { port: port(29999), inserted: true });
-    assert!(config(std::slice::from_ref(&record), &all).services[0].splits.forwarded);
-    let again = asking(SplitChange::Mirror(Mirror { percent: Percent::ZERO, ..mirror(&all[1]) }));
-    record.layer7.splits = change(&record, &all, &again).unwrap();
-    assert!(record.layer7.splits.forwarded);
-    let off = asking(SplitChange::NoMirror(all[1].id.clone()));
-    assert_eq!(change(&record, &all, &off), Ok(Splits::default()));
+    assert!(build_config(std::slice::from_ref(&record), &all).services[0].traffic_split.forwarded);
+    let again = asking(TrafficSplitChange::SetMirror(Mirror { percent: Percent::ZERO, ..mirror(&all[1]) }));
+    record.layer7.traffic_split = apply_change(&record, &all, &again).unwrap();
+    assert!(record.layer7.traffic_split.forwarded);
+    let off = asking(TrafficSplitChange::RemoveMirror(all[1].id.clone()));
+    assert_eq!(apply_change(&record, &all, &off), Ok(TrafficSplit::default()));
 }
 
 fn versions() -> Vec<Deployment> {
@@ -70,35 +79,45 @@ fn versions() -> Vec<Deployment> {
 }
 
 #[test]
-fn a_split_is_for_a_version_that_is_not_main_and_is_one_thing_at_a_time() {
+fn split_refuses_main_and_double_roles() {
     let all = versions();
     let mut record = record(&all[0]);
-    let asked = |record: &Recorded, one| change(record, &all, &asking(one));
-    assert!(matches!(asked(&record, SplitChange::Mirror(mirror(&all[0]))), Err(SplitRefused::IsMain { .. })));
-    let stranger = asked(&record, SplitChange::Mirror(mirror(&all[2])));
-    assert!(matches!(stranger, Err(SplitRefused::Version(Refused::NoVersion(_)))));
+    let asked = |record: &ServiceRecord, one| apply_change(record, &all, &asking(one));
+    assert!(matches!(
+        asked(&record, TrafficSplitChange::SetMirror(mirror(&all[0]))),
+        Err(TrafficSplitError::IsMain { .. })
+    ));
+    let stranger = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[2])));
+    assert!(matches!(stranger, Err(TrafficSplitError::Deployment(Refused::NoVersion(_)))));
 
-    record.layer7.splits = asked(&record, SplitChange::Mirror(mirror(&all[1]))).unwrap();
-    assert!(matches!(asked(&record, SplitChange::Canary(canary(&all[1]))), Err(SplitRefused::Both { .. })));
+    record.layer7.traffic_split = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[1]))).unwrap();
+    assert!(matches!(
+        asked(&record, TrafficSplitChange::SetCanary(canary(&all[1]))),
+        Err(TrafficSplitError::RoleConflict { .. })
+    ));
     let half = Mirror { percent: "50".parse().unwrap(), ..mirror(&all[1]) };
-    let changed = asked(&record, SplitChange::Mirror(half.clone())).unwrap();
+    let changed = asked(&record, TrafficSplitChange::SetMirror(half.clone())).unwrap();
     assert_eq!(changed.mirrors, [half]);
-    let off = asked(&record, SplitChange::NoMirror(all[1].id.clone())).unwrap();
+    let off = asked(&record, TrafficSplitChange::RemoveMirror(all[1].id.clone())).unwrap();
     assert!(off.is_empty());
 
     record.access = Access::Private;
-    assert!(matches!(asked(&record, SplitChange::Mirror(mirror(&all[1]))), Err(SplitRefused::Private(_))));
+    assert!(matches!(
+        asked(&record, TrafficSplitChange::SetMirror(mirror(&all[1]))),
+        Err(TrafficSplitError::Private(_))
+    ));
 }
 
 #[test]
-fn what_no_request_can_carry_is_refused() {
+fn split_refuses_invalid_headers_and_paths() {
     let all = versions();
     let record = record(&all[0]);
-    let bad = |one| matches!(change(&record, &all, &asking(one)), Err(SplitRefused::BadText { .. }));
+    let bad =
+        |one| matches!(apply_change(&record, &all, &asking(one)), Err(TrafficSplitError::BadText { .. }));
     let with = |change: fn(&mut Mirror)| {
         let mut one = mirror(&all[1]);
         change(&mut one);
-        SplitChange::Mirror(one)
+        TrafficSplitChange::SetMirror(one)
     };
     assert!(bad(with(|one| one.methods = vec!["GE T".into()])));
     assert!(bad(with(|one| one.methods = vec!["get".into()])));
@@ -108,67 +127,73 @@ fn what_no_request_can_carry_is_refused() {
     let with = |change: fn(&mut Canary)| {
         let mut one = canary(&all[1]);
         change(&mut one);
-        SplitChange::Canary(one)
+        TrafficSplitChange::SetCanary(one)
     };
-    let mark = |name: &str, value: Option<&str>| Mark { name: name.into(), value: value.map(Into::into) };
+    let mark =
+        |name: &str, value: Option<&str>| FieldMatch { name: name.into(), value: value.map(Into::into) };
     assert!(bad(with(|one| one.sticky = Some(Sticky::Header("x y".into())))));
-    let header = |mark| SplitChange::Canary(Canary { header: Some(mark), ..canary(&all[1]) });
+    let header = |mark| TrafficSplitChange::SetCanary(Canary { header: Some(mark), ..canary(&all[1]) });
     assert!(bad(header(mark("x-beta:", None))));
     assert!(bad(header(mark("x-beta", Some("a\r\nb: c")))));
     // E7: presence counts, and a value may be empty.
-    assert!(change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", None)))).is_ok());
-    assert!(change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", Some(""))))).is_ok());
+    assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", None)))).is_ok());
+    assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", Some(""))))).is_ok());
     let nothing = with(|one| one.percent = None);
-    assert_eq!(change(&record, &all, &asking(nothing)), Err(SplitRefused::Nothing));
+    assert_eq!(apply_change(&record, &all, &asking(nothing)), Err(TrafficSplitError::EmptyCanary));
 }
 
 #[test]
-fn nothing_is_copied_before_the_rules_lead_here_nor_after() {
+fn proxy_config_has_no_split_unless_inserted() {
     let all = versions();
     let mut record = record(&all[0]);
     let place = |inserted| Some(Place { port: port(29999), inserted });
     record.layer7 = Layer7 {
-        splits: Splits { mirrors: vec![mirror(&all[1])], canary: None, ..Splits::default() },
+        traffic_split: TrafficSplit {
+            mirrors: vec![mirror(&all[1])],
+            canary: None,
+            ..TrafficSplit::default()
+        },
         place: place(false),
     };
-    let told = |record: &Recorded| config(std::slice::from_ref(record), &all).services.pop().unwrap();
-    assert_eq!(wanted(&record), Wanted::Inserted(port(29999)));
-    assert!(told(&record).splits.is_empty() && !told(&record).draining);
+    let told =
+        |record: &ServiceRecord| build_config(std::slice::from_ref(record), &all).services.pop().unwrap();
+    assert_eq!(wanted(&record), DesiredPlacement::Inserted(port(29999)));
+    assert!(told(&record).traffic_split.is_empty() && !told(&record).draining);
     record.layer7.place = place(true);
-    assert_eq!(told(&record).splits.mirrors, [mirror(&all[1])]);
+    assert_eq!(told(&record).traffic_split.mirrors, [mirror(&all[1])]);
     assert_eq!(told(&record).main.address.port(), 20000);
-    assert_eq!(told(&record).others.len(), 1);
+    assert_eq!(told(&record).other_upstreams.len(), 1);
     // A shadow that is gone is not asked.
-    let main_alone = config(&[record.clone()], &all[..1]).services.pop().unwrap();
-    assert!(main_alone.splits.is_empty());
-    record.layer7.splits = Splits::default();
-    assert_eq!(wanted(&record), Wanted::Straight(port(29999)));
+    let main_alone = build_config(&[record.clone()], &all[..1]).services.pop().unwrap();
+    assert!(main_alone.traffic_split.is_empty());
+    record.layer7.traffic_split = TrafficSplit::default();
+    assert_eq!(wanted(&record), DesiredPlacement::Bypassed(port(29999)));
     assert!(told(&record).draining);
     record.layer7.place = None;
-    assert_eq!(wanted(&record), Wanted::Nothing);
-    assert_eq!(config(&[record], &all).services, []);
+    assert_eq!(wanted(&record), DesiredPlacement::Unneeded);
+    assert_eq!(build_config(&[record], &all).services, []);
 }
 
 #[test]
-fn the_rules_are_not_led_to_a_proxy_that_nobody_wants_any_more() {
+fn placement_refuses_an_outdated_insert() {
     let all = versions();
     let mut record = record(&all[0]);
     record.layer7.place = Some(Place { port: port(29999), inserted: false });
     assert_eq!(moved(&record, port(29999), true), None);
-    record.layer7.splits.canary = Some(canary(&all[1]));
+    record.layer7.traffic_split.canary = Some(canary(&all[1]));
     assert!(moved(&record, port(29999), true).is_some());
     assert_eq!(moved(&record, port(29998), true), None);
     assert_eq!(moved(&record, port(29999), false), None);
 }
 
 #[test]
-fn a_change_is_taken_back_and_nobody_elses_with_it() {
+fn revert_keeps_changes_of_others() {
     let all = versions();
     let (two, three) = (&all[1], &all[2]);
-    let with = |mirrors: &[Mirror], canary: Option<Canary>| Splits {
+    let with = |mirrors: &[Mirror], canary: Option<Canary>| TrafficSplit {
         mirrors: mirrors.to_vec(),
         canary,
-        ..Splits::default()
+        ..TrafficSplit::default()
     };
     let (before, after) = (with(&[], Some(canary(three))), with(&[mirror(two)], Some(canary(three))));
     assert_eq!(undone(&after, &before, &after, &all), before);

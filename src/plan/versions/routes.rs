@@ -1,9 +1,11 @@
 //! Where the ports of a service lead: what a deploy, an assign, a rollback, an update and a kill change of it.
 
-use super::{Refused, of, ready, role};
-use crate::model::api::deployments::{AssignRequest, Part, RollbackRequest, Site, Which};
+use super::{Refused, find_ready, find_role, of};
+use crate::model::api::deployments::{
+    AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
+};
 use crate::model::deployment::{Deployment, DeploymentId, Role};
-use crate::model::forward::{Forward, Intent, Leg, Recorded, Routes, Routing, Switch, Trial};
+use crate::model::forward::{Forward, Intent, Route, RouteChange, Routes, ServiceRecord, Switch, Trial};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -15,39 +17,51 @@ pub(super) const ASSIGN: &str = "assign";
 pub(super) const ROLLBACK: &str = "rollback";
 pub(super) const KILL: &str = "kill";
 
-pub(super) fn leg(port: Port, deployment: &Deployment) -> Leg {
-    Leg { port, deployment: deployment.id.clone(), target: deployment.instance.port }
+pub(super) fn build_route(port: Port, deployment: &Deployment) -> Route {
+    Route { port, deployment: deployment.id.clone(), target: deployment.instance.port }
 }
 
 /// A change of routes as an intent: switch and check port stay as they are recorded.
-fn intent(record: &Recorded, routing: Routing, actor: &Actor, action: &str, detail: String) -> Intent {
+fn build_intent(
+    record: &ServiceRecord,
+    routing: RouteChange,
+    actor: &Actor,
+    action: &str,
+    detail: String,
+) -> Intent {
     Intent {
         forward: record.forward.clone(),
         switch: record.switch,
-        from_self: record.from_self,
+        balancer_is_local: record.balancer_is_local,
         actor: actor.clone(),
         action: action.to_owned(),
         detail,
-        routing,
+        route_change: routing,
         access: None,
         layer7: None,
     }
 }
 
 /// The first deployment of a service takes both its ports. A forward that is recorded as off stays off: it is a maintenance.
-pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, actor: &Actor) -> Intent {
-    let (main, backup) = (leg(site.ports.main, deployment), leg(site.ports.backup, deployment));
+pub fn plan_first(
+    record: Option<&ServiceRecord>,
+    deployment: &Deployment,
+    site: &HostNetwork,
+    actor: &Actor,
+) -> Intent {
+    let (main, backup) =
+        (build_route(site.ports.main, deployment), build_route(site.ports.backup, deployment));
     let routes = Routes { main, backup, previous: None };
     let service = deployment.service.clone();
     let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
     Intent {
         forward,
         switch: record.map_or(Switch::On, |record| record.switch),
-        from_self: site.from_self,
+        balancer_is_local: site.balancer_is_local,
         actor: actor.clone(),
         action: DEPLOY.to_owned(),
         detail: format!("{} {} is main", deployment.service, deployment.version),
-        routing: Routing::To { routes, trial: None },
+        route_change: RouteChange::Set { routes, trial: None },
         access: None,
         layer7: None,
     }
@@ -55,12 +69,12 @@ pub fn first(record: Option<&Recorded>, deployment: &Deployment, site: &Site, ac
 
 /// What an assign changes: the intent, and the main that was.
 pub fn assign(
-    records: &[Recorded],
+    records: &[ServiceRecord],
     existing: &[Deployment],
     request: &AssignRequest,
     now: jiff::Timestamp,
 ) -> Result<(Intent, Option<DeploymentId>), Refused> {
-    let target = ready(existing, &request.which)?;
+    let target = find_ready(existing, &request.which)?;
     let record = of(records, &target.service).ok_or_else(|| Refused::NoMain(target.service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(target.service.clone()))?;
     let was = &routes.main.deployment;
@@ -69,73 +83,75 @@ pub fn assign(
     let good = record.trial.is_none() && existing.iter().any(|one| one.id == *was);
     let last_good =
         if good { (&routes.main, Some(was.clone())) } else { (&routes.backup, routes.previous.clone()) };
-    let led_to = |leg: &Leg| Leg { port: routes.backup.port, ..leg.clone() };
-    let routing = match request.part {
-        Part::Backup => {
+    let led_to = |leg: &Route| Route { port: routes.backup.port, ..leg.clone() };
+    let routing = match request.scope {
+        AssignScope::BackupOnly => {
             let routes = Routes { backup: led_to(last_good.0), ..routes.clone() };
-            Routing::To { routes, trial: record.trial.clone() }
+            RouteChange::Set { routes, trial: record.trial.clone() }
         }
-        Part::Whole if already => Routing::To { routes: routes.clone(), trial: record.trial.clone() },
-        Part::Whole => {
-            let main = leg(routes.main.port, target);
-            let trial = on_trial(was, request, now);
+        AssignScope::MainAndBackup if already => {
+            RouteChange::Set { routes: routes.clone(), trial: record.trial.clone() }
+        }
+        AssignScope::MainAndBackup => {
+            let main = build_route(routes.main.port, target);
+            let trial = start_trial(was, request, now);
             // Without a watch window it counts as good at once.
             let backup = if trial.is_some() { led_to(last_good.0) } else { led_to(&main) };
-            Routing::To { routes: Routes { main, backup, previous: last_good.1 }, trial }
+            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1 }, trial }
         }
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    let action = if request.part == Part::Backup { "assign: backup" } else { ASSIGN };
-    let intent = intent(record, routing, &request.actor, action, detail.join(", "));
+    let action = if request.scope == AssignScope::BackupOnly { "assign: backup" } else { ASSIGN };
+    let intent = build_intent(record, routing, &request.actor, action, detail.join(", "));
     Ok((intent, Some(was.clone())))
 }
 
-fn on_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -> Option<Trial> {
+fn start_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -> Option<Trial> {
     let until = now.checked_add(jiff::SignedDuration::try_from(request.trial).ok()?).ok()?;
     (!request.trial.is_zero()).then(|| Trial { until, previous: was.clone() })
 }
 
 /// The last good main takes both ports back; refused where that is not `to` any more.
-pub fn rollback(
-    records: &[Recorded],
+pub fn plan_rollback(
+    records: &[ServiceRecord],
     existing: &[Deployment],
     service: &ServiceName,
     to: &DeploymentId,
     request: &RollbackRequest,
 ) -> Result<Intent, Refused> {
-    if rollback_to(records, existing, service, request.from.as_ref())? != *to {
+    if find_rollback_target(records, existing, service, request.from.as_ref())? != *to {
         return Err(Refused::Overtaken(service.clone()));
     }
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
-    let target = ready(existing, &Which::Id(to.clone()))?;
-    let (main, backup) = (leg(routes.main.port, target), leg(routes.backup.port, target));
+    let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
+    let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
     let routes = Routes { main, backup, previous: None };
     let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    let routing = Routing::To { routes, trial: None };
-    Ok(intent(record, routing, &request.actor, ROLLBACK, detail.join(", ")))
+    let routing = RouteChange::Set { routes, trial: None };
+    Ok(build_intent(record, routing, &request.actor, ROLLBACK, detail.join(", ")))
 }
 
 /// Which deployment a rollback goes to, where it takes back the version that it is to take back.
-pub fn rollback_to(
-    records: &[Recorded],
+pub fn find_rollback_target(
+    records: &[ServiceRecord],
     existing: &[Deployment],
     service: &ServiceName,
     from: Option<&Version>,
 ) -> Result<DeploymentId, Refused> {
-    let is_main = |one: &Deployment| one.service == *service && role(records, one) == Role::Main;
+    let is_main = |one: &Deployment| one.service == *service && find_role(records, one) == Role::Main;
     match from {
         Some(version) if !existing.iter().any(|one| one.version == *version && is_main(one)) => {
             Err(Refused::NotMain { service: service.clone(), version: version.clone() })
         }
-        _ => last_good(records, service),
+        _ => find_last_good(records, service),
     }
 }
 
 /// The good main before this one.
-pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<DeploymentId, Refused> {
+pub fn find_last_good(records: &[ServiceRecord], service: &ServiceName) -> Result<DeploymentId, Refused> {
     let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
     if let Some(trial) = &record.trial {
@@ -145,12 +161,12 @@ pub fn last_good(records: &[Recorded], service: &ServiceName) -> Result<Deployme
 }
 
 /// The trial of a main is over, well: the backup vhost follows. `None`: it is not main, or not on trial, any more.
-pub fn passed(record: &Recorded, main: &DeploymentId, actor: &Actor) -> Option<Intent> {
+pub fn end_trial(record: &ServiceRecord, main: &DeploymentId, actor: &Actor) -> Option<Intent> {
     let routes = record.routes.clone().filter(|routes| routes.main.deployment == *main)?;
     record.trial.as_ref()?;
-    let backup = Leg { port: routes.backup.port, ..routes.main.clone() };
-    let routing = Routing::To { routes: Routes { backup, ..routes }, trial: None };
-    Some(intent(
+    let backup = Route { port: routes.backup.port, ..routes.main.clone() };
+    let routing = RouteChange::Set { routes: Routes { backup, ..routes }, trial: None };
+    Some(build_intent(
         record,
         routing,
         actor,
@@ -160,9 +176,9 @@ pub fn passed(record: &Recorded, main: &DeploymentId, actor: &Actor) -> Option<I
 }
 
 /// An updated deployment's new instance takes over whatever led to the old one.
-pub fn moved(record: &Recorded, deployment: &Deployment, to: Port, actor: &Actor) -> Option<Intent> {
+pub fn moved(record: &ServiceRecord, deployment: &Deployment, to: Port, actor: &Actor) -> Option<Intent> {
     let mut routes = record.routes.clone()?;
-    let mine = |leg: &Leg| leg.deployment == deployment.id;
+    let mine = |leg: &Route| leg.deployment == deployment.id;
     if !mine(&routes.main) && !mine(&routes.backup) {
         return None;
     }
@@ -172,17 +188,23 @@ pub fn moved(record: &Recorded, deployment: &Deployment, to: Port, actor: &Actor
         }
     }
     let detail = format!("{} {}", deployment.service, deployment.version);
-    Some(intent(record, Routing::To { routes, trial: record.trial.clone() }, actor, "update", detail))
+    Some(build_intent(
+        record,
+        RouteChange::Set { routes, trial: record.trial.clone() },
+        actor,
+        "update",
+        detail,
+    ))
 }
 
 /// Nothing may lead to a deployment that is taken away: the backup vhost goes to main, a main that is alone takes the
 /// service's rules with it. `None`: nothing leads to it.
-pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Option<Intent> {
+pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) -> Option<Intent> {
     let routes = record.routes.clone()?;
     let detail = format!("{} {}", deployment.service, deployment.version);
     let trial = record.trial.clone().filter(|trial| trial.previous != deployment.id);
     if routes.main.deployment == deployment.id {
-        let gone = intent(record, Routing::Gone, actor, KILL, detail);
+        let gone = build_intent(record, RouteChange::Remove, actor, KILL, detail);
         return Some(Intent { switch: Switch::Off, ..gone });
     }
     let previous = routes.previous.clone().filter(|previous| *previous != deployment.id);
@@ -191,24 +213,25 @@ pub fn cut_off(record: &Recorded, deployment: &Deployment, actor: &Actor) -> Opt
         return None;
     }
     let backup = if routes.backup.deployment == deployment.id {
-        Leg { port: routes.backup.port, ..routes.main.clone() }
+        Route { port: routes.backup.port, ..routes.main.clone() }
     } else {
         routes.backup.clone()
     };
-    let routing = Routing::To { routes: Routes { backup, previous, ..routes }, trial };
-    Some(intent(record, routing, actor, KILL, detail))
+    let routing = RouteChange::Set { routes: Routes { backup, previous, ..routes }, trial };
+    Some(build_intent(record, routing, actor, KILL, detail))
 }
 
 /// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
 /// `before`: as it was before the cut. `None`: another main was made meanwhile, and its routes stay as they are.
-pub fn led_back(
-    record: &Recorded,
-    before: &Recorded,
+pub fn restore_routes(
+    record: &ServiceRecord,
+    before: &ServiceRecord,
     deployment: &Deployment,
     actor: &Actor,
 ) -> Option<Intent> {
     let (mut routes, then) = (record.routes.clone()?, before.routes.as_ref()?);
-    let Routing::To { routes: cut, trial: cut_trial } = cut_off(before, deployment, actor)?.routing else {
+    let RouteChange::Set { routes: cut, trial: cut_trial } = detach(before, deployment, actor)?.route_change
+    else {
         return None;
     };
     if routes.main != then.main {
@@ -224,5 +247,5 @@ pub fn led_back(
         routes.previous.clone_from(&then.previous);
     }
     let detail = "refused: its routes are back".to_owned();
-    Some(intent(record, Routing::To { routes, trial }, actor, KILL, detail))
+    Some(build_intent(record, RouteChange::Set { routes, trial }, actor, KILL, detail))
 }

@@ -2,18 +2,24 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::routes::leg;
+use super::routes::build_route;
 use super::*;
-use crate::model::api::deployments::{AssignRequest, Part, RollbackRequest, Site};
+use crate::model::api::deployments::{AssignRequest, AssignScope, HostNetwork, RollbackRequest};
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::forward::{Intent, Routing, Switch};
+use crate::model::forward::{Intent, RouteChange, Switch};
 use crate::model::history::Actor;
 
-fn site() -> Site {
+fn site() -> HostNetwork {
     let address = "127.0.0.1".parse().unwrap();
     let ports = fleet().ports;
-    Site { ports, address, from_self: false, range: (port(20000), port(20002)), keep_releases: 1 }
+    HostNetwork {
+        ports,
+        address,
+        balancer_is_local: false,
+        port_range: (port(20000), port(20002)),
+        keep_releases: 1,
+    }
 }
 
 fn actor() -> Actor {
@@ -25,11 +31,11 @@ fn shop(version: &str, at: u16) -> Deployment {
 }
 
 /// A record with these as main and backup.
-fn record(main: &Deployment, backup: &Deployment) -> Recorded {
-    let intent = first(None, main, &site(), &actor());
-    let mut record = Recorded::after(None, &intent, jiff::Timestamp::UNIX_EPOCH);
+fn record(main: &Deployment, backup: &Deployment) -> ServiceRecord {
+    let intent = plan_first(None, main, &site(), &actor());
+    let mut record = ServiceRecord::from_intent(None, &intent, jiff::Timestamp::UNIX_EPOCH);
     if let Some(routes) = &mut record.routes {
-        routes.backup = leg(routes.backup.port, backup);
+        routes.backup = build_route(routes.backup.port, backup);
         routes.previous = (main.id != backup.id).then(|| backup.id.clone());
     }
     record
@@ -53,35 +59,36 @@ fn request(version: &str) -> DeployRequest {
     }
 }
 
-fn to(version: &str, part: Part) -> AssignRequest {
-    let which = Which::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
+fn to(version: &str, part: AssignScope) -> AssignRequest {
+    let which =
+        DeploymentRef::Version { service: "shop".parse().unwrap(), version: version.parse().unwrap() };
     let trial = Duration::from_secs(10);
-    AssignRequest { which, part, trial, actor: actor(), detail: String::new() }
+    AssignRequest { which, scope: part, trial, actor: actor(), detail: String::new() }
 }
 
 fn legs(intent: &Intent) -> (u16, u16) {
-    match &intent.routing {
-        Routing::To { routes, .. } => (routes.main.target.get(), routes.backup.target.get()),
+    match &intent.route_change {
+        RouteChange::Set { routes, .. } => (routes.main.target.get(), routes.backup.target.get()),
         other => panic!("{other:?}"),
     }
 }
 
 /// D2
 #[test]
-fn the_first_takes_both_ports_and_a_maintenance_stays() {
+fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
-    let intent = first(None, &one, &site(), &actor());
+    let intent = plan_first(None, &one, &site(), &actor());
     assert_eq!((legs(&intent), intent.switch), ((20000, 20000), Switch::On));
-    let off = Recorded { switch: Switch::Off, routes: None, ..record(&one, &one) };
-    assert_eq!(first(Some(&off), &one, &site(), &actor()).switch, Switch::Off);
+    let off = ServiceRecord { switch: Switch::Off, routes: None, ..record(&one, &one) };
+    assert_eq!(plan_first(Some(&off), &one, &site(), &actor()).switch, Switch::Off);
 }
 
 /// R3: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
 #[test]
-fn revisions_count_up_and_versions_are_there_once() {
+fn revisions_increase_and_versions_are_unique() {
     let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
-    assert_eq!(deploy(&existing, &request("2.0.0")), Ok(Deploy::New { revision: 5 }));
-    assert!(matches!(deploy(&existing, &request("1.0.0")), Ok(Deploy::Known(_))));
+    assert_eq!(deploy(&existing, &request("2.0.0")), Ok(DeployDecision::New { revision: 5 }));
+    assert!(matches!(deploy(&existing, &request("1.0.0")), Ok(DeployDecision::Unchanged(_))));
     let other =
         DeployRequest { digest: Some(crate::model::deployment::Digest("x".into())), ..request("1.0.0") };
     let error = deploy(&existing, &other).unwrap_err();
@@ -90,27 +97,27 @@ fn revisions_count_up_and_versions_are_there_once() {
 
 /// R6
 #[test]
-fn an_id_and_a_count_that_are_used_up() {
+fn deploy_refuses_used_id_and_exhausted_revision() {
     let there = shop("1.0.0", 20000);
     let taken = DeployRequest { id: there.id.clone(), ..request("2.0.0") };
     assert!(matches!(deploy(std::slice::from_ref(&there), &taken), Err(Refused::IdTaken { .. })));
     let last = Deployment { revision: u32::MAX, ..there };
-    assert_eq!(deploy(&[last], &request("2.0.0")), Ok(Deploy::New { revision: u32::MAX }));
+    assert_eq!(deploy(&[last], &request("2.0.0")), Ok(DeployDecision::New { revision: u32::MAX }));
 }
 
 #[test]
-fn a_health_check_that_nobody_can_ask() {
+fn deploy_refuses_invalid_health_check() {
     let good = request("1.0.0").health;
     let (how, vhost) =
-        (request("1.0.0").how, Runs::Vhost { server: crate::model::deployment::WebServer::Nginx });
-    let vhost = HowToRun { runs: vhost, ..how.clone() };
-    assert_eq!(health(&good, &how), Ok(()));
+        (request("1.0.0").how, Workload::Vhost { server: crate::model::deployment::WebServer::Nginx });
+    let vhost = RunSpec { workload: vhost, ..how.clone() };
+    assert_eq!(check_health(&good, &how), Ok(()));
     let path = |path: &str| Health { path: path.to_owned(), ..good.clone() };
     for bad in ["", "health", "/a b", "/a\r\nX: y", "/é", &format!("/{}", "a".repeat(3000))] {
-        assert!(health(&path(bad), &how).is_err(), "{bad:?}");
+        assert!(check_health(&path(bad), &how).is_err(), "{bad:?}");
     }
-    assert_eq!(health(&path("/a;b"), &how), Ok(()));
-    assert!(health(&path("/a;b"), &vhost).is_err());
+    assert_eq!(check_health(&path("/a;b"), &how), Ok(()));
+    assert!(check_health(&path("/a;b"), &vhost).is_err());
     let others = [
         Health { host: Some(String::new()), ..good.clone() },
         Health { host: Some("a\nb".to_owned()), ..good.clone() },
@@ -119,15 +126,16 @@ fn a_health_check_that_nobody_can_ask() {
         Health { timeout: Duration::ZERO, ..good.clone() },
     ];
     for bad in others {
-        assert!(health(&bad, &how).is_err(), "{bad:?}");
+        assert!(check_health(&bad, &how).is_err(), "{bad:?}");
     }
 }
 
 #[test]
-fn a_slow_health_check_is_waited_for() {
+fn health_timeout_covers_a_slow_check() {
     let second = Duration::from_secs(1);
-    let health =
-        |interval, timeout, rise| patience(&Health { timeout, interval, rise, ..request("1.0.0").health });
+    let health = |interval, timeout, rise| {
+        compute_health_timeout(&Health { timeout, interval, rise, ..request("1.0.0").health })
+    };
     assert_eq!(health(second, second, 2), second * 5);
     assert_eq!(health(second * 10, second * 2, 3), second * 36);
 }
@@ -135,7 +143,7 @@ fn a_slow_health_check_is_waited_for() {
 #[test]
 fn two_deployments_do_not_share_an_endpoint() {
     let existing = [shop("1.0.0", 20000)];
-    let error = may_have(port(20000), &existing, &[], &site()).unwrap_err();
+    let error = check_port(port(20000), &existing, &[], &site()).unwrap_err();
     let id = &existing[0].id;
     assert_eq!(
         error.to_string(),
@@ -144,47 +152,47 @@ fn two_deployments_do_not_share_an_endpoint() {
         )
     );
     let records = [record(&existing[0], &existing[0])];
-    let error = may_have(port(8080), &[], &records, &site()).unwrap_err();
+    let error = check_port(port(8080), &[], &records, &site()).unwrap_err();
     assert_eq!(error.to_string(), "port 8080 belongs to shop: HAProxy connects to it");
-    let free = taken(&existing, &records, &site());
-    assert_eq!(candidates(&site(), &free).map(Port::get).collect::<Vec<_>>(), [20001, 20002]);
+    let free = collect_used_ports(&existing, &records, &site());
+    assert_eq!(list_candidate_ports(&site(), &free).map(Port::get).collect::<Vec<_>>(), [20001, 20002]);
 }
 
 #[test]
-fn an_assign_moves_both_ports_and_keeps_the_last_good_main() {
+fn assign_moves_both_ports_and_keeps_last_good_main() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
     let all = [one.clone(), two.clone(), three.clone()];
     let now = jiff::Timestamp::UNIX_EPOCH;
     let records = [record(&one, &one)];
-    let (intent, was) = assign(&records, &all, &to("2.0.0", Part::Whole), now).unwrap();
+    let (intent, was) = assign(&records, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!((legs(&intent), was), ((20001, 20000), Some(one.id.clone())));
     // On trial it has not shown that it is good: the one before stays the backup.
-    let after = [Recorded::after(Some(&records[0]), &intent, now)];
-    let (intent, _) = assign(&after, &all, &to("3.0.0", Part::Whole), now).unwrap();
+    let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, now)];
+    let (intent, _) = assign(&after, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
     // Good: the backup vhost follows, and the next one's backup it is.
-    let passed = passed(&after[0], &two.id, &actor()).unwrap();
-    let good = [Recorded::after(Some(&after[0]), &passed, now)];
+    let passed = end_trial(&after[0], &two.id, &actor()).unwrap();
+    let good = [ServiceRecord::from_intent(Some(&after[0]), &passed, now)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
     assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
-    assert_eq!(last_good(&good, &one.service), Ok(one.id.clone()));
-    let (intent, _) = assign(&good, &all, &to("3.0.0", Part::Whole), now).unwrap();
+    assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
+    let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
     // Before a host is taken out, its backup vhost is led to the main that is.
-    let (intent, _) = assign(&good, &all, &to("3.0.0", Part::Backup), now).unwrap();
+    let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
     // D13: the main again is a no-op.
-    let (intent, _) = assign(&good, &all, &to("2.0.0", Part::Whole), now).unwrap();
-    assert!(Recorded::after(Some(&good[0]), &intent, now).is_same(&good[0]));
+    let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    assert!(ServiceRecord::from_intent(Some(&good[0]), &intent, now).is_equivalent(&good[0]));
 }
 
 /// D13
 #[test]
-fn an_assign_of_what_is_not_there() {
+fn assign_refuses_unknown_version() {
     let one = shop("1.0.0", 20000);
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let refused = |records: &[Recorded], existing: &[Deployment], version: &str| {
-        assign(records, existing, &to(version, Part::Whole), now).unwrap_err().to_string()
+    let refused = |records: &[ServiceRecord], existing: &[Deployment], version: &str| {
+        assign(records, existing, &to(version, AssignScope::MainAndBackup), now).unwrap_err().to_string()
     };
     let records = [record(&one, &one)];
     assert_eq!(refused(&records, std::slice::from_ref(&one), "9.0.0"), "No service matching shop 9.0.0");
@@ -197,46 +205,46 @@ fn an_assign_of_what_is_not_there() {
 }
 
 #[test]
-fn a_rollback_goes_to_the_last_good_main() {
+fn rollback_restores_last_good_main() {
     let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
     let all = [one.clone(), two.clone()];
     let records = [record(&two, &one)];
     let service = &one.service;
     let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
-    assert_eq!(last_good(&records, service), Ok(one.id.clone()));
-    let intent = rollback(&records, &all, service, &one.id, &back).unwrap();
+    assert_eq!(find_last_good(&records, service), Ok(one.id.clone()));
+    let intent = plan_rollback(&records, &all, service, &one.id, &back).unwrap();
     assert_eq!(legs(&intent), (20000, 20000));
-    let after = [Recorded::after(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
+    let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
     // One that is to take back a version takes back no other.
-    let from = |version: &str| rollback_to(&after, &all, service, Some(&version.parse().unwrap()));
+    let from = |version: &str| find_rollback_target(&after, &all, service, Some(&version.parse().unwrap()));
     assert_eq!(from("1.0.0"), Err(Refused::NoBackup(service.clone())));
     let error = from("2.0.0").unwrap_err().to_string();
     assert_eq!(error, "2.0.0 is not main of shop: there is nothing to take back");
-    let error = last_good(&after, service).unwrap_err().to_string();
+    let error = find_last_good(&after, service).unwrap_err().to_string();
     assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
 /// D10, D11, D19
 #[test]
-fn a_main_with_shadows_is_not_killed_and_a_lone_one_is() {
+fn kill_refuses_main_with_shadows_but_not_the_last_version() {
     let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
     let records = [record(&one, &one)];
     let both = [one.clone(), two.clone()];
-    let refused = may_kill(&records, &both, &one).unwrap_err().to_string();
+    let refused = check_kill(&records, &both, &one).unwrap_err().to_string();
     assert_eq!(
         refused,
         "Not allowed to kill main service while there are mutliple deployed versions of that service"
     );
-    assert_eq!(may_kill(&records, &both, &two), Ok(()));
-    assert_eq!(may_kill(&records, std::slice::from_ref(&one), &one), Ok(()));
+    assert_eq!(check_kill(&records, &both, &two), Ok(()));
+    assert_eq!(check_kill(&records, std::slice::from_ref(&one), &one), Ok(()));
 }
 
 /// R9, R19, R20: work in flight, and connections that may carry some at any moment.
 #[test]
-fn what_is_not_drained_is_not_killed() {
-    let count = |busy, idle, tie| SocketCount { busy, idle, tie };
-    assert_eq!(is_drained(&count(0, 0, 0)), Ok(()));
-    let text = is_drained(&count(2, 5, 1)).unwrap_err().to_string();
+fn kill_refuses_undrained_deployment() {
+    let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie };
+    assert_eq!(check_drained(&count(0, 0, 0)), Ok(()));
+    let text = check_drained(&count(2, 5, 1)).unwrap_err().to_string();
     assert!(
         text.starts_with("Deployment is still Draining. There are 3 invocations that will break"),
         "{text}"
@@ -245,13 +253,13 @@ fn what_is_not_drained_is_not_killed() {
         text.contains("If you accept the risk of breaking in-flight invocations, you can use --force"),
         "{text}"
     );
-    let kept = is_drained(&count(0, 5, 0)).unwrap_err().to_string();
+    let kept = check_drained(&count(0, 5, 0)).unwrap_err().to_string();
     assert!(kept.starts_with("5 idle connections to it are open"), "{kept}");
 }
 
 /// R15
 #[test]
-fn active_draining_drained() {
+fn status_follows_role_and_sockets() {
     let work = SocketCount { busy: 1, ..SocketCount::default() };
     let idle = SocketCount { idle: 3, ..SocketCount::default() };
     assert_eq!(status(Role::Main, &idle), Status::Active);
@@ -261,91 +269,93 @@ fn active_draining_drained() {
 }
 
 #[test]
-fn what_is_killed_is_named_by_no_rule() {
+fn killed_deployment_has_no_routes() {
     let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
     // The backup vhost goes to main.
-    let intent = cut_off(&record(&two, &one), &one, &actor()).unwrap();
+    let intent = detach(&record(&two, &one), &one, &actor()).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
     // A main that is alone takes everything with it.
-    let intent = cut_off(&record(&one, &one), &one, &actor()).unwrap();
-    assert_eq!((&intent.routing, intent.switch), (&Routing::Gone, Switch::Off));
+    let intent = detach(&record(&one, &one), &one, &actor()).unwrap();
+    assert_eq!((&intent.route_change, intent.switch), (&RouteChange::Remove, Switch::Off));
     // Nothing leads to a plain shadow.
-    assert_eq!(cut_off(&record(&two, &two), &one, &actor()), None);
+    assert_eq!(detach(&record(&two, &two), &one, &actor()), None);
 }
 
 /// What a refused kill puts back is what it took, as far as nobody took it since.
 #[test]
-fn a_refused_kill_puts_back_what_it_took() {
+fn refused_kill_restores_routes() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
     let all = [one.clone(), two.clone(), three];
     let now = jiff::Timestamp::UNIX_EPOCH;
     let good = [record(&one, &one)];
-    let (intent, _) = assign(&good, &all, &to("2.0.0", Part::Whole), now).unwrap();
-    let before = Recorded::after(Some(&good[0]), &intent, now);
-    let cut = Recorded::after(Some(&before), &cut_off(&before, &one, &actor()).unwrap(), now);
-    let back = |record: &Recorded| {
-        led_back(record, &before, &one, &actor()).map(|intent| Recorded::after(Some(record), &intent, now))
+    let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let before = ServiceRecord::from_intent(Some(&good[0]), &intent, now);
+    let cut = ServiceRecord::from_intent(Some(&before), &detach(&before, &one, &actor()).unwrap(), now);
+    let back = |record: &ServiceRecord| {
+        restore_routes(record, &before, &one, &actor())
+            .map(|intent| ServiceRecord::from_intent(Some(record), &intent, now))
     };
-    assert!(back(&cut).unwrap().is_same(&before));
+    assert!(back(&cut).unwrap().is_equivalent(&before));
     // A maintenance that began meanwhile goes on.
-    let off = Recorded { switch: Switch::Off, ..cut.clone() };
-    assert!(back(&off).unwrap().is_same(&Recorded { switch: Switch::Off, ..before.clone() }));
+    let off = ServiceRecord { switch: Switch::Off, ..cut.clone() };
+    assert!(back(&off).unwrap().is_equivalent(&ServiceRecord { switch: Switch::Off, ..before.clone() }));
     // Another main.
-    let (intent, _) = assign(std::slice::from_ref(&cut), &all, &to("3.0.0", Part::Whole), now).unwrap();
-    assert_eq!(back(&Recorded::after(Some(&cut), &intent, now)), None);
+    let (intent, _) =
+        assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+    assert_eq!(back(&ServiceRecord::from_intent(Some(&cut), &intent, now)), None);
     // The same main, and its backup vhost is somebody else's doing.
     let mut other = cut.clone();
     if let Some(routes) = &mut other.routes {
-        routes.backup = leg(routes.backup.port, &all[2]);
+        routes.backup = build_route(routes.backup.port, &all[2]);
     }
     let kept = back(&other).unwrap().routes.unwrap();
     assert_eq!((kept.backup.target.get(), kept.previous), (20002, Some(one.id.clone())));
 }
 
 #[test]
-fn every_leftover_has_one_way_out() {
+fn every_leftover_stage_has_one_recovery() {
     let one = shop("1.0.0", 20000);
     let led = [record(&one, &one)];
     let at = |stage, next: Option<u16>| Deployment {
         stage,
-        next: next.map(|at| Instance { build: 2, port: port(at), ..one.instance.clone() }),
+        other_instance: next.map(|at| Instance { build: 2, port: port(at), ..one.instance.clone() }),
         ..one.clone()
     };
-    assert_eq!(recovery(&led, &at(Stage::Ready, None)), None);
-    assert_eq!(recovery(&[], &at(Stage::Starting, None)), Some(Recovery::TakeAway));
-    assert_eq!(recovery(&led, &at(Stage::Starting, None)), Some(Recovery::IsReady));
-    assert_eq!(recovery(&led, &at(Stage::Updating, Some(20005))), Some(Recovery::DropNext));
+    assert_eq!(plan_recovery(&led, &at(Stage::Ready, None)), None);
+    assert_eq!(plan_recovery(&[], &at(Stage::Starting, None)), Some(Recovery::Remove));
+    assert_eq!(plan_recovery(&led, &at(Stage::Starting, None)), Some(Recovery::MarkReady));
+    assert_eq!(plan_recovery(&led, &at(Stage::Updating, Some(20005))), Some(Recovery::RemoveNext));
     let mut moved = led.clone();
-    moved[0] = Recorded::after(
+    moved[0] = ServiceRecord::from_intent(
         Some(&led[0]),
         &crate::plan::versions::moved(&led[0], &one, port(20005), &actor()).unwrap(),
         jiff::Timestamp::UNIX_EPOCH,
     );
     assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");
-    assert_eq!(recovery(&moved, &at(Stage::Updating, Some(20005))), Some(Recovery::Promote));
-    assert_eq!(recovery(&led, &at(Stage::Killing, None)), Some(Recovery::FinishKill));
+    assert_eq!(plan_recovery(&moved, &at(Stage::Updating, Some(20005))), Some(Recovery::FinishUpdate));
+    assert_eq!(plan_recovery(&led, &at(Stage::Killing, None)), Some(Recovery::FinishKill));
 }
 
 #[test]
-fn releases_in_use_and_the_last_few_are_kept() {
+fn prune_keeps_used_and_newest_releases() {
     let existing = [shop("1.0.0", 20000)];
     let there: Vec<String> = ["0.7.0", "0.8.0", "1.0.0", "0.9.0"].map(str::to_owned).to_vec();
     let service = "shop".parse().unwrap();
-    assert_eq!(prune(&there, &existing, &service, 1), ["0.7.0", "0.8.0"]);
-    assert_eq!(prune(&there, &existing, &service, 9), Vec::<String>::new());
+    assert_eq!(select_prunable(&there, &existing, &service, 1), ["0.7.0", "0.8.0"]);
+    assert_eq!(select_prunable(&there, &existing, &service, 9), Vec::<String>::new());
 }
 
 #[test]
-fn hostile_values_are_refused() {
-    let how = |change: &dyn Fn(&mut HowToRun)| {
+fn deploy_refuses_hostile_values() {
+    let how = |change: &dyn Fn(&mut RunSpec)| {
         let mut how = shop("1.0.0", 20000).instance.how;
         change(&mut how);
-        values(&how)
+        check_values(&how)
     };
     assert_eq!(how(&|_| {}), Ok(()));
-    let bad: [&dyn Fn(&mut HowToRun); 6] = [
-        &|how| how.runs = Runs::Command { argv: vec!["a".into(), "b\nExecStart=/bin/sh".into()] },
-        &|how| how.runs = Runs::Command { argv: vec!["a\0b".into()] },
+    let bad: [&dyn Fn(&mut RunSpec); 6] = [
+        &|how| how.workload = Workload::Command { argv: vec!["a".into(), "b\nExecStart=/bin/sh".into()] },
+        &|how| how.workload = Workload::Command { argv: vec!["a\0b".into()] },
         &|how| drop(how.env.insert("A B".into(), "x".into())),
         &|how| drop(how.env.insert("LD=".into(), "x".into())),
         &|how| drop(how.env.insert("A".into(), "x\ny".into())),
@@ -359,7 +369,7 @@ fn hostile_values_are_refused() {
 proptest! {
     /// Whatever is asked in whatever order, check port and data port of main lead to one place, which is a deployment's own.
     #[test]
-    fn check_and_route_never_part(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
+    fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
         let now = jiff::Timestamp::UNIX_EPOCH;
         let back = RollbackRequest { actor: actor(), why: String::new(), from: None };
@@ -367,15 +377,15 @@ proptest! {
         for (which, what) in steps {
             let version = all[which].version.to_string();
             let intent = match what {
-                0 => assign(&records, &all, &to(&version, Part::Whole), now).map(|(intent, _)| intent).ok(),
-                1 => assign(&records, &all, &to(&version, Part::Backup), now).map(|(intent, _)| intent).ok(),
-                2 => last_good(&records, &all[0].service)
-                    .and_then(|id| rollback(&records, &all, &all[0].service, &id, &back))
+                0 => assign(&records, &all, &to(&version, AssignScope::MainAndBackup), now).map(|(intent, _)| intent).ok(),
+                1 => assign(&records, &all, &to(&version, AssignScope::BackupOnly), now).map(|(intent, _)| intent).ok(),
+                2 => find_last_good(&records, &all[0].service)
+                    .and_then(|id| plan_rollback(&records, &all, &all[0].service, &id, &back))
                     .ok(),
-                _ => records[0].routes.as_ref().and_then(|routes| passed(&records[0], &routes.main.deployment, &actor())),
+                _ => records[0].routes.as_ref().and_then(|routes| end_trial(&records[0], &routes.main.deployment, &actor())),
             };
             if let Some(intent) = intent {
-                records = vec![Recorded::after(Some(&records[0]), &intent, now)];
+                records = vec![ServiceRecord::from_intent(Some(&records[0]), &intent, now)];
             }
             let record = &records[0];
             let routes = record.routes.as_ref().unwrap();

@@ -14,12 +14,12 @@ pub enum UriError {
         "`{host}` is not this host: a kernel rule leads a port only to another port of the same machine; start a relay here, \
          or deploy it on that machine"
     )]
-    Elsewhere { host: String },
+    OtherHost { host: String },
 }
 
 /// The port that `http://HOST[:PORT][/]` names on the host itself: HOST is `localhost`, a loopback address or the host's own.
 /// Without a scheme it means http, without a port 80 (R35).
-pub fn local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
+pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
     let invalid = |why| UriError::Invalid { uri: uri.to_owned(), why };
     let rest = match uri.split_once("://") {
         Some(("http", rest)) => rest,
@@ -43,7 +43,7 @@ pub fn local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
         Err(_) if host.is_empty() => return Err(invalid("the host is missing")),
         Err(_) => host == "localhost",
     };
-    if here { Ok(port) } else { Err(UriError::Elsewhere { host: host.to_owned() }) }
+    if here { Ok(port) } else { Err(UriError::OtherHost { host: host.to_owned() }) }
 }
 
 #[cfg(test)]
@@ -51,15 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ports_of_this_host() {
+    fn local_port_accepts_only_this_host() {
         let own: IpAddr = "10.0.0.11".parse().unwrap();
-        let port = |uri| local_port(uri, own).map(Port::get);
+        let port = |uri| parse_local_port(uri, own).map(Port::get);
         assert_eq!(port("http://127.0.0.1:9000"), Ok(9000));
         assert_eq!(port("localhost:9000/"), Ok(9000));
         assert_eq!(port("http://10.0.0.11:9000"), Ok(9000));
         assert_eq!(port("http://[::1]:9000/"), Ok(9000));
         assert_eq!(port("http://localhost"), Ok(80));
-        assert!(matches!(port("http://10.0.0.12:9000"), Err(UriError::Elsewhere { .. })));
+        assert!(matches!(port("http://10.0.0.12:9000"), Err(UriError::OtherHost { .. })));
         for bad in [
             "",
             "http://",

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::proxy::tee::{Budget, Queue};
+use crate::proxy::tee::{MirrorBudget, Queue};
 
 /// Answers each connection's requests with nothing, as long as they come.
 async fn server() -> SocketAddr {
@@ -26,7 +26,7 @@ async fn server() -> SocketAddr {
 }
 
 async fn asked(pool: &Pool, to: SocketAddr) {
-    let queue = Queue::new(&Arc::<Budget>::default(), 0, 0, true);
+    let queue = Queue::new(&Arc::<MirrorBudget>::default(), 0, 0, true);
     let body = CopyBody { queue, size: SizeHint::with_exact(0) };
     let request = Request::get("/").header("host", "a").body(body).unwrap();
     let sent = pool.send(to, Protocol::Http1, Duration::from_secs(10), request).await;
@@ -35,7 +35,7 @@ async fn asked(pool: &Pool, to: SocketAddr) {
 }
 
 #[tokio::test]
-async fn connections_to_where_nobody_is_any_more_are_not_kept() {
+async fn pool_drops_connections_to_unused_addresses() {
     LocalSet::new()
         .run_until(async {
             let (before, now, pool) = (server().await, server().await, Pool::default());

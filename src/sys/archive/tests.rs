@@ -2,7 +2,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 use crate::sys::releases::DirReleases;
-use crate::world::releases::Releases;
+use crate::world::releases::ReleaseStore;
 
 fn source() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
@@ -22,7 +22,7 @@ fn refusal(source: &Path) -> String {
 }
 
 #[test]
-fn a_directory_arrives_as_it_is() {
+fn packed_directory_unpacks_unchanged() {
     let (source, srv) = (source(), tempfile::tempdir().unwrap());
     let packed = TarArchives.pack(source.path()).unwrap();
     assert_eq!(packed.bytes, fs::metadata(&packed.path).unwrap().len());
@@ -43,7 +43,7 @@ fn a_directory_arrives_as_it_is() {
 }
 
 #[test]
-fn the_same_contents_are_the_same_bytes() {
+fn packing_is_deterministic() {
     let (one, other) = (source(), source());
     fs::set_permissions(other.path().join("empty"), fs::Permissions::from_mode(0o700)).unwrap();
     let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
@@ -56,7 +56,7 @@ fn the_same_contents_are_the_same_bytes() {
 }
 
 #[test]
-fn an_archive_is_taken_as_it_is() {
+fn existing_archive_is_used_unchanged() {
     let source = source();
     let packed = TarArchives.pack(source.path()).unwrap();
     let again = TarArchives.pack(&packed.path).unwrap();
@@ -66,7 +66,7 @@ fn an_archive_is_taken_as_it_is() {
 }
 
 #[test]
-fn what_is_neither_is_refused_in_these_words() {
+fn pack_refuses_neither_directory_nor_archive() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name);
     let missing = path("nothing");
@@ -81,7 +81,7 @@ fn what_is_neither_is_refused_in_these_words() {
 }
 
 #[test]
-fn what_hosts_would_refuse_is_refused_with_its_path() {
+fn pack_refuses_what_hosts_refuse_with_path() {
     let with = |make: &dyn Fn(&Path), name: &str, why: &str| {
         let home = source();
         make(home.path());

@@ -13,28 +13,32 @@ fn request(key: &str, script: &str) -> RunRequest {
     }
 }
 
-async fn run(dir: &tempfile::TempDir, request: &RunRequest) -> (Result<RunEnd, CommandError>, Vec<String>) {
+async fn run(
+    dir: &tempfile::TempDir,
+    request: &RunRequest,
+) -> (Result<RunOutcome, CommandError>, Vec<String>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
-    let heard: Heard = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
-    let commands = LocalCommands { patience: PAUSE * 4, ..LocalCommands::new(dir.path().to_owned()) };
+    let heard: SharedLineSink = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
+    let commands =
+        LocalCommands { lock_timeout: POLL_INTERVAL * 4, ..LocalCommands::new(dir.path().to_owned()) };
     let end = commands.run(request, heard).await;
     let lines = lines.lock().unwrap().clone();
     (end, lines)
 }
 
 #[tokio::test]
-async fn lines_of_both_outputs_are_heard_and_the_status_is_told() {
+async fn run_streams_both_outputs_and_returns_status() {
     let dir = tempfile::tempdir().unwrap();
     let script = "echo \"$SWITCHMAN_HOST in $PWD\"; printf 'half\\033[2J' >&2; cat; exit 3";
     let (end, mut lines) = run(&dir, &request("a", script)).await;
     lines.sort();
-    assert_eq!(end, Ok(RunEnd { status: 3, timed_out: false }));
+    assert_eq!(end, Ok(RunOutcome { status: 3, timed_out: false }));
     assert_eq!(lines, ["half [2J", "web1 in /"]);
 }
 
 #[tokio::test]
-async fn too_long_is_ended_with_all_it_started() {
+async fn run_timeout_ends_process_group() {
     let dir = tempfile::tempdir().unwrap();
     let slow = RunRequest { timeout_ms: Some(100), ..request("a", "sleep 60 & echo $!; wait") };
     let (end, lines) = run(&dir, &slow).await;
@@ -42,26 +46,26 @@ async fn too_long_is_ended_with_all_it_started() {
     assert!(end.timed_out && end.status != 0, "{end:?}");
     let child = Pid::from_raw(lines[0].parse().unwrap());
     while nix::sys::signal::kill(child, None).is_ok() {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 #[tokio::test]
-async fn a_second_run_waits_for_whatever_the_first_left() {
+async fn second_run_waits_for_leftovers_of_first() {
     let dir = tempfile::tempdir().unwrap();
     // The program has ended; something that has its input open has not.
     let left = "exec 3<&0; sleep 60 <&3 >/dev/null 2>&1 & echo $!";
     let (end, lines) = run(&dir, &request("a", left)).await;
-    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
     let (end, _) = run(&dir, &request("a", "true")).await;
-    assert_eq!(end, Err(CommandError::StillRunning { program: "sh".into(), waited: PAUSE * 4 }));
+    assert_eq!(end, Err(CommandError::StillRunning { program: "sh".into(), waited: POLL_INTERVAL * 4 }));
     assert!(run(&dir, &request("b", "true")).await.0.is_ok(), "another key is another run");
     nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
     assert!(run(&dir, &request("a", "true")).await.0.is_ok());
 }
 
 #[tokio::test]
-async fn what_cannot_be_run_is_named() {
+async fn run_names_program_it_cannot_start() {
     let dir = tempfile::tempdir().unwrap();
     let named = |name: &str| RunRequest {
         argv: vec![name.into()],
@@ -77,12 +81,12 @@ async fn what_cannot_be_run_is_named() {
     let error = run(&dir, &named("./plain")).await.0.unwrap_err();
     assert_eq!(error.to_string(), "cannot run `./plain`: Permission denied (os error 13)");
     std::os::unix::fs::symlink("/bin/true", dir.path().join("program")).unwrap();
-    assert_eq!(run(&dir, &named("./program")).await.0, Ok(RunEnd { status: 0, timed_out: false }));
+    assert_eq!(run(&dir, &named("./program")).await.0, Ok(RunOutcome { status: 0, timed_out: false }));
 }
 
 /// In a mere group of its own, a program that asks the terminal for a password is stopped, and waited for, for ever.
 #[tokio::test]
-async fn a_program_has_a_session_of_its_own_without_a_terminal() {
+async fn run_starts_session_without_terminal() {
     let dir = tempfile::tempdir().unwrap();
     // proc(5), /proc/PID/stat: pid (4) ppid pgrp session.
     let (end, lines) = run(&dir, &request("a", "read -r pid name state parent group session rest < /proc/$$/stat; echo $$ $pid $group $session; : < /dev/tty")).await;
@@ -96,36 +100,36 @@ async fn a_program_has_a_session_of_its_own_without_a_terminal() {
 struct Slow(Mutex<Vec<String>>);
 
 #[async_trait]
-impl crate::world::link::Listener for Slow {
-    async fn hear(&self, line: &str) {
+impl crate::world::link::LineSink for Slow {
+    async fn write_line(&self, line: &str) {
         tokio::task::yield_now().await;
         self.0.lock().unwrap().push(line.to_owned());
     }
 }
 
 #[tokio::test]
-async fn a_program_waits_for_a_slow_listener_and_no_line_is_lost() {
+async fn run_blocks_on_slow_reader_without_losing_lines() {
     let dir = tempfile::tempdir().unwrap();
     let commands = LocalCommands::new(dir.path().to_owned());
     let slow = Arc::new(Slow(Mutex::default()));
     // More than a pipe holds, and a process in the background that keeps it open.
     let end = commands.run(&request("a", "sleep 60 & echo $!; seq 1 30000"), slow.clone()).await;
-    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
     let lines = slow.0.lock().unwrap();
     assert_eq!((lines.len(), lines[30000].as_str()), (30001, "30000"));
     nix::sys::signal::kill(Pid::from_raw(lines[0].parse().unwrap()), Signal::SIGKILL).unwrap();
 }
 
 #[tokio::test]
-async fn a_background_process_that_never_falls_silent_is_not_waited_for() {
+async fn run_ignores_output_of_background_process() {
     let dir = tempfile::tempdir().unwrap();
     let (end, lines) = run(&dir, &request("a", "yes & echo $!")).await;
-    assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+    assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
     // Its pipe is closed by now, so it has ended or is about to.
     let pid = lines.iter().find(|line| *line != "y").unwrap();
     let yes = Pid::from_raw(pid.parse().unwrap());
     while nix::sys::signal::kill(yes, None).is_ok() {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -141,10 +145,10 @@ fn gone(pid: &str) -> bool {
 async fn given_up(commands: &LocalCommands) -> Vec<String> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
-    let heard: Heard = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
+    let heard: SharedLineSink = Arc::new(move |line: &str| theirs.lock().unwrap().push(line.to_owned()));
     let two_lines = async {
         while lines.lock().unwrap().len() < 2 {
-            tokio::time::sleep(PAUSE / 10).await;
+            tokio::time::sleep(POLL_INTERVAL / 10).await;
         }
     };
     let deaf = request("a", DEAF);
@@ -156,21 +160,21 @@ async fn given_up(commands: &LocalCommands) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_given_up_is_ended_though_it_be_deaf() {
+async fn abandoned_run_is_killed_when_it_ignores_term() {
     let dir = tempfile::tempdir().unwrap();
     let commands = LocalCommands::new(dir.path().to_owned());
     let pids = given_up(&commands).await;
-    commands.all_ended().await;
+    commands.wait_for_all().await;
     for pid in pids {
         while !gone(&pid) {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 /// As with a second Ctrl-C.
 #[test]
-fn what_is_given_up_does_not_outlive_switchman() {
+fn abandoned_run_does_not_outlive_switchman() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pids = runtime.block_on(async { given_up(&LocalCommands::new(dir.path().to_owned())).await });
@@ -183,7 +187,7 @@ fn what_is_given_up_does_not_outlive_switchman() {
 }
 
 #[tokio::test]
-async fn too_long_is_ended_though_it_be_deaf_or_stopped() {
+async fn run_timeout_kills_program_that_ignores_term_or_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     for script in [DEAF, "echo $$; echo $$; kill -STOP $$"] {
         let slow = RunRequest { timeout_ms: Some(100), ..request("a", script) };
@@ -191,14 +195,14 @@ async fn too_long_is_ended_though_it_be_deaf_or_stopped() {
         assert!(end.unwrap().timed_out);
         for pid in pids {
             while !gone(&pid) {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_given_up_has_time_to_tidy_up() {
+async fn abandoned_run_gets_time_to_clean_up() {
     let dir = tempfile::tempdir().unwrap();
     let commands = LocalCommands::new(dir.path().to_owned());
     let tidy = dir.path().join("tidy");
@@ -210,16 +214,16 @@ async fn what_is_given_up_has_time_to_tidy_up() {
         ended = commands.run(&tidying, heard) => panic!("{ended:?}"),
         () = up.notified() => {}
     }
-    commands.all_ended().await;
+    commands.wait_for_all().await;
     assert!(tidy.exists());
 }
 
 #[tokio::test]
-async fn no_two_of_a_key_run_at_once_and_no_file_is_left_of_them() {
+async fn runs_of_one_key_are_serial_and_leave_no_lock_file() {
     let dir = tempfile::tempdir().unwrap();
     let locks = dir.path().join("locks");
     let commands =
-        Arc::new(LocalCommands { patience: Duration::from_mins(1), ..LocalCommands::new(locks.clone()) });
+        Arc::new(LocalCommands { lock_timeout: Duration::from_mins(1), ..LocalCommands::new(locks.clone()) });
     // `mkdir` fails where the one before has not ended.
     let script = format!("mkdir {0}/alone && rmdir {0}/alone", dir.path().display());
     let one = || {
@@ -227,7 +231,7 @@ async fn no_two_of_a_key_run_at_once_and_no_file_is_left_of_them() {
         tokio::spawn(async move { commands.run(&request, Arc::new(|_: &str| {})).await })
     };
     for ended in futures_util::future::join_all((0..40).map(|_| one())).await {
-        assert_eq!(ended.unwrap(), Ok(RunEnd { status: 0, timed_out: false }));
+        assert_eq!(ended.unwrap(), Ok(RunOutcome { status: 0, timed_out: false }));
     }
     assert_eq!(std::fs::read_dir(locks).unwrap().count(), 0);
 }

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::*;
 use crate::model::rules::{Family, Transaction, Variant};
 use crate::sys::iptables::Iptables;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 use crate::world::firewall::Firewall as _;
 
 fn port(number: u16) -> Port {
@@ -30,9 +30,9 @@ async fn connect(from: SocketAddr, port: u16) -> TcpStream {
 }
 
 #[test]
-fn connections_of_two_ports_that_lead_to_one_listener_are_told_apart() {
+fn conntrack_separates_ports_redirected_to_one_listener() {
     for variant in [Variant::NfTables, Variant::Legacy] {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let listener = TcpListener::bind("[::]:0").await.unwrap();
             let target = listener.local_addr().unwrap().port();
             for family in [Family::V4, Family::V6] {
@@ -68,25 +68,26 @@ fn connections_of_two_ports_that_lead_to_one_listener_are_told_apart() {
 }
 
 #[test]
-fn what_the_kernel_filters_is_what_we_would() {
-    in_namespace(|| async {
+fn kernel_filter_matches_own_filter() {
+    run_in_namespace(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap().port();
         lead(Family::V4, Variant::NfTables, target).await;
         let _open = [connect("127.0.0.1:0".parse().unwrap(), 80).await];
         let _other = connect("127.0.0.1:0".parse().unwrap(), target).await;
         let netlink = netlink::open(SockProtocol::NetlinkNetFilter).unwrap();
-        let wanted = Wanted { port: port(80), target: port(target) };
+        let wanted = FlowFilter { port: port(80), target: port(target) };
         let listed = |filter, sequence| {
-            netlink::send(&netlink, &wire::request(AddressFamily::Inet as u8, filter, sequence)).unwrap();
+            netlink::send(&netlink, &wire::build_request(AddressFamily::Inet as u8, filter, sequence))
+                .unwrap();
             let mut flows = 0;
             loop {
                 let mut buffer = vec![0; BUFFER];
                 let length = netlink::receive(&netlink, &mut buffer).unwrap();
-                for part in wire::parts(&buffer[..length], sequence) {
+                for part in wire::parse_parts(&buffer[..length], sequence) {
                     match part.unwrap() {
-                        Part::Flow(_) => flows += 1,
-                        Part::Done => return flows,
+                        DumpPart::Flow(_) => flows += 1,
+                        DumpPart::Done => return flows,
                         other => panic!("{other:?}"),
                     }
                 }
@@ -97,14 +98,14 @@ fn what_the_kernel_filters_is_what_we_would() {
 }
 
 #[test]
-fn a_refused_filter_is_told_from_a_refusal() {
-    let refused = |code: i32| netlink::message(netlink::NLMSG_ERROR, 0, 1, &code.to_ne_bytes());
-    let wanted = Wanted { port: port(80), target: port(20001) };
+fn refused_filter_differs_from_refused_dump() {
+    let refused = |code: i32| netlink::build_message(netlink::NLMSG_ERROR, 0, 1, &code.to_ne_bytes());
+    let wanted = FlowFilter { port: port(80), target: port(20001) };
     for (code, error) in [(-22, Errno::EINVAL), (-1, Errno::EPERM)] {
         let receive = |buffer: &mut [u8]| {
             buffer[..20].copy_from_slice(&refused(code));
             Ok(20)
         };
-        assert_eq!(collect(receive, &mut [0; 64], 1, wanted), Ok(Dump::Refused(error)));
+        assert_eq!(collect(receive, &mut [0; 64], 1, wanted), Ok(DumpOutcome::Refused(error)));
     }
 }

@@ -7,15 +7,15 @@ use nix::errno::Errno;
 
 use crate::model::ports::Port;
 use crate::sys::netlink::{
-    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, attribute, find,
-    messages, nested,
+    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, build_attribute,
+    build_nested, find_attribute, parse_messages,
 };
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, and with `IPCTNL_MSG_CT_NEW`, which an answer is.
 const CT_GET: u16 = 0x0101;
 const CT_NEW: u16 = 0x0100;
 /// `struct nfgenmsg`: family, version, resource id.
-const GENERIC: usize = 4;
+const NFGENMSG_BYTES: usize = 4;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -43,7 +43,7 @@ const IPPROTO_TCP: u8 = 6;
 
 /// Connections made to `port` that are answered from `target`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct FlowFilter {
     pub port: Port,
     pub target: Port,
 }
@@ -53,23 +53,23 @@ pub(super) struct Wanted {
 pub(super) struct Flow {
     protocol: u8,
     /// What the client connected to.
-    made_to: u16,
+    original_port: u16,
     /// The port that answers.
-    answers: u16,
+    reply_port: u16,
     /// Whom it answers: the peer as the listening process sees it, whose source port the kernel may have translated.
     peer: SocketAddr,
 }
 
 impl Flow {
-    pub(super) fn peer(&self, wanted: Wanted) -> Option<SocketAddr> {
-        let led = self.made_to == wanted.port.get() && self.answers == wanted.target.get();
+    pub(super) fn matching_peer(&self, wanted: FlowFilter) -> Option<SocketAddr> {
+        let led = self.original_port == wanted.port.get() && self.reply_port == wanted.target.get();
         (self.protocol == IPPROTO_TCP && led).then_some(self.peer)
     }
 }
 
 /// One part of a dump's datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum DumpPart {
     Flow(Flow),
     /// A connection of a protocol without ports.
     Other,
@@ -83,77 +83,77 @@ pub(super) enum Part {
 
 /// A dump of one family's connections; those that are wanted, where the kernel can tell them apart (Linux 5.8; an older one
 /// lists all).
-pub(super) fn request(family: u8, wanted: Option<Wanted>, sequence: u32) -> Vec<u8> {
+pub(super) fn build_request(family: u8, wanted: Option<FlowFilter>, sequence: u32) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0];
-    if let Some(Wanted { port, target }) = wanted {
+    if let Some(FlowFilter { port, target }) = wanted {
         let tuple = |kind, port_kind, port: Port| {
-            let protocol = attribute(CTA_PROTO_NUM, &[IPPROTO_TCP]);
-            let port = attribute(port_kind, &port.get().to_be_bytes());
-            nested(kind, &[nested(CTA_TUPLE_PROTO, &[protocol, port])])
+            let protocol = build_attribute(CTA_PROTO_NUM, &[IPPROTO_TCP]);
+            let port = build_attribute(port_kind, &port.get().to_be_bytes());
+            build_nested(kind, &[build_nested(CTA_TUPLE_PROTO, &[protocol, port])])
         };
-        let flags = |kind, flags: u32| attribute(kind, &(COMPARE_PROTOCOL | flags).to_ne_bytes());
+        let flags = |kind, flags: u32| build_attribute(kind, &(COMPARE_PROTOCOL | flags).to_ne_bytes());
         body.extend(tuple(CTA_TUPLE_ORIG, CTA_PROTO_DST_PORT, port));
         body.extend(tuple(CTA_TUPLE_REPLY, CTA_PROTO_SRC_PORT, target));
         let compared =
             [flags(CTA_FILTER_ORIG_FLAGS, COMPARE_DST_PORT), flags(CTA_FILTER_REPLY_FLAGS, COMPARE_SRC_PORT)];
-        body.extend(nested(CTA_FILTER, &compared));
+        body.extend(build_nested(CTA_FILTER, &compared));
     }
-    netlink::message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
+    netlink::build_message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, sequence, &body)
 }
 
 /// The parts of one datagram; a malformed one ends it with an error.
-pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>> {
+pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, String>> {
     let mut parts = Vec::new();
-    for message in messages(datagram) {
+    for message in parse_messages(datagram) {
         let part = message.and_then(|message| {
             if message.sequence != sequence {
-                return Ok(Part::Stale);
+                return Ok(DumpPart::Stale);
             }
             if message.flags & NLM_F_DUMP_INTR != 0 {
-                parts.push(Ok(Part::Interrupted));
+                parts.push(Ok(DumpPart::Interrupted));
             }
-            part(&message)
+            parse_part(&message)
         });
         parts.push(part);
     }
     parts
 }
 
-fn part(message: &Message<'_>) -> Result<Part, String> {
+fn parse_part(message: &Message<'_>) -> Result<DumpPart, String> {
     match message.kind {
         // A dump that fails at once ends with an error or with a code in its end.
-        NLMSG_DONE | NLMSG_ERROR => Ok(message.error().map_or(Part::Done, Part::Refused)),
-        CT_NEW => flow(message.body),
+        NLMSG_DONE | NLMSG_ERROR => Ok(message.error().map_or(DumpPart::Done, DumpPart::Refused)),
+        CT_NEW => parse_flow(message.body),
         other => Err(format!("an unexpected message of type {other}")),
     }
 }
 
-fn flow(body: &[u8]) -> Result<Part, String> {
-    let tuple = |kind| body.get(GENERIC..).and_then(|attributes| find(attributes, kind));
+fn parse_flow(body: &[u8]) -> Result<DumpPart, String> {
+    let tuple = |kind| body.get(NFGENMSG_BYTES..).and_then(|attributes| find_attribute(attributes, kind));
     let (Some(original), Some(reply)) = (tuple(CTA_TUPLE_ORIG), tuple(CTA_TUPLE_REPLY)) else {
         return Err("a connection comes without its tuples".to_owned());
     };
     let ports = || {
-        let made_to = port(original, CTA_PROTO_DST_PORT)?;
-        let answers = port(reply, CTA_PROTO_SRC_PORT)?;
-        let peer = SocketAddr::new(destination(reply)?, port(reply, CTA_PROTO_DST_PORT)?);
-        let protocol = *find(find(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?;
-        Some(Flow { protocol, made_to, answers, peer })
+        let made_to = read_port(original, CTA_PROTO_DST_PORT)?;
+        let answers = read_port(reply, CTA_PROTO_SRC_PORT)?;
+        let peer = SocketAddr::new(read_destination(reply)?, read_port(reply, CTA_PROTO_DST_PORT)?);
+        let protocol = *find_attribute(find_attribute(original, CTA_TUPLE_PROTO)?, CTA_PROTO_NUM)?.first()?;
+        Some(Flow { protocol, original_port: made_to, reply_port: answers, peer })
     };
-    Ok(ports().map_or(Part::Other, Part::Flow))
+    Ok(ports().map_or(DumpPart::Other, DumpPart::Flow))
 }
 
-fn port(tuple: &[u8], kind: u16) -> Option<u16> {
-    let value = find(find(tuple, CTA_TUPLE_PROTO)?, kind)?;
+fn read_port(tuple: &[u8], kind: u16) -> Option<u16> {
+    let value = find_attribute(find_attribute(tuple, CTA_TUPLE_PROTO)?, kind)?;
     Some(u16::from_be_bytes(value.try_into().ok()?))
 }
 
-fn destination(tuple: &[u8]) -> Option<IpAddr> {
-    let address = find(tuple, CTA_TUPLE_IP)?;
-    if let Some(v4) = find(address, CTA_IP_V4_DST) {
+fn read_destination(tuple: &[u8]) -> Option<IpAddr> {
+    let address = find_attribute(tuple, CTA_TUPLE_IP)?;
+    if let Some(v4) = find_attribute(address, CTA_IP_V4_DST) {
         return Some(Ipv4Addr::from(<[u8; 4]>::try_from(v4).ok()?).into());
     }
-    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(address, CTA_IP_V6_DST)?).ok()?).into())
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find_attribute(address, CTA_IP_V6_DST)?).ok()?).into())
 }
 
 #[cfg(test)]

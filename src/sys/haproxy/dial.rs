@@ -8,17 +8,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::net::TcpStream;
 
-use super::{Unreadable, no_connection};
+use super::{ReadError, to_connection_error};
 
 /// How long an address that is silent is alone before the next one is tried beside it (RFC 8305, 5).
-const HEAD_START: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Unreadable> {
-    first_of(resolve(host, port).await.map_err(no_connection)?).await
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ReadError> {
+    connect_first(resolve(host, port).await.map_err(to_connection_error)?).await
 }
 
 /// The first connection that stands. One dead address of a name must not use up the time of the others.
-async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, Unreadable> {
+async fn connect_first(addresses: Vec<SocketAddr>) -> Result<TcpStream, ReadError> {
     let several = addresses.len() > 1;
     let mut waiting = addresses.into_iter();
     let mut tries = FuturesUnordered::new();
@@ -27,12 +27,12 @@ async fn first_of(addresses: Vec<SocketAddr>) -> Result<TcpStream, Unreadable> {
         if let Some(address) = waiting.next() {
             tries.push(async move { TcpStream::connect(address).await.map_err(|error| (address, error)) });
         } else if tries.is_empty() {
-            return Err(no_connection(failed.join(", ")));
+            return Err(to_connection_error(failed.join(", ")));
         }
         let next = async {
             match waiting.len() {
                 0 => std::future::pending().await,
-                _ => tokio::time::sleep(HEAD_START).await,
+                _ => tokio::time::sleep(ATTEMPT_DELAY).await,
             }
         };
         tokio::select! {
@@ -80,11 +80,11 @@ mod tests {
 
     use super::*;
     use crate::sys::exec::Program;
-    use crate::sys::testing::in_namespace;
+    use crate::sys::testing::run_in_namespace;
 
     #[test]
-    fn a_refused_and_a_silent_address_do_not_hide_one_that_answers() {
-        in_namespace(|| async {
+    fn connect_first_skips_refused_and_silent_addresses() {
+        run_in_namespace(|| async {
             let listener = TcpListener::bind("127.0.0.4:0").await.unwrap();
             let alive = listener.local_addr().unwrap();
             let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), alive.port());
@@ -92,17 +92,17 @@ mod tests {
             let drop = ["-A", "INPUT", "-d", "127.0.0.3", "-j", "DROP"];
             let done = Program::new("iptables").args(drop).run(b"", Duration::from_secs(10)).await.unwrap();
             assert_eq!(done.status, 0, "{}", done.stderr);
-            let stream = first_of(vec![at("127.0.0.2"), at("127.0.0.3"), alive]).await.unwrap();
+            let stream = connect_first(vec![at("127.0.0.2"), at("127.0.0.3"), alive]).await.unwrap();
             assert_eq!(stream.peer_addr().unwrap(), alive);
-            let none = first_of(vec![at("127.0.0.2"), at("127.0.0.5")]).await.unwrap_err();
+            let none = connect_first(vec![at("127.0.0.2"), at("127.0.0.5")]).await.unwrap_err();
             let refused = |ip: &str| format!("{}: Connection refused (os error 111)", at(ip));
             let why = format!("{}, {}", refused("127.0.0.2"), refused("127.0.0.5"));
-            assert_eq!(none, Unreadable::NoConnection(why));
+            assert_eq!(none, ReadError::NoConnection(why));
         });
     }
 
     #[tokio::test]
-    async fn names_and_addresses_resolve() {
+    async fn resolve_accepts_names_and_addresses() {
         let all = resolve("localhost", 99).await.unwrap();
         assert!(!all.is_empty() && all.iter().all(|a| a.ip().is_loopback() && a.port() == 99), "{all:?}");
         assert_eq!(resolve("::1", 7).await.unwrap(), ["[::1]:7".parse().unwrap()]);

@@ -8,16 +8,16 @@ use super::tests::{Running, haproxy, read_spec_until, recorded};
 use super::*;
 use crate::model::balancer::AdminState;
 use crate::model::example;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 
 const FLUSH: &str = "set server servers/main-web1 state maint; set server servers/main-web1 state ready";
 
-fn balancer(access: Access) -> Arc<dyn Balancer> {
+fn balancer(access: StatsEndpoint) -> Arc<dyn Balancer> {
     connect(&example::balancer("lb1", Some(access)), Duration::from_secs(5)).unwrap()
 }
 
 /// A stats socket that answers `show` with one recording after another, `set` with `said`; and what it was told.
-async fn socket(shows: Vec<String>, said: &'static str) -> (Access, Arc<Mutex<Vec<String>>>) {
+async fn socket(shows: Vec<String>, said: &'static str) -> (StatsEndpoint, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -33,7 +33,7 @@ async fn socket(shows: Vec<String>, said: &'static str) -> (Access, Arc<Mutex<Ve
             stream.write_all(answer.as_bytes()).await.unwrap();
         }
     });
-    (Access::Tcp { host: "127.0.0.1".into(), port }, told)
+    (StatsEndpoint::Tcp { host: "127.0.0.1".into(), port }, told)
 }
 
 /// `up.txt` with another administrative state of the first server: the mask stands behind `srv_op_state`, a 2.
@@ -45,7 +45,10 @@ fn with_admin(mask: u32) -> String {
     text.replacen(line, &fields.join(" "), 1)
 }
 
-async fn flushed(shows: Vec<String>, said: &'static str) -> (Result<Flush, BalancerError>, Vec<String>) {
+async fn flushed(
+    shows: Vec<String>,
+    said: &'static str,
+) -> (Result<FlushResult, BalancerError>, Vec<String>) {
     let (access, told) = socket(shows, said).await;
     let flush = balancer(access).close_idle("main-web1").await;
     let sent = told.lock().unwrap().iter().filter(|line| line.starts_with("set")).cloned().collect();
@@ -53,7 +56,7 @@ async fn flushed(shows: Vec<String>, said: &'static str) -> (Result<Flush, Balan
 }
 
 #[tokio::test]
-async fn a_server_that_somebody_holds_is_left_alone() {
+async fn flush_skips_server_in_maintenance_or_drain() {
     let down = recorded("up.txt").replace(",UP,", ",DOWN,");
     let masks = [
         AdminState::FORCED_MAINT,
@@ -65,28 +68,28 @@ async fn a_server_that_somebody_holds_is_left_alone() {
         AdminState::FORCED_MAINT | AdminState::ADDRESS_SET,
     ];
     for show in masks.into_iter().map(with_admin).chain([down]) {
-        assert_eq!(flushed(vec![show], "\n\n").await, (Ok(Flush::Held), vec![]));
+        assert_eq!(flushed(vec![show], "\n\n").await, (Ok(FlushResult::NotInService), vec![]));
     }
 }
 
 #[tokio::test]
-async fn what_came_of_it_is_read_back() {
+async fn flush_reads_result_back() {
     let once = vec![FLUSH.to_owned()];
     let up = || with_admin(AdminState::ADDRESS_SET);
-    assert_eq!(flushed(vec![up(), up()], "\n\n").await, (Ok(Flush::Closed), once.clone()));
+    assert_eq!(flushed(vec![up(), up()], "\n\n").await, (Ok(FlushResult::Closed), once.clone()));
     let held = with_admin(AdminState::FORCED_MAINT);
-    assert_eq!(flushed(vec![up(), held], "\n\n").await, (Ok(Flush::Held), once.clone()));
+    assert_eq!(flushed(vec![up(), held], "\n\n").await, (Ok(FlushResult::NotInService), once.clone()));
     let denied = "Permission denied\n\nPermission denied\n\n";
-    assert_eq!(flushed(vec![up()], denied).await, (Ok(Flush::NotAllowed), once.clone()));
+    assert_eq!(flushed(vec![up()], denied).await, (Ok(FlushResult::NotAllowed), once.clone()));
     let (strange, sent) = flushed(vec![up()], "No such server.\n\nNo such server.\n\n").await;
-    assert!(matches!(strange, Err(BalancerError::Garbled { .. })), "{strange:?}");
+    assert!(matches!(strange, Err(BalancerError::Malformed { .. })), "{strange:?}");
     assert_eq!(sent, once);
 }
 
 #[tokio::test]
-async fn a_page_takes_no_commands_and_a_missing_server_is_named() {
-    let page = balancer(Access::Http("http://127.0.0.1:9/stats".into()));
-    assert_eq!(page.close_idle("main-web1").await, Ok(Flush::NotAllowed));
+async fn flush_refuses_page_access_and_names_missing_server() {
+    let page = balancer(StatsEndpoint::Http("http://127.0.0.1:9/stats".into()));
+    assert_eq!(page.close_idle("main-web1").await, Ok(FlushResult::NotAllowed));
     let (access, _) = socket(vec![recorded("up.txt")], "").await;
     let missing = balancer(access).close_idle("main-web9").await.unwrap_err();
     assert!(missing.to_string().ends_with("has no server `main-web9`"), "{missing}");
@@ -138,7 +141,7 @@ async fn until_open(open: &Mutex<usize>, wanted: usize) {
     }
 }
 
-fn start(dir: &std::path::Path, level: &str) -> (Running, Access) {
+fn start(dir: &std::path::Path, level: &str) -> (Running, StatsEndpoint) {
     let path = dir.join("s.sock");
     let text = format!(
         "global\n stats socket {} level {level}\ndefaults\n mode http\n timeout connect 5s\n timeout client 60s\n \
@@ -146,27 +149,27 @@ fn start(dir: &std::path::Path, level: &str) -> (Running, Access) {
          backend servers\n server main-web1 127.0.0.1:8080 check port 8081\n server dead 127.0.0.1:9 check\n",
         path.display()
     );
-    (haproxy(dir, &text), Access::Unix(path))
+    (haproxy(dir, &text), StatsEndpoint::Unix(path))
 }
 
-async fn until_verdict(access: &Access, server: &str, verdict: Verdict) {
+async fn until_verdict(access: &StatsEndpoint, server: &str, verdict: ServerState) {
     let spec = example::balancer("lb1", Some(access.clone()));
     read_spec_until(&spec, |view| {
-        view.as_ref().is_ok_and(|view| view.server(server).is_some_and(|server| server.verdict == verdict))
+        view.as_ref().is_ok_and(|view| view.find_server(server).is_some_and(|server| server.state == verdict))
     })
     .await;
 }
 
 #[test]
-fn a_real_haproxy_closes_idle_connections_and_finishes_what_is_in_flight() {
-    in_namespace(|| async {
+fn flush_on_real_haproxy_closes_idle_and_finishes_in_flight() {
+    run_in_namespace(|| async {
         let (release, open) = application().await;
         // Checks come elsewhere: they are no pooled connections.
         let _checked = TcpListener::bind("127.0.0.1:8081").await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (_haproxy, access) = start(dir.path(), "admin");
-        until_verdict(&access, "main-web1", Verdict::Up).await;
-        until_verdict(&access, "dead", Verdict::Down).await;
+        until_verdict(&access, "main-web1", ServerState::Up).await;
+        until_verdict(&access, "dead", ServerState::Down).await;
         let mut held = begin("/hold").await;
         until_open(&open, 1).await;
         let mut clients = vec![];
@@ -178,7 +181,7 @@ fn a_real_haproxy_closes_idle_connections_and_finishes_what_is_in_flight() {
         }
         assert!(*open.lock().unwrap() > 1, "pooled connections are there");
         let lb = balancer(access.clone());
-        assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::Closed));
+        assert_eq!(lb.close_idle("main-web1").await, Ok(FlushResult::Closed));
         until_open(&open, 1).await;
         release.send(true).unwrap();
         is_answered(&mut held).await;
@@ -187,48 +190,51 @@ fn a_real_haproxy_closes_idle_connections_and_finishes_what_is_in_flight() {
             is_answered(client).await;
         }
         // A server that its checks hold out would come back by `state ready`.
-        assert_eq!(lb.close_idle("dead").await, Ok(Flush::Held));
-        let dead = lb.read().await.unwrap().server("dead").unwrap().verdict;
-        assert_eq!(dead, Verdict::Down);
+        assert_eq!(lb.close_idle("dead").await, Ok(FlushResult::NotInService));
+        let dead = lb.read().await.unwrap().find_server("dead").unwrap().state;
+        assert_eq!(dead, ServerState::Down);
         for state in ["maint", "drain"] {
             let stream = UnixStream::connect(dir.path().join("s.sock")).await.unwrap();
-            ask(stream, &format!("set server servers/main-web1 state {state}")).await.unwrap();
-            assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::Held), "{state}");
+            send_line(stream, &format!("set server servers/main-web1 state {state}")).await.unwrap();
+            assert_eq!(lb.close_idle("main-web1").await, Ok(FlushResult::NotInService), "{state}");
             let view = lb.read().await.unwrap();
-            let admin = view.server("main-web1").unwrap().admin.unwrap();
-            assert_eq!((admin.in_maintenance(), admin.in_drain()), (state == "maint", state == "drain"));
+            let admin = view.find_server("main-web1").unwrap().admin_state.unwrap();
+            assert_eq!(
+                (admin.is_in_maintenance(), admin.is_in_drain()),
+                (state == "maint", state == "drain")
+            );
         }
     });
 }
 
 #[test]
-fn a_real_haproxy_refuses_without_the_level_for_it() {
-    in_namespace(|| async {
+fn flush_on_real_haproxy_needs_admin_level() {
+    run_in_namespace(|| async {
         let (_release, _open) = application().await;
         let _checked = TcpListener::bind("127.0.0.1:8081").await.unwrap();
         for level in ["user", "operator"] {
             let dir = tempfile::tempdir().unwrap();
             let (_haproxy, access) = start(dir.path(), level);
-            until_verdict(&access, "main-web1", Verdict::Up).await;
+            until_verdict(&access, "main-web1", ServerState::Up).await;
             let lb = balancer(access);
-            assert_eq!(lb.close_idle("main-web1").await, Ok(Flush::NotAllowed), "{level}");
-            assert_eq!(lb.set_weight("main-web1", 50).await, Ok(Weighed::NotAllowed), "{level}");
+            assert_eq!(lb.close_idle("main-web1").await, Ok(FlushResult::NotAllowed), "{level}");
+            assert_eq!(lb.set_weight("main-web1", 50).await, Ok(SetWeightResult::NotAllowed), "{level}");
         }
     });
 }
 
 #[test]
-fn a_real_haproxy_takes_weights_and_shows_them() {
-    in_namespace(|| async {
+fn set_weight_on_real_haproxy_reads_back() {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let (_haproxy, access) = start(dir.path(), "admin");
-        until_verdict(&access, "dead", Verdict::Down).await;
+        until_verdict(&access, "dead", ServerState::Down).await;
         let lb = balancer(access);
         for weight in [33, 0, 100] {
-            assert_eq!(lb.set_weight("main-web1", weight).await, Ok(Weighed::Set));
-            assert_eq!(lb.read().await.unwrap().server("main-web1").unwrap().weight, weight);
+            assert_eq!(lb.set_weight("main-web1", weight).await, Ok(SetWeightResult::Set));
+            assert_eq!(lb.read().await.unwrap().find_server("main-web1").unwrap().weight, weight);
         }
-        assert!(matches!(lb.set_weight("main-web1", 257).await, Err(BalancerError::Garbled { .. })));
+        assert!(matches!(lb.set_weight("main-web1", 257).await, Err(BalancerError::Malformed { .. })));
         assert!(lb.set_weight("nobody", 1).await.is_err());
     });
 }

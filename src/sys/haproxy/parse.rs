@@ -6,29 +6,29 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::Unreadable;
-use crate::model::balancer::{AdminState, BackendView, ServerView, ServerWork, Verdict};
+use super::ReadError;
+use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerState, ServerView};
 
 /// What `show servers state B; show stat B 4 -1` prints.
-pub(super) fn socket(answer: &str, backend: &str) -> Result<BackendView, Unreadable> {
+pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
     if ["Can't find backend.", "No such proxy."].iter().any(|text| answer.starts_with(text)) {
-        return Err(Unreadable::NoBackend);
+        return Err(ReadError::NoBackend);
     }
     if !answer.is_empty() && !answer.starts_with('1') {
-        return Err(garbled("it does not begin with a server state table of format 1"));
+        return Err(new_garbled_error("it does not begin with a server state table of format 1"));
     }
-    let truncated = || Unreadable::Truncated { received: answer.len() };
+    let truncated = || ReadError::Truncated { received: answer.len() };
     let (state, stat) = answer.split_once("\n\n").ok_or_else(truncated)?;
     let stat = stat.strip_suffix("\n\n").ok_or_else(truncated)?;
-    let admin = admin_states(state)?;
+    let admin = parse_admin_states(state)?;
     let mut servers = Vec::new();
-    for row in rows(stat)? {
+    for row in parse_rows(stat)? {
         if row.get("pxname")? == backend {
-            servers.push(server(&row, Some(&admin))?);
+            servers.push(parse_server(&row, Some(&admin))?);
         }
     }
     if servers.len() != admin.len() {
-        return Err(garbled(format!(
+        return Err(new_garbled_error(format!(
             "{} servers with a state, {} with statistics",
             admin.len(),
             servers.len()
@@ -39,66 +39,70 @@ pub(super) fn socket(answer: &str, backend: &str) -> Result<BackendView, Unreada
 
 /// Field `type` (management guide, 9.1). The others are 0, a frontend, and 3, a socket: with `option socket-stats` a
 /// `listen` section has a row for each of its `bind` lines.
-const BACKEND: &str = "1";
-const SERVER: &str = "2";
+const TYPE_BACKEND: &str = "1";
+const TYPE_SERVER: &str = "2";
 
 /// What the statistics page prints as CSV: all proxies, with rows for frontends and backends.
-pub(super) fn page(answer: &str, backend: &str) -> Result<BackendView, Unreadable> {
+pub(super) fn parse_page(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
     if !answer.starts_with("# ") && !"# ".starts_with(answer) {
-        return Err(garbled("it does not begin with a statistics header"));
+        return Err(new_garbled_error("it does not begin with a statistics header"));
     }
     if !answer.ends_with('\n') {
-        return Err(Unreadable::Truncated { received: answer.len() });
+        return Err(ReadError::Truncated { received: answer.len() });
     }
     let mut servers = Vec::new();
-    for row in rows(answer)? {
+    for row in parse_rows(answer)? {
         if row.get("pxname")? != backend {
             continue;
         }
         match row.get("type")? {
-            BACKEND => return Ok(BackendView::new(servers)),
-            SERVER => servers.push(server(&row, None)?),
+            TYPE_BACKEND => return Ok(BackendView::new(servers)),
+            TYPE_SERVER => servers.push(parse_server(&row, None)?),
             _ => {}
         }
     }
     if servers.is_empty() {
-        Err(Unreadable::NoBackend)
+        Err(ReadError::NoBackend)
     } else {
-        Err(Unreadable::Truncated { received: answer.len() })
+        Err(ReadError::Truncated { received: answer.len() })
     }
 }
 
-fn server(row: &Row, admin: Option<&BTreeMap<String, AdminState>>) -> Result<ServerView, Unreadable> {
+fn parse_server(
+    row: &StatRow,
+    admin: Option<&BTreeMap<String, AdminState>>,
+) -> Result<ServerView, ReadError> {
     let name = row.get("svname")?.to_owned();
     let status = row.get("status")?.to_owned();
     let admin = match admin {
-        Some(states) => {
-            Some(*states.get(&name).ok_or_else(|| garbled(format!("no state of server `{name}`")))?)
-        }
+        Some(states) => Some(
+            *states.get(&name).ok_or_else(|| new_garbled_error(format!("no state of server `{name}`")))?,
+        ),
         None => None,
     };
     Ok(ServerView {
-        verdict: verdict(&status),
-        backup: row.number("bck")? > 0,
-        weight: u32::try_from(row.number("weight")?).map_err(|_| garbled("weight out of range"))?,
-        check: check(row),
-        work: ServerWork {
-            sessions: row.number("scur")?,
-            queued: row.number("qcur")?,
-            connections_used: row.optional_number("used_conn_cur")?,
-            selected_total: row.number("lbtot")?,
+        state: parse_verdict(&status),
+        backup: row.parse_number("bck")? > 0,
+        weight: u32::try_from(row.parse_number("weight")?)
+            .map_err(|_| new_garbled_error("weight out of range"))?,
+        last_check: format_check(row),
+        work: ServerCounters {
+            sessions: row.parse_number("scur")?,
+            queued: row.parse_number("qcur")?,
+            connections_used: row.parse_optional_number("used_conn_cur")?,
+            selected_total: row.parse_number("lbtot")?,
         },
         name,
         status,
-        admin,
+        admin_state: admin,
     })
 }
 
 /// By prefix: `UP 1/3`, `DOWN (agent)`, `MAINT (via b/s)`. What follows the word is a count or stands in brackets, else
 /// it is a text we do not know, and so no verdict.
-fn verdict(status: &str) -> Verdict {
+fn parse_verdict(status: &str) -> ServerState {
     if status == "no check" {
-        return Verdict::NoCheck;
+        return ServerState::NoCheck;
     }
     let (word, rest) = match status.split_once(' ') {
         Some((word, rest)) => (word, Some(rest)),
@@ -107,17 +111,17 @@ fn verdict(status: &str) -> Verdict {
     let counting = rest.is_some_and(is_count);
     let known = |rest: &str| counting || rest.starts_with('(') && rest.ends_with(')');
     if !rest.is_none_or(known) {
-        return Verdict::Unknown;
+        return ServerState::Unknown;
     }
     match word {
-        "UP" if counting => Verdict::GoingDown,
-        "UP" => Verdict::Up,
-        "DOWN" if counting => Verdict::GoingUp,
-        "DOWN" => Verdict::Down,
-        "DRAIN" => Verdict::Drain,
-        "NOLB" => Verdict::Stopping,
-        "MAINT" => Verdict::Maint,
-        _ => Verdict::Unknown,
+        "UP" if counting => ServerState::GoingDown,
+        "UP" => ServerState::Up,
+        "DOWN" if counting => ServerState::GoingUp,
+        "DOWN" => ServerState::Down,
+        "DRAIN" => ServerState::Drain,
+        "NOLB" => ServerState::Stopping,
+        "MAINT" => ServerState::Maint,
+        _ => ServerState::Unknown,
     }
 }
 
@@ -127,9 +131,9 @@ fn is_count(text: &str) -> bool {
 }
 
 /// `L7OK/200`, `L4CON`; a leading `* ` (check running) is left out.
-fn check(row: &Row) -> String {
-    let status = row.optional("check_status").unwrap_or("").trim_start_matches("* ");
-    match row.optional("check_code").filter(|code| !code.is_empty()) {
+fn format_check(row: &StatRow) -> String {
+    let status = row.get_optional("check_status").unwrap_or("").trim_start_matches("* ");
+    match row.get_optional("check_code").filter(|code| !code.is_empty()) {
         Some(code) => format!("{status}/{code}"),
         None => status.to_owned(),
     }
@@ -137,7 +141,7 @@ fn check(row: &Row) -> String {
 
 /// `show servers state`: a format version, a header, a line a server, blanks between fields.
 /// The backend's number where its servers have a state and no statistics were found under its name.
-pub fn number_of_namesake(answer: &str) -> Result<Option<String>, Unreadable> {
+pub fn find_backend_number(answer: &str) -> Result<Option<String>, ReadError> {
     let Some((state, stat)) = answer.split_once("\n\n") else { return Ok(None) };
     // A header and nothing below it.
     if stat.trim_end().lines().count() != 1 || !stat.starts_with("# ") {
@@ -152,78 +156,81 @@ pub fn number_of_namesake(answer: &str) -> Result<Option<String>, Unreadable> {
     Ok(number.map(str::to_owned))
 }
 
-fn admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, Unreadable> {
+fn parse_admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, ReadError> {
     let mut lines = text.lines();
     if lines.next() != Some("1") {
-        return Err(garbled("no server state table of format 1"));
+        return Err(new_garbled_error("no server state table of format 1"));
     }
     let header = lines
         .next()
         .and_then(|line| line.strip_prefix("# "))
-        .ok_or_else(|| garbled("no server state header"))?;
+        .ok_or_else(|| new_garbled_error("no server state header"))?;
     let names: Vec<&str> = header.split(' ').collect();
     let column = |name: &str| {
-        names.iter().position(|other| *other == name).ok_or_else(|| garbled(format!("no column `{name}`")))
+        names
+            .iter()
+            .position(|other| *other == name)
+            .ok_or_else(|| new_garbled_error(format!("no column `{name}`")))
     };
     let (name, admin) = (column("srv_name")?, column("srv_admin_state")?);
     let mut states = BTreeMap::new();
     for line in lines {
         let fields: Vec<&str> = line.split(' ').collect();
         let (Some(name), Some(admin)) = (fields.get(name), fields.get(admin)) else {
-            return Err(garbled("a server state line is short"));
+            return Err(new_garbled_error("a server state line is short"));
         };
-        let mask = admin.parse().map_err(|_| garbled(format!("srv_admin_state is `{admin}`")))?;
+        let mask = admin.parse().map_err(|_| new_garbled_error(format!("srv_admin_state is `{admin}`")))?;
         states.insert((*name).to_owned(), AdminState(mask));
     }
     Ok(states)
 }
 
 /// One CSV row with its header.
-struct Row {
+struct StatRow {
     columns: Rc<HashMap<String, usize>>,
     fields: csv::StringRecord,
 }
 
-impl Row {
-    fn optional(&self, name: &str) -> Option<&str> {
+impl StatRow {
+    fn get_optional(&self, name: &str) -> Option<&str> {
         self.fields.get(*self.columns.get(name)?)
     }
 
-    fn get(&self, name: &str) -> Result<&str, Unreadable> {
-        self.optional(name).ok_or_else(|| garbled(format!("no column `{name}`")))
+    fn get(&self, name: &str) -> Result<&str, ReadError> {
+        self.get_optional(name).ok_or_else(|| new_garbled_error(format!("no column `{name}`")))
     }
 
     /// An empty field counts nothing, as HAProxy prints it.
-    fn number(&self, name: &str) -> Result<u64, Unreadable> {
+    fn parse_number(&self, name: &str) -> Result<u64, ReadError> {
         let text = self.get(name)?;
         if text.is_empty() {
             Ok(0)
         } else {
-            text.parse().map_err(|_| garbled(format!("`{name}` is `{text}`")))
+            text.parse().map_err(|_| new_garbled_error(format!("`{name}` is `{text}`")))
         }
     }
 
-    fn optional_number(&self, name: &str) -> Result<Option<u64>, Unreadable> {
-        if self.optional(name).is_some() { self.number(name).map(Some) } else { Ok(None) }
+    fn parse_optional_number(&self, name: &str) -> Result<Option<u64>, ReadError> {
+        if self.get_optional(name).is_some() { self.parse_number(name).map(Some) } else { Ok(None) }
     }
 }
 
-fn rows(text: &str) -> Result<Vec<Row>, Unreadable> {
-    let body = text.strip_prefix("# ").ok_or_else(|| garbled("no statistics header"))?;
+fn parse_rows(text: &str) -> Result<Vec<StatRow>, ReadError> {
+    let body = text.strip_prefix("# ").ok_or_else(|| new_garbled_error("no statistics header"))?;
     let mut reader = csv::ReaderBuilder::new().has_headers(true).flexible(false).from_reader(body.as_bytes());
-    let header = reader.headers().map_err(|error| garbled(error.to_string()))?.clone();
+    let header = reader.headers().map_err(|error| new_garbled_error(error.to_string()))?.clone();
     let columns: Rc<HashMap<String, usize>> =
         Rc::new(header.iter().enumerate().map(|(at, name)| (name.to_owned(), at)).collect());
     reader
         .records()
         .map(|record| {
             record
-                .map(|fields| Row { columns: columns.clone(), fields })
-                .map_err(|error| garbled(error.to_string()))
+                .map(|fields| StatRow { columns: columns.clone(), fields })
+                .map_err(|error| new_garbled_error(error.to_string()))
         })
         .collect()
 }
 
-fn garbled(why: impl Into<String>) -> Unreadable {
-    Unreadable::Garbled(why.into())
+fn new_garbled_error(why: impl Into<String>) -> ReadError {
+    ReadError::Garbled(why.into())
 }

@@ -4,145 +4,149 @@ use proptest::prelude::*;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::*;
-use crate::model::balancer::{AdminState, Verdict};
+use crate::model::balancer::{AdminState, ServerState};
 use crate::model::example;
 use crate::sys::exec::Program;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 
 pub(super) fn recorded(name: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/haproxy").join(name);
     std::fs::read_to_string(file).unwrap()
 }
 
-fn verdicts(view: &BackendView) -> Vec<(&str, Verdict)> {
-    view.servers().iter().map(|server| (server.name.as_str(), server.verdict)).collect()
+fn verdicts(view: &BackendView) -> Vec<(&str, ServerState)> {
+    view.servers().iter().map(|server| (server.name.as_str(), server.state)).collect()
 }
 
-fn expected(main2: Verdict) -> Vec<(&'static str, Verdict)> {
+fn expected(main2: ServerState) -> Vec<(&'static str, ServerState)> {
     vec![
-        ("main-web1", Verdict::Up),
-        ("backup-web1", Verdict::Up),
+        ("main-web1", ServerState::Up),
+        ("backup-web1", ServerState::Up),
         ("main-web2", main2),
-        ("backup-web2", Verdict::Up),
-        ("main-web3", Verdict::Maint),
-        ("main-web4", Verdict::NoCheck),
-        ("main-web5", Verdict::Maint),
-        ("main-web6", Verdict::Drain),
+        ("backup-web2", ServerState::Up),
+        ("main-web3", ServerState::Maint),
+        ("main-web4", ServerState::NoCheck),
+        ("main-web5", ServerState::Maint),
+        ("main-web6", ServerState::Drain),
     ]
 }
 
 #[test]
-fn every_state_of_a_real_haproxy_is_read() {
+fn parser_reads_every_state_of_real_haproxy() {
     for (file, main2) in [
-        ("up", Verdict::Up),
-        ("going-down", Verdict::GoingDown),
-        ("down", Verdict::Down),
-        ("going-up", Verdict::GoingUp),
+        ("up", ServerState::Up),
+        ("going-down", ServerState::GoingDown),
+        ("down", ServerState::Down),
+        ("going-up", ServerState::GoingUp),
     ] {
-        let socket = parse::socket(&recorded(&format!("{file}.txt")), "servers").unwrap();
+        let socket = parse::parse_socket_answer(&recorded(&format!("{file}.txt")), "servers").unwrap();
         assert_eq!(verdicts(&socket), expected(main2), "{file}.txt");
-        let page = parse::page(&recorded(&format!("{file}.csv")), "servers").unwrap();
+        let page = parse::parse_page(&recorded(&format!("{file}.csv")), "servers").unwrap();
         assert_eq!(verdicts(&page), expected(main2), "{file}.csv");
     }
 }
 
 #[test]
-fn rare_states_are_read_and_a_socket_row_is_no_server() {
+fn parser_reads_rare_states_and_skips_socket_rows() {
     let expected = [
-        ("busy", Verdict::Up),
-        ("gone", Verdict::Stopping),
-        ("agent-down", Verdict::Down),
-        ("agent-drain", Verdict::Drain),
-        ("nameless", Verdict::Maint),
-        ("moved", Verdict::Up),
-        ("spare", Verdict::Up),
+        ("busy", ServerState::Up),
+        ("gone", ServerState::Stopping),
+        ("agent-down", ServerState::Down),
+        ("agent-drain", ServerState::Drain),
+        ("nameless", ServerState::Maint),
+        ("moved", ServerState::Up),
+        ("spare", ServerState::Up),
     ];
-    let socket = parse::socket(&recorded("rare.txt"), "rare").unwrap();
+    let socket = parse::parse_socket_answer(&recorded("rare.txt"), "rare").unwrap();
     assert_eq!(verdicts(&socket), expected);
-    assert_eq!(verdicts(&parse::page(&recorded("rare.csv"), "rare").unwrap()), expected);
+    assert_eq!(verdicts(&parse::parse_page(&recorded("rare.csv"), "rare").unwrap()), expected);
     assert_eq!(socket.servers()[0].work.in_flight(), 1);
     assert_eq!(socket.servers()[0].work.connections_used, Some(1));
-    assert_eq!(socket.server("nameless").unwrap().admin, Some(AdminState(0x20)));
+    assert_eq!(socket.find_server("nameless").unwrap().admin_state, Some(AdminState(0x20)));
     // HAProxy calls it UP all the same.
-    assert_eq!(socket.server("spare").unwrap().weight, 0);
+    assert_eq!(socket.find_server("spare").unwrap().weight, 0);
 }
 
 #[test]
-fn a_word_is_read_by_its_prefix_and_only_with_an_end_we_know() {
+fn verdict_requires_known_suffix() {
     for (text, verdict) in [
-        ("UP", Verdict::Up),
-        ("UP (agent)", Verdict::Up),
-        ("UP 1/3", Verdict::GoingDown),
-        ("DOWN", Verdict::Down),
-        ("DOWN 1/2", Verdict::GoingUp),
-        ("DRAIN 1/2", Verdict::Drain),
-        ("NOLB 1/2", Verdict::Stopping),
-        ("MAINT (via b/s)", Verdict::Maint),
-        ("MAINT (via a/b/c)", Verdict::Maint),
-        ("no check", Verdict::NoCheck),
-        ("no", Verdict::Unknown),
-        ("", Verdict::Unknown),
-        (" UP", Verdict::Unknown),
-        ("UP ", Verdict::Unknown),
-        ("UP?", Verdict::Unknown),
-        ("UP but failing", Verdict::Unknown),
-        ("UP 1/", Verdict::Unknown),
-        ("DOWN soon", Verdict::Unknown),
-        ("up", Verdict::Unknown),
+        ("UP", ServerState::Up),
+        ("UP (agent)", ServerState::Up),
+        ("UP 1/3", ServerState::GoingDown),
+        ("DOWN", ServerState::Down),
+        ("DOWN 1/2", ServerState::GoingUp),
+        ("DRAIN 1/2", ServerState::Drain),
+        ("NOLB 1/2", ServerState::Stopping),
+        ("MAINT (via b/s)", ServerState::Maint),
+        ("MAINT (via a/b/c)", ServerState::Maint),
+        ("no check", ServerState::NoCheck),
+        ("no", ServerState::Unknown),
+        ("", ServerState::Unknown),
+        (" UP", ServerState::Unknown),
+        ("UP ", ServerState::Unknown),
+        ("UP?", ServerState::Unknown),
+        ("UP but failing", ServerState::Unknown),
+        ("UP 1/", ServerState::Unknown),
+        ("DOWN soon", ServerState::Unknown),
+        ("up", ServerState::Unknown),
     ] {
         let strange = recorded("up.txt").replacen(",UP,", &format!(",{text},"), 1);
-        assert_eq!(parse::socket(&strange, "servers").unwrap().servers()[0].verdict, verdict, "`{text}`");
+        assert_eq!(
+            parse::parse_socket_answer(&strange, "servers").unwrap().servers()[0].state,
+            verdict,
+            "`{text}`"
+        );
     }
 }
 
 #[test]
-fn details_are_read_by_name() {
-    let view = parse::socket(&recorded("down.txt"), "servers").unwrap();
-    let server = |name: &str| view.server(name).unwrap().clone();
+fn parser_reads_columns_by_name() {
+    let view = parse::parse_socket_answer(&recorded("down.txt"), "servers").unwrap();
+    let server = |name: &str| view.find_server(name).unwrap().clone();
     assert!(server("backup-web1").backup && !server("main-web1").backup);
-    assert_eq!(server("main-web2").check, "L4CON");
-    assert_eq!(server("main-web1").check, "L7OK/200");
+    assert_eq!(server("main-web2").last_check, "L4CON");
+    assert_eq!(server("main-web1").last_check, "L7OK/200");
     assert_eq!(server("main-web1").weight, 100);
-    assert_eq!(server("main-web3").admin, Some(AdminState(0x01)));
-    assert_eq!(server("main-web5").admin, Some(AdminState(0x02)));
-    assert_eq!(server("main-web6").admin, Some(AdminState(0x08)));
+    assert_eq!(server("main-web3").admin_state, Some(AdminState(0x01)));
+    assert_eq!(server("main-web5").admin_state, Some(AdminState(0x02)));
+    assert_eq!(server("main-web6").admin_state, Some(AdminState(0x08)));
     assert_eq!(server("main-web5").status, "MAINT (via servers/main-web3)");
     assert_eq!(server("main-web1").work.connections_used, Some(0));
-    assert_eq!(parse::page(&recorded("down.csv"), "servers").unwrap().servers()[0].admin, None);
+    assert_eq!(parse::parse_page(&recorded("down.csv"), "servers").unwrap().servers()[0].admin_state, None);
 }
 
 #[test]
-fn a_missing_backend_is_named() {
-    assert_eq!(parse::socket(&recorded("no-backend.txt"), "nope"), Err(Unreadable::NoBackend));
-    assert_eq!(parse::page(&recorded("down.csv"), "nope"), Err(Unreadable::NoBackend));
+fn parser_reports_missing_backend() {
+    assert_eq!(parse::parse_socket_answer(&recorded("no-backend.txt"), "nope"), Err(ReadError::NoBackend));
+    assert_eq!(parse::parse_page(&recorded("down.csv"), "nope"), Err(ReadError::NoBackend));
 }
 
 /// HAProxy finds a frontend first where it has the backend's name (seen with 2.6): the states are there, the statistics not.
 #[test]
-fn a_frontend_of_the_same_name_is_told_by_what_is_missing() {
+fn parser_detects_frontend_with_backend_name() {
     let whole = recorded("up.txt");
     let (states, statistics) = whole.split_once("\n\n").unwrap();
     let header = statistics.lines().next().unwrap();
     let namesake = format!("{states}\n\n{header}\n\n");
-    assert_eq!(parse::number_of_namesake(&namesake), Ok(Some("3".to_owned())));
-    assert_eq!(parse::number_of_namesake(&whole), Ok(None));
-    assert_eq!(parse::number_of_namesake(&recorded("no-backend.txt")), Ok(None));
+    assert_eq!(parse::find_backend_number(&namesake), Ok(Some("3".to_owned())));
+    assert_eq!(parse::find_backend_number(&whole), Ok(None));
+    assert_eq!(parse::find_backend_number(&recorded("no-backend.txt")), Ok(None));
 }
 
 #[test]
-fn unknown_columns_and_words_are_no_verdict_of_up() {
+fn unknown_status_is_never_up() {
     let newer = recorded("up.txt").replace("status,weight", "new,weight");
-    assert!(matches!(parse::socket(&newer, "servers"), Err(Unreadable::Garbled(_))));
+    assert!(matches!(parse::parse_socket_answer(&newer, "servers"), Err(ReadError::Garbled(_))));
     let strange = recorded("up.txt").replace(",UP,", ",UPSIDE,");
-    let view = parse::socket(&strange, "servers").unwrap();
-    assert_eq!(view.server("main-web1").unwrap().verdict, Verdict::Unknown);
+    let view = parse::parse_socket_answer(&strange, "servers").unwrap();
+    assert_eq!(view.find_server("main-web1").unwrap().state, ServerState::Unknown);
     let old = recorded("up.txt").replace("used_conn_cur", "something_else");
-    let view = parse::socket(&old, "servers").unwrap();
+    let view = parse::parse_socket_answer(&old, "servers").unwrap();
     assert_eq!(view.servers()[0].work.connections_used, None);
 }
 
 #[test]
-fn every_cut_of_an_answer_is_an_error() {
+fn truncated_answer_is_always_an_error() {
     for (file, backend) in [
         ("up", "servers"),
         ("down", "servers"),
@@ -151,16 +155,16 @@ fn every_cut_of_an_answer_is_an_error() {
         ("rare", "rare"),
     ] {
         let whole = recorded(&format!("{file}.txt"));
-        assert!(parse::socket(&whole, backend).is_ok());
+        assert!(parse::parse_socket_answer(&whole, backend).is_ok());
         for end in 0..whole.len() {
-            let cut = parse::socket(&whole[..end], backend);
-            assert!(matches!(cut, Err(Unreadable::Truncated { .. })), "{file}.txt cut at {end}: {cut:?}");
+            let cut = parse::parse_socket_answer(&whole[..end], backend);
+            assert!(matches!(cut, Err(ReadError::Truncated { .. })), "{file}.txt cut at {end}: {cut:?}");
         }
         let page = recorded(&format!("{file}.csv"));
-        let all = parse::page(&page, backend).unwrap();
+        let all = parse::parse_page(&page, backend).unwrap();
         // The rows after the backend's own are other proxies': without them nothing is missing.
         for end in 0..page.len() {
-            if let Ok(view) = parse::page(&page[..end], backend) {
+            if let Ok(view) = parse::parse_page(&page[..end], backend) {
                 assert_eq!(view, all, "{file}.csv cut at {end} of {}", page.len());
             }
         }
@@ -169,35 +173,35 @@ fn every_cut_of_an_answer_is_an_error() {
 
 proptest! {
     #[test]
-    fn any_answer_is_a_view_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn parser_never_panics_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let text = String::from_utf8_lossy(&bytes);
-        let _ = (parse::socket(&text, "servers"), parse::page(&text, "servers"));
+        let _ = (parse::parse_socket_answer(&text, "servers"), parse::parse_page(&text, "servers"));
     }
 
     #[test]
-    fn a_changed_byte_is_a_view_or_an_error(at in 0usize..4000, byte in any::<u8>()) {
+    fn parser_never_panics_on_changed_byte(at in 0usize..4000, byte in any::<u8>()) {
         let mut bytes = recorded("up.txt").into_bytes();
         let at = at % bytes.len();
         bytes[at] = byte;
-        let _ = parse::socket(&String::from_utf8_lossy(&bytes), "servers");
+        let _ = parse::parse_socket_answer(&String::from_utf8_lossy(&bytes), "servers");
     }
 }
 
-fn spec(access: Access) -> BalancerSpec {
+fn spec(access: StatsEndpoint) -> BalancerSpec {
     example::balancer("lb1", Some(access))
 }
 
-async fn read(access: Access) -> Result<BackendView, BalancerError> {
+async fn read(access: StatsEndpoint) -> Result<BackendView, BalancerError> {
     let read = connect(&spec(access), Duration::from_secs(5)).unwrap().read().await;
     read.map(|view| (*view).clone())
 }
 
-fn tcp(port: u16) -> Access {
-    Access::Tcp { host: "127.0.0.1".into(), port }
+fn tcp(port: u16) -> StatsEndpoint {
+    StatsEndpoint::Tcp { host: "127.0.0.1".into(), port }
 }
 
-fn http(port: u16) -> Access {
-    Access::Http(format!("http://ops:secret@127.0.0.1:{port}/stats"))
+fn http(port: u16) -> StatsEndpoint {
+    StatsEndpoint::Http(format!("http://ops:secret@127.0.0.1:{port}/stats"))
 }
 
 /// A server that answers everything with these bytes and closes.
@@ -219,17 +223,17 @@ async fn answering(bytes: Vec<u8>) -> u16 {
 }
 
 #[test]
-fn bad_balancers_are_told_apart() {
-    in_namespace(|| async {
+fn read_errors_distinguish_bad_balancers() {
+    run_in_namespace(|| async {
         let garbage = answering(b"SSH-2.0-OpenSSH_9.2\r\n\n\nhello\n\n".to_vec()).await;
-        assert!(matches!(read(tcp(garbage)).await, Err(BalancerError::Garbled { .. })));
+        assert!(matches!(read(tcp(garbage)).await, Err(BalancerError::Malformed { .. })));
         let whole = recorded("up.txt");
         let half = answering(whole.as_bytes()[..whole.len() / 2].to_vec()).await;
         assert!(matches!(read(tcp(half)).await, Err(BalancerError::Truncated { .. })));
         let nothing = answering(vec![]).await;
         assert!(matches!(read(tcp(nothing)).await, Err(BalancerError::Truncated { .. })));
         assert!(matches!(read(tcp(1)).await, Err(BalancerError::Unreachable { .. })));
-        let no_socket = Access::Unix(PathBuf::from("/nonexistent/s.sock"));
+        let no_socket = StatsEndpoint::Unix(PathBuf::from("/nonexistent/s.sock"));
         assert!(matches!(read(no_socket).await, Err(BalancerError::Unreachable { .. })));
         for (status, head) in
             [(401, "401 Unauthorized"), (503, "503 Service Unavailable"), (302, "302 Found")]
@@ -242,16 +246,16 @@ fn bad_balancers_are_told_apart() {
             );
             assert!(!error.to_string().contains("secret"), "{error}");
         }
-        let huge = vec![b'1'; usize::try_from(LARGEST).unwrap() + 1];
+        let huge = vec![b'1'; usize::try_from(MAX_ANSWER_BYTES).unwrap() + 1];
         let why = "it is longer than 8 MiB";
         let error = read(tcp(answering(huge.clone()).await)).await.unwrap_err();
-        assert!(matches!(&error, BalancerError::Garbled { why: found, .. } if found == why), "{error}");
+        assert!(matches!(&error, BalancerError::Malformed { why: found, .. } if found == why), "{error}");
         let huge = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &huge].concat();
         let error = read(http(answering(huge).await)).await.unwrap_err();
-        assert!(matches!(&error, BalancerError::Garbled { why: found, .. } if found == why), "{error}");
+        assert!(matches!(&error, BalancerError::Malformed { why: found, .. } if found == why), "{error}");
         let form = b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n<html>Please log in...".to_vec();
         let error = read(http(answering(form).await)).await.unwrap_err();
-        assert!(matches!(error, BalancerError::Garbled { .. }), "{error}");
+        assert!(matches!(error, BalancerError::Malformed { .. }), "{error}");
         let cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n# pxname".to_vec()).await;
         assert!(matches!(read(http(cut)).await, Err(BalancerError::Truncated { .. })));
         let refused = read(http(1)).await.unwrap_err();
@@ -261,22 +265,22 @@ fn bad_balancers_are_told_apart() {
 }
 
 #[test]
-fn a_silent_balancer_is_bounded() {
-    in_namespace(|| async {
+fn read_times_out_on_silent_balancer() {
+    run_in_namespace(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for access in
             [tcp(listener.local_addr().unwrap().port()), http(listener.local_addr().unwrap().port())]
         {
             let bound = Duration::from_millis(100);
             let error = connect(&spec(access), bound).unwrap().read().await.unwrap_err();
-            assert!(matches!(error, BalancerError::Silent { .. }), "{error}");
+            assert!(matches!(error, BalancerError::TimedOut { .. }), "{error}");
         }
     });
 }
 
 #[test]
-fn a_unix_socket_is_asked_in_one_line() {
-    in_namespace(|| async {
+fn unix_socket_gets_one_command_line() {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -287,7 +291,7 @@ fn a_unix_socket_is_asked_in_one_line() {
             stream.write_all(recorded("up.txt").as_bytes()).await.unwrap();
             String::from_utf8(command[..length].to_vec()).unwrap()
         });
-        assert_eq!(read(Access::Unix(path)).await.unwrap().servers().len(), 8);
+        assert_eq!(read(StatsEndpoint::Unix(path)).await.unwrap().servers().len(), 8);
         assert_eq!(asked.await.unwrap(), "show servers state servers; show stat servers 4 -1\n");
     });
 }
@@ -309,7 +313,7 @@ pub(super) fn haproxy(dir: &Path, config: &str) -> Running {
 }
 
 /// Reads until the answer is as wanted.
-async fn read_until(access: &Access, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
+async fn read_until(access: &StatsEndpoint, wanted: impl Fn(&Result<BackendView, BalancerError>) -> bool) {
     read_spec_until(&spec(access.clone()), wanted).await;
 }
 
@@ -331,8 +335,8 @@ pub(super) async fn read_spec_until(
 
 /// The same servers through all three ways into one real HAProxy, the page by TLS too.
 #[test]
-fn a_real_haproxy_is_read_every_way() {
-    in_namespace(|| async {
+fn real_haproxy_is_read_over_every_access() {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s.sock");
         let text = format!(
@@ -348,16 +352,16 @@ fn a_real_haproxy_is_read_every_way() {
         let _haproxy = haproxy(dir.path(), &text);
         let down = |view: &Result<BackendView, BalancerError>| {
             let Ok(view) = view else { return false };
-            view.servers()[0].verdict == Verdict::Down && view.servers()[1].verdict == Verdict::NoCheck
+            view.servers()[0].state == ServerState::Down && view.servers()[1].state == ServerState::NoCheck
         };
-        for access in [Access::Unix(socket), tcp(9999), http(8404)] {
+        for access in [StatsEndpoint::Unix(socket), tcp(9999), http(8404)] {
             read_until(&access, down).await;
         }
-        let wrong_password = Access::Http("http://ops:guess@127.0.0.1:8404/stats".into());
+        let wrong_password = StatsEndpoint::Http("http://ops:guess@127.0.0.1:8404/stats".into());
         read_until(&wrong_password, |view| matches!(view, Err(BalancerError::Refused { status: 401, .. })))
             .await;
         // Nobody vouches for this certificate: an error that says so, and no panic for want of a TLS provider.
-        let unknown = Access::Http("https://ops:secret@127.0.0.1:8443/stats".into());
+        let unknown = StatsEndpoint::Http("https://ops:secret@127.0.0.1:8443/stats".into());
         read_until(&unknown, |view| {
             let Err(BalancerError::Unreachable { address, why }) = view else { return false };
             address == "https://127.0.0.1:8443/stats" && why.contains("certificate")
@@ -382,8 +386,8 @@ async fn self_signed(dir: &Path) -> PathBuf {
 /// One page after another, each over a connection of its own: a kept one would outlive a reload of HAProxy and ask the
 /// old process.
 #[test]
-fn each_read_of_the_page_opens_a_connection() {
-    in_namespace(|| async {
+fn page_read_opens_new_connection() {
+    run_in_namespace(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let balancer =
             connect(&spec(http(listener.local_addr().unwrap().port())), Duration::from_secs(5)).unwrap();
@@ -411,8 +415,8 @@ fn each_read_of_the_page_opens_a_connection() {
 
 /// What `plan::haproxy_lint` says of HAProxy, asked of HAProxy.
 #[test]
-fn the_traps_of_the_lint_are_real() {
-    in_namespace(|| async {
+fn lint_findings_match_real_haproxy() {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         // A redirect, where only 200 is healthy.
         let vhost =
@@ -435,15 +439,15 @@ fn the_traps_of_the_lint_are_real() {
         );
         let _haproxy = haproxy(dir.path(), &text);
         for (backend, verdict, check) in [
-            ("all-inherited", Verdict::Down, "L7STS/302"),
-            ("own-expect", Verdict::Down, "L7TOUT"),
-            ("own-option", Verdict::Up, "L7OK/302"),
-            ("connects", Verdict::Up, "L7OK/302"),
+            ("all-inherited", ServerState::Down, "L7STS/302"),
+            ("own-expect", ServerState::Down, "L7TOUT"),
+            ("own-option", ServerState::Up, "L7OK/302"),
+            ("connects", ServerState::Up, "L7OK/302"),
         ] {
-            let spec = BalancerSpec { backend: backend.into(), ..spec(Access::Unix(socket.clone())) };
+            let spec = BalancerSpec { backend: backend.into(), ..spec(StatsEndpoint::Unix(socket.clone())) };
             read_spec_until(&spec, |view| {
                 let Ok(view) = view else { return false };
-                view.servers()[0].verdict == verdict && view.servers()[0].check == check
+                view.servers()[0].state == verdict && view.servers()[0].last_check == check
             })
             .await;
         }

@@ -2,7 +2,7 @@
 
 /// Lines with `redirect` or `dnat`, behind the name of their table. Left out are the tables iptables-nft manages, whose rules
 /// are read with its own tools: `nat` and the like in the families `ip` and `ip6`.
-pub(super) fn statements(ruleset: &str) -> Vec<String> {
+pub(super) fn find_statements(ruleset: &str) -> Vec<String> {
     let mut table = String::new();
     let mut found = Vec::new();
     for line in ruleset.lines().map(str::trim) {
@@ -26,11 +26,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_native_tables_and_only_what_translates() {
+    fn statements_include_only_native_translations() {
         let ruleset = "table ip nat {\n\tchain PREROUTING {\n\t\ttcp dport 8888 redirect to :8080\n\t}\n}\n\
                        table inet fw {\n\tchain pre {\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n\
                        \t\ttcp dport 8888 redirect to :9000\n\t\ttcp dport 22 accept\n\t}\n}\n";
-        assert_eq!(statements(ruleset), ["inet fw: tcp dport 8888 redirect to :9000"]);
-        assert_eq!(statements(""), Vec::<String>::new());
+        assert_eq!(find_statements(ruleset), ["inet fw: tcp dport 8888 redirect to :9000"]);
+        assert_eq!(find_statements(""), Vec::<String>::new());
     }
 }

@@ -4,7 +4,7 @@ use crate::model::rules::{Rule, Table};
 
 /// A line that is not part of a rule listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct WrongLine {
+pub(super) struct UnexpectedLine {
     /// Counted from 1.
     pub line: usize,
     pub found: String,
@@ -12,39 +12,39 @@ pub(super) struct WrongLine {
 
 /// A listing of one table. Counters (`[0:0]`) and comment lines are passed over. A listing that does not end with
 /// `COMMIT` was cut off, unless it is empty: nothing was ever put there.
-pub(super) fn parse(listing: &str) -> Result<Table, WrongLine> {
+pub(super) fn parse(listing: &str) -> Result<Table, UnexpectedLine> {
     let mut table = Table::default();
     let mut open = false;
     let mut last = 0;
     for (number, line) in (1..).zip(listing.lines()) {
         last = number;
-        let wrong = || WrongLine { line: number, found: line.chars().take(200).collect() };
+        let wrong = || UnexpectedLine { line: number, found: line.chars().take(200).collect() };
         match line.chars().next() {
             None | Some('#') => {}
             Some('*') => open = true,
             Some('C') if line == "COMMIT" => open = false,
             Some(':') => {
-                let (chain, policy) = chain_line(line).ok_or_else(wrong)?;
+                let (chain, policy) = parse_chain_line(line).ok_or_else(wrong)?;
                 table.chains.insert(chain, policy);
             }
-            Some('-' | '[') => table.rules.push(Rule::parse(without_counters(line)).ok_or_else(wrong)?),
+            Some('-' | '[') => table.rules.push(Rule::parse(strip_counters(line)).ok_or_else(wrong)?),
             Some(_) => return Err(wrong()),
         }
     }
     if open {
-        return Err(WrongLine { line: last + 1, found: "end of listing before COMMIT".to_owned() });
+        return Err(UnexpectedLine { line: last + 1, found: "end of listing before COMMIT".to_owned() });
     }
     Ok(table)
 }
 
 /// `:PREROUTING ACCEPT [0:0]`, `:SWITCHMAN - [0:0]`.
-fn chain_line(line: &str) -> Option<(String, Option<String>)> {
+fn parse_chain_line(line: &str) -> Option<(String, Option<String>)> {
     let mut words = line.strip_prefix(':')?.split_whitespace();
     let (chain, policy) = (words.next()?, words.next()?);
     Some((chain.to_owned(), (policy != "-").then(|| policy.to_owned())))
 }
 
-fn without_counters(line: &str) -> &str {
+fn strip_counters(line: &str) -> &str {
     match line.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         Some((_, rule)) => rule,
         None => line,
@@ -63,30 +63,33 @@ mod tests {
         [3:180] -A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\nCOMMIT\n# Completed\n";
 
     #[test]
-    fn a_listing_is_read() {
+    fn parse_reads_complete_listing() {
         let table = parse(LISTING).unwrap();
         assert_eq!(table.chains["PREROUTING"].as_deref(), Some("ACCEPT"));
         assert_eq!(table.chains["SWITCHMAN"], None);
         assert_eq!(table.rules.len(), 2);
-        assert_eq!(table.rules[1].value("--comment"), Some("switchman:anchor"));
+        assert_eq!(table.rules[1].option_value("--comment"), Some("switchman:anchor"));
     }
 
     #[test]
-    fn half_a_listing_is_an_error() {
+    fn parse_refuses_truncated_listing() {
         let cut = LISTING.split("COMMIT").next().unwrap();
         assert_eq!(parse(cut).unwrap_err().found, "end of listing before COMMIT");
-        assert_eq!(parse("*nat\nhello\nCOMMIT\n").unwrap_err(), WrongLine { line: 2, found: "hello".into() });
+        assert_eq!(
+            parse("*nat\nhello\nCOMMIT\n").unwrap_err(),
+            UnexpectedLine { line: 2, found: "hello".into() }
+        );
         assert_eq!(parse(""), Ok(Table::default()));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_a_table_or_an_error(text in "(\\*nat\n)?(.*\n){0,5}(COMMIT\n)?") {
+        fn parse_never_panics_on_text(text in "(\\*nat\n)?(.*\n){0,5}(COMMIT\n)?") {
             let _ = parse(&text);
         }
 
         #[test]
-        fn any_bytes_are_a_table_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parse_never_panics_on_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&String::from_utf8_lossy(&bytes));
         }
     }

@@ -1,7 +1,7 @@
 //! Against the real kernel, each test in a network namespace of its own, in both variants.
 
 use super::*;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 
 const BOTH: [Variant; 2] = [Variant::NfTables, Variant::Legacy];
 
@@ -14,14 +14,14 @@ const ON: &str = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m conntrack --ctstate 
     -I PREROUTING 1 -m addrtype --dst-type LOCAL -m comment --comment \"switchman:jump\" -j SWITCHMAN\nCOMMIT\n";
 
 #[test]
-fn what_is_committed_reads_back_word_for_word() {
+fn committed_rules_read_back_unchanged() {
     for variant in BOTH {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             for family in [Family::V4, Family::V6] {
                 Iptables.commit(&transaction(family, variant, ON)).await.unwrap();
                 let tables = Iptables.nat(family).await.unwrap();
                 let mut expected = Table::empty_nat();
-                expected.restore(&transaction(family, variant, ON)).unwrap();
+                expected.apply_transaction(&transaction(family, variant, ON)).unwrap();
                 let read = tables.of(variant).unwrap();
                 let sorted = |table: &Table| {
                     let mut rules = table.rules.clone();
@@ -36,18 +36,18 @@ fn what_is_committed_reads_back_word_for_word() {
 }
 
 #[test]
-fn looking_makes_no_legacy_tables() {
-    in_namespace(|| async {
+fn listing_creates_no_legacy_tables() {
+    run_in_namespace(|| async {
         let tables = Iptables.nat(Family::V4).await.unwrap();
         assert_eq!(tables.legacy, None);
-        assert_eq!(legacy_tables(Family::V4), Vec::<String>::new());
+        assert_eq!(list_legacy_tables(Family::V4), Vec::<String>::new());
     });
 }
 
 #[test]
-fn a_refused_transaction_changes_nothing() {
+fn refused_transaction_changes_nothing() {
     for variant in BOTH {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             Iptables.commit(&transaction(Family::V4, variant, ON)).await.unwrap();
             let before = Iptables.nat(Family::V4).await.unwrap();
             let bad = "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -j NO_SUCH_CHAIN\nCOMMIT\n";
@@ -59,8 +59,8 @@ fn a_refused_transaction_changes_nothing() {
 }
 
 #[test]
-fn both_variants_are_seen_at_once() {
-    in_namespace(|| async {
+fn nat_lists_both_variants() {
+    run_in_namespace(|| async {
         for variant in BOTH {
             Iptables.commit(&transaction(Family::V4, variant, ON)).await.unwrap();
         }
@@ -71,23 +71,24 @@ fn both_variants_are_seen_at_once() {
 }
 
 #[test]
-fn native_nftables_rules_are_seen_beside_iptables_ones() {
-    in_namespace(|| async {
+fn native_nftables_rules_are_listed_beside_iptables_rules() {
+    run_in_namespace(|| async {
         Iptables.commit(&transaction(Family::V4, Variant::NfTables, ON)).await.unwrap();
         let native = "table inet swm-test { chain pre { type nat hook prerouting priority -110; tcp dport { 8888, 9999 } \
                       redirect to :9000; }; }";
-        let output = Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), BOUND).await.unwrap();
+        let output =
+            Program::new("nft").args(["-f", "-"]).run(native.as_bytes(), COMMAND_TIMEOUT).await.unwrap();
         assert_eq!(output.status, 0, "{}", output.stderr);
         assert_eq!(
-            Iptables.native_nat().await.unwrap(),
+            Iptables.read_native_nat().await.unwrap(),
             ["inet swm-test: tcp dport { 8888, 9999 } redirect to :9000"]
         );
     });
 }
 
 #[test]
-fn a_held_lock_is_waited_for_only_so_long() {
-    in_namespace(|| async {
+fn commit_times_out_on_held_xtables_lock() {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let lock = dir.path().join("xtables.lock");
         let file = std::fs::File::create(&lock).unwrap();
@@ -101,8 +102,8 @@ fn a_held_lock_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn no_privilege_is_named() {
-    in_namespace(|| async {
+fn missing_privilege_is_reported() {
+    run_in_namespace(|| async {
         for program in ["iptables-nft-save", "iptables-legacy-restore"] {
             let nobody = Program::new("setpriv").args(["--reuid=65534", "--clear-groups", program]);
             let error = run(&nobody, ON.as_bytes()).await.unwrap_err();
@@ -112,8 +113,8 @@ fn no_privilege_is_named() {
 }
 
 #[test]
-fn a_missing_program_is_named() {
-    in_namespace(|| async {
+fn missing_program_is_reported() {
+    run_in_namespace(|| async {
         let error = run(&Program::new("swm-no-such-restore"), b"").await.unwrap_err();
         assert_eq!(error.to_string(), "`swm-no-such-restore` is not installed");
     });

@@ -1,16 +1,18 @@
-//! `world::rollouts`, beside the journal of rolls and the lock.
+//! `world::promotions`, beside the journal of rolls and the lock.
 
 use rusqlite::{OptionalExtension, Row as SqlRow, Transaction, params};
 
-use super::{SqliteJournal, from_json, held, json, lost, parse, unexpected};
+use super::{
+    SqliteJournal, new_lock_lost_error, parse_column, parse_json, read_holder, to_json, to_value_error,
+};
 use crate::model::history::Actor;
 use crate::model::lock::Holder;
-use crate::model::promote::{Ask, RolloutId, RolloutRow, RolloutWhat};
+use crate::model::promote::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId};
 use crate::world::journal::JournalError;
-use crate::world::promotions::Rollouts;
+use crate::world::promotions::PromotionJournal;
 
-/// What a file of before there were roll-outs lacks.
-pub(super) const TO_2: &str = "
+/// Adds the promotions, under the name they had in version 2.
+pub(super) const UPGRADE_TO_2: &str = "
     CREATE TABLE rollouts (
         number INTEGER PRIMARY KEY AUTOINCREMENT, rollout TEXT NOT NULL, at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
     CREATE INDEX rollouts_by_rollout ON rollouts (rollout, number);
@@ -20,66 +22,85 @@ pub(super) const TO_2: &str = "
         BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
     PRAGMA user_version = 2;";
 
-impl Rollouts for SqliteJournal {
+/// Gives the table of promotions its present name; its entries stay as they were written.
+pub(super) const UPGRADE_TO_3: &str = "
+    DROP TRIGGER rollouts_are_append_only;
+    DROP TRIGGER rollouts_are_kept;
+    DROP INDEX rollouts_by_rollout;
+    ALTER TABLE rollouts RENAME TO promotions;
+    ALTER TABLE promotions RENAME COLUMN rollout TO promotion;
+    CREATE INDEX promotions_by_promotion ON promotions (promotion, number);
+    CREATE TRIGGER promotions_are_append_only BEFORE UPDATE ON promotions
+        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+    CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
+        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+    PRAGMA user_version = 3;";
+
+impl PromotionJournal for SqliteJournal {
     fn append(
         &self,
         holder: &Holder,
-        rollout: &RolloutId,
-        what: &RolloutWhat,
+        promotion: &PromotionId,
+        what: &PromotionEntryKind,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
         let written = self.database.write("record a step", |transaction| {
-            let held = held(transaction)?.map(|(holder, _)| holder);
+            let held = read_holder(transaction)?.map(|(holder, _)| holder);
             if held.as_ref() != Some(holder) {
-                return Ok(Err(lost(held)));
+                return Ok(Err(new_lock_lost_error(held)));
             }
-            insert(transaction, rollout, what, now).map(Ok)
+            insert_entry(transaction, promotion, what, now).map(Ok)
         });
         written?
     }
 
     fn ask(
         &self,
-        rollout: &RolloutId,
-        ask: Ask,
+        promotion: &PromotionId,
+        ask: OperatorRequest,
         actor: &Actor,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
-        let what = RolloutWhat::Asked { ask, actor: actor.clone() };
-        let write = |transaction: &Transaction<'_>| insert(transaction, rollout, &what, now);
+        let what = PromotionEntryKind::Requested { ask, actor: actor.clone() };
+        let write = |transaction: &Transaction<'_>| insert_entry(transaction, promotion, &what, now);
         Ok(self.database.write("record what is asked", write)?)
     }
 
-    fn last(&self) -> Result<Option<RolloutId>, JournalError> {
-        Ok(self.database.read("find the last roll-out", |connection| {
-            let sql = "SELECT rollout FROM rollouts GROUP BY rollout ORDER BY min(number) DESC LIMIT 1";
-            connection.query_row(sql, [], |row| parse(row, 0)).optional()
+    fn last_promotion(&self) -> Result<Option<PromotionId>, JournalError> {
+        Ok(self.database.read("find the last promotion", |connection| {
+            let sql = "SELECT promotion FROM promotions GROUP BY promotion ORDER BY min(number) DESC LIMIT 1";
+            connection.query_row(sql, [], |row| parse_column(row, 0)).optional()
         })?)
     }
 
-    fn rows(&self, rollout: &RolloutId, after: u64) -> Result<Vec<RolloutRow>, JournalError> {
+    fn rows(&self, promotion: &PromotionId, after: u64) -> Result<Vec<PromotionEntry>, JournalError> {
         Ok(self.database.read("read the journal", |connection| {
-            let sql = "SELECT number, rollout, at, what FROM rollouts
-                       WHERE rollout = ?1 AND number > ?2 ORDER BY number";
+            let sql = "SELECT number, promotion, at, what FROM promotions
+                       WHERE promotion = ?1 AND number > ?2 ORDER BY number";
             let after = i64::try_from(after).unwrap_or(i64::MAX);
-            connection.prepare(sql)?.query_map(params![rollout.as_str(), after], row)?.collect()
+            connection.prepare(sql)?.query_map(params![promotion.as_str(), after], read_entry)?.collect()
         })?)
     }
 }
 
-fn insert(
+fn insert_entry(
     transaction: &Transaction<'_>,
-    rollout: &RolloutId,
-    what: &RolloutWhat,
+    promotion: &PromotionId,
+    what: &PromotionEntryKind,
     now: jiff::Timestamp,
 ) -> rusqlite::Result<()> {
-    let values = params![rollout.as_str(), now.to_string(), json(what)?];
-    let sql = "INSERT INTO rollouts (rollout, at, what) VALUES (?1, ?2, ?3)";
+    let values = params![promotion.as_str(), now.to_string(), to_json(what)?];
+    let sql = "INSERT INTO promotions (promotion, at, what) VALUES (?1, ?2, ?3)";
     transaction.execute(sql, values).map(|_| ())
 }
 
-fn row(row: &SqlRow<'_>) -> rusqlite::Result<RolloutRow> {
+fn read_entry(row: &SqlRow<'_>) -> rusqlite::Result<PromotionEntry> {
     let number = row.get::<_, i64>(0)?;
-    let number = u64::try_from(number).map_err(|error| unexpected(0, error.to_string()))?;
-    Ok(RolloutRow { number, rollout: parse(row, 1)?, at: parse(row, 2)?, what: from_json(row, 3)? })
+    let number = u64::try_from(number).map_err(|error| to_value_error(0, error.to_string()))?;
+    Ok(PromotionEntry {
+        number,
+        promotion: parse_column(row, 1)?,
+        at: parse_column(row, 2)?,
+        kind: parse_json(row, 3)?,
+    })
 }

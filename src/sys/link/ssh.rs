@@ -10,26 +10,26 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::watch;
 
 use super::Connection;
-use super::pipe::{PipeError, talk};
-use crate::model::api::{API, GREETING, OLDEST_API};
-use crate::model::host::Reach;
+use super::transport::{TransportError, talk};
+use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
+use crate::model::host::ConnectConfig;
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 use crate::sys::lines::{read_lines, text};
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 
 /// For the greeting; less than a connection may take, so that what was said instead can be told.
-const PATIENCE: Duration = Duration::from_secs(18);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(18);
 /// For what an ssh that has ended had to say.
-const MOMENT: Duration = Duration::from_secs(1);
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 /// So many lines of it, of so many characters.
-const LAST: usize = 3;
-const WORDS: usize = 300;
+const MAX_STDERR_LINES: usize = 3;
+const MAX_SHOWN_CHARS: usize = 300;
 /// What a login shell may print before the agent speaks.
-const NOISE: u64 = 64 * 1024;
+const MAX_NOISE_BYTES: u64 = 64 * 1024;
 
 /// switchman on the host, as its shell is told.
-pub(super) fn command(host: &HostName, reach: &Reach) -> Vec<String> {
+pub(super) fn build_remote_command(host: &HostName, reach: &ConnectConfig) -> Vec<String> {
     let named = |word: &String| word.replace("{host}", host.as_str());
     let mut command: Vec<String> = reach.remote_switchman.iter().map(named).collect();
     if command.is_empty() {
@@ -44,7 +44,7 @@ pub(super) async fn open(
     destination: &str,
     options: &[String],
     command: &[String],
-) -> Result<Connection, PipeError> {
+) -> Result<Connection, TransportError> {
     let program = Program::new("ssh")
         // A command that the operator's configuration names for the host would be in the way of ours.
         .args(["-T", "-o", "BatchMode=yes", "-o", "RemoteCommand=none"])
@@ -52,56 +52,61 @@ pub(super) async fn open(
         .args(options)
         .args(["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"])
         .args(["--", destination])
-        .arg(command.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
-    let child = program.pipe().map_err(|error| PipeError::Other(error.to_string()))?;
-    let mut opening = Opening(Some(child));
-    let Some((mut stdout, stdin, stderr)) = opening.ends() else {
-        return Err(PipeError::Other("ssh has no standard input and output".to_owned()));
+        .arg(command.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "));
+    let child = program.spawn_piped_detached().map_err(|error| TransportError::Other(error.to_string()))?;
+    let mut opening = PendingSsh(Some(child));
+    let Some((mut stdout, stdin, stderr)) = opening.take_pipes() else {
+        return Err(TransportError::Other("ssh has no standard input and output".to_owned()));
     };
-    let complaints = Complaints::of(stderr);
+    let complaints = SshStderr::start_reading(stderr);
     let mut noise = String::new();
-    match tokio::time::timeout(PATIENCE, greeting(&mut stdout, &mut noise)).await {
-        Ok(Ok(Greeted::Understood)) => {
+    match tokio::time::timeout(GREETING_TIMEOUT, read_greeting(&mut stdout, &mut noise)).await {
+        Ok(Ok(Greeting::Compatible)) => {
             // From now on ssh ends with its input. It is not killed: the operator's other sessions may go through it
             // (ssh_config(5), ControlMaster), and so it gives up a dead link by itself (ServerAliveInterval).
             opening.0 = None;
-            complaints.forget();
+            complaints.clear();
             talk(tokio::io::join(stdout, stdin), None, Some(complaints)).await
         }
-        Ok(Ok(Greeted::Skew { version, api })) => Err(PipeError::Skew { theirs: version, their_api: api }),
-        Ok(Ok(Greeted::NoEnd)) => {
-            Err(PipeError::Other(format!("no switchman answers there, but: {}", shortened(&noise))))
+        Ok(Ok(Greeting::Skew { version, api })) => {
+            Err(TransportError::Skew { theirs: version, their_api: api })
+        }
+        Ok(Ok(Greeting::TooMuchNoise)) => {
+            Err(TransportError::Other(format!("no switchman answers there, but: {}", shorten(&noise))))
         }
         Err(_) => {
-            let waited = crate::model::duration::show(PATIENCE);
-            let words = either(&complaints.so_far(), &noise);
-            Err(PipeError::Other(format!("no switchman answers there within {waited} ({words})")))
+            let waited = crate::model::duration::format(GREETING_TIMEOUT);
+            let words = choose_output(&complaints.to_text(), &noise);
+            Err(TransportError::Other(format!("no switchman answers there within {waited} ({words})")))
         }
-        Ok(Ok(Greeted::End) | Err(_)) => {
+        Ok(Ok(Greeting::Ended) | Err(_)) => {
             let status = opening.wait().await;
-            Err(PipeError::Other(explain(status, &either(&complaints.settled().await, &noise))))
+            Err(TransportError::Other(explain_exit(
+                status,
+                &choose_output(&complaints.wait_for_text().await, &noise),
+            )))
         }
     }
 }
 
 /// An ssh that has not led anywhere yet: killed when that is given up.
-struct Opening(Option<Child>);
+struct PendingSsh(Option<Child>);
 
-impl Opening {
-    fn ends(&mut self) -> Option<(BufReader<ChildStdout>, ChildStdin, ChildStderr)> {
+impl PendingSsh {
+    fn take_pipes(&mut self) -> Option<(BufReader<ChildStdout>, ChildStdin, ChildStderr)> {
         let child = self.0.as_mut()?;
         Some((BufReader::new(child.stdout.take()?), child.stdin.take()?, child.stderr.take()?))
     }
 
     async fn wait(&mut self) -> i32 {
         match &mut self.0 {
-            Some(child) => child.wait().await.map_or(-1, crate::sys::exec::status_of),
+            Some(child) => child.wait().await.map_or(-1, crate::sys::exec::to_exit_status),
             None => -1,
         }
     }
 }
 
-impl Drop for Opening {
+impl Drop for PendingSsh {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
             // One that has ended already is what is wanted.
@@ -112,22 +117,22 @@ impl Drop for Opening {
 
 /// The last that ssh wrote to its standard error, which is read to its end: a full pipe would hold ssh up.
 #[derive(Clone)]
-pub(super) struct Complaints {
+pub(super) struct SshStderr {
     lines: Arc<Mutex<VecDeque<String>>>,
-    over: watch::Receiver<bool>,
+    is_finished: watch::Receiver<bool>,
 }
 
-impl Complaints {
-    fn of(stderr: ChildStderr) -> Self {
+impl SshStderr {
+    fn start_reading(stderr: ChildStderr) -> Self {
         let (lines, (over, is_over)) = (Arc::<Mutex<VecDeque<String>>>::default(), watch::channel(false));
         let theirs = lines.clone();
-        let heard: Heard = Arc::new(move |line: &str| {
+        let heard: SharedLineSink = Arc::new(move |line: &str| {
             log::debug!("ssh: {line}");
             let mut lines = theirs.lock().unwrap_or_else(PoisonError::into_inner);
             if !line.is_empty() {
-                lines.push_back(shortened(line));
+                lines.push_back(shorten(line));
             }
-            if lines.len() > LAST {
+            if lines.len() > MAX_STDERR_LINES {
                 lines.pop_front();
             }
         });
@@ -136,88 +141,89 @@ impl Complaints {
             read_lines(Some(stderr), &heard, ended).await;
             over.send_replace(true);
         });
-        Self { lines, over: is_over }
+        Self { lines, is_finished: is_over }
     }
 
-    fn so_far(&self) -> String {
+    fn to_text(&self) -> String {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
     }
 
-    fn forget(&self) {
+    fn clear(&self) {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// After the end of ssh, or a moment: one that stays as the master of a connection may keep its outputs open.
-    pub(super) async fn settled(&self) -> String {
-        let mut over = self.over.clone();
-        let _ = tokio::time::timeout(MOMENT, over.wait_for(|over| *over)).await;
-        self.so_far()
+    pub(super) async fn wait_for_text(&self) -> String {
+        let mut over = self.is_finished.clone();
+        let _ = tokio::time::timeout(STDERR_TIMEOUT, over.wait_for(|over| *over)).await;
+        self.to_text()
     }
 }
 
-enum Greeted {
-    Understood,
+enum Greeting {
+    Compatible,
     Skew {
         version: String,
         api: String,
     },
     /// The end came first.
-    End,
+    Ended,
     /// It goes on and on, and not like a switchman.
-    NoEnd,
+    TooMuchNoise,
 }
 
 /// Bytes up to the end of the agent's greeting, `switchman agent api=1..1 version=0.1.0`; `noise` is what came before it.
-async fn greeting(from: &mut (impl AsyncBufRead + Unpin), noise: &mut String) -> io::Result<Greeted> {
+async fn read_greeting(from: &mut (impl AsyncBufRead + Unpin), noise: &mut String) -> io::Result<Greeting> {
     loop {
         let mut line = Vec::new();
-        let read = (&mut *from).take(NOISE).read_until(b'\n', &mut line).await?;
+        let read = (&mut *from).take(MAX_NOISE_BYTES).read_until(b'\n', &mut line).await?;
         if read == 0 {
-            return Ok(Greeted::End);
+            return Ok(Greeting::Ended);
         }
         let line = String::from_utf8_lossy(&line);
         // A login shell's last word may have no end of line.
         if let Some((before, greeting)) = line.split_once(&format!("{GREETING} api=")) {
             noise.push_str(&text(before.as_bytes()));
-            return Ok(greeted(greeting));
+            return Ok(parse_greeting(greeting));
         }
         noise.push_str(text(line.as_bytes()).trim());
         noise.push(' ');
-        if noise.len() as u64 > NOISE {
-            return Ok(Greeted::NoEnd);
+        if noise.len() as u64 > MAX_NOISE_BYTES {
+            return Ok(Greeting::TooMuchNoise);
         }
     }
 }
 
 /// What follows `api=`.
-fn greeted(rest: &str) -> Greeted {
+fn parse_greeting(rest: &str) -> Greeting {
     let mut words = rest.split_whitespace();
     let api = words.next().unwrap_or("?").to_owned();
     let version = words.find_map(|word| word.strip_prefix("version=")).unwrap_or("?").to_owned();
     let (oldest, newest) = api.split_once("..").unwrap_or(("", ""));
     let (oldest, newest) = (oldest.parse::<u32>(), newest.parse::<u32>());
-    let fits = oldest.is_ok_and(|oldest| oldest <= API) && newest.is_ok_and(|newest| newest >= OLDEST_API);
-    if fits { Greeted::Understood } else { Greeted::Skew { version, api } }
+    let fits = oldest.is_ok_and(|oldest| oldest <= API_VERSION)
+        && newest.is_ok_and(|newest| newest >= OLDEST_API_VERSION);
+    if fits { Greeting::Compatible } else { Greeting::Skew { version, api } }
 }
 
 /// What people can read of many words: the end, where the reason is.
-fn shortened(words: &str) -> String {
+fn shorten(words: &str) -> String {
     let words = words.trim();
-    match words.char_indices().rev().nth(WORDS - 1) {
+    match words.char_indices().rev().nth(MAX_SHOWN_CHARS - 1) {
         Some((at, _)) if at > 0 => format!("...{}", &words[at..]),
         _ => words.to_owned(),
     }
 }
 
-fn either(complaints: &str, noise: &str) -> String {
-    match shortened(if complaints.is_empty() { noise } else { complaints }) {
+fn choose_output(complaints: &str, noise: &str) -> String {
+    match shorten(if complaints.is_empty() { noise } else { complaints }) {
         words if words.is_empty() => "it said nothing".to_owned(),
         words => words,
     }
 }
 
-fn explain(status: i32, words: &str) -> String {
+fn explain_exit(status: i32, words: &str) -> String {
     match status {
         255 => format!("ssh says: {words}"),
         127 => format!(
@@ -231,7 +237,7 @@ fn explain(status: i32, words: &str) -> String {
 }
 
 /// One word for a POSIX shell.
-fn quoted(word: &str) -> String {
+fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
@@ -243,49 +249,53 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn greeted(text: &str) -> (Greeted, String) {
+    async fn greet(text: &str) -> (Greeting, String) {
         let mut noise = String::new();
-        (greeting(&mut BufReader::new(text.as_bytes()), &mut noise).await.unwrap(), noise)
+        (read_greeting(&mut BufReader::new(text.as_bytes()), &mut noise).await.unwrap(), noise)
     }
 
     #[tokio::test]
-    async fn a_greeting_is_found_behind_what_a_shell_prints() {
+    async fn greeting_is_found_after_shell_output() {
         for noise in ["", "Welcome to web1!\n\n", "no end of line> ", "the switchman agent is here\n\x1b[2J"]
         {
-            let text = format!("{noise}{GREETING} api={OLDEST_API}..{API} version=9.9.9\nrest");
-            assert!(matches!(greeted(&text).await, (Greeted::Understood, _)), "{noise}");
+            let text =
+                format!("{noise}{GREETING} api={OLDEST_API_VERSION}..{API_VERSION} version=9.9.9\nrest");
+            assert!(matches!(greet(&text).await, (Greeting::Compatible, _)), "{noise}");
         }
         let newer = format!("{GREETING} api=90..99 version=9.9.9\n");
         assert!(
-            matches!(greeted(&newer).await.0, Greeted::Skew { version, api } if version == "9.9.9" && api == "90..99")
+            matches!(greet(&newer).await.0, Greeting::Skew { version, api } if version == "9.9.9" && api == "90..99")
         );
         assert!(
-            matches!(greeted("no\nsu\x1b[2Jch\n").await, (Greeted::End, noise) if noise == "no su [2Jch ")
+            matches!(greet("no\nsu\x1b[2Jch\n").await, (Greeting::Ended, noise) if noise == "no su [2Jch ")
         );
-        assert!(matches!(greeted(&"y\n".repeat(100_000)).await.0, Greeted::NoEnd));
-        assert!(matches!(greeted(&"y".repeat(200_000)).await.0, Greeted::NoEnd));
+        assert!(matches!(greet(&"y\n".repeat(100_000)).await.0, Greeting::TooMuchNoise));
+        assert!(matches!(greet(&"y".repeat(200_000)).await.0, Greeting::TooMuchNoise));
     }
 
     #[test]
-    fn of_many_words_the_last_are_told() {
-        assert_eq!(either(" no ", "yes"), "no");
-        assert_eq!(either("", ""), "it said nothing");
-        let many = either("", &"öf".repeat(1000));
-        assert!(many.starts_with("...öf") && many.chars().count() == WORDS + 3, "{many}");
-        assert_eq!(shortened(&"x".repeat(WORDS)).len(), WORDS);
+    fn long_ssh_output_is_shortened_to_its_end() {
+        assert_eq!(choose_output(" no ", "yes"), "no");
+        assert_eq!(choose_output("", ""), "it said nothing");
+        let many = choose_output("", &"öf".repeat(1000));
+        assert!(many.starts_with("...öf") && many.chars().count() == MAX_SHOWN_CHARS + 3, "{many}");
+        assert_eq!(shorten(&"x".repeat(MAX_SHOWN_CHARS)).len(), MAX_SHOWN_CHARS);
     }
 
     #[test]
-    fn words_reach_the_remote_shell_as_they_are() {
-        assert_eq!(quoted("/usr/sbin/switchman"), "/usr/sbin/switchman");
-        assert_eq!(quoted("a b"), "'a b'");
-        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
-        let reach = Reach {
+    fn remote_command_words_are_quoted() {
+        assert_eq!(quote("/usr/sbin/switchman"), "/usr/sbin/switchman");
+        assert_eq!(quote("a b"), "'a b'");
+        assert_eq!(quote("it's $HOME"), r"'it'\''s $HOME'");
+        let reach = ConnectConfig {
             remote_switchman: ["sudo", "-n", "/opt/{host}/switchman"].map(str::to_owned).to_vec(),
-            ..Reach::default()
+            ..ConnectConfig::default()
         };
-        let words = command(&"web1".parse().unwrap(), &reach).join(" ");
+        let words = build_remote_command(&"web1".parse().unwrap(), &reach).join(" ");
         assert_eq!(words, "sudo -n /opt/web1/switchman agent --stdio");
-        assert_eq!(command(&"web1".parse().unwrap(), &Reach::default()).join(" "), "switchman agent --stdio");
+        assert_eq!(
+            build_remote_command(&"web1".parse().unwrap(), &ConnectConfig::default()).join(" "),
+            "switchman agent --stdio"
+        );
     }
 }

@@ -11,33 +11,33 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::model::host::Reach;
+use crate::model::host::ConnectConfig;
 
 /// As long as ssh's own patience: 3 times 5 s.
-const DEAD_MS: u32 = 15_000;
+const USER_TIMEOUT_MS: u32 = 15_000;
 
 /// The stream, and the bearer token to send with each request.
 pub(super) async fn open(
     address: &str,
-    reach: &Reach,
+    reach: &ConnectConfig,
 ) -> Result<(TlsStream<TcpStream>, Option<String>), String> {
-    let config = config(reach)?;
-    let token = reach.token_file.as_deref().map(token).transpose()?;
+    let config = build_config(reach)?;
+    let token = reach.token_file.as_deref().map(read_token).transpose()?;
     let name = address.rsplit_once(':').map_or(address, |(name, _)| name).trim_matches(['[', ']']);
     let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
     // A peer that acknowledges nothing any more is gone (tcp(7)); without it a cut link is noticed by the bound on an answer.
-    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &DEAD_MS);
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     Ok((stream.map_err(|error| error.to_string())?, token))
 }
 
-fn config(reach: &Reach) -> Result<ClientConfig, String> {
+fn build_config(reach: &ConnectConfig) -> Result<ClientConfig, String> {
     let ca =
         reach.ca.as_deref().ok_or("`agents.ca` names no certificate authority to check the agent against")?;
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
+    for certificate in read_certificates(ca)? {
         roots.add(certificate).map_err(|error| format!("`{}`: {error}", ca.display()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -48,21 +48,21 @@ fn config(reach: &Reach) -> Result<ClientConfig, String> {
             let key_der = PrivateKeyDer::from_pem_file(key);
             let key_der =
                 key_der.map_err(|error| format!("cannot read the key `{}`: {error}", key.display()))?;
-            let own = builder.with_client_auth_cert(certificates(certificate)?, key_der);
+            let own = builder.with_client_auth_cert(read_certificates(certificate)?, key_der);
             own.map_err(|error| format!("`{}`: {error}", certificate.display()))
         }
         _ => Ok(builder.with_no_client_auth()),
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found =
         read.map_err(|error| format!("cannot read the certificates `{}`: {error}", file.display()))?;
     if found.is_empty() { Err(format!("`{}` holds no certificate", file.display())) } else { Ok(found) }
 }
 
-fn token(file: &Path) -> Result<String, String> {
+fn read_token(file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| format!("cannot read the token `{}`: {error}", file.display()))?;
     Ok(text.trim().to_owned())

@@ -13,17 +13,17 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Body, HttpLink, Unanswered, reason, request, why};
+use super::{Body, HttpLink, RequestFailure, build_request, describe_error, explain_failure};
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::world::link::{HostLink, LinkError};
 
-const BLOCK: usize = 64 * 1024;
+const BLOCK_BYTES: usize = 64 * 1024;
 /// The host takes nothing, or does not answer to anything, for so long: the link is broken.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For unpacking what has arrived; as long as the host still answers to something else.
-const PLACING: Duration = Duration::from_mins(15);
+const UNPACK_TIMEOUT: Duration = Duration::from_mins(15);
 
 impl HttpLink {
     /// On a connection of its own while it lasts: others ask meanwhile.
@@ -39,33 +39,35 @@ impl HttpLink {
         };
         let file = File::open(archive).await.map_err(unread)?;
         let length = file.metadata().await.map_err(unread)?.len();
-        let mut connection = self.fresh().await?;
+        let mut connection = self.open_connection().await?;
         let (moved, moving) = watch::channel(());
         let path = format!("/v1/services/{service}/releases/{release}");
-        let request = request(&connection, &Method::PUT, &path)
+        let request = build_request(&connection, &Method::PUT, &path)
             .header("content-type", "application/gzip")
             .header("content-length", length)
-            .body(body(file, moved))
-            .map_err(|error| self.broken(reason(&error)))?;
-        let sent = self.sent(connection.sender.send_request(request), moving).await?;
+            .body(build_body(file, moved))
+            .map_err(|error| self.broken_error(describe_error(&error)))?;
+        let sent = self.wait_for_answer(connection.sender.send_request(request), moving).await?;
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                return Err(self.broken(why(&connection, Unanswered::Broken(reason(&error))).await));
+                return Err(self.broken_error(
+                    explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await,
+                ));
             }
         };
         if !answer.status().is_success() {
             // Refused before all of it was sent: what is left to send ends with the connection.
             let status = answer.status();
-            let told = self.in_time(SILENCE, answer.into_body().collect()).await?;
-            let told = told.map_err(|error| self.broken(reason(&error)))?;
-            return Err(self.refused(status, &told.to_bytes()));
+            let told = self.run_with_timeout(SILENCE_TIMEOUT, answer.into_body().collect()).await?;
+            let told = told.map_err(|error| self.broken_error(describe_error(&error)))?;
+            return Err(self.refused_error(status, &told.to_bytes()));
         }
-        self.read(connection, answer).await
+        self.read_json(connection, answer).await
     }
 
     /// Waits for as long as something moves, then for as long as the host is there.
-    async fn sent<T>(
+    async fn wait_for_answer<T>(
         &self,
         answering: impl Future<Output = T>,
         mut moving: watch::Receiver<()>,
@@ -80,9 +82,9 @@ impl HttpLink {
                     sending = moved.is_ok();
                     last = Instant::now();
                 }
-                () = tokio::time::sleep(SILENCE) => {
-                    if sending || last.elapsed() > PLACING {
-                        return Err(LinkError::Silent { via: self.via(), waited: last.elapsed() });
+                () = tokio::time::sleep(SILENCE_TIMEOUT) => {
+                    if sending || last.elapsed() > UNPACK_TIMEOUT {
+                        return Err(LinkError::TimedOut { via: self.transport_label(), waited: last.elapsed() });
                     }
                     self.hello().await?;
                 }
@@ -92,9 +94,9 @@ impl HttpLink {
 }
 
 /// The file up to its end. `moved` tells of every block that is taken, and is dropped behind the last.
-fn body(file: File, moved: watch::Sender<()>) -> Body {
+fn build_body(file: File, moved: watch::Sender<()>) -> Body {
     let blocks = stream::try_unfold((file, moved), |(mut file, moved)| async move {
-        let mut block = vec![0; BLOCK];
+        let mut block = vec![0; BLOCK_BYTES];
         let read = file.read(&mut block).await?;
         block.truncate(read);
         moved.send_replace(());

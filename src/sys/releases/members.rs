@@ -14,10 +14,10 @@ use crate::model::deployment::Digest;
 use crate::world::releases::ReleaseError;
 
 /// Names and pax records before one member.
-const EXTENSION: u64 = 1024 * 1024;
+const MAX_EXTENSION_BYTES: u64 = 1024 * 1024;
 
 /// What one member is, beside its path.
-pub(super) enum Kind {
+pub(super) enum MemberKind {
     File {
         executable: bool,
         size: u64,
@@ -30,29 +30,29 @@ pub(super) enum Kind {
 
 pub(super) struct Member {
     pub path: Vec<u8>,
-    pub kind: Kind,
+    pub kind: MemberKind,
     /// Seconds since 1970.
     pub mtime: u64,
 }
 
 /// The decompressed bytes, of which there are at most so many.
-pub(super) struct Bounded {
-    from: MultiGzDecoder<Hashed>,
-    left: u64,
-    ended: bool,
+pub(super) struct BoundedReader {
+    inner: MultiGzDecoder<HashingReader>,
+    remaining: u64,
+    is_ended: bool,
 }
 
 /// The archive's own bytes, with their digest so far.
-struct Hashed {
+struct HashingReader {
     file: File,
     digest: Context,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("it unpacks to more than is allowed")]
-struct TooMuch;
+struct SizeLimitExceeded;
 
-impl Read for Hashed {
+impl Read for HashingReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(into)?;
         self.digest.update(&into[..read]);
@@ -60,60 +60,61 @@ impl Read for Hashed {
     }
 }
 
-impl Read for Bounded {
+impl Read for BoundedReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(into)?;
-        self.ended = read == 0 && !into.is_empty();
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| io::Error::other(TooMuch))?;
+        let read = self.inner.read(into)?;
+        self.is_ended = read == 0 && !into.is_empty();
+        self.remaining =
+            self.remaining.checked_sub(read as u64).ok_or_else(|| io::Error::other(SizeLimitExceeded))?;
         Ok(read)
     }
 }
 
 /// SHA-256 of a whole file.
-pub(in crate::sys) fn digest_of(path: &Path) -> io::Result<Digest> {
-    let mut file = Hashed { file: File::open(path)?, digest: Context::new(&SHA256) };
+pub(in crate::sys) fn compute_digest(path: &Path) -> io::Result<Digest> {
+    let mut file = HashingReader { file: File::open(path)?, digest: Context::new(&SHA256) };
     io::copy(&mut file, &mut io::sink())?;
-    Ok(digest(file.digest))
+    Ok(finish_digest(file.digest))
 }
 
-fn digest(context: Context) -> Digest {
+fn finish_digest(context: Context) -> Digest {
     Digest(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// What is wrong with bytes that were read of an archive.
-pub(super) fn unread(path: &Path, error: &io::Error) -> ReleaseError {
-    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooMuch>) {
-        return ReleaseError::Refused(TooMuch.to_string());
+pub(super) fn to_archive_error(path: &Path, error: &io::Error) -> ReleaseError {
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<SizeLimitExceeded>) {
+        return ReleaseError::Refused(SizeLimitExceeded.to_string());
     }
     match error.raw_os_error() {
-        Some(_) => ReleaseError::Failed { what: "read", path: path.to_owned(), why: error.to_string() },
+        Some(_) => ReleaseError::Failed { action: "read", path: path.to_owned(), why: error.to_string() },
         None => ReleaseError::Damaged(error.to_string().escape_debug().to_string()),
     }
 }
 
 /// An open archive.
-pub(super) struct Opened {
+pub(super) struct ArchiveReader {
     path: PathBuf,
-    archive: Archive<Bounded>,
+    archive: Archive<BoundedReader>,
 }
 
-impl Opened {
+impl ArchiveReader {
     /// `most`: bytes that it may decompress to, headers and padding included.
     pub(super) fn new(path: &Path, most: u64) -> Result<Self, ReleaseError> {
-        let file = File::open(path).map_err(|error| unread(path, &error))?;
-        let from = MultiGzDecoder::new(Hashed { file, digest: Context::new(&SHA256) });
-        let archive = Archive::new(Bounded { from, left: most, ended: false });
+        let file = File::open(path).map_err(|error| to_archive_error(path, &error))?;
+        let from = MultiGzDecoder::new(HashingReader { file, digest: Context::new(&SHA256) });
+        let archive = Archive::new(BoundedReader { inner: from, remaining: most, is_ended: false });
         Ok(Self { path: path.to_owned(), archive })
     }
 
     /// Hands over every member with a reader of its contents.
-    pub(super) fn each(
+    pub(super) fn for_each_member(
         &mut self,
         mut take: impl FnMut(Member, &mut dyn Read) -> Result<(), ReleaseError>,
     ) -> Result<(), ReleaseError> {
-        let damaged = |error: io::Error| unread(&self.path, &error);
+        let damaged = |error: io::Error| to_archive_error(&self.path, &error);
         let mut headers = self.archive.entries().map_err(damaged)?.raw(true);
-        while let Some((member, mut contents)) = next(&mut headers, &self.path)? {
+        while let Some((member, mut contents)) = read_next_member(&mut headers, &self.path)? {
             take(member, &mut contents)?;
         }
         Ok(())
@@ -121,9 +122,9 @@ impl Opened {
 
     /// The digest of the archive, once it is clear that nothing but padding follows its last member.
     pub(super) fn finish(self) -> Result<Digest, ReleaseError> {
-        let damaged = |error: io::Error| unread(&self.path, &error);
+        let damaged = |error: io::Error| to_archive_error(&self.path, &error);
         let mut rest = self.archive.into_inner();
-        if rest.ended {
+        if rest.is_ended {
             return Err(ReleaseError::Damaged("it breaks off before its end is marked".to_owned()));
         }
         let mut block = vec![0; 64 * 1024];
@@ -136,22 +137,22 @@ impl Opened {
                 _ => {}
             }
         }
-        let mut packed = rest.from.into_inner();
+        let mut packed = rest.inner.into_inner();
         io::copy(&mut packed, &mut io::sink()).map_err(damaged)?;
-        Ok(digest(packed.digest))
+        Ok(finish_digest(packed.digest))
     }
 }
 
 /// What the headers before a member say of it.
 #[derive(Default)]
-struct Extended {
+struct MemberExtensions {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
 }
 
-impl Extended {
-    fn set(slot: &mut Option<Vec<u8>>, value: &[u8]) -> Result<(), ReleaseError> {
+impl MemberExtensions {
+    fn set_once(slot: &mut Option<Vec<u8>>, value: &[u8]) -> Result<(), ReleaseError> {
         if slot.is_some() {
             return Err(ReleaseError::Refused("a name in it is given twice".to_owned()));
         }
@@ -160,7 +161,7 @@ impl Extended {
     }
 
     /// pax records: `LENGTH KEY=VALUE\n`, the length in decimal and of all of it. Owners, xattrs and times are left out.
-    fn records(&mut self, mut text: &[u8], global: bool) -> Result<(), ReleaseError> {
+    fn parse_records(&mut self, mut text: &[u8], global: bool) -> Result<(), ReleaseError> {
         let damaged = || ReleaseError::Damaged("a pax record in it is not understood".to_owned());
         while !text.is_empty() {
             let space = text.iter().position(|byte| *byte == b' ').ok_or_else(damaged)?;
@@ -175,8 +176,8 @@ impl Extended {
                     let text = "a global pax header in it names files";
                     return Err(ReleaseError::Refused(text.to_owned()));
                 }
-                b"path" => Self::set(&mut self.path, value)?,
-                b"linkpath" => Self::set(&mut self.link, value)?,
+                b"path" => Self::set_once(&mut self.path, value)?,
+                b"linkpath" => Self::set_once(&mut self.link, value)?,
                 b"size" => {
                     let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     self.size = Some(size.ok_or_else(damaged)?);
@@ -191,22 +192,22 @@ impl Extended {
     }
 }
 
-type Contents<'a> = Entry<'a, Bounded>;
+type Contents<'a> = Entry<'a, BoundedReader>;
 
-fn next<'a>(
-    headers: &mut Entries<'a, Bounded>,
+fn read_next_member<'a>(
+    headers: &mut Entries<'a, BoundedReader>,
     archive: &Path,
 ) -> Result<Option<(Member, Contents<'a>)>, ReleaseError> {
-    let damaged = |error: io::Error| unread(archive, &error);
-    let mut extended = Extended::default();
+    let damaged = |error: io::Error| to_archive_error(archive, &error);
+    let mut extended = MemberExtensions::default();
     for entry in headers.by_ref() {
         let mut entry = entry.map_err(damaged)?;
         let kind = entry.header().entry_type();
         if !(kind.is_gnu_longname() || kind.is_gnu_longlink() || is_pax(kind)) {
-            return member(&entry, extended).map(|member| Some((member, entry)));
+            return parse_member(&entry, extended).map(|member| Some((member, entry)));
         }
         let size = entry.header().entry_size().map_err(damaged)?;
-        if size > EXTENSION {
+        if size > MAX_EXTENSION_BYTES {
             return Err(ReleaseError::Refused(format!("a name in it has {size} bytes")));
         }
         let mut text = Vec::new();
@@ -217,11 +218,11 @@ fn next<'a>(
         // GNU tar ends a long name with a NUL.
         let name = text.strip_suffix(b"\0").unwrap_or(&text);
         if kind.is_gnu_longname() {
-            Extended::set(&mut extended.path, name)?;
+            MemberExtensions::set_once(&mut extended.path, name)?;
         } else if kind.is_gnu_longlink() {
-            Extended::set(&mut extended.link, name)?;
+            MemberExtensions::set_once(&mut extended.link, name)?;
         } else {
-            extended.records(&text, kind == EntryType::XGlobalHeader)?;
+            extended.parse_records(&text, kind == EntryType::XGlobalHeader)?;
         }
     }
     // A global header alone is how `git archive` packs an empty tree.
@@ -235,11 +236,11 @@ fn is_pax(kind: EntryType) -> bool {
     matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader)
 }
 
-fn member(entry: &Contents<'_>, extended: Extended) -> Result<Member, ReleaseError> {
+fn parse_member(entry: &Contents<'_>, extended: MemberExtensions) -> Result<Member, ReleaseError> {
     let header = entry.header();
     let damaged = |error: io::Error| ReleaseError::Damaged(error.to_string().escape_debug().to_string());
     let path = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
-    let refused = |why: &str| ReleaseError::Refused(format!("{} {why}", shown(&path)));
+    let refused = |why: &str| ReleaseError::Refused(format!("{} {why}", quote_path(&path)));
     let size = header.entry_size().map_err(damaged)?;
     if extended.size.is_some_and(|other| other != size) {
         return Err(refused("has two sizes"));
@@ -251,10 +252,10 @@ fn member(entry: &Contents<'_>, extended: Extended) -> Result<Member, ReleaseErr
         EntryType::Regular if path.ends_with(b"/") => {
             return Err(refused("is a file named like a directory"));
         }
-        EntryType::Regular => Kind::File { executable, size },
-        EntryType::Directory => Kind::Dir,
-        EntryType::Symlink => Kind::Symlink(link().unwrap_or_default()),
-        EntryType::Link => Kind::Hardlink(link().unwrap_or_default()),
+        EntryType::Regular => MemberKind::File { executable, size },
+        EntryType::Directory => MemberKind::Dir,
+        EntryType::Symlink => MemberKind::Symlink(link().unwrap_or_default()),
+        EntryType::Link => MemberKind::Hardlink(link().unwrap_or_default()),
         EntryType::Char | EntryType::Block => return Err(refused("is a device")),
         EntryType::Fifo => return Err(refused("is a named pipe")),
         EntryType::GNUSparse => return Err(refused("is a sparse file")),
@@ -263,14 +264,14 @@ fn member(entry: &Contents<'_>, extended: Extended) -> Result<Member, ReleaseErr
             return Err(refused(&format!("is no file, directory or link, but of type `{letter}`")));
         }
     };
-    if size > 0 && !matches!(kind, Kind::File { .. }) {
+    if size > 0 && !matches!(kind, MemberKind::File { .. }) {
         return Err(refused("is no file, but has contents"));
     }
     Ok(Member { kind, mtime: header.mtime().unwrap_or(0), path })
 }
 
 /// A name out of an archive, for people: no control characters, no end of line, not endless.
-pub(super) fn shown(path: &[u8]) -> String {
+pub(super) fn quote_path(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(&path[..path.len().min(200)]);
     let more = if path.len() > 200 { "..." } else { "" };
     format!("`{}{more}`", text.escape_debug())

@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 
 /// Of one path inside a release, and of the target of a symbolic link; far below PATH_MAX (4096), with a root before it.
-const LONGEST: usize = 1024;
+const MAX_PATH_BYTES: usize = 1024;
 /// Of one part of it: NAME_MAX (limits.h).
-const LONGEST_PART: usize = 255;
+const MAX_PART_BYTES: usize = 255;
 /// Directories in each other.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// Symbolic links on one way; the kernel follows as many (path_resolution(7)).
-const LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What is known of a path: the target of a symbolic link, or `None` for anything else.
-pub(in crate::sys) type Links = HashMap<String, String>;
+pub(in crate::sys) type LinkTargets = HashMap<String, String>;
 
 /// `./a/b` or `a/b/` as its parts; none at all for the release itself (`./`).
-pub(in crate::sys) fn parts(path: &[u8]) -> Result<Vec<&str>, &'static str> {
+pub(in crate::sys) fn split_path(path: &[u8]) -> Result<Vec<&str>, &'static str> {
     let text = std::str::from_utf8(path).map_err(|_| "has a name that is not UTF-8")?;
-    if text.len() > LONGEST {
+    if text.len() > MAX_PATH_BYTES {
         return Err("has a path of more than 1024 bytes");
     }
     if text.chars().any(char::is_control) {
@@ -32,7 +32,7 @@ pub(in crate::sys) fn parts(path: &[u8]) -> Result<Vec<&str>, &'static str> {
         return if text.is_empty() { Err("has no name") } else { Ok(vec![]) };
     }
     let parts: Vec<&str> = inside.split('/').collect();
-    if parts.len() > DEEPEST {
+    if parts.len() > MAX_DEPTH {
         return Err("is more than 64 directories deep");
     }
     for part in &parts {
@@ -40,7 +40,7 @@ pub(in crate::sys) fn parts(path: &[u8]) -> Result<Vec<&str>, &'static str> {
             "" => return Err("has an empty part in its path"),
             "." => return Err("has `.` in its path"),
             ".." => return Err("has `..` in its path"),
-            part if part.len() > LONGEST_PART => return Err("has a name of more than 255 bytes"),
+            part if part.len() > MAX_PART_BYTES => return Err("has a name of more than 255 bytes"),
             _ => {}
         }
     }
@@ -49,8 +49,12 @@ pub(in crate::sys) fn parts(path: &[u8]) -> Result<Vec<&str>, &'static str> {
 
 /// Follows a symbolic link by text, through other links, to where it ends inside the release. What does not exist is
 /// taken for a directory: it may be one some day.
-pub(in crate::sys) fn stays_inside(link: &str, target: &str, links: &Links) -> Result<(), &'static str> {
-    if target.is_empty() || target.len() > LONGEST {
+pub(in crate::sys) fn check_link_target(
+    link: &str,
+    target: &str,
+    links: &LinkTargets,
+) -> Result<(), &'static str> {
+    if target.is_empty() || target.len() > MAX_PATH_BYTES {
         return Err("is a symbolic link to nothing or to more than 1024 bytes");
     }
     let mut at: Vec<&str> = link.split('/').collect();
@@ -70,7 +74,7 @@ pub(in crate::sys) fn stays_inside(link: &str, target: &str, links: &Links) -> R
                 at.push(part);
                 if let Some(next) = links.get(&at.join("/")) {
                     followed += 1;
-                    if followed > LINKS {
+                    if followed > MAX_LINKS {
                         return Err("is a symbolic link that goes round in a circle");
                     }
                     if next.starts_with('/') {
@@ -92,11 +96,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_paths_have_parts() {
-        assert_eq!(parts("./a/ö b".as_bytes()), Ok(vec!["a", "ö b"]));
-        assert_eq!(parts(b"a/b/"), Ok(vec!["a", "b"]));
-        assert_eq!(parts(b"./"), Ok(vec![]));
-        assert_eq!(parts(b"."), Ok(vec![]));
+    fn split_path_accepts_only_plain_paths() {
+        assert_eq!(split_path("./a/ö b".as_bytes()), Ok(vec!["a", "ö b"]));
+        assert_eq!(split_path(b"a/b/"), Ok(vec!["a", "b"]));
+        assert_eq!(split_path(b"./"), Ok(vec![]));
+        assert_eq!(split_path(b"."), Ok(vec![]));
         let (long, deep) = (format!("a/{}", "b".repeat(256)), "a/".repeat(65));
         let bad: [&[u8]; 15] = [
             b"",
@@ -116,13 +120,13 @@ mod tests {
             deep.as_bytes(),
         ];
         for bad in bad {
-            assert!(parts(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
+            assert!(split_path(bad).is_err(), "{:?}", String::from_utf8_lossy(bad));
         }
     }
 
     #[test]
-    fn links_are_followed_to_their_end() {
-        let links: Links = [
+    fn link_targets_are_resolved_through_links() {
+        let links: LinkTargets = [
             ("up", ".."),
             ("a/top", "../"),
             ("in", "a"),
@@ -134,7 +138,7 @@ mod tests {
         .into();
         for (link, target) in [("x", "a/b"), ("a/x", "../b"), ("x", "in/y"), ("b/x", "c/b"), ("x", "a/../y")]
         {
-            assert_eq!(stays_inside(link, target, &links), Ok(()), "{link} -> {target}");
+            assert_eq!(check_link_target(link, target, &links), Ok(()), "{link} -> {target}");
         }
         let out = [
             ("x", ".."),
@@ -150,20 +154,20 @@ mod tests {
             ("x", "a/b/../../../c"),
         ];
         for (link, target) in out {
-            assert!(stays_inside(link, target, &links).is_err(), "{link} -> {target}");
+            assert!(check_link_target(link, target, &links).is_err(), "{link} -> {target}");
         }
     }
 
     proptest! {
         /// The kernel is the judge: what is allowed never resolves to a place outside, whatever directories there are.
         #[test]
-        fn what_stays_inside_by_text_stays_inside_in_a_real_directory(
+        fn accepted_link_targets_resolve_inside_real_directory(
             made in proptest::collection::vec(("[ab](/[ab]){0,2}", "([ab]|\\.\\.|\\.)(/([ab]|\\.\\.)){0,3}"), 1..6)
         ) {
             let outside = tempfile::tempdir().unwrap();
             let root = outside.path().join("1/2/3/root");
             std::fs::create_dir_all(&root).unwrap();
-            let mut links = Links::new();
+            let mut links = LinkTargets::new();
             for (link, target) in &made {
                 let path = root.join(link);
                 // Only where no link was followed to get there, as when unpacking.
@@ -175,7 +179,7 @@ mod tests {
                 }
             }
             for (link, target) in &links {
-                if stays_inside(link, target, &links).is_ok() && let Ok(end) = root.join(link).canonicalize() {
+                if check_link_target(link, target, &links).is_ok() && let Ok(end) = root.join(link).canonicalize() {
                     prop_assert!(end.starts_with(&root), "{link} -> {target} ends at {}", end.display());
                 }
             }

@@ -83,10 +83,10 @@ fn shop() -> ServiceName {
 
 impl Scene {
     fn new() -> Self {
-        Self::with(Limits { entries: 1000, bytes: 1 << 20 })
+        Self::with(ReleaseLimits { entries: 1000, bytes: 1 << 20 })
     }
 
-    fn with(limits: Limits) -> Self {
+    fn with(limits: ReleaseLimits) -> Self {
         // In memory: hundreds of releases, each synced, are a matter of minutes on a busy disk.
         let home = tempfile::tempdir_in("/dev/shm").unwrap();
         let releases = DirReleases::with_limits(home.path().join("srv"), limits);
@@ -113,7 +113,7 @@ impl Scene {
 
     /// Nothing but the lock.
     fn left(&self) -> Vec<String> {
-        let mut names = names(&self.releases.all(&shop())).unwrap();
+        let mut names = list_names(&self.releases.releases_dir(&shop())).unwrap();
         names.retain(|name| name != ".lock");
         names.sort();
         names
@@ -128,7 +128,7 @@ impl Scene {
 }
 
 #[test]
-fn a_release_is_there_as_it_was_packed() {
+fn place_unpacks_release_as_packed() {
     let scene = Scene::new();
     let mut program = file("./bin/run", "#!/bin/sh\n");
     program.mode = 0o6711;
@@ -143,7 +143,7 @@ fn a_release_is_there_as_it_was_packed() {
         hard("./again", "./bin/run"),
     ];
     let digest = scene.place(&members).unwrap();
-    assert_eq!(digest, digest_of(&scene.home.path().join("archive.tar.gz")).unwrap());
+    assert_eq!(digest, compute_digest(&scene.home.path().join("archive.tar.gz")).unwrap());
     assert_eq!(fs::read_to_string(scene.in_release("ö/naïve 日本")).unwrap(), "text");
     assert_eq!(fs::read_to_string(scene.in_release("current/run")).unwrap(), "#!/bin/sh\n");
     let seen = fs::metadata(scene.in_release("bin/run")).unwrap();
@@ -156,7 +156,7 @@ fn a_release_is_there_as_it_was_packed() {
 }
 
 #[test]
-fn the_same_again_is_left_alone_and_another_is_refused() {
+fn place_accepts_same_archive_and_refuses_another() {
     let scene = Scene::new();
     let digest = scene.place(&[file("a", "1")]).unwrap();
     fs::write(scene.in_release("a"), "touched").unwrap();
@@ -171,7 +171,7 @@ fn the_same_again_is_left_alone_and_another_is_refused() {
 }
 
 #[test]
-fn what_leads_out_is_refused() {
+fn place_refuses_paths_outside_release() {
     let scene = Scene::new();
     let file = |name: &str| file(name, "evil");
     scene.refuses(&[file("/etc/evil")], "`/etc/evil` has an absolute path");
@@ -211,7 +211,7 @@ fn what_leads_out_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_refused() {
+fn place_refuses_special_files() {
     let scene = Scene::new();
     for (kind, why) in [
         (b'3', "`a` is a device"),
@@ -234,7 +234,7 @@ fn pax(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn extended_headers_name_a_member_once_and_nothing_else() {
+fn place_refuses_repeated_extended_headers() {
     let scene = Scene::new();
     let x = |records: &[Vec<u8>]| raw(b'x', "pax", "", &records.concat());
     let long = format!("{}/{}", "d".repeat(150), "f".repeat(200));
@@ -276,7 +276,7 @@ fn extended_headers_name_a_member_once_and_nothing_else() {
 }
 
 #[test]
-fn limits_stop_what_grows_without_end() {
+fn place_enforces_limits() {
     let scene = Scene::new();
     let big = vec![0; 600 * 1024];
     let bomb = |name| raw(b'0', name, "", &big);
@@ -311,7 +311,7 @@ fn limits_stop_what_grows_without_end() {
 }
 
 #[test]
-fn what_is_damaged_is_said_to_be() {
+fn place_reports_damaged_archive() {
     let scene = Scene::new();
     let tar = tar_of(&[file("a", "text"), file("b", "more")]);
     let whole = gzip(&tar);
@@ -335,16 +335,16 @@ fn what_is_damaged_is_said_to_be() {
     let told = scene.place_bytes(&gzip(&[&tar[..], b"hidden"].concat())).unwrap_err();
     assert_eq!(told, ReleaseError::Refused("something follows its end".to_owned()));
     let told = scene.releases.place(&shop(), "1.0.0", Path::new("/nowhere")).unwrap_err();
-    assert!(matches!(told, ReleaseError::Failed { what: "read", .. }), "{told}");
+    assert!(matches!(told, ReleaseError::Failed { action: "read", .. }), "{told}");
     // gzip files one after the other are one gzip file (RFC 1952, 2.2).
     scene.place_bytes(&[gzip(&tar[..700]), gzip(&tar[700..])].concat()).unwrap();
     assert_eq!(fs::read_to_string(scene.in_release("b")).unwrap(), "more");
 }
 
 #[test]
-fn what_a_killed_one_left_is_no_release_and_goes_with_the_next() {
+fn place_removes_leftovers_of_killed_process() {
     let scene = Scene::new();
-    let all = scene.releases.all(&shop());
+    let all = scene.releases.releases_dir(&shop());
     for left in [".placing-1.0.0/a", ".placing-2.0.0", ".removing-0.9.0/deep/er"] {
         fs::create_dir_all(all.join(left)).unwrap();
     }
@@ -364,7 +364,7 @@ fn what_a_killed_one_left_is_no_release_and_goes_with_the_next() {
 }
 
 #[test]
-fn links_are_replaced_in_one_step() {
+fn link_is_replaced_atomically() {
     let scene = Scene::new();
     for release in ["1.0.0", "2.0.0"] {
         let archive = scene.archive(&gzip(&tar_of(&[file("a", release)])));
@@ -397,7 +397,7 @@ fn links_are_replaced_in_one_step() {
 }
 
 #[test]
-fn odd_names_of_releases_are_refused() {
+fn release_names_are_validated() {
     let scene = Scene::new();
     let archive = scene.archive(&gzip(&tar_of(&[file("a", "")])));
     for name in ["", "..", ".placing-1", "a/b", "../../evil", "a\n"] {
@@ -409,7 +409,7 @@ fn odd_names_of_releases_are_refused() {
 
 /// The files of what has no times differ between two releases, and not between two hosts.
 #[test]
-fn times_come_from_the_archive_or_its_digest() {
+fn file_times_come_from_archive_or_digest() {
     let packed = |text: &str| {
         let mut bytes = tar_of(&[file("a", text)]);
         let mut header = Header::new_gnu();
@@ -426,8 +426,8 @@ fn times_come_from_the_archive_or_its_digest() {
 }
 
 #[test]
-fn a_hundred_thousand_files() {
-    let scene = Scene::with(Limits::default());
+fn place_handles_hundred_thousand_files() {
+    let scene = Scene::with(ReleaseLimits::default());
     let mut members: Vec<Raw> =
         (0..99_000).map(|number| file(&format!("d{}/{number}", number / 100), "x")).collect();
     members.extend((0..10).map(|number| dir(&format!("e{number}"))));
@@ -440,7 +440,7 @@ fn a_hundred_thousand_files() {
 
 /// In a mount namespace of its own a thread fills a small disk.
 #[test]
-fn a_full_disk_leaves_nothing() {
+fn place_leaves_nothing_on_full_disk() {
     let thread = std::thread::spawn(|| {
         use nix::mount::{MsFlags, mount};
         use nix::sched::{CloneFlags, unshare};
@@ -450,7 +450,7 @@ fn a_full_disk_leaves_nothing() {
         }
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        let scene = Scene::with(Limits::default());
+        let scene = Scene::with(ReleaseLimits::default());
         let root = scene.home.path().join("srv");
         fs::create_dir(&root).unwrap();
         mount(Some("none"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=256k,nr_inodes=200")).unwrap();
@@ -486,7 +486,7 @@ proptest! {
 
     /// Whatever it is made of, an archive is placed whole and inside, or not at all.
     #[test]
-    fn nothing_gets_out(members in members(), cut in 0..4096usize, flip in 0..4096usize) {
+    fn place_never_writes_outside_release(members in members(), cut in 0..4096usize, flip in 0..4096usize) {
         let scene = Scene::new();
         let mut bytes = gzip(&tar_of(&members));
         if cut < bytes.len() && cut % 3 == 0 {
@@ -498,7 +498,7 @@ proptest! {
         let placed = scene.place_bytes(&bytes);
         let expected: &[&str] = if placed.is_ok() { &[".1.0.0.digest", "1.0.0"] } else { &[] };
         prop_assert_eq!(scene.left(), expected);
-        let outside: Vec<String> = names(&scene.home.path().join("srv/shop")).unwrap();
+        let outside: Vec<String> = list_names(&scene.home.path().join("srv/shop")).unwrap();
         prop_assert_eq!(outside, ["releases"]);
         for path in walk(&scene.in_release("")) {
             let seen = path.symlink_metadata().unwrap();

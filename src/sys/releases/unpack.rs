@@ -11,133 +11,139 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
-use super::members::{Kind, Member, Opened, shown, unread};
-use super::paths::{self, Links};
-use super::written;
+use super::members::{ArchiveReader, Member, MemberKind, quote_path, to_archive_error};
+use super::paths::{self, LinkTargets};
+use super::to_release_error;
 use crate::model::deployment::Digest;
 use crate::world::releases::ReleaseError;
 
 /// How much one release may be.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ReleaseLimits {
     /// Files, directories and links.
     pub entries: usize,
     /// Of all files together.
     pub bytes: u64,
 }
 
-impl Default for Limits {
+impl Default for ReleaseLimits {
     fn default() -> Self {
         Self { entries: 100_000, bytes: 4 << 30 }
     }
 }
 
-impl Limits {
+impl ReleaseLimits {
     /// Of the whole stream: headers, long names and padding are a few KiB a member.
-    fn stream(&self) -> u64 {
+    fn max_stream_bytes(&self) -> u64 {
         self.bytes.saturating_add(4096 * (self.entries as u64 + 1024))
     }
 }
 
 /// Read and written at once.
-const BLOCK: u64 = 128 * 1024;
+const BLOCK_BYTES: u64 = 128 * 1024;
 
 #[derive(Clone, Copy, PartialEq)]
-enum What {
+enum EntryKind {
     File,
     /// That a member was, or only the path of one so far.
     Dir {
-        told: bool,
+        is_explicit: bool,
     },
     Link,
 }
 
-struct Unpacking<'a> {
-    into: &'a Path,
-    limits: Limits,
+struct Unpacker<'a> {
+    target_dir: &'a Path,
+    limits: ReleaseLimits,
     bytes: u64,
-    seen: HashMap<String, What>,
-    links: Links,
+    entries: HashMap<String, EntryKind>,
+    links: LinkTargets,
     /// Files and the time that the archive has of each.
     times: Vec<(PathBuf, u64)>,
 }
 
 /// Unpacks into a directory that is empty. What is left of it after an error is the caller's.
-pub(super) fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<Digest, ReleaseError> {
-    let mut opened = Opened::new(archive, limits.stream())?;
-    let (seen, links, times) = (HashMap::new(), Links::new(), Vec::new());
-    let mut unpacking = Unpacking { into, limits, bytes: 0, seen, links, times };
-    opened.each(|member, contents| unpacking.take(&member, contents, archive))?;
+pub(super) fn unpack(archive: &Path, into: &Path, limits: ReleaseLimits) -> Result<Digest, ReleaseError> {
+    let mut opened = ArchiveReader::new(archive, limits.max_stream_bytes())?;
+    let (seen, links, times) = (HashMap::new(), LinkTargets::new(), Vec::new());
+    let mut unpacking = Unpacker { target_dir: into, limits, bytes: 0, entries: seen, links, times };
+    opened.for_each_member(|member, contents| unpacking.unpack_member(&member, contents, archive))?;
     let digest = opened.finish()?;
     unpacking.make_links()?;
     unpacking.set_times(&digest)?;
     Ok(digest)
 }
 
-impl Unpacking<'_> {
-    fn take(&mut self, member: &Member, contents: &mut dyn Read, archive: &Path) -> Result<(), ReleaseError> {
-        let refused = |why: &str| ReleaseError::Refused(format!("{} {why}", shown(&member.path)));
-        let parts = paths::parts(&member.path).map_err(refused)?;
+impl Unpacker<'_> {
+    fn unpack_member(
+        &mut self,
+        member: &Member,
+        contents: &mut dyn Read,
+        archive: &Path,
+    ) -> Result<(), ReleaseError> {
+        let refused = |why: &str| ReleaseError::Refused(format!("{} {why}", quote_path(&member.path)));
+        let parts = paths::split_path(&member.path).map_err(refused)?;
         let Some((_, above)) = parts.split_last() else {
             return match member.kind {
-                Kind::Dir => Ok(()),
+                MemberKind::Dir => Ok(()),
                 _ => Err(refused("is the release itself, and no directory")),
             };
         };
         for depth in 1..=above.len() {
             let dir = parts[..depth].join("/");
-            match self.seen.get(&dir) {
-                Some(What::Dir { .. }) => {}
-                Some(What::Link) => return Err(refused("leads through a symbolic link")),
-                Some(What::File) => return Err(refused("leads through a file")),
-                None => self.dir(dir, false)?,
+            match self.entries.get(&dir) {
+                Some(EntryKind::Dir { .. }) => {}
+                Some(EntryKind::Link) => return Err(refused("leads through a symbolic link")),
+                Some(EntryKind::File) => return Err(refused("leads through a file")),
+                None => self.make_dir(dir, false)?,
             }
         }
         let name = parts.join("/");
-        match (self.seen.get(&name), &member.kind) {
+        match (self.entries.get(&name), &member.kind) {
             (None, _) => {}
-            (Some(What::Dir { told: false }), Kind::Dir) => {
-                self.seen.insert(name, What::Dir { told: true });
+            (Some(EntryKind::Dir { is_explicit: false }), MemberKind::Dir) => {
+                self.entries.insert(name, EntryKind::Dir { is_explicit: true });
                 return Ok(());
             }
             _ => return Err(refused("is there twice")),
         }
         match &member.kind {
-            Kind::Dir => self.dir(name, true),
-            Kind::File { executable, size } => {
-                self.count(&name, What::File)?;
-                let path = self.into.join(&name);
+            MemberKind::Dir => self.make_dir(name, true),
+            MemberKind::File { executable, size } => {
+                self.record_entry(&name, EntryKind::File)?;
+                let path = self.target_dir.join(&name);
                 self.times.push((path.clone(), member.mtime));
-                self.file(&path, *executable, *size, contents, archive)
+                self.write_file(&path, *executable, *size, contents, archive)
             }
-            Kind::Symlink(target) => {
+            MemberKind::Symlink(target) => {
                 let text =
                     std::str::from_utf8(target).ok().filter(|text| !text.chars().any(char::is_control));
                 let text = text.ok_or_else(|| refused("is a symbolic link to a name that is no text"))?;
-                self.count(&name, What::Link)?;
+                self.record_entry(&name, EntryKind::Link)?;
                 self.links.insert(name, text.to_owned());
                 Ok(())
             }
-            Kind::Hardlink(target) => {
-                let to = self.earlier(target).map_err(|why| refused(&why))?;
-                self.count(&name, What::File)?;
-                let path = self.into.join(&name);
-                fs::hard_link(self.into.join(to), &path).map_err(|error| written("write", &path, &error))
+            MemberKind::Hardlink(target) => {
+                let to = self.resolve_hard_link(target).map_err(|why| refused(&why))?;
+                self.record_entry(&name, EntryKind::File)?;
+                let path = self.target_dir.join(&name);
+                fs::hard_link(self.target_dir.join(to), &path)
+                    .map_err(|error| to_release_error("write", &path, &error))
             }
         }
     }
 
     /// What a hard link leads to.
-    fn earlier(&self, target: &[u8]) -> Result<String, String> {
-        let is = |why| format!("is a hard link to {}, which {why}", shown(target));
-        let to = paths::parts(target).map_err(is)?.join("/");
-        match self.seen.get(&to) {
-            Some(What::File) => Ok(to),
+    fn resolve_hard_link(&self, target: &[u8]) -> Result<String, String> {
+        let is = |why| format!("is a hard link to {}, which {why}", quote_path(target));
+        let to = paths::split_path(target).map_err(is)?.join("/");
+        match self.entries.get(&to) {
+            Some(EntryKind::File) => Ok(to),
             _ => Err(is("is no earlier file")),
         }
     }
 
-    fn file(
+    fn write_file(
         &mut self,
         path: &Path,
         executable: bool,
@@ -152,44 +158,44 @@ impl Unpacking<'_> {
         }
         let breaks_off = || ReleaseError::Damaged("it breaks off within a file".to_owned());
         let mut left = size;
-        let mut file = new_file(path, executable)?;
-        let mut block = vec![0; usize::try_from(size.min(BLOCK)).unwrap_or(0)];
+        let mut file = create_file(path, executable)?;
+        let mut block = vec![0; usize::try_from(size.min(BLOCK_BYTES)).unwrap_or(0)];
         while left > 0 {
-            let read = contents.read(&mut block).map_err(|error| unread(archive, &error))?;
+            let read = contents.read(&mut block).map_err(|error| to_archive_error(archive, &error))?;
             left = left.checked_sub(read as u64).filter(|_| read > 0).ok_or_else(breaks_off)?;
-            file.write_all(&block[..read]).map_err(|error| written("write", path, &error))?;
+            file.write_all(&block[..read]).map_err(|error| to_release_error("write", path, &error))?;
         }
         Ok(())
     }
 
-    fn count(&mut self, name: &str, what: What) -> Result<(), ReleaseError> {
-        self.seen.insert(name.to_owned(), what);
-        if self.seen.len() > self.limits.entries {
+    fn record_entry(&mut self, name: &str, what: EntryKind) -> Result<(), ReleaseError> {
+        self.entries.insert(name.to_owned(), what);
+        if self.entries.len() > self.limits.entries {
             let most = self.limits.entries;
             return Err(ReleaseError::Refused(format!("it has more than {most} files and directories")));
         }
         Ok(())
     }
 
-    fn dir(&mut self, name: String, told: bool) -> Result<(), ReleaseError> {
-        self.count(&name, What::Dir { told })?;
-        let path = self.into.join(name);
+    fn make_dir(&mut self, name: String, told: bool) -> Result<(), ReleaseError> {
+        self.record_entry(&name, EntryKind::Dir { is_explicit: told })?;
+        let path = self.target_dir.join(name);
         // Whatever the umask: an instance may run as another user.
         let made =
             fs::create_dir(&path).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
-        made.map_err(|error| written("make the directory", &path, &error))
+        made.map_err(|error| to_release_error("make the directory", &path, &error))
     }
 
     fn make_links(&self) -> Result<(), ReleaseError> {
         for (name, target) in &self.links {
-            paths::stays_inside(name, target, &self.links).map_err(|why| {
-                let (name, target) = (shown(name.as_bytes()), shown(target.as_bytes()));
+            paths::check_link_target(name, target, &self.links).map_err(|why| {
+                let (name, target) = (quote_path(name.as_bytes()), quote_path(target.as_bytes()));
                 ReleaseError::Refused(format!("{name} -> {target} {why}"))
             })?;
         }
         for (name, target) in &self.links {
-            let path = self.into.join(name);
-            symlink(target, &path).map_err(|error| written("write", &path, &error))?;
+            let path = self.target_dir.join(name);
+            symlink(target, &path).map_err(|error| to_release_error("write", &path, &error))?;
         }
         Ok(())
     }
@@ -210,17 +216,17 @@ impl Unpacking<'_> {
 }
 
 /// Never an existing one, nor through a link.
-fn new_file(path: &Path, executable: bool) -> Result<File, ReleaseError> {
+fn create_file(path: &Path, executable: bool) -> Result<File, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     // Whatever the umask, as above.
     let file = opened.and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file));
-    file.map_err(|error| written("write", path, &error))
+    file.map_err(|error| to_release_error("write", path, &error))
 }
 
 /// Everything that was written to this directory's filesystem is on the disk: one call where a release may have 100,000 files.
 /// It tells of failed writes since Linux 5.8 (syncfs(2)).
-pub(super) fn sync(dir: &Path) -> Result<(), ReleaseError> {
+pub(super) fn sync_filesystem(dir: &Path) -> Result<(), ReleaseError> {
     let synced = File::open(dir).and_then(|dir| nix::unistd::syncfs(&dir).map_err(io::Error::from));
-    synced.map_err(|error| written("write to the disk", dir, &error))
+    synced.map_err(|error| to_release_error("write to the disk", dir, &error))
 }

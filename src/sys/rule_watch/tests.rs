@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::rules::{Transaction, Variant};
 use crate::sys::exec::Program;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 use crate::world::firewall::Firewall as _;
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -13,13 +13,13 @@ async fn run(command: &str) {
     assert_eq!(done.status, 0, "{command}: {}", done.stderr);
 }
 
-async fn is_told(watching: &mut dyn Watching, legacy: bool, what: &str) {
-    tokio::time::timeout(BOUND, watching.changed(legacy)).await.unwrap_or_else(|_| panic!("{what}"));
+async fn is_told(watching: &mut dyn RuleSubscription, legacy: bool, what: &str) {
+    tokio::time::timeout(BOUND, watching.wait_for_change(legacy)).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 #[test]
-fn every_change_of_the_nat_tables_is_told_and_those_of_other_tables_are_not() {
-    in_namespace(|| async {
+fn watch_reports_nat_changes_only() {
+    run_in_namespace(|| async {
         let mut watching = KernelRules.start();
         for change in [
             "iptables-nft -t nat -A PREROUTING -p tcp --dport 1 -j ACCEPT",
@@ -36,36 +36,37 @@ fn every_change_of_the_nat_tables_is_told_and_those_of_other_tables_are_not() {
         run("nft add set inet swm-test s '{ type ipv4_addr; }'; nft add element inet swm-test s '{ 1.2.3.4 }'").await;
         run("iptables-nft -t nat -A PREROUTING -p tcp --dport 2 -j ACCEPT").await;
         // The first that is told is the last.
-        told(Some(&events)).await;
-        let waits = futures_util::future::poll_immediate(std::pin::pin!(told(Some(&events)))).await;
+        wait_for_nat_change(Some(&events)).await;
+        let waits =
+            futures_util::future::poll_immediate(std::pin::pin!(wait_for_nat_change(Some(&events)))).await;
         assert_eq!(waits, None);
     });
 }
 
 #[test]
-fn more_than_there_is_room_for_is_told_too() {
-    in_namespace(|| async {
+fn watch_reports_buffer_overflow_as_change() {
+    run_in_namespace(|| async {
         let events = subscribe().unwrap();
         nix::sys::socket::setsockopt(events.get_ref(), nix::sys::socket::sockopt::RcvBuf, &1).unwrap();
         let rules = "add rule inet swm-test c tcp dport 1 accept\n".repeat(2000);
         let script = format!("add table inet swm-test\nadd chain inet swm-test c\n{rules}");
         let done = Program::new("nft").args(["-f", "-"]).run(script.as_bytes(), BOUND).await.unwrap();
         assert_eq!(done.status, 0, "{}", done.stderr);
-        tokio::time::timeout(BOUND, told(Some(&events))).await.unwrap();
+        tokio::time::timeout(BOUND, wait_for_nat_change(Some(&events))).await.unwrap();
     });
 }
 
 #[test]
-fn legacy_rules_are_looked_at() {
-    in_namespace(|| async {
+fn watch_polls_legacy_rules() {
+    run_in_namespace(|| async {
         let mut last = None;
-        assert!(look_at_legacy(&mut last).await, "the first time");
-        assert!(!look_at_legacy(&mut last).await);
+        assert!(check_legacy_changed(&mut last).await, "the first time");
+        assert!(!check_legacy_changed(&mut last).await);
         let text = "*nat\n-A PREROUTING -p tcp -m tcp --dport 1 -j ACCEPT\nCOMMIT\n".to_owned();
         let made = Transaction { family: Family::V6, variant: Variant::Legacy, text };
         iptables::Iptables.commit(&made).await.unwrap();
-        assert!(look_at_legacy(&mut last).await);
-        assert!(!look_at_legacy(&mut last).await);
+        assert!(check_legacy_changed(&mut last).await);
+        assert!(!check_legacy_changed(&mut last).await);
         let mut watching = KernelRules.start();
         is_told(watching.as_mut(), true, "without a word of the kernel").await;
     });

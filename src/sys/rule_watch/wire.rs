@@ -1,28 +1,30 @@
 //! What a notification of nf_tables is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
 
-use crate::sys::netlink::{find, messages};
+use crate::sys::netlink::{find_attribute, parse_messages};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10;
 /// The end of a transaction: says who made it, not what.
 const NEWGEN: u16 = SUBSYSTEM << 8 | 15;
 /// `struct nfgenmsg`: family, version, resource id.
-const GENERIC: usize = 4;
+const NFGENMSG_BYTES: usize = 4;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 /// The name of the table in a message about a table, chain, rule, set, element, object or flowtable: the first attribute of
 /// each (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, ...).
-const TABLE: u16 = 1;
+const NFTA_TABLE: u16 = 1;
 
 /// Whether a datagram tells of a change in `ip nat` or `ip6 nat`, the tables of iptables-nft, in which our rules are. A busy
 /// set of somebody's own table is none of our business; what is not understood may be.
-pub(super) fn touches_nat(datagram: &[u8]) -> bool {
-    messages(datagram).into_iter().any(|message| {
+pub(super) fn is_nat_change(datagram: &[u8]) -> bool {
+    parse_messages(datagram).into_iter().any(|message| {
         let Ok(message) = message else { return true };
         if message.kind == NEWGEN {
             return false;
         }
-        let Some(table) = message.body.get(GENERIC..).and_then(|attributes| find(attributes, TABLE)) else {
+        let Some(table) =
+            message.body.get(NFGENMSG_BYTES..).and_then(|attributes| find_attribute(attributes, NFTA_TABLE))
+        else {
             return true;
         };
         let family = message.body.first().copied().unwrap_or(0);
@@ -35,39 +37,47 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sys::netlink::{attribute, message};
+    use crate::sys::netlink::{build_attribute, build_message};
 
-    fn about(kind: u16, family: u8, table: &[u8]) -> Vec<u8> {
-        let body =
-            [&[family, 0, 0, 0][..], &attribute(TABLE, table), &attribute(2, b"PREROUTING\0")].concat();
-        message(SUBSYSTEM << 8 | kind, 0, 0, &body)
+    fn build_notification(kind: u16, family: u8, table: &[u8]) -> Vec<u8> {
+        let body = [
+            &[family, 0, 0, 0][..],
+            &build_attribute(NFTA_TABLE, table),
+            &build_attribute(2, b"PREROUTING\0"),
+        ]
+        .concat();
+        build_message(SUBSYSTEM << 8 | kind, 0, 0, &body)
     }
 
     #[test]
-    fn only_the_nat_tables_of_iptables_matter() {
-        let generation = message(NEWGEN, 0, 0, &[0, 0, 0, 0]);
+    fn notifications_match_only_iptables_nat_tables() {
+        let generation = build_message(NEWGEN, 0, 0, &[0, 0, 0, 0]);
         for (datagram, touches) in [
-            (about(6, NFPROTO_IPV4, b"nat\0"), true),
-            (about(2, NFPROTO_IPV6, b"nat\0"), true),
-            (about(6, NFPROTO_IPV4, b"filter\0"), false),
-            (about(6, 1, b"nat\0"), false),
+            (build_notification(6, NFPROTO_IPV4, b"nat\0"), true),
+            (build_notification(2, NFPROTO_IPV6, b"nat\0"), true),
+            (build_notification(6, NFPROTO_IPV4, b"filter\0"), false),
+            (build_notification(6, 1, b"nat\0"), false),
             (generation.clone(), false),
             (
-                [about(12, NFPROTO_IPV4, b"f2b-table\0"), generation, about(7, NFPROTO_IPV4, b"nat\0")]
-                    .concat(),
+                [
+                    build_notification(12, NFPROTO_IPV4, b"f2b-table\0"),
+                    generation,
+                    build_notification(7, NFPROTO_IPV4, b"nat\0"),
+                ]
+                .concat(),
                 true,
             ),
-            (message(SUBSYSTEM << 8 | 6, 0, 0, &[]), true),
+            (build_message(SUBSYSTEM << 8 | 6, 0, 0, &[]), true),
             (vec![1; 20], true),
         ] {
-            assert_eq!(touches_nat(&datagram), touches, "{datagram:?}");
+            assert_eq!(is_nat_change(&datagram), touches, "{datagram:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_told_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = touches_nat(&bytes);
+        fn notification_filter_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = is_nat_change(&bytes);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::*;
-use crate::sys::testing::in_namespace;
+use crate::sys::testing::run_in_namespace;
 
 /// A server's listener; the test plays both sides.
 struct Pair {
@@ -47,7 +47,7 @@ impl Pair {
 }
 
 async fn look(port: Port) -> Vec<Socket> {
-    SockDiag.established(port).await.unwrap()
+    SockDiag.list_established(port).await.unwrap()
 }
 
 /// Looks until the sockets satisfy the condition; bounded.
@@ -74,8 +74,8 @@ fn has_request_in_flight(socket: &Socket) -> bool {
 }
 
 #[test]
-fn a_request_in_flight_received_after_it_last_sent() {
-    in_namespace(|| async {
+fn in_flight_request_shows_receive_after_send() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let mut pair = pair(&listener, "127.0.0.1");
         assert_eq!(only(&look(port).await).info.bytes_received, 0, "never asked");
@@ -98,8 +98,8 @@ fn a_request_in_flight_received_after_it_last_sent() {
 }
 
 #[test]
-fn unread_unsent_and_growing_bytes_are_seen() {
-    in_namespace(|| async {
+fn sockets_report_unread_unsent_and_growing_bytes() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let mut pair = pair(&listener, "127.0.0.1");
         pair.client.write_all(b"unread").unwrap();
@@ -123,8 +123,8 @@ fn unread_unsent_and_growing_bytes_are_seen() {
 }
 
 #[test]
-fn only_the_asked_port_and_side_is_listed() {
-    in_namespace(|| async {
+fn sockets_lists_only_requested_local_port() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let (other, other_port) = listen("127.0.0.1:0");
         let pairs: Vec<Pair> = (0..300).map(|_| pair(&listener, "127.0.0.1")).collect();
@@ -139,8 +139,8 @@ fn only_the_asked_port_and_side_is_listed() {
 }
 
 #[test]
-fn ipv4_clients_of_a_dual_stack_listener_are_seen() {
-    in_namespace(|| async {
+fn sockets_lists_ipv4_clients_of_dual_stack_listener() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("[::]:0");
         let _pairs = [pair(&listener, "127.0.0.1"), pair(&listener, "::1")];
         assert_eq!(look(port).await.len(), 2);
@@ -148,8 +148,8 @@ fn ipv4_clients_of_a_dual_stack_listener_are_seen() {
 }
 
 #[test]
-fn an_answer_to_a_client_that_closed_its_side_is_listed_until_it_arrived() {
-    in_namespace(|| async {
+fn half_closed_client_is_listed_until_answer_arrives() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let Pair { mut client, mut server } = pair(&listener, "127.0.0.1");
         client.write_all(b"ask").unwrap();
@@ -172,8 +172,8 @@ fn an_answer_to_a_client_that_closed_its_side_is_listed_until_it_arrived() {
 }
 
 #[test]
-fn a_connection_only_opened_and_closed_by_its_client_received_nothing() {
-    in_namespace(|| async {
+fn connection_closed_without_request_has_no_received_bytes() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let Pair { client, server: _unread } = pair(&listener, "127.0.0.1");
         client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -195,8 +195,8 @@ fn is_reset(client: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn exactly_the_named_sockets_are_reset() {
-    in_namespace(|| async {
+fn close_resets_exactly_the_named_sockets() {
+    run_in_namespace(|| async {
         // IPv4 clients of a dual-stack listener are named in the IPv6 family.
         for (address, clients) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.1")] {
             let (listener, port) = listen(address);
@@ -218,16 +218,16 @@ fn exactly_the_named_sockets_are_reset() {
 }
 
 #[test]
-fn a_socket_that_took_over_ports_and_addresses_is_not_meant() {
-    in_namespace(|| async {
+fn close_spares_socket_with_reused_addresses() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let mut pair = pair(&listener, "127.0.0.1");
         let now = look(port).await;
         let before = Socket { cookie: only(&now).cookie - 1, ..only(&now).clone() };
         assert_eq!(SockDiag.close(port, std::slice::from_ref(&before)).await, Ok(0));
         // The kernel's own refusal too, where a socket goes between our list and our word.
-        let netlink = open().unwrap();
-        let listed = both(&netlink, port).unwrap();
+        let netlink = open_netlink().unwrap();
+        let listed = list_sockets(&netlink, port).unwrap();
         let stale = listed[0].id.with_cookie(before.cookie);
         assert_eq!(destroy(&netlink, &stale, 99), Ok(false));
         pair.ask();
@@ -238,8 +238,8 @@ fn a_socket_that_took_over_ports_and_addresses_is_not_meant() {
 }
 
 #[test]
-fn a_later_connection_of_the_same_ports_is_not_hit() {
-    in_namespace(|| async {
+fn close_spares_later_connection_of_same_ports() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let again = |from: SocketAddr| async move {
             let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -268,12 +268,12 @@ fn a_later_connection_of_the_same_ports_is_not_hit() {
 }
 
 #[test]
-fn a_datagram_larger_than_the_buffer_is_an_error() {
-    in_namespace(|| async {
+fn receive_refuses_datagram_larger_than_buffer() {
+    run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let _pair = pair(&listener, "127.0.0.1");
-        let netlink = open().unwrap();
-        let request = wire::request(AddressFamily::Inet as u8, port, 1);
+        let netlink = open_netlink().unwrap();
+        let request = wire::build_request(AddressFamily::Inet as u8, port, 1);
         netlink::send(&netlink, &request).unwrap();
         let cut = collect(|buffer| netlink::receive(&netlink, buffer), &mut [0; 64], 1, port);
         assert_eq!(cut, Err("receive: EMSGSIZE: Message too long".to_owned()));
@@ -286,7 +286,7 @@ fn done(flags: u8, sequence: u8) -> Vec<u8> {
 }
 
 /// Collects from these datagrams and errors; there must be enough of them.
-fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Listed>>, String> {
+fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<ListedSocket>>, String> {
     let mut datagrams = datagrams.into_iter();
     let receive = |buffer: &mut [u8]| {
         let datagram = datagrams.next().expect("no more was to be received")?;
@@ -297,7 +297,7 @@ fn collected(datagrams: Vec<Result<Vec<u8>, Errno>>) -> Result<Option<Vec<Listed
 }
 
 #[test]
-fn a_dump_outlasts_signals_and_leftovers_and_tells_of_interruptions() {
+fn dump_survives_signals_and_reports_interruption() {
     assert_eq!(collected(vec![Err(Errno::EINTR), Ok(done(0, 6)), Ok(done(0, 7))]), Ok(Some(vec![])));
     assert_eq!(collected(vec![Ok(done(0x10, 6)), Ok(done(0, 7))]), Ok(Some(vec![])), "another dump's");
     assert_eq!(collected(vec![Ok(done(0x10, 7))]), Ok(None), "to be done again");

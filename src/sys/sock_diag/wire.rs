@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use crate::model::ports::Port;
 use crate::model::socket::{Socket, TcpInfo};
 use crate::sys::netlink::{
-    self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, find,
-    i32_at, messages, u32_at,
+    self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    find_attribute, parse_messages, read_i32, read_u32,
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -26,22 +26,22 @@ const CLOSE_WAIT: u8 = 8;
 const FIN_WAIT1: u8 = 4;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
-const STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSING;
+const WORK_STATES: u32 = 1 << ESTABLISHED | 1 << CLOSE_WAIT | 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSING;
 
 /// Fixed part of `inet_diag_msg`.
-const MESSAGE: usize = 72;
+const INET_DIAG_MSG_BYTES: usize = 72;
 const AF_INET: u8 = 2;
 
 /// A socket as the kernel itself names it: family and `struct inet_diag_sockid` (both ports, both addresses, interface,
 /// cookie), kept byte for byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Id {
+pub(super) struct SocketId {
     family: u8,
     sockid: [u8; 48],
 }
 
 #[cfg(test)]
-impl Id {
+impl SocketId {
     /// The same addresses and ports at another time.
     pub(super) fn with_cookie(mut self, cookie: u64) -> Self {
         self.sockid[40..44].copy_from_slice(&cookie.to_ne_bytes()[..4]);
@@ -52,14 +52,14 @@ impl Id {
 
 /// One part of a dump's datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum DumpPart {
     Socket {
         socket: Socket,
         local_port: u16,
-        id: Id,
+        id: SocketId,
     },
     /// Closed by the server, and all of its answer has arrived: nothing is left to wait for.
-    Over,
+    Finished,
     /// The table changed during the dump (`NLM_F_DUMP_INTR`).
     Interrupted,
     /// Belongs to an earlier request.
@@ -68,23 +68,28 @@ pub(super) enum Part {
 }
 
 /// A dump of one family's TCP sockets with this local port (`idiag_sport` filters in the kernel), with `tcp_info`.
-pub(super) fn request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
+pub(super) fn build_request(family: u8, port: Port, sequence: u32) -> Vec<u8> {
     let mut sockid = [0; 48];
     sockid[..2].copy_from_slice(&port.get().to_be_bytes());
     // INET_DIAG_NOCOOKIE.
     sockid[40..].fill(0xff);
-    let id = Id { family, sockid };
-    netlink::message(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence, &diag(&id, STATES))
+    let id = SocketId { family, sockid };
+    netlink::build_message(
+        SOCK_DIAG_BY_FAMILY,
+        NLM_F_REQUEST | NLM_F_DUMP,
+        sequence,
+        &build_diag_body(&id, WORK_STATES),
+    )
 }
 
 /// Close exactly this socket: the kernel compares the cookie (`sock_diag_check_cookie`), so that a later one with the same
 /// addresses and ports is never meant.
-pub(super) fn destroy(id: &Id, sequence: u32) -> Vec<u8> {
-    netlink::message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, sequence, &diag(id, u32::MAX))
+pub(super) fn build_destroy(id: &SocketId, sequence: u32) -> Vec<u8> {
+    netlink::build_message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, sequence, &build_diag_body(id, u32::MAX))
 }
 
 /// `struct inet_diag_req_v2`: what is asked beside `tcp_info` is nothing.
-fn diag(id: &Id, states: u32) -> Vec<u8> {
+fn build_diag_body(id: &SocketId, states: u32) -> Vec<u8> {
     let mut body = vec![id.family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0];
     body.extend_from_slice(&states.to_ne_bytes());
     body.extend_from_slice(&id.sockid);
@@ -92,8 +97,8 @@ fn diag(id: &Id, states: u32) -> Vec<u8> {
 }
 
 /// What became of a [`destroy`]: whether the socket was there. `None`: the datagram answers something else.
-pub(super) fn destroyed(datagram: &[u8], sequence: u32) -> Option<Result<bool, String>> {
-    let answer = messages(datagram).into_iter().find_map(|message| match message {
+pub(super) fn parse_destroy_answer(datagram: &[u8], sequence: u32) -> Option<Result<bool, String>> {
+    let answer = parse_messages(datagram).into_iter().find_map(|message| match message {
         Ok(message) if message.sequence == sequence && message.kind == NLMSG_ERROR => Some(Ok(message)),
         Ok(_) => None,
         Err(why) => Some(Err(why)),
@@ -106,13 +111,13 @@ pub(super) fn destroyed(datagram: &[u8], sequence: u32) -> Option<Result<bool, S
 }
 
 /// The parts of one datagram; a malformed one ends it with an error.
-pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>> {
+pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, String>> {
     let mut parts = Vec::new();
-    for message in messages(datagram) {
+    for message in parse_messages(datagram) {
         let part = message.and_then(|message| {
-            let part = part(&message, sequence);
-            if part != Ok(Part::Stale) && message.flags & NLM_F_DUMP_INTR != 0 {
-                parts.push(Ok(Part::Interrupted));
+            let part = parse_part(&message, sequence);
+            if part != Ok(DumpPart::Stale) && message.flags & NLM_F_DUMP_INTR != 0 {
+                parts.push(Ok(DumpPart::Interrupted));
             }
             part
         });
@@ -121,53 +126,58 @@ pub(super) fn parts(datagram: &[u8], sequence: u32) -> Vec<Result<Part, String>>
     parts
 }
 
-fn part(message: &Message<'_>, sequence: u32) -> Result<Part, String> {
+fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, String> {
     if message.sequence != sequence {
-        return Ok(Part::Stale);
+        return Ok(DumpPart::Stale);
     }
     match message.kind {
-        NLMSG_DONE => Ok(Part::Done),
+        NLMSG_DONE => Ok(DumpPart::Done),
         NLMSG_ERROR => {
-            let code = i32_at(message.body, 0).unwrap_or(0);
+            let code = read_i32(message.body, 0).unwrap_or(0);
             Err(format!("the kernel refused: {}", std::io::Error::from_raw_os_error(code.saturating_neg())))
         }
-        SOCK_DIAG_BY_FAMILY => socket(message.body),
+        SOCK_DIAG_BY_FAMILY => parse_socket(message.body),
         other => Err(format!("an unexpected message of type {other}")),
     }
 }
 
-fn socket(message: &[u8]) -> Result<Part, String> {
-    let attributes = message.get(MESSAGE..).ok_or("a socket message is short")?;
-    let info = find(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
-    let (state, socket, local_port) = fixed(message, tcp_info(info)?).ok_or("a socket message is short")?;
-    let id = id(message).ok_or("a socket message is short")?;
-    Ok(without_fins(state, socket).map_or(Part::Over, |socket| Part::Socket { socket, local_port, id }))
+fn parse_socket(message: &[u8]) -> Result<DumpPart, String> {
+    let attributes = message.get(INET_DIAG_MSG_BYTES..).ok_or("a socket message is short")?;
+    let info = find_attribute(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
+    let (state, socket, local_port) =
+        parse_fixed_fields(message, parse_tcp_info(info)?).ok_or("a socket message is short")?;
+    let id = parse_id(message).ok_or("a socket message is short")?;
+    Ok(subtract_fins(state, socket).map_or(DumpPart::Finished, |socket| DumpPart::Socket {
+        socket,
+        local_port,
+        id,
+    }))
 }
 
 /// The fields of `inet_diag_msg`: state, socket, local port.
-fn fixed(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)> {
+fn parse_fixed_fields(message: &[u8], info: TcpInfo) -> Option<(u8, Socket, u16)> {
     let port = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
     let address = match *message.first()? {
         AF_INET => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(message.get(24..28)?).ok()?)),
         _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(message.get(24..40)?).ok()?)),
     };
     let socket = Socket {
-        cookie: u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32,
+        cookie: u64::from(read_u32(message, 44)?) | u64::from(read_u32(message, 48)?) << 32,
         peer: SocketAddr::new(address, port(6)?),
-        receive_queue: u32_at(message, 56)?,
-        send_queue: u32_at(message, 60)?,
+        receive_queue: read_u32(message, 56)?,
+        send_queue: read_u32(message, 60)?,
         info,
     };
     Some((*message.get(1)?, socket, port(4)?))
 }
 
-fn id(message: &[u8]) -> Option<Id> {
-    Some(Id { family: *message.first()?, sockid: message.get(4..52)?.try_into().ok()? })
+fn parse_id(message: &[u8]) -> Option<SocketId> {
+    Some(SocketId { family: *message.first()?, sockid: message.get(4..52)?.try_into().ok()? })
 }
 
 /// The kernel counts a FIN as a byte: a peer's in `bytes_received` and, until the process has seen it, in the receive
 /// queue; the server's own in the send queue. It is none, and would make a request of a connection that was only closed.
-fn without_fins(state: u8, mut socket: Socket) -> Option<Socket> {
+fn subtract_fins(state: u8, mut socket: Socket) -> Option<Socket> {
     if matches!(state, CLOSE_WAIT | LAST_ACK | CLOSING) {
         socket.receive_queue = socket.receive_queue.saturating_sub(1);
         socket.info.bytes_received = socket.info.bytes_received.saturating_sub(1);
@@ -182,8 +192,8 @@ fn without_fins(state: u8, mut socket: Socket) -> Option<Socket> {
 /// The structure grew with Linux. What tells work from idleness begins with `tcpi_bytes_received` (4.1); older kernels
 /// are an error, for all would look idle. Before `tcpi_bytes_sent` (4.19), `tcpi_bytes_acked` stands for it: the same
 /// number once nothing is unacknowledged, and what is unacknowledged is work by itself.
-fn tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
-    let number = |at| u32_at(info, at).unwrap_or(0);
+fn parse_tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
+    let number = |at| read_u32(info, at).unwrap_or(0);
     let ago = |at| Duration::from_millis(u64::from(number(at)));
     let long = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
     let too_old = || format!("the kernel's tcp_info has {} bytes, 136 are needed (Linux 4.1)", info.len());

@@ -9,15 +9,15 @@ use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Row, params};
 
 use crate::model::deployment::{Access, Deployment};
-use crate::model::forward::{Forward, Recorded, Switch};
-use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::forward::{Forward, ServiceRecord, Switch};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
 
 pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards ORDER BY service";
 
-pub(super) const SELECT_PLACES: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
+pub(super) const SELECT_PROXIED: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
 
 pub(super) const SELECT_TRIALS: &str =
     "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
@@ -31,33 +31,38 @@ pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
 pub(super) const COUNT_DONE: &str =
     "SELECT service, count(*) FROM history WHERE action = ?1 AND phase = 'done' GROUP BY service";
 
-pub(super) fn recorded(row: &Row<'_>) -> rusqlite::Result<Recorded> {
-    let forward = Forward { service: text(row, 0)?, check: port(row, 1)?, target: port(row, 2)? };
+pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<ServiceRecord> {
+    let forward =
+        Forward { service: parse_text(row, 0)?, check: parse_port(row, 1)?, target: parse_port(row, 2)? };
     let switch = match row.get_ref(3)?.as_str()? {
         "on" => Switch::On,
         "off" => Switch::Off,
-        other => return Err(unexpected(3, other)),
+        other => return Err(to_value_error(3, other)),
     };
-    Ok(Recorded {
+    Ok(ServiceRecord {
         forward,
         switch,
-        from_self: row.get(4)?,
+        balancer_is_local: row.get(4)?,
         generation: row.get(5)?,
-        changed_at: text(row, 6)?,
-        routes: optional_json(row, 7)?,
+        changed_at: parse_text(row, 6)?,
+        routes: parse_optional_json(row, 7)?,
         access: match row.get_ref(8)?.as_str()? {
             "public" => Access::Public,
             "private" => Access::Private,
-            other => return Err(unexpected(8, other)),
+            other => return Err(to_value_error(8, other)),
         },
-        trial: optional_json(row, 9)?,
-        layer7: optional_json(row, 10)?.unwrap_or_default(),
+        trial: parse_optional_json(row, 9)?,
+        layer7: parse_optional_json(row, 10)?.unwrap_or_default(),
     })
 }
 
 /// The record of one service.
-pub(super) fn of(connection: &Connection, service: &ServiceName) -> rusqlite::Result<Option<Recorded>> {
-    let all = connection.prepare(SELECT_FORWARDS)?.query_map([], recorded)?.collect::<Result<Vec<_>, _>>()?;
+pub(super) fn find_record(
+    connection: &Connection,
+    service: &ServiceName,
+) -> rusqlite::Result<Option<ServiceRecord>> {
+    let all =
+        connection.prepare(SELECT_FORWARDS)?.query_map([], read_record)?.collect::<Result<Vec<_>, _>>()?;
     Ok(all.into_iter().find(|record| &record.forward.service == service))
 }
 
@@ -73,21 +78,30 @@ fn to_json<T: Serialize>(value: &T) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
-pub(super) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn parse_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let found = row.get_ref(column)?.as_str()?;
-    serde_json::from_str(found).map_err(|error| unexpected(column, &format!("{found} ({error})")))
+    serde_json::from_str(found).map_err(|error| to_value_error(column, &format!("{found} ({error})")))
 }
 
-fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+fn parse_optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
     match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => Ok(None),
-        _ => json(row, column).map(Some),
+        _ => parse_json(row, column).map(Some),
     }
 }
 
-pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Result<()> {
-    let Recorded { forward, switch, from_self, generation, changed_at, routes, access, trial, layer7 } =
-        recorded;
+pub(super) fn put_record(connection: &Connection, recorded: &ServiceRecord) -> rusqlite::Result<()> {
+    let ServiceRecord {
+        forward,
+        switch,
+        balancer_is_local: from_self,
+        generation,
+        changed_at,
+        routes,
+        access,
+        trial,
+        layer7,
+    } = recorded;
     let layer7 = (*layer7 != Layer7::default()).then_some(layer7);
     let access = if *access == Access::Public { "public" } else { "private" };
     connection
@@ -110,7 +124,7 @@ pub(super) fn put(connection: &Connection, recorded: &Recorded) -> rusqlite::Res
         .map(|_| ())
 }
 
-pub(super) fn append(connection: &Connection, entry: &Entry) -> rusqlite::Result<()> {
+pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
     connection
         .execute(
             "INSERT INTO history (operation, at, user, pid, service, action, phase, detail)
@@ -130,50 +144,53 @@ pub(super) fn append(connection: &Connection, entry: &Entry) -> rusqlite::Result
 }
 
 /// An operation is called by the id of its first row.
-pub(super) fn next_operation(connection: &Connection) -> rusqlite::Result<OperationId> {
+pub(super) fn read_next_operation(connection: &Connection) -> rusqlite::Result<OperationId> {
     connection
         .query_row("SELECT coalesce(max(id), 0) + 1 FROM history", [], |row| row.get(0))
         .map(OperationId)
 }
 
-pub(super) fn began(connection: &Connection, operation: OperationId) -> rusqlite::Result<Entry> {
+pub(super) fn find_began_entry(
+    connection: &Connection,
+    operation: OperationId,
+) -> rusqlite::Result<HistoryEntry> {
     connection.query_row(
         "SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
          WHERE operation = ?1 AND phase = 'began'",
         [operation.0],
-        entry,
+        read_entry,
     )
 }
 
-pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
     let phase = match row.get_ref(7)?.as_str()? {
         "began" => Phase::Began,
         "done" => Phase::Done,
         "failed" => Phase::Failed,
-        other => return Err(unexpected(7, other)),
+        other => return Err(to_value_error(7, other)),
     };
-    Ok(Entry {
+    Ok(HistoryEntry {
         operation: OperationId(row.get(1)?),
-        at: text(row, 2)?,
+        at: parse_text(row, 2)?,
         actor: Actor { user: row.get(3)?, pid: row.get(4)? },
-        service: text(row, 5)?,
+        service: parse_text(row, 5)?,
         action: row.get(6)?,
         phase,
         detail: row.get(8)?,
     })
 }
 
-pub(super) fn text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn parse_text<T: FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let found = row.get_ref(column)?.as_str()?;
-    found.parse().map_err(|_| unexpected(column, found))
+    found.parse().map_err(|_| to_value_error(column, found))
 }
 
-fn port(row: &Row<'_>, column: usize) -> rusqlite::Result<Port> {
+fn parse_port(row: &Row<'_>, column: usize) -> rusqlite::Result<Port> {
     let number: u16 = row.get(column)?;
-    Port::new(number).ok_or_else(|| unexpected(column, "0"))
+    Port::new(number).ok_or_else(|| to_value_error(column, "0"))
 }
 
-fn unexpected(column: usize, found: &str) -> rusqlite::Error {
+fn to_value_error(column: usize, found: &str) -> rusqlite::Error {
     let error = FromSqlError::Other(format!("unexpected value `{found}`").into());
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::forward::Routing;
+use crate::model::forward::RouteChange;
 use crate::model::forward::{Forward, Switch};
 use crate::model::ports::Port;
 
@@ -8,11 +8,11 @@ fn intent(switch: Switch) -> Intent {
     Intent {
         forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
         switch,
-        from_self: false,
+        balancer_is_local: false,
         actor: actor(),
         action: "disable-forward".into(),
         detail: String::new(),
-        routing: Routing::Keep,
+        route_change: RouteChange::Keep,
         access: None,
         layer7: None,
     }
@@ -26,57 +26,57 @@ fn at(second: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(second).unwrap()
 }
 
-fn done() -> Outcome {
-    Outcome::Done { detail: "DOWN on lb1".into() }
+fn done() -> ChangeOutcome {
+    ChangeOutcome::Done { detail: "DOWN on lb1".into() }
 }
 
 #[test]
-fn reading_makes_no_file() {
+fn read_creates_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path().join("state"));
-    assert_eq!(store.recorded(), Ok(vec![]));
-    assert_eq!(store.history(None, 10), Ok(vec![]));
+    assert_eq!(store.load_records(), Ok(vec![]));
+    assert_eq!(store.load_history(None, 10), Ok(vec![]));
     assert!(!dir.path().join("state").exists());
 }
 
 #[test]
-fn a_change_is_recorded_with_its_beginning_and_its_end() {
+fn change_is_recorded_with_begin_and_end() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     let (operation, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(operation, &actor(), &done(), at(2)).unwrap();
 
     let reopened = SqliteStore::new(dir.path());
-    let recorded = reopened.recorded().unwrap();
+    let recorded = reopened.load_records().unwrap();
     assert_eq!(recorded.len(), 1);
     assert_eq!((recorded[0].switch, recorded[0].generation, recorded[0].changed_at), (Switch::Off, 1, at(1)));
-    let history = reopened.history(None, 10).unwrap();
+    let history = reopened.load_history(None, 10).unwrap();
     let phases: Vec<_> = history.iter().map(|entry| (entry.operation, entry.phase, entry.at)).collect();
     assert_eq!(phases, [(operation, Phase::Began, at(1)), (operation, Phase::Done, at(2))]);
 }
 
 #[test]
-fn an_undone_change_gives_the_previous_state_back_and_still_counts() {
+fn undone_change_restores_state_and_increments_generation() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
-    let undo = |previous: Option<Recorded>| Outcome::Undone {
+    let undo = |previous: Option<ServiceRecord>| ChangeOutcome::RolledBack {
         previous: previous.map(Box::new),
         why: "no lock".into(),
     };
     let (first, _) = store.begin(&intent(Switch::Off), at(1)).unwrap();
     store.end(first, &actor(), &undo(None), at(2)).unwrap();
-    assert_eq!(store.recorded(), Ok(vec![]));
+    assert_eq!(store.load_records(), Ok(vec![]));
 
     store.begin(&intent(Switch::On), at(3)).unwrap();
-    let on = store.recorded().unwrap().remove(0);
+    let on = store.load_records().unwrap().remove(0);
     let (second, _) = store.begin(&intent(Switch::Off), at(4)).unwrap();
     store.end(second, &actor(), &undo(Some(on.clone())), at(5)).unwrap();
-    assert_eq!(store.recorded(), Ok(vec![Recorded { generation: 3, ..on }]));
-    assert_eq!(store.history(None, 1).unwrap()[0].detail, "no lock");
+    assert_eq!(store.load_records(), Ok(vec![ServiceRecord { generation: 3, ..on }]));
+    assert_eq!(store.load_history(None, 1).unwrap()[0].detail, "no lock");
 }
 
 #[test]
-fn history_cannot_be_rewritten() {
+fn history_is_append_only() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     store.begin(&intent(Switch::Off), at(1)).unwrap();
@@ -96,34 +96,34 @@ const VERSION_1: &str = "
     PRAGMA user_version = 1;";
 
 #[test]
-fn a_file_of_version_1_is_brought_up_and_keeps_its_maintenance() {
+fn upgrade_from_version_1_keeps_maintenance() {
     let dir = tempfile::tempdir().unwrap();
     Connection::open(dir.path().join("state.db")).unwrap().execute_batch(VERSION_1).unwrap();
     for _ in 0..2 {
         let store = SqliteStore::new(dir.path());
-        let found = store.recorded().unwrap();
+        let found = store.load_records().unwrap();
         assert_eq!((found[0].switch, found[0].generation, &found[0].routes), (Switch::Off, 7, &None));
         assert_eq!(store.all(), Ok(vec![]));
     }
 }
 
 #[test]
-fn a_file_of_a_newer_version_is_refused() {
+fn store_refuses_newer_schema() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
-    let error = SqliteStore::new(dir.path()).recorded().unwrap_err();
+    let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
     assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 4 });
 }
 
 #[test]
-fn what_an_agent_asks_for_every_second_reads_no_row_where_there_is_none() {
+fn agent_polling_queries_use_partial_indexes() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     store.begin(&intent(Switch::On), at(1)).unwrap();
     let connection = Connection::open(store.dir.join("state.db")).unwrap();
-    for (select, index) in [(rows::SELECT_TRIALS, "trials"), (rows::SELECT_PLACES, "places")] {
+    for (select, index) in [(rows::SELECT_TRIALS, "trials"), (rows::SELECT_PROXIED, "places")] {
         let plan: String =
             connection.query_row(&format!("EXPLAIN QUERY PLAN {select}"), [], |row| row.get(3)).unwrap();
         assert_eq!(plan, format!("SCAN forwards USING INDEX {index}"));
@@ -131,7 +131,7 @@ fn what_an_agent_asks_for_every_second_reads_no_row_where_there_is_none() {
 }
 
 #[test]
-fn a_damaged_file_is_named() {
+fn store_reports_damaged_file() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     std::fs::write(
@@ -139,11 +139,11 @@ fn a_damaged_file_is_named() {
         "this is no database, and long enough to be looked at as one".repeat(20),
     )
     .unwrap();
-    assert!(matches!(store.recorded(), Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.load_records(), Err(StoreError::Damaged { .. })));
 }
 
 #[tokio::test]
-async fn one_at_a_time() {
+async fn store_lock_is_exclusive() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (SqliteStore::new(dir.path()), SqliteStore::new(dir.path()));
     let held = one.lock("disable-forward", Duration::ZERO).await.unwrap();
@@ -155,7 +155,7 @@ async fn one_at_a_time() {
 }
 
 #[test]
-fn many_writers_lose_nothing() {
+fn concurrent_writers_lose_no_changes() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -169,16 +169,16 @@ fn many_writers_lose_nothing() {
         }
     });
     let store = SqliteStore::new(dir.path());
-    assert_eq!(store.recorded().unwrap()[0].generation, 80);
-    assert_eq!(store.history(None, 1000).unwrap().len(), 160);
+    assert_eq!(store.load_records().unwrap()[0].generation, 80);
+    assert_eq!(store.load_history(None, 1000).unwrap().len(), 160);
 }
 
 #[test]
-fn what_was_done_is_counted_by_service() {
+fn history_counts_done_actions_per_service() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::new(dir.path());
     assert_eq!(store.done("repair"), Ok(BTreeMap::new()));
-    let note = |service: &str, action| Note {
+    let note = |service: &str, action| HistoryNote {
         service: service.parse().unwrap(),
         actor: actor(),
         action,
@@ -186,7 +186,7 @@ fn what_was_done_is_counted_by_service() {
     };
     for (service, action) in [("shop", "repair"), ("shop", "restore"), ("blog", "repair"), ("shop", "repair")]
     {
-        store.note(&note(service, action), at(1)).unwrap();
+        store.add_note(&note(service, action), at(1)).unwrap();
     }
     // One that began is not done.
     store.begin(&Intent { action: "repair".into(), ..intent(Switch::Off) }, at(2)).unwrap();

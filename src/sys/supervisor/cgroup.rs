@@ -11,9 +11,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::deployment::Resources;
+use crate::model::deployment::InstanceLimits;
 
-const ROOT: &str = "/sys/fs/cgroup";
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug)]
 pub struct Cgroup {
@@ -23,25 +23,25 @@ pub struct Cgroup {
 
 /// Whether all bounds that were asked for hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
+pub struct EnforcedLimits {
     pub memory: bool,
     pub tasks: bool,
 }
 
 impl Cgroup {
     /// That of the instance with this directory, made where it can be. `None`: no such luck.
-    pub fn make(instance: &Path) -> Option<Self> {
-        let dirs: Vec<PathBuf> = places(instance).into_iter().filter(|dir| made(dir)).collect();
+    pub fn create(instance: &Path) -> Option<Self> {
+        let dirs: Vec<PathBuf> = build_dirs(instance).into_iter().filter(|dir| make_dir(dir)).collect();
         (!dirs.is_empty()).then_some(Self { dirs })
     }
 
     /// The one that a keeper has made.
     pub fn find(instance: &Path) -> Option<Self> {
-        let dirs: Vec<PathBuf> = places(instance).into_iter().filter(|dir| dir.is_dir()).collect();
+        let dirs: Vec<PathBuf> = build_dirs(instance).into_iter().filter(|dir| dir.is_dir()).collect();
         (!dirs.is_empty()).then_some(Self { dirs })
     }
 
-    pub fn bound(&self, resources: &Resources) -> Bound {
+    pub fn apply_limits(&self, resources: &InstanceLimits) -> EnforcedLimits {
         let put = |files: &[&str], number: Option<u64>| {
             let Some(number) = number else { return true };
             let put = |file: &&str| {
@@ -49,7 +49,7 @@ impl Cgroup {
             };
             files.iter().any(put)
         };
-        Bound {
+        EnforcedLimits {
             memory: put(&["memory.max", "memory.limit_in_bytes"], resources.memory_bytes),
             tasks: put(&["pids.max"], resources.tasks.map(u64::from)),
         }
@@ -60,7 +60,7 @@ impl Cgroup {
         self.dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), "0"))
     }
 
-    pub fn pids(&self) -> BTreeSet<u32> {
+    pub fn read_pids(&self) -> BTreeSet<u32> {
         let all = self.dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
         all.flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
     }
@@ -73,18 +73,18 @@ impl Cgroup {
     }
 }
 
-fn made(dir: &Path) -> bool {
+fn make_dir(dir: &Path) -> bool {
     fs::create_dir(dir).is_ok() || dir.is_dir()
 }
 
 /// Named after the instance, and after its directory: state directories may share a machine.
-fn places(instance: &Path) -> Vec<PathBuf> {
+fn build_dirs(instance: &Path) -> Vec<PathBuf> {
     // FNV-1a: the same in every version of switchman, which std's hash is not.
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = instance.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step);
     let id = instance.file_name().unwrap_or_default().to_string_lossy();
     let name = format!("swm-{id}-{hash:016x}");
-    let root = Path::new(ROOT);
+    let root = Path::new(CGROUP_ROOT);
     if root.join("cgroup.controllers").exists() {
         // Not given below the root of a container, where processes are: the group still tells who belongs to it.
         let _ = fs::write(root.join("cgroup.subtree_control"), "+memory +pids");

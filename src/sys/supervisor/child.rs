@@ -12,11 +12,11 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, fchown, geteuid, initgroups, setgid, setsid, setuid};
 
-use super::cgroup::{Bound, Cgroup};
-use super::instance_dir::{Place, Report};
-use super::process::MARK;
-use crate::model::deployment::{InstanceSpec, Resources};
-use crate::sys::exec::{Program, USUAL_PATH};
+use super::cgroup::{Cgroup, EnforcedLimits};
+use super::instance_dir::{Place, StartReport};
+use super::process::MARK_ENV;
+use crate::model::deployment::{InstanceLimits, InstanceSpec};
+use crate::sys::exec::{DEFAULT_PATH, Program};
 
 /// Becomes the program. Standard input is the pipe to the keeper: it is closed by the program's start, or what went wrong
 /// is said on it before its end.
@@ -24,15 +24,15 @@ pub fn become_program(dir: &Path) -> Result<(), String> {
     // The keeper reads its signals from a file, and what it has blocked for that is inherited.
     SigSet::all().thread_unblock().map_err(|error| error.to_string())?;
     let keeper = io::stdin().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-    let report = prepared(dir);
+    let report = prepare_and_exec(dir);
     let text = serde_json::to_vec(&report).map_err(|error| error.to_string())?;
     fs::File::from(keeper).write_all(&text).map_err(|error| error.to_string())
 }
 
 /// Returns only to say why not.
-fn prepared(dir: &Path) -> Report {
-    let failed = |why: String| Report::Failed { why };
-    let kept = match Place::new(dir).kept() {
+fn prepare_and_exec(dir: &Path) -> StartReport {
+    let failed = |why: String| StartReport::Failed { why };
+    let kept = match Place::new(dir).read_spec() {
         Ok(Some(kept)) => kept,
         Ok(None) => return failed("how it is run is not recorded".to_owned()),
         Err(error) => return failed(error.to_string()),
@@ -40,58 +40,61 @@ fn prepared(dir: &Path) -> Report {
     match prepare(dir, &kept.spec) {
         Ok(program) => match program.locate() {
             // Found, and still not there: the interpreter that its first line names.
-            Ok(_) => failed(format!("cannot run `{program}`: {}", program.replace_us())),
-            Err(crate::sys::exec::ExecError::Missing { program }) => Report::Missing { program },
+            Ok(_) => failed(format!("cannot run `{program}`: {}", program.replace_process())),
+            Err(crate::sys::exec::ExecError::Missing { program }) => StartReport::Missing { program },
             Err(error) => failed(error.to_string()),
         },
         Err(report) => report,
     }
 }
 
-fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, Report> {
-    let failed = |what: &str, why: &dyn std::fmt::Display| Report::Failed { why: format!("{what}: {why}") };
+fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, StartReport> {
+    let failed =
+        |what: &str, why: &dyn std::fmt::Display| StartReport::Failed { why: format!("{what}: {why}") };
     setsid().map_err(|error| failed("cannot begin a session", &error))?;
     umask(Mode::from_bits_truncate(0o022));
     let entered = Cgroup::find(dir).filter(|cgroup| cgroup.enter().is_ok());
-    let bound = entered.map(|cgroup| cgroup.bound(&spec.resources));
-    limit(&spec.resources, bound).map_err(|error| failed("cannot set its limits", &error))?;
+    let bound = entered.map(|cgroup| cgroup.apply_limits(&spec.resources));
+    set_limits(&spec.resources, bound).map_err(|error| failed("cannot set its limits", &error))?;
     let user = match &spec.user {
         Some(name) => Some(become_user(name)?),
         None => User::from_uid(geteuid()).ok().flatten(),
     };
     std::env::set_current_dir(&spec.dir)
         .map_err(|error| failed(&format!("cannot enter `{}`", spec.dir.display()), &error))?;
-    let (name, args) = spec.argv.split_first().ok_or_else(|| Report::Missing { program: String::new() })?;
+    let (name, args) =
+        spec.argv.split_first().ok_or_else(|| StartReport::Missing { program: String::new() })?;
     let home = user.map_or_else(|| "/".to_owned(), |user| user.dir.display().to_string());
-    let mut env = BTreeMap::from([("PATH", USUAL_PATH), ("LANG", "C.UTF-8"), ("HOME", &home)]);
+    let mut env = BTreeMap::from([("PATH", DEFAULT_PATH), ("LANG", "C.UTF-8"), ("HOME", &home)]);
     env.extend(spec.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    let program = Program::new(name).args(args).dir(&spec.dir).env(MARK, dir);
+    let program = Program::new(name).args(args).dir(&spec.dir).env(MARK_ENV, dir);
     Ok(env.into_iter().fold(program, |program, (key, value)| program.env(key, value)))
 }
 
 /// With all groups of his, and his primary one first.
-fn become_user(name: &str) -> Result<User, Report> {
-    let failed = |why: nix::errno::Errno| Report::Failed { why: format!("cannot become `{name}`: {why}") };
+fn become_user(name: &str) -> Result<User, StartReport> {
+    let failed =
+        |why: nix::errno::Errno| StartReport::Failed { why: format!("cannot become `{name}`: {why}") };
     let user = User::from_name(name).map_err(failed)?;
-    let user = user.ok_or_else(|| Report::NoUser { user: name.to_owned() })?;
+    let user = user.ok_or_else(|| StartReport::NoUser { user: name.to_owned() })?;
     if user.uid == geteuid() {
         return Ok(user);
     }
     // So that /dev/stdout and /dev/stderr can be opened by their names, as web servers do.
     let _ = fchown(io::stdout(), Some(user.uid), None);
-    let c_name = std::ffi::CString::new(name).map_err(|_| Report::NoUser { user: name.to_owned() })?;
+    let c_name = std::ffi::CString::new(name).map_err(|_| StartReport::NoUser { user: name.to_owned() })?;
     initgroups(&c_name, user.gid).map_err(failed)?;
     setgid(user.gid).map_err(failed)?;
     setuid(user.uid).map_err(failed)?;
     Ok(user)
 }
 
-fn limit(resources: &Resources, bound: Option<Bound>) -> nix::Result<()> {
+fn set_limits(resources: &InstanceLimits, bound: Option<EnforcedLimits>) -> nix::Result<()> {
     if let Some(files) = resources.open_files {
-        set(Resource::RLIMIT_NOFILE, files)?;
+        set_limit(Resource::RLIMIT_NOFILE, files)?;
     }
     match resources.memory_bytes {
-        Some(bytes) if bound.is_none_or(|bound| !bound.memory) => set(Resource::RLIMIT_AS, bytes)?,
+        Some(bytes) if bound.is_none_or(|bound| !bound.memory) => set_limit(Resource::RLIMIT_AS, bytes)?,
         _ => {}
     }
     if resources.tasks.is_some() && bound.is_none_or(|bound| !bound.tasks) {
@@ -102,7 +105,7 @@ fn limit(resources: &Resources, bound: Option<Bound>) -> nix::Result<()> {
 }
 
 /// As far as a plain user may: his limits only go down.
-fn set(what: Resource, number: u64) -> nix::Result<()> {
+fn set_limit(what: Resource, number: u64) -> nix::Result<()> {
     let (_, hard) = getrlimit(what)?;
     let hard = if geteuid().is_root() { number } else { number.min(hard) };
     setrlimit(what, hard, hard)

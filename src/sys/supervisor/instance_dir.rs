@@ -23,8 +23,8 @@ use nix::sys::stat::Mode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::process::Alive;
-use crate::model::deployment::{InstanceSpec, Process};
+use super::process::ProcessId;
+use crate::model::deployment::{InstanceSpec, ProcessState};
 use crate::model::duration;
 
 /// The bounds of a keeper; the defaults are what production has.
@@ -36,12 +36,15 @@ pub struct Tuning {
     pub log_files: u32,
     /// Pause before the first restart; each one after it is twice as long.
     #[serde(with = "duration::ms")]
-    pub first_pause: Duration,
+    #[serde(alias = "first_pause")]
+    pub initial_backoff: Duration,
     #[serde(with = "duration::ms")]
-    pub longest_pause: Duration,
+    #[serde(alias = "longest_pause")]
+    pub max_backoff: Duration,
     /// What ran this long ran well: its next restart is a first one again.
     #[serde(with = "duration::ms")]
-    pub well_after: Duration,
+    #[serde(alias = "well_after")]
+    pub stable_after: Duration,
 }
 
 impl Default for Tuning {
@@ -50,41 +53,42 @@ impl Default for Tuning {
             // As Daeploy's instances had it (parity D37).
             log_bytes: 100_000_000,
             log_files: 3,
-            first_pause: Duration::from_millis(100),
-            longest_pause: Duration::from_secs(30),
-            well_after: Duration::from_secs(10),
+            initial_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(30),
+            stable_after: Duration::from_secs(10),
         }
     }
 }
 
 /// `spec.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct SavedSpec {
     pub spec: InstanceSpec,
     pub tuning: Tuning,
 }
 
 /// `state.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
-    pub process: Process,
+pub struct MonitorState {
+    pub process: ProcessState,
     /// The program's first process.
-    pub main: Option<Alive>,
+    pub main: Option<ProcessId>,
     /// It is being ended, and will not be started again by this keeper.
-    pub stopping: bool,
+    #[serde(alias = "stopping")]
+    pub is_stopping: bool,
     /// Set at the end of a stop.
-    pub ended: Option<HowEnded>,
+    pub ended: Option<StopOutcome>,
 }
 
-impl Default for State {
+impl Default for MonitorState {
     fn default() -> Self {
-        let process = Process::Stopped { since: None, last: String::new() };
-        Self { process, main: None, stopping: false, ended: None }
+        let process = ProcessState::Stopped { since: None, last_exit: String::new() };
+        Self { process, main: None, is_stopping: false, ended: None }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HowEnded {
+pub enum StopOutcome {
     Already,
     Gracefully,
     Killed,
@@ -92,14 +96,14 @@ pub enum HowEnded {
 
 /// `stop.json`.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Stop {
+pub struct StopRequest {
     #[serde(with = "duration::ms")]
     pub grace: Duration,
 }
 
 /// What a keeper says once, when it is clear whether it keeps something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
+pub enum StartReport {
     Started,
     Missing { program: String },
     NoUser { user: String },
@@ -120,50 +124,50 @@ impl Place {
         &self.dir
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub fn file_path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// For root alone: the environment of an instance holds secrets.
-    pub fn make(&self) -> io::Result<()> {
+    pub fn create(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
     }
 
     /// `None` where there is none. One that was cut short by a crash of the machine is one that cannot be read.
-    pub fn kept(&self) -> io::Result<Option<Kept>> {
+    pub fn read_spec(&self) -> io::Result<Option<SavedSpec>> {
         self.read("spec.json")
     }
 
-    pub fn keep(&self, kept: &Kept) -> io::Result<()> {
+    pub fn keep(&self, kept: &SavedSpec) -> io::Result<()> {
         self.write("spec.json", kept, true)
     }
 
-    pub fn state(&self) -> io::Result<State> {
+    pub fn state(&self) -> io::Result<MonitorState> {
         Ok(self.read("state.json")?.unwrap_or_default())
     }
 
     /// Not synced to the disk: no process that it tells of outlives a crash of the machine.
-    pub fn put_state(&self, state: &State) -> io::Result<()> {
+    pub fn write_state(&self, state: &MonitorState) -> io::Result<()> {
         self.write("state.json", state, false)
     }
 
-    pub fn stop(&self) -> io::Result<Option<Stop>> {
+    pub fn stop(&self) -> io::Result<Option<StopRequest>> {
         self.read("stop.json")
     }
 
-    pub fn put_stop(&self, stop: Stop) -> io::Result<()> {
+    pub fn write_stop(&self, stop: StopRequest) -> io::Result<()> {
         self.write("stop.json", &stop, true)
     }
 
     /// How it is run is forgotten first: what is half-forgotten is not started again.
-    pub fn unkeep(&self) -> io::Result<()> {
-        gone(fs::remove_file(self.file("spec.json")))?;
-        gone(fs::remove_file(self.file("stop.json")))
+    pub fn remove_spec(&self) -> io::Result<()> {
+        ignore_not_found(fs::remove_file(self.file_path("spec.json")))?;
+        ignore_not_found(fs::remove_file(self.file_path("stop.json")))
     }
 
     /// Whether a keeper is there.
-    pub fn has_keeper(&self) -> io::Result<bool> {
-        match File::open(self.file("keeper.lock")) {
+    pub fn has_monitor(&self) -> io::Result<bool> {
+        match File::open(self.file_path("keeper.lock")) {
             Ok(file) => match file.try_lock_shared() {
                 Ok(()) => Ok(false),
                 Err(TryLockError::WouldBlock) => Ok(true),
@@ -176,7 +180,7 @@ impl Place {
 
     /// `None`: somebody else has it. Held until the file is dropped, or its holder is gone.
     pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
-        let path = self.file(name);
+        let path = self.file_path(name);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         match file.try_lock() {
@@ -189,8 +193,8 @@ impl Place {
 
     /// A FIFO, open both ways: it has a reader and a writer for as long as the file is open, and nobody who uses it
     /// sees its end or is killed by SIGPIPE (fifo(7)).
-    pub fn fifo(&self, name: &str) -> io::Result<File> {
-        let path = self.file(name);
+    pub fn open_fifo(&self, name: &str) -> io::Result<File> {
+        let path = self.file_path(name);
         match nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)) {
             Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
@@ -202,7 +206,7 @@ impl Place {
     /// A keeper that is not there, or not there yet, reads `stop.json` when it comes.
     pub fn wake(&self) {
         let flags = OFlag::O_NONBLOCK.bits();
-        let control = OpenOptions::new().write(true).custom_flags(flags).open(self.file("control"));
+        let control = OpenOptions::new().write(true).custom_flags(flags).open(self.file_path("control"));
         if let Ok(mut control) = control {
             // A FIFO that is full of such bytes wakes as well.
             let _ = control.write(b"!");
@@ -210,7 +214,7 @@ impl Place {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        let path = self.file(name);
+        let path = self.file_path(name);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
@@ -221,14 +225,14 @@ impl Place {
     }
 
     fn write<T: Serialize>(&self, name: &str, value: &T, sync: bool) -> io::Result<()> {
-        let beside = self.file(&format!("{name}.new"));
+        let beside = self.file_path(&format!("{name}.new"));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&serde_json::to_vec_pretty(value)?)?;
         if sync {
             file.sync_data()?;
         }
-        fs::rename(beside, self.file(name))
+        fs::rename(beside, self.file_path(name))
     }
 }
 
@@ -239,7 +243,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// What is not there any more is what is wanted.
-pub fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

@@ -4,18 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::instance_dir::{Place, Report};
-use crate::sys::exec::{OURSELVES, Program, USUAL_PATH};
+use super::instance_dir::{Place, StartReport};
+use crate::sys::exec::{DEFAULT_PATH, OWN_EXE, Program};
 
 /// Complaints of keepers that are kept, bytes.
-const COMPLAINTS: u64 = 1024 * 1024;
+const MAX_LOG_BYTES: u64 = 1024 * 1024;
 
 pub fn launch(dir: &Path) -> Result<(), String> {
-    let text = match start(dir) {
-        Ok(text) if text.is_empty() => serde_json::to_vec(&Report::Failed { why: last_words(dir) }),
+    let text = match start_monitor(dir) {
+        Ok(text) if text.is_empty() => {
+            serde_json::to_vec(&StartReport::Failed { why: read_last_log_line(dir) })
+        }
         Ok(text) => Ok(text),
         Err(error) => {
-            serde_json::to_vec(&Report::Failed { why: format!("cannot start its keeper: {error}") })
+            serde_json::to_vec(&StartReport::Failed { why: format!("cannot start its keeper: {error}") })
         }
     };
     let text = text.map_err(|error| error.to_string())?;
@@ -23,17 +25,17 @@ pub fn launch(dir: &Path) -> Result<(), String> {
     out.write_all(&text).and_then(|()| out.flush()).map_err(|error| error.to_string())
 }
 
-fn start(dir: &Path) -> io::Result<Vec<u8>> {
-    let complaints = Place::new(dir).file("keeper.log");
-    if fs::metadata(&complaints).is_ok_and(|file| file.len() > COMPLAINTS) {
+fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
+    let complaints = Place::new(dir).file_path("keeper.log");
+    if fs::metadata(&complaints).is_ok_and(|file| file.len() > MAX_LOG_BYTES) {
         fs::remove_file(&complaints)?;
     }
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // Nothing of whoever calls is inherited: a caller may be an instance itself, with the mark of another one.
-    Program::new(OURSELVES)
+    Program::new(OWN_EXE)
         .args(["supervise", "--part", "keep"])
         .arg(dir)
-        .env("PATH", USUAL_PATH)
+        .env("PATH", DEFAULT_PATH)
         .orphan(&write, &complaints)?;
     drop(write);
     let mut text = Vec::new();
@@ -41,7 +43,7 @@ fn start(dir: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn last_words(dir: &Path) -> String {
-    let complaints = fs::read_to_string(Place::new(dir).file("keeper.log")).unwrap_or_default();
+fn read_last_log_line(dir: &Path) -> String {
+    let complaints = fs::read_to_string(Place::new(dir).file_path("keeper.log")).unwrap_or_default();
     complaints.lines().last().unwrap_or("it said nothing").to_owned()
 }

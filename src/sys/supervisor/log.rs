@@ -16,59 +16,59 @@ use nix::fcntl::{FcntlArg, fcntl};
 use super::instance_dir::{Place, Tuning};
 
 /// Of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
-const CAPACITY: i32 = 1024 * 1024;
+const FIFO_BYTES: i32 = 1024 * 1024;
 /// A longer line is written in pieces.
-const LINE: usize = 8 * 1024;
+const MAX_LINE_BYTES: usize = 8 * 1024;
 /// Read at once, and so many times before other things get their turn.
-const PIECE: usize = 64 * 1024;
-const TURNS: usize = 16;
+const READ_BYTES: usize = 64 * 1024;
+const MAX_READS: usize = 16;
 
-pub struct Writer {
-    place: Place,
-    bytes: u64,
-    files: u32,
+pub struct LogWriter {
+    dir: Place,
+    max_bytes: u64,
+    max_files: u32,
     file: Option<File>,
     length: u64,
     /// The line that has not ended yet.
     line: Vec<u8>,
-    ready: Vec<u8>,
+    pending: Vec<u8>,
     /// Lines in `ready`.
-    waiting: u64,
+    pending_lines: u64,
     buffer: Vec<u8>,
     /// Lines that could not be written.
-    lost: u64,
+    lost_lines: u64,
 }
 
-impl Writer {
+impl LogWriter {
     pub fn new(place: &Place, tuning: &Tuning) -> Self {
         Self {
-            place: place.clone(),
-            bytes: tuning.log_bytes,
-            files: tuning.log_files.max(1),
+            dir: place.clone(),
+            max_bytes: tuning.log_bytes,
+            max_files: tuning.log_files.max(1),
             file: None,
             length: 0,
             line: Vec::new(),
-            ready: Vec::new(),
-            waiting: 0,
-            buffer: vec![0; PIECE],
-            lost: 0,
+            pending: Vec::new(),
+            pending_lines: 0,
+            buffer: vec![0; READ_BYTES],
+            lost_lines: 0,
         }
     }
 
     /// Makes room in the FIFO.
-    pub fn widen(fifo: &File) {
+    pub fn widen_fifo(fifo: &File) {
         // Where a plain user has used up his share, 64 KiB have to do.
-        let _ = fcntl(fifo, FcntlArg::F_SETPIPE_SZ(CAPACITY));
+        let _ = fcntl(fifo, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES));
     }
 
     /// Takes what is there; false when there may be more.
-    pub fn pump(&mut self, fifo: &mut File) -> bool {
+    pub fn read_available(&mut self, fifo: &mut File) -> bool {
         let mut empty = false;
-        for _ in 0..TURNS {
+        for _ in 0..MAX_READS {
             let mut buffer = std::mem::take(&mut self.buffer);
             let read = fifo.read(&mut buffer);
             if let Ok(length) = read {
-                self.take(&buffer[..length], &stamp());
+                self.add_bytes(&buffer[..length], &format_timestamp());
             }
             self.buffer = buffer;
             // One that was interrupted is read again when it is polled again.
@@ -84,38 +84,38 @@ impl Writer {
     /// No more comes: what has no line's end is a line.
     pub fn end(&mut self) {
         if !self.line.is_empty() {
-            self.end_line(&stamp());
+            self.end_line(&format_timestamp());
         }
         self.flush();
     }
 
-    fn take(&mut self, mut bytes: &[u8], stamp: &str) {
+    fn add_bytes(&mut self, mut bytes: &[u8], stamp: &str) {
         while !bytes.is_empty() {
-            let room = &bytes[..bytes.len().min(LINE - self.line.len())];
+            let room = &bytes[..bytes.len().min(MAX_LINE_BYTES - self.line.len())];
             let end = room.iter().position(|byte| *byte == b'\n');
             let length = end.unwrap_or(room.len());
             self.line.extend_from_slice(&room[..length]);
             bytes = &bytes[length + usize::from(end.is_some())..];
-            if end.is_some() || self.line.len() >= LINE {
+            if end.is_some() || self.line.len() >= MAX_LINE_BYTES {
                 self.end_line(stamp);
             }
         }
     }
 
     fn end_line(&mut self, stamp: &str) {
-        let start = self.ready.len();
-        self.ready.extend_from_slice(stamp.as_bytes());
-        self.ready.append(&mut self.line);
-        self.ready.push(b'\n');
-        let line = (self.ready.len() - start) as u64;
-        if self.length + self.ready.len() as u64 > self.bytes && self.length + start as u64 > 0 {
-            let last = self.ready.split_off(start);
+        let start = self.pending.len();
+        self.pending.extend_from_slice(stamp.as_bytes());
+        self.pending.append(&mut self.line);
+        self.pending.push(b'\n');
+        let line = (self.pending.len() - start) as u64;
+        if self.length + self.pending.len() as u64 > self.max_bytes && self.length + start as u64 > 0 {
+            let last = self.pending.split_off(start);
             self.flush();
             self.rotate();
-            self.ready = last;
+            self.pending = last;
         }
-        self.waiting += 1;
-        if self.ready.len() >= PIECE || line >= self.bytes {
+        self.pending_lines += 1;
+        if self.pending.len() >= READ_BYTES || line >= self.max_bytes {
             self.flush();
         }
     }
@@ -123,17 +123,17 @@ impl Writer {
     /// A disk that is full is no reason to hold the program up: lines are lost then, and their number is noted once there
     /// is room.
     fn flush(&mut self) {
-        if self.ready.is_empty() {
+        if self.pending.is_empty() {
             return;
         }
-        let lines = std::mem::take(&mut self.waiting);
+        let lines = std::mem::take(&mut self.pending_lines);
         if let Err(error) = self.append() {
-            if self.lost == 0 {
-                log::warn!("cannot write `{}`: {error}", self.place.file("log").display());
+            if self.lost_lines == 0 {
+                log::warn!("cannot write `{}`: {error}", self.dir.file_path("log").display());
             }
-            self.lost += lines;
+            self.lost_lines += lines;
         }
-        self.ready.clear();
+        self.pending.clear();
     }
 
     fn append(&mut self) -> io::Result<()> {
@@ -142,23 +142,23 @@ impl Writer {
             None => self.open()?,
         };
         let file = self.file.insert(file);
-        if self.lost > 0 {
-            let note = format!("{}switchman: {} lines are lost\n", stamp(), self.lost);
+        if self.lost_lines > 0 {
+            let note = format!("{}switchman: {} lines are lost\n", format_timestamp(), self.lost_lines);
             file.write_all(note.as_bytes())?;
             self.length += note.len() as u64;
-            self.lost = 0;
+            self.lost_lines = 0;
         }
-        file.write_all(&self.ready)?;
-        self.length += self.ready.len() as u64;
+        file.write_all(&self.pending)?;
+        self.length += self.pending.len() as u64;
         Ok(())
     }
 
     fn open(&mut self) -> io::Result<File> {
-        let path = self.place.file("log");
+        let path = self.dir.file_path("log");
         let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
         self.length = file.metadata()?.len();
         // A keeper that was killed, or a full disk, may have left half a line.
-        if self.length > 0 && last_byte(&file, self.length)? != b'\n' {
+        if self.length > 0 && read_last_byte(&file, self.length)? != b'\n' {
             file.write_all(b"\n")?;
             self.length += 1;
         }
@@ -168,33 +168,33 @@ impl Writer {
     fn rotate(&mut self) {
         self.file = None;
         self.length = 0;
-        for number in (1..self.files).rev() {
-            let newer = if number == 1 { self.name(0) } else { self.name(number - 1) };
+        for number in (1..self.max_files).rev() {
+            let newer = if number == 1 { self.file_path(0) } else { self.file_path(number - 1) };
             // One that is not there yet has nothing to be moved.
-            let _ = fs::rename(newer, self.name(number));
+            let _ = fs::rename(newer, self.file_path(number));
         }
-        if self.files == 1 {
-            let _ = fs::remove_file(self.name(0));
+        if self.max_files == 1 {
+            let _ = fs::remove_file(self.file_path(0));
         }
     }
 
-    fn name(&self, number: u32) -> PathBuf {
-        file_name(&self.place, number)
+    fn file_path(&self, number: u32) -> PathBuf {
+        build_log_path(&self.dir, number)
     }
 }
 
 /// Of all lines that were read together: what begins each of them.
-fn stamp() -> String {
+fn format_timestamp() -> String {
     format!("{:.6} ", Timestamp::now())
 }
 
-fn last_byte(file: &File, length: u64) -> io::Result<u8> {
+fn read_last_byte(file: &File, length: u64) -> io::Result<u8> {
     let mut byte = [0];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut byte, length - 1)?;
     Ok(byte[0])
 }
 
 /// 0 is the newest.
-pub fn file_name(place: &Place, number: u32) -> PathBuf {
-    place.file(&if number == 0 { "log".to_owned() } else { format!("log.{number}") })
+pub fn build_log_path(place: &Place, number: u32) -> PathBuf {
+    place.file_path(&if number == 0 { "log".to_owned() } else { format!("log.{number}") })
 }

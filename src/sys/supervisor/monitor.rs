@@ -19,20 +19,20 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::process::Signal;
 
 use super::cgroup::Cgroup;
-use super::instance_dir::{HowEnded, Kept, Place, Report, State};
-use super::log::Writer;
-use super::process::{Alive, Members};
-use super::restarts::Restarts;
-use crate::model::deployment::{Process, StopSignal};
-use crate::sys::exec::{OURSELVES, Program};
+use super::instance_dir::{MonitorState, Place, SavedSpec, StartReport, StopOutcome};
+use super::log::LogWriter;
+use super::process::{InstanceProcesses, ProcessId};
+use super::restart_backoff::RestartBackoff;
+use crate::model::deployment::{ProcessState, StopSignal};
+use crate::sys::exec::{OWN_EXE, Program};
 
 /// How often it is looked whether processes that are no children of the keeper have ended.
-const SHORTEST_LOOK: Duration = Duration::from_millis(5);
-const LONGEST_LOOK: Duration = Duration::from_millis(200);
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(5);
+const MAX_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A lock that is held for half a second is held by a keeper.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: u8 = 10;
+const MAX_LOCK_ATTEMPTS: u32 = 50;
+const LOCK_POLL_MS: u8 = 10;
 
 /// Keeps the instance of this directory until it is stopped. The report goes to standard output.
 pub fn keep(dir: &Path) -> Result<(), String> {
@@ -40,28 +40,28 @@ pub fn keep(dir: &Path) -> Result<(), String> {
         let what = what.to_owned();
         move |error: io::Error| format!("cannot {what}: {error}")
     };
-    let signals = settle().map_err(failed("become a keeper"))?;
+    let signals = detach().map_err(failed("become a keeper"))?;
     let place = Place::new(dir);
-    let Some(lock) = lock(&place).map_err(failed("take the lock"))? else {
-        report(&Report::Started);
+    let Some(lock) = acquire_lock(&place).map_err(failed("take the lock"))? else {
+        write_report(&StartReport::Started);
         return Ok(());
     };
-    let kept = place.kept().map_err(failed("read how it is run"))?;
+    let kept = place.read_spec().map_err(failed("read how it is run"))?;
     let kept = kept.ok_or("how it is run is not recorded")?;
     // A state that cannot be read is no reason not to run it: what is left of it is found by its mark.
     let state = place.state().unwrap_or_default();
-    let out = place.fifo("out").map_err(failed("open the pipe of its outputs"))?;
-    let control = place.fifo("control").map_err(failed("open the pipe of its callers"))?;
-    Writer::widen(&out);
-    let keeper = Keeper {
-        members: Members { mark: dir.to_owned(), cgroup: Cgroup::make(dir) },
-        log: Writer::new(&place, &kept.tuning),
+    let out = place.open_fifo("out").map_err(failed("open the pipe of its outputs"))?;
+    let control = place.open_fifo("control").map_err(failed("open the pipe of its callers"))?;
+    LogWriter::widen_fifo(&out);
+    let keeper = Monitor {
+        members: InstanceProcesses { mark: dir.to_owned(), cgroup: Cgroup::create(dir) },
+        log: LogWriter::new(&place, &kept.tuning),
         main: None,
-        phase: Phase::Up,
-        restarts: Restarts::default(),
-        reported: false,
-        place,
-        kept,
+        phase: Phase::Running,
+        restarts: RestartBackoff::default(),
+        is_reported: false,
+        dir: place,
+        saved_spec: kept,
         state,
     };
     let kept = keeper.run(out, control, &signals);
@@ -71,20 +71,20 @@ pub fn keep(dir: &Path) -> Result<(), String> {
 
 /// `None`: there is a keeper. One that is being killed holds its lock until its very end, and one who only looks whether there
 /// is a keeper holds it for a moment: neither is one.
-fn lock(place: &Place) -> io::Result<Option<File>> {
-    for _ in 0..LOCK_TRIES {
+fn acquire_lock(place: &Place) -> io::Result<Option<File>> {
+    for _ in 0..MAX_LOCK_ATTEMPTS {
         if let Some(lock) = place.lock("keeper.lock")? {
             return Ok(Some(lock));
         }
         // Nothing to poll: only its timeout is wanted.
-        let _ = poll(&mut [], LOCK_PAUSE);
+        let _ = poll(&mut [], LOCK_POLL_MS);
     }
     Ok(None)
 }
 
 /// Away from whoever started it: a session of its own, no files of others, and the parent of all that its descendants
 /// leave behind (PR_SET_CHILD_SUBREAPER).
-fn settle() -> io::Result<SignalFd> {
+fn detach() -> io::Result<SignalFd> {
     // The names are all read, and with them the directory is closed: it is not to be closed twice.
     let names: Vec<_> = {
         let entries = std::fs::read_dir("/proc/self/fd")?;
@@ -107,7 +107,7 @@ fn settle() -> io::Result<SignalFd> {
 }
 
 /// To whoever waits for it; one who does not wait any more is no reason to end.
-fn report(report: &Report) {
+fn write_report(report: &StartReport) {
     if let Ok(text) = serde_json::to_vec(report) {
         let mut out = io::stdout();
         let _ = out.write_all(&text).and_then(|()| out.flush());
@@ -118,109 +118,109 @@ fn report(report: &Report) {
     }
 }
 
-struct Keeper {
-    place: Place,
-    kept: Kept,
-    state: State,
-    members: Members,
-    log: Writer,
-    main: Option<Main>,
+struct Monitor {
+    dir: Place,
+    saved_spec: SavedSpec,
+    state: MonitorState,
+    members: InstanceProcesses,
+    log: LogWriter,
+    main: Option<MainProcess>,
     phase: Phase,
-    restarts: Restarts,
-    reported: bool,
+    restarts: RestartBackoff,
+    is_reported: bool,
 }
 
 /// The program's first process.
-struct Main {
-    alive: Alive,
+struct MainProcess {
+    process_id: ProcessId,
     /// Of one that an earlier keeper has started; that of our own child is SIGCHLD, and how it ended.
-    adopted: Option<OwnedFd>,
-    began: Instant,
+    adopted_handle: Option<OwnedFd>,
+    started_at: Instant,
 }
 
 enum Phase {
-    Up,
-    Ending(Ending),
-    Waiting { until: Instant },
+    Running,
+    Stopping(StopProgress),
+    Waiting { retry_at: Instant },
     Done,
 }
 
-struct Ending {
+struct StopProgress {
     /// Whether it is not to be started again.
-    stop: bool,
+    is_final: bool,
     /// Then it is started again.
-    again: Instant,
+    restart_at: Instant,
     deadline: Instant,
-    told: BTreeSet<Alive>,
-    look: Duration,
-    how: HowEnded,
+    signalled: BTreeSet<ProcessId>,
+    poll_interval: Duration,
+    outcome: StopOutcome,
 }
 
-impl Keeper {
+impl Monitor {
     fn run(mut self, mut out: File, mut control: File, signals: &SignalFd) -> io::Result<()> {
-        self.begin();
+        self.adopt_running();
         while !matches!(self.phase, Phase::Done) {
-            let ready = self.wait(&out, &control, signals)?;
+            let ready = self.wait_for_event(&out, &control, signals)?;
             if ready.out {
-                self.log.pump(&mut out);
+                self.log.read_available(&mut out);
             }
             while let Ok(Some(signal)) = signals.read_signal() {
                 if signal.ssi_signo == Caught::SIGTERM as u32 {
-                    self.stop(self.kept.spec.grace);
+                    self.stop(self.saved_spec.spec.grace);
                 }
             }
             if ready.control {
                 let _ = control.read(&mut [0; 4096]);
-                if let Ok(Some(stop)) = self.place.stop() {
+                if let Ok(Some(stop)) = self.dir.stop() {
                     self.stop(stop.grace);
                 }
             }
             self.reap();
             self.step();
         }
-        while !self.log.pump(&mut out) {}
+        while !self.log.read_available(&mut out) {}
         self.log.end();
         if let Some(cgroup) = &self.members.cgroup {
             cgroup.remove();
         }
-        if !self.reported {
-            report(&Report::Started);
+        if !self.is_reported {
+            write_report(&StartReport::Started);
         }
-        self.put_state();
+        self.write_state();
         Ok(())
     }
 
     /// Takes over what an earlier keeper has left running.
-    fn begin(&mut self) {
-        self.state.stopping = false;
+    fn adopt_running(&mut self) {
+        self.state.is_stopping = false;
         self.state.ended = None;
         let earlier = self.state.main.clone();
         self.main = earlier.and_then(|alive| {
-            let handle = alive.handle()?;
-            Some(Main { alive, adopted: Some(handle), began: Instant::now() })
+            let handle = alive.open_handle()?;
+            Some(MainProcess { process_id: alive, adopted_handle: Some(handle), started_at: Instant::now() })
         });
-        match self.place.stop() {
+        match self.dir.stop() {
             Ok(Some(stop)) => {
                 self.stop(stop.grace);
-                self.started();
+                self.report_started();
             }
-            _ if self.main.is_some() => self.started(),
+            _ if self.main.is_some() => self.report_started(),
             // First what is left of an earlier run, if anything is.
-            _ => self.end(false, self.kept.spec.grace, Duration::ZERO),
+            _ => self.begin_stop(false, self.saved_spec.spec.grace, Duration::ZERO),
         }
     }
 
-    fn started(&mut self) {
-        if !std::mem::replace(&mut self.reported, true) {
-            report(&Report::Started);
+    fn report_started(&mut self) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            write_report(&StartReport::Started);
         }
     }
 
-    fn wait(&self, out: &File, control: &File, signals: &SignalFd) -> io::Result<Ready> {
+    fn wait_for_event(&self, out: &File, control: &File, signals: &SignalFd) -> io::Result<ReadyFds> {
         let until = match &self.phase {
-            Phase::Up | Phase::Done => None,
-            Phase::Waiting { until } => Some(until.saturating_duration_since(Instant::now())),
-            Phase::Ending(ending) => Some(ending.look),
+            Phase::Running | Phase::Done => None,
+            Phase::Waiting { retry_at: until } => Some(until.saturating_duration_since(Instant::now())),
+            Phase::Stopping(ending) => Some(ending.poll_interval),
         };
         // Rounded up, or it would spin through the last part of a millisecond.
         let timeout = until.map_or(PollTimeout::NONE, |until| {
@@ -231,7 +231,7 @@ impl Keeper {
             PollFd::new(control.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        if let Some(handle) = self.main.as_ref().and_then(|main| main.adopted.as_ref()) {
+        if let Some(handle) = self.main.as_ref().and_then(|main| main.adopted_handle.as_ref()) {
             fds.push(PollFd::new(handle.as_fd(), PollFlags::POLLIN));
         }
         match poll(&mut fds, timeout) {
@@ -239,7 +239,7 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         }
         let ready = |at: usize| fds[at].any().unwrap_or(false);
-        Ok(Ready { out: ready(0), control: ready(1) })
+        Ok(ReadyFds { out: ready(0), control: ready(1) })
     }
 
     /// Children that have ended, adopted ones among them.
@@ -252,143 +252,154 @@ impl Keeper {
                 _ => continue,
             };
             let ended = status.pid().map(|pid| pid.as_raw().cast_unsigned());
-            if self.main.as_ref().is_some_and(|main| Some(main.alive.pid) == ended) {
-                self.main_ended(last);
+            if self.main.as_ref().is_some_and(|main| Some(main.process_id.pid) == ended) {
+                self.handle_main_exit(last);
             }
         }
-        if self.main.as_ref().is_some_and(|main| main.adopted.is_some() && !main.alive.is_there()) {
+        if self.main.as_ref().is_some_and(|main| main.adopted_handle.is_some() && !main.process_id.is_alive())
+        {
             // Only its parent is told, who is process 1 by now.
-            self.main_ended("nobody knows how".to_owned());
+            self.handle_main_exit("nobody knows how".to_owned());
         }
     }
 
-    fn main_ended(&mut self, last: String) {
+    fn handle_main_exit(&mut self, last: String) {
         let Some(main) = self.main.take() else { return };
         self.state.main = None;
-        if matches!(self.phase, Phase::Up) {
-            let pause = self.restarts.pause(Some(main.began.elapsed()), &self.kept.tuning);
-            self.waits(last);
-            self.end(false, self.kept.spec.grace, pause);
+        if matches!(self.phase, Phase::Running) {
+            let pause = self.restarts.pause(Some(main.started_at.elapsed()), &self.saved_spec.tuning);
+            self.set_waiting(last);
+            self.begin_stop(false, self.saved_spec.spec.grace, pause);
         }
     }
 
-    fn waits(&mut self, last: String) {
-        let restarts = self.count();
-        self.state.process = Process::Waiting { since: Timestamp::now(), restarts, last };
-        self.put_state();
+    fn set_waiting(&mut self, last: String) {
+        let restarts = self.restart_count();
+        self.state.process = ProcessState::Waiting { since: Timestamp::now(), restarts, last_exit: last };
+        self.write_state();
     }
 
-    fn count(&self) -> u32 {
+    fn restart_count(&self) -> u32 {
         match self.state.process {
-            Process::Running { restarts, .. } | Process::Waiting { restarts, .. } => restarts,
-            Process::Stopped { .. } | Process::External => 0,
+            ProcessState::Running { restarts, .. } | ProcessState::Waiting { restarts, .. } => restarts,
+            ProcessState::Stopped { .. } | ProcessState::External => 0,
         }
     }
 
     fn stop(&mut self, grace: Duration) {
-        if let Phase::Ending(ending) = &mut self.phase
-            && ending.stop
+        if let Phase::Stopping(ending) = &mut self.phase
+            && ending.is_final
         {
             // Asked again: whoever has less patience is right.
             ending.deadline = ending.deadline.min(Instant::now() + grace);
             return;
         }
-        self.state.stopping = true;
-        self.put_state();
-        self.end(true, grace, Duration::ZERO);
+        self.state.is_stopping = true;
+        self.write_state();
+        self.begin_stop(true, grace, Duration::ZERO);
     }
 
-    fn end(&mut self, stop: bool, grace: Duration, pause: Duration) {
+    fn begin_stop(&mut self, stop: bool, grace: Duration, pause: Duration) {
         let now = Instant::now();
-        self.phase = Phase::Ending(Ending {
-            stop,
-            again: now + pause,
+        self.phase = Phase::Stopping(StopProgress {
+            is_final: stop,
+            restart_at: now + pause,
             deadline: now + grace,
-            told: BTreeSet::new(),
-            look: SHORTEST_LOOK,
-            how: HowEnded::Already,
+            signalled: BTreeSet::new(),
+            poll_interval: MIN_POLL_INTERVAL,
+            outcome: StopOutcome::Already,
         });
     }
 
     fn step(&mut self) {
         match &mut self.phase {
-            Phase::Up | Phase::Done => {}
-            Phase::Waiting { until } => {
+            Phase::Running | Phase::Done => {}
+            Phase::Waiting { retry_at: until } => {
                 if *until <= Instant::now() {
                     self.launch();
                 }
             }
-            Phase::Ending(ending) => {
+            Phase::Stopping(ending) => {
                 let members = self.members.find();
                 if !members.is_empty() || self.main.is_some() {
-                    let main = self.main.as_ref().map(|main| &main.alive);
-                    let signal = if ending.stop { self.kept.spec.stop_signal } else { StopSignal::Term };
-                    ending.go_on(&members, main, signal);
+                    let main = self.main.as_ref().map(|main| &main.process_id);
+                    let signal =
+                        if ending.is_final { self.saved_spec.spec.stop_signal } else { StopSignal::Term };
+                    ending.signal_members(&members, main, signal);
                     return;
                 }
-                let (stop, again, how) = (ending.stop, ending.again, ending.how);
+                let (stop, again, how) = (ending.is_final, ending.restart_at, ending.outcome);
                 if stop {
-                    self.stopped(String::new(), Some(how));
+                    self.set_stopped(String::new(), Some(how));
                 } else {
-                    self.phase = Phase::Waiting { until: again };
+                    self.phase = Phase::Waiting { retry_at: again };
                     self.step();
                 }
             }
         }
     }
 
-    fn stopped(&mut self, last: String, ended: Option<HowEnded>) {
+    fn set_stopped(&mut self, last: String, ended: Option<StopOutcome>) {
         self.state.main = None;
-        self.state.process = Process::Stopped { since: Some(Timestamp::now()), last };
+        self.state.process = ProcessState::Stopped { since: Some(Timestamp::now()), last_exit: last };
         self.state.ended = ended;
         self.phase = Phase::Done;
     }
 
     fn launch(&mut self) {
         let restarts = match self.state.process {
-            Process::Waiting { restarts, .. } => restarts.saturating_add(1),
+            ProcessState::Waiting { restarts, .. } => restarts.saturating_add(1),
             _ => 0,
         };
-        match spawn(self.place.dir()) {
+        match spawn_program(self.dir.dir()) {
             Ok(main) => {
-                self.state.main = Some(main.alive.clone());
+                self.state.main = Some(main.process_id.clone());
                 self.state.process =
-                    Process::Running { pid: main.alive.pid, since: Timestamp::now(), restarts };
+                    ProcessState::Running { pid: main.process_id.pid, since: Timestamp::now(), restarts };
                 self.main = Some(main);
-                self.phase = Phase::Up;
-                self.put_state();
-                self.started();
+                self.phase = Phase::Running;
+                self.write_state();
+                self.report_started();
             }
             // The first start is the caller's, who is told; any other is ours.
-            Err(why) if !self.reported => {
-                report(&why);
-                self.reported = true;
-                self.stopped("it was not started".to_owned(), None);
+            Err(why) if !self.is_reported => {
+                write_report(&why);
+                self.is_reported = true;
+                self.set_stopped("it was not started".to_owned(), None);
             }
             Err(why) => {
                 self.state.process =
-                    Process::Waiting { since: Timestamp::now(), restarts, last: String::new() };
-                self.waits(say(&why));
-                let pause = self.restarts.pause(None, &self.kept.tuning);
-                self.phase = Phase::Waiting { until: Instant::now() + pause };
+                    ProcessState::Waiting { since: Timestamp::now(), restarts, last_exit: String::new() };
+                self.set_waiting(describe_report(&why));
+                let pause = self.restarts.pause(None, &self.saved_spec.tuning);
+                self.phase = Phase::Waiting { retry_at: Instant::now() + pause };
             }
         }
     }
 
     /// Without it a caller sees an older state, and the next keeper may not find the program's first process: no reason to
     /// end the program now.
-    fn put_state(&self) {
-        if let Err(error) = self.place.put_state(&self.state) {
-            log::warn!("cannot write the state of `{}`: {error}", self.place.dir().display());
+    fn write_state(&self) {
+        if let Err(error) = self.dir.write_state(&self.state) {
+            log::warn!("cannot write the state of `{}`: {error}", self.dir.dir().display());
         }
     }
 }
 
-impl Ending {
+impl StopProgress {
     /// Every process is told once, those too that were made meanwhile; after the grace all of them are killed.
-    fn go_on(&mut self, members: &BTreeSet<Alive>, main: Option<&Alive>, signal: StopSignal) {
+    fn signal_members(
+        &mut self,
+        members: &BTreeSet<ProcessId>,
+        main: Option<&ProcessId>,
+        signal: StopSignal,
+    ) {
         let kill = self.deadline <= Instant::now();
-        self.how = if kill || self.how == HowEnded::Killed { HowEnded::Killed } else { HowEnded::Gracefully };
+        self.outcome = if kill || self.outcome == StopOutcome::Killed {
+            StopOutcome::Killed
+        } else {
+            StopOutcome::Gracefully
+        };
         for alive in members {
             let signal = match signal {
                 _ if kill => Signal::KILL,
@@ -399,48 +410,50 @@ impl Ending {
                 StopSignal::Quit => Signal::QUIT,
                 StopSignal::Winch => Signal::WINCH,
             };
-            if kill || self.told.insert(alive.clone()) {
+            if kill || self.signalled.insert(alive.clone()) {
                 alive.signal(signal);
                 // What is stopped hears it only when it goes on.
                 alive.signal(Signal::CONT);
             }
         }
-        self.look = if kill { SHORTEST_LOOK } else { (self.look * 2).min(LONGEST_LOOK) };
+        self.poll_interval =
+            if kill { MIN_POLL_INTERVAL } else { (self.poll_interval * 2).min(MAX_POLL_INTERVAL) };
     }
 }
 
-struct Ready {
+struct ReadyFds {
     out: bool,
     control: bool,
 }
 
 /// Returns when the program has begun or has failed to: the pipe that is closed by the one brings the reason of the other.
-fn spawn(dir: &Path) -> Result<Main, Report> {
-    let failed = |error: io::Error| Report::Failed { why: format!("cannot start a process: {error}") };
+fn spawn_program(dir: &Path) -> Result<MainProcess, StartReport> {
+    let failed = |error: io::Error| StartReport::Failed { why: format!("cannot start a process: {error}") };
     let (mut read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
         .map(|(read, write)| (File::from(read), write))
         .map_err(|error| failed(error.into()))?;
     // The program's outputs block, where the keeper's end of the pipe does not: they are opened apart.
-    let outputs = File::options().read(true).write(true).open(Place::new(dir).file("out")).map_err(failed)?;
-    let program = Program::new(OURSELVES).args(["supervise", "--part", "become"]).arg(dir);
+    let outputs =
+        File::options().read(true).write(true).open(Place::new(dir).file_path("out")).map_err(failed)?;
+    let program = Program::new(OWN_EXE).args(["supervise", "--part", "become"]).arg(dir);
     let mut child = program.child(write, &outputs).map_err(failed)?;
     let mut text = Vec::new();
     read.read_to_end(&mut text).map_err(failed)?;
     if text.is_empty() {
-        let alive = Alive::of_child(child.id());
+        let alive = ProcessId::from_child(child.id());
         let alive = alive.ok_or_else(|| failed(io::Error::other("it cannot be seen in /proc")))?;
-        return Ok(Main { alive, adopted: None, began: Instant::now() });
+        return Ok(MainProcess { process_id: alive, adopted_handle: None, started_at: Instant::now() });
     }
     let _ = child.wait();
-    let garbled = || Report::Failed { why: String::from_utf8_lossy(&text).into_owned() };
+    let garbled = || StartReport::Failed { why: String::from_utf8_lossy(&text).into_owned() };
     Err(serde_json::from_slice(&text).unwrap_or_else(|_| garbled()))
 }
 
-fn say(report: &Report) -> String {
+fn describe_report(report: &StartReport) -> String {
     match report {
-        Report::Started => String::new(),
-        Report::Missing { program } => format!("`{program}` is not installed"),
-        Report::NoUser { user } => format!("there is no user `{user}` on this host"),
-        Report::Failed { why } => why.clone(),
+        StartReport::Started => String::new(),
+        StartReport::Missing { program } => format!("`{program}` is not installed"),
+        StartReport::NoUser { user } => format!("there is no user `{user}` on this host"),
+        StartReport::Failed { why } => why.clone(),
     }
 }

@@ -6,20 +6,20 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use super::instance_dir::Place;
-use super::log::file_name;
+use super::log::build_log_path;
 use crate::sys::lines::text;
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 
 /// How often a log that is followed is looked at.
-const PAUSE: Duration = Duration::from_millis(100);
-const BLOCK: u64 = 64 * 1024;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const BLOCK_BYTES: u64 = 64 * 1024;
 
 /// One of the log's files, whatever it is called by now. Open, so that nobody else is given its inode.
-struct Part {
+struct LogFile {
     inode: u64,
     file: File,
     /// The first byte that was not handed on.
-    at: u64,
+    offset: u64,
     /// Its length when it was opened.
     length: u64,
 }
@@ -30,13 +30,13 @@ pub async fn read(
     tail: Option<u32>,
     follow: bool,
     gone: impl Fn() -> bool + Send + Sync,
-    heard: &Heard,
+    heard: &SharedLineSink,
 ) -> io::Result<()> {
     let mut last = None;
-    for mut part in begin(parts(place)?, tail)? {
+    for mut part in seek_last_lines(open_log_files(place)?, tail)? {
         // What is added meanwhile is not of the last lines: one who writes without end would never be caught up with.
         let length = part.length;
-        hand_on(&mut part, Some(length), heard).await?;
+        forward_lines(&mut part, Some(length), heard).await?;
         last = Some(part);
     }
     if !follow {
@@ -45,20 +45,20 @@ pub async fn read(
     loop {
         // Asked first: what was written before the end is read after the answer.
         let ends = gone();
-        last = go_on(place, last, heard).await?;
+        last = forward_new_lines(place, last, heard).await?;
         if ends {
             return Ok(());
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Oldest first. Opened from the newest on, so that one that is turned over meanwhile is met twice and never missed.
-fn parts(place: &Place) -> io::Result<Vec<Part>> {
-    let mut parts: Vec<Part> = Vec::new();
+fn open_log_files(place: &Place) -> io::Result<Vec<LogFile>> {
+    let mut parts: Vec<LogFile> = Vec::new();
     let mut absent = 0;
     for number in 0.. {
-        let file = match File::open(file_name(place, number)) {
+        let file = match File::open(build_log_path(place, number)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 absent += 1;
@@ -72,7 +72,7 @@ fn parts(place: &Place) -> io::Result<Vec<Part>> {
         };
         let (inode, length) = file.metadata().map(|file| (file.ino(), file.len()))?;
         if parts.iter().all(|part| part.inode != inode) {
-            parts.push(Part { inode, file, at: 0, length });
+            parts.push(LogFile { inode, file, offset: 0, length });
         }
     }
     parts.reverse();
@@ -80,12 +80,12 @@ fn parts(place: &Place) -> io::Result<Vec<Part>> {
 }
 
 /// Those that hold the last lines, oldest first, each from where they begin in it. The newest is always among them.
-fn begin(parts: Vec<Part>, tail: Option<u32>) -> io::Result<Vec<Part>> {
+fn seek_last_lines(parts: Vec<LogFile>, tail: Option<u32>) -> io::Result<Vec<LogFile>> {
     let Some(mut left) = tail.map(u64::from) else { return Ok(parts) };
     let mut found = Vec::new();
     for mut part in parts.into_iter().rev() {
-        let (lines, at) = last_lines(&part.file, part.length, left)?;
-        part.at = at;
+        let (lines, at) = find_last_lines(&part.file, part.length, left)?;
+        part.offset = at;
         left -= lines;
         found.push(part);
         if left == 0 {
@@ -97,15 +97,15 @@ fn begin(parts: Vec<Part>, tail: Option<u32>) -> io::Result<Vec<Part>> {
 }
 
 /// How many of so many last lines a file has, and where the first of them begins.
-fn last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u64)> {
+fn find_last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u64)> {
     if wanted == 0 || length == 0 {
         return Ok((0, length));
     }
     // The very last byte ends the last line and begins none.
     let (mut lines, mut end) = (1, length - 1);
-    let mut block = vec![0; usize::try_from(BLOCK).unwrap_or(0)];
+    let mut block = vec![0; usize::try_from(BLOCK_BYTES).unwrap_or(0)];
     while end > 0 {
-        let start = end.saturating_sub(BLOCK);
+        let start = end.saturating_sub(BLOCK_BYTES);
         let bytes = &mut block[..usize::try_from(end - start).unwrap_or(0)];
         file.read_exact_at(bytes, start)?;
         for (at, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
@@ -120,18 +120,22 @@ fn last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u64)> {
 }
 
 /// Hands on all that is there by now, and says where it goes on.
-async fn go_on(place: &Place, part: Option<Part>, heard: &Heard) -> io::Result<Option<Part>> {
-    let Some(mut part) = part else { return Ok(parts(place)?.into_iter().next()) };
+async fn forward_new_lines(
+    place: &Place,
+    part: Option<LogFile>,
+    heard: &SharedLineSink,
+) -> io::Result<Option<LogFile>> {
+    let Some(mut part) = part else { return Ok(open_log_files(place)?.into_iter().next()) };
     loop {
-        hand_on(&mut part, None, heard).await?;
-        let parts = parts(place)?;
+        forward_lines(&mut part, None, heard).await?;
+        let parts = open_log_files(place)?;
         let here = parts.iter().position(|other| other.inode == part.inode);
         // Not among them: so much was written meanwhile that it was turned out, and the oldest of them is the next one.
         let Some(next) = parts.into_iter().nth(here.map_or(0, |here| here + 1)) else {
             return Ok(Some(part));
         };
         // Nothing is added to it any more, but something was before it was turned over.
-        hand_on(&mut part, None, heard).await?;
+        forward_lines(&mut part, None, heard).await?;
         part = next;
         // One who writes without end is not to keep everybody else from their turn.
         tokio::task::yield_now().await;
@@ -139,18 +143,18 @@ async fn go_on(place: &Place, part: Option<Part>, heard: &Heard) -> io::Result<O
 }
 
 /// Its lines, up to this length of it; one that has not ended yet is left for the next time.
-async fn hand_on(part: &mut Part, until: Option<u64>, heard: &Heard) -> io::Result<()> {
+async fn forward_lines(part: &mut LogFile, until: Option<u64>, heard: &SharedLineSink) -> io::Result<()> {
     let mut reader = BufReader::new(&part.file);
-    reader.seek(SeekFrom::Start(part.at))?;
+    reader.seek(SeekFrom::Start(part.offset))?;
     let mut line = Vec::new();
-    while until.is_none_or(|until| part.at < until) {
+    while until.is_none_or(|until| part.offset < until) {
         line.clear();
         let length = reader.read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
             return Ok(());
         }
-        part.at += length as u64;
-        heard.hear(&text(&line)).await;
+        part.offset += length as u64;
+        heard.write_line(&text(&line)).await;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::deployment::Resources;
+use crate::model::deployment::InstanceLimits;
 
 fn spec() -> InstanceSpec {
     InstanceSpec {
@@ -10,7 +10,7 @@ fn spec() -> InstanceSpec {
         env: [("PORT".into(), "9001".into())].into(),
         dir: "/srv/switchman/shop/releases/1.2.0".into(),
         user: None,
-        resources: Resources::default(),
+        resources: InstanceLimits::default(),
         grace: Duration::from_secs(10),
         stop_signal: StopSignal::Term,
     }
@@ -22,18 +22,19 @@ fn lines(spec: &InstanceSpec, keys: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_plain_one() {
+fn minimal_unit_is_rendered() {
     let text = text(&spec(), Path::new("/srv/switchman/shop/releases/1.2.0/./server")).unwrap();
     assert_eq!(text, include_str!("../../../tests/golden/units/plain.service"));
 }
 
 #[test]
-fn one_with_everything() {
+fn full_unit_is_rendered() {
     let mut spec = spec();
     spec.argv.extend(["--greeting".into(), "50% off; \"$HOME\" 'a\\b' \u{fc}\t;".into(), String::new()]);
     spec.env.insert("MESSAGE".into(), "50% of $HOME \"quoted\" \\ end ".into());
     spec.user = Some("www-data".into());
-    spec.resources = Resources { memory_bytes: Some(536_870_912), tasks: Some(64), open_files: Some(4096) };
+    spec.resources =
+        InstanceLimits { memory_bytes: Some(536_870_912), tasks: Some(64), open_files: Some(4096) };
     spec.grace = Duration::from_millis(1500);
     spec.stop_signal = StopSignal::Quit;
     let text = text(&spec, Path::new("/usr/bin/app")).unwrap();
@@ -41,11 +42,11 @@ fn one_with_everything() {
 }
 
 #[test]
-fn what_would_end_a_line_is_refused() {
+fn unit_refuses_line_breaks() {
     let refused = |change: fn(&mut InstanceSpec)| {
         let mut spec = spec();
         change(&mut spec);
-        text(&spec, Path::new("/bin/app")).unwrap_err().what
+        text(&spec, Path::new("/bin/app")).unwrap_err().subject
     };
     assert_eq!(refused(|spec| spec.argv.push("a\nExecStartPre=/bin/evil".into())), "an argument");
     assert_eq!(refused(|spec| drop(spec.env.insert("A".into(), "b\r\nUser=root".into()))), "the environment");
@@ -55,22 +56,22 @@ fn what_would_end_a_line_is_refused() {
 }
 
 #[test]
-fn the_signal_for_the_first_process_alone_spares_its_children() {
+fn main_process_signal_uses_mixed_kill_mode() {
     let mut spec = spec();
     spec.stop_signal = StopSignal::Winch;
     assert_eq!(lines(&spec, &["Kill"]), ["KillMode=mixed", "KillSignal=SIGWINCH"]);
 }
 
 #[test]
-fn another_grace_is_no_other_way_to_run() {
+fn different_grace_is_the_same_command() {
     let text = text(&spec(), Path::new("/bin/app")).unwrap();
-    let other = with_grace(&text, Duration::from_millis(1500));
-    assert!(other.contains("\nTimeoutStopSec=1500ms\n") && other != text && is_same(&text, &other));
-    assert!(!is_same(&text, &text.replace("/bin/app", "/bin/other")));
+    let other = replace_grace(&text, Duration::from_millis(1500));
+    assert!(other.contains("\nTimeoutStopSec=1500ms\n") && other != text && is_same_command(&text, &other));
+    assert!(!is_same_command(&text, &text.replace("/bin/app", "/bin/other")));
 }
 
 #[test]
-fn names_are_read_back_and_others_are_left_alone() {
+fn unit_names_round_trip_and_foreign_names_are_ignored() {
     let id = spec().id;
     assert_eq!(name(&id), "switchman-dp_0123456789-2.service");
     assert_eq!(instance(&name(&id)), Some(id));

@@ -3,14 +3,14 @@ use std::time::Duration;
 use super::*;
 use crate::model::example;
 
-fn site(server: WebServer, hosts: &[(&str, &str)]) -> Site {
+fn site(server: WebServer, hosts: &[(&str, &str)]) -> WorkingSet {
     let ms = Duration::from_millis;
     let check =
         CheckTiming { inter: ms(1000), fastinter: Some(ms(200)), fall: 2, rise: 2, timeout: Some(ms(1000)) };
-    Site {
+    WorkingSet {
         project: "shop".parse().unwrap(),
         server,
-        ports: example::ports(),
+        ports: example::make_ports(),
         hosts: hosts.iter().map(|(name, address)| example::host(name, address)).collect(),
         health_path: "/health".into(),
         health_host: "shop.example".into(),
@@ -18,13 +18,13 @@ fn site(server: WebServer, hosts: &[(&str, &str)]) -> Site {
         run_dir: "/run/shop".into(),
         log_dir: "/var/log/shop".into(),
         workers: "auto".into(),
-        balancer: BalancerSite {
+        balancer: BalancerParams {
             log: "/dev/log local0".into(),
             bind: ":80".into(),
             stats: "127.0.0.1:8404".into(),
             backend: "servers".into(),
             admin_socket: "/run/haproxy/admin.sock".into(),
-            reader: Some("10.0.0.2:9999".parse().unwrap()),
+            read_only_socket: Some("10.0.0.2:9999".parse().unwrap()),
             state_file: "/var/lib/haproxy/servers.state".into(),
             check,
         },
@@ -35,7 +35,7 @@ const PAIR: [(&str, &str); 2] = [("web1", "10.0.0.11"), ("web2", "fd00::12")];
 
 #[test]
 fn server_lines_share_a_cookie_and_check_the_check_port() {
-    let text = site(WebServer::Nginx, &PAIR).haproxy().unwrap();
+    let text = site(WebServer::Nginx, &PAIR).render_haproxy().unwrap();
     for line in [
         "    server main-web1 10.0.0.11:8080 check port 8888 cookie web1\n",
         "    server backup-web1 10.0.0.11:80 check port 80 cookie web1 backup\n",
@@ -51,35 +51,37 @@ fn server_lines_share_a_cookie_and_check_the_check_port() {
 fn main_and_backup_share_no_file() {
     for server in [WebServer::Nginx, WebServer::Apache, WebServer::Caddy] {
         let site = site(server, &PAIR);
-        let own = |role: Role| {
-            let text = site.vhost(role, "/etc/shop/vhost.conf", "web1", None).unwrap();
+        let own = |role: VhostRole| {
+            let text = site.render_vhost(role, "/etc/shop/vhost.conf", "web1", None).unwrap();
             let paths = text.split_whitespace().map(|word| word.trim_end_matches(';').to_owned());
             let own: Vec<String> =
                 paths.filter(|word| word.contains("/run/shop/") || word.contains("/log/shop/")).collect();
             assert!(own.len() >= 2, "{text}");
             own
         };
-        let (main, backup) = (own(Role::Main), own(Role::Backup));
+        let (main, backup) = (own(VhostRole::Main), own(VhostRole::Backup));
         assert!(main.iter().all(|path| !backup.contains(path)), "{main:?} {backup:?}");
     }
 }
 
 #[test]
-fn an_application_takes_the_place_of_the_files() {
+fn application_replaces_static_files() {
     let site = site(WebServer::Nginx, &PAIR);
-    let text = site.vhost(Role::Main, "x", "web1 main", Some("127.0.0.1:9001".parse().unwrap())).unwrap();
+    let text = site
+        .render_vhost(VhostRole::Main, "x", "web1 main", Some("127.0.0.1:9001".parse().unwrap()))
+        .unwrap();
     assert!(text.contains("proxy_pass http://127.0.0.1:9001;") && !text.contains("try_files"), "{text}");
 }
 
 #[test]
-fn a_placeholder_without_a_value_and_a_value_without_a_placeholder_are_errors() {
-    assert_eq!(fill("a {{b}} c", &[("b", "B")]), Ok("a B c".into()));
-    assert_eq!(fill("{{x}}", &[]), Err(TemplateError { placeholder: "x".into() }));
-    assert_eq!(fill("a", &[("b", "B")]), Err(TemplateError { placeholder: "b".into() }));
-    assert_eq!(fill("{{x", &[("x", "1")]), Err(TemplateError { placeholder: "{{".into() }));
+fn fill_refuses_unmatched_placeholders_and_values() {
+    assert_eq!(fill_template("a {{b}} c", &[("b", "B")]), Ok("a B c".into()));
+    assert_eq!(fill_template("{{x}}", &[]), Err(TemplateError { placeholder: "x".into() }));
+    assert_eq!(fill_template("a", &[("b", "B")]), Err(TemplateError { placeholder: "b".into() }));
+    assert_eq!(fill_template("{{x", &[("x", "1")]), Err(TemplateError { placeholder: "{{".into() }));
 }
 
 #[test]
 fn values_are_not_templates() {
-    assert_eq!(fill("{{a}}{{b}}", &[("a", "{{b}}"), ("b", "B")]), Ok("{{b}}B".into()));
+    assert_eq!(fill_template("{{a}}{{b}}", &[("a", "{{b}}"), ("b", "B")]), Ok("{{b}}B".into()));
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::firewall::FakeFirewall;
-use crate::model::balancer::{Access, BackendView, BalancerSpec, ServerWork, Verdict};
-use crate::model::example::{self, server};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerCounters, ServerState, StatsEndpoint};
+use crate::model::example::{self, make_server};
 use crate::world::balancer::{Balancer, BalancerError};
 
 pub struct FakeBalancer {
@@ -15,21 +15,21 @@ pub struct FakeBalancer {
     firewall: Arc<FakeFirewall>,
     /// From a change of the rule to the verdict.
     pub lag: Duration,
-    pub state: Mutex<FakeState>,
+    pub state: Mutex<FakeBalancerState>,
 }
 
 #[derive(Default)]
-pub struct FakeState {
+pub struct FakeBalancerState {
     pub error: Option<BalancerError>,
-    pub work: ServerWork,
-    pub other_main: Option<Verdict>,
-    pub backup: Option<Verdict>,
+    pub work: ServerCounters,
+    pub other_main: Option<ServerState>,
+    pub backup: Option<ServerState>,
     /// What its check said last: a change that is taken back before it is noticed was never seen.
-    up: bool,
+    last_observed_up: bool,
 }
 
 pub fn spec(name: &str) -> BalancerSpec {
-    example::balancer(name, Some(Access::Unix("/run/fake.sock".into())))
+    example::balancer(name, Some(StatsEndpoint::Unix("/run/fake.sock".into())))
 }
 
 impl FakeBalancer {
@@ -49,17 +49,17 @@ impl Balancer for FakeBalancer {
         if let Some(error) = &state.error {
             return Err(error.clone());
         }
-        let (on, since) = self.firewall.forward_on();
+        let (on, since) = self.firewall.read_forward_state();
         if since.is_none_or(|since| since.elapsed() >= self.lag) {
-            state.up = on;
+            state.last_observed_up = on;
         }
-        let verdict = if state.up { Verdict::Up } else { Verdict::Down };
-        let mut main = server("main-web1", verdict);
+        let verdict = if state.last_observed_up { ServerState::Up } else { ServerState::Down };
+        let mut main = make_server("main-web1", verdict);
         main.work = state.work;
         let servers = vec![
             main,
-            server("backup-web1", state.backup.unwrap_or(Verdict::Up)),
-            server("main-web2", state.other_main.unwrap_or(Verdict::Up)),
+            make_server("backup-web1", state.backup.unwrap_or(ServerState::Up)),
+            make_server("main-web2", state.other_main.unwrap_or(ServerState::Up)),
         ];
         Ok(Arc::new(BackendView::new(servers)))
     }

@@ -9,19 +9,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::store::FakeStore;
-use crate::model::deployment::{Deployment, DeploymentId, Digest, InstanceId, InstanceSpec, Process};
+use crate::model::deployment::{Deployment, DeploymentId, Digest, InstanceId, InstanceSpec, ProcessState};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
-use crate::world::archives::{ArchiveError, Archives, Packed};
-use crate::world::deployments::Deployments;
-use crate::world::flows::{Flows, FlowsError};
-use crate::world::link::Heard;
-use crate::world::releases::{ReleaseError, Releases};
-use crate::world::runner::{Ended, Runner, RunnerError};
-use crate::world::store::{Exclusive, Store, StoreError};
+use crate::world::archives::{ArchiveError, ArchivePacker, PackedArchive};
+use crate::world::deployments::DeploymentStore;
+use crate::world::flows::{ConnectionTracker, FlowsError};
+use crate::world::link::SharedLineSink;
+use crate::world::releases::{ReleaseError, ReleaseStore};
+use crate::world::runner::{Runner, RunnerError, StopResult};
+use crate::world::store::{LockGuard, Store, StoreError};
 
 #[derive(Default)]
-pub struct FakeVersions {
+pub struct FakeDeployments {
     pub deployments: Mutex<BTreeMap<DeploymentId, Deployment>>,
     /// Service and name -> digest.
     pub releases: Mutex<BTreeMap<(ServiceName, String), Digest>>,
@@ -30,35 +30,35 @@ pub struct FakeVersions {
     pub running: Mutex<BTreeMap<InstanceId, InstanceSpec>>,
     pub led: Mutex<BTreeMap<(Port, Port), BTreeSet<SocketAddr>>>,
     /// What answers at this port is not healthy.
-    pub sick: Mutex<Option<Port>>,
+    pub unhealthy_port: Mutex<Option<Port>>,
     /// The next start fails like this.
-    pub no_start: Mutex<Option<RunnerError>>,
+    pub start_error: Mutex<Option<RunnerError>>,
     /// Links and the removal of releases fail.
-    pub read_only: Mutex<bool>,
-    pub fuse: crate::world::fake::fuse::Fuse,
+    pub is_read_only: Mutex<bool>,
+    pub fuse: crate::world::fake::fuse::FailurePoint,
     pub(super) lock: FakeStore,
 }
 
-fn killed() -> StoreError {
-    StoreError::Failed { what: "write", path: "killed".into(), why: String::new() }
+fn build_store_error() -> StoreError {
+    StoreError::Failed { action: "write", path: "killed".into(), why: String::new() }
 }
 
-fn killed_disk() -> ReleaseError {
-    ReleaseError::Failed { what: "write", path: "killed".into(), why: String::new() }
+fn build_release_error() -> ReleaseError {
+    ReleaseError::Failed { action: "write", path: "killed".into(), why: String::new() }
 }
 
-fn killed_runner(instance: &InstanceId) -> RunnerError {
-    RunnerError::Failed { what: "run", instance: instance.clone(), why: "killed".to_owned() }
+fn build_runner_error(instance: &InstanceId) -> RunnerError {
+    RunnerError::Failed { action: "run", instance: instance.clone(), why: "killed".to_owned() }
 }
 
 #[async_trait]
-impl Deployments for FakeVersions {
+impl DeploymentStore for FakeDeployments {
     async fn lock_service(
         &self,
         _: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn Exclusive>, StoreError> {
+    ) -> Result<Box<dyn LockGuard>, StoreError> {
         self.lock.lock(purpose, patience).await
     }
 
@@ -67,23 +67,23 @@ impl Deployments for FakeVersions {
     }
 
     fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
-        if !self.fuse.burn() {
-            return Err(killed());
+        if !self.fuse.try_proceed() {
+            return Err(build_store_error());
         }
         self.deployments.lock().unwrap().insert(deployment.id.clone(), deployment.clone());
         Ok(())
     }
 
     fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
-        if !self.fuse.burn() {
-            return Err(killed());
+        if !self.fuse.try_proceed() {
+            return Err(build_store_error());
         }
         self.deployments.lock().unwrap().remove(id);
         Ok(())
     }
 }
 
-impl Releases for FakeVersions {
+impl ReleaseStore for FakeDeployments {
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf {
         PathBuf::from(format!("/srv/fake/{service}/releases/{release}"))
     }
@@ -98,7 +98,7 @@ impl Releases for FakeVersions {
         Ok(digest)
     }
 
-    fn incoming(&self) -> Result<std::fs::File, ReleaseError> {
+    fn create_upload_file(&self) -> Result<std::fs::File, ReleaseError> {
         Ok(tempfile::tempfile().unwrap())
     }
 
@@ -112,16 +112,16 @@ impl Releases for FakeVersions {
     }
 
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError> {
-        if *self.read_only.lock().unwrap() || !self.fuse.burn() {
-            return Err(killed_disk());
+        if *self.is_read_only.lock().unwrap() || !self.fuse.try_proceed() {
+            return Err(build_release_error());
         }
         self.releases.lock().unwrap().remove(&(service.clone(), release.to_owned()));
         Ok(())
     }
 
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError> {
-        if *self.read_only.lock().unwrap() || !self.fuse.burn() {
-            return Err(killed_disk());
+        if *self.is_read_only.lock().unwrap() || !self.fuse.try_proceed() {
+            return Err(build_release_error());
         }
         let (mut links, key) = (self.links.lock().unwrap(), (service.clone(), link.to_owned()));
         match release {
@@ -133,35 +133,35 @@ impl Releases for FakeVersions {
 }
 
 #[async_trait]
-impl Runner for FakeVersions {
+impl Runner for FakeDeployments {
     fn name(&self) -> &'static str {
         "fake"
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), RunnerError> {
-        if !self.fuse.burn() {
-            return Err(killed_runner(&spec.id));
+        if !self.fuse.try_proceed() {
+            return Err(build_runner_error(&spec.id));
         }
-        if let Some(error) = self.no_start.lock().unwrap().take() {
+        if let Some(error) = self.start_error.lock().unwrap().take() {
             return Err(error);
         }
         self.running.lock().unwrap().insert(spec.id.clone(), spec.clone());
         Ok(())
     }
 
-    async fn stop(&self, instance: &InstanceId, _: Duration) -> Result<Ended, RunnerError> {
-        if !self.fuse.burn() {
-            return Err(killed_runner(instance));
+    async fn stop(&self, instance: &InstanceId, _: Duration) -> Result<StopResult, RunnerError> {
+        if !self.fuse.try_proceed() {
+            return Err(build_runner_error(instance));
         }
         let was = self.running.lock().unwrap().remove(instance);
-        Ok(if was.is_some() { Ended::Gracefully } else { Ended::Already })
+        Ok(if was.is_some() { StopResult::Exited } else { StopResult::NotRunning })
     }
 
-    async fn state(&self, instance: &InstanceId) -> Result<Process, RunnerError> {
+    async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError> {
         Ok(if self.running.lock().unwrap().contains_key(instance) {
-            Process::Running { pid: 1, since: jiff::Timestamp::UNIX_EPOCH, restarts: 0 }
+            ProcessState::Running { pid: 1, since: jiff::Timestamp::UNIX_EPOCH, restarts: 0 }
         } else {
-            Process::Stopped { since: None, last: String::new() }
+            ProcessState::Stopped { since: None, last_exit: String::new() }
         })
     }
 
@@ -169,19 +169,25 @@ impl Runner for FakeVersions {
         Ok(self.running.lock().unwrap().keys().cloned().collect())
     }
 
-    async fn logs(&self, _: &InstanceId, _: Option<u32>, _: bool, heard: Heard) -> Result<(), RunnerError> {
-        heard.hear("a line").await;
+    async fn stream_logs(
+        &self,
+        _: &InstanceId,
+        _: Option<u32>,
+        _: bool,
+        heard: SharedLineSink,
+    ) -> Result<(), RunnerError> {
+        heard.write_line("a line").await;
         Ok(())
     }
 
-    async fn forget(&self, _: &InstanceId) -> Result<(), RunnerError> {
+    async fn delete_records(&self, _: &InstanceId) -> Result<(), RunnerError> {
         Ok(())
     }
 }
 
 #[async_trait]
-impl Flows for FakeVersions {
-    fn remembers(&self) -> Duration {
+impl ConnectionTracker for FakeDeployments {
+    fn conntrack_timeout(&self) -> Duration {
         Duration::from_secs(10)
     }
 
@@ -193,12 +199,12 @@ impl Flows for FakeVersions {
 /// Every path is an archive, with its own text as its digest, but `missing`.
 pub struct FakeArchives;
 
-impl Archives for FakeArchives {
-    fn pack(&self, source: &Path) -> Result<Packed, ArchiveError> {
+impl ArchivePacker for FakeArchives {
+    fn pack(&self, source: &Path) -> Result<PackedArchive, ArchiveError> {
         if source.ends_with("missing") {
             return Err(ArchiveError::Missing { path: source.to_owned() });
         }
         let digest = Digest(source.display().to_string());
-        Ok(Packed { path: source.to_owned(), digest, bytes: 1, held: None })
+        Ok(PackedArchive { path: source.to_owned(), digest, bytes: 1, held: None })
     }
 }

@@ -14,9 +14,9 @@ pub struct FakeFirewall {
     /// Everything that was committed.
     pub committed: Mutex<Vec<Transaction>>,
     /// The next commits of a family fail, so many times.
-    pub fail: Mutex<BTreeMap<Family, u32>>,
+    pub failures_left: Mutex<BTreeMap<Family, u32>>,
     changed_at: Mutex<Option<Instant>>,
-    pub fuse: Mutex<crate::world::fake::fuse::Fuse>,
+    pub fuse: Mutex<crate::world::fake::fuse::FailurePoint>,
 }
 
 impl FakeFirewall {
@@ -25,7 +25,7 @@ impl FakeFirewall {
         Self {
             tables: Mutex::new(families.iter().map(|family| (*family, tables.clone())).collect()),
             committed: Mutex::default(),
-            fail: Mutex::default(),
+            failures_left: Mutex::default(),
             changed_at: Mutex::default(),
             fuse: Mutex::default(),
         }
@@ -41,11 +41,11 @@ impl FakeFirewall {
     }
 
     /// Whether any forward is on, and since when it has been as it is.
-    pub fn forward_on(&self) -> (bool, Option<Instant>) {
+    pub fn read_forward_state(&self) -> (bool, Option<Instant>) {
         let tables = self.tables.lock().unwrap();
         let on = tables.values().any(|tables| {
             let table = tables.nf_tables.as_ref().unwrap();
-            table.rules.iter().any(|rule| rule.value("-j") == Some("REDIRECT"))
+            table.rules.iter().any(|rule| rule.option_value("-j") == Some("REDIRECT"))
         });
         (on, *self.changed_at.lock().unwrap())
     }
@@ -65,16 +65,17 @@ impl Firewall for FakeFirewall {
         Ok(Table::default())
     }
 
-    async fn native_nat(&self) -> Result<Vec<String>, FirewallError> {
+    async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError> {
         Ok(vec![])
     }
 
     async fn commit(&self, transaction: &Transaction) -> Result<(), FirewallError> {
-        let command = format!("{}-{}-restore", transaction.family.command(), transaction.variant.infix());
-        if !self.fuse.lock().unwrap().burn() {
-            return Err(FirewallError::NotRun { command, why: "killed".into() });
+        let command =
+            format!("{}-{}-restore", transaction.family.command_stem(), transaction.variant.infix());
+        if !self.fuse.lock().unwrap().try_proceed() {
+            return Err(FirewallError::StartFailed { command, why: "killed".into() });
         }
-        if let Some(left) = self.fail.lock().unwrap().get_mut(&transaction.family)
+        if let Some(left) = self.failures_left.lock().unwrap().get_mut(&transaction.family)
             && *left > 0
         {
             *left -= 1;
@@ -82,7 +83,7 @@ impl Firewall for FakeFirewall {
         }
         let mut tables = self.tables.lock().unwrap();
         let table = tables.get_mut(&transaction.family).unwrap().nf_tables.as_mut().unwrap();
-        let restored = table.restore(transaction);
+        let restored = table.apply_transaction(transaction);
         restored.map_err(|stderr| FirewallError::Failed { command, status: 2, stderr })?;
         self.committed.lock().unwrap().push(transaction.clone());
         *self.changed_at.lock().unwrap() = Some(Instant::now());

@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex};
 
 /// Shared by the fakes of one world.
 #[derive(Clone, Default)]
-pub struct Fuse(Arc<Mutex<Option<u32>>>);
+pub struct FailurePoint(Arc<Mutex<Option<u32>>>);
 
-impl Fuse {
+impl FailurePoint {
     /// So many deeds are done, then none. `None`: no end.
-    pub fn set(&self, deeds: Option<u32>) {
+    pub fn set_limit(&self, deeds: Option<u32>) {
         *self.0.lock().unwrap() = deeds;
     }
 
     /// Whether one more deed is done.
-    pub fn burn(&self) -> bool {
+    pub fn try_proceed(&self) -> bool {
         match &mut *self.0.lock().unwrap() {
             None => true,
             Some(0) => false,

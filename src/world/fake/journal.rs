@@ -2,54 +2,54 @@
 
 use std::sync::Mutex;
 
-use crate::model::journal::{Row, What};
-use crate::model::lock::{Holder, Life, LockView, Purpose};
+use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::HostName;
-use crate::model::promote::RolloutRow;
+use crate::model::promote::PromotionEntry;
 use crate::model::roll::RollId;
-use crate::world::journal::{Journal, JournalError, Rows};
-use crate::world::lock::{FleetLock, LockNote, Taken};
+use crate::world::journal::{Journal, JournalEntries, JournalError};
+use crate::world::lock::{AcquireResult, FleetLock, LockNote};
 
 /// Journal and lock in memory.
 #[derive(Debug, Default)]
 pub struct FakeJournal {
-    pub rows: Mutex<Vec<Row>>,
-    pub rollouts: Mutex<Vec<RolloutRow>>,
+    pub rows: Mutex<Vec<JournalEntry>>,
+    pub promotion_entries: Mutex<Vec<PromotionEntry>>,
     pub lock: Mutex<Option<(Holder, u64)>>,
-    pub life: Mutex<Option<Life>>,
+    pub liveness: Mutex<Option<Liveness>>,
     pub notes: Mutex<Vec<LockNote>>,
     /// So many more rows fit on the disk.
-    pub room: Mutex<Option<usize>>,
+    pub free_entries: Mutex<Option<usize>>,
     /// Something was not written for lack of room.
-    pub gaps: Mutex<bool>,
+    pub has_gaps: Mutex<bool>,
 }
 
 impl FakeJournal {
-    pub fn whats(&self, host: &str) -> Vec<What> {
+    pub fn entry_kinds(&self, host: &str) -> Vec<JournalEntryKind> {
         let rows = self.rows.lock().unwrap();
         rows.iter()
             .filter(|row| row.host.as_ref().is_some_and(|name| name.as_str() == host))
-            .map(|row| row.what.clone())
+            .map(|row| row.kind.clone())
             .collect()
     }
 
     /// The process is gone; what it wrote is not.
     pub fn kill(&self) {
-        *self.life.lock().unwrap() = Some(Life::Gone);
+        *self.liveness.lock().unwrap() = Some(Liveness::Dead);
     }
 
-    fn view_of(&self, (holder, beats): &(Holder, u64)) -> Box<LockView> {
+    fn build_view(&self, (holder, beats): &(Holder, u64)) -> Box<LockView> {
         let life = match &holder.purpose {
-            Purpose::Person { .. } => Life::Alive,
-            _ => self.life.lock().unwrap().unwrap_or(Life::Alive),
+            LockPurpose::Operator { .. } => Liveness::Live,
+            _ => self.liveness.lock().unwrap().unwrap_or(Liveness::Live),
         };
-        Box::new(LockView { holder: holder.clone(), beats: *beats, life })
+        Box::new(LockView { holder: holder.clone(), heartbeats: *beats, liveness: life })
     }
 
-    pub(super) fn fits(&self) -> Result<(), JournalError> {
-        if let Some(room) = &mut *self.room.lock().unwrap() {
+    pub(super) fn check_space(&self) -> Result<(), JournalError> {
+        if let Some(room) = &mut *self.free_entries.lock().unwrap() {
             let Some(left) = room.checked_sub(1) else {
-                *self.gaps.lock().unwrap() = true;
+                *self.has_gaps.lock().unwrap() = true;
                 return Err(JournalError::Full { path: "/fake.db".into() });
             };
             *room = left;
@@ -57,7 +57,7 @@ impl FakeJournal {
         Ok(())
     }
 
-    pub(super) fn held_by(&self, holder: &Holder) -> Result<(), JournalError> {
+    pub(super) fn check_holder(&self, holder: &Holder) -> Result<(), JournalError> {
         match &*self.lock.lock().unwrap() {
             Some((held, _)) if held == holder => Ok(()),
             held => {
@@ -73,25 +73,25 @@ impl Journal for FakeJournal {
         holder: &Holder,
         roll: &RollId,
         host: Option<&HostName>,
-        what: &What,
+        what: &JournalEntryKind,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
-        self.held_by(holder)?;
-        self.fits()?;
-        let row = Row { roll: roll.clone(), at: now, host: host.cloned(), what: what.clone() };
+        self.check_holder(holder)?;
+        self.check_space()?;
+        let row = JournalEntry { roll: roll.clone(), at: now, host: host.cloned(), kind: what.clone() };
         self.rows.lock().unwrap().push(row);
         Ok(())
     }
 
-    fn last(&self) -> Result<Option<RollId>, JournalError> {
-        Ok(self.rolls(1)?.pop())
+    fn last_roll(&self) -> Result<Option<RollId>, JournalError> {
+        Ok(self.list_rolls(1)?.pop())
     }
 
-    fn rows(&self, roll: &RollId) -> Result<Rows, JournalError> {
+    fn rows(&self, roll: &RollId) -> Result<JournalEntries, JournalError> {
         Ok(self.rows.lock().unwrap().iter().filter(|row| &row.roll == roll).cloned().collect())
     }
 
-    fn rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError> {
+    fn list_rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError> {
         let mut rolls: Vec<RollId> = self.rows.lock().unwrap().iter().map(|row| row.roll.clone()).collect();
         rolls.dedup();
         Ok(rolls.split_off(rolls.len().saturating_sub(usize::try_from(limit).unwrap())))
@@ -99,27 +99,29 @@ impl Journal for FakeJournal {
 }
 
 impl FleetLock for FakeJournal {
-    fn holder(&self, user: &str, purpose: Purpose, now: jiff::Timestamp) -> Holder {
+    fn holder(&self, user: &str, purpose: LockPurpose, now: jiff::Timestamp) -> Holder {
         let (user, machine, boot) = (user.to_owned(), "desk".to_owned(), "boot".to_owned());
-        Holder { user, machine, boot, pid: 1, started: 1, purpose, since: now }
+        Holder { user, machine, boot_id: boot, pid: 1, start_ticks: 1, purpose, since: now }
     }
 
-    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<Taken, JournalError> {
+    fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError> {
         let mut lock = self.lock.lock().unwrap();
         match &*lock {
-            Some(held) if instead_of.is_none_or(|dead| (&dead.holder, dead.beats) != (&held.0, held.1)) => {
-                Ok(Taken::Held(self.view_of(held)))
+            Some(held)
+                if instead_of.is_none_or(|dead| (&dead.holder, dead.heartbeats) != (&held.0, held.1)) =>
+            {
+                Ok(AcquireResult::Busy(self.build_view(held)))
             }
             _ => {
                 *lock = Some((holder.clone(), 0));
-                *self.life.lock().unwrap() = None;
-                Ok(Taken::Taken)
+                *self.liveness.lock().unwrap() = None;
+                Ok(AcquireResult::Acquired)
             }
         }
     }
 
     fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.held_by(holder)?;
+        self.check_holder(holder)?;
         if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
             *beats += 1;
         }
@@ -127,21 +129,21 @@ impl FleetLock for FakeJournal {
     }
 
     fn release(&self, holder: &Holder) -> Result<(), JournalError> {
-        self.held_by(holder)?;
+        self.check_holder(holder)?;
         *self.lock.lock().unwrap() = None;
         Ok(())
     }
 
     fn view(&self) -> Result<Option<LockView>, JournalError> {
-        Ok(self.lock.lock().unwrap().as_ref().map(|held| *self.view_of(held)))
+        Ok(self.lock.lock().unwrap().as_ref().map(|held| *self.build_view(held)))
     }
 
-    fn note(&self, note: &LockNote) -> Result<(), JournalError> {
+    fn add_note(&self, note: &LockNote) -> Result<(), JournalError> {
         self.notes.lock().unwrap().push(note.clone());
         Ok(())
     }
 
-    fn notes(&self, _: u32) -> Result<Vec<LockNote>, JournalError> {
+    fn load_notes(&self, _: u32) -> Result<Vec<LockNote>, JournalError> {
         Ok(self.notes.lock().unwrap().clone())
     }
 }

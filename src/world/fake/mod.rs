@@ -9,16 +9,16 @@ use async_trait::async_trait;
 
 use super::HostWorld;
 use super::clock::Clock;
-use super::commands::{CommandError, Commands};
-use super::files::{Files, FilesError};
-use super::link::Heard;
-use super::machine::{Listener, Machine, MachineError};
-use super::probe::{Probe, Unhealthy};
+use super::commands::{CommandError, CommandRunner};
+use super::files::{FileSystem, FilesError};
+use super::link::SharedLineSink;
+use super::machine::{ListeningProcess, Machine, MachineError};
+use super::probe::{Probe, ProbeError};
 use super::reporter::{Event, Reporter};
-use super::sockets::{Sockets, SocketsError};
-use super::stop::{self, Stopper};
-use super::watch::{RuleWatch, Watching};
-use crate::model::api::{RunEnd, RunRequest};
+use super::sockets::{SocketTable, SocketsError};
+use super::stop::{self, StopHandle};
+use super::watch::{RuleSubscription, RuleWatch};
+use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::health::Health;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
@@ -38,9 +38,9 @@ pub mod site_traffic_split;
 pub mod store;
 
 use balancer::FakeBalancer;
-use deployments::FakeVersions;
+use deployments::FakeDeployments;
 use firewall::FakeFirewall;
-use fuse::Fuse;
+use fuse::FailurePoint;
 use proxy::FakeProxy;
 use store::FakeStore;
 
@@ -51,16 +51,16 @@ pub struct FakeWorld {
     pub balancers: Vec<Arc<FakeBalancer>>,
     pub store: Arc<FakeStore>,
     pub host: Arc<FakeHost>,
-    pub versions: Arc<FakeVersions>,
+    pub versions: Arc<FakeDeployments>,
     pub proxy: Arc<FakeProxy>,
-    pub stopper: Stopper,
-    pub fuse: Fuse,
+    pub stopper: StopHandle,
+    pub failure_point: FailurePoint,
 }
 
 /// Probe, sockets, machine, clock and reporter of one host.
 #[derive(Default)]
 pub struct FakeHost {
-    pub unhealthy: Mutex<Option<Unhealthy>>,
+    pub probe_error: Mutex<Option<ProbeError>>,
     pub sockets: Mutex<Vec<Socket>>,
     pub events: Mutex<Vec<Event>>,
     /// Tells a watch of the rules that they may have changed.
@@ -70,23 +70,23 @@ pub struct FakeHost {
 pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeWorld {
     let host = Arc::new(FakeHost::default());
     let store = Arc::new(FakeStore::default());
-    let fuse = Fuse::default();
-    let versions = Arc::new(FakeVersions { fuse: fuse.clone(), ..FakeVersions::default() });
+    let fuse = FailurePoint::default();
+    let versions = Arc::new(FakeDeployments { fuse: fuse.clone(), ..FakeDeployments::default() });
     *store.fuse.lock().unwrap() = fuse.clone();
     *firewall.fuse.lock().unwrap() = fuse.clone();
     let balancers: Vec<_> = balancers.into_iter().map(Arc::new).collect();
-    let (stopper, stop) = stop::channel();
+    let (stopper, stop) = stop::create_channel();
     let proxy = Arc::new(FakeProxy { fuse: fuse.clone(), ..FakeProxy::default() });
     let world = HostWorld {
         firewall: firewall.clone(),
-        watch: host.clone(),
+        rule_watch: host.clone(),
         balancers: balancers
             .iter()
             .map(|balancer| balancer.clone() as Arc<dyn crate::world::balancer::Balancer>)
             .collect(),
         sockets: host.clone(),
         flows: versions.clone(),
-        probe: Arc::new(FakeProbe { host: host.clone(), versions: versions.clone() }),
+        probe: Arc::new(FakeProbe { host: host.clone(), deployments: versions.clone() }),
         store: store.clone(),
         deployments: versions.clone(),
         releases: versions.clone(),
@@ -99,7 +99,7 @@ pub fn world(balancers: Vec<FakeBalancer>, firewall: Arc<FakeFirewall>) -> FakeW
         reporter: host.clone(),
         stop,
     };
-    FakeWorld { world, firewall, balancers, store, host, versions, proxy, stopper, fuse }
+    FakeWorld { world, firewall, balancers, store, host, versions, proxy, stopper, failure_point: fuse }
 }
 
 impl Clock for FakeHost {
@@ -109,7 +109,7 @@ impl Clock for FakeHost {
 }
 
 impl RuleWatch for FakeHost {
-    fn start(&self) -> Box<dyn Watching> {
+    fn start(&self) -> Box<dyn RuleSubscription> {
         Box::new(FakeWatch(self.rules_changed.clone()))
     }
 }
@@ -117,8 +117,8 @@ impl RuleWatch for FakeHost {
 struct FakeWatch(Arc<tokio::sync::Notify>);
 
 #[async_trait]
-impl Watching for FakeWatch {
-    async fn changed(&mut self, _: bool) {
+impl RuleSubscription for FakeWatch {
+    async fn wait_for_change(&mut self, _: bool) {
         self.0.notified().await;
     }
 }
@@ -126,22 +126,22 @@ impl Watching for FakeWatch {
 /// The whole host may be unhealthy, or one port of it.
 struct FakeProbe {
     host: Arc<FakeHost>,
-    versions: Arc<FakeVersions>,
+    deployments: Arc<FakeDeployments>,
 }
 
 #[async_trait]
 impl Probe for FakeProbe {
-    async fn ask(&self, address: std::net::SocketAddr, _: &Health) -> Result<(), Unhealthy> {
-        if self.versions.sick.lock().unwrap().is_some_and(|sick| sick.get() == address.port()) {
-            return Err(Unhealthy::NoConnection { address, why: "refused".to_owned() });
+    async fn ask(&self, address: std::net::SocketAddr, _: &Health) -> Result<(), ProbeError> {
+        if self.deployments.unhealthy_port.lock().unwrap().is_some_and(|sick| sick.get() == address.port()) {
+            return Err(ProbeError::NoConnection { address, why: "refused".to_owned() });
         }
-        self.host.unhealthy.lock().unwrap().clone().map_or(Ok(()), Err)
+        self.host.probe_error.lock().unwrap().clone().map_or(Ok(()), Err)
     }
 }
 
 #[async_trait]
-impl Sockets for FakeHost {
-    async fn established(&self, _: Port) -> Result<Vec<Socket>, SocketsError> {
+impl SocketTable for FakeHost {
+    async fn list_established(&self, _: Port) -> Result<Vec<Socket>, SocketsError> {
         Ok(self.sockets.lock().unwrap().clone())
     }
 
@@ -164,40 +164,40 @@ impl Machine for FakeHost {
         Ok("web1".to_owned())
     }
 
-    fn addresses(&self) -> Result<Vec<std::net::IpAddr>, MachineError> {
+    fn list_addresses(&self) -> Result<Vec<std::net::IpAddr>, MachineError> {
         Ok(vec![])
     }
 
-    fn may_change_rules(&self) -> Result<bool, MachineError> {
+    fn can_change_rules(&self) -> Result<bool, MachineError> {
         Ok(true)
     }
 
-    fn listeners(&self, _: Port) -> Result<Vec<Listener>, MachineError> {
+    fn list_listeners(&self, _: Port) -> Result<Vec<ListeningProcess>, MachineError> {
         Ok(vec![])
     }
 
-    fn booted_at(&self) -> Result<jiff::Timestamp, MachineError> {
+    fn read_boot_time(&self) -> Result<jiff::Timestamp, MachineError> {
         Ok(jiff::Timestamp::UNIX_EPOCH)
     }
 }
 
 /// No operation on a host but `run` starts programs.
 #[async_trait]
-impl Commands for FakeHost {
-    async fn run(&self, request: &RunRequest, _: Heard) -> Result<RunEnd, CommandError> {
+impl CommandRunner for FakeHost {
+    async fn run(&self, request: &RunRequest, _: SharedLineSink) -> Result<RunOutcome, CommandError> {
         let program = request.argv.first().cloned().unwrap_or_default();
         Err(CommandError::Missing { program })
     }
 }
 
 /// No operation on a host writes files.
-impl Files for FakeHost {
+impl FileSystem for FakeHost {
     fn exists(&self, _: &Path) -> bool {
         false
     }
 
     fn write(&self, path: &Path, _: &str) -> Result<(), FilesError> {
-        Err(FilesError { what: "write", path: path.to_owned(), why: "a fake".to_owned() })
+        Err(FilesError { action: "write", path: path.to_owned(), why: "a fake".to_owned() })
     }
 
     fn link(&self, path: &Path, _: &str) -> Result<(), FilesError> {

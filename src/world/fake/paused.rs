@@ -24,9 +24,9 @@ impl Clock for PausedClock {
     }
 }
 
-pub(super) struct Listener(pub(super) Arc<Mutex<Vec<Event>>>);
+pub(super) struct EventRecorder(pub(super) Arc<Mutex<Vec<Event>>>);
 
-impl Reporter for Listener {
+impl Reporter for EventRecorder {
     fn report(&self, event: &Event) {
         self.0.lock().unwrap().push(event.clone());
     }

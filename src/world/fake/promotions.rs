@@ -1,56 +1,56 @@
-//! The half of the journal about roll-outs.
+//! The half of the journal about promotions.
 
 use super::journal::FakeJournal;
 use crate::model::history::Actor;
 use crate::model::lock::Holder;
-use crate::model::promote::{Ask, RolloutId, RolloutRow, RolloutWhat};
+use crate::model::promote::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId};
 use crate::world::journal::JournalError;
-use crate::world::promotions::Rollouts;
+use crate::world::promotions::PromotionJournal;
 
 impl FakeJournal {
-    fn write(&self, rollout: &RolloutId, what: RolloutWhat, at: jiff::Timestamp) {
-        let mut rows = self.rollouts.lock().unwrap();
+    fn write(&self, promotion: &PromotionId, what: PromotionEntryKind, at: jiff::Timestamp) {
+        let mut rows = self.promotion_entries.lock().unwrap();
         let number = rows.len() as u64 + 1;
-        rows.push(RolloutRow { number, rollout: rollout.clone(), at, what });
+        rows.push(PromotionEntry { number, promotion: promotion.clone(), at, kind: what });
     }
 }
 
-impl Rollouts for FakeJournal {
+impl PromotionJournal for FakeJournal {
     fn append(
         &self,
         holder: &Holder,
-        rollout: &RolloutId,
-        what: &RolloutWhat,
+        promotion: &PromotionId,
+        what: &PromotionEntryKind,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
-        self.held_by(holder)?;
-        self.fits()?;
-        self.write(rollout, what.clone(), now);
+        self.check_holder(holder)?;
+        self.check_space()?;
+        self.write(promotion, what.clone(), now);
         Ok(())
     }
 
     fn ask(
         &self,
-        rollout: &RolloutId,
-        ask: Ask,
+        promotion: &PromotionId,
+        ask: OperatorRequest,
         actor: &Actor,
         now: jiff::Timestamp,
     ) -> Result<(), JournalError> {
-        self.write(rollout, RolloutWhat::Asked { ask, actor: actor.clone() }, now);
+        self.write(promotion, PromotionEntryKind::Requested { ask, actor: actor.clone() }, now);
         Ok(())
     }
 
-    fn last(&self) -> Result<Option<RolloutId>, JournalError> {
-        let rows = self.rollouts.lock().unwrap();
+    fn last_promotion(&self) -> Result<Option<PromotionId>, JournalError> {
+        let rows = self.promotion_entries.lock().unwrap();
         Ok(rows
             .iter()
             .rev()
-            .find(|row| matches!(row.what, RolloutWhat::Began { .. }))
-            .map(|row| row.rollout.clone()))
+            .find(|row| matches!(row.kind, PromotionEntryKind::Began { .. }))
+            .map(|row| row.promotion.clone()))
     }
 
-    fn rows(&self, rollout: &RolloutId, after: u64) -> Result<Vec<RolloutRow>, JournalError> {
-        let rows = self.rollouts.lock().unwrap();
-        Ok(rows.iter().filter(|row| row.rollout == *rollout && row.number > after).cloned().collect())
+    fn rows(&self, promotion: &PromotionId, after: u64) -> Result<Vec<PromotionEntry>, JournalError> {
+        let rows = self.promotion_entries.lock().unwrap();
+        Ok(rows.iter().filter(|row| row.promotion == *promotion && row.number > after).cloned().collect())
     }
 }

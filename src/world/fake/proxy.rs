@@ -13,72 +13,72 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 use crate::world::proxy::{Proxy, ProxyError};
-use crate::world::store::Exclusive;
+use crate::world::store::LockGuard;
 
 /// Bound on an answer.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub struct FakeProxy {
-    pub alive: Mutex<bool>,
+    pub is_running: Mutex<bool>,
     /// Starting it fails.
-    pub broken: Mutex<bool>,
+    pub start_fails: Mutex<bool>,
     /// By all who lived.
     pub told: Mutex<Vec<ProxyConfig>>,
     /// What the one that lives does.
-    pub does: Mutex<ProxyConfig>,
+    pub active_config: Mutex<ProxyConfig>,
     pub stats: Mutex<ProxyStats>,
-    pub starts: Mutex<u32>,
-    pub died: Notify,
+    pub start_count: Mutex<u32>,
+    pub exit_notify: Notify,
     /// No agent watches it.
-    pub alone: Mutex<bool>,
+    pub is_unwatched: Mutex<bool>,
     /// Another agent watches it.
-    pub kept_by_another: Mutex<bool>,
+    pub is_watched_elsewhere: Mutex<bool>,
     /// It lives and does not answer, as one that is stopped (SIGSTOP).
-    pub silent: Mutex<bool>,
+    pub is_unresponsive: Mutex<bool>,
     /// Somebody else listens there.
-    pub taken: Mutex<Option<Port>>,
+    pub occupied_port: Mutex<Option<Port>>,
     /// To do what it is told.
-    pub takes: Mutex<Duration>,
-    pub fuse: crate::world::fake::fuse::Fuse,
+    pub configure_delay: Mutex<Duration>,
+    pub fuse: crate::world::fake::fuse::FailurePoint,
 }
 
-struct Kept;
+struct FakeWatchGuard;
 
-impl Exclusive for Kept {}
+impl LockGuard for FakeWatchGuard {}
 
 impl FakeProxy {
     pub fn kill(&self) {
-        *self.alive.lock().unwrap() = false;
-        *self.does.lock().unwrap() = ProxyConfig::default();
-        self.died.notify_waiters();
+        *self.is_running.lock().unwrap() = false;
+        *self.active_config.lock().unwrap() = ProxyConfig::default();
+        self.exit_notify.notify_waiters();
     }
 
     /// As systemd does it: another one lives before anybody has looked, and was told nothing.
     pub fn replace(&self) {
         self.kill();
-        *self.alive.lock().unwrap() = true;
-        *self.starts.lock().unwrap() += 1;
+        *self.is_running.lock().unwrap() = true;
+        *self.start_count.lock().unwrap() += 1;
     }
 
-    async fn heard(&self, bound: Duration) -> Result<(), ProxyError> {
-        if *self.silent.lock().unwrap() {
+    async fn respond_within(&self, bound: Duration) -> Result<(), ProxyError> {
+        if *self.is_unresponsive.lock().unwrap() {
             tokio::time::sleep(bound).await;
-            return Err(ProxyError::Silent { why: "it is stopped".into() });
+            return Err(ProxyError::Unresponsive { why: "it is stopped".into() });
         }
-        self.is_alive()
+        self.require_running()
     }
 
     /// Whoever asks for it may be killed before.
-    fn deed(&self) -> Result<(), ProxyError> {
-        if self.fuse.burn() { Ok(()) } else { Err(ProxyError::Silent { why: "killed".into() }) }
+    fn proceed_or_fail(&self) -> Result<(), ProxyError> {
+        if self.fuse.try_proceed() { Ok(()) } else { Err(ProxyError::Unresponsive { why: "killed".into() }) }
     }
 
-    fn is_alive(&self) -> Result<(), ProxyError> {
-        if *self.alive.lock().unwrap() {
+    fn require_running(&self) -> Result<(), ProxyError> {
+        if *self.is_running.lock().unwrap() {
             Ok(())
         } else {
-            Err(ProxyError::Silent { why: "it is dead".into() })
+            Err(ProxyError::Unresponsive { why: "it is dead".into() })
         }
     }
 }
@@ -86,70 +86,70 @@ impl FakeProxy {
 #[async_trait]
 impl Proxy for FakeProxy {
     async fn start(&self) -> Result<(), ProxyError> {
-        self.deed()?;
-        if *self.broken.lock().unwrap() {
-            return Err(ProxyError::NotStarted { why: "it is broken".into() });
+        self.proceed_or_fail()?;
+        if *self.start_fails.lock().unwrap() {
+            return Err(ProxyError::StartFailed { why: "it is broken".into() });
         }
-        let mut alive = self.alive.lock().unwrap();
+        let mut alive = self.is_running.lock().unwrap();
         if !*alive {
             *alive = true;
-            *self.starts.lock().unwrap() += 1;
+            *self.start_count.lock().unwrap() += 1;
         }
         Ok(())
     }
 
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError> {
-        self.deed()?;
-        self.heard(ANSWER).await?;
-        let takes = *self.takes.lock().unwrap();
+        self.proceed_or_fail()?;
+        self.respond_within(ANSWER_TIMEOUT).await?;
+        let takes = *self.configure_delay.lock().unwrap();
         tokio::time::sleep(takes).await;
         self.told.lock().unwrap().push(config.clone());
-        *self.does.lock().unwrap() = config.clone();
+        *self.active_config.lock().unwrap() = config.clone();
         Ok(())
     }
 
-    async fn config(&self) -> Result<ProxyConfig, ProxyError> {
-        self.heard(ANSWER).await?;
-        Ok(self.does.lock().unwrap().clone())
+    async fn read_config(&self) -> Result<ProxyConfig, ProxyError> {
+        self.respond_within(ANSWER_TIMEOUT).await?;
+        Ok(self.active_config.lock().unwrap().clone())
     }
 
-    async fn health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
-        self.heard(bound).await?;
+    async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
+        self.respond_within(bound).await?;
         let mut ports: BTreeSet<Port> =
-            self.does.lock().unwrap().services.iter().map(|service| service.port).collect();
-        let taken = self.taken.lock().unwrap().filter(|port| ports.remove(port));
+            self.active_config.lock().unwrap().services.iter().map(|service| service.port).collect();
+        let taken = self.occupied_port.lock().unwrap().filter(|port| ports.remove(port));
         let missing = taken.map(|port| (port, format!("cannot listen on port {port}: it is taken")));
         Ok(ProxyHealth { ports, missing: missing.into_iter().collect() })
     }
 
-    async fn gone(&self) {
-        let died = self.died.notified();
-        if self.is_alive().is_ok() {
+    async fn wait_for_exit(&self) {
+        let died = self.exit_notify.notified();
+        if self.require_running().is_ok() {
             died.await;
         }
     }
 
-    async fn stats(&self) -> Result<ProxyStats, ProxyError> {
-        self.heard(ANSWER).await?;
+    async fn read_stats(&self) -> Result<ProxyStats, ProxyError> {
+        self.respond_within(ANSWER_TIMEOUT).await?;
         Ok(self.stats.lock().unwrap().clone())
     }
 
-    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, ProxyError> {
-        self.is_alive().map(|()| None)
+    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, ProxyError> {
+        self.require_running().map(|()| None)
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {
-        self.deed()?;
+        self.proceed_or_fail()?;
         self.kill();
         Ok(())
     }
 
-    fn keep(&self) -> Result<Option<Box<dyn Exclusive>>, ProxyError> {
-        let by_another = *self.kept_by_another.lock().unwrap();
-        Ok((!by_another).then(|| Box::new(Kept) as Box<dyn Exclusive>))
+    fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError> {
+        let by_another = *self.is_watched_elsewhere.lock().unwrap();
+        Ok((!by_another).then(|| Box::new(FakeWatchGuard) as Box<dyn LockGuard>))
     }
 
-    fn is_kept(&self) -> bool {
-        !*self.alone.lock().unwrap()
+    fn is_watched(&self) -> bool {
+        !*self.is_unwatched.lock().unwrap()
     }
 }

@@ -6,56 +6,57 @@ use tokio::time::Instant;
 use super::MS;
 use super::site::{SiteHost, SiteLink};
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, DeploymentView, KillRequest, Killed,
-    LogsRequest, Part, RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest, Which,
+    AccessRequest, AssignRequest, AssignScope, Assigned, DeployRequest, DeployResponse, DeploymentRef,
+    DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
+    UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{Access, Deployment, Process, Role, Stage, Status};
+use crate::model::deployment::{Access, Deployment, ProcessState, Role, Stage, Status};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{Changed, Forward, Leg, Recorded, Routes, Switch};
+use crate::model::forward::{ChangeResult, Forward, Route, Routes, ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::socket::SocketCount;
-use crate::world::link::{Heard, HostVersions, LinkError};
+use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
-pub(super) fn not_here<T>() -> Result<T, LinkError> {
+pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {
     Err(LinkError::Refused { code: ErrorCode::NotFound, message: "not on this site".to_owned() })
 }
 
 /// Each host has these, and nothing runs on them.
 const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
 
-fn count(host: &SiteHost) -> Result<SocketCount, String> {
-    if host.unread_kernel { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+fn count_sockets(host: &SiteHost) -> Result<SocketCount, String> {
+    if host.kernel_unreadable { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
 }
 
-fn view(host: &SiteHost) -> VersionsView {
+fn build_view(host: &SiteHost) -> DeploymentsView {
     let view = |(version, at): &(&str, u16)| DeploymentView {
         deployment: example::deployment("shop", version, *at),
         role: if host.main == *version { Role::Main } else { Role::Shadow },
         backup: host.backup == *version,
         status: if host.main == *version { Status::Active } else { Status::Drained },
-        process: Ok(Process::External),
-        sockets: count(host),
-        by_main: count(host),
+        process: Ok(ProcessState::External),
+        sockets: count_sockets(host),
+        via_main_port: count_sockets(host),
     };
     let mut deployments: Vec<DeploymentView> = INSTALLED.iter().map(view).collect();
-    if host.updating.is_some() {
+    if host.update_has_traffic.is_some() {
         let main = deployments.iter_mut().find(|one| one.role == Role::Main);
         main.unwrap().deployment.stage = Stage::Updating;
     }
-    VersionsView { services: vec![record(host)], deployments, runner: "fake".to_owned() }
+    DeploymentsView { services: vec![build_record(host)], deployments, runner: "fake".to_owned() }
 }
 
 /// Both ports lead to main, or to the new instance of its update.
-fn record(host: &SiteHost) -> Recorded {
+fn build_record(host: &SiteHost) -> ServiceRecord {
     let (_, at) = INSTALLED.iter().find(|(version, _)| host.main == *version).unwrap();
-    let target = example::port(if host.updating == Some(true) { 20009 } else { *at });
-    let (ports, deployment) = (example::ports(), example::deployment("shop", &host.main, *at));
-    let leg = |port| Leg { port, deployment: deployment.id.clone(), target };
-    Recorded {
+    let target = example::port(if host.update_has_traffic == Some(true) { 20009 } else { *at });
+    let (ports, deployment) = (example::make_ports(), example::deployment("shop", &host.main, *at));
+    let leg = |port| Route { port, deployment: deployment.id.clone(), target };
+    ServiceRecord {
         forward: Forward { service: deployment.service.clone(), check: ports.check, target },
         switch: Switch::On,
-        from_self: false,
+        balancer_is_local: false,
         generation: host.generation,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
@@ -66,116 +67,120 @@ fn record(host: &SiteHost) -> Recorded {
 }
 
 impl SiteLink {
-    fn assigned(host: &SiteHost, was: &str) -> Assigned {
+    fn build_assign_response(host: &SiteHost, was: &str) -> Assigned {
         let deployment = |version: &str| example::deployment("shop", version, 20000);
         Assigned {
             deployment: deployment(&host.main),
             previous: Some(deployment(was)),
-            changed: Changed { transactions: vec![], generation: host.generation, unfinished_history: None },
-            closed: 0,
+            change: ChangeResult {
+                transactions: vec![],
+                generation: host.generation,
+                unfinished_history: None,
+            },
+            closed_connections: 0,
             all_closed: true,
         }
     }
 }
 
 #[async_trait]
-impl HostVersions for SiteLink {
-    async fn versions(&self) -> Result<VersionsView, LinkError> {
-        self.there_and_back(|host| view(host)).await
+impl HostDeployments for SiteLink {
+    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+        self.run_round_trip(|host| build_view(host)).await
     }
 
-    async fn deploy(&self, _: &DeployRequest) -> Result<Deployed, LinkError> {
-        not_here()
+    async fn deploy(&self, _: &DeployRequest) -> Result<DeployResponse, LinkError> {
+        refuse_unsupported()
     }
 
     /// Two seconds to come up, three to drain.
     async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
-        self.way().await?;
+        self.simulate_send().await?;
         for (updating, takes) in [(false, 2000), (true, 3000)] {
-            self.site.of(&self.name, |host| host.updating = Some(updating));
+            self.site.of(&self.name, |host| host.update_has_traffic = Some(updating));
             tokio::time::sleep(MS * takes).await;
         }
         let updated = self.site.of(&self.name, |host| {
-            host.updating = None;
+            host.update_has_traffic = None;
             host.updates.push(request.clone());
             example::deployment("shop", &host.main, 20009)
         });
-        self.way_back().await?;
+        self.simulate_reply().await?;
         Ok(updated)
     }
 
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
-        let Which::Version { version, .. } = &request.which else { return not_here() };
+        let DeploymentRef::Version { version, .. } = &request.which else { return refuse_unsupported() };
         let version = version.to_string();
-        self.way().await?;
+        self.simulate_send().await?;
         let assigned = self.site.of(&self.name, |host| {
             if let Some(error) = host.assign_error.take() {
                 return Err(error);
             }
             let was = host.main.clone();
-            if request.part == Part::Backup {
+            if request.scope == AssignScope::BackupOnly {
                 host.backup = was.clone();
             } else {
-                host.layer7.is_main_now(&example::deployment("shop", &version, 20000).id);
+                host.layer7.set_main(&example::deployment("shop", &version, 20000).id);
                 host.main = version;
-                host.healthy = !host.new_is_bad;
-                host.assigned_in_service |= host.forward;
+                host.is_healthy = !host.new_main_unhealthy;
+                host.was_assigned_in_service |= host.forward;
             }
-            let assigned = Self::assigned(host, &was);
-            if request.part == Part::Whole && host.put_back.is_some() {
+            let assigned = Self::build_assign_response(host, &was);
+            if request.scope == AssignScope::MainAndBackup && host.rollback_reason.is_some() {
                 host.main = was;
             }
             Ok(assigned)
         })?;
-        self.way_back().await?;
+        self.simulate_reply().await?;
         Ok(assigned)
     }
 
     /// Back to the backup, or where that is main itself, further back.
     async fn rollback(&self, _: &ServiceName, request: &RollbackRequest) -> Result<Assigned, LinkError> {
-        self.there_and_back(|host| {
+        self.run_round_trip(|host| {
             let was = host.main.clone();
             if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
                 let message = format!("{was} is main");
                 return Err(LinkError::Refused { code: ErrorCode::Unprocessable, message });
             }
             host.main = if host.backup == was { "0.9.0".to_owned() } else { host.backup.clone() };
-            host.healthy = true;
-            Ok(Self::assigned(host, &was))
+            host.is_healthy = true;
+            Ok(Self::build_assign_response(host, &was))
         })
         .await?
     }
 
-    async fn watch(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError> {
-        self.way().await?;
+    async fn watch_trial(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialOutcome, LinkError> {
+        self.simulate_send().await?;
         let ended = self.site.of(&self.name, |host| {
-            host.watched.get_or_insert_with(Instant::now);
+            host.watch_started_at.get_or_insert_with(Instant::now);
             let main = Box::new(example::deployment("shop", &host.main, 20000));
-            match &host.put_back {
-                _ if main.id == request.id => TrialEnd::Good,
-                Some(why) => TrialEnd::PutBack { previous: main, why: why.clone() },
-                None => TrialEnd::Overtaken { main: Some(main), by: None },
+            match &host.rollback_reason {
+                _ if main.id == request.id => TrialOutcome::Passed,
+                Some(why) => TrialOutcome::RolledBack { previous: main, why: why.clone() },
+                None => TrialOutcome::Overtaken { main: Some(main), actor: None },
             }
         });
-        self.way_back().await?;
+        self.simulate_reply().await?;
         Ok(ended)
     }
 
-    async fn kill(&self, _: &KillRequest) -> Result<Killed, LinkError> {
-        not_here()
+    async fn kill(&self, _: &KillRequest) -> Result<KillResponse, LinkError> {
+        refuse_unsupported()
     }
 
-    async fn access(&self, _: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError> {
-        self.there_and_back(|host| {
-            host.private = !request.public;
-            Changed { transactions: vec![], generation: host.generation, unfinished_history: None }
+    async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> Result<ChangeResult, LinkError> {
+        self.run_round_trip(|host| {
+            host.is_private = !request.public;
+            ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None }
         })
         .await
     }
 
-    async fn logs(&self, _: &LogsRequest, heard: Heard) -> Result<(), LinkError> {
-        self.way().await?;
-        heard.hear(&format!("{} says", self.name)).await;
-        self.way().await
+    async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+        self.simulate_send().await?;
+        heard.write_line(&format!("{} says", self.name)).await;
+        self.simulate_send().await
     }
 }

@@ -8,51 +8,52 @@ use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::latencies::bucket;
+use crate::model::latencies::round_to_bucket;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::proxy::{Latencies, Layer7, LegStats, Place, ProxyStats, ServiceStats, Splits};
-use crate::model::traffic_split::{Split, SplitChange, SplitRequest};
-use crate::world::link::{HostSplits, LinkError};
+use crate::model::proxy::{Latencies, Layer7, Place, ProxyStats, ServiceStats, TrafficSplit, UpstreamStats};
+use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
+use crate::world::link::{HostTrafficSplit, LinkError};
 
 /// How a version answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Behaviour {
+pub struct VersionBehaviour {
     pub latency_us: u64,
     /// Every so manieth answer is a 500; 0: none.
     pub error_every: u64,
     /// It takes no connection: as a canary, main answers instead.
-    pub refuses: bool,
+    pub refuses_connections: bool,
 }
 
 /// What stands before main, and what passes through it.
 #[derive(Debug, Clone)]
 pub struct SiteProxy {
-    pub splits: Splits,
+    pub traffic_split: TrafficSplit,
     /// Its process lives and the rules lead to it.
     pub inserted: bool,
     pub pid: u32,
     /// Requests of users.
     pub per_minute: u64,
-    pub main: Behaviour,
-    pub canary: Behaviour,
+    pub main: VersionBehaviour,
+    pub canary: VersionBehaviour,
     /// A share that this host does not take.
-    pub refuses: Option<Percent>,
+    pub refused_share: Option<Percent>,
     /// Every share of the canary it was told, `None` where there is none any more.
     pub told: Vec<Option<Percent>>,
-    main_leg: LegStats,
-    canary_leg: LegStats,
-    at: Instant,
+    main_stats: UpstreamStats,
+    canary_stats: UpstreamStats,
+    updated_at: Instant,
     /// Remainders: of requests in parts of a minute, and of the canary's share.
-    rest: u128,
-    rest_of_share: u64,
+    request_remainder: u128,
+    share_remainder: u64,
 }
 
-const WELL: Behaviour = Behaviour { latency_us: 20_000, error_every: 0, refuses: false };
+const HEALTHY: VersionBehaviour =
+    VersionBehaviour { latency_us: 20_000, error_every: 0, refuses_connections: false };
 
-fn leg(version: &str) -> LegStats {
+fn new_stats(version: &str) -> UpstreamStats {
     let one = example::deployment("shop", version, 20000);
-    LegStats {
+    UpstreamStats {
         deployment: one.id,
         version: one.version,
         answers: [].into(),
@@ -63,143 +64,158 @@ fn leg(version: &str) -> LegStats {
 }
 
 /// `count` more answers, evenly made.
-fn answer(leg: &mut LegStats, behaviour: Behaviour, count: u64) {
-    let all = |leg: &LegStats| leg.answers.values().sum::<u64>();
+fn add_answers(leg: &mut UpstreamStats, behaviour: VersionBehaviour, count: u64) {
+    let all = |leg: &UpstreamStats| leg.answers.values().sum::<u64>();
     let failed = |all: u64| all.checked_div(behaviour.error_every).unwrap_or(0);
     let before = all(leg);
     let bad = failed(before + count) - failed(before);
     *leg.answers.entry("5".to_owned()).or_default() += bad;
     *leg.answers.entry("2".to_owned()).or_default() += count - bad;
-    *leg.latency.0.entry(bucket(behaviour.latency_us)).or_default() += count;
+    *leg.latency.0.entry(round_to_bucket(behaviour.latency_us)).or_default() += count;
 }
 
 impl SiteProxy {
     /// 12,000 requests a minute to come.
-    pub(super) fn none() -> Self {
+    pub(super) fn without_traffic() -> Self {
         Self {
-            splits: Splits::default(),
+            traffic_split: TrafficSplit::default(),
             inserted: false,
             pid: 1,
             per_minute: 12_000,
-            main: WELL,
-            canary: WELL,
-            refuses: None,
+            main: HEALTHY,
+            canary: HEALTHY,
+            refused_share: None,
             told: vec![],
-            main_leg: leg("1.0.0"),
-            canary_leg: leg("2.0.0"),
-            at: Instant::now(),
-            rest: 0,
-            rest_of_share: 0,
+            main_stats: new_stats("1.0.0"),
+            canary_stats: new_stats("2.0.0"),
+            updated_at: Instant::now(),
+            request_remainder: 0,
+            share_remainder: 0,
         }
     }
 
     pub(super) fn layer7(&self) -> Layer7 {
         let place = Place { port: example::port(29_999), inserted: self.inserted };
-        Layer7 { splits: self.splits.clone(), place: (!self.splits.is_empty()).then_some(place) }
+        Layer7 {
+            traffic_split: self.traffic_split.clone(),
+            place: (!self.traffic_split.is_empty()).then_some(place),
+        }
     }
 
     pub fn share(&self) -> Option<Percent> {
-        self.splits.canary.as_ref().and_then(|canary| canary.percent)
+        self.traffic_split.canary.as_ref().and_then(|canary| canary.percent)
     }
 
     /// Another process, which has counted nothing.
     pub fn restart(&mut self) {
-        self.pass();
+        self.advance();
         self.pid += 1;
-        (self.main_leg, self.canary_leg) = (leg("1.0.0"), leg("2.0.0"));
+        (self.main_stats, self.canary_stats) = (new_stats("1.0.0"), new_stats("2.0.0"));
     }
 
     /// What came since the last look has passed.
-    pub fn pass(&mut self) {
+    pub fn advance(&mut self) {
         const MINUTE: u128 = 60_000_000;
-        let all = self.at.elapsed().as_micros() * u128::from(self.per_minute) + self.rest;
-        self.at = Instant::now();
-        self.rest = all % MINUTE;
+        let all =
+            self.updated_at.elapsed().as_micros() * u128::from(self.per_minute) + self.request_remainder;
+        self.updated_at = Instant::now();
+        self.request_remainder = all % MINUTE;
         if !self.inserted {
             return;
         }
         let all = u64::try_from(all / MINUTE).unwrap();
         let parts = self.share().map_or(0, |share| u64::from(share.parts()));
-        let of_canary = all * parts + self.rest_of_share;
-        self.rest_of_share = of_canary % u64::from(Percent::WHOLE);
+        let of_canary = all * parts + self.share_remainder;
+        self.share_remainder = of_canary % u64::from(Percent::WHOLE);
         let of_canary = of_canary / u64::from(Percent::WHOLE);
         let of_main = all - of_canary.min(all);
-        if self.canary.refuses {
-            self.canary_leg.fallbacks += of_canary;
-            answer(&mut self.main_leg, self.main, of_canary);
+        if self.canary.refuses_connections {
+            self.canary_stats.fallbacks += of_canary;
+            add_answers(&mut self.main_stats, self.main, of_canary);
         } else {
-            answer(&mut self.canary_leg, self.canary, of_canary);
+            add_answers(&mut self.canary_stats, self.canary, of_canary);
         }
-        answer(&mut self.main_leg, self.main, of_main);
+        add_answers(&mut self.main_stats, self.main, of_main);
     }
 
-    pub(super) fn is_main_now(&mut self, deployment: &DeploymentId) {
-        self.pass();
-        self.splits = self.splits.without(deployment);
-        self.inserted &= !self.splits.is_empty();
+    pub(super) fn set_main(&mut self, deployment: &DeploymentId) {
+        self.advance();
+        self.traffic_split = self.traffic_split.without_deployment(deployment);
+        self.inserted &= !self.traffic_split.is_empty();
     }
 
-    fn take(&mut self, change: &SplitChange) -> Result<Split, LinkError> {
-        self.pass();
-        let before = self.splits.clone();
+    fn apply_change(&mut self, change: &TrafficSplitChange) -> Result<TrafficSplitResponse, LinkError> {
+        self.advance();
+        let before = self.traffic_split.clone();
         match change {
-            SplitChange::Canary(canary) => {
-                if self.refuses.is_some() && self.refuses == canary.percent {
+            TrafficSplitChange::SetCanary(canary) => {
+                if self.refused_share.is_some() && self.refused_share == canary.percent {
                     let message = "the proxy refuses: it is full".to_owned();
                     return Err(LinkError::Refused { code: ErrorCode::Busy, message });
                 }
-                if self.splits.mirrors.iter().any(|mirror| mirror.deployment == canary.deployment) {
+                if self.traffic_split.mirrors.iter().any(|mirror| mirror.deployment == canary.deployment) {
                     let message = "it is a shadow that gets copies".to_owned();
                     return Err(LinkError::Refused { code: ErrorCode::NotAllowed, message });
                 }
-                self.splits.canary = Some(canary.clone());
+                self.traffic_split.canary = Some(canary.clone());
                 self.told.push(canary.percent);
             }
-            SplitChange::NoCanary => {
-                self.splits.canary = None;
+            TrafficSplitChange::RemoveCanary => {
+                self.traffic_split.canary = None;
                 self.told.push(None);
             }
-            SplitChange::Mirror(mirror) => self.splits.mirrors.push(mirror.clone()),
-            SplitChange::NoMirror(id) => self.splits.mirrors.retain(|one| one.deployment != *id),
+            TrafficSplitChange::SetMirror(mirror) => self.traffic_split.mirrors.push(mirror.clone()),
+            TrafficSplitChange::RemoveMirror(id) => {
+                self.traffic_split.mirrors.retain(|one| one.deployment != *id);
+            }
         }
-        self.inserted = !self.splits.is_empty();
-        Ok(Split { splits: self.splits.clone(), inserted: self.inserted, known: self.splits == before })
+        self.inserted = !self.traffic_split.is_empty();
+        Ok(TrafficSplitResponse {
+            traffic_split: self.traffic_split.clone(),
+            inserted: self.inserted,
+            known: self.traffic_split == before,
+        })
     }
 
     fn stats(&mut self) -> Option<ProxyStats> {
-        self.pass();
+        self.advance();
         let service = ServiceStats {
             service: "shop".parse().unwrap(),
             connections: 0,
             upgraded: 0,
             in_flight: 0,
-            legs: vec![self.main_leg.clone(), self.canary_leg.clone()],
+            upstreams: vec![self.main_stats.clone(), self.canary_stats.clone()],
             shadows: vec![],
             rejected: [].into(),
         };
         let services = vec![service];
         let stats =
-            ProxyStats { services, pid: self.pid, resident_bytes: 0, suspended: false, gateway: None };
-        (!self.splits.is_empty()).then_some(stats)
+            ProxyStats { services, pid: self.pid, resident_bytes: 0, is_suspended: false, gateway: None };
+        (!self.traffic_split.is_empty()).then_some(stats)
     }
 }
 
 #[async_trait]
-impl HostSplits for SiteLink {
-    async fn split(&self, _: &ServiceName, request: &SplitRequest) -> Result<Split, LinkError> {
-        self.way().await?;
-        let split = self.site.of(&self.name, |host: &mut SiteHost| host.layer7.take(&request.change))?;
-        self.way_back().await?;
+impl HostTrafficSplit for SiteLink {
+    async fn split(
+        &self,
+        _: &ServiceName,
+        request: &TrafficSplitRequest,
+    ) -> Result<TrafficSplitResponse, LinkError> {
+        self.simulate_send().await?;
+        let split =
+            self.site.of(&self.name, |host: &mut SiteHost| host.layer7.apply_change(&request.change))?;
+        self.simulate_reply().await?;
         Ok(split)
     }
 
-    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
-        self.there_and_back(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
+    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+        self.run_round_trip(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
     }
 
-    async fn evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
+    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
         let evidence =
             |host: &mut SiteHost| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err);
-        self.there_and_back(evidence).await?
+        self.run_round_trip(evidence).await?
     }
 }

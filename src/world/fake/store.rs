@@ -5,53 +5,54 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::forward::{Intent, Recorded};
-use crate::model::history::{Actor, Entry, OperationId, Phase};
+use crate::model::forward::{Intent, ServiceRecord};
+use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
-use crate::world::store::{Exclusive, Note, Outcome, Store, StoreError};
+use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
 
 #[derive(Default)]
 pub struct FakeStore {
-    pub recorded: Mutex<Vec<Recorded>>,
-    pub history: Mutex<Vec<Entry>>,
+    pub records: Mutex<Vec<ServiceRecord>>,
+    pub history: Mutex<Vec<HistoryEntry>>,
     /// The next write fails like this; the second next in the same way.
-    pub fail: Mutex<Option<StoreError>>,
-    pub fail_later: Mutex<Option<StoreError>>,
+    pub next_error: Mutex<Option<StoreError>>,
+    pub later_error: Mutex<Option<StoreError>>,
     /// Every write fails like this.
-    pub full: Mutex<Option<StoreError>>,
+    pub write_error: Mutex<Option<StoreError>>,
     /// Every read of the record fails like this.
-    pub unreadable: Mutex<Option<StoreError>>,
-    pub fuse: Mutex<crate::world::fake::fuse::Fuse>,
+    pub read_error: Mutex<Option<StoreError>>,
+    pub fuse: Mutex<crate::world::fake::fuse::FailurePoint>,
     lock: std::sync::Arc<tokio::sync::Mutex<()>>,
     proxy_lock: std::sync::Arc<tokio::sync::Mutex<()>>,
 }
 
-struct Held {
+struct FakeLockGuard {
     _guard: tokio::sync::OwnedMutexGuard<()>,
 }
 
-impl Exclusive for Held {}
+impl LockGuard for FakeLockGuard {}
 
 impl FakeStore {
-    fn may_write(&self) -> Result<(), StoreError> {
-        if !self.fuse.lock().unwrap().burn() {
-            return Err(StoreError::Failed { what: "write", path: "killed".into(), why: String::new() });
+    fn check_write(&self) -> Result<(), StoreError> {
+        if !self.fuse.lock().unwrap().try_proceed() {
+            return Err(StoreError::Failed { action: "write", path: "killed".into(), why: String::new() });
         }
-        if let Some(full) = self.full.lock().unwrap().clone() {
+        if let Some(full) = self.write_error.lock().unwrap().clone() {
             return Err(full);
         }
-        let now = std::mem::replace(&mut *self.fail.lock().unwrap(), self.fail_later.lock().unwrap().take());
+        let now =
+            std::mem::replace(&mut *self.next_error.lock().unwrap(), self.later_error.lock().unwrap().take());
         now.map_or(Ok(()), Err)
     }
 
-    fn put(&self, record: Recorded) {
-        let mut recorded = self.recorded.lock().unwrap();
+    fn put_record(&self, record: ServiceRecord) {
+        let mut recorded = self.records.lock().unwrap();
         recorded.retain(|other| other.forward.service != record.forward.service);
         recorded.push(record);
     }
 
     fn next_generation(&self, service: &ServiceName) -> u32 {
-        let recorded = self.recorded.lock().unwrap();
+        let recorded = self.records.lock().unwrap();
         recorded
             .iter()
             .find(|record| &record.forward.service == service)
@@ -60,41 +61,45 @@ impl FakeStore {
     }
 }
 
-async fn hold(
+async fn acquire_lock(
     lock: &std::sync::Arc<tokio::sync::Mutex<()>>,
     purpose: &str,
     patience: Duration,
-) -> Result<Box<dyn Exclusive>, StoreError> {
+) -> Result<Box<dyn LockGuard>, StoreError> {
     let held = tokio::time::timeout(patience, lock.clone().lock_owned()).await;
     let busy = |_| StoreError::Busy { holder: format!("pid 1: {purpose}"), waited: patience };
-    held.map_err(busy).map(|guard| Box::new(Held { _guard: guard }) as Box<dyn Exclusive>)
+    held.map_err(busy).map(|guard| Box::new(FakeLockGuard { _guard: guard }) as Box<dyn LockGuard>)
 }
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
-        hold(&self.lock, purpose, patience).await
+    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+        acquire_lock(&self.lock, purpose, patience).await
     }
 
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn Exclusive>, StoreError> {
-        hold(&self.proxy_lock, purpose, patience).await
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+        acquire_lock(&self.proxy_lock, purpose, patience).await
     }
 
-    fn recorded(&self) -> Result<Vec<Recorded>, StoreError> {
-        let unreadable = self.unreadable.lock().unwrap().clone();
-        unreadable.map_or_else(|| Ok(self.recorded.lock().unwrap().clone()), Err)
+    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+        let unreadable = self.read_error.lock().unwrap().clone();
+        unreadable.map_or_else(|| Ok(self.records.lock().unwrap().clone()), Err)
     }
 
-    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> Result<(OperationId, Recorded), StoreError> {
-        self.may_write()?;
+    fn begin(
+        &self,
+        intent: &Intent,
+        now: jiff::Timestamp,
+    ) -> Result<(OperationId, ServiceRecord), StoreError> {
+        self.check_write()?;
         let service = &intent.forward.service;
         let previous =
-            self.recorded.lock().unwrap().iter().find(|one| &one.forward.service == service).cloned();
-        let recorded = Recorded::after(previous.as_ref(), intent, now);
-        self.put(recorded.clone());
+            self.records.lock().unwrap().iter().find(|one| &one.forward.service == service).cloned();
+        let recorded = ServiceRecord::from_intent(previous.as_ref(), intent, now);
+        self.put_record(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        history.push(Entry {
+        history.push(HistoryEntry {
             operation,
             at: now,
             actor: intent.actor.clone(),
@@ -110,38 +115,44 @@ impl Store for FakeStore {
         &self,
         operation: OperationId,
         actor: &Actor,
-        outcome: &Outcome,
+        outcome: &ChangeOutcome,
         now: jiff::Timestamp,
     ) -> Result<(), StoreError> {
-        self.may_write()?;
+        self.check_write()?;
         let began =
             self.history.lock().unwrap().iter().find(|entry| entry.operation == operation).cloned().unwrap();
         let (phase, detail) = match outcome {
-            Outcome::Done { detail } => (Phase::Done, detail.clone()),
-            Outcome::Undone { why, .. } => (Phase::Failed, why.clone()),
+            ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
+            ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
         };
-        if let Outcome::Undone { previous, .. } = outcome {
+        if let ChangeOutcome::RolledBack { previous, .. } = outcome {
             let generation = self.next_generation(&began.service);
-            self.recorded.lock().unwrap().retain(|record| record.forward.service != began.service);
+            self.records.lock().unwrap().retain(|record| record.forward.service != began.service);
             if let Some(previous) = previous {
-                self.put(Recorded { generation, ..*previous.clone() });
+                self.put_record(ServiceRecord { generation, ..*previous.clone() });
             }
         }
-        self.history.lock().unwrap().push(Entry { at: now, actor: actor.clone(), phase, detail, ..began });
+        self.history.lock().unwrap().push(HistoryEntry {
+            at: now,
+            actor: actor.clone(),
+            phase,
+            detail,
+            ..began
+        });
         Ok(())
     }
 
-    fn note(&self, note: &Note, now: jiff::Timestamp) -> Result<(), StoreError> {
-        self.may_write()?;
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
+        self.check_write()?;
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
         let (actor, service, detail) = (note.actor.clone(), note.service.clone(), note.detail.clone());
         let action = note.action.to_owned();
-        history.push(Entry { operation, at: now, actor, service, action, phase: Phase::Done, detail });
+        history.push(HistoryEntry { operation, at: now, actor, service, action, phase: Phase::Done, detail });
         Ok(())
     }
 
-    fn history(&self, _: Option<&ServiceName>, limit: u32) -> Result<Vec<Entry>, StoreError> {
+    fn load_history(&self, _: Option<&ServiceName>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
         let history = self.history.lock().unwrap();
         let skip = history.len().saturating_sub(usize::try_from(limit).unwrap());
         Ok(history[skip..].to_vec())

@@ -52,7 +52,7 @@ async fn docker_rules() -> Vec<String> {
 /// Docker's rules come beside ours, ours come back beside Docker's, and a restart of Docker after a flush brings both.
 #[test]
 fn docker() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         let mut docker = dockerd(&stage);
         let socket = stage.path("docker.sock");
@@ -88,7 +88,7 @@ ufw --force enable; ufw reload
 #[test]
 fn ufw() {
     for on in [true, false] {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let stage = Stage::new(Variant::NfTables, on).await;
             let mut ufw = command("unshare");
             ufw.args(["--mount", "sh", "-ec", UFW]).env("DIR", stage.dir.path());
@@ -112,7 +112,7 @@ const BUS: &str = "<busconfig><type>system</type><listen>unix:path=BUS</listen><
 #[test]
 fn firewalld() {
     for on in [true, false] {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let stage = Stage::new(Variant::NfTables, on).await;
             let bus = stage.path("bus");
             let address = format!("unix:path={}", bus.display());

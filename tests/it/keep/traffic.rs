@@ -43,7 +43,7 @@ async fn client(address: IpAddr, exchanged: Arc<AtomicU64>, ended: Arc<AtomicBoo
 /// tracking.
 fn nothing_is_lost(harm: &'static str) {
     for variant in BOTH {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             let infix = variant.infix();
             // The service's own ports are taken by an echo instead of a vhost, so the record is made without a look at it.
             for (iptables, address) in [("iptables", "127.0.0.1"), ("ip6tables", "::1")] {

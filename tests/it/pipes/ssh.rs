@@ -41,13 +41,13 @@ impl Place {
              UserKnownHostsFile {dir}/known\n GlobalKnownHostsFile /dev/null\n ControlPath {dir}/%C\n"
         );
         let file = self.write(&format!("ssh_config{}", config.len()), &text).display().to_string();
-        let reach = Reach {
+        let reach = ConnectConfig {
             // The last is noticed sooner than by default.
             ssh_options: ["-F", &file, "-o", "ServerAliveInterval=1"].map(str::to_owned).to_vec(),
             remote_switchman: remote.iter().map(|word| (*word).to_owned()).collect(),
-            ..Reach::default()
+            ..ConnectConfig::default()
         };
-        connect(&"web1".parse().unwrap(), &Way::Ssh("web1".to_owned()), &reach)
+        connect(&"web1".parse().unwrap(), &Transport::Ssh("web1".to_owned()), &reach)
     }
 
     fn remote(&self) -> [String; 3] {
@@ -63,7 +63,7 @@ impl Place {
 /// Nobody is asked for anything, and nobody waits.
 #[test]
 fn every_refusal_says_why() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let nobody = refusal(&*place.over_plain_ssh("")).await;
         assert!(
@@ -106,7 +106,7 @@ fn every_refusal_says_why() {
 
 #[test]
 fn noise_of_a_login_shell_is_in_nobodys_way() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         // To stdout with no end of line before the agent speaks; to stderr without end.
         let noisy = place.script(
@@ -119,7 +119,7 @@ fn noise_of_a_login_shell_is_in_nobodys_way() {
         let link = place.over_ssh("", &remote);
         let (heard, lines) = listener();
         let end = link.run(&sh("seq 1 5000"), heard).await;
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+        assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(lines.lock().unwrap().len(), 5000);
         assert!(link.hello().await.is_ok());
     });
@@ -128,7 +128,7 @@ fn noise_of_a_login_shell_is_in_nobodys_way() {
 /// An operator's configuration may name a command, a terminal, forwardings for the same host.
 #[test]
 fn a_configuration_for_people_works_for_switchman() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
         let people = " RemoteCommand tmux attach\n RequestTTY force\n LocalForward 2222 127.0.0.1:1\n ForwardAgent yes";
@@ -138,7 +138,7 @@ fn a_configuration_for_people_works_for_switchman() {
 
 #[test]
 fn that_carries_others_is_not_killed() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
         // The first becomes the master of all (ssh_config(5)); without ControlPersist it is no process of its own.
@@ -158,7 +158,7 @@ fn that_carries_others_is_not_killed() {
             tokio::fs::write(&fifo, "on\n").await.unwrap();
         };
         let (end, ()) = tokio::join!(second.run(&wait, heard), leave);
-        assert_eq!(end, Ok(RunEnd { status: 0, timed_out: false }));
+        assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(*lines.lock().unwrap(), ["up", "on"]);
         // Another call over a master that is there already: with nobody left it ends by itself.
         second.hello().await.unwrap();
@@ -176,7 +176,7 @@ fn that_carries_others_is_not_killed() {
 
 #[test]
 fn a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
         let link = place.over_plain_ssh("");
@@ -198,7 +198,7 @@ fn a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
 /// Packets are dropped; ssh notices by itself and says so.
 #[test]
 fn a_cut_link_is_told_and_made_anew() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
         let link = place.over_plain_ssh("");
@@ -218,7 +218,7 @@ fn a_cut_link_is_told_and_made_anew() {
 
 #[test]
 fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
         let link = place.over_plain_ssh("");

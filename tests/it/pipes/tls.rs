@@ -40,20 +40,20 @@ impl Place {
         until(async || TcpStream::connect(TLS).await.is_ok()).await;
     }
 
-    fn over_tls(&self, reach: Reach) -> Arc<dyn HostLink> {
+    fn over_tls(&self, reach: ConnectConfig) -> Arc<dyn HostLink> {
         let ca = reach.ca.or_else(|| Some(self.path("ca.pem")));
-        connect(&"web1".parse().unwrap(), &Way::Tls(TLS.to_owned()), &Reach { ca, ..reach })
+        connect(&"web1".parse().unwrap(), &Transport::Tls(TLS.to_owned()), &ConnectConfig { ca, ..reach })
     }
 
-    fn as_one(&self, name: &str) -> Reach {
+    fn as_one(&self, name: &str) -> ConnectConfig {
         let (certificate, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
-        Reach { certificate: Some(certificate), key: Some(key), ..Reach::default() }
+        ConnectConfig { certificate: Some(certificate), key: Some(key), ..ConnectConfig::default() }
     }
 }
 
 #[test]
 fn admits_whoever_has_a_certificate_of_the_authority() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let ca = place.text("ca.pem");
         place.tls_agent(&["--client-ca", &ca]).await;
@@ -63,14 +63,20 @@ fn admits_whoever_has_a_certificate_of_the_authority() {
         place.certificate("stranger", "other", "127.0.0.1", "2");
         let link = place.over_tls(place.as_one("operator"));
         assert!(link.hello().await.is_ok());
-        let other_ca = Reach { ca: Some(place.path("other.pem")), ..place.as_one("operator") };
+        let other_ca = ConnectConfig { ca: Some(place.path("other.pem")), ..place.as_one("operator") };
         let cases = [
-            (Reach::default(), "CertificateRequired"),
+            (ConnectConfig::default(), "CertificateRequired"),
             (place.as_one("late"), "CertificateExpired"),
             (place.as_one("stranger"), "UnknownCA"),
             (other_ca, "invalid peer certificate: UnknownIssuer"),
-            (Reach { key: Some(place.path("none")), ..place.as_one("operator") }, "cannot read the key `"),
-            (Reach { ca: Some(place.path("ca.key")), ..Reach::default() }, "ca.key` holds no certificate"),
+            (
+                ConnectConfig { key: Some(place.path("none")), ..place.as_one("operator") },
+                "cannot read the key `",
+            ),
+            (
+                ConnectConfig { ca: Some(place.path("ca.key")), ..ConnectConfig::default() },
+                "ca.key` holds no certificate",
+            ),
         ];
         for (reach, text) in cases {
             let why = refusal(&*place.over_tls(reach)).await;
@@ -82,14 +88,15 @@ fn admits_whoever_has_a_certificate_of_the_authority() {
 
 #[test]
 fn admits_whoever_bears_the_token() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let token = place.write("token", "a token that is long enough\n").display().to_string();
         place.write("wrong", "a token that is long enough?\n");
         place.tls_agent(&["--token-file", &token]).await;
-        let with = |name: &str| Reach { token_file: Some(place.path(name)), ..Reach::default() };
+        let with =
+            |name: &str| ConnectConfig { token_file: Some(place.path(name)), ..ConnectConfig::default() };
         assert!(place.over_tls(with("token")).hello().await.is_ok());
-        for reach in [with("wrong"), Reach::default()] {
+        for reach in [with("wrong"), ConnectConfig::default()] {
             let refused = place.over_tls(reach).hello().await.unwrap_err();
             let message = "the bearer token is missing or wrong".to_owned();
             assert_eq!(refused, LinkError::Refused { code: ErrorCode::Unauthorized, message });
@@ -109,7 +116,7 @@ fn admits_whoever_bears_the_token() {
 /// Many who connect and say nothing keep nobody out for long.
 #[test]
 fn slow_clients_make_room() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let ca = place.text("ca.pem");
         place.tls_agent(&["--client-ca", &ca]).await;

@@ -10,13 +10,13 @@ use switchman::model::deployment::Digest;
 use switchman::model::failure::ErrorCode;
 use switchman::model::name::ServiceName;
 use switchman::sys::archive::TarArchives;
-use switchman::world::archives::Archives;
+use switchman::world::archives::ArchivePacker;
 use switchman::world::link::LinkError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::{OnStdio, Place, SWITCHMAN, raw, until};
-use crate::testing::in_namespace;
+use crate::testing::run_in_namespace;
 
 fn shop() -> ServiceName {
     "shop".parse().unwrap()
@@ -66,7 +66,7 @@ fn peak(pid: Pid) -> u64 {
 
 #[test]
 fn an_archive_of_64_mib_arrives_and_is_never_all_in_memory() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let agent = place.with_releases().await;
         let link = place.over_socket();
@@ -80,18 +80,18 @@ fn an_archive_of_64_mib_arrives_and_is_never_all_in_memory() {
         assert!(peak(agent) - before < 16 << 10, "from {before} to {} KiB", peak(agent));
         // The connection is used again, and the same again is done already.
         assert_eq!(link.place(&shop(), "1.0.0", &archive).await, Ok(digest.clone()));
-        let placed = link.releases(&shop()).await.unwrap();
+        let placed = link.list_releases(&shop()).await.unwrap();
         assert_eq!(
             placed.iter().map(|one| (one.name.as_str(), &one.digest)).collect::<Vec<_>>(),
             [("1.0.0", &digest)]
         );
-        assert_eq!(link.releases(&"other".parse().unwrap()).await, Ok(vec![]));
+        assert_eq!(link.list_releases(&"other".parse().unwrap()).await, Ok(vec![]));
     });
 }
 
 #[test]
 fn an_archive_arrives_over_standard_input() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         for handed_over in [false, true] {
             let mut place = Place::new();
             if handed_over {
@@ -131,7 +131,7 @@ fn incoming(pid: Pid) -> usize {
 
 #[test]
 fn a_link_that_is_cut_in_the_middle_leaves_nothing() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         let agent = place.with_releases().await;
         let stream = half(&place).await;
@@ -140,7 +140,7 @@ fn a_link_that_is_cut_in_the_middle_leaves_nothing() {
         drop(stream);
         until(async || incoming(agent) == 0).await;
         let link = place.over_socket();
-        assert_eq!(link.releases(&shop()).await, Ok(vec![]));
+        assert_eq!(link.list_releases(&shop()).await, Ok(vec![]));
         // So does an agent that is killed.
         let mut stream = half(&place).await;
         until(async || incoming(agent) == 1).await;
@@ -160,7 +160,7 @@ fn a_link_that_is_cut_in_the_middle_leaves_nothing() {
 
 #[test]
 fn what_a_host_refuses_is_told_by_code() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         place.with_releases().await;
         let request = async |name: &str, body: &str| {
@@ -218,7 +218,7 @@ fn what_a_host_refuses_is_told_by_code() {
 
 #[test]
 fn a_full_disk_is_told_by_code_and_keeps_nothing() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut place = Place::new();
         std::fs::create_dir(place.path("srv")).unwrap();
         let script = "mount -t tmpfs -o size=6m none \"$1\" && exec \"$0\" --state-dir \"$2\" --releases-dir \"$1\" agent --socket \"$3\"";

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_main_answers_comes_back_on_one_connection() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -19,7 +19,7 @@ fn what_main_answers_comes_back_on_one_connection() {
         assert_eq!(leg.latency.0.values().sum::<u64>(), 6);
         let stats = proxy.stats().await;
         assert_eq!((stats.services[0].connections, stats.services[0].in_flight), (1, 0));
-        assert!(stats.resident_bytes > 0 && !stats.suspended && stats.pid == proxy.child.id());
+        assert!(stats.resident_bytes > 0 && !stats.is_suspended && stats.pid == proxy.child.id());
         drop(client);
         until("the connection is gone", async || proxy.stats().await.services[0].connections == 0).await;
     });
@@ -27,7 +27,7 @@ fn what_main_answers_comes_back_on_one_connection() {
 
 #[test]
 fn nothing_listens_before_it_is_told_and_a_taken_port_keeps_nobody_else_waiting() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::start().await;
         assert!(TcpStream::connect(("127.0.0.1", SHOP)).await.is_err());
@@ -55,12 +55,12 @@ fn nothing_listens_before_it_is_told_and_a_taken_port_keeps_nobody_else_waiting(
 
 #[test]
 fn what_is_not_understood_is_refused() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let proxy = Proxy::start().await;
         let refused = proxy.ask("PUT", "/config", "{").await;
         assert_eq!(refused.status(), 400);
         let mut wrong = mirrored();
-        wrong.splits.mirrors[0].paths = vec!["/a[".to_owned()];
+        wrong.traffic_split.mirrors[0].paths = vec!["/a[".to_owned()];
         let refused = proxy.put(&config(wrong)).await;
         assert_eq!(refused.status(), 400);
         assert!(refused.text().contains("is not a path pattern"), "{}", refused.text());
@@ -73,7 +73,7 @@ fn what_is_not_understood_is_refused() {
 
 #[test]
 fn a_second_proxy_is_refused_and_a_dead_ones_socket_is_replaced() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let mut proxy = Proxy::start().await;
         let mut second = spawn(&proxy.socket(), &[]);
         assert_eq!(second.wait().unwrap().code(), Some(1));
@@ -91,7 +91,7 @@ fn a_second_proxy_is_refused_and_a_dead_ones_socket_is_replaced() {
 
 #[test]
 fn a_kept_control_connection_ends_with_the_process() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let proxy = Proxy::start().await;
         let mut held = Wire::new(UnixStream::connect(proxy.socket()).await.unwrap());
         held.say("GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -103,7 +103,7 @@ fn a_kept_control_connection_ends_with_the_process() {
 
 #[test]
 fn workers_share_a_port() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::with(&["--workers", "3"]).await;
         assert_eq!(
@@ -128,13 +128,17 @@ fn workers_share_a_port() {
 
 #[test]
 fn another_main_is_followed_at_the_next_request() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (_main, _other) = (server(MAIN, "old").await, server(OTHER, "new").await);
         let proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
         assert_eq!(client.get("/").await.text(), "old 0");
         proxy
-            .tell(&config(ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() }))
+            .tell(&config(ProxiedService {
+                main: upstream(OTHER),
+                other_upstreams: vec![upstream(MAIN)],
+                ..shop()
+            }))
             .await;
         assert_eq!(client.get("/").await.text(), "new 0");
     });
@@ -142,7 +146,7 @@ fn another_main_is_followed_at_the_next_request() {
 
 #[test]
 fn an_old_main_loses_its_idle_connections_at_once() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (ended, told) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
         let (noted, asked) = (ended.clone(), told.clone());
         listen(MAIN, move |mut wire| {
@@ -160,14 +164,16 @@ fn an_old_main_loses_its_idle_connections_at_once() {
         let mut client = Wire::to(SHOP).await;
         client.get("/").await;
         assert_eq!(*ended.lock().unwrap(), 0);
-        proxy.tell(&config(ProxiedService { main: upstream(OTHER), others: Vec::new(), ..shop() })).await;
+        proxy
+            .tell(&config(ProxiedService { main: upstream(OTHER), other_upstreams: Vec::new(), ..shop() }))
+            .await;
         until("it is closed", async || *ended.lock().unwrap() == 1).await;
     });
 }
 
 #[test]
 fn a_main_that_is_not_there_is_a_502() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let proxy = Proxy::serving(shop()).await;
         let answer = Wire::to(SHOP).await.get("/").await;
         assert_eq!((answer.status(), answer.field("connection")), (502, Some("close")));
@@ -179,7 +185,7 @@ fn a_main_that_is_not_there_is_a_502() {
 
 #[test]
 fn a_draining_service_closes_each_connection_with_its_next_answer() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -193,7 +199,7 @@ fn a_draining_service_closes_each_connection_with_its_next_answer() {
 
 #[test]
 fn told_to_end_it_finishes_what_is_in_flight() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (go, wait) = tokio::sync::watch::channel(false);
         listen(MAIN, move |mut wire| {
             let mut wait = wait.clone();
@@ -221,7 +227,7 @@ fn told_to_end_it_finishes_what_is_in_flight() {
 
 #[test]
 fn told_to_end_it_waits_for_idle_connections_no_longer_than_its_limit() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let mut proxy = Proxy::with(&["--drain-limit", "1s"]).await;
         proxy.tell(&config(shop())).await;
@@ -235,7 +241,7 @@ fn told_to_end_it_waits_for_idle_connections_no_longer_than_its_limit() {
 
 #[test]
 fn a_service_that_is_told_no_more_ends_with_its_next_answers() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -252,7 +258,7 @@ fn a_service_that_is_told_no_more_ends_with_its_next_answers() {
 
 #[test]
 fn a_port_that_goes_to_another_service_stays_open() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (_main, _other) = (server(MAIN, "main").await, server(OTHER, "other").await);
         let proxy = Proxy::serving(shop()).await;
         let mut before = Wire::to(SHOP).await;
@@ -266,7 +272,7 @@ fn a_port_that_goes_to_another_service_stays_open() {
 
 #[test]
 fn nobody_who_was_let_in_is_reset_when_a_port_is_closed() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::start().await;
         for _ in 0..10 {

@@ -1,6 +1,6 @@
 //! Who answers.
 
-use switchman::model::proxy::{Mark, Sticky};
+use switchman::model::proxy::{FieldMatch, Sticky};
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn both() -> (Seen, Seen) {
 
 #[test]
 fn of_400_requests_at_25_percent_exactly_100_keep_alive_or_not() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (_main, canaries) = both().await;
         let proxy = Proxy::serving(with_canary(canary("25"))).await;
         let mut client = Wire::to(SHOP).await;
@@ -30,9 +30,9 @@ fn of_400_requests_at_25_percent_exactly_100_keep_alive_or_not() {
 
 #[test]
 fn marks_choose_the_canary_even_when_empty() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _both = both().await;
-        let mark = |name: &str| Some(Mark { name: name.to_owned(), value: None });
+        let mark = |name: &str| Some(FieldMatch { name: name.to_owned(), value: None });
         let marked =
             Canary { percent: None, header: mark("X-Mistery-Shopper"), cookie: mark("beta"), ..canary("0") };
         let _proxy = Proxy::serving(with_canary(marked)).await;
@@ -52,7 +52,7 @@ fn marks_choose_the_canary_even_when_empty() {
 
 #[test]
 fn a_user_with_a_cookie_stays_where_he_is_while_the_share_grows() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _both = both().await;
         let sticky = |percent| Canary { sticky: Some(Sticky::Cookie), ..canary(percent) };
         let proxy = Proxy::serving(with_canary(sticky("25"))).await;
@@ -85,7 +85,7 @@ fn a_user_with_a_cookie_stays_where_he_is_while_the_share_grows() {
 
 #[test]
 fn a_canary_that_is_not_there_is_answered_for_by_main() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::serving(with_canary(canary("100"))).await;
         let mut client = Wire::to(SHOP).await;
@@ -102,10 +102,10 @@ fn a_canary_that_is_not_there_is_answered_for_by_main() {
 
 #[test]
 fn what_a_canary_answers_is_not_compared_with_main() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _both = both().await;
         let mut service = mirrored();
-        service.splits.canary = Some(canary("50"));
+        service.traffic_split.canary = Some(canary("50"));
         let proxy = Proxy::serving(service).await;
         let mut client = Wire::to(SHOP).await;
         for _ in 0..10 {
@@ -138,7 +138,7 @@ async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> Seen {
 /// Without this nobody ever asked the canary again.
 #[test]
 fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(with_canary(canary("100"))).await;
         for _ in 0..5 {
@@ -171,7 +171,7 @@ fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
 
 #[test]
 fn mains_time_begins_when_main_is_asked() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         // Nobody refuses a connection to the canary either: it is waited for in vain.
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
@@ -180,7 +180,7 @@ fn mains_time_begins_when_main_is_asked() {
         assert!(command.args(rule.split(' ')).status().unwrap().success());
         let proxy = Proxy::start().await;
         let mut told = config(with_canary(canary("100")));
-        told.limits.connect_ms = 3_000;
+        told.proxy_limits.connect_timeout_ms = 3_000;
         proxy.tell(&told).await;
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
         let leg = proxy.leg(MAIN).await;

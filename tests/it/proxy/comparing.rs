@@ -6,8 +6,8 @@ use super::*;
 
 fn compared(control: &str) -> ProxiedService {
     let mut service = mirrored();
-    service.splits.mirrors[0].compare = true;
-    service.splits.mirrors[0].control = control.parse().unwrap();
+    service.traffic_split.mirrors[0].compare = true;
+    service.traffic_split.mirrors[0].control = control.parse().unwrap();
     service
 }
 
@@ -35,7 +35,7 @@ fn json(text: &str) -> Vec<u8> {
 
 #[test]
 fn a_difference_is_found_and_mains_own_is_known() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let count = Arc::new(Mutex::new(0));
         let main = answering(MAIN, move |_| {
             let mut count = count.lock().unwrap();
@@ -52,9 +52,9 @@ fn a_difference_is_found_and_mains_own_is_known() {
         }
         let evidence = judged(&proxy, 20).await;
         assert_eq!((evidence.compared, evidence.controls, main.count()), (20, 5, 25));
-        let price = &evidence.fields.kept[&"$.price".parse().unwrap()];
+        let price = &evidence.fields.entries[&"$.price".parse().unwrap()];
         assert_eq!((price.differing, price.control_differing), (20, 0));
-        let number = &evidence.fields.kept[&"$.id".parse().unwrap()];
+        let number = &evidence.fields.entries[&"$.id".parse().unwrap()];
         assert_eq!((number.differing, number.control_differing), (20, 5), "main differs from itself");
         assert_eq!(proxy.leg(MAIN).await.answers["2"], 20, "what is asked again is nobody's request");
     });
@@ -62,7 +62,7 @@ fn a_difference_is_found_and_mains_own_is_known() {
 
 #[test]
 fn bodies_of_any_framing_and_none_are_compared() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let answer = |request: &Message| {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n";
             if request.head.starts_with("HEAD") {
@@ -85,13 +85,13 @@ fn bodies_of_any_framing_and_none_are_compared() {
         client.hear_head().await.unwrap();
         let evidence = judged(&proxy, 3).await;
         assert_eq!((evidence.compared, evidence.controls), (3, 2));
-        assert!(evidence.fields.kept.values().all(|field| field.differing == 0), "{evidence:?}");
+        assert!(evidence.fields.entries.values().all(|field| field.differing == 0), "{evidence:?}");
     });
 }
 
 #[test]
 fn an_answer_that_was_cut_is_no_evidence() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |mut wire| async move {
             wire.hear().await;
             wire.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
@@ -110,20 +110,20 @@ fn an_answer_that_was_cut_is_no_evidence() {
 
 #[test]
 fn evidence_is_bounded_and_ends_with_those_it_is_about() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let big = json(&format!("\"{}\"", "x".repeat(300_000)));
         let (one, two) = (big.clone(), big);
         let _main = answering(MAIN, move |_| one.clone()).await;
         let _shadow = answering(OTHER, move |_| two.clone()).await;
         let proxy = Proxy::start().await;
         let mut told = config(compared("0"));
-        told.limits.compare_retained_bytes = 100_000;
+        told.proxy_limits.compare_retained_bytes = 100_000;
         proxy.tell(&told).await;
         assert_eq!(Wire::to(SHOP).await.get("/").await.body.len(), 300_002);
         proxy.settled().await;
         let evidence_now = judged(&proxy, 1).await;
         assert_eq!((evidence_now.compared, evidence_now.skipped["compare"]), (0, 1), "there was no room");
-        told.limits.compare_retained_bytes = 10 << 20;
+        told.proxy_limits.compare_retained_bytes = 10 << 20;
         proxy.tell(&told).await;
         Wire::to(SHOP).await.get("/").await;
         assert_eq!(judged(&proxy, 2).await.compared, 1, "longer than the cap, by its hash");
@@ -139,11 +139,11 @@ fn evidence_is_bounded_and_ends_with_those_it_is_about() {
 /// A controlled comparison waits for main only where main was asked.
 #[test]
 fn main_is_not_asked_again_for_what_the_canary_answered() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let other = server(OTHER, "other").await;
         let mut service = compared("100");
-        service.splits.canary = Some(canary("50"));
+        service.traffic_split.canary = Some(canary("50"));
         let proxy = Proxy::serving(service).await;
         let mut client = Wire::to(SHOP).await;
         for _ in 0..10 {
@@ -158,7 +158,7 @@ fn main_is_not_asked_again_for_what_the_canary_answered() {
 
 #[test]
 fn main_is_asked_again_only_so_often_at_once() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (main, may) = (Seen::default(), tokio::sync::watch::channel(false).0);
         let (noted, told) = (main.clone(), may.subscribe());
         listen(MAIN, move |mut wire| {
@@ -179,7 +179,7 @@ fn main_is_asked_again_only_so_often_at_once() {
         let _shadow = answering(OTHER, |_| json("1")).await;
         let proxy = Proxy::start().await;
         let mut service = config(compared("100"));
-        service.limits.copy_ms = 60_000;
+        service.proxy_limits.copy_timeout_ms = 60_000;
         proxy.tell(&service).await;
         let mut client = Wire::to(SHOP).await;
         for _ in 0..20 {
@@ -195,7 +195,7 @@ fn main_is_asked_again_only_so_often_at_once() {
 
 #[test]
 fn what_can_never_be_compared_holds_no_room() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let part = "x".repeat(150_000);
         listen(MAIN, move |mut wire| {
             let part = part.clone();
@@ -227,7 +227,7 @@ fn what_can_never_be_compared_holds_no_room() {
         .await;
         let proxy = Proxy::start().await;
         let mut told = config(compared("0"));
-        told.limits.compare_retained_bytes = 250_000;
+        told.proxy_limits.compare_retained_bytes = 250_000;
         proxy.tell(&told).await;
         let mut endless = Wire::to(SHOP).await;
         endless.say("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -242,7 +242,7 @@ fn what_can_never_be_compared_holds_no_room() {
 
 #[test]
 fn long_targets_and_fields_count_against_the_bound() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let answer = |request: &Message| {
             let long =
                 if request.head.starts_with("GET /field") { "l".repeat(20_000) } else { String::new() };
@@ -252,7 +252,7 @@ fn long_targets_and_fields_count_against_the_bound() {
         let _shadow = answering(OTHER, answer).await;
         let proxy = Proxy::start().await;
         let mut told = config(compared("0"));
-        told.limits.compare_retained_bytes = 10_000;
+        told.proxy_limits.compare_retained_bytes = 10_000;
         proxy.tell(&told).await;
         let mut client = Wire::to(SHOP).await;
         for (path, compared, missed) in [
@@ -270,7 +270,7 @@ fn long_targets_and_fields_count_against_the_bound() {
 
 #[test]
 fn copies_are_counted_anew_when_the_evidence_begins_anew() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _next = server(9005, "next").await;
         let failed = |shadow: &ShadowStats| (shadow.selected, shadow.failed.get("connect").copied());
@@ -285,7 +285,7 @@ fn copies_are_counted_anew_when_the_evidence_begins_anew() {
         }
         assert_eq!(failed(&proxy.settled().await), (3, Some(3)));
         let mut told = compared("0");
-        told.splits.mirrors[0].methods = vec!["GET".to_owned()];
+        told.traffic_split.mirrors[0].methods = vec!["GET".to_owned()];
         proxy.tell(&config(told.clone())).await;
         assert_eq!(failed(&proxy.shadow().await), (3, Some(3)), "both sides are who they were");
         // Another build of main: what failed beside the one before says nothing.
@@ -301,7 +301,7 @@ fn copies_are_counted_anew_when_the_evidence_begins_anew() {
 #[test]
 fn what_main_did_not_answer_whole_is_not_counted_as_missed() {
     const SHADOW: u16 = 9002;
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |mut wire| async move {
             wire.hear().await;
             wire.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
@@ -322,14 +322,14 @@ fn what_main_did_not_answer_whole_is_not_counted_as_missed() {
         })
         .await;
         let mut service = compared("0");
-        service.others.push(upstream(SHADOW));
-        service.splits.mirrors[0].deployment = id(SHADOW);
+        service.other_upstreams.push(upstream(SHADOW));
+        service.traffic_split.mirrors[0].deployment = id(SHADOW);
         let mut proxied = config(service);
-        proxied.limits.compare_retained_bytes = 10_000;
+        proxied.proxy_limits.compare_retained_bytes = 10_000;
         let proxy = Proxy::start().await;
         for number in 1..=2 {
             // First main's is cut; then the canary answers.
-            proxied.services[0].splits.canary = (number == 2).then(|| canary("100"));
+            proxied.services[0].traffic_split.canary = (number == 2).then(|| canary("100"));
             proxy.tell(&proxied).await;
             let mut client = Wire::to(SHOP).await;
             client.say(&format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n")).await;

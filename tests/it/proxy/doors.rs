@@ -14,19 +14,19 @@ fn iptables(program: &str) {
 
 #[test]
 fn a_health_check_is_mains_alone_and_not_counted() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         iptables("iptables");
         iptables("ip6tables");
         let (main, shadow) = (server(MAIN, "main").await, server(OTHER, "other").await);
         let mut service = mirrored();
-        service.splits.canary = Some(canary("100"));
+        service.traffic_split.canary = Some(canary("100"));
         let proxy = Proxy::serving(service).await;
         for address in ["127.0.0.1:8888", "[::1]:8888"] {
             let mut check = Wire::new(TcpStream::connect(address).await.unwrap());
             assert_eq!(check.get("/health").await.text(), "main 0", "{address}");
             let stats = proxy.stats().await.services[0].clone();
             assert_eq!((stats.connections, stats.shadows[0].selected), (0, 0));
-            assert!(stats.legs.iter().all(|leg| leg.answers.is_empty()), "{stats:?}");
+            assert!(stats.upstreams.iter().all(|leg| leg.answers.is_empty()), "{stats:?}");
         }
         assert_eq!((main.count(), shadow.count()), (2, 0));
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "other 0", "others go to the canary");
@@ -36,7 +36,7 @@ fn a_health_check_is_mains_alone_and_not_counted() {
 
 #[test]
 fn the_gateway_knows_services_and_versions() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (main, other) = (server(MAIN, "main").await, server(OTHER, "other").await);
         let proxy = Proxy::start().await;
         proxy.tell(&ProxyConfig { gateway: Port::new(8080), ..config(mirrored()) }).await;
@@ -76,7 +76,7 @@ async fn no_gateway(proxy: &Proxy) -> Option<String> {
 
 #[test]
 fn services_are_served_without_the_gateway_whose_port_is_taken_until_it_is_free() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let taken = TcpListener::bind("127.0.0.1:8080").await.unwrap();
         let proxy = Proxy::start().await;
@@ -151,7 +151,7 @@ async fn h2_post(send: &mut h2::client::SendRequest<Bytes>, body: usize) -> (Str
 
 #[test]
 fn http2_streams_share_one_connection_to_main_and_are_copied() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (main, shadow) = (h2_server(MAIN, "main").await, h2_server(OTHER, "shadow").await);
         let proxy = Proxy::serving(mirrored()).await;
         let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
@@ -181,7 +181,7 @@ fn http2_streams_share_one_connection_to_main_and_are_copied() {
 
 #[test]
 fn an_idle_http2_connection_to_a_shadow_is_closed() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let ended = Arc::new(Mutex::new(0));
         let _main = h2_server(MAIN, "main").await;
         let shadow = h2_server_until(OTHER, "shadow", ended.clone()).await;
@@ -201,7 +201,7 @@ fn an_idle_http2_connection_to_a_shadow_is_closed() {
 /// The client of a stream that the old main was asked on stays; the old main is not held up by it.
 #[test]
 fn an_http2_client_is_led_to_the_new_main() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let ended = Arc::new(Mutex::new(0));
         let old = h2_server_until(MAIN, "old", ended.clone()).await;
         let _new = h2_server(OTHER, "new").await;
@@ -214,7 +214,8 @@ fn an_http2_client_is_led_to_the_new_main() {
         let request = hyper::Request::post("http://shop/rpc").body(()).unwrap();
         let (answer, mut body) = send.send_request(request, false).unwrap();
         until("a second stream is there", async || proxy.stats().await.services[0].in_flight == 1).await;
-        let switched = ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() };
+        let switched =
+            ProxiedService { main: upstream(OTHER), other_upstreams: vec![upstream(MAIN)], ..shop() };
         proxy.tell(&config(switched)).await;
         body.send_data(Bytes::from_static(b"ab"), true).unwrap();
         let mut answer = within("an answer", answer).await.unwrap().into_body();
@@ -227,7 +228,7 @@ fn an_http2_client_is_led_to_the_new_main() {
 
 #[test]
 fn an_idle_http2_client_is_told_that_it_is_the_end() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = h2_server(MAIN, "main").await;
         let mut proxy = Proxy::serving(shop()).await;
         let client = async || {
@@ -267,13 +268,13 @@ fn met() -> u64 {
 /// Each would have waited behind the one before.
 #[test]
 fn http2_streams_wait_together_for_a_canary_that_is_not_there() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = h2_server(MAIN, "main").await;
         nobody_is_at_the_canary();
         let proxy = Proxy::start().await;
         let mut told = config(with_canary(canary("100")));
         // Shorter than the kernel's patience with a SYN: one packet a try.
-        told.limits.connect_ms = 800;
+        told.proxy_limits.connect_timeout_ms = 800;
         proxy.tell(&told).await;
         let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
         let (send, connection) = h2::client::handshake(stream).await.unwrap();
@@ -291,14 +292,14 @@ fn http2_streams_wait_together_for_a_canary_that_is_not_there() {
 
 #[test]
 fn an_http2_stream_to_main_does_not_wait_for_one_to_a_canary_that_is_not_there() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = h2_server(MAIN, "main").await;
         nobody_is_at_the_canary();
         let proxy = Proxy::start().await;
-        let mark = Some(switchman::model::proxy::Mark { name: "x-canary".to_owned(), value: None });
+        let mark = Some(switchman::model::proxy::FieldMatch { name: "x-canary".to_owned(), value: None });
         let mut told = config(with_canary(Canary { percent: None, header: mark, ..canary("0") }));
         // Longer than the test may take.
-        told.limits.connect_ms = 600_000;
+        told.proxy_limits.connect_timeout_ms = 600_000;
         proxy.tell(&told).await;
         let stream = TcpStream::connect(("127.0.0.1", SHOP)).await.unwrap();
         let (mut send, connection) = h2::client::handshake(stream).await.unwrap();

@@ -17,13 +17,13 @@ async fn refuses_early(port: u16) {
 
 #[test]
 fn an_early_answer_reaches_a_client_that_still_sends() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         refuses_early(MAIN).await;
         let shadow = server(OTHER, "shadow").await;
         let proxy = Proxy::start().await;
         let mut told = config(mirrored());
         // A whole body: on a loaded machine the shadow falls behind, which is not the matter here.
-        told.limits.backlog_bytes = 8 << 20;
+        told.proxy_limits.backlog_bytes = 8 << 20;
         proxy.tell(&told).await;
         for _ in 0..20 {
             let mut client = Wire::to(SHOP).await;
@@ -46,7 +46,7 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
 
 #[test]
 fn an_early_answer_that_leaves_the_body_unread_gives_copies_up() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |mut wire| async move {
             wire.hear_head().await;
             wire.try_say(b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
@@ -65,12 +65,12 @@ fn an_early_answer_that_leaves_the_body_unread_gives_copies_up() {
 
 #[test]
 fn a_slow_upload_is_the_clients_and_no_fault_of_the_shadow() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _shadow = server(OTHER, "shadow").await;
         let proxy = Proxy::start().await;
         let mut told = config(mirrored());
-        told.limits.copy_ms = 100;
+        told.proxy_limits.copy_timeout_ms = 100;
         proxy.tell(&told).await;
         let mut client = Wire::to(SHOP).await;
         client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx").await;

@@ -127,8 +127,8 @@ async fn unharmed() -> ShadowStats {
     let main = server(MAIN, "main").await;
     let proxy = Proxy::start().await;
     let mut told = config(mirrored());
-    told.limits.copy_ms = 1_500;
-    told.limits.connect_ms = 300;
+    told.proxy_limits.copy_timeout_ms = 1_500;
+    told.proxy_limits.connect_timeout_ms = 300;
     proxy.tell(&told).await;
     let mut requests = 0;
     for load in Load::ALL {
@@ -165,7 +165,7 @@ fn peak_bytes(pid: Pid) -> u64 {
 
 #[test]
 fn by_a_healthy_shadow() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         slow(Duration::ZERO, OK).await;
         let shadow = unharmed().await;
         assert!(shadow.answered >= 400, "{shadow:?}");
@@ -174,7 +174,7 @@ fn by_a_healthy_shadow() {
 
 #[test]
 fn by_a_shadow_that_takes_100_ms() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         slow(Duration::from_millis(100), OK).await;
         let shadow = unharmed().await;
         assert!(shadow.answered > 0, "{shadow:?}");
@@ -183,7 +183,7 @@ fn by_a_shadow_that_takes_100_ms() {
 
 #[test]
 fn by_a_shadow_that_takes_2_s() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         slow(Duration::from_secs(2), OK).await;
         let shadow = unharmed().await;
         assert!(shadow.failed["timeout"] > 0 && shadow.dropped["inflight"] > 0, "{shadow:?}");
@@ -192,7 +192,7 @@ fn by_a_shadow_that_takes_2_s() {
 
 #[test]
 fn by_a_shadow_that_refuses() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let shadow = unharmed().await;
         assert!(shadow.failed["connect"] > 0 && shadow.answered == 0, "{shadow:?}");
     });
@@ -200,7 +200,7 @@ fn by_a_shadow_that_refuses() {
 
 #[test]
 fn by_a_shadow_that_never_reads() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         never_reads().await;
         let shadow = unharmed().await;
         assert!(shadow.failed["timeout"] > 0 && shadow.answered == 0, "{shadow:?}");
@@ -209,7 +209,7 @@ fn by_a_shadow_that_never_reads() {
 
 #[test]
 fn by_a_shadow_that_answers_500() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         slow(Duration::ZERO, "HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
         let shadow = unharmed().await;
         assert!(shadow.statuses["2/5"] >= 400, "{shadow:?}");
@@ -218,7 +218,7 @@ fn by_a_shadow_that_answers_500() {
 
 #[test]
 fn by_a_shadow_that_resets_in_the_middle() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         resets().await;
         let shadow = unharmed().await;
         assert!(shadow.failed["reset"] > 0 && shadow.answered == 0, "{shadow:?}");
@@ -227,7 +227,7 @@ fn by_a_shadow_that_resets_in_the_middle() {
 
 #[test]
 fn by_a_shadow_that_says_a_byte_a_second() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         trickles().await;
         let shadow = unharmed().await;
         assert!(shadow.failed["timeout"] > 0 && shadow.answered == 0, "{shadow:?}");
@@ -236,7 +236,7 @@ fn by_a_shadow_that_says_a_byte_a_second() {
 
 #[test]
 fn by_a_shadow_in_a_black_hole() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         blackholes();
         let shadow = unharmed().await;
         assert!(shadow.failed["connect"] > 0 && shadow.answered == 0, "{shadow:?}");
@@ -246,13 +246,13 @@ fn by_a_shadow_in_a_black_hole() {
 /// Never reads, and every copy is behind at once: the bound over all of them holds too.
 #[test]
 fn by_many_uploads_that_a_shadow_does_not_read() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         never_reads().await;
         let _main = server(MAIN, "main").await;
         let proxy = Proxy::start().await;
         let mut told = config(mirrored());
-        told.limits.backlog_bytes = 8 << 20;
-        told.limits.retained_bytes = 16 << 20;
+        told.proxy_limits.backlog_bytes = 8 << 20;
+        told.proxy_limits.retained_bytes = 16 << 20;
         proxy.tell(&told).await;
         let clients = (0..12).map(|_| async {
             let mut wire = Wire::to(SHOP).await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn short_of_descriptors_it_stops_copying_and_forwards_on() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
         let mut command = Command::new("sh");
@@ -21,7 +21,7 @@ fn short_of_descriptors_it_stops_copying_and_forwards_on() {
         for _ in 0..70 {
             idle.push(Wire::to(SHOP).await);
         }
-        until("copies are suspended", async || proxy.stats().await.suspended).await;
+        until("copies are suspended", async || proxy.stats().await.is_suspended).await;
         assert_eq!(idle[0].get("/").await.text(), "main 0");
         assert_eq!(proxy.shadow().await.dropped["memory"], 1);
         // More than there is room for: the rest waits, and nothing ends.
@@ -30,7 +30,7 @@ fn short_of_descriptors_it_stops_copying_and_forwards_on() {
         }
         assert_eq!(idle[0].get("/").await.text(), "main 0");
         idle.truncate(1);
-        until("copies are made again", async || !proxy.stats().await.suspended).await;
+        until("copies are made again", async || !proxy.stats().await.is_suspended).await;
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
         proxy.settled().await;
         assert_eq!(proxy.shadow().await.selected, 1);
@@ -39,17 +39,17 @@ fn short_of_descriptors_it_stops_copying_and_forwards_on() {
 
 #[test]
 fn short_of_memory_it_stops_copying_and_forwards_on() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (_main, _shadow) = (server(MAIN, "main").await, server(OTHER, "shadow").await);
         let proxy = Proxy::start().await;
         let mut told = config(mirrored());
-        told.limits.resident_bytes = 1 << 20;
+        told.proxy_limits.resident_bytes = 1 << 20;
         proxy.tell(&told).await;
-        until("copies are suspended", async || proxy.stats().await.suspended).await;
+        until("copies are suspended", async || proxy.stats().await.is_suspended).await;
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
         assert_eq!(proxy.shadow().await.dropped["memory"], 1);
-        told.limits.resident_bytes = 1 << 30;
+        told.proxy_limits.resident_bytes = 1 << 30;
         proxy.tell(&told).await;
-        until("copies are made again", async || !proxy.stats().await.suspended).await;
+        until("copies are made again", async || !proxy.stats().await.is_suspended).await;
     });
 }

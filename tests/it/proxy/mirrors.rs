@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_shadow_gets_what_main_gets_and_nobody_sees_its_answer() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let shadow = server(OTHER, "shadow").await;
         let proxy = Proxy::serving(mirrored()).await;
@@ -30,7 +30,7 @@ fn a_shadow_gets_what_main_gets_and_nobody_sees_its_answer() {
 
 #[test]
 fn copies_share_a_few_connections() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let shadow = server(OTHER, "shadow").await;
         let proxy = Proxy::serving(mirrored()).await;
@@ -44,14 +44,14 @@ fn copies_share_a_few_connections() {
 
 #[test]
 fn shares_methods_and_paths_are_kept_and_every_request_is_accounted_for() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let shadow = server(OTHER, "shadow").await;
         let mut service = mirrored();
-        service.splits.mirrors[0].percent = "25".parse().unwrap();
-        service.splits.mirrors[0].methods = vec!["GET".to_owned()];
-        service.splits.mirrors[0].paths = vec!["/api/**".to_owned()];
-        service.splits.mirrors[0].without_headers = vec!["host".to_owned()];
+        service.traffic_split.mirrors[0].percent = "25".parse().unwrap();
+        service.traffic_split.mirrors[0].methods = vec!["GET".to_owned()];
+        service.traffic_split.mirrors[0].paths = vec!["/api/**".to_owned()];
+        service.traffic_split.mirrors[0].without_headers = vec!["host".to_owned()];
         let proxy = Proxy::serving(service).await;
         let mut client = Wire::to(SHOP).await;
         for _ in 0..40 {
@@ -70,11 +70,11 @@ fn shares_methods_and_paths_are_kept_and_every_request_is_accounted_for() {
 
 #[test]
 fn a_copy_is_not_copied_again() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         // The shadow's address is the proxy's own: a loop, if there could be one.
         let main = server(MAIN, "main").await;
         let mut service = mirrored();
-        service.others[0].address = ([127, 0, 0, 1], SHOP).into();
+        service.other_upstreams[0].address = ([127, 0, 0, 1], SHOP).into();
         let proxy = Proxy::serving(service).await;
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "main 0");
         let counts = proxy.settled().await;
@@ -84,7 +84,7 @@ fn a_copy_is_not_copied_again() {
 
 #[test]
 fn a_shadow_that_refuses_is_left_alone_for_a_while() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -100,7 +100,7 @@ fn a_shadow_that_refuses_is_left_alone_for_a_while() {
 
 #[test]
 fn a_client_that_goes_away_gives_its_copies_up() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let heard = Arc::new(Mutex::new(None));
         let noted = heard.clone();
@@ -126,12 +126,12 @@ fn a_client_that_goes_away_gives_its_copies_up() {
 
 #[test]
 fn two_shadows_are_apart() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let second = server(9002, "second").await;
         let mut service = mirrored();
-        service.others.push(upstream(9002));
-        service.splits.mirrors.push(mirror(9002));
+        service.other_upstreams.push(upstream(9002));
+        service.traffic_split.mirrors.push(mirror(9002));
         let proxy = Proxy::serving(service).await;
         assert_eq!(Wire::to(SHOP).await.post("/", b"abc").await.text(), "main 3");
         until("the second has it", async || second.count() == 1).await;

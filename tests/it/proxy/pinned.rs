@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn a_connection_that_main_closed_while_idle_is_replaced() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (closed, served) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(0)));
         let (noted, counted) = (closed.clone(), served.clone());
         listen(MAIN, move |mut wire| {
@@ -35,7 +35,7 @@ fn a_connection_that_main_closed_while_idle_is_replaced() {
 
 #[test]
 fn a_request_that_may_have_been_served_is_never_sent_again() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let served = Arc::new(Mutex::new(0));
         let counted = served.clone();
         listen(MAIN, move |mut wire| {
@@ -60,7 +60,7 @@ fn a_request_that_may_have_been_served_is_never_sent_again() {
 /// POSTs at the moment when main closes: each is answered, or ends without an answer as it would without the proxy.
 #[test]
 fn nothing_is_served_twice_when_main_closes_at_that_moment() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let served = Seen::default();
         let noted = served.clone();
         listen(MAIN, move |mut wire| {
@@ -140,7 +140,7 @@ async fn patient(port: u16, name: &'static str, may: watch::Receiver<bool>) -> (
 
 #[test]
 fn a_request_in_flight_during_a_switch_leaves_no_connection_to_the_old_main() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (may, told) = watch::channel(false);
         let (old, ended) = patient(MAIN, "old", told).await;
         let _new = server(OTHER, "new").await;
@@ -148,7 +148,8 @@ fn a_request_in_flight_during_a_switch_leaves_no_connection_to_the_old_main() {
         let mut client = Wire::to(SHOP).await;
         client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         until("the old main has it", async || old.count() == 1).await;
-        let switched = ProxiedService { main: upstream(OTHER), others: vec![upstream(MAIN)], ..shop() };
+        let switched =
+            ProxiedService { main: upstream(OTHER), other_upstreams: vec![upstream(MAIN)], ..shop() };
         proxy.tell(&config(switched)).await;
         may.send_replace(true);
         assert_eq!(client.hear().await.text(), "old", "what it began it ends");

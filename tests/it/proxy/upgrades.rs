@@ -18,7 +18,7 @@ async fn echo(mut wire: Wire<TcpStream>, head: &str) {
 
 #[test]
 fn a_websocket_is_passed_through_and_not_copied() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let agreed = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
         listen(MAIN, move |wire| echo(wire, agreed)).await;
         let shadow = server(OTHER, "shadow").await;
@@ -51,7 +51,7 @@ fn a_websocket_is_passed_through_and_not_copied() {
 
 #[test]
 fn an_upgrade_that_is_declined_is_an_ordinary_answer() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -66,7 +66,7 @@ fn an_upgrade_that_is_declined_is_an_ordinary_answer() {
 
 #[test]
 fn an_offer_of_http2_by_upgrade_is_left_out() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -81,7 +81,7 @@ fn an_offer_of_http2_by_upgrade_is_left_out() {
 
 #[test]
 fn connect_is_passed_through() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |wire| echo(wire, "HTTP/1.1 200 OK\r\n\r\n")).await;
         let proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -95,7 +95,7 @@ fn connect_is_passed_through() {
 
 #[test]
 fn told_to_end_an_upgraded_connection_has_until_the_limit() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let agreed = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n";
         listen(MAIN, move |wire| echo(wire, agreed)).await;
         let mut proxy = Proxy::with(&["--drain-limit", "60s"]).await;

@@ -8,7 +8,7 @@ fn ok(body: &str) -> Vec<u8> {
 
 #[test]
 fn a_get_with_a_chunked_body_keeps_it() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let (main, shadow) = (server(MAIN, "main").await, server(OTHER, "shadow").await);
         let proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -27,7 +27,7 @@ fn a_get_with_a_chunked_body_keeps_it() {
 
 #[test]
 fn an_expectation_is_mains_to_meet() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let shadow = server(OTHER, "shadow").await;
         listen(MAIN, |mut wire| async move {
             let head = wire.hear_head().await.unwrap();
@@ -62,7 +62,7 @@ fn an_expectation_is_mains_to_meet() {
 
 #[test]
 fn an_expectation_that_main_does_not_know_is_met_after_a_while() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -75,7 +75,7 @@ fn an_expectation_that_main_does_not_know_is_met_after_a_while() {
 
 #[test]
 fn an_early_hint_does_not_hide_the_answer() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".to_vec();
         let _main = answering(MAIN, move |_| [hint.clone(), ok("real")].concat()).await;
         let _proxy = Proxy::serving(shop()).await;
@@ -121,11 +121,11 @@ fn what_hyper_does_not_understand_main_gets_as_it_is() {
         "GET / HTTP/1.1\r\nHost: a\r\nName: folded\r\n value\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n",
     ] {
-        in_namespace(move || async move {
+        run_in_namespace(move || async move {
             assert_eq!(strange(line.as_bytes()).await, [line]);
         });
     }
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let got = strange(b"GET /\xe9\xff HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(got, [String::from_utf8_lossy(b"GET /\xe9\xff HTTP/1.1\r\nHost: a\r\n\r\n")]);
     });
@@ -133,16 +133,16 @@ fn what_hyper_does_not_understand_main_gets_as_it_is() {
 
 #[test]
 fn heads_of_any_size_reach_main() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let fields: String = (0..300).map(|number| format!("X-{number}: {number}\r\n")).collect();
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         assert_eq!(strange(head.as_bytes()).await, [head]);
     });
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(70_000));
         assert_eq!(strange(head.as_bytes()).await, [head]);
     });
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(700_000));
         assert_eq!(strange(head.as_bytes()).await, [head]);
     });
@@ -150,7 +150,7 @@ fn heads_of_any_size_reach_main() {
 
 #[test]
 fn a_client_that_closes_half_gets_its_answer() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -163,7 +163,7 @@ fn a_client_that_closes_half_gets_its_answer() {
 
 #[test]
 fn a_client_that_resets_ends_its_request() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let ended = Arc::new(Mutex::new(false));
         let noted = ended.clone();
         listen(MAIN, move |mut wire| {
@@ -188,7 +188,7 @@ fn a_client_that_resets_ends_its_request() {
 
 #[test]
 fn chunked_goes_before_a_length_and_ends_the_connection() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(shop()).await;
         let mut client = Wire::to(SHOP).await;
@@ -203,7 +203,7 @@ fn chunked_goes_before_a_length_and_ends_the_connection() {
 
 #[test]
 fn names_keep_their_case_both_ways_and_nothing_is_added() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         // The length comes last, and fields of one name together: the only order that is lost.
         let answer = "HTTP/1.1 200 Fine\r\nX-ODD-case: 1\r\nSet-Cookie: a=1\r\nsEt-cOOkie: b=2\r\n\
                       content-LENGTH: 0\r\n\r\n";
@@ -220,7 +220,7 @@ fn names_keep_their_case_both_ways_and_nothing_is_added() {
 
 #[test]
 fn answers_without_a_body_keep_their_length() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let _main = answering(MAIN, |request| {
             let status = if request.head.starts_with("HEAD") { "200 OK" } else { "304 Not Modified" };
             format!("HTTP/1.1 {status}\r\nETag: x\r\nContent-Length: 5\r\n\r\n").into_bytes()
@@ -239,7 +239,7 @@ fn answers_without_a_body_keep_their_length() {
 
 #[test]
 fn an_answer_that_ends_with_its_connection_is_whole() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |mut wire| async move {
             let request = wire.hear().await;
             let close = if request.head.starts_with("GET /close") { "Connection: close\r\n" } else { "" };
@@ -261,7 +261,7 @@ fn an_answer_that_ends_with_its_connection_is_whole() {
 
 #[test]
 fn an_answer_that_is_cut_is_cut_for_the_client() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         listen(MAIN, |mut wire| async move {
             wire.hear().await;
             wire.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
@@ -276,7 +276,7 @@ fn an_answer_that_is_cut_is_cut_for_the_client() {
 
 #[test]
 fn trailers_pass_both_ways_and_to_shadows() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let chunked = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\n\r\n";
         let main = answering(MAIN, move |_| chunked.as_bytes().to_vec()).await;
         let shadow = server(OTHER, "shadow").await;
@@ -306,7 +306,7 @@ fn trailers_pass_both_ways_and_to_shadows() {
 
 #[test]
 fn old_clients_are_served_as_old_clients() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = answering(MAIN, |request| {
             let keep = request.field("connection").unwrap_or("close");
             format!("HTTP/1.0 200 OK\r\nConnection: {keep}\r\nContent-Length: 2\r\n\r\nok").into_bytes()
@@ -330,7 +330,7 @@ fn old_clients_are_served_as_old_clients() {
 
 #[test]
 fn a_close_is_said_end_to_end() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = answering(MAIN, |request| {
             let close = if request.head.starts_with("GET /close") { "Connection: close\r\n" } else { "" };
             format!("HTTP/1.1 200 OK\r\n{close}Content-Length: 0\r\n\r\n").into_bytes()
@@ -350,7 +350,7 @@ fn a_close_is_said_end_to_end() {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let _proxy = Proxy::serving(mirrored()).await;
         let mut client = Wire::to(SHOP).await;
@@ -369,10 +369,10 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn who_asked_is_said_only_when_it_is_asked_for() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let main = server(MAIN, "main").await;
         let proxy = Proxy::serving(ProxiedService {
-            splits: Splits { forwarded: true, ..Splits::default() },
+            traffic_split: TrafficSplit { forwarded: true, ..TrafficSplit::default() },
             ..shop()
         })
         .await;
@@ -389,7 +389,7 @@ fn who_asked_is_said_only_when_it_is_asked_for() {
 
 #[test]
 fn an_answer_with_many_fields_passes_from_the_first_on() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let fields: String = (0..400).map(|number| format!("X-{number}: {number}\r\n")).collect();
         let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok").into_bytes();
         let copied = answer.clone();

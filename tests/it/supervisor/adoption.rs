@@ -31,10 +31,12 @@ async fn another_keeper_takes_over_what_a_killed_one_has_left() {
     assert_eq!(yard.log(None).await[..lines + 3], expected);
     // It is still kept: what ends is started again.
     send(main, Signal::SIGKILL);
-    until(async || matches!(yard.state().await, Process::Running { pid, restarts: 1, .. } if pid != main))
-        .await;
+    until(
+        async || matches!(yard.state().await, ProcessState::Running { pid, restarts: 1, .. } if pid != main),
+    )
+    .await;
     let again = yard.main().await;
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     until(async || gone(main) && gone(again) && gone(first)).await;
 }
 
@@ -45,7 +47,7 @@ async fn what_a_killed_keeper_has_left_is_stopped_with_its_daemons() {
     yard.runner.start(&yard.sh(script)).await.unwrap();
     let (main, daemon, keeper) = (yard.main().await, yard.pid("daemon").await, yard.keeper().unwrap());
     kill_keeper(keeper).await;
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     until(async || gone(main) && gone(daemon) && gone(keeper)).await;
     assert_eq!((yard.keeper(), yard.runner.known().await.unwrap()), (None, vec![]));
 }
@@ -58,7 +60,7 @@ async fn what_ended_while_nobody_kept_it_is_started_anew() {
     let main = yard.main().await;
     kill_keeper(yard.keeper().unwrap()).await;
     send(main, Signal::SIGKILL);
-    until(async || matches!(yard.state().await, Process::Stopped { .. })).await;
+    until(async || matches!(yard.state().await, ProcessState::Stopped { .. })).await;
     yard.runner.start(&spec).await.unwrap();
     assert_ne!(yard.main().await, main);
 }
@@ -72,7 +74,7 @@ async fn a_keeper_that_is_killed_in_the_middle_of_a_stop_is_followed_by_one_that
     let stop = tokio::spawn(async move { theirs.runner.stop(&id(), Duration::from_secs(2)).await });
     until(async || yard.path("told").exists()).await;
     send(keeper, Signal::SIGKILL);
-    assert_eq!(stop.await.unwrap(), Ok(Ended::Killed));
+    assert_eq!(stop.await.unwrap(), Ok(StopResult::Killed));
     until(async || gone(main)).await;
 }
 
@@ -125,7 +127,7 @@ async fn a_keeper_that_is_told_to_end_ends_its_instance_and_what_it_knows_is_kep
     let main = yard.main().await;
     // As at the shutdown of a machine.
     send(yard.keeper().unwrap(), Signal::SIGTERM);
-    until(async || matches!(yard.state().await, Process::Stopped { .. })).await;
+    until(async || matches!(yard.state().await, ProcessState::Stopped { .. })).await;
     assert!(gone(main));
     assert_eq!(yard.runner.known().await.unwrap(), [id()]);
     yard.runner.start(&spec).await.unwrap();

@@ -31,7 +31,7 @@ async fn the_tail_is_exact_across_files_and_the_log_is_bounded() {
     yard.stop(LONG).await;
     assert_eq!(yard.log(None).await, all, "a stopped instance keeps its log");
     let (heard, lines) = listener();
-    yard.runner.logs(&id(), Some(1), true, heard).await.unwrap();
+    yard.runner.stream_logs(&id(), Some(1), true, heard).await.unwrap();
     let line = lines.lock().unwrap().pop().unwrap();
     line.split_once(' ').unwrap().0.parse::<jiff::Timestamp>().unwrap();
 }
@@ -45,7 +45,7 @@ async fn a_log_is_followed_across_files_to_the_end_of_the_instance() {
     until(async || yard.log(None).await.len() > 10).await;
     let (heard, lines) = listener();
     let theirs = yard.clone();
-    let follow = tokio::spawn(async move { theirs.runner.logs(&id(), Some(3), true, heard).await });
+    let follow = tokio::spawn(async move { theirs.runner.stream_logs(&id(), Some(3), true, heard).await });
     until(async || lines.lock().unwrap().len() > 500).await;
     yard.stop(LONG).await;
     tokio::time::timeout(BOUND, follow).await.expect("it follows for ever").unwrap().unwrap();
@@ -97,5 +97,5 @@ async fn a_log_that_cannot_be_written_holds_nobody_up() {
     std::fs::write(yard.path("go"), "").unwrap();
     until(async || yard.path("end").exists()).await;
     std::fs::remove_dir(yard.path("instances").join(ID).join("log")).unwrap();
-    assert_eq!(yard.stop(LONG).await, Ended::Gracefully);
+    assert_eq!(yard.stop(LONG).await, StopResult::Exited);
 }

@@ -3,7 +3,7 @@
 
 use switchman::lab::operator::Pipe;
 
-use super::{MS, Site, Value, deploy_shop, may_make_namespaces, release, up};
+use super::{MS, Site, Value, can_make_namespaces, deploy_shop, release, up};
 
 /// From the start of the command to the kill. The commands take between 100 ms and some seconds.
 const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
@@ -43,7 +43,7 @@ async fn killed_during(site: &Site, args: &[&str], moment: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_is_killed_at_any_moment() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("killed", Pipe::Socket, 2).await;

@@ -18,7 +18,7 @@ fn comment_of(line: &str) -> Option<(String, bool)> {
     for (at, c) in bytes.iter().enumerate() {
         match c {
             '"' if before != '\\' && !(before == '\'' && bytes.get(at + 1) == Some(&'\'')) => {
-                in_string = !in_string
+                in_string = !in_string;
             }
             '/' if !in_string && bytes.get(at + 1) == Some(&'/') && before != ':' => {
                 let text: String = bytes[at + 2..].iter().collect();

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::{
-    Report, finding, harm, interval, kind, lost, matching, ms, paired, percent, reasons, times, when,
+    ComparisonReport, describe_finding, describe_kind, format_interval, format_main_impact, format_match,
+    format_ms, format_paired_latency, format_percent, format_period, format_ratio, format_reasons,
+    list_lost_copies,
 };
-use crate::plan::compare::{FieldFinding, Finding, LatencyFinding, Quantiles, Rate, Verdict, count};
+use crate::plan::compare::{
+    ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
+};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bad:#b3261e;--good:#1b6e3c;--warn:#8a5a00;--line:#8884;--soft:#8881}\
@@ -26,7 +30,7 @@ details{margin:.25rem 0}summary{cursor:pointer}\
 ";
 
 /// Self-contained, for a browser or an attachment.
-pub fn html(report: &Report) -> String {
+pub fn format_html_page(report: &ComparisonReport) -> String {
     let of = &report.of;
     let title = escape(&format!("{}: {} beside {}", of.service, of.shadow, of.main));
     let mut page = format!(
@@ -49,15 +53,15 @@ pub fn html(report: &Report) -> String {
             let _ = writeln!(page, "<p>{}</p>", escape(text));
         }
     };
-    line(&matching(report));
-    line(&when(report));
+    line(&format_match(report));
+    line(&format_period(report));
     report.remarks.iter().for_each(|remark| line(remark));
-    fields(&mut page, report);
-    statuses(&mut page, report);
+    write_fields(&mut page, report);
+    write_statuses(&mut page, report);
     if let Some(latency) = &report.latency {
-        latencies(&mut page, latency);
+        write_latencies(&mut page, latency);
     }
-    coverage(&mut page, report);
+    write_coverage(&mut page, report);
     page.push_str("</body>\n</html>\n");
     page
 }
@@ -79,7 +83,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// `cells` is HTML already.
-fn table(page: &mut String, header: &[&str], rows: impl IntoIterator<Item = String>) {
+fn write_table(page: &mut String, header: &[&str], rows: impl IntoIterator<Item = String>) {
     page.push_str("<div class=\"wide\"><table>\n<tr>");
     for name in header {
         let _ = write!(page, "<th>{}</th>", escape(name));
@@ -91,64 +95,68 @@ fn table(page: &mut String, header: &[&str], rows: impl IntoIterator<Item = Stri
     page.push_str("</table></div>\n");
 }
 
-fn cell(text: &str) -> String {
+fn format_cell(text: &str) -> String {
     format!("<td>{}</td>", escape(text))
 }
 
-fn number(text: &str) -> String {
+fn format_number_cell(text: &str) -> String {
     format!("<td class=\"number\">{}</td>", escape(text))
 }
 
 /// A share and its interval as a bar.
-fn bar(rate: &Rate) -> String {
+fn format_rate_bar(rate: &Rate) -> String {
     let width = rate.high - rate.low;
     format!(
         "<td>{}<div class=\"bar\"><i style=\"left:{};width:{}\"></i><b style=\"left:{}\"></b></div></td>",
-        escape(&interval(rate)),
-        percent(rate.low),
-        percent(width),
-        percent(rate.share)
+        escape(&format_interval(rate)),
+        format_percent(rate.low),
+        format_percent(width),
+        format_percent(rate.share)
     )
 }
 
-fn fields(page: &mut String, report: &Report) {
+fn write_fields(page: &mut String, report: &ComparisonReport) {
     let _ = writeln!(page, "<h2>Fields</h2>\n<p>{} fields were compared.</p>", report.fields_compared);
     if report.fields.is_empty() {
         return;
     }
-    table(
+    write_table(
         page,
         &["Field", "Finding", "Differs", "Surely", "Main itself", "Examples"],
-        report.fields.iter().map(field),
+        report.fields.iter().map(format_field_row),
     );
 }
 
-fn field(field: &FieldFinding) -> String {
-    let class = if field.finding == Finding::Differs { Verdict::Differs.to_string() } else { String::new() };
+fn format_field_row(field: &FieldFinding) -> String {
+    let class = if field.verdict == FieldVerdict::Differs {
+        ComparisonVerdict::Differs.to_string()
+    } else {
+        String::new()
+    };
     let of = |rate: &Rate| format!("{} of {}", count(rate.part), count(rate.of));
     let control = if field.control.of == 0 {
         "not asked".to_owned()
     } else {
-        format!("{}, {}", of(&field.control), interval(&field.control))
+        format!("{}, {}", of(&field.control), format_interval(&field.control))
     };
     format!(
         "<td><code>{}</code></td><td class=\"{class}\">{}</td>{}{}{}<td>{}</td>",
         escape(&field.field),
-        finding(field.finding),
-        number(&of(&field.shadow)),
-        bar(&field.shadow),
-        cell(&control),
-        examples(field)
+        describe_finding(field.verdict),
+        format_number_cell(&of(&field.shadow)),
+        format_rate_bar(&field.shadow),
+        format_cell(&control),
+        format_examples(field)
     )
 }
 
-fn examples(field: &FieldFinding) -> String {
+fn format_examples(field: &FieldFinding) -> String {
     let mut text = String::new();
     for one in &field.examples {
         let _ = write!(
             text,
             "<details><summary>{}, {:.0}</summary><code>{}</code><br>main <code>{}</code><br>shadow <code>{}</code></details>",
-            kind(one.kind),
+            describe_kind(one.kind),
             one.at,
             escape(&one.request),
             escape(&one.main),
@@ -159,7 +167,7 @@ fn examples(field: &FieldFinding) -> String {
 }
 
 /// Main's statuses down, the shadow's across.
-fn statuses(page: &mut String, report: &Report) {
+fn write_statuses(page: &mut String, report: &ComparisonReport) {
     if report.statuses.is_empty() {
         return;
     }
@@ -179,26 +187,28 @@ fn statuses(page: &mut String, report: &Report) {
             };
             format!("<td class=\"{class}\">{}</td>", found.map_or_else(String::new, |found| count(*found)))
         };
-        cell(main) + &columns.iter().map(one).collect::<String>()
+        format_cell(main) + &columns.iter().map(one).collect::<String>()
     };
-    table(page, &header, rows.iter().map(row));
+    write_table(page, &header, rows.iter().map(row));
 }
 
-fn latencies(page: &mut String, latency: &LatencyFinding) {
+fn write_latencies(page: &mut String, latency: &LatencyFinding) {
     page.push_str("<h2>Latency</h2>\n");
     let row = |name: &str, of: &Quantiles| {
         let values = [of.p50_us, of.p90_us, of.p99_us, of.max_us];
-        cell(name) + &values.iter().map(|us| number(&ms(*us))).collect::<String>()
+        format_cell(name) + &values.iter().map(|us| format_number_cell(&format_ms(*us))).collect::<String>()
     };
-    let ratios = [times(latency.p50_ratio), String::new(), times(latency.p99_ratio), String::new()];
-    let ratios = cell("ratio") + &ratios.iter().map(|ratio| number(ratio)).collect::<String>();
+    let ratios =
+        [format_ratio(latency.p50_ratio), String::new(), format_ratio(latency.p99_ratio), String::new()];
+    let ratios =
+        format_cell("ratio") + &ratios.iter().map(|ratio| format_number_cell(ratio)).collect::<String>();
     let rows = [row("main", &latency.main), row("shadow", &latency.shadow), ratios];
-    table(page, &["", "p50", "p90", "p99", "longest"], rows);
-    let sentence = paired(latency);
+    write_table(page, &["", "p50", "p90", "p99", "longest"], rows);
+    let sentence = format_paired_latency(latency);
     let _ = writeln!(page, "<p>{}.</p>", escape(&sentence));
 }
 
-fn coverage(page: &mut String, report: &Report) {
+fn write_coverage(page: &mut String, report: &ComparisonReport) {
     page.push_str("<h2>Coverage</h2>\n");
     let of = &report.coverage;
     let counts = [
@@ -208,11 +218,11 @@ fn coverage(page: &mut String, report: &Report) {
         ("compared", of.compared),
         ("asked of main twice", report.controls),
     ];
-    let counts = counts.iter().map(|(name, value)| cell(name) + &number(&count(*value)));
-    let lost = lost(report).into_iter().filter(|(_, map)| !map.is_empty());
-    let lost = lost.map(|(name, map)| cell(name) + &number(&reasons(map)));
-    table(page, &["", "Requests"], counts.chain(lost));
-    let harm = harm(report);
+    let counts = counts.iter().map(|(name, value)| format_cell(name) + &format_number_cell(&count(*value)));
+    let lost = list_lost_copies(report).into_iter().filter(|(_, map)| !map.is_empty());
+    let lost = lost.map(|(name, map)| format_cell(name) + &format_number_cell(&format_reasons(map)));
+    write_table(page, &["", "Requests"], counts.chain(lost));
+    let harm = format_main_impact(report);
     if !harm.is_empty() {
         let _ = writeln!(page, "<p>Main meanwhile: {}.</p>", escape(&harm));
     }

@@ -3,61 +3,61 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::*;
-use crate::model::compare::{Answer, Asked, Captured, Pair, Rules};
+use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::evidence::Evidence;
-use crate::plan::compare::{Compared, Coverage, Demand, Harm, record};
+use crate::plan::compare::{ComparedVersions, Coverage, Criteria, UserImpact, record_pair};
 
-fn answer(body: &str, status: u16, latency_us: u64) -> Answer {
-    Answer {
+fn answer(body: &str, status: u16, latency_us: u64) -> CapturedResponse {
+    CapturedResponse {
         status,
         headers: vec![("content-type".into(), "application/json".into())],
-        body: Captured::whole(body.into()),
+        body: CapturedBody::from_bytes(body.into()),
         latency_us,
     }
 }
 
 /// 200 orders, of which 4 have another price and 1 is not answered well; the time is main's own noise.
-fn report(name: &str) -> Report {
+fn report(name: &str) -> ComparisonReport {
     let mut evidence = Evidence::default();
     for at in 0..200i64 {
         let body = |price: &str, time: i64| format!(r#"{{"price":"{price}","time":{time}}}"#);
         let price = if at % 50 == 0 { name } else { "1" };
         let (status, shadow) = if at == 7 { (500, "{}".to_owned()) } else { (200, body(price, at + 1)) };
-        let request = Asked {
+        let request = RequestSummary {
             method: "GET".into(),
             path_and_query: "/orders?q=<script>alert(1)</script>&token=hunter2".into(),
             conditional: false,
             at: Timestamp::from_second(1_750_000_000 + at).unwrap(),
         };
         let control = (at % 4 == 0).then(|| answer(&body("1", at + 2), 200, 1_000));
-        let pair = Pair {
+        let pair = ResponsePair {
             request,
             main: answer(&body("1", at), 200, 1_000),
             shadow: answer(&shadow, status, 1_500),
             control,
         };
-        record(&mut evidence, &pair, &Rules::default());
+        record_pair(&mut evidence, &pair, &ComparisonRules::default());
     }
     let coverage = Coverage {
         selected: 203,
         answered: 200,
         failed: BTreeMap::from([("timeout".into(), 2)]),
         dropped: BTreeMap::from([("sampled_out".into(), 1_800)]),
-        ..Coverage::of(&evidence, &[])
+        ..Coverage::from_evidence(&evidence, &[])
     };
-    let harm = Harm { answers: 2_003, ..Harm::default() };
-    let of = Compared {
+    let harm = UserImpact { answers: 2_003, ..UserImpact::default() };
+    let of = ComparedVersions {
         service: "shop".parse().unwrap(),
         main: "1.0.0".parse().unwrap(),
         shadow: "1.1.0".parse().unwrap(),
     };
-    let asked = Demand { require_match: None, min_samples: 100, ignore: vec![] };
-    Report::of(of, &evidence, coverage, harm, asked)
+    let asked = Criteria { require_match: None, min_samples: 100, ignore: vec![] };
+    ComparisonReport::build(of, &evidence, coverage, harm, asked)
 }
 
 #[test]
-fn the_text_tells_what_differs_and_how_sure_that_is() {
-    let text = anstream::adapter::strip_str(&text(&report("2"))).to_string();
+fn text_shows_differences_with_intervals() {
+    let text = anstream::adapter::strip_str(&format_comparison(&report("2"))).to_string();
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: differs
 because   7 of 202 answers do not match; most differ in $.price (4)
@@ -95,8 +95,8 @@ request by request the shadow takes +0.50 ms (surely +0.50 ms to +0.50 ms), and 
 }
 
 #[test]
-fn nothing_in_an_answer_becomes_part_of_the_page() {
-    let page = html(&report("<script>alert(2)</script>\\\"'&"));
+fn page_escapes_answers() {
+    let page = format_html_page(&report("<script>alert(2)</script>\\\"'&"));
     assert!(!page.contains("<script") && !page.contains("hunter2"));
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"), "of the request");
     assert!(page.contains("&lt;script&gt;alert(2)&lt;/script&gt;"), "of the answer");
@@ -111,8 +111,8 @@ fn escape_of(text: &str) -> String {
 }
 
 #[test]
-fn every_tag_of_the_page_is_closed() {
-    let page = html(&report("2"));
+fn page_closes_every_tag() {
+    let page = format_html_page(&report("2"));
     for tag in
         ["html", "head", "body", "table", "tr", "td", "th", "div", "details", "code", "p", "h2", "span"]
     {
@@ -123,28 +123,28 @@ fn every_tag_of_the_page_is_closed() {
 }
 
 #[test]
-fn an_empty_report_is_a_page_and_a_text() {
-    let empty = Report::of(
+fn empty_report_renders_as_page_and_text() {
+    let empty = ComparisonReport::build(
         report("2").of,
         &Evidence::default(),
         Coverage::default(),
-        Harm::default(),
-        Demand { require_match: None, min_samples: 0, ignore: vec![] },
+        UserImpact::default(),
+        Criteria { require_match: None, min_samples: 0, ignore: vec![] },
     );
-    let shown = anstream::adapter::strip_str(&text(&empty)).to_string();
+    let shown = anstream::adapter::strip_str(&format_comparison(&empty)).to_string();
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: insufficient
 because   no request was copied to it yet
 copies    0 begun, 0 answered, 0 compared, 0 of them asked of main twice
 ";
     assert_eq!(shown, wanted);
-    assert!(html(&empty).contains("insufficient"));
+    assert!(format_html_page(&empty).contains("insufficient"));
 }
 
 #[test]
-fn the_page_of_the_worst_evidence_is_bounded() {
+fn page_size_is_bounded_for_worst_evidence() {
     let mut evidence = Evidence::default();
-    let request = |at| Asked {
+    let request = |at| RequestSummary {
         method: "GET".into(),
         path_and_query: format!("/{}", "<".repeat(10_000)),
         conditional: false,
@@ -156,18 +156,18 @@ fn the_page_of_the_worst_evidence_is_bounded() {
                 (0..700).map(|key| format!("\"k{key}\":\"{}\"", value.repeat(300))).collect();
             answer(&format!("{{{}}}", entries.join(",")), 200, 1)
         };
-        let pair = Pair { request: request(at), main: body("<a"), shadow: body("<b"), control: None };
-        record(&mut evidence, &pair, &Rules::default());
+        let pair = ResponsePair { request: request(at), main: body("<a"), shadow: body("<b"), control: None };
+        record_pair(&mut evidence, &pair, &ComparisonRules::default());
     }
-    let report = Report::of(
+    let report = ComparisonReport::build(
         report("2").of,
         &evidence,
-        Coverage::of(&evidence, &[]),
-        Harm::default(),
-        Demand { require_match: None, min_samples: 0, ignore: vec![] },
+        Coverage::from_evidence(&evidence, &[]),
+        UserImpact::default(),
+        Criteria { require_match: None, min_samples: 0, ignore: vec![] },
     );
     // 500, less status, content-type, body and `$`, which are the same; and the sum of the others.
     assert_eq!(report.fields.len(), 497);
-    assert!(html(&report).len() < 3 << 20, "{}", html(&report).len());
-    assert!(text(&report).contains("and 477 more: see --html FILE or --output json"));
+    assert!(format_html_page(&report).len() < 3 << 20, "{}", format_html_page(&report).len());
+    assert!(format_comparison(&report).contains("and 477 more: see --html FILE or --output json"));
 }

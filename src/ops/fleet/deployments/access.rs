@@ -1,18 +1,18 @@
 //! `access`: whether a service can be called from outside.
 
-use super::{VersionsError, each, whole};
+use super::{FleetDeployError, all_or_partial, each};
 use crate::model::api::deployments::AccessRequest;
-use crate::model::forward::Changed;
+use crate::model::forward::ChangeResult;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::world::FleetWorld;
 
 /// The same on every host.
-pub async fn access(
+pub async fn set_access(
     world: &FleetWorld,
     hosts: &[Host],
     service: &ServiceName,
     request: &AccessRequest,
-) -> Result<Vec<(HostName, Changed)>, VersionsError> {
-    whole(each(world, hosts, async |_, link| link.access(service, request).await).await)
+) -> Result<Vec<(HostName, ChangeResult)>, FleetDeployError> {
+    all_or_partial(each(world, hosts, async |_, link| link.set_access(service, request).await).await)
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use serde::Serialize;
 
-use super::idle_connections::{flush, helps};
-use super::list;
-use super::trial::{Watching, seen, watch};
-use super::{Each, Row, VersionsError, each, locked, say, whole};
-use crate::model::api::deployments::{AssignRequest, Assigned, Part, RollbackRequest, Which};
+use super::idle_connections::{can_retry_flush, flush};
+use super::list::list_deployments;
+use super::trial::{WatchFuture, finish_watch, watch};
+use super::{FleetDeployError, FleetDeployment, PerHost, all_or_partial, each, say, with_fleet_lock};
+use crate::model::api::deployments::{AssignRequest, AssignScope, Assigned, DeploymentRef, RollbackRequest};
 use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -21,7 +21,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::reach;
 use crate::ops::fleet::roll::{self, RollReport};
 use crate::world::FleetWorld;
-use crate::world::balancer::Flush;
+use crate::world::balancer::FlushResult;
 use crate::world::link::LinkError;
 
 /// How main is changed.
@@ -50,7 +50,7 @@ pub struct AssignOptions {
 
 impl AssignOptions {
     /// A flip, watched for so long.
-    pub fn flip(
+    pub fn new_flip(
         fleet: &Fleet,
         service: &ServiceName,
         version: &Version,
@@ -82,7 +82,7 @@ pub struct HostAssigned {
     pub host: HostName,
     pub previous: Option<Version>,
     /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
-    pub flushed: Vec<(BalancerName, Result<Flush, String>)>,
+    pub flushed: Vec<(BalancerName, Result<FlushResult, String>)>,
     /// Connections by main's data port that lead to it still; absent where the host could not tell.
     pub left: Option<u64>,
 }
@@ -91,7 +91,7 @@ pub struct HostAssigned {
 pub struct AssignReport {
     pub strategy: Strategy,
     /// It was main everywhere already.
-    pub already: bool,
+    pub is_already_main: bool,
     /// Of a flip.
     pub hosts: Vec<HostAssigned>,
     pub roll: Option<RollReport>,
@@ -103,64 +103,64 @@ pub async fn assign(
     fleet: &Fleet,
     hosts: &[Host],
     options: &AssignOptions,
-) -> Result<AssignReport, VersionsError> {
-    let row = target(world, hosts, &options.service, &options.version).await?;
+) -> Result<AssignReport, FleetDeployError> {
+    let row = find_target(world, hosts, &options.service, &options.version).await?;
     let strategy = options.strategy;
     if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
-        return Ok(AssignReport { strategy, already: true, hosts: vec![], roll: None });
+        return Ok(AssignReport { strategy, is_already_main: true, hosts: vec![], roll: None });
     }
     let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
     let (flipped, rolled) = match strategy {
         Strategy::Flip => {
             let flipping = flip(world, fleet, hosts, &row, watching.as_mut(), options);
-            let flipped = locked(world, &options.actor, "assign", flipping).await?;
+            let flipped = with_fleet_lock(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
-        Strategy::Rolling => (vec![], Some(rolling(world, fleet, hosts, options).await?)),
+        Strategy::Rolling => (vec![], Some(assign_rolling(world, fleet, hosts, options).await?)),
     };
-    if let Some(report) = rolled.as_ref().filter(|report| !report.is_whole()) {
+    if let Some(report) = rolled.as_ref().filter(|report| !report.is_complete()) {
         let standing = &report.standing;
-        let why = standing.stopped.clone().unwrap_or_else(|| "some hosts failed".to_owned());
-        let reached = |host: &&crate::plan::roll::progress::HostStanding| {
-            host.reached == crate::plan::roll::progress::Reached::Done
+        let why = standing.stop_reason.clone().unwrap_or_else(|| "some hosts failed".to_owned());
+        let reached = |host: &&crate::plan::roll::progress::HostProgress| {
+            host.state == crate::plan::roll::progress::StepState::Done
         };
         let done = standing.hosts.iter().filter(reached).count();
         let (of, finished) = (standing.hosts.len(), standing.is_finished());
-        return Err(VersionsError::NotRolled { done, of, why, finished });
+        return Err(FleetDeployError::RollIncomplete { done, of, why, finished });
     }
-    seen(watching).await?;
-    Ok(AssignReport { strategy, already: false, hosts: flipped, roll: rolled })
+    finish_watch(watching).await?;
+    Ok(AssignReport { strategy, is_already_main: false, hosts: flipped, roll: rolled })
 }
 
 /// The same by a flip, for whoever holds the lock of the fleet.
-pub(in crate::ops) async fn flip_held(
+pub(in crate::ops) async fn flip_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
     options: &AssignOptions,
-) -> Result<(), VersionsError> {
-    let row = target(world, hosts, &options.service, &options.version).await?;
+) -> Result<(), FleetDeployError> {
+    let row = find_target(world, hosts, &options.service, &options.version).await?;
     let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
     if row.hosts.iter().any(|(_, one)| one.role != Role::Main) {
         flip(world, fleet, hosts, &row, watching.as_mut(), options).await?;
     }
-    seen(watching).await
+    finish_watch(watching).await
 }
 
 /// The version, which has to be on every host that is named.
-async fn target(
+async fn find_target(
     world: &FleetWorld,
     hosts: &[Host],
     service: &ServiceName,
     version: &Version,
-) -> Result<Row, VersionsError> {
-    let there = list(world, hosts).await;
+) -> Result<FleetDeployment, FleetDeployError> {
+    let there = list_deployments(world, hosts).await;
     let of_service = there.rows.iter().any(|row| row.service == *service);
     let Some(row) = there.find(service, version) else {
         return Err(if of_service || !there.unread.is_empty() {
-            VersionsError::NoVersion { service: service.clone(), version: version.clone() }
+            FleetDeployError::NoVersion { service: service.clone(), version: version.clone() }
         } else {
-            VersionsError::NoMain(service.clone())
+            FleetDeployError::NoMain(service.clone())
         });
     };
     let has = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
@@ -168,17 +168,17 @@ async fn target(
         hosts.iter().filter(|host| !has(host)).map(|host| host.name.clone()).collect();
     if !without.is_empty() {
         let (service, version) = (service.clone(), version.clone());
-        return Err(VersionsError::NotEverywhere { service, version, hosts: without });
+        return Err(FleetDeployError::MissingOnHosts { service, version, hosts: without });
     }
     Ok(row.clone())
 }
 
-async fn rolling(
+async fn assign_rolling(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
     options: &AssignOptions,
-) -> Result<RollReport, VersionsError> {
+) -> Result<RollReport, FleetDeployError> {
     let AssignOptions { service, version, .. } = options;
     let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
     let spec = RollSpec {
@@ -196,27 +196,27 @@ async fn flip<W>(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    row: &Row,
-    mut watching: Watching<'_, W>,
+    row: &FleetDeployment,
+    mut watching: WatchFuture<'_, W>,
     options: &AssignOptions,
-) -> Result<Vec<HostAssigned>, VersionsError>
+) -> Result<Vec<HostAssigned>, FleetDeployError>
 where
-    W: Future<Output = Result<(), VersionsError>>,
+    W: Future<Output = Result<(), FleetDeployError>>,
 {
     let AssignOptions { service, version, watch, actor, .. } = options;
     let request = AssignRequest {
-        which: Which::Version { service: service.clone(), version: version.clone() },
-        part: Part::Whole,
+        which: DeploymentRef::Version { service: service.clone(), version: version.clone() },
+        scope: AssignScope::MainAndBackup,
         trial: *watch,
         actor: actor.clone(),
         detail: "flip".to_owned(),
     };
     let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, one)| one.is_err()) {
-        take_back(world, fleet, hosts, row, &assigned, options).await;
+        revert_flip(world, fleet, hosts, row, &assigned, options).await;
     }
-    let leaves = if options.wait { LEAVES } else { Duration::ZERO };
-    let mut flushing = pin!(flushed(world, fleet, whole(assigned)?, leaves));
+    let leaves = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
+    let mut flushing = pin!(flushed(world, fleet, all_or_partial(assigned)?, leaves));
     tokio::select! {
         flushed = &mut flushing => return flushed,
         () = watching.as_mut() => {}
@@ -226,12 +226,12 @@ where
 
 /// The old main is back on the hosts where the flip was made, because it was not made on another. A host whose answer was lost
 /// may have made it, or be at work on it: it is asked, and the others do not wait for that.
-async fn take_back(
+async fn revert_flip(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    row: &Row,
-    assigned: &Each<Assigned>,
+    row: &FleetDeployment,
+    assigned: &PerHost<Assigned>,
     options: &AssignOptions,
 ) {
     let which = |meant: &dyn Fn(&Host, &Result<Assigned, LinkError>) -> bool| -> Vec<Host> {
@@ -242,26 +242,29 @@ async fn take_back(
     let lost =
         which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !is_main_on(row, &host.name));
     let lost = lost.iter().map(async |host| {
-        if becomes_main(world, host, row).await {
-            let _ = back(world, fleet, std::slice::from_ref(host), options, WHY).await;
+        if wait_until_main(world, host, row).await {
+            let _ = back(world, fleet, std::slice::from_ref(host), options, REVERT_REASON).await;
         }
     });
     // What does not come back is told by then.
-    let _ = tokio::join!(back(world, fleet, &moved, options, WHY), futures_util::future::join_all(lost));
+    let _ = tokio::join!(
+        back(world, fleet, &moved, options, REVERT_REASON),
+        futures_util::future::join_all(lost)
+    );
 }
 
-const WHY: &str = "another host failed";
+const REVERT_REASON: &str = "another host failed";
 
-fn is_main_on(row: &Row, host: &HostName) -> bool {
+fn is_main_on(row: &FleetDeployment, host: &HostName) -> bool {
     row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
 }
 
 /// How long a host whose answer was lost is asked what it made of the question: it may be at work on it.
-const UNHEARD: Duration = Duration::from_secs(10);
+const LOST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the host has made the version main, or does within a while.
-async fn becomes_main(world: &FleetWorld, host: &Host, row: &Row) -> bool {
-    let deadline = tokio::time::Instant::now() + UNHEARD;
+async fn wait_until_main(world: &FleetWorld, host: &Host, row: &FleetDeployment) -> bool {
+    let deadline = tokio::time::Instant::now() + LOST_ANSWER_TIMEOUT;
     loop {
         let view = async { reach::link(world, host)?.versions().await }.await;
         let main = view.map(|view| {
@@ -270,7 +273,7 @@ async fn becomes_main(world: &FleetWorld, host: &Host, row: &Row) -> bool {
         match main {
             Ok(true) => return true,
             Ok(false) | Err(_) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(FLUSH_INTERVAL).await;
             }
             Ok(false) => return false,
             Err(error) => {
@@ -287,8 +290,8 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
 
 /// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
 /// is answered, and lead to the old version for as long as they live.
-pub(in crate::ops) const LEAVES: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(150);
+pub(in crate::ops) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(150);
 
 /// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
 /// close the idle ones, until none is left.
@@ -297,7 +300,7 @@ async fn flushed(
     fleet: &Fleet,
     assigned: Vec<(HostName, Assigned)>,
     leaves: Duration,
-) -> Result<Vec<HostAssigned>, VersionsError> {
+) -> Result<Vec<HostAssigned>, FleetDeployError> {
     let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
         Some(previous) => leave(world, fleet, host, previous, leaves).await,
         None => HostAssigned { host, previous: None, flushed: vec![], left: Some(0) },
@@ -333,20 +336,21 @@ pub(super) async fn leave(
     leaves: Duration,
 ) -> HostAssigned {
     let deadline = tokio::time::Instant::now() + leaves;
-    let mut closed: Vec<(BalancerName, Result<Flush, String>)> = vec![];
+    let mut closed: Vec<(BalancerName, Result<FlushResult, String>)> = vec![];
     loop {
         let flushed = flush(world, &host).await;
-        let able = flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| helps(flush));
+        let able =
+            flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| can_retry_flush(flush));
         // What was closed once is worth telling, whatever the last round found.
         for (balancer, now) in flushed {
             match closed.iter_mut().find(|(name, _)| *name == balancer) {
-                Some((_, before)) if *before != Ok(Flush::Closed) => *before = now,
+                Some((_, before)) if *before != Ok(FlushResult::Closed) => *before = now,
                 Some(_) => {}
                 None => closed.push((balancer, now)),
             }
         }
-        tokio::time::sleep(PAUSE).await;
-        let left = still_led(world, &host, previous).await;
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        let left = count_remaining_connections(world, &host, previous).await;
         if left == Some(0) || !able || tokio::time::Instant::now() >= deadline || world.stop.is_requested() {
             return HostAssigned { host, previous: Some(previous.version.clone()), flushed: closed, left };
         }
@@ -354,10 +358,14 @@ pub(super) async fn leave(
 }
 
 /// How many connections that came by main's data port lead to the version that was main. `None`: the host cannot tell.
-async fn still_led(world: &FleetWorld, host: &HostName, previous: &Deployment) -> Option<u64> {
+async fn count_remaining_connections(
+    world: &FleetWorld,
+    host: &HostName,
+    previous: &Deployment,
+) -> Option<u64> {
     let view = world.links.get(host)?.versions().await.ok()?;
     match view.deployments.into_iter().find(|view| view.deployment.id == previous.id) {
-        Some(old) => old.by_main.ok().map(|count| count.open()),
+        Some(old) => old.via_main_port.ok().map(|count| count.total()),
         None => Some(0),
     }
 }
@@ -368,7 +376,7 @@ pub(super) async fn back(
     hosts: &[Host],
     options: &AssignOptions,
     why: &str,
-) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+) -> Result<Vec<(HostName, Assigned)>, FleetDeployError> {
     let from = Some(options.version.clone());
     let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
     let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
@@ -378,7 +386,7 @@ pub(super) async fn back(
             Err(error) => say(world, Some(host), format!("the last good main does not come back: {error}")),
         }
     }
-    let put = whole(put)?;
+    let put = all_or_partial(put)?;
     flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)
 }
@@ -390,9 +398,10 @@ pub async fn rollback(
     hosts: &[Host],
     service: &ServiceName,
     actor: &Actor,
-) -> Result<Vec<(HostName, Assigned)>, VersionsError> {
+) -> Result<Vec<(HostName, Assigned)>, FleetDeployError> {
     let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
-    let put = whole(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
+    let put =
+        all_or_partial(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;
     flushed(world, fleet, put.clone(), Duration::ZERO).await?;
     Ok(put)
 }

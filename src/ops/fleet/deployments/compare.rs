@@ -1,15 +1,17 @@
 //! `compare`: what every host has seen of a shadow's answers, put together and judged; and what `assign` asks of it.
 
-use super::list;
-use super::{Row, VersionsError, each, whole};
+use super::list::list_deployments;
+use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
 use crate::model::capped::Merge as _;
 use crate::model::deployment::Role;
 use crate::model::evidence::Evidence;
 use crate::model::host::Host;
 use crate::model::name::ServiceName;
-use crate::model::proxy::{LegStats, ProxyStats, ServiceStats, ShadowStats};
+use crate::model::proxy::{ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
 use crate::model::version::Version;
-use crate::plan::compare::{Compared, Coverage, Demand, Harm, Report, Verdict};
+use crate::plan::compare::{
+    ComparedVersions, ComparisonReport, ComparisonVerdict, Coverage, Criteria, UserImpact,
+};
 use crate::world::FleetWorld;
 
 #[derive(Debug, Clone)]
@@ -17,7 +19,7 @@ pub struct CompareOptions {
     pub service: ServiceName,
     /// The shadow.
     pub version: Version,
-    pub demand: Demand,
+    pub demand: Criteria,
 }
 
 /// Judged over all of these hosts together. One that cannot be asked is an error: it may be the one where answers differ.
@@ -25,18 +27,18 @@ pub async fn compare(
     world: &FleetWorld,
     hosts: &[Host],
     options: &CompareOptions,
-) -> Result<Report, VersionsError> {
+) -> Result<ComparisonReport, FleetDeployError> {
     let CompareOptions { service, version, demand } = options;
-    let listing = list(world, hosts).await;
+    let listing = list_deployments(world, hosts).await;
     if !listing.unread.is_empty() {
-        return Err(VersionsError::Unread(listing.unread));
+        return Err(FleetDeployError::Unread(listing.unread));
     }
-    let main = listing.main(service).ok_or_else(|| VersionsError::NoMain(service.clone()))?;
-    let named = || VersionsError::NoVersion { service: service.clone(), version: version.clone() };
+    let main = listing.main(service).ok_or_else(|| FleetDeployError::NoMain(service.clone()))?;
+    let named = || FleetDeployError::NoVersion { service: service.clone(), version: version.clone() };
     let shadow = listing.find(service, version).ok_or_else(named)?;
-    let heard = whole(
-        each(world, &beside_main(shadow, hosts), async |_, link| {
-            Ok((link.evidence(service, &shadow.id).await?, link.proxy().await?))
+    let heard = all_or_partial(
+        each(world, &filter_shadow_hosts(shadow, hosts), async |_, link| {
+            Ok((link.read_evidence(service, &shadow.id).await?, link.read_proxy_stats().await?))
         })
         .await,
     )?;
@@ -44,45 +46,48 @@ pub async fn compare(
     let (mut shadows, mut legs) = (Vec::new(), Vec::new());
     for (_, (seen, stats)) in heard {
         evidence.absorb(seen.unwrap_or_default());
-        let (copies, answers) = counted(stats, service, shadow, main);
+        let (copies, answers) = select_stats(stats, service, shadow, main);
         shadows.extend(copies);
         legs.extend(answers);
     }
-    let coverage = Coverage::of(&evidence, &shadows);
-    let of = Compared { service: service.clone(), main: main.version.clone(), shadow: version.clone() };
-    Ok(Report::of(of, &evidence, coverage, Harm::of(&legs), demand.clone()))
+    let coverage = Coverage::from_evidence(&evidence, &shadows);
+    let of =
+        ComparedVersions { service: service.clone(), main: main.version.clone(), shadow: version.clone() };
+    Ok(ComparisonReport::build(of, &evidence, coverage, UserImpact::from_stats(&legs), demand.clone()))
 }
 
 /// An error unless the shadow is as much like main as is demanded.
-pub async fn require(
+pub async fn require_match(
     world: &FleetWorld,
     hosts: &[Host],
     options: &CompareOptions,
-) -> Result<Report, VersionsError> {
+) -> Result<ComparisonReport, FleetDeployError> {
     let report = compare(world, hosts, options).await?;
-    if report.verdict == Verdict::Same {
+    if report.verdict == ComparisonVerdict::Same {
         return Ok(report);
     }
     let CompareOptions { service, version, .. } = options.clone();
-    Err(VersionsError::NotAlike { service, version, verdict: report.verdict, reason: report.reason })
+    Err(FleetDeployError::MatchNotProven { service, version, verdict: report.verdict, reason: report.reason })
 }
 
 /// Where it is main already, what was seen of it before says nothing.
-fn beside_main(shadow: &Row, hosts: &[Host]) -> Vec<Host> {
+fn filter_shadow_hosts(shadow: &FleetDeployment, hosts: &[Host]) -> Vec<Host> {
     let main =
         |host: &Host| shadow.hosts.iter().any(|(name, view)| *name == host.name && view.role == Role::Main);
-    shadow.among(hosts).into_iter().filter(|host| !main(host)).collect()
+    shadow.filter_hosts(hosts).into_iter().filter(|host| !main(host)).collect()
 }
 
 /// What a host's proxy counted of this shadow, and of main.
-fn counted(
+fn select_stats(
     stats: Option<ProxyStats>,
     service: &ServiceName,
-    shadow: &Row,
-    main: &Row,
-) -> (Vec<ShadowStats>, Vec<LegStats>) {
+    shadow: &FleetDeployment,
+    main: &FleetDeployment,
+) -> (Vec<ShadowStats>, Vec<UpstreamStats>) {
     let of_service = stats.into_iter().flat_map(|stats| stats.services).find(|one| one.service == *service);
-    let Some(ServiceStats { mut shadows, mut legs, .. }) = of_service else { return (vec![], vec![]) };
+    let Some(ServiceStats { mut shadows, upstreams: mut legs, .. }) = of_service else {
+        return (vec![], vec![]);
+    };
     shadows.retain(|one| one.deployment == shadow.id);
     legs.retain(|one| one.deployment == main.id);
     (shadows, legs)

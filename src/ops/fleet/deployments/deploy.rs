@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::list;
-use super::{Each, Listing, VersionsError, each, say, site, took, whole};
-use crate::model::api::deployments::{DeployRequest, Deployed, KillRequest};
-use crate::model::deployment::{Deployment, DeploymentId, Digest, HowToRun, Role};
+use super::list::list_deployments;
+use super::{
+    FleetDeployError, Listing, PerHost, all_or_partial, build_host_network, each, format_elapsed, say,
+};
+use crate::model::api::deployments::{DeployRequest, DeployResponse, KillRequest};
+use crate::model::deployment::{Deployment, DeploymentId, Digest, Role, RunSpec};
 use crate::model::fleet::Fleet;
 use crate::model::health::Health;
 use crate::model::history::Actor;
@@ -16,7 +18,7 @@ use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::model::version::Version;
 use crate::world::FleetWorld;
-use crate::world::archives::Packed;
+use crate::world::archives::PackedArchive;
 
 /// Where a version comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub struct DeployOptions {
     pub service: ServiceName,
     pub version: Version,
     pub source: Source,
-    pub how: HowToRun,
+    pub how: RunSpec,
     pub port: Option<Port>,
     /// Instead of the service's own.
     pub health: Option<Health>,
@@ -42,7 +44,7 @@ pub struct DeployOptions {
 
 /// What will be done on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Planned {
+pub struct HostDeployPlan {
     pub host: HostName,
     pub role: Role,
     pub port: Port,
@@ -54,9 +56,9 @@ pub struct Planned {
 pub struct DeployReport {
     pub id: DeploymentId,
     pub revision: u32,
-    pub planned: Vec<Planned>,
+    pub planned: Vec<HostDeployPlan>,
     /// Empty after a dry run.
-    pub deployed: Vec<(HostName, Deployed)>,
+    pub deployed: Vec<(HostName, DeployResponse)>,
 }
 
 /// Checked on every host before anything is sent; where one host fails, the others are as before too.
@@ -65,10 +67,10 @@ pub async fn deploy(
     fleet: &Fleet,
     hosts: &[Host],
     options: &DeployOptions,
-) -> Result<DeployReport, VersionsError> {
+) -> Result<DeployReport, FleetDeployError> {
     let began = tokio::time::Instant::now();
     let packed = pack(world, &options.source).await?;
-    let (id, revision) = identity(world, options, &list(world, hosts).await);
+    let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
     let request = |host: &Host, dry_run| DeployRequest {
         id: id.clone(),
@@ -80,15 +82,16 @@ pub async fn deploy(
         port: options.port,
         health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
         health_timeout: fleet.versions.health_timeout,
-        site: site(fleet, host),
+        site: build_host_network(fleet, host),
         actor: options.actor.clone(),
         dry_run,
     };
     let planned =
-        whole(each(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await)?;
-    let planned: Vec<Planned> = planned.into_iter().map(|(host, deployed)| plan(host, &deployed)).collect();
+        all_or_partial(each(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await)?;
+    let planned: Vec<HostDeployPlan> =
+        planned.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
     for one in &planned {
-        say(world, Some(&one.host), in_words(one, options));
+        say(world, Some(&one.host), describe_plan(one, options));
     }
     let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
@@ -108,43 +111,46 @@ pub async fn deploy(
         }
         let deployed = link.deploy(&request(host, false)).await?;
         let port = deployed.deployment.instance.port;
-        say(world, Some(&host.name), format!("healthy on port {port} after {}", took(began)));
+        say(world, Some(&host.name), format!("healthy on port {port} after {}", format_elapsed(began)));
         Ok(deployed)
     })
     .await;
     if deployed.iter().any(|(_, one)| one.is_err()) {
-        undo(world, hosts, &deployed, options).await;
-        return Err(failed(deployed));
+        undo_deploy(world, hosts, &deployed, options).await;
+        return Err(collect_errors(deployed));
     }
-    report.deployed = whole(deployed)?;
+    report.deployed = all_or_partial(deployed)?;
     Ok(report)
 }
 
 /// None of it is left, so none of it is done.
-fn failed(deployed: Each<Deployed>) -> VersionsError {
+fn collect_errors(deployed: PerHost<DeployResponse>) -> FleetDeployError {
     let errors = deployed.into_iter().filter_map(|(host, one)| one.err().map(|error| (host, error)));
-    VersionsError::Hosts(errors.collect())
+    FleetDeployError::Hosts(errors.collect())
 }
 
-pub(super) async fn pack(world: &FleetWorld, source: &Source) -> Result<Option<Packed>, VersionsError> {
+pub(super) async fn pack(
+    world: &FleetWorld,
+    source: &Source,
+) -> Result<Option<PackedArchive>, FleetDeployError> {
     let Source::Release(path) = source else { return Ok(None) };
     let (archives, path) = (world.archives.clone(), path.clone());
     let packed = tokio::task::spawn_blocking(move || archives.pack(&path)).await;
-    Ok(Some(packed.map_err(|error| VersionsError::Task(error.to_string()))??))
+    Ok(Some(packed.map_err(|error| FleetDeployError::TaskFailed(error.to_string()))??))
 }
 
 /// A version that is on other hosts already keeps its id and its revision.
-fn identity(world: &FleetWorld, options: &DeployOptions, there: &Listing) -> (DeploymentId, u32) {
+fn choose_identity(world: &FleetWorld, options: &DeployOptions, there: &Listing) -> (DeploymentId, u32) {
     if let Some(row) = there.find(&options.service, &options.version) {
         return (row.id.clone(), row.revision);
     }
     let of_service = there.rows.iter().filter(|row| row.service == options.service);
     let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
-    (DeploymentId::new(world.clock.now(), salt(&options.actor)), revision)
+    (DeploymentId::new(world.clock.now(), generate_salt(&options.actor)), revision)
 }
 
 /// Random enough for two operators in the same millisecond.
-fn salt(actor: &Actor) -> u64 {
+fn generate_salt(actor: &Actor) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's own source of randomness for its maps.
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
@@ -152,12 +158,12 @@ fn salt(actor: &Actor) -> u64 {
     hasher.finish()
 }
 
-fn plan(host: HostName, deployed: &Deployed) -> Planned {
-    let Deployed { deployment, known, role } = deployed;
-    Planned { host, role: *role, port: deployment.instance.port, known: *known }
+fn plan_host(host: HostName, deployed: &DeployResponse) -> HostDeployPlan {
+    let DeployResponse { deployment, known, role } = deployed;
+    HostDeployPlan { host, role: *role, port: deployment.instance.port, known: *known }
 }
 
-fn in_words(planned: &Planned, options: &DeployOptions) -> String {
+fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     let (service, version) = (&options.service, &options.version);
     let role = if planned.role == Role::Main { "main" } else { "a shadow" };
     if planned.known {
@@ -167,7 +173,12 @@ fn in_words(planned: &Planned, options: &DeployOptions) -> String {
 }
 
 /// What was new here goes again; what was there before stays.
-async fn undo(world: &FleetWorld, hosts: &[Host], deployed: &Each<Deployed>, options: &DeployOptions) {
+async fn undo_deploy(
+    world: &FleetWorld,
+    hosts: &[Host],
+    deployed: &PerHost<DeployResponse>,
+    options: &DeployOptions,
+) {
     let new: Vec<(&Host, &Deployment)> = hosts
         .iter()
         .filter_map(|host| {
@@ -195,6 +206,6 @@ async fn undo(world: &FleetWorld, hosts: &[Host], deployed: &Each<Deployed>, opt
 }
 
 /// For callers that print a digest.
-pub fn short(digest: &Digest) -> &str {
+pub fn shorten_digest(digest: &Digest) -> &str {
     digest.0.get(..12).unwrap_or(&digest.0)
 }

@@ -2,17 +2,17 @@
 
 use serde::Serialize;
 
-use super::list;
-use super::{VersionsError, locked, say};
+use super::list::list_deployments;
+use super::{FleetDeployError, say, with_fleet_lock};
 use crate::model::deployment::Role;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::percent::Percent;
 use crate::model::version::Version;
-use crate::plan::weights::{Weights, weights};
+use crate::plan::weights::{Weights, compute_weights};
 use crate::world::FleetWorld;
-use crate::world::balancer::Weighed;
+use crate::world::balancer::SetWeightResult;
 
 /// The weight of one server line, as it was read back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,37 +25,37 @@ pub struct ServerWeight {
 
 /// What the weights come to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Shared {
+pub struct AppliedWeights {
     pub share: Percent,
     pub servers: Vec<ServerWeight>,
 }
 
 /// Every main's server line of every balancer gets its weight, which is read back; `None`: all get 100 again. Where one is not
 /// set, the error names it, and those before it are set: the same command sets them all again.
-pub async fn share_by_weight(
+pub async fn set_canary_weights(
     world: &FleetWorld,
     hosts: &[Host],
     service: &ServiceName,
     version: &Version,
     share: Option<Percent>,
     actor: &Actor,
-) -> Result<Shared, VersionsError> {
+) -> Result<AppliedWeights, FleetDeployError> {
     if world.balancers.is_empty() {
-        return Err(VersionsError::NoBalancer);
+        return Err(FleetDeployError::NoBalancer);
     }
-    let listing = list(world, hosts).await;
+    let listing = list_deployments(world, hosts).await;
     // A host that says nothing may have either main.
-    listing.is_whole()?;
+    listing.require_complete()?;
     let Some(row) = listing.find(service, version) else {
-        return Err(VersionsError::NoVersion { service: service.clone(), version: version.clone() });
+        return Err(FleetDeployError::NoVersion { service: service.clone(), version: version.clone() });
     };
     let is_canary =
         |host: &Host| row.hosts.iter().any(|(name, one)| *name == host.name && one.role == Role::Main);
     let canaries = hosts.iter().filter(|host| is_canary(host)).count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let all = Weights { canaries: 100, mains: 100, share: Percent::ALL };
+    let all = Weights { canaries: 100, mains: 100, share: Percent::FULL };
     let found = match share {
-        Some(share) => weights(share, count(canaries), count(hosts.len() - canaries))?,
+        Some(share) => compute_weights(share, count(canaries), count(hosts.len() - canaries))?,
         None => all,
     };
     let work = async {
@@ -66,7 +66,7 @@ pub async fn share_by_weight(
                 let weight = if is_canary(host) { found.canaries } else { found.mains };
                 let name = balancer.spec().name.clone();
                 match balancer.set_weight(&server, weight).await {
-                    Ok(Weighed::Set) => {
+                    Ok(SetWeightResult::Set) => {
                         servers.push(ServerWeight {
                             balancer: name,
                             host: host.name.clone(),
@@ -74,14 +74,14 @@ pub async fn share_by_weight(
                             weight,
                         });
                     }
-                    Ok(Weighed::NotAllowed) => return Err(VersionsError::WeightsNotAllowed(name)),
-                    Err(why) => return Err(VersionsError::NotWeighed { balancer: name, server, why }),
+                    Ok(SetWeightResult::NotAllowed) => return Err(FleetDeployError::WeightsNotAllowed(name)),
+                    Err(why) => return Err(FleetDeployError::WeightNotSet { balancer: name, server, why }),
                 }
             }
         }
         Ok(servers)
     };
-    let servers = locked(world, actor, "canary", work).await?;
+    let servers = with_fleet_lock(world, actor, "canary", work).await?;
     if share.is_some() {
         say(
             world,
@@ -89,5 +89,5 @@ pub async fn share_by_weight(
             "new users follow the weights, users with a cookie stay; a reload of HAProxy forgets weights",
         );
     }
-    Ok(Shared { share: found.share, servers })
+    Ok(AppliedWeights { share: found.share, servers })
 }

@@ -7,17 +7,20 @@ use std::time::Duration;
 use crate::model::deployment::{Deployment, Stage};
 use crate::model::name::{BalancerName, HostName};
 use crate::world::FleetWorld;
-use crate::world::balancer::{Balancer, Flush};
+use crate::world::balancer::{Balancer, FlushResult};
 
 /// Every balancer's idle connections to both vhosts of a host, once.
-pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerName, Result<Flush, String>)> {
+pub(super) async fn flush(
+    world: &FleetWorld,
+    host: &HostName,
+) -> Vec<(BalancerName, Result<FlushResult, String>)> {
     let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
         let main = balancer.close_idle(&spec.servers.main_of(host)).await;
         // The backup vhost was led elsewhere as well.
-        let backup = balancer.close_idle(&spec.servers.backup_of(host)).await;
+        let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
         let both = match (main, backup) {
-            (Ok(Flush::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
+            (Ok(FlushResult::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
             (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
         };
         (spec.name.clone(), both)
@@ -26,22 +29,22 @@ pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Vec<(BalancerN
 }
 
 /// Whether it may help to ask that balancer again.
-pub(super) const fn helps(flush: &Result<Flush, String>) -> bool {
-    matches!(flush, Ok(Flush::Closed | Flush::Held))
+pub(super) const fn can_retry_flush(flush: &Result<FlushResult, String>) -> bool {
+    matches!(flush, Ok(FlushResult::Closed | FlushResult::NotInService))
 }
 
 /// Between two rounds of [`keep_flushing`]: a drain is looked at more often, and takes as long as its longest request.
-const ROUND: Duration = Duration::from_millis(500);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// For as long as an update of this deployment goes on, from the moment that nothing leads to its old instance: what HAProxy
 /// keeps to that would hold its drain to the last.
-pub(super) async fn keep_flushing(world: &FleetWorld, host: &HostName, old: &Deployment) -> Infallible {
+pub(super) async fn flush_repeatedly(world: &FleetWorld, host: &HostName, old: &Deployment) -> Infallible {
     loop {
-        tokio::time::sleep(ROUND).await;
+        tokio::time::sleep(FLUSH_INTERVAL).await;
         if !has_moved(world, host, old).await {
             continue;
         }
-        if !flush(world, host).await.iter().any(|(_, flush)| helps(flush)) {
+        if !flush(world, host).await.iter().any(|(_, flush)| can_retry_flush(flush)) {
             return std::future::pending().await;
         }
     }

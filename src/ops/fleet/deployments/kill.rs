@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Row, VersionsError, each, whole};
+use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
 use crate::model::api::deployments::KillRequest;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -22,11 +22,11 @@ pub struct KillOptions {
 
 /// One version gone from some hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostKilled {
+pub struct KilledDeployment {
     pub service: ServiceName,
     pub version: Version,
     /// Requests that were in flight when its process was stopped, over all hosts; absent where one could not tell.
-    pub cut: Option<u64>,
+    pub aborted_requests: Option<u64>,
     pub hosts: Vec<HostName>,
 }
 
@@ -34,15 +34,15 @@ pub struct HostKilled {
 pub async fn kill(
     world: &FleetWorld,
     hosts: &[Host],
-    rows: &[Row],
+    rows: &[FleetDeployment],
     options: &KillOptions,
-    mut told: impl FnMut(&HostKilled),
-) -> Result<Vec<HostKilled>, VersionsError> {
-    let mut order: Vec<&Row> = rows.iter().collect();
+    mut told: impl FnMut(&KilledDeployment),
+) -> Result<Vec<KilledDeployment>, FleetDeployError> {
+    let mut order: Vec<&FleetDeployment> = rows.iter().collect();
     order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
     let mut all = Vec::new();
     for row in order {
-        let hosts = row.among(hosts);
+        let hosts = row.filter_hosts(hosts);
         let request = KillRequest {
             id: row.id.clone(),
             force: options.force,
@@ -50,11 +50,11 @@ pub async fn kill(
             keep_files: options.keep_files,
             actor: options.actor.clone(),
         };
-        let killed = whole(each(world, &hosts, async |_, link| link.kill(&request).await).await)?;
-        let one = HostKilled {
+        let killed = all_or_partial(each(world, &hosts, async |_, link| link.kill(&request).await).await)?;
+        let one = KilledDeployment {
             service: row.service.clone(),
             version: row.version.clone(),
-            cut: killed.iter().map(|(_, killed)| killed.cut).sum(),
+            aborted_requests: killed.iter().map(|(_, killed)| killed.aborted_requests).sum(),
             hosts: killed.into_iter().map(|(host, _)| host).collect(),
         };
         told(&one);

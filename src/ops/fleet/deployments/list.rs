@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{VersionsError, each};
-use crate::model::api::deployments::{DeploymentView, VersionsView};
+use super::{FleetDeployError, each};
+use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, Role, Status};
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
@@ -13,7 +13,7 @@ use crate::world::FleetWorld;
 
 /// A version of a service, over all hosts that have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct FleetDeployment {
     pub service: ServiceName,
     pub version: Version,
     pub id: DeploymentId,
@@ -27,12 +27,12 @@ pub struct Row {
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
     /// What it gets of the requests where a proxy stands, each once: `copies 100%`, `canary 25%`.
-    pub gets: Vec<String>,
+    pub traffic: Vec<String>,
 }
 
-impl Row {
+impl FleetDeployment {
     /// Those of these hosts that have it.
-    pub(super) fn among(&self, hosts: &[Host]) -> Vec<Host> {
+    pub(super) fn filter_hosts(&self, hosts: &[Host]) -> Vec<Host> {
         let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
         hosts.iter().filter(has).cloned().collect()
     }
@@ -42,14 +42,14 @@ impl Row {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Listing {
     /// By service, then by age.
-    pub rows: Vec<Row>,
+    pub rows: Vec<FleetDeployment>,
     pub unread: Vec<(HostName, String)>,
 }
 
 impl Listing {
     /// The rows that are meant: all, a service's, or one.
     #[must_use]
-    pub fn only(mut self, service: Option<&ServiceName>, version: Option<&Version>) -> Self {
+    pub fn filter(mut self, service: Option<&ServiceName>, version: Option<&Version>) -> Self {
         self.rows.retain(|row| {
             service.is_none_or(|service| row.service == *service)
                 && version.is_none_or(|version| row.version == *version)
@@ -58,51 +58,51 @@ impl Listing {
     }
 
     #[must_use]
-    pub fn with_id(mut self, id: &DeploymentId) -> Self {
+    pub fn filter_by_id(mut self, id: &DeploymentId) -> Self {
         self.rows.retain(|row| row.id == *id);
         self
     }
 
-    pub fn find(&self, service: &ServiceName, version: &Version) -> Option<&Row> {
+    pub fn find(&self, service: &ServiceName, version: &Version) -> Option<&FleetDeployment> {
         self.rows.iter().find(|row| row.service == *service && row.version == *version)
     }
 
     /// Whether every host was read.
-    pub fn is_whole(&self) -> Result<(), VersionsError> {
-        if self.unread.is_empty() { Ok(()) } else { Err(VersionsError::Unread(self.unread.clone())) }
+    pub fn require_complete(&self) -> Result<(), FleetDeployError> {
+        if self.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Unread(self.unread.clone())) }
     }
 
     /// The main of a service, where it is one anywhere.
-    pub fn main(&self, service: &ServiceName) -> Option<&Row> {
+    pub fn main(&self, service: &ServiceName) -> Option<&FleetDeployment> {
         self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
     }
 }
 
 /// A host that cannot be asked is named, and the others are shown.
-pub async fn list(world: &FleetWorld, hosts: &[Host]) -> Listing {
+pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
     for (host, view) in each(world, hosts, async |_, link| link.versions().await).await {
         match view {
-            Ok(view) => add(&mut listing.rows, &host, view),
+            Ok(view) => merge_host_view(&mut listing.rows, &host, view),
             Err(error) => listing.unread.push((host, error.to_string())),
         }
     }
-    let order = |row: &Row| (row.service.clone(), row.revision);
+    let order = |row: &FleetDeployment| (row.service.clone(), row.revision);
     listing.rows.sort_by_key(order);
     listing
 }
 
-fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
+fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: DeploymentsView) {
     for one in view.deployments {
         let main = one.role == Role::Main;
         let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
-        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::at_work);
+        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::maybe_busy);
         let gets = record
-            .map(|record| traffic_split::gets(&record.layer7.splits, &one.deployment.id))
+            .map(|record| traffic_split::describe_traffic(&record.layer7.traffic_split, &one.deployment.id))
             .unwrap_or_default();
-        let same = |row: &&mut Row| row.id == one.deployment.id;
+        let same = |row: &&mut FleetDeployment| row.id == one.deployment.id;
         let Some(row) = rows.iter_mut().find(same) else {
-            rows.push(Row {
+            rows.push(FleetDeployment {
                 service: one.deployment.service.clone(),
                 version: one.deployment.version.clone(),
                 id: one.deployment.id.clone(),
@@ -112,7 +112,7 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
                 status: one.status,
                 active,
                 hosts: vec![(host.clone(), one)],
-                gets,
+                traffic: gets,
             });
             continue;
         };
@@ -122,8 +122,8 @@ fn add(rows: &mut Vec<Row>, host: &HostName, view: VersionsView) {
         row.status = row.status.min(one.status);
         row.hosts.push((host.clone(), one));
         for gets in gets {
-            if !row.gets.contains(&gets) {
-                row.gets.push(gets);
+            if !row.traffic.contains(&gets) {
+                row.traffic.push(gets);
             }
         }
     }

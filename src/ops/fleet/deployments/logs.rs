@@ -1,41 +1,48 @@
 //! `logs` and `history`: what every host has to tell.
 
-use super::{Row, VersionsError, each, whole};
+use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
 use crate::model::api::deployments::LogsRequest;
-use crate::model::history::Entry;
+use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::world::FleetWorld;
-use crate::world::link::{Heard, LinkError};
+use crate::world::link::{LinkError, SharedLineSink};
 
 /// What the instances of a version wrote, on every host that has it, all at once. Until a stop is requested, where they are
 /// followed.
-pub async fn logs(
+pub async fn stream_logs(
     world: &FleetWorld,
     hosts: &[Host],
-    row: &Row,
+    row: &FleetDeployment,
     request: &LogsRequest,
-    heard: impl Fn(&HostName) -> Heard,
-) -> Result<(), VersionsError> {
-    let hosts = row.among(hosts);
-    let all = each(world, &hosts, async |host, link| link.logs(request, heard(&host.name)).await);
+    heard: impl Fn(&HostName) -> SharedLineSink,
+) -> Result<(), FleetDeployError> {
+    let hosts = row.filter_hosts(hosts);
+    let all = each(world, &hosts, async |host, link| link.stream_logs(request, heard(&host.name)).await);
     tokio::select! {
-        ended = all => whole(ended).map(|_| ()),
-        () = world.stop.requested() => Ok(()),
+        ended = all => all_or_partial(ended).map(|_| ()),
+        () = world.stop.wait() => Ok(()),
     }
 }
 
 /// What was done about a service, as each host has it recorded.
 #[derive(Debug)]
-pub struct Histories {
-    pub hosts: Vec<(HostName, Vec<Entry>)>,
+pub struct HostHistories {
+    pub hosts: Vec<(HostName, Vec<HistoryEntry>)>,
     pub unread: Vec<(HostName, LinkError)>,
 }
 
 /// The latest `limit` rows of every host; one that cannot be asked is named.
-pub async fn histories(world: &FleetWorld, hosts: &[Host], service: &ServiceName, limit: u32) -> Histories {
-    let mut heard = Histories { hosts: vec![], unread: vec![] };
-    for (host, rows) in each(world, hosts, async |_, link| link.history(Some(service), limit).await).await {
+pub async fn read_histories(
+    world: &FleetWorld,
+    hosts: &[Host],
+    service: &ServiceName,
+    limit: u32,
+) -> HostHistories {
+    let mut heard = HostHistories { hosts: vec![], unread: vec![] };
+    for (host, rows) in
+        each(world, hosts, async |_, link| link.load_history(Some(service), limit).await).await
+    {
         match rows {
             Ok(rows) => heard.hosts.push((host, rows)),
             Err(error) => heard.unread.push((host, error)),

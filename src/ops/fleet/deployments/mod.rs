@@ -1,16 +1,16 @@
 //! Versions side by side over a fleet, from the operator's place: every host's part is done by the host itself.
 
-use crate::model::api::deployments::Site;
+use crate::model::api::deployments::HostNetwork;
 use crate::model::deployment::DeploymentId;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::lock::Purpose;
+use crate::model::lock::LockPurpose;
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::version::Version;
-use crate::plan::compare::Verdict;
-use crate::plan::weights::NoWeights;
+use crate::plan::compare::ComparisonVerdict;
+use crate::plan::weights::WeightsError;
 use crate::world::FleetWorld;
 use crate::world::archives::ArchiveError;
 use crate::world::balancer::BalancerError;
@@ -34,23 +34,23 @@ mod traffic_split;
 mod trial;
 mod update;
 
-pub use access::access;
+pub use access::set_access;
 pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, rollback};
-pub(super) use assign::{LEAVES, flip_held};
-pub use compare::{CompareOptions, compare, require};
-pub use deploy::{DeployOptions, DeployReport, Planned, Source, deploy, short};
-pub use haproxy_weights::{ServerWeight, Shared, share_by_weight};
-pub use kill::{HostKilled, KillOptions, kill};
-pub use list::{Listing, Row, list};
-pub use logs::{Histories, histories, logs};
+pub(super) use assign::{FLUSH_TIMEOUT, flip_under_lock};
+pub use compare::{CompareOptions, compare, require_match};
+pub use deploy::{DeployOptions, DeployReport, HostDeployPlan, Source, deploy, shorten_digest};
+pub use haproxy_weights::{AppliedWeights, ServerWeight, set_canary_weights};
+pub use kill::{KillOptions, KilledDeployment, kill};
+pub use list::{FleetDeployment, Listing, list_deployments};
+pub use logs::{HostHistories, read_histories, stream_logs};
 pub use traffic_split::{HostSplit, SplitOptions, split};
-pub(super) use traffic_split::{change, through};
+pub(super) use traffic_split::{apply_split_under_lock, wait_until_inserted};
 pub use trial::Overtaken;
 pub use update::{UpdateOptions, update};
 
 /// Why a command about versions did not do what it was asked, on any host.
 #[derive(Debug, thiserror::Error)]
-pub enum VersionsError {
+pub enum FleetDeployError {
     /// D13
     #[error("No service matching {service} {version}")]
     NoVersion { service: ServiceName, version: Version },
@@ -67,9 +67,9 @@ pub enum VersionsError {
     Hosts(Vec<(HostName, LinkError)>),
     /// The hosts that are done are printed already.
     #[error("done on {done} of {} hosts; {}", done + failed.len(), .failed.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
-    Partly { done: usize, failed: Vec<(HostName, LinkError)> },
+    Partial { done: usize, failed: Vec<(HostName, LinkError)> },
     #[error("{service} {version} is not on {}: deploy it there first, or name the hosts with --host", .hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "))]
-    NotEverywhere { service: ServiceName, version: Version, hosts: Vec<HostName> },
+    MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -78,32 +78,32 @@ pub enum VersionsError {
     Roll(#[from] RollError),
     /// The roll's report is printed already.
     #[error("{done} of {of} hosts have the new main: {why}")]
-    NotRolled { done: usize, of: usize, why: String, finished: bool },
+    RollIncomplete { done: usize, of: usize, why: String, finished: bool },
     #[error("{service} {version} is main no more: {why}; {} is back", .back.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
-    PutBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
+    RolledBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
     /// In its watch window, by somebody else: nothing of that is taken back.
     #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Overtaken { service: ServiceName, version: Version, hosts: Vec<Overtaken> },
     /// It was asked to be like main, and is not, or nobody knows.
     #[error("{service} {version} does not become main: {reason}")]
-    NotAlike { service: ServiceName, version: Version, verdict: Verdict, reason: String },
+    MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
     #[error("no load balancer of the configuration can be asked")]
     NoBalancer,
     #[error(transparent)]
-    NoWeights(#[from] NoWeights),
+    NoWeights(#[from] WeightsError),
     #[error("`{0}` gives no stats socket of level admin: weights are not changed there")]
     WeightsNotAllowed(BalancerName),
     #[error("`{balancer}` did not take the weight of its server `{server}`: {why}")]
-    NotWeighed { balancer: BalancerName, server: String, why: BalancerError },
+    WeightNotSet { balancer: BalancerName, server: String, why: BalancerError },
     #[error("{0}")]
-    Task(String),
+    TaskFailed(String),
 }
 
 /// What each host made of it, in the order of the hosts.
-pub(super) type Each<T> = Vec<(HostName, Result<T, LinkError>)>;
+pub(super) type PerHost<T> = Vec<(HostName, Result<T, LinkError>)>;
 
 /// All of it, or what went wrong where.
-fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
+fn all_or_partial<T>(each: PerHost<T>) -> Result<Vec<(HostName, T)>, FleetDeployError> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (host, result) in each {
         match result {
@@ -113,8 +113,8 @@ fn whole<T>(each: Each<T>) -> Result<Vec<(HostName, T)>, VersionsError> {
     }
     match (done.len(), failed.is_empty()) {
         (_, true) => Ok(done),
-        (0, false) => Err(VersionsError::Hosts(failed)),
-        (done, false) => Err(VersionsError::Partly { done, failed }),
+        (0, false) => Err(FleetDeployError::Hosts(failed)),
+        (done, false) => Err(FleetDeployError::Partial { done, failed }),
     }
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn each<T>(
     world: &FleetWorld,
     hosts: &[Host],
     ask: impl AsyncFn(&Host, &dyn crate::world::link::HostLink) -> Result<T, LinkError>,
-) -> Each<T> {
+) -> PerHost<T> {
     let asked = hosts.iter().map(async |host| {
         let answer = match reach::link(world, host) {
             Ok(link) => ask(host, link).await,
@@ -135,13 +135,13 @@ pub(super) async fn each<T>(
 }
 
 /// Under the fleet's lock, with signs of life.
-async fn locked<T, E: From<LockError>>(
+async fn with_fleet_lock<T, E: From<LockError>>(
     world: &FleetWorld,
     actor: &Actor,
     name: &str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let purpose = Purpose::Command { name: name.to_owned() };
+    let purpose = LockPurpose::Command { name: name.to_owned() };
     let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work => ended,
@@ -152,28 +152,28 @@ async fn locked<T, E: From<LockError>>(
 }
 
 /// What a host has to know of the service's place in the fleet.
-fn site(fleet: &Fleet, host: &Host) -> Site {
-    Site {
+fn build_host_network(fleet: &Fleet, host: &Host) -> HostNetwork {
+    HostNetwork {
         ports: fleet.ports,
-        address: reach::question(fleet, host).main.ip(),
-        from_self: fleet.balancers.iter().any(|balancer| balancer.on_host),
-        range: fleet.versions.ports,
+        address: reach::build_status_request(fleet, host).main.ip(),
+        balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
+        port_range: fleet.versions.port_range,
         keep_releases: fleet.versions.keep_releases,
     }
 }
 
 fn say(world: &FleetWorld, host: Option<&HostName>, text: impl Into<String>) {
-    world.reporter.report(&Event::Version { host: host.cloned(), text: text.into() });
+    world.reporter.report(&Event::DeploymentProgress { host: host.cloned(), text: text.into() });
 }
 
 /// A word that names a deployment: an id, wherever NAME VERSION is.
-pub fn as_id(word: &str) -> Option<DeploymentId> {
+pub fn parse_id(word: &str) -> Option<DeploymentId> {
     word.parse().ok()
 }
 
 /// How long something took, for people.
-fn took(began: tokio::time::Instant) -> String {
-    duration::show(began.elapsed())
+fn format_elapsed(began: tokio::time::Instant) -> String {
+    duration::format(began.elapsed())
 }
 
 #[cfg(test)]

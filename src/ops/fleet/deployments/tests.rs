@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
-use crate::model::deployment::{Deployment, HowChange, HowToRun};
+use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::world::fake::site::{FakeSite, site};
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 
 fn actor() -> Actor {
     Actor { user: "ops".into(), pid: 7 }
@@ -21,11 +21,11 @@ fn flip_to_2() -> AssignOptions {
         watch: Duration::ZERO,
         wait: true,
         actor: actor(),
-        roll: example::roll(&[]),
+        roll: example::make_roll_spec(&[]),
     }
 }
 
-async fn flip(fake: &FakeSite) -> Result<AssignReport, VersionsError> {
+async fn flip(fake: &FakeSite) -> Result<AssignReport, FleetDeployError> {
     assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &flip_to_2()).await
 }
 
@@ -39,22 +39,22 @@ fn refused() -> LinkError {
 
 /// One host refuses, another one's answer is lost on the way: the old main is everywhere.
 #[tokio::test(start_paused = true)]
-async fn a_flip_that_fails_on_one_host_is_taken_back_on_all() {
+async fn flip_is_reverted_on_all_hosts_when_one_fails() {
     let fake = site(3, 1);
-    fake.site.with("web1", |host| host.assign_error = Some(refused()));
-    fake.site.with("web2", |host| host.answers_lost = 1);
+    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web2", |host| host.lost_answers = 1);
     flip(&fake).await.unwrap_err();
     assert_eq!(mains(&fake), ["1.0.0"; 3]);
 }
 
 /// A host that had the version before has nothing to be taken back.
 #[tokio::test(start_paused = true)]
-async fn a_flip_that_is_taken_back_leaves_a_host_that_was_there_before() {
+async fn flip_revert_skips_host_that_had_the_version_before() {
     let fake = site(3, 1);
-    fake.site.with("web1", |host| host.assign_error = Some(refused()));
-    fake.site.with("web2", |host| {
+    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web2", |host| {
         host.main = "2.0.0".to_owned();
-        host.answers_lost = 1;
+        host.lost_answers = 1;
     });
     flip(&fake).await.unwrap_err();
     assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
@@ -66,10 +66,10 @@ fn watched(strategy: Strategy) -> AssignOptions {
 
 /// By the time somebody asks, nothing is on trial there any more.
 #[tokio::test(start_paused = true)]
-async fn a_main_that_its_agent_has_put_back_already_is_not_promoted() {
+async fn assign_fails_when_agent_already_rolled_back() {
     for strategy in [Strategy::Flip, Strategy::Rolling] {
         let fake = site(3, 1);
-        fake.site.with("web2", |host| host.put_back = Some("503".into()));
+        fake.site.with_host("web2", |host| host.rollback_reason = Some("503".into()));
         let (hosts, options) = (&fake.fleet.hosts, watched(strategy));
         let error = assign(&fake.world, &fake.fleet, hosts, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
@@ -79,14 +79,14 @@ async fn a_main_that_its_agent_has_put_back_already_is_not_promoted() {
 
 /// What they did is theirs, and whoever asked for something else is told.
 #[tokio::test(start_paused = true)]
-async fn a_main_that_somebody_else_changed_is_no_success() {
+async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
     let options = watched(Strategy::Flip);
     let (ended, ()) = tokio::join!(assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &options), async {
         while mains(&fake) != ["2.0.0"; 3] {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        fake.site.with("web2", |host| host.main = "0.9.0".into());
+        fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
     let error = ended.unwrap_err();
     assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: another command made 0.9.0 main");
@@ -96,44 +96,43 @@ async fn a_main_that_somebody_else_changed_is_no_success() {
 
 /// Idle connections take a while to close, which a window may be shorter than.
 #[tokio::test(start_paused = true)]
-async fn the_watch_begins_beside_the_flush() {
+async fn watch_starts_concurrently_with_flush() {
     let fake = site(2, 1);
     // Nobody knows when the last one has gone: it is flushed to the end of its time.
-    fake.site.lock().admin = true;
-    fake.site.with("web2", |host| host.unread_kernel = true);
+    fake.site.lock().has_admin_socket = true;
+    fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
     assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap();
-    let seen = fake.site.with("web1", |host| host.watched.unwrap());
-    assert!(began.elapsed() >= LEAVES && seen - began < Duration::from_secs(1), "{:?}", seen - began);
+    let seen = fake.site.with_host("web1", |host| host.watch_started_at.unwrap());
+    assert!(began.elapsed() >= FLUSH_TIMEOUT && seen - began < Duration::from_secs(1), "{:?}", seen - began);
 
     // What is put back meanwhile is flushed no more.
     let fake = site(2, 1);
-    fake.site.lock().admin = true;
-    fake.site.with("web1", |host| host.put_back = Some("503".into()));
-    fake.site.with("web2", |host| host.unread_kernel = true);
+    fake.site.lock().has_admin_socket = true;
+    fake.site.with_host("web1", |host| host.rollback_reason = Some("503".into()));
+    fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
     assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap_err();
-    assert!(began.elapsed() < LEAVES, "{:?}", began.elapsed());
+    assert!(began.elapsed() < FLUSH_TIMEOUT, "{:?}", began.elapsed());
 }
 
 /// What cannot be counted is not nothing.
 #[tokio::test(start_paused = true)]
-async fn a_flip_does_not_call_settled_what_it_cannot_see() {
+async fn flip_reports_uncounted_connections_as_unknown() {
     let fake = site(2, 1);
-    fake.site.with("web2", |host| host.unread_kernel = true);
+    fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let report = flip(&fake).await.unwrap();
     assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
-    let told =
-        |event: &Event| matches!(event, Event::Version { text, .. } if text.contains("(web2: not known)"));
+    let told = |event: &Event| matches!(event, Event::DeploymentProgress { text, .. } if text.contains("(web2: not known)"));
     assert!(fake.events.lock().unwrap().iter().any(told));
-    let listing = list(&fake.world, &fake.fleet.hosts).await;
+    let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
     assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
-    let listing = list(&fake.world, &fake.fleet.hosts[..1]).await;
+    let listing = list_deployments(&fake.world, &fake.fleet.hosts[..1]).await;
     assert_eq!(listing.rows[0].active, Some(0));
 }
 
-async fn update_main(fake: &FakeSite, how: HowChange, source: &str) -> Vec<(HostName, Deployment)> {
-    let listing = list(&fake.world, &fake.fleet.hosts).await;
+async fn update_main(fake: &FakeSite, how: RunSpecChange, source: &str) -> Vec<(HostName, Deployment)> {
+    let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
     let row = listing.main(&"shop".parse().unwrap()).unwrap();
     let options = UpdateOptions {
         source: Source::Release(source.into()),
@@ -146,11 +145,11 @@ async fn update_main(fake: &FakeSite, how: HowChange, source: &str) -> Vec<(Host
 
 /// What HAProxy keeps to the old instance would hold its drain to the last.
 #[tokio::test(start_paused = true)]
-async fn an_update_has_kept_connections_closed_while_the_old_instance_drains() {
+async fn update_closes_idle_connections_while_old_instance_drains() {
     for admin in [true, false] {
         let fake = site(1, 1);
-        fake.site.lock().admin = admin;
-        update_main(&fake, HowChange::default(), "new").await;
+        fake.site.lock().has_admin_socket = admin;
+        update_main(&fake, RunSpecChange::default(), "new").await;
         let flushed = std::mem::take(&mut fake.site.lock().flushed);
         let (main, backup) = ("main-web1".to_owned(), "backup-web1".to_owned());
         assert_eq!(flushed[..2], [(main, Some(true)), (backup, Some(true))]);
@@ -162,52 +161,53 @@ async fn an_update_has_kept_connections_closed_while_the_old_instance_drains() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_changes_of_how_it_is_run_what_was_said() {
+async fn update_changes_only_given_run_options() {
     let fake = site(1, 1);
     let env = |value: &str| [("A".to_owned(), value.to_owned())].into();
     let was = example::deployment("shop", "1.0.0", 20001).instance;
     // The same code, run as it is: nothing to do.
-    update_main(&fake, HowChange::default(), &was.digest.clone().unwrap().0).await;
-    assert_eq!(fake.site.with("web1", |host| host.updates.len()), 0);
-    update_main(&fake, HowChange { env: env("1"), ..HowChange::default() }, &was.digest.unwrap().0).await;
-    let asked = fake.site.with("web1", |host| host.updates.remove(0).how);
-    assert_eq!(asked, Some(HowToRun { env: env("1"), ..was.how }), "the program stays one");
+    update_main(&fake, RunSpecChange::default(), &was.digest.clone().unwrap().0).await;
+    assert_eq!(fake.site.with_host("web1", |host| host.updates.len()), 0);
+    update_main(&fake, RunSpecChange { env: env("1"), ..RunSpecChange::default() }, &was.digest.unwrap().0)
+        .await;
+    let asked = fake.site.with_host("web1", |host| host.updates.remove(0).how);
+    assert_eq!(asked, Some(RunSpec { env: env("1"), ..was.how }), "the program stays one");
 }
 
 /// A host that cannot be asked is named, and what the others say is shown.
 #[tokio::test(start_paused = true)]
-async fn a_list_or_a_history_that_is_not_whole_says_who_is_missing() {
+async fn list_and_history_name_unreachable_hosts() {
     let fake = site(2, 1);
-    fake.site.with("web2", |host| host.reachable = false);
+    fake.site.with_host("web2", |host| host.is_reachable = false);
     let hosts = &fake.fleet.hosts;
-    let listing = list(&fake.world, hosts).await;
+    let listing = list_deployments(&fake.world, hosts).await;
     assert_eq!(listing.rows[0].hosts.len(), 1);
-    let error = listing.is_whole().unwrap_err().to_string();
+    let error = listing.require_complete().unwrap_err().to_string();
     assert!(error.starts_with("cannot ask every host: web2: "), "{error}");
     let shop = "shop".parse().unwrap();
-    let heard = histories(&fake.world, hosts, &shop, 9).await;
+    let heard = read_histories(&fake.world, hosts, &shop, 9).await;
     let names = |host: &HostName| host.to_string();
     let read: Vec<String> = heard.hosts.iter().map(|(host, _)| names(host)).collect();
     let unread: Vec<String> = heard.unread.iter().map(|(host, _)| names(host)).collect();
     assert_eq!((read, unread), (vec!["web1".to_owned()], vec!["web2".to_owned()]));
     let request = AccessRequest { public: false, actor: actor() };
-    let error = access(&fake.world, hosts, &shop, &request).await.unwrap_err();
-    assert!(matches!(error, VersionsError::Partly { done: 1, .. }), "{error}");
-    assert!(fake.site.with("web1", |host| host.private));
+    let error = set_access(&fake.world, hosts, &shop, &request).await.unwrap_err();
+    assert!(matches!(error, FleetDeployError::Partial { done: 1, .. }), "{error}");
+    assert!(fake.site.with_host("web1", |host| host.is_private));
 }
 
 #[tokio::test(start_paused = true)]
-async fn logs_come_from_the_hosts_that_have_it() {
+async fn logs_are_read_only_from_hosts_with_the_version() {
     let fake = site(3, 1);
-    let mut row = list(&fake.world, &fake.fleet.hosts).await.rows.remove(0);
+    let mut row = list_deployments(&fake.world, &fake.fleet.hosts).await.rows.remove(0);
     row.hosts.retain(|(host, _)| host.as_str() != "web2");
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let heard = |_: &HostName| -> Heard {
+    let heard = |_: &HostName| -> SharedLineSink {
         let lines = lines.clone();
         Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()))
     };
     let request = LogsRequest { id: row.id.clone(), tail: None, follow: false };
-    logs(&fake.world, &fake.fleet.hosts, &row, &request, heard).await.unwrap();
+    stream_logs(&fake.world, &fake.fleet.hosts, &row, &request, heard).await.unwrap();
     let mut lines = lines.lock().unwrap().clone();
     lines.sort();
     assert_eq!(lines, ["web1 says", "web3 says"]);

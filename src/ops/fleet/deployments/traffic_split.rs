@@ -6,27 +6,27 @@ use serde::Serialize;
 
 use super::assign;
 use super::idle_connections::flush;
-use super::{VersionsError, each, locked, say, whole};
+use super::{FleetDeployError, all_or_partial, each, say, with_fleet_lock};
 use crate::model::api::deployments::DeploymentView;
 use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
-use crate::model::proxy::Splits;
-use crate::model::traffic_split::{Split, SplitChange, SplitRequest};
+use crate::model::proxy::TrafficSplit;
+use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::FleetWorld;
 
 #[derive(Debug, Clone)]
 pub struct SplitOptions {
     pub service: ServiceName,
-    pub change: SplitChange,
+    pub change: TrafficSplitChange,
     /// Whether main is told who asked; `None`: as it is.
     pub forwarded: Option<bool>,
     /// Wait until requests on connections that balancers keep pass through the proxy too.
     pub wait: bool,
     pub actor: Actor,
-    /// For the history, such as the roll-out it belongs to.
+    /// For the history, such as the promotion it belongs to.
     pub detail: String,
 }
 
@@ -34,7 +34,7 @@ pub struct SplitOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSplit {
     pub host: HostName,
-    pub splits: Splits,
+    pub splits: TrafficSplit,
     /// Whether the proxy stands before main.
     pub inserted: bool,
     /// It was so already.
@@ -49,18 +49,20 @@ pub async fn split(
     fleet: &Fleet,
     hosts: &[Host],
     options: &SplitOptions,
-) -> Result<Vec<HostSplit>, VersionsError> {
-    let done = locked(world, &options.actor, "split", change(world, fleet, hosts, options)).await?;
-    let leaves = if options.wait { assign::LEAVES } else { Duration::ZERO };
-    Ok(through(world, fleet, &options.service, done, leaves).await)
+) -> Result<Vec<HostSplit>, FleetDeployError> {
+    let done =
+        with_fleet_lock(world, &options.actor, "split", apply_split_under_lock(world, fleet, hosts, options))
+            .await?;
+    let leaves = if options.wait { assign::FLUSH_TIMEOUT } else { Duration::ZERO };
+    Ok(wait_until_inserted(world, fleet, &options.service, done, leaves).await)
 }
 
 /// Waits until requests on connections that balancers keep pass through the proxy too, and tells where they may not.
-pub(crate) async fn through(
+pub(crate) async fn wait_until_inserted(
     world: &FleetWorld,
     fleet: &Fleet,
     service: &ServiceName,
-    done: Vec<(HostName, Split)>,
+    done: Vec<(HostName, TrafficSplitResponse)>,
     leaves: Duration,
 ) -> Vec<HostSplit> {
     let hosts =
@@ -89,20 +91,20 @@ pub(crate) async fn through(
 }
 
 /// The same, for whoever holds the lock.
-pub(crate) async fn change(
+pub(crate) async fn apply_split_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
     options: &SplitOptions,
-) -> Result<Vec<(HostName, Split)>, VersionsError> {
-    let request = SplitRequest {
+) -> Result<Vec<(HostName, TrafficSplitResponse)>, FleetDeployError> {
+    let request = TrafficSplitRequest {
         change: options.change.clone(),
         forwarded: options.forwarded,
-        range: fleet.versions.ports,
+        port_range: fleet.versions.port_range,
         actor: options.actor.clone(),
         detail: options.detail.clone(),
     };
-    whole(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
+    all_or_partial(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
 }
 
 /// Connections that HAProxy keeps lead where they led: it is asked to close them, so that the next request makes a new one.
@@ -111,14 +113,14 @@ async fn led(
     fleet: &Fleet,
     service: &ServiceName,
     host: HostName,
-    split: Split,
+    split: TrafficSplitResponse,
     leaves: Duration,
 ) -> HostSplit {
-    let Split { splits, inserted, known } = split;
+    let TrafficSplitResponse { traffic_split: splits, inserted, known } = split;
     let past = if known {
         Some(0)
     } else if inserted {
-        match main(world, service, &host).await {
+        match find_main(world, service, &host).await {
             Some(main) => assign::leave(world, fleet, host.clone(), &main, leaves).await.left,
             None => None,
         }
@@ -130,7 +132,7 @@ async fn led(
     HostSplit { host, splits, inserted, known, past }
 }
 
-async fn main(world: &FleetWorld, service: &ServiceName, host: &HostName) -> Option<Deployment> {
+async fn find_main(world: &FleetWorld, service: &ServiceName, host: &HostName) -> Option<Deployment> {
     let view = world.links.get(host)?.versions().await.ok()?;
     let is_main = |one: &DeploymentView| one.role == Role::Main && one.deployment.service == *service;
     view.deployments.into_iter().find(is_main).map(|one| one.deployment)

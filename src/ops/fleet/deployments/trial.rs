@@ -6,8 +6,8 @@ use std::pin::Pin;
 use futures_util::future::MaybeDone;
 
 use super::assign::{AssignOptions, back};
-use super::{VersionsError, each, say, whole};
-use crate::model::api::deployments::{TrialEnd, WatchRequest};
+use super::{FleetDeployError, all_or_partial, each, say};
+use crate::model::api::deployments::{TrialOutcome, WatchRequest};
 use crate::model::deployment::DeploymentId;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -22,12 +22,12 @@ pub struct Overtaken {
     pub host: HostName,
     /// Absent: the service has none any more.
     pub main: Option<Version>,
-    pub by: Option<Actor>,
+    pub actor: Option<Actor>,
 }
 
 impl fmt::Display for Overtaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = self.by.as_ref().map_or_else(|| "another command".to_owned(), ToString::to_string);
+        let who = self.actor.as_ref().map_or_else(|| "another command".to_owned(), ToString::to_string);
         match &self.main {
             Some(main) => write!(f, "{}: {who} made {main} main", self.host),
             None => write!(f, "{}: {who} left it no main", self.host),
@@ -36,11 +36,11 @@ impl fmt::Display for Overtaken {
 }
 
 /// How the watch ends, which may have begun already.
-pub(super) type Watching<'a, W> = Pin<&'a mut MaybeDone<W>>;
+pub(super) type WatchFuture<'a, W> = Pin<&'a mut MaybeDone<W>>;
 
-pub(super) async fn seen<W>(mut watching: Watching<'_, W>) -> Result<(), VersionsError>
+pub(super) async fn finish_watch<W>(mut watching: WatchFuture<'_, W>) -> Result<(), FleetDeployError>
 where
-    W: Future<Output = Result<(), VersionsError>>,
+    W: Future<Output = Result<(), FleetDeployError>>,
 {
     watching.as_mut().await;
     watching.take_output().unwrap_or(Ok(()))
@@ -54,36 +54,42 @@ pub(super) async fn watch(
     hosts: &[Host],
     id: &DeploymentId,
     options: &AssignOptions,
-) -> Result<(), VersionsError> {
+) -> Result<(), FleetDeployError> {
     if options.watch.is_zero() {
         return Ok(());
     }
-    say(world, None, format!("watching for {}", crate::model::duration::show(options.watch)));
+    say(world, None, format!("watching for {}", crate::model::duration::format(options.watch)));
     let request = WatchRequest { id: id.clone(), actor: options.actor.clone() };
-    let ends = each(world, hosts, async |_, link| link.watch(&options.service, &request).await).await;
-    let ends = whole(ends)?;
+    let ends = each(world, hosts, async |_, link| link.watch_trial(&options.service, &request).await).await;
+    let ends = all_or_partial(ends)?;
     let bad = ends.iter().find_map(|(host, end)| match end {
-        TrialEnd::PutBack { why, previous } => Some((host, why.clone(), Some(previous.version.clone()))),
-        TrialEnd::Stuck { why } => Some((host, why.clone(), None)),
-        TrialEnd::Good | TrialEnd::Overtaken { .. } => None,
+        TrialOutcome::RolledBack { why, previous } => {
+            Some((host, why.clone(), Some(previous.version.clone())))
+        }
+        TrialOutcome::Stuck { why } => Some((host, why.clone(), None)),
+        TrialOutcome::Passed | TrialOutcome::Overtaken { .. } => None,
     });
-    let Some((host, why, mut version_back)) = bad else { return not_overtaken(&ends, options) };
+    let Some((host, why, mut version_back)) = bad else { return check_not_overtaken(&ends, options) };
     let why = format!("{host}: {why}");
-    let well = |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialEnd::Good);
+    let well =
+        |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialOutcome::Passed);
     let well: Vec<Host> = hosts.iter().filter(well).cloned().collect();
     if let Ok(put) = back(world, fleet, &well, options, &why).await {
         version_back = version_back.or_else(|| put.first().map(|(_, one)| one.deployment.version.clone()));
     }
     let (service, version) = (options.service.clone(), options.version.clone());
-    Err(VersionsError::PutBack { service, version, why, back: version_back })
+    Err(FleetDeployError::RolledBack { service, version, why, back: version_back })
 }
 
-fn not_overtaken(ends: &[(HostName, TrialEnd)], options: &AssignOptions) -> Result<(), VersionsError> {
+fn check_not_overtaken(
+    ends: &[(HostName, TrialOutcome)],
+    options: &AssignOptions,
+) -> Result<(), FleetDeployError> {
     let overtaken = ends.iter().filter_map(|(host, end)| match end {
-        TrialEnd::Overtaken { main, by } => Some(Overtaken {
+        TrialOutcome::Overtaken { main, actor: by } => Some(Overtaken {
             host: host.clone(),
             main: main.as_ref().map(|main| main.version.clone()),
-            by: by.clone(),
+            actor: by.clone(),
         }),
         _ => None,
     });
@@ -92,5 +98,5 @@ fn not_overtaken(ends: &[(HostName, TrialEnd)], options: &AssignOptions) -> Resu
         return Ok(());
     }
     let (service, version) = (options.service.clone(), options.version.clone());
-    Err(VersionsError::Overtaken { service, version, hosts })
+    Err(FleetDeployError::Overtaken { service, version, hosts })
 }

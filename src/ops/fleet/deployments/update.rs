@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::deploy::pack;
-use super::idle_connections::keep_flushing;
-use super::{Row, Source, VersionsError, say, site};
+use super::idle_connections::flush_repeatedly;
+use super::{FleetDeployError, FleetDeployment, Source, build_host_network, say};
 use crate::model::api::deployments::UpdateRequest;
-use crate::model::deployment::{Deployment, HowChange};
+use crate::model::deployment::{Deployment, RunSpecChange};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -19,7 +19,7 @@ use crate::world::link::LinkError;
 pub struct UpdateOptions {
     pub source: Source,
     /// Over how it is run now.
-    pub how: HowChange,
+    pub how: RunSpecChange,
     /// How long each old instance may take to drain.
     pub drain_timeout: Duration,
     pub actor: Actor,
@@ -30,16 +30,16 @@ pub async fn update(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    row: &Row,
+    row: &FleetDeployment,
     options: &UpdateOptions,
-) -> Result<Vec<(HostName, Deployment)>, VersionsError> {
+) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
     let packed = pack(world, &options.source).await?;
     let mut done = Vec::new();
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
         let now = &view.deployment.instance;
         let build = now.build + 1;
-        let how = options.how.clone().over(now.how.clone());
+        let how = options.how.clone().apply_to(now.how.clone());
         let one = async {
             let link = reach::link(world, host)?;
             if let Some(packed) = &packed {
@@ -54,12 +54,12 @@ pub async fn update(
                 digest: packed.as_ref().map(|packed| packed.digest.clone()),
                 health_timeout: fleet.versions.health_timeout,
                 drain_timeout: options.drain_timeout,
-                site: Some(site(fleet, host)),
+                site: Some(build_host_network(fleet, host)),
                 actor: options.actor.clone(),
             };
             tokio::select! {
                 updated = link.update(&request) => updated,
-                never = keep_flushing(world, name, &view.deployment) => match never {},
+                never = flush_repeatedly(world, name, &view.deployment) => match never {},
             }
         };
         let updated: Result<Deployment, LinkError> = one.await;
@@ -70,9 +70,14 @@ pub async fn update(
                 say(world, Some(name), text);
                 done.push((name.clone(), deployment));
             }
-            Err(error) if done.is_empty() => return Err(VersionsError::Hosts(vec![(name.clone(), error)])),
+            Err(error) if done.is_empty() => {
+                return Err(FleetDeployError::Hosts(vec![(name.clone(), error)]));
+            }
             Err(error) => {
-                return Err(VersionsError::Partly { done: done.len(), failed: vec![(name.clone(), error)] });
+                return Err(FleetDeployError::Partial {
+                    done: done.len(),
+                    failed: vec![(name.clone(), error)],
+                });
             }
         }
     }

@@ -2,22 +2,22 @@ use crate::world::link::HostLink;
 use std::sync::Arc;
 
 use super::*;
-use crate::model::balancer::{ServerWork, Verdict};
+use crate::model::balancer::{ServerCounters, ServerState};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Recorded;
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Phase;
 use crate::model::rules::Family;
 use crate::model::socket::{Socket, TcpInfo};
 use crate::ops::fleet::status::status;
-use crate::ops::host::api::InProcess;
+use crate::ops::host::api::LocalHost;
 use crate::ops::host::restore::restore;
-use crate::plan::firewall::forwards;
+use crate::plan::firewall::read_forwards;
 use crate::world::balancer::BalancerError;
 use crate::world::fake::balancer::{FakeBalancer, spec};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
-use crate::world::probe::Unhealthy;
+use crate::world::probe::ProbeError;
 use crate::world::store::StoreError;
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
@@ -40,20 +40,24 @@ fn fresh_scene() -> Scene {
     let balancers =
         vec![FakeBalancer::new("lb1", &firewall, MS * 700), FakeBalancer::new("lb2", &firewall, MS * 1200)];
     let fleet = Fleet { balancers: vec![spec("lb1"), spec("lb2")], ..example::fleet() };
-    let host = Host { name: "web1".parse().unwrap(), address: None, way: crate::model::host::Way::Here };
+    let host = Host {
+        name: "web1".parse().unwrap(),
+        address: None,
+        transport: crate::model::host::Transport::Local,
+    };
     Scene { fake: fake::world(balancers, firewall), fleet, host }
 }
 
-fn options() -> Options {
+fn options() -> SwitchOptions {
     let actor = Actor { user: "ops".into(), pid: 1 };
-    Options { actor, wait: true, drain: false, force: false, timeout: None }
+    SwitchOptions { actor, wait: true, drain: false, force: false, timeout: None }
 }
 
 impl Scene {
     /// An operator on the host itself.
     fn world(&self) -> FleetWorld {
         let world = &self.fake.world;
-        let link: Arc<dyn HostLink> = Arc::new(InProcess::new(world.clone()));
+        let link: Arc<dyn HostLink> = Arc::new(LocalHost::new(world.clone()));
         let site = crate::world::fake::site::site(0, 0).world;
         FleetWorld {
             archives: std::sync::Arc::new(crate::world::fake::deployments::FakeArchives),
@@ -65,18 +69,18 @@ impl Scene {
         }
     }
 
-    async fn enable(&self, options: &Options) -> Result<Switched, SwitchError> {
+    async fn enable(&self, options: &SwitchOptions) -> Result<SwitchReport, SwitchError> {
         enable(&self.world(), &self.fleet, &self.host, options).await
     }
 
-    async fn disable(&self, options: &Options) -> Result<Switched, SwitchError> {
+    async fn disable(&self, options: &SwitchOptions) -> Result<SwitchReport, SwitchError> {
         disable(&self.world(), &self.fleet, &self.host, options).await
     }
 
     /// What the kernel and the record say, family by family: they must agree.
     fn state(&self) -> (Vec<bool>, Option<Switch>) {
-        let kernel = BOTH.map(|family| !forwards(&self.fake.firewall.table(family)).is_empty());
-        (kernel.to_vec(), self.fake.store.recorded.lock().unwrap().first().map(|record| record.switch))
+        let kernel = BOTH.map(|family| !read_forwards(&self.fake.firewall.table(family)).is_empty());
+        (kernel.to_vec(), self.fake.store.records.lock().unwrap().first().map(|record| record.switch))
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -92,31 +96,31 @@ fn is(state: &(Vec<bool>, Option<Switch>), expected: &(fn() -> Vec<bool>, Option
 }
 
 #[tokio::test(start_paused = true)]
-async fn off_and_on_wait_for_every_balancer() {
+async fn disable_and_enable_wait_for_every_balancer() {
     let scene = scene().await;
     let off = scene.disable(&options()).await.unwrap();
     assert!(is(&scene.state(), &OFF));
     assert!(off.changed);
     assert!(off.seen[0].after >= MS * 700 && off.seen[1].after >= MS * 1200, "{:?}", off.seen);
-    assert_eq!(off.seen[1].how, balancer_wait::How::Reported { status: "DOWN".into() });
+    assert_eq!(off.seen[1].how, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
     let on = scene.enable(&options()).await.unwrap();
     assert!(on.changed && is(&scene.state(), &ON));
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
 }
 
 #[tokio::test(start_paused = true)]
-async fn twice_is_already_so_and_touches_nothing() {
+async fn repeated_switch_changes_nothing() {
     let scene = scene().await;
     scene.disable(&options()).await.unwrap();
     let (commits, rows) = (scene.fake.firewall.committed.lock().unwrap().len(), scene.phases().len());
     // Not even a floor that is broken by now is a reason to refuse what is so already.
-    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(Verdict::Down);
+    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(ServerState::Down);
     assert!(!scene.disable(&options()).await.unwrap().changed);
     assert_eq!((scene.fake.firewall.committed.lock().unwrap().len(), scene.phases().len()), (commits, rows));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_transaction_a_family() {
+async fn switch_commits_one_transaction_per_family() {
     let scene = scene().await;
     scene.fake.firewall.committed.lock().unwrap().clear();
     scene.disable(&options()).await.unwrap();
@@ -125,39 +129,39 @@ async fn one_transaction_a_family() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_changes_nothing_and_force_says_what_it_overrode() {
+async fn refusal_changes_nothing_and_force_reports_overrides() {
     let scene = scene().await;
-    scene.fake.balancers[1].state.lock().unwrap().backup = Some(Verdict::Down);
+    scene.fake.balancers[1].state.lock().unwrap().backup = Some(ServerState::Down);
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert_eq!(
         error,
         "refused to switch the forward of `web1` off: the backup vhost is not UP: `lb2` says `backup-web1` is DOWN"
     );
     assert!(is(&scene.state(), &ON));
-    let forced = scene.disable(&Options { force: true, ..options() }).await.unwrap();
+    let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap();
     assert_eq!(forced.overridden.len(), 1);
     let history = scene.fake.store.history.lock().unwrap();
     assert!(history[history.len() - 2].detail.starts_with("overrode: the backup vhost is not UP"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreachable_balancer_is_never_taken_for_up() {
+async fn disable_refuses_when_balancer_is_unreachable() {
     let scene = scene().await;
-    let silent = BalancerError::Silent { address: "tcp://lb2:9".into(), waited: MS * 2000 };
+    let silent = BalancerError::TimedOut { address: "tcp://lb2:9".into(), waited: MS * 2000 };
     scene.fake.balancers[1].state.lock().unwrap().error = Some(silent);
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert!(error.ends_with("`lb2` cannot be read: no answer from `tcp://lb2:9` within 2s"), "{error}");
     assert!(is(&scene.state(), &ON));
-    let forced = scene.disable(&Options { force: true, ..options() }).await.unwrap_err();
+    let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap_err();
     assert!(matches!(forced, SwitchError::NotSeen { source: NotSeen::Late { .. }, .. }), "{forced}");
     assert!(is(&scene.state(), &OFF), "the switch is made; only its effect is not known");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unhealthy_main_vhost_is_not_put_in_service() {
+async fn enable_refuses_unhealthy_main_vhost() {
     let scene = fresh_scene();
-    let why = Unhealthy::Silent { address: "127.0.0.1:8080".parse().unwrap(), waited: MS * 500 };
-    *scene.fake.host.unhealthy.lock().unwrap() = Some(why);
+    let why = ProbeError::TimedOut { address: "127.0.0.1:8080".parse().unwrap(), waited: MS * 500 };
+    *scene.fake.host.probe_error.lock().unwrap() = Some(why);
     let error = scene.enable(&options()).await.unwrap_err().to_string();
     assert!(
         error.ends_with("the main vhost is not healthy: no answer from 127.0.0.1:8080 within 500ms"),
@@ -167,14 +171,14 @@ async fn an_unhealthy_main_vhost_is_not_put_in_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_family_is_undone_in_the_other() {
+async fn switch_is_undone_when_one_family_fails() {
     for (start, command) in [(Switch::On, Switch::Off), (Switch::Off, Switch::On)] {
         let scene = scene().await;
         if start == Switch::Off {
             scene.disable(&options()).await.unwrap();
         }
         let before = scene.state();
-        scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+        scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
         let ended = if command == Switch::Off {
             scene.disable(&options()).await
         } else {
@@ -196,32 +200,32 @@ async fn a_failing_family_is_undone_in_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_switch_that_fails_leaves_no_forward_in_any_family() {
+async fn failed_first_switch_leaves_no_forward() {
     let scene = fresh_scene();
-    scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
+    scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
     scene.enable(&options()).await.unwrap_err();
     assert_eq!(scene.state(), (vec![false, false], None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undo_that_fails_says_that_both_may_disagree() {
+async fn failed_undo_reports_possible_disagreement() {
     let scene = scene().await;
-    scene.fake.firewall.fail.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
+    scene.fake.firewall.failures_left.lock().unwrap().extend([(Family::V4, 0), (Family::V6, 9)]);
     scene.fake.firewall.tamper(Family::V6, |table| table.rules.clear());
     let error = scene.disable(&options()).await.unwrap_err();
     assert!(
         matches!(
             error,
-            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::RevertFailed, .. }, .. }
         ),
         "{error}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_stops_before_the_kernel_is_touched() {
+async fn full_disk_stops_switch_before_kernel_change() {
     let scene = scene().await;
-    *scene.fake.store.fail.lock().unwrap() =
+    *scene.fake.store.next_error.lock().unwrap() =
         Some(StoreError::Full { path: "/var/lib/switchman/state.db".into() });
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert!(error.ends_with("the disk that holds `/var/lib/switchman/state.db` is full"), "{error}");
@@ -229,36 +233,37 @@ async fn a_full_disk_stops_before_the_kernel_is_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_waits_for_the_last_request() {
+async fn drain_waits_for_last_request() {
     let scene = scene().await;
     let balancer = scene.fake.balancers[0].clone();
-    balancer.state.lock().unwrap().work = ServerWork { sessions: 1, ..ServerWork::default() };
+    balancer.state.lock().unwrap().work = ServerCounters { sessions: 1, ..ServerCounters::default() };
     let ends = tokio::spawn(async move {
         tokio::time::sleep(MS * 3000).await;
-        balancer.state.lock().unwrap().work = ServerWork::default();
+        balancer.state.lock().unwrap().work = ServerCounters::default();
     });
-    let drained = scene.disable(&Options { drain: true, ..options() }).await.unwrap();
+    let drained = scene.disable(&SwitchOptions { drain: true, ..options() }).await.unwrap();
     ends.await.unwrap();
     assert!(drained.drained_after.is_some_and(|after| after >= MS * 1800), "{drained:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_is_late_puts_the_host_back() {
+async fn drain_timeout_restores_host() {
     let scene = scene().await;
-    scene.fake.balancers[0].state.lock().unwrap().work = ServerWork { sessions: 3, ..ServerWork::default() };
-    let error = scene.disable(&Options { drain: true, ..options() }).await.unwrap_err();
+    scene.fake.balancers[0].state.lock().unwrap().work =
+        ServerCounters { sessions: 3, ..ServerCounters::default() };
+    let error = scene.disable(&SwitchOptions { drain: true, ..options() }).await.unwrap_err();
     let text = "`web1` did not drain: 3 in flight after 5s: HAProxy still counts sessions (scur); \
                 its forward is back on";
     assert_eq!(error.to_string(), text);
     assert!(is(&scene.state(), &ON));
 
-    let forced = scene.disable(&Options { drain: true, force: true, ..options() }).await.unwrap();
+    let forced = scene.disable(&SwitchOptions { drain: true, force: true, ..options() }).await.unwrap();
     assert_eq!(forced.not_drained, Some(3));
     assert!(is(&scene.state(), &OFF));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_a_request_of_a_balancer_that_cannot_be_read_is_waited_for() {
+async fn drain_waits_for_sockets_of_unreadable_balancer() {
     let drained = async |readable: usize| {
         let mut scene = scene().await;
         scene.fake.world.balancers.truncate(readable);
@@ -267,14 +272,14 @@ async fn what_may_be_a_request_of_a_balancer_that_cannot_be_read_is_waited_for()
         let peer = "192.0.2.1:1".parse().unwrap();
         let tied = Socket { cookie: 1, peer, receive_queue: 0, send_queue: 0, info };
         scene.fake.host.sockets.lock().unwrap().push(tied);
-        scene.disable(&Options { drain: true, ..options() }).await
+        scene.disable(&SwitchOptions { drain: true, ..options() }).await
     };
     assert!(drained(2).await.is_ok(), "every balancer says that nothing is in flight");
     assert!(matches!(drained(1).await, Err(SwitchError::NotDrained { .. })), "it may come through the other");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_request_ends_the_wait_and_keeps_the_switch() {
+async fn stop_request_ends_wait_and_keeps_switch() {
     let scene = scene().await;
     scene.fake.stopper.stop();
     let error = scene.disable(&options()).await.unwrap_err();
@@ -283,7 +288,7 @@ async fn a_stop_request_ends_the_wait_and_keeps_the_switch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_notices_that_it_was_overtaken() {
+async fn wait_ends_when_another_command_switches() {
     let scene = scene().await;
     let options_of_the_first = options();
     let (off, on) = tokio::join!(scene.disable(&options_of_the_first), async {
@@ -297,17 +302,17 @@ async fn a_wait_notices_that_it_was_overtaken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_balancer_that_cannot_be_asked_costs_its_bound() {
+async fn wait_uses_computed_timeout_for_unreadable_balancer() {
     let mut scene = scene().await;
     scene.fake.world.balancers.remove(1);
     let began = tokio::time::Instant::now();
     let off = scene.disable(&options()).await.unwrap();
-    assert_eq!(off.seen[1].how, balancer_wait::How::BoundWaited);
+    assert_eq!(off.seen[1].how, balancer_wait::WaitOutcome::TimeElapsed);
     assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn restore_mends_drift_and_never_ends_a_maintenance() {
+async fn restore_repairs_drift_and_keeps_maintenance() {
     let scene = scene().await;
     let actor = options().actor;
     let flush = |scene: &Scene| {
@@ -325,25 +330,25 @@ async fn restore_mends_drift_and_never_ends_a_maintenance() {
     restore(&scene.fake.world, &actor).await.unwrap();
     assert!(is(&scene.state(), &OFF));
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions, []);
-    let generations: Vec<Recorded> = scene.fake.store.recorded.lock().unwrap().clone();
+    let generations: Vec<ServiceRecord> = scene.fake.store.records.lock().unwrap().clone();
     assert_eq!(generations[0].generation, 2, "a repair overtakes nobody");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_maintenance_that_somebody_ended_is_checked_like_any_other() {
+async fn disable_checks_again_after_external_enable() {
     let scene = scene().await;
     scene.disable(&options()).await.unwrap();
     let stranger = "-A SWITCHMAN -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 8080";
     scene.fake.firewall.tamper(Family::V4, |table| {
         table.rules.push(crate::model::rules::Rule::parse(stranger).unwrap());
     });
-    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(Verdict::Down);
+    scene.fake.balancers[0].state.lock().unwrap().other_main = Some(ServerState::Down);
     let error = scene.disable(&options()).await.unwrap_err();
     assert!(matches!(error, SwitchError::Refused { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_request_ends_the_wait_for_another_switchman() {
+async fn stop_request_ends_wait_for_rules_lock() {
     let scene = scene().await;
     let held = scene.fake.world.store.lock("somebody else", MS).await.unwrap();
     scene.fake.stopper.stop();
@@ -360,16 +365,16 @@ async fn a_stop_request_ends_the_wait_for_another_switchman() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_fills_up_on_the_way_back_still_gives_the_kernel_back() {
+async fn undo_restores_kernel_when_disk_fills_up() {
     let scene = scene().await;
     let full = StoreError::Full { path: "/var/lib/switchman/state.db".into() };
-    scene.fake.firewall.fail.lock().unwrap().insert(Family::V6, 1);
-    *scene.fake.store.fail_later.lock().unwrap() = Some(full);
+    scene.fake.firewall.failures_left.lock().unwrap().insert(Family::V6, 1);
+    *scene.fake.store.later_error.lock().unwrap() = Some(full);
     let error = scene.disable(&options()).await.unwrap_err();
     assert!(
         matches!(
             error,
-            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::HalfDone, .. }, .. }
+            SwitchError::NotChanged { source: LinkError::Refused { code: ErrorCode::RevertFailed, .. }, .. }
         ),
         "{error}"
     );
@@ -381,9 +386,9 @@ async fn a_disk_that_fills_up_on_the_way_back_still_gives_the_kernel_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_fills_up_after_the_switch_is_a_warning() {
+async fn full_disk_after_switch_is_a_warning() {
     let scene = scene().await;
-    *scene.fake.store.fail_later.lock().unwrap() = Some(StoreError::Full { path: "/state.db".into() });
+    *scene.fake.store.later_error.lock().unwrap() = Some(StoreError::Full { path: "/state.db".into() });
     assert!(scene.disable(&options()).await.unwrap().changed);
     let events = scene.fake.host.events.lock().unwrap();
     assert!(events.iter().any(|event| matches!(event, Event::Warning { text } if text.contains("is full"))));

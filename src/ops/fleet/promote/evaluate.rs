@@ -2,73 +2,84 @@
 
 use std::time::Duration;
 
-use super::{Halt, Rollout};
-use crate::model::promote::{Ask, Counts, RolloutWhat, Verdict};
+use super::{PromotionRun, StopReason};
+use crate::model::promote::{OperatorRequest, PromotionEntryKind, RequestCounts, StepVerdict};
 use crate::ops::fleet::deployments::each;
-use crate::plan::promote::{Judge, State};
+use crate::plan::promote::{HostState, Judge};
 
 /// Between two looks at what the proxies have counted: often enough that a gross breach ends early.
-const LONGEST: Duration = Duration::from_secs(2);
-const SHORTEST: Duration = Duration::from_millis(100);
+const MAX_READ_INTERVAL: Duration = Duration::from_secs(2);
+const MIN_READ_INTERVAL: Duration = Duration::from_millis(100);
 
-impl Rollout<'_> {
+impl PromotionRun<'_> {
     /// Gives back what main did in its last interval with enough requests.
-    pub(super) async fn judge(&self, step: usize, base: Option<Counts>) -> Result<Option<Counts>, Halt> {
-        let mut judge = Judge::begin(&self.spec, &self.target, step, base, self.now());
-        let pause = (self.spec.interval / 20).clamp(SHORTEST, LONGEST);
+    pub(super) async fn evaluate_step(
+        &self,
+        step: usize,
+        base: Option<RequestCounts>,
+    ) -> Result<Option<RequestCounts>, StopReason> {
+        let mut judge = Judge::start(&self.spec, &self.target, step, base, self.elapsed());
+        let pause = (self.spec.interval / 20).clamp(MIN_READ_INTERVAL, MAX_READ_INTERVAL);
         let mut passed = false;
-        self.look(&mut judge).await;
+        self.read_stats(&mut judge).await;
         loop {
-            self.pause(pause).await?;
-            if passed && self.hear()?.asks.contains(&Ask::Promote { step }) {
-                return Ok(judge.base().cloned());
+            self.sleep_or_stop(pause).await?;
+            if passed && self.read_requests()?.requests.contains(&OperatorRequest::Approve { step }) {
+                return Ok(judge.baseline().cloned());
             }
-            self.look(&mut judge).await;
-            if judge.is_due(self.now()) {
-                self.still_shares(&mut judge).await?;
+            self.read_stats(&mut judge).await;
+            if judge.is_due(self.elapsed()) {
+                self.check_still_sharing(&mut judge).await?;
             }
-            let Some(judged) = judge.judge(self.now()) else { continue };
+            let Some(judged) = judge.judge(self.elapsed()) else { continue };
             let verdict = judged.verdict.clone();
-            self.record(&RolloutWhat::Judged { step, judged })?;
+            self.append_entry(&PromotionEntryKind::Judged { step, judgement: judged })?;
             match verdict {
-                Verdict::Breach { reason } => return Err(Halt::back(reason)),
-                Verdict::Hold { reason } => self.say(format!("holding: {reason}")),
-                Verdict::Advance | Verdict::Done if !self.spec.approve => return Ok(judge.base().cloned()),
-                Verdict::Advance | Verdict::Done if passed => {}
-                Verdict::Advance | Verdict::Done => {
+                StepVerdict::Breach { reason } => return Err(StopReason::roll_back(reason)),
+                StepVerdict::Hold { reason } => self.say(format!("holding: {reason}")),
+                StepVerdict::Advance | StepVerdict::Done if !self.spec.require_approval => {
+                    return Ok(judge.baseline().cloned());
+                }
+                StepVerdict::Advance | StepVerdict::Done if passed => {}
+                StepVerdict::Advance | StepVerdict::Done => {
                     passed = true;
-                    self.record(&RolloutWhat::Waiting { step })?;
+                    self.append_entry(&PromotionEntryKind::AwaitingApproval { step })?;
                     let service = &self.spec.service;
-                    self.say(format!("passed, waiting for `switchman rollout {service} --promote`"));
+                    self.say(format!("passed, waiting for `switchman promote {service} --approve`"));
                 }
             }
         }
     }
 
-    async fn look(&self, judge: &mut Judge<'_>) {
-        for (host, stats) in each(self.world, &self.hosts, async |_, link| link.proxy().await).await {
+    async fn read_stats(&self, judge: &mut Judge<'_>) {
+        for (host, stats) in
+            each(self.world, &self.hosts, async |_, link| link.read_proxy_stats().await).await
+        {
             match stats {
-                Ok(Some(stats)) => judge.saw(&host, &stats),
-                Ok(None) => judge.missed(&host, "its proxy is gone".to_owned()),
-                Err(error) => judge.missed(&host, error.to_string()),
+                Ok(Some(stats)) => judge.record_stats(&host, &stats),
+                Ok(None) => judge.record_gap(&host, "its proxy is gone".to_owned()),
+                Err(error) => judge.record_gap(&host, error.to_string()),
             }
         }
     }
 
-    /// Whether every host is still as this roll-out left it.
-    async fn still_shares(&self, judge: &mut Judge<'_>) -> Result<(), Halt> {
+    /// Whether every host is still as this promotion left it.
+    async fn check_still_sharing(&self, judge: &mut Judge<'_>) -> Result<(), StopReason> {
         for (host, state) in self.states(&self.hosts).await {
             match state {
-                Ok(State::Shares) => {}
-                Ok(State::Main) => return Err(self.is_main_already(&host)),
-                Ok(State::ProxyOut) => {
-                    judge.missed(&host, "its proxy is out of the way, main answers everything".to_owned());
+                Ok(HostState::CanaryActive) => {}
+                Ok(HostState::Main) => return Err(self.already_main_reason(&host)),
+                Ok(HostState::ProxyBypassed) => {
+                    judge
+                        .record_gap(&host, "its proxy is out of the way, main answers everything".to_owned());
                 }
-                Ok(State::Away) => {
-                    return Err(Halt::back(format!("{host}: another command took the canary away")));
+                Ok(HostState::NoCanary) => {
+                    return Err(StopReason::roll_back(format!(
+                        "{host}: another command took the canary away"
+                    )));
                 }
-                Ok(State::Overtaken(why)) => return Err(Halt::back(format!("{host}: {why}"))),
-                Err(error) => judge.missed(&host, error.to_string()),
+                Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
+                Err(error) => judge.record_gap(&host, error.to_string()),
             }
         }
         Ok(())

@@ -2,77 +2,81 @@
 
 use std::time::Duration;
 
-use super::{Halt, Rollout, RolloutError, RolloutReport};
-use crate::model::api::deployments::{RollbackRequest, VersionsView};
+use super::{PromotionError, PromotionReport, PromotionRun, StopReason};
+use crate::model::api::deployments::{DeploymentsView, RollbackRequest};
 use crate::model::host::Host;
 use crate::model::name::HostName;
-use crate::model::promote::{RolloutResult, RolloutWhat};
-use crate::model::traffic_split::{SplitChange, SplitRequest};
+use crate::model::promote::{PromotionEntryKind, PromotionResult};
+use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 use crate::ops::fleet::reach;
 use crate::world::journal::JournalError;
 use crate::world::link::LinkError;
 
 /// How often a host that cannot be heard is told, and the pause between.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(2);
+const MAX_ATTEMPTS: u32 = 5;
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-impl Rollout<'_> {
+impl PromotionRun<'_> {
     /// The course is left: no canary stays. Only who lost the lock touches nothing more.
-    pub(super) async fn leave(&self, halt: Halt) -> Result<RolloutReport, RolloutError> {
+    pub(super) async fn halt(&self, halt: StopReason) -> Result<PromotionReport, PromotionError> {
         match halt {
-            Halt::Back { result, why } => self.back(result, why).await,
-            Halt::Stop { why } => {
+            StopReason::RollBack { result, why } => self.roll_back(result, why).await,
+            StopReason::Interrupt { why } => {
                 self.say(format!("{why}: main answers everything"));
-                let untold = self.away(&why, false).await;
-                self.record(&RolloutWhat::Stopped { why, untold })?;
-                Ok(RolloutReport::of(self.stands()?))
+                let untold = self.remove_from_all(&why, false).await;
+                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+                Ok(PromotionReport::from_progress(self.read_progress()?))
             }
-            Halt::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
-            Halt::Journal(error) => {
-                self.away(&error.to_string(), false).await;
+            StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
+            StopReason::Journal(error) => {
+                self.remove_from_all(&error.to_string(), false).await;
                 Err(error.into())
             }
         }
     }
 
-    async fn back(&self, result: RolloutResult, why: String) -> Result<RolloutReport, RolloutError> {
+    async fn roll_back(
+        &self,
+        result: PromotionResult,
+        why: String,
+    ) -> Result<PromotionReport, PromotionError> {
         self.say(format!("{why}: main answers everything"));
-        let written = self.record(&RolloutWhat::Returning { result, why: why.clone() });
+        let written = self.append_entry(&PromotionEntryKind::RollingBack { result, why: why.clone() });
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
-        let promoting = self.stands().is_ok_and(|stands| stands.promoting);
-        let untold = self.away(&why, promoting).await;
+        let promoting = self.read_progress().is_ok_and(|stands| stands.is_promoting);
+        let untold = self.remove_from_all(&why, promoting).await;
         written?;
         if untold.is_empty() {
-            return self.end(result, &why);
+            return self.finish(result, &why);
         }
-        self.record(&RolloutWhat::Stopped { why, untold })?;
-        Ok(RolloutReport::of(self.stands()?))
+        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+        Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
     /// Takes the canary of every host away; those that could not be told. `promoted`: and main back, where it is main already.
-    async fn away(&self, why: &str, promoted: bool) -> Vec<(HostName, String)> {
+    async fn remove_from_all(&self, why: &str, promoted: bool) -> Vec<(HostName, String)> {
         let told = self.hosts.iter().map(async |host| {
-            let error = self.away_from(host, why, promoted).await.err()?;
+            let error = self.remove_from(host, why, promoted).await.err()?;
             self.say(format!("{}: may have its canary still: {error}", host.name));
             Some((host.name.clone(), error.to_string()))
         });
         futures_util::future::join_all(told).await.into_iter().flatten().collect()
     }
 
-    async fn away_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
+    async fn remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
         let mut tried = 1;
         loop {
-            match self.try_away(host, why, promoted).await {
-                Err(error) if error.is_lost() && tried < TRIES => tried += 1,
+            match self.try_remove_from(host, why, promoted).await {
+                Err(error) if error.is_lost() && tried < MAX_ATTEMPTS => tried += 1,
                 ended => return ended,
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
-    async fn try_away(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
+    async fn try_remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
         let link = reach::link(self.world, host)?;
         let view = link.versions().await?;
         let service = &self.spec.service;
@@ -86,26 +90,26 @@ impl Rollout<'_> {
         if !self.is_canary(&view) {
             return Ok(());
         }
-        let request = SplitRequest {
+        let request = TrafficSplitRequest {
             forwarded: None,
-            change: SplitChange::NoCanary,
-            range: self.fleet.versions.ports,
+            change: TrafficSplitChange::RemoveCanary,
+            port_range: self.fleet.versions.port_range,
             actor: self.actor.clone(),
-            detail: format!("roll-out {}: {why}", self.id),
+            detail: format!("promotion {}: {why}", self.id),
         };
         link.split(service, &request).await.map(|_| ())
     }
 
-    fn is_main(&self, view: &VersionsView) -> bool {
+    fn is_main(&self, view: &DeploymentsView) -> bool {
         view.services.iter().any(|record| {
             let routes = record.routes.as_ref();
             routes.is_some_and(|routes| routes.main.deployment == self.target.deployment)
         })
     }
 
-    fn is_canary(&self, view: &VersionsView) -> bool {
+    fn is_canary(&self, view: &DeploymentsView) -> bool {
         view.services.iter().any(|record| {
-            let canary = record.layer7.splits.canary.as_ref();
+            let canary = record.layer7.traffic_split.canary.as_ref();
             canary.is_some_and(|canary| canary.deployment == self.target.deployment)
         })
     }

@@ -1,56 +1,58 @@
 //! Before the version answers anybody: what its answers were like while it was a shadow.
 
 use super::set_share::is_lost;
-use super::{Halt, Rollout};
-use crate::model::promote::RolloutWhat;
-use crate::model::traffic_split::SplitChange;
+use super::{PromotionRun, StopReason};
+use crate::model::promote::PromotionEntryKind;
+use crate::model::traffic_split::TrafficSplitChange;
 use crate::ops::fleet::deployments::compare;
-use crate::ops::fleet::deployments::{CompareOptions, VersionsError};
-use crate::plan::compare::{Demand, Verdict};
+use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError};
+use crate::plan::compare::{ComparisonVerdict, Criteria};
 
-impl Rollout<'_> {
+impl PromotionRun<'_> {
     /// Until enough is compared.
-    pub(super) async fn shadow(&self) -> Result<(), Halt> {
+    pub(super) async fn wait_for_match(&self) -> Result<(), StopReason> {
         let mut told = String::new();
         loop {
-            self.not_overtaken().await?;
-            let (verdict, reason) = match self.shown().await {
+            self.check_not_overtaken().await?;
+            let (verdict, reason) = match self.compare_answers().await {
                 Ok(shown) => shown,
                 // A host that cannot be asked now may be the one where answers differ.
-                Err(error) if is_unread(&error) => (Verdict::Insufficient, error.to_string()),
-                Err(error) => return Err(Halt::back(format!("its answers cannot be compared: {error}"))),
+                Err(error) if is_retryable(&error) => (ComparisonVerdict::Insufficient, error.to_string()),
+                Err(error) => {
+                    return Err(StopReason::roll_back(format!("its answers cannot be compared: {error}")));
+                }
             };
             if reason != told {
-                let passed = verdict == Verdict::Same;
-                self.record(&RolloutWhat::Compared { passed, reason: reason.clone() })?;
+                let passed = verdict == ComparisonVerdict::Same;
+                self.append_entry(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
                 told.clone_from(&reason);
             }
             match verdict {
-                Verdict::Differs => {
-                    return Err(Halt::back(format!("its answers differ from main's: {reason}")));
+                ComparisonVerdict::Differs => {
+                    return Err(StopReason::roll_back(format!("its answers differ from main's: {reason}")));
                 }
-                Verdict::Insufficient => self.say(format!("holding: {reason}")),
-                Verdict::Same => {
+                ComparisonVerdict::Insufficient => self.say(format!("holding: {reason}")),
+                ComparisonVerdict::Same => {
                     self.say(format!("as a shadow: {reason}"));
                     return Ok(());
                 }
             }
-            self.pause(self.spec.interval).await?;
+            self.sleep_or_stop(self.spec.interval).await?;
         }
     }
 
     /// A version cannot answer users and get copies of the same requests.
-    pub(super) async fn no_copies(&self) -> Result<(), Halt> {
-        let off = SplitChange::NoMirror(self.target.deployment.clone());
-        let told = self.tell(off, "").await;
-        told.map_err(|why| Halt::back(format!("not every host ends its copies: {why}")))
+    pub(super) async fn stop_mirroring(&self) -> Result<(), StopReason> {
+        let off = TrafficSplitChange::RemoveMirror(self.target.deployment.clone());
+        let told = self.apply_change(off, "").await;
+        told.map_err(|why| StopReason::roll_back(format!("not every host ends its copies: {why}")))
     }
 
-    async fn shown(&self) -> Result<(Verdict, String), VersionsError> {
+    async fn compare_answers(&self) -> Result<(ComparisonVerdict, String), FleetDeployError> {
         let options = CompareOptions {
             service: self.spec.service.clone(),
             version: self.spec.version.clone(),
-            demand: Demand {
+            demand: Criteria {
                 require_match: self.spec.require_match,
                 min_samples: self.spec.min_samples,
                 ignore: self.spec.ignore.clone(),
@@ -62,6 +64,6 @@ impl Rollout<'_> {
 }
 
 /// What mends itself.
-fn is_unread(error: &VersionsError) -> bool {
-    matches!(error, VersionsError::Unread(_)) || is_lost(error)
+fn is_retryable(error: &FleetDeployError) -> bool {
+    matches!(error, FleetDeployError::Unread(_)) || is_lost(error)
 }

@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use super::{Halt, Rollout};
+use super::{PromotionRun, StopReason};
 use crate::model::name::HostName;
 use crate::model::proxy::Canary;
-use crate::model::traffic_split::SplitChange;
-use crate::ops::fleet::deployments::{LEAVES, SplitOptions, VersionsError, change, through};
-use crate::plan::promote::State;
+use crate::model::traffic_split::TrafficSplitChange;
+use crate::ops::fleet::deployments::{
+    FLUSH_TIMEOUT, FleetDeployError, SplitOptions, apply_split_under_lock, wait_until_inserted,
+};
+use crate::plan::promote::HostState;
 
 /// How often a host that cannot be heard is told, and the pause between.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_secs(2);
+const MAX_ATTEMPTS: u32 = 3;
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-impl Rollout<'_> {
+impl PromotionRun<'_> {
     /// The canary of every host gets the share of a step. One host that does not take it is enough to go back on all.
-    pub(super) async fn share(&self, step: usize) -> Result<(), Halt> {
-        let share = self.spec.steps.share(step).unwrap_or_default();
-        self.not_overtaken().await?;
+    pub(super) async fn set_share(&self, step: usize) -> Result<(), StopReason> {
+        let share = self.spec.steps.share_at(step).unwrap_or_default();
+        self.check_not_overtaken().await?;
         let canary = Canary {
             deployment: self.target.deployment.clone(),
             percent: Some(share),
@@ -26,58 +28,63 @@ impl Rollout<'_> {
             cookie: None,
         };
         self.say(format!("step {} of {}: {share}", step + 1, self.spec.steps.shares().len()));
-        let told = self.tell(SplitChange::Canary(canary), &share.to_string()).await;
-        told.map_err(|why| Halt::back(format!("not every host takes a share of {share}: {why}")))
+        let told = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
+        told.map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
     }
 
     /// Until every host has heard, within reason.
-    pub(super) async fn tell(&self, change_to: SplitChange, detail: &str) -> Result<(), String> {
+    pub(super) async fn apply_change(
+        &self,
+        change_to: TrafficSplitChange,
+        detail: &str,
+    ) -> Result<(), String> {
         let options = SplitOptions {
             forwarded: None,
             service: self.spec.service.clone(),
             change: change_to,
             wait: true,
             actor: self.actor.clone(),
-            detail: format!("roll-out {} {detail}", self.id).trim_end().to_owned(),
+            detail: format!("promotion {} {detail}", self.id).trim_end().to_owned(),
         };
         for tried in 1.. {
-            match change(self.world, self.fleet, &self.hosts, &options).await {
+            match apply_split_under_lock(self.world, self.fleet, &self.hosts, &options).await {
                 Ok(done) => {
-                    let shares = matches!(options.change, SplitChange::Canary(_));
+                    let shares = matches!(options.change, TrafficSplitChange::SetCanary(_));
                     if let Some((host, _)) = done.iter().find(|(_, split)| shares && !split.inserted) {
                         return Err(format!("{host}: its proxy is not in the data path"));
                     }
-                    through(self.world, self.fleet, &self.spec.service, done, LEAVES).await;
+                    wait_until_inserted(self.world, self.fleet, &self.spec.service, done, FLUSH_TIMEOUT)
+                        .await;
                     break;
                 }
-                Err(error) if tried == TRIES || !is_lost(&error) => return Err(error.to_string()),
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) if tried == MAX_ATTEMPTS || !is_lost(&error) => return Err(error.to_string()),
+                Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
             }
         }
         Ok(())
     }
 
     /// What somebody else made main, or gave a share, is not changed back. One that cannot be asked is told all the same, or not.
-    pub(super) async fn not_overtaken(&self) -> Result<(), Halt> {
+    pub(super) async fn check_not_overtaken(&self) -> Result<(), StopReason> {
         for (host, state) in self.states(&self.hosts).await {
             match state {
-                Ok(State::Overtaken(why)) => return Err(Halt::back(format!("{host}: {why}"))),
-                Ok(State::Main) => return Err(self.is_main_already(&host)),
-                Ok(State::Shares | State::ProxyOut | State::Away) | Err(_) => {}
+                Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
+                Ok(HostState::Main) => return Err(self.already_main_reason(&host)),
+                Ok(HostState::CanaryActive | HostState::ProxyBypassed | HostState::NoCanary) | Err(_) => {}
             }
         }
         Ok(())
     }
 
     /// Before it has passed every share.
-    pub(super) fn is_main_already(&self, host: &HostName) -> Halt {
-        Halt::back(format!("{host}: another command made {} main", self.spec.version))
+    pub(super) fn already_main_reason(&self, host: &HostName) -> StopReason {
+        StopReason::roll_back(format!("{host}: another command made {} main", self.spec.version))
     }
 }
 
-pub(super) fn is_lost(error: &VersionsError) -> bool {
+pub(super) fn is_lost(error: &FleetDeployError) -> bool {
     match error {
-        VersionsError::Hosts(failed) | VersionsError::Partly { failed, .. } => {
+        FleetDeployError::Hosts(failed) | FleetDeployError::Partial { failed, .. } => {
             failed.iter().all(|(_, error)| error.is_lost())
         }
         _ => false,

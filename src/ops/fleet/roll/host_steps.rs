@@ -4,111 +4,113 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Left, Roll};
-use crate::model::api::deployments::{AssignRequest, Part, Which};
-use crate::model::api::{Probed, RunRequest};
+use super::{HostOutcome, RollRun};
+use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
+use crate::model::api::{ProbeResult, RunRequest};
 use crate::model::duration;
 use crate::model::forward::Switch;
 use crate::model::host::Host;
-use crate::model::journal::What;
+use crate::model::journal::JournalEntryKind;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, Step};
 use crate::ops::fleet::balancer_wait::{self, NotSeen};
-use crate::ops::fleet::drain::{self, NotDrained};
+use crate::ops::fleet::drain::{self, DrainError};
 use crate::ops::fleet::forward::switch_host;
-use crate::ops::fleet::hooks::{self, Hook, heard, judge};
+use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
 use crate::ops::fleet::reach;
-use crate::plan::roll::progress::Turn;
+use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
 use crate::world::notifier::NoticeEvent;
 use crate::world::reporter::RollEvent;
 
 /// What one host carries from step to step.
-struct Walk<'a> {
-    out: &'a [&'a HostName],
+struct StepContext<'a> {
+    hosts_out: &'a [&'a HostName],
     /// Of the record on the host, after its last switch: tells that somebody else switched it.
     generation: u32,
     attempt: u32,
 }
 
 /// Why a step did not end well.
-struct Failure {
+struct StepFailure {
     why: String,
     /// Another command switched the host: its word is the last.
-    overtaken: bool,
+    is_overtaken: bool,
 }
 
-impl From<String> for Failure {
+impl From<String> for StepFailure {
     fn from(why: String) -> Self {
-        Self { why, overtaken: false }
+        Self { why, is_overtaken: false }
     }
 }
 
-impl Roll<'_> {
+impl RollRun<'_> {
     /// From its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
-    pub(super) async fn through(&self, turn: &Turn, out: &[&HostName]) -> Left {
+    pub(super) async fn run_host(&self, turn: &HostTurn, out: &[&HostName]) -> HostOutcome {
         let host = &self.hosts[turn.at];
         let began = Instant::now();
-        let mut walk = Walk { out, generation: 0, attempt: turn.attempts + 1 };
+        let mut walk = StepContext { hosts_out: out, generation: 0, attempt: turn.attempts + 1 };
         let mut step = Some(turn.entry);
         while let Some(now) = step {
             // Until the command has begun a host can be put back as it was; from then on it goes through.
-            if now <= Step::Command && !self.may_go_on() {
-                return self.leave(host, now).await;
+            if now <= Step::Command && !self.can_continue() {
+                return self.stop_host(host, now).await;
             }
             if self.plan.steps.iter().any(|planned| planned.step == now)
-                && let Err(left) = self.step(host, now, &mut walk).await
+                && let Err(left) = self.run_step(host, now, &mut walk).await
             {
                 return left;
             }
-            step = now.next();
+            step = now.next_step();
         }
-        if self.record(Some(&host.name), &What::Done).is_err() {
-            return Left::Stands;
+        if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
+            return HostOutcome::Stopped;
         }
         let took = began.elapsed();
-        self.tell(RollEvent::HostDone { host: host.name.clone(), took });
-        let text = format!("{} is done after {}", host.name, duration::show(took));
+        self.report(RollEvent::HostDone { host: host.name.clone(), elapsed: took });
+        let text = format!("{} is done after {}", host.name, duration::format(took));
         self.notify(NoticeEvent::HostDone, Some(&host.name), &text);
-        Left::Done
+        HostOutcome::Done
     }
 
     /// It goes no further, through no fault of its own.
-    async fn leave(&self, host: &Host, at: Step) -> Left {
-        if at > Step::ForwardOff && self.puts_back() && self.still_sound().is_ok() {
+    async fn stop_host(&self, host: &Host, at: Step) -> HostOutcome {
+        if at > Step::ForwardOff && self.should_put_back() && self.check_journal().is_ok() {
             self.settle(host, true).await;
         }
-        Left::Stands
+        HostOutcome::Stopped
     }
 
-    async fn step(&self, host: &Host, step: Step, walk: &mut Walk<'_>) -> Result<(), Left> {
-        if self.record(Some(&host.name), &What::StepBegan { step }).is_err() {
-            return Err(self.unrecorded(host, step > Step::ForwardOff && step.is_out()).await);
+    async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
+        if self.append_entry(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
+            return Err(self
+                .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
+                .await);
         }
         let planned = self.plan.steps.iter().find(|planned| planned.step == step);
-        let at_most = planned.and_then(|planned| planned.at_most);
-        self.tell(RollEvent::StepBegan { host: host.name.clone(), step, at_most });
-        match self.act(host, step, walk).await {
+        let at_most = planned.and_then(|planned| planned.timeout);
+        self.report(RollEvent::StepBegan { host: host.name.clone(), step, timeout: at_most });
+        match self.perform_step(host, step, walk).await {
             Ok(detail) => {
-                let done = What::StepDone { step, detail: detail.clone() };
-                if self.record(Some(&host.name), &done).is_err() {
-                    return Err(self.unrecorded(host, step.is_out()).await);
+                let done = JournalEntryKind::StepDone { step, detail: detail.clone() };
+                if self.append_entry(Some(&host.name), &done).is_err() {
+                    return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
-                self.tell(RollEvent::StepDone { host: host.name.clone(), step, detail });
+                self.report(RollEvent::StepDone { host: host.name.clone(), step, detail });
                 Ok(())
             }
             Err(_) if step < Step::Command && self.world.stop.is_requested() => {
-                Err(self.leave(host, step.next().unwrap_or(step)).await)
+                Err(self.stop_host(host, step.next_step().unwrap_or(step)).await)
             }
-            Err(failure) => Err(self.failed(host, step, failure).await),
+            Err(failure) => Err(self.handle_failure(host, step, failure).await),
         }
     }
 
     /// The journal takes no more: the host is put back, as far as that is sound, and only the operator is told. With the
     /// lock lost, another may be at work on it.
-    async fn unrecorded(&self, host: &Host, out: bool) -> Left {
+    async fn handle_journal_failure(&self, host: &Host, out: bool) -> HostOutcome {
         let lost = matches!(
-            self.still_sound(),
+            self.check_journal(),
             Err(crate::ops::fleet::roll::RollError::Journal(
                 crate::world::journal::JournalError::LockLost { .. }
             ))
@@ -116,19 +118,25 @@ impl Roll<'_> {
         if !lost && out {
             self.settle(host, false).await;
         }
-        Left::Stands
+        HostOutcome::Stopped
     }
 
-    async fn failed(&self, host: &Host, step: Step, Failure { why, overtaken }: Failure) -> Left {
+    async fn handle_failure(
+        &self,
+        host: &Host,
+        step: Step,
+        StepFailure { why, is_overtaken: overtaken }: StepFailure,
+    ) -> HostOutcome {
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
-        let recorded = self.record(Some(&host.name), &What::StepFailed { step, why: why.clone() });
-        self.tell(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
+        let recorded =
+            self.append_entry(Some(&host.name), &JournalEntryKind::StepFailed { step, why: why.clone() });
+        self.report(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
         self.notify(NoticeEvent::Failed, Some(&host.name), &format!("{} failed at {step}: {why}", host.name));
         if recorded.is_err() {
-            return self.unrecorded(host, step.is_out() && !overtaken).await;
+            return self.handle_journal_failure(host, step.is_out_of_service() && !overtaken).await;
         }
         if overtaken {
-            self.leave_as_switched(host, &why).await;
+            self.settle_overtaken(host, &why).await;
         } else if step >= Step::ForwardOff {
             self.settle(host, true).await;
         }
@@ -139,54 +147,66 @@ impl Roll<'_> {
             let text = format!("{}: {why}", host.name);
             self.world.reporter.report(&crate::world::reporter::Event::Warning { text });
         }
-        Left::Failed
+        HostOutcome::Failed
     }
 
     /// Does one step; the error is what people read.
-    async fn act(&self, host: &Host, step: Step, walk: &mut Walk<'_>) -> Result<String, Failure> {
-        let (world, fleet) = (if step < Step::Command { self.world } else { &self.to_the_end }, self.fleet);
+    async fn perform_step(
+        &self,
+        host: &Host,
+        step: Step,
+        walk: &mut StepContext<'_>,
+    ) -> Result<String, StepFailure> {
+        let (world, fleet) =
+            (if step < Step::Command { self.world } else { &self.unstoppable_world }, self.fleet);
         match step {
-            Step::BeforeHost => Ok(self.hook(host, Hook::BeforeHost).await?),
-            Step::AfterHost => Ok(self.hook(host, Hook::AfterHost).await?),
+            Step::BeforeHost => Ok(self.run_hook(host, Hook::BeforeHost).await?),
+            Step::AfterHost => Ok(self.run_hook(host, Hook::AfterHost).await?),
             Step::ForwardOff => {
                 // The leave that was given is as old as the hooks took.
                 if !fleet.hooks.before_host.is_empty() {
-                    self.may_begin(walk.out).await?;
+                    self.wait_for_capacity(walk.hosts_out).await?;
                 }
                 if let Some(new) = &self.plan.spec.assign {
                     // Its users stay on the version they know while it is out.
-                    self.assign(host, new, Part::Backup).await?;
+                    self.assign_version(host, new, AssignScope::BackupOnly).await?;
                 }
-                Ok(self.switch(host, Switch::Off, walk).await?)
+                Ok(self.switch_forward(host, Switch::Off, walk).await?)
             }
-            Step::ForwardOn => Ok(self.switch(host, Switch::On, walk).await?),
-            Step::Down => self.seen(world, host, Switch::Off, walk).await,
-            Step::Up => self.seen(world, host, Switch::On, walk).await,
+            Step::ForwardOn => Ok(self.switch_forward(host, Switch::On, walk).await?),
+            Step::Down => self.wait_for_balancers(world, host, Switch::Off, walk).await,
+            Step::Up => self.wait_for_balancers(world, host, Switch::On, walk).await,
             Step::Drained => {
                 let limit = self.plan.spec.drain_timeout;
                 match drain::wait(world, fleet, host, walk.generation, limit).await {
-                    Ok(after) => Ok(format!("drained after {}", duration::show(after))),
-                    Err(NotDrained::Late { in_flight, .. }) if self.plan.spec.force => {
+                    Ok(after) => Ok(format!("drained after {}", duration::format(after))),
+                    Err(DrainError::Late { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
-                    Err(error) => {
-                        Err(Failure { why: error.to_string(), overtaken: error == NotDrained::Overtaken })
-                    }
+                    Err(error) => Err(StepFailure {
+                        why: error.to_string(),
+                        is_overtaken: error == DrainError::Overtaken,
+                    }),
                 }
             }
             Step::Command => match &self.plan.spec.assign {
-                Some(new) => Ok(self.assign(host, new, Part::Whole).await?),
-                None => Ok(self.command(host, walk).await?),
+                Some(new) => Ok(self.assign_version(host, new, AssignScope::MainAndBackup).await?),
+                None => Ok(self.run_command(host, walk).await?),
             },
-            Step::Healthy => Ok(self.healthy(world, host, self.plan.spec.health_timeout).await?),
+            Step::Healthy => Ok(self.wait_until_healthy(world, host, self.plan.spec.health_timeout).await?),
         }
     }
 
-    async fn hook(&self, host: &Host, hook: Hook) -> Result<String, String> {
+    async fn run_hook(&self, host: &Host, hook: Hook) -> Result<String, String> {
         hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[]).await.map(|()| String::new())
     }
 
-    async fn switch(&self, host: &Host, switch: Switch, walk: &mut Walk<'_>) -> Result<String, String> {
+    async fn switch_forward(
+        &self,
+        host: &Host,
+        switch: Switch,
+        walk: &mut StepContext<'_>,
+    ) -> Result<String, String> {
         let detail = self.id.to_string();
         let changed = switch_host(self.world, self.fleet, host, switch, &self.actor, &detail).await;
         let changed = changed.map_err(|error| error.to_string())?;
@@ -198,27 +218,29 @@ impl Roll<'_> {
         })
     }
 
-    async fn seen(
+    async fn wait_for_balancers(
         &self,
         world: &FleetWorld,
         host: &Host,
         switch: Switch,
-        walk: &Walk<'_>,
-    ) -> Result<String, Failure> {
+        walk: &StepContext<'_>,
+    ) -> Result<String, StepFailure> {
         let seen = balancer_wait::wait(world, self.fleet, host, switch, walk.generation, None).await;
-        let seen =
-            seen.map_err(|error| Failure { why: error.to_string(), overtaken: error == NotSeen::Overtaken })?;
+        let seen = seen.map_err(|error| StepFailure {
+            why: error.to_string(),
+            is_overtaken: error == NotSeen::Overtaken,
+        })?;
         let one =
-            |seen: &balancer_wait::Seen| format!("{} after {}", seen.balancer, duration::show(seen.after));
+            |seen: &balancer_wait::Seen| format!("{} after {}", seen.balancer, duration::format(seen.after));
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }
 
     /// Main or, before that, the backup vhost is led elsewhere.
-    async fn assign(&self, host: &Host, new: &NewMain, part: Part) -> Result<String, String> {
+    async fn assign_version(&self, host: &Host, new: &NewMain, part: AssignScope) -> Result<String, String> {
         let service = self.plan.spec.service.clone();
         let request = AssignRequest {
-            which: Which::Version { service: service.clone(), version: new.version.clone() },
-            part,
+            which: DeploymentRef::Version { service: service.clone(), version: new.version.clone() },
+            scope: part,
             trial: new.trial,
             actor: self.actor.clone(),
             detail: self.id.to_string(),
@@ -235,15 +257,18 @@ impl Roll<'_> {
         let was = assigned.previous.filter(|was| was.id != assigned.deployment.id);
         Ok(match was {
             Some(was) => {
-                format!("main was {}; {} idle connections to it closed", was.version, assigned.closed)
+                format!(
+                    "main was {}; {} idle connections to it closed",
+                    was.version, assigned.closed_connections
+                )
             }
             None => "main already".to_owned(),
         })
     }
 
-    async fn command(&self, host: &Host, walk: &Walk<'_>) -> Result<String, String> {
+    async fn run_command(&self, host: &Host, walk: &StepContext<'_>) -> Result<String, String> {
         let spec = &self.plan.spec;
-        let mut env = hooks::environment(self.fleet, &self.id, Some(host), Step::Command.as_str());
+        let mut env = hooks::build_env(self.fleet, &self.id, Some(host), Step::Command.as_str());
         env.insert("SWITCHMAN_ATTEMPT".to_owned(), walk.attempt.to_string());
         let bound = Some(spec.command_timeout).filter(|bound| !bound.is_zero());
         let request = RunRequest {
@@ -253,18 +278,18 @@ impl Roll<'_> {
             dir: None,
             timeout_ms: bound.and_then(|bound| u64::try_from(bound.as_millis()).ok()),
         };
-        self.unended().insert(host.name.clone());
-        let heard = heard(self.world, &self.id, Some(&host.name));
+        self.lock_unfinished_commands().insert(host.name.clone());
+        let heard = make_output_sink(self.world, &self.id, Some(&host.name));
         let ended = if spec.remote {
             let link = reach::link(self.world, host).map_err(|error| error.to_string())?;
             link.run(&request, heard).await.map_err(|error| error.to_string())?
         } else {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
         };
-        self.unended().remove(&host.name);
+        self.lock_unfinished_commands().remove(&host.name);
         let kept = || self.world.outputs.place(&self.id, Some(&host.name));
         let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
-        judge(ended, spec.command_timeout).map_err(|why| format!("the command {why}{}", kept()))?;
+        check_run_end(ended, spec.command_timeout).map_err(|why| format!("the command {why}{}", kept()))?;
         Ok(String::new())
     }
 
@@ -274,7 +299,7 @@ impl Roll<'_> {
     }
 
     /// The real port, `rise` times in a row.
-    pub(super) async fn healthy(
+    pub(super) async fn wait_until_healthy(
         &self,
         world: &FleetWorld,
         host: &Host,
@@ -284,15 +309,15 @@ impl Roll<'_> {
         let health = &self.fleet.health;
         let mut passed = 0;
         loop {
-            let why = match reach::probe(world, self.fleet, host).await {
-                Ok(Probed::Healthy) => {
+            let why = match reach::probe_main(world, self.fleet, host).await {
+                Ok(ProbeResult::Healthy) => {
                     passed += 1;
                     if passed >= health.rise {
                         return Ok(format!("{passed} healthy answers"));
                     }
                     String::new()
                 }
-                Ok(Probed::Unhealthy { why }) => {
+                Ok(ProbeResult::Unhealthy { why }) => {
                     passed = 0;
                     why
                 }
@@ -302,7 +327,7 @@ impl Roll<'_> {
                 }
             };
             if Instant::now() >= deadline && passed == 0 {
-                let limit = duration::show(limit);
+                let limit = duration::format(limit);
                 return Err(format!("the main vhost is not healthy after {limit}: {why}"));
             }
             tokio::time::sleep(health.interval).await;

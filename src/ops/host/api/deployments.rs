@@ -2,24 +2,24 @@
 
 use async_trait::async_trait;
 
-use super::InProcess;
+use super::LocalHost;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, Deployed, KillRequest, Killed, LogsRequest,
-    RollbackRequest, TrialEnd, UpdateRequest, VersionsView, WatchRequest,
+    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentsView, KillRequest,
+    KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::Deployment;
-use crate::model::forward::Changed;
+use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::ops::host::deployments;
-use crate::world::link::{Heard, HostVersions, LinkError};
+use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
 #[async_trait]
-impl HostVersions for InProcess {
-    async fn versions(&self) -> Result<VersionsView, LinkError> {
+impl HostDeployments for LocalHost {
+    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
         Ok(deployments::view(&self.world).await?)
     }
 
-    async fn deploy(&self, request: &DeployRequest) -> Result<Deployed, LinkError> {
+    async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError> {
         Ok(deployments::deploy(&self.world, request).await?)
     }
 
@@ -28,7 +28,7 @@ impl HostVersions for InProcess {
     }
 
     async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
-        deployments::is_of(&self.world, service, &request.which)?;
+        deployments::check_service(&self.world, service, &request.which)?;
         Ok(deployments::assign(&self.world, request).await?)
     }
 
@@ -40,19 +40,27 @@ impl HostVersions for InProcess {
         Ok(deployments::rollback(&self.world, service, request).await?)
     }
 
-    async fn watch(&self, service: &ServiceName, request: &WatchRequest) -> Result<TrialEnd, LinkError> {
+    async fn watch_trial(
+        &self,
+        service: &ServiceName,
+        request: &WatchRequest,
+    ) -> Result<TrialOutcome, LinkError> {
         Ok(deployments::watch(&self.world, service, request).await?)
     }
 
-    async fn kill(&self, request: &KillRequest) -> Result<Killed, LinkError> {
+    async fn kill(&self, request: &KillRequest) -> Result<KillResponse, LinkError> {
         Ok(deployments::kill(&self.world, request).await?)
     }
 
-    async fn access(&self, service: &ServiceName, request: &AccessRequest) -> Result<Changed, LinkError> {
-        Ok(deployments::access(&self.world, service, request).await?)
+    async fn set_access(
+        &self,
+        service: &ServiceName,
+        request: &AccessRequest,
+    ) -> Result<ChangeResult, LinkError> {
+        Ok(deployments::set_access(&self.world, service, request).await?)
     }
 
-    async fn logs(&self, request: &LogsRequest, heard: Heard) -> Result<(), LinkError> {
-        Ok(deployments::logs(&self.world, request, heard).await?)
+    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+        Ok(deployments::stream_logs(&self.world, request, heard).await?)
     }
 }

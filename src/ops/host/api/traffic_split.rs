@@ -2,30 +2,34 @@
 
 use async_trait::async_trait;
 
-use super::InProcess;
+use super::LocalHost;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
-use crate::model::traffic_split::{Split, SplitRequest};
+use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::ops::host::proxy;
-use crate::world::link::{HostSplits, LinkError};
+use crate::world::link::{HostTrafficSplit, LinkError};
 
 #[async_trait]
-impl HostSplits for InProcess {
-    async fn split(&self, service: &ServiceName, request: &SplitRequest) -> Result<Split, LinkError> {
+impl HostTrafficSplit for LocalHost {
+    async fn split(
+        &self,
+        service: &ServiceName,
+        request: &TrafficSplitRequest,
+    ) -> Result<TrafficSplitResponse, LinkError> {
         Ok(proxy::split(&self.world, service, request).await?)
     }
 
-    async fn proxy(&self) -> Result<Option<ProxyStats>, LinkError> {
-        Ok(proxy::counted(&self.world).await?)
+    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+        Ok(proxy::read_stats(&self.world).await?)
     }
 
-    async fn evidence(
+    async fn read_evidence(
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, LinkError> {
-        Ok(proxy::evidence(&self.world, service, deployment).await?)
+        Ok(proxy::read_evidence(&self.world, service, deployment).await?)
     }
 }

@@ -2,48 +2,54 @@
 
 use std::time::Duration;
 
-use super::{VersionError, is_still_healthy, of_service, warn};
-use crate::model::api::deployments::{AccessRequest, AssignRequest, Assigned, Part, RollbackRequest, Which};
+use super::{HostDeployError, check_still_healthy, list_service_deployments, warn};
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, AssignScope, Assigned, DeploymentRef, RollbackRequest,
+};
 use crate::model::deployment::Deployment;
-use crate::model::forward::{Changed, Intent, Leg, Recorded, Routing, Switch};
+use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
-use crate::ops::host::port_sockets::among;
+use crate::ops::host::port_sockets::filter_by_peers;
 use crate::ops::host::proxy;
 use crate::ops::host::rules;
 use crate::plan::versions::{self, Refused};
 use crate::world::HostWorld;
 
 /// An id says nothing of its service: what was asked of one service changes no other.
-pub fn is_of(world: &HostWorld, service: &ServiceName, which: &Which) -> Result<(), VersionError> {
+pub fn check_service(
+    world: &HostWorld,
+    service: &ServiceName,
+    which: &DeploymentRef,
+) -> Result<(), HostDeployError> {
     let existing = world.deployments.all()?;
     let found = versions::find(&existing, which)?;
     if found.service == *service { Ok(()) } else { Err(Refused::NoVersion(which.clone()).into()) }
 }
 
 /// Both ports in one transaction, once the version's own port has answered as it should. The same again changes nothing.
-pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assigned, VersionError> {
+pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assigned, HostDeployError> {
     let existing = world.deployments.all()?;
-    let target = versions::ready(&existing, &request.which)?.clone();
-    is_still_healthy(world, &target).await?;
-    let before = record(world, &target.service)?;
+    let target = versions::find_ready(&existing, &request.which)?.clone();
+    check_still_healthy(world, &target).await?;
+    let before = read_record(world, &target.service)?;
     let mut previous = None;
-    let changed = rules::change_as(world, "assign", |records| {
+    let changed = rules::change_with(world, "assign", |records| {
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
         let (intent, was) = versions::assign(records, &existing, request, world.clock.now())?;
         previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
-        Ok::<_, VersionError>(intent)
+        Ok::<_, HostDeployError>(intent)
     })
     .await?;
-    links(world, &target.service);
-    proxy::follow(world, &target.service, &request.actor).await?;
-    let (closed, all_closed) = match request.part {
-        Part::Whole => close_kept(world, before.as_ref()).await,
-        Part::Backup => (0, true),
+    update_links(world, &target.service);
+    proxy::reconcile_after_change(world, &target.service, &request.actor).await?;
+    let (closed, all_closed) = match request.scope {
+        AssignScope::MainAndBackup => close_idle_connections(world, before.as_ref()).await,
+        AssignScope::BackupOnly => (0, true),
     };
-    Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
+    Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
 }
 
 /// The last good main takes both ports back, at once and without steps; refused while it is not healthy.
@@ -51,71 +57,73 @@ pub async fn rollback(
     world: &HostWorld,
     service: &ServiceName,
     request: &RollbackRequest,
-) -> Result<Assigned, VersionError> {
-    let records = world.store.recorded()?;
-    let existing = of_service(world, service)?;
-    let to = versions::rollback_to(&records, &existing, service, request.from.as_ref())?;
-    let target = versions::ready(&existing, &Which::Id(to.clone()))?.clone();
-    is_still_healthy(world, &target).await?;
+) -> Result<Assigned, HostDeployError> {
+    let records = world.store.load_records()?;
+    let existing = list_service_deployments(world, service)?;
+    let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;
+    let target = versions::find_ready(&existing, &DeploymentRef::Id(to.clone()))?.clone();
+    check_still_healthy(world, &target).await?;
     let was = versions::of(&records, service).and_then(|record| record.routes.as_ref());
     let was = was.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
-    let before = record(world, service)?;
-    let changed = rules::change_as(world, "rollback", |records| {
+    let before = read_record(world, service)?;
+    let changed = rules::change_with(world, "rollback", |records| {
         let existing = world.deployments.all()?;
-        Ok::<_, VersionError>(versions::rollback(records, &existing, service, &to, request)?)
+        Ok::<_, HostDeployError>(versions::plan_rollback(records, &existing, service, &to, request)?)
     })
     .await?;
-    links(world, service);
-    proxy::follow(world, service, &request.actor).await?;
-    let (closed, all_closed) = close_kept(world, before.as_ref()).await;
-    Ok(Assigned { deployment: target, previous, changed, closed, all_closed })
+    update_links(world, service);
+    proxy::reconcile_after_change(world, service, &request.actor).await?;
+    let (closed, all_closed) = close_idle_connections(world, before.as_ref()).await;
+    Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
 }
 
 /// Private: no port leads to the service any more. Public again: what is recorded is in force again.
-pub async fn access(
+pub async fn set_access(
     world: &HostWorld,
     service: &ServiceName,
     request: &AccessRequest,
-) -> Result<Changed, VersionError> {
-    let changed = rules::change_as(world, "access", |records| {
+) -> Result<ChangeResult, HostDeployError> {
+    let changed = rules::change_with(world, "access", |records| {
         let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
-        Ok::<_, VersionError>(Intent {
+        Ok::<_, HostDeployError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,
-            from_self: record.from_self,
+            balancer_is_local: record.balancer_is_local,
             actor: request.actor.clone(),
             action: "access".to_owned(),
             detail: if request.public { "public" } else { "private" }.to_owned(),
-            routing: Routing::Keep,
+            route_change: RouteChange::Keep,
             access: Some(request.access()),
             layer7: None,
         })
     })
     .await?;
-    proxy::follow(world, service, &request.actor).await?;
+    proxy::reconcile_after_change(world, service, &request.actor).await?;
     Ok(changed)
 }
 
-fn record(world: &HostWorld, service: &ServiceName) -> Result<Option<Recorded>, VersionError> {
-    Ok(rules::record(world, service)?)
+fn read_record(world: &HostWorld, service: &ServiceName) -> Result<Option<ServiceRecord>, HostDeployError> {
+    Ok(rules::read_record(world, service)?)
 }
 
 /// How often the old connections are looked for, and how long between two looks: a dump of the kernel's tables while they
 /// change may leave one out, so the end is only what two looks in a row do not find.
-const LOOKS: u32 = 20;
-const BETWEEN: Duration = Duration::from_millis(25);
+const MAX_CLOSE_ATTEMPTS: u32 = 20;
+const CLOSE_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A host that is out has idle connections to the main that was, which its balancers keep and would use again when it is
 /// back: HAProxy does not close them when a server is DOWN (facts.md). Nothing can be in flight on them, for no balancer uses
 /// the server; those that came by the backup vhost's port are in use and left alone. Gives back how many were closed, and
 /// whether none is left as far as the kernel tells.
-async fn close_kept(world: &HostWorld, before: Option<&Recorded>) -> (usize, bool) {
-    let Some(Recorded { switch: Switch::Off, routes: Some(routes), .. }) = before else { return (0, true) };
-    let Leg { port, target, .. } = routes.main;
+async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord>) -> (usize, bool) {
+    let Some(ServiceRecord { switch: Switch::Off, routes: Some(routes), .. }) = before else {
+        return (0, true);
+    };
+    let Route { port, target, .. } = routes.main;
     let (mut closed, mut clean) = (0, 0);
-    for _ in 0..LOOKS {
-        match kept(world, port, target).await {
+    for _ in 0..MAX_CLOSE_ATTEMPTS {
+        match find_idle_connections(world, port, target).await {
             Some(kept) if kept.is_empty() => clean += 1,
             Some(kept) => {
                 clean = 0;
@@ -126,27 +134,27 @@ async fn close_kept(world: &HostWorld, before: Option<&Recorded>) -> (usize, boo
         if clean == 2 {
             if closed > 0 {
                 // Until then a new connection from a port of one of these would be led to the old version.
-                tokio::time::sleep(world.flows.remembers() + BETWEEN).await;
+                tokio::time::sleep(world.flows.conntrack_timeout() + CLOSE_INTERVAL).await;
             }
             return (closed, true);
         }
-        tokio::time::sleep(BETWEEN).await;
+        tokio::time::sleep(CLOSE_INTERVAL).await;
     }
     (closed, false)
 }
 
 /// The connections that came by a port; `None`: the kernel could not be asked now. The others are in use.
-async fn kept(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
+async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
     let led = world.flows.led(port, target).await.ok()?;
-    let open = world.sockets.established(target).await.ok()?;
-    Some(among(open, &led))
+    let open = world.sockets.list_established(target).await.ok()?;
+    Some(filter_by_peers(open, &led))
 }
 
 /// `main` and `backup` in the service's directory point at the releases that are. They are for people: what was done before
 /// stays done where they cannot be made.
-pub(super) fn links(world: &HostWorld, service: &ServiceName) {
-    let linked = || match record(world, service)? {
-        Some(record) => link_up(world, &record, &of_service(world, service)?),
+pub(super) fn update_links(world: &HostWorld, service: &ServiceName) {
+    let linked = || match read_record(world, service)? {
+        Some(record) => link_releases(world, &record, &list_service_deployments(world, service)?),
         None => Ok(()),
     };
     if let Err(error) = linked() {
@@ -155,9 +163,13 @@ pub(super) fn links(world: &HostWorld, service: &ServiceName) {
 }
 
 /// The same with what is recorded at hand.
-pub(super) fn link_up(world: &HostWorld, record: &Recorded, all: &[Deployment]) -> Result<(), VersionError> {
+pub(super) fn link_releases(
+    world: &HostWorld,
+    record: &ServiceRecord,
+    all: &[Deployment],
+) -> Result<(), HostDeployError> {
     let service = &record.forward.service;
-    let release = |leg: Option<&Leg>| -> Option<String> {
+    let release = |leg: Option<&Route>| -> Option<String> {
         let leg = leg?;
         let one = all.iter().find(|one| one.id == leg.deployment)?;
         let instance = one.instances().find(|instance| instance.port == leg.target)?;

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::VersionError;
-use crate::model::deployment::{Deployment, Instance, InstanceSpec, Runs, StopSignal};
+use super::HostDeployError;
+use crate::model::deployment::{Deployment, Instance, InstanceSpec, StopSignal, Workload};
 use crate::plan::versions::Refused;
 use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
-use crate::world::runner::Ended;
+use crate::world::runner::StopResult;
 
 /// Starts it, where it is ours to start.
 pub(super) async fn start(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
-) -> Result<(), VersionError> {
-    let Some(spec) = spec(world, deployment, instance)? else { return Ok(()) };
+) -> Result<(), HostDeployError> {
+    let Some(spec) = build_spec(world, deployment, instance)? else { return Ok(()) };
     world.runner.start(&spec).await?;
     Ok(())
 }
@@ -25,26 +25,26 @@ pub(super) async fn stop(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
-) -> Result<Ended, VersionError> {
-    if matches!(instance.how.runs, Runs::External { .. }) {
-        return Ok(Ended::Already);
+) -> Result<StopResult, HostDeployError> {
+    if matches!(instance.how.workload, Workload::External { .. }) {
+        return Ok(StopResult::NotRunning);
     }
     let id = deployment.instance_id(instance.build);
     Ok(world.runner.stop(&id, instance.how.grace).await?)
 }
 
 /// Everything of it: process, log, release.
-pub(super) async fn take_away(
+pub(super) async fn remove(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
     keep_files: bool,
-) -> Result<(), VersionError> {
+) -> Result<(), HostDeployError> {
     stop(world, deployment, instance).await?;
-    if matches!(instance.how.runs, Runs::External { .. }) {
+    if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(());
     }
-    world.runner.forget(&deployment.instance_id(instance.build)).await?;
+    world.runner.delete_records(&deployment.instance_id(instance.build)).await?;
     if !keep_files {
         let release = deployment.release_name(instance.build);
         world.releases.remove(&deployment.service, &release)?;
@@ -53,15 +53,15 @@ pub(super) async fn take_away(
 }
 
 /// `None`: something that runs already.
-fn spec(
+fn build_spec(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
-) -> Result<Option<InstanceSpec>, VersionError> {
+) -> Result<Option<InstanceSpec>, HostDeployError> {
     let Deployment { id, service, version, .. } = deployment;
     let release = deployment.release_name(instance.build);
     let dir = world.releases.dir(service, &release);
-    if matches!(instance.how.runs, Runs::External { .. }) {
+    if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(None);
     }
     // D37: it is told its name, its version and where it stands.
@@ -74,9 +74,9 @@ fn spec(
         ("SWITCHMAN_RELEASE", dir.display().to_string()),
     ];
     env.extend(told.map(|(name, value)| (name.to_owned(), value)));
-    let (argv, stop_signal) = match &instance.how.runs {
-        Runs::Command { argv } => (argv.clone(), StopSignal::Term),
-        Runs::Vhost { server } => {
+    let (argv, stop_signal) = match &instance.how.workload {
+        Workload::Command { argv } => (argv.clone(), StopSignal::Term),
+        Workload::Vhost { server } => {
             let vhost = Vhost {
                 id: deployment.instance_id(instance.build),
                 server: *server,
@@ -86,7 +86,7 @@ fn spec(
                 health_path: deployment.health.path.clone(),
             };
             let file = vhost.run_dir.join(vhost.file_name());
-            let failed = |error: &dyn std::fmt::Display| VersionError::Vhost(error.to_string());
+            let failed = |error: &dyn std::fmt::Display| HostDeployError::Vhost(error.to_string());
             world
                 .files
                 .write(&file, &vhost.text().map_err(|error| failed(&error))?)
@@ -94,7 +94,7 @@ fn spec(
             env.extend(vhost.env());
             (vhost.argv(&file), vhost.stop_signal())
         }
-        Runs::External { .. } => return Ok(None),
+        Workload::External { .. } => return Ok(None),
     };
     Ok(Some(InstanceSpec {
         id: deployment.instance_id(instance.build),
@@ -111,11 +111,11 @@ fn spec(
 }
 
 /// The release that an instance is started from is the one that was asked for.
-pub(super) fn release_is_there(
+pub(super) fn check_release(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
-) -> Result<(), VersionError> {
+) -> Result<(), HostDeployError> {
     let Some(digest) = &instance.digest else { return Ok(()) };
     let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
     match world.releases.digest(&service, &release)? {

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::deploy;
 use super::instance;
-use super::{VersionError, held, of_service};
-use crate::model::api::deployments::{KillRequest, Killed};
+use super::{HostDeployError, list_service_deployments, lock_service};
+use crate::model::api::deployments::{KillRequest, KillResponse};
 use crate::model::deployment::{Deployment, Role, Stage};
-use crate::model::forward::Recorded;
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::socket::{Socket, SocketCount};
 use crate::ops::host::proxy;
@@ -18,28 +18,28 @@ use crate::plan::drain;
 use crate::plan::versions;
 use crate::world::HostWorld;
 use crate::world::sockets::SocketsError;
-use crate::world::store::Note;
+use crate::world::store::HistoryNote;
 
 /// Between two looks at what is in flight.
-const PAUSE: Duration = Duration::from_millis(200);
+const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
-pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<Killed, VersionError> {
-    let service = deploy::recorded(world, &request.id)?.service;
-    let _held = held(world, &service, "kill").await?;
-    let deployment = deploy::recorded(world, &request.id)?;
-    let check = || -> Result<(), VersionError> {
-        let existing = of_service(world, &service)?;
-        Ok(versions::may_kill(&world.store.recorded()?, &existing, &deployment)?)
+pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillResponse, HostDeployError> {
+    let service = deploy::load_deployment(world, &request.id)?.service;
+    let _held = lock_service(world, &service, "kill").await?;
+    let deployment = deploy::load_deployment(world, &request.id)?;
+    let check = || -> Result<(), HostDeployError> {
+        let existing = list_service_deployments(world, &service)?;
+        Ok(versions::check_kill(&world.store.load_records()?, &existing, &deployment)?)
     };
     check()?;
-    let serving = versions::role(&world.store.recorded()?, &deployment) == Role::Main;
-    let got = proxy::leave(world, &deployment, &request.actor).await?;
+    let serving = versions::find_role(&world.store.load_records()?, &deployment) == Role::Main;
+    let got = proxy::remove_from_splits(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
     // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
-    let before = if serving { None } else { cut_off(world, &deployment, &request.actor).await? };
+    let before = if serving { None } else { remove_routes(world, &deployment, &request.actor).await? };
     let ready = async {
         if !serving && !request.force {
-            drained(world, &deployment, request.drain_timeout).await?;
+            wait_until_drained(world, &deployment, request.drain_timeout).await?;
         }
         // From here on nobody makes it main; somebody may have until now.
         world.deployments.put(&killing)?;
@@ -51,24 +51,24 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<Killed, Ve
     };
     if let Err(error) = ready.await {
         if let Some(before) = before {
-            lead_back(world, &deployment, &before, &request.actor).await?;
+            restore_routes(world, &deployment, &before, &request.actor).await?;
         }
         if let Some(got) = got {
-            proxy::rejoin(world, &deployment, &got, &request.actor).await?;
+            proxy::restore_to_splits(world, &deployment, &got, &request.actor).await?;
         }
         return Err(error);
     }
-    cut_off(world, &killing, &request.actor).await?;
+    remove_routes(world, &killing, &request.actor).await?;
     if serving && !request.force {
         // A main that is alone has work until nothing leads to it: what was begun may end, in its time.
-        match drained(world, &killing, request.drain_timeout).await {
-            Ok(()) | Err(VersionError::Refused(_)) => {}
+        match wait_until_drained(world, &killing, request.drain_timeout).await {
+            Ok(()) | Err(HostDeployError::Refused(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    let cut = count(world, &killing).await.ok().map(|count| count.at_work());
+    let cut = count_sockets(world, &killing).await.ok().map(|count| count.maybe_busy());
     finish(world, &killing, request.keep_files, &request.actor).await?;
-    Ok(Killed { deployment: killing, cut })
+    Ok(KillResponse { deployment: killing, aborted_requests: cut })
 }
 
 /// From here on it is gone, whatever comes: a killed kill goes on to its end.
@@ -77,34 +77,34 @@ pub(super) async fn finish(
     deployment: &Deployment,
     keep_files: bool,
     actor: &Actor,
-) -> Result<(), VersionError> {
-    cut_off(world, deployment, actor).await?;
-    proxy::leave(world, deployment, actor).await?;
-    crate::ops::host::deployments::assign::links(world, &deployment.service);
+) -> Result<(), HostDeployError> {
+    remove_routes(world, deployment, actor).await?;
+    proxy::remove_from_splits(world, deployment, actor).await?;
+    crate::ops::host::deployments::assign::update_links(world, &deployment.service);
     for one in deployment.instances() {
-        instance::take_away(world, deployment, one, keep_files).await?;
+        instance::remove(world, deployment, one, keep_files).await?;
     }
     world.deployments.remove(&deployment.id)?;
-    let note = Note {
+    let note = HistoryNote {
         service: deployment.service.clone(),
         actor: actor.clone(),
         action: "kill",
         detail: format!("{} {} ({}) is gone", deployment.service, deployment.version, deployment.id),
     };
-    world.store.note(&note, world.clock.now())?;
+    world.store.add_note(&note, world.clock.now())?;
     Ok(())
 }
 
 /// Gives back what was recorded before, where something led to it.
-async fn cut_off(
+async fn remove_routes(
     world: &HostWorld,
     deployment: &Deployment,
     actor: &Actor,
-) -> Result<Option<Recorded>, VersionError> {
+) -> Result<Option<ServiceRecord>, HostDeployError> {
     let mut before = None;
-    rules::change_where(world, "kill", |records| {
+    rules::change_if_needed(world, "kill", |records| {
         let record = versions::of(records, &deployment.service);
-        let intent = record.and_then(|record| versions::cut_off(record, deployment, actor));
+        let intent = record.and_then(|record| versions::detach(record, deployment, actor));
         before = record.filter(|_| intent.is_some()).cloned();
         Ok::<_, ChangeError>(intent)
     })
@@ -113,15 +113,15 @@ async fn cut_off(
 }
 
 /// The kill is refused: whatever led to it leads to it again, where nobody leads it elsewhere meanwhile.
-async fn lead_back(
+async fn restore_routes(
     world: &HostWorld,
     deployment: &Deployment,
-    before: &Recorded,
+    before: &ServiceRecord,
     actor: &Actor,
-) -> Result<(), VersionError> {
-    rules::change_where(world, "kill", |records| {
+) -> Result<(), HostDeployError> {
+    rules::change_if_needed(world, "kill", |records| {
         let record = versions::of(records, &deployment.service);
-        let back = record.and_then(|record| versions::led_back(record, before, deployment, actor));
+        let back = record.and_then(|record| versions::restore_routes(record, before, deployment, actor));
         Ok::<_, ChangeError>(back)
     })
     .await?;
@@ -129,15 +129,19 @@ async fn lead_back(
 }
 
 /// Two quiet looks in a row, or what is still there when the time is up. Not being able to look is no quiet look.
-async fn drained(world: &HostWorld, deployment: &Deployment, limit: Duration) -> Result<(), VersionError> {
+async fn wait_until_drained(
+    world: &HostWorld,
+    deployment: &Deployment,
+    limit: Duration,
+) -> Result<(), HostDeployError> {
     let deadline = Instant::now() + limit;
     let mut before: Vec<Socket> = Vec::new();
     let mut quiet = 0;
     loop {
-        let now = world.sockets.established(deployment.instance.port).await?;
+        let now = world.sockets.list_established(deployment.instance.port).await?;
         let count = drain::count(&now, &before).0;
         before = now;
-        match versions::is_drained(&count) {
+        match versions::check_drained(&count) {
             Ok(()) if quiet == 1 => return Ok(()),
             Ok(()) => quiet += 1,
             Err(refused) => {
@@ -149,16 +153,16 @@ async fn drained(world: &HostWorld, deployment: &Deployment, limit: Duration) ->
         }
         tokio::select! {
             biased;
-            () = world.stop.requested() => return Err(VersionError::Interrupted),
-            () = tokio::time::sleep(PAUSE) => {}
+            () = world.stop.wait() => return Err(HostDeployError::Interrupted),
+            () = tokio::time::sleep(DRAIN_INTERVAL) => {}
         }
     }
 }
 
-pub(in crate::ops::host) async fn count(
+pub(in crate::ops::host) async fn count_sockets(
     world: &HostWorld,
     deployment: &Deployment,
 ) -> Result<SocketCount, SocketsError> {
-    let sockets = world.sockets.established(deployment.instance.port).await?;
+    let sockets = world.sockets.list_established(deployment.instance.port).await?;
     Ok(drain::count(&sockets, &[]).0)
 }

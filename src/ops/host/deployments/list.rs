@@ -2,90 +2,94 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::VersionError;
+use super::HostDeployError;
 use super::kill;
-use crate::model::api::deployments::{DeploymentView, LogsRequest, VersionsView, Which};
-use crate::model::deployment::{Deployment, InstanceId, Process, Runs};
-use crate::model::forward::Recorded;
+use crate::model::api::deployments::{DeploymentRef, DeploymentView, DeploymentsView, LogsRequest};
+use crate::model::deployment::{Deployment, InstanceId, ProcessState, Workload};
+use crate::model::forward::ServiceRecord;
 use crate::model::socket::SocketCount;
-use crate::ops::host::port_sockets::among;
+use crate::ops::host::port_sockets::filter_by_peers;
 use crate::plan::drain;
-use crate::plan::versions::{find, is_backup, of, role, status};
+use crate::plan::versions::{find, find_role, is_backup, of, status};
 use crate::world::HostWorld;
-use crate::world::link::Heard;
+use crate::world::link::SharedLineSink;
 
 /// How much of a log an error shows.
-const LAST: u32 = 10;
+const ERROR_LOG_LINES: u32 = 10;
 
 /// Everything, at one moment. A part that could not be read says why.
-pub async fn view(world: &HostWorld) -> Result<VersionsView, VersionError> {
-    let services = world.store.recorded()?;
+pub async fn view(world: &HostWorld) -> Result<DeploymentsView, HostDeployError> {
+    let services = world.store.load_records()?;
     let mut deployments = Vec::new();
     for deployment in world.deployments.all()? {
-        let sockets = kill::count(world, &deployment).await.map_err(|error| error.to_string());
-        let role = role(&services, &deployment);
+        let sockets = kill::count_sockets(world, &deployment).await.map_err(|error| error.to_string());
+        let role = find_role(&services, &deployment);
         // Unread sockets are work until somebody has looked.
-        let unread = SocketCount { tie: 1, ..SocketCount::default() };
+        let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
         deployments.push(DeploymentView {
             role,
             backup: is_backup(&services, &deployment),
             status: status(role, sockets.as_ref().unwrap_or(&unread)),
-            process: process(world, &deployment).await,
-            by_main: by_main(world, &services, &deployment, &sockets).await,
+            process: read_process(world, &deployment).await,
+            via_main_port: count_main_port_sockets(world, &services, &deployment, &sockets).await,
             sockets,
             deployment,
         });
     }
-    Ok(VersionsView { services, deployments, runner: world.runner.name().to_owned() })
+    Ok(DeploymentsView { services, deployments, runner: world.runner.name().to_owned() })
 }
 
 /// Asked of conntrack only where there is anything to ask about.
-async fn by_main(
+async fn count_main_port_sockets(
     world: &HostWorld,
-    services: &[Recorded],
+    services: &[ServiceRecord],
     deployment: &Deployment,
     all: &Result<SocketCount, String>,
 ) -> Result<SocketCount, String> {
     let routes = of(services, &deployment.service).and_then(|record| record.routes.as_ref());
-    let (Some(routes), Ok(1..)) = (routes, all.as_ref().map(SocketCount::open)) else {
+    let (Some(routes), Ok(1..)) = (routes, all.as_ref().map(SocketCount::total)) else {
         return all.clone().map(|_| SocketCount::default());
     };
     let (port, target) = (routes.main.port, deployment.instance.port);
     let led = world.flows.led(port, target).await.map_err(|error| error.to_string())?;
-    let open = world.sockets.established(target).await.map_err(|error| error.to_string())?;
-    Ok(drain::count(&among(open, &led), &[]).0)
+    let open = world.sockets.list_established(target).await.map_err(|error| error.to_string())?;
+    Ok(drain::count(&filter_by_peers(open, &led), &[]).0)
 }
 
-pub(in crate::ops::host) async fn process(
+pub(in crate::ops::host) async fn read_process(
     world: &HostWorld,
     deployment: &Deployment,
-) -> Result<Process, String> {
-    if matches!(deployment.instance.how.runs, Runs::External { .. }) {
-        return Ok(Process::External);
+) -> Result<ProcessState, String> {
+    if matches!(deployment.instance.how.workload, Workload::External { .. }) {
+        return Ok(ProcessState::External);
     }
     let id = deployment.instance_id(deployment.instance.build);
     world.runner.state(&id).await.map_err(|error| error.to_string())
 }
 
-pub async fn logs(world: &HostWorld, request: &LogsRequest, heard: Heard) -> Result<(), VersionError> {
+pub async fn stream_logs(
+    world: &HostWorld,
+    request: &LogsRequest,
+    heard: SharedLineSink,
+) -> Result<(), HostDeployError> {
     let all = world.deployments.all()?;
-    let deployment = find(&all, &Which::Id(request.id.clone()))?;
-    if matches!(deployment.instance.how.runs, Runs::External { .. }) {
+    let deployment = find(&all, &DeploymentRef::Id(request.id.clone()))?;
+    if matches!(deployment.instance.how.workload, Workload::External { .. }) {
         return Ok(());
     }
     let id = deployment.instance_id(deployment.instance.build);
-    Ok(world.runner.logs(&id, request.tail, request.follow, heard).await?)
+    Ok(world.runner.stream_logs(&id, request.tail, request.follow, heard).await?)
 }
 
 /// For an error about an instance; empty where there is none.
-pub(super) async fn last_lines(world: &HostWorld, id: &InstanceId) -> Vec<String> {
+pub(super) async fn read_last_lines(world: &HostWorld, id: &InstanceId) -> Vec<String> {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = lines.clone();
-    let heard: Heard = Arc::new(move |line: &str| {
+    let heard: SharedLineSink = Arc::new(move |line: &str| {
         kept.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
     });
     // Without a log there is nothing to show.
-    let _ = world.runner.logs(id, Some(LAST), false, heard).await;
+    let _ = world.runner.stream_logs(id, Some(ERROR_LOG_LINES), false, heard).await;
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *lines)
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::rules::ChangeError;
-use crate::model::deployment::{Deployment, Instance, InstanceId, Process, Runs};
+use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, Workload};
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::plan::traffic_split::SplitRefused;
+use crate::plan::traffic_split::TrafficSplitError;
 use crate::plan::versions::{self, Refused};
 use crate::world::HostWorld;
 use crate::world::link::LinkError;
@@ -18,7 +18,7 @@ use crate::world::releases::ReleaseError;
 use crate::world::reporter::Event;
 use crate::world::runner::RunnerError;
 use crate::world::sockets::SocketsError;
-use crate::world::store::{Exclusive, StoreError};
+use crate::world::store::{LockGuard, StoreError};
 
 mod assign;
 mod deploy;
@@ -30,25 +30,25 @@ mod recovery;
 mod trial;
 mod update;
 
-pub use assign::{access, assign, is_of, rollback};
+pub use assign::{assign, check_service, rollback, set_access};
 pub use deploy::deploy;
 pub use kill::kill;
-pub use list::{logs, view};
-pub use reconciler::tend;
-pub use recovery::{at_boot, boot};
+pub use list::{stream_logs, view};
+pub use reconciler::run;
+pub use recovery::{restore_at_boot, restore_instances};
 pub use trial::watch;
 pub use update::update;
 
 /// How long one deploy, update or kill of a service waits for another one: none of them takes longer than its own bounds, and
 /// a person would rather be told.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SERVICE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a host did not do what it was asked. What was changed before is taken back, unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VersionError {
+pub enum HostDeployError {
     #[error(transparent)]
     Refused(#[from] Refused),
-    #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::show(*.waited), tail(.log))]
+    #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::format(*.waited), format_log_tail(.log))]
     Unhealthy { service: ServiceName, version: String, waited: Duration, why: String, log: Vec<String> },
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -61,7 +61,7 @@ pub enum VersionError {
     #[error(transparent)]
     Sockets(#[from] SocketsError),
     #[error(transparent)]
-    Split(#[from] SplitRefused),
+    Split(#[from] TrafficSplitError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error("cannot write its vhost: {0}")]
@@ -70,11 +70,11 @@ pub enum VersionError {
     Interrupted,
 }
 
-fn tail(log: &[String]) -> String {
+fn format_log_tail(log: &[String]) -> String {
     log.iter().map(|line| format!("\n    | {line}")).collect()
 }
 
-impl VersionError {
+impl HostDeployError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Refused(refused) => refused_code(refused),
@@ -89,15 +89,15 @@ impl VersionError {
             Self::Release(error) => crate::ops::host::api::release_code(error),
             Self::Sockets(_) => ErrorCode::SocketsFailed,
             Self::Split(refused) => split_code(refused),
-            Self::Proxy(ProxyError::NotKept) => ErrorCode::NoAgent,
+            Self::Proxy(ProxyError::NotWatched) => ErrorCode::NoAgent,
             Self::Proxy(_) => ErrorCode::ProxyFailed,
             Self::Interrupted => ErrorCode::Interrupted,
         }
     }
 }
 
-impl From<VersionError> for LinkError {
-    fn from(error: VersionError) -> Self {
+impl From<HostDeployError> for LinkError {
+    fn from(error: HostDeployError) -> Self {
         Self::Refused { code: error.code(), message: error.to_string() }
     }
 }
@@ -110,12 +110,12 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
         | Refused::OtherRelease { .. } => ErrorCode::Exists,
         Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
         Refused::MainWithShadows => ErrorCode::NotAllowed,
-        Refused::NotDrained { .. } | Refused::KeptConnections { .. } => ErrorCode::NotDrained,
+        Refused::NotDrained { .. } | Refused::IdleConnections { .. } => ErrorCode::NotDrained,
         Refused::InProgress { .. } | Refused::Overtaken(_) => ErrorCode::Busy,
         Refused::Uri(_)
-        | Refused::Mixed
+        | Refused::MixedKinds
         | Refused::NoProgram
-        | Refused::NoSite
+        | Refused::NoNetwork
         | Refused::BadValue { .. } => ErrorCode::BadRequest,
         Refused::NoPort { .. }
         | Refused::PortTaken { .. }
@@ -126,24 +126,24 @@ const fn refused_code(refused: &Refused) -> ErrorCode {
     }
 }
 
-const fn split_code(refused: &SplitRefused) -> ErrorCode {
+const fn split_code(refused: &TrafficSplitError) -> ErrorCode {
     match refused {
-        SplitRefused::Version(refused) => refused_code(refused),
-        SplitRefused::IsMain { .. } | SplitRefused::Both { .. } | SplitRefused::Private(_) => {
-            ErrorCode::NotAllowed
-        }
-        SplitRefused::Nothing | SplitRefused::BadText { .. } => ErrorCode::BadRequest,
+        TrafficSplitError::Deployment(refused) => refused_code(refused),
+        TrafficSplitError::IsMain { .. }
+        | TrafficSplitError::RoleConflict { .. }
+        | TrafficSplitError::Private(_) => ErrorCode::NotAllowed,
+        TrafficSplitError::EmptyCanary | TrafficSplitError::BadText { .. } => ErrorCode::BadRequest,
     }
 }
 
 /// One deploy, update or kill of a service at a time. What an earlier one left half done is mended first.
-async fn held(
+async fn lock_service(
     world: &HostWorld,
     service: &ServiceName,
     purpose: &str,
-) -> Result<Box<dyn Exclusive>, VersionError> {
-    let held = world.deployments.lock_service(service, purpose, PATIENCE).await?;
-    recovery::leftovers(world, service).await?;
+) -> Result<Box<dyn LockGuard>, HostDeployError> {
+    let held = world.deployments.lock_service(service, purpose, SERVICE_LOCK_TIMEOUT).await?;
+    recovery::recover_service(world, service).await?;
     Ok(held)
 }
 
@@ -152,24 +152,24 @@ fn warn(world: &HostWorld, text: String) {
 }
 
 /// All deployments of a service, oldest first.
-fn of_service(world: &HostWorld, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
+fn list_service_deployments(world: &HostWorld, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
     world.deployments.of(service)
 }
 
 /// The same as long as a version that has answered before may take.
-async fn is_still_healthy(world: &HostWorld, deployment: &Deployment) -> Result<(), VersionError> {
-    let patience = versions::patience(&deployment.health);
-    becomes_healthy(world, deployment, &deployment.instance, patience).await
+async fn check_still_healthy(world: &HostWorld, deployment: &Deployment) -> Result<(), HostDeployError> {
+    let patience = versions::compute_health_timeout(&deployment.health);
+    wait_until_healthy(world, deployment, &deployment.instance, patience).await
 }
 
 /// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
 /// waited for.
-async fn becomes_healthy(
+async fn wait_until_healthy(
     world: &HostWorld,
     deployment: &Deployment,
     instance: &Instance,
     limit: Duration,
-) -> Result<(), VersionError> {
+) -> Result<(), HostDeployError> {
     let deadline = Instant::now() + limit;
     let endpoint = deployment.endpoint(instance);
     let id = deployment.instance_id(instance.build);
@@ -190,7 +190,7 @@ async fn becomes_healthy(
             }
             Err(why) => {
                 passed = 0;
-                if let Some(end) = gave_up(world, instance, &id).await {
+                if let Some(end) = find_start_failure(world, instance, &id).await {
                     break format!("{end}; {why}");
                 }
                 if Instant::now() >= deadline {
@@ -200,32 +200,36 @@ async fn becomes_healthy(
         }
         tokio::select! {
             biased;
-            () = world.stop.requested() => return Err(VersionError::Interrupted),
+            () = world.stop.wait() => return Err(HostDeployError::Interrupted),
             () = tokio::time::sleep(deployment.health.interval) => {}
         }
     };
-    Err(VersionError::Unhealthy {
+    Err(HostDeployError::Unhealthy {
         service: deployment.service.clone(),
         version: deployment.version.to_string(),
         waited: limit,
         why,
-        log: list::last_lines(world, &id).await,
+        log: list::read_last_lines(world, &id).await,
     })
 }
 
 /// How often a new instance may end by itself before it is given up.
-const ENDS: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
 
-async fn gave_up(world: &HostWorld, instance: &Instance, id: &InstanceId) -> Option<String> {
-    if matches!(instance.how.runs, Runs::External { .. }) {
+async fn find_start_failure(world: &HostWorld, instance: &Instance, id: &InstanceId) -> Option<String> {
+    if matches!(instance.how.workload, Workload::External { .. }) {
         return None;
     }
     match world.runner.state(id).await.ok()? {
-        Process::Waiting { restarts, last, .. } if restarts >= ENDS => {
+        ProcessState::Waiting { restarts, last_exit: last, .. } if restarts >= MAX_RESTARTS => {
             Some(format!("it ended {restarts} times, last with {last}"))
         }
-        Process::Running { restarts, .. } if restarts >= ENDS => Some(format!("it ended {restarts} times")),
-        Process::Stopped { last, .. } if !last.is_empty() => Some(format!("it ended with {last}")),
+        ProcessState::Running { restarts, .. } if restarts >= MAX_RESTARTS => {
+            Some(format!("it ended {restarts} times"))
+        }
+        ProcessState::Stopped { last_exit: last, .. } if !last.is_empty() => {
+            Some(format!("it ended with {last}"))
+        }
         _ => None,
     }
 }

@@ -6,54 +6,54 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::recovery::look_after;
+use super::recovery::recover_and_start;
 use super::trial;
-use super::{VersionError, boot, warn};
-use crate::model::api::deployments::{TrialEnd, WatchRequest};
+use super::{HostDeployError, restore_instances, warn};
+use crate::model::api::deployments::{TrialOutcome, WatchRequest};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::world::HostWorld;
 
 /// Between two looks for mains on trial: a row of the record, read in microseconds.
-const LOOK: Duration = Duration::from_secs(1);
+const TRIAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks whether every instance is run by somebody: whoever runs them restarts them by himself.
-const RUN: Duration = Duration::from_secs(30);
+const INSTANCE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Until a stop is requested.
-pub async fn tend(world: &HostWorld, actor: &Actor) {
-    run(world, true).await;
+pub async fn run(world: &HostWorld, actor: &Actor) {
+    reconcile_and_warn(world, true).await;
     // Side by side: what is held by one while it waits, the other may wait for.
-    tokio::join!(look_after_instances(world), watch_mains(world, actor));
+    tokio::join!(reconcile_instances(world), watch_trials(world, actor));
 }
 
-async fn look_after_instances(world: &HostWorld) {
+async fn reconcile_instances(world: &HostWorld) {
     loop {
-        rest(world, RUN).await;
+        sleep_or_stop(world, INSTANCE_CHECK_INTERVAL).await;
         if world.stop.is_requested() {
             return;
         }
         // A service manager that brings instances back at boot looks after them all the time.
-        if !world.runner.comes_back_at_boot() {
-            run(world, false).await;
+        if !world.runner.restarts_at_boot() {
+            reconcile_and_warn(world, false).await;
         }
     }
 }
 
 /// Each new main by itself.
-async fn watch_mains(world: &HostWorld, actor: &Actor) {
+async fn watch_trials(world: &HostWorld, actor: &Actor) {
     let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
     let (mut watching, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
     while !world.stop.is_requested() {
-        for (service, trial) in on_trial(world) {
+        for (service, trial) in list_trials(world) {
             if judged.get(&service) != Some(&trial) && watched.insert(service.clone()) {
                 watching.push(async move {
-                    let ended = judge(world, &service, actor).await;
+                    let ended = watch_trial(world, &service, actor).await;
                     (service, trial, ended)
                 });
             }
         }
-        let due = rest(world, LOOK);
+        let due = sleep_or_stop(world, TRIAL_CHECK_INTERVAL);
         tokio::pin!(due);
         loop {
             tokio::select! {
@@ -61,7 +61,7 @@ async fn watch_mains(world: &HostWorld, actor: &Actor) {
                 () = &mut due => break,
                 Some((service, trial, ended)) = watching.next() => {
                     watched.remove(&service);
-                    if tell(world, &service, ended) {
+                    if report_trial_end(world, &service, ended) {
                         judged.insert(service, trial);
                     }
                 }
@@ -70,27 +70,33 @@ async fn watch_mains(world: &HostWorld, actor: &Actor) {
     }
     // What was begun is brought to an end, which hears the stop by itself.
     while let Some((service, _, ended)) = watching.next().await {
-        tell(world, &service, ended);
+        report_trial_end(world, &service, ended);
     }
 }
 
-async fn rest(world: &HostWorld, pause: Duration) {
+async fn sleep_or_stop(world: &HostWorld, pause: Duration) {
     tokio::select! {
         biased;
-        () = world.stop.requested() => {}
+        () = world.stop.wait() => {}
         () = tokio::time::sleep(pause) => {}
     }
 }
 
 /// Whether nothing more can be done about it.
-fn tell(world: &HostWorld, service: &ServiceName, ended: Result<TrialEnd, VersionError>) -> bool {
+fn report_trial_end(
+    world: &HostWorld,
+    service: &ServiceName,
+    ended: Result<TrialOutcome, HostDeployError>,
+) -> bool {
     match ended {
-        Ok(TrialEnd::Good | TrialEnd::Overtaken { .. }) | Err(VersionError::Interrupted) => false,
-        Ok(TrialEnd::PutBack { previous, why }) => {
+        Ok(TrialOutcome::Passed | TrialOutcome::Overtaken { .. }) | Err(HostDeployError::Interrupted) => {
+            false
+        }
+        Ok(TrialOutcome::RolledBack { previous, why }) => {
             warn(world, format!("{service}: {} is main again, by itself: {why}", previous.version));
             false
         }
-        Ok(TrialEnd::Stuck { why }) => {
+        Ok(TrialOutcome::Stuck { why }) => {
             warn(world, format!("{service}: main is not healthy, and nothing can take over: {why}"));
             true
         }
@@ -102,17 +108,21 @@ fn tell(world: &HostWorld, service: &ServiceName, ended: Result<TrialEnd, Versio
 }
 
 /// Whichever is main now.
-async fn judge(world: &HostWorld, service: &ServiceName, actor: &Actor) -> Result<TrialEnd, VersionError> {
-    match trial::on_trial(world, service)? {
+async fn watch_trial(
+    world: &HostWorld,
+    service: &ServiceName,
+    actor: &Actor,
+) -> Result<TrialOutcome, HostDeployError> {
+    match trial::find_trial(world, service)? {
         Some((main, _)) => {
             trial::watch(world, service, &WatchRequest { id: main.id, actor: actor.clone() }).await
         }
-        None => Ok(TrialEnd::Good),
+        None => Ok(TrialOutcome::Passed),
     }
 }
 
-async fn run(world: &HostWorld, first: bool) {
-    let done = if first { boot(world).await } else { look_after(world).await };
+async fn reconcile_and_warn(world: &HostWorld, first: bool) {
+    let done = if first { restore_instances(world).await } else { recover_and_start(world).await };
     match done {
         Ok(done) => {
             for text in done {
@@ -124,6 +134,6 @@ async fn run(world: &HostWorld, first: bool) {
 }
 
 /// A record that cannot be read is the rule keeper's to report.
-fn on_trial(world: &HostWorld) -> Vec<(ServiceName, Trial)> {
-    world.store.trials().unwrap_or_default()
+fn list_trials(world: &HostWorld) -> Vec<(ServiceName, Trial)> {
+    world.store.load_trials().unwrap_or_default()
 }

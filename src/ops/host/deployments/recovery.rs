@@ -5,22 +5,22 @@ use std::collections::BTreeSet;
 use super::instance;
 use super::kill;
 use super::update;
-use super::{VersionError, of_service};
+use super::{HostDeployError, list_service_deployments};
 use crate::model::deployment::{Deployment, Stage};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
-use crate::plan::versions::{Recovery, recovery};
+use crate::plan::versions::{Recovery, plan_recovery};
 use crate::world::HostWorld;
-use crate::world::store::Note;
+use crate::world::store::HistoryNote;
 
 /// Mends every service that nobody is working on; gives back what was done, as sentences. Reads once, and locks only where
 /// something is left over: hosts have a thousand services.
-pub async fn recover(world: &HostWorld) -> Result<Vec<String>, VersionError> {
-    let records = world.store.recorded()?;
+pub async fn recover(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
+    let records = world.store.load_records()?;
     let all = world.deployments.all()?;
     let left_over: BTreeSet<&ServiceName> = all
         .iter()
-        .filter(|deployment| recovery(&records, deployment).is_some())
+        .filter(|deployment| plan_recovery(&records, deployment).is_some())
         .map(|deployment| &deployment.service)
         .collect();
     let mut done = Vec::new();
@@ -28,26 +28,26 @@ pub async fn recover(world: &HostWorld) -> Result<Vec<String>, VersionError> {
         // Whoever holds it is at work on it, and mends first himself.
         if let Ok(_held) = world.deployments.lock_service(service, "recover", std::time::Duration::ZERO).await
         {
-            done.append(&mut leftovers(world, service).await?);
-            crate::ops::host::deployments::assign::links(world, service);
+            done.append(&mut recover_service(world, service).await?);
+            crate::ops::host::deployments::assign::update_links(world, service);
         }
     }
     Ok(done)
 }
 
 /// `restore`: as [`boot`], where nobody else does it.
-pub async fn at_boot(world: &HostWorld) -> Result<Vec<String>, VersionError> {
-    if world.runner.comes_back_at_boot() { Ok(vec![]) } else { boot(world).await }
+pub async fn restore_at_boot(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
+    if world.runner.restarts_at_boot() { Ok(vec![]) } else { restore_instances(world).await }
 }
 
 /// At boot, and when the agent begins: recovered, links as the rules are, and every instance that should run is started or
 /// adopted.
-pub async fn boot(world: &HostWorld) -> Result<Vec<String>, VersionError> {
-    let mut done = look_after(world).await?;
-    let (records, all) = (world.store.recorded()?, world.deployments.all()?);
+pub async fn restore_instances(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
+    let mut done = recover_and_start(world).await?;
+    let (records, all) = (world.store.load_records()?, world.deployments.all()?);
     for record in &records {
         // A link is for people: what it costs is told, and nothing waits for it.
-        if let Err(error) = crate::ops::host::deployments::assign::link_up(world, record, &all) {
+        if let Err(error) = crate::ops::host::deployments::assign::link_releases(world, record, &all) {
             done.push(format!("{}: {error}", record.forward.service));
         }
     }
@@ -55,7 +55,7 @@ pub async fn boot(world: &HostWorld) -> Result<Vec<String>, VersionError> {
 }
 
 /// From time to time: whatever was left half done, and instances that nobody runs.
-pub(super) async fn look_after(world: &HostWorld) -> Result<Vec<String>, VersionError> {
+pub(super) async fn recover_and_start(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
     let mut done = recover(world).await?;
     for deployment in world.deployments.all()? {
         if deployment.stage != Stage::Ready {
@@ -69,55 +69,62 @@ pub(super) async fn look_after(world: &HostWorld) -> Result<Vec<String>, Version
 }
 
 /// Under the service's lock: what is not at rest was left by somebody who is gone.
-pub(super) async fn leftovers(world: &HostWorld, service: &ServiceName) -> Result<Vec<String>, VersionError> {
+pub(super) async fn recover_service(
+    world: &HostWorld,
+    service: &ServiceName,
+) -> Result<Vec<String>, HostDeployError> {
     let mut done = Vec::new();
-    for deployment in of_service(world, service)? {
-        let Some(recovery) = recovery(&world.store.recorded()?, &deployment) else { continue };
-        let text = mend(world, &deployment, recovery).await?;
+    for deployment in list_service_deployments(world, service)? {
+        let Some(recovery) = plan_recovery(&world.store.load_records()?, &deployment) else { continue };
+        let text = apply_recovery(world, &deployment, recovery).await?;
         let text = format!("{service} {}: {text}", deployment.version);
-        let note =
-            Note { service: service.clone(), actor: nobody(), action: "recover", detail: text.clone() };
-        world.store.note(&note, world.clock.now())?;
+        let note = HistoryNote {
+            service: service.clone(),
+            actor: system_actor(),
+            action: "recover",
+            detail: text.clone(),
+        };
+        world.store.add_note(&note, world.clock.now())?;
         done.push(text);
     }
     Ok(done)
 }
 
 /// The one who began it is gone.
-pub(super) fn nobody() -> Actor {
+pub(super) fn system_actor() -> Actor {
     Actor { user: "switchman".to_owned(), pid: std::process::id() }
 }
 
-async fn mend(
+async fn apply_recovery(
     world: &HostWorld,
     deployment: &Deployment,
     recovery: Recovery,
-) -> Result<&'static str, VersionError> {
-    let ready = || Deployment { stage: Stage::Ready, next: None, ..deployment.clone() };
+) -> Result<&'static str, HostDeployError> {
+    let ready = || Deployment { stage: Stage::Ready, other_instance: None, ..deployment.clone() };
     Ok(match recovery {
-        Recovery::TakeAway => {
-            instance::take_away(world, deployment, &deployment.instance, false).await?;
+        Recovery::Remove => {
+            instance::remove(world, deployment, &deployment.instance, false).await?;
             world.deployments.remove(&deployment.id)?;
             "an unfinished deploy is taken away"
         }
-        Recovery::IsReady => {
+        Recovery::MarkReady => {
             world.deployments.put(&ready())?;
             "a deploy whose end was not recorded is whole"
         }
-        Recovery::DropNext => {
-            if let Some(next) = &deployment.next {
-                instance::take_away(world, deployment, next, false).await?;
+        Recovery::RemoveNext => {
+            if let Some(next) = &deployment.other_instance {
+                instance::remove(world, deployment, next, false).await?;
             }
             world.deployments.put(&ready())?;
             "an unfinished update is taken away"
         }
-        Recovery::Promote => {
-            update::promote(world, deployment).await?;
+        Recovery::FinishUpdate => {
+            update::finish_update(world, deployment).await?;
             "an update that had the traffic is finished"
         }
         Recovery::FinishKill => {
             // Whether its release was to stay died with whoever knew: it does, until retention takes it.
-            kill::finish(world, deployment, true, &nobody()).await?;
+            kill::finish(world, deployment, true, &system_actor()).await?;
             "an unfinished kill is finished"
         }
     })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, DeployRequest, KillRequest, Part, RollbackRequest, Site, TrialEnd,
-    UpdateRequest, WatchRequest, Which,
+    AccessRequest, AssignRequest, AssignScope, DeployRequest, DeploymentRef, HostNetwork, KillRequest,
+    RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{DeploymentId, Digest, HowToRun, Role, Stage, Status};
+use crate::model::deployment::{DeploymentId, Digest, Role, RunSpec, Stage, Status};
 use crate::model::example::{self, port};
 use crate::model::forward::Switch;
 use crate::model::history::Actor;
@@ -15,11 +15,11 @@ use crate::model::ports::Ports;
 use crate::model::rules::Family;
 use crate::model::socket::Socket;
 use crate::ops::host::rules;
-use crate::plan::firewall::redirects;
+use crate::plan::firewall::read_redirects;
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{FakeWorld, MS, world};
-use crate::world::probe::Unhealthy;
-use crate::world::releases::Releases as _;
+use crate::world::probe::ProbeError;
+use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
 
 mod proxy;
@@ -37,10 +37,16 @@ fn fake() -> FakeWorld {
     world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])))
 }
 
-fn site() -> Site {
+fn site() -> HostNetwork {
     let address = "127.0.0.1".parse().unwrap();
-    let ports = example::ports();
-    Site { ports, address, from_self: false, range: (port(20000), port(20009)), keep_releases: 1 }
+    let ports = example::make_ports();
+    HostNetwork {
+        ports,
+        address,
+        balancer_is_local: false,
+        port_range: (port(20000), port(20009)),
+        keep_releases: 1,
+    }
 }
 
 /// Its release is placed, and it is asked for.
@@ -70,7 +76,7 @@ async fn beside(fake: &FakeWorld) -> ServiceName {
     for version in ["8.0.0", "9.0.0"] {
         let new = example::deployment("cart", version, 20000);
         let digest = Some(fake.versions.place(&cart, version, Path::new(version)).unwrap());
-        let site = Site { ports, ..site() };
+        let site = HostNetwork { ports, ..site() };
         let request =
             DeployRequest { id: new.id, service: cart.clone(), digest, site, ..request(fake, version) };
         deploy(&fake.world, &request).await.unwrap();
@@ -78,14 +84,14 @@ async fn beside(fake: &FakeWorld) -> ServiceName {
     cart
 }
 
-fn which(version: &str) -> Which {
-    Which::Version { service: shop(), version: version.parse().unwrap() }
+fn which(version: &str) -> DeploymentRef {
+    DeploymentRef::Version { service: shop(), version: version.parse().unwrap() }
 }
 
 fn to(version: &str) -> AssignRequest {
     AssignRequest {
         which: which(version),
-        part: Part::Whole,
+        scope: AssignScope::MainAndBackup,
         trial: Duration::ZERO,
         actor: actor(),
         detail: String::new(),
@@ -133,7 +139,7 @@ fn busy() -> Socket {
 
 /// Kind and target of every rule.
 fn rules(fake: &FakeWorld) -> BTreeSet<(&'static str, u16)> {
-    let found = redirects(&fake.firewall.table(Family::V4));
+    let found = read_redirects(&fake.firewall.table(Family::V4));
     found.into_iter().map(|one| (one.kind.as_str(), one.target.get())).collect()
 }
 
@@ -145,7 +151,7 @@ fn all_to(main: u16, backup: u16) -> BTreeSet<(&'static str, u16)> {
 /// every release belongs to a deployment, the links say what the rules say.
 fn is_sound(fake: &FakeWorld) -> Result<(), String> {
     let all = fake.world.deployments.all().unwrap();
-    if let Some(one) = all.iter().find(|one| one.stage != Stage::Ready || one.next.is_some()) {
+    if let Some(one) = all.iter().find(|one| one.stage != Stage::Ready || one.other_instance.is_some()) {
         return Err(format!("{} is {:?}", one.version, one.stage));
     }
     let ports: BTreeSet<u16> = all.iter().map(|one| one.instance.port.get()).collect();
@@ -169,7 +175,7 @@ fn is_sound(fake: &FakeWorld) -> Result<(), String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_whole_story_of_one_host() {
+async fn host_lifecycle_from_deploy_to_kill() {
     let fake = fake();
     let world = &fake.world;
     let deployed = deploy(world, &request(&fake, "1.0.0")).await.unwrap();
@@ -198,12 +204,12 @@ async fn the_whole_story_of_one_host() {
 
 /// Links are for people, old releases for nobody: a main that has changed has changed.
 #[tokio::test(start_paused = true)]
-async fn a_link_that_cannot_be_made_is_told_and_fails_nothing() {
+async fn failed_release_link_is_a_warning() {
     let fake = fake();
     for release in ["0.7.0", "0.8.0"] {
         fake.versions.place(&shop(), release, Path::new(release)).unwrap();
     }
-    *fake.versions.read_only.lock().unwrap() = true;
+    *fake.versions.is_read_only.lock().unwrap() = true;
     let told = |text: &str| {
         let events = std::mem::take(&mut *fake.host.events.lock().unwrap());
         let found =
@@ -223,7 +229,7 @@ async fn a_link_that_cannot_be_made_is_told_and_fails_nothing() {
 
 /// A kill that was to keep the release is not ended by one that takes it away.
 #[tokio::test(start_paused = true)]
-async fn a_killed_kill_leaves_the_release() {
+async fn interrupted_kill_keeps_release() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
@@ -232,7 +238,7 @@ async fn a_killed_kill_leaves_the_release() {
         fake.world.deployments.all().unwrap().into_iter().find(|one| one.revision == 2).unwrap();
     killing.stage = Stage::Killing;
     fake.world.deployments.put(&killing).unwrap();
-    let done = boot(&fake.world).await.unwrap();
+    let done = restore_instances(&fake.world).await.unwrap();
     assert_eq!(done, ["shop 2.0.0: an unfinished kill is finished"]);
     assert_eq!(is_sound(&fake), Ok(()));
     assert!(fake.versions.digest(&shop(), "2.0.0").unwrap().is_some());
@@ -240,7 +246,7 @@ async fn a_killed_kill_leaves_the_release() {
 
 /// R7: what is killed is a deployment, by its id; the service's others stay.
 #[tokio::test(start_paused = true)]
-async fn a_kill_names_one_deployment() {
+async fn kill_removes_only_named_deployment() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0", "3.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
@@ -254,11 +260,11 @@ async fn a_kill_names_one_deployment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_becomes_healthy_leaves_nothing() {
+async fn deploy_removes_version_that_never_becomes_healthy() {
     let fake = fake();
     let address = "127.0.0.1:20000".parse().unwrap();
-    *fake.host.unhealthy.lock().unwrap() =
-        Some(Unhealthy::Status { address, path: "/health".into(), found: 500, expected: 200 });
+    *fake.host.probe_error.lock().unwrap() =
+        Some(ProbeError::Status { address, path: "/health".into(), found: 500, expected: 200 });
     let error = deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unhealthy);
     let text = error.to_string();
@@ -275,7 +281,7 @@ async fn what_never_becomes_healthy_leaves_nothing() {
 
 /// R5, R9: work in flight holds a kill; when it is refused, everything is as before.
 #[tokio::test(start_paused = true)]
-async fn a_version_with_work_is_not_killed_unless_by_force() {
+async fn kill_refuses_busy_version_unless_forced() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
@@ -287,13 +293,13 @@ async fn a_version_with_work_is_not_killed_unless_by_force() {
     assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
     assert_eq!(is_sound(&fake), Ok(()));
     let request = KillRequest { force: true, ..kill_of(&fake, "1.0.0") };
-    assert_eq!(kill(&fake.world, &request).await.unwrap().cut, Some(1));
+    assert_eq!(kill(&fake.world, &request).await.unwrap().aborted_requests, Some(1));
     assert_eq!(rules(&fake), all_to(20001, 20001));
 }
 
 /// R10: the id, the revision and the port's meaning stay; the old instance goes when it has drained.
 #[tokio::test(start_paused = true)]
-async fn an_update_in_place_keeps_the_id() {
+async fn update_keeps_the_id() {
     let fake = fake();
     deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
     let before = id_of(&fake, "1.0.0");
@@ -308,9 +314,9 @@ async fn an_update_in_place_keeps_the_id() {
 
 /// R11: what runs already may be replaced at its own address, and has nothing to drain then.
 #[tokio::test(start_paused = true)]
-async fn an_update_at_the_same_address_waits_for_no_drain() {
+async fn update_at_same_address_skips_drain() {
     let fake = fake();
-    let runs = |uri: &str| HowToRun::new(Runs::External { uri: uri.to_owned() });
+    let runs = |uri: &str| RunSpec::new(Workload::External { uri: uri.to_owned() });
     let how = runs("http://127.0.0.1:9000");
     let external = DeployRequest { how, digest: None, ..request(&fake, "1.0.0") };
     deploy(&fake.world, &external).await.unwrap();
@@ -327,7 +333,7 @@ async fn an_update_at_the_same_address_waits_for_no_drain() {
 
 /// R12: the draining one is fixed first, then the active one; each keeps its id, its revision and its place.
 #[tokio::test(start_paused = true)]
-async fn the_draining_version_is_fixed_first_then_the_active_one() {
+async fn update_works_on_draining_then_active_version() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
@@ -354,7 +360,7 @@ async fn the_draining_version_is_fixed_first_then_the_active_one() {
 
 /// R13: what a version keeps its state by is what it was told, and both builds of an update are told the same.
 #[tokio::test(start_paused = true)]
-async fn both_builds_of_an_update_see_the_same_state() {
+async fn update_gives_both_builds_the_same_environment() {
     let fake = fake();
     let mut first = request(&fake, "1.0.0");
     first.how.env = [("STATE".to_owned(), "/var/lib/shop".to_owned())].into();
@@ -376,33 +382,33 @@ async fn both_builds_of_an_update_see_the_same_state() {
 
 /// R8, R27: private means that no port leads there, and public brings back what was.
 #[tokio::test(start_paused = true)]
-async fn a_private_service_has_no_rule() {
+async fn private_service_has_no_rule() {
     let fake = fake();
     deploy(&fake.world, &request(&fake, "1.0.0")).await.unwrap();
     let ask = |public| AccessRequest { public, actor: actor() };
-    access(&fake.world, &shop(), &ask(false)).await.unwrap();
+    set_access(&fake.world, &shop(), &ask(false)).await.unwrap();
     assert_eq!(rules(&fake), BTreeSet::new());
-    access(&fake.world, &shop(), &ask(true)).await.unwrap();
+    set_access(&fake.world, &shop(), &ask(true)).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_assign_never_ends_a_maintenance() {
+async fn assign_keeps_maintenance() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
-    rules::change_as(&fake.world, "disable-forward", |records| {
-        let intent = crate::plan::versions::passed(&records[0], &id_of(&fake, "1.0.0"), &actor());
+    rules::change_with(&fake.world, "disable-forward", |records| {
+        let intent = crate::plan::versions::end_trial(&records[0], &id_of(&fake, "1.0.0"), &actor());
         assert_eq!(intent, None);
         Ok::<_, ChangeError>(crate::model::forward::Intent {
             forward: records[0].forward.clone(),
             switch: Switch::Off,
-            from_self: false,
+            balancer_is_local: false,
             actor: actor(),
             action: "disable-forward".into(),
             detail: String::new(),
-            routing: crate::model::forward::Routing::Keep,
+            route_change: crate::model::forward::RouteChange::Keep,
             access: None,
             layer7: None,
         })
@@ -414,7 +420,7 @@ async fn an_assign_never_ends_a_maintenance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
+async fn watch_rolls_back_failing_main() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
@@ -422,34 +428,34 @@ async fn a_main_that_fails_in_its_watch_window_makes_way_by_itself() {
     // The clock of the fake stands still: the window ends only by what happens in it.
     let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
     assign(&fake.world, &trial).await.unwrap();
-    *fake.versions.sick.lock().unwrap() = Some(port(20001));
+    *fake.versions.unhealthy_port.lock().unwrap() = Some(port(20001));
     let ended = watched(&fake, "2.0.0").await;
     assert!(
-        matches!(ended, TrialEnd::PutBack { ref previous, .. } if previous.version.to_string() == "1.0.0"),
+        matches!(ended, TrialOutcome::RolledBack { ref previous, .. } if previous.version.to_string() == "1.0.0"),
         "{ended:?}"
     );
     assert_eq!(rules(&fake), all_to(20000, 20000));
     // Nothing is on trial any more, and whoever asks now is told all the same.
     match watched(&fake, "2.0.0").await {
-        TrialEnd::PutBack { previous, why } => {
+        TrialOutcome::RolledBack { previous, why } => {
             assert_eq!(previous.version.to_string(), "1.0.0");
             assert!(why.starts_with("by itself: "), "{why}");
         }
         ended => panic!("{ended:?}"),
     }
-    assert_eq!(watched(&fake, "1.0.0").await, TrialEnd::Good);
+    assert_eq!(watched(&fake, "1.0.0").await, TrialOutcome::Passed);
 }
 
 /// By the agent, with nobody else there.
 #[tokio::test(start_paused = true)]
-async fn each_new_main_is_watched_beside_the_others() {
+async fn reconciler_watches_new_mains_concurrently() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
     let cart = beside(&fake).await;
     let main_of = |service: &ServiceName| {
-        let recorded = fake.store.recorded.lock().unwrap();
+        let recorded = fake.store.records.lock().unwrap();
         let record = recorded.iter().find(|one| one.forward.service == *service).unwrap();
         record.forward.target.get()
     };
@@ -458,18 +464,18 @@ async fn each_new_main_is_watched_beside_the_others() {
     let looking = async {
         assign(&fake.world, &AssignRequest { trial: MS * 600_000, ..to("2.0.0") }).await.unwrap();
         tokio::time::sleep(MS * 60_000).await;
-        let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+        let which = DeploymentRef::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
         assign(&fake.world, &AssignRequest { which, trial: MS * 20_000, ..to("2.0.0") }).await.unwrap();
         assert_ne!(main_of(&cart), old);
-        *fake.versions.sick.lock().unwrap() = Some(port(main_of(&cart)));
+        *fake.versions.unhealthy_port.lock().unwrap() = Some(port(main_of(&cart)));
         while main_of(&cart) != old {
             tokio::time::sleep(MS * 100).await;
         }
         // The other one is watched still, and its agent hears a stop all the same.
-        assert!(!fake.world.store.trials().unwrap().is_empty());
+        assert!(!fake.world.store.load_trials().unwrap().is_empty());
         fake.stopper.stop();
     };
-    let both = Box::pin(async { tokio::join!(tend(&fake.world, &actor), looking) });
+    let both = Box::pin(async { tokio::join!(run(&fake.world, &actor), looking) });
     tokio::time::timeout(MS * 120_000, both)
         .await
         .expect("the window of one service is over before the other one's");
@@ -477,35 +483,35 @@ async fn each_new_main_is_watched_beside_the_others() {
     assert!(told.iter().all(|event| !format!("{event:?}").contains("cannot be watched")), "{told:?}");
 }
 
-async fn watched(fake: &FakeWorld, version: &str) -> TrialEnd {
+async fn watched(fake: &FakeWorld, version: &str) -> TrialOutcome {
     let request = WatchRequest { id: id_of(fake, version), actor: actor() };
     watch(&fake.world, &shop(), &request).await.unwrap()
 }
 
 /// A person goes back in the window, or goes on to another version.
 #[tokio::test(start_paused = true)]
-async fn a_main_that_is_none_any_more_has_not_passed() {
+async fn watch_reports_how_main_was_replaced() {
     let fake = fake();
     for version in ["1.0.0", "2.0.0", "3.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
     assign(&fake.world, &to("2.0.0")).await.unwrap();
-    assert_eq!(watched(&fake, "2.0.0").await, TrialEnd::Good, "it has no window");
+    assert_eq!(watched(&fake, "2.0.0").await, TrialOutcome::Passed, "it has no window");
     rollback(&fake.world, &shop(), &back()).await.unwrap();
     let ended = watched(&fake, "2.0.0").await;
-    let TrialEnd::PutBack { why, .. } = ended else { panic!("{ended:?}") };
+    let TrialOutcome::RolledBack { why, .. } = ended else { panic!("{ended:?}") };
     assert_eq!(why, "ops (pid 7) took it back");
     // One that is on trial is not the one that was asked about.
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("3.0.0") }).await.unwrap();
     let ended = watched(&fake, "2.0.0").await;
-    let TrialEnd::Overtaken { main, by } = ended else { panic!("{ended:?}") };
+    let TrialOutcome::Overtaken { main, actor: by } = ended else { panic!("{ended:?}") };
     assert_eq!((main.unwrap().version.to_string().as_str(), by), ("3.0.0", Some(actor())));
 }
 
 /// A killed process at every deed of every story: what is found afterwards is mended into the old state or the new one, and
 /// no rule ever leads to what does not run.
 #[tokio::test(start_paused = true)]
-async fn killed_between_any_two_deeds() {
+async fn recovery_repairs_kill_at_any_step() {
     type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
     let stories: [(&str, Story); 5] = [
         ("deploy the first", |fake| {
@@ -534,10 +540,10 @@ async fn killed_between_any_two_deeds() {
                     deploy(&fake.world, &request(&fake, version)).await.unwrap();
                 }
             }
-            fake.fuse.set(Some(deeds));
+            fake.failure_point.set_limit(Some(deeds));
             // One that ended well may have been killed all the same, before a deed that nobody waits for.
-            let done = story(&fake).await && fake.fuse.burn();
-            fake.fuse.set(None);
+            let done = story(&fake).await && fake.failure_point.try_proceed();
+            fake.failure_point.set_limit(None);
             // At every moment, mended or not.
             let known: BTreeSet<u16> = fake
                 .versions
@@ -554,7 +560,7 @@ async fn killed_between_any_two_deeds() {
                 "{name}, killed after {deeds}: {:?}",
                 rules(&fake)
             );
-            boot(&fake.world).await.unwrap();
+            restore_instances(&fake.world).await.unwrap();
             assert_eq!(is_sound(&fake), Ok(()), "{name}, killed after {deeds}");
             if done {
                 break;

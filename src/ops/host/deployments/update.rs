@@ -5,84 +5,85 @@ use std::time::Duration;
 use super::deploy;
 use super::instance;
 use super::kill;
-use super::{VersionError, becomes_healthy, held};
+use super::{HostDeployError, lock_service, wait_until_healthy};
 use crate::model::api::deployments::UpdateRequest;
-use crate::model::deployment::{Deployment, Instance, Runs, Stage};
+use crate::model::deployment::{Deployment, Instance, Stage, Workload};
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::versions::{self, Refused, local_port};
+use crate::plan::versions::{self, Refused, parse_local_port};
 use crate::world::HostWorld;
-use crate::world::store::Note;
+use crate::world::store::HistoryNote;
 
 /// Between two looks at the old instance.
-const PAUSE: Duration = Duration::from_millis(200);
+const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
-pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, VersionError> {
-    let service = deploy::recorded(world, &request.id)?.service;
-    let _held = held(world, &service, "update").await?;
-    let deployment = deploy::recorded(world, &request.id)?;
-    let next = next(world, &deployment, request)?;
+pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, HostDeployError> {
+    let service = deploy::load_deployment(world, &request.id)?.service;
+    let _held = lock_service(world, &service, "update").await?;
+    let deployment = deploy::load_deployment(world, &request.id)?;
+    let next = build_next_instance(world, &deployment, request)?;
     if next.how == deployment.instance.how && next.digest == deployment.instance.digest {
         return Ok(deployment);
     }
-    instance::release_is_there(world, &deployment, &next)?;
-    let updating = Deployment { stage: Stage::Updating, next: Some(next.clone()), ..deployment.clone() };
+    instance::check_release(world, &deployment, &next)?;
+    let updating =
+        Deployment { stage: Stage::Updating, other_instance: Some(next.clone()), ..deployment.clone() };
     world.deployments.put(&updating)?;
     let ready = async {
         instance::start(world, &updating, &next).await?;
-        becomes_healthy(world, &updating, &next, request.health_timeout).await?;
-        lead_to(world, &updating, &next, request).await
+        wait_until_healthy(world, &updating, &next, request.health_timeout).await?;
+        route_to_next(world, &updating, &next, request).await
     };
     if let Err(error) = ready.await {
-        instance::take_away(world, &updating, &next, false).await?;
+        instance::remove(world, &updating, &next, false).await?;
         world.deployments.put(&deployment)?;
         return Err(error);
     }
-    crate::ops::host::proxy::follow(world, &service, &request.actor).await?;
+    crate::ops::host::proxy::reconcile_after_change(world, &service, &request.actor).await?;
     // Something that runs already may have taken the other's place by itself: its work is not the old one's.
     if next.port != deployment.instance.port {
-        ends(world, &deployment, request.drain_timeout).await;
+        wait_for_drain(world, &deployment, request.drain_timeout).await;
     }
-    let updated = promote(world, &updating).await?;
-    let note = Note {
+    let updated = finish_update(world, &updating).await?;
+    let note = HistoryNote {
         service,
         actor: request.actor.clone(),
         action: "update",
         detail: format!("{} {} ({}), build {}", updated.service, updated.version, updated.id, next.build),
     };
-    world.store.note(&note, world.clock.now())?;
+    world.store.add_note(&note, world.clock.now())?;
     Ok(updated)
 }
 
 /// The instance that takes over. R11: something that runs already may be at another deployment's endpoint.
-fn next(
+fn build_next_instance(
     world: &HostWorld,
     deployment: &Deployment,
     request: &UpdateRequest,
-) -> Result<Instance, VersionError> {
+) -> Result<Instance, HostDeployError> {
     let how = request.how.clone().unwrap_or_else(|| deployment.instance.how.clone());
-    let external = matches!(how.runs, Runs::External { .. });
-    versions::values(&how)?;
-    versions::health(&deployment.health, &how)?;
+    let external = matches!(how.workload, Workload::External { .. });
+    versions::check_values(&how)?;
+    versions::check_health(&deployment.health, &how)?;
     if external == request.digest.is_some() {
-        return Err(Refused::Mixed.into());
+        return Err(Refused::MixedKinds.into());
     }
-    let port = if let Runs::External { uri } = &how.runs {
-        local_port(uri, deployment.address).map_err(Refused::from)?
+    let port = if let Workload::External { uri } = &how.workload {
+        parse_local_port(uri, deployment.address).map_err(Refused::from)?
     } else {
-        let site = request.site.as_ref().ok_or(Refused::NoSite)?;
-        deploy::free_port(world, &world.deployments.all()?, None, site)?
+        let site = request.site.as_ref().ok_or(Refused::NoNetwork)?;
+        deploy::find_free_port(world, &world.deployments.all()?, None, site)?
     };
     Ok(Instance { build: deployment.instance.build + 1, port, how, digest: request.digest.clone() })
 }
 
 /// Whatever leads to the old instance leads to the new one.
-async fn lead_to(
+async fn route_to_next(
     world: &HostWorld,
     updating: &Deployment,
     next: &Instance,
     request: &UpdateRequest,
-) -> Result<(), VersionError> {
-    rules::change_where(world, "update", |records| {
+) -> Result<(), HostDeployError> {
+    rules::change_if_needed(world, "update", |records| {
         let record = versions::of(records, &updating.service);
         let moved = record.and_then(|record| versions::moved(record, updating, next.port, &request.actor));
         Ok::<_, ChangeError>(moved)
@@ -92,38 +93,41 @@ async fn lead_to(
 }
 
 /// The work of the old instance ends, in its time; what is left then is cut, as a stop of the service would.
-async fn ends(world: &HostWorld, old: &Deployment, limit: Duration) {
+async fn wait_for_drain(world: &HostWorld, old: &Deployment, limit: Duration) {
     let deadline = tokio::time::Instant::now() + limit;
     let mut quiet = 0;
     while tokio::time::Instant::now() < deadline && quiet < 2 && !world.stop.is_requested() {
-        let open = kill::count(world, old).await;
-        quiet = if open.is_ok_and(|count| versions::is_drained(&count).is_ok()) { quiet + 1 } else { 0 };
-        tokio::time::sleep(PAUSE).await;
+        let open = kill::count_sockets(world, old).await;
+        quiet = if open.is_ok_and(|count| versions::check_drained(&count).is_ok()) { quiet + 1 } else { 0 };
+        tokio::time::sleep(DRAIN_INTERVAL).await;
     }
 }
 
 /// The new instance is the instance; the old one goes.
-pub(super) async fn promote(world: &HostWorld, updating: &Deployment) -> Result<Deployment, VersionError> {
-    let Some(next) = updating.next.clone() else { return Ok(updating.clone()) };
+pub(super) async fn finish_update(
+    world: &HostWorld,
+    updating: &Deployment,
+) -> Result<Deployment, HostDeployError> {
+    let Some(next) = updating.other_instance.clone() else { return Ok(updating.clone()) };
     let old = updating.instance.clone();
     let retiring = Deployment {
         stage: Stage::Retiring,
         instance: next,
-        next: Some(old.clone()),
+        other_instance: Some(old.clone()),
         updated_at: world.clock.now(),
         ..updating.clone()
     };
     // Recorded before the old one goes: from here on there is no way back to it.
     world.deployments.put(&retiring)?;
-    crate::ops::host::deployments::assign::links(world, &retiring.service);
-    crate::ops::host::proxy::follow(
+    crate::ops::host::deployments::assign::update_links(world, &retiring.service);
+    crate::ops::host::proxy::reconcile_after_change(
         world,
         &retiring.service,
-        &crate::ops::host::deployments::recovery::nobody(),
+        &crate::ops::host::deployments::recovery::system_actor(),
     )
     .await?;
-    instance::take_away(world, &retiring, &old, false).await?;
-    let updated = Deployment { stage: Stage::Ready, next: None, ..retiring };
+    instance::remove(world, &retiring, &old, false).await?;
+    let updated = Deployment { stage: Stage::Ready, other_instance: None, ..retiring };
     world.deployments.put(&updated)?;
     Ok(updated)
 }

@@ -9,45 +9,46 @@ use tokio::time::Instant;
 use crate::model::name::ServiceName;
 
 /// After the first failure; doubled with every further one, at most `LONGEST`, and forgotten after `FORGET` without any.
-const AGAIN: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_mins(1);
-const FORGET: Duration = Duration::from_mins(10);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
+const RESET_AFTER: Duration = Duration::from_mins(10);
 
 /// Of each service apart: one whose main does not answer through the proxy costs the others nothing.
 #[derive(Debug, Default)]
-pub struct Pauses(Mutex<BTreeMap<ServiceName, Failures>>);
+pub struct RetryBackoff(Mutex<BTreeMap<ServiceName, ServiceFailures>>);
 
 #[derive(Debug)]
-struct Failures {
-    in_a_row: u32,
+struct ServiceFailures {
+    consecutive: u32,
     last: Instant,
 }
 
-impl Failures {
-    fn pause(&self) -> Duration {
-        (AGAIN * 2u32.saturating_pow(self.in_a_row.saturating_sub(1).min(8))).min(LONGEST)
+impl ServiceFailures {
+    fn backoff(&self) -> Duration {
+        (INITIAL_BACKOFF * 2u32.saturating_pow(self.consecutive.saturating_sub(1).min(8))).min(MAX_BACKOFF)
     }
 }
 
-impl Pauses {
+impl RetryBackoff {
     /// Gives back how long the pause is.
-    pub fn failed(&self, service: &ServiceName) -> Duration {
-        let mut all = self.all();
-        let failures =
-            all.entry(service.clone()).or_insert_with(|| Failures { in_a_row: 0, last: Instant::now() });
-        if failures.last.elapsed() >= FORGET {
-            failures.in_a_row = 0;
+    pub fn record_failure(&self, service: &ServiceName) -> Duration {
+        let mut all = self.lock_failures();
+        let failures = all
+            .entry(service.clone())
+            .or_insert_with(|| ServiceFailures { consecutive: 0, last: Instant::now() });
+        if failures.last.elapsed() >= RESET_AFTER {
+            failures.consecutive = 0;
         }
-        failures.in_a_row += 1;
+        failures.consecutive += 1;
         failures.last = Instant::now();
-        failures.pause()
+        failures.backoff()
     }
 
-    pub fn is_over(&self, service: &ServiceName) -> bool {
-        self.all().get(service).is_none_or(|failures| failures.last.elapsed() >= failures.pause())
+    pub fn is_elapsed(&self, service: &ServiceName) -> bool {
+        self.lock_failures().get(service).is_none_or(|failures| failures.last.elapsed() >= failures.backoff())
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Failures>> {
+    fn lock_failures(&self) -> MutexGuard<'_, BTreeMap<ServiceName, ServiceFailures>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

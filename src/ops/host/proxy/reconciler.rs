@@ -8,136 +8,140 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 
-use super::backoff::Pauses;
-use super::configure::{converge, tell};
-use super::warn_once::{Troubles, Whose};
-use super::{VersionError, lead, settle};
-use crate::model::forward::Recorded;
+use super::backoff::RetryBackoff;
+use super::configure::{push_config, reconcile_config};
+use super::warn_once::{WarnOnce, WarningKey};
+use super::{HostDeployError, reconcile_service, set_inserted};
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::proxy::Layer7;
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::traffic_split::{self, Wanted};
+use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions;
 use crate::world::HostWorld;
 use crate::world::reporter::Event;
-use crate::world::store::Exclusive;
+use crate::world::store::LockGuard;
 
 /// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.8 s.
-const LOOK: Duration = Duration::from_millis(100);
-const BOUND: Duration = Duration::from_millis(300);
-const MISSES: u32 = 2;
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
+const MAX_MISSES: u32 = 2;
 /// Between two looks at the record while there is nothing to watch.
-const REST: Duration = Duration::from_millis(500);
+const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two looks for a proxy that nobody needs.
-const STRAY: Duration = Duration::from_secs(10);
+const STRAY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Where rules lead to a proxy that is not there, as after a boot: they lead straight at main.
-pub async fn straighten(world: &HostWorld, actor: &Actor) -> Result<(), VersionError> {
-    let unserved = unserved(world, inserted(places(world)?)).await;
-    fall_back(world, &unserved, actor).await
+pub async fn bypass_dead_proxy(world: &HostWorld, actor: &Actor) -> Result<(), HostDeployError> {
+    let unserved = find_unserved(world, filter_inserted(read_places(world)?)).await;
+    bypass_all(world, &unserved, actor).await
 }
 
 /// Until a stop is requested. While another agent does it, this one waits.
 pub async fn keep(world: &HostWorld, actor: &Actor) {
-    let keeper = Keeper {
+    let keeper = ProxyReconciler {
         world,
         actor,
-        pauses: Pauses::default(),
-        placed: Notify::new(),
-        troubles: Troubles::default(),
+        backoff: RetryBackoff::default(),
+        places_found: Notify::new(),
+        warnings: WarnOnce::default(),
     };
-    let Some(held) = keeper.alone().await else { return };
+    let Some(held) = keeper.wait_for_exclusive().await else { return };
     // Side by side: whoever is let in slowly keeps nobody else from being led past a proxy that dies.
-    tokio::join!(keeper.watch(), keeper.mend());
+    tokio::join!(keeper.watch_health(), keeper.reconcile());
     drop(held);
 }
 
-struct Keeper<'a> {
+struct ProxyReconciler<'a> {
     world: &'a HostWorld,
     actor: &'a Actor,
-    pauses: Pauses,
+    backoff: RetryBackoff,
     /// The record has places again: at rest one of the two looks.
-    placed: Notify,
-    troubles: Troubles,
+    places_found: Notify,
+    warnings: WarnOnce,
 }
 
-impl Keeper<'_> {
+impl ProxyReconciler<'_> {
     /// `None`: a stop was requested first.
-    async fn alone(&self) -> Option<Box<dyn Exclusive>> {
+    async fn wait_for_exclusive(&self) -> Option<Box<dyn LockGuard>> {
         while !self.world.stop.is_requested() {
             match self.world.proxy.keep() {
                 Ok(Some(held)) => return Some(held),
                 Ok(None) => {
-                    self.troubles.is(self.world, Whose::Watch, "another agent watches the proxy".to_owned());
+                    self.warnings.raise(
+                        self.world,
+                        WarningKey::Watch,
+                        "another agent watches the proxy".to_owned(),
+                    );
                 }
                 Err(error) => {
-                    self.troubles.is(
+                    self.warnings.raise(
                         self.world,
-                        Whose::Watch,
+                        WarningKey::Watch,
                         format!("the proxy cannot be watched: {error}"),
                     );
                 }
             }
-            self.rest(REST).await;
+            self.sleep_or_stop(IDLE_INTERVAL).await;
         }
         None
     }
 
     /// Rules lead to the proxy only while it serves.
-    async fn watch(&self) {
+    async fn watch_health(&self) {
         let mut misses = 0;
         while !self.world.stop.is_requested() {
-            let places = match places(self.world) {
+            let places = match read_places(self.world) {
                 Ok(places) => places,
                 Err(error) => {
-                    self.troubles.is(
+                    self.warnings.raise(
                         self.world,
-                        Whose::Watch,
+                        WarningKey::Watch,
                         format!("the proxy's places cannot be read: {error}"),
                     );
                     vec![]
                 }
             };
             if !places.is_empty() {
-                self.placed.notify_one();
+                self.places_found.notify_one();
             }
             // While somebody is let in, the next moment may be the first of a proxy that hangs.
-            let pause = if places.is_empty() { REST } else { LOOK };
-            let inserted = inserted(places);
+            let pause = if places.is_empty() { IDLE_INTERVAL } else { PROBE_INTERVAL };
+            let inserted = filter_inserted(places);
             if inserted.is_empty() {
                 misses = 0;
-                self.rest(pause).await;
+                self.sleep_or_stop(pause).await;
                 continue;
             }
-            let unserved = unserved(self.world, inserted).await;
+            let unserved = find_unserved(self.world, inserted).await;
             misses = if unserved.is_empty() { 0 } else { misses + 1 };
-            if misses >= MISSES {
-                match self.died(&unserved).await {
+            if misses >= MAX_MISSES {
+                match self.handle_death(&unserved).await {
                     Ok(()) => misses = 0,
                     Err(error) => {
                         let text = format!("the rules still lead to a proxy that is gone: {error}");
-                        self.troubles.is(self.world, Whose::Watch, text);
-                        self.rest(LOOK).await;
+                        self.warnings.raise(self.world, WarningKey::Watch, text);
+                        self.sleep_or_stop(PROBE_INTERVAL).await;
                         continue;
                     }
                 }
             }
-            self.troubles.is_over(&Whose::Watch);
+            self.warnings.clear(&WarningKey::Watch);
             // A process that ends is heard at once; whether one that lives answers is looked at.
             tokio::select! {
                 biased;
-                () = self.world.stop.requested() => {}
-                () = self.world.proxy.gone() => misses = MISSES,
-                () = tokio::time::sleep(LOOK) => {}
+                () = self.world.stop.wait() => {}
+                () = self.world.proxy.wait_for_exit() => misses = MAX_MISSES,
+                () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
         }
     }
 
-    async fn died(&self, unserved: &[Recorded]) -> Result<(), VersionError> {
-        fall_back(self.world, unserved, self.actor).await?;
-        let pauses = unserved.iter().map(|record| self.pauses.failed(&record.forward.service));
-        let next = crate::model::duration::show(pauses.min().unwrap_or_default());
+    async fn handle_death(&self, unserved: &[ServiceRecord]) -> Result<(), HostDeployError> {
+        bypass_all(self.world, unserved, self.actor).await?;
+        let pauses = unserved.iter().map(|record| self.backoff.record_failure(&record.forward.service));
+        let next = crate::model::duration::format(pauses.min().unwrap_or_default());
         warn(
             self.world,
             format!(
@@ -149,21 +153,21 @@ impl Keeper<'_> {
 
     /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes. Each service by itself: one
     /// that is slow costs the others nothing.
-    async fn mend(&self) {
+    async fn reconcile(&self) {
         let (mut settling, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         while !self.world.stop.is_requested() {
-            let places = places(self.world).unwrap_or_default();
-            let rest = if places.is_empty() { STRAY } else { REST };
+            let places = read_places(self.world).unwrap_or_default();
+            let rest = if places.is_empty() { STRAY_INTERVAL } else { IDLE_INTERVAL };
             for record in places {
                 if busy.insert(record.forward.service.clone()) {
-                    settling.push(self.settled(record));
+                    settling.push(self.reconcile_and_report(record));
                 }
             }
             let telling = async {
-                self.converged().await;
+                self.reconcile_config().await;
                 tokio::select! {
-                    () = self.rest(rest) => {}
-                    () = self.placed.notified(), if rest == STRAY => {}
+                    () = self.sleep_or_stop(rest) => {}
+                    () = self.places_found.notified(), if rest == STRAY_INTERVAL => {}
                 }
             };
             tokio::pin!(telling);
@@ -180,121 +184,140 @@ impl Keeper<'_> {
         while settling.next().await.is_some() {}
     }
 
-    async fn converged(&self) {
-        match converge(self.world).await {
-            Ok(()) => self.troubles.is_over(&Whose::Telling),
-            Err(VersionError::Interrupted) => {}
+    async fn reconcile_config(&self) {
+        match reconcile_config(self.world).await {
+            Ok(()) => self.warnings.clear(&WarningKey::Config),
+            Err(HostDeployError::Interrupted) => {}
             Err(error) => {
                 let text = format!("the proxy does not do what is recorded: {error}");
-                self.troubles.is(self.world, Whose::Telling, text);
+                self.warnings.raise(self.world, WarningKey::Config, text);
             }
         }
     }
 
-    async fn settled(&self, record: Recorded) -> ServiceName {
+    async fn reconcile_and_report(&self, record: ServiceRecord) -> ServiceName {
         let service = record.forward.service.clone();
-        let whose = Whose::Service(service.clone());
-        match self.settle(&record).await {
-            Ok(true) => self.troubles.is_over(&whose),
-            Ok(false) | Err(VersionError::Interrupted) => {}
-            Err(error) => self.troubles.is(self.world, whose, format!("the proxy cannot be had: {error}")),
+        let whose = WarningKey::Service(service.clone());
+        match self.reconcile_record(&record).await {
+            Ok(true) => self.warnings.clear(&whose),
+            Ok(false) | Err(HostDeployError::Interrupted) => {}
+            Err(error) => self.warnings.raise(self.world, whose, format!("the proxy cannot be had: {error}")),
         }
         service
     }
 
     /// `false`: not yet.
-    async fn settle(&self, record: &Recorded) -> Result<bool, VersionError> {
+    async fn reconcile_record(&self, record: &ServiceRecord) -> Result<bool, HostDeployError> {
         let service = &record.forward.service;
         match (traffic_split::wanted(record), record.layer7.inserted()) {
-            (Wanted::Inserted(_), None) => self.let_in(service).await,
-            (Wanted::Straight(_), Some(_)) => settle(self.world, service, self.actor).await.map(|()| true),
-            (Wanted::Straight(_), None) if traffic_split::is_over(record) => {
-                self.drained(service).await.map(|()| true)
+            (DesiredPlacement::Inserted(_), None) => self.insert_after_backoff(service).await,
+            (DesiredPlacement::Bypassed(_), Some(_)) => {
+                reconcile_service(self.world, service, self.actor).await.map(|()| true)
+            }
+            (DesiredPlacement::Bypassed(_), None) if traffic_split::is_unneeded(record) => {
+                self.release_if_drained(service).await.map(|()| true)
             }
             // A private service keeps its place for when it is public again.
-            (Wanted::Inserted(_) | Wanted::Straight(_) | Wanted::Placed | Wanted::Nothing, _) => Ok(true),
+            (
+                DesiredPlacement::Inserted(_)
+                | DesiredPlacement::Bypassed(_)
+                | DesiredPlacement::Unallocated
+                | DesiredPlacement::Unneeded,
+                _,
+            ) => Ok(true),
         }
     }
 
     /// Once its pause is over.
-    async fn let_in(&self, service: &ServiceName) -> Result<bool, VersionError> {
-        if !self.pauses.is_over(service) {
+    async fn insert_after_backoff(&self, service: &ServiceName) -> Result<bool, HostDeployError> {
+        if !self.backoff.is_elapsed(service) {
             return Ok(false);
         }
-        let settled = settle(self.world, service, self.actor).await;
+        let settled = reconcile_service(self.world, service, self.actor).await;
         if settled.is_err() {
-            self.pauses.failed(service);
+            self.backoff.record_failure(service);
         }
         settled.map(|()| true)
     }
 
     /// A port that nobody is connected to any more is given back; with the last of them the process ends.
-    async fn drained(&self, service: &ServiceName) -> Result<(), VersionError> {
-        if self.connections(service).await? > 0 {
+    async fn release_if_drained(&self, service: &ServiceName) -> Result<(), HostDeployError> {
+        if self.count_connections(service).await? > 0 {
             return Ok(());
         }
-        rules::change_where(self.world, "proxy: gone", |records| {
+        rules::change_if_needed(self.world, "proxy: gone", |records| {
             let Some(record) = versions::of(records, service) else { return Ok(None) };
-            if !traffic_split::is_over(record) || record.layer7.inserted().is_some() {
+            if !traffic_split::is_unneeded(record) || record.layer7.inserted().is_some() {
                 return Ok(None);
             }
-            let intent =
-                traffic_split::intent(record, Layer7::default(), self.actor, "proxy: gone", String::new());
+            let intent = traffic_split::build_intent(
+                record,
+                Layer7::default(),
+                self.actor,
+                "proxy: gone",
+                String::new(),
+            );
             Ok::<_, ChangeError>(Some(intent))
         })
         .await?;
-        tell(self.world).await
+        push_config(self.world).await
     }
 
     /// How many come by it still. A process that is gone has none; one that does not answer may have any.
-    async fn connections(&self, service: &ServiceName) -> Result<u64, VersionError> {
-        match self.world.proxy.stats().await {
+    async fn count_connections(&self, service: &ServiceName) -> Result<u64, HostDeployError> {
+        match self.world.proxy.read_stats().await {
             Ok(stats) => {
                 let found = stats.services.into_iter().find(|one| one.service == *service);
                 Ok(found.map_or(0, |one| one.connections))
             }
-            Err(_) if tokio::time::timeout(BOUND, self.world.proxy.gone()).await.is_ok() => Ok(0),
+            Err(_) if tokio::time::timeout(PROBE_TIMEOUT, self.world.proxy.wait_for_exit()).await.is_ok() => {
+                Ok(0)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn rest(&self, pause: Duration) {
+    async fn sleep_or_stop(&self, pause: Duration) {
         tokio::select! {
             biased;
-            () = self.world.stop.requested() => {}
+            () = self.world.stop.wait() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
 /// Those that it does not serve: all where it does not answer; one that began anew answers and listens for nobody.
-async fn unserved(world: &HostWorld, inserted: Vec<Recorded>) -> Vec<Recorded> {
+async fn find_unserved(world: &HostWorld, inserted: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     if inserted.is_empty() {
         return inserted;
     }
-    let Ok(health) = world.proxy.health(BOUND).await else { return inserted };
+    let Ok(health) = world.proxy.check_health(PROBE_TIMEOUT).await else { return inserted };
     let serves =
-        |record: &Recorded| record.layer7.inserted().is_some_and(|port| health.ports.contains(&port));
+        |record: &ServiceRecord| record.layer7.inserted().is_some_and(|port| health.ports.contains(&port));
     inserted.into_iter().filter(|record| !serves(record)).collect()
 }
 
 /// Of every one, also where one of them fails.
-async fn fall_back(world: &HostWorld, inserted: &[Recorded], actor: &Actor) -> Result<(), VersionError> {
+async fn bypass_all(
+    world: &HostWorld,
+    inserted: &[ServiceRecord],
+    actor: &Actor,
+) -> Result<(), HostDeployError> {
     let mut done = Ok(());
     for record in inserted {
         if let Some(port) = record.layer7.inserted() {
-            done = done.and(lead(world, &record.forward.service, port, false, actor).await);
+            done = done.and(set_inserted(world, &record.forward.service, port, false, actor).await);
         }
     }
     done
 }
 
-fn places(world: &HostWorld) -> Result<Vec<Recorded>, VersionError> {
+fn read_places(world: &HostWorld) -> Result<Vec<ServiceRecord>, HostDeployError> {
     Ok(world.store.places()?)
 }
 
 /// Those whose rules lead to the proxy.
-fn inserted(places: Vec<Recorded>) -> Vec<Recorded> {
+fn filter_inserted(places: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     places.into_iter().filter(|record| record.layer7.inserted().is_some()).collect()
 }
 

@@ -9,32 +9,32 @@ use crate::world::reporter::Event;
 
 /// Who has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whose {
+pub enum WarningKey {
     /// Nobody is led past a proxy that is gone, or nobody knows.
     Watch,
     /// It is not told what is recorded.
-    Telling,
+    Config,
     /// One service is not let in, or its place is not given back.
     Service(ServiceName),
 }
 
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<BTreeMap<Whose, String>>);
+pub struct WarnOnce(Mutex<BTreeMap<WarningKey, String>>);
 
-impl Troubles {
-    pub fn is(&self, world: &HostWorld, whose: Whose, text: String) {
-        let mut all = self.all();
+impl WarnOnce {
+    pub fn raise(&self, world: &HostWorld, whose: WarningKey, text: String) {
+        let mut all = self.lock_warnings();
         if all.get(&whose) != Some(&text) {
             world.reporter.report(&Event::Warning { text: text.clone() });
             all.insert(whose, text);
         }
     }
 
-    pub fn is_over(&self, whose: &Whose) {
-        self.all().remove(whose);
+    pub fn clear(&self, whose: &WarningKey) {
+        self.lock_warnings().remove(whose);
     }
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Whose, String>> {
+    fn lock_warnings(&self) -> MutexGuard<'_, BTreeMap<WarningKey, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::example::port;
-use crate::model::forward::{Forward, Intent, Routing, Switch};
+use crate::model::forward::{Forward, Intent, RouteChange, Switch};
 use crate::model::rules::{Family, Rule, Table};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
@@ -32,11 +32,11 @@ fn intent(switch: Switch) -> Intent {
     Intent {
         forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
         switch,
-        from_self: false,
+        balancer_is_local: false,
         actor: actor(),
         action: "test".into(),
         detail: String::new(),
-        routing: Routing::Keep,
+        route_change: RouteChange::Keep,
         access: None,
         layer7: None,
     }
@@ -66,7 +66,7 @@ fn warnings(fake: &FakeWorld) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_is_mended_and_told_once() {
+async fn flush_is_repaired_and_reported_once() {
     kept(Switch::On, async |fake| {
         let before = BOTH.map(|family| fake.firewall.table(family));
         change(fake, |table| *table = Table::empty_nat()).await;
@@ -76,26 +76,26 @@ async fn a_flush_is_mended_and_told_once() {
         // Our own commit is told too, and repairs nothing.
         change(fake, |_| {}).await;
         assert_eq!(repairs(fake).len(), 1);
-        assert_eq!(fake.store.recorded.lock().unwrap()[0].generation, 1, "a repair overtakes nobody");
+        assert_eq!(fake.store.records.lock().unwrap()[0].generation, 1, "a repair overtakes nobody");
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_maintenance_stays_one() {
+async fn repair_keeps_maintenance() {
     kept(Switch::Off, async |fake| {
         change(fake, |table| table.rules.clear()).await;
-        assert!(!fake.firewall.forward_on().0);
+        assert!(!fake.firewall.read_forward_state().0);
         let on = "-A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment switchman:shop:forward -j REDIRECT --to-ports 8080";
         change(fake, |table| table.rules.push(Rule::parse(on).unwrap())).await;
-        assert!(!fake.firewall.forward_on().0, "nor is it ended by somebody else");
+        assert!(!fake.firewall.read_forward_state().0, "nor is it ended by somebody else");
         assert_eq!(repairs(fake).len(), 2);
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_of_others_are_no_drift() {
+async fn foreign_rules_are_not_drift() {
     kept(Switch::On, async |fake| {
         let theirs = Rule::parse("-A PREROUTING -p tcp --dport 2222 -j ACCEPT").unwrap();
         change(fake, |table| table.rules.push(theirs.clone())).await;
@@ -108,12 +108,12 @@ async fn rules_of_others_are_no_drift() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_switch_under_way_is_waited_for_and_no_drift() {
+async fn switch_in_progress_is_not_drift() {
     kept(Switch::On, async |fake| {
         let held = fake.world.store.lock("a switch", Duration::ZERO).await.unwrap();
         let before = BOTH.map(|family| fake.firewall.table(family));
         change(fake, |table| table.rules.clear()).await;
-        assert!(!fake.firewall.forward_on().0, "not while another one is at it");
+        assert!(!fake.firewall.read_forward_state().0, "not while another one is at it");
         for (family, table) in BOTH.into_iter().zip(before) {
             fake.firewall.tamper(family, |now| *now = table);
         }
@@ -125,48 +125,48 @@ async fn a_switch_under_way_is_waited_for_and_no_drift() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_who_never_ceases_is_answered_ever_later() {
+async fn repeated_changes_are_repaired_with_backoff() {
     kept(Switch::On, async |fake| {
         for _ in 0..5 {
             change(fake, |table| table.rules.clear()).await;
-            assert!(fake.firewall.forward_on().0, "at once");
+            assert!(fake.firewall.read_forward_state().0, "at once");
         }
         change(fake, |table| table.rules.clear()).await;
-        assert!(fake.firewall.forward_on().0);
+        assert!(fake.firewall.read_forward_state().0);
         let keeps =
             "somebody keeps changing the port rules (put back 6 times in a row): the next look is in 1s";
         assert_eq!(warnings(fake).last().unwrap(), keeps);
         change(fake, |table| table.rules.clear()).await;
-        assert!(!fake.firewall.forward_on().0, "not yet");
+        assert!(!fake.firewall.read_forward_state().0, "not yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(fake.firewall.forward_on().0, "and put back all the same");
+        assert!(fake.firewall.read_forward_state().0, "and put back all the same");
         assert_eq!(repairs(fake).len(), 7);
         tokio::time::sleep(Duration::from_mins(3)).await;
         change(fake, |table| table.rules.clear()).await;
         change(fake, |table| table.rules.clear()).await;
-        assert!(fake.firewall.forward_on().0, "at once again");
+        assert!(fake.firewall.read_forward_state().0, "at once again");
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_kept_is_said_once_and_tried_again() {
+async fn failed_repair_is_reported_once_and_retried() {
     kept(Switch::On, async |fake| {
         let full = StoreError::Full { path: "/state".into() };
-        *fake.store.unreadable.lock().unwrap() = Some(full);
+        *fake.store.read_error.lock().unwrap() = Some(full);
         change(fake, |table| table.rules.clear()).await;
         tokio::time::sleep(Duration::from_mins(5)).await;
         assert_eq!(warnings(fake), ["the port rules cannot be kept: the disk that holds `/state` is full"]);
-        assert!(!fake.firewall.forward_on().0);
-        *fake.store.unreadable.lock().unwrap() = None;
+        assert!(!fake.firewall.read_forward_state().0);
+        *fake.store.read_error.lock().unwrap() = None;
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert!(fake.firewall.forward_on().0);
+        assert!(fake.firewall.read_forward_state().0);
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_is_recorded_nothing_is_touched() {
+async fn empty_record_leaves_rules_untouched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     let (world, actor) = (fake.world.clone(), actor());
     let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
@@ -178,7 +178,7 @@ async fn where_nothing_is_recorded_nothing_is_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_begins_with_a_restore() {
+async fn reconciler_starts_with_restore() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     rules::change(&fake.world, &intent(Switch::On)).await.unwrap();
     for family in BOTH {
@@ -187,7 +187,7 @@ async fn it_begins_with_a_restore() {
     let (world, actor) = (fake.world.clone(), actor());
     let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
     tokio::time::sleep(MS).await;
-    assert!(fake.firewall.forward_on().0);
+    assert!(fake.firewall.read_forward_state().0);
     assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
     fake.stopper.stop();
     keeping.await.unwrap();

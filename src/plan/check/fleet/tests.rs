@@ -1,10 +1,10 @@
 use super::*;
-use crate::model::balancer::Verdict;
-use crate::model::example::{self, server};
-use crate::model::forward::{Forward, Recorded};
+use crate::model::balancer::ServerState;
+use crate::model::example::{self, make_server};
+use crate::model::forward::{Forward, ServiceRecord};
 use crate::model::history::Actor;
-use crate::model::journal::{Row, What};
-use crate::model::lock::{Holder, Purpose};
+use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::lock::{Holder, LockPurpose};
 use crate::model::roll::{Batch, RollId};
 use crate::model::socket::SocketCount;
 use crate::plan::roll::progress::standing;
@@ -12,7 +12,7 @@ use crate::plan::roll::progress::standing;
 fn fleet() -> Fleet {
     let mut hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
     for host in &mut hosts {
-        host.way = Way::Ssh(format!("deploy@{}", host.name));
+        host.transport = Transport::Ssh(format!("deploy@{}", host.name));
     }
     Fleet { hosts, balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
@@ -22,10 +22,10 @@ fn view(switch: Switch) -> HostView {
         Forward { service: "shop".parse().unwrap(), check: example::port(8888), target: example::port(8080) };
     let changed_at = jiff::Timestamp::UNIX_EPOCH;
     HostView {
-        recorded: Ok(Some(Recorded {
+        record: Ok(Some(ServiceRecord {
             forward,
             switch,
-            from_self: false,
+            balancer_is_local: false,
             generation: 1,
             changed_at,
             routes: None,
@@ -37,7 +37,7 @@ fn view(switch: Switch) -> HostView {
         drift: vec![],
         main_sockets: Ok(SocketCount::default()),
         main_health: Ok(()),
-        last: None,
+        last_entry: None,
     }
 }
 
@@ -47,13 +47,13 @@ fn hello(version: &str) -> Hello {
 
 fn good() -> FleetFacts {
     let host = |host: Host| HostFacts {
-        via: host.way.to_string(),
+        transport: host.transport.to_string(),
         host,
         hello: Ok(hello("1.0.0")),
         view: Some(Ok(view(Switch::On))),
     };
     let lines = ["main-web1", "backup-web1", "main-web2", "backup-web2"];
-    let servers = lines.map(|name| server(name, Verdict::Up)).to_vec();
+    let servers = lines.map(|name| make_server(name, ServerState::Up)).to_vec();
     FleetFacts {
         hosts: fleet().hosts.into_iter().map(host).collect(),
         balancers: vec![Some(Ok(BackendView::new(servers)))],
@@ -66,7 +66,7 @@ fn good() -> FleetFacts {
 
 /// What is above `Ok`: severity, subject, id.
 fn bad(fleet: &Fleet, facts: &FleetFacts) -> Vec<String> {
-    let all = findings(fleet, facts).into_iter().filter(|one| one.severity > Severity::Ok);
+    let all = collect_findings(fleet, facts).into_iter().filter(|one| one.severity > Severity::Ok);
     all.map(|one| {
         assert!(!one.fix.is_empty(), "{one:?}");
         format!("{:?} {} {}", one.severity, one.subject, one.id)
@@ -81,9 +81,10 @@ fn with(change: impl FnOnce(&mut FleetFacts)) -> Vec<String> {
 }
 
 #[test]
-fn a_sound_fleet_has_a_line_for_each_host_and_balancer() {
+fn healthy_fleet_has_one_finding_per_host_and_balancer() {
     assert_eq!(with(|_| {}), Vec::<String>::new());
-    let reasons: Vec<String> = findings(&fleet(), &good()).into_iter().map(|one| one.reason).collect();
+    let reasons: Vec<String> =
+        collect_findings(&fleet(), &good()).into_iter().map(|one| one.reason).collect();
     assert_eq!(
         reasons,
         [
@@ -95,28 +96,30 @@ fn a_sound_fleet_has_a_line_for_each_host_and_balancer() {
 }
 
 #[test]
-fn a_host_that_cannot_be_driven_says_what_to_try() {
+fn unreachable_host_finding_has_a_fix() {
     let lost = |facts: &mut FleetFacts| {
-        facts.hosts[1].hello = Err(Unheard::Lost("ssh says: Permission denied (publickey).".into()));
+        facts.hosts[1].hello =
+            Err(LinkFailure::Unreachable("ssh says: Permission denied (publickey).".into()));
         facts.hosts[1].view = None;
     };
     assert_eq!(with(lost), ["Problem web2 host-unreachable"]);
     let (mut facts, mut fleet) = (good(), fleet());
     lost(&mut facts);
     fleet.reach.remote_switchman = ["sudo", "-n", "switchman"].map(str::to_owned).to_vec();
-    let found = findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
+    let found =
+        collect_findings(&fleet, &facts).into_iter().find(|one| one.id == "host-unreachable").unwrap();
     assert_eq!(
         found.fix,
         "this must answer, without a password: `ssh deploy@web2 sudo -n switchman agent --stdio </dev/null`"
     );
-    let other = |unheard: Unheard| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
-    assert_eq!(other(Unheard::Skew("x".into())), "Problem web1 version-skew");
-    assert_eq!(other(Unheard::Refused("x".into())), "Problem web1 host-refuses");
+    let other = |unheard: LinkFailure| with(|facts| facts.hosts[0].hello = Err(unheard))[0].clone();
+    assert_eq!(other(LinkFailure::VersionMismatch("x".into())), "Problem web1 version-skew");
+    assert_eq!(other(LinkFailure::Refused("x".into())), "Problem web1 host-refuses");
     assert_eq!(with(|facts| facts.hosts[0].hello = Ok(hello("0.9.0"))), ["Note web1 other-version"]);
 }
 
 #[test]
-fn what_a_host_says_of_itself() {
+fn host_view_problems_are_reported() {
     let seen = |change: fn(&mut HostView), switch| {
         with(|facts| {
             let mut view = view(switch);
@@ -129,10 +132,10 @@ fn what_a_host_says_of_itself() {
         ["Problem web1 rules-unreadable"]
     );
     assert_eq!(
-        seen(|view| view.recorded = Err("no permission".into()), Switch::On),
+        seen(|view| view.record = Err("no permission".into()), Switch::On),
         ["Problem web1 state-unreadable"]
     );
-    assert_eq!(seen(|view| view.recorded = Ok(None), Switch::On), ["Note web1 state-empty"]);
+    assert_eq!(seen(|view| view.record = Ok(None), Switch::On), ["Note web1 state-empty"]);
     assert_eq!(seen(|view| view.drift = vec!["x".into()], Switch::On), ["Problem web1 drift"]);
     let ill: fn(&mut HostView) = |view| view.main_health = Err("status 500".into());
     assert_eq!(seen(ill, Switch::On), ["Problem web1 vhost-unhealthy"]);
@@ -140,17 +143,17 @@ fn what_a_host_says_of_itself() {
 }
 
 #[test]
-fn balancers_and_policy() {
+fn fleet_check_reports_balancers_and_policy() {
     let server_is = |at: usize, verdict| {
         with(|facts| {
             if let Some(Ok(view)) = &mut facts.balancers[0] {
                 let mut servers = view.servers().to_vec();
-                servers[at] = server(&servers[at].name.clone(), verdict);
+                servers[at] = make_server(&servers[at].name.clone(), verdict);
                 *view = BackendView::new(servers);
             }
         })
     };
-    assert_eq!(server_is(3, Verdict::Down), ["Problem lb1 backup-not-up"]);
+    assert_eq!(server_is(3, ServerState::Down), ["Problem lb1 backup-not-up"]);
     assert_eq!(with(|facts| facts.balancers = vec![None]), ["Warning lb1 balancer-not-read"]);
     assert_eq!(
         with(|facts| facts.balancers = vec![Some(Err("refused".into()))]),
@@ -162,13 +165,13 @@ fn balancers_and_policy() {
 }
 
 #[test]
-fn files_on_the_operators_machine() {
+fn missing_operator_files_are_reported() {
     let mut fleet = fleet();
     let lines = ["./warm.sh --all", "curl -fsS http://x/y", "$HOME/bin/x", "A=1 /bin/x", "'/a b/c'"];
     fleet.hooks.before_host = lines.map(str::to_owned).to_vec();
     fleet.hooks.on_failure = vec!["/opt/page.sh".into()];
     fleet.reach.ca = Some("keys/ca.pem".into());
-    let files = local_files(&fleet);
+    let files = list_local_files(&fleet);
     let named: Vec<String> =
         files.iter().map(|file| format!("{} {}", file.key, file.path.display())).collect();
     assert_eq!(
@@ -179,24 +182,24 @@ fn files_on_the_operators_machine() {
 }
 
 #[test]
-fn a_roll_that_nobody_drives_is_told() {
+fn abandoned_roll_is_reported() {
     let actor = Actor { user: "ops".into(), pid: 1 };
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-    let what = What::Began { spec: example::roll(&["web1", "web2"]), actor };
-    let row = Row { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, what };
+    let what = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
+    let row = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
     let begun = standing(&[row]);
     let held = |life| LockView {
         holder: Holder {
             user: "ops".into(),
             machine: "desk".into(),
-            boot: "b".into(),
+            boot_id: "b".into(),
             pid: 1,
-            started: 1,
-            purpose: Purpose::Roll { roll: roll.clone() },
+            start_ticks: 1,
+            purpose: LockPurpose::Roll { roll: roll.clone() },
             since: jiff::Timestamp::UNIX_EPOCH,
         },
-        beats: 0,
-        life,
+        heartbeats: 0,
+        liveness: life,
     };
     let told = |lock: Option<LockView>| {
         with(|facts| {
@@ -205,7 +208,7 @@ fn a_roll_that_nobody_drives_is_told() {
         })
     };
     assert_eq!(told(None), ["Warning journal roll-unfinished"]);
-    assert_eq!(told(Some(held(Life::Alive))), ["Note lock fleet-held"]);
-    assert_eq!(told(Some(held(Life::Gone))), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
+    assert_eq!(told(Some(held(Liveness::Live))), ["Note lock fleet-held"]);
+    assert_eq!(told(Some(held(Liveness::Dead))), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
     assert_eq!(with(|facts| facts.roll = Err("x".into())), ["Problem journal journal-unreadable"]);
 }

@@ -5,12 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::evidence::{MAX_FIELDS, MAX_PATTERNS, MAX_STATUSES};
 
-fn raw(body: &[u8]) -> Answer {
+fn raw(body: &[u8]) -> CapturedResponse {
     answer(200, &[("content-type", "application/json")], body)
 }
 
 #[test]
-fn bodies_beyond_the_bounds_are_compared_as_bytes() {
+fn oversized_json_is_compared_as_bytes() {
     let deep = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
     let wide = |items: usize| format!("[{}0]", "0,".repeat(items)).into_bytes();
     for (body, by_path) in [
@@ -32,7 +32,7 @@ fn bodies_beyond_the_bounds_are_compared_as_bytes() {
         (b"nul".to_vec(), false),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
-        let seen = answers(&raw(&body), &raw(&body), &Rules::default());
+        let seen = compare_responses(&raw(&body), &raw(&body), &ComparisonRules::default());
         assert!(seen.differing.is_empty(), "{shown}");
         assert_eq!(seen.fields().any(|(field, _)| matches!(field, Field::Json(_))), by_path, "{shown}");
         let other = differences(&raw(&body), &raw(b"{}"));
@@ -41,7 +41,7 @@ fn bodies_beyond_the_bounds_are_compared_as_bytes() {
 }
 
 #[test]
-fn a_megabyte_of_text_costs_an_example_no_more_than_a_line() {
+fn long_text_is_redacted_at_bounded_cost() {
     let long = |last: &str| json!({"a": format!("{}{last}", "word 1\u{1b}[2J\u{202e} ".repeat(80_000))});
     let found = json_differences(&long("x"), &long("y"));
     assert!(found.len() == 1 && found[0].len() < 300, "{found:?}");
@@ -51,19 +51,23 @@ fn a_megabyte_of_text_costs_an_example_no_more_than_a_line() {
 }
 
 #[test]
-fn a_compression_bomb_is_not_decoded() {
+fn compression_bomb_is_not_decoded() {
     let bomb = gzip(&vec![b' '; 64 << 20]);
     let of = |bytes: &[u8]| {
         answer(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], bytes)
     };
     assert!(differences(&of(&bomb), &of(&bomb)).is_empty());
-    assert!(answers(&of(&bomb), &of(&gzip(b"1")), &Rules::default()).differing.contains_key(&Field::Body));
+    assert!(
+        compare_responses(&of(&bomb), &of(&gzip(b"1")), &ComparisonRules::default())
+            .differing
+            .contains_key(&Field::Body)
+    );
     // Broken and cut ones as well.
     assert!(differences(&of(b"\x1f\x8b\x08"), &of(b"\x1f\x8b\x08")).is_empty());
 }
 
 #[test]
-fn evidence_of_ever_new_fields_stays_small() {
+fn evidence_size_is_bounded_with_new_fields() {
     let mut evidence = Evidence::default();
     for round in 0..400u64 {
         let object = |value: u64| {
@@ -76,30 +80,32 @@ fn evidence_of_ever_new_fields_stays_small() {
         if round % 3 == 0 {
             one.shadow.status = 1000 + u16::try_from(round).unwrap();
         }
-        record(&mut evidence, &one, &Rules::default());
+        record_pair(&mut evidence, &one, &ComparisonRules::default());
     }
-    assert_eq!(evidence.fields.kept.len(), MAX_FIELDS);
-    assert!(evidence.patterns.kept.len() <= MAX_PATTERNS && evidence.statuses.kept.len() <= MAX_STATUSES);
+    assert_eq!(evidence.fields.entries.len(), MAX_FIELDS);
+    assert!(
+        evidence.patterns.counts.len() <= MAX_PATTERNS && evidence.statuses.entries.len() <= MAX_STATUSES
+    );
     let size = serde_json::to_vec(&evidence).unwrap().len();
     assert!(size < 1 << 20, "{size} bytes");
-    let twice = evidence.clone().merged(evidence);
+    let twice = evidence.clone().merge(evidence);
     assert!(serde_json::to_vec(&twice).unwrap().len() < 1 << 20);
 }
 
 #[test]
-fn a_path_has_a_bounded_length() {
+fn json_path_length_is_limited() {
     let mut value = json!(1);
     for _ in 0..50 {
         value = json!({ "a_key_of_twenty_char": value });
     }
-    let seen = answers(&json_answer(&value), &json_answer(&value), &Rules::default());
+    let seen = compare_responses(&json_answer(&value), &json_answer(&value), &ComparisonRules::default());
     let longest = seen.fields().map(|(field, _)| field.to_string().len()).max().unwrap();
     assert!(longest <= 163, "{longest}");
 }
 
 proptest! {
     #[test]
-    fn no_bytes_panic(
+    fn compare_never_panics_on_any_bytes(
         main in prop::collection::vec(any::<u8>(), 0..200),
         shadow in prop::collection::vec(any::<u8>(), 0..200),
         coding in prop::sample::select(vec!["", "gzip", "deflate", "br"]),
@@ -111,14 +117,14 @@ proptest! {
 
     /// Texts that are nearly JSON.
     #[test]
-    fn no_text_panics(main in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}", shadow in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}") {
+    fn compare_never_panics_on_any_text(main in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}", shadow in "[\\[\\]{}\":,0-9a\\\\eE+.u -]{0,60}") {
         let _ = differences(&raw(main.as_bytes()), &raw(shadow.as_bytes()));
     }
 
     #[test]
-    fn no_text_breaks_the_redaction(main in "\\PC{0,300}", shadow in "\\PC{0,300}") {
-        let (main_shown, shadow_shown) = redact::pair(&main, &shadow);
-        for shown in [redact::quoted(&main), redact::request("GET", &main), main_shown, shadow_shown] {
+    fn redaction_never_panics_on_any_text(main in "\\PC{0,300}", shadow in "\\PC{0,300}") {
+        let (main_shown, shadow_shown) = redact::redact_pair(&main, &shadow);
+        for shown in [redact::quote_redacted(&main), redact::redact_request("GET", &main), main_shown, shadow_shown] {
             prop_assert!(shown.chars().count() <= 130 && !shown.chars().any(char::is_control), "{}", shown);
         }
     }

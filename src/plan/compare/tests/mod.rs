@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::compare::{Asked, Captured};
+use crate::model::compare::{CapturedBody, RequestSummary};
 
 mod hostile;
 mod pairs;
 mod properties;
 mod verdicts;
 
-pub(super) fn asked(second: i64) -> Asked {
-    Asked {
+pub(super) fn asked(second: i64) -> RequestSummary {
+    RequestSummary {
         method: "GET".into(),
         path_and_query: "/items?page=2".into(),
         conditional: false,
@@ -22,35 +22,35 @@ pub(super) fn asked(second: i64) -> Asked {
     }
 }
 
-pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> CapturedResponse {
     let header = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    Answer {
+    CapturedResponse {
         status,
         headers: headers.iter().map(header).collect(),
-        body: Captured::whole(body.to_vec()),
+        body: CapturedBody::from_bytes(body.to_vec()),
         latency_us: 1_000,
     }
 }
 
-pub(super) fn json_answer(body: &Value) -> Answer {
+pub(super) fn json_answer(body: &Value) -> CapturedResponse {
     answer(200, &[("content-type", "application/json")], body.to_string().as_bytes())
 }
 
-pub(super) fn pair(main: Answer, shadow: Answer) -> Pair {
-    Pair { request: asked(0), main, shadow, control: None }
+pub(super) fn pair(main: CapturedResponse, shadow: CapturedResponse) -> ResponsePair {
+    ResponsePair { request: asked(0), main, shadow, control: None }
 }
 
-pub(super) fn evidence<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> Evidence {
+pub(super) fn evidence<'a>(pairs: impl IntoIterator<Item = &'a ResponsePair>) -> Evidence {
     let mut evidence = Evidence::default();
     for pair in pairs {
-        record(&mut evidence, pair, &Rules::default());
+        record_pair(&mut evidence, pair, &ComparisonRules::default());
     }
     evidence
 }
 
 /// `FIELD KIND: MAIN | SHADOW` of each difference.
-pub(super) fn differences(main: &Answer, shadow: &Answer) -> Vec<String> {
-    let seen = answers(main, shadow, &Rules::default());
+pub(super) fn differences(main: &CapturedResponse, shadow: &CapturedResponse) -> Vec<String> {
+    let seen = compare_responses(main, shadow, &ComparisonRules::default());
     let shown = |(field, one): (&Field, &Difference)| {
         format!("{field} {:?}: {} | {}", one.kind, one.main, one.shadow)
     };

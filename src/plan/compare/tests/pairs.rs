@@ -26,21 +26,21 @@ fn json_is_compared_by_path() {
 }
 
 #[test]
-fn a_field_is_counted_once_a_request_and_only_where_it_is() {
+fn field_is_counted_once_per_request() {
     let main = json_answer(&json!({"items": [{"price": 1}, {"price": 2}, {"price": 3}]}));
     let shadow = json_answer(&json!({"items": [{"price": 9}, {"price": 9}, {"price": 3}]}));
     let other = json_answer(&json!({"error": "none"}));
     let evidence = evidence(&[pair(main, shadow), pair(other.clone(), other)]);
-    let price = &evidence.fields.kept[&"$.items[].price".parse().unwrap()];
+    let price = &evidence.fields.entries[&"$.items[].price".parse().unwrap()];
     assert_eq!((price.compared, price.differing), (1, 1));
     assert_eq!(price.examples.0.len(), 1);
-    let error = &evidence.fields.kept[&"$.error".parse().unwrap()];
+    let error = &evidence.fields.entries[&"$.error".parse().unwrap()];
     assert_eq!((error.compared, error.differing), (1, 0));
-    assert_eq!(evidence.fields.kept[&Field::Status].compared, 2);
+    assert_eq!(evidence.fields.entries[&Field::Status].compared, 2);
 }
 
 #[test]
-fn keys_that_are_ids_are_one_field() {
+fn id_keys_collapse_into_one_field() {
     let id = "3f2a91c0-7d1e-4c55-9a70-5f2f0cf3a111";
     let main = json!({"users": {"17": {"n": 1}, id: {"n": 1}}, "a.b": 1, "\u{1b}[31m": 1});
     let shadow = json!({"users": {"17": {"n": 2}, id: {"n": 2}}, "a.b": 2, "\u{1b}[31m": 2});
@@ -51,7 +51,7 @@ fn keys_that_are_ids_are_one_field() {
 }
 
 #[test]
-fn duplicate_keys_are_seen() {
+fn duplicate_keys_are_compared() {
     let raw = |text: &str| answer(200, &[("content-type", "application/json")], text.as_bytes());
     let (twice, once) = (raw(r#"{"a":1,"a":2}"#), raw(r#"{"a":2}"#));
     assert_eq!(differences(&twice, &once), ["$.a Type: (the key 2 times) | 2"]);
@@ -67,16 +67,16 @@ fn big_whole_numbers_are_not_rounded() {
 }
 
 #[test]
-fn unlike_statuses_hide_what_follows_from_them() {
+fn different_statuses_skip_other_fields() {
     let (main, shadow) = (json_answer(&json!({"a": 1})), answer(500, &[], b"oops"));
     assert_eq!(differences(&main, &shadow), ["status Value: 200 | 500"]);
     let evidence = evidence(&[pair(main, shadow)]);
-    assert_eq!(evidence.statuses.kept["200/500"], 1);
-    assert_eq!(evidence.fields.kept.len(), 1);
+    assert_eq!(evidence.statuses.entries["200/500"], 1);
+    assert_eq!(evidence.fields.entries.len(), 1);
 }
 
 #[test]
-fn headers_are_compared_by_what_clients_act_on() {
+fn headers_are_compared_by_their_rules() {
     let of = |headers: &[(&str, &str)]| answer(200, headers, b"");
     for (main, shadow, wanted) in [
         (("date", "Mon"), ("date", "Tue"), ""),
@@ -125,12 +125,12 @@ fn other_bodies_are_compared_by_their_bytes() {
 }
 
 #[test]
-fn what_is_longer_than_was_kept_is_compared_by_its_hash() {
+fn truncated_bodies_are_compared_by_hash() {
     let of = |last: u8| {
-        let mut capture = crate::model::compare::Capture::new(10);
+        let mut capture = crate::model::compare::BodyCapture::new(10);
         capture.push(&[1; 30]);
         capture.push(&[last]);
-        Answer { body: capture.finish(true), ..answer(200, &[], b"") }
+        CapturedResponse { body: capture.finish(true), ..answer(200, &[], b"") }
     };
     assert!(differences(&of(1), &of(1)).is_empty());
     let found = differences(&of(1), &of(2));
@@ -138,21 +138,21 @@ fn what_is_longer_than_was_kept_is_compared_by_its_hash() {
 }
 
 #[test]
-fn a_body_that_was_not_read_to_its_end_is_no_match_and_no_difference() {
+fn incomplete_body_is_neither_match_nor_difference() {
     let of = |bytes: &[u8], ended| {
-        let body = Captured { ended, ..Captured::whole(bytes.to_vec()) };
-        Answer { body, ..answer(200, &[], b"") }
+        let body = CapturedBody { ended, ..CapturedBody::from_bytes(bytes.to_vec()) };
+        CapturedResponse { body, ..answer(200, &[], b"") }
     };
     let stream = pair(of(b"data: 1", false), of(b"data: 1", false));
     let evidence = evidence(&[stream]);
-    assert_eq!((evidence.bodies_unread, evidence.fields.kept.contains_key(&Field::Body)), (1, false));
+    assert_eq!((evidence.bodies_unread, evidence.fields.entries.contains_key(&Field::Body)), (1, false));
     assert_eq!(differences(&of(b"ab", false), &of(b"ac", false)).len(), 1);
     assert_eq!(differences(&of(b"a", true), &of(b"ab", false)).len(), 1);
     assert!(differences(&of(b"abc", true), &of(b"ab", false)).is_empty());
 }
 
 #[test]
-fn compressed_bodies_are_compared_by_what_is_in_them() {
+fn compressed_bodies_are_compared_decoded() {
     let json = |coding: &str, body: &[u8]| {
         answer(200, &[("content-type", "application/json"), ("content-encoding", coding)], body)
     };
@@ -165,21 +165,21 @@ fn compressed_bodies_are_compared_by_what_is_in_them() {
     let brotli = json("br", b"\x0b\x02\x80");
     assert!(differences(&brotli, &brotli).is_empty());
     assert_eq!(differences(&brotli, &json("br", b"\x0b\x02\x81")).len(), 1);
-    let unlike = answers(&brotli, &plain, &Rules::default());
+    let unlike = compare_responses(&brotli, &plain, &ComparisonRules::default());
     assert!(unlike.body_unread && !unlike.differing.contains_key(&Field::Body));
 }
 
 #[test]
-fn conditional_requests_are_counted_and_not_compared() {
+fn conditional_requests_are_skipped_and_counted() {
     let mut one = pair(json_answer(&json!(1)), json_answer(&json!(2)));
     one.request.conditional = true;
     let evidence = evidence(&[one]);
     assert_eq!((evidence.compared, evidence.skipped["conditional"]), (0, 1));
-    assert!(evidence.fields.kept.is_empty());
+    assert!(evidence.fields.entries.is_empty());
 }
 
 #[test]
-fn secrets_are_not_shown() {
+fn examples_hide_secrets() {
     let secret = "hunter2correcthorsebatterystaple99";
     let main = json!({
         "password": "hunter2", "apiKey": "hunter2", "auth": {"deep": [{"x": "hunter2"}]}, "pin_token": 4711,
@@ -206,13 +206,13 @@ fn secrets_are_not_shown() {
     }
     assert!(shown.contains("\"write to (e-mail) now\""), "{shown}");
     let target = "/u/jane%40example.com/reset?access_token=hunter2&code=hunter2&q=tea#id_token=hunter2";
-    let request = redact::request("GET", target);
+    let request = redact::redact_request("GET", target);
     assert_eq!(request, "GET /u/(e-mail)/reset?access_token=(hidden)&code=(hidden)&q=tea#id_token=(hidden)");
-    assert_eq!(redact::target("https://user:hunter2@host/a"), "https://host/a");
+    assert_eq!(redact::redact_target("https://user:hunter2@host/a"), "https://host/a");
 }
 
 #[test]
-fn long_texts_are_cut_to_where_they_differ() {
+fn long_texts_are_cut_around_the_difference() {
     let words = "the quick brown fox jumps over the lazy dog and then ";
     let found =
         json_differences(&json!(format!("{words}eats {words}")), &json!(format!("{words}naps {words}")));

@@ -22,7 +22,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 /// Few shapes, so that fields meet.
-fn any_pair() -> impl Strategy<Value = Pair> {
+fn any_pair() -> impl Strategy<Value = ResponsePair> {
     let body = || (0u8..3, prop::collection::vec(0u8..4, 0..3), "[a-c]");
     let body =
         move || body().prop_map(|(a, list, key)| json_answer(&json!({"a": a, "list": list, key: {"x": a}})));
@@ -31,34 +31,34 @@ fn any_pair() -> impl Strategy<Value = Pair> {
         |(main, mut shadow, control, status, second, latency_us, conditional)| {
             shadow.status = status;
             shadow.latency_us = latency_us;
-            Pair { request: Asked { conditional, ..asked(second) }, main, shadow, control }
+            ResponsePair { request: RequestSummary { conditional, ..asked(second) }, main, shadow, control }
         },
     )
 }
 
 proptest! {
     #[test]
-    fn a_body_is_the_same_as_itself(body in any_json(), zipped in any::<bool>()) {
+    fn json_body_equals_itself(body in any_json(), zipped in any::<bool>()) {
         let plain = body.to_string().into_bytes();
         let one = if zipped {
             answer(200, &[("content-type", "application/json"), ("content-encoding", "gzip")], &gzip(&plain))
         } else {
             json_answer(&body)
         };
-        let seen = answers(&one, &one.clone(), &Rules::default());
+        let seen = compare_responses(&one, &one.clone(), &ComparisonRules::default());
         prop_assert!(seen.differing.is_empty() && !seen.body_unread, "{:?}", seen);
         prop_assert!(seen.fields().any(|(field, _)| field == "$".parse().unwrap()));
     }
 
     #[test]
-    fn bytes_are_the_same_as_themselves(body in prop::collection::vec(any::<u8>(), 0..100), kind in "[a-z/+]{0,10}") {
+    fn bytes_body_equals_itself(body in prop::collection::vec(any::<u8>(), 0..100), kind in "[a-z/+]{0,10}") {
         let one = answer(200, &[("content-type", &kind)], &body);
         prop_assert!(differences(&one, &one).is_empty());
     }
 
     /// Written differently is not different; a different value is.
     #[test]
-    fn json_differs_exactly_where_its_values_do(main in any_json(), shadow in any_json()) {
+    fn json_comparison_finds_exactly_the_changed_values(main in any_json(), shadow in any_json()) {
         let pretty = answer(
             200,
             &[("content-type", "application/json")],
@@ -77,14 +77,14 @@ proptest! {
 
     /// Whatever the hosts and the order, it is as if one host had seen it all.
     #[test]
-    fn evidence_adds_up(pairs in prop::collection::vec(any_pair(), 0..40), cuts in (0usize..40, 0usize..40)) {
+    fn evidence_merge_is_additive(pairs in prop::collection::vec(any_pair(), 0..40), cuts in (0usize..40, 0usize..40)) {
         let (first, second) = (cuts.0.min(cuts.1).min(pairs.len()), cuts.0.max(cuts.1).min(pairs.len()));
         let part = |range: std::ops::Range<usize>| evidence(&pairs[range]);
         let (a, b, c) = (part(0..first), part(first..second), part(second..pairs.len()));
         let whole = evidence(&pairs);
-        prop_assert_eq!(&a.clone().merged(b.clone()).merged(c.clone()), &whole);
-        prop_assert_eq!(&a.clone().merged(b.clone().merged(c.clone())), &whole);
-        prop_assert_eq!(&c.merged(b).merged(a), &whole);
+        prop_assert_eq!(&a.clone().merge(b.clone()).merge(c.clone()), &whole);
+        prop_assert_eq!(&a.clone().merge(b.clone().merge(c.clone())), &whole);
+        prop_assert_eq!(&c.merge(b).merge(a), &whole);
         let text = serde_json::to_string(&whole).unwrap();
         prop_assert_eq!(serde_json::from_str::<Evidence>(&text).unwrap(), whole);
     }
@@ -92,15 +92,15 @@ proptest! {
 
 /// The same beyond every cap.
 #[test]
-fn evidence_adds_up_beyond_the_caps() {
-    let pairs: Vec<Pair> = (0..300u64)
+fn evidence_merge_is_additive_beyond_the_caps() {
+    let pairs: Vec<ResponsePair> = (0..300u64)
         .map(|at| {
             let keys = (at * 7 % 90)..(at * 7 % 90 + at % 50);
             let body = |value: u64| {
                 let entries = keys.clone().map(|key| (format!("f{key}g{}", at % 13), json!(value)));
                 json_answer(&Value::Object(entries.collect()))
             };
-            Pair {
+            ResponsePair {
                 request: asked(i64::try_from(at).unwrap()),
                 control: Some(body(at % 2)),
                 ..pair(body(0), body(1))
@@ -109,9 +109,11 @@ fn evidence_adds_up_beyond_the_caps() {
         .collect();
     let whole = evidence(&pairs);
     assert!(
-        whole.fields.rest.is_some() && whole.patterns.rest > 0 && whole.patterns.rest_fields.rest.is_some()
+        whole.fields.overflow.is_some()
+            && whole.patterns.overflow_count > 0
+            && whole.patterns.overflow_fields.overflow.is_some()
     );
     let (a, b, c) = (evidence(&pairs[..80]), evidence(&pairs[80..100]), evidence(&pairs[100..]));
-    assert_eq!(a.clone().merged(b.clone()).merged(c.clone()), whole);
-    assert_eq!(c.merged(a.merged(b)), whole);
+    assert_eq!(a.clone().merge(b.clone()).merge(c.clone()), whole);
+    assert_eq!(c.merge(a.merge(b)), whole);
 }

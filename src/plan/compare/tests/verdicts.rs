@@ -15,8 +15,8 @@ impl Dice {
     }
 }
 
-fn report(evidence: &Evidence, min_samples: u64, require: Option<&str>) -> Report {
-    with(evidence, Coverage::of(evidence, &[]), min_samples, require, &[])
+fn report(evidence: &Evidence, min_samples: u64, require: Option<&str>) -> ComparisonReport {
+    with(evidence, Coverage::from_evidence(evidence, &[]), min_samples, require, &[])
 }
 
 fn with(
@@ -25,29 +25,29 @@ fn with(
     min_samples: u64,
     require: Option<&str>,
     ignore: &[&str],
-) -> Report {
+) -> ComparisonReport {
     coverage.selected = coverage.selected.max(evidence.compared);
-    let of = Compared {
+    let of = ComparedVersions {
         service: "shop".parse().unwrap(),
         main: "1.0.0".parse().unwrap(),
         shadow: "1.1.0".parse().unwrap(),
     };
-    let asked = Demand {
+    let asked = Criteria {
         require_match: require.map(|text| text.parse::<Percent>().unwrap()),
         min_samples,
         ignore: ignore.iter().map(|field| field.parse().unwrap()).collect(),
     };
-    Report::of(of, evidence, coverage, Harm::default(), asked)
+    ComparisonReport::build(of, evidence, coverage, UserImpact::default(), asked)
 }
 
 /// So many orders, each with a time of its own; `wrong` says whose price the shadow gets wrong. Every `control`th is asked twice.
 fn orders(count: u64, control: u64, wrong: impl Fn(u64) -> bool) -> Evidence {
-    let pairs: Vec<Pair> = (0..count)
+    let pairs: Vec<ResponsePair> = (0..count)
         .map(|at| {
             let of = |price: f64, who: &str| json_answer(&order(at, price, &format!("12:00:{at} {who}")));
             let price = if wrong(at) { 9.5 } else { 1.5 };
             let control = (at % control == 0).then(|| of(1.5, "again"));
-            Pair {
+            ResponsePair {
                 request: asked(i64::try_from(at).unwrap()),
                 control,
                 ..pair(of(1.5, "main"), of(price, "shadow"))
@@ -57,64 +57,68 @@ fn orders(count: u64, control: u64, wrong: impl Fn(u64) -> bool) -> Evidence {
     evidence(&pairs)
 }
 
-fn field<'a>(report: &'a Report, name: &str) -> &'a FieldFinding {
+fn field<'a>(report: &'a ComparisonReport, name: &str) -> &'a FieldFinding {
     report.fields.iter().find(|field| field.field == name).unwrap()
 }
 
 #[test]
-fn what_main_answers_differently_by_itself_does_not_count() {
+fn noise_of_main_is_not_counted() {
     let report = report(&orders(500, 10, |_| false), 100, None);
-    assert_eq!((report.verdict, report.reason.as_str()), (Verdict::Same, "all of 500 answers match"));
-    assert_eq!(field(&report, "$.time").finding, Finding::Noise);
+    assert_eq!(
+        (report.verdict, report.reason.as_str()),
+        (ComparisonVerdict::Same, "all of 500 answers match")
+    );
+    assert_eq!(field(&report, "$.time").verdict, FieldVerdict::Noise);
     assert_eq!(report.fields.len(), 1);
     assert_eq!(report.remarks.len(), 1);
 }
 
 #[test]
-fn without_a_second_answer_of_main_every_difference_counts() {
+fn every_difference_counts_without_controls() {
     let report = report(&orders(500, 501, |at| at == 1), 100, None);
     // One control, the first, is no proof of noise.
-    assert_eq!(report.verdict, Verdict::Differs);
+    assert_eq!(report.verdict, ComparisonVerdict::Differs);
     assert_eq!(report.reason, "500 of 500 answers do not match; most differ in $.time (500)");
 }
 
 #[test]
-fn one_wrong_answer_in_a_hundred_is_found() {
+fn report_finds_one_wrong_answer_in_a_hundred() {
     let evidence = orders(1_400, 10, |at| at % 100 == 7);
     let found = report(&evidence, 1_000, Some("99.9%"));
-    assert_eq!(found.verdict, Verdict::Differs);
+    assert_eq!(found.verdict, ComparisonVerdict::Differs);
     assert_eq!(
         found.reason,
         "99% of 1,400 answers match, 99.9% are wanted; most differ in $.items[].price (14)"
     );
     let price = field(&found, "$.items[].price");
-    assert_eq!((price.finding, price.shadow.part, price.shadow.of), (Finding::Differs, 14, 1_400));
+    assert_eq!((price.verdict, price.shadow.part, price.shadow.of), (FieldVerdict::Differs, 14, 1_400));
     assert!(price.shadow.low < 0.01 && price.shadow.high > 0.01);
     assert_eq!(price.examples[0].request, "GET /items?page=2");
     assert_eq!((price.examples[0].main.as_str(), price.examples[0].shadow.as_str()), ("1.5", "9.5"));
     let enough = report(&evidence, 1_000, Some("99%"));
     assert_eq!(
         (enough.verdict, enough.reason.as_str()),
-        (Verdict::Same, "99% of 1,400 answers match, 99% are wanted")
+        (ComparisonVerdict::Same, "99% of 1,400 answers match, 99% are wanted")
     );
-    let without = with(&evidence, Coverage::of(&evidence, &[]), 1_000, Some("99.9%"), &["$.items"]);
-    assert_eq!(without.verdict, Verdict::Same);
-    assert_eq!(field(&without, "$.items[].price").finding, Finding::Ignored);
+    let without =
+        with(&evidence, Coverage::from_evidence(&evidence, &[]), 1_000, Some("99.9%"), &["$.items"]);
+    assert_eq!(without.verdict, ComparisonVerdict::Same);
+    assert_eq!(field(&without, "$.items[].price").verdict, FieldVerdict::Ignored);
 }
 
 #[test]
-fn too_little_or_nothing_is_never_enough() {
+fn too_few_samples_are_insufficient() {
     let evidence = orders(212, 10, |_| false);
     let few = report(&evidence, 1_000, Some("99.9%"));
     assert_eq!(
         (few.verdict, few.reason.as_str()),
-        (Verdict::Insufficient, "only 212 of 1,000 answers were compared")
+        (ComparisonVerdict::Insufficient, "only 212 of 1,000 answers were compared")
     );
     for require in [None, Some("0%"), Some("99.9%")] {
         let none = report(&Evidence::default(), 0, require);
         assert_eq!(
             (none.verdict, none.reason.as_str()),
-            (Verdict::Insufficient, "no request was copied to it yet")
+            (ComparisonVerdict::Insufficient, "no request was copied to it yet")
         );
     }
     let bad = report(&orders(50, 10, |at| at % 2 == 0), 100, None);
@@ -122,12 +126,12 @@ fn too_little_or_nothing_is_never_enough() {
 }
 
 #[test]
-fn copies_without_an_answer_do_not_match() {
+fn unanswered_copies_do_not_match() {
     let evidence = orders(990, 10, |_| false);
     let failed = BTreeMap::from([("timeout".to_owned(), 8), ("reset".to_owned(), 2)]);
-    let coverage = Coverage { failed, ..Coverage::of(&evidence, &[]) };
+    let coverage = Coverage { failed, ..Coverage::from_evidence(&evidence, &[]) };
     let report = with(&evidence, coverage, 100, Some("99.9%"), &[]);
-    assert_eq!(report.verdict, Verdict::Differs);
+    assert_eq!(report.verdict, ComparisonVerdict::Differs);
     assert_eq!(
         report.reason,
         "99% of 1,000 answers match, 99.9% are wanted; 10 were not answered (timeout 8, reset 2)"
@@ -135,7 +139,7 @@ fn copies_without_an_answer_do_not_match() {
 }
 
 #[test]
-fn less_than_wanted_never_looks_like_it() {
+fn match_share_is_rounded_down() {
     let evidence = orders(10_000, 1_000, |at| at < 11);
     let report = report(&evidence, 1, Some("99.9%"));
     assert!(
@@ -147,25 +151,25 @@ fn less_than_wanted_never_looks_like_it() {
 
 /// Twenty fields that each flicker in 30 of 100 answers, the shadow's like main's.
 #[test]
-fn many_flickering_fields_are_all_noise() {
+fn many_flickering_fields_are_noise() {
     for seed in 0..8 {
         let mut dice = Dice(seed);
         let mut flicker = |share: f64| {
             let entries = (0..20).map(|key| (format!("f{key}"), json!(dice.share() < share)));
             json_answer(&Value::Object(entries.collect()))
         };
-        let pairs: Vec<Pair> = (0..600)
-            .map(|at| Pair {
+        let pairs: Vec<ResponsePair> = (0..600)
+            .map(|at| ResponsePair {
                 control: (at % 3 == 0).then(|| flicker(0.3)),
                 ..pair(flicker(0.3), flicker(0.3))
             })
             .collect();
         let evidence = evidence(&pairs);
-        assert!(evidence.patterns.rest > 0, "more sets than are kept");
+        assert!(evidence.patterns.overflow_count > 0, "more sets than are kept");
         let report = report(&evidence, 100, None);
         assert_eq!(
             (report.verdict, report.matching.part),
-            (Verdict::Same, 600),
+            (ComparisonVerdict::Same, 600),
             "seed {seed}: {}",
             report.reason
         );
@@ -174,20 +178,23 @@ fn many_flickering_fields_are_all_noise() {
 
 /// A field that main answers differently in 1 of 20, and the shadow in 1 of 4.
 #[test]
-fn more_than_noise_is_found() {
+fn differences_above_noise_are_found() {
     let of = |at: u64, every: u64| json_answer(&json!({"rank": u64::from(at.is_multiple_of(every))}));
-    let pairs: Vec<Pair> = (1..=2_000u64)
-        .map(|at| Pair { control: at.is_multiple_of(5).then(|| of(at / 5, 20)), ..pair(of(1, 2), of(at, 4)) })
+    let pairs: Vec<ResponsePair> = (1..=2_000u64)
+        .map(|at| ResponsePair {
+            control: at.is_multiple_of(5).then(|| of(at / 5, 20)),
+            ..pair(of(1, 2), of(at, 4))
+        })
         .collect();
     let report = report(&evidence(&pairs), 100, None);
     let rank = field(&report, "$.rank");
-    assert_eq!((rank.finding, rank.control.part, rank.control.of), (Finding::Differs, 20, 400));
-    assert_eq!(report.verdict, Verdict::Differs);
+    assert_eq!((rank.verdict, rank.control.part, rank.control.of), (FieldVerdict::Differs, 20, 400));
+    assert_eq!(report.verdict, ComparisonVerdict::Differs);
 }
 
 #[test]
-fn latency_is_paired() {
-    let pairs: Vec<Pair> = (0..100u64)
+fn latency_is_compared_per_request() {
+    let pairs: Vec<ResponsePair> = (0..100u64)
         .map(|at| {
             let mut one = pair(json_answer(&json!(1)), json_answer(&json!(1)));
             one.main.latency_us = 1_000 + 100 * at;
@@ -197,7 +204,7 @@ fn latency_is_paired() {
         .collect();
     let latency = report(&evidence(&pairs), 1, None).latency.unwrap();
     assert!((500..=508).contains(&latency.median_difference_us), "{latency:?}");
-    assert_eq!((latency.slower.part, latency.slower.of), (90, 100));
+    assert_eq!((latency.slower_requests.part, latency.slower_requests.of), (90, 100));
     assert!(
         latency.low_us <= latency.median_difference_us && latency.median_difference_us <= latency.high_us
     );
@@ -205,18 +212,18 @@ fn latency_is_paired() {
 }
 
 #[test]
-fn a_field_that_is_not_told_apart_is_never_noise() {
-    let pairs: Vec<Pair> = (0..40)
+fn overflow_field_is_never_noise() {
+    let pairs: Vec<ResponsePair> = (0..40)
         .map(|_| {
             let body = |value: u64| {
                 let entries = (0..600).map(|key| (format!("f{key:03}"), json!(value)));
                 json_answer(&Value::Object(entries.collect()))
             };
-            Pair { control: Some(body(2)), ..pair(body(0), body(1)) }
+            ResponsePair { control: Some(body(2)), ..pair(body(0), body(1)) }
         })
         .collect();
     let report = report(&evidence(&pairs), 1, None);
-    assert_eq!((report.verdict, report.matching.part), (Verdict::Differs, 0));
+    assert_eq!((report.verdict, report.matching.part), (ComparisonVerdict::Differs, 0));
     assert_eq!(report.fields[0].field, "other");
     assert!(report.remarks.iter().any(|remark| remark.contains("more than 500 fields")));
 }

@@ -1,19 +1,19 @@
 use super::*;
-use crate::model::deployment::{Access, Runs};
+use crate::model::deployment::{Access, Workload};
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Leg, Routes};
+use crate::model::forward::{Forward, Route, Routes};
 use crate::model::proxy::{
-    Canary, Latencies, Layer7, LegStats, Mirror, Place, ServiceStats, ShadowStats, Splits,
+    Canary, Latencies, Layer7, Mirror, Place, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
 use crate::plan::metrics::tests::{Read, read};
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/host.prom");
 
-fn record(service: &str, switch: Switch) -> Recorded {
-    Recorded {
+fn record(service: &str, switch: Switch) -> ServiceRecord {
+    ServiceRecord {
         forward: Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) },
         switch,
-        from_self: false,
+        balancer_is_local: false,
         generation: 7,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         routes: None,
@@ -23,8 +23,8 @@ fn record(service: &str, switch: Switch) -> Recorded {
     }
 }
 
-fn leg(to: &Deployment) -> Leg {
-    Leg { port: port(8080), deployment: to.id.clone(), target: to.instance.port }
+fn leg(to: &Deployment) -> Route {
+    Route { port: port(8080), deployment: to.id.clone(), target: to.instance.port }
 }
 
 fn mirror(to: &Deployment) -> Mirror {
@@ -44,20 +44,24 @@ fn canary(to: &Deployment) -> Canary {
     Canary { deployment: to.id.clone(), percent, sticky: None, header: None, cookie: None }
 }
 
-fn placed(deployment: Deployment, process: Process, busy: u64, idle: u64) -> Placed {
-    Placed { deployment, process: Ok(process), sockets: Ok(SocketCount { busy, idle, tie: 0 }) }
+fn placed(deployment: Deployment, process: ProcessState, busy: u64, idle: u64) -> DeploymentSnapshot {
+    DeploymentSnapshot {
+        deployment,
+        process: Ok(process),
+        sockets: Ok(SocketCount { busy, idle, ambiguous: 0 }),
+    }
 }
 
-fn running(restarts: u32) -> Process {
-    Process::Running { pid: 1, since: jiff::Timestamp::UNIX_EPOCH, restarts }
+fn running(restarts: u32) -> ProcessState {
+    ProcessState::Running { pid: 1, since: jiff::Timestamp::UNIX_EPOCH, restarts }
 }
 
 fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
     of.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect()
 }
 
-fn leg_stats(of: &Deployment) -> LegStats {
-    LegStats {
+fn leg_stats(of: &Deployment) -> UpstreamStats {
+    UpstreamStats {
         deployment: of.id.clone(),
         version: of.version.clone(),
         answers: counts(&[("2", 9), ("5", 1)]),
@@ -83,16 +87,20 @@ fn shadow_stats(of: &Deployment) -> ShadowStats {
 }
 
 /// `shop`: 1.0.0 is main, 2.0.0 the canary, 3.0.0 a shadow, 4.0.0 runs elsewhere. `blog` is in maintenance and has no versions.
-fn scene() -> HostNumbers {
+fn scene() -> HostMetrics {
     let one = deployment("shop", "1.0.0", 20000);
     let two = deployment("shop", "2.0.0", 20001);
     let three = deployment("shop", "3.0.0", 20002);
     let mut four = deployment("shop", "4.0.0", 20003);
-    four.instance.how.runs = Runs::External { uri: "http://127.0.0.1:20003".into() };
+    four.instance.how.workload = Workload::External { uri: "http://127.0.0.1:20003".into() };
     let mut shop = record("shop", Switch::On);
     shop.routes = Some(Routes { main: leg(&one), backup: leg(&one), previous: None });
     shop.layer7 = Layer7 {
-        splits: Splits { mirrors: vec![mirror(&three)], canary: Some(canary(&two)), ..Splits::default() },
+        traffic_split: TrafficSplit {
+            mirrors: vec![mirror(&three)],
+            canary: Some(canary(&two)),
+            ..TrafficSplit::default()
+        },
         place: Some(Place { port: port(29999), inserted: true }),
     };
     let stats = ServiceStats {
@@ -100,59 +108,63 @@ fn scene() -> HostNumbers {
         connections: 5,
         upgraded: 1,
         in_flight: 2,
-        legs: vec![leg_stats(&one), leg_stats(&two)],
+        upstreams: vec![leg_stats(&one), leg_stats(&two)],
         shadows: vec![shadow_stats(&three)],
         rejected: counts(&[("connect", 1)]),
     };
-    let ended = Process::Waiting { since: jiff::Timestamp::UNIX_EPOCH, restarts: 4, last: "status 1".into() };
-    HostNumbers {
+    let ended = ProcessState::Waiting {
+        since: jiff::Timestamp::UNIX_EPOCH,
+        restarts: 4,
+        last_exit: "status 1".into(),
+    };
+    HostMetrics {
         version: "0.1.0".into(),
         services: Ok(vec![record("blog", Switch::Off), shop]),
         deployments: Ok(vec![
             placed(one, running(0), 3, 4),
             placed(two, running(1), 1, 0),
             placed(three, ended, 0, 0),
-            placed(four, Process::External, 0, 2),
+            placed(four, ProcessState::External, 0, 2),
         ]),
         repairs: Ok([("shop".parse().unwrap(), 2)].into()),
         proxy: Some(Ok(ProxyStats {
             services: vec![stats],
             pid: 1,
             resident_bytes: 12_345_678,
-            suspended: false,
+            is_suspended: false,
             gateway: None,
         })),
     }
 }
 
 #[test]
-fn a_host_tells_all_of_this() {
-    let page = scene().page();
+fn host_page_matches_golden_file() {
+    let page = scene().render();
     assert!(page == GOLDEN, "{page}");
 }
 
 #[test]
-fn a_host_that_manages_nothing_tells_who_it_is() {
-    let numbers = HostNumbers {
+fn host_without_services_exports_build_info() {
+    let numbers = HostMetrics {
         version: "0.1.0".into(),
         services: Ok(vec![]),
         deployments: Ok(vec![]),
         repairs: Ok(BTreeMap::new()),
         proxy: None,
     };
-    let read = read(&numbers.page());
+    let read = read(&numbers.render());
     let names: Vec<&str> = read.keys().map(String::as_str).collect();
     assert_eq!(names, ["switchman_build_info", "switchman_collector_success"]);
 }
 
 #[test]
-fn what_cannot_be_read_is_a_number_and_the_rest_is_told() {
+fn read_failure_is_exported_and_other_metrics_remain() {
     let mut numbers = scene();
     numbers.repairs = Err("no history".into());
     numbers.proxy = Some(Err("it is dead".into()));
     numbers.deployments.as_mut().unwrap()[0].sockets = Err("no sockets".into());
-    assert_eq!(numbers.trouble(), ["no history", "it is dead", "no sockets"]);
-    let page = read(&numbers.page());
+    assert_eq!(numbers.collect_errors(), ["no history", "it is dead", "no sockets"]);
+    let page = read(&numbers.render());
     let value = |family: &str, labels: &str| page[family].value(family, labels);
     assert_eq!(value("switchman_proxy_up", ""), Some("0"));
     for (collector, is_read) in [("record", "1"), ("history", "0"), ("instances", "0")] {
@@ -176,23 +188,23 @@ fn versions_of(family: Option<&Read>) -> Vec<String> {
 }
 
 #[test]
-fn versions_with_numbers_are_those_that_are_deployed_and_no_more_than_the_cap() {
+fn version_metrics_are_limited_to_deployed_versions_and_the_cap() {
     let mut numbers = scene();
     let gone = deployment("shop", "0.9.0", 20009);
     if let Some(Ok(stats)) = &mut numbers.proxy {
-        stats.services[0].legs.push(leg_stats(&gone));
+        stats.services[0].upstreams.push(leg_stats(&gone));
         stats.services[0].shadows.push(shadow_stats(&gone));
     }
-    assert_eq!(versions_of(read(&numbers.page()).get("switchman_requests_total")), ["1.0.0", "2.0.0"]);
+    assert_eq!(versions_of(read(&numbers.render()).get("switchman_requests_total")), ["1.0.0", "2.0.0"]);
 
     for revision in 5..100 {
         let mut more = deployment("shop", &format!("5.0.{revision}"), 21000 + revision);
         more.revision = revision.into();
         numbers.deployments.as_mut().unwrap().push(placed(more, running(0), 0, 0));
     }
-    let page = read(&numbers.page());
+    let page = read(&numbers.render());
     let told = versions_of(page.get("switchman_instance_running"));
-    assert_eq!(told.len(), VERSIONS);
+    assert_eq!(told.len(), MAX_VERSIONS);
     // Main and the canary first, then the youngest.
     for kept in ["1.0.0", "2.0.0", "5.0.99"] {
         assert!(told.iter().any(|one| one == kept), "{kept}: {told:?}");
@@ -201,17 +213,17 @@ fn versions_with_numbers_are_those_that_are_deployed_and_no_more_than_the_cap() 
 }
 
 #[test]
-fn a_version_that_was_killed_and_deployed_again_is_one() {
+fn redeployed_version_is_counted_once() {
     let mut numbers = scene();
     if let Some(Ok(stats)) = &mut numbers.proxy {
         let mut before = deployment("shop", "1.0.0", 20000);
         before.id = "dp_00000000000".parse().unwrap();
-        stats.services[0].legs.push(leg_stats(&before));
+        stats.services[0].upstreams.push(leg_stats(&before));
         let mut shadow = deployment("shop", "3.0.0", 20002);
         shadow.id = "dp_00000000001".parse().unwrap();
         stats.services[0].shadows.push(shadow_stats(&shadow));
     }
-    let page = read(&numbers.page());
+    let page = read(&numbers.render());
     let main = "service=\"shop\",version=\"1.0.0\",role=\"main\"";
     let value = |family: &str, name: &str, labels: &str| page[family].value(name, labels).unwrap().to_owned();
     let answered = format!("{main},class=\"2xx\"");

@@ -22,24 +22,25 @@ fn head(lines: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn mark(name: &str, value: Option<&str>) -> Option<Mark> {
-    Some(Mark { name: name.to_owned(), value: value.map(str::to_owned) })
+fn mark(name: &str, value: Option<&str>) -> Option<FieldMatch> {
+    Some(FieldMatch { name: name.to_owned(), value: value.map(str::to_owned) })
 }
 
 fn chosen(canary: &Canary, lines: &[(&str, &str)]) -> bool {
-    choose(canary, COOKIE_NAME, &head(lines), &mut Shares::default()).canary
+    choose_route(canary, COOKIE_NAME, &head(lines), &mut ShareCounters::default()).is_canary
 }
 
 #[test]
-fn of_400_requests_at_25_percent_exactly_100() {
-    let mut shares = Shares::default();
+fn canary_gets_exactly_100_of_400_requests_at_25_percent() {
+    let mut shares = ShareCounters::default();
     let head = head(&[]);
-    let taken = (0..400).filter(|_| choose(&canary("25"), COOKIE_NAME, &head, &mut shares).canary).count();
+    let taken =
+        (0..400).filter(|_| choose_route(&canary("25"), COOKIE_NAME, &head, &mut shares).is_canary).count();
     assert_eq!(taken, 100);
 }
 
 #[test]
-fn a_header_counts_by_being_there() {
+fn header_without_value_matches_by_presence() {
     let marked = Canary { percent: None, header: mark("X-Mistery-Shopper", None), ..canary("0") };
     assert!(chosen(&marked, &[("x-mistery-shopper", "")]));
     assert!(chosen(&marked, &[("X-MISTERY-SHOPPER", "whatever")]));
@@ -50,7 +51,7 @@ fn a_header_counts_by_being_there() {
 }
 
 #[test]
-fn a_cookie_counts_by_its_exact_name() {
+fn cookie_matches_by_exact_name() {
     let marked = Canary { percent: None, cookie: mark("beta", None), ..canary("0") };
     for (line, expected) in [
         ("a=1; beta=", true),
@@ -67,19 +68,19 @@ fn a_cookie_counts_by_its_exact_name() {
 }
 
 #[test]
-fn a_mark_goes_before_the_bucket() {
+fn mark_takes_precedence_over_bucket() {
     let both = Canary { sticky: Some(Sticky::Cookie), header: mark("x-canary", None), ..canary("0") };
     assert!(chosen(&both, &[("cookie", "swm_shop=9999"), ("x-canary", "")]));
 }
 
 #[test]
-fn of_new_users_exactly_the_share_gets_the_canary_and_stays() {
-    let (mut shares, mut buckets) = (Shares::default(), Vec::new());
+fn new_users_split_exactly_and_stay_assigned() {
+    let (mut shares, mut buckets) = (ShareCounters::default(), Vec::new());
     let sticky = |percent: &str| Canary { sticky: Some(Sticky::Cookie), ..canary(percent) };
     for _ in 0..400 {
-        let choice = choose(&sticky("25"), COOKIE_NAME, &head(&[]), &mut shares);
+        let choice = choose_route(&sticky("25"), COOKIE_NAME, &head(&[]), &mut shares);
         let bucket = choice.new_bucket.unwrap();
-        assert_eq!(choice.canary, bucket < 2500);
+        assert_eq!(choice.is_canary, bucket < 2500);
         buckets.push(bucket);
     }
     let mut before = 0;
@@ -87,10 +88,11 @@ fn of_new_users_exactly_the_share_gets_the_canary_and_stays() {
         let mut count = 0;
         for bucket in &buckets {
             let cookie = format!("swm_shop={bucket}");
-            let choice = choose(&sticky(percent), COOKIE_NAME, &head(&[("cookie", &cookie)]), &mut shares);
+            let choice =
+                choose_route(&sticky(percent), COOKIE_NAME, &head(&[("cookie", &cookie)]), &mut shares);
             assert_eq!(choice.new_bucket, None);
-            assert_eq!(choice.canary, *bucket < percent.parse::<Percent>().unwrap().parts());
-            count += usize::from(choice.canary);
+            assert_eq!(choice.is_canary, *bucket < percent.parse::<Percent>().unwrap().parts());
+            count += usize::from(choice.is_canary);
         }
         assert!(count >= before, "{percent}");
         before = count;
@@ -102,18 +104,18 @@ fn of_new_users_exactly_the_share_gets_the_canary_and_stays() {
 }
 
 #[test]
-fn a_spoiled_cookie_is_replaced() {
+fn invalid_cookie_is_replaced() {
     let sticky = Canary { sticky: Some(Sticky::Cookie), ..canary("50") };
     for value in ["swm_shop=", "swm_shop=-1", "swm_shop=12345", "swm_shop=1e3", "swm_shop2=1", "swm_shop=１"]
     {
         let head = head(&[("cookie", value)]);
-        let choice = choose(&sticky, COOKIE_NAME, &head, &mut Shares::default());
+        let choice = choose_route(&sticky, COOKIE_NAME, &head, &mut ShareCounters::default());
         assert!(choice.new_bucket.is_some(), "{value}");
     }
 }
 
 #[test]
-fn a_hashed_user_stays_while_the_share_grows() {
+fn hashed_user_stays_on_canary_while_share_grows() {
     let sticky =
         |percent: &str| Canary { sticky: Some(Sticky::Header("X-User".to_owned())), ..canary(percent) };
     let mut counts = [0; 3];
@@ -130,14 +132,14 @@ fn a_hashed_user_stays_while_the_share_grows() {
         assert!((count - expected).abs() < 80, "{counts:?}");
     }
     // Fixed for ever: another hash would move users.
-    assert_eq!([hashed(b""), hashed(b"user-1"), hashed(b"alice")], HASHES);
+    assert_eq!([hash_to_bucket(b""), hash_to_bucket(b"user-1"), hash_to_bucket(b"alice")], HASHES);
 }
 
 #[test]
-fn without_the_header_it_goes_by_request() {
+fn missing_sticky_header_falls_back_to_request_share() {
     let sticky = Canary { sticky: Some(Sticky::Header("x-user".to_owned())), ..canary("25") };
-    let (mut shares, head) = (Shares::default(), head(&[]));
-    let taken = (0..400).filter(|_| choose(&sticky, COOKIE_NAME, &head, &mut shares).canary).count();
+    let (mut shares, head) = (ShareCounters::default(), head(&[]));
+    let taken = (0..400).filter(|_| choose_route(&sticky, COOKIE_NAME, &head, &mut shares).is_canary).count();
     assert_eq!(taken, 100);
 }
 

@@ -1,12 +1,12 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sys::netlink::{message, u16_at};
+use crate::sys::netlink::{build_message, read_u16};
 
 /// A socket of port 8080 with 5 bytes to read and 6 to send, its `tcp_info` cut to a length; every field used in it holds
 /// its own offset.
 fn body(state: u8, info_length: usize) -> Vec<u8> {
-    let mut fixed = [0; MESSAGE];
+    let mut fixed = [0; INET_DIAG_MSG_BYTES];
     (fixed[0], fixed[1]) = (AF_INET, state);
     fixed[4..8].copy_from_slice(&[0x1f, 0x90, 0x9c, 0x40]);
     fixed[24..28].copy_from_slice(&[192, 0, 2, 7]);
@@ -31,32 +31,35 @@ fn body(state: u8, info_length: usize) -> Vec<u8> {
     body
 }
 
-fn part_of(body: &[u8]) -> Result<Part, String> {
-    let parts = parts(&message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7);
+fn part_of(body: &[u8]) -> Result<DumpPart, String> {
+    let parts = parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7);
     assert_eq!(parts.len(), 1, "{parts:?}");
     parts.into_iter().next().unwrap()
 }
 
 fn socket_of(body: &[u8]) -> Socket {
     match part_of(body) {
-        Ok(Part::Socket { socket, local_port: 8080, .. }) => socket,
+        Ok(DumpPart::Socket { socket, local_port: 8080, .. }) => socket,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn a_request_is_laid_out_as_the_kernel_reads_it() {
-    let bytes = request(AF_INET, Port::new(8080).unwrap(), 7);
+fn request_matches_kernel_layout() {
+    let bytes = build_request(AF_INET, Port::new(8080).unwrap(), 7);
     assert_eq!(bytes.len(), 72);
-    assert_eq!((u32_at(&bytes, 0), u16_at(&bytes, 4), u16_at(&bytes, 6)), (Some(72), Some(20), Some(0x301)));
+    assert_eq!(
+        (read_u32(&bytes, 0), read_u16(&bytes, 4), read_u16(&bytes, 6)),
+        (Some(72), Some(20), Some(0x301))
+    );
     assert_eq!(bytes[16..20], [2, 6, 2, 0]);
-    assert_eq!(u32_at(&bytes, 20), Some(0b1011_0001_0010));
+    assert_eq!(read_u32(&bytes, 20), Some(0b1011_0001_0010));
     assert_eq!(bytes[24..26], 8080u16.to_be_bytes());
     assert_eq!(bytes[64..], [0xff; 8]);
 }
 
 #[test]
-fn a_socket_is_read_from_where_the_kernel_puts_it() {
+fn socket_parses_kernel_layout() {
     let expected = Socket {
         cookie: 0x1122_3344_5566_7788,
         peer: "192.0.2.7:40000".parse().unwrap(),
@@ -76,7 +79,7 @@ fn a_socket_is_read_from_where_the_kernel_puts_it() {
 }
 
 #[test]
-fn the_shorter_tcp_info_of_an_older_kernel_is_read_or_refused() {
+fn tcp_info_of_older_kernel_parses_or_fails() {
     let before_bytes_sent = socket_of(&body(ESTABLISHED, 200)).info;
     assert_eq!((before_bytes_sent.bytes_sent, before_bytes_sent.unsent), (120, 144));
     let before_unsent = socket_of(&body(ESTABLISHED, 136)).info;
@@ -86,13 +89,13 @@ fn the_shorter_tcp_info_of_an_older_kernel_is_read_or_refused() {
         Err("the kernel's tcp_info has 104 bytes, 136 are needed (Linux 4.1)".to_owned())
     );
     assert_eq!(
-        part_of(&body(ESTABLISHED, 280)[..MESSAGE]),
+        part_of(&body(ESTABLISHED, 280)[..INET_DIAG_MSG_BYTES]),
         Err("a socket comes without tcp_info".to_owned())
     );
 }
 
 #[test]
-fn a_fin_is_no_byte_of_either_side() {
+fn fin_is_not_counted_as_byte() {
     let numbers = |state| {
         let socket = socket_of(&body(state, 280));
         (socket.receive_queue, socket.info.bytes_received, socket.send_queue)
@@ -105,85 +108,94 @@ fn a_fin_is_no_byte_of_either_side() {
 }
 
 #[test]
-fn what_the_server_closed_is_over_when_only_its_fin_is_on_its_way() {
+fn server_closed_socket_is_finished_when_only_fin_is_unacked() {
     for (state, over) in [(FIN_WAIT1, true), (LAST_ACK, true), (CLOSING, true), (CLOSE_WAIT, false)] {
         let mut only_fin = body(state, 280);
         only_fin[60..64].copy_from_slice(&1u32.to_ne_bytes());
-        assert_eq!(part_of(&only_fin) == Ok(Part::Over), over, "state {state}");
+        assert_eq!(part_of(&only_fin) == Ok(DumpPart::Finished), over, "state {state}");
     }
 }
 
 #[test]
-fn errors_and_ends_are_told() {
-    assert_eq!(parts(&message(NLMSG_DONE, 0, 7, &[0; 4]), 7), [Ok(Part::Done)]);
-    assert_eq!(parts(&message(NLMSG_DONE, 0, 7, &[0; 4]), 8), [Ok(Part::Stale)]);
-    let refused = parts(&message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
+fn dump_parts_include_errors_and_end() {
+    assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 7), [Ok(DumpPart::Done)]);
+    assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 8), [Ok(DumpPart::Stale)]);
+    let refused = parse_parts(&build_message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
     assert_eq!(refused, [Err("the kernel refused: Operation not permitted (os error 1)".to_owned())]);
     assert_eq!(part_of(&[0; 10]), Err("a socket message is short".to_owned()));
-    assert_eq!(parts(&message(99, 0, 7, &[]), 7), [Err("an unexpected message of type 99".to_owned())]);
     assert_eq!(
-        parts(&message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
+        parse_parts(&build_message(99, 0, 7, &[]), 7),
+        [Err("an unexpected message of type 99".to_owned())]
+    );
+    assert_eq!(
+        parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
         [Err("a message of 20 bytes in 19 bytes".to_owned())]
     );
 }
 
 #[test]
-fn an_interruption_counts_only_for_the_dump_it_happened_to() {
-    let interrupted = message(NLMSG_DONE, NLM_F_DUMP_INTR, 7, &[0; 4]);
-    assert_eq!(parts(&interrupted, 7), [Ok(Part::Interrupted), Ok(Part::Done)]);
-    assert_eq!(parts(&interrupted, 8), [Ok(Part::Stale)]);
+fn interruption_counts_only_for_its_dump() {
+    let interrupted = build_message(NLMSG_DONE, NLM_F_DUMP_INTR, 7, &[0; 4]);
+    assert_eq!(parse_parts(&interrupted, 7), [Ok(DumpPart::Interrupted), Ok(DumpPart::Done)]);
+    assert_eq!(parse_parts(&interrupted, 8), [Ok(DumpPart::Stale)]);
 }
 
 #[test]
-fn a_datagram_holds_many_messages() {
-    let mut datagram = message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(ESTABLISHED, 280));
-    datagram.extend(message(SOCK_DIAG_BY_FAMILY, 0, 6, &body(ESTABLISHED, 280)));
-    datagram.extend(message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(CLOSE_WAIT, 280)));
-    datagram.extend(message(NLMSG_DONE, 0, 7, &[0; 4]));
-    let kinds: Vec<_> = parts(&datagram, 7).into_iter().map(Result::unwrap).collect();
+fn datagram_parses_many_messages() {
+    let mut datagram = build_message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(ESTABLISHED, 280));
+    datagram.extend(build_message(SOCK_DIAG_BY_FAMILY, 0, 6, &body(ESTABLISHED, 280)));
+    datagram.extend(build_message(SOCK_DIAG_BY_FAMILY, 0, 7, &body(CLOSE_WAIT, 280)));
+    datagram.extend(build_message(NLMSG_DONE, 0, 7, &[0; 4]));
+    let kinds: Vec<_> = parse_parts(&datagram, 7).into_iter().map(Result::unwrap).collect();
     assert!(
-        matches!(kinds[..], [Part::Socket { .. }, Part::Stale, Part::Socket { .. }, Part::Done]),
+        matches!(
+            kinds[..],
+            [DumpPart::Socket { .. }, DumpPart::Stale, DumpPart::Socket { .. }, DumpPart::Done]
+        ),
         "{kinds:?}"
     );
 }
 
 #[test]
-fn a_socket_is_closed_by_the_very_name_the_kernel_gave_it() {
+fn destroy_uses_kernel_socket_id() {
     let dumped = body(ESTABLISHED, 280);
-    let Ok(Part::Socket { id, .. }) = part_of(&dumped) else { panic!() };
-    let bytes = destroy(&id, 9);
-    assert_eq!((u32_at(&bytes, 0), u16_at(&bytes, 4), u16_at(&bytes, 6)), (Some(72), Some(21), Some(0x05)));
-    assert_eq!((bytes[16], bytes[17], u32_at(&bytes, 20)), (AF_INET, IPPROTO_TCP, Some(u32::MAX)));
+    let Ok(DumpPart::Socket { id, .. }) = part_of(&dumped) else { panic!() };
+    let bytes = build_destroy(&id, 9);
+    assert_eq!(
+        (read_u32(&bytes, 0), read_u16(&bytes, 4), read_u16(&bytes, 6)),
+        (Some(72), Some(21), Some(0x05))
+    );
+    assert_eq!((bytes[16], bytes[17], read_u32(&bytes, 20)), (AF_INET, IPPROTO_TCP, Some(u32::MAX)));
     assert_eq!(bytes[24..72], dumped[4..52], "cookie and interface among it");
-    let answer = |code: i32, sequence| message(NLMSG_ERROR, 0, sequence, &code.to_ne_bytes());
-    assert_eq!(destroyed(&answer(0, 9), 9), Some(Ok(true)));
-    assert_eq!(destroyed(&answer(-2, 9), 9), Some(Ok(false)), "gone already");
-    assert_eq!(destroyed(&answer(0, 8), 9), None);
+    let answer = |code: i32, sequence| build_message(NLMSG_ERROR, 0, sequence, &code.to_ne_bytes());
+    assert_eq!(parse_destroy_answer(&answer(0, 9), 9), Some(Ok(true)));
+    assert_eq!(parse_destroy_answer(&answer(-2, 9), 9), Some(Ok(false)), "gone already");
+    assert_eq!(parse_destroy_answer(&answer(0, 8), 9), None);
     let refused = "the kernel refused to close a socket: EPERM: Operation not permitted".to_owned();
-    assert_eq!(destroyed(&answer(-1, 9), 9), Some(Err(refused)));
+    assert_eq!(parse_destroy_answer(&answer(-1, 9), 9), Some(Err(refused)));
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_parts_or_errors(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = (parts(&bytes, 1), destroyed(&bytes, 1));
+    fn parse_parts_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = (parse_parts(&bytes, 1), parse_destroy_answer(&bytes, 1));
     }
 
     #[test]
-    fn any_socket_message_is_a_socket_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert_eq!(parts(&message(SOCK_DIAG_BY_FAMILY, 0, 1, &body), 1).len(), 1);
+    fn parse_socket_never_panics(body in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert_eq!(parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 1, &body), 1).len(), 1);
     }
 
     /// A real message with some bytes overwritten: deeper than random bytes get.
     #[test]
-    fn a_damaged_socket_message_is_a_socket_or_an_error(
+    fn parse_socket_survives_damage(
         damage in proptest::collection::vec((0usize..500, any::<u8>()), 0..8), length in 0usize..500
     ) {
-        let mut bytes = message(SOCK_DIAG_BY_FAMILY, 0, 1, &body(LAST_ACK, 280));
+        let mut bytes = build_message(SOCK_DIAG_BY_FAMILY, 0, 1, &body(LAST_ACK, 280));
         for (at, byte) in damage {
             if let Some(old) = bytes.get_mut(at) { *old = byte; }
         }
         bytes.truncate(length);
-        let _ = parts(&bytes, 1);
+        let _ = parse_parts(&bytes, 1);
     }
 }

@@ -3,17 +3,17 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::*;
-use crate::model::compare::{Answer, Asked, Captured, Pair, Rules};
+use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::example;
 use crate::model::proxy::Latencies;
-use crate::plan::compare::record;
+use crate::plan::compare::record_pair;
 use crate::world::fake::site::{FakeSite, site};
 
 fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {
         service: "shop".parse().unwrap(),
         version: "2.0.0".parse().unwrap(),
-        demand: Demand {
+        demand: Criteria {
             require_match: require_match.map(|text| text.parse().unwrap()),
             min_samples,
             ignore: vec![],
@@ -25,20 +25,24 @@ fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
 fn seen(all: u64, wrong: u64) -> Evidence {
     let mut evidence = Evidence::default();
     for at in 0..all {
-        let answer = |status| Answer {
+        let answer = |status| CapturedResponse {
             status,
             headers: vec![],
-            body: Captured::whole(b"ok".to_vec()),
+            body: CapturedBody::from_bytes(b"ok".to_vec()),
             latency_us: 100,
         };
-        let request = Asked {
+        let request = RequestSummary {
             method: "GET".into(),
             path_and_query: "/".into(),
             conditional: false,
             at: Timestamp::UNIX_EPOCH,
         };
         let shadow = answer(if at < wrong { 500 } else { 200 });
-        record(&mut evidence, &Pair { request, main: answer(200), shadow, control: None }, &Rules::default());
+        record_pair(
+            &mut evidence,
+            &ResponsePair { request, main: answer(200), shadow, control: None },
+            &ComparisonRules::default(),
+        );
     }
     evidence
 }
@@ -57,7 +61,7 @@ fn stats(answered: u64, failed: u64) -> ProxyStats {
         statuses: BTreeMap::new(),
         latency: Latencies::default(),
     };
-    let leg = LegStats {
+    let leg = UpstreamStats {
         deployment: example::deployment("shop", "1.0.0", 1).id,
         version: "1.0.0".parse().unwrap(),
         answers: BTreeMap::from([("2".to_owned(), 90), ("5".to_owned(), 10)]),
@@ -70,7 +74,7 @@ fn stats(answered: u64, failed: u64) -> ProxyStats {
         connections: 0,
         upgraded: 0,
         in_flight: 0,
-        legs: vec![leg.clone()],
+        upstreams: vec![leg.clone()],
         shadows: vec![shadow("2.0.0"), shadow("0.9.0")],
         rejected: BTreeMap::new(),
     };
@@ -78,7 +82,7 @@ fn stats(answered: u64, failed: u64) -> ProxyStats {
         services: vec![service("cart"), service("shop")],
         pid: 1,
         resident_bytes: 0,
-        suspended: false,
+        is_suspended: false,
         gateway: None,
     }
 }
@@ -86,7 +90,7 @@ fn stats(answered: u64, failed: u64) -> ProxyStats {
 fn with(of: &[(Evidence, ProxyStats)]) -> FakeSite {
     let fake = site(of.len() + 1, 1);
     for (number, (evidence, stats)) in of.iter().enumerate() {
-        fake.site.with(&format!("web{}", number + 1), |host| {
+        fake.site.with_host(&format!("web{}", number + 1), |host| {
             host.evidence = Some(evidence.clone());
             host.proxy = Some(stats.clone());
         });
@@ -95,49 +99,52 @@ fn with(of: &[(Evidence, ProxyStats)]) -> FakeSite {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hosts_are_judged_together() {
+async fn compare_judges_all_hosts_together() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);
     let report = compare(&fake.world, &fake.fleet.hosts, &options(1_000, Some("99.9%"))).await.unwrap();
     assert_eq!(
         (report.verdict, report.reason.as_str()),
-        (Verdict::Differs, "99.66% of 1,201 answers match, 99.9% are wanted; most differ in status (3)")
+        (
+            ComparisonVerdict::Differs,
+            "99.66% of 1,201 answers match, 99.9% are wanted; most differ in status (3)"
+        )
     );
     assert_eq!((report.coverage.selected, report.coverage.answered), (1_201, 1_200));
     assert_eq!((report.harm.answers, report.harm.server_errors), (200, 20));
     assert_eq!(report.of.main.to_string(), "1.0.0");
     let first = compare(&fake.world, &fake.fleet.hosts[..1], &options(100, None)).await.unwrap();
-    assert_eq!((first.verdict, first.matching.of), (Verdict::Same, 600));
+    assert_eq!((first.verdict, first.matching.of), (ComparisonVerdict::Same, 600));
     let few = compare(&fake.world, &fake.fleet.hosts[..1], &options(1_000, None)).await.unwrap();
     assert_eq!(few.reason, "only 600 of 1,000 answers were compared");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_proven_does_not_become_main() {
+async fn assign_refuses_unproven_version() {
     let none = with(&[]);
-    let error = require(&none.world, &none.fleet.hosts, &options(0, Some("99.9%"))).await.unwrap_err();
+    let error = require_match(&none.world, &none.fleet.hosts, &options(0, Some("99.9%"))).await.unwrap_err();
     assert_eq!(error.to_string(), "shop 2.0.0 does not become main: no request was copied to it yet");
     let bad = with(&[(seen(100, 2), stats(100, 0))]);
-    let error = require(&bad.world, &bad.fleet.hosts, &options(100, Some("99.9%"))).await.unwrap_err();
+    let error = require_match(&bad.world, &bad.fleet.hosts, &options(100, Some("99.9%"))).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "shop 2.0.0 does not become main: 98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
     );
-    require(&bad.world, &bad.fleet.hosts, &options(100, Some("98%"))).await.unwrap();
+    require_match(&bad.world, &bad.fleet.hosts, &options(100, Some("98%"))).await.unwrap();
 }
 
 /// It may be the one where answers differ.
 #[tokio::test(start_paused = true)]
-async fn a_host_that_cannot_be_asked_is_no_agreement() {
+async fn compare_fails_when_a_host_is_unreachable() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);
-    fake.site.with("web2", |host| host.reachable = false);
-    let error = require(&fake.world, &fake.fleet.hosts, &options(100, None)).await.unwrap_err();
-    assert!(matches!(error, VersionsError::Unread(_)), "{error}");
+    fake.site.with_host("web2", |host| host.is_reachable = false);
+    let error = require_match(&fake.world, &fake.fleet.hosts, &options(100, None)).await.unwrap_err();
+    assert!(matches!(error, FleetDeployError::Unread(_)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_it_is_main_nothing_is_asked() {
+async fn compare_skips_hosts_where_version_is_main() {
     let fake = with(&[(seen(600, 3), stats(600, 0)), (seen(600, 0), stats(600, 0))]);
-    fake.site.with("web1", |host| host.main = "2.0.0".to_owned());
+    fake.site.with_host("web1", |host| host.main = "2.0.0".to_owned());
     let report = compare(&fake.world, &fake.fleet.hosts, &options(100, None)).await.unwrap();
-    assert_eq!((report.verdict, report.matching.of), (Verdict::Same, 600));
+    assert_eq!((report.verdict, report.matching.of), (ComparisonVerdict::Same, 600));
 }

@@ -1,5 +1,5 @@
 use crate::model::example;
-use crate::model::journal::HostEnd;
+use crate::model::journal::HostOutcome;
 use crate::model::roll::NewMain;
 use crate::ops::fleet::roll::*;
 use crate::world::fake::MS;
@@ -11,7 +11,7 @@ fn actor() -> Actor {
 
 fn to_2(hosts: &[&str]) -> RollSpec {
     let assign = Some(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });
-    RollSpec { assign, ..example::roll(hosts) }
+    RollSpec { assign, ..example::make_roll_spec(hosts) }
 }
 
 fn versions(fake: &FakeSite) -> Vec<(String, String)> {
@@ -23,47 +23,47 @@ fn both(main: &str, backup: &str) -> (String, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_becomes_main_only_while_the_host_is_out() {
+async fn assign_changes_main_only_during_maintenance() {
     let fake = site(3, 2);
     let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
     assert_eq!(report.standing.result, Some(RollResult::Done));
     assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
     let state = fake.site.lock();
-    let well = state.hosts.values().all(|host| !host.assigned_in_service && host.commands.is_empty());
+    let well = state.hosts.values().all(|host| !host.was_assigned_in_service && host.commands.is_empty());
     assert!(well, "{:?}", state.hosts);
-    assert_eq!(state.fewest_up, 2);
+    assert_eq!(state.min_up_observed, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_that_is_not_healthy_makes_way_for_the_last_good_one() {
+async fn assign_of_unhealthy_version_rolls_back() {
     let fake = site(3, 1);
-    fake.site.with("web2", |host| host.new_is_bad = true);
+    fake.site.with_host("web2", |host| host.new_main_unhealthy = true);
     let report = run(&fake.world, &fake.fleet, &to_2(&["web1", "web2", "web3"]), &actor()).await.unwrap();
-    assert!(!report.is_whole());
-    assert_eq!(report.standing.hosts[1].end, Some(HostEnd::Returned));
+    assert!(!report.is_complete());
+    assert_eq!(report.standing.hosts[1].end, Some(HostOutcome::Restored));
     assert_eq!(versions(&fake), [both("2.0.0", "1.0.0"), both("1.0.0", "1.0.0"), both("1.0.0", "1.0.0")]);
-    assert!(fake.site.lock().hosts.values().all(|host| host.forward && host.healthy));
+    assert!(fake.site.lock().hosts.values().all(|host| host.forward && host.is_healthy));
 
     // Mended, the same roll goes on.
-    fake.site.with("web2", |host| host.new_is_bad = false);
+    fake.site.with_host("web2", |host| host.new_main_unhealthy = false);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
-    assert!(report.is_whole());
+    assert!(report.is_complete());
     assert_eq!(versions(&fake), vec![both("2.0.0", "1.0.0"); 3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_fails_before_its_assign_is_not_rolled_back() {
+async fn failure_before_assign_does_not_roll_back() {
     let fake = site(3, 1);
     let (work, actor) = (to_2(&["web1", "web2", "web3"]), actor());
     let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
-        while fake.site.with("web1", |host| host.forward) {
+        while fake.site.with_host("web1", |host| host.forward) {
             tokio::time::sleep(MS * 10).await;
         }
-        fake.site.with("web1", |host| {
-            host.drains_after = None;
-            host.healthy = false;
+        fake.site.with_host("web1", |host| {
+            host.drain_duration = None;
+            host.is_healthy = false;
         });
     });
-    assert!(!report.unwrap().is_whole());
+    assert!(!report.unwrap().is_complete());
     assert_eq!(versions(&fake), vec![both("1.0.0", "1.0.0"); 3]);
 }

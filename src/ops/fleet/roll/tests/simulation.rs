@@ -13,10 +13,10 @@ use crate::model::forward::Switch;
 use crate::model::history::Actor;
 use crate::model::journal::RollResult;
 use crate::model::roll::{Batch, OnFailure, RollSpec};
-use crate::ops::fleet::balancer_cache::Shared;
-use crate::ops::fleet::forward::{self, Options};
-use crate::ops::fleet::roll::{RollError, RollReport, abort, last, resume, run};
-use crate::plan::roll::progress::Reached;
+use crate::ops::fleet::balancer_cache::CachedBalancer;
+use crate::ops::fleet::forward::{self, SwitchOptions};
+use crate::ops::fleet::roll::{RollError, RollReport, abort, read_last, resume, run};
+use crate::plan::roll::progress::StepState;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::fake::MS;
@@ -76,7 +76,7 @@ impl Story {
         let mut dice = Dice(seed);
         let mut fake = site(hosts, 3);
         let balancers = fake.world.balancers.iter();
-        fake.world.balancers = balancers.map(|inner| shared(Shared::new(inner.clone()))).collect();
+        fake.world.balancers = balancers.map(|inner| shared(CachedBalancer::new(inner.clone()))).collect();
         fake.world.reporter = std::sync::Arc::new(Deaf);
         let spec = spec(&mut dice, &fake);
         let batches = spec.batches().count();
@@ -85,7 +85,7 @@ impl Story {
         fake.fleet.limits.min_up = u32::try_from((hosts - out).saturating_sub(spare)).unwrap();
         if dice.percent(25) {
             fake.fleet.hooks.before_host.push("./warm.sh".to_owned());
-            fake.site.lock().hooks_take = dice.pick(&[Duration::ZERO, MS * 100, MS * 5000]);
+            fake.site.lock().hook_duration = dice.pick(&[Duration::ZERO, MS * 100, MS * 5000]);
         }
         let length = MS * 3800 * u32::try_from(batches).unwrap();
         let weather = Weather::new(&mut dice, &fake, length);
@@ -97,7 +97,7 @@ impl Story {
     /// Some commands while the faults come and go, then one without any.
     async fn told(&mut self) -> Result<(), String> {
         for _ in 0..=self.dice.below(4) {
-            let verb = match last(&self.fake.world).map_err(|error| error.to_string())? {
+            let verb = match read_last(&self.fake.world).map_err(|error| error.to_string())? {
                 None => Verb::Run,
                 Some(now) if now.is_finished() => break,
                 Some(_) if self.dice.percent(75) => Verb::Resume,
@@ -120,7 +120,7 @@ impl Story {
     async fn act(&mut self, verb: Verb, fate: Fate) -> Result<Outcome, String> {
         self.told.push(format!("{verb:?}, {fate:?}"));
         let (fake, spec) = (&self.fake, &self.spec);
-        let (stopper, stop) = stop::channel();
+        let (stopper, stop) = stop::create_channel();
         let world = FleetWorld { stop, ..fake.world.clone() };
         let actor = Actor { user: "ops".into(), pid: 7 };
         let command = async {
@@ -155,7 +155,7 @@ impl Story {
         }
         let told = match &outcome {
             None => "killed".to_owned(),
-            Some(Ok(report)) => format!("{:?}, {:?}", report.standing.result, report.standing.stopped),
+            Some(Ok(report)) => format!("{:?}, {:?}", report.standing.result, report.standing.stop_reason),
             Some(Err(error)) => error.to_string(),
         };
         self.told.push(told);
@@ -168,16 +168,16 @@ impl Story {
         if !free && outcome.is_some() {
             return Err("the lock was not given back".to_owned());
         }
-        let Some(standing) = last(&self.fake.world).map_err(|error| error.to_string())? else {
+        let Some(standing) = read_last(&self.fake.world).map_err(|error| error.to_string())? else {
             return Ok(());
         };
         in_order(&self.fake, &standing.spec)?;
         // Where the disk was full the journal may know less than was done; what was on its way at a kill may still arrive.
-        let gaps = *self.fake.journal.gaps.lock().unwrap();
+        let gaps = *self.fake.journal.has_gaps.lock().unwrap();
         if outcome.is_some() && !gaps {
             agrees(&self.fake, &standing, self.killed)?;
         }
-        let interrupted = standing.stopped.as_deref() == Some("interrupted");
+        let interrupted = standing.stop_reason.as_deref() == Some("interrupted");
         if let (Fate::Interrupted { .. }, Some(Ok(_)), true, false) = (fate, outcome, interrupted, gaps) {
             invariants::nobody_in_between(&self.fake, &standing)?;
         }
@@ -194,20 +194,20 @@ impl Story {
             self.weather.ends(&self.fake, mended);
             tokio::time::sleep(MS * 1000).await;
         }
-        let verb = match last(&self.fake.world).map_err(|error| error.to_string())? {
+        let verb = match read_last(&self.fake.world).map_err(|error| error.to_string())? {
             None => Verb::Run,
             Some(now) if now.is_finished() => return self.enable_all().await,
             Some(_) => self.dice.pick(&[Verb::Resume, Verb::Abort]),
         };
         let outcome = self.act(verb, Fate::Left).await?;
         // An abort, and a resume where all is mended, have gone over every host.
-        *self.fake.journal.gaps.lock().unwrap() &= verb == Verb::Resume && !mended;
+        *self.fake.journal.has_gaps.lock().unwrap() &= verb == Verb::Resume && !mended;
         self.check(Fate::Left, &outcome)?;
         let report = outcome.ok_or("killed by nobody")?.map_err(|error| error.to_string())?;
         is_mended(&self.fake, verb == Verb::Abort || mended)?;
         let whole = match verb {
             Verb::Abort => report.standing.result == Some(RollResult::Aborted),
-            _ => report.standing.hosts.iter().all(|host| host.reached == Reached::Done),
+            _ => report.standing.hosts.iter().all(|host| host.state == StepState::Done),
         };
         if mended && !whole { Err(format!("not whole: {:?}", report.standing)) } else { Ok(()) }
     }
@@ -216,7 +216,7 @@ impl Story {
     async fn enable_all(&mut self) -> Result<(), String> {
         self.told.push("enable-forward of all".to_owned());
         let actor = Actor { user: "ops".into(), pid: 8 };
-        let options = Options { actor, wait: true, drain: false, force: false, timeout: None };
+        let options = SwitchOptions { actor, wait: true, drain: false, force: false, timeout: None };
         let fake = &self.fake;
         forward::switch_many(&fake.world, &fake.fleet, &fake.fleet.hosts, Switch::On, &options)
             .await
@@ -225,7 +225,7 @@ impl Story {
     }
 }
 
-fn shared(balancer: Shared) -> std::sync::Arc<dyn Balancer> {
+fn shared(balancer: CachedBalancer) -> std::sync::Arc<dyn Balancer> {
     std::sync::Arc::new(balancer)
 }
 
@@ -240,7 +240,7 @@ fn spec(dice: &mut Dice, fake: &FakeSite) -> RollSpec {
         on_failure: dice.pick(&[OnFailure::Stop, OnFailure::Return]),
         remote: dice.percent(50),
         force: dice.percent(15),
-        ..example::roll(&[])
+        ..example::make_roll_spec(&[])
     }
 }
 
@@ -256,7 +256,7 @@ fn tell(seed: u64, hosts: usize) -> Result<(), String> {
         let ended = story.told().await;
         if AGAIN.is_some() {
             let rows = story.fake.journal.rows.lock().unwrap();
-            story.told.extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.what)));
+            story.told.extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.kind)));
         }
         ended.map_err(|why| format!("seed {seed}, {hosts} hosts: {why}\n  {}", story.told.join("\n  ")))
     })

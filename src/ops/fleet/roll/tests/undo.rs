@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::history::Actor;
-use crate::model::journal::HostEnd;
+use crate::model::journal::HostOutcome;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Step};
 use crate::ops::fleet::roll::{RollReport, run};
-use crate::plan::roll::progress::{HostStanding, Reached};
+use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::fake::MS;
 use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::LinkError;
@@ -64,7 +64,7 @@ fn case() -> impl Strategy<Value = Case> {
         let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let batch = Batch::Hosts(batch);
-        let spec = RollSpec { batch, max_failures, on_failure, remote, ..example::roll(&names) };
+        let spec = RollSpec { batch, max_failures, on_failure, remote, ..example::make_roll_spec(&names) };
         Case { hosts, spec, victim: victim.index(hosts), step, kind }
     })
 }
@@ -81,52 +81,53 @@ async fn fails(fake: &FakeSite, case: &Case) {
     }
     let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
     match case.kind {
-        Kind::BalancerUnread => drop(fake.site.lock().unread.insert("lb1".to_owned())),
-        Kind::JournalFull => *fake.journal.room.lock().unwrap() = Some(0),
+        Kind::BalancerUnread => drop(fake.site.lock().unreadable_balancers.insert("lb1".to_owned())),
+        Kind::JournalFull => *fake.journal.free_entries.lock().unwrap() = Some(0),
         _ => fake.site.of(victim, |host| match case.kind {
             Kind::CommandFails => host.command_status = 3,
-            Kind::CommandBreaksMain => host.command_breaks = true,
-            Kind::LinkCut | Kind::LinkCutForAWhile => host.reachable = false,
-            Kind::AnswerLost => host.answers_lost = 1,
+            Kind::CommandBreaksMain => host.command_breaks_health = true,
+            Kind::LinkCut | Kind::LinkCutForAWhile => host.is_reachable = false,
+            Kind::AnswerLost => host.lost_answers = 1,
             Kind::SwitchRefused => host.switch_error = Some(refused),
             // Once it is drained nothing new comes to a host that is DOWN.
             Kind::NeverDrains if case.step > Step::Drained => {}
-            Kind::NeverDrains => host.drains_after = None,
-            Kind::MainDies => host.healthy = false,
-            Kind::BackupDies => host.backup_up = false,
-            _ => host.switched_by_other(!host.forward),
+            Kind::NeverDrains => host.drain_duration = None,
+            Kind::MainDies => host.is_healthy = false,
+            Kind::BackupDies => host.is_backup_up = false,
+            _ => host.switch_by_other(!host.forward),
         }),
     }
     if matches!(case.kind, Kind::LinkCutForAWhile) {
         tokio::time::sleep(MS * 3000).await;
-        fake.site.of(victim, |host| host.reachable = true);
+        fake.site.of(victim, |host| host.is_reachable = true);
     }
 }
 
 /// Why the host is neither as before nor as said.
-fn wrong(fake: &FakeSite, case: &Case, said: &HostStanding) -> Option<String> {
+fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
     fake.site.of(&said.host, |real| {
         let as_before = real.forward && real.began.is_empty();
-        let as_said = match (said.reached, said.end) {
-            (Reached::Done, _) => real.forward && real.commands.last() == Some(&"ended"),
-            (_, Some(HostEnd::Returned)) => real.forward && real.healthy,
-            (Reached::Waiting, None) => as_before,
-            (_, Some(HostEnd::LeftOut)) => !real.forward,
-            (_, Some(HostEnd::Unreachable)) => !real.reachable,
+        let as_said = match (said.state, said.end) {
+            (StepState::Done, _) => real.forward && real.commands.last() == Some(&"ended"),
+            (_, Some(HostOutcome::Restored)) => real.forward && real.is_healthy,
+            (StepState::Waiting, None) => as_before,
+            (_, Some(HostOutcome::LeftInMaintenance)) => !real.forward,
+            (_, Some(HostOutcome::Unreachable)) => !real.is_reachable,
             // One of the batch that stands where it was when another failed; it never began its command.
             (_, None) if said.may_be_out() => {
                 case.spec.on_failure == OnFailure::Stop && !real.forward && real.began.is_empty()
             }
-            (_, Some(HostEnd::NotUp) | None) => real.forward,
+            (_, Some(HostOutcome::NotUp) | None) => real.forward,
         };
         // Whoever switches it last has the last word, whatever the journal said before.
-        (!as_said && !as_before && !real.by_other).then(|| format!("declared {said:?}, is {real:?}"))
+        (!as_said && !as_before && !real.is_switched_by_other)
+            .then(|| format!("declared {said:?}, is {real:?}"))
     })
 }
 
 fn told(report: &RollReport) -> bool {
-    let failed = report.standing.hosts.iter().filter(|host| host.reached == Reached::Failed);
-    failed.into_iter().all(|host| !host.detail.is_empty() || host.end == Some(HostEnd::Returned))
+    let failed = report.standing.hosts.iter().filter(|host| host.state == StepState::Failed);
+    failed.into_iter().all(|host| !host.detail.is_empty() || host.end == Some(HostOutcome::Restored))
 }
 
 async fn holds(case: &Case) -> Result<(), String> {
@@ -134,14 +135,14 @@ async fn holds(case: &Case) -> Result<(), String> {
     fake.fleet.limits.min_up = 0;
     fake.fleet.hooks.before_host.push("./before.sh".to_owned());
     fake.fleet.hooks.after_host.push("./after.sh".to_owned());
-    fake.site.lock().hooks_take = MS * 20;
+    fake.site.lock().hook_duration = MS * 20;
     let actor = Actor { user: "ops".into(), pid: 7 };
     let ended = tokio::select! {
         ended = run(&fake.world, &fake.fleet, &case.spec, &actor) => ended,
         () = async { fails(&fake, case).await; std::future::pending().await } => unreachable!(),
     };
     let state = || fake.site.lock().hosts.clone();
-    if state().values().any(|host| host.commands.contains(&"began in service") || host.disturbed) {
+    if state().values().any(|host| host.commands.contains(&"began in service") || host.is_disturbed) {
         return Err(format!("a command in service: {:?}", state()));
     }
     match ended {
@@ -152,7 +153,7 @@ async fn holds(case: &Case) -> Result<(), String> {
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
         }
         // The journal takes no more: whatever is healthy is put back, and the message says why it ended.
-        Err(error) => match state().values().find(|host| host.healthy && !host.forward) {
+        Err(error) => match state().values().find(|host| host.is_healthy && !host.forward) {
             Some(out) => Err(format!("{error}, and left out: {out:?}")),
             None => Ok(()),
         },
@@ -163,7 +164,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
-    fn undo_leaves_every_host_as_before_or_as_it_says(case in case()) {
+    fn undo_restores_every_host_or_reports_it(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let held = runtime.unwrap().block_on(holds(&case));
         prop_assert!(held.is_ok(), "{}", held.unwrap_err());

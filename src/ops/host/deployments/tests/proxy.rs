@@ -4,16 +4,16 @@ use super::*;
 use crate::model::percent::Percent;
 use crate::model::ports::Port;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
-use crate::model::traffic_split::{Split, SplitChange, SplitRequest};
-use crate::ops::host::proxy::{keep, split, straighten};
+use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
+use crate::ops::host::proxy::{bypass_dead_proxy, keep, split};
 use crate::world::proxy::ProxyError;
 
 const PROXY: u16 = 20009;
 
-fn mirror(fake: &FakeWorld, version: &str) -> SplitChange {
-    SplitChange::Mirror(Mirror {
+fn mirror(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
+    TrafficSplitChange::SetMirror(Mirror {
         deployment: id_of(fake, version),
-        percent: Percent::ALL,
+        percent: Percent::FULL,
         methods: vec![],
         paths: vec![],
         without_headers: vec![],
@@ -22,9 +22,9 @@ fn mirror(fake: &FakeWorld, version: &str) -> SplitChange {
     })
 }
 
-fn canary(fake: &FakeWorld, version: &str) -> SplitChange {
+fn canary(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
     let percent = Some("25".parse().unwrap());
-    SplitChange::Canary(Canary {
+    TrafficSplitChange::SetCanary(Canary {
         deployment: id_of(fake, version),
         percent,
         sticky: None,
@@ -33,9 +33,18 @@ fn canary(fake: &FakeWorld, version: &str) -> SplitChange {
     })
 }
 
-async fn asked(fake: &FakeWorld, change: SplitChange) -> Result<Split, VersionError> {
+async fn asked(
+    fake: &FakeWorld,
+    change: TrafficSplitChange,
+) -> Result<TrafficSplitResponse, HostDeployError> {
     let range = (port(20000), port(PROXY));
-    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
+    let request = TrafficSplitRequest {
+        change,
+        port_range: range,
+        forwarded: None,
+        actor: actor(),
+        detail: String::new(),
+    };
     split(&fake.world, &shop(), &request).await
 }
 
@@ -57,31 +66,31 @@ fn warnings(fake: &FakeWorld) -> Vec<String> {
 fn told(fake: &FakeWorld) -> (u16, usize, bool, bool) {
     let told = fake.proxy.told.lock().unwrap();
     let service = &told.last().unwrap().services[0];
-    let splits = &service.splits;
+    let splits = &service.traffic_split;
     (service.main.address.port(), splits.mirrors.len(), splits.canary.is_some(), service.draining)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_proxy_comes_with_the_first_split_and_goes_with_the_last() {
+async fn proxy_starts_with_first_split_and_stops_with_last() {
     let fake = two().await;
     let done = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     assert!(done.inserted && !done.known);
     assert_eq!(rules(&fake), BTreeSet::from([("forward", PROXY), ("route", PROXY), ("backup", 20000)]));
     // Nothing is copied before the rules lead to it.
     let first = fake.proxy.told.lock().unwrap()[0].services[0].clone();
-    assert!(first.splits.is_empty() && !first.draining);
+    assert!(first.traffic_split.is_empty() && !first.draining);
     assert_eq!(told(&fake), (20000, 1, false, false));
 
     let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     assert!(again.known && again.inserted);
 
-    asked(&fake, SplitChange::NoMirror(id_of(&fake, "2.0.0"))).await.unwrap();
+    asked(&fake, TrafficSplitChange::RemoveMirror(id_of(&fake, "2.0.0"))).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     assert_eq!(told(&fake), (20000, 0, false, true));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_connected_through_the_proxy_follows_an_assign_and_main_is_never_its_own_shadow() {
+async fn proxied_connections_follow_assign_and_main_is_not_its_own_shadow() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
@@ -96,57 +105,57 @@ async fn who_is_connected_through_the_proxy_follows_an_assign_and_main_is_never_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_killed_shadow_gets_nothing_and_a_killed_service_leaves_no_proxy() {
+async fn kill_ends_copies_to_shadow_and_stops_unused_proxy() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap();
-    assert!(!*fake.proxy.alive.lock().unwrap());
+    assert!(!*fake.proxy.is_running.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_kill_leaves_a_shadow_its_copies_and_a_canary_its_share() {
+async fn refused_kill_keeps_copies_and_share() {
     let fake = two().await;
     for change in [mirror(&fake, "2.0.0"), canary(&fake, "2.0.0")] {
         asked(&fake, change.clone()).await.unwrap();
-        let before = fake.store.recorded.lock().unwrap()[0].layer7.clone();
+        let before = fake.store.records.lock().unwrap()[0].layer7.clone();
         fake.host.sockets.lock().unwrap().push(busy());
         let error = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap_err();
-        assert!(matches!(error, VersionError::Refused(Refused::NotDrained { .. })), "{error}");
-        assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7, before);
+        assert!(matches!(error, HostDeployError::Refused(Refused::NotDrained { .. })), "{error}");
+        assert_eq!(fake.store.records.lock().unwrap()[0].layer7, before);
         assert!(rules(&fake).contains(&("route", PROXY)));
         fake.host.sockets.lock().unwrap().clear();
         let off = match change {
-            SplitChange::Mirror(mirror) => SplitChange::NoMirror(mirror.deployment),
-            _ => SplitChange::NoCanary,
+            TrafficSplitChange::SetMirror(mirror) => TrafficSplitChange::RemoveMirror(mirror.deployment),
+            _ => TrafficSplitChange::RemoveCanary,
         };
         asked(&fake, off).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_changes_nothing() {
+async fn refused_split_changes_nothing() {
     let fake = two().await;
-    let before = fake.store.recorded.lock().unwrap().clone();
+    let before = fake.store.records.lock().unwrap().clone();
     assert!(matches!(
         asked(&fake, mirror(&fake, "1.0.0")).await,
-        Err(VersionError::Split(SplitRefused::IsMain { .. }))
+        Err(HostDeployError::Split(TrafficSplitError::IsMain { .. }))
     ));
-    *fake.proxy.alone.lock().unwrap() = true;
-    assert_eq!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(ProxyError::NotKept.into()));
-    assert_eq!(*fake.store.recorded.lock().unwrap(), before);
-    *fake.proxy.alone.lock().unwrap() = false;
-    *fake.proxy.broken.lock().unwrap() = true;
-    assert!(matches!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(VersionError::Proxy(_))));
+    *fake.proxy.is_unwatched.lock().unwrap() = true;
+    assert_eq!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(ProxyError::NotWatched.into()));
+    assert_eq!(*fake.store.records.lock().unwrap(), before);
+    *fake.proxy.is_unwatched.lock().unwrap() = false;
+    *fake.proxy.start_fails.lock().unwrap() = true;
+    assert!(matches!(asked(&fake, mirror(&fake, "2.0.0")).await, Err(HostDeployError::Proxy(_))));
     assert_eq!(rules(&fake), all_to(20000, 20000));
-    assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
+    assert!(fake.store.records.lock().unwrap()[0].layer7.traffic_split.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_through_which_main_does_not_answer_is_not_let_in() {
+async fn proxy_is_not_inserted_when_self_test_fails() {
     let fake = two().await;
-    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    *fake.versions.unhealthy_port.lock().unwrap() = Some(port(PROXY));
     let error = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap_err();
     assert!(
         error.to_string().contains("main of shop does not answer through the proxy on port 20009: "),
@@ -171,7 +180,7 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_proxy_is_out_of_the_way_at_once_and_comes_back_by_itself() {
+async fn dead_proxy_is_bypassed_and_reinserted() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     watched(&fake, async {
@@ -181,7 +190,7 @@ async fn a_dead_proxy_is_out_of_the_way_at_once_and_comes_back_by_itself() {
             until(|| rules(&fake) == all_to(20000, 20000)).await;
             assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
             until(|| rules(&fake).contains(&("route", PROXY))).await;
-            assert_eq!(*fake.proxy.starts.lock().unwrap(), 1 + death);
+            assert_eq!(*fake.proxy.start_count.lock().unwrap(), 1 + death);
             // Two deaths in a row are no accident: the pause grows.
             assert!(began.elapsed() >= MS * 1000 * 2u32.pow(death - 1), "{:?}", began.elapsed());
         }
@@ -192,17 +201,17 @@ async fn a_dead_proxy_is_out_of_the_way_at_once_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_lives_and_does_not_answer_is_out_of_the_way_within_a_second() {
+async fn hung_proxy_is_bypassed_within_a_second() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     watched(&fake, async {
         tokio::time::sleep(MS * 5000).await;
         assert!(rules(&fake).contains(&("route", PROXY)), "one that answers stays");
         let began = tokio::time::Instant::now();
-        *fake.proxy.silent.lock().unwrap() = true;
+        *fake.proxy.is_unresponsive.lock().unwrap() = true;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
         assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
-        *fake.proxy.silent.lock().unwrap() = false;
+        *fake.proxy.is_unresponsive.lock().unwrap() = false;
         until(|| rules(&fake).contains(&("route", PROXY))).await;
     })
     .await;
@@ -210,7 +219,7 @@ async fn a_proxy_that_lives_and_does_not_answer_is_out_of_the_way_within_a_secon
 
 /// Where the rules lead, there is somebody, and he was told the main that is.
 fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
-    let alive = *fake.proxy.alive.lock().unwrap();
+    let alive = *fake.proxy.is_running.lock().unwrap();
     let instances: BTreeSet<u16> = fake
         .versions
         .running
@@ -232,12 +241,14 @@ fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
 /// Killed at every deed of every story with the proxy: nothing leads nowhere at any moment, and the agent that comes back brings
 /// rules and proxy to what is recorded.
 #[tokio::test(start_paused = true)]
-async fn killed_between_any_two_deeds_with_the_proxy() {
+async fn recovery_repairs_kill_at_any_step_with_proxy() {
     type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
     let stories: [(&str, bool, Story); 5] = [
         ("mirror", false, |fake| Box::pin(async { asked(fake, mirror(fake, "2.0.0")).await.is_ok() })),
         ("mirror --off", true, |fake| {
-            Box::pin(async { asked(fake, SplitChange::NoMirror(id_of(fake, "2.0.0"))).await.is_ok() })
+            Box::pin(async {
+                asked(fake, TrafficSplitChange::RemoveMirror(id_of(fake, "2.0.0"))).await.is_ok()
+            })
         }),
         ("assign the shadow", true, |fake| {
             Box::pin(async { assign(&fake.world, &to("2.0.0")).await.is_ok() })
@@ -256,21 +267,21 @@ async fn killed_between_any_two_deeds_with_the_proxy() {
             if mirrored {
                 asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
             }
-            fake.fuse.set(Some(deeds));
-            let done = story(&fake).await && fake.fuse.burn();
-            fake.fuse.set(None);
+            fake.failure_point.set_limit(Some(deeds));
+            let done = story(&fake).await && fake.failure_point.try_proceed();
+            fake.failure_point.set_limit(None);
             let at = format!("{name}, killed after {deeds}");
             rules::reconcile(&fake.world, "repair").await.unwrap();
             assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
-            boot(&fake.world).await.unwrap();
-            straighten(&fake.world, &actor()).await.unwrap();
+            restore_instances(&fake.world).await.unwrap();
+            bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
             watched(&fake, tokio::time::sleep(MS * 180_000)).await;
             assert_eq!(leads_to_somebody(&fake), Ok(()), "{at}");
-            let record = fake.store.recorded.lock().unwrap()[0].clone();
+            let record = fake.store.records.lock().unwrap()[0].clone();
             let main = record.forward.target.get();
-            if record.layer7.splits.is_empty() {
+            if record.layer7.traffic_split.is_empty() {
                 assert_eq!(record.layer7.place, None, "{at}");
-                assert!(!*fake.proxy.alive.lock().unwrap(), "{at}");
+                assert!(!*fake.proxy.is_running.lock().unwrap(), "{at}");
                 assert!(rules(&fake).contains(&("route", main)), "{at}");
             } else {
                 assert!(rules(&fake).contains(&("route", PROXY)), "{at}");
@@ -287,48 +298,55 @@ async fn killed_between_any_two_deeds_with_the_proxy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_proxy_ends() {
+async fn proxy_stops_when_drained() {
     let fake = two().await;
     let connections = |connections| {
         let service = shop();
         let (legs, shadows, rejected) = (vec![], vec![], std::collections::BTreeMap::new());
-        fake.proxy.stats.lock().unwrap().services =
-            vec![ServiceStats { service, connections, upgraded: 0, in_flight: 0, legs, shadows, rejected }];
+        fake.proxy.stats.lock().unwrap().services = vec![ServiceStats {
+            service,
+            connections,
+            upgraded: 0,
+            in_flight: 0,
+            upstreams: legs,
+            shadows,
+            rejected,
+        }];
     };
     asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
     connections(1);
-    asked(&fake, SplitChange::NoCanary).await.unwrap();
+    asked(&fake, TrafficSplitChange::RemoveCanary).await.unwrap();
     watched(&fake, async {
         tokio::time::sleep(MS * 60_000).await;
-        assert!(*fake.proxy.alive.lock().unwrap(), "somebody is connected to it");
+        assert!(*fake.proxy.is_running.lock().unwrap(), "somebody is connected to it");
         connections(0);
-        until(|| !*fake.proxy.alive.lock().unwrap()).await;
+        until(|| !*fake.proxy.is_running.lock().unwrap()).await;
     })
     .await;
-    assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7.place, None);
+    assert_eq!(fake.store.records.lock().unwrap()[0].layer7.place, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_boot_no_rule_leads_to_a_proxy_that_is_not_there() {
+async fn boot_bypasses_missing_proxy() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    *fake.proxy.alive.lock().unwrap() = false;
-    straighten(&fake.world, &actor()).await.unwrap();
+    *fake.proxy.is_running.lock().unwrap() = false;
+    bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
     // It is wanted still.
     watched(&fake, until(|| rules(&fake).contains(&("route", PROXY)))).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_private_service_is_not_proxied_and_comes_back_as_it_was() {
+async fn private_service_is_not_proxied_until_public_again() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let to = |public| AccessRequest { public, actor: actor() };
     watched(&fake, async {
-        access(&fake.world, &shop(), &to(false)).await.unwrap();
+        set_access(&fake.world, &shop(), &to(false)).await.unwrap();
         assert_eq!(rules(&fake), BTreeSet::new());
         tokio::time::sleep(MS * 60_000).await;
-        access(&fake.world, &shop(), &to(true)).await.unwrap();
+        set_access(&fake.world, &shop(), &to(true)).await.unwrap();
         assert!(rules(&fake).contains(&("route", PROXY)));
     })
     .await;
@@ -336,7 +354,7 @@ async fn a_private_service_is_not_proxied_and_comes_back_as_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_began_anew_is_out_of_the_way_until_it_was_told() {
+async fn restarted_proxy_is_bypassed_until_configured() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     watched(&fake, async {
@@ -349,53 +367,59 @@ async fn one_that_began_anew_is_out_of_the_way_until_it_was_told() {
         until(|| rules(&fake).contains(&("route", PROXY))).await;
     })
     .await;
-    assert_eq!(fake.proxy.does.lock().unwrap().services[0].splits.mirrors.len(), 1);
+    assert_eq!(fake.proxy.active_config.lock().unwrap().services[0].traffic_split.mirrors.len(), 1);
 
     fake.proxy.replace();
-    straighten(&fake.world, &actor()).await.unwrap();
+    bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
     assert_eq!(rules(&fake), all_to(20000, 20000));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_does_something_else_than_is_recorded_is_told() {
+async fn reconciler_pushes_config_to_differing_proxy() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    let right = fake.proxy.does.lock().unwrap().clone();
-    fake.proxy.does.lock().unwrap().services[0].splits.mirrors.clear();
+    let right = fake.proxy.active_config.lock().unwrap().clone();
+    fake.proxy.active_config.lock().unwrap().services[0].traffic_split.mirrors.clear();
     let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     assert!(again.known);
-    assert_eq!(*fake.proxy.does.lock().unwrap(), right, "asked again, it is told again");
-    fake.proxy.does.lock().unwrap().services[0].main.address = ([127, 0, 0, 1], 20001).into();
-    watched(&fake, until(|| *fake.proxy.does.lock().unwrap() == right)).await;
+    assert_eq!(*fake.proxy.active_config.lock().unwrap(), right, "asked again, it is told again");
+    fake.proxy.active_config.lock().unwrap().services[0].main.address = ([127, 0, 0, 1], 20001).into();
+    watched(&fake, until(|| *fake.proxy.active_config.lock().unwrap() == right)).await;
 }
 
 /// A service beside the shop, with a shadow as well.
 async fn cart(fake: &FakeWorld) -> ServiceName {
     let cart = beside(fake).await;
-    let which = Which::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
+    let which = DeploymentRef::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
     let shadow = versions::find(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
-    let SplitChange::Mirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
-    let change = SplitChange::Mirror(Mirror { deployment: shadow, ..shop });
+    let TrafficSplitChange::SetMirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
+    let change = TrafficSplitChange::SetMirror(Mirror { deployment: shadow, ..shop });
     let range = (port(20000), port(PROXY));
-    let request = SplitRequest { change, range, forwarded: None, actor: actor(), detail: String::new() };
+    let request = TrafficSplitRequest {
+        change,
+        port_range: range,
+        forwarded: None,
+        actor: actor(),
+        detail: String::new(),
+    };
     assert!(split(&fake.world, &cart, &request).await.unwrap().inserted);
     cart
 }
 
 /// Where the rules of a service lead to the proxy.
 fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
-    let recorded = fake.store.recorded.lock().unwrap();
+    let recorded = fake.store.records.lock().unwrap();
     recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_let_in_slowly_costs_the_others_nothing() {
+async fn slow_insert_does_not_delay_other_services() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let cart = cart(&fake).await;
     let place = |service: &ServiceName| place_of(&fake, service);
     let is_in = |service: &ServiceName| place(service).is_some();
-    *fake.versions.sick.lock().unwrap() = place(&cart);
+    *fake.versions.unhealthy_port.lock().unwrap() = place(&cart);
     watched(&fake, async {
         for death in 0..4 {
             let began = tokio::time::Instant::now();
@@ -416,19 +440,19 @@ async fn a_service_that_is_let_in_slowly_costs_the_others_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_does_not_answer_keeps_nobody_waiting_for_the_rules() {
+async fn hung_proxy_does_not_block_rules_lock() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    *fake.proxy.silent.lock().unwrap() = true;
+    *fake.proxy.is_unresponsive.lock().unwrap() = true;
     let actor = actor();
     let to_new = to("2.0.0");
     let telling = assign(&fake.world, &to_new);
     let falling_back = async {
-        until(|| fake.store.recorded.lock().unwrap()[0].forward.target.get() == 20001).await;
+        until(|| fake.store.records.lock().unwrap()[0].forward.target.get() == 20001).await;
         // The assign waits for the proxy now.
         tokio::time::sleep(MS * 100).await;
         let began = tokio::time::Instant::now();
-        straighten(&fake.world, &actor).await.unwrap();
+        bypass_dead_proxy(&fake.world, &actor).await.unwrap();
         assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
     };
     let (_, ()) = tokio::join!(telling, falling_back);
@@ -436,40 +460,40 @@ async fn a_proxy_that_does_not_answer_keeps_nobody_waiting_for_the_rules() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_is_kept_while_nobody_knows_who_comes_by_it() {
+async fn proxy_port_is_kept_while_connections_are_unknown() {
     let fake = two().await;
     asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
-    asked(&fake, SplitChange::NoCanary).await.unwrap();
-    *fake.proxy.silent.lock().unwrap() = true;
+    asked(&fake, TrafficSplitChange::RemoveCanary).await.unwrap();
+    *fake.proxy.is_unresponsive.lock().unwrap() = true;
     watched(&fake, tokio::time::sleep(MS * 60_000)).await;
-    assert!(fake.store.recorded.lock().unwrap()[0].layer7.place.is_some());
+    assert!(fake.store.records.lock().unwrap()[0].layer7.place.is_some());
     fake.proxy.kill();
-    watched(&fake, until(|| fake.store.recorded.lock().unwrap()[0].layer7.place.is_none())).await;
+    watched(&fake, until(|| fake.store.records.lock().unwrap()[0].layer7.place.is_none())).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_agent_takes_over_when_the_first_ends() {
+async fn second_agent_takes_over_when_first_ends() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    *fake.proxy.kept_by_another.lock().unwrap() = true;
+    *fake.proxy.is_watched_elsewhere.lock().unwrap() = true;
     watched(&fake, async {
         tokio::time::sleep(MS * 10_000).await;
         fake.proxy.kill();
         tokio::time::sleep(MS * 10_000).await;
         assert!(rules(&fake).contains(&("route", PROXY)), "the other one's business");
-        *fake.proxy.kept_by_another.lock().unwrap() = false;
+        *fake.proxy.is_watched_elsewhere.lock().unwrap() = false;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() {
+async fn taken_port_affects_only_its_service() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let cart = cart(&fake).await;
     let place = |service: &ServiceName| place_of(&fake, service);
-    *fake.proxy.taken.lock().unwrap() = place(&cart);
+    *fake.proxy.occupied_port.lock().unwrap() = place(&cart);
     watched(&fake, async {
         until(|| place(&cart).is_none()).await;
         assert!(place(&shop()).is_some());
@@ -478,7 +502,7 @@ async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() 
         until(|| place(&shop()).is_some()).await;
         tokio::time::sleep(MS * 120_000).await;
         assert!(place(&cart).is_none() && place(&shop()).is_some());
-        *fake.proxy.taken.lock().unwrap() = None;
+        *fake.proxy.occupied_port.lock().unwrap() = None;
         until(|| place(&cart).is_some()).await;
     })
     .await;
@@ -488,39 +512,39 @@ async fn a_port_that_somebody_else_has_keeps_its_service_alone_from_the_proxy() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_changed_meanwhile_is_not_put_back() {
+async fn failed_split_keeps_concurrent_changes() {
     let fake = two().await;
     deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
     asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
     // The mirror waits for a main that does not answer through the proxy; meanwhile the canary is taken off.
     fake.proxy.kill();
-    straighten(&fake.world, &actor()).await.unwrap();
-    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
+    *fake.versions.unhealthy_port.lock().unwrap() = Some(port(PROXY));
     let waiting = asked(&fake, mirror(&fake, "2.0.0"));
     let off = async {
         tokio::time::sleep(MS * 1000).await;
-        asked(&fake, SplitChange::NoCanary).await
+        asked(&fake, TrafficSplitChange::RemoveCanary).await
     };
     let (waited, _) = tokio::join!(waiting, off);
-    assert!(matches!(waited, Err(VersionError::Proxy(_))), "{waited:?}");
-    assert_eq!(fake.store.recorded.lock().unwrap()[0].layer7.splits.canary, None);
+    assert!(matches!(waited, Err(HostDeployError::Proxy(_))), "{waited:?}");
+    assert_eq!(fake.store.records.lock().unwrap()[0].layer7.traffic_split.canary, None);
     kill(&fake.world, &kill_of(&fake, "3.0.0")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_way_past_the_proxy_that_cannot_be_made_is_tried_at_intervals_and_told_once() {
+async fn failed_bypass_is_retried_and_reported_once() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     let rows = || fake.store.history.lock().unwrap().len();
     watched(&fake, async {
         let before = rows();
         let error = StoreError::Full { path: "state.db".into() };
-        *fake.store.full.lock().unwrap() = Some(error);
+        *fake.store.write_error.lock().unwrap() = Some(error);
         fake.proxy.kill();
         tokio::time::sleep(MS * 10_000).await;
         assert_eq!(rows(), before);
         assert!(rules(&fake).contains(&("route", PROXY)));
-        *fake.store.full.lock().unwrap() = None;
+        *fake.store.write_error.lock().unwrap() = None;
         until(|| rules(&fake) == all_to(20000, 20000)).await;
     })
     .await;
@@ -533,9 +557,9 @@ async fn a_way_past_the_proxy_that_cannot_be_made_is_tried_at_intervals_and_told
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_is_heard_while_main_is_asked_through_the_proxy() {
+async fn stop_request_ends_proxy_self_test() {
     let fake = two().await;
-    *fake.versions.sick.lock().unwrap() = Some(port(PROXY));
+    *fake.versions.unhealthy_port.lock().unwrap() = Some(port(PROXY));
     let change = mirror(&fake, "2.0.0");
     let began = tokio::time::Instant::now();
     let (asked, ()) = tokio::join!(asked(&fake, change), async {
@@ -543,14 +567,14 @@ async fn a_stop_is_heard_while_main_is_asked_through_the_proxy() {
         fake.stopper.stop();
     });
     assert!(began.elapsed() < MS * 1000 && asked.is_err(), "{asked:?}");
-    assert!(fake.store.recorded.lock().unwrap()[0].layer7.splits.is_empty());
+    assert!(fake.store.records.lock().unwrap()[0].layer7.traffic_split.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lets_in_and_who_tells_again_do_not_wait_for_each_other() {
+async fn insert_and_config_push_run_concurrently() {
     let fake = two().await;
     asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
-    *fake.proxy.takes.lock().unwrap() = MS * 1700;
+    *fake.proxy.configure_delay.lock().unwrap() = MS * 1700;
     watched(&fake, async {
         let began = tokio::time::Instant::now();
         fake.proxy.kill();

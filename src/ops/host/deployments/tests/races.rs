@@ -1,7 +1,7 @@
 //! Another command changes main while one is at work: nothing of it is reverted.
 
 use super::*;
-use crate::world::store::{Outcome, Store as _};
+use crate::world::store::{ChangeOutcome, Store as _};
 
 /// Another command makes a version main while the story waits for the rules.
 async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<Output = T>) -> T {
@@ -9,11 +9,11 @@ async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<O
     let (ended, ()) = tokio::join!(story, async {
         // The clock goes on when nothing else does: the story waits.
         tokio::time::sleep(MS * 3000).await;
-        let (records, existing) = (fake.store.recorded().unwrap(), fake.world.deployments.all().unwrap());
+        let (records, existing) = (fake.store.load_records().unwrap(), fake.world.deployments.all().unwrap());
         let now = fake.world.clock.now();
         let (intent, _) = crate::plan::versions::assign(&records, &existing, &to(version), now).unwrap();
         let (operation, _) = fake.store.begin(&intent, now).unwrap();
-        fake.store.end(operation, &actor(), &Outcome::Done { detail: String::new() }, now).unwrap();
+        fake.store.end(operation, &actor(), &ChangeOutcome::Done { detail: String::new() }, now).unwrap();
         drop(held);
     });
     rules::reconcile(&fake.world, "repair").await.unwrap();
@@ -32,7 +32,7 @@ async fn three(trial: Duration) -> FakeWorld {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kill_reverts_no_assign() {
+async fn kill_does_not_revert_assign() {
     let fake = three(Duration::ZERO).await;
     let killed = while_assigned(&fake, "3.0.0", kill(&fake.world, &kill_of(&fake, "1.0.0"))).await;
     assert_eq!(killed.unwrap().deployment.version.to_string(), "1.0.0");
@@ -41,7 +41,7 @@ async fn a_kill_reverts_no_assign() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_update_reverts_no_assign() {
+async fn update_does_not_revert_assign() {
     let fake = three(MS * 5000).await;
     let updated = while_assigned(&fake, "3.0.0", update(&fake.world, &update_of(&fake, "2.0.0"))).await;
     assert_eq!(updated.unwrap().instance.build, 2);
@@ -50,22 +50,22 @@ async fn an_update_reverts_no_assign() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_watch_window_reverts_no_assign() {
+async fn watch_end_does_not_revert_assign() {
     let fake = three(MS * 5000).await;
     // Its window is over.
     let until = jiff::Timestamp::UNIX_EPOCH;
-    fake.store.recorded.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
+    fake.store.records.lock().unwrap()[0].trial.as_mut().unwrap().until = until;
     let (shop, request) = (shop(), WatchRequest { id: id_of(&fake, "2.0.0"), actor: actor() });
     let ended = while_assigned(&fake, "3.0.0", watch(&fake.world, &shop, &request)).await;
     let ended = ended.unwrap();
-    let TrialEnd::Overtaken { main: Some(main), .. } = ended else { panic!("{ended:?}") };
+    let TrialOutcome::Overtaken { main: Some(main), .. } = ended else { panic!("{ended:?}") };
     assert_eq!(main.version.to_string(), "3.0.0");
     assert_eq!(rules(&fake), all_to(20002, 20002));
 }
 
 /// R9: a refused kill puts back what it took, and only that.
 #[tokio::test(start_paused = true)]
-async fn a_refused_kill_leaves_the_main_that_was_made_meanwhile() {
+async fn refused_kill_keeps_concurrent_assign() {
     for (version, led_to) in [("3.0.0", 20002), ("1.0.0", 20000)] {
         let fake = three(MS * 5000).await;
         *fake.host.sockets.lock().unwrap() = vec![busy()];
@@ -85,7 +85,7 @@ async fn a_refused_kill_leaves_the_main_that_was_made_meanwhile() {
 
 /// Whoever takes a change back takes back no other, and goes where he looked whether it is healthy.
 #[tokio::test(start_paused = true)]
-async fn a_rollback_reverts_no_assign() {
+async fn rollback_does_not_revert_assign() {
     let fake = three(Duration::ZERO).await;
     let shop = shop();
     let from = |version: &str| RollbackRequest { from: Some(version.parse().unwrap()), ..back() };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use super::{Deaf, Shared, shared};
+use super::{CachedBalancer, Deaf, shared};
 use crate::model::example;
 use crate::model::history::Actor;
 use crate::model::roll::{Batch, RollSpec};
@@ -31,17 +31,17 @@ fn processor_time() -> Duration {
 #[allow(clippy::disallowed_macros, reason = "as a benchmark it prints what it measured")]
 #[tokio::test(start_paused = true)]
 #[ignore = "prints what it costs: make bench runs it"]
-async fn what_a_roll_over_a_thousand_hosts_costs() {
+async fn cost_of_a_roll_over_a_thousand_hosts() {
     let mut fake = site(HOSTS, 3);
     fake.world.balancers =
-        fake.world.balancers.iter().map(|inner| shared(Shared::new(inner.clone()))).collect();
+        fake.world.balancers.iter().map(|inner| shared(CachedBalancer::new(inner.clone()))).collect();
     fake.world.reporter = std::sync::Arc::new(Deaf);
     let hosts = fake.fleet.hosts.iter().map(|host| host.name.clone()).collect();
-    let spec = RollSpec { hosts, batch: Batch::Percent(5), ..example::roll(&[]) };
+    let spec = RollSpec { hosts, batch: Batch::Percent(5), ..example::make_roll_spec(&[]) };
     let actor = Actor { user: "ops".into(), pid: 7 };
     let (resident, used, began) = (memory("VmRSS:"), processor_time(), tokio::time::Instant::now());
     let report = run(&fake.world, &fake.fleet, &spec, &actor).await.unwrap();
-    assert!(report.is_whole());
+    assert!(report.is_complete());
     let rows = fake.journal.rows.lock().unwrap().len();
     println!(
         "a roll over {HOSTS} hosts, 3 balancers, batches of 5 %: {:.1} s of simulated time, {rows} rows\n\

@@ -111,16 +111,16 @@ impl Weather {
     /// Every fault is over; `mended`: what commands broke is whole again.
     pub fn ends(&self, fake: &FakeSite, mended: bool) {
         self.next.set(self.changes.len());
-        *fake.journal.room.lock().unwrap() = None;
+        *fake.journal.free_entries.lock().unwrap() = None;
         let mut state = fake.site.lock();
-        state.unread.clear();
+        state.unreadable_balancers.clear();
         for host in state.hosts.values_mut() {
             for kind in OF_HOST {
                 of_host(host, kind, false);
             }
-            host.healthy |= mended;
-            if host.by_other {
-                host.switched_by_other(true);
+            host.is_healthy |= mended;
+            if host.is_switched_by_other {
+                host.switch_by_other(true);
             }
         }
     }
@@ -129,9 +129,13 @@ impl Weather {
 fn apply(fake: &FakeSite, fault: &Fault, begins: bool) {
     match fault {
         Fault::Host(name, kind) => fake.site.of(name, |host| of_host(host, *kind, begins)),
-        Fault::BalancerUnread(name) if begins => drop(fake.site.lock().unread.insert(name.clone())),
-        Fault::BalancerUnread(name) => drop(fake.site.lock().unread.remove(name)),
-        Fault::JournalFull(room) => *fake.journal.room.lock().unwrap() = begins.then_some(*room),
+        Fault::BalancerUnread(name) if begins => {
+            fake.site.lock().unreadable_balancers.insert(name.clone());
+        }
+        Fault::BalancerUnread(name) => {
+            fake.site.lock().unreadable_balancers.remove(name);
+        }
+        Fault::JournalFull(room) => *fake.journal.free_entries.lock().unwrap() = begins.then_some(*room),
     }
 }
 
@@ -139,17 +143,17 @@ fn of_host(host: &mut SiteHost, kind: OfHost, begins: bool) {
     let refused = || LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
     match kind {
         OfHost::CommandFails => host.command_status = if begins { 9 } else { 0 },
-        OfHost::CommandBreaksMain => host.command_breaks = begins,
-        OfHost::CommandIsSlow => host.command_takes = if begins { MS * 20_000 } else { MS * 300 },
-        OfHost::LinkDown => host.reachable = !begins,
-        OfHost::AnswersLost => host.answers_lost = u32::from(begins),
-        OfHost::NeverDrains => host.drains_after = if begins { None } else { Some(MS * 1500) },
-        OfHost::BackupDown => host.backup_up = !begins,
+        OfHost::CommandBreaksMain => host.command_breaks_health = begins,
+        OfHost::CommandIsSlow => host.command_duration = if begins { MS * 20_000 } else { MS * 300 },
+        OfHost::LinkDown => host.is_reachable = !begins,
+        OfHost::AnswersLost => host.lost_answers = u32::from(begins),
+        OfHost::NeverDrains => host.drain_duration = if begins { None } else { Some(MS * 1500) },
+        OfHost::BackupDown => host.is_backup_up = !begins,
         OfHost::SwitchRefused => host.switch_error = begins.then(refused),
-        OfHost::Flapping => host.flapping = begins,
-        OfHost::TakenOutByOther if begins => host.switched_by_other(false),
-        OfHost::TakenOutByOther if host.by_other => host.switched_by_other(true),
-        OfHost::PutBackByOther if begins => host.switched_by_other(true),
+        OfHost::Flapping => host.is_flapping = begins,
+        OfHost::TakenOutByOther if begins => host.switch_by_other(false),
+        OfHost::TakenOutByOther if host.is_switched_by_other => host.switch_by_other(true),
+        OfHost::PutBackByOther if begins => host.switch_by_other(true),
         OfHost::TakenOutByOther | OfHost::PutBackByOther => {}
     }
 }

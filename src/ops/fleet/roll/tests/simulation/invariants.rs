@@ -1,27 +1,27 @@
 //! What must hold whatever fails.
 
 use crate::model::forward::Switch;
-use crate::model::journal::{HostEnd, Row, What};
+use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
 use crate::model::roll::{RollSpec, Step};
 use crate::plan::roll::plan;
-use crate::plan::roll::progress::{HostStanding, Reached, Standing, standing};
+use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, standing};
 use crate::world::fake::site::{FakeSite, SiteHost};
 
 /// What the site itself has seen: the floor, and the command.
 pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     let state = fake.site.lock();
     let floor = usize::try_from(fake.fleet.limits.min_up).unwrap();
-    if state.fewest_up < floor {
-        return Err(format!("{} in service, the floor is {floor}", state.fewest_up));
+    if state.min_up_observed < floor {
+        return Err(format!("{} in service, the floor is {floor}", state.min_up_observed));
     }
     for (name, host) in &state.hosts {
         if host.commands.contains(&"began in service") && !spec.force {
             return Err(format!("the command began on {name} in service"));
         }
-        if host.disturbed {
+        if host.is_disturbed {
             return Err(format!("{name} came into service while the command was at work"));
         }
-        if host.forward && !host.healthy && !host.by_other && !host.running {
+        if host.forward && !host.is_healthy && !host.is_switched_by_other && !host.running {
             return Err(format!("{name} is in service and not healthy"));
         }
     }
@@ -33,28 +33,40 @@ pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     let rows = fake.journal.rows.lock().unwrap().clone();
     let plan = plan(&fake.fleet, spec).map_err(|error| error.to_string())?;
     let steps: Vec<Step> = plan.steps.iter().map(|planned| planned.step).collect();
-    let is_head =
-        |row: &Row| matches!(row.what, What::Began { .. } | What::Resumed { .. } | What::Aborting { .. });
+    let is_head = |row: &JournalEntry| {
+        matches!(
+            row.kind,
+            JournalEntryKind::Began { .. }
+                | JournalEntryKind::Resumed { .. }
+                | JournalEntryKind::Aborting { .. }
+        )
+    };
     let heads: Vec<usize> = (0..rows.len()).filter(|at| is_head(&rows[*at])).collect();
     for (number, head) in heads.iter().enumerate() {
         let end = heads.get(number + 1).copied().unwrap_or(rows.len());
         let before = standing(&rows[..=*head]).ok_or("no first row")?;
-        let aborting = matches!(rows[*head].what, What::Aborting { .. });
+        let aborting = matches!(rows[*head].kind, JournalEntryKind::Aborting { .. });
         one_run(&before, &rows[head + 1..end], &steps, aborting)?;
     }
     ran_once(fake, &rows)
 }
 
-fn one_run(before: &Standing, rows: &[Row], steps: &[Step], aborting: bool) -> Result<(), String> {
-    let mut by_host: std::collections::BTreeMap<_, Vec<&What>> = std::collections::BTreeMap::new();
+fn one_run(
+    before: &RollProgress,
+    rows: &[JournalEntry],
+    steps: &[Step],
+    aborting: bool,
+) -> Result<(), String> {
+    let mut by_host: std::collections::BTreeMap<_, Vec<&JournalEntryKind>> =
+        std::collections::BTreeMap::new();
     let batch = before.spec.batch.size(before.spec.hosts.len());
     let mut out = std::collections::BTreeSet::new();
     let mut failed = 0;
     for row in rows {
         let Some(host) = &row.host else { continue };
-        by_host.entry(host).or_default().push(&row.what);
-        match &row.what {
-            What::StepBegan { step: Step::ForwardOff } => {
+        by_host.entry(host).or_default().push(&row.kind);
+        match &row.kind {
+            JournalEntryKind::StepBegan { step: Step::ForwardOff } => {
                 out.insert(host);
                 if failed > before.spec.max_failures {
                     return Err(format!("{host} was taken out after {failed} failures"));
@@ -63,8 +75,8 @@ fn one_run(before: &Standing, rows: &[Row], steps: &[Step], aborting: bool) -> R
                     return Err(format!("{} hosts out together, a batch is {batch}: {out:?}", out.len()));
                 }
             }
-            What::StepFailed { .. } => failed += 1,
-            What::Settled { .. } | What::Done => drop(out.remove(host)),
+            JournalEntryKind::StepFailed { .. } => failed += 1,
+            JournalEntryKind::Settled { .. } | JournalEntryKind::Done => drop(out.remove(host)),
             _ => {}
         }
     }
@@ -76,15 +88,15 @@ fn one_run(before: &Standing, rows: &[Row], steps: &[Step], aborting: bool) -> R
     Ok(())
 }
 
-fn only_settled(whats: &[&What]) -> Result<(), String> {
+fn only_settled(whats: &[&JournalEntryKind]) -> Result<(), String> {
     match whats {
-        [What::Settled { .. }] => Ok(()),
+        [JournalEntryKind::Settled { .. }] => Ok(()),
         _ => Err("an abort does no step".to_owned()),
     }
 }
 
 /// One host's way through one run.
-fn walk(before: &HostStanding, whats: &[&What], steps: &[Step]) -> Result<(), String> {
+fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> Result<(), String> {
     let entry = before.entry(false).ok_or("it was done")?;
     let mut expected = steps.iter().filter(|step| **step >= entry);
     let mut under_way = None;
@@ -92,16 +104,17 @@ fn walk(before: &HostStanding, whats: &[&What], steps: &[Step]) -> Result<(), St
     for (at, what) in whats.iter().enumerate() {
         let rest = &whats[at + 1..];
         match what {
-            What::StepBegan { step } if under_way.is_none() && expected.next() == Some(step) => {
+            JournalEntryKind::StepBegan { step } if under_way.is_none() && expected.next() == Some(step) => {
                 under_way = Some(step);
             }
-            What::StepDone { step, .. } if under_way == Some(step) => under_way = None,
-            What::StepFailed { step, .. } if under_way == Some(step) => failed = true,
-            What::Settled { .. } if rest.is_empty() => {}
-            What::Done if !failed && under_way.is_none() && expected.next().is_none() && rest.is_empty() => {}
+            JournalEntryKind::StepDone { step, .. } if under_way == Some(step) => under_way = None,
+            JournalEntryKind::StepFailed { step, .. } if under_way == Some(step) => failed = true,
+            JournalEntryKind::Settled { .. } if rest.is_empty() => {}
+            JournalEntryKind::Done
+                if !failed && under_way.is_none() && expected.next().is_none() && rest.is_empty() => {}
             _ => return Err(format!("{what:?} was not to come")),
         }
-        if failed && rest.iter().any(|what| !matches!(what, What::Settled { .. })) {
+        if failed && rest.iter().any(|what| !matches!(what, JournalEntryKind::Settled { .. })) {
             return Err("it went on after its failure".to_owned());
         }
     }
@@ -109,10 +122,11 @@ fn walk(before: &HostStanding, whats: &[&What], steps: &[Step]) -> Result<(), St
 }
 
 /// A command whose good end is recorded is not run again.
-fn ran_once(fake: &FakeSite, rows: &[Row]) -> Result<(), String> {
+fn ran_once(fake: &FakeSite, rows: &[JournalEntry]) -> Result<(), String> {
     let state = fake.site.lock();
     for row in rows {
-        let (Some(name), What::StepDone { step: Step::Command, .. }) = (&row.host, &row.what) else {
+        let (Some(name), JournalEntryKind::StepDone { step: Step::Command, .. }) = (&row.host, &row.kind)
+        else {
             continue;
         };
         let host = &state.hosts[name];
@@ -128,12 +142,12 @@ fn ran_once(fake: &FakeSite, rows: &[Row]) -> Result<(), String> {
 
 /// What the journal says of each host is so. `killed`: a host may have been on its way back, of which no row says that it
 /// arrived.
-pub fn agrees(fake: &FakeSite, standing: &Standing, killed: bool) -> Result<(), String> {
+pub fn agrees(fake: &FakeSite, standing: &RollProgress, killed: bool) -> Result<(), String> {
     let state = fake.site.lock();
     for host in &standing.hosts {
         let real = &state.hosts[&host.host];
         // What another operator does later is not in the journal.
-        if real.by_other || (killed && host.end.is_none() && host.may_be_out()) {
+        if real.is_switched_by_other || (killed && host.end.is_none() && host.may_be_out()) {
             continue;
         }
         let is = if real.forward { Switch::On } else { Switch::Off };
@@ -145,32 +159,32 @@ pub fn agrees(fake: &FakeSite, standing: &Standing, killed: bool) -> Result<(), 
     Ok(())
 }
 
-fn untouched_or_done(host: &HostStanding, real: &SiteHost) -> Result<(), String> {
-    let well = host.end.is_some_and(HostEnd::is_well) || host.reached == Reached::Done;
-    if well && !real.healthy && !real.running {
+fn untouched_or_done(host: &HostProgress, real: &SiteHost) -> Result<(), String> {
+    let well = host.end.is_some_and(HostOutcome::is_restored) || host.state == StepState::Done;
+    if well && !real.is_healthy && !real.running {
         return Err(format!("it is not healthy, declared is {host:?}"));
     }
-    if host.reached == Reached::Waiting && !real.began.is_empty() {
+    if host.state == StepState::Waiting && !real.began.is_empty() {
         return Err(format!("the command ran there, declared is {host:?}"));
     }
-    if host.reached == Reached::Done && !real.commands.contains(&"ended") {
+    if host.state == StepState::Done && !real.commands.contains(&"ended") {
         return Err(format!("the command never ended there, declared is {host:?}"));
     }
     Ok(())
 }
 
 /// The forward as the journal has it; `None`: it does not say.
-fn declared(host: &HostStanding) -> Option<Switch> {
-    if host.reached == Reached::Done {
+fn declared(host: &HostProgress) -> Option<Switch> {
+    if host.state == StepState::Done {
         return Some(Switch::On);
     }
     match host.end {
-        Some(HostEnd::Returned | HostEnd::NotUp) => return Some(Switch::On),
-        Some(HostEnd::LeftOut) => return Some(Switch::Off),
-        Some(HostEnd::Unreachable) => return None,
+        Some(HostOutcome::Restored | HostOutcome::NotUp) => return Some(Switch::On),
+        Some(HostOutcome::LeftInMaintenance) => return Some(Switch::Off),
+        Some(HostOutcome::Unreachable) => return None,
         None => {}
     }
-    let done = host.reached == Reached::StepDone;
+    let done = host.state == StepState::StepDone;
     match host.step {
         Some(Step::ForwardOff) => done.then_some(Switch::Off),
         Some(Step::ForwardOn) => done.then_some(Switch::On),
@@ -180,10 +194,15 @@ fn declared(host: &HostStanding) -> Option<Switch> {
 }
 
 /// After one interrupt every host this run touched has got through, or is declared as left.
-pub fn nobody_in_between(fake: &FakeSite, standing: &Standing) -> Result<(), String> {
+pub fn nobody_in_between(fake: &FakeSite, standing: &RollProgress) -> Result<(), String> {
     let rows = fake.journal.rows.lock().unwrap();
     let since = rows.iter().rposition(|row| {
-        matches!(row.what, What::Began { .. } | What::Resumed { .. } | What::Aborting { .. })
+        matches!(
+            row.kind,
+            JournalEntryKind::Began { .. }
+                | JournalEntryKind::Resumed { .. }
+                | JournalEntryKind::Aborting { .. }
+        )
     });
     for host in &standing.hosts {
         let touched = rows[since.unwrap_or(0)..].iter().any(|row| row.host.as_ref() == Some(&host.host));
@@ -198,7 +217,7 @@ pub fn nobody_in_between(fake: &FakeSite, standing: &Standing) -> Result<(), Str
 pub fn is_mended(fake: &FakeSite, every: bool) -> Result<(), String> {
     let state = fake.site.lock();
     for (name, host) in &state.hosts {
-        if every && host.healthy && !(host.forward && host.is_up()) {
+        if every && host.is_healthy && !(host.forward && host.is_up()) {
             return Err(format!("{name} is healthy and not in service: {host:?}"));
         }
     }

@@ -13,7 +13,7 @@ use super::hosts::inside;
 
 /// What became of the connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Connects {
+pub struct ConnectCounts {
     pub answered: u64,
     pub refused: u64,
     pub reset: u64,
@@ -29,13 +29,13 @@ pub async fn run(
     clients: usize,
     pause: Duration,
     stopped: watch::Receiver<bool>,
-) -> Result<Connects, LabError> {
+) -> Result<ConnectCounts, LabError> {
     inside(namespace, move || async move {
         let mut set = tokio::task::JoinSet::new();
         for _ in 0..clients {
             set.spawn(client(address, pause, stopped.clone()));
         }
-        let mut total = Connects::default();
+        let mut total = ConnectCounts::default();
         while let Some(Ok(one)) = set.join_next().await {
             total.answered += one.answered;
             total.refused += one.refused;
@@ -47,8 +47,8 @@ pub async fn run(
     .await
 }
 
-async fn client(address: SocketAddr, pause: Duration, stopped: watch::Receiver<bool>) -> Connects {
-    let mut count = Connects::default();
+async fn client(address: SocketAddr, pause: Duration, stopped: watch::Receiver<bool>) -> ConnectCounts {
+    let mut count = ConnectCounts::default();
     while !*stopped.borrow() {
         match tokio::time::timeout(Duration::from_secs(5), request(address)).await {
             Ok(Ok(true)) => count.answered += 1,

@@ -12,20 +12,20 @@ pub struct PatternError {
 
 /// Methods and paths; empty: all.
 #[derive(Debug, Clone)]
-pub struct Matching {
+pub struct RequestFilter {
     methods: Vec<String>,
     paths: Option<GlobSet>,
 }
 
-impl Matching {
+impl RequestFilter {
     /// `*` stays within a segment, `**` does not.
     pub fn new(methods: &[String], paths: &[String]) -> Result<Self, PatternError> {
         let mut set = GlobSetBuilder::new();
         for pattern in paths {
             let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-            set.add(glob.map_err(|error| wrong(pattern, &error))?);
+            set.add(glob.map_err(|error| build_error(pattern, &error))?);
         }
-        let set = set.build().map_err(|error| wrong("", &error))?;
+        let set = set.build().map_err(|error| build_error("", &error))?;
         let methods = methods.iter().map(|method| method.to_ascii_uppercase()).collect();
         Ok(Self { methods, paths: (!paths.is_empty()).then_some(set) })
     }
@@ -40,7 +40,7 @@ impl Matching {
     }
 }
 
-fn wrong(pattern: &str, error: &globset::Error) -> PatternError {
+fn build_error(pattern: &str, error: &globset::Error) -> PatternError {
     PatternError { pattern: pattern.to_owned(), why: error.kind().to_string() }
 }
 
@@ -48,20 +48,20 @@ fn wrong(pattern: &str, error: &globset::Error) -> PatternError {
 mod tests {
     use super::*;
 
-    fn matching(methods: &[&str], paths: &[&str]) -> Result<Matching, PatternError> {
+    fn build_filter(methods: &[&str], paths: &[&str]) -> Result<RequestFilter, PatternError> {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        Matching::new(&owned(methods), &owned(paths))
+        RequestFilter::new(&owned(methods), &owned(paths))
     }
 
     #[test]
     fn nothing_asked_for_is_everything() {
-        let all = matching(&[], &[]).unwrap();
+        let all = build_filter(&[], &[]).unwrap();
         assert!(all.method("BREW") && all.path("/") && all.path("*"));
     }
 
     #[test]
     fn a_star_stays_within_a_segment() {
-        let some = matching(&["get", "POST"], &["/api/*/price", "/v2/**"]).unwrap();
+        let some = build_filter(&["get", "POST"], &["/api/*/price", "/v2/**"]).unwrap();
         assert!(some.method("GET") && some.method("POST") && !some.method("PUT") && !some.method("get"));
         for (path, matches) in [
             ("/api/7/price", true),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_named() {
-        let error = matching(&[], &["/ok", "/a["]).unwrap_err();
+        let error = build_filter(&[], &["/ok", "/a["]).unwrap_err();
         assert!(error.to_string().starts_with("`/a[` is not a path pattern: "), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
-use super::Doors;
+use super::ApiState;
 use crate::agent::openapi::Operation;
 
 pub(in crate::agent) struct Route {
@@ -12,23 +12,23 @@ pub(in crate::agent) struct Route {
     /// As OpenAPI writes it: `get`.
     pub method: &'static str,
     pub operation: Operation,
-    handler: MethodRouter<Doors>,
+    handler: MethodRouter<ApiState>,
 }
 
 impl Route {
     /// The same under a second path.
     pub fn unnamed(self) -> Self {
-        Self { operation: self.operation.unnamed(), ..self }
+        Self { operation: self.operation.without_id(), ..self }
     }
 }
 
-pub(super) fn router(table: Vec<Route>) -> Router<Doors> {
+pub(super) fn router(table: Vec<Route>) -> Router<ApiState> {
     table.into_iter().fold(Router::new(), |router, route| router.route(&route.path, route.handler))
 }
 
 macro_rules! method {
     ($name:ident, $filter:ident) => {
-        pub(super) fn $name<H: Handler<T, Doors>, T: 'static>(
+        pub(super) fn $name<H: Handler<T, ApiState>, T: 'static>(
             path: &str,
             handler: H,
             operation: Operation,

@@ -11,41 +11,41 @@ use nix::sys::socket::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::coalesced_write::Short;
+use super::coalesced_write::CoalescedSlices;
 
 /// A head that is longer is not remembered; hyper has refused it long before.
-const LONGEST_HEAD: usize = 1 << 20;
+const MAX_HEAD_BYTES: usize = 1 << 20;
 
 /// What the service of a connection tells its bytes.
 #[derive(Debug, Default)]
-pub struct Heads {
+pub struct HeadState {
     /// How many heads were understood.
-    understood: AtomicU64,
+    parsed_heads: AtomicU64,
     /// A request is being answered: what is read now is no head.
-    busy: AtomicBool,
+    is_answering: AtomicBool,
     /// A body was left unread, so that nobody knows where the next head begins; or there will be none.
-    lost: AtomicBool,
+    is_out_of_sync: AtomicBool,
 }
 
 // One thread has both ends; hyper's upgrades only want what could be sent elsewhere.
 const ORDER: Ordering = Ordering::Relaxed;
 
-impl Heads {
-    pub fn understood(&self) {
-        self.understood.store(self.understood.load(ORDER) + 1, ORDER);
-        self.busy.store(true, ORDER);
+impl HeadState {
+    pub fn mark_parsed(&self) {
+        self.parsed_heads.store(self.parsed_heads.load(ORDER) + 1, ORDER);
+        self.is_answering.store(true, ORDER);
     }
 
     /// The answer is over; `read`: and so is the request.
-    pub fn answered(&self, read: bool) {
-        self.busy.store(false, ORDER);
+    pub fn mark_answered(&self, read: bool) {
+        self.is_answering.store(false, ORDER);
         if !read {
-            self.no_more();
+            self.stop_tracking();
         }
     }
 
-    pub fn no_more(&self) {
-        self.lost.store(true, ORDER);
+    pub fn stop_tracking(&self) {
+        self.is_out_of_sync.store(true, ORDER);
     }
 }
 
@@ -54,85 +54,85 @@ impl Heads {
 #[derive(Debug)]
 pub struct Client {
     stream: Arc<TcpStream>,
-    heads: Arc<Heads>,
+    head_state: Arc<HeadState>,
     /// Read again first.
-    before: Vec<u8>,
+    replay: Vec<u8>,
     head: Vec<u8>,
     /// Heads that were understood when `head` began.
-    head_of: u64,
-    refused: bool,
-    remembers: bool,
+    head_number: u64,
+    is_refused: bool,
+    is_recording: bool,
 }
 
 impl Client {
-    pub fn new(stream: Arc<TcpStream>, heads: Arc<Heads>) -> Self {
+    pub fn new(stream: Arc<TcpStream>, head_state: Arc<HeadState>) -> Self {
         Self {
             stream,
-            heads,
-            before: Vec::new(),
+            head_state,
+            replay: Vec::new(),
             head: Vec::new(),
-            head_of: 0,
-            refused: false,
-            remembers: true,
+            head_number: 0,
+            is_refused: false,
+            is_recording: true,
         }
     }
 
     /// The same bytes again from the head on, for another protocol.
-    pub fn again(self) -> Self {
-        Self { before: self.head, head: Vec::new(), refused: false, remembers: false, ..self }
+    pub fn into_replay(self) -> Self {
+        Self { replay: self.head, head: Vec::new(), is_refused: false, is_recording: false, ..self }
     }
 
     /// For those who refuse by themselves.
-    pub fn forgetful(mut self) -> Self {
-        self.remembers = false;
+    pub fn without_recording(mut self) -> Self {
+        self.is_recording = false;
         self
     }
 
     /// Whether hyper was about to refuse what [`Self::head`] holds.
-    pub const fn refused(&self) -> bool {
-        self.refused
+    pub const fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    fn remember(&mut self, read: &[u8]) {
-        let understood = self.heads.understood.load(ORDER);
-        if self.head_of != understood || self.heads.busy.load(ORDER) {
+    fn record_head(&mut self, read: &[u8]) {
+        let understood = self.head_state.parsed_heads.load(ORDER);
+        if self.head_number != understood || self.head_state.is_answering.load(ORDER) {
             self.head.clear();
-            self.head_of = understood;
+            self.head_number = understood;
         }
-        if self.heads.busy.load(ORDER) || self.heads.lost.load(ORDER) {
+        if self.head_state.is_answering.load(ORDER) || self.head_state.is_out_of_sync.load(ORDER) {
             return;
         }
-        if self.head.len() + read.len() > LONGEST_HEAD {
-            self.remembers = false;
+        if self.head.len() + read.len() > MAX_HEAD_BYTES {
+            self.is_recording = false;
             self.head = Vec::new();
             return;
         }
         self.head.extend_from_slice(read);
     }
 
-    fn refuses(&mut self) -> bool {
-        let told = self.heads.busy.load(ORDER) || self.heads.lost.load(ORDER);
-        let pending = self.remembers && !self.head.is_empty() && !told;
-        self.refused |= pending && self.head_of == self.heads.understood.load(ORDER);
-        self.refused
+    fn check_refusal(&mut self) -> bool {
+        let told = self.head_state.is_answering.load(ORDER) || self.head_state.is_out_of_sync.load(ORDER);
+        let pending = self.is_recording && !self.head.is_empty() && !told;
+        self.is_refused |= pending && self.head_number == self.head_state.parsed_heads.load(ORDER);
+        self.is_refused
     }
 }
 
-fn refusal() -> io::Error {
+fn make_refusal_error() -> io::Error {
     io::Error::other("the head is for somebody else")
 }
 
 impl AsyncRead for Client {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.before.is_empty() {
-            let part = this.before.len().min(buf.remaining());
-            buf.put_slice(&this.before[..part]);
-            this.before.drain(..part);
+        if !this.replay.is_empty() {
+            let part = this.replay.len().min(buf.remaining());
+            buf.put_slice(&this.replay[..part]);
+            this.replay.drain(..part);
             return Poll::Ready(Ok(()));
         }
         let (before, room) = (buf.filled().len(), buf.remaining());
@@ -152,8 +152,8 @@ impl AsyncRead for Client {
                 }
             }
         }
-        if this.remembers {
-            this.remember(&buf.filled()[before..]);
+        if this.is_recording {
+            this.record_head(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -162,8 +162,8 @@ impl AsyncRead for Client {
 impl AsyncWrite for Client {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.refuses() {
-            return Poll::Ready(Err(refusal()));
+        if this.check_refusal() {
+            return Poll::Ready(Err(make_refusal_error()));
         }
         loop {
             ready!(this.stream.poll_write_ready(cx))?;
@@ -179,12 +179,12 @@ impl AsyncWrite for Client {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(short) = Short::of(bufs) {
+        if let Some(short) = CoalescedSlices::from_slices(bufs) {
             return self.poll_write(cx, short.bytes());
         }
         let this = self.get_mut();
-        if this.refuses() {
-            return Poll::Ready(Err(refusal()));
+        if this.check_refusal() {
+            return Poll::Ready(Err(make_refusal_error()));
         }
         loop {
             ready!(this.stream.poll_write_ready(cx))?;
@@ -204,7 +204,7 @@ impl AsyncWrite for Client {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.refused {
+        if self.is_refused {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(shutdown(self.stream.as_raw_fd(), Shutdown::Write).map_err(Into::into))

@@ -6,19 +6,19 @@ use super::instance_dir::Tuning;
 
 /// How often in a row it did not run well.
 #[derive(Debug, Default)]
-pub struct Restarts {
+pub struct RestartBackoff {
     in_a_row: u32,
 }
 
-impl Restarts {
+impl RestartBackoff {
     /// The pause before the next start, after a run of this length (`None`: it could not even be started).
     pub fn pause(&mut self, ran: Option<Duration>, tuning: &Tuning) -> Duration {
-        if ran.is_some_and(|ran| ran >= tuning.well_after) {
+        if ran.is_some_and(|ran| ran >= tuning.stable_after) {
             self.in_a_row = 0;
         }
         let factor = 1_u32.checked_shl(self.in_a_row).unwrap_or(u32::MAX);
         self.in_a_row = self.in_a_row.saturating_add(1);
-        tuning.first_pause.saturating_mul(factor).min(tuning.longest_pause)
+        tuning.initial_backoff.saturating_mul(factor).min(tuning.max_backoff)
     }
 }
 
@@ -28,7 +28,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_bound_and_begin_anew_after_a_good_run() {
-        let (tuning, mut restarts) = (Tuning::default(), Restarts::default());
+        let (tuning, mut restarts) = (Tuning::default(), RestartBackoff::default());
         let crash = Some(Duration::from_millis(3));
         let pauses: Vec<u128> = (0..10).map(|_| restarts.pause(crash, &tuning).as_millis()).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000]);

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashSet;
 
-use crate::model::evidence::Kind;
+use crate::model::evidence::DifferenceKind;
 use crate::model::field::{Field, JsonPath};
 
 /// The first difference in a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// Both sides as they may be shown.
     pub main: String,
     pub shadow: String,
@@ -32,7 +32,7 @@ impl Seen {
         self.same.insert(field);
     }
 
-    pub fn same_path(&mut self, path: &str) {
+    pub fn add_equal_path(&mut self, path: &str) {
         if !self.paths.contains(path) {
             self.paths.insert(path.to_owned());
             self.same.insert(Field::Json(JsonPath::new(path.to_owned())));
@@ -40,7 +40,7 @@ impl Seen {
     }
 
     /// `show` is asked only for the first difference of a field.
-    pub fn differ(&mut self, field: Field, kind: Kind, show: impl FnOnce() -> (String, String)) {
+    pub fn differ(&mut self, field: Field, kind: DifferenceKind, show: impl FnOnce() -> (String, String)) {
         self.differing.entry(field).or_insert_with(|| {
             let (main, shadow) = show();
             Difference { kind, main, shadow }

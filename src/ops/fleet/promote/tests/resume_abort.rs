@@ -8,42 +8,42 @@ use crate::world::reporter::Reporter;
 /// Killed when a host has the new main; the last of them did not get to that.
 async fn killed_at_the_flip(fake: &FakeSite) {
     let interval = Duration::from_secs(10);
-    let (work, actor) = (RolloutSpec { steps: "50".parse().unwrap(), interval, ..spec() }, actor());
+    let (work, actor) = (PromotionSpec { steps: "50".parse().unwrap(), interval, ..spec() }, actor());
     tokio::select! {
         ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
         () = async {
-            while fake.site.with("web1", |host| host.main == "1.0.0") {
+            while fake.site.with_host("web1", |host| host.main == "1.0.0") {
                 tokio::time::sleep(MS).await;
             }
         } => {}
     }
     fake.journal.kill();
     let canary = all_of_it();
-    fake.site.with("web3", |host| {
+    fake.site.with_host("web3", |host| {
         host.main = "1.0.0".into();
-        host.layer7.splits.canary = Some(canary);
+        host.layer7.traffic_split.canary = Some(canary);
         host.layer7.inserted = true;
     });
 }
 
 fn all_of_it() -> Canary {
-    let deployment = example::rollout_target().deployment;
-    Canary { deployment, percent: Some(Percent::ALL), sticky: None, header: None, cookie: None }
+    let deployment = example::make_promotion_target().deployment;
+    Canary { deployment, percent: Some(Percent::FULL), sticky: None, header: None, cookie: None }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flip_that_was_cut_off_is_finished_by_a_resume_and_taken_back_by_an_abort() {
+async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
     for aborts in [false, true] {
         let fake = site(3, 1);
         killed_at_the_flip(&fake).await;
         let (world, fleet) = (&fake.world, &fake.fleet);
         if aborts {
             let report = abort(world, fleet, &actor()).await.unwrap();
-            assert_eq!(report.standing.result, Some(RolloutResult::Aborted));
+            assert_eq!(report.standing.result, Some(PromotionResult::Aborted));
             assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
         } else {
             let report = resume(world, fleet, &actor()).await.unwrap();
-            assert_eq!(report.standing.result, Some(RolloutResult::Promoted));
+            assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
             assert_eq!(mains(&fake), ["2.0.0"; 3]);
         }
     }
@@ -51,20 +51,20 @@ async fn a_flip_that_was_cut_off_is_finished_by_a_resume_and_taken_back_by_an_ab
 
 /// What others did between the crash and the resume is theirs.
 #[tokio::test(start_paused = true)]
-async fn a_resume_flips_no_host_that_is_not_as_it_was_left() {
+async fn resume_refuses_to_flip_changed_host() {
     type Meanwhile = fn(&mut crate::world::fake::site::SiteHost);
     let meanwhile: [(Meanwhile, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
-        (|host| host.layer7.splits.canary = None, "it has no share any more", "1.0.0"),
-        (|host| host.reachable = false, "the link broke", "1.0.0"),
+        (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
+        (|host| host.is_reachable = false, "the link broke", "1.0.0"),
     ];
     for (change, why, main) in meanwhile {
         let fake = site(3, 1);
         killed_at_the_flip(&fake).await;
-        fake.site.with("web3", change);
+        fake.site.with_host("web3", change);
         let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().standing;
-        let (result, told) = standing.returning.unwrap();
-        assert_eq!(result, RolloutResult::Returned);
+        let (result, told) = standing.rolling_back.unwrap();
+        assert_eq!(result, PromotionResult::RolledBack);
         assert!(told.starts_with("it does not become main: web3: ") && told.contains(why), "{told}");
         assert_eq!(mains(&fake), ["1.0.0", "1.0.0", main]);
     }
@@ -72,25 +72,25 @@ async fn a_resume_flips_no_host_that_is_not_as_it_was_left() {
 
 /// The agent lets it in again.
 #[tokio::test(start_paused = true)]
-async fn a_resume_flips_a_host_whose_proxy_is_out_of_the_way() {
+async fn resume_flips_host_with_bypassed_proxy() {
     let fake = site(3, 1);
     killed_at_the_flip(&fake).await;
-    fake.site.with("web3", |host| host.layer7.inserted = false);
+    fake.site.with_host("web3", |host| host.layer7.inserted = false);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(
         (report.standing.result, mains(&fake)),
-        (Some(RolloutResult::Promoted), vec!["2.0.0".into(); 3])
+        (Some(PromotionResult::Promoted), vec!["2.0.0".into(); 3])
     );
 }
 
 /// A crash between the two left the copies.
 #[tokio::test(start_paused = true)]
-async fn a_resume_ends_the_copies_that_a_comparison_needed() {
+async fn resume_stops_mirror_of_comparison() {
     let fake = site(3, 1);
     let (work, actor) = (shadowed(&fake, Some(&evidence(1_000, 0))), actor());
     let compared_well = || {
-        let stands = last(&fake.world).unwrap();
-        stands.and_then(|stands| stands.compared).is_some_and(|(passed, _)| passed)
+        let stands = read_last(&fake.world).unwrap();
+        stands.and_then(|stands| stands.comparison).is_some_and(|(passed, _)| passed)
     };
     tokio::select! {
         ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
@@ -101,49 +101,51 @@ async fn a_resume_ends_the_copies_that_a_comparison_needed() {
         } => {}
     }
     fake.journal.kill();
-    let mirrors = || fake.site.with("web3", |host| host.layer7.splits.mirrors.len());
+    let mirrors = || fake.site.with_host("web3", |host| host.layer7.traffic_split.mirrors.len());
     assert_eq!((mirrors(), told(&fake, "web3")), (1, String::new()));
     let report = resume(&fake.world, &fake.fleet, &actor).await.unwrap();
-    assert_eq!(report.standing.result, Some(RolloutResult::Promoted), "{}", report.standing.why);
+    assert_eq!(report.standing.result, Some(PromotionResult::Promoted), "{}", report.standing.why);
     assert_eq!(told(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
 
 /// Nothing that waiting mends.
 #[tokio::test(start_paused = true)]
-async fn a_comparison_that_cannot_be_made_goes_back_and_one_that_waits_for_a_host_holds() {
+async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
     let work = shadowed(&fake, None);
-    fake.site.with("web2", |host| host.evidence_error = Some(refusal()));
+    fake.site.with_host("web2", |host| host.evidence_error = Some(refusal()));
     let report = roll_out(&fake, work.clone()).await.unwrap();
     is_back(&fake, &report, "its answers cannot be compared: done on 2 of 3 hosts; web2: xtables is locked");
 
     let fake = site(3, 1);
     let work = shadowed(&fake, Some(&evidence(1_000, 0)));
-    fake.site.with("web3", |host| host.evidence_error = Some(crate::world::fake::site::cut()));
+    fake.site.with_host("web3", |host| {
+        host.evidence_error = Some(crate::world::fake::site::build_broken_link_error());
+    });
     let start = async {
         // It was ready when it began.
-        while last(&fake.world).unwrap().is_none() {
+        while read_last(&fake.world).unwrap().is_none() {
             tokio::time::sleep(Duration::from_micros(100)).await;
         }
-        fake.site.with("web2", |host| host.reachable = false);
+        fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
         assert!(said(&fake, "holding: cannot ask every host: web2: the link broke"));
-        fake.site.with("web2", |host| host.reachable = true);
+        fake.site.with_host("web2", |host| host.is_reachable = true);
         tokio::time::sleep(Duration::from_mins(10)).await;
         assert!(said(&fake, "web3: the link broke"));
-        fake.site.with("web3", |host| host.evidence_error = None);
+        fake.site.with_host("web3", |host| host.evidence_error = None);
     };
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), start);
-    assert_eq!(report.unwrap().standing.result, Some(RolloutResult::Promoted));
+    assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_main_while_it_is_a_shadow_ends_it() {
+async fn promotion_ends_when_main_changes_during_comparison() {
     let fake = site(3, 1);
     let work = shadowed(&fake, None);
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         tokio::time::sleep(Duration::from_mins(2)).await;
-        fake.site.with("web2", |host| host.main = "0.9.0".into());
+        fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
     let standing = report.unwrap().standing;
     assert_eq!(standing.why, "web2: another command made 0.9.0 main");
@@ -155,17 +157,20 @@ struct Impatient(FleetWorld);
 
 impl Reporter for Impatient {
     fn report(&self, event: &Event) {
-        if matches!(event, Event::Version { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
+        if matches!(event, Event::DeploymentProgress { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
         {
-            let stands = last(&self.0).unwrap().unwrap();
-            self.0.rollouts.ask(&stands.rollout, Ask::Abort, &actor(), self.0.clock.now()).unwrap();
+            let stands = read_last(&self.0).unwrap().unwrap();
+            self.0
+                .promotions
+                .ask(&stands.promotion, OperatorRequest::Abort, &actor(), self.0.clock.now())
+                .unwrap();
         }
         self.0.reporter.report(event);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_that_is_asked_as_soon_as_it_runs_is_heard() {
+async fn abort_right_after_start_is_received() {
     for resumed in [false, true] {
         let fake = site(3, 1);
         let world = FleetWorld { reporter: Arc::new(Impatient(fake.world.clone())), ..fake.world.clone() };
@@ -177,57 +182,57 @@ async fn an_abort_that_is_asked_as_soon_as_it_runs_is_heard() {
             run(&world, &fake.fleet, &work, &actor).await
         };
         let standing = report.unwrap().standing;
-        assert_eq!(standing.result, Some(RolloutResult::Aborted), "resumed: {resumed}");
+        assert_eq!(standing.result, Some(PromotionResult::Aborted), "resumed: {resumed}");
         assert_eq!((mains(&fake), shares(&fake)), (vec!["1.0.0".to_owned(); 3], vec![None; 3]));
     }
 }
 
 /// Whoever takes it up forgets what was asked before.
 #[tokio::test(start_paused = true)]
-async fn an_abort_that_was_asked_before_a_resume_is_asked_again() {
+async fn abort_is_requested_again_after_resume() {
     let fake = site(3, 1);
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
-    let stands = || last(world).unwrap().unwrap();
-    let purpose = Purpose::Rollout { service: spec().service, version: spec().version };
+    let stands = || read_last(world).unwrap().unwrap();
+    let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
     let holder = lock::acquire(world, "other", purpose).await.unwrap();
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
         let asked = async || {
-            while !stands().is_aborted() {
+            while !stands().is_abort_requested() {
                 tokio::time::sleep(MS).await;
             }
         };
         asked().await;
-        let row = |what: RolloutWhat| {
-            world.rollouts.append(&holder, &stands().rollout, &what, world.clock.now()).unwrap();
+        let row = |what: PromotionEntryKind| {
+            world.promotions.append(&holder, &stands().promotion, &what, world.clock.now()).unwrap();
         };
-        row(RolloutWhat::Resumed { actor: other() });
-        assert!(!stands().is_aborted());
+        row(PromotionEntryKind::Resumed { actor: other() });
+        assert!(!stands().is_abort_requested());
         tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("nobody asked again");
-        row(RolloutWhat::Ended { result: RolloutResult::Aborted, why: "aborted".into() });
+        row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted".into() });
         lock::give_back(world, &holder);
     });
-    assert_eq!(aborted.unwrap().standing.result, Some(RolloutResult::Aborted));
+    assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::Aborted));
 }
 
 /// It ended by itself between two looks, and whoever holds the lock now is at work on something else.
 #[tokio::test(start_paused = true)]
-async fn an_abort_of_one_that_has_ended_waits_for_no_other_one() {
+async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let fake = site(3, 1);
     killed_at_the_flip(&fake).await;
     let (world, actor) = (&fake.world, actor());
-    let rollout = last(world).unwrap().unwrap().rollout;
-    let purpose = Purpose::Rollout { service: spec().service, version: spec().version };
+    let promotion = read_last(world).unwrap().unwrap().promotion;
+    let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
     let holder = lock::acquire(world, "other", purpose).await.unwrap();
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
-        let row = |what: RolloutWhat| {
-            world.rollouts.append(&holder, &rollout, &what, world.clock.now()).unwrap();
+        let row = |what: PromotionEntryKind| {
+            world.promotions.append(&holder, &promotion, &what, world.clock.now()).unwrap();
         };
         tokio::time::sleep(MS * 500).await;
-        row(RolloutWhat::Ended { result: RolloutResult::Returned, why: "worse".into() });
+        row(PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() });
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
-    assert_eq!(aborted.unwrap().standing.result, Some(RolloutResult::Returned), "as soon as it is known");
+    assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::RolledBack), "as soon as it is known");
     lock::give_back(world, &holder);
 }
 

@@ -1,36 +1,37 @@
 //! What has become of a main that is not on trial any more: by what leads where now, and by the history.
 
-use crate::model::api::deployments::TrialEnd;
+use crate::model::api::deployments::TrialOutcome;
 use crate::model::deployment::{Deployment, DeploymentId};
-use crate::model::history::{Entry, Phase};
+use crate::model::history::{HistoryEntry, Phase};
 
 use super::routes::{ASSIGN, DEPLOY, KILL, ROLLBACK};
 
 /// `main`: which is main now; `rows`: the latest of the service, oldest first.
-pub fn ended(expected: &DeploymentId, main: Option<Deployment>, rows: &[Entry]) -> TrialEnd {
+pub fn ended(expected: &DeploymentId, main: Option<Deployment>, rows: &[HistoryEntry]) -> TrialOutcome {
     let actions: &[&str] = if main.is_some() { &[DEPLOY, ASSIGN, ROLLBACK] } else { &[KILL] };
     let last = last(rows, actions);
     match (main, last) {
-        (Some(main), _) if main.id == *expected => TrialEnd::Good,
+        (Some(main), _) if main.id == *expected => TrialOutcome::Passed,
         (Some(main), Some(last)) if last.action == ROLLBACK => {
-            TrialEnd::PutBack { why: why_back(last, &main), previous: Box::new(main) }
+            TrialOutcome::RolledBack { why: describe_rollback(last, &main), previous: Box::new(main) }
         }
         (main, last) => {
-            TrialEnd::Overtaken { main: main.map(Box::new), by: last.map(|last| last.actor.clone()) }
+            TrialOutcome::Overtaken { main: main.map(Box::new), actor: last.map(|last| last.actor.clone()) }
         }
     }
 }
 
 /// How the last of such changes began that did not fail. One that has not ended yet is recorded all the same.
-fn last<'a>(rows: &'a [Entry], actions: &[&str]) -> Option<&'a Entry> {
-    let failed =
-        |one: &Entry| rows.iter().any(|row| row.operation == one.operation && row.phase == Phase::Failed);
-    let began = |row: &&Entry| row.phase == Phase::Began && actions.contains(&row.action.as_str());
+fn last<'a>(rows: &'a [HistoryEntry], actions: &[&str]) -> Option<&'a HistoryEntry> {
+    let failed = |one: &HistoryEntry| {
+        rows.iter().any(|row| row.operation == one.operation && row.phase == Phase::Failed)
+    };
+    let began = |row: &&HistoryEntry| row.phase == Phase::Began && actions.contains(&row.action.as_str());
     rows.iter().rev().filter(began).find(|row| !failed(row))
 }
 
 /// What its row says, without the name of what is main again.
-fn why_back(row: &Entry, main: &Deployment) -> String {
+fn describe_rollback(row: &HistoryEntry, main: &Deployment) -> String {
     let named = format!("{} {}, ", main.service, main.version);
     match row.detail.strip_prefix(&named) {
         Some(why) => why.to_owned(),
@@ -44,8 +45,8 @@ mod tests {
     use crate::model::example;
     use crate::model::history::{Actor, OperationId};
 
-    fn row(operation: i64, action: &str, phase: Phase, detail: &str) -> Entry {
-        Entry {
+    fn row(operation: i64, action: &str, phase: Phase, detail: &str) -> HistoryEntry {
+        HistoryEntry {
             operation: OperationId(operation),
             at: jiff::Timestamp::UNIX_EPOCH,
             actor: ops(),
@@ -64,7 +65,7 @@ mod tests {
         example::deployment("shop", version, 20000)
     }
 
-    fn history(last: &str, detail: &str) -> Vec<Entry> {
+    fn history(last: &str, detail: &str) -> Vec<HistoryEntry> {
         vec![
             row(1, DEPLOY, Phase::Began, "shop 1.0.0 is main"),
             row(1, DEPLOY, Phase::Done, ""),
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn the_one_that_is_main_is_good_whatever_the_history_says() {
         let history = history(ROLLBACK, "shop 2.0.0, by itself: 503");
-        assert_eq!(ended(&one("2.0.0").id, Some(one("2.0.0")), &history), TrialEnd::Good);
+        assert_eq!(ended(&one("2.0.0").id, Some(one("2.0.0")), &history), TrialOutcome::Passed);
     }
 
     #[test]
@@ -92,7 +93,7 @@ mod tests {
         {
             let end = ended(&one("2.0.0").id, Some(one("1.0.0")), &history(ROLLBACK, detail));
             let previous = Box::new(one("1.0.0"));
-            assert_eq!(end, TrialEnd::PutBack { previous, why: why.to_owned() });
+            assert_eq!(end, TrialOutcome::RolledBack { previous, why: why.to_owned() });
         }
     }
 
@@ -100,11 +101,11 @@ mod tests {
     fn whoever_made_another_one_main_is_named() {
         let end = ended(&one("2.0.0").id, Some(one("3.0.0")), &history(ASSIGN, "shop 3.0.0"));
         let main = Some(Box::new(one("3.0.0")));
-        assert_eq!(end, TrialEnd::Overtaken { main, by: Some(ops()) });
+        assert_eq!(end, TrialOutcome::Overtaken { main, actor: Some(ops()) });
         let end = ended(&one("2.0.0").id, None, &history(KILL, "shop 2.0.0"));
-        assert_eq!(end, TrialEnd::Overtaken { main: None, by: Some(ops()) });
+        assert_eq!(end, TrialOutcome::Overtaken { main: None, actor: Some(ops()) });
         // The rows of it are gone.
         let end = ended(&one("2.0.0").id, Some(one("3.0.0")), &[]);
-        assert!(matches!(end, TrialEnd::Overtaken { main: Some(_), by: None }), "{end:?}");
+        assert!(matches!(end, TrialOutcome::Overtaken { main: Some(_), actor: None }), "{end:?}");
     }
 }

@@ -1,14 +1,14 @@
-//! Roll-outs on hosts under load: real proxies count, real versions are good or bad, nobody is turned away.
+//! Promotions on hosts under load: real proxies count, real versions are good or bad, nobody is turned away.
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use switchman::lab::demo::deployments::faulty;
-use switchman::lab::load::Reason;
+use switchman::lab::demo::deployments::write_faulty_release;
+use switchman::lab::load::FailureReason;
 use switchman::lab::operator::Pipe;
 use switchman::sys::exec::Output;
 
 use crate::site::{Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 const MAIN: &str = "4.0.0";
 const NEW: &str = "5.0.0";
@@ -20,7 +20,7 @@ async fn up(name: &str, flags: &str) -> Site {
     let plan = Plan { hosts: 2, pipe: Pipe::Socket, yaml, admin: true, ..Plan::default() };
     let site = Site::up(name, plan).await;
     for (version, flags) in [(MAIN, ""), (NEW, flags)] {
-        let source = faulty(&site.lab, version, flags).unwrap().display().to_string();
+        let source = write_faulty_release(&site.lab, version, flags).unwrap().display().to_string();
         site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
     }
     site
@@ -30,11 +30,11 @@ async fn up(name: &str, flags: &str) -> Site {
 const TERMS: [&str; 5] = ["--interval", "3s", "--min-samples", "10", "--any-latency"];
 
 fn with_terms<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    [&["rollout", "shop", NEW], args, &TERMS[..]].concat()
+    [&["promote", "shop", NEW], args, &TERMS[..]].concat()
 }
 
 async fn standing(site: &Site) -> Value {
-    site.json(&["rollout", "shop", "--status"]).await["standing"].clone()
+    site.json(&["promote", "shop", "--status"]).await["standing"].clone()
 }
 
 /// Main, and what each host's canary is given.
@@ -45,7 +45,7 @@ async fn hosts(site: &Site) -> Vec<(String, Value)> {
         let listing = site.json(&["ls", "shop", "--host", host]).await;
         let rows = listing["rows"].as_array().unwrap();
         let main = rows.iter().find(|row| row["main"] == true).unwrap()["version"].as_str().unwrap();
-        all.push((main.to_owned(), services[0]["layer7"]["splits"]["canary"]["percent"].clone()));
+        all.push((main.to_owned(), services[0]["layer7"]["traffic_split"]["canary"]["percent"].clone()));
     }
     all
 }
@@ -56,7 +56,7 @@ async fn all_are(site: &Site, main: &str, share: Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_version_is_rolled_out_under_load() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("good", "").await;
@@ -66,7 +66,7 @@ async fn a_good_version_is_rolled_out_under_load() {
     site.load.phase("promoted");
     for host in HOSTS {
         site.until("answers of the new main", async || {
-            site.load.snapshot().answered("promoted", host, "main", Some(NEW)) > 10
+            site.load.take_snapshot().count_answers("promoted", host, "main", Some(NEW)) > 10
         })
         .await;
     }
@@ -79,44 +79,48 @@ async fn a_good_version_is_rolled_out_under_load() {
 /// One answer of twenty is a 500; its health check does not show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_with_errors_is_taken_back_with_the_reason() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("bad", "--fault errors").await;
     let ended = site.run(&with_terms(&["--steps", "30,100"])).await;
     taken_back(&site, &ended, "requests to the canary failed").await;
     // Ended is ended.
-    for verb in ["--resume", "--abort", "--promote"] {
-        let refused = site.run(&["rollout", "shop", verb]).await;
+    for verb in ["--resume", "--abort", "--approve"] {
+        let refused = site.run(&["promote", "shop", verb]).await;
         assert!(refused.status == 1 && refused.stderr.contains("is finished"), "{}", refused.stderr);
     }
     // Whoever was given to it may have got a 500; afterwards nobody does.
     site.load.phase("returned");
     for host in HOSTS {
         site.until("answers of main", async || {
-            site.load.snapshot().answered("returned", host, "main", Some(MAIN)) > 50
+            site.load.take_snapshot().count_answers("returned", host, "main", Some(MAIN)) > 50
         })
         .await;
     }
-    assert_eq!(site.load.snapshot().answered_by_others("returned", MAIN), 0);
+    assert_eq!(site.load.take_snapshot().count_answers_by_others("returned", MAIN), 0);
     let account = site.down().await;
     let (report, seen) = (&account.report, format!("{:?} {:#?}", account.report.failures, account.clues));
     assert_eq!((report.strays, account.failed_in("returned")), (0, 0), "{seen}");
     // What the version said itself, to those who were given to it, and nothing else.
-    assert!(report.failures.iter().all(|(failed, _)| failed.reason == Reason::Status(500)), "{seen}");
+    assert!(report.failures.iter().all(|(failed, _)| failed.reason == FailureReason::Status(500)), "{seen}");
     let named: u64 = report.failures.iter().map(|(_, count)| count).sum();
-    assert!(named > 0 && named == report.failed(), "{named} of {} have a reason: {seen}", report.failed());
+    assert!(
+        named > 0 && named == report.total_failed(),
+        "{named} of {} have a reason: {seen}",
+        report.total_failed()
+    );
 }
 
 /// Every answer takes twice as long, and none fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("slow", "--fault slow").await;
     let terms = ["--steps", "50,100", "--interval", "5s", "--min-samples", "50"];
-    let ended = site.run(&[&["rollout", "shop", NEW], &terms[..]].concat()).await;
+    let ended = site.run(&[&["promote", "shop", NEW], &terms[..]].concat()).await;
     taken_back(&site, &ended, "the canary's p99 is").await;
     site.down_without_loss().await;
 }
@@ -124,7 +128,7 @@ async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
 /// One answer of ten has another price: seen while it is a shadow, so that no user gets one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("differs", "--fault prices").await;
@@ -132,7 +136,7 @@ async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
     site.load.phase("judged");
     let ended = site.run(&with_terms(&["--steps", "30,100", "--require-match", "99%"])).await;
     taken_back(&site, &ended, "its answers differ from main's: ").await;
-    assert_eq!(site.load.snapshot().answered_by_others("judged", MAIN), 0);
+    assert_eq!(site.load.take_snapshot().count_answers_by_others("judged", MAIN), 0);
     site.down_without_loss().await;
 }
 
@@ -147,21 +151,21 @@ async fn taken_back(site: &Site, ended: &Output, reason: &str) {
 /// share, which an abort takes away.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let site = up("words", "").await;
     let waits = async |step: u64| {
         site.until("a step that waits", async || standing(&site).await["waiting"] == step).await;
     };
-    let running = site.begin(&with_terms(&["--steps", "30,60", "--approve"]));
+    let running = site.begin(&with_terms(&["--steps", "30,60", "--require-approval"]));
     waits(0).await;
     all_are(&site, MAIN, "30%".into()).await;
     // It holds the fleet.
     let held = site.run(&with_terms(&[])).await;
-    assert!(held.status == 1 && held.stderr.contains(&format!("rollout shop {NEW}")), "{}", held.stderr);
-    assert!(held.stderr.contains("`switchman rollout shop --abort` ends it"), "{}", held.stderr);
-    site.well(&["rollout", "shop", "--promote"]).await;
+    assert!(held.status == 1 && held.stderr.contains(&format!("promote shop {NEW}")), "{}", held.stderr);
+    assert!(held.stderr.contains("`switchman promote shop --abort` ends it"), "{}", held.stderr);
+    site.well(&["promote", "shop", "--approve"]).await;
     waits(1).await;
     all_are(&site, MAIN, "60%".into()).await;
     running.signal(Signal::SIGINT);
@@ -170,22 +174,22 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     assert!(told.contains("--resume"), "{told}");
     all_are(&site, MAIN, Value::Null).await;
 
-    let running = site.begin(&["rollout", "shop", "--resume"]);
+    let running = site.begin(&["promote", "shop", "--resume"]);
     waits(1).await;
     all_are(&site, MAIN, "60%".into()).await;
     running.signal(Signal::SIGKILL);
     let (code, told) = running.ended().await;
     assert_eq!(code, None, "{told}");
     all_are(&site, MAIN, "60%".into()).await;
-    let status = site.well(&["rollout", "shop", "--status"]).await;
+    let status = site.well(&["promote", "shop", "--status"]).await;
     assert!(status.contains("NOBODY JUDGES"), "{status}");
-    site.well(&["rollout", "shop", "--abort"]).await;
+    site.well(&["promote", "shop", "--abort"]).await;
     all_are(&site, MAIN, Value::Null).await;
 
     // One that runs is told to end by another process.
-    let running = site.begin(&with_terms(&["--steps", "30,60", "--approve"]));
+    let running = site.begin(&with_terms(&["--steps", "30,60", "--require-approval"]));
     waits(0).await;
-    let told = site.well(&["rollout", "shop", "--abort"]).await;
+    let told = site.well(&["promote", "shop", "--abort"]).await;
     assert!(told.contains("aborted"), "{told}");
     let (code, told) = running.ended().await;
     assert_eq!(code, Some(1), "{told}");

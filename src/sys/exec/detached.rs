@@ -17,17 +17,17 @@ use nix::unistd::Pid;
 use super::{ExecError, Program};
 
 /// This very binary, also when a newer one has taken its name meanwhile (proc(5)).
-pub const OURSELVES: &str = "/proc/self/exe";
+pub const OWN_EXE: &str = "/proc/self/exe";
 
 /// Where programs are looked for when nobody says: what systemd.exec(5) gives to its services.
-pub const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Program {
     /// Where the file is that would be started: in its own directory and with the PATH of its own environment.
     pub fn locate(&self) -> Result<PathBuf, ExecError> {
         let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
-        let path = given.unwrap_or_else(|| USUAL_PATH.into());
-        self.find_in(&path).map_err(|source| self.not_run(source))
+        let path = given.unwrap_or_else(|| DEFAULT_PATH.into());
+        self.find_in(&path).map_err(|source| self.to_exec_error(source))
     }
 
     /// Starts it with no environment but its own, and as a child that [`std::process`] knows.
@@ -37,7 +37,7 @@ impl Program {
     }
 
     /// Becomes the program, nothing on standard input; returns only to say why not.
-    pub fn replace_us(&self) -> io::Error {
+    pub fn replace_process(&self) -> io::Error {
         self.plain().stdin(Stdio::null()).exec()
     }
 

@@ -37,8 +37,8 @@ fn happens() -> impl Strategy<Value = Happens> {
 async fn happen(fake: &FakeSite, host: usize, what: Happens) {
     let name = HOSTS[host];
     let proxy = |change: &dyn Fn(&mut SiteProxy)| {
-        fake.site.with(name, |host| {
-            host.layer7.pass();
+        fake.site.with_host(name, |host| {
+            host.layer7.advance();
             change(&mut host.layer7);
         });
     };
@@ -51,14 +51,14 @@ async fn happen(fake: &FakeSite, host: usize, what: Happens) {
         Happens::Out { back_after } => {
             proxy(&|proxy| proxy.inserted = false);
             tokio::time::sleep(Duration::from_secs(back_after)).await;
-            proxy(&|proxy| proxy.inserted = !proxy.splits.is_empty());
+            proxy(&|proxy| proxy.inserted = !proxy.traffic_split.is_empty());
         }
         Happens::LinkCut { for_secs } => {
-            fake.site.with(name, |host| host.reachable = false);
+            fake.site.with_host(name, |host| host.is_reachable = false);
             tokio::time::sleep(Duration::from_secs(for_secs)).await;
-            fake.site.with(name, |host| host.reachable = true);
+            fake.site.with_host(name, |host| host.is_reachable = true);
         }
-        Happens::AnswersLost(number) => fake.site.with(name, |host| host.answers_lost = number),
+        Happens::AnswersLost(number) => fake.site.with_host(name, |host| host.lost_answers = number),
         Happens::Stop => fake.stopper.stop(),
         Happens::Kill => {}
     }
@@ -67,7 +67,7 @@ async fn happen(fake: &FakeSite, host: usize, what: Happens) {
 /// Shares rise, also from one life of the operator's process to the next, and once taken away none is given in the same life.
 fn never_back(fake: &FakeSite, lives: usize) {
     for host in HOSTS {
-        let told = fake.site.with(host, |host| host.layer7.told.clone());
+        let told = fake.site.with_host(host, |host| host.layer7.told.clone());
         // Ways back apart: a life that goes on begins where the one before was.
         let given: Vec<_> = told.iter().flatten().collect();
         assert!(given.is_sorted(), "{host}: {told:?}");
@@ -82,7 +82,7 @@ async fn live(
     world: &FleetWorld,
     happenings: &[(usize, u64, Happens)],
     first: bool,
-) -> Option<Standing> {
+) -> Option<PromotionProgress> {
     let (work, actor) = (spec(), actor());
     let all = async {
         for (host, after, what) in happenings {
@@ -103,7 +103,7 @@ async fn live(
         () = all => None,
     };
     for host in HOSTS {
-        fake.site.with(host, |host| (host.reachable, host.answers_lost) = (true, 0));
+        fake.site.with_host(host, |host| (host.is_reachable, host.lost_answers) = (true, 0));
     }
     if ended.is_none() {
         fake.journal.kill();
@@ -115,16 +115,17 @@ async fn live(
 async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happens)]) {
     let fake = site(3, 1);
     let mut end = live(&fake, &fake.world, happenings, true).await;
-    let is_finished = |end: &Option<Standing>| end.as_ref().is_some_and(Standing::is_finished);
+    let is_finished =
+        |end: &Option<PromotionProgress>| end.as_ref().is_some_and(PromotionProgress::is_finished);
     let mut lives = 1;
     if !is_finished(&end) {
         if let Some(stopped) = &end {
             // Nobody shares but who could not be told.
             let left = shares(&fake).iter().flatten().count();
-            assert!(left <= stopped.untold.len(), "{:?}", shares(&fake));
+            assert!(left <= stopped.unreachable_hosts.len(), "{:?}", shares(&fake));
         }
         // Its stop was the first one's.
-        let world = FleetWorld { stop: Stop::never(), ..fake.world.clone() };
+        let world = FleetWorld { stop: StopToken::without_handle(), ..fake.world.clone() };
         end = live(&fake, &world, again, false).await;
         lives = 2;
     }
@@ -134,7 +135,7 @@ async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happen
     };
     never_back(&fake, lives);
     assert_eq!(shares(&fake), [None; 3], "{end:?}");
-    let main = if end.result == Some(RolloutResult::Promoted) { "2.0.0" } else { "1.0.0" };
+    let main = if end.result == Some(PromotionResult::Promoted) { "2.0.0" } else { "1.0.0" };
     assert_eq!(mains(&fake), [main; 3], "{end:?}");
     assert_eq!(fake.world.lock.view(), Ok(None));
 }
@@ -143,7 +144,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn whatever_happens_main_is_whole_in_the_end_and_no_step_is_run_again(
+    fn random_faults_end_with_intact_main_and_no_repeated_step(
         happenings in prop::collection::vec((0usize..3, 1u64..120, happens()), 0..6),
         again in prop::collection::vec((0usize..3, 1u64..120, happens()), 0..4),
     ) {

@@ -9,9 +9,9 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::ssh::Complaints;
-use super::{Body, Connection, reason, ssh, tls};
-use crate::model::host::{Reach, Way};
+use super::ssh::SshStderr;
+use super::{Body, Connection, describe_error, ssh, tls};
+use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
 
 /// How bytes get to a host.
@@ -25,14 +25,14 @@ pub(super) enum Pipe {
     },
     Tls {
         address: String,
-        reach: Box<Reach>,
+        reach: Box<ConnectConfig>,
     },
     /// The way `here` has no pipe.
     None,
 }
 
 /// Why there is no connection.
-pub(super) enum PipeError {
+pub(super) enum TransportError {
     /// Another switchman than this one understands.
     Skew {
         theirs: String,
@@ -42,30 +42,30 @@ pub(super) enum PipeError {
 }
 
 impl Pipe {
-    pub(super) fn new(host: &HostName, way: &Way, reach: &Reach) -> Self {
+    pub(super) fn new(host: &HostName, way: &Transport, reach: &ConnectConfig) -> Self {
         match way {
-            Way::Here => Self::None,
-            Way::Socket(path) => Self::Socket(path.clone()),
-            Way::Ssh(destination) => Self::Ssh {
+            Transport::Local => Self::None,
+            Transport::Socket(path) => Self::Socket(path.clone()),
+            Transport::Ssh(destination) => Self::Ssh {
                 destination: destination.clone(),
                 options: reach.ssh_options.clone(),
-                command: ssh::command(host, reach),
+                command: ssh::build_remote_command(host, reach),
             },
-            Way::Tls(address) => Self::Tls { address: address.clone(), reach: Box::new(reach.clone()) },
+            Transport::Tls(address) => Self::Tls { address: address.clone(), reach: Box::new(reach.clone()) },
         }
     }
 
-    pub(super) async fn open(&self) -> Result<Connection, PipeError> {
-        let other = |error: std::io::Error| PipeError::Other(error.to_string());
+    pub(super) async fn open(&self) -> Result<Connection, TransportError> {
+        let other = |error: std::io::Error| TransportError::Other(error.to_string());
         match self {
-            Self::None => Err(PipeError::Other("no way leads there".to_owned())),
+            Self::None => Err(TransportError::Other("no way leads there".to_owned())),
             Self::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(other)?;
                 talk(stream, None, None).await
             }
             Self::Ssh { destination, options, command } => ssh::open(destination, options, command).await,
             Self::Tls { address, reach } => {
-                let (stream, token) = tls::open(address, reach).await.map_err(PipeError::Other)?;
+                let (stream, token) = tls::open(address, reach).await.map_err(TransportError::Other)?;
                 talk(stream, token, None).await
             }
         }
@@ -76,10 +76,10 @@ impl Pipe {
 pub(super) async fn talk(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     token: Option<String>,
-    complaints: Option<Complaints>,
-) -> Result<Connection, PipeError> {
+    complaints: Option<SshStderr>,
+) -> Result<Connection, TransportError> {
     let shaken = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|error| PipeError::Other(reason(&error)))?;
+    let (sender, connection) = shaken.map_err(|error| TransportError::Other(describe_error(&error)))?;
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         tokio::select! {
@@ -88,7 +88,7 @@ pub(super) async fn talk(
             _ = ended => {}
         }
     });
-    Ok(Connection { sender, token, complaints, used: Instant::now(), _end: end })
+    Ok(Connection { sender, token, ssh_stderr: complaints, last_used: Instant::now(), _close: end })
 }
 
 impl fmt::Display for Pipe {

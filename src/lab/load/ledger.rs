@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Kind;
+use super::ClientKind;
 use crate::model::duration;
 
 /// Who answered, by the answer's own headers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Answer {
+pub struct AnswerOrigin {
     pub host: String,
     pub vhost: String,
     pub version: String,
@@ -21,7 +21,7 @@ pub struct Answer {
 /// Why a request failed, as its client saw it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reason {
+pub enum FailureReason {
     Refused,
     Reset,
     /// The connection ended before a status line.
@@ -38,7 +38,7 @@ pub enum Reason {
     Other(String),
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("connection refused"),
@@ -57,10 +57,10 @@ impl fmt::Display for Reason {
 
 /// One failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Failed {
-    pub kind: Kind,
+pub struct FailedRequest {
+    pub kind: ClientKind,
     pub phase: String,
-    pub reason: Reason,
+    pub reason: FailureReason,
 }
 
 #[derive(Debug, Default)]
@@ -74,19 +74,19 @@ struct Tally {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LedgerState {
     phase: String,
-    tallies: BTreeMap<Kind, Tally>,
-    answers: BTreeMap<(String, Answer), u64>,
-    begun: BTreeMap<(String, String), u64>,
-    failures: BTreeMap<(Kind, String, Reason), u64>,
+    tallies: BTreeMap<ClientKind, Tally>,
+    answers: BTreeMap<(String, AnswerOrigin), u64>,
+    answers_by_start_phase: BTreeMap<(String, String), u64>,
+    failures: BTreeMap<(ClientKind, String, FailureReason), u64>,
     strays: u64,
 }
 
 /// Shared by all clients of a load.
 #[derive(Debug)]
-pub struct Book {
-    state: Mutex<State>,
+pub struct RequestLedger {
+    state: Mutex<LedgerState>,
 }
 
 /// Counters at one moment.
@@ -95,17 +95,17 @@ pub struct Snapshot {
     pub started: u64,
     pub succeeded: u64,
     pub failed: u64,
-    pub kinds: BTreeMap<Kind, u64>,
+    pub kinds: BTreeMap<ClientKind, u64>,
     /// (phase, who answered) -> requests.
-    pub answers: BTreeMap<(String, Answer), u64>,
+    pub answers: BTreeMap<(String, AnswerOrigin), u64>,
     /// (phase in which it began, version that answered) -> requests.
-    pub begun: BTreeMap<(String, String), u64>,
+    pub answers_by_start_phase: BTreeMap<(String, String), u64>,
 }
 
 impl Snapshot {
     /// Requests of a phase that this vhost of this host answered, of one version when given.
-    pub fn answered(&self, phase: &str, host: &str, vhost: &str, version: Option<&str>) -> u64 {
-        let fits = |answer: &Answer| {
+    pub fn count_answers(&self, phase: &str, host: &str, vhost: &str, version: Option<&str>) -> u64 {
+        let fits = |answer: &AnswerOrigin| {
             answer.host == host
                 && answer.vhost == vhost
                 && version.is_none_or(|version| answer.version == version)
@@ -118,52 +118,53 @@ impl Snapshot {
     }
 
     /// Requests that began in a phase and were answered by another version.
-    pub fn answered_by_others(&self, phase: &str, version: &str) -> u64 {
-        let others = self.begun.iter().filter(|((began, by), _)| began == phase && by != version);
+    pub fn count_answers_by_others(&self, phase: &str, version: &str) -> u64 {
+        let others =
+            self.answers_by_start_phase.iter().filter(|((began, by), _)| began == phase && by != version);
         others.map(|(_, count)| count).sum()
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KindReport {
-    pub kind: Kind,
+    pub kind: ClientKind,
     pub requests: u64,
     pub failed: u64,
-    #[serde(rename = "median_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "median_ms", serialize_with = "duration::serialize_ms")]
     pub median: Duration,
-    #[serde(rename = "longest_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "longest_ms", serialize_with = "duration::serialize_ms")]
     pub longest: Duration,
     /// Longest time without a success.
-    #[serde(rename = "longest_gap_ms", serialize_with = "duration::as_ms")]
+    #[serde(rename = "longest_gap_ms", serialize_with = "duration::serialize_ms")]
     pub longest_gap: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub kinds: Vec<KindReport>,
-    pub answers: Vec<(String, Answer, u64)>,
-    pub failures: Vec<(Failed, u64)>,
+    pub answers: Vec<(String, AnswerOrigin, u64)>,
+    pub failures: Vec<(FailedRequest, u64)>,
     /// Answers to a client whose cookie names another host.
     pub strays: u64,
 }
 
 impl Report {
-    pub fn requests(&self) -> u64 {
+    pub fn total_requests(&self) -> u64 {
         self.kinds.iter().map(|kind| kind.requests).sum()
     }
 
-    pub fn failed(&self) -> u64 {
+    pub fn total_failed(&self) -> u64 {
         self.kinds.iter().map(|kind| kind.failed).sum()
     }
 }
 
-impl Book {
-    pub fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+impl RequestLedger {
+    pub fn new(kinds: impl IntoIterator<Item = ClientKind>) -> Self {
         let tallies = kinds.into_iter().map(|kind| (kind, Tally::default())).collect();
-        Self { state: Mutex::new(State { tallies, ..State::default() }) }
+        Self { state: Mutex::new(LedgerState { tallies, ..LedgerState::default() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LedgerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,22 +173,22 @@ impl Book {
     }
 
     /// Gives back the phase in which it began.
-    pub(super) fn started(&self, kind: Kind) -> String {
+    pub(super) fn record_start(&self, kind: ClientKind) -> String {
         let mut state = self.lock();
         state.tallies.entry(kind).or_default().started += 1;
         state.phase.clone()
     }
 
-    pub(super) fn succeeded(
+    pub(super) fn record_success(
         &self,
-        kind: Kind,
-        answer: Answer,
+        kind: ClientKind,
+        answer: AnswerOrigin,
         cookie: Option<&str>,
         latency: Duration,
         began: String,
     ) {
         let mut state = self.lock();
-        *state.begun.entry((began, answer.version.clone())).or_default() += 1;
+        *state.answers_by_start_phase.entry((began, answer.version.clone())).or_default() += 1;
         if cookie.is_some_and(|host| host != answer.host) {
             state.strays += 1;
         }
@@ -201,14 +202,14 @@ impl Book {
         }
     }
 
-    pub(super) fn failed(&self, kind: Kind, reason: Reason) {
+    pub(super) fn record_failure(&self, kind: ClientKind, reason: FailureReason) {
         let mut state = self.lock();
         let phase = state.phase.clone();
         *state.failures.entry((kind, phase, reason)).or_default() += 1;
         state.tallies.entry(kind).or_default().failed += 1;
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn take_snapshot(&self) -> Snapshot {
         let state = self.lock();
         let sum = |field: fn(&Tally) -> u64| state.tallies.values().map(field).sum();
         let succeeded = |tally: &Tally| tally.latencies.len() as u64;
@@ -218,12 +219,12 @@ impl Book {
             failed: sum(|tally| tally.failed),
             kinds: state.tallies.iter().map(|(kind, tally)| (*kind, succeeded(tally))).collect(),
             answers: state.answers.clone(),
-            begun: state.begun.clone(),
+            answers_by_start_phase: state.answers_by_start_phase.clone(),
         }
     }
 
     /// To be called when every client has ended: then every request that was started has succeeded or failed.
-    pub fn report(&self) -> Report {
+    pub fn build_report(&self) -> Report {
         let mut state = self.lock();
         let kinds = state.tallies.iter_mut().map(|(kind, tally)| {
             tally.latencies.sort_unstable();
@@ -243,8 +244,8 @@ impl Book {
             }
         });
         let kinds = kinds.collect();
-        let failure = |((kind, phase, reason), count): (&(Kind, String, Reason), &u64)| {
-            (Failed { kind: *kind, phase: phase.clone(), reason: reason.clone() }, *count)
+        let failure = |((kind, phase, reason), count): (&(ClientKind, String, FailureReason), &u64)| {
+            (FailedRequest { kind: *kind, phase: phase.clone(), reason: reason.clone() }, *count)
         };
         Report {
             kinds,

@@ -1,0 +1,63 @@
+//! All shares have passed: the version becomes main.
+
+use std::time::Duration;
+
+use super::{PromotionRun, StopReason};
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::model::promote::PromotionSpec;
+use crate::ops::fleet::deployments::{self, AssignOptions, PerHost, each};
+use crate::plan::promote::{HostState, state};
+
+/// How often a host that cannot be heard is asked, and the pause between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(2);
+
+impl PromotionRun<'_> {
+    /// A host's canary goes with it. What cannot be done on one host is taken back on all.
+    pub(super) async fn promote(&self) -> Result<(), StopReason> {
+        let PromotionSpec { service, version, watch, .. } = &self.spec;
+        self.check_not_aborted()?;
+        self.check_can_become_main().await?;
+        self.say(format!("{service} {version} becomes main"));
+        let options = AssignOptions::new_flip(self.fleet, service, version, *watch, &self.actor);
+        let flipped =
+            deployments::flip_under_lock(&self.unstoppable_world, self.fleet, &self.hosts, &options).await;
+        flipped.map_err(|error| StopReason::roll_back(format!("it does not become main: {error}")))
+    }
+
+    /// Where it is main already, or every host is as this promotion left it: between a crash and a resume others may have been
+    /// at work.
+    async fn check_can_become_main(&self) -> Result<(), StopReason> {
+        let mut hosts = self.hosts.clone();
+        for tried in 1.. {
+            let mut unread: Vec<HostName> = vec![];
+            for (host, state) in self.states(&hosts).await {
+                let why = match state {
+                    Ok(HostState::Main | HostState::CanaryActive | HostState::ProxyBypassed) => continue,
+                    Ok(HostState::NoCanary) => "it has no share any more".to_owned(),
+                    Ok(HostState::Overtaken(why)) => why,
+                    Err(error) if error.is_lost() && tried < TRIES => {
+                        unread.push(host);
+                        continue;
+                    }
+                    Err(error) => error.to_string(),
+                };
+                return Err(StopReason::roll_back(format!("it does not become main: {host}: {why}")));
+            }
+            if unread.is_empty() {
+                break;
+            }
+            hosts.retain(|host| unread.contains(&host.name));
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn states(&self, hosts: &[Host]) -> PerHost<HostState> {
+        let state = async |_: &Host, link: &dyn crate::world::link::HostLink| {
+            Ok(state(&link.versions().await?, &self.spec, &self.target))
+        };
+        each(self.world, hosts, state).await
+    }
+}
