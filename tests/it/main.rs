@@ -5,6 +5,7 @@
 mod activity;
 mod agent_check;
 mod check;
+mod docs;
 mod drain;
 mod established;
 mod faults;
