@@ -1,11 +1,11 @@
-//! Tests of the documents: generated pages are current, and every relative link leads to a file and a heading.
+//! Tests that the generated pages of `docs/` are current and that relative links of the documents resolve.
 //!
 //! `UPDATE_DOCS=1 cargo nextest run --test it -E 'test(/^docs::/)'` rewrites the generated pages.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-// The doors into the crate, kept in one place: everything else comes from the built program.
+// The only imports from the crate: the rest comes from the built program.
 use switchman::cli::Cli;
 use switchman::config::parse as parse_configuration;
 
@@ -20,30 +20,30 @@ const UPDATE: &str = "UPDATE_DOCS=1 cargo nextest run --test it -E 'test(/^docs:
 const WIDTH: usize = 110;
 
 /// The directory of the repository.
-pub fn root() -> &'static Path {
+pub fn repository_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether pages are to be rewritten instead of compared.
-#[allow(clippy::disallowed_methods, reason = "a switch of the test run, not of the program")]
-pub fn updates() -> bool {
+/// Reads from the environment whether to rewrite pages instead of comparing them.
+#[allow(clippy::disallowed_methods, reason = "a setting of the test run, not of the program")]
+pub fn update_requested() -> bool {
     std::env::var_os("UPDATE_DOCS").is_some_and(|value| value == "1")
 }
 
-/// The comment at the top of a generated page.
-fn generated(from: &str) -> String {
+/// Renders the comment at the top of a generated page.
+fn render_notice(from: &str) -> String {
     format!("<!-- Generated from {from} by tests/it/docs.rs. Do not edit; run: {UPDATE} -->\n")
 }
 
 /// Fails when a page of `docs/` differs from the text that it is generated from; rewrites it with `UPDATE_DOCS=1`.
 fn assert_current(page: &str, text: &str) {
-    let path = root().join("docs").join(page);
+    let path = repository_root().join("docs").join(page);
     let text = format!("{}\n", text.trim_end());
     let there = std::fs::read_to_string(&path).unwrap_or_default();
     if there == text {
         return;
     }
-    if updates() {
+    if update_requested() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         return;
@@ -82,8 +82,8 @@ fn wrap(text: &str, indent: &str) -> String {
     wrapped
 }
 
-/// Makes Markdown show `<` and `*` as they are, except inside backticks.
-fn escaped(text: &str) -> String {
+/// Escapes a text so that Markdown shows `<` and `*` as they are, except inside backticks.
+fn escape(text: &str) -> String {
     let mut code = false;
     let escape = |c| {
         code ^= c == '`';
@@ -92,26 +92,26 @@ fn escaped(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// The files whose links are checked: what a reader of the repository opens.
-fn documents() -> Vec<PathBuf> {
+/// Lists the documents that a reader of the repository opens.
+fn list_documents() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
         .iter()
-        .map(|name| root().join(name))
+        .map(|name| repository_root().join(name))
         .filter(|path| path.exists())
         .collect();
     for dir in ["docs", "examples", "docker", "packaging", "vhosts"] {
-        markdown_in(&root().join(dir), &mut found);
+        collect_markdown(&repository_root().join(dir), &mut found);
     }
     found
 }
 
-fn markdown_in(dir: &Path, found: &mut Vec<PathBuf>) {
+fn collect_markdown(dir: &Path, found: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths {
         if path.is_dir() {
-            markdown_in(&path, found);
+            collect_markdown(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "md") {
             found.push(path);
         }

@@ -18,6 +18,7 @@ mod layering;
 mod metrics;
 mod pipes;
 mod proxy;
+mod quick_start;
 mod roll;
 mod roll_cli;
 mod roll_faults;

@@ -1,4 +1,4 @@
-//! `docs/configuration.md`, from the JSON schema of `switchman.yaml` and an annotated example.
+//! Generates `docs/configuration.md` from the JSON schema of `switchman.yaml` and an annotated example.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::schema::{References, below, type_of};
-use super::{assert_current, escaped, generated, parse_configuration, switchman, wrap};
+use super::schema::{References, describe_type, list_nested_fields};
+use super::{assert_current, escape, parse_configuration, render_notice, switchman, wrap};
 
 const EXAMPLE: &str = include_str!("switchman.yaml");
 
-/// Values of the example that are no defaults: there is none, or it depends on another value.
+/// Values of the example that are not the default.
 const EXAMPLES: [&str; 20] = [
     "service",
     "hosts.",
@@ -34,21 +34,21 @@ const EXAMPLES: [&str; 20] = [
     "services.blog.backend.",
     "load_balancers.0.on_host.",
 ];
-/// A default that is no part of the checked configuration: it is filled in where the key is used.
+/// A default that the checked configuration does not contain: switchman fills it in later.
 const FILLED_IN_LATER: &str = "ssh.switchman";
 /// Keys that the example names in a comment only: another key excludes them.
 const EXCLUDED: [&str; 1] = ["agents.token_file"];
 
 #[test]
 fn configuration_page_is_current() {
-    assert_current("configuration.md", &page(&schema()));
+    assert_current("configuration.md", &render_page(&read_schema()));
 }
 
-fn schema() -> Value {
+fn read_schema() -> Value {
     serde_json::from_slice(&switchman(&["schema"]).stdout).unwrap()
 }
 
-/// Definitions are listed where they are used; the health check has a section of its own.
+/// Lists definitions inside the key that uses them. The health check has a section of its own.
 struct Definitions {
     all: Value,
     /// The example from the section's key on: fields are listed in its order.
@@ -60,7 +60,7 @@ impl References for Definitions {
         match name {
             "Duration" => "duration".to_owned(),
             "Health" => "see [`health`](#health)".to_owned(),
-            _ => type_of(&self.all[name], self),
+            _ => describe_type(&self.all[name], self),
         }
     }
 
@@ -77,8 +77,8 @@ impl References for Definitions {
     }
 }
 
-fn page(schema: &Value) -> String {
-    let mut page = generated("the JSON schema of switchman.yaml");
+fn render_page(schema: &Value) -> String {
+    let mut page = render_notice("the JSON schema of switchman.yaml");
     let intro = "switchman reads one YAML file: the file that `--config` or `SWITCHMAN_CONFIG` names, else \
                  `./switchman.yaml`, else `/etc/switchman/switchman.yaml`. The operator machine and the hosts use the \
                  same file. An unknown key is an error, with its line and the nearest key that exists.";
@@ -91,21 +91,21 @@ fn page(schema: &Value) -> String {
     let _ = write!(page, "## Example\n\n{}\n\n```yaml\n{EXAMPLE}```\n\n## Keys\n\n", wrap(example, ""));
     page.push_str("A duration is a number with a unit, such as `500ms`, `2s` or `1m30s`; units are ms, s, m, h and d.\n");
     let mut definitions = Definitions { all: schema["$defs"].clone(), example: EXAMPLE };
-    for key in keys(schema) {
+    for key in ordered_keys(schema) {
         definitions.example = EXAMPLE.split_once(&format!("\n{key}:")).map_or("", |(_, after)| after);
-        section(&key, &schema["properties"][&key], &definitions, &mut page);
+        render_section(&key, &schema["properties"][&key], &definitions, &mut page);
     }
     page
 }
 
-/// The keys of the file, in the order of the example.
-fn keys(schema: &Value) -> Vec<String> {
+/// Returns the keys of the file in the order of the example.
+fn ordered_keys(schema: &Value) -> Vec<String> {
     let mut keys: Vec<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
     keys.sort_by_key(|key| EXAMPLE.find(&format!("\n{key}:")).unwrap_or(usize::MAX));
     keys
 }
 
-fn section(key: &str, value: &Value, definitions: &Definitions, page: &mut String) {
+fn render_section(key: &str, value: &Value, definitions: &Definitions, page: &mut String) {
     let definition = value["$ref"].as_str().and_then(|name| definitions.all.get(name.rsplit('/').next()?));
     let shown = definition.unwrap_or(value);
     let _ = write!(page, "\n### {key}\n\n");
@@ -113,10 +113,10 @@ fn section(key: &str, value: &Value, definitions: &Definitions, page: &mut Strin
     let item = value["items"]["$ref"].as_str().and_then(|name| definitions.all.get(name.rsplit('/').next()?));
     let description = description.or(item.and_then(|item| item["description"].as_str()));
     if let Some(description) = description {
-        let _ = write!(page, "{}\n\n", wrap(&escaped(description), ""));
+        let _ = write!(page, "{}\n\n", wrap(&escape(description), ""));
     }
-    let _ = write!(page, "Type: {}.\n", type_of(shown, definitions));
-    let fields = below(shown, "", definitions);
+    let _ = writeln!(page, "Type: {}.", describe_type(shown, definitions));
+    let fields = list_nested_fields(shown, "", definitions);
     if !fields.is_empty() {
         let _ = write!(page, "\n{fields}");
     }
@@ -129,12 +129,12 @@ fn configuration_example_is_accepted() {
 
 #[test]
 fn configuration_example_has_every_key() {
-    let schema = schema();
+    let schema = read_schema();
     let (mut all, mut there) = (BTreeSet::new(), BTreeSet::new());
-    paths(&schema, &schema, "", &mut all);
+    collect_paths(&schema, &schema, "", &mut all);
     let example: Value = serde_yaml::from_str(EXAMPLE).unwrap();
-    leaves(&example, &mut vec![], &mut |path, _| {
-        // Names of hosts, services and places in lists stand for any.
+    visit_leaves(&example, &mut vec![], &mut |path, _| {
+        // Names of hosts and services, and positions in lists, stand for any.
         let names = |(at, part): (usize, &String)| {
             let named =
                 at == 1 && matches!(path[0].as_str(), "hosts" | "services") || part.parse::<u8>().is_ok();
@@ -152,36 +152,36 @@ fn configuration_example_has_every_key() {
     assert!(missing.is_empty(), "the example in tests/it/docs/switchman.yaml lacks {missing:?}");
 }
 
-/// Every key of a schema, with `*` for the names of a map and the places of a list.
-fn paths(schema: &Value, root: &Value, path: &str, all: &mut BTreeSet<String>) {
+/// Collects every key of a schema, with `*` for the names of a map and the positions of a list.
+fn collect_paths(schema: &Value, root: &Value, path: &str, all: &mut BTreeSet<String>) {
     if let Some(name) = schema["$ref"].as_str() {
-        return paths(&root["$defs"][name.rsplit('/').next().unwrap()], root, path, all);
+        return collect_paths(&root["$defs"][name.rsplit('/').next().unwrap()], root, path, all);
     }
     for one in schema["anyOf"].as_array().into_iter().flatten() {
-        paths(one, root, path, all);
+        collect_paths(one, root, path, all);
     }
     let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for inside in
         [&schema["items"], &schema["additionalProperties"]].into_iter().filter(|one| one.is_object())
     {
         if inside["$ref"].is_string() {
-            paths(inside, root, &join("*"), all);
+            collect_paths(inside, root, &join("*"), all);
         }
     }
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         all.insert(join(name));
-        paths(field, root, &join(name), all);
+        collect_paths(field, root, &join(name), all);
     }
 }
 
-/// What the example calls a default is what holds when the key is absent.
+/// Removing a default from the example does not change the configuration.
 #[test]
 fn configuration_example_shows_defaults() {
     let example: Value = serde_yaml::from_str(EXAMPLE).unwrap();
     let read = |value: &Value| parse_configuration(Path::new("switchman.yaml"), &value.to_string());
     let expected = format!("{:?}", read(&example).unwrap());
     let mut differ = Vec::new();
-    leaves(&example, &mut vec![], &mut |path, _| {
+    visit_leaves(&example, &mut vec![], &mut |path, _| {
         let name = path.join(".");
         if EXAMPLES
             .iter()
@@ -206,8 +206,8 @@ fn configuration_example_shows_defaults() {
     assert!(differ.is_empty(), "not the default, so to be called an example: {differ:#?}");
 }
 
-/// Calls back for everything that is no map, with its path; a list of maps counts as maps.
-fn leaves(value: &Value, path: &mut Vec<String>, found: &mut dyn FnMut(&[String], &Value)) {
+/// Calls back for every value that is not a map or a list of maps, with its path.
+fn visit_leaves(value: &Value, path: &mut Vec<String>, found: &mut dyn FnMut(&[String], &Value)) {
     let inside: Vec<(String, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), value)).collect(),
         Value::Array(all) if all.iter().any(Value::is_object) => {
@@ -217,7 +217,7 @@ fn leaves(value: &Value, path: &mut Vec<String>, found: &mut dyn FnMut(&[String]
     };
     for (name, value) in inside {
         path.push(name);
-        leaves(value, path, found);
+        visit_leaves(value, path, found);
         path.pop();
     }
 }

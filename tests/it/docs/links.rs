@@ -1,19 +1,19 @@
-//! Relative links and anchors of the documents, by the rules of GitHub.
+//! Checks the relative links and anchors of the documents by the rules of GitHub.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::{documents, root};
+use super::{list_documents, repository_root};
 
 #[test]
-fn every_relative_link_leads_somewhere() {
+fn relative_links_resolve() {
     let mut broken = Vec::new();
     let mut anchors = HashMap::new();
-    for document in documents() {
+    for document in list_documents() {
         let text = std::fs::read_to_string(&document).unwrap();
-        for (line, target) in links(&text) {
-            if let Err(why) = follow(root(), &document, &target, &mut anchors) {
-                let name = document.strip_prefix(root()).unwrap().display();
+        for (line, target) in find_links(&text) {
+            if let Err(why) = check_link(repository_root(), &document, &target, &mut anchors) {
+                let name = document.strip_prefix(repository_root()).unwrap().display();
                 broken.push(format!("{name}:{line}: `{target}`: {why}"));
             }
         }
@@ -23,8 +23,8 @@ fn every_relative_link_leads_somewhere() {
 
 type Anchors = HashMap<PathBuf, BTreeSet<String>>;
 
-fn follow(root: &Path, from: &Path, target: &str, anchors: &mut Anchors) -> Result<(), String> {
-    // With a scheme (RFC 3986, 3.1), or the scheme of the page: not ours to follow.
+fn check_link(root: &Path, from: &Path, target: &str, anchors: &mut Anchors) -> Result<(), String> {
+    // A target with a scheme (RFC 3986, 3.1) or a host is not in the repository.
     let scheme = target
         .split_once(':')
         .is_some_and(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)));
@@ -32,7 +32,7 @@ fn follow(root: &Path, from: &Path, target: &str, anchors: &mut Anchors) -> Resu
         return Ok(());
     }
     let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
-    let path = decoded(path.split('?').next().unwrap());
+    let path = percent_decode(path.split('?').next().unwrap());
     let file = match path.strip_prefix('/') {
         _ if path.is_empty() => from.to_owned(),
         Some(path) => root.join(path),
@@ -47,14 +47,14 @@ fn follow(root: &Path, from: &Path, target: &str, anchors: &mut Anchors) -> Resu
     }
     let there = anchors.entry(file.clone()).or_insert_with(|| {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        anchors_of(&text)
+        collect_anchors(&text)
     });
-    let fragment = decoded(fragment);
+    let fragment = percent_decode(fragment);
     if there.contains(&fragment) { Ok(()) } else { Err(format!("no heading has the anchor `{fragment}`")) }
 }
 
-/// `%20` and the like.
-fn decoded(text: &str) -> String {
+/// Decodes `%20` and the like.
+fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -66,15 +66,15 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The anchor that GitHub gives a heading, before duplicates are numbered.
-pub fn anchor(heading: &str) -> String {
-    let text = without_markup(heading.trim());
+/// Returns the anchor that GitHub gives a heading, before duplicates are numbered.
+pub fn heading_anchor(heading: &str) -> String {
+    let text = strip_markup(heading.trim());
     let keep = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
     text.to_lowercase().chars().filter(keep).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// `[text](target)` and `![text](target)` become their text; emphasis goes with the other punctuation.
-fn without_markup(text: &str) -> String {
+/// Replaces links and images by their text. Emphasis is dropped later, with the other punctuation.
+fn strip_markup(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
     while let Some(start) = rest.find('[') {
@@ -87,13 +87,13 @@ fn without_markup(text: &str) -> String {
     plain + rest
 }
 
-/// Anchors of all headings, and those that HTML gives by `id` or `name`.
-fn anchors_of(text: &str) -> BTreeSet<String> {
+/// Collects the anchors of all headings, and those that HTML sets by `id` or `name`.
+fn collect_anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     let mut times: HashMap<String, usize> = HashMap::new();
     let lines: Vec<(usize, &str)> = lines_outside_code(text).collect();
     for (at, (number, line)) in lines.iter().enumerate() {
-        anchors.extend(["id", "name"].iter().flat_map(|name| attributes(line, name)));
+        anchors.extend(["id", "name"].iter().flat_map(|name| find_attributes(line, name)));
         let underlined = lines.get(at + 1).is_some_and(|(next, under)| {
             let under = under.trim_end();
             *next == number + 1
@@ -109,7 +109,7 @@ fn anchors_of(text: &str) -> BTreeSet<String> {
         } else {
             continue;
         };
-        let anchor = anchor(heading);
+        let anchor = heading_anchor(heading);
         let number = times.entry(anchor.clone()).or_default();
         anchors.insert(if *number == 0 { anchor.clone() } else { format!("{anchor}-{number}") });
         *number += 1;
@@ -117,7 +117,7 @@ fn anchors_of(text: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// Lines with their numbers; fenced and indented code, and HTML comments, are left out.
+/// Iterates over numbered lines, without fenced code, indented code and HTML comments.
 fn lines_outside_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fence: Option<(char, usize)> = None;
     let mut comment = false;
@@ -144,7 +144,7 @@ fn lines_outside_code(text: &str) -> impl Iterator<Item = (usize, &str)> {
             comment = !line.contains("-->");
             return None;
         }
-        // Four blanks are code, but not within a paragraph or a list.
+        // Four spaces make code, but not within a paragraph or a list.
         let indented = line.starts_with("    ") && !paragraph;
         paragraph =
             !line.trim().is_empty() && !indented || paragraph && line.trim().is_empty() && in_list(line);
@@ -156,29 +156,29 @@ fn in_list(line: &str) -> bool {
     line.starts_with(' ')
 }
 
-/// Targets of inline links, images, reference definitions, and of `href`, `src` and `srcset`, with their lines.
-fn links(text: &str) -> Vec<(usize, String)> {
+/// Finds the targets of inline links, images and reference definitions, and of `href`, `src` and `srcset`, with their lines.
+fn find_links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in lines_outside_code(text) {
-        let line = without_code(line);
+        let line = strip_code(line);
         for at in line.match_indices("](").map(|(at, _)| at + 2) {
-            found.push((number, target(&line[at..])));
+            found.push((number, parse_target(&line[at..])));
         }
         if let Some((name, after)) =
             line.trim_start().strip_prefix('[').and_then(|line| line.split_once("]:"))
             && !name.contains(']')
         {
-            found.push((number, target(after.trim_start())));
+            found.push((number, parse_target(after.trim_start())));
         }
         for name in ["href", "src", "srcset"] {
-            found.extend(attributes(&line, name).map(|value| (number, value)));
+            found.extend(find_attributes(&line, name).map(|value| (number, value)));
         }
     }
     found
 }
 
-/// What is written up to the closing bracket or a title: `<a b>` or `a`, with balanced brackets.
-fn target(text: &str) -> String {
+/// Parses a link target up to the closing bracket or a title: `<a b>` or `a`, with balanced brackets.
+fn parse_target(text: &str) -> String {
     if let Some((inside, _)) = text.strip_prefix('<').and_then(|text| text.split_once('>')) {
         return inside.to_owned();
     }
@@ -190,7 +190,7 @@ fn target(text: &str) -> String {
     text.split(ends).next().unwrap().to_owned()
 }
 
-fn attributes(line: &str, name: &str) -> impl Iterator<Item = String> {
+fn find_attributes(line: &str, name: &str) -> impl Iterator<Item = String> {
     let start = format!(" {name}=\"");
     let values: Vec<String> = line
         .split(&start)
@@ -201,20 +201,19 @@ fn attributes(line: &str, name: &str) -> impl Iterator<Item = String> {
     values.into_iter().filter(|_| line.contains('<'))
 }
 
-/// The line without what stands in backticks; a link's text may hold code, its target does not.
-fn without_code(line: &str) -> String {
+/// Removes code in backticks from a line.
+fn strip_code(line: &str) -> String {
     let mut plain = String::new();
     let mut rest = line;
     while let Some(start) = rest.find('`') {
         let ticks = rest[start..].chars().take_while(|c| *c == '`').count();
         let after = &rest[start + ticks..];
         plain.push_str(&rest[..start]);
-        match after.find(&"`".repeat(ticks)) {
-            Some(end) => rest = &after[end + ticks..],
-            None => {
-                plain.push_str(&rest[start..start + ticks]);
-                rest = after;
-            }
+        if let Some(end) = after.find(&"`".repeat(ticks)) {
+            rest = &after[end + ticks..];
+        } else {
+            plain.push_str(&rest[start..start + ticks]);
+            rest = after;
         }
     }
     plain + rest
@@ -231,18 +230,18 @@ fn anchors_are_those_of_github() {
         ("on_failure: return", "on_failure-return"),
         ("Größe & Form", "größe--form"),
     ] {
-        assert_eq!(anchor(heading), expected);
+        assert_eq!(heading_anchor(heading), expected);
     }
     let text = "# A\n## B\n## B\n```sh\n# not one\n```\nUnder\n---\n<a id=\"own\"></a>\n\n    # code\n";
     let expected = ["a", "b", "b-1", "own", "under"].map(str::to_owned);
-    assert_eq!(anchors_of(text), BTreeSet::from(expected));
+    assert_eq!(collect_anchors(text), BTreeSet::from(expected));
 }
 
 #[test]
 fn links_are_found_and_code_is_not() {
     let text = "[a](b.md) ![i](c.png \"title\") `[no](no.md)` [`x`](d.md#e)\n\n```\n[no](no.md)\n```\n\n    [no](no.md)\n\n\
                 [r]: <f g.md>\n<img alt=\"\" src=\"h.svg\"> [p](q_(r).md)\n<!-- [no](no.md) -->\n";
-    let targets: Vec<String> = links(text).into_iter().map(|(_, target)| target).collect();
+    let targets: Vec<String> = find_links(text).into_iter().map(|(_, target)| target).collect();
     assert_eq!(targets, ["b.md", "c.png", "d.md#e", "f g.md", "q_(r).md", "h.svg"]);
 }
 
@@ -253,7 +252,7 @@ fn broken_links_are_named_with_the_reason() {
     std::fs::write(&page, "# Here\n").unwrap();
     std::fs::write(&other, "# There\n").unwrap();
     let mut anchors = Anchors::new();
-    let mut follow = |target: &str| follow(dir.path(), &page, target, &mut anchors);
+    let mut check_link = |target: &str| check_link(dir.path(), &page, target, &mut anchors);
     for good in [
         "#here",
         "other.md",
@@ -263,10 +262,10 @@ fn broken_links_are_named_with_the_reason() {
         "mailto:a@example.org",
         "/other.md",
     ] {
-        assert_eq!(follow(good), Ok(()), "{good}");
+        assert_eq!(check_link(good), Ok(()), "{good}");
     }
-    assert_eq!(follow("#there"), Err("no heading has the anchor `there`".into()));
-    assert_eq!(follow("other.md#here"), Err("no heading has the anchor `here`".into()));
-    assert_eq!(follow("missing.md"), Err("there is no such file".into()));
-    assert_eq!(follow("/../"), Err("it is outside of the repository".into()));
+    assert_eq!(check_link("#there"), Err("no heading has the anchor `there`".into()));
+    assert_eq!(check_link("other.md#here"), Err("no heading has the anchor `here`".into()));
+    assert_eq!(check_link("missing.md"), Err("there is no such file".into()));
+    assert_eq!(check_link("/../"), Err("it is outside of the repository".into()));
 }

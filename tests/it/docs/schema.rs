@@ -1,4 +1,4 @@
-//! JSON Schema as Markdown lists; for the configuration and for the host API.
+//! Renders JSON Schema as Markdown lists, for the configuration and for the host API.
 
 use serde_json::Value;
 
@@ -8,50 +8,53 @@ use super::wrap;
 pub trait References {
     fn line(&self, name: &str) -> String;
     fn inline<'a>(&'a self, name: &str) -> Option<&'a Value>;
-    /// Whether readers are to know that a value may be null.
+    /// Tells apart formats in which null is a value of its own.
     fn shows_null(&self) -> bool;
-    /// Where a field is listed among others.
+    /// The position of a field in the list of fields.
     fn order(&self, _field: &str) -> usize {
         0
     }
 }
 
-/// The type of a value in a few words.
-pub fn type_of(schema: &Value, references: &dyn References) -> String {
-    if let Some(name) = reference(schema) {
+/// Describes the type of a value in a few words.
+pub fn describe_type(schema: &Value, references: &dyn References) -> String {
+    if let Some(name) = reference_name(schema) {
         return references.line(name);
     }
     if let Some(value) = schema.get("const") {
         return format!("`{value}`");
     }
     if let Some(values) = schema["enum"].as_array() {
-        return list(values);
+        return quote_values(values);
     }
     if let Some(any) = schema["anyOf"].as_array() {
         let any = any.iter().filter(|one| references.shows_null() || one["type"] != "null");
-        return any.map(|one| type_of(one, references)).collect::<Vec<_>>().join(" or ");
+        return any.map(|one| describe_type(one, references)).collect::<Vec<_>>().join(" or ");
     }
     if schema["oneOf"].is_array() {
         return "one of".to_owned();
     }
     if let Some(kinds) = schema["type"].as_array() {
         let kinds = kinds.iter().filter(|kind| references.shows_null() || *kind != "null");
-        return kinds.map(|kind| simple(kind, schema, references)).collect::<Vec<_>>().join(" or ");
+        return kinds
+            .map(|kind| describe_simple_type(kind, schema, references))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
-    simple(&schema["type"], schema, references)
+    describe_simple_type(&schema["type"], schema, references)
 }
 
-fn simple(kind: &Value, schema: &Value, references: &dyn References) -> String {
+fn describe_simple_type(kind: &Value, schema: &Value, references: &dyn References) -> String {
     match kind.as_str() {
         Some("array") => match schema["prefixItems"].as_array() {
             Some(items) => {
-                let items: Vec<String> = items.iter().map(|item| type_of(item, references)).collect();
+                let items: Vec<String> = items.iter().map(|item| describe_type(item, references)).collect();
                 format!("[{}]", items.join(", "))
             }
-            None => format!("list of {}", type_of(&schema["items"], references)),
+            None => format!("list of {}", describe_type(&schema["items"], references)),
         },
         Some("object") => match map_values(schema) {
-            Some(values) => format!("map of name to {}", type_of(values, references)),
+            Some(values) => format!("map of name to {}", describe_type(values, references)),
             None => "object".to_owned(),
         },
         Some("string") => match (schema["pattern"].as_str(), schema["format"].as_str()) {
@@ -69,25 +72,25 @@ fn map_values(schema: &Value) -> Option<&Value> {
     patterns.or(Some(&schema["additionalProperties"])).filter(|values| values.is_object())
 }
 
-fn reference(schema: &Value) -> Option<&str> {
+fn reference_name(schema: &Value) -> Option<&str> {
     schema["$ref"].as_str()?.rsplit('/').next()
 }
 
-fn list(values: &[Value]) -> String {
-    values.iter().map(|value| format!("`{}`", plain(value))).collect::<Vec<_>>().join(", ")
+fn quote_values(values: &[Value]) -> String {
+    values.iter().map(|value| format!("`{}`", unquote(value))).collect::<Vec<_>>().join(", ")
 }
 
-/// Without the quotes of a JSON string.
-fn plain(value: &Value) -> String {
+/// Drops the quotes of a JSON string.
+fn unquote(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Lists the fields of an object, or the choices of a `oneOf`, with what they hold below them.
-pub fn fields(schema: &Value, indent: &str, references: &dyn References) -> String {
+pub fn list_fields(schema: &Value, indent: &str, references: &dyn References) -> String {
     let mut text = String::new();
     if let Some(choices) = schema["oneOf"].as_array() {
         for choice in choices {
-            text.push_str(&one_choice(choice, indent, references));
+            text.push_str(&render_choice(choice, indent, references));
         }
     }
     let required = schema["required"].as_array();
@@ -95,64 +98,70 @@ pub fn fields(schema: &Value, indent: &str, references: &dyn References) -> Stri
     let mut properties: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
     properties.sort_by_key(|(name, _)| references.order(name));
     for (name, field) in properties {
-        let kind = type_of(field, references);
+        let kind = describe_type(field, references);
         let required = if is_required(name) { ", required" } else { "" };
-        let described = reference(field).filter(|_| field["description"].is_null());
+        let described = reference_name(field).filter(|_| field["description"].is_null());
         let described = described.and_then(|name| references.inline(name)).unwrap_or(field);
-        text.push_str(&item(&format!("`{name}` ({kind}{required})"), described, indent));
-        text.push_str(&below(field, &format!("{indent}  "), references));
+        text.push_str(&render_item(&format!("`{name}` ({kind}{required})"), described, indent));
+        text.push_str(&list_nested_fields(field, &format!("{indent}  "), references));
     }
     text
 }
 
-/// The fields of what a value holds, where they are not listed elsewhere.
-pub fn below(field: &Value, indent: &str, references: &dyn References) -> String {
-    if let Some(name) = reference(field) {
-        return references.inline(name).map_or(String::new(), |schema| fields(schema, indent, references));
+/// Lists the fields of the objects inside a value, unless another section lists them.
+pub fn list_nested_fields(field: &Value, indent: &str, references: &dyn References) -> String {
+    if let Some(name) = reference_name(field) {
+        return references
+            .inline(name)
+            .map_or(String::new(), |schema| list_fields(schema, indent, references));
     }
     let any: Vec<&Value> = field["anyOf"].as_array().into_iter().flatten().collect();
     let any: Vec<&Value> = any.into_iter().filter(|one| one["type"] != "null").collect();
-    if any.len() > 1 && any.iter().any(|one| reference(one).is_none()) {
-        return any.into_iter().map(|one| one_choice(one, indent, references)).collect();
+    if any.len() > 1 && any.iter().any(|one| reference_name(one).is_none()) {
+        return any.into_iter().map(|one| render_choice(one, indent, references)).collect();
     }
     let inside =
         any.into_iter().chain(field["items"].is_object().then(|| &field["items"])).chain(map_values(field));
-    let inside: String = inside.map(|one| below(one, indent, references)).collect();
-    format!("{inside}{}", fields(field, indent, references))
+    let inside: String = inside.map(|one| list_nested_fields(one, indent, references)).collect();
+    format!("{inside}{}", list_fields(field, indent, references))
 }
 
-/// A constant, or an object that is known by its fields.
-fn one_choice(choice: &Value, indent: &str, references: &dyn References) -> String {
+/// Renders one choice of a `oneOf`: a constant, or an object with its fields.
+fn render_choice(choice: &Value, indent: &str, references: &dyn References) -> String {
     if let Some(value) = choice.get("const") {
-        return item(&format!("`{}`", plain(value)), choice, indent);
+        return render_item(&format!("`{}`", unquote(value)), choice, indent);
     }
     if let Some(values) = choice["enum"].as_array() {
-        return item(&list(values), choice, indent);
+        return render_item(&quote_values(values), choice, indent);
     }
-    let first = item(&type_of(choice, references), choice, indent);
-    format!("{first}{}", below(choice, &format!("{indent}  "), references))
+    let first = render_item(&describe_type(choice, references), choice, indent);
+    format!("{first}{}", list_nested_fields(choice, &format!("{indent}  "), references))
 }
 
-fn item(head: &str, schema: &Value, indent: &str) -> String {
+fn render_item(head: &str, schema: &Value, indent: &str) -> String {
     let mut text = head.to_owned();
     if let Some(description) = schema["description"].as_str() {
-        text = format!("{text}: {}", super::escaped(description));
+        text = format!("{text}: {}", super::escape(description));
     }
-    let default = schema.get("default").filter(|value| !empty(value));
+    let default = schema.get("default").filter(|value| !is_empty(value));
     if let Some(default) = default {
-        text =
-            format!("{}{} Default: `{}`.", text, if text.ends_with('.') { "" } else { "." }, plain(default));
+        text = format!(
+            "{}{} Default: `{}`.",
+            text,
+            if text.ends_with('.') { "" } else { "." },
+            unquote(default)
+        );
     }
     format!("{indent}- {}\n", wrap(&text, &format!("{indent}  ")))
 }
 
-/// Says nothing that a reader does not expect of an absent value.
-fn empty(value: &Value) -> bool {
+/// Recognizes defaults that mean the same as an absent value.
+fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
         Value::Array(all) => all.is_empty(),
-        Value::Object(map) => map.values().all(empty),
+        Value::Object(map) => map.values().all(is_empty),
         Value::Bool(_) | Value::Number(_) => false,
     }
 }
