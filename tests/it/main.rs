@@ -5,6 +5,7 @@
 mod activity;
 mod agent_check;
 mod check;
+mod docs;
 mod drain;
 mod established;
 mod faults;
@@ -18,6 +19,7 @@ mod metrics;
 mod pipes;
 mod promote;
 mod proxy;
+mod quick_start;
 mod roll;
 mod roll_cli;
 mod roll_faults;
