@@ -7,6 +7,7 @@ mod agent_check;
 mod check;
 mod drain;
 mod established;
+mod examples;
 mod faults;
 mod golden_rules;
 mod hostile;
