@@ -300,7 +300,7 @@ fn agent_starts_with_the_flags_of_the_drop_in() {
             .env("SWITCHMAN_STATE_DIR", dir.path().join("state"));
         let log = dir.path().join("agent.log");
         agent.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
-        let _agent = KillOnDrop(agent.spawn().unwrap());
+        let mut agent = KillOnDrop(agent.spawn().unwrap());
 
         let metrics = || output_of(command("curl").args(["-sf", "-m", "5", "http://10.0.0.11:9465/metrics"]));
         let deadline = Instant::now() + LIMIT;
@@ -309,7 +309,8 @@ fn agent_starts_with_the_flags_of_the_drop_in() {
             if output.status.success() {
                 break String::from_utf8(output.stdout).unwrap();
             }
-            assert!(Instant::now() < deadline, "{}", read(&log));
+            let runs = agent.0.try_wait().unwrap().is_none();
+            assert!(runs && Instant::now() < deadline, "{}", read(&log));
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         assert!(metrics.contains("switchman_build_info"), "{metrics}");
