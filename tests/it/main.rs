@@ -8,6 +8,7 @@ mod check;
 mod docs;
 mod drain;
 mod established;
+mod examples;
 mod faults;
 mod golden_rules;
 mod hostile;
