@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::testing::{in_namespace, missing};
+use crate::testing::{missing, run_in_namespace};
 use serde_json::Value;
 
 mod fleet;
@@ -105,7 +105,7 @@ fn yaml(file: &Path) -> Value {
 
 #[test]
 fn haproxy_accepts_each_configuration_and_check_finds_nothing_in_it() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let certs = dir.path().join("certs");
         std::fs::create_dir(&certs).unwrap();
@@ -276,7 +276,7 @@ done
 
 #[test]
 fn agent_starts_with_the_flags_of_the_drop_in() {
-    in_namespace(|| async {
+    run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let (etc, run) = (dir.path().join("etc"), dir.path().join("run"));
         let tls = etc.join("tls");

@@ -23,7 +23,7 @@ use switchman::lab::hosts::inside;
 use switchman::lab::namespaces::Namespaces;
 
 use crate::docs::{repository_root, update_requested};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 mod blocks;
 mod users;
@@ -51,7 +51,7 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[test]
 fn shell_blocks_run_without_a_failed_request() {
-    if !may_make_namespaces() {
+    if !can_make_namespaces() {
         return;
     }
     let path = repository_root().join("docs/quick-start.md");
@@ -149,7 +149,7 @@ impl Site {
         );
         let (status, printed) = self.machines["ops"].run_script("/root", &script);
         assert!(status.success(), "no vhost is UP: {printed:?}");
-        Users::start(self.net.file("client"))
+        Users::start(self.net.path("client"))
     }
 
     /// Runs a block on each of its machines and returns the output.

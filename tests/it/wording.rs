@@ -120,6 +120,12 @@ fn figures() -> Figures {
     figures
 }
 
+#[allow(
+    clippy::print_stdout,
+    clippy::disallowed_macros,
+    reason = "the figures are what `sh tests/wording.sh` is for"
+)]
+#[allow(clippy::disallowed_methods, reason = "a switch of this test alone")]
 #[test]
 fn comments_keep_to_the_words_of_the_field() {
     let Figures { words, idioms, docs, without_subject } = figures();

@@ -7,7 +7,7 @@ use switchman::lab::operator::Pipe;
 
 use super::{LIMIT, SWITCHMAN, command, copy, examples, find, succeed};
 use crate::site::{Plan, Site};
-use crate::testing::may_make_namespaces;
+use crate::testing::can_make_namespaces;
 
 /// The command that restarts the main vhost on a host of the lab. ssh sets SSH_CONNECTION, whose third word is the host's
 /// address. `broken-HOST` makes it fail.
@@ -82,7 +82,7 @@ impl Deploys {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn make_deploys_resumes_and_aborts_under_load() {
-    if find("make").is_none() || !may_make_namespaces() {
+    if find("make").is_none() || !can_make_namespaces() {
         return;
     }
     let fleet = Deploys::up().await;
@@ -140,7 +140,7 @@ const FAIL: &str = "- name: Break\n  ansible.builtin.command: 'false'\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ansible_updates_hosts_under_load_and_reports_the_state_after_a_failure() {
-    if find("ansible-playbook").is_none() || !may_make_namespaces() {
+    if find("ansible-playbook").is_none() || !can_make_namespaces() {
         return;
     }
     let mut site = Site::up("ansible", Plan { hosts: 2, pipe: Pipe::Ssh, ..Plan::default() }).await;
@@ -192,7 +192,7 @@ async fn ansible_updates_hosts_under_load_and_reports_the_state_after_a_failure(
     site.lab.kill_backup(0).await.unwrap();
     site.until("a backup vhost that is DOWN", async || {
         let view = site.view("lb1").await;
-        view.servers().iter().any(|server| server.backup && server.verdict.is_out())
+        view.servers().iter().any(|server| server.backup && server.state.is_out_of_service())
     })
     .await;
     let (status, text) = play(&site, "4.0.0", "replace.yml").await;
