@@ -74,7 +74,7 @@ impl Supervisor {
     /// What is left of an earlier run gets its grace before the start.
     async fn launch(&self, place: &Place, grace: Duration) -> Result<(), StartReport> {
         let failed = |why: String| StartReport::Failed { why };
-        let program = Program::new(&self.program).args(["supervise", "--part", "launch"]).arg(place.dir());
+        let program = Program::new(&self.program).args(["supervise", "--role", "launch"]).arg(place.dir());
         let output =
             program.run(b"", LAUNCH_TIMEOUT + grace).await.map_err(|error| failed(error.to_string()))?;
         match serde_json::from_str(&output.stdout) {

@@ -110,7 +110,7 @@ impl Yard {
     /// The pid of the keeper: it alone has this directory as its last argument.
     fn keeper(&self) -> Option<u32> {
         let dir = self.path("instances").join(ID).display().to_string();
-        let line = format!("supervise\0--part\0keep\0{dir}\0");
+        let line = format!("supervise\0--role\0monitor\0{dir}\0");
         pids().find(|pid| {
             std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.ends_with(&line))
                 && !gone(*pid)

@@ -33,7 +33,7 @@ fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     // Nothing of whoever calls is inherited: a caller may be an instance itself, with the mark of another one.
     Program::new(OWN_EXE)
-        .args(["supervise", "--part", "keep"])
+        .args(["supervise", "--role", "monitor"])
         .arg(dir)
         .env("PATH", DEFAULT_PATH)
         .orphan(&write, &complaints)?;

@@ -435,7 +435,7 @@ fn spawn_program(dir: &Path) -> Result<MainProcess, StartReport> {
     // The program's outputs block, where the keeper's end of the pipe does not: they are opened apart.
     let outputs =
         File::options().read(true).write(true).open(Place::new(dir).file_path("out")).map_err(failed)?;
-    let program = Program::new(OWN_EXE).args(["supervise", "--part", "become"]).arg(dir);
+    let program = Program::new(OWN_EXE).args(["supervise", "--role", "exec"]).arg(dir);
     let mut child = program.child(write, &outputs).map_err(failed)?;
     let mut text = Vec::new();
     read.read_to_end(&mut text).map_err(failed)?;

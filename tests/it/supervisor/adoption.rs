@@ -105,7 +105,7 @@ async fn the_death_of_a_starter_at_any_moment_leaves_one_instance_or_none() {
         let dir = yard.path("instances").join(ID);
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
         let mut starter = Command::new(SWITCHMAN)
-            .args(["supervise", "--part", "launch"])
+            .args(["supervise", "--role", "launch"])
             .arg(&dir)
             .stdout(Stdio::null())
             .spawn()
