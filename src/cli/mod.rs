@@ -140,8 +140,8 @@ enum Command {
     /// Run a command on hosts under maintenance, one batch after another
     ///
     /// Each host: hooks before_host, forward off, every HAProxy reports DOWN, nothing in flight any more, CMD, the main vhost is
-    /// healthy, forward on, every HAProxy reports UP, hooks after_host. Before each batch every backup vhost of it must be UP, and
-    /// roll.min_up other main vhosts. Every step is recorded before it is done: after a failure, Ctrl-C or a crash, --status
+    /// healthy, forward on, every HAProxy reports UP, hooks after_host. Before each batch every backup vhost of it must be UP,
+    /// and roll.min_up other main vhosts. Every step is recorded before it is done: after a failure, Ctrl-C or a crash, --status
     /// shows its progress, --resume continues and --abort puts the hosts back. Ctrl-C once finishes or undoes the hosts that
     /// are out, then stops; twice stops at once.
     Roll(roll::RollArgs),
@@ -199,8 +199,8 @@ enum Command {
     ///
     /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
     /// over the same minutes: failures (5xx, no answer, not taken) and p99. No worse: the next step. Too few requests, or a host
-    /// whose proxy does not run: the promotion holds and prints why. At the first breach main answers everything again, on every host, and it ends
-    /// with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
+    /// whose proxy does not run: the promotion holds and prints why. At the first breach main answers everything again,
+    /// on every host, and it ends with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
     /// Ctrl-C, which leaves no canary, or a crash, --status shows its progress, --resume continues, --abort ends it.
     Promote(promote::PromoteArgs),
     /// Replace the code of a version in place
@@ -221,8 +221,8 @@ enum Command {
     /// Show, acquire or release the fleet lock
     ///
     /// roll, promote, assign, mirror, canary and a switch of several hosts acquire it by themselves; a lock whose process has
-    /// ended is taken over. A lock acquired by an operator stays until it is released. A switch of a single host only warns; deploy, update, kill,
-    /// access and rollback do not look at it.
+    /// ended is taken over. A lock acquired by an operator stays until it is released. A switch of a single host only
+    /// warns; deploy, update, kill, access and rollback do not look at it.
     Lock(lock::LockArgs),
     /// Serve this host's API on a unix socket, over TLS or over ssh
     ///
