@@ -3,7 +3,7 @@
 //! | room | what is in it | what is never in it |
 //! |---|---|---|
 //! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
-//! | [`agent`] | a host's front doors for other programs: decode -> one op -> encode | decisions |
+//! | [`agent`] | a host's interfaces for other programs: decode -> one op -> encode | decisions |
 //! | [`proxy`] | the data path at layer 7: copies requests and shares them out | decisions, what main would wait for |
 //! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
 //! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |

@@ -113,7 +113,8 @@ fn build_site(
             admin_socket: "/run/haproxy/admin.sock".into(),
             read_only_socket: Some(SocketAddr::new(balancer, 9999)),
             state_file: "/var/lib/haproxy/servers.state".into(),
-            // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings (docs/design/measurements.md#m4), at one check a second at rest.
+            // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings, at one check a second at rest
+            // (docs/design/measurements.md#m4).
             check: CheckTiming {
                 inter: second,
                 fastinter: Some(Duration::from_millis(200)),

@@ -200,8 +200,9 @@ enum Command {
     /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
     /// over the same minutes: failures (5xx, no answer, not taken) and p99. No worse: the next step. Too few requests, or a host
     /// whose proxy does not run: the promotion holds and prints why. At the first breach main answers everything again,
-    /// on every host, and it ends with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
-    /// Ctrl-C, which leaves no canary, or a crash, --status shows its progress, --resume continues, --abort ends it.
+    /// on every host, and the command exits with 1. After the last step it becomes main by a flip, and is watched. Every step is
+    /// recorded before it is done: after Ctrl-C, which leaves no canary, or a crash, --status shows its progress, --resume
+    /// continues, --abort ends it.
     Promote(promote::PromoteArgs),
     /// Replace the code of a version in place
     ///
