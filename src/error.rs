@@ -1,4 +1,4 @@
-//! Outcome -> message, hint, exit code: the only such table.
+//! The table of outcomes with their message, hint and exit code: the only one.
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
@@ -107,7 +107,7 @@ pub enum Failure {
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
-    /// Arguments that clap lets pass and that make no sense together.
+    /// Arguments that clap accepts and that contradict each other.
     #[error("cannot {what}: {why}")]
     Usage { what: String, why: &'static str },
     #[error("cannot {what}: {why}")]
@@ -146,7 +146,7 @@ impl Failure {
             Self::Init(InitError::AlreadyExists { .. }) => {
                 Some("nothing was written; name another directory, or replace them with `--force`".into())
             }
-            Self::Init(_) => Some("nothing is left of it".into()),
+            Self::Init(_) => Some("nothing was left in the directory".into()),
             Self::Lab(LabError::NoPrivilege { .. }) => {
                 Some("run it as root: `sudo switchman lab ...`".into())
             }
@@ -207,7 +207,7 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
         SwitchError::NotSeen { .. } => Some("`switchman status` shows its state".into()),
         SwitchError::NotDrained { source: DrainError::Late { .. }, is_restored: true, .. } => Some(
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
-             the host out and cut what is left"
+             the host out and close the remaining requests"
                 .into(),
         ),
         SwitchError::NotDrained { is_restored: false, .. } => {
@@ -307,7 +307,7 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Unreachable { .. } => {
             Some("nothing was changed; restore the connection to them, omit them with `--host`, or allow failures with `--max-failures`".into())
         }
-        RollError::Hook(_) => Some("nothing was touched".into()),
+        RollError::Hook(_) => Some("nothing was changed".into()),
         RollError::Journal(error) => Some(journal_hint(error)),
         RollError::Plan(PlanError::CapacityFloor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
@@ -316,7 +316,7 @@ fn roll_hint(error: &RollError) -> Option<String> {
     }
 }
 
-/// Such a roll is neither resumed nor aborted.
+/// The hint for a finished roll, which can neither be resumed nor aborted.
 const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: repair one that is out, then `switchman enable-forward --host NAME`, or \
                           roll those that failed again with `--host NAME`";
 const ANSWERS_DIFFER_HINT: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
@@ -360,7 +360,7 @@ fn promotion_hint(error: &PromotionError) -> Option<String> {
             ))
         }
         PromotionError::NotReady { .. } => {
-            Some("nothing was touched; `switchman ls --wide` shows every host".into())
+            Some("nothing was changed; `switchman ls --wide` shows every host".into())
         }
         PromotionError::NotWaitingForApproval { .. } | PromotionError::NotEnded { .. } => {
             Some("`switchman promote NAME --status` shows its progress".into())
@@ -444,7 +444,7 @@ fn error_code_hint(code: ErrorCode) -> Option<String> {
             "kernel and record may disagree: `switchman status` shows it, `switchman restore` repairs it"
         }
         ErrorCode::StateFailed => {
-            "nothing was changed; run it as root, or name another place with `--state-dir DIR`"
+            "nothing was changed; run it as root, or name another directory with `--state-dir DIR`"
         }
         ErrorCode::StateNewer => {
             "nothing was changed; install a switchman at least as new as the one that wrote it"
@@ -457,9 +457,9 @@ fn error_code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::Interrupted => "nothing was changed",
         ErrorCode::BadArchive => "nothing was changed; `tar -tvzf FILE` shows what is in an archive",
         ErrorCode::ReleasesFailed => {
-            "see who may write there, or name another place on the host with `--releases-dir DIR`"
+            "check who may write there, or name another directory on the host with `--releases-dir DIR`"
         }
-        ErrorCode::Unauthorized => "the agent wants another key: see `agents:` in switchman.yaml",
+        ErrorCode::Unauthorized => "the agent requires another key: see `agents:` in switchman.yaml",
         ErrorCode::NotDrained => {
             "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"
         }

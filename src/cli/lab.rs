@@ -20,7 +20,9 @@ pub struct LabArgs {
 
 #[derive(Debug, Subcommand)]
 enum LabCommand {
-    /// Build a lab and leave it running: namespaces, HAProxy, web hosts with both vhosts
+    /// Build a lab and leave it running
+    ///
+    /// A lab has network namespaces, HAProxy and web hosts with both vhosts.
     Up(UpArgs),
     /// Remove a lab, even one that a crash left behind
     Down(NameArgs),
@@ -60,7 +62,7 @@ struct AppArgs {
     host: String,
     #[arg(long)]
     vhost: String,
-    /// Report this version; the flag `--version` is global and belongs to switchman itself
+    /// Report this version, in place of the global `--version` of switchman itself
     #[arg(long = "version")]
     version: String,
     /// Fail in this manner, as a bad version

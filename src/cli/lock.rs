@@ -42,7 +42,7 @@ pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
         LockCommand::Status => context.renderer.lock(world.lock.view()?.as_ref()),
         LockCommand::Acquire { message } => {
             let holder = lock::acquire_for_person(&world, &user, &message).await?;
-            context.renderer.print_remark(&format!("the fleet is held by {holder}"));
+            context.renderer.print_remark(&format!("the fleet is locked by {holder}"));
         }
         LockCommand::Release { reason, .. } => {
             let held = lock::release(&world, &user, reason.as_deref())?;

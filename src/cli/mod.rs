@@ -197,9 +197,9 @@ enum Command {
     Rollback(deployments::RollbackArgs),
     /// Promote a version to main step by step, while it is no worse than main
     ///
-    /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
-    /// over the same minutes: failures (5xx, no answer, not taken) and p99. No worse: the next step. Too few requests, or a host
-    /// whose proxy does not run: the promotion holds and prints why. At the first breach main answers everything again,
+    /// On every host the canary gets the share of each step. After an interval, its answers are compared with main's over the
+    /// same minutes: failures (5xx, no answer, not taken) and p99. If the canary is no worse, the next step begins. With too few
+    /// requests, or a host whose proxy does not run, the promotion holds and prints why. At the first breach main answers everything again,
     /// on every host, and the command exits with 1. After the last step it becomes main by a flip, and is watched. Every step is
     /// recorded before it is done: after Ctrl-C, which leaves no canary, or a crash, --status shows its progress, --resume
     /// continues, --abort ends it.
@@ -275,7 +275,7 @@ pub struct FleetWorldParams {
     pub journal_dir: PathBuf,
 }
 
-/// The factories of worlds: `main` has the only ones that are real.
+/// The factories of worlds; only `main` has the real ones.
 #[derive(Clone, Copy)]
 pub struct WorldFactory {
     pub host: fn(HostWorldParams) -> HostWorld,

@@ -20,7 +20,7 @@ use crate::plan::roll::plan;
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RollArgs {
-    /// Act on this host only; may be given several times, in the order they are taken out [default: every host]
+    /// Act on this host only; may be given several times, in roll order [default: every host]
     #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
     hosts: Vec<HostName>,
     /// Take this many hosts out at a time, or this percentage [default: roll.batch, or 1]

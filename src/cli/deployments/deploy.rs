@@ -25,7 +25,9 @@ pub struct DeployArgs {
     name: ServiceName,
     /// A semantic version, such as 1.0.0
     version: Version,
-    /// A directory, a .tar.gz, or the http:// address of a program already running on the host
+    /// A directory, a .tar.gz, or the http:// address of a running program.
+    ///
+    /// A program at an address already runs on the host; switchman does not start it.
     source: String,
     /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
@@ -43,7 +45,7 @@ pub struct DeployArgs {
     dry_run: bool,
 }
 
-/// How instances are run; for `deploy` and `update`.
+/// The options of instances, for `deploy` and `update`.
 #[derive(Debug, Args)]
 pub struct InstanceArgs {
     /// Set an environment variable; may be given several times.

@@ -67,8 +67,8 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
         match killed.aborted_requests {
             Some(0) => {}
-            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were cut")),
-            None => context.renderer.print_remark("how many requests in flight were cut is not known"),
+            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were closed")),
+            None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
     let killed = deployments::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;

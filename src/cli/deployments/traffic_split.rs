@@ -31,7 +31,9 @@ pub struct MirrorArgs {
     /// `*` matches within a segment, `**` over segments.
     #[arg(long = "path", value_name = "GLOB")]
     paths: Vec<String>,
-    /// Remove this header from copies, such as authorization; may be given several times
+    /// Remove this header from copies; may be given several times.
+    ///
+    /// An example is authorization.
     #[arg(long = "without-header", value_name = "NAME")]
     without_headers: Vec<String>,
     /// Do not compare the answers with main's

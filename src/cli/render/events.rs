@@ -98,7 +98,7 @@ pub(super) fn format_switch(switched: &SwitchReport) -> String {
         let _ = write!(text, "; drained after {}", format(after));
     }
     if let Some(left) = switched.not_drained {
-        let _ = write!(text, "; not drained, {left} still in flight and cut by what comes next");
+        let _ = write!(text, "; not drained, {left} still in flight, which the next step may cut");
     }
     text + "\n"
 }
