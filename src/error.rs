@@ -1,4 +1,4 @@
-//! Outcome -> message, hint, exit code: the only such table.
+//! The table of outcomes with their message, hint and exit code: the only one.
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
@@ -27,7 +27,7 @@ use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 
-/// 0 done or already so; 1 refused or failed; 2 usage, or too little is known to say (`compare`); 3 partly done.
+/// 0 done or already so; 1 refused or failed; 2 usage, or too few samples for a verdict (`compare`); 3 partly done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
     Success = 0,
@@ -36,7 +36,7 @@ pub enum ExitStatus {
     Partial = 3,
 }
 
-/// Everything a command can end with that is not success.
+/// Every outcome of a command that is not success.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     #[error(transparent)]
@@ -58,12 +58,12 @@ pub enum Failure {
     SwitchedPartially { switch: Switch, done: usize, of: usize, failed: Vec<SwitchError> },
     #[error(transparent)]
     Roll(#[from] RollError),
-    /// The roll's report is printed already. `flag`: what a command line about it has besides.
+    /// The roll's report is printed already. `service_flag`: the ` --service NAME` that a command line about it needs.
     #[error("{done} of {of} hosts are done: {why}")]
     RollIncomplete { roll: RollId, done: usize, of: usize, why: String, finished: bool, service_flag: String },
     #[error(transparent)]
     Promotion(#[from] PromotionError),
-    /// The promotion's report is printed already. `untold`: hosts that may have their canary still.
+    /// The promotion's report is printed already. `unreached_hosts`: hosts that may still have their canary.
     #[error("{service} {version} did not become main: {why}{}", format_unreached_hosts(.unreached_hosts))]
     NotPromoted {
         service: ServiceName,
@@ -98,16 +98,16 @@ pub enum Failure {
     UnknownService { asked: ServiceName, known: Vec<ServiceName> },
     #[error(transparent)]
     Deployments(#[from] FleetDeployError),
-    /// R20: a question was answered with no.
+    /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).
     #[error("{0}")]
     Declined(&'static str),
-    /// D17
+    /// Seed row D17 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("Include the name or name and version of the service(s) to kill or -a/--all to kill all.")]
     NoTargetNamed,
     /// End of input at a question.
     #[error("Aborted!")]
     Aborted,
-    /// Arguments that clap lets pass and that make no sense together.
+    /// Arguments that clap accepts and that contradict each other.
     #[error("cannot {what}: {why}")]
     Usage { what: String, why: &'static str },
     #[error("cannot {what}: {why}")]
@@ -132,7 +132,7 @@ impl Failure {
         }
     }
 
-    /// What to do next; a full sentence or none.
+    /// Returns the next action as a full sentence, or `None`.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config(ConfigError::NotFound) => {
@@ -146,7 +146,7 @@ impl Failure {
             Self::Init(InitError::AlreadyExists { .. }) => {
                 Some("nothing was written; name another directory, or replace them with `--force`".into())
             }
-            Self::Init(_) => Some("nothing is left of it".into()),
+            Self::Init(_) => Some("nothing was left in the directory".into()),
             Self::Lab(LabError::NoPrivilege { .. }) => {
                 Some("run it as root: `sudo switchman lab ...`".into())
             }
@@ -204,14 +204,14 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
              on HAProxy's side: `set server BACKEND/SERVER state ready`)"
                 .into(),
         ),
-        SwitchError::NotSeen { .. } => Some("`switchman status` shows where it stands".into()),
+        SwitchError::NotSeen { .. } => Some("`switchman status` shows its state".into()),
         SwitchError::NotDrained { source: DrainError::Late { .. }, is_restored: true, .. } => Some(
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
-             the host out and cut what is left"
+             the host out and close the remaining requests"
                 .into(),
         ),
         SwitchError::NotDrained { is_restored: false, .. } => {
-            Some("`switchman status` shows where it stands; `switchman enable-forward` puts the host back".into())
+            Some("`switchman status` shows its state; `switchman enable-forward` puts the host back".into())
         }
         SwitchError::NotDrained { .. } => None,
     }
@@ -220,7 +220,7 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
 fn refusal_hint(refusals: &[Refusal]) -> String {
     match refusals.first() {
         Some(Refusal::BalancerUnreadable { .. }) => {
-            "`switchman check` looks closer; `--force` switches without knowing what that balancer sees".into()
+            "`switchman check` shows details; `--force` switches without knowing that balancer's state".into()
         }
         Some(Refusal::NoServer { .. }) => {
             "name the server lines as in haproxy.cfg with `load_balancers[].servers`, or the host with `--host`".into()
@@ -238,7 +238,7 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
             "name some with `--host`, or do it host by host with `switchman roll`; `--force` switches all the same".into()
         }
         Some(Refusal::Unhealthy { .. }) | None => {
-            "mend the main vhost first; `--force` switches all the same, and HAProxy's own check decides".into()
+            "repair the main vhost first; `--force` switches all the same, and HAProxy's own check decides".into()
         }
     }
 }
@@ -247,18 +247,18 @@ fn refusal_hint(refusals: &[Refusal]) -> String {
 fn roll_refusal_hint(refusals: &[Refusal]) -> String {
     match refusals.first() {
         Some(Refusal::BalancerUnreadable { .. }) => {
-            "`switchman check` looks closer; take one that is gone for good out of `load_balancers`".into()
+            "`switchman check` shows details; remove a retired load balancer from `load_balancers`".into()
         }
         Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first".into(),
         Some(Refusal::CapacityFloor { .. }) => "bring the others back first, or lower `roll.min_up`".into(),
-        _ => "`switchman check` looks closer".into(),
+        _ => "`switchman check` shows details".into(),
     }
 }
 
 pub fn link_hint(error: &LinkError) -> Option<String> {
     match error {
         LinkError::Unreachable { via, .. } if via.starts_with("ssh ") => Some(format!(
-            "try it: `{via} switchman agent --stdio </dev/null`; a key must be at hand, for nobody is asked for a password"
+            "try it: `{via} switchman agent --stdio </dev/null`; ssh needs a key, because switchman does not prompt for a password"
         )),
         LinkError::Unreachable { .. } => Some("nothing was changed; is the agent running there?".into()),
         LinkError::Broken { .. } | LinkError::TimedOut { .. } => Some(
@@ -276,7 +276,7 @@ fn lock_hint(error: &LockError) -> Option<String> {
     match error {
         LockError::Locked { held } | LockError::OtherHolder { held, .. } => match &held.holder.purpose {
             LockPurpose::Operator { .. } => Some(format!(
-                "ask {}; if it must be: `switchman lock release --force --reason TEXT`",
+                "contact {}, or force it: `switchman lock release --force --reason TEXT`",
                 held.holder.user
             )),
             LockPurpose::Roll { .. } => {
@@ -299,15 +299,15 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Unfinished { standing } => {
             let service = &standing.spec.service;
             Some(format!(
-                "`switchman roll --service {service} --status` shows where it stands, `--resume` goes on with it, `--abort` \
+                "`switchman roll --service {service} --status` shows its progress, `--resume` continues it, `--abort` \
                  puts back every host it took out"
             ))
         }
         RollError::Refused { refusals } => Some(roll_refusal_hint(refusals)),
         RollError::Unreachable { .. } => {
-            Some("nothing was touched; mend the way to them, leave them out with `--host`, or allow it with `--max-failures`".into())
+            Some("nothing was changed; restore the connection to them, omit them with `--host`, or allow failures with `--max-failures`".into())
         }
-        RollError::Hook(_) => Some("nothing was touched".into()),
+        RollError::Hook(_) => Some("nothing was changed".into()),
         RollError::Journal(error) => Some(journal_hint(error)),
         RollError::Plan(PlanError::CapacityFloor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
@@ -316,18 +316,18 @@ fn roll_hint(error: &RollError) -> Option<String> {
     }
 }
 
-/// Such a roll is neither resumed nor aborted.
-const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: mend one that is out, then `switchman enable-forward --host NAME`, or \
+/// The hint for a finished roll, which can neither be resumed nor aborted.
+const FINISHED_ROLL_HINT: &str = "`switchman status` shows every host: repair one that is out, then `switchman enable-forward --host NAME`, or \
                           roll those that failed again with `--host NAME`";
 const ANSWERS_DIFFER_HINT: &str = "what main answers differently by itself is left out after `switchman mirror NAME VERSION --control P`; \
                       leave out what is meant to differ with `--ignore FIELD`";
 const INSUFFICIENT_SAMPLES_HINT: &str =
-    "`switchman mirror NAME VERSION` sends it copies, and each that is answered is compared";
+    "`switchman mirror NAME VERSION` sends it copies, and each answer is compared";
 fn format_unreached_hosts(untold: &[HostName]) -> String {
     let names: Vec<&str> = untold.iter().map(HostName::as_str).collect();
     match names.as_slice() {
         [] => String::new(),
-        names => format!("; {} could not be told and may have its canary still", names.join(", ")),
+        names => format!("; {} could not be reached and may still have its canary", names.join(", ")),
     }
 }
 
@@ -343,9 +343,9 @@ fn not_promoted_hint(
         }
         (false, true) => format!(
             "main answers everything; `switchman promote {service} --resume` goes on at the step where it was, `switchman \
-             promotion {service} --abort` ends it"
+             promote {service} --abort` ends it"
         ),
-        (false, false) => format!("`switchman promote {service} --abort` tells those hosts again"),
+        (false, false) => format!("`switchman promote {service} --abort` retries those hosts"),
     }
 }
 
@@ -355,18 +355,18 @@ fn promotion_hint(error: &PromotionError) -> Option<String> {
         PromotionError::Unfinished { standing } => {
             let service = &standing.spec.service;
             Some(format!(
-                "its canary may have a share: `switchman promote {service} --status` shows where it stands, `--resume` goes on, \
+                "its canary may have a share: `switchman promote {service} --status` shows its progress, `--resume` continues, \
                  `--abort` leaves main to answer everything"
             ))
         }
         PromotionError::NotReady { .. } => {
-            Some("nothing was touched; `switchman ls --wide` shows every host".into())
+            Some("nothing was changed; `switchman ls --wide` shows every host".into())
         }
         PromotionError::NotWaitingForApproval { .. } | PromotionError::NotEnded { .. } => {
-            Some("`switchman promote NAME --status` shows where it stands".into())
+            Some("`switchman promote NAME --status` shows its progress".into())
         }
         PromotionError::NotRunning { .. } => {
-            Some("`switchman promote NAME --resume` goes on, and judges its step anew".into())
+            Some("`switchman promote NAME --resume` continues, and judges its step again".into())
         }
         PromotionError::Journal(error) => Some(journal_hint(error)),
         PromotionError::UnknownHost(_) => {
@@ -414,17 +414,17 @@ fn deployments_hint(error: &FleetDeployError) -> Option<String> {
 fn journal_hint(error: &JournalError) -> String {
     match error {
         JournalError::Full { .. } => {
-            "free some room, then `switchman roll --status` shows where it stands and `switchman roll --resume` goes on".into()
+            "free disk space, then `switchman roll --status` shows the progress and `switchman roll --resume` continues".into()
         }
         JournalError::Newer { .. } => "use the switchman that wrote it, or a newer one".into(),
         JournalError::Open { .. } | JournalError::Failed { .. } => {
-            "name a place you may write to with `--journal-dir DIR`, the same for everybody who rolls this fleet".into()
+            "name a writable directory with `--journal-dir DIR`, the same for every operator of this fleet".into()
         }
         JournalError::Damaged { path, .. } => {
             format!("move `{}` away; `switchman status` shows the hosts as they are", path.display())
         }
         JournalError::LockLost { .. } => {
-            "somebody took the lock by force: `switchman history` tells who and why, `switchman roll --status` how far it was".into()
+            "another operator took the lock by force: `switchman history` shows who and why, `switchman roll --status` the progress".into()
         }
     }
 }
@@ -436,39 +436,39 @@ fn error_code_hint(code: ErrorCode) -> Option<String> {
         ErrorCode::RulesLocked => {
             "nothing was changed; see who holds it with `fuser -v /run/xtables.lock`, then run the command again"
         }
-        ErrorCode::RulesFailed => "nothing was changed; `switchman check` looks closer",
+        ErrorCode::RulesFailed => "nothing was changed; `switchman check` shows details",
         ErrorCode::RulesContested => {
             "find who: `iptables-save -t nat | grep SWITCHMAN`, then run the command again"
         }
         ErrorCode::RevertFailed => {
-            "kernel and record may disagree: `switchman status` shows it, `switchman restore` mends it"
+            "kernel and record may disagree: `switchman status` shows it, `switchman restore` repairs it"
         }
         ErrorCode::StateFailed => {
-            "nothing was changed; run it as root, or name another place with `--state-dir DIR`"
+            "nothing was changed; run it as root, or name another directory with `--state-dir DIR`"
         }
         ErrorCode::StateNewer => {
             "nothing was changed; install a switchman at least as new as the one that wrote it"
         }
         ErrorCode::DiskFull => "nothing was changed; free some room, then run the command again",
         ErrorCode::StateDamaged => {
-            "move it away; the forwards the kernel holds are kept and recorded anew with the next switch"
+            "move it away; the forwards the kernel holds are kept and recorded again with the next switch"
         }
         ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
         ErrorCode::Interrupted => "nothing was changed",
         ErrorCode::BadArchive => "nothing was changed; `tar -tvzf FILE` shows what is in an archive",
         ErrorCode::ReleasesFailed => {
-            "see who may write there, or name another place on the host with `--releases-dir DIR`"
+            "check who may write there, or name another directory on the host with `--releases-dir DIR`"
         }
-        ErrorCode::Unauthorized => "the agent wants another key: see `agents:` in switchman.yaml",
+        ErrorCode::Unauthorized => "the agent requires another key: see `agents:` in switchman.yaml",
         ErrorCode::NotDrained => {
             "`--drain-timeout 1m` waits for it; `--force` cuts what is in flight and counts it"
         }
-        ErrorCode::Unhealthy => "mend it first; nothing was led to it",
+        ErrorCode::Unhealthy => "repair it first; no traffic was sent to it",
         ErrorCode::NoAgent => {
             "nothing was changed; start it there: `systemctl start switchman`, or `switchman agent` without systemd"
         }
         ErrorCode::ProxyFailed => {
-            "the rules lead straight at main; `proxy.log` in the state directory, or `journalctl -u switchman-proxy`, says more"
+            "the rules bypass the proxy; `proxy.log` in the state directory, or `journalctl -u switchman-proxy`, shows why"
         }
         ErrorCode::Exists => {
             "nothing was changed: `switchman ls --wide` shows what is there, `switchman kill ID` takes it away, `switchman \

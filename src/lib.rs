@@ -1,9 +1,9 @@
-//! The map of the house, in reading order. An import may only point down this list (a test enforces it).
+//! The modules in reading order. An import may only point down this list (a test enforces it).
 //!
-//! | room | what is in it | what is never in it |
+//! | module | content | never in it |
 //! |---|---|---|
 //! | [`cli`] | one file per command: flags -> options -> one op -> render | decisions, safety checks |
-//! | [`agent`] | a host's front doors for other programs: decode -> one op -> encode | decisions |
+//! | [`agent`] | a host's interfaces for other programs: decode -> one op -> encode | decisions |
 //! | [`proxy`] | the data path at layer 7: copies requests and shares them out | decisions, what main would wait for |
 //! | [`lab`] | `switchman lab`: a rehearsal in network namespaces | anything outside names that start with `swm-` |
 //! | [`config`] | `switchman.yaml`, flags, environment -> one checked [`model::fleet::Fleet`] | defaults hidden elsewhere |
@@ -14,7 +14,7 @@
 //! | [`templates`] | text that is written for other programs: vhosts, haproxy.cfg, units | I/O |
 //! | [`world`] | small traits: firewall, balancer, sockets, probe, store, clock, machine | implementations (fakes only under test) |
 //! | [`sys`] | the outside world, one adapter each | decisions |
-//! | [`model`] | nouns and invariants | imports from any other room |
+//! | [`model`] | nouns and invariants | imports from any other module |
 
 pub mod agent;
 pub mod cli;

@@ -14,7 +14,7 @@ use switchman::world::balancer::Balancer;
 use switchman::world::link::HostLink;
 use switchman::world::{FleetWorld, HostWorld};
 
-/// Bound on one read of a load balancer.
+/// Limit of a single read from a load balancer.
 const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {

@@ -26,37 +26,47 @@ use crate::world::HostWorld;
 
 #[derive(Debug, Args)]
 pub struct AgentArgs {
-    /// Speak on standard input and output: what ssh runs. Hands over to the agent that is running, if there is one
+    /// Serve the API on standard input and output, as ssh runs it.
+    ///
+    /// If an agent is running on this host, the connection is handed over to it.
     #[arg(long, conflicts_with_all = ["listen", "agent_check", "metrics"])]
     stdio: bool,
-    /// The unix socket, for root alone
+    /// Listen on this unix socket, which only root may use
     #[arg(long, value_name = "PATH", default_value = "/run/switchman/agent.sock")]
     socket: PathBuf,
-    /// Also serve over TLS; whoever comes needs a certificate of --client-ca, or the token of --token-file
+    /// Also serve over TLS on this address.
+    ///
+    /// Clients need a certificate of --client-ca, or the token of --token-file.
     #[arg(long, value_name = "ADDR:PORT", requires_all = ["certificate", "key", "admission"])]
     listen: Option<SocketAddr>,
-    /// The agent's certificate (PEM)
+    /// Read the agent's certificate (PEM) from this file
     #[arg(long, value_name = "FILE", requires = "listen")]
     certificate: Option<PathBuf>,
-    /// Its key (PEM)
+    /// Read the agent's private key (PEM) from this file
     #[arg(long, value_name = "FILE", requires = "listen")]
     key: Option<PathBuf>,
-    /// Clients show a certificate of this authority (PEM)
+    /// Require client certificates of this authority (PEM)
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     client_ca: Option<PathBuf>,
-    /// Clients bear the token in this file
+    /// Require the bearer token in this file from clients
     #[arg(long, value_name = "FILE", group = "admission", requires = "listen")]
     token_file: Option<PathBuf>,
-    /// Answer HAProxy's agent-check here, for load balancers that give no socket
+    /// Answer HAProxy's agent-check on this address.
+    ///
+    /// For load balancers that offer no socket.
     #[arg(long, value_name = "ADDR:PORT")]
     agent_check: Option<SocketAddr>,
-    /// What agent-check says of a maintenance: stopped moves users with a cookie too, drain keeps them
+    /// Answer agent-check with this state during maintenance.
+    ///
+    /// With stopped, HAProxy moves users with a session cookie too; with drain, they keep their host.
     #[arg(long, value_enum, default_value = "stopped", requires = "agent_check")]
     agent_check_says: AgentCheckState,
-    /// The weight that agent-check tells while the forward is on, such as 50% [default: none, HAProxy's own stays]
+    /// Report this weight while the forward is on, such as 50% [default: none, HAProxy's own stays]
     #[arg(long, value_name = "PERCENT", requires = "agent_check")]
     agent_check_weight: Option<Weight>,
-    /// Serve GET /metrics here, over plain HTTP and to anybody: for Prometheus. Nothing else is served
+    /// Serve GET /metrics for Prometheus on this address.
+    ///
+    /// This is plain HTTP without authentication. Nothing else is served on this address.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
 }
@@ -109,7 +119,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         Ok(())
     };
     let actor = env::actor();
-    // Nobody is served before the rules are as recorded.
+    // The agent serves no request before the rules are as recorded.
     let looked_after = start_reconcilers(&world, &actor, context).await;
     let looking_after = async {
         looked_after.await;
@@ -121,7 +131,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     served.map(|_| ())
 }
 
-/// HAProxy's agent-check, where it is wanted.
+/// Serves HAProxy's agent-check if `--agent-check` is given.
 async fn serve_agent_check(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
     let Some(address) = args.agent_check else { return Ok(()) };
     let service = context.load_config()?.1.service;
@@ -136,16 +146,16 @@ async fn serve_agent_check(args: &AgentArgs, context: &Context, world: &HostWorl
     Ok(())
 }
 
-/// What an agent does beside answering: rules, instances and the proxy are as they should be when this returns, and stay so for
-/// as long as what it gives back is awaited.
+/// Starts the agent's reconcilers: rules, instances and the proxy are in the recorded state when this function returns, and stay
+/// so for as long as the returned future is awaited.
 async fn start_reconcilers<'a>(
     world: &'a HostWorld,
     actor: &'a Actor,
     context: &Context,
 ) -> impl Future<Output = ()> + 'a {
-    // Before the rules are looked at: what leads to a proxy that died with this host leads nowhere.
+    // Before the rules are read: those that point to a proxy that died with this host forward to a closed port.
     if let Err(error) = proxy::bypass_dead_proxy(world, actor).await {
-        context.renderer.print_remark(&format!("the rules may lead to a proxy that is gone: {error}"));
+        context.renderer.print_remark(&format!("cannot route around a dead proxy: {error}"));
     }
     let keeper = rule_reconciler::begin(world, actor).await;
     async move {
@@ -169,7 +179,7 @@ fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
     Ok(text.into())
 }
 
-/// The greeting first, so that whatever a login shell printed before it is told from the API.
+/// Writes the greeting first, so that the client can separate the API from text that a login shell printed before.
 async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
     let failed =
         |error: std::io::Error| Failure::Other { what: "write to stdout".into(), why: error.to_string() };

@@ -16,10 +16,10 @@ use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Only this host; may be given several times [default: this machine, or every host when it is none of them]
+    /// Check this host only; may be given several times [default: this machine, or all if it is no host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// Also look for every known trap in this haproxy.cfg
+    /// Check this haproxy.cfg too, for every known trap
     #[arg(long, value_name = "FILE")]
     haproxy_cfg: Option<PathBuf>,
 }

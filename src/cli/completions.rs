@@ -42,7 +42,7 @@ mod tests {
     fn completions_omit_hidden_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
             let script = String::from_utf8(generate_script(shell)).unwrap();
-            for hidden in ["supervise", "Stand in a host", "switchman,proxy", "switchman;proxy"] {
+            for hidden in ["supervise", "Proxy a host", "switchman,proxy", "switchman;proxy"] {
                 assert!(!script.contains(hidden), "{shell}: {hidden}");
             }
             for offered in ["promote", "journal-dir", "max-failures"] {

@@ -1,4 +1,4 @@
-//! What every command works with.
+//! The context that every command works with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::world::FleetWorld;
 use crate::world::HostWorld;
 use crate::world::stop::StopToken;
 
-/// The globals of one command line, with the doors to the world and to the operator.
+/// The globals of one command line, with access to the world and to the operator.
 pub struct Context {
     pub(super) globals: GlobalArgs,
     pub(super) renderer: Arc<Renderer>,
@@ -45,7 +45,7 @@ impl Context {
         Ok((file, select_service(&fleet, service)?))
     }
 
-    /// For commands about versions: the named hosts, or all of them; with `--local` this machine.
+    /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.
     pub(super) fn select_hosts_or_all(
         &self,
         fleet: &Fleet,
@@ -59,7 +59,7 @@ impl Context {
         self.select_hosts(fleet, asked)
     }
 
-    /// A question that stands for itself. The default is no; so is the end of input, which is not an answer at all.
+    /// Prompts the operator for confirmation. The default is no; the end of input aborts, because it is no answer.
     pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.globals.yes {
             return Ok(true);
@@ -79,7 +79,7 @@ impl Context {
         (self.world_factory.host)(self.host_world_params(fleet))
     }
 
-    /// The hosts that are asked for, each with the way to it.
+    /// The selected hosts, each with its transport.
     pub(super) fn select_hosts(&self, fleet: &Fleet, asked: HostSelection<'_>) -> Result<Vec<Host>, Failure> {
         let world = self.build_host_world(None);
         let (host_name, addresses) = (world.machine.host_name()?, world.machine.list_addresses()?);
@@ -100,7 +100,7 @@ impl Context {
     fn resolve_journal_dir(&self, file: &Path) -> PathBuf {
         let beside = || file.parent().unwrap_or(Path::new(".")).join(".switchman");
         let dir = self.globals.journal_dir.clone().unwrap_or_else(beside);
-        // What the journal says of kept output is read from other places later.
+        // The journal records paths of kept output, and later commands may read them from another working directory.
         std::path::absolute(&dir).unwrap_or(dir)
     }
 

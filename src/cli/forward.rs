@@ -24,26 +24,28 @@ pub struct EnableArgs {
 pub struct DisableArgs {
     #[command(flatten)]
     common: CommonArgs,
-    /// After DOWN, wait until nothing is in flight (at most roll.drain_timeout; then the forward goes back on)
+    /// Wait after DOWN until no request is in flight.
+    ///
+    /// If requests are still in flight after roll.drain_timeout, the forward is switched on again.
     #[arg(long, conflicts_with = "no_wait")]
     drain: bool,
 }
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// Only this host; may be given several times [default: this machine]
+    /// Act on this host only; may be given several times [default: this machine]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// Every host of the configuration
+    /// Act on every host of the configuration
     #[arg(long, conflicts_with = "hosts")]
     all: bool,
-    /// Return when the kernel is switched, without waiting for HAProxy to see it
+    /// Return when the kernel is switched, without waiting for HAProxy
     #[arg(long)]
     no_wait: bool,
-    /// Override every refusal; says what was overridden
+    /// Override every refusal, and print what was overridden
     #[arg(long)]
     force: bool,
-    /// How long HAProxy may take to see it [default: twice the bound of its check settings, and 5s]
+    /// Limit the wait for HAProxy [default: twice the limit of its check settings, and 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
 }

@@ -16,12 +16,12 @@ use crate::plan::roll::progress::standing;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Only what was done about this service, on every host [default: everything on this host, and past rolls]
+    /// Show changes of this service on every host [default: all changes of this host, and past rolls]
     service: Option<ServiceName>,
-    /// The latest so many rows
+    /// Show at most this many rows, latest first
     #[arg(short = 'n', long, default_value_t = 20)]
     limit: u32,
-    /// One roll, host by host
+    /// Show this roll, host by host
     #[arg(long, value_name = "ROLL", conflicts_with = "service")]
     roll: Option<RollId>,
 }
@@ -35,7 +35,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
         return show_host_histories(args, service, context, &file, &fleet).await;
     }
     let rows = context.build_host_world(None).store.load_history(args.service.as_ref(), args.limit)?;
-    // On a host without a configuration there are no rolls to tell of.
+    // A host without a configuration has no rolls to list.
     let (file, fleet) = match context.load_config() {
         Err(Failure::Config(ConfigError::NotFound)) if args.roll.is_none() => {
             context.renderer.print_history(&rows, &[], &[]);
@@ -61,7 +61,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What was done about a service, as each host has it recorded.
+/// Prints the changes of a service, as each host has recorded them.
 async fn show_host_histories(
     args: &HistoryArgs,
     service: &ServiceName,

@@ -19,21 +19,21 @@ use crate::templates::working_set::{BalancerParams, WorkingSet};
 
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Where to write [default: ./PROJECT]
+    /// Write the files into this directory [default: ./PROJECT]
     dir: Option<PathBuf>,
-    /// The project; asked for when not given
+    /// Set the project's name; without it, switchman prompts for one
     #[arg(long, value_name = "PROJECT")]
     name: Option<ServiceName>,
-    /// Which web server the two vhosts are for
+    /// Write the two vhosts for this web server
     #[arg(long, value_enum, default_value_t = WebServerArg::Nginx)]
     server: WebServerArg,
-    /// A web host and the address HAProxy connects to; once for each [default: web1 and web2]
+    /// Add a web host and the address HAProxy connects to; once for each [default: web1 and web2]
     #[arg(long = "host", value_name = "NAME=ADDRESS")]
     hosts: Vec<HostArg>,
-    /// Where the hosts read HAProxy's state: an address of the load balancer
+    /// Read HAProxy's state at this address of the load balancer
     #[arg(long, value_name = "ADDRESS", default_value = "10.0.0.2")]
     balancer: IpAddr,
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }
@@ -113,7 +113,8 @@ fn build_site(
             admin_socket: "/run/haproxy/admin.sock".into(),
             read_only_socket: Some(SocketAddr::new(balancer, 9999)),
             state_file: "/var/lib/haproxy/servers.state".into(),
-            // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings (facts.md), at one check a second at rest.
+            // DOWN in 0.4 to 1.1 s and UP in 0.1 to 0.8 s with such settings, at one check a second at rest
+            // (docs/design/measurements.md#m4).
             check: CheckTiming {
                 inter: second,
                 fastinter: Some(Duration::from_millis(200)),

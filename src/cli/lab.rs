@@ -20,22 +20,24 @@ pub struct LabArgs {
 
 #[derive(Debug, Subcommand)]
 enum LabCommand {
-    /// Build a lab and leave it running: namespaces, HAProxy, web hosts with both vhosts
+    /// Build a lab and leave it running
+    ///
+    /// A lab has network namespaces, HAProxy and web hosts with both vhosts.
     Up(UpArgs),
-    /// Remove a lab, also one that a crash left behind
+    /// Remove a lab, even one that a crash left behind
     Down(NameArgs),
     /// Show what a lab consists of
     Status(NameArgs),
-    /// Deploy under load: two hosts by hand, then all with one command that fails half-way and goes on
+    /// Deploy under load, by hand and with a roll that fails and resumes
     Demo(UpArgs),
-    /// The rehearsal application behind a vhost
+    /// Run the rehearsal application that a vhost proxies to
     #[command(hide = true)]
     App(AppArgs),
 }
 
 #[derive(Debug, Args)]
 struct NameArgs {
-    /// The lab's name: part of everything it creates
+    /// Name the lab; everything it creates carries this name
     #[arg(long, default_value = "lab")]
     name: HostName,
 }
@@ -44,10 +46,10 @@ struct NameArgs {
 struct UpArgs {
     #[command(flatten)]
     name: NameArgs,
-    /// Web hosts
+    /// Create this many web hosts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
     hosts: u8,
-    /// Load balancers, each an HAProxy of its own
+    /// Create this many load balancers, each with its own HAProxy
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     balancers: u8,
 }
@@ -60,10 +62,10 @@ struct AppArgs {
     host: String,
     #[arg(long)]
     vhost: String,
-    /// Not `--version`'s place: that is the program's own.
+    /// Report this version, in place of the global `--version` of switchman itself
     #[arg(long = "version")]
     version: String,
-    /// What a bad version does
+    /// Fail in this manner, as a bad version
     #[arg(long, value_enum)]
     fault: Option<Fault>,
 }

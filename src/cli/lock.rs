@@ -15,20 +15,20 @@ pub struct LockArgs {
 
 #[derive(Debug, Subcommand)]
 enum LockCommand {
-    /// Who holds the fleet, since when, what for, and whether they are alive
+    /// Show the holder of the lock, its purpose, age and heartbeat
     Status,
-    /// Hold the fleet: no roll begins until it is released
+    /// Lock the fleet: no roll begins until the lock is released
     Acquire {
-        /// Why; whoever is refused reads it
+        /// State the reason, which is shown to operators who are refused
         #[arg(short, long, value_name = "TEXT")]
         message: String,
     },
-    /// Let it go: one's own, or anybody's with --force
+    /// Release your own lock, or another operator's with --force
     Release {
-        /// Also when somebody else holds it
+        /// Release the lock even if another operator holds it
         #[arg(long, requires = "reason")]
         force: bool,
-        /// Why; the history keeps it
+        /// State the reason, which is kept in the history
         #[arg(long, value_name = "TEXT", requires = "force")]
         reason: Option<String>,
     },
@@ -42,7 +42,7 @@ pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
         LockCommand::Status => context.renderer.lock(world.lock.view()?.as_ref()),
         LockCommand::Acquire { message } => {
             let holder = lock::acquire_for_person(&world, &user, &message).await?;
-            context.renderer.print_remark(&format!("the fleet is held by {holder}"));
+            context.renderer.print_remark(&format!("the fleet is locked by {holder}"));
         }
         LockCommand::Release { reason, .. } => {
             let held = lock::release(&world, &user, reason.as_deref())?;

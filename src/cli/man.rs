@@ -1,4 +1,4 @@
-//! `man`: from the same definitions as the help texts, so that they cannot tell another story.
+//! `man`: built from the same definitions as the help texts, so that both agree.
 
 use std::path::PathBuf;
 

@@ -9,7 +9,7 @@ use crate::ops::fleet::metrics;
 
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
-    /// Only this host; may be given several times [default: every host]
+    /// Show this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
 }

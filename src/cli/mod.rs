@@ -47,7 +47,7 @@ use render::Renderer;
 ///
 /// HAProxy health-checks a host's main vhost on the check port (8888), which exists only as a kernel rule on the host: the
 /// forward. Take the forward away and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
-/// host's backup vhost; put it back and they return. The data port keeps answering meanwhile, so no request is lost.
+/// host's backup vhost; put it back and they return. The data port keeps answering all the time, so no request is lost.
 #[derive(Debug, Parser)]
 #[command(name = "switchman", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
@@ -64,10 +64,10 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct GlobalArgs {
-    /// The configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
+    /// Read this configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
     config: Option<PathBuf>,
-    /// Where desired state and history are kept
+    /// Keep desired state and history in this directory
     #[arg(
         long,
         global = true,
@@ -76,7 +76,7 @@ pub struct GlobalArgs {
         default_value = "/var/lib/switchman"
     )]
     state_dir: PathBuf,
-    /// Where releases are unpacked
+    /// Unpack releases into this directory
     #[arg(
         long,
         global = true,
@@ -85,25 +85,25 @@ pub struct GlobalArgs {
         default_value = "/srv/switchman"
     )]
     releases_dir: PathBuf,
-    /// Where a fleet's journal and lock are kept [default: .switchman beside the configuration]
+    /// Keep a fleet's journal and lock in this directory [default: .switchman beside the configuration]
     #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
     journal_dir: Option<PathBuf>,
-    /// How results are printed to stdout
+    /// Print results to stdout in this format
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
     output: OutputFormat,
     /// Answer every question with yes
     #[arg(short, long, global = true)]
     yes: bool,
-    /// Which service of the configuration [default: its first]
+    /// Act on this service of the configuration [default: its first]
     #[arg(long, global = true, value_name = "NAME")]
     service: Option<ServiceName>,
-    /// This machine is the host, whatever its name and addresses say
+    /// Treat this machine as the host, regardless of its name and addresses
     #[arg(long, global = true)]
     local: bool,
-    /// More about what happens, on stderr; twice for everything
+    /// Log more to stderr; give it twice to log everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
-    /// No colours (also by NO_COLOR)
+    /// Print without colours; NO_COLOR does the same
     #[arg(long, global = true)]
     no_color: bool,
 }
@@ -116,111 +116,133 @@ pub enum OutputFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a working set: switchman.yaml, the two vhosts, haproxy.cfg
+    /// Write a first configuration: switchman.yaml, the two vhosts, haproxy.cfg
     Init(init::InitArgs),
-    /// End maintenance: put the forward back, once the main vhost is healthy, and wait for UP
+    /// End maintenance: add the forward and wait until HAProxy reports UP
+    ///
+    /// The forward is added only once the main vhost is healthy.
     EnableForward(forward::EnableArgs),
-    /// Begin maintenance: take the forward away and wait for DOWN; users of this host go to its backup vhost
+    /// Begin maintenance: remove the forward and wait until HAProxy reports DOWN
+    ///
+    /// HAProxy then sends the users of this host to its backup vhost.
     DisableForward(forward::DisableArgs),
-    /// Show the forward, what every HAProxy sees, what is in flight, and drift
+    /// Show the forward, HAProxy's view, requests in flight and drift
     Status(status::StatusArgs),
-    /// Look for everything that would lose requests, and say how to mend it
+    /// Check configuration, hosts and balancers for problems, with a fix for each
     ///
     /// On a host: configuration, rules, firewalls, processes, haproxy.cfg. On a machine that is none of the hosts: whether each
-    /// host can be reached and driven from here, what it says of itself, every load balancer, hooks and keys.
+    /// host can be reached and driven from here, what it reports of itself, every load balancer, hooks and keys.
     Check(check::CheckArgs),
-    /// Bring the kernel's rules to the recorded state, as at boot; a maintenance stays a maintenance
-    Restore,
-    /// Take hosts out, run a command, put them back: one batch after another, any failure survived
+    /// Restore the kernel's rules to the recorded state, as at boot
     ///
-    /// Each host: hooks before_host, forward off, every HAProxy says DOWN, nothing in flight any more, CMD, the main vhost is
-    /// healthy, forward on, every HAProxy says UP, hooks after_host. Before each batch every backup vhost of it must be UP, and
-    /// roll.min_up other main vhosts. Every step is recorded before it is done: after a failure, Ctrl-C or a crash, --status
-    /// says where it stands, --resume goes on and --abort puts the hosts back. Ctrl-C once finishes or undoes the hosts that
+    /// A host in maintenance stays in maintenance.
+    Restore,
+    /// Run a command on hosts under maintenance, one batch after another
+    ///
+    /// Each host: hooks before_host, forward off, every HAProxy reports DOWN, nothing in flight any more, CMD, the main vhost is
+    /// healthy, forward on, every HAProxy reports UP, hooks after_host. Before each batch every backup vhost of it must be UP,
+    /// and roll.min_up other main vhosts. Every step is recorded before it is done: after a failure, Ctrl-C or a crash, --status
+    /// shows its progress, --resume continues and --abort puts the hosts back. Ctrl-C once finishes or undoes the hosts that
     /// are out, then stops; twice stops at once.
     Roll(roll::RollArgs),
-    /// Place and start a version of a service; the first is main, later ones are shadows that nobody is led to
+    /// Place and start a version of a service
+    ///
+    /// The first version becomes main. Later versions are shadows, which receive no traffic until they are assigned, mirrored,
+    /// promoted or made a canary.
     ///
     /// SOURCE is a directory or a .tar.gz, placed as an immutable release on every host, or the http:// address of something
     /// that runs already on the host. With CMD, that program is started from the release with PORT in its environment; without
-    /// one, the release is a static site that a web server of its own serves. Nothing is led to an instance before it has
-    /// answered its health check.
+    /// one, the release is a static site that a web server of its own serves. No rule points to an instance before it
+    /// has answered its health check.
     Deploy(deployments::DeployArgs),
     /// List versions: which is main, what runs, what is draining
     #[command(visible_alias = "list")]
     Ls(deployments::LsArgs),
-    /// Everything about a service or one of its versions, host by host
+    /// Show everything about a service or one of its versions, host by host
     Describe(deployments::DescribeArgs),
     /// Make a version main
     ///
     /// Rolling goes host by host under maintenance, as `roll` does: no client sees the old version once its host is back. A flip
-    /// moves both ports of every host in one transaction: new connections are led to the new version, old ones end on the old
-    /// one. Then the new main is watched: when its health fails, the old one comes back by itself.
+    /// moves both ports of every host in one transaction: new connections go to the new version, old ones end on the old
+    /// one. Then the new main is watched: when its health fails, switchman makes the old version main again.
     Assign(deployments::AssignArgs),
-    /// Send a version copies of the requests; nobody sees its answers, and main waits for nothing
+    /// Send a version copies of the requests and discard its answers
+    ///
+    /// Users see main's answers only, and main never waits for the version.
     #[command(
-        after_help = "A proxy stands before main on each host while it has a shadow or a canary; an agent has to run there. \
-                            Copies carry X-Shadow: VERSION. `switchman compare` shows what was answered differently."
+        after_help = "Each host routes main's requests through a proxy while it has a mirror or a canary; an agent has to run there. \
+                            Copies carry X-Shadow: VERSION. `switchman compare` shows the answers that differ."
     )]
     Mirror(deployments::MirrorArgs),
-    /// Show what a version answers differently from main, of the requests it got copies of
+    /// Show how a version's answers differ from main's
+    ///
+    /// Only requests of which the version got a copy are compared.
     #[command(
-        after_help = "Exit status: 0 the same, as far as was asked; 1 it differs, or could not be compared (a host could not be \
-                            asked, no such version, no main); 2 too little was compared to say, or wrong flags or configuration. A field that main answers differently by itself, when it is asked \
+        after_help = "Exit status: 0 the same, as far as was required; 1 it differs, or could not be compared (a host could not be \
+                            reached, no such version, no main); 2 too few answers were compared for a verdict, or wrong flags or configuration. A field that main answers differently by itself, when it gets the same request \
                             twice (mirror --control), counts only where the version differs more often than that."
     )]
     Compare(deployments::CompareArgs),
-    /// Let a version answer a share of the requests or users, or those with a header or cookie
+    /// Let a version answer a share of the requests or users
+    ///
+    /// --header and --cookie select requests regardless of the share.
     #[command(
         after_help = "Without --sticky the share is one of requests, exact by counting; a version that refuses connections \
                             has its requests answered by main. `switchman assign NAME VERSION --host H` makes it main on some hosts instead."
     )]
     Canary(deployments::CanaryArgs),
-    /// Go back to the last good main, at once; refused while it is not healthy
+    /// Make the last good main version main again
+    ///
+    /// The change is immediate on all hosts; it is refused while that version is not healthy.
     Rollback(deployments::RollbackArgs),
-    /// Give a version a growing share of the requests while it is no worse than main; then make it main
+    /// Promote a version to main step by step, while it is no worse than main
     ///
-    /// On every host its canary gets the share of each step. For an interval, what it answers is compared with what main answers
-    /// over the same minutes: failures (5xx, no answer, not taken) and p99. No worse: the next step. Too few requests, or a host
-    /// whose proxy is gone: it holds, and says so. At the first breach main answers everything again, on every host, and it ends
-    /// with 1. After the last step it becomes main by a flip, and is watched. Every step is recorded before it is done: after
-    /// Ctrl-C, which leaves no canary, or a crash, --status says where it stands, --resume goes on, --abort ends it.
+    /// On every host the canary gets the share of each step. After an interval, its answers are compared with main's over the
+    /// same minutes: failures (5xx, no answer, not taken) and p99. If the canary is no worse, the next step begins. With too few
+    /// requests, or a host whose proxy does not run, the promotion holds and prints why. At the first breach main answers everything again,
+    /// on every host, and the command exits with 1. After the last step it becomes main by a flip, and is watched. Every step is
+    /// recorded before it is done: after Ctrl-C, which leaves no canary, or a crash, --status shows its progress, --resume
+    /// continues, --abort ends it.
     Promote(promote::PromoteArgs),
-    /// Replace the code of a version in place: its id, its revision and the work on it stay
+    /// Replace the code of a version in place
     ///
-    /// It is run as before, but for what is said here. Old and new share what they keep their state by: the old one has to be
-    /// able to read it until it has drained.
+    /// The deployment keeps its id, its revision and the requests in flight on it. Options that are not given stay as before.
+    /// Old and new code share their stored state: the old code has to be able to read it until it has drained.
     Update(deployments::UpdateArgs),
-    /// Let a service be called from outside, or by nobody
+    /// Make a service public or private
     Access(deployments::AccessArgs),
-    /// Stop and forget versions; refused while work is in flight on one that is not main, or for a main that has shadows
+    /// Stop and remove versions
     ///
-    /// A main that is alone goes: its ports lead nowhere, what was begun has --drain-timeout, the rest is cut and counted.
+    /// Refused while requests are in flight on a version that is not main, and for a main that has shadows. The last remaining
+    /// version can be killed: the host goes into maintenance, open requests get --drain-timeout to finish, the rest are closed
+    /// and counted.
     Kill(deployments::KillArgs),
-    /// What instances wrote to their outputs
+    /// Show instance logs
     Logs(deployments::LogsArgs),
-    /// The lock of the fleet: see who holds it, take it, let it go
+    /// Show, acquire or release the fleet lock
     ///
-    /// roll, promote, assign, mirror, canary and a switch of several hosts take it by themselves; one whose process is gone is
-    /// taken over. A person's lock stays until it is released. A switch of a single host only warns; deploy, update, kill,
-    /// access and rollback do not look at it.
+    /// roll, promote, assign, mirror, canary and a switch of several hosts acquire it by themselves; a lock whose process has
+    /// ended is taken over. A lock acquired by an operator stays until it is released. A switch of a single host only
+    /// warns; deploy, update, kill, access and rollback do not look at it.
     Lock(lock::LockArgs),
-    /// Serve this host's API: on a unix socket, over TLS, or on standard input and output for ssh
+    /// Serve this host's API on a unix socket, over TLS or over ssh
     ///
     /// Over ssh nothing needs to run: the operator's switchman starts `agent --stdio` by itself. The API describes itself at
     /// /v1/openapi.json.
     Agent(agent::AgentArgs),
-    /// Print every host, as it is seen from here, and the last roll and promotion as numbers for Prometheus
+    /// Print metrics of the hosts and of the last roll and promotion for Prometheus
     ///
-    /// For the textfile collector of node_exporter, from cron. Hosts that cannot be reached are in the numbers. What a host
-    /// counts itself is served by its agent: `switchman agent --metrics`.
+    /// Run it from cron for the textfile collector of node_exporter. Hosts that cannot be reached are in the numbers. The agent
+    /// of a host serves the host's own counters: `switchman agent --metrics`.
     Metrics(metrics::MetricsArgs),
-    /// Stand in a host's data path while it has mirrors or canaries: started by the agent
+    /// Proxy a host's requests while it has mirrors or canaries: started by the agent
     #[command(hide = true)]
     Proxy(proxy::ProxyArgs),
-    /// List what was done on this host, by whom, with what result, and past rolls; with SERVICE, what was done on every host
+    /// List past changes and rolls, with their operator and result
+    ///
+    /// With SERVICE, the changes of every host are listed instead of those of this host.
     History(history::HistoryArgs),
-    /// Rehearse on this machine: real HAProxy and nginx in network namespaces, under every kind of load
+    /// Rehearse on this machine with HAProxy and nginx in network namespaces
     Lab(lab::LabArgs),
     /// Print the JSON Schema of switchman.yaml
     Schema,
@@ -228,12 +250,12 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the manual page, or write all pages into a directory
     Man(man::ManArgs),
-    /// Keep one instance: started by switchman itself where there is no systemd
+    /// Supervise one instance: started by switchman itself where there is no systemd
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
 }
 
-/// What `main` needs to know to build a host's world.
+/// The parameters `main` needs to build a host's world.
 pub struct HostWorldParams {
     pub balancers: Vec<BalancerSpec>,
     pub state_dir: PathBuf,
@@ -242,23 +264,23 @@ pub struct HostWorldParams {
     pub stop: StopToken,
 }
 
-/// What `main` needs to know to build an operator's world.
+/// The parameters `main` needs to build an operator's world.
 pub struct FleetWorldParams {
     /// This machine, where it is one of the hosts.
     pub local_host: HostWorldParams,
     pub fleet: Fleet,
-    /// Those that the command may act on.
+    /// The hosts that the command may act on.
     pub hosts: Vec<Host>,
     /// Holds the journal, the locks of running commands, and their output.
     pub journal_dir: PathBuf,
 }
 
-/// The factories of worlds: `main` has the only ones that are real.
+/// The factories of worlds; only `main` has the real ones.
 #[derive(Clone, Copy)]
 pub struct WorldFactory {
     pub host: fn(HostWorldParams) -> HostWorld,
     pub fleet: fn(FleetWorldParams) -> FleetWorld,
-    /// Plays a part in keeping the instance of a directory; the error is prose.
+    /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
     pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
 }
 
@@ -291,7 +313,7 @@ pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
             () = stop.wait_immediate() => Err(Failure::ForcedStop),
         }
     });
-    // A read of standard input cannot be called off, and nobody waits for it.
+    // A read of standard input cannot be cancelled, and no task waits for it.
     runtime.shutdown_background();
     match ended.and_then(|()| render.flush()) {
         Ok(()) => ExitStatus::Success,
@@ -330,12 +352,12 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Schema => schema::run(context),
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
-        // It needs none of this.
+        // `run` has handled it before the runtime exists.
         Command::Supervise(_) => Ok(()),
     }
 }
 
-/// Ctrl-C, TERM and a terminal that is gone end a wait; a change under way is finished first. A second Ctrl-C or TERM ends
+/// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
     let failed =
@@ -359,7 +381,7 @@ fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether it was told to whoever started us, as by nohup(1): proc(5), `SigIgn` of /proc/PID/status.
+/// Whether the parent process set the signal to be ignored, as nohup(1) does: proc(5), `SigIgn` of /proc/PID/status.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

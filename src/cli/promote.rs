@@ -25,64 +25,74 @@ use crate::ops::fleet::promote::{self, PromotionError};
 pub struct PromoteArgs {
     /// The service
     name: ServiceName,
-    /// The version that is to become main; none with --status, --approve, --resume and --abort
+    /// The version to promote; omit it with --status, --approve, --resume and --abort
     #[arg(required_unless_present = "verb", conflicts_with = "verb")]
     version: Option<Version>,
-    /// The shares, one after another: of the requests, with --sticky of the users. After the last it becomes main
+    /// Give the canary these shares of the requests, one after another.
+    ///
+    /// With --sticky they are shares of the users. After the last step the version becomes main.
     #[arg(long, value_name = "P,P,...", default_value = "1,5,25,50,100", conflicts_with = "verb")]
     steps: Steps,
-    /// How long each share is judged, at least
+    /// Judge each share for at least this long
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval, conflicts_with = "verb")]
     interval: Duration,
-    /// So many of its requests may fail. More, and surely more than of main's over the same minutes, is a breach; where main is
-    /// as bad, it holds
+    /// Roll back if the canary's error rate exceeds this and main's.
+    ///
+    /// It has to be significantly higher than main's over the same minutes. If main is as bad, the promotion holds.
     #[arg(long, value_name = "P", default_value = "0.5%", conflicts_with = "verb")]
     max_error_rate: Percent,
-    /// Its p99 may be so many times main's
+    /// Roll back if the canary's p99 exceeds this multiple of main's
     #[arg(long, value_name = "N", default_value = "1.2", conflicts_with = "verb")]
     max_p99_ratio: Ratio,
     /// Do not judge latency
     #[arg(long, conflicts_with_all = ["max_p99_ratio", "verb"])]
     any_latency: bool,
-    /// Before the first step so many of its answers must have been the same as main's while it was a shadow (mirror);
-    /// --min-samples of them at least
+    /// Require this share of its shadow answers to match main's.
+    ///
+    /// It is checked before the first step, over at least --min-samples answers to mirrored requests.
     #[arg(long, value_name = "P", conflicts_with = "verb")]
     require_match: Option<Percent>,
-    /// For --require-match: differences in this field do not count; may be given several times
+    /// Ignore this field for --require-match; may be given several times
     #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
     ignore: Vec<Field>,
-    /// With fewer requests to it in an interval, over all hosts, nothing is decided: it holds, and the next interval counts
-    /// anew. A small share of little traffic needs a longer --interval or greater --steps
+    /// Hold a step with fewer canary requests than this in an interval.
+    ///
+    /// The requests of all hosts are counted, and every interval starts from zero. A small share of little traffic needs a
+    /// longer --interval or greater --steps.
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "verb")]
     min_samples: u64,
-    /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
+    /// Keep each user on the same version, by cookie or header:NAME.
+    ///
+    /// With cookie, the proxy sets one; header:NAME is for clients without cookies.
     #[arg(long, value_name = "cookie|header:NAME", value_parser = parse_sticky, conflicts_with = "verb")]
     sticky: Option<Sticky>,
-    /// Each step waits for --approve once it has passed; it is judged while it waits
+    /// Wait for --approve after each step; the canary is judged during the wait
     #[arg(long, conflicts_with = "verb")]
     require_approval: bool,
-    /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
+    /// Watch the new main for this long; 0s: not at all [default: versions.watch, or 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     watch: Option<Duration>,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
     hosts: Vec<HostName>,
-    /// Show where the last one stands
+    /// Show the progress of the last promotion
     #[arg(long, group = "verb")]
     status: bool,
-    /// Let the one that waits for approval go on, from any terminal
+    /// Approve the step that waits for approval, from any terminal
     #[arg(long, group = "verb")]
     approve: bool,
-    /// Go on with the last one, as it was asked for, at the step where it stopped, which is judged anew. What was in breach does
-    /// not go on
+    /// Resume the last promotion with its original options.
+    ///
+    /// It continues at the step where it stopped, which is judged again. A promotion that ended with a breach cannot be
+    /// resumed.
     #[arg(long, group = "verb")]
     resume: bool,
-    /// End the last one, also while it runs: main answers everything again
+    /// Abort the last promotion, even a running one: main answers everything again
     #[arg(long, group = "verb")]
     abort: bool,
 }
 
-/// A shorter one would be over after a few looks.
+/// A shorter interval would be over after a few samples.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
@@ -148,7 +158,7 @@ mod tests {
         Cli::try_parse_from(line.split(' ')).map(|_| ()).map_err(|error| error.kind())
     }
 
-    /// What was asked for is in the journal: a flag beside it would be ignored.
+    /// The journal has the original options: a flag given with `--resume` would be ignored.
     #[test]
     fn promote_verbs_conflict_with_flags_of_a_new_promotion() {
         for flag in

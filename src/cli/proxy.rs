@@ -13,13 +13,13 @@ use crate::proxy::{self, ProxyOptions};
 
 #[derive(Debug, Args)]
 pub struct ProxyArgs {
-    /// The unix socket on which it is told what to do
+    /// Receive the configuration on this unix socket
     #[arg(long, value_name = "SOCKET")]
     control: PathBuf,
-    /// Threads
+    /// Run this many threads
     #[arg(long, value_name = "N", default_value = "1")]
     workers: NonZeroUsize,
-    /// How long connections may go on when it is told to end
+    /// Limit the drain of open connections when the proxy ends
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     drain_limit: Duration,
 }

@@ -20,49 +20,57 @@ use crate::plan::roll::plan;
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RollArgs {
-    /// Only this host; may be given several times, in the order they are taken out [default: every host]
+    /// Act on this host only; may be given several times, in roll order [default: every host]
     #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
     hosts: Vec<HostName>,
-    /// How many hosts are out at a time: a number, or a percentage such as 25% [default: roll.batch, or 1]
+    /// Take this many hosts out at a time, or this percentage [default: roll.batch, or 1]
     #[arg(long, value_name = "N|P%", conflicts_with = "verb")]
     batch: Option<Batch>,
-    /// How many hosts of the whole roll may fail; one more stops it [default: roll.max_failures, or 0]
+    /// Stop the roll when more hosts than this fail [default: roll.max_failures, or 0]
     #[arg(long, value_name = "N", conflicts_with = "verb")]
     max_failures: Option<u32>,
-    /// How long requests in flight are waited for [default: roll.drain_timeout, or 30s]
+    /// Limit the drain of each host [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     drain_timeout: Option<Duration>,
-    /// How long the main vhost may take to become healthy after the command [default: roll.health_timeout, or 1m]
+    /// Limit the wait for a healthy main vhost after the command [default: roll.health_timeout, or 1m]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     health_timeout: Option<Duration>,
-    /// Ends the command when it takes longer [default: no bound]
+    /// End the command when it takes longer [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     command_timeout: Option<Duration>,
-    /// What becomes of the other hosts of a batch that are out when one failure too many stops the roll, and have not begun
-    /// the command: they stay out for --resume, or are put back. The one that failed is always put back if its main vhost is
-    /// healthy [default: roll.on_failure, or stop]
+    /// Leave out or put back the rest of the batch when the roll stops.
+    ///
+    /// This concerns hosts that are out and have not begun the command when one failure too many stops the roll: they stay out
+    /// for --resume, or are put back. The host that failed is always put back if its main vhost is healthy
+    /// [default: roll.on_failure, or stop]
     #[arg(long, value_enum, conflicts_with = "verb")]
     on_failure: Option<OnFailureArg>,
-    /// Run the command on the host instead of here
+    /// Run the command on the host instead of on this machine
     #[arg(long, conflicts_with = "verb")]
     remote: bool,
-    /// Go on when requests are still in flight at the end of the drain timeout; they are cut by what comes next
+    /// Continue with requests still in flight after the drain timeout.
+    ///
+    /// The command may then cut these requests.
     #[arg(long, conflicts_with = "verb")]
     force: bool,
-    /// Print what would be done, with the longest waits; asks nobody, does nothing
+    /// Print the steps and their longest waits, without contacting any host
     #[arg(long, conflicts_with = "verb")]
     dry_run: bool,
-    /// Show where the last roll stands
+    /// Show the progress of the last roll
     #[arg(long, group = "verb")]
     status: bool,
-    /// Go on with the last roll, as it was asked for. A command that ended well is not run again
+    /// Resume the last roll with its original options.
+    ///
+    /// A command that succeeded on a host is not run there again.
     #[arg(long, group = "verb")]
     resume: bool,
-    /// Put every host back that the last roll has taken out, as far as its main vhost is healthy
+    /// Put back every host that the last roll took out, if its main vhost is healthy
     #[arg(long, group = "verb")]
     abort: bool,
-    /// The command, run for each host without a shell; its environment has SWITCHMAN_HOST, SWITCHMAN_ADDRESS,
-    /// SWITCHMAN_SERVICE, SWITCHMAN_STEP, SWITCHMAN_ROLL_ID and SWITCHMAN_ATTEMPT. It may run again after a crash
+    /// The command to run for each host, without a shell.
+    ///
+    /// Its environment has SWITCHMAN_HOST, SWITCHMAN_ADDRESS, SWITCHMAN_SERVICE, SWITCHMAN_STEP, SWITCHMAN_ROLL_ID and
+    /// SWITCHMAN_ATTEMPT. It may run again after a crash.
     #[arg(last = true, value_name = "CMD", required_unless_present = "verb", conflicts_with = "verb")]
     command: Vec<String>,
 }
@@ -128,7 +136,7 @@ mod tests {
 
     use crate::cli::Cli;
 
-    /// What was asked for is in the journal: a flag beside it would be ignored.
+    /// The journal has the original options: a flag given with `--resume` would be ignored.
     #[test]
     fn resume_conflicts_with_flags_of_a_new_roll() {
         let read =

@@ -16,13 +16,13 @@ use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Only this host; may be given several times [default: this machine, or every host when it is none of them]
+    /// Show this host only; may be given several times [default: this machine, or all if it is no host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// Show it again and again, until Ctrl-C
+    /// Refresh the output until Ctrl-C
     #[arg(short, long)]
     watch: bool,
-    /// Between two looks of --watch
+    /// Refresh --watch at this interval
     #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
     interval: Duration,
 }

@@ -1,4 +1,4 @@
-//! `supervise`: the processes behind an instance. Nobody types it.
+//! `supervise`: the supervisor processes of an instance. switchman starts it; operators never type it.
 
 use std::path::PathBuf;
 
@@ -32,6 +32,6 @@ pub fn run(args: &SuperviseArgs, connect: WorldFactory, render: &Renderer) -> Ex
     };
     match (connect.supervise)(&args.dir, part) {
         Ok(()) => ExitStatus::Success,
-        Err(why) => render.print_failure(&Failure::Other { what: "keep the instance".into(), why }),
+        Err(why) => render.print_failure(&Failure::Other { what: "supervise the instance".into(), why }),
     }
 }

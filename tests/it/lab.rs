@@ -156,14 +156,14 @@ fn the_commands_on_a_real_host() {
     for host in ["web1", "web2"] {
         let output = on(host, &["enable-forward", "--host", host]);
         assert!(
-            text(&output.stdout).contains("in service, forward on; lb1 says UP"),
+            text(&output.stdout).contains("in service, forward on; lb1 reports UP"),
             "{}",
             text(&output.stderr)
         );
     }
     let off = on("web1", &["disable-forward", "--host", "web1", "--drain"]);
     assert!(
-        text(&off.stdout).starts_with("web1: in maintenance, forward off; lb1 says DOWN; drained after ")
+        text(&off.stdout).starts_with("web1: in maintenance, forward off; lb1 reports DOWN; drained after ")
     );
     let again = on("web1", &["disable-forward", "--host", "web1"]);
     assert!(text(&again.stdout).starts_with("web1: already in maintenance"), "{}", text(&again.stdout));

@@ -182,7 +182,7 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     assert_eq!(code, None, "{told}");
     all_are(&site, MAIN, "60%".into()).await;
     let status = site.well(&["promote", "shop", "--status"]).await;
-    assert!(status.contains("NOBODY JUDGES"), "{status}");
+    assert!(status.contains("NOT JUDGED"), "{status}");
     site.well(&["promote", "shop", "--abort"]).await;
     all_are(&site, MAIN, Value::Null).await;
 

@@ -185,7 +185,7 @@ async fn a_command_that_fails_on_the_second_of_three() {
     let row = output.stdout.lines().find(|line| line.starts_with("web1")).unwrap();
     assert!(
         row.contains("failed, left out")
-            && row.contains("mend its main vhost, then: switchman roll --resume"),
+            && row.contains("repair its main vhost, then: switchman roll --resume"),
         "{row}"
     );
     let status = site.run(&["status", "--host", "web1"]).await;

@@ -24,40 +24,44 @@ use crate::plan::compare::Criteria;
 pub struct AssignArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// The version that becomes main; none behind an id
+    /// The version to make main; omit it when NAME is an id
     version: Option<Version>,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// How main is changed
+    /// Change main by this strategy
     #[arg(long, value_enum, default_value = "rolling")]
     strategy: StrategyArg,
-    /// How long the new main is watched; 0s: not at all [default: versions.watch, or 10s]
+    /// Watch the new main for this long; 0s: not at all [default: versions.watch, or 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     watch: Option<Duration>,
-    /// For flip: do not wait until the connections that load balancers keep to the old version have ended
+    /// Do not wait for load balancers' idle connections to the old version.
+    ///
+    /// Only for --strategy flip, which otherwise waits until these connections have ended.
     #[arg(long)]
     no_wait: bool,
-    /// For rolling: how many hosts are out at a time [default: roll.batch, or 1]
+    /// Take this many hosts out at a time, for rolling [default: roll.batch, or 1]
     #[arg(long, value_name = "N|P%")]
     batch: Option<Batch>,
-    /// For rolling: how long requests in flight are waited for [default: roll.drain_timeout, or 30s]
+    /// Limit the drain of each host, for rolling [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
     #[command(flatten)]
     match_requirement: MatchRequirementArgs,
 }
 
-/// What its answers to copies have to have shown.
+/// The match with main that the version's answers to copies must have shown.
 #[derive(Debug, Args)]
 struct MatchRequirementArgs {
-    /// Refuse unless so many of its answers to copies matched main's, as `switchman compare` judges them
+    /// Refuse unless this share of its answers to copies matched main's.
+    ///
+    /// The answers are judged as by `switchman compare`.
     #[arg(long, value_name = "P")]
     require_match: Option<Percent>,
-    /// For --require-match: compared answers below which it is refused
+    /// Refuse with fewer compared answers than this, for --require-match
     #[arg(long, value_name = "N", default_value = "1000", requires = "require_match")]
     min_samples: u64,
-    /// For --require-match: differences in this field do not count; may be given several times
+    /// Ignore this field for --require-match; may be given several times
     #[arg(long = "ignore", value_name = "FIELD", requires = "require_match")]
     ignore: Vec<Field>,
 }
@@ -78,7 +82,7 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     let service = resolve_service(context, &args.name, &args.hosts).await?;
     let place = CommandTarget::load_service(context, &service, &args.hosts)?;
     place.print_active_host(context);
-    // Checks come before the question, never after it (parity.md).
+    // Checks come before the question, never after it (docs/design/README.md#invariants, 14).
     let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMain(service).into());
@@ -102,7 +106,7 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Nothing is asked where no rate is named.
+/// Does nothing without `--require-match`.
 async fn check_match_requirement(
     proof: &MatchRequirementArgs,
     place: &CommandTarget,
@@ -160,7 +164,7 @@ fn build_options(
 pub struct RollbackArgs {
     /// The service
     name: ServiceName,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
 }

@@ -20,21 +20,23 @@ use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria};
 pub struct CompareArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// The version that gets copies; none behind an id
+    /// The version that gets copies; omit it when NAME is an id
     version: Option<Version>,
-    /// Compared answers below which nothing is concluded
+    /// Give no verdict with fewer compared answers than this
     #[arg(long, value_name = "N", default_value = "100")]
     min_samples: u64,
-    /// So many answers have to match [default: every one]
+    /// Require this share of the answers to match [default: every one]
     #[arg(long, value_name = "P")]
     require_match: Option<Percent>,
-    /// Differences in this field do not count: status, body, `header NAME`, $.items[].price; may be given several times
+    /// Ignore differences in this field; may be given several times.
+    ///
+    /// Fields are status, body, `header NAME` and JSON paths such as $.items[].price.
     #[arg(long = "ignore", value_name = "FIELD")]
     ignore: Vec<Field>,
-    /// Also write the report as a page
+    /// Also write the report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
 }

@@ -21,53 +21,65 @@ use crate::ops::fleet::deployments::{self, DeployOptions, Source};
 
 #[derive(Debug, Args)]
 pub struct DeployArgs {
-    /// The service, as the configuration calls it
+    /// The service, as named in the configuration
     name: ServiceName,
     /// A semantic version, such as 1.0.0
     version: Version,
-    /// A directory, a .tar.gz, or the http:// address of something that runs already on the host
+    /// A directory, a .tar.gz, or the http:// address of a running program.
+    ///
+    /// A program at an address already runs on the host; switchman does not start it.
     source: String,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// The port its instances listen on [default: the first free one of versions.ports]
+    /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
-    /// Path of its health check [default: that of the service]
+    /// Check its health at this path [default: that of the service]
     #[arg(long, value_name = "PATH")]
     health: Option<String>,
     #[command(flatten)]
     instance: InstanceArgs,
-    /// Print what would be done, do nothing
+    /// Print the steps without changing anything
     #[arg(long)]
     dry_run: bool,
 }
 
-/// How instances are run; for `deploy` and `update`.
+/// The options of instances, for `deploy` and `update`.
 #[derive(Debug, Args)]
 pub struct InstanceArgs {
-    /// A variable for its environment; a bare NAME copies the caller's value. May be given several times
+    /// Set an environment variable; may be given several times.
+    ///
+    /// A bare NAME copies the caller's value.
     #[arg(short, long = "env", visible_alias = "environment", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// The user it runs as, on the host [default of deploy: the one that the host's switchman runs as; of update: as before]
+    /// Run it as this user of the host.
+    ///
+    /// The default of deploy is the user that the host's switchman runs as, the default of update the user as before.
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// For a release without CMD: the web server that serves it [default of deploy: nginx; of update: as before]
+    /// Serve a release without CMD with this web server.
+    ///
+    /// The default of deploy is nginx, the default of update the server as before.
     #[arg(long, value_enum, value_name = "SERVER")]
     server: Option<WebServerArg>,
-    /// Bound on its memory, in MiB
+    /// Limit its memory, in MiB
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
-    /// Bound on its processes and threads
+    /// Limit its processes and threads
     #[arg(long, value_name = "N")]
     tasks: Option<u32>,
-    /// Bound on its open files
+    /// Limit its open files
     #[arg(long, value_name = "N")]
     open_files: Option<u64>,
-    /// From TERM to KILL [default of deploy: 10s; of update: as before]
+    /// Wait this long between TERM and KILL.
+    ///
+    /// The default of deploy is 10s, the default of update the time as before.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     grace: Option<Duration>,
-    /// The program and its arguments, run without a shell in the release's directory; it listens on $PORT
+    /// The program and its arguments; it has to listen on $PORT.
+    ///
+    /// It runs without a shell, in the release's directory.
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -80,7 +92,7 @@ enum WebServerArg {
 }
 
 impl InstanceArgs {
-    /// What was said, and no more.
+    /// Returns the options that were given, and no others.
     pub(super) fn into_change(self, source: &str) -> RunSpecChange {
         let server = self.server.map(|server| match server {
             WebServerArg::Apache => WebServer::Apache,
@@ -108,7 +120,7 @@ impl InstanceArgs {
     }
 }
 
-/// D20: a bare NAME copies the caller's value, or is empty.
+/// Seed row D20 (docs/design/seed-systems.md#mvi-and-daeploy): a bare NAME copies the caller's value, or is empty.
 fn parse_env(given: Vec<String>) -> BTreeMap<String, String> {
     let read = |text: String| {
         if let Some((name, value)) = text.split_once('=') {

@@ -18,21 +18,21 @@ use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
 pub struct KillArgs {
     /// The service, or the id of a deployment
     name: Option<String>,
-    /// Only this version of it
+    /// Kill this version only
     version: Option<Version>,
-    /// Everything
+    /// Kill all versions of all services
     #[arg(short, long, conflicts_with = "name")]
     all: bool,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// How long work in flight is waited for [default: roll.drain_timeout, or 30s]
+    /// Limit the drain of requests in flight [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
-    /// Do not wait: what is in flight is cut, and counted
+    /// Close requests in flight at once, and count them
     #[arg(long)]
     force: bool,
-    /// Leave the release on the host
+    /// Keep the release on the host
     #[arg(long, visible_alias = "keep-image", short = 'i')]
     keep_files: bool,
 }
@@ -67,8 +67,8 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
         match killed.aborted_requests {
             Some(0) => {}
-            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were cut")),
-            None => context.renderer.print_remark("how many requests in flight were cut is not known"),
+            Some(cut) => context.renderer.print_remark(&format!("{cut} requests in flight were closed")),
+            None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
     let killed = deployments::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;

@@ -18,20 +18,20 @@ use crate::world::link::SharedLineSink;
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
-    /// Only this service, or the deployment with this id
+    /// Show this service only, or the deployment with this id
     name: Option<String>,
-    /// Only this version of it
+    /// Show this version only
     version: Option<Version>,
-    /// Only this host; may be given several times [default: every host]
+    /// Show this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// More columns; STATUS says Active, Draining or Drained
+    /// Show more columns; STATUS is Active, Draining or Drained
     #[arg(short = 'W', long)]
     wide: bool,
-    /// Show it again and again, until Ctrl-C
+    /// Refresh the output until Ctrl-C
     #[arg(short, long)]
     watch: bool,
-    /// Between two looks of --watch
+    /// Refresh --watch at this interval
     #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
     interval: Duration,
 }
@@ -64,9 +64,9 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
 pub struct DescribeArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// Only this version of it
+    /// Show this version only
     version: Option<Version>,
-    /// Only this host; may be given several times [default: every host]
+    /// Show this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
 }
@@ -89,15 +89,15 @@ pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failu
 pub struct LogsArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// Its version [default: main]
+    /// The version of the service [default: main]
     version: Option<Version>,
-    /// Only this host; may be given several times [default: every host]
+    /// Show this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// The last so many lines, or `all`
+    /// Show this many of the latest lines, or `all`
     #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
     tail: Tail,
-    /// Go on with what is written from now on, until Ctrl-C
+    /// Follow new lines until Ctrl-C
     #[arg(short, long)]
     follow: bool,
 }
@@ -105,7 +105,7 @@ pub struct LogsArgs {
 #[derive(Debug, Clone, Copy)]
 struct Tail(Option<u32>);
 
-/// D28
+/// Seed row D28 (docs/design/seed-systems.md#mvi-and-daeploy).
 fn parse_tail(text: &str) -> Result<Tail, String> {
     if text == "all" {
         return Ok(Tail(None));

@@ -26,7 +26,7 @@ pub use ls::{DescribeArgs, LogsArgs, LsArgs, describe, ls, show_logs};
 pub use traffic_split::{CanaryArgs, MirrorArgs, parse_sticky, set_canary, set_mirror};
 pub use update::{AccessArgs, UpdateArgs, set_access, update};
 
-/// A fleet as it is for one service, with the hosts that are meant.
+/// A fleet as it is for one service, with the selected hosts.
 struct CommandTarget {
     fleet: Fleet,
     hosts: Vec<Host>,
@@ -41,7 +41,7 @@ impl CommandTarget {
         Ok(Self { fleet, hosts, world })
     }
 
-    /// For lists over all services.
+    /// Loads the target of a list over all services.
     fn load_all_services(context: &Context, hosts: &[HostName]) -> Result<Self, Failure> {
         let (file, fleet) = context.load_config()?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
@@ -49,7 +49,7 @@ impl CommandTarget {
         Ok(Self { fleet, hosts, world })
     }
 
-    /// `Active host: ...` is said where just one host is meant.
+    /// Prints `Active host: ...` if exactly one host is selected.
     fn print_active_host(&self, context: &Context) {
         if let [host] = self.hosts.as_slice() {
             let address = host.address.map_or_else(|| host.name.to_string(), |address| address.to_string());

@@ -18,28 +18,33 @@ use crate::ops::fleet::deployments::{self, FleetDeployment, SplitOptions};
 pub struct MirrorArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// The version that gets copies; none behind an id
+    /// The version that gets copies; omit it when NAME is an id
     version: Option<Version>,
-    /// Of the requests that match --methods and --path
+    /// Copy this share of the requests that match --methods and --path
     #[arg(long, value_name = "P", default_value = "100")]
     percent: Percent,
-    /// Only these methods, such as GET,HEAD [default: all, POST and DELETE too]
+    /// Copy these methods only, such as GET,HEAD [default: all, POST and DELETE too]
     #[arg(long, value_name = "METHODS", value_delimiter = ',')]
     methods: Vec<String>,
-    /// Only paths that match; * within a segment, ** over segments. May be given several times
+    /// Copy matching paths only; may be given several times.
+    ///
+    /// `*` matches within a segment, `**` over segments.
     #[arg(long = "path", value_name = "GLOB")]
     paths: Vec<String>,
-    /// The copies do not carry this header, such as authorization; may be given several times
+    /// Remove this header from copies; may be given several times.
+    ///
+    /// An example is authorization.
     #[arg(long = "without-header", value_name = "NAME")]
     without_headers: Vec<String>,
     /// Do not compare the answers with main's
     #[arg(long)]
     no_compare: bool,
-    /// Ask main a second time for so many of the compared GET and HEAD requests: what main answers differently by itself does
-    /// not count as a difference
+    /// Send this share of the compared requests to main a second time.
+    ///
+    /// Only GET and HEAD requests are repeated. A field that main answers differently by itself does not count as a difference.
     #[arg(long, value_name = "P", default_value = "0", conflicts_with = "no_compare")]
     control: Percent,
-    /// It gets no copies any more
+    /// Stop sending copies
     #[arg(long, conflicts_with_all = ["methods", "paths", "without_headers", "no_compare"])]
     off: bool,
     #[command(flatten)]
@@ -48,13 +53,13 @@ pub struct MirrorArgs {
 
 #[derive(Debug, Args)]
 struct CommonArgs {
-    /// While the proxy stands before main, say who asked: append X-Forwarded-For and X-Forwarded-Proto
+    /// Append X-Forwarded-For and X-Forwarded-Proto in the proxy
     #[arg(long, conflicts_with = "off")]
     forwarded: bool,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// Do not wait until the connections that load balancers keep pass through the proxy
+    /// Do not wait until load balancers' kept connections use the proxy
     #[arg(long)]
     no_wait: bool,
 }
@@ -95,25 +100,33 @@ pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failu
 pub struct CanaryArgs {
     /// The service, or the id of a deployment
     name: String,
-    /// The version that answers a share; with --off it may be left out
+    /// The version that answers a share; optional with --off
     version: Option<Version>,
-    /// Of the requests (with --sticky: of the users) that carry no mark
+    /// Give it this share of the requests without --header or --cookie.
+    ///
+    /// With --sticky it is a share of the users.
     #[arg(long, value_name = "P")]
     percent: Option<Percent>,
-    /// A user stays where he is: cookie (the proxy sets one), or header:NAME for clients without cookies
+    /// Keep each user on the same version, by cookie or header:NAME.
+    ///
+    /// With cookie, the proxy sets one; header:NAME is for clients without cookies.
     #[arg(long, value_name = "cookie|header:NAME", value_parser = parse_sticky, requires = "percent")]
     sticky: Option<Sticky>,
-    /// Requests with this header go to it, whatever the share; without a value its presence counts
+    /// Send it all requests with this header.
+    ///
+    /// The share does not apply to them. Without a value, the presence of the header is enough.
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_mark)]
     header: Option<FieldMatch>,
-    /// Requests with this cookie go to it, whatever the share
+    /// Send it all requests with this cookie, regardless of the share
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = parse_mark)]
     cookie: Option<FieldMatch>,
-    /// Who shares: the proxy of each host (by request), or HAProxy by weights between the hosts where VERSION is main and the
-    /// others (by user), through a stats socket of level admin
+    /// Split traffic in the proxy of each host, or by HAProxy's weights.
+    ///
+    /// The proxy splits by request. HAProxy splits by user, between the hosts where VERSION is main and the others, through a
+    /// stats socket of level admin.
     #[arg(long, value_enum, default_value = "proxy")]
     via: ShareMechanism,
-    /// Main answers everything again
+    /// Remove the canary: main answers everything again
     #[arg(long, conflicts_with_all = ["percent", "sticky", "header", "cookie"])]
     off: bool,
     #[command(flatten)]
@@ -219,7 +232,7 @@ pub fn parse_sticky(text: &str) -> Result<Sticky, String> {
 }
 
 /// `NAME`, `NAME=VALUE`, and `NAME=` for an empty value.
-#[allow(clippy::unnecessary_wraps, reason = "what clap asks for")]
+#[allow(clippy::unnecessary_wraps, reason = "the signature that clap needs")]
 fn parse_mark(text: &str) -> Result<FieldMatch, String> {
     Ok(match text.split_once('=') {
         Some((name, value)) => FieldMatch { name: name.to_owned(), value: Some(value.to_owned()) },

@@ -19,13 +19,15 @@ use crate::ops::fleet::deployments::{self, UpdateOptions};
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman update [OPTIONS] <NAME VERSION | ID> <SOURCE> [-- <CMD>...]")]
 pub struct UpdateArgs {
-    /// NAME VERSION SOURCE, or ID SOURCE: which deployment, and the new code: a directory, a .tar.gz, or an http:// address
+    /// The deployment, as NAME VERSION or ID, and the SOURCE of its new code.
+    ///
+    /// SOURCE is a directory, a .tar.gz, or an http:// address.
     #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
     target_and_source: Vec<String>,
-    /// Only this host; may be given several times [default: every host that has it]
+    /// Act on this host only; may be given several times [default: every host that has it]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
-    /// How long the old instances may take to drain [default: roll.drain_timeout, or 30s]
+    /// Limit the drain of the old instances [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
     #[command(flatten)]
@@ -53,7 +55,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
 
 /// NAME VERSION SOURCE or ID SOURCE.
 fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
-    let what = || "read what is to be updated".to_owned();
+    let what = || "read the deployment to update".to_owned();
     match words {
         [name, version, source] => {
             let wrong = |error: ParseVersionError| Failure::Other { what: what(), why: error.to_string() };
@@ -69,9 +71,11 @@ fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failu
 pub struct AccessArgs {
     /// The service
     name: ServiceName,
-    /// public: both its ports lead to it; private: no port does, and its load balancers see it DOWN
+    /// public: forward both its ports; private: forward none.
+    ///
+    /// Load balancers mark a private service DOWN.
     access: AccessArg,
-    /// Only this host; may be given several times [default: every host]
+    /// Act on this host only; may be given several times [default: every host]
     #[arg(long = "host", value_name = "HOST")]
     hosts: Vec<HostName>,
 }

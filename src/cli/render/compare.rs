@@ -1,4 +1,4 @@
-//! What `compare` found, for people: on a terminal, and as a page.
+//! The findings of `compare`, for people: on a terminal, and as a page.
 
 use std::fmt::Write as _;
 
@@ -87,7 +87,7 @@ fn format_percent(share: f64) -> String {
 fn format_copies(report: &ComparisonReport) -> String {
     let coverage = &report.coverage;
     format!(
-        "{} begun, {} answered, {} compared, {} of them asked of main twice",
+        "{} begun, {} answered, {} compared, {} of them sent to main twice",
         count(coverage.selected),
         count(coverage.answered),
         count(coverage.compared),
@@ -107,7 +107,7 @@ fn list_lost_copies(
     ]
 }
 
-/// What users saw of main meanwhile.
+/// Main's answers to users over the same period.
 fn format_main_impact(report: &ComparisonReport) -> String {
     let harm = &report.harm;
     if harm.answers == 0 && harm.errors.is_empty() {
@@ -131,7 +131,7 @@ fn format_period(report: &ComparisonReport) -> String {
 fn format_fields(report: &ComparisonReport) -> String {
     let row = |field: &FieldFinding| {
         let control = if field.control.of == 0 {
-            "not asked".to_owned()
+            "not sent".to_owned()
         } else {
             format!("{} of {}", count(field.control.part), count(field.control.of))
         };
@@ -204,7 +204,7 @@ fn format_latencies(latency: &LatencyFinding) -> String {
     format!("{text}{}\n", format_paired_latency(latency))
 }
 
-/// One sentence about the same request to both.
+/// Returns a sentence that compares the latency of the same requests to both.
 fn format_paired_latency(latency: &LatencyFinding) -> String {
     format!(
         "request by request the shadow takes {} (surely {} to {}), and is the slower one in {}",

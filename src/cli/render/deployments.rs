@@ -1,4 +1,4 @@
-//! Versions, as the systems that switchman follows print them (parity.md D4 to D19, R14, R15, R25).
+//! Versions, as the systems that switchman follows print them (seed rows D4 to D19, R14, R15, R25, docs/design/seed-systems.md).
 
 use std::fmt::Write as _;
 
@@ -31,7 +31,7 @@ impl Renderer {
         });
     }
 
-    /// For a list that is shown again and again.
+    /// Clears the screen for a list that is refreshed.
     pub fn clear_screen(&self) {
         if !self.is_json {
             self.text("\x1b[H\x1b[J");
@@ -110,7 +110,7 @@ impl Renderer {
         }
     }
 
-    /// What each host has recorded.
+    /// Prints the changes that each host has recorded.
     pub fn print_histories(&self, hosts: &[(HostName, Vec<HistoryEntry>)]) {
         #[derive(Serialize)]
         struct HistoriesDocument<'a> {
@@ -130,7 +130,7 @@ impl Renderer {
         }
     }
 
-    /// One line of a log, at once.
+    /// Prints a line of a log at once.
     pub fn print_log_line(&self, host: Option<&HostName>, line: &str) {
         let text = match host {
             Some(host) => format!("{host} | {line}\n"),
@@ -142,7 +142,7 @@ impl Renderer {
     }
 }
 
-/// D5: under a dashed rule.
+/// Columns under a dashed rule: seed row D5 (docs/design/seed-systems.md#mvi-and-daeploy).
 fn format_listing(rows: &[FleetDeployment]) -> String {
     let cells = |row: &FleetDeployment| {
         let star = if row.main == Some(true) { "*" } else { "" };
@@ -220,7 +220,7 @@ fn format_ruled_table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Requests at work; `?`: a host could not tell.
+/// Requests in flight; `?`: a host did not report them.
 fn format_active(row: &FleetDeployment) -> String {
     row.active.map_or_else(|| "?".to_owned(), |active| active.to_string())
 }
@@ -236,7 +236,7 @@ fn find_worst_state(row: &FleetDeployment) -> &'static str {
     row.hosts.iter().map(|(_, view)| rank(&view.process)).max().map_or("unknown", |(_, word)| word)
 }
 
-/// D6 and D27.
+/// Seed rows D6 and D27 (docs/design/seed-systems.md#mvi-and-daeploy).
 fn format_running(row: &FleetDeployment) -> String {
     let all = row.hosts.len();
     let up = row
@@ -295,7 +295,7 @@ fn format_description(row: &FleetDeployment) -> String {
             line("Process", &format_process(process));
         }
         if view.backup {
-            line("Backup", "the backup vhost's port leads to it");
+            line("Backup", "the backup vhost's port forwards to it");
         }
     }
     text
@@ -305,7 +305,7 @@ fn format_runs(runs: &Workload) -> String {
     match runs {
         Workload::Command { argv } => argv.join(" "),
         Workload::Vhost { server } => format!("{server:?} serves the release").to_lowercase(),
-        Workload::External { uri } => format!("{uri}, by somebody else"),
+        Workload::External { uri } => format!("{uri}, not managed by switchman"),
     }
 }
 
@@ -317,6 +317,6 @@ fn format_process(process: &ProcessState) -> String {
         }
         ProcessState::Stopped { last_exit: last, .. } if last.is_empty() => "stopped".to_owned(),
         ProcessState::Stopped { last_exit: last, .. } => format!("stopped: {last}"),
-        ProcessState::External => "somebody else's".to_owned(),
+        ProcessState::External => "not managed by switchman".to_owned(),
     }
 }

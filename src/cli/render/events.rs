@@ -1,4 +1,4 @@
-//! What happens, line by line, and how a switch ended.
+//! Events, line by line, and the result of a switch.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Reporter for Renderer {
             }
             Event::WaitingForTimeout { balancer, timeout: bound, .. } => {
                 self.show_spinner(format!(
-                    "waiting {} for {balancer}, which cannot be asked",
+                    "waiting {} for {balancer}, whose state cannot be read",
                     format(*bound)
                 ));
             }
@@ -66,7 +66,7 @@ pub(super) fn format_event(event: &Event) -> String {
             format!("{balancer}: {server} is {detail} (after {})", format(*after))
         }
         Event::WaitingForTimeout { balancer, timeout: bound, .. } => format!(
-            "{balancer}: cannot be asked (no `haproxy:` in the configuration); waiting {}, the bound of its check settings",
+            "{balancer}: state cannot be read (no `haproxy:` in the configuration); waiting {}, the limit of its check settings",
             format(*bound)
         ),
         Event::Draining { host, in_flight, busy_sockets, after } => format!(
@@ -90,7 +90,7 @@ pub(super) fn format_switch(switched: &SwitchReport) -> String {
     };
     for seen in &switched.seen {
         let _ = match &seen.how {
-            WaitOutcome::Reported { status } => write!(text, "; {} says {status}", seen.balancer),
+            WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", seen.balancer),
             WaitOutcome::TimeElapsed => write!(text, "; waited {} for {}", format(seen.after), seen.balancer),
         };
     }
@@ -98,7 +98,7 @@ pub(super) fn format_switch(switched: &SwitchReport) -> String {
         let _ = write!(text, "; drained after {}", format(after));
     }
     if let Some(left) = switched.not_drained {
-        let _ = write!(text, "; not drained, {left} still in flight and cut by what comes next");
+        let _ = write!(text, "; not drained, {left} still in flight, which the next step may cut");
     }
     text + "\n"
 }

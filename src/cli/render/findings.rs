@@ -1,4 +1,4 @@
-//! What `check` found.
+//! The findings of `check`.
 
 use std::fmt::Write as _;
 

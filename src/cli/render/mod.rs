@@ -36,16 +36,16 @@ mod table;
 /// Version of the JSON that `--output json` prints: raised when a field changes its meaning or goes away.
 const SCHEMA_VERSION: u32 = 1;
 
-/// One command's output.
+/// The output of a command.
 #[derive(Debug)]
 pub struct Renderer {
     is_json: bool,
     color: ColorChoice,
     buffer: Mutex<String>,
-    /// Says what is being waited for, on a terminal only.
+    /// Shows the current wait, on a terminal only.
     spinner: ProgressBar,
     follower: Mutex<Option<RollFollower>>,
-    /// What the next command line about this service has besides: ` --service NAME` where this one was given it.
+    /// The flag that the next command line about this service needs: ` --service NAME` if this one was given it, else empty.
     service_flag: String,
 }
 
@@ -113,7 +113,7 @@ impl Renderer {
         self.text(&tables.join("\n"));
     }
 
-    /// Several hosts: what came of each. An error unless every one is switched.
+    /// Prints the result of each host. Returns an error unless every host is switched.
     pub fn print_switches(&self, switch: Switch, each: SwitchResults) -> Result<(), Failure> {
         #[derive(Serialize)]
         struct SwitchesDocument<'a> {
@@ -159,7 +159,7 @@ impl Renderer {
         self.text(&events::format_init(written));
     }
 
-    /// A question on stdout; the answer is typed behind it.
+    /// A question on stdout; the answer is typed after it.
     pub fn prompt(&self, question: &str) -> Result<(), Failure> {
         self.text(question);
         self.flush()
@@ -194,10 +194,10 @@ impl Renderer {
         failure.code()
     }
 
-    /// One line to stderr, above the spinner where there is one.
+    /// Writes a line to stderr, above the spinner if there is one.
     fn write_stderr_line(&self, line: &str) {
         let write = || {
-            // With stderr gone there is nobody to tell.
+            // Without stderr there is no channel left for an error.
             let _ = writeln!(AutoStream::new(io::stderr(), self.color), "{line}");
         };
         match &*self.lock_follower() {

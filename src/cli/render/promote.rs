@@ -1,4 +1,4 @@
-//! A promotion: where it stands, step by step, and how it ended.
+//! A promotion: its progress, step by step, and its result.
 
 use std::fmt::Write as _;
 
@@ -36,7 +36,7 @@ impl Renderer {
         }
         let step = standing.awaiting_approval.and_then(|step| standing.steps.get(step));
         let share = step.map(|step| step.share.to_string()).unwrap_or_default();
-        self.text(&format!("{} was told to go on after {share}\n", standing.promotion));
+        self.text(&format!("{} was approved to continue after {share}\n", standing.promotion));
     }
 
     /// How it ended; anything but promoted is a failure.
@@ -48,7 +48,7 @@ impl Renderer {
         }
     }
 
-    /// What came of an abort: a failure where not every host was told, or where it was main before.
+    /// Prints the result of an abort: a failure if not every host was reached, or if the version became main before.
     pub fn print_abort_result(&self, report: &PromotionReport) -> Result<(), Failure> {
         self.print_promotion(report);
         let standing = &report.standing;
@@ -58,7 +58,7 @@ impl Renderer {
             Some(PromotionResult::Promoted) => Err(Failure::Other {
                 what: "abort the promotion".to_owned(),
                 why: format!(
-                    "{service} {version} became main before it was heard; `switchman rollback {service}` goes back"
+                    "{service} {version} became main before the abort took effect; `switchman rollback {service}` goes back"
                 ),
             }),
             None => Err(to_failure(standing)),
@@ -103,7 +103,10 @@ fn suggest_next_command(standing: &PromotionProgress, lock: Option<&LockView>) -
     if !standing.unreachable_hosts.is_empty() {
         let names: Vec<&str> =
             standing.unreachable_hosts.iter().map(|(host, _)| HostName::as_str(host)).collect();
-        return format!("{} may have its canary still: `{command} --abort` tells it again", names.join(", "));
+        return format!(
+            "{} may still have its canary: `{command} --abort` retries the removal",
+            names.join(", ")
+        );
     }
     let runs = lock.is_some_and(|lock| lock.liveness != Liveness::Dead);
     match (&standing.stop_reason, runs, standing.awaiting_approval) {
@@ -113,7 +116,7 @@ fn suggest_next_command(standing: &PromotionProgress, lock: Option<&LockView>) -
         (None, true, Some(_)) => format!("`{command} --approve` lets it go on, `{command} --abort` ends it"),
         (None, true, None) => format!("it is running; `{command} --abort` ends it"),
         (None, false, _) => format!(
-            "it was cut off (killed, or power lost), and NOBODY JUDGES its canary: `{command} --resume` goes on, `{command} \
+            "it was cut off (killed, or power lost), and its canary is NOT JUDGED: `{command} --resume` goes on, `{command} \
              --abort` leaves main to answer everything"
         ),
     }
@@ -219,7 +222,7 @@ STEP  SHARE  STATE    SINCE                 REQUESTS  FAILED  MAIN   P99     MAI
 3     25%    pending
 4     50%    pending
 5     100%   pending
-next: it was cut off (killed, or power lost), and NOBODY JUDGES its canary: `switchman promote shop --resume` goes on, `switchman promote shop --abort` leaves main to answer everything
+next: it was cut off (killed, or power lost), and its canary is NOT JUDGED: `switchman promote shop --resume` goes on, `switchman promote shop --abort` leaves main to answer everything
 ";
 
     #[test]
@@ -245,7 +248,7 @@ next: it was cut off (killed, or power lost), and NOBODY JUDGES its canary: `swi
         let last = last.lines().last().unwrap().to_owned();
         assert_eq!(
             last,
-            "next: web2 may have its canary still: `switchman promote shop --abort` tells it again"
+            "next: web2 may still have its canary: `switchman promote shop --abort` retries the removal"
         );
         assert_eq!(format_status(&PromotionView { standing: None, lock: None }), "no promotion yet\n");
     }

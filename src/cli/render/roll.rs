@@ -31,12 +31,12 @@ pub struct RollView {
     pub lock: Option<LockView>,
 }
 
-/// Who follows a roll.
+/// The output that follows a roll.
 #[derive(Debug)]
 pub(super) enum RollFollower {
-    /// One line of JSON an event, to stdout; of which roll is known from its first event on.
+    /// Writes a line of JSON for each event to stdout; the roll's id is known from its first event on.
     Json(Option<RollId>),
-    /// One line a host that is out, redrawn in place.
+    /// Shows a line for each host that is out, redrawn in place.
     Live(LiveTable),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct LiveTable {
     rows: BTreeMap<HostName, HostLine>,
 }
 
-/// One host that is out.
+/// The line of a host that is out.
 #[derive(Debug)]
 struct HostLine {
     bar: ProgressBar,
@@ -67,7 +67,7 @@ struct EventLine<'a, T: Serialize> {
     event: T,
 }
 
-/// What is heard on the way, beside the roll's own events.
+/// An event that other operations report during a roll, beside the roll's own events.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum AuxiliaryEvent<'a> {
@@ -77,7 +77,7 @@ enum AuxiliaryEvent<'a> {
 }
 
 impl Renderer {
-    /// From now on events are those of a roll.
+    /// Renders all later events as those of a roll.
     pub fn follow_roll(&self) {
         let follower = if self.is_json {
             RollFollower::Json(None)
@@ -162,7 +162,7 @@ impl Renderer {
         if self.is_json {
             return self.print_json("lock", &LockDocument { lock });
         }
-        self.text(&lock.map_or_else(|| "nobody holds the fleet\n".to_owned(), format_lock));
+        self.text(&lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock));
     }
 
     /// How it ended; anything but "everything done" is a failure.
@@ -273,7 +273,7 @@ impl HostLine {
     }
 }
 
-/// One event as a line.
+/// Formats an event as a line.
 pub(super) fn format_roll_event(event: &RollEvent) -> String {
     let names = |hosts: &[HostName]| hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", ");
     match event {
@@ -306,11 +306,11 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
         HostOutcome::Restored => "put back into service",
         HostOutcome::LeftInMaintenance => "left out of service, its users are on its backup vhost",
         HostOutcome::NotUp => "forward on, but not UP everywhere",
-        HostOutcome::Unreachable => "not reached, left as it was told last",
+        HostOutcome::Unreachable => "not reached, left in its last set state",
     }
 }
 
-/// Where a roll stands, and who holds the fleet. `flag`: what the next command line has besides.
+/// The progress of a roll, and the holder of the fleet lock. `flag`: the ` --service NAME` that the next command line needs.
 pub(super) fn format_roll_status(view: &RollView, flag: &str) -> String {
     let mut text = match &view.standing {
         None => "no roll yet\n".to_owned(),
@@ -339,8 +339,8 @@ pub(super) fn format_lock(lock: &LockView) -> String {
     let life = match (&lock.holder.purpose, lock.liveness) {
         (LockPurpose::Operator { .. }, _) => "until it is released",
         (_, Liveness::Live) => "alive",
-        (_, Liveness::Dead) => "its process is gone: the next roll, --resume or --abort takes over",
-        (_, Liveness::Remote) => "on another machine: its heartbeat tells",
+        (_, Liveness::Dead) => "its process has ended: the next roll, --resume or --abort takes over",
+        (_, Liveness::Remote) => "on another machine: see its heartbeat",
     };
     format!("held by {} ({life})\n", lock.holder)
 }
@@ -399,10 +399,10 @@ fn format_host_row(host: &HostProgress, unfinished: bool, flag: &str) -> Vec<Str
 fn suggest_next_command(host: &HostProgress, unfinished: bool, flag: &str) -> String {
     match host.end {
         Some(HostOutcome::LeftInMaintenance) if unfinished => {
-            format!("mend its main vhost, then: switchman roll{flag} --resume")
+            format!("repair its main vhost, then: switchman roll{flag} --resume")
         }
         Some(HostOutcome::LeftInMaintenance) => {
-            format!("mend its main vhost, then: switchman enable-forward{flag} --host {}", host.host)
+            format!("repair its main vhost, then: switchman enable-forward{flag} --host {}", host.host)
         }
         Some(HostOutcome::NotUp | HostOutcome::Unreachable) => {
             format!("switchman status{flag} --host {}", host.host)

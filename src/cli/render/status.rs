@@ -1,4 +1,4 @@
-//! One screen of `status`.
+//! The screen of `status`.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -70,7 +70,7 @@ fn write_host_side(text: &mut String, status: &Status, view: &HostView) {
     let _ = writeln!(text, "health    {health}");
     let sockets = match &view.main_sockets {
         Ok(count) if count.ambiguous > 0 => {
-            format!("{} busy, {} idle, {} not told apart on {main}", count.busy, count.idle, count.ambiguous)
+            format!("{} busy, {} idle, {} ambiguous on {main}", count.busy, count.idle, count.ambiguous)
         }
         Ok(count) => format!("{} busy, {} idle on {main}", count.busy, count.idle),
         Err(why) => why.clone(),
@@ -113,7 +113,7 @@ fn format_rules(view: &HostView) -> String {
 
 fn format_balancers(status: &Status) -> String {
     let rows = status.balancers.iter().flat_map(format_balancer_rows).collect();
-    table::format_table(&["HAPROXY", "SERVER", "SAYS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
+    table::format_table(&["HAPROXY", "SERVER", "STATUS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
 }
 
 fn format_balancer_rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
@@ -138,7 +138,7 @@ fn format_balancer_rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
     }
 }
 
-/// HAProxy's own words, with the maintenance an operator set on its side, which the status text may hide.
+/// HAProxy's own status text, with the maintenance an operator set on its side, which the status text may hide.
 fn format_server_state(server: &ServerView) -> String {
     let maint = server.admin_state.is_some_and(crate::model::balancer::AdminState::is_in_maintenance);
     if maint && !server.status.starts_with("MAINT") {

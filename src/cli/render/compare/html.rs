@@ -66,7 +66,7 @@ pub fn format_html_page(report: &ComparisonReport) -> String {
     page
 }
 
-/// For text and for attributes in double quotes.
+/// Escapes text, also for attributes in double quotes.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -135,7 +135,7 @@ fn format_field_row(field: &FieldFinding) -> String {
     };
     let of = |rate: &Rate| format!("{} of {}", count(rate.part), count(rate.of));
     let control = if field.control.of == 0 {
-        "not asked".to_owned()
+        "not sent".to_owned()
     } else {
         format!("{}, {}", of(&field.control), format_interval(&field.control))
     };
@@ -216,7 +216,7 @@ fn write_coverage(page: &mut String, report: &ComparisonReport) {
         ("answered", of.answered),
         ("in flight", of.in_flight),
         ("compared", of.compared),
-        ("asked of main twice", report.controls),
+        ("sent to main twice", report.controls),
     ];
     let counts = counts.iter().map(|(name, value)| format_cell(name) + &format_number_cell(&count(*value)));
     let lost = list_lost_copies(report).into_iter().filter(|(_, map)| !map.is_empty());
@@ -224,6 +224,6 @@ fn write_coverage(page: &mut String, report: &ComparisonReport) {
     write_table(page, &["", "Requests"], counts.chain(lost));
     let harm = format_main_impact(report);
     if !harm.is_empty() {
-        let _ = writeln!(page, "<p>Main meanwhile: {}.</p>", escape(&harm));
+        let _ = writeln!(page, "<p>Main in the same period: {}.</p>", escape(&harm));
     }
 }

@@ -62,7 +62,7 @@ fn text_shows_differences_with_intervals() {
 shop 1.1.0 beside main 1.0.0: differs
 because   7 of 202 answers do not match; most differ in $.price (4)
 match     96.53% of 202, surely 93.02% to 98.31%
-copies    203 begun, 200 answered, 200 compared, 50 of them asked of main twice
+copies    203 begun, 200 answered, 200 compared, 50 of them sent to main twice
 dropped   sampled_out 1,800
 failed    timeout 2
 main      2,003 answers to users, 0 of them 5xx, none ended without an answer
@@ -135,7 +135,7 @@ fn empty_report_renders_as_page_and_text() {
     let wanted = "\
 shop 1.1.0 beside main 1.0.0: insufficient
 because   no request was copied to it yet
-copies    0 begun, 0 answered, 0 compared, 0 of them asked of main twice
+copies    0 begun, 0 answered, 0 compared, 0 of them sent to main twice
 ";
     assert_eq!(shown, wanted);
     assert!(format_html_page(&empty).contains("insufficient"));
