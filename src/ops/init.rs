@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::templates::working_set::{FileContent, TemplateError, WorkingSet};
 use crate::world::files::{FileSystem, FilesError};
 
-/// What was written.
+/// The files that were written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InitReport {
     pub dir: PathBuf,

@@ -1,5 +1,5 @@
-//! One reading of a balancer for everybody who asks at about the same time: a batch of fifty hosts costs HAProxy no more
-//! than one host.
+//! Shares one reading of a balancer between all concurrent readers: a batch of fifty hosts costs HAProxy no more than one
+//! host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
-/// A reading is given again while it is younger than this: below the pause between two looks of one waiter.
+/// A reading is reused while it is younger than this: below the interval between two reads of one waiter.
 const MAX_AGE: Duration = Duration::from_millis(40);
 
 type Reading = Result<Arc<BackendView>, BalancerError>;
@@ -19,7 +19,7 @@ type Reading = Result<Arc<BackendView>, BalancerError>;
 /// A balancer whose readings are shared.
 pub struct CachedBalancer {
     inner: Arc<dyn Balancer>,
-    /// Held while reading: whoever comes meanwhile gets the same answer.
+    /// The lock is held during a read, so concurrent readers get the same result.
     last: Mutex<Option<(Instant, Reading)>>,
 }
 
@@ -35,7 +35,7 @@ impl Balancer for CachedBalancer {
         self.inner.spec()
     }
 
-    /// At most 40 ms old, counted from when it was asked for.
+    /// Returns a reading that is at most 40 ms old, counted from when the read began.
     async fn read(&self) -> Reading {
         let mut last = self.last.lock().await;
         if let Some((at, reading)) = &*last

@@ -1,4 +1,4 @@
-//! Waiting until every balancer has seen a switch. Waits for states; a clock only where nobody can be asked.
+//! Waits until every balancer has observed a switch: by its reported state, or for a fixed time where its state cannot be read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::world::reporter::Event;
 
 use super::reach::{overtaken, sleep_or_stop};
 
-/// Between two reads of a balancer: a fifth of the fastest change measured (facts.md).
+/// The interval between two reads of a balancer: a fifth of the fastest change measured (docs/design/measurements.md#m4).
 const READ_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How one balancer came to have seen the switch.
+/// How one balancer was found to have observed the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Seen {
     pub balancer: BalancerName,
     pub how: WaitOutcome,
-    /// Since the wait began.
+    /// The time since the wait began.
     #[serde(rename = "after_ms", serialize_with = "duration::serialize_ms")]
     pub after: Duration,
 }
@@ -35,13 +35,13 @@ pub struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WaitOutcome {
-    /// It says so itself, in these words.
+    /// The balancer reported this status.
     Reported { status: String },
-    /// It cannot be asked by configuration: the computed bound was waited.
+    /// The configuration gives no access to this balancer's state: the wait took the computed detection time.
     TimeElapsed,
 }
 
-/// Why the wait ended without every balancer having seen it. The kernel keeps the switch.
+/// Why the wait ended before every balancer had observed the switch. The kernel keeps the switch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotSeen {
     #[error("after {} {}", duration::format(*.waited), .missing.join("; "))]
@@ -52,7 +52,8 @@ pub enum NotSeen {
     Interrupted { missing: Vec<String> },
 }
 
-/// Ends when all have seen it, when one is late, when the record was changed by somebody else, or on a stop request.
+/// Ends when all balancers have observed the switch, when one is late, when another command changed the record, or on a stop
+/// request.
 pub async fn wait(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -126,7 +127,7 @@ async fn wait_for_report(
                 after: began.elapsed(),
             });
         }
-        let missing = format!("`{}` says of `{server}`: {detail}", spec.name);
+        let missing = format!("`{}` reports `{server}` as: {detail}", spec.name);
         last = Some((verdict, detail));
         if Instant::now() >= deadline || sleep_or_stop(world, READ_INTERVAL).await {
             return Err(missing);
@@ -134,7 +135,7 @@ async fn wait_for_report(
     }
 }
 
-/// What a balancer says of a server, in its own words where it says anything.
+/// The state of a server as a balancer reports it, with the balancer's own status text where there is one.
 fn describe_state(
     read: &Result<Arc<BackendView>, BalancerError>,
     server: &str,

@@ -7,7 +7,7 @@ use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::world::FleetWorld;
 
-/// The same on every host.
+/// Makes a service public or private on every host.
 pub async fn set_access(
     world: &FleetWorld,
     hosts: &[Host],

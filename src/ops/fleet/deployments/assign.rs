@@ -30,7 +30,7 @@ use crate::world::link::LinkError;
 pub enum Strategy {
     /// Host by host under maintenance: no client sees the old version once its host is back.
     Rolling,
-    /// Both ports at once, on every host: new connections are led to the new version, old ones end on the old one.
+    /// Both ports at once, on every host: new connections are routed to the new version, old ones end on the old one.
     Flip,
 }
 
@@ -41,15 +41,15 @@ pub struct AssignOptions {
     pub strategy: Strategy,
     /// How long the new main is watched on every host; zero: not at all.
     pub watch: Duration,
-    /// Of a flip: wait until nothing is led to the old version any more.
+    /// Whether a flip waits until no connection is routed to the old version any more.
     pub wait: bool,
     pub actor: Actor,
-    /// For `rolling`: everything of a roll but hosts and work.
+    /// The settings of the roll for `rolling`, without its hosts and command.
     pub roll: RollSpec,
 }
 
 impl AssignOptions {
-    /// A flip, watched for so long.
+    /// A flip that is watched for `watch`.
     pub fn new_flip(
         fleet: &Fleet,
         service: &ServiceName,
@@ -76,28 +76,29 @@ impl AssignOptions {
     }
 }
 
-/// What was done on one host.
+/// The result of a flip on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostAssigned {
     pub host: HostName,
     pub previous: Option<Version>,
-    /// What every balancer said when it was asked to close the idle connections it keeps to the old version.
+    /// Each balancer's response to the request to close the idle connections it keeps to the old version.
     pub flushed: Vec<(BalancerName, Result<FlushResult, String>)>,
-    /// Connections by main's data port that lead to it still; absent where the host could not tell.
+    /// Connections through main's data port that the old version still holds; absent where the host could not count them.
     pub left: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AssignReport {
     pub strategy: Strategy,
-    /// It was main everywhere already.
+    /// Whether the version was main on every host already.
     pub is_already_main: bool,
-    /// Of a flip.
+    /// The hosts of a flip; empty for a rolling assignment.
     pub hosts: Vec<HostAssigned>,
     pub roll: Option<RollReport>,
 }
 
-/// Main is the version on every one of the hosts, and stayed healthy through its watch window; else the old main is back.
+/// Makes the version main on every one of the hosts and watches it; if it becomes unhealthy in its watch window, the old main
+/// is back.
 pub async fn assign(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -132,7 +133,7 @@ pub async fn assign(
     Ok(AssignReport { strategy, is_already_main: false, hosts: flipped, roll: rolled })
 }
 
-/// The same by a flip, for whoever holds the lock of the fleet.
+/// Assigns by a flip; the caller holds the fleet lock.
 pub(in crate::ops) async fn flip_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -191,7 +192,7 @@ async fn assign_rolling(
     Ok(roll::run(world, fleet, &spec, &options.actor).await?)
 }
 
-/// The watch begins beside the flush: what happens meanwhile is seen at once, and what is put back is flushed no more.
+/// Watches and flushes concurrently: a failure during the flush is noticed at once, and the flush ends when main is rolled back.
 async fn flip<W>(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -225,7 +226,7 @@ where
 }
 
 /// The old main is back on the hosts where the flip was made, because it was not made on another. A host whose answer was lost
-/// may have made it, or be at work on it: it is asked, and the others do not wait for that.
+/// may have made it, or be at work on it: its state is queried, and the others do not wait for that.
 async fn revert_flip(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -246,7 +247,7 @@ async fn revert_flip(
             let _ = back(world, fleet, std::slice::from_ref(host), options, REVERT_REASON).await;
         }
     });
-    // What does not come back is told by then.
+    // `back` has reported every host where the old main does not come back.
     let _ = tokio::join!(
         back(world, fleet, &moved, options, REVERT_REASON),
         futures_util::future::join_all(lost)
@@ -259,7 +260,7 @@ fn is_main_on(row: &FleetDeployment, host: &HostName) -> bool {
     row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
 }
 
-/// How long a host whose answer was lost is asked what it made of the question: it may be at work on it.
+/// How long a host whose response was lost is queried for the outcome: it may still be at work on the request.
 const LOST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the host has made the version main, or does within a while.
@@ -289,12 +290,12 @@ fn was(assigned: &Assigned) -> Option<&Deployment> {
 }
 
 /// How long connections that carry a request at the moment of a flip are waited for: they are kept by HAProxy when the request
-/// is answered, and lead to the old version for as long as they live.
+/// is answered, and end at the old version for as long as they live.
 pub(in crate::ops) const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 const FLUSH_INTERVAL: Duration = Duration::from_millis(150);
 
-/// HAProxy goes on using the connections it keeps, and they lead to the old version for as long as they live: it is asked to
-/// close the idle ones, until none is left.
+/// Closes the connections that HAProxy keeps to the old version: HAProxy reuses them for as long as they live. Repeats until
+/// none is left or `leaves` has passed.
 async fn flushed(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -320,8 +321,8 @@ async fn flushed(
             world,
             None,
             format!(
-                "connections may still lead to the old version ({each}); they end by themselves. HAProxy closes those it keeps when it \
-                 is asked through a stats socket of level admin; what is in use, such as a websocket, goes on"
+                "connections to the old version may still be open ({each}); they end by themselves. switchman can close those that \
+                 HAProxy keeps through a stats socket of level admin; those in use, such as a websocket, go on"
             ),
         );
     }
@@ -341,7 +342,7 @@ pub(super) async fn leave(
         let flushed = flush(world, &host).await;
         let able =
             flushed.len() == fleet.balancers.len() && flushed.iter().all(|(_, flush)| can_retry_flush(flush));
-        // What was closed once is worth telling, whatever the last round found.
+        // `Closed` in any round is reported, even if the last round had another result.
         for (balancer, now) in flushed {
             match closed.iter_mut().find(|(name, _)| *name == balancer) {
                 Some((_, before)) if *before != Ok(FlushResult::Closed) => *before = now,
@@ -357,7 +358,7 @@ pub(super) async fn leave(
     }
 }
 
-/// How many connections that came by main's data port lead to the version that was main. `None`: the host cannot tell.
+/// Counts the connections through main's data port that the former main still holds. `None`: the host cannot count them.
 async fn count_remaining_connections(
     world: &FleetWorld,
     host: &HostName,
@@ -383,7 +384,7 @@ pub(super) async fn back(
     for (host, one) in &put {
         match one {
             Ok(one) => say(world, Some(host), format!("{} is main again", one.deployment.version)),
-            Err(error) => say(world, Some(host), format!("the last good main does not come back: {error}")),
+            Err(error) => say(world, Some(host), format!("cannot bring back the last good main: {error}")),
         }
     }
     let put = all_or_partial(put)?;
@@ -391,7 +392,7 @@ pub(super) async fn back(
     Ok(put)
 }
 
-/// The last good main, at once and without steps, on every host.
+/// Makes the last good version main again, at once and without steps, on every host.
 pub async fn rollback(
     world: &FleetWorld,
     fleet: &Fleet,

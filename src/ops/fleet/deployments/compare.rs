@@ -1,4 +1,4 @@
-//! `compare`: what every host has seen of a shadow's answers, put together and judged; and what `assign` asks of it.
+//! `compare`: merges every host's evidence of a shadow's answers and judges it; `assign` requires a match through it.
 
 use super::list::list_deployments;
 use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
@@ -22,7 +22,7 @@ pub struct CompareOptions {
     pub demand: Criteria,
 }
 
-/// Judged over all of these hosts together. One that cannot be asked is an error: it may be the one where answers differ.
+/// Judges all of these hosts together. A host that cannot be read is an error: it may be the one where answers differ.
 pub async fn compare(
     world: &FleetWorld,
     hosts: &[Host],
@@ -56,7 +56,7 @@ pub async fn compare(
     Ok(ComparisonReport::build(of, &evidence, coverage, UserImpact::from_stats(&legs), demand.clone()))
 }
 
-/// An error unless the shadow is as much like main as is demanded.
+/// Returns an error unless the shadow's answers match main's as much as is demanded.
 pub async fn require_match(
     world: &FleetWorld,
     hosts: &[Host],
@@ -70,14 +70,14 @@ pub async fn require_match(
     Err(FleetDeployError::MatchNotProven { service, version, verdict: report.verdict, reason: report.reason })
 }
 
-/// Where it is main already, what was seen of it before says nothing.
+/// The hosts where the version is a shadow: where it is main already, its earlier evidence is meaningless.
 fn filter_shadow_hosts(shadow: &FleetDeployment, hosts: &[Host]) -> Vec<Host> {
     let main =
         |host: &Host| shadow.hosts.iter().any(|(name, view)| *name == host.name && view.role == Role::Main);
     shadow.filter_hosts(hosts).into_iter().filter(|host| !main(host)).collect()
 }
 
-/// What a host's proxy counted of this shadow, and of main.
+/// The counters of a host's proxy for this shadow, and for main.
 fn select_stats(
     stats: Option<ProxyStats>,
     service: &ServiceName,

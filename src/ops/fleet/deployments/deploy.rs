@@ -20,12 +20,12 @@ use crate::model::version::Version;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
 
-/// Where a version comes from.
+/// The source of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A directory or a `.tar.gz`.
     Release(PathBuf),
-    /// It runs already; the address is in `how`.
+    /// The version runs already; its address is in `how`.
     External,
 }
 
@@ -36,19 +36,19 @@ pub struct DeployOptions {
     pub source: Source,
     pub how: RunSpec,
     pub port: Option<Port>,
-    /// Instead of the service's own.
+    /// Replaces the health check of the service.
     pub health: Option<Health>,
     pub dry_run: bool,
     pub actor: Actor,
 }
 
-/// What will be done on one host.
+/// The planned deployment on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostDeployPlan {
     pub host: HostName,
     pub role: Role,
     pub port: Port,
-    /// It is so already.
+    /// Whether the host has this deployment already.
     pub known: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct DeployReport {
     pub deployed: Vec<(HostName, DeployResponse)>,
 }
 
-/// Checked on every host before anything is sent; where one host fails, the others are as before too.
+/// Checks every host before anything is sent; if one host fails, the others are as before too.
 pub async fn deploy(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -123,7 +123,7 @@ pub async fn deploy(
     Ok(report)
 }
 
-/// None of it is left, so none of it is done.
+/// Collects the errors of all hosts: the deployment was undone everywhere, so it is not a partial success.
 fn collect_errors(deployed: PerHost<DeployResponse>) -> FleetDeployError {
     let errors = deployed.into_iter().filter_map(|(host, one)| one.err().map(|error| (host, error)));
     FleetDeployError::Hosts(errors.collect())
@@ -172,7 +172,7 @@ fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     format!("{service} {version} will be {role}, on port {}", planned.port)
 }
 
-/// What was new here goes again; what was there before stays.
+/// Removes the deployments that this run made; what was there before stays.
 async fn undo_deploy(
     world: &FleetWorld,
     hosts: &[Host],
@@ -197,15 +197,15 @@ async fn undo_deploy(
         };
         let killed = async { crate::ops::fleet::reach::link(world, host)?.kill(&request).await }.await;
         let text = match killed {
-            Ok(_) => "taken away again: another host failed".to_owned(),
-            Err(error) => format!("is left there: {error}"),
+            Ok(_) => "removed again: another host failed".to_owned(),
+            Err(error) => format!("cannot remove the new deployment: {error}"),
         };
         say(world, Some(&host.name), text);
     });
     futures_util::future::join_all(undone).await;
 }
 
-/// For callers that print a digest.
+/// Shortens a digest to the 12 characters that are printed.
 pub fn shorten_digest(digest: &Digest) -> &str {
     digest.0.get(..12).unwrap_or(&digest.0)
 }

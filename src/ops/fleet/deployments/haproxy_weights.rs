@@ -23,7 +23,7 @@ pub struct ServerWeight {
     pub weight: u32,
 }
 
-/// What the weights come to.
+/// The share that the weights amount to, and every weight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AppliedWeights {
     pub share: Percent,
@@ -44,7 +44,7 @@ pub async fn set_canary_weights(
         return Err(FleetDeployError::NoBalancer);
     }
     let listing = list_deployments(world, hosts).await;
-    // A host that says nothing may have either main.
+    // A host that does not respond may have either main.
     listing.require_complete()?;
     let Some(row) = listing.find(service, version) else {
         return Err(FleetDeployError::NoVersion { service: service.clone(), version: version.clone() });

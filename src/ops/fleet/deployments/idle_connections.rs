@@ -1,4 +1,4 @@
-//! HAProxy keeps idle connections and goes on using them: it is asked to close those to what does not answer any more.
+//! HAProxy keeps idle connections and reuses them: switchman has it close those to an instance that does not answer any more.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::model::name::{BalancerName, HostName};
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, FlushResult};
 
-/// Every balancer's idle connections to both vhosts of a host, once.
+/// Closes every balancer's idle connections to both vhosts of a host, once.
 pub(super) async fn flush(
     world: &FleetWorld,
     host: &HostName,
@@ -17,7 +17,7 @@ pub(super) async fn flush(
     let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
         let main = balancer.close_idle(&spec.servers.main_of(host)).await;
-        // The backup vhost was led elsewhere as well.
+        // The route of the backup vhost has changed as well.
         let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
         let both = match (main, backup) {
             (Ok(FlushResult::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
@@ -28,16 +28,16 @@ pub(super) async fn flush(
     futures_util::future::join_all(asked).await
 }
 
-/// Whether it may help to ask that balancer again.
+/// Whether it may help to flush that balancer again.
 pub(super) const fn can_retry_flush(flush: &Result<FlushResult, String>) -> bool {
     matches!(flush, Ok(FlushResult::Closed | FlushResult::NotInService))
 }
 
-/// Between two rounds of [`keep_flushing`]: a drain is looked at more often, and takes as long as its longest request.
+/// The interval between two rounds of [`flush_repeatedly`]: a drain is read more often, and takes as long as its longest request.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// For as long as an update of this deployment goes on, from the moment that nothing leads to its old instance: what HAProxy
-/// keeps to that would hold its drain to the last.
+/// Flushes for as long as an update of this deployment goes on, once no route has its old instance as target: the connections
+/// that HAProxy keeps to the old instance would hold its drain until the deadline.
 pub(super) async fn flush_repeatedly(world: &FleetWorld, host: &HostName, old: &Deployment) -> Infallible {
     loop {
         tokio::time::sleep(FLUSH_INTERVAL).await;

@@ -20,17 +20,18 @@ pub struct KillOptions {
     pub actor: Actor,
 }
 
-/// One version gone from some hosts.
+/// A version that was removed from some hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KilledDeployment {
     pub service: ServiceName,
     pub version: Version,
-    /// Requests that were in flight when its process was stopped, over all hosts; absent where one could not tell.
+    /// Requests that were in flight when its process was stopped, over all hosts; absent where one host could not count them.
     pub aborted_requests: Option<u64>,
     pub hosts: Vec<HostName>,
 }
 
-/// One row after another, so that a main is alone when its turn comes (D16). Stops at the first that is refused.
+/// Kills one row after another, main last, so that no other version is left when main is killed (seed row D16,
+/// docs/design/seed-systems.md#mvi-and-daeploy). Stops at the first refusal.
 pub async fn kill(
     world: &FleetWorld,
     hosts: &[Host],

@@ -1,4 +1,4 @@
-//! `ls`, `describe`: what every host says, one row per version.
+//! `ls`, `describe`: every host's view, one row per version.
 
 use serde::Serialize;
 
@@ -23,25 +23,25 @@ pub struct FleetDeployment {
     pub access: Access,
     /// Draining where it is on any host.
     pub status: Status,
-    /// Requests at work, over all hosts; absent where one could not tell.
+    /// Requests in flight, over all hosts; absent where one host could not count them.
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,
-    /// What it gets of the requests where a proxy stands, each once: `copies 100%`, `canary 25%`.
+    /// The version's shares of the requests where a proxy is in the data path, each once: `copies 100%`, `canary 25%`.
     pub traffic: Vec<String>,
 }
 
 impl FleetDeployment {
-    /// Those of these hosts that have it.
+    /// Returns the hosts, of these, that have the version.
     pub(super) fn filter_hosts(&self, hosts: &[Host]) -> Vec<Host> {
         let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
         hosts.iter().filter(has).cloned().collect()
     }
 }
 
-/// Everything that was heard, and who was not.
+/// Every view that was read, and the hosts that could not be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Listing {
-    /// By service, then by age.
+    /// Sorted by service, then by age.
     pub rows: Vec<FleetDeployment>,
     pub unread: Vec<(HostName, String)>,
 }
@@ -78,7 +78,7 @@ impl Listing {
     }
 }
 
-/// A host that cannot be asked is named, and the others are shown.
+/// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
     for (host, view) in each(world, hosts, async |_, link| link.versions().await).await {
@@ -118,7 +118,7 @@ fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: Deplo
         };
         row.main = row.main.filter(|all| *all == main);
         row.active = row.active.zip(active).map(|(all, here)| all + here);
-        // Active before Draining before Drained: what needs the most care is what is said.
+        // Active before Draining before Drained: the row shows the status that needs the most care.
         row.status = row.status.min(one.status);
         row.hosts.push((host.clone(), one));
         for gets in gets {

@@ -1,4 +1,4 @@
-//! `logs` and `history`: what every host has to tell.
+//! `logs` and `history`: the log lines and history entries of every host.
 
 use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
 use crate::model::api::deployments::LogsRequest;
@@ -8,8 +8,7 @@ use crate::model::name::{HostName, ServiceName};
 use crate::world::FleetWorld;
 use crate::world::link::{LinkError, SharedLineSink};
 
-/// What the instances of a version wrote, on every host that has it, all at once. Until a stop is requested, where they are
-/// followed.
+/// Streams the output of a version's instances, from every host that has it, concurrently. Followed logs end on a stop request.
 pub async fn stream_logs(
     world: &FleetWorld,
     hosts: &[Host],
@@ -25,14 +24,14 @@ pub async fn stream_logs(
     }
 }
 
-/// What was done about a service, as each host has it recorded.
+/// The history of a service, as each host has recorded it.
 #[derive(Debug)]
 pub struct HostHistories {
     pub hosts: Vec<(HostName, Vec<HistoryEntry>)>,
     pub unread: Vec<(HostName, LinkError)>,
 }
 
-/// The latest `limit` rows of every host; one that cannot be asked is named.
+/// Reads the latest `limit` entries of every host; a host that cannot be read is named.
 pub async fn read_histories(
     world: &FleetWorld,
     hosts: &[Host],

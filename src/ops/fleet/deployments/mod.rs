@@ -1,4 +1,4 @@
-//! Versions side by side over a fleet, from the operator's place: every host's part is done by the host itself.
+//! Versions side by side over a fleet, from the operator machine: every host does its own part.
 
 use crate::model::api::deployments::HostNetwork;
 use crate::model::deployment::DeploymentId;
@@ -48,19 +48,19 @@ pub(super) use traffic_split::{apply_split_under_lock, wait_until_inserted};
 pub use trial::Overtaken;
 pub use update::{UpdateOptions, update};
 
-/// Why a command about versions did not do what it was asked, on any host.
+/// Why a command about versions failed, on any host.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetDeployError {
-    /// D13
+    /// Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No service matching {service} {version}")]
     NoVersion { service: ServiceName, version: Version },
-    /// D13
+    /// Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
-    /// A list that is not whole is not a success.
-    #[error("cannot ask every host: {}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    /// An incomplete list is not a success.
+    #[error("cannot read every host: {}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
     Unread(Vec<(HostName, String)>),
-    /// D18
+    /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
     #[error("{}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
@@ -81,28 +81,28 @@ pub enum FleetDeployError {
     RollIncomplete { done: usize, of: usize, why: String, finished: bool },
     #[error("{service} {version} is main no more: {why}; {} is back", .back.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
     RolledBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
-    /// In its watch window, by somebody else: nothing of that is taken back.
+    /// Another command changed main in the watch window: its changes are not rolled back.
     #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Overtaken { service: ServiceName, version: Version, hosts: Vec<Overtaken> },
-    /// It was asked to be like main, and is not, or nobody knows.
+    /// Its answers were required to match main's, and differ, or too few were compared.
     #[error("{service} {version} does not become main: {reason}")]
     MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
-    #[error("no load balancer of the configuration can be asked")]
+    #[error("cannot set weights: the configuration has no `haproxy:` access to a load balancer")]
     NoBalancer,
     #[error(transparent)]
     NoWeights(#[from] WeightsError),
-    #[error("`{0}` gives no stats socket of level admin: weights are not changed there")]
+    #[error("cannot set weights: `{0}` has no stats socket of level admin")]
     WeightsNotAllowed(BalancerName),
-    #[error("`{balancer}` did not take the weight of its server `{server}`: {why}")]
+    #[error("cannot set the weight of `{server}` on `{balancer}`: {why}")]
     WeightNotSet { balancer: BalancerName, server: String, why: BalancerError },
     #[error("{0}")]
     TaskFailed(String),
 }
 
-/// What each host made of it, in the order of the hosts.
+/// The result of each host, in the order of the hosts.
 pub(super) type PerHost<T> = Vec<(HostName, Result<T, LinkError>)>;
 
-/// All of it, or what went wrong where.
+/// Returns all values, or the errors of the hosts that failed.
 fn all_or_partial<T>(each: PerHost<T>) -> Result<Vec<(HostName, T)>, FleetDeployError> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (host, result) in each {
@@ -118,7 +118,7 @@ fn all_or_partial<T>(each: PerHost<T>) -> Result<Vec<(HostName, T)>, FleetDeploy
     }
 }
 
-/// The same question to every host at once.
+/// Sends the same request to every host concurrently.
 pub(super) async fn each<T>(
     world: &FleetWorld,
     hosts: &[Host],
@@ -134,7 +134,7 @@ pub(super) async fn each<T>(
     futures_util::future::join_all(asked).await
 }
 
-/// Under the fleet's lock, with signs of life.
+/// Runs the work under the fleet lock, with heartbeats.
 async fn with_fleet_lock<T, E: From<LockError>>(
     world: &FleetWorld,
     actor: &Actor,
@@ -151,7 +151,7 @@ async fn with_fleet_lock<T, E: From<LockError>>(
     ended
 }
 
-/// What a host has to know of the service's place in the fleet.
+/// Builds what a host has to know of the service's network in the fleet.
 fn build_host_network(fleet: &Fleet, host: &Host) -> HostNetwork {
     HostNetwork {
         ports: fleet.ports,

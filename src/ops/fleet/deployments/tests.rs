@@ -37,7 +37,7 @@ fn refused() -> LinkError {
     LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
 }
 
-/// One host refuses, another one's answer is lost on the way: the old main is everywhere.
+/// A host refuses, another host's response is lost: the old main is everywhere.
 #[tokio::test(start_paused = true)]
 async fn flip_is_reverted_on_all_hosts_when_one_fails() {
     let fake = site(3, 1);
@@ -64,7 +64,7 @@ fn watched(strategy: Strategy) -> AssignOptions {
     AssignOptions { watch: Duration::from_secs(10), strategy, ..flip_to_2() }
 }
 
-/// By the time somebody asks, nothing is on trial there any more.
+/// When the watch request arrives, the host has no trial any more.
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_agent_already_rolled_back() {
     for strategy in [Strategy::Flip, Strategy::Rolling] {
@@ -77,7 +77,7 @@ async fn assign_fails_when_agent_already_rolled_back() {
     }
 }
 
-/// What they did is theirs, and whoever asked for something else is told.
+/// Another operator's change stays, and the operator who assigned another version gets an error.
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
@@ -98,7 +98,7 @@ async fn assign_fails_when_another_command_changed_main() {
 #[tokio::test(start_paused = true)]
 async fn watch_starts_concurrently_with_flush() {
     let fake = site(2, 1);
-    // Nobody knows when the last one has gone: it is flushed to the end of its time.
+    // The last connection cannot be counted: the flush goes on until its timeout.
     fake.site.lock().has_admin_socket = true;
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
@@ -106,7 +106,7 @@ async fn watch_starts_concurrently_with_flush() {
     let seen = fake.site.with_host("web1", |host| host.watch_started_at.unwrap());
     assert!(began.elapsed() >= FLUSH_TIMEOUT && seen - began < Duration::from_secs(1), "{:?}", seen - began);
 
-    // What is put back meanwhile is flushed no more.
+    // The flush ends when main is rolled back during it.
     let fake = site(2, 1);
     fake.site.lock().has_admin_socket = true;
     fake.site.with_host("web1", |host| host.rollback_reason = Some("503".into()));
@@ -116,7 +116,7 @@ async fn watch_starts_concurrently_with_flush() {
     assert!(began.elapsed() < FLUSH_TIMEOUT, "{:?}", began.elapsed());
 }
 
-/// What cannot be counted is not nothing.
+/// An unknown count is not zero.
 #[tokio::test(start_paused = true)]
 async fn flip_reports_uncounted_connections_as_unknown() {
     let fake = site(2, 1);
@@ -126,7 +126,7 @@ async fn flip_reports_uncounted_connections_as_unknown() {
     let told = |event: &Event| matches!(event, Event::DeploymentProgress { text, .. } if text.contains("(web2: not known)"));
     assert!(fake.events.lock().unwrap().iter().any(told));
     let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
-    assert_eq!(listing.rows[0].active, None, "one host of two could not tell");
+    assert_eq!(listing.rows[0].active, None, "one host of two could not count its requests");
     let listing = list_deployments(&fake.world, &fake.fleet.hosts[..1]).await;
     assert_eq!(listing.rows[0].active, Some(0));
 }
@@ -143,7 +143,7 @@ async fn update_main(fake: &FakeSite, how: RunSpecChange, source: &str) -> Vec<(
     update(&fake.world, &fake.fleet, &fake.fleet.hosts, row, &options).await.unwrap()
 }
 
-/// What HAProxy keeps to the old instance would hold its drain to the last.
+/// Connections that HAProxy keeps to the old instance would hold its drain until the deadline.
 #[tokio::test(start_paused = true)]
 async fn update_closes_idle_connections_while_old_instance_drains() {
     for admin in [true, false] {
@@ -154,7 +154,7 @@ async fn update_closes_idle_connections_while_old_instance_drains() {
         let (main, backup) = ("main-web1".to_owned(), "backup-web1".to_owned());
         assert_eq!(flushed[..2], [(main, Some(true)), (backup, Some(true))]);
         assert!(flushed.iter().all(|(_, moved)| *moved == Some(true)), "not before it moved: {flushed:?}");
-        // Whoever may not is asked once.
+        // A balancer that does not allow it gets one request.
         assert_eq!(flushed.len() > 4, admin, "{flushed:?}");
         assert!(admin || flushed.len() == 2, "{flushed:?}");
     }
@@ -174,7 +174,7 @@ async fn update_changes_only_given_run_options() {
     assert_eq!(asked, Some(RunSpec { env: env("1"), ..was.how }), "the program stays one");
 }
 
-/// A host that cannot be asked is named, and what the others say is shown.
+/// A host that cannot be read is named, and the others are shown.
 #[tokio::test(start_paused = true)]
 async fn list_and_history_name_unreachable_hosts() {
     let fake = site(2, 1);
@@ -183,7 +183,7 @@ async fn list_and_history_name_unreachable_hosts() {
     let listing = list_deployments(&fake.world, hosts).await;
     assert_eq!(listing.rows[0].hosts.len(), 1);
     let error = listing.require_complete().unwrap_err().to_string();
-    assert!(error.starts_with("cannot ask every host: web2: "), "{error}");
+    assert!(error.starts_with("cannot read every host: web2: "), "{error}");
     let shop = "shop".parse().unwrap();
     let heard = read_histories(&fake.world, hosts, &shop, 9).await;
     let names = |host: &HostName| host.to_string();

@@ -21,29 +21,29 @@ use crate::world::FleetWorld;
 pub struct SplitOptions {
     pub service: ServiceName,
     pub change: TrafficSplitChange,
-    /// Whether main is told who asked; `None`: as it is.
+    /// Whether main receives the client's address; `None`: unchanged.
     pub forwarded: Option<bool>,
     /// Wait until requests on connections that balancers keep pass through the proxy too.
     pub wait: bool,
     pub actor: Actor,
-    /// For the history, such as the promotion it belongs to.
+    /// The detail for the history, such as the promotion that the change belongs to.
     pub detail: String,
 }
 
-/// What is in force on one host now.
+/// The traffic split in force on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSplit {
     pub host: HostName,
     pub splits: TrafficSplit,
-    /// Whether the proxy stands before main.
+    /// Whether the proxy is in the data path before main.
     pub inserted: bool,
-    /// It was so already.
+    /// Whether the host had this split already.
     pub known: bool,
-    /// Connections that lead past the proxy still; absent where the host cannot tell.
+    /// Open connections that bypass the proxy; absent where the host cannot count them.
     pub past: Option<u64>,
 }
 
-/// The change on every one of the hosts, under the fleet's lock.
+/// Applies the change on every one of the hosts, under the fleet lock.
 pub async fn split(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -57,7 +57,7 @@ pub async fn split(
     Ok(wait_until_inserted(world, fleet, &options.service, done, leaves).await)
 }
 
-/// Waits until requests on connections that balancers keep pass through the proxy too, and tells where they may not.
+/// Waits until requests on connections that balancers keep pass through the proxy too, and reports the hosts where they may not.
 pub(crate) async fn wait_until_inserted(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -82,15 +82,15 @@ pub(crate) async fn wait_until_inserted(
             world,
             None,
             format!(
-                "connections may still lead past the proxy ({past}): what comes over them is neither copied nor shared. HAProxy \
-                 closes those it keeps when it is asked through a stats socket of level admin; the others end by themselves"
+                "connections that bypass the proxy may still be open ({past}): their requests are neither copied nor shared. switchman \
+                 can close those that HAProxy keeps through a stats socket of level admin; the others end by themselves"
             ),
         );
     }
     hosts
 }
 
-/// The same, for whoever holds the lock.
+/// Applies the change on every host; the caller holds the fleet lock.
 pub(crate) async fn apply_split_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -107,7 +107,7 @@ pub(crate) async fn apply_split_under_lock(
     all_or_partial(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
 }
 
-/// Connections that HAProxy keeps lead where they led: it is asked to close them, so that the next request makes a new one.
+/// Connections that HAProxy keeps stay on their old route: they are closed, so that the next request opens a new one.
 async fn led(
     world: &FleetWorld,
     fleet: &Fleet,

@@ -16,7 +16,7 @@ use crate::model::name::HostName;
 use crate::model::version::Version;
 use crate::world::FleetWorld;
 
-/// What became of a new main on a host where another command changed it.
+/// A host where another command changed the new main.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overtaken {
     pub host: HostName,
@@ -35,7 +35,7 @@ impl fmt::Display for Overtaken {
     }
 }
 
-/// How the watch ends, which may have begun already.
+/// A watch that may have begun already.
 pub(super) type WatchFuture<'a, W> = Pin<&'a mut MaybeDone<W>>;
 
 pub(super) async fn finish_watch<W>(mut watching: WatchFuture<'_, W>) -> Result<(), FleetDeployError>
@@ -46,8 +46,8 @@ where
     watching.take_output().unwrap_or(Ok(()))
 }
 
-/// The watch window of every host; where one fails, the old main comes back on all of them. What somebody else made main
-/// meanwhile stays.
+/// Runs the watch window of every host; if one fails, the old main comes back on all of them. A version that another command
+/// made main during the window stays.
 pub(super) async fn watch(
     world: &FleetWorld,
     fleet: &Fleet,

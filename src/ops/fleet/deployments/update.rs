@@ -18,14 +18,14 @@ use crate::world::link::LinkError;
 #[derive(Debug, Clone)]
 pub struct UpdateOptions {
     pub source: Source,
-    /// Over how it is run now.
+    /// The changes to how it runs now.
     pub how: RunSpecChange,
     /// How long each old instance may take to drain.
     pub drain_timeout: Duration,
     pub actor: Actor,
 }
 
-/// One host after another: the first failure stops it, and every host has the old code or the new one.
+/// Updates one host after another: the first failure stops it, and every host has the old code or the new one.
 pub async fn update(
     world: &FleetWorld,
     fleet: &Fleet,

@@ -47,7 +47,7 @@ fn seen(all: u64, wrong: u64) -> Evidence {
     evidence
 }
 
-/// What a proxy counts of 2.0.0, and of a shadow and a service that are not asked about.
+/// The counters of a proxy for 2.0.0, and for a shadow and a service that are not compared.
 fn stats(answered: u64, failed: u64) -> ProxyStats {
     let shadow = |version: &str| ShadowStats {
         deployment: example::deployment("shop", version, 1).id,
@@ -132,7 +132,7 @@ async fn assign_refuses_unproven_version() {
     require_match(&bad.world, &bad.fleet.hosts, &options(100, Some("98%"))).await.unwrap();
 }
 
-/// It may be the one where answers differ.
+/// The unreachable host may be the one where answers differ.
 #[tokio::test(start_paused = true)]
 async fn compare_fails_when_a_host_is_unreachable() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);

@@ -129,7 +129,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
         }
         fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(said(&fake, "holding: cannot ask every host: web2: the link broke"));
+        assert!(said(&fake, "holding: cannot read every host: web2: the link broke"));
         fake.site.with_host("web2", |host| host.is_reachable = true);
         tokio::time::sleep(Duration::from_mins(10)).await;
         assert!(said(&fake, "web3: the link broke"));
