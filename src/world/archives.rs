@@ -1,4 +1,4 @@
-//! From what an operator names to the one file that goes to the hosts.
+//! Makes the one file that goes to the hosts out of a path that the operator names.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct PackedArchive {
     /// SHA-256 of its bytes.
     pub digest: Digest,
     pub bytes: u64,
-    /// A file made for this is gone when the last clone of it is dropped.
+    /// A temporary file made for this archive is deleted when the last clone of the archive is dropped.
     pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 

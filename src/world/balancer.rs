@@ -26,28 +26,29 @@ pub enum BalancerError {
     NoServer { address: String, backend: String, server: String },
 }
 
-/// What came of asking a balancer to close its idle connections.
+/// The result of a request to a balancer to close its idle connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlushResult {
     Closed,
     /// The socket is not of level `admin`, or there is none.
     NotAllowed,
-    /// Somebody holds the server in maintenance or drain, or its checks hold it out: `state ready` would make it UP until
-    /// its next failed check (measured on 2.6), and a server that is DOWN keeps its idle connections anyway.
+    /// An operator holds the server in maintenance or drain, or its checks hold it out. `state ready` would make it UP
+    /// until its next failed check (docs/design/measurements.md#m40), and a server that is DOWN keeps its idle connections
+    /// anyway.
     NotInService,
 }
 
-/// What came of giving a server a weight.
+/// The result of setting a server's weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetWeightResult {
-    /// And read back.
+    /// The balancer accepted the weight and reported it when read back.
     Set,
     /// The socket is not of level `admin`, or there is none.
     NotAllowed,
 }
 
-/// One HAProxy that can be read.
+/// An HAProxy that can be read.
 #[async_trait]
 pub trait Balancer: Send + Sync {
     fn spec(&self) -> &BalancerSpec;
@@ -56,8 +57,8 @@ pub trait Balancer: Send + Sync {
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError>;
 
     /// Makes HAProxy close the idle connections it keeps to a server, without a request being lost: `set server B/S state
-    /// maint; set server B/S state ready` in one line. A server that is in maintenance or drain by somebody's word is left
-    /// as it is.
+    /// maint; set server B/S state ready` in one line. A server that an operator holds in maintenance or drain is left as
+    /// it is.
     async fn close_idle(&self, _server: &str) -> Result<FlushResult, BalancerError> {
         Ok(FlushResult::NotAllowed)
     }

@@ -40,8 +40,8 @@ pub trait Firewall: Send + Sync {
     /// it behind its table: `inet fw: tcp dport 8888 redirect to :9000`.
     async fn read_native_nat(&self) -> Result<Vec<String>, FirewallError>;
 
-    /// Makes open connections outlive a moment without our rules: the kernel goes on tracking and translating them whatever
-    /// becomes of iptables' tables. Idempotent; costs milliseconds. Kernels and machines without nftables cannot.
+    /// Makes open connections outlive a moment without our rules: the kernel goes on tracking and translating them even
+    /// when iptables' tables are empty. Idempotent; costs milliseconds. Kernels and machines without nftables cannot.
     async fn preserve_connections(&self) -> Result<(), FirewallError> {
         Ok(())
     }

@@ -20,17 +20,17 @@ pub enum JournalError {
     Damaged { path: PathBuf, why: String },
     #[error("cannot {action} in `{path}`: {why}")]
     Failed { action: &'static str, path: PathBuf, why: String },
-    /// Somebody released the lock by force, or took it over.
-    #[error("the lock of the fleet is not ours any more: {}", .holder.as_ref().map_or("nobody holds it".to_owned(), ToString::to_string))]
+    /// An operator released the lock by force, or took it over.
+    #[error("the lock of the fleet is not ours any more: {}", .holder.as_ref().map_or("no process holds it".to_owned(), ToString::to_string))]
     LockLost { holder: Option<Box<Holder>> },
 }
 
-/// One roll's rows, oldest first.
+/// The rows of one roll, oldest first.
 pub type JournalEntries = Vec<JournalEntry>;
 
 /// Every write is durable when the call returns. Writes take a millisecond, so they block.
 pub trait Journal: Send + Sync {
-    /// Adds one row, if `holder` still holds the lock: whoever lost it must not go on.
+    /// Adds one row if `holder` still holds the lock. A process that has lost the lock must not go on.
     fn append(
         &self,
         holder: &Holder,

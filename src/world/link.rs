@@ -1,4 +1,4 @@
-//! One host as an operator's command drives it, whatever lies between: nothing, a unix socket, ssh, TLS.
+//! One host as an operator's command drives it, over any transport: in-process, a unix socket, ssh, TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,27 +24,27 @@ use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 
-/// Why a host did not do what it was asked.
+/// Why a host did not carry out a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// Nothing was asked of it.
+    /// The host received no request.
     #[error("cannot reach it ({via}): {why}")]
     Unreachable { via: String, why: String },
-    /// It may have done what it was asked, or not.
+    /// The host may or may not have carried out the request.
     #[error("the link broke ({via}): {why}")]
     Broken { via: String, why: String },
-    /// It may have done what it was asked, or not.
+    /// The host may or may not have carried out the request.
     #[error("no answer within {} ({via})", crate::model::duration::format(*.waited))]
     TimedOut { via: String, waited: Duration },
     #[error("its switchman {theirs} speaks API {their_api}, this one ({ours}) speaks {our_api} ({via})")]
     VersionMismatch { via: String, theirs: String, their_api: String, ours: String, our_api: String },
-    /// The host's own words.
+    /// The host's own message.
     #[error("{message}")]
     Refused { code: ErrorCode, message: String },
 }
 
 impl LinkError {
-    /// Whether the host itself was not heard: it cannot be put back now either.
+    /// Whether there was no usable answer from the host, so that a change cannot be taken back now either.
     pub const fn is_lost(&self) -> bool {
         matches!(
             self,
@@ -56,10 +56,10 @@ impl LinkError {
     }
 }
 
-/// Hears a running program line by line.
+/// A receiver of a running program's output, line by line.
 #[async_trait]
 pub trait LineSink: Send + Sync {
-    /// The program waits meanwhile, as one before a full pipe does: no line is lost, and none is piled up.
+    /// The program waits until this returns, as it would at a full pipe: no line is lost, and no lines pile up.
     async fn write_line(&self, line: &str);
 }
 
@@ -72,7 +72,7 @@ impl<F: Fn(&str) + Send + Sync> LineSink for F {
     }
 }
 
-/// Versions side by side on one host. Calls that wait for health or a drain are bounded by what is asked.
+/// Versions side by side on one host. The request bounds calls that wait for health or a drain.
 #[async_trait]
 pub trait HostDeployments: Send + Sync {
     async fn versions(&self) -> Result<DeploymentsView, LinkError>;
@@ -115,10 +115,10 @@ pub trait HostTrafficSplit: Send + Sync {
         request: &TrafficSplitRequest,
     ) -> Result<TrafficSplitResponse, LinkError>;
 
-    /// What its proxy counted; `None`: it has none now.
+    /// The counters of the host's proxy, or `None` if the host has no proxy now.
     async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError>;
 
-    /// What a shadow's answers have shown beside main's; `None`: nothing was compared yet.
+    /// The comparison of a shadow's answers with main's, or `None` if nothing was compared yet.
     async fn read_evidence(
         &self,
         service: &ServiceName,
@@ -129,7 +129,7 @@ pub trait HostTrafficSplit: Send + Sync {
 /// The host API. Every call is bounded in time by the adapter; `run` by its own timeout, while the link is alive.
 #[async_trait]
 pub trait HostLink: HostDeployments + HostTrafficSplit {
-    /// How it is reached, for people: `ssh deploy@web1`.
+    /// The link's name for people: `ssh deploy@web1`.
     fn transport_label(&self) -> String;
 
     async fn hello(&self) -> Result<Hello, LinkError>;
@@ -151,10 +151,11 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
         limit: u32,
     ) -> Result<Vec<HistoryEntry>, LinkError>;
 
-    /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all; its digest. Bounded by silence, not in
-    /// total. The same again is done already. A caller that is gone meanwhile does not stop an archive that has arrived.
+    /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all. Returns its digest. Bounded by silence,
+    /// not in total. Placing the same archive twice changes nothing. An archive that has arrived is unpacked even when the
+    /// caller disconnects.
     async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
 
-    /// Those that are whole, by name.
+    /// The completely unpacked releases of a service, by name.
     async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError>;
 }

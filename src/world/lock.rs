@@ -1,10 +1,10 @@
-//! The fleet's lock, in the same file as its journal: what one of them says, the other knows.
+//! The fleet's lock. It is in the same file as the journal, so that each write to the journal can check the holder.
 
 use crate::model::lock::{Holder, LockPurpose, LockView};
 
 use super::journal::JournalError;
 
-/// What came of trying to take the lock.
+/// The result of an attempt to take the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AcquireResult {
     Acquired,
@@ -27,10 +27,10 @@ pub trait FleetLock: Send + Sync {
     /// and the loser removes nothing.
     fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
 
-    /// A sign of life; an error when the lock is somebody else's by now.
+    /// Writes a heartbeat. Fails when another holder has the lock by now.
     fn beat(&self, holder: &Holder) -> Result<(), JournalError>;
 
-    /// Gives the lock back if this holder has it; else the error says who does.
+    /// Releases the lock if this holder has it. Otherwise the error names the holder.
     fn release(&self, holder: &Holder) -> Result<(), JournalError>;
 
     fn view(&self) -> Result<Option<LockView>, JournalError>;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::ports::Port;
 
-/// A fact the machine would not give.
+/// A fact that the machine did not give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read `{subject}`: {why}")]
 pub struct MachineError {

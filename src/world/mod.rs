@@ -34,7 +34,7 @@ pub mod watch;
 #[cfg(test)]
 pub mod fake;
 
-/// One host's surroundings, built once by `main`.
+/// The surroundings of one host, built once by `main`.
 #[derive(Clone)]
 pub struct HostWorld {
     pub firewall: Arc<dyn firewall::Firewall>,

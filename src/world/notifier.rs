@@ -1,4 +1,4 @@
-//! Telling others how a roll goes, without waiting for them.
+//! Notifications about a roll, sent without waiting for the recipients.
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -6,14 +6,14 @@ use serde::Serialize;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::roll::RollId;
 
-/// What a webhook is told; the body of its POST.
+/// The body of the POST to a webhook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {
     pub event: NoticeEvent,
     pub roll: RollId,
     pub service: ServiceName,
     pub host: Option<HostName>,
-    /// One sentence for people.
+    /// A sentence for people.
     pub text: String,
     pub at: jiff::Timestamp,
 }
@@ -29,9 +29,9 @@ pub enum NoticeEvent {
 
 #[async_trait]
 pub trait Notifier: Send + Sync {
-    /// Returns at once; a full queue drops the oldest notice and says so.
+    /// Returns at once. A full queue drops the oldest notice and reports that.
     fn send(&self, notice: Notice);
 
-    /// Waits, bounded, until what was sent has arrived or was given up; says what was not delivered.
+    /// Waits for a limited time until every notice has arrived or was given up. Returns what was not delivered.
     async fn flush(&self) -> Vec<String>;
 }

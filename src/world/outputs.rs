@@ -1,12 +1,12 @@
-//! What commands and hooks printed, kept for whoever comes later.
+//! Output of commands and hooks, kept for later inspection.
 
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
 
 pub trait OutputStore: Send + Sync {
-    /// Adds a line to what is kept of one host, or of the roll as a whole. What cannot be kept stops nothing.
+    /// Adds a line to the output of one host, or of the roll as a whole. A line that cannot be kept stops nothing.
     fn keep(&self, roll: &RollId, host: Option<&HostName>, line: &str);
 
-    /// Where it is found; `None` when nothing is kept.
+    /// The location of the output, or `None` when no output is kept.
     fn place(&self, roll: &RollId, host: Option<&HostName>) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! Asking a real port whether it is healthy.
+//! Health probes of a real port.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,6 +22,6 @@ pub enum ProbeError {
 
 #[async_trait]
 pub trait Probe: Send + Sync {
-    /// One GET, no redirect followed, no proxy used.
+    /// Sends one GET. Follows no redirect and uses no proxy.
     async fn ask(&self, address: SocketAddr, health: &Health) -> Result<(), ProbeError>;
 }

@@ -8,7 +8,7 @@ use super::journal::JournalError;
 
 /// Every write is durable when the call returns. Writes take a millisecond, so they block.
 pub trait PromotionJournal: Send + Sync {
-    /// Adds one row, if `holder` still holds the lock: whoever lost it must not go on.
+    /// Adds one row if `holder` still holds the lock. A process that has lost the lock must not go on.
     fn append(
         &self,
         holder: &Holder,
@@ -17,7 +17,7 @@ pub trait PromotionJournal: Send + Sync {
         now: jiff::Timestamp,
     ) -> Result<(), JournalError>;
 
-    /// Adds what somebody asks of a promotion, whoever holds the lock.
+    /// Adds an operator's request to a promotion. It does not require the lock.
     fn ask(
         &self,
         promotion: &PromotionId,
@@ -26,9 +26,9 @@ pub trait PromotionJournal: Send + Sync {
         now: jiff::Timestamp,
     ) -> Result<(), JournalError>;
 
-    /// The latest one.
+    /// The latest promotion.
     fn last_promotion(&self) -> Result<Option<PromotionId>, JournalError>;
 
-    /// Its rows with a number above `after`, oldest first.
+    /// The rows of a promotion with a number above `after`, oldest first.
     fn rows(&self, promotion: &PromotionId, after: u64) -> Result<Vec<PromotionEntry>, JournalError>;
 }

@@ -1,4 +1,4 @@
-//! The proxy of a host: a process of its own that outlasts whoever starts it.
+//! The proxy of a host: a process of its own that outlasts the process that started it.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
-/// Why the proxy did not do what it was asked.
+/// Why the proxy did not carry out a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     #[error("the proxy does not start: {why}")]
     StartFailed { why: String },
     #[error("the proxy does not answer: {why}")]
     Unresponsive { why: String },
-    /// Its own words; what it was told before is in force.
+    /// The proxy's own message. The configuration it had before stays in force.
     #[error("the proxy refuses: {why}")]
     Refused { why: String },
     #[error("{service}: the proxy {why}")]
@@ -33,36 +33,38 @@ pub enum ProxyError {
 
 #[async_trait]
 pub trait Proxy: Send + Sync {
-    /// It runs and answers on its control socket; started where it does not, in place of one that hangs. Idempotent.
+    /// Starts the proxy if it does not answer on its control socket, in place of one that hangs. Returns when it answers.
+    /// Idempotent.
     async fn start(&self) -> Result<(), ProxyError>;
 
-    /// Everything it is to do; in force when this returns, apart from ports that somebody else has.
+    /// Replaces the whole configuration. It is in force when this returns, apart from ports that another process holds.
     async fn configure(&self, config: &ProxyConfig) -> Result<(), ProxyError>;
 
-    /// What it does now; nothing where it was not told since it began.
+    /// The configuration the proxy is running, empty if it has received none since it started.
     async fn read_config(&self) -> Result<ProxyConfig, ProxyError>;
 
-    /// That every part of it still works, and where it listens; within the bound.
+    /// Checks that every part of the proxy still works, and returns where it listens, within `bound`.
     async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError>;
 
-    /// Returns when the process that runs now is gone; at once where none runs.
+    /// Returns when the process that runs now has exited, or at once when none runs.
     async fn wait_for_exit(&self);
 
     async fn read_stats(&self) -> Result<ProxyStats, ProxyError>;
 
-    /// What a shadow's answers have shown beside main's; `None`: nothing was compared.
+    /// The comparison of a shadow's answers with main's, or `None` if nothing was compared.
     async fn read_evidence(
         &self,
         service: &ServiceName,
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, ProxyError>;
 
-    /// It listens nowhere any more when this returns, and ends when its connections have. Idempotent.
+    /// Stops listening before this returns. The process ends when its connections have ended. Idempotent.
     async fn stop(&self) -> Result<(), ProxyError>;
 
-    /// Held by the agent of this host for as long as it watches the proxy; `None`: another one does.
+    /// Takes the lock that the agent of this host holds for as long as it watches the proxy. `None`: another agent holds
+    /// it.
     fn keep(&self) -> Result<Option<Box<dyn LockGuard>>, ProxyError>;
 
-    /// Whether an agent watches it.
+    /// Whether an agent watches the proxy.
     fn is_watched(&self) -> bool;
 }

@@ -24,10 +24,11 @@ pub enum ReleaseError {
 
 /// `ROOT/SERVICE/releases/NAME`, immutable once it has that name. All calls block: an archive is unpacked on a thread of its own.
 pub trait ReleaseStore: Send + Sync {
-    /// Where it is, or will be.
+    /// The release's directory, whether it exists yet or not.
     fn dir(&self, service: &ServiceName, release: &str) -> PathBuf;
 
-    /// Where what runs from it keeps generated files: made when something is written there, removed with the release.
+    /// The directory for files that a program run from the release generates. It is made when something is written there,
+    /// and removed with the release.
     fn run_dir(&self, service: &ServiceName, release: &str) -> PathBuf;
 
     /// Unpacks a `.tar.gz` whole or not at all, and gives back the digest of the archive. A release that is there with the
@@ -44,10 +45,10 @@ pub trait ReleaseStore: Send + Sync {
     /// Names of all that are there, the one that was placed first first; half-placed ones not among them.
     fn list(&self, service: &ServiceName) -> Result<Vec<String>, ReleaseError>;
 
-    /// Also what is left of one that was not placed to its end. Idempotent.
+    /// Removes a release, also the remains of one that was not placed to its end. Idempotent.
     fn remove(&self, service: &ServiceName, release: &str) -> Result<(), ReleaseError>;
 
-    /// Points `ROOT/SERVICE/LINK` (`main`, `backup`) at a release, by rename: whoever looks sees the old or the new one.
+    /// Points `ROOT/SERVICE/LINK` (`main`, `backup`) at a release, by rename: a reader sees the old release or the new one.
     /// `None` takes the link away.
     fn link(&self, service: &ServiceName, link: &str, release: Option<&str>) -> Result<(), ReleaseError>;
 }

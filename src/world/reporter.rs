@@ -1,4 +1,4 @@
-//! Telling the operator how a long command is getting on.
+//! Progress of a long command, reported to the operator.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::{RollId, Step};
 use crate::model::rules::Transaction;
 
-/// What happened, as values; the wording is the renderer's.
+/// An event, as values. The renderer does the wording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The kernel state was changed by these transactions.
@@ -36,7 +36,7 @@ pub enum Event {
         host: HostName,
         probes: u32,
     },
-    /// A load balancer's word on a server changed (or is the first one heard).
+    /// A load balancer reports a new state of a server, or its first one.
     Observed {
         host: HostName,
         balancer: BalancerName,
@@ -45,7 +45,7 @@ pub enum Event {
         detail: String,
         after: Duration,
     },
-    /// No balancer can be read: waiting a computed bound.
+    /// No balancer can be read: the command waits for a computed time.
     WaitingForTimeout {
         host: HostName,
         balancer: BalancerName,
@@ -70,7 +70,7 @@ pub enum Event {
         roll: RollId,
         event: RollEvent,
     },
-    /// One thing done about a service's versions; a host where it is about one.
+    /// A step of work on a service's versions, with the host if the step concerns only one.
     DeploymentProgress {
         host: Option<HostName>,
         text: String,
@@ -112,7 +112,7 @@ pub enum RollEvent {
         host: Option<HostName>,
         line: String,
     },
-    /// It did not get through, and this is how it was left.
+    /// The host did not complete its turn. The outcome is the state it was left in.
     Settled {
         host: HostName,
         end: HostOutcome,

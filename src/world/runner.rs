@@ -28,18 +28,18 @@ pub enum RunnerError {
 /// How an instance was ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopResult {
-    /// It was not running.
+    /// The instance was not running.
     NotRunning,
-    /// By itself, after TERM.
+    /// The instance exited after TERM.
     Exited,
-    /// By KILL, when its grace was over.
+    /// The instance was killed (KILL) because it still ran when its grace period was over.
     Killed,
 }
 
 /// The parts that this same binary plays for the supervisor, each in a process of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupervisorRole {
-    /// Starts a keeper and ends: the keeper is nobody's child then.
+    /// Starts a keeper and exits, so that the keeper has no parent among our processes.
     Launch,
     /// Keeps one instance.
     Monitor,
@@ -47,16 +47,16 @@ pub enum SupervisorRole {
     Exec,
 }
 
-/// What was started goes on when switchman ends, is killed or replaced by another version of itself.
+/// The processes that a runner starts go on when switchman ends, is killed or is replaced by another version of itself.
 #[async_trait]
 pub trait Runner: Send + Sync {
-    /// Whether what was started comes back at boot without anybody of ours: then nobody of ours starts it there, where a wait
-    /// for it might be a circle.
+    /// Whether instances come back at boot without switchman. If they do, switchman does not start them at boot, where
+    /// waiting for them might be a circular wait.
     fn restarts_at_boot(&self) -> bool {
         false
     }
 
-    /// For people: `systemd`, `supervisor`.
+    /// The runner's name for people: `systemd`, `supervisor`.
     fn name(&self) -> &'static str;
 
     /// Records how it is run and starts it; again at boot and whenever it ends by itself (with a growing pause). Idempotent:
@@ -68,14 +68,14 @@ pub trait Runner: Send + Sync {
     /// a daemon, and it is not started again. Idempotent. Forgets how it is run, and keeps its log.
     async fn stop(&self, instance: &InstanceId, grace: Duration) -> Result<StopResult, RunnerError>;
 
-    /// Now.
+    /// The state of an instance now.
     async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError>;
 
     /// All instances it has a record of, running or not.
     async fn known(&self) -> Result<Vec<InstanceId>, RunnerError>;
 
-    /// The last `tail` lines (`None`: all) of what it wrote to its two outputs, oldest first, then, with `follow`, what it
-    /// goes on to write until the future is dropped or the instance is gone.
+    /// The last `tail` lines (`None`: all) of an instance's two outputs, oldest first. With `follow`, also the lines it
+    /// writes until the future is dropped or the instance has ended.
     async fn stream_logs(
         &self,
         instance: &InstanceId,
@@ -84,6 +84,6 @@ pub trait Runner: Send + Sync {
         heard: SharedLineSink,
     ) -> Result<(), RunnerError>;
 
-    /// Its log too.
+    /// Forgets how an instance is run, and deletes its log too.
     async fn delete_records(&self, instance: &InstanceId) -> Result<(), RunnerError>;
 }

@@ -19,7 +19,7 @@ pub trait SocketTable: Send + Sync {
     /// closed ones too while bytes of an answer have not arrived.
     async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError>;
 
-    /// Closes server-side sockets of a local port with a reset (SOCK_DESTROY, sock_diag(7)); gives back how many. One that is
-    /// gone already is none.
+    /// Closes server-side sockets of a local port with a reset (SOCK_DESTROY, sock_diag(7)). Returns how many were closed.
+    /// A socket that no longer exists is not counted.
     async fn close(&self, port: Port, sockets: &[Socket]) -> Result<usize, SocketsError>;
 }

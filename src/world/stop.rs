@@ -1,5 +1,5 @@
-//! "Stop, please", handed down as a value: waits end at once, a change under way is finished first. Asked a second time, it
-//! means at once.
+//! A stop request, passed down as a value. The first request ends waits at once and lets a change in progress finish. The
+//! second one ends that change too.
 
 use tokio::sync::watch;
 
@@ -10,11 +10,11 @@ enum StopRequest {
     Immediate,
 }
 
-/// The side that listens. Clones hear the same request.
+/// The receiving side. Clones receive the same request.
 #[derive(Debug, Clone)]
 pub struct StopToken(watch::Receiver<StopRequest>);
 
-/// The side that asks.
+/// The sending side.
 #[derive(Debug)]
 pub struct StopHandle(watch::Sender<StopRequest>);
 
@@ -38,7 +38,7 @@ impl StopHandle {
 }
 
 impl StopToken {
-    /// One that nobody will ever ask: for what is finished whatever comes.
+    /// A token that never receives a request, for work that must always finish.
     pub fn without_handle() -> Self {
         create_channel().1
     }
@@ -47,12 +47,12 @@ impl StopToken {
         *self.0.borrow() > StopRequest::NotRequested
     }
 
-    /// Returns when a stop was requested; never when the asking side is gone without asking.
+    /// Returns when a stop was requested. Never returns when the handle was dropped without a request.
     pub async fn wait(&self) {
         self.wait_for(StopRequest::Graceful).await;
     }
 
-    /// Returns when it was asked a second time.
+    /// Returns when a stop was requested a second time.
     pub async fn wait_immediate(&self) {
         self.wait_for(StopRequest::Immediate).await;
     }

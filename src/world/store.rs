@@ -55,11 +55,11 @@ pub trait LockGuard: Send {}
 /// Every write is durable when the call returns. Writes take well under a millisecond, so they block.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// One change at a time per host: waits at most `patience` for another switchman.
+    /// Serializes changes on a host: waits at most `patience` for another switchman process.
     async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
 
-    /// One that tells the proxy at a time. Apart from the other: a proxy that does not answer keeps nobody from leading the
-    /// rules past it.
+    /// Serializes pushes of the proxy's configuration. This lock is separate from `lock`, so that a proxy that does not
+    /// answer keeps no process from routing around it.
     async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError>;
 
     /// All services recorded on this host, by name.
@@ -95,7 +95,7 @@ pub trait Store: Send + Sync {
     /// Adds one row that changes no desired state, such as a repair by `restore`.
     fn add_note(&self, entry: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError>;
 
-    /// How many rows tell that an action was done, by service.
+    /// The number of rows that record a completed action, by service.
     fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
         let mut counts = BTreeMap::new();
         for entry in self.load_history(None, u32::MAX)? {

@@ -1,4 +1,4 @@
-//! Hearing that somebody may have changed the kernel's port rules.
+//! Notices that the kernel's port rules may have changed.
 
 use async_trait::async_trait;
 
@@ -10,8 +10,8 @@ pub trait RuleWatch: Send + Sync {
 
 #[async_trait]
 pub trait RuleSubscription: Send + Sync {
-    /// Returns when the rules may have changed, within a fraction of a second of the change (a burst of changes is one), and
-    /// after half a minute anyway. Nothing need have changed. `legacy`: rules of ours are in legacy iptables, whose changes the
-    /// kernel tells nobody.
+    /// Returns when the rules may have changed, within a fraction of a second of the change (a burst of changes is one),
+    /// and after half a minute anyway. Nothing need have changed. `legacy`: rules of ours are in legacy iptables, whose
+    /// changes the kernel does not announce.
     async fn wait_for_change(&mut self, legacy: bool);
 }

@@ -1,9 +1,9 @@
-//! What this host says now to a HAProxy that asks it by `agent-check`.
+//! The answer of this host to HAProxy's `agent-check`.
 //!
-//! Only the record is read. The kernel has a witness of its own: HAProxy's health check passes through the forward, and HAProxy
-//! wants both before it shows UP. Asking the kernel here would tell HAProxy nothing it does not see, cost two programs and the
-//! xtables lock every few seconds for every HAProxy, and make of a flushed table, which the check shows and `restore` mends, a
-//! maintenance that nobody asked for.
+//! Only the record is read. The kernel has a witness of its own: HAProxy's health check passes through the forward, and
+//! HAProxy wants both before it shows UP. Reading the kernel here would give HAProxy nothing it does not see, and would
+//! cost two programs and the xtables lock every few seconds for every HAProxy. It would also turn a flushed table, which
+//! the check shows and `restore` repairs, into a maintenance that no operator requested.
 
 use crate::model::agent_check::AgentCheckConfig;
 use crate::model::name::ServiceName;

@@ -1,5 +1,5 @@
-//! What a host does for whoever drives it. These are the only ways in: the agent serves them, the command line on the host
-//! calls them in-process.
+//! The operations of a host. These are the only entry points: the agent serves them, the command line on the host calls
+//! them in-process.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +44,8 @@ impl LocalHost {
         Self { world, last_sockets: Mutex::default() }
     }
 
-    /// What takes as long as the disk does, on a thread of its own. It is done to its end, whoever waits for it.
+    /// Runs work that takes as long as the disk does, on a thread of its own. The work is done to its end even when the
+    /// caller stops waiting.
     async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn ReleaseStore) -> Result<T, ReleaseError> + Send + 'static,

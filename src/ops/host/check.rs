@@ -1,4 +1,4 @@
-//! `check`: looks at everything that would lose requests, and says how to mend it.
+//! `check`: looks for everything that would lose requests, and gives a fix for each problem.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! This host in numbers, for whoever watches it.
+//! Metrics of this host, for monitoring systems.
 //!
 //! The kernel's rules are not read for it: the agent puts them back as recorded, and counts that. Nor is conntrack, which takes
 //! long on a busy host. What is read is a few rows, the sockets of each version's port, and what the proxy has counted.
@@ -11,10 +11,10 @@ use crate::plan::metrics::host::{DeploymentSnapshot, HostMetrics};
 use crate::world::HostWorld;
 use crate::world::store::StoreError;
 
-/// What the keeper calls its rows.
+/// The action under which the reconciler records its repairs.
 const REPAIR_ACTION: &str = "repair";
 
-/// Everything, at one moment. A part that could not be read says why.
+/// Collects all metrics at one moment. A part that could not be read carries the reason.
 pub async fn collect_numbers(world: &HostWorld) -> HostMetrics {
     HostMetrics {
         version: env!("CARGO_PKG_VERSION").to_owned(),

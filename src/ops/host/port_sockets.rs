@@ -1,4 +1,4 @@
-//! What came by a data port, wherever it is led.
+//! Connections that came by a data port, at any target it is routed to.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +34,7 @@ pub fn filter_by_peers(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<
     sockets.into_iter().filter(|socket| led.contains(&known(socket.peer))).collect()
 }
 
-/// Where an address really leads from outside: a probe on the host itself does not pass PREROUTING.
+/// Resolves the address that a client from outside reaches: a probe on the host itself does not pass PREROUTING.
 pub fn resolve_target(records: &[ServiceRecord], address: SocketAddr) -> SocketAddr {
     let Some(port) = Port::new(address.port()) else { return address };
     let real = records.iter().map(|record| record.instance_port(port)).find(|real| *real != port);

@@ -13,7 +13,7 @@ use crate::world::store::HistoryNote;
 
 use super::rules::{ChangeError, reconcile};
 
-/// What is recorded, and what had to be put back for it.
+/// The recorded state, and the rules that had to be put back for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestoreReport {
     pub recorded: Vec<ServiceRecord>,

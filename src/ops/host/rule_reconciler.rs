@@ -1,5 +1,5 @@
-//! The host survives: whoever flushes, restores or edits the kernel's rules, ours are back within a second, as recorded. A
-//! maintenance stays a maintenance, and rules of others stay as they are.
+//! Repair of the kernel's rules: when another process flushes, restores or edits them, ours are back within a second, as
+//! recorded. A maintenance stays a maintenance, and rules of others stay as they are.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub async fn begin<'a>(world: &'a HostWorld, actor: &'a Actor) -> RuleReconciler
     keeper
 }
 
-/// What comes after a look.
+/// The action that follows a look.
 #[derive(Debug, Clone, Copy)]
 enum NextStep {
     CheckNow,
@@ -56,7 +56,7 @@ pub struct RuleReconciler<'a> {
     /// Whether connections outlive the next flush.
     is_conntrack_held: bool,
     backoff: RepairBackoff,
-    /// What was said last, so that it is said once.
+    /// The last warning, so that it is logged once.
     last_warning: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl RuleReconciler<'_> {
         }
     }
 
-    /// One look and, where it is needed, a repair.
+    /// Looks once and, where it is needed, repairs.
     async fn check_and_repair(&mut self) -> Result<NextStep, ChangeError> {
         let Some(in_legacy) = self.check().await? else { return self.repair().await };
         self.last_warning = None;
@@ -99,7 +99,7 @@ impl RuleReconciler<'_> {
         {
             self.is_conntrack_held = true;
             if let Err(why) = self.world.firewall.preserve_connections().await {
-                // Less than could be, and nothing that anybody has to mend.
+                // Less protection than possible, but nothing that an operator has to fix.
                 log::info!("open connections may not outlive a flush: {why}");
             }
         }
@@ -126,14 +126,14 @@ impl RuleReconciler<'_> {
         if mended.transactions.is_empty() {
             return Ok(NextStep::CheckNow);
         }
-        // Whoever took our rules may have taken that too.
+        // The process that removed our rules may have removed that too.
         self.is_conntrack_held = false;
         self.report_repairs(&mended);
         let Some(pause) = self.backoff.repaired(Instant::now().into_std()) else {
             return Ok(NextStep::CheckNow);
         };
         self.warn(format!(
-            "somebody keeps changing the port rules (put back {} times in a row): the next look is in {}",
+            "another process keeps changing the port rules (put back {} times in a row): the next look is in {}",
             self.backoff.consecutive(),
             duration::format(pause)
         ));

@@ -13,10 +13,10 @@ use crate::world::store::{ChangeOutcome, LockGuard, StoreError};
 /// How long one switchman waits for another that is changing this host: the change itself takes milliseconds, or as
 /// long as the xtables lock is waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
-/// Somebody else may change our chain between our write and our read; a few rounds settle that.
+/// Another process may change our chain between our write and our read; a few rounds settle that.
 const MAX_ROUNDS: usize = 3;
 
-/// Why kernel and record were not changed. Unless it says otherwise, both are as before.
+/// Why kernel and record were not changed. Both are as before, unless the variant states otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     #[error(transparent)]
@@ -25,7 +25,7 @@ pub enum ChangeError {
     Store(#[from] StoreError),
     #[error("interrupted while waiting for another switchman")]
     Interrupted,
-    #[error("somebody else keeps changing the chain SWITCHMAN of the {family} nat table")]
+    #[error("another process keeps changing the chain SWITCHMAN of the {family} nat table")]
     Contested { family: Family },
     /// The only way to a disagreement: the change failed, and so did taking it back.
     #[error("{change}; and taking the change back failed too: {undo}")]
@@ -37,7 +37,8 @@ pub async fn change(world: &HostWorld, intent: &Intent) -> Result<ChangeResult, 
     change_with(world, &intent.action, |_| Ok::<_, ChangeError>(intent.clone())).await
 }
 
-/// The same with an intent that is made of what is recorded, while nobody else changes it.
+/// Applies an intent that is made from the record, under the lock, so that no other switchman process changes the record in
+/// between.
 pub async fn change_with<E: From<ChangeError>>(
     world: &HostWorld,
     purpose: &str,
@@ -49,7 +50,8 @@ pub async fn change_with<E: From<ChangeError>>(
     Ok(apply_intent(world, &before, &intent).await?)
 }
 
-/// The same where there may be nothing to change any more: `None`, and nothing is done.
+/// Applies an intent like [`change_with`], where there may be nothing to change any more: then `intent` is `None`, and
+/// nothing is done.
 pub async fn change_if_needed<E: From<ChangeError>>(
     world: &HostWorld,
     purpose: &str,
@@ -82,7 +84,7 @@ async fn apply_intent(
         });
     }
     let (operation, mine) = world.store.begin(intent, world.clock.now())?;
-    // From here on, whatever fails is taken back: nothing may leave this function early.
+    // From here on, every failure is taken back: nothing may leave this function early.
     let end = |outcome: &ChangeOutcome| world.store.end(operation, &intent.actor, outcome, world.clock.now());
     let wanted = compute_desired(&replace_record(before, &mine), &observed);
     match commit_until_stable(world, &wanted, observed).await {
@@ -113,7 +115,7 @@ fn replace_record(before: &[ServiceRecord], mine: &ServiceRecord) -> Vec<Service
     others.chain([mine]).cloned().collect()
 }
 
-/// What a reconcile found, and what it had to commit.
+/// The result of a reconcile: what it found, and what it had to commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReconcileReport {
     pub recorded: Vec<ServiceRecord>,
@@ -151,7 +153,7 @@ pub async fn observe(world: &HostWorld) -> Result<Vec<(Family, Tables)>, Firewal
     futures_util::future::try_join_all(looks).await
 }
 
-/// What our part of each table should be by the records, kept strangers' forwards among it.
+/// Computes what our part of each table should be by the records, including strangers' forwards that are kept.
 pub fn compute_desired(recorded: &[ServiceRecord], observed: &[(Family, Tables)]) -> DesiredRules {
     let chosen = observed.iter().filter_map(|(_, tables)| tables.of(firewall::variant(tables)));
     firewall::build_desired_rules(recorded, chosen)

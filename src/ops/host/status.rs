@@ -11,7 +11,7 @@ use crate::world::HostWorld;
 
 use super::{port_sockets, rules};
 
-/// The host's side of it.
+/// Collects the host's half of `status`.
 pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
     let recorded = world.store.load_records();
     let records = recorded.as_deref().unwrap_or_default();
@@ -53,7 +53,7 @@ fn extract_kernel_forwards(service: &ServiceName, tables: &[(Family, Tables)]) -
     tables.iter().map(one).collect()
 }
 
-/// What `restore` would change, as sentences.
+/// Describes what `restore` would change, as sentences.
 pub fn describe_drift(recorded: &[ServiceRecord], tables: &[(Family, Tables)]) -> Vec<String> {
     if recorded.is_empty() {
         return vec![];
@@ -67,7 +67,7 @@ pub fn describe_drift(recorded: &[ServiceRecord], tables: &[(Family, Tables)]) -
             let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
             let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
             let variant = firewall::variant(tables);
-            format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` mends it")
+            format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` repairs it")
         })
         .collect()
 }

@@ -180,7 +180,7 @@ impl HostDeployments for SiteLink {
 
     async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
         self.simulate_send().await?;
-        heard.write_line(&format!("{} says", self.name)).await;
+        heard.write_line(&format!("{} writes", self.name)).await;
         self.simulate_send().await
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn finish(
         service: deployment.service.clone(),
         actor: actor.clone(),
         action: "kill",
-        detail: format!("{} {} ({}) is gone", deployment.service, deployment.version, deployment.id),
+        detail: format!("{} {} ({}) was killed", deployment.service, deployment.version, deployment.id),
     };
     world.store.add_note(&note, world.clock.now())?;
     Ok(())

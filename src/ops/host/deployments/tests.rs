@@ -166,7 +166,7 @@ fn is_sound(fake: &FakeWorld) -> Result<(), String> {
     let releases: BTreeSet<String> =
         fake.versions.releases.lock().unwrap().keys().map(|(_, name)| name.clone()).collect();
     if let Some(one) = all.iter().find(|one| !releases.contains(&one.release_name(one.instance.build))) {
-        return Err(format!("the release of {} is gone", one.version));
+        return Err(format!("the release of {} is missing", one.version));
     }
     if !all.is_empty() && rules(fake).iter().filter(|(kind, _)| *kind == "route").count() != 1 {
         return Err("no main".to_owned());
@@ -290,7 +290,7 @@ async fn kill_refuses_busy_version_unless_forced() {
     *fake.host.sockets.lock().unwrap() = vec![busy()];
     let error = kill(&fake.world, &kill_of(&fake, "1.0.0")).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotDrained);
-    assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is led back");
+    assert_eq!(rules(&fake), all_to(20001, 20000), "the backup vhost is routed back");
     assert_eq!(is_sound(&fake), Ok(()));
     let request = KillRequest { force: true, ..kill_of(&fake, "1.0.0") };
     assert_eq!(kill(&fake.world, &request).await.unwrap().aborted_requests, Some(1));

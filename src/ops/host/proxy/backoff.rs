@@ -1,4 +1,4 @@
-//! When the proxy may be let in again where it could not be had.
+//! The time at which the proxy may be inserted again after a failure.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 const RESET_AFTER: Duration = Duration::from_mins(10);
 
-/// Of each service apart: one whose main does not answer through the proxy costs the others nothing.
+/// Backoffs per service: a service whose main does not answer through the proxy costs the others nothing.
 #[derive(Debug, Default)]
 pub struct RetryBackoff(Mutex<BTreeMap<ServiceName, ServiceFailures>>);
 
@@ -30,7 +30,7 @@ impl ServiceFailures {
 }
 
 impl RetryBackoff {
-    /// Gives back how long the pause is.
+    /// Records a failure and returns the backoff that follows it.
     pub fn record_failure(&self, service: &ServiceName) -> Duration {
         let mut all = self.lock_failures();
         let failures = all

@@ -1,4 +1,5 @@
-//! The proxy does what is recorded: told by whoever changes that, one at a time, and again where it was not.
+//! Configuration of the proxy as recorded. Every change pushes it, one push at a time, and the agent pushes it again where
+//! the proxy runs another one.
 
 use std::time::Duration;
 
@@ -8,17 +9,17 @@ use crate::plan::traffic_split;
 use crate::world::HostWorld;
 use crate::world::store::LockGuard;
 
-/// How long another switchman of this host is waited for: as long as a process may take to start, and to be told.
+/// How long to wait for another switchman process of this host: as long as a proxy may take to start, and to be configured.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// It runs, and was told.
+/// Starts the proxy and pushes its configuration.
 pub(super) async fn start(world: &HostWorld) -> Result<(), HostDeployError> {
     let _held = lock_proxy(world).await?;
     world.proxy.start().await?;
     Ok(world.proxy.configure(&build_config(world)?).await?)
 }
 
-/// It was told; with no service left it ends.
+/// Pushes the recorded configuration. With no service left the proxy ends.
 pub(super) async fn push_config(world: &HostWorld) -> Result<(), HostDeployError> {
     let _held = lock_proxy(world).await?;
     let config = build_config(world)?;
@@ -28,8 +29,8 @@ pub(super) async fn push_config(world: &HostWorld) -> Result<(), HostDeployError
     Ok(world.proxy.configure(&config).await?)
 }
 
-/// Told again where it does something else than is recorded, as when a switchman died before it told it. Whether one that does not
-/// answer is needed is not asked here.
+/// Pushes the configuration again where the proxy runs another one than is recorded, as when a switchman process died
+/// before its push. Whether a proxy that does not answer is needed is not checked here.
 pub(super) async fn reconcile_config(world: &HostWorld) -> Result<(), HostDeployError> {
     match world.proxy.read_config().await {
         Ok(does) if does != build_config(world)? || world.store.places()?.is_empty() => {
@@ -42,12 +43,12 @@ pub(super) async fn reconcile_config(world: &HostWorld) -> Result<(), HostDeploy
 async fn lock_proxy(world: &HostWorld) -> Result<Box<dyn LockGuard>, HostDeployError> {
     tokio::select! {
         biased;
-        held = world.store.lock_proxy("tell the proxy", LOCK_TIMEOUT) => Ok(held?),
+        held = world.store.lock_proxy("configure the proxy", LOCK_TIMEOUT) => Ok(held?),
         () = world.stop.wait() => Err(HostDeployError::Interrupted),
     }
 }
 
-/// Read while nobody else tells it: whoever comes last tells what is recorded last.
+/// Reads the record while no other process pushes: the last push carries what is recorded last.
 fn build_config(world: &HostWorld) -> Result<ProxyConfig, HostDeployError> {
     let places = world.store.places()?;
     let mut existing = Vec::new();

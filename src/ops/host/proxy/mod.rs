@@ -1,4 +1,5 @@
-//! The proxy's place in a service's data path: it comes when a shadow or a canary is asked for, and goes with the last of them.
+//! The proxy's place in a service's data path: it is inserted for the first shadow or canary, and removed with the last of
+//! them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,13 +30,13 @@ mod warn_once;
 
 pub use reconciler::{bypass_dead_proxy, keep};
 
-/// Between two tries of the self-test.
+/// The interval between two tries of the self-test.
 const SELF_TEST_INTERVAL: Duration = Duration::from_millis(50);
-/// For one look at what it listens on.
+/// The timeout of one look at what the proxy listens on.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who gets copies or a share is as asked, and the proxy stands before main exactly where somebody does. On failure everything
-/// is as before.
+/// Gives copies and shares as requested, and inserts the proxy before main exactly where a deployment gets any. On failure
+/// everything is as before.
 pub async fn split(
     world: &HostWorld,
     service: &ServiceName,
@@ -47,11 +48,11 @@ pub async fn split(
     }
     let change = record_split(world, service, request).await?;
     let known = change.is_none();
-    // Also where it is so already: whoever asked before may have died before he told the proxy.
+    // Also where it is so already: an earlier request may have died before it configured the proxy.
     let settled = if adds {
         reconcile_service(world, service, &request.actor).await
     } else {
-        // Whoever gets nothing more needs no proxy for that.
+        // Removing copies or a share needs no proxy.
         reconcile_after_change(world, service, &request.actor).await
     };
     if let Err(error) = settled {
@@ -68,13 +69,13 @@ pub async fn split(
     })
 }
 
-/// What was recorded, and what is since.
+/// The record before and after a change.
 struct SplitDiff {
     before: TrafficSplit,
     after: TrafficSplit,
 }
 
-/// Records what is asked; `None` where it is so already.
+/// Records the request. Returns `None` where the record already matches.
 async fn record_split(
     world: &HostWorld,
     service: &ServiceName,
@@ -117,7 +118,7 @@ async fn record_split(
     Ok(change)
 }
 
-/// One that nobody has.
+/// Chooses a port that no instance and no other process has.
 fn choose_port(
     world: &HostWorld,
     records: &[ServiceRecord],
@@ -137,7 +138,7 @@ fn choose_port(
     Ok(found.ok_or(Refused::NoPort { first, last })?)
 }
 
-/// What somebody else has changed meanwhile stays as he left it.
+/// Takes a change back. What another process has changed since then stays.
 async fn restore_splits(
     world: &HostWorld,
     service: &ServiceName,
@@ -157,7 +158,8 @@ async fn restore_splits(
     Ok(())
 }
 
-/// Brings rules and proxy to what is recorded of one service. What cannot be done leaves the rules leading straight at main.
+/// Brings rules and proxy to what is recorded of one service. What cannot be done leaves the rules routing directly to
+/// main.
 pub(super) async fn reconcile_service(
     world: &HostWorld,
     service: &ServiceName,
@@ -175,14 +177,15 @@ pub(super) async fn reconcile_service(
         }
         DesiredPlacement::Bypassed(port) => {
             set_inserted(world, service, port, false, actor).await?;
-            // A proxy that is gone has nothing to drain; one that does not answer is told by the agent when it does.
+            // A proxy that has exited has nothing to drain; the agent configures one that does not answer when it answers
+            // again.
             let _ = push_config(world).await;
             Ok(())
         }
     }
 }
 
-/// The proxy answers for main before a rule leads to it, and copies and shares after.
+/// Inserts the proxy: it answers for main before a rule routes to it, and gives copies and shares only after that.
 async fn insert_proxy(
     world: &HostWorld,
     record: &ServiceRecord,
@@ -199,7 +202,7 @@ async fn insert_proxy(
     Ok(())
 }
 
-/// Somebody else may have its port.
+/// Checks that the proxy listens on its port: another process may have it.
 async fn check_listening(
     world: &HostWorld,
     record: &ServiceRecord,
@@ -243,7 +246,7 @@ async fn check_answers(world: &HostWorld, record: &ServiceRecord, port: Port) ->
     }
 }
 
-/// The rules of main lead to the proxy, or straight at main. Nothing is done where it is so.
+/// Routes main's rules to the proxy, or directly to main. Does nothing where they are so already.
 async fn set_inserted(
     world: &HostWorld,
     service: &ServiceName,
@@ -263,8 +266,8 @@ async fn set_inserted(
     Ok(())
 }
 
-/// After a change of versions: whoever is connected through the proxy is led as the rules lead. A proxy that cannot be told is
-/// out of the way, which is told and no failure of the change.
+/// Follows a change of versions: clients connected through the proxy are routed as the rules route. A proxy that cannot be
+/// configured is bypassed, which is a warning and no failure of the change.
 pub(super) async fn reconcile_after_change(
     world: &HostWorld,
     service: &ServiceName,
@@ -277,7 +280,7 @@ pub(super) async fn reconcile_after_change(
     match rules::read_record(world, service)? {
         Some(record) if record.layer7.inserted().is_some() => Err(error),
         _ => {
-            let text = format!("{service}: the rules lead straight at main: {error}");
+            let text = format!("{service}: the rules bypass the proxy: {error}");
             world.reporter.report(&Event::Warning { text });
             Ok(())
         }
@@ -305,7 +308,7 @@ pub(super) async fn remove_from_splits(
     })
     .await?;
     if rules::read_record(world, service)?.is_none_or(|record| record.layer7.place.is_none()) {
-        // The place went with its main. One that does not answer is told by the agent when it does.
+        // The place went with its main. The agent configures a proxy that does not answer when it answers again.
         let _ = reconcile_config(world).await;
     }
     if let Err(error) = reconcile_after_change(world, service, actor).await {
@@ -338,7 +341,7 @@ pub(super) async fn restore_to_splits(
     reconcile_after_change(world, service, actor).await
 }
 
-/// What the proxy counted; `None` where it has no place in any service's data path.
+/// Reads the proxy's counters, or `None` where it has no place in any service's data path.
 pub async fn read_stats(world: &HostWorld) -> Result<Option<ProxyStats>, HostDeployError> {
     if world.store.places()?.is_empty() {
         return Ok(None);
@@ -346,7 +349,7 @@ pub async fn read_stats(world: &HostWorld) -> Result<Option<ProxyStats>, HostDep
     Ok(Some(world.proxy.read_stats().await?))
 }
 
-/// What a shadow's answers have shown; `None`: nothing was compared.
+/// Reads the comparison of a shadow's answers with main's, or `None` if nothing was compared.
 pub async fn read_evidence(
     world: &HostWorld,
     service: &ServiceName,

@@ -1,5 +1,6 @@
-//! What an agent does for the proxy of its host: when it dies or stops answering, the rules lead straight at main again within
-//! a second, with nobody asked; when it can be had again, it stands before main again; and it does what is recorded.
+//! The agent's care for the proxy of its host. When the proxy dies or stops answering, the rules route directly to main
+//! again within a second, without an operator. When the proxy can be had again, the agent inserts it again. The agent also
+//! keeps its configuration as recorded.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,12 +28,12 @@ use crate::world::store::LockGuard;
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 const MAX_MISSES: u32 = 2;
-/// Between two looks at the record while there is nothing to watch.
+/// The interval between two looks at the record while there is nothing to watch.
 const IDLE_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two looks for a proxy that nobody needs.
+/// The interval between two looks for a proxy that no service needs.
 const STRAY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Where rules lead to a proxy that is not there, as after a boot: they lead straight at main.
+/// Routes directly to main where rules route to a proxy that does not run, as after a boot.
 pub async fn bypass_dead_proxy(world: &HostWorld, actor: &Actor) -> Result<(), HostDeployError> {
     let unserved = find_unserved(world, filter_inserted(read_places(world)?)).await;
     bypass_all(world, &unserved, actor).await
@@ -48,7 +49,7 @@ pub async fn keep(world: &HostWorld, actor: &Actor) {
         warnings: WarnOnce::default(),
     };
     let Some(held) = keeper.wait_for_exclusive().await else { return };
-    // Side by side: whoever is let in slowly keeps nobody else from being led past a proxy that dies.
+    // Concurrently: a slow insertion of one service must not delay the bypass of a proxy that dies.
     tokio::join!(keeper.watch_health(), keeper.reconcile());
     drop(held);
 }
@@ -88,7 +89,7 @@ impl ProxyReconciler<'_> {
         None
     }
 
-    /// Rules lead to the proxy only while it serves.
+    /// Watches that rules route to the proxy only while it serves.
     async fn watch_health(&self) {
         let mut misses = 0;
         while !self.world.stop.is_requested() {
@@ -106,7 +107,7 @@ impl ProxyReconciler<'_> {
             if !places.is_empty() {
                 self.places_found.notify_one();
             }
-            // While somebody is let in, the next moment may be the first of a proxy that hangs.
+            // While the proxy is being inserted, the next moment may be the first of a proxy that hangs.
             let pause = if places.is_empty() { IDLE_INTERVAL } else { PROBE_INTERVAL };
             let inserted = filter_inserted(places);
             if inserted.is_empty() {
@@ -120,7 +121,7 @@ impl ProxyReconciler<'_> {
                 match self.handle_death(&unserved).await {
                     Ok(()) => misses = 0,
                     Err(error) => {
-                        let text = format!("the rules still lead to a proxy that is gone: {error}");
+                        let text = format!("the rules still route to a proxy that has exited: {error}");
                         self.warnings.raise(self.world, WarningKey::Watch, text);
                         self.sleep_or_stop(PROBE_INTERVAL).await;
                         continue;
@@ -128,7 +129,7 @@ impl ProxyReconciler<'_> {
                 }
             }
             self.warnings.clear(&WarningKey::Watch);
-            // A process that ends is heard at once; whether one that lives answers is looked at.
+            // The end of the process is noticed at once; whether a process that lives answers is checked by interval.
             tokio::select! {
                 biased;
                 () = self.world.stop.wait() => {}
@@ -145,14 +146,14 @@ impl ProxyReconciler<'_> {
         warn(
             self.world,
             format!(
-                "the proxy died or stopped answering: the rules lead straight at main, the next try is in {next}"
+                "the proxy died or stopped answering: the rules bypass the proxy, the next try is in {next}"
             ),
         );
         Ok(())
     }
 
-    /// Whatever is not as it is recorded becomes so: what is wanted is let in, what is not wanted goes. Each service by itself: one
-    /// that is slow costs the others nothing.
+    /// Reconciles every service with its record: a wanted proxy is inserted, an unwanted one removed. Each service by
+    /// itself: a slow one costs the others nothing.
     async fn reconcile(&self) {
         let (mut settling, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         while !self.world.stop.is_requested() {
@@ -171,7 +172,7 @@ impl ProxyReconciler<'_> {
                 }
             };
             tokio::pin!(telling);
-            // Whoever settles may hold a lock that is waited for here: both go on all the time.
+            // A reconcile may hold a lock that is waited for here: both go on all the time.
             loop {
                 tokio::select! {
                     biased;
@@ -180,7 +181,7 @@ impl ProxyReconciler<'_> {
                 }
             }
         }
-        // What was begun is brought to an end, which hears the stop by itself.
+        // Work that has begun is brought to an end. It watches for the stop itself.
         while settling.next().await.is_some() {}
     }
 
@@ -206,7 +207,7 @@ impl ProxyReconciler<'_> {
         service
     }
 
-    /// `false`: not yet.
+    /// Reconciles one record. Returns `false` if it is not finished yet.
     async fn reconcile_record(&self, record: &ServiceRecord) -> Result<bool, HostDeployError> {
         let service = &record.forward.service;
         match (traffic_split::wanted(record), record.layer7.inserted()) {
@@ -228,7 +229,7 @@ impl ProxyReconciler<'_> {
         }
     }
 
-    /// Once its pause is over.
+    /// Inserts the proxy once the backoff of the service is over.
     async fn insert_after_backoff(&self, service: &ServiceName) -> Result<bool, HostDeployError> {
         if !self.backoff.is_elapsed(service) {
             return Ok(false);
@@ -240,12 +241,12 @@ impl ProxyReconciler<'_> {
         settled.map(|()| true)
     }
 
-    /// A port that nobody is connected to any more is given back; with the last of them the process ends.
+    /// Gives back a port once no client is connected to it any more; with the last port the process ends.
     async fn release_if_drained(&self, service: &ServiceName) -> Result<(), HostDeployError> {
         if self.count_connections(service).await? > 0 {
             return Ok(());
         }
-        rules::change_if_needed(self.world, "proxy: gone", |records| {
+        rules::change_if_needed(self.world, "proxy: exited", |records| {
             let Some(record) = versions::of(records, service) else { return Ok(None) };
             if !traffic_split::is_unneeded(record) || record.layer7.inserted().is_some() {
                 return Ok(None);
@@ -254,7 +255,7 @@ impl ProxyReconciler<'_> {
                 record,
                 Layer7::default(),
                 self.actor,
-                "proxy: gone",
+                "proxy: exited",
                 String::new(),
             );
             Ok::<_, ChangeError>(Some(intent))
@@ -263,7 +264,8 @@ impl ProxyReconciler<'_> {
         push_config(self.world).await
     }
 
-    /// How many come by it still. A process that is gone has none; one that does not answer may have any.
+    /// Counts the connections that still come by the proxy. A process that has exited has none; one that does not answer
+    /// may have any.
     async fn count_connections(&self, service: &ServiceName) -> Result<u64, HostDeployError> {
         match self.world.proxy.read_stats().await {
             Ok(stats) => {
@@ -286,7 +288,8 @@ impl ProxyReconciler<'_> {
     }
 }
 
-/// Those that it does not serve: all where it does not answer; one that began anew answers and listens for nobody.
+/// Finds the services that the proxy does not serve: all where it does not answer; a restarted proxy answers but listens on
+/// no port.
 async fn find_unserved(world: &HostWorld, inserted: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     if inserted.is_empty() {
         return inserted;
@@ -297,7 +300,7 @@ async fn find_unserved(world: &HostWorld, inserted: Vec<ServiceRecord>) -> Vec<S
     inserted.into_iter().filter(|record| !serves(record)).collect()
 }
 
-/// Of every one, also where one of them fails.
+/// Bypasses the proxy for every service, also where one of them fails.
 async fn bypass_all(
     world: &HostWorld,
     inserted: &[ServiceRecord],
@@ -316,7 +319,7 @@ fn read_places(world: &HostWorld) -> Result<Vec<ServiceRecord>, HostDeployError>
     Ok(world.store.places()?)
 }
 
-/// Those whose rules lead to the proxy.
+/// Keeps the records whose rules route to the proxy.
 fn filter_inserted(places: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     places.into_iter().filter(|record| record.layer7.inserted().is_some()).collect()
 }

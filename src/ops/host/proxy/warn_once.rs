@@ -1,4 +1,4 @@
-//! What a keeper cannot do, told once for as long as it lasts.
+//! Warnings of a reconciler, logged once for as long as the problem lasts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,14 @@ use crate::model::name::ServiceName;
 use crate::world::HostWorld;
 use crate::world::reporter::Event;
 
-/// Who has it.
+/// The part that has the problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WarningKey {
-    /// Nobody is led past a proxy that is gone, or nobody knows.
+    /// The proxy is not watched, or a dead proxy cannot be bypassed.
     Watch,
-    /// It is not told what is recorded.
+    /// The proxy cannot be configured as recorded.
     Config,
-    /// One service is not let in, or its place is not given back.
+    /// The proxy cannot be inserted for one service, or its place cannot be given back.
     Service(ServiceName),
 }
 

@@ -76,7 +76,7 @@ async fn flush_is_repaired_and_reported_once() {
         // Our own commit is told too, and repairs nothing.
         change(fake, |_| {}).await;
         assert_eq!(repairs(fake).len(), 1);
-        assert_eq!(fake.store.records.lock().unwrap()[0].generation, 1, "a repair overtakes nobody");
+        assert_eq!(fake.store.records.lock().unwrap()[0].generation, 1, "a repair overtakes no change");
     })
     .await;
 }
@@ -88,7 +88,7 @@ async fn repair_keeps_maintenance() {
         assert!(!fake.firewall.read_forward_state().0);
         let on = "-A SWITCHMAN -p tcp -m tcp --dport 8888 -m comment --comment switchman:shop:forward -j REDIRECT --to-ports 8080";
         change(fake, |table| table.rules.push(Rule::parse(on).unwrap())).await;
-        assert!(!fake.firewall.read_forward_state().0, "nor is it ended by somebody else");
+        assert!(!fake.firewall.read_forward_state().0, "nor does another process end it");
         assert_eq!(repairs(fake).len(), 2);
     })
     .await;
@@ -134,7 +134,7 @@ async fn repeated_changes_are_repaired_with_backoff() {
         change(fake, |table| table.rules.clear()).await;
         assert!(fake.firewall.read_forward_state().0);
         let keeps =
-            "somebody keeps changing the port rules (put back 6 times in a row): the next look is in 1s";
+            "another process keeps changing the port rules (put back 6 times in a row): the next look is in 1s";
         assert_eq!(warnings(fake).last().unwrap(), keeps);
         change(fake, |table| table.rules.clear()).await;
         assert!(!fake.firewall.read_forward_state().0, "not yet");

@@ -232,7 +232,7 @@ fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
     match led.iter().find(|(_, to)| !(instances.contains(to) || (alive && *to == PROXY))) {
         Some(rule) => Err(format!("{rule:?} leads nowhere")),
         None if led.contains(&("route", PROXY)) && !instances.contains(&told(fake).0) => {
-            Err(format!("the proxy leads to {}", told(fake).0))
+            Err(format!("the proxy routes to {}", told(fake).0))
         }
         None => Ok(()),
     }
@@ -318,7 +318,7 @@ async fn proxy_stops_when_drained() {
     asked(&fake, TrafficSplitChange::RemoveCanary).await.unwrap();
     watched(&fake, async {
         tokio::time::sleep(MS * 60_000).await;
-        assert!(*fake.proxy.is_running.lock().unwrap(), "somebody is connected to it");
+        assert!(*fake.proxy.is_running.lock().unwrap(), "a client is connected to it");
         connections(0);
         until(|| !*fake.proxy.is_running.lock().unwrap()).await;
     })
@@ -382,7 +382,7 @@ async fn reconciler_pushes_config_to_differing_proxy() {
     fake.proxy.active_config.lock().unwrap().services[0].traffic_split.mirrors.clear();
     let again = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     assert!(again.known);
-    assert_eq!(*fake.proxy.active_config.lock().unwrap(), right, "asked again, it is told again");
+    assert_eq!(*fake.proxy.active_config.lock().unwrap(), right, "the configuration is pushed again");
     fake.proxy.active_config.lock().unwrap().services[0].main.address = ([127, 0, 0, 1], 20001).into();
     watched(&fake, until(|| *fake.proxy.active_config.lock().unwrap() == right)).await;
 }
@@ -508,7 +508,7 @@ async fn taken_port_affects_only_its_service() {
     .await;
     let told =
         warnings(&fake).into_iter().filter(|text| text.contains("cart: the proxy cannot listen on port"));
-    assert_eq!(told.count(), 1, "told once: {:?}", warnings(&fake));
+    assert_eq!(told.count(), 1, "warned once: {:?}", warnings(&fake));
 }
 
 #[tokio::test(start_paused = true)]
@@ -550,7 +550,7 @@ async fn failed_bypass_is_retried_and_reported_once() {
     .await;
     let told: Vec<String> = warnings(&fake)
         .into_iter()
-        .filter(|text| text.contains("still lead to a proxy that is gone"))
+        .filter(|text| text.contains("still route to a proxy that has exited"))
         .collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains("state.db"), "{told:?}");
