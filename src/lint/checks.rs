@@ -170,7 +170,7 @@ fn lint_connect(check: &HttpCheck<'_>, report: &mut LintReport<'_>) {
     }
 }
 
-/// Both should ask the same question, or one finds healthy what the other does not.
+/// Both should send the same request, or one finds a server healthy that the other does not.
 fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
     let sent = check.rules_of_kind("send").find_map(|line| Some((line, line.value("uri")?)));
     let uri = match check.option.words.as_slice() {
@@ -183,7 +183,7 @@ fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) 
             Note,
             "haproxy-health-path",
             line.number,
-            format!("HAProxy asks for `{found}`, switchman's own probe for `{}`", fleet.health.path),
+            format!("HAProxy requests `{found}`, switchman's own probe `{}`", fleet.health.path),
             format!("write `{}`, or `health: {{path: {found}}}` in switchman.yaml", format_send_rule(fleet)),
         );
     }

@@ -288,12 +288,12 @@ fn check_proxy(facts: &CheckFacts) -> Vec<Finding> {
             "proxy-out",
             "proxy",
             format!(
-                "`{}` has a shadow or a canary, and the rules lead straight at main: nothing is copied or shared",
+                "`{}` has a shadow or a canary, but the rules bypass the proxy and route to main: no request is copied or shared",
                 record.forward.service
             ),
-            "the agent lets the proxy in again by itself once it can be had: `switchman history` and `journalctl -u \
-             switchman-proxy` (without systemd: `proxy.log` in the state directory) say why it went; without an agent \
-             nobody does (`systemctl status switchman`)",
+            "the agent inserts the proxy again once it can be started: `switchman history` and `journalctl -u \
+             switchman-proxy` (without systemd: `proxy.log` in the state directory) show why it ended; without a running \
+             agent the proxy stays out (`systemctl status switchman`)",
         )
     })
     .collect()
@@ -335,7 +335,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
             "ports-changed",
             "recorded state",
             format!(
-                "recorded is {} -> {}, the configuration says {} -> {}",
+                "the record has {} -> {}, the configuration has {} -> {}",
                 record.forward.check, record.forward.target, fleet.ports.check, fleet.ports.main
             ),
             "the next `enable-forward` or `disable-forward` takes the new ports over",
@@ -521,7 +521,7 @@ fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Ve
                 "admin-state",
                 subject,
                 format!(
-                    "`{name}` is {} by an operator's command on HAProxy, whatever its checks say",
+                    "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
                     server.status
                 ),
                 format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
@@ -547,7 +547,7 @@ fn check_capacity_floor(
             Severity::Warning,
             "floor-never-met",
             spec.name.as_str(),
-            format!("there are {mains} other main servers, `roll.min_up` asks for {}: every disable-forward is refused", fleet.limits.min_up),
+            format!("there are {mains} other main servers, `roll.min_up` requires {}: every disable-forward is refused", fleet.limits.min_up),
             "lower `roll.min_up`",
         )
     })
@@ -573,7 +573,7 @@ fn check_policy(fleet: &Fleet) -> Vec<Finding> {
             Severity::Warning,
             "batch-below-floor",
             "switchman.yaml",
-            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` asks for {min_up}: every `roll` over all hosts is refused"),
+            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` requires {min_up}: every `roll` over all hosts is refused"),
             "take a smaller `roll.batch`, or lower `roll.min_up`",
         ));
     }

@@ -42,7 +42,7 @@ pub enum PlanError {
     NoHosts,
     #[error("no command is given")]
     NoCommand,
-    #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` asks for {min_up}")]
+    #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` requires {min_up}")]
     CapacityFloor { batch: usize, left: usize, all: usize, min_up: u32 },
 }
 
@@ -88,7 +88,7 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
     };
     let seen = |switch| fleet.balancers.iter().map(|spec| longest(spec, switch)).max();
     let balancers = || match fleet.balancers.as_slice() {
-        [] => "nobody to ask".to_owned(),
+        [] => "no balancer".to_owned(),
         balancers => balancers.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
     };
     let (check, main) = (fleet.ports.check, fleet.ports.main);
@@ -204,7 +204,7 @@ each host:
         let refused = |hosts, spec: &RollSpec| plan(&make_fleet(hosts), spec).unwrap_err().to_string();
         assert_eq!(refused(2, &example::make_roll_spec(&[])), "there is no host to roll over");
         let spec = RollSpec { batch: Batch::Percent(100), ..example::make_roll_spec(&["web1", "web2"]) };
-        assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` asks for 1");
+        assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` requires 1");
         assert!(plan(&make_fleet(3), &spec).is_ok());
         let none = RollSpec { command: vec![], ..example::make_roll_spec(&["web1"]) };
         assert_eq!(refused(2, &none), "no command is given");

@@ -40,16 +40,16 @@ impl fmt::Display for Refusal {
                 write!(f, "`{balancer}` has no server `{server}` in this backend")
             }
             Self::BackupNotUp { balancer, server, status } => {
-                write!(f, "the backup vhost is not UP: `{balancer}` says `{server}` is {status}")
+                write!(f, "the backup vhost is not UP: `{balancer}` reports `{server}` as {status}")
             }
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
-                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` asks for {min_up}",
+                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` requires {min_up}",
                 if *up == 1 { "" } else { "s" }
             ),
             Self::CapacityFloorByConfig { left, min_up } => write!(
                 f,
-                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` asks for {min_up}",
+                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` requires {min_up}",
                 if *left == 1 { "" } else { "s" }
             ),
             Self::AllHosts { hosts } => {
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn refusals_name_balancer_and_server() {
         let floor =
-            "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` asks for 1";
+            "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` requires 1";
         let others = [
             ServerState::GoingDown,
             ServerState::Down,
@@ -223,7 +223,7 @@ mod tests {
         for verdict in others {
             assert_eq!(list_refusals(1, Ok(&make_view(verdict, ServerState::Up))), [floor]);
         }
-        let backup = "the backup vhost is not UP: `lb1` says `backup-web1` is DOWN";
+        let backup = "the backup vhost is not UP: `lb1` reports `backup-web1` as DOWN";
         assert_eq!(list_refusals(1, Ok(&make_view(ServerState::Up, ServerState::Down))), [backup]);
         assert_eq!(list_refusals(1, Err("no answer")), ["`lb1` cannot be read: no answer"]);
         let empty = BackendView::default();

@@ -24,7 +24,8 @@ pub use routes::{
 pub use trial_outcome::ended;
 pub use uri::{UriError, parse_local_port};
 
-/// Why a host does not do what it was asked. The sentences of the systems switchman follows are kept (parity.md, by row).
+/// The reason why a host refuses a change. The sentences of the systems that switchman follows are kept
+/// (docs/design/seed-systems.md; each variant names its seed row).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// D22
@@ -50,7 +51,8 @@ pub enum Refused {
          accept the risk of breaking in-flight invocations, you can use --force"
     )]
     NotDrained { invocations: u64 },
-    /// Its own sentence: no invocation is in flight, but one may come over each of these at any moment.
+    /// A sentence of switchman's own: no invocation is in flight, but one may arrive over each of these connections at any
+    /// time.
     #[error(
         "{idle} idle connections to it are open, kept by load balancers that may send the next request over them; they end \
          when their server is taken out (`assign --strategy rolling`), or are cut with --force"
@@ -75,7 +77,7 @@ pub enum Refused {
     NoBackup(ServiceName),
     #[error("{version} is not main of {service}: there is nothing to take back")]
     NotMain { service: ServiceName, version: Version },
-    #[error("another command changed main of {0} meanwhile")]
+    #[error("another command changed main of {0} in between")]
     Overtaken(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
     MixedKinds,

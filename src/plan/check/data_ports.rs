@@ -177,7 +177,7 @@ mod tests {
             Vec::<&str>::new()
         );
         let range = "-A PREROUTING -p tcp -m multiport --dports 8000:9000 -j DNAT --to-destination 10.0.0.9";
-        assert_eq!(list_finding_ids(&[range], &[]), ["stranger-on-check-port"], "told once");
+        assert_eq!(list_finding_ids(&[range], &[]), ["stranger-on-check-port"], "reported once");
     }
 
     #[test]

@@ -290,13 +290,13 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
         (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
-                let gone = if lock.liveness == Liveness::Dead { ", whose process is gone" } else { "" };
+                let gone = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };
                 all.push(build_finding(
                     Severity::Note,
                     "fleet-held",
                     "lock",
-                    format!("the fleet is held by {}{gone}", lock.holder),
-                    "`switchman lock status` tells more",
+                    format!("the fleet is locked by {}{gone}", lock.holder),
+                    "`switchman lock status` shows the holder's details",
                 ));
             }
             let runs = lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);

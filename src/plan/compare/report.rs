@@ -222,7 +222,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
     let noisy = fields.iter().filter(|field| field.verdict == FieldVerdict::Noise).count();
     if evidence.controls == 0 && fields.iter().any(|field| field.verdict == FieldVerdict::Differs) {
         remarks.push(
-            "Main was never asked twice: what it answers differently by itself, such as a time, counts as a difference."
+            "No request was sent to main twice: what main answers differently by itself, such as a time, counts as a difference."
                 .into(),
         );
     }
@@ -232,8 +232,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
         } else {
             "fields are noise: main answers them"
         };
-        remarks
-            .push(format!("{noisy} {are} differently by itself, and nothing can be said of the shadow's."));
+        remarks.push(format!("{noisy} {are} differently by itself, so the shadow's cannot be judged."));
     }
     if evidence.bodies_unread > 0 {
         remarks.push(format!(
@@ -243,7 +242,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
     }
     if evidence.fields.overflow.is_some() {
         remarks.push(format!(
-            "There are more than {} fields; the others are not told apart, and none of them is taken for noise.",
+            "There are more than {} fields; the others are counted as one, and none of them is taken for noise.",
             evidence.fields.entries.len()
         ));
     }

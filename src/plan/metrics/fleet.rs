@@ -28,14 +28,13 @@ const HEALTHY: MetricFamily =
     new_gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
 const JOURNAL: MetricFamily =
     new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
-const LOCK_HELD: MetricFamily =
-    new_gauge("switchman_lock_held", "Whether somebody holds the lock of the fleet.");
+const LOCK_HELD: MetricFamily = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
 const IN_PROGRESS: MetricFamily = new_gauge(
     "switchman_roll_in_progress",
     "Whether the last roll is not finished: it runs, has stopped or was cut off.",
 );
 const STATE: MetricFamily =
-    new_gauge("switchman_roll_state", "How the last roll stands or ended: 1 for one of the states.");
+    new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
 const HOSTS: MetricFamily = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
 const HOSTS_OUT: MetricFamily =
     new_gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");

@@ -48,7 +48,7 @@ const CANARY: MetricFamily = new_gauge(
     "Share of the requests that the version is to answer as canary, 0 to 1.",
 );
 const INSERTED: MetricFamily =
-    new_gauge("switchman_proxy_inserted", "Whether the rules of the service lead to the host's proxy.");
+    new_gauge("switchman_proxy_inserted", "Whether the rules of the service route to the host's proxy.");
 const PROXY_UP: MetricFamily = new_gauge(
     "switchman_proxy_up",
     "Whether the host's proxy answers; not there while no service has a shadow or a canary.",

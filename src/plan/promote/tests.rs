@@ -256,11 +256,11 @@ fn unreachable_host_holds_but_other_hosts_can_breach() {
     for failed in [0, 300] {
         let mut judge = Judge::start(&spec, &target, 1, None, Duration::ZERO);
         judge.record_stats(&host(1), &none());
-        judge.record_gap(&host(2), "its proxy is gone".to_owned());
+        judge.record_gap(&host(2), "its proxy is not running".to_owned());
         judge.record_stats(&host(1), &stats(7, vec![leg("2.0.0", 600, failed, 9), leg("1.0.0", 900, 0, 9)]));
         let verdict = judge.judge(MINUTE).unwrap().verdict;
         match failed {
-            0 => holds(&verdict, "web2: its proxy is gone"),
+            0 => holds(&verdict, "web2: its proxy is not running"),
             _ => breaches(&verdict, "300 of 600"),
         }
     }

@@ -174,7 +174,7 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     let passed = end_trial(&after[0], &two.id, &actor()).unwrap();
     let good = [ServiceRecord::from_intent(Some(&after[0]), &passed, now)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
-    assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
+    assert_eq!(good[0].generation, records[0].generation, "no operation that waits for UP is overtaken");
     assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));

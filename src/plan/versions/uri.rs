@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::model::ports::Port;
 
-/// Why an address is none that a port rule can lead to.
+/// The reason why no port rule can route to an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// R35
@@ -28,7 +28,7 @@ pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
     };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     if !matches!(path, "" | "/") {
-        return Err(invalid("a port leads to a whole server, not to a path of it"));
+        return Err(invalid("a port is routed to a whole server, not to a path of it"));
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

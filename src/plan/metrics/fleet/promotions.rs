@@ -10,10 +10,8 @@ const IN_PROGRESS: MetricFamily = new_gauge(
     "switchman_promotion_in_progress",
     "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off.",
 );
-const STATE: MetricFamily = new_gauge(
-    "switchman_promotion_state",
-    "How the last promotion stands or ended: 1 for one of the states.",
-);
+const STATE: MetricFamily =
+    new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
 const SHARE: MetricFamily = new_gauge(
     "switchman_promotion_share_ratio",
     "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main.",
