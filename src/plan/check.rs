@@ -1,4 +1,4 @@
-//! What the doctor makes of what was observed on a host.
+//! Findings of `check` from the facts observed on a host.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use super::input_filter::{FilterVerdict, evaluate_filter, includes_port};
 mod data_ports;
 pub mod fleet;
 
-/// One look at a host. A part that could not be read is its error.
+/// A snapshot of a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
 pub struct CheckFacts {
     pub host: Host,
@@ -45,7 +45,7 @@ pub struct CheckFacts {
     pub balancers: Vec<Option<Result<BackendView, String>>>,
 }
 
-/// All findings, in the order of the look; those with nothing to mend among them.
+/// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
@@ -479,7 +479,7 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     ]
 }
 
-/// What a balancer said, or the finding that it said nothing.
+/// Returns the view of a balancer, or the finding that it could not be read.
 fn require_view<'a>(
     spec: &BalancerSpec,
     view: Option<&'a Result<BackendView, String>>,
@@ -553,7 +553,7 @@ fn check_capacity_floor(
     })
 }
 
-/// What the configuration alone tells.
+/// Findings from the configuration alone.
 fn check_policy(fleet: &Fleet) -> Vec<Finding> {
     let mut all = Vec::new();
     if fleet.balancers.is_empty() {

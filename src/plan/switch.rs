@@ -12,7 +12,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
 use crate::model::name::{BalancerName, HostName};
 
-/// A reason not to switch. `--force` overrides any of them, and says which it overrode.
+/// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Refusal {
@@ -24,7 +24,7 @@ pub enum Refusal {
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Too few other hosts would be left.
     CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
-    /// Too few other hosts would be left by the configuration; no balancer can be asked how many of them are UP.
+    /// Too few other hosts would be left by the configuration; no balancer reports how many of them are UP.
     CapacityFloorByConfig { left: u32, min_up: u32 },
     /// Every main vhost of the fleet at once.
     AllHosts { hosts: usize },
@@ -60,7 +60,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What one balancer said, or why it said nothing.
+/// The state that one balancer reported, or the reason why it could not be read.
 pub type BalancerReading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
 
 /// Why these hosts may not be taken out together now; empty when they may. Balancers that are not read by configuration
@@ -99,7 +99,7 @@ pub fn find_disable_refusals(
     refusals
 }
 
-/// What one balancer has against taking out one host.
+/// The reasons of one balancer against taking out one host.
 fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let balancer = &spec.name;
@@ -135,8 +135,8 @@ pub fn is_observed(switch: Switch, server: &ServerView) -> bool {
     }
 }
 
-/// By when every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
-/// with `rise` for on (facts.md). A bound, not a measurement: nobody is asked.
+/// Returns the time after which every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
+/// with `rise` for on (docs/design/measurements.md#m4). A limit that is computed, not measured: no balancer is read.
 pub fn compute_detection_time(check: &CheckTiming, switch: Switch) -> Duration {
     let count = match switch {
         Switch::Off => check.fall,

@@ -60,7 +60,7 @@ impl Coverage {
     }
 }
 
-/// What users of main saw meanwhile.
+/// The answers that users of main got in the same time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UserImpact {
     pub answers: u64,

@@ -64,7 +64,7 @@ fn good() -> FleetFacts {
     }
 }
 
-/// What is above `Ok`: severity, subject, id.
+/// Lists the findings above `Ok`: severity, subject, id.
 fn bad(fleet: &Fleet, facts: &FleetFacts) -> Vec<String> {
     let all = collect_findings(fleet, facts).into_iter().filter(|one| one.severity > Severity::Ok);
     all.map(|one| {

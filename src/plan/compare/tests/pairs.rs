@@ -1,4 +1,4 @@
-//! What of two answers is told.
+//! Tests of the differences reported for two answers.
 
 use super::*;
 
@@ -191,7 +191,7 @@ fn examples_hide_secrets() {
         "text": "see", "mail": "write to john@example.com now", "card": "1", "number": "1", "scheme": "Bearer x", "list": ["x"],
     });
     let shown = json_differences(&main, &shadow).join("\n");
-    // Where the path is cut, or the key is not told.
+    // Where the path is cut, or the key is left out.
     let mut deep = (json!("hunter2"), json!("hunter3"));
     for key in ["x", "token", "a_key_of_twenty_char"].into_iter().chain(["a_long_name_of_twentyfive"; 8]) {
         deep = (json!({ key: deep.0 }), json!({ key: deep.1 }));
