@@ -14,13 +14,13 @@ pub mod fleet;
 pub mod host;
 mod proxy;
 
-/// What a page is, for the one who reads it.
+/// The content type of a page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Of a service, at most: main first, then the youngest.
+/// The most versions of a service on a page: main first, then the youngest.
 pub const MAX_VERSIONS: usize = 50;
 
-/// One name and what stands behind it.
+/// A metric name with its type and help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricFamily {
     /// `switchman_`, base units, `_total` for counters.
@@ -33,7 +33,7 @@ pub struct MetricFamily {
 pub enum MetricKind {
     Counter,
     Gauge,
-    /// Of seconds, in the buckets of [`BUCKETS`].
+    /// A histogram of seconds, in the buckets of [`BUCKETS`].
     Histogram,
 }
 
@@ -87,7 +87,7 @@ pub const BUCKETS: [(&str, u64); 15] = [
 /// Name and value.
 type Label<'a> = (&'a str, &'a str);
 
-/// What is answered to one scrape.
+/// The response to one scrape.
 #[derive(Debug, Default)]
 struct MetricsPage(String);
 

@@ -1,4 +1,4 @@
-//! How the kernel's rules differ from the desired ones, in words: what a repair says it has mended.
+//! How the kernel's rules differ from the desired ones, in words: the text that a repair reports.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::{
 use crate::model::name::ServiceName;
 use crate::model::rules::{CHAIN, DesiredRules, Family, Redirect, Rule, Table, Tables, Variant};
 
-/// One difference, of one service or of all.
+/// A difference that concerns one service or all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Difference {
     service: Option<ServiceName>,
     description: String,
 }
 
-/// What differs, families with the same difference together; for each service that is touched by it, as one text.
+/// Describes the differences, families with the same difference together; for each service concerned, as one text.
 pub fn describe_drift<'a>(
     desired: &DesiredRules,
     observed: &[(Family, Tables)],
@@ -131,7 +131,7 @@ mod tests {
         tables(table)
     }
 
-    /// What `change` does to a healthy kernel, for `blog` and for `shop`.
+    /// Describes what `change` does to a healthy kernel, for `blog` and for `shop`.
     fn describe_drift_after(change: impl Fn(&mut Table)) -> Vec<String> {
         let desired = DesiredRules {
             redirects: [make_redirect("blog", 9888), make_redirect("shop", 8888)].into(),

@@ -1,4 +1,4 @@
-//! What the operator's machine exports: each host as it is seen from there, and the last roll and promotion by the journal.
+//! Metrics of the operator machine: each host as it is seen from there, and the last roll and promotion by the journal.
 
 use super::{MetricFamily, MetricsPage, new_gauge};
 use crate::model::api::HostView;
@@ -70,11 +70,11 @@ pub struct FleetMetrics {
 pub struct HostSnapshot {
     pub host: HostName,
     pub is_up: bool,
-    /// What it says of each service; a service that it says nothing of is not there.
+    /// The view that the host reports of each service; a service without one is absent.
     pub views: Vec<(ServiceName, HostView)>,
 }
 
-/// What the journal says of a service.
+/// The state of a service in the journal.
 #[derive(Debug, Clone)]
 pub struct ServiceSnapshot {
     pub service: ServiceName,
@@ -92,7 +92,7 @@ pub struct JournalSnapshot {
     pub is_holder_alive: bool,
 }
 
-/// What a roll can be said to be.
+/// The values of the label `state` of a roll.
 const STATES: [&str; 7] =
     ["running", "stopped", "cut-off", "done", "done-with-failures", "aborted", "aborted-in-part"];
 

@@ -16,7 +16,7 @@ const MIN_MAIN_SAMPLES: u64 = 100;
 pub(super) const Z_FINAL: f64 = Z95;
 pub(super) const Z_EARLY: f64 = 3.290_526_731_491_926;
 
-/// What an interval shows of the canary.
+/// The result of an interval for the canary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum IntervalFinding {
     Good,

@@ -9,7 +9,7 @@ pub struct GatewayTarget {
     pub service: ServiceName,
     /// That version alone; absent: the service as its users get it.
     pub version: Option<Version>,
-    /// What it asks for there, with its query: begins with `/`.
+    /// The request target for that version, with its query: begins with `/`.
     pub target: String,
 }
 

@@ -35,11 +35,11 @@ const CHANGED_AT: MetricFamily = new_gauge(
 pub const FAMILIES: &[&MetricFamily] =
     &[&IN_PROGRESS, &STATE, &SHARE, &STEPS_PASSED, &STEPS, &HOLDING, &BEGAN_AT, &CHANGED_AT];
 
-/// What a promotion can be said to be.
+/// The values of the label `state` of a promotion.
 pub(super) const STATES: [&str; 9] =
     ["running", "waiting", "promoting", "returning", "stopped", "cut-off", "promoted", "returned", "aborted"];
 
-/// One promotion of a service.
+/// A promotion of a service.
 struct LastPromotion<'a> {
     service: &'a str,
     version: String,
