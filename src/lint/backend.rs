@@ -1,4 +1,4 @@
-//! What the backend as a whole must say.
+//! Checks of the backend as a whole.
 
 use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
@@ -156,7 +156,7 @@ fn lint_state_file(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'
         Some("local") => has("server-state-base"),
         _ => false,
     };
-    // Neither file: said once, about `global`.
+    // Neither file: reported once, about `global`.
     if (has("server-state-file") || has("server-state-base")) && !loaded {
         let from = if has("server-state-file") { "global" } else { "local" };
         report.add(

@@ -1,5 +1,6 @@
 //! The health check of the backend. Its rules are not merged: a section with `option httpchk` or an `http-check` rule of
-//! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12).
+//! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12,
+//! docs/design/measurements.md#m42).
 
 use super::LintReport;
 use super::cfg::{ParsedCfg, Section, Statement};
@@ -33,7 +34,7 @@ fn is_check_option(line: &Statement) -> bool {
 /// The check as HAProxy puts it together.
 struct HttpCheck<'a> {
     option: &'a Statement,
-    /// `option` stands in the section whose rules count.
+    /// `option` is in the section whose rules count.
     option_is_own: bool,
     rules: Vec<&'a Statement>,
     /// Further up there are rules that do not count.

@@ -119,7 +119,8 @@ fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostNa
 }
 
 /// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor one of these, and
-/// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6).
+/// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6,
+/// docs/design/measurements.md#m35).
 fn count_others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
     let takes_new_users = |server: &&ServerView| server.state.is_up() && server.weight > 0;
     let other =

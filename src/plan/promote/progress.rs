@@ -24,7 +24,7 @@ pub struct PromotionProgress {
     pub steps: Vec<StepProgress>,
     /// The step to be judged next, from 0; past the last one: all have passed.
     pub step: usize,
-    /// The result of the comparison while the version was a shadow, after whether that is enough.
+    /// Whether the comparison made while the version was a shadow is sufficient, and its result.
     pub comparison: Option<(bool, String)>,
     /// The step that has passed and waits for a person.
     pub awaiting_approval: Option<usize>,

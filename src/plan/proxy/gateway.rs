@@ -3,13 +3,13 @@
 use crate::model::name::ServiceName;
 use crate::model::version::Version;
 
-/// Whom a path is about.
+/// The service or version that a path addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTarget {
     pub service: ServiceName,
     /// That version alone; absent: the service as its users get it.
     pub version: Option<Version>,
-    /// The request target for that version, with its query: begins with `/`.
+    /// The request target without the gateway's prefix, with its query: begins with `/`.
     pub target: String,
 }
 

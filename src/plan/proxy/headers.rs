@@ -116,7 +116,7 @@ fn keep_te(headers: &mut HeaderMap) -> bool {
     trailers
 }
 
-/// Appends the client's address to `X-Forwarded-For`.
+/// Appends the client's address to `X-Forwarded-For`, and sets `X-Forwarded-Proto` where it is absent.
 pub fn append_forwarded(peer: std::net::IpAddr, headers: &mut HeaderMap) {
     let peer = peer.to_canonical().to_string();
     let said: Vec<&str> =

@@ -178,7 +178,7 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
-    // Before a host is taken out, its backup vhost is led to the main that is.
+    // Before a host is taken out, its backup vhost is routed to the current main.
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
     // D13: the main again is a no-op.
@@ -277,11 +277,11 @@ fn killed_deployment_has_no_routes() {
     // A main that is alone takes everything with it.
     let intent = detach(&record(&one, &one), &one, &actor()).unwrap();
     assert_eq!((&intent.route_change, intent.switch), (&RouteChange::Remove, Switch::Off));
-    // Nothing leads to a plain shadow.
+    // No route goes to a plain shadow.
     assert_eq!(detach(&record(&two, &two), &one, &actor()), None);
 }
 
-/// What a refused kill puts back is what it took, as far as nobody took it since.
+/// A refused kill restores the routes it took, as far as no other command took them since.
 #[test]
 fn refused_kill_restores_routes() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
@@ -296,14 +296,14 @@ fn refused_kill_restores_routes() {
             .map(|intent| ServiceRecord::from_intent(Some(record), &intent, now))
     };
     assert!(back(&cut).unwrap().is_equivalent(&before));
-    // A maintenance that began meanwhile goes on.
+    // A maintenance that began in between continues.
     let off = ServiceRecord { switch: Switch::Off, ..cut.clone() };
     assert!(back(&off).unwrap().is_equivalent(&ServiceRecord { switch: Switch::Off, ..before.clone() }));
     // Another main.
     let (intent, _) =
         assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(back(&ServiceRecord::from_intent(Some(&cut), &intent, now)), None);
-    // The same main, and its backup vhost is somebody else's doing.
+    // The same main, and another command changed its backup vhost.
     let mut other = cut.clone();
     if let Some(routes) = &mut other.routes {
         routes.backup = build_route(routes.backup.port, &all[2]);
@@ -367,7 +367,7 @@ fn deploy_refuses_hostile_values() {
 }
 
 proptest! {
-    /// Whatever is asked in whatever order, check port and data port of main lead to one place, which is a deployment's own.
+    /// After any commands in any order, check port and data port of main are routed to one port, which belongs to a deployment.
     #[test]
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];
