@@ -60,6 +60,7 @@ fn lint_retries(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>)
 fn lint_redispatch(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
     let line = cfg.find_setting(section, &["option", "redispatch"]);
     match line.map(|line| (line, line.word(2))) {
+        // The figures: docs/design/measurements.md#m38.
         None | Some((_, Some("0"))) => report.add(
             Warning,
             "haproxy-no-redispatch",

@@ -268,6 +268,7 @@ fn lint_backup_check_port(backup: &ServerLine<'_>, own: Port, report: &mut LintR
 fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report: &mut LintReport<'_>) {
     let Some(port) = server.port() else { return };
     if port == fleet.ports.check.to_string() {
+        // The figures: docs/design/measurements.md#m2.
         report.add(
             Problem,
             "haproxy-data-on-check-port",

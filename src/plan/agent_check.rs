@@ -7,9 +7,9 @@
 //! Of the words for "out", `stopped` is the default, because it has the effect of the failing check port, only sooner and
 //! with a reason: DOWN, cookie holders to the backup vhost, requests in flight finish. `drain` keeps cookie holders
 //! (docs/design/measurements.md#m35), so a main vhost must not be restarted on the strength of it, and its counterpart
-//! `ready` is sent every few seconds and undoes a MAINT that HAProxy's operator has set. `maint` has the same counterpart and ends the health checks.
-//! Each manner undoes only its own word. So a host whose manner is `Drain` never sends `up`, which in HAProxy 2.2 and 2.3
-//! before March 2021 made a server UP whose check failed (haproxy issue 1176).
+//! `ready` is sent every few seconds and undoes a MAINT that HAProxy's operator has set. `maint` has the same counterpart and
+//! ends the health checks. Each manner undoes only its own word. So a host whose manner is `Drain` never sends `up`, which in
+//! HAProxy 2.2 and 2.3 before March 2021 made a server UP whose check failed (haproxy issue 1176).
 
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply};
 use crate::model::forward::Switch;

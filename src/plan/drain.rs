@@ -9,10 +9,10 @@ use crate::model::socket::{Socket, SocketActivity, SocketCount};
 
 /// Classifies what a server-side socket is doing, from one snapshot and, where there was one, the snapshot before.
 ///
-/// One snapshot separates idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it received
-/// after it last sent (docs/design/measurements.md#m28: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in
-/// flight was never called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle, and
-/// without one it is a tie.
+/// One snapshot separates idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it
+/// received after it last sent (docs/design/measurements.md#m28: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in
+/// flight was never called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer
+/// means idle, and without one it is a tie.
 /// Two snapshots show more: bytes that moved since are work, even where the server sent last, as in a streaming answer or a
 /// websocket; a request that was answered between the snapshots costs one more. Not distinguished: a paused streaming
 /// answer, a quiet websocket and HTTP/2; HAProxy's own counters know those.
@@ -129,8 +129,8 @@ impl DrainTracker {
         Self { has_unreadable_balancer, last_quiet_selections: None }
     }
 
-    /// Records one observation. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
-    /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
+    /// Records one observation. `works`: the host's main server on every balancer that can be read by configuration, `None`
+    /// where it could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
     pub fn observe(&mut self, works: &[Option<ServerCounters>], sockets: Option<SocketCount>) -> DrainState {
         let sum = |field: fn(&ServerCounters) -> u64| works.iter().flatten().map(field).sum::<u64>();
         let in_flight = sum(ServerCounters::in_flight);

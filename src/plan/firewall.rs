@@ -203,7 +203,7 @@ fn build_redirect_rule(redirect: &Redirect) -> Rule {
     build_rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
-/// Parses the redirect that a rule stands for; `None` when it is not exactly a rule we would write.
+/// Parses the redirect that a rule stands for; `None` when the rule is not exactly one that switchman would write.
 fn parse_redirect(rule: &Rule) -> Option<Redirect> {
     let (service, kind) = rule.option_value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
     let redirect = Redirect {

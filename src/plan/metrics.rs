@@ -1,7 +1,8 @@
 //! Numbers for Prometheus, in its text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 //!
 //! Written here, because the `prometheus-client` crate writes OpenMetrics alone, whose counters node_exporter's textfile
-//! collector takes for untyped ones, and because these are counts that others have made: there is nothing to register.
+//! collector takes for untyped ones, and because these are counts that others have made: there is nothing to register
+//! (docs/design/dependencies.md#ours).
 //!
 //! Labels are bounded: services and hosts by the configuration, versions by what is deployed (and [`VERSIONS`]), reasons and
 //! classes by the words the program knows. Nothing of a request is a label.

@@ -136,8 +136,9 @@ pub fn is_observed(switch: Switch, server: &ServerView) -> bool {
     }
 }
 
-/// Returns the time after which every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
-/// with `rise` for on (docs/design/measurements.md#m4). A limit that is computed, not measured: no balancer is read.
+/// Returns the time after which every check of a balancer has seen the switch:
+/// `(fall-1) x (fastinter or inter) + inter + timeout` for off, with `rise` for on (docs/design/measurements.md#m4). A limit
+/// that is computed, not measured: no balancer is read.
 pub fn compute_detection_time(check: &CheckTiming, switch: Switch) -> Duration {
     let count = match switch {
         Switch::Off => check.fall,

@@ -1,5 +1,5 @@
-//! Shadows and canaries on one host: which changes are allowed, which configuration the proxy receives, and when the rules route to
-//! the proxy.
+//! Shadows and canaries on one host: which changes are allowed, which configuration the proxy receives, and when the rules
+//! route to the proxy.
 
 use super::versions::{self, Refused};
 use crate::model::api::deployments::DeploymentRef;
@@ -202,8 +202,8 @@ pub fn is_unneeded(record: &ServiceRecord) -> bool {
         && (record.layer7.traffic_split.is_empty() || record.routes.is_none())
 }
 
-/// The port at which each version can be reached alone, on the loopback addresses (seed row D7). Neither a port of the originals (8080, 9070) nor of
-/// HAProxy's usual ones.
+/// The port at which each version can be reached alone, on the loopback addresses (seed row D7). Neither a port of the
+/// originals (8080, 9070) nor of HAProxy's usual ones.
 const GATEWAY_PORT: u16 = 8070;
 
 /// The gateway's port, which is never allocated to an instance.

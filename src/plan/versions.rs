@@ -28,24 +28,24 @@ pub use uri::{UriError, parse_local_port};
 /// (docs/design/seed-systems.md; each variant names its seed row).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// D22
+    /// Seed row D22.
     #[error("Service with name: {service} and version: {version} already exists!")]
     Exists { service: ServiceName, version: String },
     #[error("the id {id} belongs to {service} {version}")]
     IdTaken { id: DeploymentId, service: ServiceName, version: String },
-    /// R18
+    /// Seed row R18.
     #[error("A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it.")]
     EndpointTaken { id: DeploymentId },
-    /// D13
+    /// Seed row D13.
     #[error("No service matching {0}")]
     NoVersion(DeploymentRef),
-    /// D13
+    /// Seed row D13.
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
-    /// D19 (sic)
+    /// Seed row D19 (sic).
     #[error("Not allowed to kill main service while there are mutliple deployed versions of that service")]
     MainWithShadows,
-    /// R19 and R20
+    /// Seed rows R19 and R20.
     #[error(
         "Deployment is still Draining. There are {invocations} invocations that will break if it is removed now. If you \
          accept the risk of breaking in-flight invocations, you can use --force"
@@ -271,7 +271,7 @@ pub fn find_ready<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Resu
     }
 }
 
-/// Whether a deployment may be taken away, work on it apart (D10, D11).
+/// Whether a deployment may be taken away, work on it apart (seed rows D10, D11).
 pub fn check_kill(
     records: &[ServiceRecord],
     existing: &[Deployment],
@@ -318,7 +318,7 @@ pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port)
     legs.iter().any(|leg| leg.deployment == deployment.id && leg.target == port)
 }
 
-/// R15: what is not main is drained when nothing is at work on it.
+/// Seed row R15: what is not main is drained when nothing is at work on it.
 pub fn status(role: Role, sockets: &SocketCount) -> Status {
     match role {
         Role::Main => Status::Active,

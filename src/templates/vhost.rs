@@ -34,8 +34,8 @@ pub struct Vhost {
     pub port: Port,
     /// The release's directory.
     pub root: PathBuf,
-    /// The instance's own directory, for pid file, sockets and temporary files. The user who runs the server may write there; where that is root, the
-    /// workers of nginx and Apache, which are not, may enter it and all above it.
+    /// The instance's own directory, for pid file, sockets and temporary files. The user who runs the server may write there;
+    /// where that is root, the workers of nginx and Apache, which are not, may enter it and all above it.
     pub run_dir: PathBuf,
     /// The path of the health check; a query is left out.
     pub health_path: String,

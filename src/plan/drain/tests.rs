@@ -233,7 +233,7 @@ fn seen(balancers: usize) -> impl Strategy<Value = Seen> {
     )
 }
 
-/// Nothing in flight by anybody's word, and everybody gave it.
+/// Every balancer and the host report that nothing is in flight.
 fn is_quiet((works, sockets): &Seen, blind: bool) -> bool {
     let nothing = |work: &Option<ServerCounters>| {
         work.is_some_and(|w| w.sessions == 0 && w.queued == 0 && w.connections_used.unwrap_or(0) == 0)

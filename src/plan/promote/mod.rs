@@ -1,15 +1,15 @@
 //! Is the canary no worse than main over the same minutes? What several hosts counted, and the time -> a verdict.
 //!
-//! - An interval with fewer requests to the canary than required decides nothing, regardless of their results: one error of three is no
-//!   proof. The next interval starts from zero, so that a trickle is held for ever, and reported as such.
-//! - Errors are a breach where their share is over the limit and over main's, both surely (95 %; before the interval is over, when
-//!   it is looked at again and again, 99.9 %). Where main is as bad, nothing is decided: the canary is not the cause.
+//! - An interval with fewer requests to the canary than required decides nothing, regardless of their results: one error of
+//!   three is no proof. The next interval starts from zero, so that a trickle is held for ever, and reported as such.
+//! - Errors are a breach where their share is over the limit and over main's, both surely (95 %; before the interval is over,
+//!   when it is looked at again and again, 99.9 %). Where main is as bad, nothing is decided: the canary is not the cause.
 //! - The p99 is a breach where surely more than 1 % of the canary's answers, and surely more of them than of main's, took longer
 //!   than the allowed multiple of main's p99. Of few answers the p99 is the slowest one: that passes all the less.
 //! - What is over a limit and not sure is held, and the interval goes on until it is.
 //! - Where main answers too few itself, as at 100 %, its last interval with enough is what is compared with.
-//! - A host that could not be read, or whose proxy was not running, leaves a gap: an interval with one passes nothing. What was counted
-//!   still may show a breach.
+//! - A host that could not be read, or whose proxy was not running, leaves a gap: an interval with one passes nothing. What
+//!   was counted still may show a breach.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

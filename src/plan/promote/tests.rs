@@ -367,7 +367,8 @@ proptest! {
         }
     }
 
-    /// In any order of entries, a step that has passed is never pending again, and a promotion that is rolled back has no pending step.
+    /// In any order of entries, a step that has passed is never pending again, and a promotion that is rolled back has no
+    /// pending step.
     #[test]
     fn promotion_progress_never_goes_back_a_step(steps in prop::collection::vec((0u8..6, 0usize..5), 0..30)) {
         let mut rows = vec![row(1, began())];

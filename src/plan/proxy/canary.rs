@@ -87,7 +87,7 @@ fn spread_evenly(n: u32, below: u16) -> u16 {
 
 fn matches_header(mark: &FieldMatch, headers: &HeaderMap) -> bool {
     headers.get_all(mark.name.as_str()).iter().any(|found| match &mark.value {
-        // Present is enough, even empty (E7).
+        // Present is enough, even empty (seed row E7).
         None => true,
         Some(wanted) => found.as_bytes() == wanted.as_bytes(),
     })

@@ -1,4 +1,4 @@
-//! `/services/NAME/...` and `/services/NAME_VERSION/...` (D7, D33).
+//! `/services/NAME/...` and `/services/NAME_VERSION/...` (seed rows D7, D33, docs/design/seed-systems.md#mvi-and-daeploy).
 
 use crate::model::name::ServiceName;
 use crate::model::version::Version;

@@ -135,7 +135,7 @@ fn split_refuses_invalid_headers_and_paths() {
     let header = |mark| TrafficSplitChange::SetCanary(Canary { header: Some(mark), ..canary(&all[1]) });
     assert!(bad(header(mark("x-beta:", None))));
     assert!(bad(header(mark("x-beta", Some("a\r\nb: c")))));
-    // E7: presence counts, and a value may be empty.
+    // Seed row E7: presence counts, and a value may be empty.
     assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", None)))).is_ok());
     assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", Some(""))))).is_ok());
     let nothing = with(|one| one.percent = None);

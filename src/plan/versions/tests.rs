@@ -73,7 +73,7 @@ fn legs(intent: &Intent) -> (u16, u16) {
     }
 }
 
-/// D2
+/// Seed row D2.
 #[test]
 fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
@@ -83,7 +83,7 @@ fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     assert_eq!(plan_first(Some(&off), &one, &site(), &actor()).switch, Switch::Off);
 }
 
-/// R3: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
+/// Seed rows R3, D22: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
 #[test]
 fn revisions_increase_and_versions_are_unique() {
     let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
@@ -95,7 +95,7 @@ fn revisions_increase_and_versions_are_unique() {
     assert_eq!(error.to_string(), "Service with name: shop and version: 1.0.0 already exists!");
 }
 
-/// R6
+/// Seed row R6.
 #[test]
 fn deploy_refuses_used_id_and_exhausted_revision() {
     let there = shop("1.0.0", 20000);
@@ -181,12 +181,12 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     // Before a host is taken out, its backup vhost is routed to the current main.
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
-    // D13: the main again is a no-op.
+    // Seed row D13: the main again is a no-op.
     let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert!(ServiceRecord::from_intent(Some(&good[0]), &intent, now).is_equivalent(&good[0]));
 }
 
-/// D13
+/// Seed row D13.
 #[test]
 fn assign_refuses_unknown_version() {
     let one = shop("1.0.0", 20000);
@@ -224,7 +224,7 @@ fn rollback_restores_last_good_main() {
     assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
-/// D10, D11, D19
+/// Seed rows D10, D11, D19.
 #[test]
 fn kill_refuses_main_with_shadows_but_not_the_last_version() {
     let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
@@ -239,7 +239,7 @@ fn kill_refuses_main_with_shadows_but_not_the_last_version() {
     assert_eq!(check_kill(&records, std::slice::from_ref(&one), &one), Ok(()));
 }
 
-/// R9, R19, R20: work in flight, and connections that may carry some at any moment.
+/// Seed rows R9, R19, R20: work in flight, and connections that may carry some at any moment.
 #[test]
 fn kill_refuses_undrained_deployment() {
     let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie };
@@ -257,7 +257,7 @@ fn kill_refuses_undrained_deployment() {
     assert!(kept.starts_with("5 idle connections to it are open"), "{kept}");
 }
 
-/// R15
+/// Seed row R15.
 #[test]
 fn status_follows_role_and_sockets() {
     let work = SocketCount { busy: 1, ..SocketCount::default() };

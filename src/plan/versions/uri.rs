@@ -7,7 +7,7 @@ use crate::model::ports::Port;
 /// The reason why no port rule can route to an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
-    /// R35
+    /// Seed row R35.
     #[error("invalid URL({}): {why}", .uri.escape_debug())]
     Invalid { uri: String, why: &'static str },
     #[error(
@@ -18,7 +18,7 @@ pub enum UriError {
 }
 
 /// The port that `http://HOST[:PORT][/]` names on the host itself: HOST is `localhost`, a loopback address or the host's own.
-/// Without a scheme it means http, without a port 80 (R35).
+/// Without a scheme it means http, without a port 80 (seed row R35).
 pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
     let invalid = |why| UriError::Invalid { uri: uri.to_owned(), why };
     let rest = match uri.split_once("://") {

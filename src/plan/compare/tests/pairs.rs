@@ -5,13 +5,13 @@ use super::*;
 #[test]
 fn json_is_compared_by_path() {
     let main =
-        json!({"a": 1, "items": [{"price": 1, "n": "x"}, {"price": 2, "n": "y"}], "gone": null, "t": "1"});
+        json!({"a": 1, "items": [{"price": 1, "n": "x"}, {"price": 2, "n": "y"}], "lost": null, "t": "1"});
     let shadow =
         json!({"a": 1.0, "items": [{"price": 1, "n": "x"}, {"price": 3, "n": "z"}], "new": [1], "t": 1});
     assert_eq!(
         json_differences(&main, &shadow),
         [
-            "$.gone Missing: null | (absent)",
+            "$.lost Missing: null | (absent)",
             "$.new Extra: (absent) | (array of 1)",
             "$.t Type: \"1\" | 1",
             "$.items[].n Value: \"y\" | \"z\"",

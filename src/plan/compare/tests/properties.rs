@@ -75,7 +75,7 @@ proptest! {
         }
     }
 
-    /// For any hosts and any order, the result is as if one host had seen all requests.
+    /// Merging the evidence of any hosts in any order gives the result of a single host with all requests.
     #[test]
     fn evidence_merge_is_additive(pairs in prop::collection::vec(any_pair(), 0..40), cuts in (0usize..40, 0usize..40)) {
         let (first, second) = (cuts.0.min(cuts.1).min(pairs.len()), cuts.0.max(cuts.1).min(pairs.len()));
