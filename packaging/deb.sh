@@ -27,13 +27,13 @@ install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/ve
 "$binary" completions bash > "$root/usr/share/bash-completion/completions/switchman"
 "$binary" completions zsh > "$root/usr/share/zsh/vendor-completions/_switchman"
 "$binary" completions fish > "$root/usr/share/fish/vendor_completions.d/switchman.fish"
-# A set as `switchman init` writes it: what is in the package works as it is told in there.
+# A set as `switchman init` writes it: the packaged examples work as their comments describe.
 "$binary" init "$doc/examples" --name shop > /dev/null
 # The paths in it are those of this machine until here; its links are relative.
 here=$(printf "%s" "$(pwd -P)/$doc/examples" | sed 's/[][\\.*^$|]/\\&/g')
 find "$doc/examples" -type f -exec sed -i "s|$here|/usr/share/doc/switchman/examples|g" {} +
 install -D -m 644 -t "$doc/examples" packaging/unconfined.conf packaging/grafana/switchman.json
-printf 'switchman (%s) stable; urgency=medium\n\n  * See https://semver.org: the version says what changed.\n\n -- %s  %s\n' \
+printf 'switchman (%s) stable; urgency=medium\n\n  * See https://semver.org: the version shows the kind of change.\n\n -- %s  %s\n' \
     "$version" 'switchman maintainers <switchman@switchman.invalid>' "$date" > "$doc/changelog"
 find "$root/usr/share/man" "$doc/changelog" -type f -exec gzip -9n {} +
 

@@ -1,4 +1,4 @@
-//! What the backend as a whole must say.
+//! Checks of the backend as a whole.
 
 use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
@@ -60,6 +60,7 @@ fn lint_retries(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>)
 fn lint_redispatch(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'_>) {
     let line = cfg.find_setting(section, &["option", "redispatch"]);
     match line.map(|line| (line, line.word(2))) {
+        // The figures: docs/design/measurements.md#m38.
         None | Some((_, Some("0"))) => report.add(
             Warning,
             "haproxy-no-redispatch",
@@ -156,7 +157,7 @@ fn lint_state_file(cfg: &ParsedCfg, section: &Section, report: &mut LintReport<'
         Some("local") => has("server-state-base"),
         _ => false,
     };
-    // Neither file: said once, about `global`.
+    // Neither file: reported once, about `global`.
     if (has("server-state-file") || has("server-state-base")) && !loaded {
         let from = if has("server-state-file") { "global" } else { "local" };
         report.add(

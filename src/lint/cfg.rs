@@ -166,7 +166,7 @@ fn split_words(line: &str) -> Vec<String> {
     words
 }
 
-/// `\xNN` is left as it stands: no word that matters here is written so.
+/// `\xNN` is left unchanged: no word that matters here is written so.
 fn unescape(c: char) -> char {
     match c {
         'n' => '\n',

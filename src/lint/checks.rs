@@ -1,5 +1,6 @@
 //! The health check of the backend. Its rules are not merged: a section with `option httpchk` or an `http-check` rule of
-//! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12).
+//! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12,
+//! docs/design/measurements.md#m42).
 
 use super::LintReport;
 use super::cfg::{ParsedCfg, Section, Statement};
@@ -33,7 +34,7 @@ fn is_check_option(line: &Statement) -> bool {
 /// The check as HAProxy puts it together.
 struct HttpCheck<'a> {
     option: &'a Statement,
-    /// `option` stands in the section whose rules count.
+    /// `option` is in the section whose rules count.
     option_is_own: bool,
     rules: Vec<&'a Statement>,
     /// Further up there are rules that do not count.
@@ -170,7 +171,7 @@ fn lint_connect(check: &HttpCheck<'_>, report: &mut LintReport<'_>) {
     }
 }
 
-/// Both should ask the same question, or one finds healthy what the other does not.
+/// Both should send the same request, or one finds a server healthy that the other does not.
 fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) {
     let sent = check.rules_of_kind("send").find_map(|line| Some((line, line.value("uri")?)));
     let uri = match check.option.words.as_slice() {
@@ -183,7 +184,7 @@ fn lint_path(check: &HttpCheck<'_>, fleet: &Fleet, report: &mut LintReport<'_>) 
             Note,
             "haproxy-health-path",
             line.number,
-            format!("HAProxy asks for `{found}`, switchman's own probe for `{}`", fleet.health.path),
+            format!("HAProxy requests `{found}`, switchman's own probe `{}`", fleet.health.path),
             format!("write `{}`, or `health: {{path: {found}}}` in switchman.yaml", format_send_rule(fleet)),
         );
     }

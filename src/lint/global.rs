@@ -1,4 +1,4 @@
-//! What stands outside the backend: who may read and change HAProxy, and what a reload keeps.
+//! Checks outside the backend: who may read and change HAProxy, and what a reload keeps.
 
 use super::LintReport;
 use super::cfg::{ParsedCfg, Section, Statement};
@@ -61,7 +61,7 @@ fn lint_stats_socket(line: &Statement, report: &mut LintReport<'_>) {
             Problem,
             "haproxy-socket-remote-admin",
             line.number,
-            format!("`{address}` lets anybody who reaches it change every server: it has no password"),
+            format!("`{address}` lets every client that reaches it change every server: it has no password"),
             format!("write `stats socket {address} level user`: reading is all switchman needs"),
         );
     }
@@ -81,7 +81,7 @@ fn lint_stats_page(cfg: &ParsedCfg, report: &mut LintReport<'_>) {
                 Problem,
                 "haproxy-stats-admin",
                 admin.number,
-                "anybody who can open the statistics page can put any server into maintenance: it asks for no password",
+                "every client that can open the statistics page can put any server into maintenance: it requires no password",
                 "remove `stats admin`, or add `stats auth USER:PASSWORD`, or write `bind 127.0.0.1:8404`",
             );
         }

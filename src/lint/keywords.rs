@@ -38,7 +38,7 @@ pub(super) struct ServerLine<'a> {
     pub name: &'a str,
     pub number: usize,
     address: &'a str,
-    /// What is in force: a flag has an empty value.
+    /// The keywords in force: a flag has an empty value.
     keywords: BTreeMap<&'a str, &'a str>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> ServerLine<'a> {
         self.keywords.get(key).copied().filter(|value| !value.contains('$'))
     }
 
-    /// Whether the value stands in the file, so that it can be compared.
+    /// Whether the value is written in the file, so that it can be compared.
     pub(super) fn is_known(&self, key: &str) -> bool {
         self.keywords.get(key).is_none_or(|value| !value.contains('$'))
     }

@@ -1,4 +1,5 @@
-//! Reads haproxy.cfg for the traps that lose requests. A figure in a finding was measured with HAProxy 2.6.12.
+//! Reads haproxy.cfg for the traps that lose requests. A figure in a finding was measured with HAProxy 2.6.12
+//! (docs/design/measurements.md#haproxy).
 
 use crate::model::balancer::BalancerSpec;
 use crate::model::finding::{Finding, Severity};
@@ -29,7 +30,7 @@ pub fn lint_first(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
     }
 }
 
-/// Everything found in one file for one service; `file` is only for the findings' subjects. Empty means nothing to say.
+/// Everything found in one file for one service; `file` is only for the findings' subjects. Empty when nothing was found.
 /// Without `fleet.hosts` every server line of the backend is looked at, else those of the hosts.
 pub fn lint(file: &str, text: &str, fleet: &Fleet, balancer: &BalancerSpec) -> Vec<Finding> {
     let cfg = ParsedCfg::parse(text);

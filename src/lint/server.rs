@@ -56,7 +56,7 @@ fn find_server<'a>(all: &'a [ServerLine<'a>], name: &str) -> Option<&'a ServerLi
     all.iter().find(|server| server.name == name)
 }
 
-/// The hosts of switchman.yaml; other lines of the backend are nobody's business.
+/// The hosts of switchman.yaml; other lines of the backend are not checked.
 fn pair_listed_hosts<'a>(
     all: &'a [ServerLine<'a>],
     section: &Section,
@@ -101,7 +101,7 @@ fn pair_unlisted_hosts<'a>(
     let ServerNames { main, backup } = &balancer.servers;
     let mut pairs = Vec::new();
     for server in all.iter().filter(|server| !server.has_flag("backup")) {
-        // A backup that lost its keyword is told beside its main.
+        // A backup that lost its keyword is reported beside its main.
         let of_main = extract_host(server.name, backup).map(|host| main.replace("{host}", host));
         if of_main.is_some_and(|main| find_server(all, &main).is_some()) {
             continue;
@@ -115,7 +115,7 @@ fn pair_unlisted_hosts<'a>(
                     "switchman looks for servers called `{main}` and `{backup}`, and cannot find `{}`",
                     server.name
                 ),
-                format!("call it `{main}`, or say how the lines are called with `load_balancers[].servers`"),
+                format!("call it `{main}`, or set the names of the lines in `load_balancers[].servers`"),
             );
             continue;
         };
@@ -150,7 +150,7 @@ fn report_missing(name: &str, line: usize, fix: &str, report: &mut LintReport<'_
         "haproxy-no-server",
         line,
         format!("the backend has no server `{name}`"),
-        format!("add `{fix}`, or say how the lines are called with `load_balancers[].servers`"),
+        format!("add `{fix}`, or set the names of the lines in `load_balancers[].servers`"),
     );
 }
 
@@ -223,7 +223,7 @@ fn lint_check_keyword(server: &ServerLine<'_>, report: &mut LintReport<'_>) {
             server.number,
             "an `agent-check` speaks beside the check port, and one that cannot be reached leaves the last state",
             "fine with `switchman agent --agent-check`; another agent has to answer `up` when it starts, and `ready` only where \
-             it also says `drain`: `ready` undoes a MAINT that HAProxy's own operator set",
+             it also sends `drain`: `ready` undoes a MAINT that HAProxy's own operator set",
         );
     }
     if let Some(at) = server.value("addr") {
@@ -268,6 +268,7 @@ fn lint_backup_check_port(backup: &ServerLine<'_>, own: Port, report: &mut LintR
 fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report: &mut LintReport<'_>) {
     let Some(port) = server.port() else { return };
     if port == fleet.ports.check.to_string() {
+        // The figures: docs/design/measurements.md#m2.
         report.add(
             Problem,
             "haproxy-data-on-check-port",
@@ -283,7 +284,7 @@ fn lint_data_port(server: &ServerLine<'_>, expected: Port, fleet: &Fleet, report
             Problem,
             "haproxy-data-port",
             server.number,
-            format!("traffic goes to port {port}, the configuration says {expected}"),
+            format!("traffic goes to port {port}, the configuration has {expected}"),
             format!("write port {expected}, or change `ports` in switchman.yaml"),
         );
     }
@@ -296,7 +297,7 @@ fn lint_address(server: &ServerLine<'_>, pair: &ServerPair<'_>, report: &mut Lin
             Problem,
             "haproxy-address",
             server.number,
-            format!("the address is {found}, switchman.yaml says {expected} for `{}`", pair.host),
+            format!("the address is {found}, switchman.yaml has {expected} for `{}`", pair.host),
             format!("write {expected} here, or `address: {found}` in switchman.yaml"),
         );
     }

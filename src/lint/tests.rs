@@ -23,7 +23,7 @@ fn spec() -> BalancerSpec {
     BalancerSpec { check: timing(), ..example::balancer("lb1", None) }
 }
 
-/// What `switchman init` writes.
+/// Renders haproxy.cfg as `switchman init` writes it.
 fn good() -> String {
     let Fleet { ports, hosts, .. } = fleet();
     let balancer = BalancerParams {
@@ -61,7 +61,7 @@ fn init_templates_pass_the_lint() {
     assert_eq!(ids(&good()), Vec::<&str>::new());
 }
 
-/// One change to the good file, and the trap it opens.
+/// Each case is a change to the good file, and the finding it must cause.
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn each_misconfiguration_is_found() {
@@ -191,7 +191,7 @@ fn missing_stats_socket_is_found() {
     assert!(ids("backend servers\n").contains(&"haproxy-no-stats-socket"));
 }
 
-/// Each is another way to write the same thing, or somebody else's business.
+/// Each case is another form of the same setting, or is not switchman's concern.
 #[test]
 fn valid_settings_are_not_reported() {
     for (from, to) in [
@@ -239,7 +239,7 @@ fn valid_settings_are_not_reported() {
     assert_eq!(ids(&old), Vec::<&str>::new());
 }
 
-/// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test that asks a real HAProxy.
+/// The rules of a check are not merged with those of `defaults`; `sys::haproxy` has a test with a real HAProxy.
 #[test]
 fn check_inherits_all_its_rules_or_none() {
     let rules = ["option httpchk\n", "http-check send meth", "http-check expect status 200\n"];

@@ -1,19 +1,20 @@
-//! What a host answers a HAProxy that asks it by `agent-check`.
+//! The reply of a host to the `agent-check` of a HAProxy.
 //!
-//! The agent says what is meant, the health check says what is; HAProxy shows UP only when both do (measured on 2.6).
+//! The agent reports what is intended, the health check reports what is; HAProxy shows UP only when both do (measured on
+//! 2.6, docs/design/measurements.md#m41).
 //! Every answer is whole: a HAProxy that was reloaded, and has forgotten all, knows from the next one.
 //!
-//! Of the words for "out", `stopped` is the default, because it is what the failing check port says too, only sooner and
+//! Of the words for "out", `stopped` is the default, because it has the effect of the failing check port, only sooner and
 //! with a reason: DOWN, cookie holders to the backup vhost, requests in flight finish. `drain` keeps cookie holders
-//! (facts.md), so a main vhost must not be restarted on the strength of it, and its counterpart `ready` is said every
-//! few seconds and undoes a MAINT that HAProxy's operator has set. `maint` has the same counterpart and ends the health checks.
-//! Each manner undoes only its own word. So a host whose manner is `Drain` never says `up`, which in HAProxy 2.2 and 2.3
-//! before March 2021 made a server UP whose check failed (haproxy issue 1176).
+//! (docs/design/measurements.md#m35), so a main vhost must not be restarted on the strength of it, and its counterpart
+//! `ready` is sent every few seconds and undoes a MAINT that HAProxy's operator has set. `maint` has the same counterpart and
+//! ends the health checks. Each manner undoes only its own word. So a host whose manner is `Drain` never sends `up`, which in
+//! HAProxy 2.2 and 2.3 before March 2021 made a server UP whose check failed (haproxy issue 1176).
 
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply};
 use crate::model::forward::Switch;
 
-/// One answer, its newline included: HAProxy ignores a line that has none.
+/// A reply, its newline included: HAProxy ignores a line that has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentReply(String);
 
@@ -28,7 +29,7 @@ impl AgentReply {
 pub fn build_reply(switch: Option<Switch>, terms: AgentCheckConfig) -> AgentReply {
     let words = match (switch, terms.maintenance_reply) {
         (None, _) => String::new(),
-        // What stands behind the `#` is shown on HAProxy's statistics page.
+        // The text after the `#` is shown on HAProxy's statistics page.
         (Some(Switch::Off), MaintenanceReply::Stopped) => "stopped # switchman: forward off".to_owned(),
         (Some(Switch::Off), MaintenanceReply::Drain) => "drain".to_owned(),
         (Some(Switch::On), manner) => {

@@ -1,4 +1,4 @@
-//! What the doctor makes of what was observed on a host.
+//! Findings of `check` from the facts observed on a host.
 
 use std::net::IpAddr;
 
@@ -19,7 +19,7 @@ use super::input_filter::{FilterVerdict, evaluate_filter, includes_port};
 mod data_ports;
 pub mod fleet;
 
-/// One look at a host. A part that could not be read is its error.
+/// A snapshot of a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
 pub struct CheckFacts {
     pub host: Host,
@@ -45,7 +45,7 @@ pub struct CheckFacts {
     pub balancers: Vec<Option<Result<BackendView, String>>>,
 }
 
-/// All findings, in the order of the look; those with nothing to mend among them.
+/// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
@@ -288,12 +288,12 @@ fn check_proxy(facts: &CheckFacts) -> Vec<Finding> {
             "proxy-out",
             "proxy",
             format!(
-                "`{}` has a shadow or a canary, and the rules lead straight at main: nothing is copied or shared",
+                "`{}` has a shadow or a canary, but the rules bypass the proxy and route to main: no request is copied or shared",
                 record.forward.service
             ),
-            "the agent lets the proxy in again by itself once it can be had: `switchman history` and `journalctl -u \
-             switchman-proxy` (without systemd: `proxy.log` in the state directory) say why it went; without an agent \
-             nobody does (`systemctl status switchman`)",
+            "the agent inserts the proxy again once it can be started: `switchman history` and `journalctl -u \
+             switchman-proxy` (without systemd: `proxy.log` in the state directory) show why it ended; without a running \
+             agent the proxy stays out (`systemctl status switchman`)",
         )
     })
     .collect()
@@ -335,7 +335,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
             "ports-changed",
             "recorded state",
             format!(
-                "recorded is {} -> {}, the configuration says {} -> {}",
+                "the record has {} -> {}, the configuration has {} -> {}",
                 record.forward.check, record.forward.target, fleet.ports.check, fleet.ports.main
             ),
             "the next `enable-forward` or `disable-forward` takes the new ports over",
@@ -479,7 +479,7 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     ]
 }
 
-/// What a balancer said, or the finding that it said nothing.
+/// Returns the view of a balancer, or the finding that it could not be read.
 fn require_view<'a>(
     spec: &BalancerSpec,
     view: Option<&'a Result<BackendView, String>>,
@@ -521,7 +521,7 @@ fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Ve
                 "admin-state",
                 subject,
                 format!(
-                    "`{name}` is {} by an operator's command on HAProxy, whatever its checks say",
+                    "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
                     server.status
                 ),
                 format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
@@ -547,13 +547,13 @@ fn check_capacity_floor(
             Severity::Warning,
             "floor-never-met",
             spec.name.as_str(),
-            format!("there are {mains} other main servers, `roll.min_up` asks for {}: every disable-forward is refused", fleet.limits.min_up),
+            format!("there are {mains} other main servers, `roll.min_up` requires {}: every disable-forward is refused", fleet.limits.min_up),
             "lower `roll.min_up`",
         )
     })
 }
 
-/// What the configuration alone tells.
+/// Findings from the configuration alone.
 fn check_policy(fleet: &Fleet) -> Vec<Finding> {
     let mut all = Vec::new();
     if fleet.balancers.is_empty() {
@@ -573,7 +573,7 @@ fn check_policy(fleet: &Fleet) -> Vec<Finding> {
             Severity::Warning,
             "batch-below-floor",
             "switchman.yaml",
-            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` asks for {min_up}: every `roll` over all hosts is refused"),
+            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` requires {min_up}: every `roll` over all hosts is refused"),
             "take a smaller `roll.batch`, or lower `roll.min_up`",
         ));
     }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::model::balancer::ServerCounters;
 use crate::model::socket::{Socket, SocketActivity, SocketCount};
 
-/// What a server-side socket is doing, from one look and, where there was one, the look before.
+/// Classifies what a server-side socket is doing, from one snapshot and, where there was one, the snapshot before.
 ///
-/// One look tells idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it received
-/// after it last sent (facts.md: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in flight was never
-/// called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer means idle, and
-/// without one it is a tie.
-/// Two looks tell more: what moved since is work, even where the last word was the server's, as in a streaming answer or a
-/// websocket; a request that was answered between the looks costs one more look. Not told apart: a paused streaming
+/// One snapshot separates idle from busy: a socket is busy when it has unread, unsent or unacknowledged bytes, or when it
+/// received after it last sent (docs/design/measurements.md#m28: 60 of 60 idle, then 10 of 10 busy through HAProxy; a request in
+/// flight was never called idle). Within one kernel tick the order is not known: then a later acknowledgement of the answer
+/// means idle, and without one it is a tie.
+/// Two snapshots show more: bytes that moved since are work, even where the server sent last, as in a streaming answer or a
+/// websocket; a request that was answered between the snapshots costs one more. Not distinguished: a paused streaming
 /// answer, a quiet websocket and HTTP/2; HAProxy's own counters know those.
 pub fn classify_socket(now: &Socket, before: Option<&Socket>) -> SocketActivity {
     let moved = |field: fn(&Socket) -> u64| before.is_some_and(|before| field(now) > field(before));
@@ -26,7 +26,7 @@ pub fn classify_socket(now: &Socket, before: Option<&Socket>) -> SocketActivity 
     }
 }
 
-/// The rule of crates.md 2.4. `Tie` where the tick hides the order.
+/// Classifies one snapshot (docs/design/measurements.md#m28). `Ambiguous` where the tick hides the order.
 fn classify_snapshot(socket: &Socket) -> SocketActivity {
     let info = &socket.info;
     if socket.send_queue > 0 || info.unsent > 0 || info.unacked > 0 {
@@ -47,7 +47,7 @@ fn classify_snapshot(socket: &Socket) -> SocketActivity {
     SocketActivity::Ambiguous
 }
 
-/// How long a tie may be a request in flight; longer requests than this are not told from idleness in that one case.
+/// How long a tie may be a request in flight; longer requests than this are taken for idleness in that one case.
 const MAX_AMBIGUOUS_AGE: Duration = Duration::from_secs(15);
 
 /// Counts a look: how many are busy, idle or tied, and what they do.
@@ -57,7 +57,7 @@ pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Socket
     let mut by_activity = BTreeMap::new();
     for socket in now {
         let activity = match classify_socket(socket, earlier.get(&socket.cookie).copied()) {
-            // Time does not tell which of two events in one tick came later; only that nobody waits this long.
+            // Time does not show which of two events in one tick came later; only that no request waits this long.
             SocketActivity::Ambiguous if socket.info.last_data_received > MAX_AMBIGUOUS_AGE => {
                 SocketActivity::Idle
             }
@@ -76,13 +76,13 @@ pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<Socket
 /// Fed with looks until the host is drained. Two quiet looks in a row make a drain, with no server selection between.
 #[derive(Debug, Clone)]
 pub struct DrainTracker {
-    /// Some balancer cannot be read by configuration, so nobody can say that a tie is not a request of its.
+    /// Some balancer cannot be read by configuration, so a tie may be one of that balancer's requests.
     has_unreadable_balancer: bool,
     /// `selected_total` per balancer at the last look, when that look was quiet.
     last_quiet_selections: Option<Vec<u64>>,
 }
 
-/// Where a drain stands.
+/// The state of a drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DrainState {
     /// `in_flight`: requests by the balancers' counters, all together; `busy_sockets`: connections at work on the host.
@@ -101,7 +101,7 @@ pub enum NotDrainedReason {
     SocketsUnreadable,
     Sessions,
     Queued,
-    /// `used_conn_cur` alone: a connection that HAProxy says is in use, and no session with it.
+    /// `used_conn_cur` alone: a connection that HAProxy reports as in use, and no session with it.
     Connections,
     BusySockets,
     StillSelected,
@@ -129,12 +129,12 @@ impl DrainTracker {
         Self { has_unreadable_balancer, last_quiet_selections: None }
     }
 
-    /// One look. `works`: the host's main server on every balancer that can be read by configuration, `None` where it
-    /// could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
+    /// Records one observation. `works`: the host's main server on every balancer that can be read by configuration, `None`
+    /// where it could not be read now (never drained then). `sockets`: the main vhost's data port, `None` where not known.
     pub fn observe(&mut self, works: &[Option<ServerCounters>], sockets: Option<SocketCount>) -> DrainState {
         let sum = |field: fn(&ServerCounters) -> u64| works.iter().flatten().map(field).sum::<u64>();
         let in_flight = sum(ServerCounters::in_flight);
-        // What HAProxy's counters say of a tie is exact; without those of every HAProxy it may be a request.
+        // HAProxy's counters decide a tie exactly; without those of every HAProxy it may be a request.
         let ties = |count: &SocketCount| {
             if self.has_unreadable_balancer || works.is_empty() { count.ambiguous } else { 0 }
         };

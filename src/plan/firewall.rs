@@ -17,8 +17,8 @@ use crate::model::rules::{
 
 pub mod drift;
 
-/// The rules the records ask for. A redirect in our chain whose service is not recorded (a lost state directory) is
-/// kept: taking it away would put a service into maintenance that nobody named.
+/// Builds the rules that the records require. A redirect in our chain whose service is not recorded (a lost state directory) is
+/// kept: taking it away would put a service into maintenance that no command named.
 pub fn build_desired_rules<'a>(
     recorded: &[ServiceRecord],
     observed: impl IntoIterator<Item = &'a Table>,
@@ -32,7 +32,7 @@ pub fn build_desired_rules<'a>(
     }
 }
 
-/// The redirects of one record. A private service has none: nothing from outside leads to it.
+/// The redirects of one record. A private service has none: no rule routes to it from outside.
 fn build_redirects(record: &ServiceRecord) -> Vec<Redirect> {
     if record.access == Access::Private {
         return vec![];
@@ -53,7 +53,7 @@ fn build_redirects(record: &ServiceRecord) -> Vec<Redirect> {
     asked
 }
 
-/// Which variant our rules belong in: where our chain already is, else where anybody's rules are; where that decides
+/// Which variant our rules belong in: where our chain already is, else where any program's rules are; where that decides
 /// nothing, what the command `iptables` runs.
 pub fn variant(tables: &Tables) -> Variant {
     let only_one = |test: fn(&Table) -> bool| {
@@ -89,7 +89,7 @@ pub fn plan(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Tran
         .collect()
 }
 
-/// What our chain holds now.
+/// Reads the redirects that our chain holds now.
 pub fn read_redirects(table: &Table) -> Vec<Redirect> {
     table.rules_in_chain(CHAIN).filter_map(parse_redirect).collect()
 }
@@ -162,7 +162,7 @@ fn is_jump(rule: &Rule) -> bool {
     rule.option_value("--comment") == Some(JUMP_COMMENT) && rule.option_value("-j") == Some(CHAIN)
 }
 
-/// Jumps of ours that are not wanted: doubled, changed by somebody, or for checks from this host that no longer come.
+/// Jumps of ours that are not wanted: doubled, changed by another program, or for checks from this host that no longer come.
 fn find_stale_jumps(desired: &DesiredRules, table: &Table) -> Vec<Rule> {
     let mut wanted = build_jump_rules(desired.balancer_is_local);
     let ours = table.rules.iter().filter(|rule| rule.chain != CHAIN && is_jump(rule));
@@ -181,7 +181,7 @@ fn build_rule(chain: &str, words: &[&str]) -> Rule {
     Rule { chain: chain.to_owned(), words: words.iter().map(|word| (*word).to_owned()).collect() }
 }
 
-/// It does nothing with what it matches: that the match needs connection tracking is its purpose.
+/// Builds the anchor, which does nothing with the packets it matches: its purpose is that the match needs connection tracking.
 fn build_anchor_rule() -> Rule {
     build_rule(CHAIN, &["-m", "conntrack", "--ctstate", "NEW", "-m", "comment", "--comment", ANCHOR_COMMENT])
 }
@@ -203,7 +203,7 @@ fn build_redirect_rule(redirect: &Redirect) -> Rule {
     build_rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
-/// What a rule stands for; `None` when it is not exactly a rule we would write.
+/// Parses the redirect that a rule stands for; `None` when the rule is not exactly one that switchman would write.
 fn parse_redirect(rule: &Rule) -> Option<Redirect> {
     let (service, kind) = rule.option_value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
     let redirect = Redirect {

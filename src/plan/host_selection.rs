@@ -6,7 +6,7 @@ use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 
-/// What is known of the machine. `addresses` are those of its interfaces.
+/// The known names of the machine. `addresses` are those of its interfaces.
 #[derive(Debug, Clone)]
 pub struct MachineIdentity<'a> {
     pub host_name: &'a str,
@@ -27,15 +27,15 @@ pub enum SelectionError {
 /// Which hosts a command names.
 #[derive(Debug, Clone, Copy)]
 pub enum HostSelection<'a> {
-    /// None: this machine, when it is one of the hosts.
+    /// No host is named: this machine, when it is one of the hosts.
     ThisMachine,
-    /// None, by a command that means all of them when this machine is not one.
+    /// No host is named, and the command takes all of them when this machine is not one.
     ThisOrAll,
     Named(&'a [HostName]),
     All,
 }
 
-/// The hosts to act on, each with the way to it. `local` takes the operator's word that this machine is the host asked for.
+/// The hosts to act on, each with its transport. `local`: the operator declares that this machine is the named host.
 pub fn select_hosts(
     fleet: &Fleet,
     asked: HostSelection<'_>,
@@ -87,7 +87,7 @@ pub fn select_hosts(
     }
 }
 
-/// Without `hosts:`, the machine itself under its short name: haproxy.cfg says `main-web1`, not `main-web1.example.org`.
+/// Without `hosts:`, the machine itself under its short name: haproxy.cfg has `main-web1`, not `main-web1.example.org`.
 fn select_this_machine(
     asked: Option<&HostName>,
     machine: &MachineIdentity<'_>,

@@ -1,18 +1,18 @@
 //! Whether a filter table lets a new TCP connection to a port in: a walk through INPUT with three answers, because a
-//! rule may ask for things (addresses, interfaces, sets) that are not known here.
+//! rule may match on things (addresses, interfaces, sets) that are not known here.
 
 use crate::model::ports::Port;
 use crate::model::rules::{Rule, Table};
 
-/// What the filter does with the first packet of a connection to a port.
+/// The effect of the filter on the first packet of a connection to a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterVerdict {
     Accepted,
-    /// Dropped or rejected whatever its source; by which rule or policy.
+    /// Dropped or rejected from every source; by which rule or policy.
     Refused {
         rule: String,
     },
-    /// It depends on the source, or on something else this walk cannot know; the last rule that may refuse it.
+    /// The verdict depends on the source, or on something else this walk cannot know; the last rule that may refuse it.
     Depends {
         on: String,
     },
@@ -45,7 +45,7 @@ enum RuleDecision {
     Refuse(String),
 }
 
-/// What a rule that may or may not match would have done.
+/// The effect that a rule which may or may not match would have had.
 enum UncertainRule {
     Accepts,
     Refuses(String),
@@ -91,7 +91,7 @@ enum Match {
     Maybe,
 }
 
-/// A first packet of a TCP connection, state NEW, from nobody knows where, not through loopback.
+/// A first packet of a TCP connection, state NEW, from an unknown source, not through loopback.
 fn match_rule(rule: &Rule, port: Port) -> Match {
     if rule.has_option("!") {
         return Match::Maybe;

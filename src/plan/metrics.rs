@@ -1,7 +1,8 @@
 //! Numbers for Prometheus, in its text format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
 //!
 //! Written here, because the `prometheus-client` crate writes OpenMetrics alone, whose counters node_exporter's textfile
-//! collector takes for untyped ones, and because these are counts that others have made: there is nothing to register.
+//! collector takes for untyped ones, and because these are counts that others have made: there is nothing to register
+//! (docs/design/dependencies.md#ours).
 //!
 //! Labels are bounded: services and hosts by the configuration, versions by what is deployed (and [`VERSIONS`]), reasons and
 //! classes by the words the program knows. Nothing of a request is a label.
@@ -14,13 +15,13 @@ pub mod fleet;
 pub mod host;
 mod proxy;
 
-/// What a page is, for the one who reads it.
+/// The content type of a page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Of a service, at most: main first, then the youngest.
+/// The most versions of a service on a page: main first, then the youngest.
 pub const MAX_VERSIONS: usize = 50;
 
-/// One name and what stands behind it.
+/// A metric name with its type and help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricFamily {
     /// `switchman_`, base units, `_total` for counters.
@@ -33,7 +34,7 @@ pub struct MetricFamily {
 pub enum MetricKind {
     Counter,
     Gauge,
-    /// Of seconds, in the buckets of [`BUCKETS`].
+    /// A histogram of seconds, in the buckets of [`BUCKETS`].
     Histogram,
 }
 
@@ -87,7 +88,7 @@ pub const BUCKETS: [(&str, u64); 15] = [
 /// Name and value.
 type Label<'a> = (&'a str, &'a str);
 
-/// What is answered to one scrape.
+/// The response to one scrape.
 #[derive(Debug, Default)]
 struct MetricsPage(String);
 

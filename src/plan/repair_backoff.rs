@@ -1,8 +1,8 @@
-//! How soon to repair again, when somebody keeps undoing the repairs.
+//! How soon to repair again, when another program or an operator keeps undoing the repairs.
 
 use std::time::{Duration, Instant};
 
-/// So many repairs in a row are made at once: a deploy tool or an administrator at work.
+/// The number of repairs in a row that are made at once: a deploy tool or an administrator at work.
 const FREE_REPAIRS: u32 = 5;
 /// Repairs further apart than this are not in a row.
 const RESET_INTERVAL: Duration = Duration::from_mins(1);

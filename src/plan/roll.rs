@@ -1,4 +1,4 @@
-//! What a roll will do, step by step: what `--dry-run` prints is what runs.
+//! The plan of a roll, step by step: what `--dry-run` prints is what runs.
 
 pub mod progress;
 use std::fmt;
@@ -21,7 +21,7 @@ pub struct RollPlan {
     pub before_roll: Vec<String>,
     /// Hosts of one batch are out together.
     pub batches: Vec<Vec<HostName>>,
-    /// What every host goes through, in this order.
+    /// The steps of every host, in this order.
     pub steps: Vec<PlannedStep>,
     pub after_roll: Vec<String>,
 }
@@ -42,7 +42,7 @@ pub enum PlanError {
     NoHosts,
     #[error("no command is given")]
     NoCommand,
-    #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` asks for {min_up}")]
+    #[error("a batch of {batch} leaves {left} of {all} hosts, `roll.min_up` requires {min_up}")]
     CapacityFloor { batch: usize, left: usize, all: usize, min_up: u32 },
 }
 
@@ -56,7 +56,7 @@ pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
     let all = fleet.hosts.len();
     let batch = spec.batches().map(<[HostName]>::len).max().unwrap_or(0);
     let (left, min_up) = (all.saturating_sub(batch), fleet.limits.min_up);
-    // Without `hosts:` the others are not known here; the balancers are asked before each batch.
+    // Without `hosts:` the others are not known here; the balancers are read before each batch.
     if all > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
         return Err(PlanError::CapacityFloor { batch, left, all, min_up });
     }
@@ -81,14 +81,14 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
         let timeout = fleet.hooks.timeout * u32::try_from(lines.len()).unwrap_or(u32::MAX);
         (!lines.is_empty()).then(|| (lines.join("; "), Some(timeout)))
     };
-    // One that is read is given more time than its check settings ask for; for the others the bound is waited.
+    // A balancer that is read gets more time than its check settings require; for the others the computed time is waited.
     let longest = |spec: &BalancerSpec, switch| match spec.stats_endpoint {
         Some(_) => compute_wait_timeout(&spec.check, switch),
         None => compute_detection_time(&spec.check, switch),
     };
     let seen = |switch| fleet.balancers.iter().map(|spec| longest(spec, switch)).max();
     let balancers = || match fleet.balancers.as_slice() {
-        [] => "nobody to ask".to_owned(),
+        [] => "no balancer".to_owned(),
         balancers => balancers.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
     };
     let (check, main) = (fleet.ports.check, fleet.ports.main);
@@ -204,7 +204,7 @@ each host:
         let refused = |hosts, spec: &RollSpec| plan(&make_fleet(hosts), spec).unwrap_err().to_string();
         assert_eq!(refused(2, &example::make_roll_spec(&[])), "there is no host to roll over");
         let spec = RollSpec { batch: Batch::Percent(100), ..example::make_roll_spec(&["web1", "web2"]) };
-        assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` asks for 1");
+        assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` requires 1");
         assert!(plan(&make_fleet(3), &spec).is_ok());
         let none = RollSpec { command: vec![], ..example::make_roll_spec(&["web1"]) };
         assert_eq!(refused(2, &none), "no command is given");

@@ -12,7 +12,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::Switch;
 use crate::model::name::{BalancerName, HostName};
 
-/// A reason not to switch. `--force` overrides any of them, and says which it overrode.
+/// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Refusal {
@@ -24,7 +24,7 @@ pub enum Refusal {
     BackupNotUp { balancer: BalancerName, server: String, status: String },
     /// Too few other hosts would be left.
     CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
-    /// Too few other hosts would be left by the configuration; no balancer can be asked how many of them are UP.
+    /// Too few other hosts would be left by the configuration; no balancer reports how many of them are UP.
     CapacityFloorByConfig { left: u32, min_up: u32 },
     /// Every main vhost of the fleet at once.
     AllHosts { hosts: usize },
@@ -40,16 +40,16 @@ impl fmt::Display for Refusal {
                 write!(f, "`{balancer}` has no server `{server}` in this backend")
             }
             Self::BackupNotUp { balancer, server, status } => {
-                write!(f, "the backup vhost is not UP: `{balancer}` says `{server}` is {status}")
+                write!(f, "the backup vhost is not UP: `{balancer}` reports `{server}` as {status}")
             }
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
-                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` asks for {min_up}",
+                "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` requires {min_up}",
                 if *up == 1 { "" } else { "s" }
             ),
             Self::CapacityFloorByConfig { left, min_up } => write!(
                 f,
-                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` asks for {min_up}",
+                "the capacity floor would break: {left} other host{} would be left, `roll.min_up` requires {min_up}",
                 if *left == 1 { "" } else { "s" }
             ),
             Self::AllHosts { hosts } => {
@@ -60,7 +60,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What one balancer said, or why it said nothing.
+/// The state that one balancer reported, or the reason why it could not be read.
 pub type BalancerReading<'a> = (&'a BalancerSpec, Result<&'a BackendView, &'a str>);
 
 /// Why these hosts may not be taken out together now; empty when they may. Balancers that are not read by configuration
@@ -99,7 +99,7 @@ pub fn find_disable_refusals(
     refusals
 }
 
-/// What one balancer has against taking out one host.
+/// The reasons of one balancer against taking out one host.
 fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let balancer = &spec.name;
@@ -119,7 +119,8 @@ fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostNa
 }
 
 /// Main vhosts of other hosts that take traffic: every server of the backend that is neither a backup nor one of these, and
-/// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6).
+/// has a weight (set to 0 at run time, a server still reads UP and gets no new user; measured on 2.6,
+/// docs/design/measurements.md#m35).
 fn count_others_up(view: &BackendView, mains: &BTreeSet<String>) -> u32 {
     let takes_new_users = |server: &&ServerView| server.state.is_up() && server.weight > 0;
     let other =
@@ -135,8 +136,9 @@ pub fn is_observed(switch: Switch, server: &ServerView) -> bool {
     }
 }
 
-/// By when every check of a balancer has seen the switch: `(fall-1) x (fastinter or inter) + inter + timeout` for off,
-/// with `rise` for on (facts.md). A bound, not a measurement: nobody is asked.
+/// Returns the time after which every check of a balancer has seen the switch:
+/// `(fall-1) x (fastinter or inter) + inter + timeout` for off, with `rise` for on (docs/design/measurements.md#m4). A limit
+/// that is computed, not measured: no balancer is read.
 pub fn compute_detection_time(check: &CheckTiming, switch: Switch) -> Duration {
     let count = match switch {
         Switch::Off => check.fall,
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn refusals_name_balancer_and_server() {
         let floor =
-            "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` asks for 1";
+            "the capacity floor would break: `lb1` has 0 other main vhosts UP, `roll.min_up` requires 1";
         let others = [
             ServerState::GoingDown,
             ServerState::Down,
@@ -223,7 +225,7 @@ mod tests {
         for verdict in others {
             assert_eq!(list_refusals(1, Ok(&make_view(verdict, ServerState::Up))), [floor]);
         }
-        let backup = "the backup vhost is not UP: `lb1` says `backup-web1` is DOWN";
+        let backup = "the backup vhost is not UP: `lb1` reports `backup-web1` as DOWN";
         assert_eq!(list_refusals(1, Ok(&make_view(ServerState::Up, ServerState::Down))), [backup]);
         assert_eq!(list_refusals(1, Err("no answer")), ["`lb1` cannot be read: no answer"]);
         let empty = BackendView::default();

@@ -1,4 +1,5 @@
-//! Shadows and canaries on one host: what may be asked, what the proxy is told, and when it stands before main.
+//! Shadows and canaries on one host: which changes are allowed, which configuration the proxy receives, and when the rules
+//! route to the proxy.
 
 use super::versions::{self, Refused};
 use crate::model::api::deployments::DeploymentRef;
@@ -74,7 +75,7 @@ pub fn apply_change(
     Ok(splits)
 }
 
-/// One that is ready, of this service, and not main.
+/// Returns a deployment of this service that is ready and not main.
 fn find_target<'a>(
     record: &ServiceRecord,
     existing: &'a [Deployment],
@@ -176,11 +177,11 @@ fn build_bad_text(text: &str, what: &'static str) -> TrafficSplitError {
 pub enum DesiredPlacement {
     /// Neither process nor port is needed.
     Unneeded,
-    /// Rules lead straight at main; what is still connected to this port ends.
+    /// Rules route to main; connections still open to this port are closed.
     Bypassed(Port),
-    /// Rules lead to this port.
+    /// Rules route to this port.
     Inserted(Port),
-    /// The same, with a port to be found.
+    /// Rules are to route to the proxy, on a port to be allocated.
     Unallocated,
 }
 
@@ -201,17 +202,17 @@ pub fn is_unneeded(record: &ServiceRecord) -> bool {
         && (record.layer7.traffic_split.is_empty() || record.routes.is_none())
 }
 
-/// Where each version can be asked alone, on the loopback addresses (D7). Neither a port of the originals (8080, 9070) nor of
-/// HAProxy's usual ones.
+/// The port at which each version can be reached alone, on the loopback addresses (seed row D7). Neither a port of the
+/// originals (8080, 9070) nor of HAProxy's usual ones.
 const GATEWAY_PORT: u16 = 8070;
 
-/// A port that is nobody's to be given.
+/// The gateway's port, which is never allocated to an instance.
 pub fn gateway_port() -> Option<Port> {
     Port::new(GATEWAY_PORT)
 }
 
-/// What the proxy of a host is told. A service it does not stand before yet, or no more, is main's alone: nothing is copied
-/// or shared until the rules lead here.
+/// Builds the configuration for the proxy of a host. A service whose rules do not route to the proxy has main alone: nothing
+/// is copied or shared until they do.
 pub fn build_config(records: &[ServiceRecord], existing: &[Deployment]) -> ProxyConfig {
     ProxyConfig {
         services: records.iter().filter_map(|record| build_service(record, existing)).collect(),
@@ -254,7 +255,7 @@ fn build_upstream(one: &Deployment) -> Upstream {
     }
 }
 
-/// Without what is gone.
+/// Keeps only the entries whose deployments still exist.
 fn retain_existing(splits: &TrafficSplit, existing: &[Deployment]) -> TrafficSplit {
     let is_there = |id: &DeploymentId| existing.iter().any(|one| one.id == *id);
     TrafficSplit {
@@ -285,17 +286,18 @@ pub fn build_intent(
     }
 }
 
-/// The rules lead to the proxy, or straight at main; `None`: it is so, or the place is another one by now.
+/// Records that the rules route to the proxy, or to main; `None`: they already do, or the proxy has another port by now.
 pub fn moved(record: &ServiceRecord, port: Port, inserted: bool) -> Option<Layer7> {
     let place = record.layer7.place.filter(|place| place.port == port && place.inserted != inserted)?;
-    // Whoever took the splits away meanwhile does not want it there.
+    // The command that removed the splits in between does not want the proxy there.
     if inserted && !matches!(wanted(record), DesiredPlacement::Inserted(_)) {
         return None;
     }
     Some(Layer7 { place: Some(Place { inserted, ..place }), ..record.layer7.clone() })
 }
 
-/// A change taken back, unless somebody has changed the same thing meanwhile; who is gone gets nothing back.
+/// Undoes a change, unless another command has changed the same thing in between; a deployment that no longer exists gets
+/// nothing back.
 pub fn undone(
     now: &TrafficSplit,
     before: &TrafficSplit,
@@ -323,7 +325,7 @@ pub fn undone(
     retain_existing(&undone, existing)
 }
 
-/// A kill that was refused took it out: what it got before it gets again, unless somebody gave that away meanwhile.
+/// Restores the traffic of a deployment that a refused kill took out, unless another command assigned that traffic in between.
 pub fn restore_deployment(
     record: &ServiceRecord,
     before: &Layer7,
@@ -361,7 +363,7 @@ pub fn told(change: &TrafficSplitChange, existing: &[Deployment]) -> String {
     }
 }
 
-/// What a canary answers, for people: `25%, header x-beta`.
+/// Formats the share of a canary for people: `25%, header x-beta`.
 pub fn describe_share(canary: &Canary) -> String {
     let mark = |kind: &str, mark: &FieldMatch| match &mark.value {
         Some(value) => format!("{kind} {}={value}", mark.name),
@@ -380,7 +382,7 @@ pub fn describe_share(canary: &Canary) -> String {
     if parts.is_empty() { "0%".to_owned() } else { parts.join(", ") }
 }
 
-/// What a deployment gets, for lists: `copies 50%`, `canary 25%, header x-beta`.
+/// Formats the traffic of a deployment for lists: `copies 50%`, `canary 25%, header x-beta`.
 pub fn describe_traffic(splits: &TrafficSplit, deployment: &DeploymentId) -> Vec<String> {
     let copies = splits.mirrors.iter().filter(|mirror| mirror.deployment == *deployment);
     let canary = splits.canary.iter().filter(|canary| canary.deployment == *deployment);

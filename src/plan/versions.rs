@@ -24,33 +24,35 @@ pub use routes::{
 pub use trial_outcome::ended;
 pub use uri::{UriError, parse_local_port};
 
-/// Why a host does not do what it was asked. The sentences of the systems switchman follows are kept (parity.md, by row).
+/// The reason why a host refuses a change. The sentences of the systems that switchman follows are kept
+/// (docs/design/seed-systems.md; each variant names its seed row).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// D22
+    /// Seed row D22.
     #[error("Service with name: {service} and version: {version} already exists!")]
     Exists { service: ServiceName, version: String },
     #[error("the id {id} belongs to {service} {version}")]
     IdTaken { id: DeploymentId, service: ServiceName, version: String },
-    /// R18
+    /// Seed row R18.
     #[error("A deployment already exists that uses this endpoint (ID: {id}). Use --force to overwrite it.")]
     EndpointTaken { id: DeploymentId },
-    /// D13
+    /// Seed row D13.
     #[error("No service matching {0}")]
     NoVersion(DeploymentRef),
-    /// D13
+    /// Seed row D13.
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
-    /// D19 (sic)
+    /// Seed row D19 (sic).
     #[error("Not allowed to kill main service while there are mutliple deployed versions of that service")]
     MainWithShadows,
-    /// R19 and R20
+    /// Seed rows R19 and R20.
     #[error(
         "Deployment is still Draining. There are {invocations} invocations that will break if it is removed now. If you \
          accept the risk of breaking in-flight invocations, you can use --force"
     )]
     NotDrained { invocations: u64 },
-    /// Its own sentence: no invocation is in flight, but one may come over each of these at any moment.
+    /// A sentence of switchman's own: no invocation is in flight, but one may arrive over each of these connections at any
+    /// time.
     #[error(
         "{idle} idle connections to it are open, kept by load balancers that may send the next request over them; they end \
          when their server is taken out (`assign --strategy rolling`), or are cut with --force"
@@ -75,7 +77,7 @@ pub enum Refused {
     NoBackup(ServiceName),
     #[error("{version} is not main of {service}: there is nothing to take back")]
     NotMain { service: ServiceName, version: Version },
-    #[error("another command changed main of {0} meanwhile")]
+    #[error("another command changed main of {0} in between")]
     Overtaken(ServiceName),
     #[error("a vhost or a program is started from a release, something that runs already has none")]
     MixedKinds,
@@ -87,7 +89,7 @@ pub enum Refused {
     BadValue { subject: String, why: &'static str },
 }
 
-/// What a deploy comes to.
+/// The outcome of a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeployDecision {
     /// The very same is there.
@@ -134,10 +136,10 @@ pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy
 /// Longest argument or value of the environment, in bytes: what execve(2) takes of one (MAX_ARG_STRLEN), as far as it is sane.
 const MAX_VALUE_BYTES: usize = 32 * 1024;
 
-/// Of a health check's path or host: a request line that every server takes.
+/// The limit of a health check's path or host: every server accepts a request line of this size.
 const MAX_HEAD_BYTES: usize = 2048;
 
-/// What ends up in a process's arguments and environment and in unit files.
+/// Checks the values that are written into a process's arguments and environment and into unit files.
 pub fn check_values(how: &RunSpec) -> Result<(), Refused> {
     let bad = |what: String, why| Err(Refused::BadValue { subject: what, why });
     let argv = match &how.workload {
@@ -181,7 +183,7 @@ pub fn check_values(how: &RunSpec) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A check that can be asked at all, by us and by the web server that a vhost is given.
+/// Checks that the health check can be sent at all, and answered by the web server of a vhost.
 pub fn check_health(health: &Health, how: &RunSpec) -> Result<(), Refused> {
     let bad = |what: &str, why| Err(Refused::BadValue { subject: what.to_owned(), why });
     let sane = |text: &str| text.len() <= MAX_HEAD_BYTES && text.chars().all(|c| c.is_ascii_graphic());
@@ -223,7 +225,7 @@ pub fn list_candidate_ports<'a>(
     (first.get()..=last.get()).filter_map(Port::new).filter(|port| !taken.contains(port))
 }
 
-/// A port that was asked for by name.
+/// Checks a port that the operator named.
 pub fn check_port(
     port: Port,
     existing: &[Deployment],
@@ -254,12 +256,12 @@ pub fn compute_health_timeout(health: &Health) -> Duration {
 
 const MIN_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The one that is meant, whatever its stage.
+/// Returns the deployment that the reference names, in any stage.
 pub fn find<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
     existing.iter().find(|one| which.matches(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
 }
 
-/// One that traffic may be led to.
+/// Returns the deployment that the reference names, if traffic may be routed to it.
 pub fn find_ready<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
     let found = find(existing, which)?;
     if matches!(found.stage, Stage::Ready | Stage::Updating | Stage::Retiring) {
@@ -269,7 +271,7 @@ pub fn find_ready<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Resu
     }
 }
 
-/// Whether a deployment may be taken away, work on it apart (D10, D11).
+/// Whether a deployment may be taken away, work on it apart (seed rows D10, D11).
 pub fn check_kill(
     records: &[ServiceRecord],
     existing: &[Deployment],
@@ -282,7 +284,7 @@ pub fn check_kill(
     Ok(())
 }
 
-/// What keeps a deployment from being stopped without a request being lost.
+/// Refuses to stop a deployment while that could lose a request.
 pub fn check_drained(sockets: &SocketCount) -> Result<(), Refused> {
     if sockets.maybe_busy() > 0 {
         return Err(Refused::NotDrained { invocations: sockets.maybe_busy() });
@@ -309,14 +311,14 @@ pub fn is_backup(records: &[ServiceRecord], deployment: &Deployment) -> bool {
     routes.is_some_and(|routes| routes.backup.deployment == deployment.id)
 }
 
-/// Whether a port of the service leads to this instance's port on the deployment's behalf.
+/// Whether a port of the service is routed to this instance's port on the deployment's behalf.
 pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port) -> bool {
     let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
     let legs = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
     legs.iter().any(|leg| leg.deployment == deployment.id && leg.target == port)
 }
 
-/// R15: what is not main is drained when nothing is at work on it.
+/// Seed row R15: what is not main is drained when nothing is at work on it.
 pub fn status(role: Role, sockets: &SocketCount) -> Status {
     match role {
         Role::Main => Status::Active,
@@ -325,12 +327,12 @@ pub fn status(role: Role, sockets: &SocketCount) -> Status {
     }
 }
 
-/// What is left of a change whose process was killed, and what makes it whole: either as before, or done.
+/// The recovery of a change whose process was killed: either back to the state before, or completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
     /// The deployment never took traffic: it goes away again, instance and release.
     Remove,
-    /// It is main already: it only was not told so.
+    /// The deployment is main already: only its record does not have that yet.
     MarkReady,
     /// The new instance of an update never took traffic.
     RemoveNext,

@@ -2,7 +2,8 @@
 
 use crate::model::percent::Percent;
 
-/// The weight of the heavier side: HAProxy's default of 1 leaves no room below it (`weight 50%` of 1 is 0; facts.md).
+/// The weight of the heavier side: HAProxy's default of 1 leaves no room below it (`weight 50%` of 1 is 0;
+/// docs/design/measurements.md#m36).
 const BASE_WEIGHT: u32 = 100;
 
 /// The weight of every server line of each side.
@@ -10,7 +11,7 @@ const BASE_WEIGHT: u32 = 100;
 pub struct Weights {
     pub canaries: u32,
     pub mains: u32,
-    /// What these weights come to: whole numbers do not reach every share.
+    /// Returns the share that these weights come to: whole numbers do not reach every share.
     pub share: Percent,
 }
 

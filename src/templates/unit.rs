@@ -29,10 +29,10 @@ pub fn instance(name: &str) -> Option<InstanceId> {
 /// `program` is the absolute path of the first word of its argv.
 ///
 /// `KillMode`: TERM goes to every process (`control-group`); another signal is for the first process alone (`mixed`), which
-/// ends its own children. `Restart=always` with no start limit: an instance is wanted until somebody stops it. Its pause does
+/// ends its own children. `Restart=always` with no start limit: an instance has to run until a command stops it. Its pause does
 /// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload. The hardening
 /// is what a program that listens on a port and writes to its own files does not notice; `ProtectSystem` is not among it,
-/// for nobody has said where an application writes.
+/// for switchman does not know where an application writes.
 pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
     let InstanceSpec { id, service, version, .. } = spec;
     let dir = escape_plain("the directory", &spec.dir.to_string_lossy())?;
@@ -46,7 +46,7 @@ pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
          (switchman)\nAfter=network.target\nStartLimitIntervalSec=0\n\n[Service]\n\
          Type=exec\nWorkingDirectory={dir}\nExecStart={argv}\n"
     );
-    // As everywhere: PATH comes from systemd, HOME too where there is a user, and %h is the home of whoever runs systemd.
+    // As everywhere: PATH comes from systemd, HOME too where there is a user, and %h is the home of the user who runs systemd.
     if !spec.env.contains_key("LANG") {
         text.push_str("Environment=\"LANG=C.UTF-8\"\n");
     }
@@ -92,7 +92,7 @@ pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
     Ok(text)
 }
 
-/// The same unit with another grace.
+/// Returns the unit with another grace.
 pub fn replace_grace(unit: &str, to: Duration) -> String {
     let line = |old: &str| if old.starts_with(GRACE) { format_grace(to) } else { old.to_owned() };
     unit.lines().map(|old| line(old) + "\n").collect()
@@ -105,7 +105,7 @@ pub fn is_same_command(unit: &str, other: &str) -> bool {
 
 const GRACE: &str = "TimeoutStopSec=";
 
-/// From the signal to KILL. 0 would be no bound at all.
+/// Formats the time from the signal to KILL. 0 would be no limit at all.
 fn format_grace(grace: Duration) -> String {
     format!("{GRACE}{}ms", grace.as_millis().max(1))
 }
@@ -117,12 +117,12 @@ enum DollarEscape {
     Plain,
 }
 
-/// One word in double quotes, which are left out again when it is read.
+/// Puts a word into double quotes, which systemd leaves out when it reads the word.
 fn quote_word(what: &'static str, word: &str, dollar: DollarEscape) -> Result<String, UnitError> {
     let mut text = String::from("\"");
     for c in word.chars() {
         match c {
-            // Tabs have an escape; whoever needs another one has a file for it.
+            // Tabs have an escape; a value with another one belongs in a file.
             '\t' => text.push_str("\\t"),
             c if c.is_control() => return Err(UnitError { subject: what, found: word.to_owned() }),
             '"' | '\\' => text.extend(['\\', c]),

@@ -15,7 +15,7 @@ const CADDY: &str = include_str!("../../vhosts/caddy/instance.Caddyfile");
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VhostError {
-    /// It would have a meaning of its own in one of the three languages.
+    /// The value has a character with a meaning of its own in one of the three languages.
     #[error(
         "a vhost cannot hold {subject} `{}`: only letters, digits and `/ . _ ~ + @ -` are allowed",
         .found.escape_debug()
@@ -34,8 +34,8 @@ pub struct Vhost {
     pub port: Port,
     /// The release's directory.
     pub root: PathBuf,
-    /// Its own, for pid file, sockets and temporary files. Whoever runs the server may write there; where that is root, the
-    /// workers of nginx and Apache, which are not, may enter it and all above it.
+    /// The instance's own directory, for pid file, sockets and temporary files. The user who runs the server may write there;
+    /// where that is root, the workers of nginx and Apache, which are not, may enter it and all above it.
     pub run_dir: PathBuf,
     /// The path of the health check; a query is left out.
     pub health_path: String,
@@ -81,7 +81,7 @@ impl Vhost {
     pub fn argv(&self, file: &Path) -> Vec<String> {
         let file = file.to_string_lossy();
         let words: &[&str] = match self.server {
-            // Without -e a plain user is told that he may not write /var/log/nginx.
+            // Without -e, nginx warns a plain user that /var/log/nginx is not writable.
             WebServer::Nginx => &["nginx", "-e", "stderr", "-c", &file, "-g", "daemon off;"],
             WebServer::Apache => &["apache2", "-f", &file, "-DFOREGROUND"],
             WebServer::Caddy => &["caddy", "run", "--config", &file, "--adapter", "caddyfile"],
@@ -89,18 +89,18 @@ impl Vhost {
         words.iter().map(ToString::to_string).collect()
     }
 
-    /// What it needs in its environment.
+    /// Returns the variables that the server needs in its environment.
     pub fn env(&self) -> BTreeMap<String, String> {
         let run_dir = self.run_dir.to_string_lossy();
         let names: &[&str] = match self.server {
             WebServer::Nginx | WebServer::Apache => &[],
-            // Where Caddy keeps what it keeps by itself: not in the home of whoever runs it.
+            // The directories of Caddy's own state: not in the home of the user who runs it.
             WebServer::Caddy => &["XDG_CONFIG_HOME", "XDG_DATA_HOME"],
         };
         names.iter().map(|name| ((*name).to_owned(), run_dir.clone().into_owned())).collect()
     }
 
-    /// What lets its requests end.
+    /// Returns the signal that lets the server finish its requests.
     pub const fn stop_signal(&self) -> StopSignal {
         match self.server {
             WebServer::Nginx => StopSignal::Quit,

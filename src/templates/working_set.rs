@@ -27,7 +27,7 @@ impl VhostRole {
     }
 }
 
-/// Everything the templates ask for. Paths are absolute.
+/// The values of all placeholders in the templates. Paths are absolute.
 #[derive(Debug, Clone)]
 pub struct WorkingSet {
     pub project: ServiceName,
@@ -73,7 +73,7 @@ pub enum FileContent {
     Link(String),
 }
 
-/// A placeholder that a template names and nobody fills, or the other way round.
+/// A placeholder that a template names and that has no value, or the other way round.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the template has no use for, or no value for, `{placeholder}`")]
 pub struct TemplateError {
@@ -89,7 +89,7 @@ const HAPROXY: &str = include_str!("../../vhosts/haproxy.cfg");
 const YAML: &str = include_str!("../../vhosts/switchman.yaml");
 
 impl WorkingSet {
-    /// One vhost of one host. `file` is where it will lie; `who` goes into the header `X-Switchman-Vhost`.
+    /// Renders one vhost of one host. `file` is its future path; `who` goes into the header `X-Switchman-Vhost`.
     pub fn render_vhost(
         &self,
         role: VhostRole,

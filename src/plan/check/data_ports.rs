@@ -25,7 +25,7 @@ pub(super) fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding
     for (service, vhost, port) in list_routed_ports(facts) {
         for (family, tables) in facts.tables.iter().flatten() {
             for table in [&tables.nf_tables, &tables.legacy].into_iter().flatten() {
-                // What takes the check port too is told there.
+                // A rule that takes the check port too is reported there.
                 let rules = rules_before_jump(table, port).filter(|rule| !names_check_port(fleet, rule));
                 all.extend(rules.map(|rule| build_foreign_rule_finding(*family, service, vhost, port, rule)));
             }
@@ -99,7 +99,7 @@ fn is_terminating(rule: &Rule, hook: &str) -> bool {
     }
 }
 
-/// Where in the hook's chain a rule comes to its turn: its own place, or that of the first jump that leads to its chain.
+/// Returns the position in the hook's chain at which a rule is evaluated: its own, or that of the first jump to its chain.
 fn find_position(table: &Table, hook: &str, rule: &Rule) -> Option<usize> {
     if rule.chain == hook {
         return table.rules_in_chain(hook).position(|other| other == rule);
@@ -177,7 +177,7 @@ mod tests {
             Vec::<&str>::new()
         );
         let range = "-A PREROUTING -p tcp -m multiport --dports 8000:9000 -j DNAT --to-destination 10.0.0.9";
-        assert_eq!(list_finding_ids(&[range], &[]), ["stranger-on-check-port"], "told once");
+        assert_eq!(list_finding_ids(&[range], &[]), ["stranger-on-check-port"], "reported once");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the doctor makes of a fleet as seen from an operator's machine.
+//! Findings of `check` about a fleet, as seen from the operator machine.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +14,19 @@ use crate::model::host::{Host, Transport};
 use crate::model::lock::{Liveness, LockView};
 use crate::plan::roll::progress::RollProgress;
 
-/// One look at a fleet. A part that could not be read is its error.
+/// A snapshot of a fleet. A part that could not be read is its error.
 #[derive(Debug, Clone)]
 pub struct FleetFacts {
-    /// Those that are asked about.
+    /// The hosts to check.
     pub hosts: Vec<HostFacts>,
     /// In the order of the fleet; `None`: not read by configuration.
     pub balancers: Vec<Option<Result<BackendView, String>>>,
-    /// Of [`local_files`], those that are not there.
+    /// The files of [`local_files`] that do not exist.
     pub missing: Vec<LocalFile>,
     /// The last roll.
     pub roll: Result<Option<RollProgress>, String>,
     pub lock: Result<Option<LockView>, String>,
-    /// Of this program.
+    /// The version of this program.
     pub version: &'static str,
 }
 
@@ -43,11 +43,11 @@ pub struct HostFacts {
 /// Why a host did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkFailure {
-    /// There is no way there, or nobody answers at its end.
+    /// No connection could be made, or no agent answers on it.
     Unreachable(String),
-    /// It answers, and speaks another version of the API.
+    /// The agent answers, and speaks another version of the API.
     VersionMismatch(String),
-    /// It answers, and wants something else.
+    /// The agent answers, and refuses the request.
     Refused(String),
 }
 
@@ -166,7 +166,7 @@ fn format_remote_command(fleet: &Fleet, host: &Host) -> String {
     }
 }
 
-/// What the host says of itself; the rest of its story is told by `check` on the host.
+/// Checks what the host reports of itself; the rest is reported by `check` on the host.
 fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
     let (subject, main) = (host.name.as_str(), fleet.ports.main);
     let mut all = Vec::new();
@@ -230,7 +230,7 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
     all
 }
 
-/// One line where all is well, else only what is not: a fleet has many servers.
+/// Returns one finding where all is well, else only the problems: a fleet has many servers.
 fn check_balancer(
     fleet: &Fleet,
     spec: &BalancerSpec,
@@ -290,13 +290,13 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
         (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
-                let gone = if lock.liveness == Liveness::Dead { ", whose process is gone" } else { "" };
+                let gone = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };
                 all.push(build_finding(
                     Severity::Note,
                     "fleet-held",
                     "lock",
-                    format!("the fleet is held by {}{gone}", lock.holder),
-                    "`switchman lock status` tells more",
+                    format!("the fleet is locked by {}{gone}", lock.holder),
+                    "`switchman lock status` shows the holder's details",
                 ));
             }
             let runs = lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);

@@ -72,7 +72,7 @@ pub(super) fn good() -> CheckFacts {
     }
 }
 
-/// What is above `Ok`, by id.
+/// Lists the findings above `Ok`, by id.
 fn bad(facts: &CheckFacts) -> Vec<(&'static str, Severity)> {
     let all = collect_findings(&fleet(), facts).into_iter();
     all.filter(|one| one.severity > Severity::Ok).map(|one| (one.id, one.severity)).collect()

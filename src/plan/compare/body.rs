@@ -26,7 +26,7 @@ pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: 
     }
     match (decode_content(main), decode_content(shadow)) {
         (BodyContent::Plain(ours), BodyContent::Plain(theirs)) => compare_plain(main, &ours, &theirs, seen),
-        // Two that are both too long, or both coded with brotli: what went over the wire tells whether they are the same.
+        // Two that are both too long, or both coded with brotli: the bytes on the wire decide whether they are the same.
         (_, _) if read_content_coding(main) == read_content_coding(shadow) => {
             compare_opaque(main, shadow, seen);
         }
@@ -88,7 +88,7 @@ fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut
     });
 }
 
-/// One was longer than the proxy read: only a difference in what is there can be told.
+/// At least one body was longer than the proxy read: only a difference in the part that was read can be found.
 fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
     let kept = main.body.bytes.len().min(shadow.body.bytes.len());
     let ended_first = |one: &CapturedResponse, other: &CapturedResponse| {
@@ -117,7 +117,7 @@ fn decode_content(answer: &CapturedResponse) -> BodyContent<'_> {
     let bytes = answer.body.bytes.as_slice();
     let decoded = match read_content_coding(answer).as_deref() {
         None => return BodyContent::Plain(Cow::Borrowed(bytes)),
-        // An answer without a body, to HEAD, says how one would be coded.
+        // The headers of an answer without a body, to HEAD, declare how a body would be coded.
         Some(_) if bytes.is_empty() => return BodyContent::Plain(Cow::Borrowed(bytes)),
         Some("gzip" | "x-gzip") => read_bounded(flate2::read::MultiGzDecoder::new(bytes)),
         Some("deflate") => read_bounded(flate2::read::ZlibDecoder::new(bytes)),
@@ -138,7 +138,7 @@ fn read_content_coding(answer: &CapturedResponse) -> Option<String> {
     (!coding.is_empty() && coding != "identity").then_some(coding)
 }
 
-/// By its type; without one, or as plain text, by how it begins.
+/// Decides by the content type; without one, or as plain text, by how the body begins.
 fn may_be_json(answer: &CapturedResponse, bytes: &[u8]) -> bool {
     let media = headers::find_first_value(answer, "content-type").unwrap_or_default().to_ascii_lowercase();
     let media = media.split(';').next().unwrap_or_default().trim();

@@ -49,7 +49,8 @@ impl Coverage {
         self.failed.values().sum()
     }
 
-    /// Copies that were wanted, and could not be made or finished because the shadow was slow, failing, or too much for the proxy.
+    /// Copies that were wanted, and could not be made or finished because the shadow was slow, failing, or too much for the
+    /// proxy.
     pub fn lost(&self) -> u64 {
         let of = |map: &BTreeMap<String, u64>, reasons: &[&str]| -> u64 {
             reasons.iter().filter_map(|reason| map.get(*reason)).sum()
@@ -60,7 +61,7 @@ impl Coverage {
     }
 }
 
-/// What users of main saw meanwhile.
+/// The answers that users of main got in the same time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UserImpact {
     pub answers: u64,

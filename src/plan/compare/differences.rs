@@ -1,4 +1,4 @@
-//! What was looked at in one pair of answers.
+//! The fields compared in one pair of answers, and those that differ.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -18,12 +18,12 @@ pub(super) struct Difference {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Those that differ may stand here as well: an array's path is seen once per item.
+    /// The fields compared; a field that differs may be here as well: an array's path is seen once per item.
     same: BTreeSet<Field>,
-    /// JSON paths among them, to be asked for without a copy.
+    /// The JSON paths among them, for lookups without a copy.
     paths: HashSet<String>,
     pub differing: BTreeMap<Field, Difference>,
-    /// A body was not read to its end, or is coded in a way that is not understood: nothing can be said of it.
+    /// A body was not read to its end, or has an unknown coding: it was not compared.
     pub body_unread: bool,
 }
 
@@ -39,7 +39,7 @@ impl Seen {
         }
     }
 
-    /// `show` is asked only for the first difference of a field.
+    /// `show` is called only for the first difference of a field.
     pub fn differ(&mut self, field: Field, kind: DifferenceKind, show: impl FnOnce() -> (String, String)) {
         self.differing.entry(field).or_insert_with(|| {
             let (main, shadow) = show();

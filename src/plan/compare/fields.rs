@@ -9,7 +9,7 @@ use super::stats::{Rate, compute_excess_lower_bound, compute_z_for_many};
 use crate::model::evidence::{DifferenceKind, Evidence, Example, FieldTally};
 use crate::model::field::Field;
 
-/// From so many differences of main against itself on a field can be noise: one may be an accident.
+/// The number of differences of main against itself from which a field can be noise: a single one may be an accident.
 const MIN_NOISE_DIFFERENCES: u64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -19,19 +19,19 @@ pub enum FieldVerdict {
     Differs,
     /// Main differs from itself as often.
     Noise,
-    /// It was asked not to be counted.
+    /// The field is on the list of fields to ignore.
     Ignored,
 }
 
 /// A field that differed at least once.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct FieldFinding {
-    /// `other`: all fields beyond those that are told apart.
+    /// `other`: all fields beyond those that are counted by name.
     pub field: String,
     pub verdict: FieldVerdict,
     /// Requests in which the shadow's differs from main's, of those that have the field.
     pub shadow: Rate,
-    /// The same of main's two answers.
+    /// Requests in which main's two answers differ, of those that have the field.
     pub control: Rate,
     pub kinds: BTreeMap<DifferenceKind, u64>,
     pub examples: Vec<Example>,
@@ -41,7 +41,7 @@ pub struct FieldFinding {
 pub(super) struct FieldAssessment {
     by_field: BTreeMap<Field, FieldVerdict>,
     ignore: Vec<Field>,
-    /// What counts first, then the most frequent.
+    /// The fields that differ first, then the most frequent.
     pub findings: Vec<FieldFinding>,
 }
 
@@ -80,7 +80,7 @@ impl FieldAssessment {
         kept + rest.min(patterns.overflow_count)
     }
 
-    /// A field that is not told apart any more is never noise.
+    /// A field that is no longer counted by name is never noise.
     fn is_counted(&self, field: &Field) -> bool {
         match self.by_field.get(field) {
             Some(finding) => *finding == FieldVerdict::Differs,

@@ -41,14 +41,14 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Node> {
     Some(node)
 }
 
-/// Every path of either is counted, and what differs is told.
+/// Every path of either is counted, and the differences are reported.
 pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Seen) {
     JsonComparison { path: "$".to_owned(), hidden_keys: 0, differences: seen }.compare_nodes(main, shadow);
 }
 
 struct JsonComparison<'a> {
     path: String,
-    /// How many keys on the way here are not told in the path, and look like a secret's.
+    /// How many keys above this one are left out of the path, and look like a secret's.
     hidden_keys: usize,
     differences: &'a mut Seen,
 }
@@ -106,7 +106,7 @@ impl JsonComparison<'_> {
         }
     }
 
-    /// One step down; gives back where the path was.
+    /// Goes one step down; returns where the path was.
     fn push(&mut self, step: &[&str]) -> usize {
         let before = self.path.len();
         if self.path.ends_with("...") {
@@ -120,7 +120,7 @@ impl JsonComparison<'_> {
         before
     }
 
-    /// Whether the key itself is not told. Keys that are ids are all one: else every request would have fields of its own.
+    /// Whether the key itself is left out. Keys that are ids are all one: else every request would have fields of its own.
     fn push_key(&mut self, key: &str) -> bool {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if redact::is_id(key) {
@@ -187,7 +187,7 @@ impl Node {
         }
     }
 
-    /// For an example.
+    /// Formats a value for an example.
     fn format(&self, hidden: bool) -> String {
         match self {
             Self::Null => "null".into(),

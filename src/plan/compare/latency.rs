@@ -15,7 +15,7 @@ pub struct LatencyFinding {
     /// The shadow's 50th and 99th percentile by main's.
     pub p50_ratio: f64,
     pub p99_ratio: f64,
-    /// By how much the shadow was slower (less than 0: faster) in the middle one of all requests.
+    /// The median over all requests of how much slower the shadow was (less than 0: faster).
     pub median_difference_us: i64,
     /// The interval that holds the true median in 95 of 100 cases.
     pub low_us: i64,

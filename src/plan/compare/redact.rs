@@ -1,10 +1,10 @@
-//! What of users' data a report may show: enough to see the difference, and no secret.
+//! The part of users' data that a report may show: enough to see the difference, and no secret.
 
 /// Characters of a value in an example.
 const MAX_VALUE: usize = 40;
 /// Characters of a request in an example.
 const MAX_REQUEST: usize = 100;
-/// From so many characters on, a word of letters and digits is taken for a token.
+/// The length in characters from which a word of letters and digits is taken for a token.
 const MIN_TOKEN_LENGTH: usize = 24;
 
 const SECRET_WORDS: [&str; 19] = [
@@ -29,7 +29,7 @@ const SECRET_WORDS: [&str; 19] = [
     "cvv",
 ];
 
-/// Whether what stands under this name is not shown at all.
+/// Whether the value under this name is not shown at all.
 pub(super) fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_WORDS.iter().any(|secret| name.contains(secret))
@@ -72,12 +72,12 @@ pub(super) fn redact_text(value: &str) -> String {
     out
 }
 
-/// For an example: replaced, escaped, cut, in quotes.
+/// Formats a text for an example: replaced, escaped, cut, in quotes.
 pub(super) fn quote_redacted(value: &str) -> String {
     format!("\"{}\"", truncate(&redact_text(take_head(value)), MAX_VALUE))
 }
 
-/// For an example, after what is secret in it was replaced.
+/// Formats a text for an example, after its secrets were replaced.
 pub(super) fn quote_value(value: &str) -> String {
     truncate(value, 2 * MAX_VALUE)
 }

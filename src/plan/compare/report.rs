@@ -1,4 +1,4 @@
-//! Is the shadow the same? Evidence and what is asked of it -> a verdict with its reason.
+//! Is the shadow the same? Evidence and the requirements on it -> a verdict with its reason.
 //!
 //! - A field is noise where main answers it differently by itself (twice at least), unless the shadow differs more often than
 //!   that: then the difference of the two shares is surely above 0, at 95 % for all noisy fields together. Without a second
@@ -6,8 +6,8 @@
 //! - A request matches where nothing but noise and ignored fields differs in it. Copies that the shadow did not answer do not
 //!   match.
 //! - A wanted rate is compared with the share that was seen, not with the lower end of its interval: that 999 of 1,000 match is
-//!   enough for 99.9 %. How sure it is follows from the samples that are asked for.
-//! - Fewer samples than asked for, or none, are never enough.
+//!   enough for 99.9 %. How sure it is follows from the samples that are required.
+//! - Fewer samples than required, or none, are never enough.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
 
-/// What is asked of the shadow.
+/// The requirements on the shadow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Criteria {
     /// Absent: every one.
@@ -35,7 +35,7 @@ pub struct Criteria {
     pub ignore: Vec<Field>,
 }
 
-/// What was compared with what.
+/// The two deployments that were compared.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ComparedVersions {
     pub service: ServiceName,
@@ -46,10 +46,10 @@ pub struct ComparedVersions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ComparisonVerdict {
-    /// As far as was asked.
+    /// The shadow is the same, within the requirements.
     Same,
     Differs,
-    /// Too little was compared to say either.
+    /// Too little was compared to decide.
     Insufficient,
 }
 
@@ -68,7 +68,7 @@ pub struct ComparisonReport {
     #[serde(flatten)]
     pub of: ComparedVersions,
     pub verdict: ComparisonVerdict,
-    /// One sentence, without a full stop.
+    /// The reason as one sentence, without a full stop.
     pub reason: String,
     pub asked: Criteria,
     /// When the first and the last of the compared requests began.
@@ -80,7 +80,7 @@ pub struct ComparisonReport {
     pub matching: Rate,
     /// Requests that main answered twice.
     pub controls: u64,
-    /// Those that differed at least once: what counts first, then the most frequent.
+    /// The fields that differed at least once: those that count first, then the most frequent.
     pub fields: Vec<FieldFinding>,
     /// How many fields were looked at.
     pub fields_compared: usize,
@@ -88,14 +88,14 @@ pub struct ComparisonReport {
     pub latency: Option<LatencyFinding>,
     pub coverage: Coverage,
     pub harm: UserImpact,
-    /// What a reader should know before he trusts it; full sentences.
+    /// Remarks that a reader should know before trusting the verdict; full sentences.
     pub remarks: Vec<String>,
 }
 
-/// So many requests were answered with this by main and with that by the shadow.
+/// The number of requests that main answered with one status and the shadow with another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct StatusCount {
-    /// `other` for those that are too many to be told apart.
+    /// `other` for those beyond the number that is counted by name.
     pub main: String,
     pub shadow: String,
     pub count: u64,
@@ -222,7 +222,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
     let noisy = fields.iter().filter(|field| field.verdict == FieldVerdict::Noise).count();
     if evidence.controls == 0 && fields.iter().any(|field| field.verdict == FieldVerdict::Differs) {
         remarks.push(
-            "Main was never asked twice: what it answers differently by itself, such as a time, counts as a difference."
+            "No request was sent to main twice: what main answers differently by itself, such as a time, counts as a difference."
                 .into(),
         );
     }
@@ -232,8 +232,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
         } else {
             "fields are noise: main answers them"
         };
-        remarks
-            .push(format!("{noisy} {are} differently by itself, and nothing can be said of the shadow's."));
+        remarks.push(format!("{noisy} {are} differently by itself, so the shadow's cannot be judged."));
     }
     if evidence.bodies_unread > 0 {
         remarks.push(format!(
@@ -243,7 +242,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
     }
     if evidence.fields.overflow.is_some() {
         remarks.push(format!(
-            "There are more than {} fields; the others are not told apart, and none of them is taken for noise.",
+            "There are more than {} fields; the others are counted as one, and none of them is taken for noise.",
             evidence.fields.entries.len()
         ));
     }

@@ -33,7 +33,7 @@ pub(in crate::plan) fn compute_wilson_interval(part: u64, of: u64, z: f64) -> (f
     let (n, p, z2) = (to_f64(of), compute_ratio(part, of), z * z);
     let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = z / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    // At the ends the bound is exact, whatever rounding did.
+    // At the ends the bound is exact, regardless of rounding.
     let low = if part == 0 { 0.0 } else { (middle - half).max(0.0) };
     let high = if part >= of { 1.0 } else { (middle + half).min(1.0) };
     (low, high)
@@ -54,7 +54,7 @@ pub(in crate::plan) fn compute_excess_lower_bound(
     share - than - (share - low).hypot(high - than)
 }
 
-/// The two-sided 95 % quantile for each of so many questions, so that all answers together are right in 95 of 100 cases
+/// The two-sided 95 % quantile for each of several questions, so that all answers together are right in 95 of 100 cases
 /// (Bonferroni).
 pub(super) fn compute_z_for_many(questions: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "some hundreds")]

@@ -25,12 +25,12 @@ fn single_observation_separates_idle_from_busy() {
     assert_eq!(
         classify_socket(&socket(50, 40, 40), None),
         SocketActivity::Idle,
-        "answered after it was asked"
+        "answered after its request"
     );
     assert_eq!(
         classify_socket(&socket(40, 90, 40), None),
         SocketActivity::Request,
-        "asked after the last answer"
+        "requested after the last answer"
     );
     assert_eq!(
         classify_socket(&socket(40, 40, 36), None),
@@ -40,7 +40,7 @@ fn single_observation_separates_idle_from_busy() {
     assert_eq!(classify_socket(&socket(40, 40, 40), None), SocketActivity::Ambiguous);
     let mut fresh = socket(0, 0, 0);
     (fresh.info.bytes_received, fresh.info.bytes_sent) = (0, 0);
-    assert_eq!(classify_socket(&fresh, None), SocketActivity::Idle, "never asked");
+    assert_eq!(classify_socket(&fresh, None), SocketActivity::Idle, "no request yet");
     fresh.info.bytes_received = 9;
     assert_eq!(classify_socket(&fresh, None), SocketActivity::Request, "first request");
     let unread = Socket { receive_queue: 1, ..socket(50, 40, 40) };
@@ -78,7 +78,7 @@ fn moved_bytes_are_busy_even_when_the_server_sent_last() {
         socket
     };
     let before = socket(50, 40, 40);
-    assert_eq!(classify_socket(&grown(9, 9), None), SocketActivity::Idle, "one look does not tell");
+    assert_eq!(classify_socket(&grown(9, 9), None), SocketActivity::Idle, "one look is not enough");
     assert_eq!(classify_socket(&grown(9, 9), Some(&before)), SocketActivity::Exchange, "a websocket in use");
     assert_eq!(classify_socket(&grown(0, 9), Some(&before)), SocketActivity::Answer, "a streaming answer");
     assert_eq!(classify_socket(&before, Some(&before)), SocketActivity::Idle);
@@ -233,7 +233,7 @@ fn seen(balancers: usize) -> impl Strategy<Value = Seen> {
     )
 }
 
-/// Nothing in flight by anybody's word, and everybody gave it.
+/// Every balancer and the host report that nothing is in flight.
 fn is_quiet((works, sockets): &Seen, blind: bool) -> bool {
     let nothing = |work: &Option<ServerCounters>| {
         work.is_some_and(|w| w.sessions == 0 && w.queued == 0 && w.connections_used.unwrap_or(0) == 0)

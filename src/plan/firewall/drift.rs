@@ -1,4 +1,4 @@
-//! How the kernel's rules differ from the desired ones, in words: what a repair says it has mended.
+//! How the kernel's rules differ from the desired ones, in words: the text that a repair reports.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::{
 use crate::model::name::ServiceName;
 use crate::model::rules::{CHAIN, DesiredRules, Family, Redirect, Rule, Table, Tables, Variant};
 
-/// One difference, of one service or of all.
+/// A difference that concerns one service or all.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Difference {
     service: Option<ServiceName>,
     description: String,
 }
 
-/// What differs, families with the same difference together; for each service that is touched by it, as one text.
+/// Describes the differences, families with the same difference together; for each service concerned, as one text.
 pub fn describe_drift<'a>(
     desired: &DesiredRules,
     observed: &[(Family, Tables)],
@@ -49,11 +49,11 @@ fn find_differences(desired: &DesiredRules, tables: &Tables, family: Family) -> 
     if table.chains.contains_key(CHAIN) {
         all.extend(compare_chain(desired, table));
     } else {
-        all.push(build_general_difference(format!("the chain {CHAIN} was gone")));
+        all.push(build_general_difference(format!("the chain {CHAIN} was missing")));
     }
     for jump in build_jump_rules(desired.balancer_is_local).iter().filter(|jump| !table.rules.contains(jump))
     {
-        all.push(build_general_difference(format!("the jump from {} was gone", jump.chain)));
+        all.push(build_general_difference(format!("the jump from {} was missing", jump.chain)));
     }
     for jump in find_stale_jumps(desired, table) {
         all.push(build_general_difference(format!(
@@ -86,10 +86,10 @@ fn compare_chain(desired: &DesiredRules, table: &Table) -> Vec<Difference> {
     let holds = |rule: &Rule| table.rules_in_chain(CHAIN).any(|other| other == rule);
     let mut all = Vec::new();
     for redirect in desired.redirects.iter().filter(|redirect| !holds(&build_redirect_rule(redirect))) {
-        all.push(of(redirect, "gone"));
+        all.push(of(redirect, "missing"));
     }
     if !holds(&build_anchor_rule()) {
-        all.push(build_general_difference("the anchor was gone".to_owned()));
+        all.push(build_general_difference("the anchor was missing".to_owned()));
     }
     for rule in table.rules_in_chain(CHAIN).filter(|rule| **rule != build_anchor_rule() && !is_jump(rule)) {
         match parse_redirect(rule) {
@@ -131,7 +131,7 @@ mod tests {
         tables(table)
     }
 
-    /// What `change` does to a healthy kernel, for `blog` and for `shop`.
+    /// Describes what `change` does to a healthy kernel, for `blog` and for `shop`.
     fn describe_drift_after(change: impl Fn(&mut Table)) -> Vec<String> {
         let desired = DesiredRules {
             redirects: [make_redirect("blog", 9888), make_redirect("shop", 8888)].into(),
@@ -157,12 +157,12 @@ mod tests {
         };
         let flushed = |table: &mut Table| *table = Table::empty_nat();
         let gone =
-            "the chain SWITCHMAN was gone (IPv4, IPv6); the jump from PREROUTING was gone (IPv4, IPv6)";
+            "the chain SWITCHMAN was missing (IPv4, IPv6); the jump from PREROUTING was missing (IPv4, IPv6)";
         assert_eq!(describe_drift_after(flushed), all(gone));
         let unhooked = |table: &mut Table| table.rules.retain(|rule| rule.chain != "PREROUTING");
-        assert_eq!(describe_drift_after(unhooked), all("the jump from PREROUTING was gone (IPv4, IPv6)"));
+        assert_eq!(describe_drift_after(unhooked), all("the jump from PREROUTING was missing (IPv4, IPv6)"));
         let one = |table: &mut Table| table.rules.retain(|rule| rule.option_value("--dport") != Some("8888"));
-        assert_eq!(describe_drift_after(one), ["shop: the forward 8888 -> 8080 was gone (IPv4, IPv6)"]);
+        assert_eq!(describe_drift_after(one), ["shop: the forward 8888 -> 8080 was missing (IPv4, IPv6)"]);
         let theirs = |table: &mut Table| restore(table, "-A SWITCHMAN -p udp -j ACCEPT");
         let text = "a rule that is not ours was in the chain: `-A SWITCHMAN -p udp -j ACCEPT` (IPv4, IPv6)";
         assert_eq!(describe_drift_after(theirs), all(text));

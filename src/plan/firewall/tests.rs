@@ -191,7 +191,7 @@ fn redirects_of(table: &Table) -> BTreeSet<Redirect> {
     read_redirects(table).into_iter().collect()
 }
 
-/// A rule as anybody might have put it there: in a built-in chain, in a chain of theirs, or in ours.
+/// A rule as any program might have added it: in a built-in chain, in a chain of theirs, or in ours.
 fn any_rule() -> impl Strategy<Value = Rule> {
     let chain = prop_oneof!["PREROUTING", "OUTPUT", "POSTROUTING", "DOCKER", CHAIN];
     let words = prop_oneof![

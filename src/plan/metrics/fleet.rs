@@ -1,4 +1,4 @@
-//! What the operator's machine exports: each host as it is seen from there, and the last roll and promotion by the journal.
+//! Metrics of the operator machine: each host as it is seen from there, and the last roll and promotion by the journal.
 
 use super::{MetricFamily, MetricsPage, new_gauge};
 use crate::model::api::HostView;
@@ -28,14 +28,13 @@ const HEALTHY: MetricFamily =
     new_gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
 const JOURNAL: MetricFamily =
     new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
-const LOCK_HELD: MetricFamily =
-    new_gauge("switchman_lock_held", "Whether somebody holds the lock of the fleet.");
+const LOCK_HELD: MetricFamily = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
 const IN_PROGRESS: MetricFamily = new_gauge(
     "switchman_roll_in_progress",
     "Whether the last roll is not finished: it runs, has stopped or was cut off.",
 );
 const STATE: MetricFamily =
-    new_gauge("switchman_roll_state", "How the last roll stands or ended: 1 for one of the states.");
+    new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
 const HOSTS: MetricFamily = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
 const HOSTS_OUT: MetricFamily =
     new_gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");
@@ -71,11 +70,11 @@ pub struct FleetMetrics {
 pub struct HostSnapshot {
     pub host: HostName,
     pub is_up: bool,
-    /// What it says of each service; a service that it says nothing of is not there.
+    /// The view that the host reports of each service; a service without one is absent.
     pub views: Vec<(ServiceName, HostView)>,
 }
 
-/// What the journal says of a service.
+/// The state of a service in the journal.
 #[derive(Debug, Clone)]
 pub struct ServiceSnapshot {
     pub service: ServiceName,
@@ -93,7 +92,7 @@ pub struct JournalSnapshot {
     pub is_holder_alive: bool,
 }
 
-/// What a roll can be said to be.
+/// The values of the label `state` of a roll.
 const STATES: [&str; 7] =
     ["running", "stopped", "cut-off", "done", "done-with-failures", "aborted", "aborted-in-part"];
 

@@ -1,4 +1,4 @@
-//! What a host exports: its forwards, its versions, and what its proxy counted.
+//! Metrics of a host: its forwards, its versions, and the counts of its proxy.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ const CANARY: MetricFamily = new_gauge(
     "Share of the requests that the version is to answer as canary, 0 to 1.",
 );
 const INSERTED: MetricFamily =
-    new_gauge("switchman_proxy_inserted", "Whether the rules of the service lead to the host's proxy.");
+    new_gauge("switchman_proxy_inserted", "Whether the rules of the service route to the host's proxy.");
 const PROXY_UP: MetricFamily = new_gauge(
     "switchman_proxy_up",
     "Whether the host's proxy answers; not there while no service has a shadow or a canary.",
@@ -72,14 +72,14 @@ pub(super) const FAMILIES: &[&MetricFamily] = &[
     &PROXY_UP,
 ];
 
-/// A host at one moment. A part that could not be read says why.
+/// A host at one moment. A part that could not be read is its error.
 #[derive(Debug, Clone)]
 pub struct HostMetrics {
-    /// Of the program.
+    /// The version of the program.
     pub version: String,
     pub services: Result<Vec<ServiceRecord>, String>,
     pub deployments: Result<Vec<DeploymentSnapshot>, String>,
-    /// Rows of the history that tell of a repair.
+    /// The number of history entries that record a repair.
     pub repairs: Result<BTreeMap<ServiceName, u64>, String>,
     /// `None`: no service needs one.
     pub proxy: Option<Result<ProxyStats, String>>,
@@ -89,16 +89,16 @@ pub struct HostMetrics {
 pub struct DeploymentSnapshot {
     pub deployment: Deployment,
     pub process: Result<ProcessState, String>,
-    /// Of its port.
+    /// The sockets of its port.
     pub sockets: Result<SocketCount, String>,
 }
 
-/// What a version does for its service now.
+/// The role of a version in its service now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum VersionRole {
     Main,
     Canary,
-    /// It answered users before, or is called by its own name.
+    /// The version answered users before, or is called by its own name.
     Other,
 }
 
@@ -239,7 +239,7 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
     }
     let mut counts: BTreeMap<&ServiceName, [u64; STATUSES.len()]> = BTreeMap::new();
     for DeploymentSnapshot { deployment, sockets, .. } in placed {
-        // Unread sockets are work until somebody has looked.
+        // Sockets that have not been read count as busy.
         let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
         let role = versions::find_role(services, deployment);
         let status = versions::status(role, sockets.as_ref().unwrap_or(&unread));
@@ -264,7 +264,7 @@ fn build_labels<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'a str, 
 }
 
 fn write_instances(page: &mut MetricsPage, placed: &[&DeploymentSnapshot]) {
-    // Nobody here runs an external one, or knows whether it does.
+    // No program on this host runs an external one, or knows whether it is running.
     let run: Vec<(&Deployment, String, &ProcessState)> = placed
         .iter()
         .filter_map(|one| {
@@ -293,7 +293,7 @@ fn write_instances(page: &mut MetricsPage, placed: &[&DeploymentSnapshot]) {
     }
 }
 
-/// Shares as they are recorded, and where the proxy stands.
+/// Writes the shares as they are recorded, and whether the proxy is inserted.
 fn write_traffic_splits(page: &mut MetricsPage, services: &[ServiceRecord], placed: &[&DeploymentSnapshot]) {
     let version = |id: &DeploymentId| {
         placed.iter().find(|one| one.deployment.id == *id).map(|one| one.deployment.version.to_string())

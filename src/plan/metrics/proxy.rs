@@ -1,4 +1,5 @@
-//! What the proxy of a host counted. A version that was killed and deployed again counts on; one that is gone has no numbers.
+//! Counts of a host's proxy. A version that was killed and deployed again continues its counts; one that no longer exists has
+//! none.
 
 use std::collections::BTreeMap;
 
@@ -115,7 +116,7 @@ fn fill_zeros<'a>(counts: &'a ReasonCounts, words: &[&'a str]) -> BTreeMap<&'a s
     all
 }
 
-/// One version of a service with its counts.
+/// A version of a service with its counts.
 struct VersionCounts<'a, T> {
     service: &'a ServiceName,
     version: String,
@@ -144,7 +145,7 @@ pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, told: &ListedVer
     }
     let mut answering =
         sum_by_version(&stats.services, told, |of| &of.upstreams, |leg| &leg.version, add_upstream_stats);
-    // The proxy knows whoever could be called.
+    // The proxy lists every version that could be called.
     answering.retain(|leg| {
         leg.role != VersionRole::Other || !(leg.counts.answers.is_empty() && leg.counts.errors.is_empty())
     });

@@ -155,7 +155,7 @@ fn metric_names_follow_prometheus_conventions() {
     }
 }
 
-/// Whatever is exported has HELP and TYPE: [`read`] takes no sample without. And whatever is declared is exported.
+/// Every exported metric has HELP and TYPE: [`read`] takes no sample without. And every declared metric is exported.
 #[test]
 fn golden_pages_contain_every_family() {
     let host = read(include_str!("../../../tests/golden/metrics/host.prom"));

@@ -11,12 +11,12 @@ use crate::plan::compare::{Z95, compute_excess_lower_bound, compute_ratio, compu
 /// Requests of main that make an interval of it worth comparing with.
 const MIN_MAIN_SAMPLES: u64 = 100;
 
-/// How sure a finding has to be, as a two-sided quantile of the normal distribution: 95 % once, 99.9 % where it is looked at again
-/// and again.
+/// How sure a finding has to be, as a two-sided quantile of the normal distribution: 95 % once, 99.9 % where it is looked at
+/// again and again.
 pub(super) const Z_FINAL: f64 = Z95;
 pub(super) const Z_EARLY: f64 = 3.290_526_731_491_926;
 
-/// What an interval shows of the canary.
+/// The result of an interval for the canary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum IntervalFinding {
     Good,

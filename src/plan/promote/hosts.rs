@@ -74,7 +74,7 @@ pub fn find_target(view: &DeploymentsView, spec: &PromotionSpec) -> Result<Promo
     })
 }
 
-/// How a host stands in the middle of a promotion.
+/// The state of a host in the middle of a promotion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostState {
     /// The canary has its share.
@@ -85,7 +85,7 @@ pub enum HostState {
     Main,
     /// There is no canary.
     NoCanary,
-    /// Somebody else has changed it: the promotion is not to change it back.
+    /// Another operator has changed the split: the promotion must not change it back.
     Overtaken(String),
 }
 

@@ -1,15 +1,15 @@
 //! Is the canary no worse than main over the same minutes? What several hosts counted, and the time -> a verdict.
 //!
-//! - An interval with fewer requests to the canary than asked for decides nothing, whatever they were: one error of three is no
-//!   proof. The next one begins anew, so that a trickle is held for ever, and said so.
-//! - Errors are a breach where their share is over the limit and over main's, both surely (95 %; before the interval is over, when
-//!   it is looked at again and again, 99.9 %). Where main is as bad, nothing is decided: that is somebody else's outage.
+//! - An interval with fewer requests to the canary than required decides nothing, regardless of their results: one error of
+//!   three is no proof. The next interval starts from zero, so that a trickle is held for ever, and reported as such.
+//! - Errors are a breach where their share is over the limit and over main's, both surely (95 %; before the interval is over,
+//!   when it is looked at again and again, 99.9 %). Where main is as bad, nothing is decided: the canary is not the cause.
 //! - The p99 is a breach where surely more than 1 % of the canary's answers, and surely more of them than of main's, took longer
 //!   than the allowed multiple of main's p99. Of few answers the p99 is the slowest one: that passes all the less.
 //! - What is over a limit and not sure is held, and the interval goes on until it is.
 //! - Where main answers too few itself, as at 100 %, its last interval with enough is what is compared with.
-//! - A host that could not be read, or whose proxy was gone, leaves a gap: an interval with one passes nothing. What was counted
-//!   still may show a breach.
+//! - A host that could not be read, or whose proxy was not running, leaves a gap: an interval with one passes nothing. What
+//!   was counted still may show a breach.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub use progress::{PromotionProgress, PromotionStepState, StepProgress, standing
 
 use decide::{IntervalFinding, Z_EARLY, Z_FINAL, decide};
 
-/// One step of a promotion as it is judged. Times count from any fixed moment.
+/// The judgement of one step of a promotion. Times count from any fixed moment.
 #[derive(Debug)]
 pub struct Judge<'a> {
     spec: &'a PromotionSpec,
@@ -40,7 +40,7 @@ pub struct Judge<'a> {
     step: usize,
     /// Main's last interval with enough requests.
     baseline: Option<RequestCounts>,
-    /// What each host's proxy had counted at the last look.
+    /// The counts of each host's proxy at the last reading.
     last_readings: BTreeMap<HostName, ProxyReading>,
     canary: RequestCounts,
     main: RequestCounts,
@@ -78,8 +78,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A host's proxy has counted so much. Its first look is where the counting begins. A proxy that was restarted begins anew:
-    /// what it counted between its start and this look may be of any time, and is left out.
+    /// Records the counts of a host's proxy. Its first reading is where the counting begins. A proxy that was restarted begins
+    /// again: its counts between its start and this reading may be of any time, and are left out.
     pub fn record_stats(&mut self, host: &HostName, stats: &ProxyStats) {
         let Some(service) = stats.services.iter().find(|one| one.service == self.spec.service) else {
             return self.record_gap(host, format!("its proxy has no place before {}", self.spec.service));
@@ -154,7 +154,7 @@ impl<'a> Judge<'a> {
         Some(judged)
     }
 
-    /// What main did in its last interval with enough requests.
+    /// Main's counts in its last interval with enough requests.
     pub fn baseline(&self) -> Option<&RequestCounts> {
         self.baseline.as_ref()
     }

@@ -1,4 +1,4 @@
-//! Where a promotion stands, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
+//! The progress of a promotion, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::model::promote::{
     PromotionSpec, PromotionTarget, RequestCounts,
 };
 
-/// A promotion as its rows tell it.
+/// A promotion as its journal entries record it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PromotionProgress {
     pub promotion: PromotionId,
@@ -19,12 +19,12 @@ pub struct PromotionProgress {
     pub target: PromotionTarget,
     pub actor: Actor,
     pub began_at: Timestamp,
-    /// Of the last row.
+    /// The time of the last entry.
     pub changed_at: Timestamp,
     pub steps: Vec<StepProgress>,
     /// The step to be judged next, from 0; past the last one: all have passed.
     pub step: usize,
-    /// What its answers have shown while it was a shadow; whether that is enough.
+    /// Whether the comparison made while the version was a shadow is sufficient, and its result.
     pub comparison: Option<(bool, String)>,
     /// The step that has passed and waits for a person.
     pub awaiting_approval: Option<usize>,
@@ -34,21 +34,21 @@ pub struct PromotionProgress {
     pub rolling_back: Option<(PromotionResult, String)>,
     /// Why it did not go on; `None` while it runs, or when it was killed.
     pub stop_reason: Option<String>,
-    /// Hosts that could not be told that there is no canary any more.
+    /// Hosts that could not receive the removal of the canary.
     pub unreachable_hosts: Vec<(HostName, String)>,
     /// `None`: unfinished.
     pub result: Option<PromotionResult>,
     /// Why it ended so.
     pub why: String,
-    /// What main did in its last interval with enough requests.
+    /// Main's counts in its last interval with enough requests.
     #[serde(skip)]
     pub baseline: Option<RequestCounts>,
-    /// What another process asked of it since it began or was taken up.
+    /// The requests of other processes since the promotion began or was resumed.
     #[serde(skip)]
     requests: Vec<OperatorRequest>,
 }
 
-/// One step of it.
+/// A step of the promotion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StepProgress {
     pub share: Percent,
@@ -62,13 +62,13 @@ pub struct StepProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PromotionStepState {
-    /// Its turn has not come.
+    /// The step has not started.
     Pending,
-    /// Hosts are being told.
+    /// Hosts are receiving the share.
     Begun,
     /// Every host shares, and it is judged.
     Judging,
-    /// It is good, and waits for a person.
+    /// The step is good, and waits for approval.
     AwaitingApproval,
     Passed,
 }
@@ -78,12 +78,12 @@ impl PromotionProgress {
         self.result.is_some()
     }
 
-    /// Whether somebody asked whoever runs it now to end it.
+    /// Whether another process has requested that the running process abort it.
     pub fn is_abort_requested(&self) -> bool {
         self.requests.contains(&OperatorRequest::Abort)
     }
 
-    /// Whether any host may have been told of a share yet.
+    /// Whether any host may have received a share yet.
     pub fn has_shared(&self) -> bool {
         self.steps.iter().any(|step| step.changed_at.is_some())
     }
@@ -151,7 +151,7 @@ impl PromotionProgress {
     }
 }
 
-/// Rows of one promotion, oldest first -> where it stands. `None` when its first row is missing.
+/// Journal entries of one promotion, oldest first -> its progress. `None` when the first entry is missing.
 pub fn standing(rows: &[PromotionEntry]) -> Option<PromotionProgress> {
     let (first, rest) = rows.split_first()?;
     let PromotionEntryKind::Began { spec, target, actor } = &first.kind else { return None };

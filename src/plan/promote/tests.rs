@@ -20,7 +20,7 @@ fn target() -> PromotionTarget {
     example::make_promotion_target()
 }
 
-/// All answers took as long; so many of them are 500s.
+/// Stats in which all answers took `us`, and `failed` of them are 500s.
 fn leg(version: &str, answers: u64, failed: u64, us: u64) -> UpstreamStats {
     let deployment = example::deployment("shop", version, 20000);
     UpstreamStats {
@@ -54,7 +54,7 @@ fn none() -> ProxyStats {
     stats(7, vec![])
 }
 
-/// One host, one interval of a minute.
+/// Judges one host in one interval of a minute.
 fn interval(
     spec: &PromotionSpec,
     step: usize,
@@ -256,17 +256,17 @@ fn unreachable_host_holds_but_other_hosts_can_breach() {
     for failed in [0, 300] {
         let mut judge = Judge::start(&spec, &target, 1, None, Duration::ZERO);
         judge.record_stats(&host(1), &none());
-        judge.record_gap(&host(2), "its proxy is gone".to_owned());
+        judge.record_gap(&host(2), "its proxy is not running".to_owned());
         judge.record_stats(&host(1), &stats(7, vec![leg("2.0.0", 600, failed, 9), leg("1.0.0", 900, 0, 9)]));
         let verdict = judge.judge(MINUTE).unwrap().verdict;
         match failed {
-            0 => holds(&verdict, "web2: its proxy is gone"),
+            0 => holds(&verdict, "web2: its proxy is not running"),
             _ => breaches(&verdict, "300 of 600"),
         }
     }
 }
 
-/// What may be chance goes on until it is sure; a trickle never adds up.
+/// A result that may be chance continues until it is sure; a trickle never adds up.
 #[test]
 fn inconclusive_interval_accumulates_and_too_few_samples_reset() {
     let (spec, target) = (spec(), target());
@@ -367,7 +367,8 @@ proptest! {
         }
     }
 
-    /// Whatever order rows come in, what has passed is not ahead again, and what is on its way back has no step to come.
+    /// In any order of entries, a step that has passed is never pending again, and a promotion that is rolled back has no
+    /// pending step.
     #[test]
     fn promotion_progress_never_goes_back_a_step(steps in prop::collection::vec((0u8..6, 0usize..5), 0..30)) {
         let mut rows = vec![row(1, began())];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// So many failures in a row open it.
+/// The number of failures in a row that opens the breaker.
 const FAILURE_LIMIT: u32 = 5;
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -19,12 +19,12 @@ pub struct CircuitBreaker {
 struct OpenState {
     retry_at: Instant,
     backoff: Duration,
-    /// One copy is under way to find out.
+    /// A single copy is in flight as a probe.
     is_probing: bool,
 }
 
 impl CircuitBreaker {
-    /// Whether a copy may begin now. Whoever got a yes reports its end.
+    /// Whether a copy may begin now. A caller that got `true` reports the copy's end.
     pub fn try_admit(&mut self, now: Instant) -> bool {
         match &mut self.open_state {
             None => true,
@@ -43,7 +43,7 @@ impl CircuitBreaker {
     pub fn record_failure(&mut self, now: Instant) {
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         let pause = match self.open_state {
-            // The ends of copies that were begun before it opened say nothing new.
+            // The ends of copies that were begun before it opened add nothing new.
             Some(open) if !open.is_probing => return,
             Some(open) => (open.backoff * 2).min(MAX_BACKOFF),
             None if self.consecutive_failures < FAILURE_LIMIT => return,
@@ -52,7 +52,7 @@ impl CircuitBreaker {
         self.open_state = Some(OpenState { retry_at: now + pause, backoff: pause, is_probing: false });
     }
 
-    /// A copy ended for a reason that says nothing of the shadow.
+    /// Records that a copy ended for a reason unrelated to the shadow.
     pub fn record_inconclusive(&mut self) {
         if let Some(open) = &mut self.open_state {
             open.is_probing = false;

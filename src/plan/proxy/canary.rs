@@ -7,13 +7,13 @@ use crate::model::percent::Percent;
 use crate::model::proxy::{Canary, FieldMatch, Sticky};
 
 /// A number below [`Percent::WHOLE`]. Its user gets the canary while it is below the share's parts: a share that grows takes
-/// nobody away from the canary.
+/// no user away from the canary.
 pub type Bucket = u16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteChoice {
     pub is_canary: bool,
-    /// What a user gets who has none yet, in the cookie of [`cookie_name`].
+    /// The bucket for a user who has none yet, set in the cookie of [`cookie_name`].
     pub new_bucket: Option<Bucket>,
 }
 
@@ -87,7 +87,7 @@ fn spread_evenly(n: u32, below: u16) -> u16 {
 
 fn matches_header(mark: &FieldMatch, headers: &HeaderMap) -> bool {
     headers.get_all(mark.name.as_str()).iter().any(|found| match &mark.value {
-        // Present is enough, even empty (E7).
+        // Present is enough, even empty (seed row E7).
         None => true,
         Some(wanted) => found.as_bytes() == wanted.as_bytes(),
     })
@@ -106,7 +106,7 @@ fn read_bucket(cookie: &str, headers: &HeaderMap) -> Option<Bucket> {
     if plain { text.parse().ok() } else { None }
 }
 
-/// Names and values of all cookies (RFC 6265, 5.4): parts between `;`, whatever their bytes.
+/// Names and values of all cookies (RFC 6265, 5.4): parts between `;`, with any bytes.
 fn parse_cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let parts = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     parts.map(|part| {
@@ -116,7 +116,7 @@ fn parse_cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// FNV-1a, folded: the same on every host and in every version of switchman, so that a user stays where he is.
+/// FNV-1a, folded: the same on every host and in every version of switchman, so that a user stays in the same bucket.
 fn hash_to_bucket(value: &[u8]) -> Bucket {
     let hash = value.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,15 +1,15 @@
-//! `/services/NAME/...` and `/services/NAME_VERSION/...` (D7, D33).
+//! `/services/NAME/...` and `/services/NAME_VERSION/...` (seed rows D7, D33, docs/design/seed-systems.md#mvi-and-daeploy).
 
 use crate::model::name::ServiceName;
 use crate::model::version::Version;
 
-/// Whom a path is about.
+/// The service or version that a path addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayTarget {
     pub service: ServiceName,
     /// That version alone; absent: the service as its users get it.
     pub version: Option<Version>,
-    /// What it asks for there, with its query: begins with `/`.
+    /// The request target without the gateway's prefix, with its query: begins with `/`.
     pub target: String,
 }
 

@@ -1,4 +1,4 @@
-//! What of a head is between two neighbours, and is not handed on (RFC 9110, 7.6.1). Nothing is added to main's request.
+//! Hop-by-hop headers, which are not forwarded (RFC 9110, 7.6.1). Nothing is added to main's request.
 
 use hyper::header::{
     self, CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
@@ -11,16 +11,16 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What a head says of its connection.
+/// The connection options of a message's headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConnectionOptions {
-    /// It is the last on its connection.
+    /// The message is the last on its connection.
     pub is_close: bool,
     pub is_keep_alive: bool,
     pub is_upgrade: bool,
 }
 
-/// What `Connection` says.
+/// Reads the header `Connection`.
 pub fn read_connection_options(headers: &HeaderMap) -> ConnectionOptions {
     let mut hop = ConnectionOptions::default();
     for token in split_tokens(headers, &CONNECTION) {
@@ -31,18 +31,18 @@ pub fn read_connection_options(headers: &HeaderMap) -> ConnectionOptions {
     hop
 }
 
-/// Whether the request asks for the connection itself.
+/// Whether the request wants the connection itself.
 pub fn wants_upgrade(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT
         || (headers.contains_key(UPGRADE) && read_connection_options(headers).is_upgrade && !is_h2c(headers))
 }
 
-/// `Upgrade: h2c` is declined by leaving it out: whoever can speak HTTP/2 without it does so from the first byte.
+/// `Upgrade: h2c` is declined by leaving it out: a client that can speak HTTP/2 without it does so from the first byte.
 fn is_h2c(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// A request as its next neighbour gets it. The end of the connection stays asked for, and so does an upgrade.
+/// A request as its next neighbour gets it. The request to close the connection is kept, and so is an upgrade.
 pub fn request(method: &Method, version: Version, headers: &mut HeaderMap) {
     let trailers = keep_te(headers);
     let Some(hop) = strip_hop_headers(headers, wants_upgrade(method, headers)) else {
@@ -65,7 +65,7 @@ pub fn request(method: &Method, version: Version, headers: &mut HeaderMap) {
 /// An answer as the client gets it; `last`: the proxy wants to be rid of the connection.
 pub fn answer(version: Version, upgraded: bool, last: bool, headers: &mut HeaderMap) {
     let hop = strip_hop_headers(headers, upgraded).unwrap_or_default();
-    // An answer of HTTP/1.0 ends its connection unless it says otherwise.
+    // An answer of HTTP/1.0 ends its connection unless its headers state otherwise.
     let ends = hop.is_close || (version == Version::HTTP_10 && !hop.is_keep_alive);
     let value = match (upgraded, last || ends) {
         (true, _) => "upgrade",
@@ -77,7 +77,7 @@ pub fn answer(version: Version, upgraded: bool, last: bool, headers: &mut Header
 }
 
 /// Takes away `Connection`, what it names, and its relatives; `None` where there was nothing of the kind. What frames the
-/// message is never taken away, whatever it is named by.
+/// message is never removed, even if `Connection` names it.
 fn strip_hop_headers(headers: &mut HeaderMap, upgrading: bool) -> Option<ConnectionOptions> {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
@@ -102,7 +102,7 @@ fn strip_hop_headers(headers: &mut HeaderMap, upgrading: bool) -> Option<Connect
     Some(ConnectionOptions { is_upgrade: upgrading && said.is_upgrade, ..said })
 }
 
-/// Of `TE` only `trailers` is handed on: without it a server may not send any, and its other values are about this hop.
+/// Forwards only `trailers` of `TE`: without it a server may not send any, and its other values are about this hop.
 fn keep_te(headers: &mut HeaderMap) -> bool {
     if !headers.contains_key(TE) {
         return false;
@@ -116,7 +116,7 @@ fn keep_te(headers: &mut HeaderMap) -> bool {
     trailers
 }
 
-/// Says who asked, behind whatever was said before.
+/// Appends the client's address to `X-Forwarded-For`, and sets `X-Forwarded-Proto` where it is absent.
 pub fn append_forwarded(peer: std::net::IpAddr, headers: &mut HeaderMap) {
     let peer = peer.to_canonical().to_string();
     let said: Vec<&str> =

@@ -1,4 +1,4 @@
-//! What happens to a request at layer 7: who answers it, who gets a copy. Numbers and times come as arguments.
+//! Decisions on a request at layer 7: which version answers it, which ones get a copy. Numbers and times come as arguments.
 
 pub mod breaker;
 pub mod canary;

@@ -6,7 +6,7 @@ use crate::model::percent::Percent;
 /// within one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sampler {
-    /// What the last ones left of a whole.
+    /// The fraction of a whole left by the previous requests.
     remainder: u16,
 }
 

@@ -1,4 +1,4 @@
-//! Where a roll stands, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
+//! The progress of a roll, by its journal: what `--status` shows, and where `--resume` and `--abort` begin.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind, RollRes
 use crate::model::name::HostName;
 use crate::model::roll::{RollId, RollSpec, Step};
 
-/// A roll as its rows tell it.
+/// A roll as its journal entries record it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollProgress {
     pub roll: RollId,
     pub spec: RollSpec,
     pub actor: Actor,
     pub began_at: jiff::Timestamp,
-    /// Of the last row.
+    /// The time of the last entry.
     pub changed_at: jiff::Timestamp,
     /// In the order of the roll.
     pub hosts: Vec<HostProgress>,
@@ -27,14 +27,14 @@ pub struct RollProgress {
     pub result: Option<RollResult>,
 }
 
-/// One host of it.
+/// The progress of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostProgress {
     pub host: HostName,
     /// The last step that began, and how far it got.
     pub step: Option<Step>,
     pub state: StepState,
-    /// What the last step said, or why it failed.
+    /// The result of the last step, or why it failed.
     pub detail: String,
     /// How often the command began.
     pub attempts: u32,
@@ -49,7 +49,7 @@ pub struct HostProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
-    /// Its turn has not come.
+    /// The host has not started.
     Waiting,
     /// A step began, and its end is not recorded.
     Began,
@@ -85,10 +85,10 @@ impl HostProgress {
         self.state != StepState::Done && !settled && out
     }
 
-    /// Where a resume begins with this host; `None` when it is done.
+    /// Returns the step at which a resume begins with this host; `None` when the host is done.
     ///
     /// Every step but the command may be repeated without harm. The command is run again only when its end is not
-    /// recorded, or when it failed. Before it, the host is taken out anew: somebody may have put it back meanwhile. An
+    /// recorded, or when it failed. Before it, the host is taken out again: an operator may have put it back in between. An
     /// `assign` may be repeated too, and has to be where the host was settled: its last good main may be back.
     pub fn entry(&self, assign: bool) -> Option<Step> {
         let failed = self.state == StepState::Failed || self.end.is_some();
@@ -118,11 +118,11 @@ impl HostProgress {
 /// A host that is not done, and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostTurn {
-    /// Its place in the roll, from 0.
+    /// The index of the host in the roll, from 0.
     pub at: usize,
     pub entry: Step,
     pub attempts: u32,
-    /// It may be out already.
+    /// The host may be in maintenance already.
     pub may_be_out: bool,
 }
 
@@ -134,7 +134,7 @@ impl HostTurn {
 }
 
 impl RollProgress {
-    /// What is left to do, in groups that are out together.
+    /// Returns the remaining hosts, in groups that are out together.
     ///
     /// First all those that only come back: they need no leave and add capacity. Then those that may be out, so that no
     /// more go before they are back. Then the others, batch by batch.
@@ -188,7 +188,7 @@ impl RollProgress {
     }
 }
 
-/// Rows of one roll, oldest first -> where it stands. `None` when its first row is missing.
+/// Journal entries of one roll, oldest first -> its progress. `None` when the first entry is missing.
 pub fn standing(rows: &[JournalEntry]) -> Option<RollProgress> {
     let first = rows.first()?;
     let JournalEntryKind::Began { spec, actor } = &first.kind else { return None };

@@ -51,7 +51,7 @@ fn asking(change: TrafficSplitChange) -> TrafficSplitRequest {
     }
 }
 
-/// Who asked is said for as long as the proxy stands, when it was asked for once.
+/// Once enabled, the client's address is forwarded for as long as the proxy is inserted.
 #[test]
 fn forwarded_is_cleared_with_the_last_split() {
     let all = versions();
@@ -135,7 +135,7 @@ fn split_refuses_invalid_headers_and_paths() {
     let header = |mark| TrafficSplitChange::SetCanary(Canary { header: Some(mark), ..canary(&all[1]) });
     assert!(bad(header(mark("x-beta:", None))));
     assert!(bad(header(mark("x-beta", Some("a\r\nb: c")))));
-    // E7: presence counts, and a value may be empty.
+    // Seed row E7: presence counts, and a value may be empty.
     assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", None)))).is_ok());
     assert!(apply_change(&record, &all, &asking(header(mark("X-MISTERY-SHOPPER", Some(""))))).is_ok());
     let nothing = with(|one| one.percent = None);
@@ -163,7 +163,7 @@ fn proxy_config_has_no_split_unless_inserted() {
     assert_eq!(told(&record).traffic_split.mirrors, [mirror(&all[1])]);
     assert_eq!(told(&record).main.address.port(), 20000);
     assert_eq!(told(&record).other_upstreams.len(), 1);
-    // A shadow that is gone is not asked.
+    // A shadow that no longer exists gets no request.
     let main_alone = build_config(&[record.clone()], &all[..1]).services.pop().unwrap();
     assert!(main_alone.traffic_split.is_empty());
     record.layer7.traffic_split = TrafficSplit::default();
@@ -197,7 +197,7 @@ fn revert_keeps_changes_of_others() {
     };
     let (before, after) = (with(&[], Some(canary(three))), with(&[mirror(two)], Some(canary(three))));
     assert_eq!(undone(&after, &before, &after, &all), before);
-    // Meanwhile the canary was taken off, the mirror changed, or its version killed.
+    // In between the canary was removed, the mirror changed, or its version killed.
     assert_eq!(undone(&with(&[mirror(two)], None), &before, &after, &all), with(&[], None));
     let changed = with(&[Mirror { percent: Percent::ZERO, ..mirror(two) }], Some(canary(three)));
     assert_eq!(undone(&changed, &before, &after, &all), changed);

@@ -1,4 +1,4 @@
-//! Where the ports of a service lead: what a deploy, an assign, a rollback, an update and a kill change of it.
+//! Routes of a service's ports: the changes that a deploy, an assign, a rollback, an update and a kill make to them.
 
 use super::{Refused, find_ready, find_role, of};
 use crate::model::api::deployments::{
@@ -11,7 +11,7 @@ use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
 
-/// What the history calls the changes that move main.
+/// The names in the history of the changes that move main.
 pub(super) const DEPLOY: &str = "deploy";
 pub(super) const ASSIGN: &str = "assign";
 pub(super) const ROLLBACK: &str = "rollback";
@@ -67,7 +67,7 @@ pub fn plan_first(
     }
 }
 
-/// What an assign changes: the intent, and the main that was.
+/// Returns the changes of an assign: the intent, and the main before it.
 pub fn assign(
     records: &[ServiceRecord],
     existing: &[Deployment],
@@ -175,7 +175,7 @@ pub fn end_trial(record: &ServiceRecord, main: &DeploymentId, actor: &Actor) -> 
     ))
 }
 
-/// An updated deployment's new instance takes over whatever led to the old one.
+/// An updated deployment's new instance takes over all routes to the old one.
 pub fn moved(record: &ServiceRecord, deployment: &Deployment, to: Port, actor: &Actor) -> Option<Intent> {
     let mut routes = record.routes.clone()?;
     let mine = |leg: &Route| leg.deployment == deployment.id;
@@ -197,8 +197,8 @@ pub fn moved(record: &ServiceRecord, deployment: &Deployment, to: Port, actor: &
     ))
 }
 
-/// Nothing may lead to a deployment that is taken away: the backup vhost goes to main, a main that is alone takes the
-/// service's rules with it. `None`: nothing leads to it.
+/// Removes all routes to a deployment that is taken away: the backup vhost goes to main, a main that is alone takes the
+/// service's rules with it. `None`: no route goes to it.
 pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) -> Option<Intent> {
     let routes = record.routes.clone()?;
     let detail = format!("{} {}", deployment.service, deployment.version);
@@ -221,8 +221,8 @@ pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) ->
     Some(build_intent(record, routing, actor, KILL, detail))
 }
 
-/// The kill of a deployment is refused: what [`cut_off`] took from it is its own again, as far as nobody changed it since.
-/// `before`: as it was before the cut. `None`: another main was made meanwhile, and its routes stay as they are.
+/// Gives a deployment whose kill is refused the routes back that [`cut_off`] took from it, unless they changed since.
+/// `before`: as it was before the cut. `None`: another main was assigned in between, and its routes stay as they are.
 pub fn restore_routes(
     record: &ServiceRecord,
     before: &ServiceRecord,
@@ -238,7 +238,7 @@ pub fn restore_routes(
         return None;
     }
     let mut trial = record.trial.clone();
-    // A trial that passed meanwhile has led the backup vhost to main for good.
+    // A trial that passed in between has routed the backup vhost to main for good.
     if trial == cut_trial && routes.backup == cut.backup {
         routes.backup.clone_from(&then.backup);
         trial.clone_from(&before.trial);

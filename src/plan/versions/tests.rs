@@ -73,7 +73,7 @@ fn legs(intent: &Intent) -> (u16, u16) {
     }
 }
 
-/// D2
+/// Seed row D2.
 #[test]
 fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     let one = shop("1.0.0", 20000);
@@ -83,7 +83,7 @@ fn first_deployment_takes_both_ports_and_keeps_maintenance() {
     assert_eq!(plan_first(Some(&off), &one, &site(), &actor()).switch, Switch::Off);
 }
 
-/// R3: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
+/// Seed rows R3, D22: one more than the newest of the service; D22: the same name and version is refused, the very same is known.
 #[test]
 fn revisions_increase_and_versions_are_unique() {
     let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
@@ -95,7 +95,7 @@ fn revisions_increase_and_versions_are_unique() {
     assert_eq!(error.to_string(), "Service with name: shop and version: 1.0.0 already exists!");
 }
 
-/// R6
+/// Seed row R6.
 #[test]
 fn deploy_refuses_used_id_and_exhausted_revision() {
     let there = shop("1.0.0", 20000);
@@ -174,19 +174,19 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     let passed = end_trial(&after[0], &two.id, &actor()).unwrap();
     let good = [ServiceRecord::from_intent(Some(&after[0]), &passed, now)];
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
-    assert_eq!(good[0].generation, records[0].generation, "nobody who waits for UP is overtaken");
+    assert_eq!(good[0].generation, records[0].generation, "no operation that waits for UP is overtaken");
     assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
-    // Before a host is taken out, its backup vhost is led to the main that is.
+    // Before a host is taken out, its backup vhost is routed to the current main.
     let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
-    // D13: the main again is a no-op.
+    // Seed row D13: the main again is a no-op.
     let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert!(ServiceRecord::from_intent(Some(&good[0]), &intent, now).is_equivalent(&good[0]));
 }
 
-/// D13
+/// Seed row D13.
 #[test]
 fn assign_refuses_unknown_version() {
     let one = shop("1.0.0", 20000);
@@ -224,7 +224,7 @@ fn rollback_restores_last_good_main() {
     assert_eq!(error, "there is no good main of shop before this one to go back to");
 }
 
-/// D10, D11, D19
+/// Seed rows D10, D11, D19.
 #[test]
 fn kill_refuses_main_with_shadows_but_not_the_last_version() {
     let (one, two) = (shop("1.0.0", 20000), shop("2.0.0", 20001));
@@ -239,7 +239,7 @@ fn kill_refuses_main_with_shadows_but_not_the_last_version() {
     assert_eq!(check_kill(&records, std::slice::from_ref(&one), &one), Ok(()));
 }
 
-/// R9, R19, R20: work in flight, and connections that may carry some at any moment.
+/// Seed rows R9, R19, R20: work in flight, and connections that may carry some at any moment.
 #[test]
 fn kill_refuses_undrained_deployment() {
     let count = |busy, idle, tie| SocketCount { busy, idle, ambiguous: tie };
@@ -257,7 +257,7 @@ fn kill_refuses_undrained_deployment() {
     assert!(kept.starts_with("5 idle connections to it are open"), "{kept}");
 }
 
-/// R15
+/// Seed row R15.
 #[test]
 fn status_follows_role_and_sockets() {
     let work = SocketCount { busy: 1, ..SocketCount::default() };
@@ -277,11 +277,11 @@ fn killed_deployment_has_no_routes() {
     // A main that is alone takes everything with it.
     let intent = detach(&record(&one, &one), &one, &actor()).unwrap();
     assert_eq!((&intent.route_change, intent.switch), (&RouteChange::Remove, Switch::Off));
-    // Nothing leads to a plain shadow.
+    // No route goes to a plain shadow.
     assert_eq!(detach(&record(&two, &two), &one, &actor()), None);
 }
 
-/// What a refused kill puts back is what it took, as far as nobody took it since.
+/// A refused kill restores the routes it took, as far as no other command took them since.
 #[test]
 fn refused_kill_restores_routes() {
     let (one, two, three) = (shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002));
@@ -296,14 +296,14 @@ fn refused_kill_restores_routes() {
             .map(|intent| ServiceRecord::from_intent(Some(record), &intent, now))
     };
     assert!(back(&cut).unwrap().is_equivalent(&before));
-    // A maintenance that began meanwhile goes on.
+    // A maintenance that began in between continues.
     let off = ServiceRecord { switch: Switch::Off, ..cut.clone() };
     assert!(back(&off).unwrap().is_equivalent(&ServiceRecord { switch: Switch::Off, ..before.clone() }));
     // Another main.
     let (intent, _) =
         assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(back(&ServiceRecord::from_intent(Some(&cut), &intent, now)), None);
-    // The same main, and its backup vhost is somebody else's doing.
+    // The same main, and another command changed its backup vhost.
     let mut other = cut.clone();
     if let Some(routes) = &mut other.routes {
         routes.backup = build_route(routes.backup.port, &all[2]);
@@ -367,7 +367,7 @@ fn deploy_refuses_hostile_values() {
 }
 
 proptest! {
-    /// Whatever is asked in whatever order, check port and data port of main lead to one place, which is a deployment's own.
+    /// After any commands in any order, check port and data port of main are routed to one port, which belongs to a deployment.
     #[test]
     fn forward_and_route_targets_stay_equal(steps in proptest::collection::vec((0usize..3, 0u8..4), 1..20)) {
         let all = [shop("1.0.0", 20000), shop("2.0.0", 20001), shop("3.0.0", 20002)];

@@ -1,4 +1,4 @@
-//! What has become of a main that is not on trial any more: by what leads where now, and by the history.
+//! The outcome for a main that is no longer on trial, by the present routes and by the history.
 
 use crate::model::api::deployments::TrialOutcome;
 use crate::model::deployment::{Deployment, DeploymentId};
@@ -30,7 +30,7 @@ fn last<'a>(rows: &'a [HistoryEntry], actions: &[&str]) -> Option<&'a HistoryEnt
     rows.iter().rev().filter(began).find(|row| !failed(row))
 }
 
-/// What its row says, without the name of what is main again.
+/// Returns the detail of the history entry, without the name of the deployment that is main again.
 fn describe_rollback(row: &HistoryEntry, main: &Deployment) -> String {
     let named = format!("{} {}, ", main.service, main.version);
     match row.detail.strip_prefix(&named) {
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(end, TrialOutcome::Overtaken { main, actor: Some(ops()) });
         let end = ended(&one("2.0.0").id, None, &history(KILL, "shop 2.0.0"));
         assert_eq!(end, TrialOutcome::Overtaken { main: None, actor: Some(ops()) });
-        // The rows of it are gone.
+        // Its history entries no longer exist.
         let end = ended(&one("2.0.0").id, Some(one("3.0.0")), &[]);
         assert!(matches!(end, TrialOutcome::Overtaken { main: Some(_), actor: None }), "{end:?}");
     }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use crate::model::ports::Port;
 
-/// Why an address is none that a port rule can lead to.
+/// The reason why no port rule can route to an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
-    /// R35
+    /// Seed row R35.
     #[error("invalid URL({}): {why}", .uri.escape_debug())]
     Invalid { uri: String, why: &'static str },
     #[error(
@@ -18,7 +18,7 @@ pub enum UriError {
 }
 
 /// The port that `http://HOST[:PORT][/]` names on the host itself: HOST is `localhost`, a loopback address or the host's own.
-/// Without a scheme it means http, without a port 80 (R35).
+/// Without a scheme it means http, without a port 80 (seed row R35).
 pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
     let invalid = |why| UriError::Invalid { uri: uri.to_owned(), why };
     let rest = match uri.split_once("://") {
@@ -28,7 +28,7 @@ pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
     };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     if !matches!(path, "" | "/") {
-        return Err(invalid("a port leads to a whole server, not to a path of it"));
+        return Err(invalid("a port is routed to a whole server, not to a path of it"));
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {

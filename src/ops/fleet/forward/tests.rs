@@ -135,7 +135,7 @@ async fn refusal_changes_nothing_and_force_reports_overrides() {
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "refused to switch the forward of `web1` off: the backup vhost is not UP: `lb2` says `backup-web1` is DOWN"
+        "refused to switch the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
     );
     assert!(is(&scene.state(), &ON));
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap();

@@ -57,7 +57,7 @@ impl PromotionRun<'_> {
         {
             match stats {
                 Ok(Some(stats)) => judge.record_stats(&host, &stats),
-                Ok(None) => judge.record_gap(&host, "its proxy is gone".to_owned()),
+                Ok(None) => judge.record_gap(&host, "its proxy is not running".to_owned()),
                 Err(error) => judge.record_gap(&host, error.to_string()),
             }
         }

@@ -177,7 +177,7 @@ async fn backup_vhost_failure_stops_next_host() {
     fake.site.with_host("web2", |host| host.is_backup_up = false);
     let report = roll(&fake, &spec(3)).await.unwrap();
     assert_eq!(ends(&report), [DONE, WAITING, WAITING]);
-    assert!(report.standing.stop_reason.unwrap().contains("`lb1` says `backup-web2` is DOWN"));
+    assert!(report.standing.stop_reason.unwrap().contains("`lb1` reports `backup-web2` as DOWN"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,7 @@ async fn flush_is_repaired_and_reported_once() {
         let before = BOTH.map(|family| fake.firewall.table(family));
         change(fake, |table| *table = Table::empty_nat()).await;
         assert_eq!(BOTH.map(|family| fake.firewall.table(family)), before);
-        let gone = "put back: the chain SWITCHMAN was gone (IPv4, IPv6); the jump from PREROUTING was gone (IPv4, IPv6)";
+        let gone = "put back: the chain SWITCHMAN was missing (IPv4, IPv6); the jump from PREROUTING was missing (IPv4, IPv6)";
         assert_eq!(repairs(fake), [gone]);
         // Our own commit is told too, and repairs nothing.
         change(fake, |_| {}).await;

@@ -64,7 +64,7 @@ fn good() -> FleetFacts {
     }
 }
 
-/// What is above `Ok`: severity, subject, id.
+/// Lists the findings above `Ok`: severity, subject, id.
 fn bad(fleet: &Fleet, facts: &FleetFacts) -> Vec<String> {
     let all = collect_findings(fleet, facts).into_iter().filter(|one| one.severity > Severity::Ok);
     all.map(|one| {
@@ -98,8 +98,7 @@ fn healthy_fleet_has_one_finding_per_host_and_balancer() {
 #[test]
 fn unreachable_host_finding_has_a_fix() {
     let lost = |facts: &mut FleetFacts| {
-        facts.hosts[1].hello =
-            Err(LinkFailure::Unreachable("ssh says: Permission denied (publickey).".into()));
+        facts.hosts[1].hello = Err(LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()));
         facts.hosts[1].view = None;
     };
     assert_eq!(with(lost), ["Problem web2 host-unreachable"]);

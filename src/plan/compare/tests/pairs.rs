@@ -1,17 +1,17 @@
-//! What of two answers is told.
+//! Tests of the differences reported for two answers.
 
 use super::*;
 
 #[test]
 fn json_is_compared_by_path() {
     let main =
-        json!({"a": 1, "items": [{"price": 1, "n": "x"}, {"price": 2, "n": "y"}], "gone": null, "t": "1"});
+        json!({"a": 1, "items": [{"price": 1, "n": "x"}, {"price": 2, "n": "y"}], "lost": null, "t": "1"});
     let shadow =
         json!({"a": 1.0, "items": [{"price": 1, "n": "x"}, {"price": 3, "n": "z"}], "new": [1], "t": 1});
     assert_eq!(
         json_differences(&main, &shadow),
         [
-            "$.gone Missing: null | (absent)",
+            "$.lost Missing: null | (absent)",
             "$.new Extra: (absent) | (array of 1)",
             "$.t Type: \"1\" | 1",
             "$.items[].n Value: \"y\" | \"z\"",
@@ -191,7 +191,7 @@ fn examples_hide_secrets() {
         "text": "see", "mail": "write to john@example.com now", "card": "1", "number": "1", "scheme": "Bearer x", "list": ["x"],
     });
     let shown = json_differences(&main, &shadow).join("\n");
-    // Where the path is cut, or the key is not told.
+    // Where the path is cut, or the key is left out.
     let mut deep = (json!("hunter2"), json!("hunter3"));
     for key in ["x", "token", "a_key_of_twenty_char"].into_iter().chain(["a_long_name_of_twentyfive"; 8]) {
         deep = (json!({ key: deep.0 }), json!({ key: deep.1 }));

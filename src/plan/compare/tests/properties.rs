@@ -1,4 +1,4 @@
-//! What holds for all answers.
+//! Properties that hold for all answers.
 
 use proptest::prelude::*;
 
@@ -65,7 +65,7 @@ proptest! {
             serde_json::to_string_pretty(&main).unwrap().as_bytes(),
         );
         prop_assert_eq!(differences(&json_answer(&main), &pretty), Vec::<String>::new());
-        // serde_json tells 1 from 1.0 and -0.0 from 0, this does not.
+        // serde_json distinguishes 1 from 1.0 and -0.0 from 0, this does not.
         let found = json_differences(&main, &shadow);
         let back = json_differences(&shadow, &main);
         prop_assert!(main != shadow || found.is_empty());
@@ -75,7 +75,7 @@ proptest! {
         }
     }
 
-    /// Whatever the hosts and the order, it is as if one host had seen it all.
+    /// Merging the evidence of any hosts in any order gives the result of a single host with all requests.
     #[test]
     fn evidence_merge_is_additive(pairs in prop::collection::vec(any_pair(), 0..40), cuts in (0usize..40, 0usize..40)) {
         let (first, second) = (cuts.0.min(cuts.1).min(pairs.len()), cuts.0.max(cuts.1).min(pairs.len()));
@@ -90,7 +90,7 @@ proptest! {
     }
 }
 
-/// The same beyond every cap.
+/// Merging in any order also gives one result beyond every cap.
 #[test]
 fn evidence_merge_is_additive_beyond_the_caps() {
     let pairs: Vec<ResponsePair> = (0..300u64)

@@ -1,11 +1,11 @@
-//! What is concluded.
+//! Tests of the verdicts.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::percent::Percent;
 
-/// The same numbers on every run.
+/// Generates the same numbers on every run.
 struct Dice(u64);
 
 impl Dice {
@@ -40,7 +40,8 @@ fn with(
     ComparisonReport::build(of, evidence, coverage, UserImpact::default(), asked)
 }
 
-/// So many orders, each with a time of its own; `wrong` says whose price the shadow gets wrong. Every `control`th is asked twice.
+/// Evidence from this many orders, each with a time of its own; `wrong` selects those whose price the shadow gets wrong. Every
+/// `control`th is sent to main twice.
 fn orders(count: u64, control: u64, wrong: impl Fn(u64) -> bool) -> Evidence {
     let pairs: Vec<ResponsePair> = (0..count)
         .map(|at| {

@@ -10,10 +10,8 @@ const IN_PROGRESS: MetricFamily = new_gauge(
     "switchman_promotion_in_progress",
     "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off.",
 );
-const STATE: MetricFamily = new_gauge(
-    "switchman_promotion_state",
-    "How the last promotion stands or ended: 1 for one of the states.",
-);
+const STATE: MetricFamily =
+    new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
 const SHARE: MetricFamily = new_gauge(
     "switchman_promotion_share_ratio",
     "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main.",
@@ -37,11 +35,11 @@ const CHANGED_AT: MetricFamily = new_gauge(
 pub const FAMILIES: &[&MetricFamily] =
     &[&IN_PROGRESS, &STATE, &SHARE, &STEPS_PASSED, &STEPS, &HOLDING, &BEGAN_AT, &CHANGED_AT];
 
-/// What a promotion can be said to be.
+/// The values of the label `state` of a promotion.
 pub(super) const STATES: [&str; 9] =
     ["running", "waiting", "promoting", "returning", "stopped", "cut-off", "promoted", "returned", "aborted"];
 
-/// One promotion of a service.
+/// A promotion of a service.
 struct LastPromotion<'a> {
     service: &'a str,
     version: String,

@@ -98,7 +98,7 @@ async fn rollback_does_not_revert_assign() {
     // Without a version to take back, it goes where it meant to, or nowhere.
     let request = back();
     let error = while_assigned(&fake, "1.0.0", rollback(&fake.world, &shop, &request)).await.unwrap_err();
-    assert_eq!(error.to_string(), "another command changed main of shop meanwhile");
+    assert_eq!(error.to_string(), "another command changed main of shop in between");
     assert_eq!(rules(&fake), all_to(20000, 20000));
     rollback(&fake.world, &shop, &from("1.0.0")).await.unwrap();
     assert_eq!(rules(&fake), all_to(20002, 20002));
