@@ -285,7 +285,7 @@ impl Lab {
     pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let path = self.admin_socket_path(&balancer);
-        let failed = |source| LabError::Files { what: "ask", path: path.clone(), source };
+        let failed = |source| LabError::Files { what: "query", path: path.clone(), source };
         let states = send_admin_command(&path, "show servers state\n").await.map_err(failed)?;
         write(&self.dir.join(&balancer).join("servers.state"), &states)?;
         let socket = path.display().to_string();

@@ -132,7 +132,7 @@ impl Scenario<'_> {
         if output.status != status || !output.stderr.contains(words) {
             let mut fault = format!("`{command}` ended with status {}", output.status);
             if output.status == status {
-                let _ = write!(fault, " and did not say `{words}`");
+                let _ = write!(fault, " and did not print `{words}`");
             }
             for line in output.stderr.lines() {
                 let _ = write!(fault, "\n    {line}");

@@ -1,5 +1,5 @@
 //! The second act: one command over every host, from the operator's place, over ssh. One host's command fails half-way;
-//! the host comes back by itself, the roll stops, and goes on when the reason is mended.
+//! the host comes back by itself, the roll stops, and goes on when the cause is fixed.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ pub(super) async fn run_scenario(
     let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let dir = lab.dir().display();
     let script = format!(
-        "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e mended ]; then echo 'no space left on device'; exit 1; fi; \
+        "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e repaired ]; then echo 'no space left on device'; exit 1; fi; \
          ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST_VERSION}"
     );
     audience.step(&format!(
@@ -85,8 +85,8 @@ pub(super) async fn run_scenario(
     let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
     let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
-    write(&operator.dir().join("mended"), "")?;
-    audience.step("operator: the reason is mended; switchman roll --resume");
+    write(&operator.dir().join("repaired"), "")?;
+    audience.step("operator: the cause is fixed; switchman roll --resume");
     let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, audience).await?;
     let took = began.elapsed();
     load.phase(AFTER_PHASE);

@@ -128,7 +128,7 @@ impl Scenario<'_> {
         // Exact by counting on each host; uploads and websockets are in it or not, and some end later than others.
         if canary * 100 < (canary + main) * 20 || canary * 100 > (canary + main) * 30 {
             self.faults.push(format!(
-                "{canary} of {} answers came from the canary, a quarter was asked for",
+                "{canary} of {} answers came from the canary, a quarter was requested",
                 canary + main
             ));
         }
