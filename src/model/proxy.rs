@@ -33,7 +33,7 @@ pub struct Mirror {
     /// Whether the answers are compared with main's.
     #[serde(default)]
     pub compare: bool,
-    /// The number of compared GET and HEAD requests that the proxy sends to main a second time, to learn what main answers
+    /// Share of the compared GET and HEAD requests that the proxy sends to main a second time, to learn what main answers
     /// differently by itself.
     #[serde(default)]
     pub control: Percent,

@@ -1,4 +1,4 @@
-//! The second act: one command over every host, from the operator's place, over ssh. One host's command fails half-way;
+//! The second act: one command over every host, from the operator machine, over ssh. One host's command fails half-way;
 //! the host comes back by itself, the roll stops, and goes on when the cause is fixed.
 
 use std::time::Duration;
@@ -16,17 +16,17 @@ use crate::model::duration;
 const NEWEST_VERSION: &str = "3.0.0";
 const ROLL_PHASE: &str = "roll";
 const AFTER_PHASE: &str = "after the roll";
-/// Between two counts of the load for the audience.
+/// Interval between two counts of the load for the audience.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What came of it.
+/// The result of the act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollDemoReport {
     /// The host whose command was made to fail.
     pub failed_host: String,
     /// Exit code of the first command: partly done.
     pub stopped_with: i32,
-    /// How the failed host was left, in the roll's own words.
+    /// How the failed host was left, in the words of the roll's report.
     pub left: String,
     /// Exit code of `roll --resume`.
     pub resumed_with: i32,
@@ -37,7 +37,7 @@ pub struct RollDemoReport {
 }
 
 impl RollDemoReport {
-    /// What was not as it should be.
+    /// Finds the deviations from what should happen.
     pub(super) fn find_faults(&self, hosts: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let host = &self.failed_host;
@@ -111,7 +111,7 @@ pub(super) async fn run_scenario(
     Ok(RollDemoReport { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
 }
 
-/// Runs one of the operator's commands and tells the audience what it says; its exit code, and where the roll stands.
+/// Runs one of the operator's commands and shows its output to the audience; returns its exit code and the state of the roll.
 async fn follow_command(
     operator: &Operator,
     args: &[&str],

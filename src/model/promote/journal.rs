@@ -48,7 +48,7 @@ pub enum PromotionEntryKind {
     Requested { ask: OperatorRequest, actor: Actor },
     /// The version is becoming main.
     Promoting,
-    /// Every host's canary is being removed, permanently. No step follows, even after a resume.
+    /// Every host's canary is being removed, permanently. No step follows in any case.
     #[serde(alias = "returning")]
     RollingBack { result: PromotionResult, why: String },
     /// The promotion ended without success. No host shares traffic any more, except the hosts that could not be reached.
