@@ -12,7 +12,7 @@ pub mod file;
 
 pub use check::fleet;
 
-/// Where a configuration is looked for when none is named.
+/// The paths searched for a configuration when none is named.
 pub const DEFAULT_PATHS: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
 
 /// Why there is no configuration.
@@ -26,7 +26,7 @@ pub enum ConfigError {
     Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
 }
 
-/// What is wrong with one value, and what would be right.
+/// A fault of one value: the error names it and the right form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigProblem {
     #[error("unknown key `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
@@ -67,7 +67,7 @@ pub fn parse(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
     Ok(fleet)
 }
 
-/// A problem at a place; the file is added by whoever knows it.
+/// A problem at a place in the configuration; the caller that knows the file adds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
     /// Counted from 1.

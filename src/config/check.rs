@@ -1,4 +1,4 @@
-//! Shape -> fleet: what YAML and types cannot say.
+//! Turns the shape of the file into a fleet, with the checks that YAML and types cannot express.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::model::roll::{Batch, OnFailure};
 
 mod services;
 
-/// Checks everything that stands between two values, and fills in the defaults.
+/// Checks every rule that relates two values, and fills in the defaults.
 pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
     let ports = build_ports(&file.ports)?;
     let hosts = build_hosts(&file)?;
@@ -211,7 +211,7 @@ fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Res
         return match (path, address) {
             (Some(path), _) => Ok(Transport::Socket(path.into())),
             (_, Some(_)) if ca.is_none() => {
-                let text = "`agents.ca` is missing: nothing tells whether its certificate is genuine";
+                let text = "`agents.ca` is missing: the agent's certificate cannot be verified";
                 Err(build_other_problem(line_number(agent), &key("agent"), text))
             }
             (_, Some(address)) => Ok(Transport::Tls(address.to_owned())),

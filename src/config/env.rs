@@ -17,7 +17,7 @@ pub fn read_variable(name: &str) -> Option<String> {
     read_text(name)
 }
 
-/// What the logger listens to: `SWITCHMAN_LOG`, in `env_logger`'s words.
+/// Reads the log filter from `SWITCHMAN_LOG`, in the syntax of `env_logger`.
 pub fn read_log_filter() -> Option<String> {
     read_text("SWITCHMAN_LOG")
 }

@@ -19,7 +19,7 @@ use crate::model::ports::Port;
 #[serde(deny_unknown_fields)]
 #[schemars(title = "switchman.yaml")]
 pub struct File {
-    /// What clients call.
+    /// The name that clients use.
     #[schemars(with = "String")]
     pub service: ServiceName,
     #[serde(default)]
@@ -50,11 +50,11 @@ pub struct File {
     pub services: IndexMap<ServiceName, Service>,
 }
 
-/// What `deploy`, `assign` and `kill` do unless their flags say otherwise.
+/// Defaults of `deploy`, `assign` and `kill`; flags override them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
-    /// Where instances get their ports: FIRST-LAST. Default 20000-29999.
+    /// Port range of the instances: FIRST-LAST. Default 20000-29999.
     #[schemars(with = "Option<String>")]
     pub ports: Option<Spanned<String>>,
     /// Releases that are kept although no deployment uses them. Default 5.
@@ -75,7 +75,7 @@ pub struct Service {
     pub ports: ServicePorts,
     /// Default: that of the first service.
     pub health: Option<Health>,
-    /// Its HAProxy backend. Default: its name.
+    /// HAProxy backend of the service. Default: its name.
     #[schemars(with = "Option<String>")]
     pub backend: Option<Spanned<String>>,
 }
@@ -98,7 +98,7 @@ pub struct Ssh {
     /// Put before the destination, such as `-F` and a file.
     #[serde(default)]
     pub options: Vec<String>,
-    /// switchman on the host: one command line, split at blanks; `{host}` stands for the host's name. Default `switchman`.
+    /// Command line that starts switchman on the host, split at blanks; `{host}` is replaced by the host's name. Default `switchman`.
     #[schemars(with = "Option<String>")]
     pub switchman: Option<Spanned<String>>,
 }
@@ -118,7 +118,7 @@ pub struct Agents {
     pub token_file: Option<PathBuf>,
 }
 
-/// Told how a roll goes, by a POST with JSON.
+/// A receiver of the progress of a roll, by a POST with JSON.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
@@ -132,7 +132,7 @@ pub struct Webhook {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ports {
-    /// What HAProxy health-checks; nothing listens on it. Default 8888.
+    /// Port that HAProxy health-checks; nothing listens on it. Default 8888.
     #[schemars(with = "Option<u16>")]
     pub check: Option<Spanned<Port>>,
     /// The data port of the main vhost. Default 8080.
@@ -149,10 +149,10 @@ pub struct Host {
     /// The address HAProxy connects to.
     #[schemars(with = "String")]
     pub address: Spanned<IpAddr>,
-    /// What the operator's ssh calls it, such as deploy@web1. Default: the host's name.
+    /// Destination that the operator's ssh uses, such as deploy@web1. Default: the host's name.
     #[schemars(with = "Option<String>")]
     pub ssh: Option<Spanned<String>>,
-    /// Its agent, instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
+    /// Agent of the host, used instead of ssh: https://HOST:PORT, or unix:///PATH on this machine.
     #[schemars(with = "Option<String>")]
     pub agent: Option<Spanned<String>>,
 }
@@ -162,7 +162,7 @@ pub struct Host {
 pub struct LoadBalancer {
     #[schemars(with = "String")]
     pub name: Spanned<BalancerName>,
-    /// Where its state is read; without it, the computed bound is waited.
+    /// Endpoint where the balancer's state is read; without it, switchman waits for the computed limit.
     pub haproxy: Option<HaproxyEndpoint>,
     /// The HAProxy backend with this service's server lines.
     #[schemars(with = "String")]
@@ -171,11 +171,11 @@ pub struct LoadBalancer {
     pub servers: Servers,
     #[serde(default)]
     pub check: Check,
-    /// It runs on the web host itself. Default: its socket is a path or a loopback address.
+    /// Whether the balancer runs on the web host itself. Default: its socket is a path or a loopback address.
     pub on_host: Option<bool>,
 }
 
-/// Names of a host's server lines; `{host}` stands for the host's name.
+/// Names of a host's server lines; `{host}` is replaced by the host's name.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Servers {
@@ -227,7 +227,7 @@ pub struct Health {
     pub rise: Option<Spanned<u32>>,
 }
 
-/// Limits of taking hosts out, and what `roll` does unless its flags say otherwise.
+/// Limits on hosts in maintenance, and the defaults of `roll`; flags override them.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Roll {
@@ -244,8 +244,8 @@ pub struct Roll {
     /// How long a main vhost may take to become healthy after the command. Default 1m.
     #[schemars(with = "Option<ConfigDuration>")]
     pub health_timeout: Option<Spanned<ConfigDuration>>,
-    /// What becomes of the other hosts of a batch that are out when one fails and have not begun the command. Default
-    /// stop: they stay out for `roll --resume`; return: they are put back.
+    /// Handling of the other hosts of a batch that are in maintenance when one fails and have not begun the command. Default
+    /// stop: they stay in maintenance for `roll --resume`; return: they are put back into service.
     pub on_failure: Option<OnFailure>,
 }
 
@@ -317,7 +317,7 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
     ConfigFault { line, key, problem }
 }
 
-/// The value that stands at a place of the text, up to the next blank or bracket.
+/// Returns the value at a place of the text, up to the next blank or bracket.
 fn read_scalar(text: &str, place: &Location) -> String {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
     let line = text.lines().nth(index(place.line())).unwrap_or("");

@@ -113,7 +113,7 @@ fn errors_name_file_line_key_found_and_expected() {
         ),
         (
             "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"https://10.0.0.1:9443\"}",
-            "switchman.yaml:3: `hosts.w1.agent`: `agents.ca` is missing: nothing tells whether its certificate is genuine",
+            "switchman.yaml:3: `hosts.w1.agent`: `agents.ca` is missing: the agent's certificate cannot be verified",
         ),
         (
             "service: a\nhosts:\n  w1: {address: 10.0.0.1, agent: \"http://10.0.0.1:9443\"}\nagents: {ca: x}",

@@ -1,4 +1,4 @@
-//! The application of the rehearsal: small answers, slow ones, uploads, websockets; every answer says who gave it.
+//! The application of the rehearsal: small answers, slow ones, uploads, websockets; every answer names its sender.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,12 +31,12 @@ pub const VERSION_HEADER: &str = "x-swm-version";
 pub const SLOW_DELAY: Duration = Duration::from_secs(2);
 /// How much later a slow version makes an offer.
 const SLOW_EXTRA_DELAY: Duration = Duration::from_millis(200);
-/// After so many offers a deaf version refuses connections.
+/// Number of offers after which a deaf version refuses connections.
 const DEAF_AFTER_OFFERS: u64 = 40;
-/// Requests in flight get this long when the application is told to end.
+/// Time that requests in flight get when the application receives a stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Who the application says it is, and where it listens.
+/// The identity that the application reports, and its listen address.
 #[derive(Debug, Clone)]
 pub struct AppOptions {
     pub listen: SocketAddr,
@@ -46,16 +46,16 @@ pub struct AppOptions {
     pub fault: Option<Fault>,
 }
 
-/// What a bad version does; its health check does not show it.
+/// The fault of a bad version; its health check does not show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
-    /// One answer of ten has another price.
+    /// Every tenth answer has another price.
     Prices,
-    /// One answer of twenty is a 500.
+    /// Every twentieth answer is a 500.
     Errors,
     /// Answers take twice as long: `/slow` as much again, all others `LATE` more.
     Slow,
-    /// It takes no connection any more once it has made [`OFFERS`]; those it has go on.
+    /// The version accepts no connection after [`OFFERS`] offers; open connections go on.
     Deaf,
 }
 
@@ -63,7 +63,7 @@ pub enum Fault {
 static OFFERS_MADE: AtomicU64 = AtomicU64::new(0);
 static DEAF_NOTIFY: Notify = Notify::const_new();
 
-/// Serves until told to stop; then lets requests in flight end.
+/// Serves until `stop` is set; then lets requests in flight end.
 pub async fn serve(options: AppOptions, stop: StopToken) -> std::io::Result<()> {
     let mut listener = Some(TcpListener::bind(options.listen).await?);
     let mut connections = JoinSet::new();

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::LabError;
 use super::hosts::inside;
 
-/// What became of the connections.
+/// The outcomes of the connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConnectCounts {
     pub answered: u64,
@@ -21,7 +21,7 @@ pub struct ConnectCounts {
     pub other: u64,
 }
 
-/// Runs `clients` at once from inside a namespace until told to stop. The server closes first, so that no local port of a
+/// Runs `clients` at once from inside a namespace until stopped. The server closes first, so that no local port of a
 /// client is kept waiting.
 pub async fn run(
     namespace: PathBuf,

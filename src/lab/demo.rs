@@ -1,5 +1,5 @@
-//! The story told on the lab, every request accounted for. First that of the seed: traffic on main; on two hosts
-//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then versions side by side. Then
+//! The demo on the lab, with every request accounted for. First the course of seed rows Z3 and H2 (docs/design/seed-systems.md#zero-downtime-deployment): traffic on main; on two hosts
+//! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then deployments side by side. Then
 //! shadows, a canary, and two promotions.
 
 use std::time::{Duration, Instant};
@@ -24,10 +24,10 @@ const MANUAL_HOSTS: usize = 2;
 const BASELINE_PHASE: &str = "before";
 const OLD_VERSION: &str = "1.0.0";
 const NEW_VERSION: &str = "2.0.0";
-/// Bound on every wait for something of the story to be seen in the answers.
+/// Limit of every wait until the answers show an effect of the demo.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One switch of one host, as the operator's command reported it.
+/// A switch of one host, as the operator's command reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostReport {
     pub host: String,
@@ -51,17 +51,17 @@ pub struct DemoReport {
     pub splits: ScenarioReport,
     /// Why the demo did not show what it should; empty when all is well.
     pub faults: Vec<String>,
-    /// What HAProxy and nginx noted meanwhile; read only when something is not as it should be.
+    /// Log lines of HAProxy and nginx from the same time; read only when something is not as it should be.
     pub clues: Vec<String>,
 }
 
-/// Told as it goes.
+/// The receiver of the demo's progress.
 pub trait ProgressSink: Sync {
     fn step(&self, text: &str);
     fn count(&self, snapshot: &Snapshot);
 }
 
-/// Runs the story on a lab that is up. Leaves the lab up.
+/// Runs the demo on a lab that is up. Leaves the lab up.
 pub async fn run(
     lab: &mut Lab,
     audience: &dyn ProgressSink,
@@ -188,7 +188,7 @@ async fn wait_for_answers(
     }
 }
 
-/// What would make a green report worth nothing.
+/// Finds the faults that would make a green report worth nothing.
 fn find_faults(report: &Report, hosts: &[HostReport]) -> Vec<String> {
     let mut faults = Vec::new();
     if report.total_failed() > 0 {

@@ -1,4 +1,4 @@
-//! One web host of the lab: two nginx from `vhosts/`, an application behind each, and the host's switchman.yaml.
+//! The web hosts of the lab: two nginx from `vhosts/`, an application after each, and the host's switchman.yaml.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,8 @@ impl WebHost {
     }
 }
 
-/// What a roll runs on a host of the lab, with the version as its argument: the main vhost is replaced, gracefully, nginx
-/// first, then the application nobody asks any more. May be killed and run again at any point.
+/// Renders the command that a roll runs on a host of the lab, with the version as its argument: the main vhost is replaced, gracefully, nginx
+/// first, then the application, which gets no requests any more. May be killed and run again at any point.
 fn render_replace_script(dir: &Path, switchman: &Path, host: &HostName) -> String {
     format!(
         r#"#!/bin/sh
@@ -89,7 +89,7 @@ impl Lab {
         Ok(())
     }
 
-    /// nginx first, gracefully; then the application, which nobody asks any more.
+    /// Stops nginx first, gracefully; then the application, which gets no requests any more.
     pub async fn stop_main(&mut self, at: usize) -> Result<(), LabError> {
         if let Some(vhost) = self.hosts[at].main.take() {
             vhost.nginx.stop(Signal::SIGQUIT).await?;
@@ -100,7 +100,7 @@ impl Lab {
 }
 
 impl Lab {
-    /// The backup vhost dies, with whatever it was doing.
+    /// Kills the backup vhost with all its requests in flight.
     pub async fn kill_backup(&mut self, at: usize) -> Result<(), LabError> {
         if let Some(vhost) = self.hosts[at].backup.take() {
             vhost.nginx.stop(Signal::SIGTERM).await?;
@@ -109,7 +109,7 @@ impl Lab {
         Ok(())
     }
 
-    /// And is started again.
+    /// Starts the backup vhost again.
     pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
         let (site, host) = (self.build_site("lb1")?, self.hosts[at].host.clone());
         self.hosts[at].backup = Some(Vhost::start(self, &site, &host, VhostRole::Backup, "1.0.0").await?);
@@ -188,7 +188,7 @@ fn build_log_path(dir: &Path, role: VhostRole, what: &str) -> PathBuf {
     dir.join(format!("{}-{what}.log", role.as_str()))
 }
 
-/// Asked from inside the host's namespace, on a thread that enters it.
+/// Checks the health from inside the host's namespace, on a thread that enters it.
 async fn is_healthy(namespace: PathBuf, address: SocketAddr, health: Health) -> bool {
     inside(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
         .await

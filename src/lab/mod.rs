@@ -31,7 +31,7 @@ use hosts::WebHost;
 use namespaces::Namespaces;
 use process::{Process, ProcessError};
 
-/// Where labs keep configuration, logs and state, one directory each.
+/// The parent directory of the labs' configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
 pub(crate) const SERVICE: &str = "shop";
 /// Static pages, for rehearsals with two services; its ports are 8889, 8081 and 81.
@@ -39,7 +39,7 @@ pub const SECOND_SERVICE: &str = "blog";
 /// Lines of one log that a failed rehearsal shows.
 const MAX_LOG_LINES: usize = 20;
 
-/// What a lab is made of.
+/// The shape of a lab.
 #[derive(Debug, Clone)]
 pub struct LabOptions {
     /// Part of every name: `swm-NAME-web1`.
@@ -69,7 +69,7 @@ impl LabOptions {
     }
 }
 
-/// What went wrong in the rehearsal itself.
+/// An error of the rehearsal itself.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
     #[error(transparent)]
@@ -94,7 +94,7 @@ pub enum LabError {
     Interrupted,
 }
 
-/// A running lab. Dropping it takes it down, unless it was told to stay.
+/// A running lab. Dropping it takes it down, unless it was detached.
 #[derive(Debug)]
 pub struct Lab {
     options: LabOptions,
@@ -113,7 +113,7 @@ impl Lab {
         let dir = Path::new(RUN_DIR).join(options.name.as_str());
         remove(&options.name, &dir).await?;
         let net = Namespaces::new(&options.name, options.hosts, options.balancers);
-        // From here on, whatever ends this function takes down what there is by then.
+        // If this function ends early from here on, the drop takes down what there is by then.
         let mut lab =
             Self { options, dir, net, hosts: vec![], haproxies: vec![], is_kept: false, _lock: lock };
         make_dir(&lab.dir)?;
@@ -134,7 +134,7 @@ impl Lab {
         self.is_kept = true;
     }
 
-    /// Takes it down and says what could not be removed.
+    /// Takes the lab down and returns an error if something could not be removed.
     pub async fn tear_down(mut self) -> Result<(), LabError> {
         self.is_kept = true;
         remove(&self.options.name, &self.dir).await
@@ -175,17 +175,17 @@ impl Lab {
         &self.dir
     }
 
-    /// What clients call: every load balancer.
+    /// Returns the addresses that clients use: every load balancer.
     pub fn targets(&self) -> Vec<SocketAddr> {
         self.net.balancers().map(|balancer| SocketAddr::new(self.net.address(&balancer), 80)).collect()
     }
 
-    /// Where a load balancer takes commands.
+    /// Returns the path of the socket where a load balancer takes commands.
     pub fn admin_socket_path(&self, balancer: &str) -> PathBuf {
         self.dir.join(balancer).join("admin.sock")
     }
 
-    /// Requests that did not end well by HAProxy's logs, and what the vhosts' error logs say; the last of each.
+    /// Returns the requests that did not end well by HAProxy's logs, and the lines of the vhosts' error logs; the last of each.
     pub fn read_log_excerpts(&self) -> Vec<String> {
         let mut clues = Vec::new();
         let mut read = |who: &str, file: &Path, keep: fn(&str) -> bool| {
@@ -206,7 +206,7 @@ impl Lab {
         clues
     }
 
-    /// How the hosts read the load balancers.
+    /// Returns the endpoints where the hosts read the load balancers.
     pub(crate) fn admin_addresses(&self) -> Vec<String> {
         self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
     }
@@ -280,12 +280,12 @@ impl Lab {
         Ok(process)
     }
 
-    /// As a service manager reloads it: the server states saved, the listening sockets handed over, the old process left to
+    /// Reloads HAProxy as a service manager does: the server states saved, the listening sockets handed over, the old process left to
     /// finish what it has.
     pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let path = self.admin_socket_path(&balancer);
-        let failed = |source| LabError::Files { what: "ask", path: path.clone(), source };
+        let failed = |source| LabError::Files { what: "query", path: path.clone(), source };
         let states = send_admin_command(&path, "show servers state\n").await.map_err(failed)?;
         write(&self.dir.join(&balancer).join("servers.state"), &states)?;
         let socket = path.display().to_string();
@@ -296,7 +296,7 @@ impl Lab {
         Ok(())
     }
 
-    /// All of its connections are cut; it comes back without a memory.
+    /// Kills HAProxy: all of its connections are cut; the new process has no memory of them.
     pub async fn restart_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let old = self.haproxies.remove(at);
@@ -318,7 +318,7 @@ impl Drop for Lab {
     }
 }
 
-/// Removes a lab by name, whoever built it: its processes are the ones inside its namespaces.
+/// Removes a lab by name, regardless of the process that built it: its processes are the ones inside its namespaces.
 pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     namespaces::remove(name).await?;
     let removed = fs::remove_dir_all(dir);
@@ -338,7 +338,7 @@ pub async fn tear_down(name: &HostName) -> Result<(), LabError> {
     remove(name, &Path::new(RUN_DIR).join(name.as_str())).await
 }
 
-/// One switchman at a time builds, rehearses in, or removes a lab of a name: an abstract socket (unix(7)) is gone with the
+/// Makes sure that a single switchman builds, rehearses in, or removes a lab of a name: the kernel removes an abstract socket (unix(7)) with the
 /// process that holds it, and leaves no file.
 fn acquire_lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
@@ -349,7 +349,7 @@ fn acquire_lock(name: &HostName) -> Result<UnixListener, LabError> {
     held.map_err(|_| LabError::InUse { name: name.to_string() })
 }
 
-/// One command on HAProxy's admin socket, answered to its end.
+/// Sends a command to HAProxy's admin socket, and reads the answer to its end.
 async fn send_admin_command(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = tokio::net::UnixStream::connect(socket).await?;
     stream.write_all(command.as_bytes()).await?;
@@ -358,7 +358,7 @@ async fn send_admin_command(socket: &Path, command: &str) -> io::Result<String> 
     Ok(answer)
 }
 
-/// Of HAProxy's log (configuration manual, 8.2.3): a request whose termination state is not "normal end"; states of servers.
+/// Whether a line of HAProxy's log (configuration manual, 8.2.3) is a request whose termination state is not "normal end", or a state of a server.
 fn is_abnormal_end(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let state = words.find(|word| {

@@ -1,4 +1,4 @@
-//! One namespace with a switch (a bridge), one for the load balancer, one a web host, one for the client. Links are made
+//! A namespace with a switch (a bridge), one for the load balancer, one a web host, one for the client. Links are made
 //! with both ends inside namespaces, so the machine's own network never sees an interface of ours.
 
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
 
-/// Where `ip netns` keeps the names (ip-netns(8)).
+/// The directory where `ip netns` keeps the names (ip-netns(8)).
 const NETNS: &str = "/run/netns";
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -54,7 +54,7 @@ impl Namespaces {
         let places = net.places();
         let inside = places.iter().map(async |place| {
             let (v4, v6) = (net.address(place), net.address6(place));
-            // nodad: an IPv6 address is usable at once, nobody else can have it here.
+            // nodad: an IPv6 address is usable at once, no other interface can have it here.
             let batch = format!(
                 "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\nlink set eth0 up\n"
             );
@@ -186,7 +186,7 @@ async fn list_pids(namespace: &str) -> Result<Vec<Pid>, LabError> {
     Ok(output.stdout.lines().filter_map(|line| line.trim().parse().ok()).map(Pid::from_raw).collect())
 }
 
-/// One namespace of a lab as it is now.
+/// The state of one namespace of a lab.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Place {
     pub namespace: String,
@@ -196,7 +196,7 @@ pub struct Place {
     pub forward: Option<bool>,
 }
 
-/// What a lab consists of; empty when none of that name is up.
+/// Lists the namespaces of a lab; empty when none of that name is up.
 pub async fn inspect(name: &HostName) -> Result<Vec<Place>, LabError> {
     let mut places = Vec::new();
     for namespace in list_namespaces(name) {
@@ -215,7 +215,7 @@ pub async fn inspect(name: &HostName) -> Result<Vec<Place>, LabError> {
     Ok(places)
 }
 
-/// The same without a runtime to wait with: on a thread of its own.
+/// Removes a lab without a runtime to wait with: on a thread of its own.
 pub fn remove_blocking(name: &HostName) {
     let name = name.clone();
     let thread = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! An operator's place in the lab: a configuration with a way to every host, run from the client's namespace.
+//! The operator machine of the lab: a configuration with a transport to every host, run from the client's namespace.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -10,19 +10,19 @@ use super::{Lab, LabError, make_dir, write};
 use crate::model::name::HostName;
 use crate::sys::exec::{Output, Program};
 
-/// Bound on one of the operator's commands.
+/// Timeout of one of the operator's commands.
 const COMMAND_TIMEOUT: Duration = Duration::from_mins(3);
 
-/// What lies between the operator and the hosts.
+/// The transport between the operator and the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pipe {
     /// An sshd in every web host's namespace, with real keys.
     Ssh,
     /// The unix socket of an agent in every web host.
     Socket,
-    /// Agents that ask for a client certificate.
+    /// Agents that require a client certificate.
     MutualTls,
-    /// Agents that want a bearer token over TLS.
+    /// Agents that require a bearer token over TLS.
     Token,
 }
 
@@ -32,7 +32,7 @@ pub struct Operator {
     dir: PathBuf,
     namespace: Program,
     switchman: PathBuf,
-    /// Of each host, in their order; ended with the lab.
+    /// The server process of each host, in their order; ended with the lab.
     pub servers: Vec<Process>,
 }
 
@@ -89,7 +89,7 @@ impl Operator {
     }
 }
 
-/// What the configuration says of a pipe.
+/// The configuration's part about a pipe.
 #[derive(Default)]
 struct TransportConfig {
     /// Host -> `agent:`.
@@ -143,7 +143,7 @@ async fn set_up_ssh(
     Ok((servers, TransportConfig { yaml, ..TransportConfig::default() }))
 }
 
-/// The sshd of one host; by its whole path, because it starts itself anew for each client (sshd(8)).
+/// Starts the sshd of one host; by its whole path, because it executes itself again for each client (sshd(8)).
 pub async fn start_sshd(lab: &Lab, place: &str) -> Result<Process, LabError> {
     let file = lab.dir().join(place).join("sshd_config");
     let program = lab.program(place, "/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(&file);

@@ -62,7 +62,7 @@ impl Process {
         Ok(())
     }
 
-    /// Asks it to end with a signal of its choice, and waits for that.
+    /// Ends the process with a signal of the caller's choice, and waits for that.
     pub async fn stop(mut self, signal: Signal) -> Result<(), ProcessError> {
         if let Some(pid) = self.pid() {
             // One that has ended already is what is wanted.

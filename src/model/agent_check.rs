@@ -1,10 +1,10 @@
-//! What a host may say to a HAProxy that asks it by `agent-check` (configuration manual, 5.2).
+//! The answers of a host to HAProxy's `agent-check` (configuration manual, 5.2).
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How a host says that it is out, and that it is back. Both make HAProxy send it no new users and let what was begun
-/// finish; they differ in the users who hold its cookie and in what else they touch (measured on 2.6, tests/it).
+/// How a host reports that it is in maintenance, and that it is back in service. Both answers make HAProxy send it no new users and let requests in flight
+/// finish; they differ in the users who hold its cookie and in what else they touch (measured: docs/design/measurements.md#m41).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MaintenanceReply {
     /// `stopped` and `up`: the operating state, which a passing or failing health check has too. HAProxy shows
@@ -28,7 +28,7 @@ pub struct WeightError {
     pub found: String,
 }
 
-/// What the answers of one service are made of, beside its switch.
+/// The inputs of one service's answers, beside its switch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AgentCheckConfig {
     pub maintenance_reply: MaintenanceReply,

@@ -1,4 +1,4 @@
-//! What is said between an operator's switchman and a host: the nouns of the host API, version [`API`].
+//! The nouns of the host API, version [`API`], between an operator's switchman and a host.
 //!
 //! Times are whole milliseconds. A field that is added later has a default, so that both sides may be the older one; a
 //! field that changes its meaning raises [`API`].
@@ -34,23 +34,23 @@ pub const GREETING: &str = "switchman agent";
 pub struct Hello {
     pub api: u32,
     pub oldest_api: u32,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// The machine's own name.
     pub machine: String,
 }
 
-/// What to look at on a host.
+/// The endpoints and ports to inspect on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusRequest {
     pub service: ServiceName,
     pub ports: Ports,
-    /// Where the main vhost really answers, as seen from the host.
+    /// The address where the main vhost really answers, as seen from the host.
     pub main: SocketAddr,
     pub health: Health,
 }
 
-/// One host's side of `status` at one moment. A part that could not be read says why; it is never left out.
+/// The host's side of `status` at one moment. A part that could not be read carries the reason; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
     #[serde(with = "known")]
@@ -59,7 +59,7 @@ pub struct HostView {
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<Vec<KernelForward>>")]
     pub kernel: Result<Vec<KernelForward>, String>,
-    /// What is recorded and what the kernel holds, where they differ; one sentence each.
+    /// Differences between the record and the kernel; one sentence each.
     pub drift: Vec<String>,
     /// Established connections of the main vhost's data port.
     #[serde(with = "known")]
@@ -82,12 +82,12 @@ impl HostView {
     }
 }
 
-/// What changes while a command waits: cheap enough to be asked five times a second.
+/// The fields that change while a command waits: cheap enough to be read five times a second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceActivity {
-    /// Of the service's record; 0 where nothing is recorded.
+    /// Generation of the service's record; 0 without a record.
     pub generation: u32,
-    /// What is recorded; absent where nothing is.
+    /// The record; absent if there is none.
     #[serde(default)]
     pub switch: Option<Switch>,
     /// Connections of the main vhost's data port, compared with the last look over the same link.
@@ -96,7 +96,7 @@ pub struct ServiceActivity {
     pub sockets: Result<SocketCount, String>,
 }
 
-/// One health check of a real port.
+/// A health check of one real port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeRequest {
     pub address: SocketAddr,
@@ -132,7 +132,7 @@ pub struct RunOutcome {
     pub timed_out: bool,
 }
 
-/// What a running program is heard of: a line of either output, then its end, or why it could not be run.
+/// An event of a running program: a line of either output, then its end, or why it could not be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunEvent {
@@ -146,9 +146,9 @@ pub enum RunEvent {
 /// A release that is on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostRelease {
-    /// Of its directory: a version, from the second build on with `~2` behind it.
+    /// Name of the release's directory: a version, from the second build on followed by `~2`.
     pub name: String,
-    /// Of the archive it was made of.
+    /// Digest of the archive that the release was made of.
     pub digest: Digest,
 }
 

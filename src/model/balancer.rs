@@ -1,4 +1,4 @@
-//! One HAProxy: how it is reached, and what it says about the servers of a backend.
+//! One HAProxy: how switchman reaches it, and the state it reports for the servers of a backend.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ pub struct BalancerSpec {
     pub servers: ServerNames,
     /// The check settings of its server lines: what the bound is computed from.
     pub check: CheckTiming,
-    /// It runs on the web host itself, so its health checks pass the OUTPUT chain and not PREROUTING.
+    /// Whether it runs on the web host itself, so that its health checks pass the OUTPUT chain and not PREROUTING.
     pub is_on_host: bool,
 }
 
-/// Where HAProxy's state is read. The commands are the ones of HAProxy's management guide, 9.3.
+/// The endpoint where HAProxy's state is read. The commands are the ones of HAProxy's management guide, 9.3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StatsEndpoint {
@@ -65,7 +65,7 @@ fn strip_password(url: &str) -> String {
     }
 }
 
-/// How the two server lines of a host are called in haproxy.cfg: `{host}` stands for the host's name.
+/// The names of a host's two server lines in haproxy.cfg: `{host}` is replaced by the host's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerNames {
     pub main: String,
@@ -107,7 +107,7 @@ impl Default for CheckTiming {
     }
 }
 
-/// What HAProxy's health check says of a server. Texts such as `UP 1/3`, `DOWN 1/2`, `MAINT (via b/s)`
+/// The verdict of HAProxy's health check on a server. Texts such as `UP 1/3`, `DOWN 1/2`, `MAINT (via b/s)`
 /// are matched by prefix (management guide, 9.1, field `status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -134,8 +134,8 @@ impl ServerState {
         matches!(self, Self::Up | Self::NoCheck)
     }
 
-    /// Whether the server is out: no new requests, and cookie holders go elsewhere too. `drain` is not (facts:
-    /// cookie clients stay).
+    /// Whether the server is out of service: no new requests, and cookie holders go elsewhere too. `drain` is not
+    /// out of service: cookie clients stay (docs/design/measurements.md#m35).
     pub const fn is_out_of_service(self) -> bool {
         matches!(self, Self::Down | Self::GoingUp | Self::Maint)
     }
@@ -173,7 +173,7 @@ impl AdminState {
     pub const INHERITED_DRAIN: u32 = 0x10;
     /// The name did not resolve.
     pub const RESOLVE_MAINT: u32 = 0x20;
-    /// The address was set at run time: says nothing about maintenance.
+    /// The address was set at run time: this has no bearing on maintenance.
     pub const ADDRESS_SET: u32 = 0x40;
 
     pub const fn is_in_maintenance(self) -> bool {
@@ -185,7 +185,7 @@ impl AdminState {
     }
 }
 
-/// One server line as HAProxy sees it now.
+/// The state of one server line as HAProxy reports it now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServerView {
     pub name: String,
@@ -197,7 +197,7 @@ pub struct ServerView {
     /// Only over the stats socket; `None` over HTTP.
     pub admin_state: Option<AdminState>,
     pub weight: u32,
-    /// What the last check found, such as `L4CON` or `L7OK/200`; empty before the first.
+    /// The result of the last check, such as `L4CON` or `L7OK/200`; empty before the first.
     pub last_check: String,
     pub work: ServerCounters,
 }
@@ -216,7 +216,7 @@ pub struct ServerCounters {
 }
 
 impl ServerCounters {
-    /// What a drain waits for: never `srv_icur`, idle pooled connections are not work.
+    /// Counts the requests that a drain waits for: never `srv_icur`, idle pooled connections are not work.
     pub fn in_flight(&self) -> u64 {
         (self.sessions + self.queued).max(self.connections_used.unwrap_or(0))
     }

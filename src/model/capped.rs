@@ -40,7 +40,7 @@ impl Merge for BTreeMap<String, u64> {
 pub struct CappedMap<K, V, const CAP: usize> {
     #[serde(alias = "kept")]
     pub entries: BTreeMap<K, V>,
-    /// Of all keys beyond the cap together; absent where there were none.
+    /// The sum of all keys beyond the cap; absent where there were none.
     #[serde(default)]
     #[serde(alias = "rest")]
     pub overflow: Option<V>,

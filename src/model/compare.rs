@@ -1,4 +1,4 @@
-//! What the data path hands over so that a shadow's answer can be compared with main's: one request and its answers.
+//! The input of a comparison of a shadow's answer with main's, from the data path: one request and its answers.
 //!
 //! Cheap to build: a body is copied up to a cap, and only what is longer is hashed as it passes.
 
@@ -17,22 +17,22 @@ pub struct ComparedShadow {
     pub deployment: DeploymentId,
 }
 
-/// One request that was answered by main and by a shadow, both to the end.
+/// A request that was answered by main and by a shadow, both to the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponsePair {
     pub request: RequestSummary,
     pub main: CapturedResponse,
     pub shadow: CapturedResponse,
-    /// Main's answer to the same request asked once more; only of safe methods.
+    /// Main's answer to the same request sent a second time; only of safe methods.
     pub control: Option<CapturedResponse>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestSummary {
     pub method: String,
-    /// As it was asked, with its query.
+    /// The path as requested, with its query.
     pub path_and_query: String,
-    /// It carries `If-None-Match`, `If-Modified-Since`, `If-Match`, `If-Unmodified-Since` or `If-Range`: the answer depends on
+    /// Whether the request carries `If-None-Match`, `If-Modified-Since`, `If-Match`, `If-Unmodified-Since` or `If-Range`: the answer depends on
     /// what the client keeps, and is not compared.
     pub conditional: bool,
     pub at: Timestamp,
@@ -45,7 +45,7 @@ pub struct CapturedResponse {
     /// given with replacement characters.
     pub headers: Vec<(String, String)>,
     pub body: CapturedBody,
-    /// From the head of the request to the head of the answer.
+    /// Time from the head of the request to the head of the answer.
     pub latency_us: u64,
 }
 
@@ -140,7 +140,7 @@ fn to_sha256_array(digest: &[u8]) -> [u8; 32] {
     bytes
 }
 
-/// What of two answers is looked at beside status and body.
+/// The header fields of two answers that are compared beside status and body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ComparisonRules {
@@ -154,13 +154,13 @@ pub struct HeaderRule {
     pub how: HeaderComparison,
 }
 
-/// What of a field has to be the same.
+/// The part of a field that has to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeaderComparison {
-    /// Its value, blanks at the ends apart.
+    /// The value, blanks at the ends apart.
     Value,
-    /// Its words between commas and semicolons, in any order and case.
+    /// The words between commas and semicolons, in any order and case.
     #[serde(alias = "words")]
     Tokens,
     /// Whether it is there: its value differs between two builds, or is a secret.
@@ -170,8 +170,8 @@ pub enum HeaderComparison {
 }
 
 impl Default for ComparisonRules {
-    /// What a client acts on. Never looked at: `date`, `server`, `age`, `content-length` (the body says more), ids of requests
-    /// and traces, and whatever else is not listed.
+    /// Returns the fields that a client acts on. Never compared: `date`, `server`, `age`, `content-length` (the body tells more), ids of requests
+    /// and traces, and every field that is not listed.
     fn default() -> Self {
         let rule = |how: HeaderComparison| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };
         let value = ["content-encoding", "content-language", "content-disposition", "location"];

@@ -29,7 +29,7 @@ pub struct DeploymentIdError {
 }
 
 impl DeploymentId {
-    /// Of a time and a random number: sorts by time, and two of the same moment differ.
+    /// Makes an id of a time and a random number: ids sort by time, and two of the same moment differ.
     pub fn new(now: jiff::Timestamp, salt: u64) -> Self {
         let at = u64::try_from(now.as_millisecond()).unwrap_or(0);
         Self(format!("dp_{}{}", base32(at, 10), base32(salt, 10)))
@@ -40,7 +40,7 @@ impl DeploymentId {
     }
 }
 
-/// The lowest bits of a number as so many digits of Crockford's base 32, lower case.
+/// Encodes the lowest bits of a number as `digits` digits of Crockford's base 32, lower case.
 fn base32(number: u64, digits: u32) -> String {
     const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
     let digit = |at: u32| char::from(DIGITS[usize::try_from(number >> (5 * at) & 31).unwrap_or(0)]);
@@ -86,7 +86,7 @@ pub enum WebServer {
     Caddy,
 }
 
-/// What answers for a deployment on a host.
+/// The workload that answers for a deployment on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Workload {
@@ -118,7 +118,7 @@ pub struct InstanceLimits {
     pub open_files: Option<u64>,
 }
 
-/// How an instance is run, whoever runs it.
+/// The way an instance is run, by any runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RunSpec {
     #[serde(alias = "runs")]
@@ -131,7 +131,7 @@ pub struct RunSpec {
     pub user: Option<String>,
     #[serde(default)]
     pub resources: InstanceLimits,
-    /// From TERM to KILL.
+    /// Time from TERM to KILL.
     #[serde(default = "default_grace", rename = "grace_ms", with = "duration::ms")]
     #[schemars(with = "duration::Milliseconds")]
     pub grace: Duration,
@@ -142,7 +142,7 @@ const fn default_grace() -> Duration {
     Duration::from_secs(10)
 }
 
-/// What an operator says of how an instance is run; what is not said stays as it is.
+/// An operator's changes to how an instance is run; a field that is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunSpecChange {
     pub workload: Option<Workload>,
@@ -156,7 +156,7 @@ pub struct RunSpecChange {
 impl RunSpecChange {
     pub fn apply_to(self, now: RunSpec) -> RunSpec {
         let runs = self.workload.unwrap_or(now.workload);
-        // Only a program is run as somebody.
+        // Only a program runs as a user of its own.
         let user = now.user.filter(|_| matches!(runs, Workload::Command { .. }));
         let mut env = now.env;
         env.extend(self.env);
@@ -175,7 +175,7 @@ impl RunSpecChange {
 }
 
 impl RunSpec {
-    /// With nothing said but what runs.
+    /// Makes a spec with defaults for everything but the workload.
     pub fn new(workload: Workload) -> Self {
         Self {
             workload,
@@ -201,31 +201,31 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// How far a deployment on this host is. Anything but `Ready` is somebody's work in progress, or what is left of it when
-/// that somebody was killed.
+/// The progress of a deployment on this host. Any state but `Ready` is work in progress of a switchman process, or what is left of it when
+/// that process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// Being placed and started for the first time; nothing leads to it. Left over: it is taken away again.
+    /// The deployment is being placed and started for the first time; nothing is routed to it. Left over: it is removed again.
     Starting,
     /// Answered its health check `rise` times; may be given traffic.
     Ready,
     /// An update is being started beside it (`Deployment::next`). Left over: the new one is taken away, or, where the rules
-    /// lead to it already, the old one.
+    /// route to it already, the old one.
     Updating,
     /// The update's instance is the instance, and the old one (then `Deployment::next`) is going. Left over: it goes.
     Retiring,
-    /// Being taken away; nothing leads to it. Left over: it is taken away.
+    /// The deployment is being removed; nothing is routed to it. Left over: it is removed.
     Killing,
 }
 
-/// One instance's place on a host.
+/// The location of one instance on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {
     pub build: u32,
     pub port: Port,
     pub how: RunSpec,
-    /// Of the release it runs from; `None` for what runs already.
+    /// Name of the release that the instance runs from; `None` for a workload that runs already.
     #[serde(default)]
     pub digest: Option<Digest>,
 }
@@ -258,12 +258,12 @@ impl Deployment {
         InstanceId { deployment: self.id.clone(), build }
     }
 
-    /// Its instance, and the other one while an update is under way.
+    /// Returns the deployment's instance, and the other one while an update is under way.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         std::iter::once(&self.instance).chain(&self.other_instance)
     }
 
-    /// Where an instance of it answers.
+    /// Returns the address where an instance of the deployment answers.
     pub fn endpoint(&self, instance: &Instance) -> SocketAddr {
         SocketAddr::new(self.address, instance.port.get())
     }
@@ -287,7 +287,7 @@ impl FromStr for InstanceId {
     }
 }
 
-/// The signal that asks a program to end once its requests have ended.
+/// The signal that makes a program end once its requests have ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StopSignal {
@@ -310,18 +310,18 @@ pub struct InstanceSpec {
     pub argv: Vec<String>,
     /// The whole environment, PORT included.
     pub env: BTreeMap<String, String>,
-    /// Where it starts: the release's directory.
+    /// Working directory at the start: the release's directory.
     pub dir: std::path::PathBuf,
     pub user: Option<String>,
     pub resources: InstanceLimits,
-    /// From the signal to KILL, where it is not stopped by a caller with a grace of its own.
+    /// Time from the signal to KILL, where it is not stopped by a caller with a grace of its own.
     #[serde(rename = "grace_ms", with = "duration::ms")]
     pub grace: Duration,
     #[serde(default)]
     pub stop_signal: StopSignal,
 }
 
-/// What a runner says of an instance.
+/// The state of an instance as its runner reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum ProcessState {
@@ -332,7 +332,7 @@ pub enum ProcessState {
         /// How often it was started again after it ended by itself.
         restarts: u32,
     },
-    /// It ended by itself and will be started again.
+    /// The instance ended by itself and will be started again.
     Waiting {
         #[schemars(with = "String")]
         since: jiff::Timestamp,
@@ -342,14 +342,14 @@ pub enum ProcessState {
         last_exit: String,
     },
     Stopped {
-        /// Absent where it never ran, or nobody knows.
+        /// Absent if the instance never ran, or the time is unknown.
         #[schemars(with = "Option<String>")]
         since: Option<jiff::Timestamp>,
-        /// How it ended; empty where it was stopped as asked.
+        /// How the instance ended; empty if it was stopped on request.
         #[serde(alias = "last")]
         last_exit: String,
     },
-    /// Nobody here runs it: it is somebody else's (`http://...`).
+    /// No runner of this host runs the instance: it is an external one (`http://...`).
     External,
 }
 
@@ -370,11 +370,11 @@ pub enum Role {
 /// Whether old work is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Status {
-    /// It is main.
+    /// The deployment is main.
     Active,
-    /// It is not main and has work.
+    /// The deployment is not main and has work.
     Draining,
-    /// It is not main and has none.
+    /// The deployment is not main and has none.
     Drained,
 }
 
@@ -410,7 +410,7 @@ mod tests {
         };
         let resources = InstanceLimits { memory_bytes: Some(7), tasks: Some(9), open_files: None };
         assert_eq!(more.apply_to(now.clone()), RunSpec { env: env(&["A", "B"]), resources, ..now.clone() });
-        // Nobody runs a web server's files as a user of theirs.
+        // A web server's files do not run as a user of their own.
         let pages = Workload::Vhost { server: WebServer::Nginx };
         let served =
             RunSpecChange { workload: Some(pages.clone()), ..RunSpecChange::default() }.apply_to(now.clone());

@@ -52,12 +52,12 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// For JSON: whole milliseconds.
+/// Serializes for JSON: whole milliseconds.
 pub fn serialize_ms<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// For JSON: whole milliseconds or null.
+/// Serializes for JSON: whole milliseconds or null.
 pub fn serialize_optional_ms<S: serde::Serializer>(
     duration: &Option<Duration>,
     to: S,
@@ -68,7 +68,7 @@ pub fn serialize_optional_ms<S: serde::Serializer>(
     }
 }
 
-/// For the description of the API: whole milliseconds, at most [`LONGEST`].
+/// The type in the description of the API: whole milliseconds, at most [`LONGEST`].
 #[derive(schemars::JsonSchema)]
 #[schemars(inline)]
 pub struct Milliseconds(
@@ -77,7 +77,7 @@ pub struct Milliseconds(
     u64,
 );
 
-/// For JSON, both ways: whole milliseconds.
+/// Serialization for JSON, both ways: whole milliseconds.
 pub mod ms {
     use std::time::Duration;
 

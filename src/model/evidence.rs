@@ -1,6 +1,6 @@
-//! What the comparisons of a shadow's answers with main's have shown so far, on one host or on several.
+//! The evidence of the comparisons of a shadow's answers with main's so far, on one host or on several.
 //!
-//! Everything here is bounded, and merges to the same in whatever order.
+//! Every size here is limited, and every order of merging gives the same result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::capped::{CappedMap, Merge};
 use super::field::Field;
 use super::proxy::Latencies;
 
-/// Fields that are told apart; of the others there is one sum.
+/// Limit of the fields that are counted separately; the others share one sum.
 pub const MAX_FIELDS: usize = 500;
 /// Sets of fields that differed together in one request; of the others the counts per field are kept.
 pub const MAX_PATTERNS: usize = 100;
@@ -36,7 +36,7 @@ pub struct Evidence {
     pub controls: u64,
     /// Requests that were answered and not compared, by reason: `conditional`; `compare`: the judge was behind.
     pub skipped: BTreeMap<String, u64>,
-    /// Among the compared ones those of whose bodies nothing can be said: not read to their end, or coded in unlike ways.
+    /// Compared answers whose bodies could not be compared: not read to their end, or coded in unlike ways.
     #[serde(default)]
     pub bodies_unread: u64,
     /// Main's and the shadow's: `"200/500"`.
@@ -53,10 +53,10 @@ pub struct FieldTally {
     /// Requests in which main or the shadow has it.
     pub compared: u64,
     pub differing: u64,
-    /// The same of main's two answers: what main answers differently by itself.
+    /// The same counts for main's two answers: what main answers differently by itself.
     pub control_compared: u64,
     pub control_differing: u64,
-    /// Of how many requests it was the first difference in the field.
+    /// Number of requests whose first difference in the field was of this kind.
     pub kinds: BTreeMap<DifferenceKind, u64>,
     /// The newest ones, newest first.
     pub examples: Examples,
@@ -73,11 +73,11 @@ pub enum DifferenceKind {
     Missing,
     /// The shadow has it, main has not.
     Extra,
-    /// Of an array or a body: its length.
+    /// Length of an array or a body.
     Length,
 }
 
-/// One difference as a person may see it: secrets are gone, long values are cut.
+/// A difference as a person may see it: secrets are removed, long values are cut.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Example {
     #[schemars(with = "String")]
@@ -112,7 +112,7 @@ pub struct Patterns {
 /// Fields that differed together; few before many.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern {
-    /// Stands first to order by it.
+    /// Comes first so that the derived order sorts by it.
     len: usize,
     fields: BTreeSet<Field>,
 }
@@ -138,10 +138,10 @@ struct PatternCount {
 pub struct PairedLatency {
     pub main: Latencies,
     pub shadow: Latencies,
-    /// By how much the shadow was slower, where it was.
+    /// Distribution of the time by which the shadow was slower, where it was.
     #[serde(alias = "slower")]
     pub slowdown: Latencies,
-    /// By how much the shadow was faster or the same, where it was.
+    /// Distribution of the time by which the shadow was faster, or the same, where it was.
     #[serde(alias = "faster")]
     pub speedup: Latencies,
 }

@@ -116,7 +116,7 @@ pub fn make_server(name: &str, verdict: ServerState) -> ServerView {
     }
 }
 
-/// One host at a time, no failure allowed, `./deploy.sh` where the operator is.
+/// Makes a spec with one host at a time, no failure allowed, `./deploy.sh` where the operator is.
 pub fn make_roll_spec(hosts: &[&str]) -> RollSpec {
     let ms = Duration::from_millis;
     RollSpec {

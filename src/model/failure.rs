@@ -1,11 +1,11 @@
-//! What a host could not do, as a code that means the same on both ends of a link.
+//! The reason why a host could not do something, as a code that means the same on both ends of a link.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Kinds of failure. The message says what was tried; the code decides the hint.
+/// Kinds of failure. The message names what was tried; the code decides the hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
@@ -16,7 +16,7 @@ pub enum ErrorCode {
     RulesLocked,
     RulesFailed,
     RulesMalformed,
-    /// Somebody else keeps changing our chain.
+    /// Another program keeps changing our chain.
     RulesContested,
     /// The change failed, and so did taking it back.
     RevertFailed,
@@ -42,16 +42,16 @@ pub enum ErrorCode {
     NotAllowed,
     /// Work is in flight on it.
     NotDrained,
-    /// It does not answer its health check.
+    /// The instance does not answer its health check.
     Unhealthy,
     /// An instance could not be started, stopped or read.
     RunnerFailed,
-    /// What was asked for cannot be done with these values.
+    /// The request cannot be fulfilled with these values.
     Unprocessable,
     Unauthorized,
-    /// No agent runs on the host, which what was asked for needs.
+    /// The request needs an agent, and none runs on the host.
     NoAgent,
-    /// The proxy does not start, answer, or do what it was told.
+    /// The proxy does not start, answer, or apply its configuration.
     ProxyFailed,
     /// A code of a newer switchman.
     #[serde(other)]

@@ -1,4 +1,4 @@
-//! What of an answer can differ.
+//! The parts of an answer that can differ.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[schemars(with = "String")]
 pub enum Field {
     Status,
-    /// Its name in lower case.
+    /// The header's name in lower case.
     Header(String),
     /// As a whole: its bytes, or whether it is JSON, which is then compared by path.
     Body,
@@ -21,7 +21,7 @@ pub enum Field {
 /// `$.items[].price`: the indexes of arrays left out, so that counts add up. Shallow before deep.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JsonPath {
-    /// Follows from the text, and stands first to order by it.
+    /// Follows from the text, and comes first so that the derived order sorts by it.
     depth: usize,
     text: String,
 }

@@ -1,4 +1,4 @@
-//! What `check` found, and what to do about it.
+//! The findings of `check`, each with its fix.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 pub enum Severity {
     /// As it should be.
     Ok,
-    /// Worth knowing; nothing to mend.
+    /// Worth knowing; nothing to fix.
     Note,
     /// Works today, bites on a bad day.
     Warning,
@@ -16,16 +16,16 @@ pub enum Severity {
     Problem,
 }
 
-/// One finding: where, what, why it matters, how to mend it.
+/// A finding of `check`: subject, reason and fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
     /// Stable identifier, `kebab-case`, for scripts.
     pub id: &'static str,
-    /// What it is about: a file with line, a chain, a port, a host.
+    /// The subject of the finding: a file with line, a chain, a port, a host.
     pub subject: String,
-    /// What was found and why it matters: one or two sentences.
+    /// The reason: what was found and why it matters, in one or two sentences.
     pub reason: String,
-    /// What to do; empty for `Ok`.
+    /// The fix; empty for `Ok`.
     pub fix: String,
 }

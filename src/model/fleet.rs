@@ -13,7 +13,7 @@ use super::name::{HostName, ServiceName};
 use super::ports::{Port, Ports};
 use super::roll::{Batch, OnFailure};
 
-/// One checked configuration. Host names, addresses and balancer names are unique, the three ports differ.
+/// A checked configuration. Host names, addresses and balancer names are unique, the three ports differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fleet {
     pub service: ServiceName,
@@ -32,10 +32,10 @@ pub struct Fleet {
     pub additional_services: BTreeMap<ServiceName, AdditionalService>,
 }
 
-/// What `deploy`, `assign` and `kill` do unless their flags say otherwise.
+/// Defaults of `deploy`, `assign` and `kill`; flags override them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeployPolicy {
-    /// Where instances get their ports: first and last.
+    /// Port range of the instances: first and last.
     pub port_range: (Port, Port),
     /// Releases that are kept although no deployment uses them.
     pub keep_releases: u32,
@@ -50,11 +50,11 @@ pub struct DeployPolicy {
 pub struct AdditionalService {
     pub ports: Ports,
     pub health: Health,
-    /// Its backend, on every balancer.
+    /// Backend of the service, on every balancer.
     pub backend: String,
 }
 
-/// What may not be gone below, and how long anything may take.
+/// Lower limits of capacity, and time limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FleetLimits {
     /// The capacity floor: how many *other* hosts must have their main vhost UP before one is taken out.
@@ -62,7 +62,7 @@ pub struct FleetLimits {
     pub drain_timeout: Duration,
 }
 
-/// What `roll` does unless its flags say otherwise.
+/// Defaults of `roll`; flags override them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollPolicy {
     pub batch: Batch,
@@ -84,7 +84,7 @@ pub struct Hooks {
     pub timeout: Duration,
 }
 
-/// Who is told how a roll goes, by POST.
+/// The receiver of a roll's progress, by POST.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Webhook {
     pub url: String,
@@ -93,7 +93,7 @@ pub struct Webhook {
 }
 
 impl Fleet {
-    /// The same hosts and balancers as they are for one of the services; `None`: there is no such service.
+    /// Returns the same hosts and balancers as they are for one of the services; `None`: there is no such service.
     pub fn of(&self, service: &ServiceName) -> Option<Self> {
         if self.service == *service {
             return Some(self.clone());
@@ -120,12 +120,12 @@ impl Fleet {
         self.hosts.iter().find(|host| &host.name == name)
     }
 
-    /// Where the main vhost of a host really answers.
+    /// Returns the address where the main vhost of a host really answers.
     pub fn main_endpoint(&self, host: &Host) -> SocketAddr {
         SocketAddr::new(host.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), self.ports.main.get())
     }
 
-    /// The same for a name that was recorded before: in a fleet without hosts it is this machine's.
+    /// Finds a host by a name that was recorded before: in a fleet without hosts it is this machine's.
     pub fn find_recorded_host(&self, name: &HostName) -> Option<Host> {
         let here = || {
             self.hosts.is_empty().then(|| Host {

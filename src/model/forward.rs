@@ -43,17 +43,17 @@ impl fmt::Display for Switch {
     }
 }
 
-/// One data port of a managed service and where it leads.
+/// A data port of a managed service and its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Route {
-    /// What HAProxy connects to.
+    /// The port that HAProxy connects to.
     pub port: Port,
     pub deployment: DeploymentId,
-    /// Where the deployment answers on this host.
+    /// The port where the deployment answers on this host.
     pub target: Port,
 }
 
-/// The routes of a managed service: both data ports. The two legs may lead to one deployment.
+/// The routes of a managed service: both data ports. The two routes may have one deployment as their target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Routes {
     pub main: Route,
@@ -75,13 +75,13 @@ pub struct Trial {
 /// The recorded desired state of one service's rules on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceRecord {
-    /// Where a service is managed, it leads where the route of main leads.
+    /// The forward; if the service is managed, its target is the target of main's route.
     pub forward: Forward,
     pub switch: Switch,
     /// Whether checks come from this host itself, through the OUTPUT chain.
     #[serde(alias = "from_self")]
     pub balancer_is_local: bool,
-    /// +1 with every recorded change of the switch: tells a waiting command that it was overtaken.
+    /// Increases by one with every recorded change of the switch, so that a waiting command detects that it was overtaken.
     pub generation: u32,
     #[schemars(with = "String")]
     pub changed_at: jiff::Timestamp,
@@ -92,17 +92,17 @@ pub struct ServiceRecord {
     pub access: Access,
     #[serde(default)]
     pub trial: Option<Trial>,
-    /// Who gets copies or a share, and whether the proxy stands before main.
+    /// The shadows and the canary, and whether the proxy is inserted before main.
     #[serde(default)]
     pub layer7: Layer7,
 }
 
 impl ServiceRecord {
-    /// What is recorded once an intent is; `previous`: what is recorded before it.
+    /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
         let led_elsewhere = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
         let generation = match previous {
-            // Whoever waits for DOWN or UP is not overtaken by another version: the forward is as it was.
+            // A command that waits for DOWN or UP is not overtaken by another version: the forward is as it was.
             Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
             record => record.map_or(0, |record| record.generation) + 1,
         };
@@ -131,27 +131,27 @@ impl ServiceRecord {
         }
     }
 
-    /// Whether both ask for the same, whenever they were recorded.
+    /// Returns whether both records request the same state, regardless of when they were recorded.
     pub fn is_equivalent(&self, other: &Self) -> bool {
         let neutral =
             |record: &Self| Self { generation: 0, changed_at: jiff::Timestamp::UNIX_EPOCH, ..record.clone() };
         neutral(self) == neutral(other)
     }
 
-    /// The ports of this service that HAProxy connects to, or is led to without being an instance's.
+    /// Returns the ports of this service that HAProxy connects to, or that are routed without being an instance's.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
         let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
         let proxy = self.layer7.place.map(|place| place.port);
         std::iter::once(self.forward.check).chain(legs).chain(proxy)
     }
 
-    /// Where the kernel leads connections to a port of this service: to the proxy where that stands before main.
+    /// Returns the port to which the kernel redirects connections to a port of this service: the proxy's where it is inserted before main.
     pub fn led(&self, port: Port) -> Port {
         let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
         self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.instance_port(port))
     }
 
-    /// Where a port of this service really leads: the target of a route, else the port itself.
+    /// Returns the port of the instance behind a port of this service: the target of a route, else the port itself.
     pub fn instance_port(&self, port: Port) -> Port {
         let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
         legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
@@ -172,11 +172,11 @@ fn derive_layer7(previous: Option<&ServiceRecord>, intent: &Intent) -> Layer7 {
     }
 }
 
-/// What a change does to the routes.
+/// The effect of a change on the routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteChange {
-    /// They stay as they are recorded, and so does a trial.
+    /// The routes stay as they are recorded, and so does a trial.
     #[default]
     Keep,
     #[serde(alias = "to")]
@@ -196,7 +196,7 @@ pub struct Intent {
     pub actor: Actor,
     /// The command, as the history calls it.
     pub action: String,
-    /// What was overridden by `--force`, or which roll it belongs to; empty otherwise.
+    /// The overridden safety checks (`--force`), or the roll it belongs to; empty otherwise.
     pub detail: String,
     #[serde(default)]
     #[serde(alias = "routing")]
@@ -209,14 +209,14 @@ pub struct Intent {
     pub layer7: Option<Layer7>,
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeResult {
-    /// What was committed to the kernel; empty when it was already so.
+    /// The transactions committed to the kernel; empty if the rules were already as requested.
     pub transactions: Vec<Transaction>,
     /// The record's generation after the change.
     pub generation: u32,
-    /// Why the history does not say that the change, which is made and recorded, ended well.
+    /// The reason why the history has no successful end for the change, which is made and recorded.
     pub unfinished_history: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What was done to a host: the append-only record.
+//! The append-only record of the changes to a host.
 
 use std::fmt;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
 
-/// Ties the row that says a change began to the row that says how it ended.
+/// Ties the entry for the beginning of a change to the entry for its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OperationId(pub i64);
 
-/// Who asked: user, terminal or parent as far as known, process.
+/// The actor of a change: user, terminal or parent as far as known, process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Actor {
     /// The person: `SUDO_USER` where set, else the user of the process.
@@ -45,7 +45,7 @@ impl Phase {
     }
 }
 
-/// One row.
+/// An entry of the history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
     pub operation: OperationId,
@@ -56,6 +56,6 @@ pub struct HistoryEntry {
     /// The command: `enable-forward`, `disable-forward`, `restore`.
     pub action: String,
     pub phase: Phase,
-    /// What was overridden, or why it failed; empty when there is nothing to say.
+    /// The overridden safety checks, or the cause of the failure; empty if there is neither.
     pub detail: String,
 }

@@ -1,4 +1,4 @@
-//! One Linux server, and the ways to it.
+//! A Linux server, and the transports that reach it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use super::name::HostName;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Host {
     pub name: HostName,
-    /// The address HAProxy connects to. `None`: this machine, whatever its address (a config without `hosts:`).
+    /// The address HAProxy connects to. `None`: this machine at any of its addresses (a config without `hosts:`).
     pub address: Option<IpAddr>,
     /// How it is driven from elsewhere.
     pub transport: Transport,
 }
 
-/// What lies between an operator and a host.
+/// The transport between an operator and a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -26,7 +26,7 @@ pub enum Transport {
     Local,
     /// The unix socket of an agent on this machine.
     Socket(PathBuf),
-    /// What the operator's ssh calls the host.
+    /// The destination that the operator's ssh uses for the host.
     Ssh(String),
     /// HOST:PORT of an agent that speaks TLS.
     Tls(String),
@@ -48,11 +48,11 @@ impl fmt::Display for Transport {
 pub struct ConnectConfig {
     /// Put before the destination on ssh's command line.
     pub ssh_options: Vec<String>,
-    /// switchman on the host, as the remote shell finds it; `{host}` stands for the host's name. Empty: `switchman`.
+    /// Command line of switchman on the host, as the remote shell finds it; `{host}` is replaced by the host's name. Empty: `switchman`.
     pub remote_switchman: Vec<String>,
     /// Certificate authorities that the hosts' certificates are checked against (PEM).
     pub ca: Option<PathBuf>,
-    /// This operator's own certificate and key (PEM), for agents that ask for one.
+    /// This operator's own certificate and key (PEM), for agents that require one.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
     /// Holds the bearer token for agents that want one.

@@ -1,4 +1,4 @@
-//! What a roll writes down before it does it: enough to go on, or to put everything back, after any crash.
+//! The journal of a roll, written ahead of every step: enough to go on, or to put everything back, after any crash.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::history::Actor;
 use super::name::HostName;
 use super::roll::{RollId, RollSpec, Step};
 
-/// One row. Rows of a roll are numbered from 1 and never changed.
+/// An entry of the journal. Entries of a roll are numbered from 1 and never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalEntry {
     pub roll: RollId,
@@ -17,7 +17,7 @@ pub struct JournalEntry {
     pub kind: JournalEntryKind,
 }
 
-/// What is about to happen, or has happened.
+/// An event of a roll that is about to happen, or has happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub enum JournalEntryKind {
@@ -42,17 +42,17 @@ pub enum JournalEntryKind {
         step: Step,
         detail: String,
     },
-    /// Of a host: the step did not end well. What follows puts the host back.
+    /// A host's step did not end well. The following entries put the host back into service.
     StepFailed {
         step: Step,
         why: String,
     },
-    /// Of a host: how it was left after a failure or an abort.
+    /// The state in which a host was left after a failure or an abort.
     Settled {
         end: HostOutcome,
         detail: String,
     },
-    /// Of a host: all its steps are done.
+    /// All steps of a host are done.
     Done,
     /// The roll did not go on: what follows, if anything, is a resume or an abort.
     Stopped {
@@ -68,16 +68,16 @@ pub enum JournalEntryKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostOutcome {
-    /// Its forward is on and its balancers say UP.
+    /// The forward is on and the balancers report UP.
     #[serde(alias = "returned")]
     Restored,
-    /// Its forward is off and its users are on its backup vhost: its main vhost is not healthy, or something is at work on
+    /// The forward is off and the users are on the backup vhost: the main vhost is not healthy, or something is at work on
     /// it, or another command switched it off.
     #[serde(alias = "left-out")]
     LeftInMaintenance,
-    /// Its forward is on, but its main vhost is not healthy or not every balancer says UP.
+    /// The forward is on, but the main vhost is not healthy or not every balancer reports UP.
     NotUp,
-    /// It could not be asked or told; what it was told last is in the rows before.
+    /// The host could not be reached; the entries before have the last request that it received.
     Unreachable,
 }
 
@@ -94,7 +94,7 @@ impl HostOutcome {
 pub enum RollResult {
     /// Every host is done.
     Done,
-    /// It went through, with failed hosts within `max_failures`.
+    /// The roll went through, with failed hosts within `max_failures`.
     DoneWithFailures,
     /// Every touched host was put back.
     Aborted,

@@ -1,4 +1,4 @@
-//! One change of a fleet at a time: who holds it, since when, and what for.
+//! The lock of a fleet, for one change at a time: its holder, its start and its purpose.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub struct Holder {
     #[serde(alias = "boot")]
     pub boot_id: String,
     pub pid: u32,
-    /// Clock ticks from boot to the start of the process (proc(5), field 22): tells a pid that was given to another
+    /// Clock ticks from boot to the start of the process (proc(5), field 22): detects a pid that was given to another
     /// process.
     #[serde(alias = "started")]
     pub start_ticks: u64,
@@ -26,23 +26,23 @@ pub struct Holder {
     pub since: jiff::Timestamp,
 }
 
-/// What the fleet is held for.
+/// The purpose of a fleet lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "for", rename_all = "kebab-case")]
 pub enum LockPurpose {
-    /// By a program, which gives a sign of life while it works.
+    /// A program's roll, which sends heartbeats while it works.
     Roll { roll: RollId },
-    /// By a promotion of a version, which may take hours, and gives a sign of life as well.
+    /// A promotion of a version, which may take hours, and sends heartbeats as well.
     #[serde(alias = "rollout")]
     Promotion { service: ServiceName, version: Version },
-    /// By a command that switches several hosts.
+    /// A command that switches several hosts.
     Command { name: String },
-    /// By a person, until released: the process that took it is gone long since.
+    /// A person's lock, held until released: the process that acquired it has ended long since.
     #[serde(alias = "person")]
     Operator { message: String },
 }
 
-/// What is known of the lock now.
+/// The observed state of the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LockView {
     pub holder: Holder,
@@ -55,13 +55,13 @@ pub struct LockView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Liveness {
-    /// Its process runs on this machine, or a person holds it.
+    /// The holder's process runs on this machine, or a person holds the lock.
     #[serde(alias = "alive")]
     Live,
-    /// Its process is gone from this machine.
+    /// The holder's process no longer runs on this machine.
     #[serde(alias = "gone")]
     Dead,
-    /// It runs on another machine: only its heartbeat can tell.
+    /// The holder runs on another machine: only its heartbeat shows whether it is alive.
     #[serde(alias = "elsewhere")]
     Remote,
 }
@@ -81,7 +81,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user, machine, pid, purpose, since, .. } = self;
         match purpose {
-            // The process that took it is gone.
+            // The process that acquired it has ended.
             LockPurpose::Operator { .. } => write!(f, "{user} on {machine} since {since:.0}: {purpose}"),
             _ => write!(f, "{user} on {machine} (pid {pid}) since {since:.0}: {purpose}"),
         }

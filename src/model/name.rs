@@ -77,15 +77,15 @@ macro_rules! name {
 }
 
 name!(
-    /// What one web host is called: the `H` of `main-H` and `backup-H` in haproxy.cfg.
+    /// The name of a web host: the `H` of `main-H` and `backup-H` in haproxy.cfg.
     HostName
 );
 name!(
-    /// What clients call; part of the comment on every rule of ours.
+    /// The name that clients use for a service; part of the comment on every rule of ours.
     ServiceName
 );
 name!(
-    /// What one load balancer is called in messages.
+    /// The name of a load balancer in messages.
     BalancerName
 );
 

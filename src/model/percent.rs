@@ -21,7 +21,7 @@ pub struct PercentError {
 impl Percent {
     pub const ZERO: Self = Self(0);
     pub const FULL: Self = Self(Self::WHOLE);
-    /// What 100 % is in parts.
+    /// The number of parts that make 100 %.
     pub const WHOLE: u16 = 10_000;
 
     /// Parts of [`Self::WHOLE`]; more than the whole is the whole.

@@ -76,7 +76,7 @@ impl serde::de::Visitor<'_> for PortVisitor {
 /// The ports of one service on every host of a fleet. The three differ (checked by `config`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ports {
-    /// What HAProxy health-checks to decide whether the main vhost takes traffic; nothing listens on it.
+    /// The port that HAProxy health-checks to decide whether the main vhost takes traffic; nothing listens on it.
     pub check: Port,
     /// The data port of the main vhost.
     pub main: Port,

@@ -77,7 +77,7 @@ impl Steps {
         &self.0
     }
 
-    /// By its place, from 0.
+    /// Returns the share of the step at an index, from 0.
     pub fn share_at(&self, step: usize) -> Option<Percent> {
         self.0.get(step).copied()
     }
@@ -167,7 +167,7 @@ impl fmt::Display for Ratio {
     }
 }
 
-/// What was asked for; recorded whole, so that a resume needs no flags.
+/// The request for a promotion; recorded whole, so that a resume needs no flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionSpec {
     pub service: ServiceName,
@@ -177,7 +177,7 @@ pub struct PromotionSpec {
     /// How long each share is judged at least.
     #[serde(rename = "interval_ms", with = "duration::ms")]
     pub interval: Duration,
-    /// Of the requests to the version in an interval.
+    /// Limit of the canary's failed requests in an interval, as a share of its requests.
     pub max_error_rate: Percent,
     /// The version's p99 against main's; absent: latency is not judged.
     pub max_p99_ratio: Option<Ratio>,
@@ -197,7 +197,7 @@ pub struct PromotionSpec {
     pub watch: Duration,
 }
 
-/// What a version is on the hosts of a promotion when it begins.
+/// The roles of a version on the hosts of a promotion when it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionTarget {
     pub deployment: DeploymentId,

@@ -1,5 +1,5 @@
-//! What stands in a service's data path while it has a shadow or a canary on a host: what is recorded, what the proxy is
-//! told, and what it counts.
+//! The proxy in a service's data path while the service has a shadow or a canary on a host: the record, the proxy's
+//! configuration, and its counters.
 //!
 //! Times are whole milliseconds, latencies whole microseconds.
 
@@ -15,11 +15,11 @@ use super::percent::Percent;
 use super::ports::Port;
 use super::version::Version;
 
-/// Copies of a share of the requests go to a deployment whose answers nobody sees.
+/// A mirror: copies of a share of the requests go to a deployment whose answers no client gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Mirror {
     pub deployment: DeploymentId,
-    /// Of the requests that match `methods` and `paths`.
+    /// Share of the requests that match `methods` and `paths`.
     pub percent: Percent,
     /// Upper case; empty: all.
     #[serde(default)]
@@ -33,7 +33,7 @@ pub struct Mirror {
     /// Whether the answers are compared with main's.
     #[serde(default)]
     pub compare: bool,
-    /// Of the compared GET and HEAD requests that many are asked of main a second time, to learn what main answers
+    /// Share of the compared GET and HEAD requests that the proxy sends to main a second time, to learn what main answers
     /// differently by itself.
     #[serde(default)]
     pub control: Percent,
@@ -43,33 +43,33 @@ pub struct Mirror {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Canary {
     pub deployment: DeploymentId,
-    /// Of the requests that carry no mark.
+    /// Share of the requests that carry no mark.
     #[serde(default)]
     pub percent: Option<Percent>,
     /// Whether the share is one of users instead of requests.
     #[serde(default)]
     pub sticky: Option<Sticky>,
-    /// Requests that carry it go to the canary, whatever the share.
+    /// The mark: requests that carry it go to the canary, regardless of the share.
     #[serde(default)]
     pub header: Option<FieldMatch>,
     #[serde(default)]
     pub cookie: Option<FieldMatch>,
 }
 
-/// How a user is known again. The same user stays where he is while the share grows.
+/// The key that identifies a user. The same user keeps the same version while the share grows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sticky {
-    /// By a cookie that the proxy sets: `swm_SERVICE`, holding a number below [`Percent::WHOLE`].
+    /// A cookie that the proxy sets: `swm_SERVICE`, holding a number below [`Percent::WHOLE`].
     Cookie,
-    /// By the hash of a header's value, for clients without cookies; without the header: by request.
+    /// The hash of a header's value, for clients without cookies; without the header: each request on its own.
     Header(String),
 }
 
 /// A header or cookie that is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FieldMatch {
-    /// Of a header: any case. Of a cookie: exactly.
+    /// The name. For a header in any case, for a cookie exactly.
     pub name: String,
     /// Absent: its presence counts, even with an empty value (E7).
     #[serde(default)]
@@ -79,7 +79,7 @@ pub struct FieldMatch {
 /// The layer 7 part of a service's record on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficSplit {
-    /// In the order in which they were asked for; one a deployment.
+    /// The mirrors in the order in which they were requested; at most one for each deployment.
     #[serde(default)]
     pub mirrors: Vec<Mirror>,
     #[serde(default)]
@@ -94,7 +94,7 @@ impl TrafficSplit {
         self.mirrors.is_empty() && self.canary.is_none()
     }
 
-    /// Without anything of a deployment that is main now, or is gone.
+    /// Returns the splits without those of a deployment that is main now, or no longer exists.
     #[must_use]
     pub fn without_deployment(&self, deployment: &DeploymentId) -> Self {
         Self {
@@ -108,9 +108,9 @@ impl TrafficSplit {
 /// The proxy's place in a service's data path on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Place {
-    /// Where it listens for the service; kept until nothing comes over it any more.
+    /// The port where the proxy listens for the service; kept until no connection uses it any more.
     pub port: Port,
-    /// Whether route and forward lead to it. `false` with splits recorded: the proxy died and the rules lead straight at main;
+    /// Whether route and forward lead through the proxy. `false` with splits recorded: the proxy died and the rules bypass it to main;
     /// without: it is draining.
     pub inserted: bool,
 }
@@ -126,13 +126,13 @@ pub struct Layer7 {
 }
 
 impl Layer7 {
-    /// Where rules that lead to main lead instead.
+    /// Returns the port that replaces main's in the rules while the proxy is inserted.
     pub fn inserted(&self) -> Option<Port> {
         self.place.filter(|place| place.inserted).map(|place| place.port)
     }
 }
 
-/// Where a version answers on this host.
+/// The address where a version answers on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     pub deployment: DeploymentId,
@@ -140,11 +140,11 @@ pub struct Upstream {
     pub address: SocketAddr,
 }
 
-/// Everything the proxy of a host is told; each time the whole of it.
+/// The whole configuration of the proxy of a host; every push replaces all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyConfig {
     pub services: Vec<ProxiedService>,
-    /// Where `/services/NAME/` and `/services/NAME_VERSION/` are served (D7, D33), on the loopback addresses.
+    /// The port of `/services/NAME/` and `/services/NAME_VERSION/` (seed rows D7, D33: docs/design/seed-systems.md#mvi-and-daeploy), on the loopback addresses.
     #[serde(default)]
     pub gateway: Option<Port>,
     #[serde(default)]
@@ -155,7 +155,7 @@ pub struct ProxyConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxiedService {
     pub service: ServiceName,
-    /// Where the proxy listens for it, on all IPv4 and IPv6 addresses.
+    /// The port where the proxy listens for the service, on all IPv4 and IPv6 addresses.
     pub port: Port,
     /// Connections that were made to this port (`SO_ORIGINAL_DST`) are HAProxy's health checks: always main's to answer,
     /// neither copied nor counted.
@@ -163,7 +163,7 @@ pub struct ProxiedService {
     #[serde(default)]
     pub access: Access,
     pub main: Upstream,
-    /// Whoever can be reached through the gateway beside main.
+    /// The versions beside main that can be reached through the gateway.
     #[serde(default)]
     #[serde(alias = "others")]
     pub other_upstreams: Vec<Upstream>,
@@ -175,18 +175,18 @@ pub struct ProxiedService {
     pub draining: bool,
 }
 
-/// What a proxy whose every part works says of itself.
+/// The report of a proxy whose every part works.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyHealth {
-    /// Where it listens for services; none before it was told of any.
+    /// The ports where the proxy listens for services; empty before its first configuration with a service.
     #[serde(default)]
     pub ports: BTreeSet<Port>,
-    /// Where it should, and why it cannot; tried again and again.
+    /// The ports where the proxy should listen, and why it cannot; it keeps retrying.
     #[serde(default)]
     pub missing: BTreeMap<Port, String>,
 }
 
-/// Bounds of the proxy's own memory and patience. The defaults are design values of mirror.md, parts 3 and 5; the agent tells
+/// Limits of the proxy's own memory and timeouts. The defaults are design values of docs/design/proxy.md#limits; the agent sends
 /// no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -210,7 +210,7 @@ pub struct ProxyLimits {
     pub compare_bytes: usize,
     /// Bytes of both answers of all requests that wait to be compared.
     pub compare_retained_bytes: usize,
-    /// Of the whole process: above it copies are suspended, and requests are forwarded all the same.
+    /// Limit for the whole process: above it copies are suspended, and requests are forwarded all the same.
     pub resident_bytes: u64,
 }
 
@@ -235,12 +235,12 @@ impl Default for ProxyLimits {
 pub struct ProxyStats {
     pub services: Vec<ServiceStats>,
     pub pid: u32,
-    /// Of the process, bytes.
+    /// Resident memory of the process, in bytes.
     pub resident_bytes: u64,
     /// Whether copies are suspended because the proxy itself is at a limit.
     #[serde(alias = "suspended")]
     pub is_suspended: bool,
-    /// Why there is no gateway though it is asked for; tried again and again.
+    /// The reason why there is no gateway though the configuration has one; the proxy keeps retrying.
     #[serde(default)]
     pub gateway: Option<String>,
 }
@@ -250,11 +250,11 @@ pub struct ServiceStats {
     pub service: ServiceName,
     /// Open client connections, health checks apart.
     pub connections: u64,
-    /// Those among them that were upgraded and are passed through.
+    /// Connections among them that were upgraded and are passed through.
     pub upgraded: u64,
     /// Requests in flight.
     pub in_flight: u64,
-    /// What answered users: main, the canary, and mains before.
+    /// The versions that answered users: main, the canary, and mains before.
     #[serde(alias = "legs")]
     pub upstreams: Vec<UpstreamStats>,
     pub shadows: Vec<ShadowStats>,
@@ -263,22 +263,22 @@ pub struct ServiceStats {
     pub rejected: BTreeMap<String, u64>,
 }
 
-/// One version that answered users.
+/// The counters of a version that answered users.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpstreamStats {
     pub deployment: DeploymentId,
     pub version: Version,
-    /// By the first digit of the status: `"2"`, `"5"`.
+    /// Answers by the first digit of the status: `"2"`, `"5"`.
     pub answers: BTreeMap<String, u64>,
     /// Requests that ended without an answer, by reason: `connect`, `reset`, `client`.
     pub errors: BTreeMap<String, u64>,
-    /// From the head of the request to the head of the answer.
+    /// Time from the head of the request to the head of the answer.
     pub latency: Latencies,
     /// Canary requests that main answered because the canary did not take them.
     pub fallbacks: u64,
 }
 
-/// One shadow; where its answers are compared, since its evidence began. `selected` = answered + failed + aborted + in flight; dropped ones are counted apart.
+/// The counters of a shadow; where its answers are compared, since its evidence began. `selected` = answered + failed + aborted + in flight; dropped ones are counted apart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShadowStats {
     pub deployment: DeploymentId,
@@ -290,9 +290,9 @@ pub struct ShadowStats {
     /// Not begun, by reason: `inflight`, `memory`, `breaker`, `slow` (a long body, to one that fell
     /// behind a moment ago), `sampled_out`, `method`, `path`, `upgrade`, `loop`.
     pub dropped: BTreeMap<String, u64>,
-    /// By reason: `backlog`, `client`, `main_early`.
+    /// Aborted copies by reason: `backlog`, `client`, `main_early`.
     pub aborted: BTreeMap<String, u64>,
-    /// By reason: `connect`, `reset`, `timeout`, `protocol`.
+    /// Failed copies by reason: `connect`, `reset`, `timeout`, `protocol`.
     pub failed: BTreeMap<String, u64>,
     /// Pairs of first digits, main's and the shadow's: `"2/5"`.
     pub statuses: BTreeMap<String, u64>,

@@ -3,7 +3,7 @@
 /// A version of at most 64 characters, and `~` with the number of a build.
 const MAX_LENGTH: usize = 100;
 
-/// The same, for the description of the API.
+/// The pattern of a release name in the description of the API.
 pub const PATTERN: &str = "^[0-9A-Za-z][0-9A-Za-z.+~-]{0,99}$";
 
 /// A text that names no release.
@@ -16,7 +16,7 @@ pub struct ReleaseNameError {
     pub found: String,
 }
 
-/// Whether a text is a safe name of a directory: what starts with `.` there is our own, and what starts with `-` is a flag to whoever
+/// Checks that a text is a safe name of a directory: what starts with `.` there is our own, and what starts with `-` is a flag to anyone who
 /// tidies up there by hand.
 pub fn check_release_name(text: &str) -> Result<(), ReleaseNameError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".+~-".contains(c);

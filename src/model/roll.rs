@@ -62,7 +62,7 @@ pub struct BatchError {
 }
 
 impl Batch {
-    /// Of so many hosts: a percentage is rounded down, and never below one host.
+    /// Returns the number of hosts, of `hosts` in all: a percentage is rounded down, and never below one host.
     pub fn size(self, hosts: usize) -> usize {
         match self {
             Self::Hosts(number) => usize::try_from(number).unwrap_or(usize::MAX).max(1),
@@ -97,24 +97,24 @@ impl fmt::Display for Batch {
     }
 }
 
-/// What becomes of the other hosts that are out when one of them fails. The one that failed is always undone.
+/// The handling of the other hosts in maintenance when one of them fails. The failed one is always undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// They stay where they stand; `roll --resume` goes on from there.
+    /// The hosts stay as they are; `roll --resume` goes on from there.
     Stop,
-    /// They are put back into service, as far as their main vhost is healthy.
+    /// The hosts are put back into service, as far as their main vhost is healthy.
     Return,
 }
 
-/// What one host goes through, in this order. Each is recorded before it is done.
+/// The steps of a host, in this order. Each is recorded before it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// The hooks `before_host`.
     BeforeHost,
     ForwardOff,
-    /// Every balancer says DOWN.
+    /// Every balancer reports DOWN.
     Down,
     /// Nothing in flight.
     Drained,
@@ -122,7 +122,7 @@ pub enum Step {
     /// The real port answers its health check, `rise` times in a row.
     Healthy,
     ForwardOn,
-    /// Every balancer says UP.
+    /// Every balancer reports UP.
     Up,
     /// The hooks `after_host`.
     AfterHost,
@@ -172,14 +172,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// What was asked for; recorded whole, so that a resume needs no flags.
+/// The request for a roll; recorded whole, so that a resume needs no flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollSpec {
     pub service: ServiceName,
     /// In the order they are taken out.
     pub hosts: Vec<HostName>,
     pub batch: Batch,
-    /// Of the whole roll: one more failed host ends it.
+    /// Limit for the whole roll: one more failed host ends it.
     pub max_failures: u32,
     pub on_failure: OnFailure,
     #[serde(rename = "drain_timeout_ms", with = "duration::ms")]
@@ -196,7 +196,7 @@ pub struct RollSpec {
     pub command_timeout: Duration,
     /// Hosts go on although requests are in flight when their drain's time is up.
     pub force: bool,
-    /// Instead of running the command, which then only says so: another version becomes main on the host.
+    /// Version that becomes main on the host, instead of running the command, which is then only a description.
     #[serde(default)]
     pub assign: Option<NewMain>,
 }

@@ -74,7 +74,7 @@ impl fmt::Display for Variant {
     }
 }
 
-/// One `-A CHAIN ...` line of `iptables-save`, unquoted and cut into words; the chain is not among them.
+/// A `-A CHAIN ...` line of `iptables-save`, unquoted and cut into words; the chain is not among them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     pub chain: String,
@@ -145,7 +145,7 @@ pub fn split_words(line: &str) -> Option<Vec<String>> {
     (!quoted).then_some(words)
 }
 
-/// One table of one family and variant, as `iptables-save -t TABLE` prints it.
+/// A table of one family and variant, as `iptables-save -t TABLE` prints it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     /// Chain -> policy; user-defined chains have none (`-`).
@@ -164,10 +164,10 @@ impl Table {
     }
 }
 
-/// What both variants hold for one family. A variant that is not there (no command, or no table in the kernel) is `None`.
+/// The tables of both variants for one family. A variant that is not there (no command, or no table in the kernel) is `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tables {
-    /// What the command `iptables` runs.
+    /// The variant that the command `iptables` runs.
     pub default: Variant,
     pub nf_tables: Option<Table>,
     pub legacy: Option<Table>,
@@ -182,7 +182,7 @@ impl Tables {
     }
 }
 
-/// What a redirect of ours is for.
+/// The purpose of a redirect of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RedirectKind {
@@ -207,7 +207,7 @@ impl RedirectKind {
     }
 }
 
-/// One port led to another one of this host.
+/// A redirect of one port to another one of this host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Redirect {
     pub service: ServiceName,
@@ -228,7 +228,7 @@ impl Redirect {
     }
 }
 
-/// What our part of a nat table should be.
+/// The desired state of our part of a nat table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DesiredRules {
     /// Sorted by service, then kind. A service without its forward is in maintenance.
@@ -237,7 +237,7 @@ pub struct DesiredRules {
     pub balancer_is_local: bool,
 }
 
-/// One `iptables-restore --noflush` input for one table: all of it happens, or none of it.
+/// An `iptables-restore --noflush` input for one table: the kernel applies all of it, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transaction {
     pub family: Family,

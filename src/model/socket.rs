@@ -6,8 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One established server-side socket (`struct inet_diag_msg`, `linux/inet_diag.h`) with the parts of `tcp_info`
-/// (`linux/tcp.h`) that tell work from idleness. A FIN is not counted as a byte, which the kernel does.
+/// An established server-side socket (`struct inet_diag_msg`, `linux/inet_diag.h`) with the parts of `tcp_info`
+/// (`linux/tcp.h`) that distinguish work from idleness. A FIN is not counted as a byte, which the kernel does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     /// The kernel's identifier of this socket, never reused while the machine is up (`idiag_cookie`).
@@ -36,11 +36,11 @@ pub struct TcpInfo {
     pub bytes_sent: u64,
 }
 
-/// What a socket is doing, as far as the kernel can tell.
+/// The activity of a socket, as far as the kernel shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SocketActivity {
-    /// Nothing was asked, or all that was asked was answered.
+    /// No request arrived, or every request was answered.
     Idle,
     /// A request arrived and its answer has not begun.
     Request,
@@ -50,12 +50,12 @@ pub enum SocketActivity {
     Answer,
     /// Both directions moved between two looks: a websocket in use, a streaming answer to a streaming request.
     Exchange,
-    /// Last receive and last send fall in one kernel tick, so the kernel cannot say which came later.
+    /// Last receive and last send fall in one kernel tick, so the kernel cannot show which came later.
     Ambiguous,
 }
 
 impl SocketActivity {
-    /// A tie is neither: somebody else has to say.
+    /// Returns whether a request is in flight; a tie is neither busy nor idle, and needs another source, such as a balancer.
     pub const fn is_busy(self) -> bool {
         !matches!(self, Self::Idle | Self::Ambiguous)
     }
@@ -66,12 +66,12 @@ impl SocketActivity {
 pub struct SocketCount {
     pub busy: u64,
     pub idle: u64,
-    /// Not told apart by the kernel; work unless a balancer says otherwise.
+    /// Sockets that the kernel cannot classify; work unless a balancer reports otherwise.
     pub ambiguous: u64,
 }
 
 impl SocketCount {
-    /// What may be a request in flight.
+    /// Counts the sockets that may have a request in flight.
     pub const fn maybe_busy(&self) -> u64 {
         self.busy + self.ambiguous
     }

@@ -1,4 +1,4 @@
-//! What is said between an operator's switchman and a host about shadows and canaries.
+//! The messages about shadows and canaries between an operator's switchman and a host.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,17 @@ use super::history::Actor;
 use super::ports::Port;
 use super::proxy::{Canary, Mirror, TrafficSplit};
 
-/// One change of who gets copies or a share.
+/// A change of a service's mirrors or canary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrafficSplitChange {
-    /// It becomes a shadow, or the one it is gets these terms.
+    /// Makes the deployment a shadow, or changes the terms of its mirror.
     #[serde(alias = "mirror")]
     SetMirror(Mirror),
-    /// It is a shadow no more.
+    /// Ends the deployment's mirror.
     #[serde(alias = "no-mirror")]
     RemoveMirror(DeploymentId),
-    /// It becomes the service's canary, in place of any other.
+    /// Makes the deployment the service's canary, in place of any other.
     #[serde(alias = "canary")]
     SetCanary(Canary),
     /// There is no canary any more.
@@ -29,26 +29,26 @@ pub enum TrafficSplitChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficSplitRequest {
     pub change: TrafficSplitChange,
-    /// Where the proxy gets its port from: first and last.
+    /// Port range of the proxy: first and last.
     #[serde(alias = "range")]
     pub port_range: (Port, Port),
-    /// Whether main is told who asked, as `X-Forwarded-For`; as it is where absent.
+    /// Whether the proxy sends the client's address to main as `X-Forwarded-For`; unchanged where absent.
     #[serde(default)]
     pub forwarded: Option<bool>,
     pub actor: Actor,
-    /// For the history, such as the promotion it belongs to; empty otherwise.
+    /// Detail for the history, such as the promotion it belongs to; empty otherwise.
     #[serde(default)]
     pub detail: String,
 }
 
-/// What came of it.
+/// The result of a change of the traffic split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficSplitResponse {
     /// All of the service that is in force now.
     #[serde(alias = "splits")]
     pub traffic_split: TrafficSplit,
-    /// Whether the proxy stands before main now.
+    /// Whether the proxy is inserted before main now.
     pub inserted: bool,
-    /// It was so already, and nothing was done.
+    /// Whether the split was so already, and nothing was done.
     pub known: bool,
 }

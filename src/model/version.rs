@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Longest label: it is part of a file's name.
 const MAX_LENGTH: usize = 64;
-/// For the description of the API: semver.org's own, without the names of its groups.
+/// The pattern of the API's description: semver.org's own, without the names of its groups.
 const PATTERN: &str = concat!(
     r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)",
     r"(-(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9][0-9]*|[0-9]*[a-zA-Z-][0-9a-zA-Z-]*))*)?",

@@ -1,5 +1,5 @@
-//! The third act: versions side by side, told with the commands and tables of the systems that switchman follows. The
-//! service that two acts have shown becomes a managed one under load; its versions come, change places and go.
+//! The third act: deployments side by side, with the commands and tables of the systems that switchman follows
+//! (docs/design/seed-systems.md). The service of the first two acts becomes a managed one under load; its versions come, change places and go.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub const SECOND_VERSION: &str = "5.0.0";
 /// How long a new main is watched here.
 const WATCH_WINDOW: &str = "2s";
 
-/// One command of the story.
+/// A command of the demo.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CommandReport {
     pub command: String,
@@ -32,11 +32,11 @@ pub struct CommandReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScenarioReport {
     pub told: Vec<CommandReport>,
-    /// What was not as it should be.
+    /// The deviations from what should happen.
     pub faults: Vec<String>,
 }
 
-/// An operator whose balancers can be asked to close their idle connections.
+/// Sets up an operator whose balancers close their idle connections on request.
 pub async fn set_up_operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operator, LabError> {
     let operator = Operator::start(lab, pipe, more).await?;
     let file = operator.dir().join("switchman.yaml");
@@ -50,12 +50,12 @@ pub async fn set_up_operator(lab: &Lab, pipe: Pipe, more: &str) -> Result<Operat
     Ok(operator)
 }
 
-/// A release whose program says which version it is.
+/// Writes a release whose program reports its version.
 pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
     write_faulty_release(lab, version, "")
 }
 
-/// The same with more flags for the program, such as `--fault deaf`.
+/// Writes such a release with more flags for the program, such as `--fault deaf`.
 pub fn write_faulty_release(lab: &Lab, version: &str, flags: &str) -> Result<PathBuf, LabError> {
     let dir = lab.dir().join("releases").join(version);
     make_dir(&dir)?;
@@ -85,7 +85,7 @@ pub(super) async fn run_scenario(
     story.run(&["ls"]).await?;
     load.phase("assign");
     story.run(&["assign", SERVICE, SECOND_VERSION, "--yes", "--watch", WATCH_WINDOW]).await?;
-    // Whoever was served before the command ended may have been served by the old version; nobody after it.
+    // A client that was served before the command ended may have got the old version; no client gets it after that.
     load.phase("after assign");
     story.wait_for_main(&hosts, SECOND_VERSION, "after assign").await?;
     story.check_only_version(SECOND_VERSION, "after assign");
@@ -113,7 +113,7 @@ impl Scenario<'_> {
         self.run_expecting(args, 0, "").await
     }
 
-    /// The same that should end with this status, and say these words: what fails for another reason is a fault.
+    /// Runs a command that should end with this status and print these words: a failure for another reason is a fault.
     pub(super) async fn run_expecting(
         &mut self,
         args: &[&str],
@@ -132,7 +132,7 @@ impl Scenario<'_> {
         if output.status != status || !output.stderr.contains(words) {
             let mut fault = format!("`{command}` ended with status {}", output.status);
             if output.status == status {
-                let _ = write!(fault, " and did not say `{words}`");
+                let _ = write!(fault, " and did not print `{words}`");
             }
             for line in output.stderr.lines() {
                 let _ = write!(fault, "\n    {line}");
@@ -164,7 +164,7 @@ impl Scenario<'_> {
         }
     }
 
-    /// Of requests that began in a phase, none was answered by another version.
+    /// Checks that, of the requests that began in a phase, none was answered by another version.
     fn check_only_version(&mut self, version: &str, phase: &str) {
         let other = self.load.take_snapshot().count_answers_by_others(phase, version);
         if other > 0 {

@@ -1,5 +1,5 @@
-//! The second act: one command over every host, from the operator's place, over ssh. One host's command fails half-way;
-//! the host comes back by itself, the roll stops, and goes on when the reason is mended.
+//! The second act: one command over every host, from the operator machine, over ssh. One host's command fails half-way;
+//! the host comes back by itself, the roll stops, and goes on when the cause is fixed.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::model::duration;
 const NEWEST_VERSION: &str = "3.0.0";
 const ROLL_PHASE: &str = "roll";
 const AFTER_PHASE: &str = "after the roll";
-/// Between two counts of the load for the audience.
+/// Interval between two counts of the load for the audience.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What came of it.
+/// The result of the act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollDemoReport {
     /// The host whose command was made to fail.
     pub failed_host: String,
     /// Exit code of the first command: partly done.
     pub stopped_with: i32,
-    /// How the failed host was left, in the roll's own words.
+    /// How the failed host was left, in the words of the roll's report.
     pub left: String,
     /// Exit code of `roll --resume`.
     pub resumed_with: i32,
@@ -37,7 +37,7 @@ pub struct RollDemoReport {
 }
 
 impl RollDemoReport {
-    /// What was not as it should be.
+    /// Finds the deviations from what should happen.
     pub(super) fn find_faults(&self, hosts: usize) -> Vec<String> {
         let mut faults = Vec::new();
         let host = &self.failed_host;
@@ -74,7 +74,7 @@ pub(super) async fn run_scenario(
     let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let dir = lab.dir().display();
     let script = format!(
-        "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e mended ]; then echo 'no space left on device'; exit 1; fi; \
+        "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e repaired ]; then echo 'no space left on device'; exit 1; fi; \
          ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST_VERSION}"
     );
     audience.step(&format!(
@@ -85,8 +85,8 @@ pub(super) async fn run_scenario(
     let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
     let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
-    write(&operator.dir().join("mended"), "")?;
-    audience.step("operator: the reason is mended; switchman roll --resume");
+    write(&operator.dir().join("repaired"), "")?;
+    audience.step("operator: the cause is fixed; switchman roll --resume");
     let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, audience).await?;
     let took = began.elapsed();
     load.phase(AFTER_PHASE);
@@ -111,7 +111,7 @@ pub(super) async fn run_scenario(
     Ok(RollDemoReport { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
 }
 
-/// Runs one of the operator's commands and tells the audience what it says; its exit code, and where the roll stands.
+/// Runs one of the operator's commands and shows its output to the audience; returns its exit code and the state of the roll.
 async fn follow_command(
     operator: &Operator,
     args: &[&str],

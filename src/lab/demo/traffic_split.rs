@@ -1,5 +1,5 @@
-//! The fourth act: a shadow whose answers differ is found out, a canary answers its share, a good version is rolled out step by
-//! step, and one that stops answering is taken back by itself. Users notice none of it.
+//! The fourth act: a shadow whose answers differ is detected, a canary answers its share, a good version is promoted step by
+//! step, and one that stops answering is rolled back automatically. Users notice none of it.
 
 use super::ProgressSink;
 use super::deployments::{FIRST_VERSION, Scenario, ScenarioReport, release, write_faulty_release};
@@ -8,11 +8,11 @@ use crate::lab::operator::{Operator, start_agent};
 use crate::lab::{Lab, LabError};
 
 const SERVICE: &str = crate::lab::SERVICE;
-/// One price of ten is wrong.
+/// The version with one wrong price in ten.
 const WRONG_VERSION: &str = "6.0.0";
 const GOOD_VERSION: &str = "6.0.1";
 const DEAF_VERSION: &str = "7.0.0";
-/// Compared answers before anything is said of them.
+/// Compared answers before there is a verdict on them.
 const MIN_SAMPLES: &str = "200";
 
 pub(super) async fn run_scenario(
@@ -73,7 +73,7 @@ pub(super) async fn run_scenario(
     Ok(ScenarioReport { told: story.told, faults: story.faults })
 }
 
-/// Until enough answers were compared on all hosts together.
+/// Waits until enough answers were compared on all hosts together.
 async fn wait_for_samples(story: &mut Scenario<'_>, version: &str) -> Result<(), LabError> {
     let args = ["compare", SERVICE, version, "--min-samples", MIN_SAMPLES, "--output", "json"];
     let deadline = tokio::time::Instant::now() + crate::lab::demo::WAIT_TIMEOUT;
@@ -89,7 +89,7 @@ async fn wait_for_samples(story: &mut Scenario<'_>, version: &str) -> Result<(),
 }
 
 impl Scenario<'_> {
-    /// No user was answered by a version.
+    /// Checks that no user was answered by a version.
     fn check_no_answers_by(&mut self, version: &str) {
         let now = self.load.take_snapshot();
         let answered: u64 = now
@@ -128,7 +128,7 @@ impl Scenario<'_> {
         // Exact by counting on each host; uploads and websockets are in it or not, and some end later than others.
         if canary * 100 < (canary + main) * 20 || canary * 100 > (canary + main) * 30 {
             self.faults.push(format!(
-                "{canary} of {} answers came from the canary, a quarter was asked for",
+                "{canary} of {} answers came from the canary, a quarter was requested",
                 canary + main
             ));
         }

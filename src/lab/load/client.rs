@@ -1,4 +1,4 @@
-//! One client of one kind, request after request.
+//! A client of one kind, which sends request after request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const COOKIE_NAME: &str = "SERVER_ID";
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// What a client carries from one request to the next.
+/// The state that a client carries from one request to the next.
 pub(super) struct Client {
     kind: ClientKind,
     address: SocketAddr,
@@ -137,7 +137,7 @@ impl Client {
         Ok((answer, body.to_bytes()))
     }
 
-    /// The kept connection while it is open, else a new one. A connection that was closed while idle carried no request:
+    /// Returns the kept connection while it is open, else a new one. A connection that was closed while idle carried no request:
     /// any client opens another.
     async fn open_sender(&mut self) -> Result<Sender, FailureReason> {
         if let Some(mut sender) = self.connection.take()
@@ -149,7 +149,7 @@ impl Client {
             .await
             .map_err(|error| classify_error(&error, FailureReason::Reset))?;
         tokio::spawn(async move {
-            // What goes wrong here is told to the request.
+            // The request reports what goes wrong here.
             let _ = connection.await;
         });
         Ok(sender)
@@ -216,7 +216,7 @@ fn read_cookie(headers: &HeaderMap) -> Option<String> {
         .next()
 }
 
-/// The socket's own reason where there is one.
+/// Returns the socket's own reason where there is one.
 fn classify_error(error: &hyper::Error, closed: FailureReason) -> FailureReason {
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         return closed;

@@ -32,7 +32,7 @@ pub enum FailureReason {
     Status(u16),
     /// Length or sum differ, or an echo that is not what was sent.
     WrongBody,
-    /// No word of who answered.
+    /// The answer does not name its sender.
     Unsigned,
     Websocket(String),
     Other(String),
@@ -55,7 +55,7 @@ impl fmt::Display for FailureReason {
     }
 }
 
-/// One failed request.
+/// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailedRequest {
     pub kind: ClientKind,
@@ -232,7 +232,7 @@ impl RequestLedger {
                 Duration::from_millis(u64::from(tally.latencies.get(index).copied().unwrap_or(0)))
             };
             let count = tally.latencies.len();
-            // A client that vanished without a word is a failure like any other.
+            // A client that vanished without a report is a failure like any other.
             let lost = tally.started.saturating_sub(count as u64 + tally.failed);
             KindReport {
                 kind: *kind,

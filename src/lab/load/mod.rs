@@ -21,9 +21,9 @@ pub use ledger::{AnswerOrigin, FailedRequest, FailureReason, KindReport, Report,
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
-    /// One connection for many requests, with HAProxy's cookie.
+    /// A connection for many requests, with HAProxy's cookie.
     KeepAliveCookie,
-    /// One connection for many requests, without a cookie.
+    /// A connection for many requests, without a cookie.
     KeepAlive,
     /// A connection for each request.
     PerRequest,
@@ -55,7 +55,7 @@ impl ClientKind {
         }
     }
 
-    /// Between two requests of one client.
+    /// Returns the interval between two requests of one client.
     const fn request_interval(self) -> Duration {
         match self {
             Self::KeepAliveCookie | Self::KeepAlive => Duration::from_millis(20),
@@ -66,7 +66,7 @@ impl ClientKind {
     }
 }
 
-/// Where the load goes.
+/// The target of the load.
 #[derive(Debug, Clone)]
 pub struct LoadTarget {
     /// Load balancers; each client keeps to one of them.
@@ -131,7 +131,7 @@ impl Load {
         }
     }
 
-    /// From here on, answers are counted under this name too.
+    /// Starts a phase: answers are counted under this name too.
     pub fn phase(&self, name: &str) {
         self.ledger.phase(name);
     }
@@ -140,7 +140,7 @@ impl Load {
         self.ledger.take_snapshot()
     }
 
-    /// No new requests; those begun end, or fail by their own deadline. Everything is accounted for in the report.
+    /// Ends the load: no new requests; those begun end, or fail by their own deadline. Everything is accounted for in the report.
     pub async fn stop(mut self) -> Result<Report, LabError> {
         self.join_thread().await?;
         Ok(self.ledger.build_report())

@@ -1,4 +1,4 @@
-//! What is said between an operator's switchman and a host about versions side by side.
+//! The messages about deployments between an operator's switchman and a host.
 //!
 //! Times are whole milliseconds.
 
@@ -50,7 +50,7 @@ impl DeploymentRef {
     }
 }
 
-/// What a host has to know of a service's place in the fleet.
+/// The facts about a service's fleet that a host has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostNetwork {
     pub ports: Ports,
@@ -59,7 +59,7 @@ pub struct HostNetwork {
     /// Whether checks come from the host itself.
     #[serde(alias = "from_self")]
     pub balancer_is_local: bool,
-    /// Where instances get their ports: first and last.
+    /// Port range of the instances: first and last.
     #[serde(alias = "range")]
     pub port_range: (Port, Port),
     /// Releases that are kept although no deployment uses them.
@@ -76,10 +76,10 @@ pub struct DeployRequest {
     #[serde(default)]
     pub revision: Option<u32>,
     pub how: RunSpec,
-    /// Of the release that was placed before; absent for what runs already.
+    /// Name of the release that was placed before; absent for a workload that runs already.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// Its port; allocated where absent.
+    /// Port of the deployment; allocated where absent.
     #[serde(default)]
     pub port: Option<Port>,
     pub health: Health,
@@ -94,11 +94,11 @@ pub struct DeployRequest {
     pub dry_run: bool,
 }
 
-/// What came of it.
+/// The outcome of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployResponse {
     pub deployment: Deployment,
-    /// It was so already, and nothing was done.
+    /// Whether the deployment existed already, so that nothing was done.
     pub known: bool,
     pub role: Role,
 }
@@ -142,7 +142,7 @@ pub struct Assigned {
     /// Idle connections to the main that was which were closed, because the host is out and its balancers would use them again.
     #[serde(alias = "closed")]
     pub closed_connections: usize,
-    /// Whether none of them is left, as far as the kernel tells.
+    /// Whether no request is left, as far as the kernel reports.
     #[serde(default)]
     pub all_closed: bool,
 }
@@ -151,15 +151,15 @@ pub struct Assigned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "trial", rename_all = "kebab-case")]
 pub enum TrialOutcome {
-    /// It is main, and was healthy to the end of its window, or had none.
+    /// The version is main, and was healthy to the end of its window, or had none.
     #[serde(alias = "good")]
     Passed,
     /// The previous main is back.
     #[serde(alias = "put-back")]
     RolledBack { previous: Box<Deployment>, why: String },
-    /// It is not healthy, and the previous main is not either: nothing was moved.
+    /// The version is not healthy, and the previous main is not either: nothing was moved.
     Stuck { why: String },
-    /// It is main no more, by another command: absent where the service has no main, or the host does not know who it was.
+    /// Another command made another version main: absent where the service has no main, or the host does not know who made the change.
     Overtaken {
         #[serde(default)]
         main: Option<Box<Deployment>>,
@@ -189,7 +189,7 @@ pub struct KillRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KillResponse {
     pub deployment: Deployment,
-    /// Requests at work when its process was stopped; absent where the kernel could not be asked.
+    /// Requests in flight when its process was stopped; absent where the kernel could not be queried.
     #[serde(default)]
     #[serde(alias = "cut")]
     pub aborted_requests: Option<u64>,
@@ -202,7 +202,7 @@ pub struct UpdateRequest {
     /// How the new instance is run; as the old one where absent.
     #[serde(default)]
     pub how: Option<RunSpec>,
-    /// Of the release that was placed before under [`Deployment::release_name`] of the next build.
+    /// Name of the release that was placed before under [`Deployment::release_name`] of the next build.
     #[serde(default)]
     pub digest: Option<Digest>,
     #[serde(default = "default_timeout", rename = "health_timeout_ms", with = "duration::ms")]
@@ -223,7 +223,7 @@ const fn default_timeout() -> Duration {
     Duration::from_mins(1)
 }
 
-/// A caller of the API that did not say who it is.
+/// Returns the actor for a caller of the API that does not identify itself.
 fn default_actor() -> Actor {
     Actor { user: "api".to_owned(), pid: 0 }
 }
@@ -233,37 +233,37 @@ fn default_actor() -> Actor {
 pub struct RollbackRequest {
     #[serde(default = "default_actor")]
     pub actor: Actor,
-    /// For the history.
+    /// Detail for the history.
     #[serde(default)]
     pub why: String,
-    /// Only where this version is main: whoever takes a change back takes back no other.
+    /// Limits the change to the case that this version is main: an undo never undoes another operator's change.
     #[serde(default)]
     pub from: Option<Version>,
 }
 
-/// One deployment on one host at one moment.
+/// The state of one deployment on one host at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentView {
     pub deployment: Deployment,
     pub role: Role,
-    /// Whether the backup vhost's port leads to it.
+    /// Whether the backup vhost's port is routed to it.
     pub backup: bool,
     pub status: Status,
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<ProcessState>")]
     pub process: Result<ProcessState, String>,
-    /// Of its port.
+    /// Requests in flight on its port.
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, String>,
-    /// Those among them that came by main's data port, whichever version is main now.
+    /// Requests among them that came by main's data port, whichever version is main now.
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<SocketCount>")]
     #[serde(alias = "by_main")]
     pub via_main_port: Result<SocketCount, String>,
 }
 
-/// The deployments of a host and what its services' ports lead to.
+/// The deployments of a host and the targets of its services' ports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentsView {
     pub services: Vec<ServiceRecord>,

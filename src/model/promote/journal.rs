@@ -1,4 +1,4 @@
-//! What a promotion writes down before it does it: enough to go on, or to take the canary away, after any crash.
+//! The journal of a promotion, written ahead of every step: enough to go on, or to remove the canary, after any crash.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::{Judgement, PromotionId, PromotionSpec, PromotionTarget, RequestCount
 use crate::model::history::Actor;
 use crate::model::name::HostName;
 
-/// One row; never changed.
+/// An entry of the journal; never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionEntry {
     /// Rises from row to row.
@@ -18,15 +18,15 @@ pub struct PromotionEntry {
     pub kind: PromotionEntryKind,
 }
 
-/// What is about to happen, or has happened. Steps are counted from 0.
+/// An event of a promotion that is about to happen, or has happened. Steps are counted from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub enum PromotionEntryKind {
     /// The first row.
     Began { spec: Box<PromotionSpec>, target: PromotionTarget, actor: Actor },
-    /// It goes on after a stop or a crash, by this actor. What was asked of it before counts no more.
+    /// This actor continues after a stop or a crash. Earlier operator requests count no more.
     Resumed { actor: Actor },
-    /// What the version's answers have shown while it was a shadow.
+    /// The verdict on the version's answers while it was a shadow.
     Compared { passed: bool, reason: String },
     /// Written before any host shares in this step.
     StepBegan { step: usize },
@@ -40,18 +40,18 @@ pub enum PromotionEntryKind {
     /// Written before the next step. `main`: what main did in its last interval with enough requests, to compare with where it
     /// answers too few itself.
     StepPassed { step: usize, main: Option<RequestCounts> },
-    /// The step has passed, and waits for somebody's word.
+    /// The step has passed, and waits for an operator's approval.
     #[serde(alias = "waiting")]
     AwaitingApproval { step: usize },
-    /// By another process, whoever holds the lock.
+    /// A request of another process, regardless of the lock's holder.
     #[serde(alias = "asked")]
     Requested { ask: OperatorRequest, actor: Actor },
     /// The version is becoming main.
     Promoting,
-    /// Every host's canary is being taken away, for good. Whatever comes, no step follows.
+    /// Every host's canary is being removed, permanently. No step follows in any case.
     #[serde(alias = "returning")]
     RollingBack { result: PromotionResult, why: String },
-    /// It did not go on. No host shares any more, but those that could not be told.
+    /// The promotion ended without success. No host shares traffic any more, except the hosts that could not be reached.
     Stopped {
         why: String,
         #[serde(alias = "untold")]
@@ -61,7 +61,7 @@ pub enum PromotionEntryKind {
     Ended { result: PromotionResult, why: String },
 }
 
-/// What another process wants of a running promotion.
+/// A request from another process to a running promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
 pub enum OperatorRequest {
@@ -79,7 +79,7 @@ pub enum OperatorRequest {
 pub enum PromotionResult {
     /// The version is main.
     Promoted,
-    /// It was worse than main, or could not go on: main answers everything, as before.
+    /// The canary was worse than main, or could not go on: main answers everything, as before.
     #[serde(alias = "returned")]
     RolledBack,
     /// A person ended it: main answers everything, as before.

@@ -1,4 +1,4 @@
-//! What the canary and main did over the same minutes, and what was made of it.
+//! The counts of the canary and main over the same minutes, and the verdict on them.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub struct RequestCounts {
     /// Among the failed ones those that a canary did not take.
     #[serde(alias = "not_taken")]
     pub fallbacks: u64,
-    /// Of those with an answer.
+    /// Latencies of the requests with an answer.
     #[serde(with = "latency_pairs")]
     pub latency: Latencies,
 }
@@ -49,7 +49,7 @@ impl RequestCounts {
         }
     }
 
-    /// What came since an earlier look; `None`: something was more then, so the counting began anew meanwhile.
+    /// Returns the counts since an earlier sample; `None`: some count was higher in it, so the counters were reset in between.
     pub fn difference_since(&self, before: &Self) -> Option<Self> {
         let mut latency = self.latency.clone();
         for (bucket, count) in &before.latency.0 {
@@ -88,17 +88,17 @@ pub struct RequestSample {
     pub p99_us: Option<u64>,
 }
 
-/// What follows from an interval.
+/// The verdict on an interval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "kebab-case")]
 pub enum StepVerdict {
     /// No worse than main: the next share may come.
     Advance,
-    /// The same at the last share: the version may become main.
+    /// Passed at the last share: the version may become main.
     Done,
     /// Neither good nor bad is shown.
     Hold { reason: String },
-    /// It is worse than main.
+    /// The version is worse than main.
     Breach { reason: String },
 }
 
@@ -121,7 +121,7 @@ pub struct Judgement {
     #[serde(flatten)]
     pub verdict: StepVerdict,
     pub canary: RequestSample,
-    /// What it was compared with.
+    /// The sample of main that it was compared with.
     pub main: RequestSample,
 }
 

@@ -1,4 +1,4 @@
-//! What `iptables-restore --noflush` does to a table, for tests of plans and operations.
+//! A simulation of what `iptables-restore --noflush` does to a table, for tests of plans and operations.
 
 use super::{Rule, Table, Transaction, split_words};
 
