@@ -113,7 +113,7 @@ impl Operation {
 }
 
 const SUCCESS_TEXTS: [(u16, &str); 3] =
-    [(200, "done, or already so"), (201, "it is new"), (202, "it is gone")];
+    [(200, "done, or already so"), (201, "it is new"), (202, "it is removed")];
 
 const ERROR_TEXTS: [(u16, &str); 10] = [
     (400, "the request is not understood"),
@@ -121,7 +121,7 @@ const ERROR_TEXTS: [(u16, &str); 10] = [
     (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
     (404, "there is no such thing here"),
     (408, "nothing more of the archive came"),
-    (409, "there is another one, it is in use, or somebody else is at work on it"),
+    (409, "there is another one, it is in use, or another operation is in progress"),
     (413, "the body is too large"),
     (422, "understood, and cannot be done with these values"),
     (500, "it failed; what was begun is taken back"),

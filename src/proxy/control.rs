@@ -295,7 +295,7 @@ fn is_evidence_valid(subject: &ComparedShadow, before: &ProxyConfig, now: &Proxy
 }
 
 fn reject_stopped_worker() -> Rejection {
-    Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker is gone".to_owned())
+    Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker has ended".to_owned())
 }
 
 fn list_endpoints(config: &ProxyConfig) -> BTreeSet<Place> {
@@ -310,12 +310,12 @@ fn validate_config(config: &ProxyConfig) -> Result<(), String> {
         Service::new(told, &CarriedState::default().into(), None)
             .map_err(|error| format!("{}: {error}", told.service))?;
         if !names.insert(&told.service) {
-            return Err(format!("{} is told twice", told.service));
+            return Err(format!("{} is configured twice", told.service));
         }
     }
     for told in &config.services {
         if !ports.insert(told.port) {
-            return Err(format!("port {} is asked for twice", told.port));
+            return Err(format!("port {} is configured twice", told.port));
         }
     }
     Ok(())

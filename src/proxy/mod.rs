@@ -72,7 +72,7 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
     let start = |number| worker::start(number, room.clone(), collector.clone());
     let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(thread)?;
     let control = Arc::new(Control::new(workers, room.clone(), collector));
-    log::info!("the proxy hears `{}`", options.control.display());
+    log::info!("the proxy listens on `{}`", options.control.display());
     tokio::select! {
         () = control::serve(&door, &control) => {}
         () = room.watch() => {}

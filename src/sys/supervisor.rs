@@ -225,7 +225,7 @@ impl Runner for Supervisor {
                 since: None,
                 last_exit: match process {
                     ProcessState::Waiting { last_exit: last, .. } => last,
-                    _ => "nobody knows how".to_owned(),
+                    _ => "exit status unknown".to_owned(),
                 },
             },
         })

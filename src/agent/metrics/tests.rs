@@ -129,5 +129,5 @@ async fn metrics_server_stops_with_open_connections() {
     let _silent = scene.connect().await;
     scene.fake.stopper.stop();
     scene.served.await.unwrap();
-    assert!(TcpStream::connect(scene.address).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(scene.address).await.is_err(), "the port is closed");
 }

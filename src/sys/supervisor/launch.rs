@@ -45,5 +45,5 @@ fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
 
 fn read_last_log_line(dir: &Path) -> String {
     let complaints = fs::read_to_string(Place::new(dir).file_path("keeper.log")).unwrap_or_default();
-    complaints.lines().last().unwrap_or("it said nothing").to_owned()
+    complaints.lines().last().unwrap_or("it reported nothing").to_owned()
 }
