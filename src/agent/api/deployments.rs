@@ -247,7 +247,7 @@ async fn kill(
 async fn assign(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
     let Path(service) = require_valid(service)?;
     let mut fields = read_object(body).await?;
-    // For people: the version alone says which.
+    // For people: the version alone names the deployment.
     if let Some(version) = fields.remove("version") {
         let which = json!({"version": {"service": service.as_str(), "version": version}});
         fields.insert("which".to_owned(), which);
@@ -283,7 +283,7 @@ async fn get_evidence(
     Ok(respond(host.read_evidence(&service, &id).await))
 }
 
-/// `null`: it is not over yet, ask again.
+/// Returns `null` while the watch window is open: the caller repeats the request.
 async fn watch(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
     let Path(service) = require_valid(service)?;
     let request: WatchRequest = crate::agent::api::parse_body(body).await?;
