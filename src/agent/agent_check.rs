@@ -4,7 +4,7 @@
 //! Clients are answered one after another, and none can delay the next: nothing is read, and a line of a few bytes
 //! fits the send buffer of a fresh connection, so it is written at once, also to one who never reads. Then the connection is the
 //! kernel's. An `agent-send` text is left unread, which makes the close a reset; HAProxy has the line and its end by then (2.6
-//! with `agent-send`: 477 of 477 answers heard).
+//! with `agent-send`: 477 of 477 answers received).
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::plan;
 use crate::plan::agent_check::AgentReply;
 use crate::world::HostWorld;
 
-/// For one answer, which takes microseconds: a bound and no more.
+/// Timeout of one answer, which takes microseconds: only an upper limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Answers until a stop is requested; nobody listens any more when this returns.
+/// Answers until a stop is requested; the listener is closed when this returns.
 pub async fn serve(world: HostWorld, service: ServiceName, terms: AgentCheckConfig, listener: TcpListener) {
     tokio::select! {
         () = world.stop.wait() => {}
@@ -42,7 +42,7 @@ async fn answer_all(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let line = build_line(world, service, terms, &mut trouble);
-                // A client that has gone again asks again.
+                // A client that has disconnected retries.
                 let _ = tokio::time::timeout(ANSWER_TIMEOUT, write_line(stream, &line)).await;
             }
             Err(why) => {
@@ -53,7 +53,7 @@ async fn answer_all(
     }
 }
 
-/// The line, and an empty one where the record cannot be read: said once in the log until it changes.
+/// Returns the line, and an empty one where the record cannot be read, which is logged once until the cause changes.
 fn build_line(
     world: &HostWorld,
     service: &ServiceName,

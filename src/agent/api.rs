@@ -44,18 +44,18 @@ use route_table::{get, post, put};
 
 /// A body is a few KiB; more is a mistake.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// How often a silent program's caller is told that the link is alive.
+/// Interval at which the caller of a silent program gets a sign that the link is alive.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Lines that wait for a slow reader; then the program waits too.
 const LINE_BUFFER: usize = 256;
 
 pub(super) type Host = Arc<dyn HostLink>;
 
-/// What the routes lead to.
+/// State that all routes share.
 #[derive(Clone)]
 pub(super) struct ApiState {
     pub host: Host,
-    /// Where an archive waits until it is whole.
+    /// Directory that holds an archive until it is complete.
     pub releases: Arc<dyn ReleaseStore>,
     pub metrics: Arc<Metrics>,
 }
@@ -180,7 +180,7 @@ fn has_token(headers: &HeaderMap, token: &str) -> bool {
     given.len() == token.len() && differ == 0
 }
 
-/// A change that has begun is not stopped by a caller that goes away: half of it would be nobody's to take back.
+/// A change that has begun is not stopped when its caller disconnects: no other caller could take back half of it.
 async fn run_to_completion<T: Send + 'static>(
     change: impl Future<Output = Result<T, LinkError>> + Send + 'static,
 ) -> Result<T, LinkError> {
@@ -190,7 +190,7 @@ async fn run_to_completion<T: Send + 'static>(
     })
 }
 
-/// What is refused before the host is asked is answered as [`ApiError`] too.
+/// The result of a handler. A request that is refused before it reaches the host is answered with an [`ApiError`] too.
 pub(super) type ApiResult = Result<Response, Response>;
 
 async fn get_hello(State(host): State<Host>) -> Response {
@@ -290,13 +290,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Whoever asked for the run, at the other end of the link.
+/// The caller that requested the run, at the other end of the link.
 struct ChannelSink(mpsc::Sender<RunEvent>);
 
 #[async_trait]
 impl LineSink for ChannelSink {
     async fn write_line(&self, line: &str) {
-        // One that went away hears nothing any more, and the run is ended for it.
+        // A caller that disconnected receives nothing any more, and the run is ended for it.
         let _ = self.0.send(RunEvent::Line(line.to_owned())).await;
     }
 }

@@ -18,18 +18,18 @@ use crate::ops::host::metrics;
 use crate::plan::metrics::CONTENT_TYPE;
 use crate::world::HostWorld;
 
-/// However many ask, the host is looked at no more often.
+/// Minimum age before the host is read again, however many scrapers there are.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Scrapers at once; a site has two or three.
 const MAX_SCRAPERS: usize = 16;
-/// From a connection to the end of its request's head.
+/// Timeout from a connection to the end of its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// A whole connection: one request and its answer.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an accept that failed, such as for want of file descriptors.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The numbers of a host, for all who ask.
+/// The metrics of a host, shared by all scrapers.
 pub struct Metrics {
     world: HostWorld,
     cache: Mutex<CachedPage>,
@@ -38,7 +38,7 @@ pub struct Metrics {
 #[derive(Default)]
 struct CachedPage {
     page: Option<(Instant, String)>,
-    /// What could not be read, so that it is said once.
+    /// The last read error, so that it is logged once.
     warnings: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Metrics {
         Self { world, cache: Mutex::default() }
     }
 
-    /// One look at a time, and none while the last one is fresh.
+    /// Reads the host once at a time, and not while the last read is fresh.
     pub async fn render_page(&self) -> String {
         let mut last = self.cache.lock().await;
         if let Some((at, page)) = &last.page
@@ -104,7 +104,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &HostWor
 async fn serve_one_request(stream: TcpStream, routes: Router) {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(false);
-    // What went wrong was told to the client, or it is gone.
+    // The client has received the error, or has disconnected.
     let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes)).await;
 }
 

@@ -13,7 +13,7 @@ use crate::model::release;
 /// Makes a schema, and leaves what it refers to with the generator.
 pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Value;
 
-/// What one route is asked and answers.
+/// The request and the answers of one route.
 #[derive(Debug, Clone)]
 pub(super) struct Operation {
     id: &'static str,
@@ -21,7 +21,7 @@ pub(super) struct Operation {
     query: Option<SchemaFn>,
     body: Option<Body>,
     response: SchemaFn,
-    /// Of a success.
+    /// Status codes of a success.
     statuses: &'static [u16],
     media: &'static str,
 }
@@ -55,7 +55,7 @@ impl Operation {
         self.with_body_schema(build_schema::<B>, true)
     }
 
-    /// A shape that no type has as it stands.
+    /// Sets a body schema that no type has unchanged.
     pub fn with_body_schema(self, shape: SchemaFn, required: bool) -> Self {
         Self { body: Some(Body { schema: shape, media: JSON, required }), ..self }
     }
@@ -113,7 +113,7 @@ impl Operation {
 }
 
 const SUCCESS_TEXTS: [(u16, &str); 3] =
-    [(200, "done, or already so"), (201, "it is new"), (202, "it is gone")];
+    [(200, "done, or already so"), (201, "it is new"), (202, "it is removed")];
 
 const ERROR_TEXTS: [(u16, &str); 10] = [
     (400, "the request is not understood"),
@@ -121,7 +121,7 @@ const ERROR_TEXTS: [(u16, &str); 10] = [
     (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
     (404, "there is no such thing here"),
     (408, "nothing more of the archive came"),
-    (409, "there is another one, it is in use, or somebody else is at work on it"),
+    (409, "there is another one, it is in use, or another operation is in progress"),
     (413, "the body is too large"),
     (422, "understood, and cannot be done with these values"),
     (500, "it failed; what was begun is taken back"),
@@ -132,7 +132,8 @@ pub(super) fn build_schema<T: JsonSchema>(types: &mut SchemaGenerator) -> Value 
     types.subschema_for::<T>().to_value()
 }
 
-/// A type's own object without some of its fields, which are told elsewhere, and with others that are required.
+/// Returns a type's own object without some of its fields, which the path or the query carries, and with others that are
+/// required.
 pub(super) fn adapt_schema<T: JsonSchema>(
     types: &mut SchemaGenerator,
     told: &[&str],

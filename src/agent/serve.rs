@@ -23,13 +23,13 @@ use crate::world::stop::StopToken;
 
 /// Clients at once over TLS; an operator needs two.
 const MAX_TLS_CLIENTS: usize = 256;
-/// From a connection to its TLS session; from there, or from an answer, to the next request. Whoever has shown no token yet
-/// may take a place for no longer; whoever has makes a new connection in milliseconds.
+/// Timeout from a connection to its TLS session, and from there, or from an answer, to the next request. A client without a
+/// valid token may take a slot for no longer; a client with one makes a new connection in milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const TLS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The same where only root comes, by way of a login that takes its time.
+/// The same timeout where only root connects, through a login that takes its time.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
-/// Requests in flight get this long when the agent is told to end.
+/// Requests in flight get this long when the agent is stopped.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -42,7 +42,7 @@ pub enum ServeError {
     Failed { what: &'static str, subject: String, why: String },
 }
 
-/// Keys of the TLS door: whoever comes shows a certificate of this authority, or bears the token.
+/// Keys of the TLS listener: a client shows a certificate of this authority, or bears the token.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     pub certificate: PathBuf,
@@ -50,7 +50,7 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-/// One client after another on these bytes, until they end.
+/// Serves one client after another on these bytes, until they end.
 pub async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
@@ -62,7 +62,7 @@ pub async fn serve_connection(
     let serving = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(serving);
     tokio::select! {
-        // What went wrong was told to the client, or it is gone.
+        // The client has received the error, or has disconnected.
         _ = serving.as_mut() => {}
         () = stop.wait() => {
             serving.as_mut().graceful_shutdown();
@@ -89,7 +89,7 @@ pub fn bind(path: &Path) -> Result<BoundSocket, ServeError> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|error| failed("make the directory of", &error))?;
     }
-    // Two that start at once both find a dead socket: the lock tells who may replace it.
+    // Two that start at once both find a dead socket: the lock decides which one may replace it.
     let lock = OpenOptions::new()
         .write(true)
         .create(true)
@@ -123,7 +123,7 @@ fn append_suffix(path: &Path, end: &str) -> PathBuf {
 }
 
 /// Serves until a stop is requested; removes the socket. Every client has a router of its own: what it sees is compared with
-/// what it saw last, not with what somebody else did.
+/// what it saw last, not with what another client did.
 pub async fn serve_unix(door: BoundSocket, router: impl Fn() -> Router, stop: StopToken) {
     let BoundSocket { listener, path, lock } = door;
     let mut clients = JoinSet::new();
@@ -228,7 +228,7 @@ pub async fn relay_to_agent<S: AsyncRead + AsyncWrite + Unpin>(stream: S, path: 
     let Ok(mut agent) = UnixStream::connect(path).await else { return Some(stream) };
     let (mut from_caller, mut to_caller) = tokio::io::split(stream);
     let (mut from_agent, mut to_agent) = agent.split();
-    // Whichever is gone, nobody is left to ask or to answer.
+    // When either side is closed, no request and no answer can follow.
     tokio::select! {
         _ = tokio::io::copy(&mut from_caller, &mut to_agent) => {}
         _ = tokio::io::copy(&mut from_agent, &mut to_caller) => {}

@@ -22,12 +22,12 @@ use crate::model::name::ServiceName;
 use crate::model::release::check_release_name;
 use crate::ops::host::api::release_code;
 
-/// Of a compressed archive.
+/// Limit of a compressed archive.
 const MAX_ARCHIVE_BYTES: u64 = 1 << 30;
-/// A sender that is not heard of for longer is gone.
+/// A sender that is silent for longer is taken as disconnected.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// As nginx's lingering_timeout: a refused sender that is silent for so long has heard, or never will.
+/// As nginx's lingering_timeout: a refused sender that is silent for this long has read the answer, or never will.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn upload_release(
@@ -39,8 +39,8 @@ pub(super) async fn upload_release(
     match receive_and_place(doors, named, &headers, &mut body).await {
         Ok(answer) => Ok(answer),
         Err(refusal) => {
-            // A sender whose connection is closed under it hears a broken pipe and not the reason: what it is still sending is
-            // taken from it until it has heard.
+            // A sender whose connection is closed under it gets a broken pipe and not the reason: what it is still sending
+            // is read until it has received the answer.
             tokio::spawn(async move { discard(body, MAX_ARCHIVE_BYTES, LINGER_TIMEOUT).await });
             Err(refusal)
         }
@@ -64,7 +64,7 @@ async fn receive_and_place(
         respond_error(to_status_code(code), code, &error.to_string())
     })?;
     let file = receive(body, file, MAX_ARCHIVE_BYTES, READ_TIMEOUT).await?;
-    // Not stopped by a caller that goes away: the file stays open for as long as somebody reads it by its number.
+    // Not stopped by a caller that disconnects: the file stays open for as long as a process reads it by its number.
     let placing = tokio::spawn(async move {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let placed = host.place(&service, &release, &path).await;

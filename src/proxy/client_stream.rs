@@ -123,7 +123,7 @@ impl Client {
 }
 
 fn make_refusal_error() -> io::Error {
-    io::Error::other("the head is for somebody else")
+    io::Error::other("the head is not valid for hyper")
 }
 
 impl AsyncRead for Client {

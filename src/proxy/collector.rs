@@ -293,7 +293,7 @@ mod tests {
         let entry = line.entry.clone();
         line.offer(build_pair("1", "2"), line.reserve(0).unwrap());
         drop((collector, line));
-        wait_until("what was offered is judged, and the queue is gone", || {
+        wait_until("what was offered is judged, and the queue is dropped", || {
             entry.evidence().compared == 1 && Arc::strong_count(&entry) == 1
         });
     }

@@ -1,4 +1,4 @@
-//! What the agent says to the proxy: HTTP and JSON on the control socket.
+//! The agent's requests to the proxy: HTTP and JSON on the control socket.
 //!
 //! `PUT /config` (the whole of it; answered when it is in force, ports that cannot be had apart, which are tried again and again),
 //! `GET /config`, `GET /stats`, `GET /health` (answered when every worker has answered: the ports it listens on for services, and
@@ -37,7 +37,7 @@ use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 const MAX_CONFIG_BYTES: usize = 8 << 20;
 /// After an accept that failed.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// Between two tries to have the gateway's port.
+/// Interval between two attempts to bind the gateway's port.
 const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// A worker that has not answered by then is stalled.
 const WORKER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -47,29 +47,29 @@ pub struct Control {
     resource_limits: Arc<ResourceLimits>,
     collector: Arc<Collector>,
     current: Mutex<CurrentConfig>,
-    /// By the configuration in force; read while another one is put in force.
+    /// Health under the configuration in force; read while another one is put in force.
     health: RwLock<ProxyHealth>,
     stop: Notify,
 }
 
-/// What is in force.
+/// The configuration in force.
 #[derive(Default)]
 struct CurrentConfig {
     config: Arc<ProxyConfig>,
-    /// Where it listens.
+    /// Ports on which the proxy listens.
     endpoints: BTreeSet<Place>,
     /// And why not elsewhere.
     unavailable: BTreeMap<Place, String>,
 }
 
-/// What is refused, and how.
+/// A refusal: its status and its message.
 struct Rejection(StatusCode, String);
 
 fn bad_request(why: impl Display) -> Rejection {
     Rejection(StatusCode::BAD_REQUEST, format!("{why}"))
 }
 
-/// One after another, each on a task of its own; never returns.
+/// Serves connections one after another, each on a task of its own; never returns.
 pub async fn serve(door: &ControlSocket, control: &Arc<Control>) {
     loop {
         match door.listener.accept().await {
@@ -149,7 +149,7 @@ impl Control {
         }
     }
 
-    /// Returns when somebody asked it to end.
+    /// Returns when a client has requested the stop.
     pub async fn wait_for_stop(&self) {
         self.stop.notified().await;
     }
@@ -163,20 +163,21 @@ impl Control {
         let config = serde_json::from_slice(&body);
         let config =
             config.map_err(|error| bad_request(format!("the configuration is not understood: {error}")))?;
-        // Finished even when whoever asked is gone: no worker is left with another one than the rest.
+        // Finished even when the caller has disconnected: no worker is left with another configuration than the rest.
         let applied = tokio::spawn(async move { self.apply(config).await }).await;
         applied.map_err(|error| Rejection(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?
     }
 
-    /// All of it or nothing, apart from ports that somebody else has: one service is not kept from its users because of another.
-    /// What is bound anew is bound before any worker hears of it.
+    /// Applies all of it or nothing, apart from ports that another process has: one service is not kept from its users because
+    /// of another.
+    /// New ports are bound before any worker receives the configuration.
     async fn apply(&self, config: ProxyConfig) -> Result<(), Rejection> {
         validate_config(&config).map_err(bad_request)?;
         let mut now = self.current.lock().await;
         self.enforce(&mut now, config.into()).await
     }
 
-    /// Takes each missing port as soon as whoever has it is gone; never returns.
+    /// Binds each missing port as soon as its holder has released it; never returns.
     pub async fn wait_for_ports(&self) {
         loop {
             tokio::time::sleep(PORT_RETRY_INTERVAL).await;
@@ -284,7 +285,7 @@ impl Control {
     }
 }
 
-/// What was found out about a shadow is worth something as long as both sides are who they were.
+/// Evidence about a shadow is valid as long as main and the shadow stay the same deployments.
 fn is_evidence_valid(subject: &ComparedShadow, before: &ProxyConfig, now: &ProxyConfig) -> bool {
     let sides = |config: &ProxyConfig| {
         let told = config.services.iter().find(|told| told.service == subject.service)?;
@@ -295,7 +296,7 @@ fn is_evidence_valid(subject: &ComparedShadow, before: &ProxyConfig, now: &Proxy
 }
 
 fn reject_stopped_worker() -> Rejection {
-    Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker is gone".to_owned())
+    Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker has ended".to_owned())
 }
 
 fn list_endpoints(config: &ProxyConfig) -> BTreeSet<Place> {
@@ -310,12 +311,12 @@ fn validate_config(config: &ProxyConfig) -> Result<(), String> {
         Service::new(told, &CarriedState::default().into(), None)
             .map_err(|error| format!("{}: {error}", told.service))?;
         if !names.insert(&told.service) {
-            return Err(format!("{} is told twice", told.service));
+            return Err(format!("{} is configured twice", told.service));
         }
     }
     for told in &config.services {
         if !ports.insert(told.port) {
-            return Err(format!("port {} is asked for twice", told.port));
+            return Err(format!("port {} is configured twice", told.port));
         }
     }
     Ok(())

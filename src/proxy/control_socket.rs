@@ -17,7 +17,7 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// For its user alone. One that is left over from a dead proxy is replaced; anything else in its place is not.
+    /// Binds the socket for its user alone. A socket left by a dead proxy is replaced; anything else in its place is not.
     pub fn open(path: &Path) -> Result<Self, ProxyError> {
         let failed = |what| move |why| socket_error(what, path, why);
         if let Some(dir) = path.parent() {

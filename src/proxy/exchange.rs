@@ -297,7 +297,7 @@ impl Exchange<'_> {
             Ok(response) => response,
             Err(SendError::Broken(error)) => return Err(ConnectionAborted { why: error.to_string() }),
             Err(SendError::ClientReset) => {
-                return Err(ConnectionAborted { why: "the client is gone".to_owned() });
+                return Err(ConnectionAborted { why: "the client closed the connection".to_owned() });
             }
             Err(SendError::Connect { why, .. }) => {
                 if !self.connection.is_check {

@@ -2,8 +2,8 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `control` | the socket on which the agent tells it what to do |
-//! | `worker` | one thread: listeners, connections, what it is told |
+//! | `control` | the socket through which the agent configures the proxy |
+//! | `worker` | one thread: listeners, connections, its configuration |
 //! | `connection` | one client connection: HTTP/1, HTTP/2, or bytes as they are |
 //! | `answer` | one request: who answers it, who gets a copy |
 //! | `mirror`, `copying`, `tee` | copies, which main never waits for |
@@ -43,10 +43,10 @@ mod worker;
 
 #[derive(Debug)]
 pub struct ProxyOptions {
-    /// The unix socket on which it is told what to do; for its user alone.
+    /// The unix socket for the agent's commands; for its user alone.
     pub control: PathBuf,
     pub workers: NonZeroUsize,
-    /// How long connections may go on when it is told to end.
+    /// Drain timeout of open connections when the proxy is stopped.
     pub drain_timeout: Duration,
 }
 
@@ -61,7 +61,7 @@ pub enum ProxyError {
 }
 
 /// Serves until `ended`; then accepts nothing more, ends each connection with its next answer, and returns when none is left
-/// or the time for it is over. Listens nowhere before it is told to.
+/// or the drain timeout is over. Listens nowhere before it receives a configuration.
 pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Result<(), ProxyError> {
     let door = control_socket::ControlSocket::open(&options.control)?;
     let room = Arc::new(limits::ResourceLimits::acquire());
@@ -72,7 +72,7 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
     let start = |number| worker::start(number, room.clone(), collector.clone());
     let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(thread)?;
     let control = Arc::new(Control::new(workers, room.clone(), collector));
-    log::info!("the proxy hears `{}`", options.control.display());
+    log::info!("the proxy listens on `{}`", options.control.display());
     tokio::select! {
         () = control::serve(&door, &control) => {}
         () = room.watch() => {}

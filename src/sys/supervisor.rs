@@ -1,10 +1,10 @@
 //! `world::runner` without systemd: one small keeper process for each instance, in the manner of runit's runsv or a
-//! containerd shim. This file is the callers' side; [`place`] says what lies between them and the keeper.
+//! containerd shim. This file is the callers' side; [`place`] describes the files between them and the keeper.
 //!
 //! Three parts are played by this same binary, as `switchman supervise DIR`: `launch` starts the keeper and ends, which
-//! makes it nobody's child; `keep` is the keeper; `become` is the program-to-be.
+//! makes it a child of no caller; `keep` is the keeper; `become` is the program-to-be.
 //!
-//! Nothing starts keepers at boot: whoever knows the instances calls `start` again then, as after the death of a keeper.
+//! Nothing starts keepers at boot: the owner of the instances calls `start` again then, as after the death of a keeper.
 
 use std::fs::{self, File};
 use std::io;
@@ -61,7 +61,7 @@ impl Supervisor {
         Self { dir: dir.join("instances"), program: OWN_EXE.into(), tuning: Tuning::default() }
     }
 
-    /// For callers that are another program, as tests are, and for other bounds.
+    /// Sets another program, for callers that are not switchman, as tests are, and other limits.
     #[must_use]
     pub fn with_program(self, program: impl Into<PathBuf>, tuning: Tuning) -> Self {
         Self { program: program.into(), tuning, ..self }
@@ -71,7 +71,7 @@ impl Supervisor {
         Place::new(self.dir.join(instance.to_string()))
     }
 
-    /// What is left of an earlier run gets its grace before the start.
+    /// Processes left by an earlier run get their grace before the start.
     async fn launch(&self, place: &Place, grace: Duration) -> Result<(), StartReport> {
         let failed = |why: String| StartReport::Failed { why };
         let program = Program::new(&self.program).args(["supervise", "--role", "launch"]).arg(place.dir());
@@ -88,7 +88,7 @@ impl Supervisor {
         place.create().map_err(|error| StartError::NotWritten(place.dir().to_owned(), error))?;
         let _turn = acquire_turn(place).await?;
         if place.stop()?.is_some() {
-            // Whoever was stopping it is gone.
+            // The caller that was stopping it has died.
             self.stop_instance(place, Duration::ZERO).await?;
         }
         while place.has_monitor()? && place.state()?.is_stopping {
@@ -109,13 +109,13 @@ impl Supervisor {
         }
         let launched = self.launch(place, spec.grace).await;
         if launched.is_err() && known.is_none() {
-            // Also where nobody knows whether it was started: it was waited for too long.
+            // Also where it is unknown whether it was started: the wait timed out.
             self.stop_instance(place, Duration::ZERO).await?;
         }
         launched.map_err(StartError::Report)
     }
 
-    /// By the keeper that is there, or one that comes for it.
+    /// Stops through the keeper that is there, or one that is started for it.
     async fn stop_instance(&self, place: &Place, grace: Duration) -> io::Result<StopResult> {
         for _ in 0..MAX_STOP_ATTEMPTS {
             place.write_stop(StopRequest { grace })?;
@@ -139,7 +139,7 @@ impl Supervisor {
     }
 }
 
-/// One caller at a time; a caller that is gone has it no more.
+/// Admits one caller at a time; the lock of a caller that died is free.
 async fn acquire_turn(place: &Place) -> io::Result<File> {
     loop {
         if let Some(turn) = place.lock("turn.lock")? {
@@ -225,7 +225,7 @@ impl Runner for Supervisor {
                 since: None,
                 last_exit: match process {
                     ProcessState::Waiting { last_exit: last, .. } => last,
-                    _ => "nobody knows how".to_owned(),
+                    _ => "exit status unknown".to_owned(),
                 },
             },
         })

@@ -137,5 +137,5 @@ async fn agent_check_server_stops_on_request() {
     assert_eq!(scene.ask().await, "\n");
     scene.fake.stopper.stop();
     scene.served.await.unwrap();
-    assert!(TcpStream::connect(scene.address).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(scene.address).await.is_err(), "the port is closed");
 }

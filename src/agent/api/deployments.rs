@@ -37,7 +37,7 @@ use crate::world::link::LinkError;
 const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn build_routes() -> Vec<Route> {
-    let health = Operation::new::<HealthStatus>("health", "Whether anybody answers");
+    let health = Operation::new::<HealthStatus>("health", "Report that the agent answers");
     let version = Operation::new::<ProgramVersion>("version", "Of the program");
     let openapi = Operation::new::<Map<String, Value>>("openapi", "This description");
     let mut table = vec![
@@ -99,12 +99,12 @@ fn build_deployment_routes(all: &str) -> Vec<Route> {
 fn build_service_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{service}}");
     let list_op = Operation::new::<Vec<ServiceRecord>>("services", "What is recorded of every service");
-    let access_op = Operation::new::<ChangeResult>("access", "Let it be called from outside, or by nobody");
+    let access_op = Operation::new::<ChangeResult>("access", "Make a service public or private");
     let assign_op = Operation::new::<Assigned>("assign", "Make a version main, both ports at once");
     let rollback_op = Operation::new::<Assigned>("rollback", "Go back to the last good main");
     let watch_op = Operation::new::<Option<TrialOutcome>>(
         "watch",
-        "How the watch window of a new main ended; null: it is not over yet, ask again",
+        "How the watch window of a new main ended; null while it is open: repeat the request",
     );
     let evidence_op = Operation::new::<Option<Evidence>>(
         "evidence",
@@ -247,7 +247,7 @@ async fn kill(
 async fn assign(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
     let Path(service) = require_valid(service)?;
     let mut fields = read_object(body).await?;
-    // For people: the version alone says which.
+    // For people: the version alone names the deployment.
     if let Some(version) = fields.remove("version") {
         let which = json!({"version": {"service": service.as_str(), "version": version}});
         fields.insert("which".to_owned(), which);
@@ -283,7 +283,7 @@ async fn get_evidence(
     Ok(respond(host.read_evidence(&service, &id).await))
 }
 
-/// `null`: it is not over yet, ask again.
+/// Returns `null` while the watch window is open: the caller repeats the request.
 async fn watch(State(host): State<Host>, service: ServicePath, body: Body) -> ApiResult {
     let Path(service) = require_valid(service)?;
     let request: WatchRequest = crate::agent::api::parse_body(body).await?;

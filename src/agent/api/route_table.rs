@@ -1,4 +1,4 @@
-//! One row for each route: what serves it beside what describes it, so that neither is without the other.
+//! The table of routes: each row has the handler beside its description, so that neither is without the other.
 
 use axum::Router;
 use axum::handler::Handler;
@@ -16,7 +16,7 @@ pub(in crate::agent) struct Route {
 }
 
 impl Route {
-    /// The same under a second path.
+    /// Adds the same route under a second path.
     pub fn unnamed(self) -> Self {
         Self { operation: self.operation.without_id(), ..self }
     }

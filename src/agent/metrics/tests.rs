@@ -94,7 +94,7 @@ async fn unreadable_record_is_reported_as_metric() {
     assert!(!answer.contains("switchman_forward_on"), "{answer}");
 }
 
-/// Who says nothing takes a place for a while, and no more than there are; then the next one is heard.
+/// A silent client takes a slot for a while, up to the limit of slots; then the next client is served.
 #[tokio::test]
 async fn silent_scrapers_are_limited_and_time_out() {
     let scene = scene().await;
@@ -129,5 +129,5 @@ async fn metrics_server_stops_with_open_connections() {
     let _silent = scene.connect().await;
     scene.fake.stopper.stop();
     scene.served.await.unwrap();
-    assert!(TcpStream::connect(scene.address).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(scene.address).await.is_err(), "the port is closed");
 }

@@ -17,11 +17,11 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 #[derive(Debug)]
 pub struct Cgroup {
-    /// The one that tells who belongs to it; the others only bound. Never empty.
+    /// The one that lists the members; the others only limit. Never empty.
     dirs: Vec<PathBuf>,
 }
 
-/// Whether all bounds that were asked for hold.
+/// Whether all requested limits hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnforcedLimits {
     pub memory: bool,
@@ -65,7 +65,7 @@ impl Cgroup {
         all.flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()).collect()
     }
 
-    /// Once nobody is left in it.
+    /// Removes the group once no process is left in it.
     pub fn remove(&self) {
         for dir in &self.dirs {
             let _ = fs::remove_dir(dir);
@@ -86,7 +86,7 @@ fn build_dirs(instance: &Path) -> Vec<PathBuf> {
     let name = format!("swm-{id}-{hash:016x}");
     let root = Path::new(CGROUP_ROOT);
     if root.join("cgroup.controllers").exists() {
-        // Not given below the root of a container, where processes are: the group still tells who belongs to it.
+        // Not given below the root of a container, where processes are: the group still lists its members.
         let _ = fs::write(root.join("cgroup.subtree_control"), "+memory +pids");
         return vec![root.join(name)];
     }

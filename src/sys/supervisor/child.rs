@@ -1,5 +1,5 @@
-//! Between the keeper and the program: what a process has to do to itself before it becomes the program, which no parent
-//! can do for it without `unsafe`.
+//! The step between the keeper and the program: what a process has to do to itself before it becomes the program,
+//! which no parent can do for it without `unsafe`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::model::deployment::{InstanceLimits, InstanceSpec};
 use crate::sys::exec::{DEFAULT_PATH, Program};
 
 /// Becomes the program. Standard input is the pipe to the keeper: it is closed by the program's start, or what went wrong
-/// is said on it before its end.
+/// is written to it before its end.
 pub fn become_program(dir: &Path) -> Result<(), String> {
     // The keeper reads its signals from a file, and what it has blocked for that is inherited.
     SigSet::all().thread_unblock().map_err(|error| error.to_string())?;
@@ -29,7 +29,7 @@ pub fn become_program(dir: &Path) -> Result<(), String> {
     fs::File::from(keeper).write_all(&text).map_err(|error| error.to_string())
 }
 
-/// Returns only to say why not.
+/// Returns only on failure, with the reason.
 fn prepare_and_exec(dir: &Path) -> StartReport {
     let failed = |why: String| StartReport::Failed { why };
     let kept = match Place::new(dir).read_spec() {
@@ -71,7 +71,7 @@ fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, StartReport> {
     Ok(env.into_iter().fold(program, |program, (key, value)| program.env(key, value)))
 }
 
-/// With all groups of his, and his primary one first.
+/// Sets all groups of the user, with the primary one first.
 fn become_user(name: &str) -> Result<User, StartReport> {
     let failed =
         |why: nix::errno::Errno| StartReport::Failed { why: format!("cannot become `{name}`: {why}") };
@@ -104,7 +104,7 @@ fn set_limits(resources: &InstanceLimits, bound: Option<EnforcedLimits>) -> nix:
     Ok(())
 }
 
-/// As far as a plain user may: his limits only go down.
+/// Sets limits as far as a plain user may, whose limits only go down.
 fn set_limit(what: Resource, number: u64) -> nix::Result<()> {
     let (_, hard) = getrlimit(what)?;
     let hard = if geteuid().is_root() { number } else { number.min(hard) };

@@ -1,9 +1,9 @@
-//! The directory of one instance: what keeper and callers tell each other, each file with one writer at a time.
+//! The directory of one instance: the files between keeper and callers, each with one writer at a time.
 //!
 //! | file | is |
 //! |---|---|
 //! | `spec.json` | how it is run; there from start to stop |
-//! | `state.json` | what the keeper says of it; stays |
+//! | `state.json` | the state that the keeper reports; stays |
 //! | `stop.json` | it is to be stopped: written by a caller, obeyed by the keeper, this one or the next |
 //! | `keeper.lock` | held by the keeper for its life: the proof that there is one, and never a second |
 //! | `turn.lock` | held by a caller while it starts, stops or forgets |
@@ -41,7 +41,7 @@ pub struct Tuning {
     #[serde(with = "duration::ms")]
     #[serde(alias = "longest_pause")]
     pub max_backoff: Duration,
-    /// What ran this long ran well: its next restart is a first one again.
+    /// A run of at least this length ran well: its next restart is a first one again.
     #[serde(with = "duration::ms")]
     #[serde(alias = "well_after")]
     pub stable_after: Duration,
@@ -73,7 +73,7 @@ pub struct MonitorState {
     pub process: ProcessState,
     /// The program's first process.
     pub main: Option<ProcessId>,
-    /// It is being ended, and will not be started again by this keeper.
+    /// Set while the program is being ended; this keeper will not start it again.
     #[serde(alias = "stopping")]
     pub is_stopping: bool,
     /// Set at the end of a stop.
@@ -101,7 +101,7 @@ pub struct StopRequest {
     pub grace: Duration,
 }
 
-/// What a keeper says once, when it is clear whether it keeps something.
+/// The report that a keeper sends once, when it is clear whether it runs the program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartReport {
     Started,
@@ -128,7 +128,7 @@ impl Place {
         self.dir.join(name)
     }
 
-    /// For root alone: the environment of an instance holds secrets.
+    /// Created for root alone: the environment of an instance holds secrets.
     pub fn create(&self) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)
     }
@@ -146,7 +146,7 @@ impl Place {
         Ok(self.read("state.json")?.unwrap_or_default())
     }
 
-    /// Not synced to the disk: no process that it tells of outlives a crash of the machine.
+    /// Not synced to the disk: no process that it names outlives a crash of the host.
     pub fn write_state(&self, state: &MonitorState) -> io::Result<()> {
         self.write("state.json", state, false)
     }
@@ -178,7 +178,7 @@ impl Place {
         }
     }
 
-    /// `None`: somebody else has it. Held until the file is dropped, or its holder is gone.
+    /// Returns `None` where another process has the lock. Held until the file is dropped, or its holder has died.
     pub fn lock(&self, name: &str) -> io::Result<Option<File>> {
         let path = self.file_path(name);
         let file =
@@ -191,7 +191,7 @@ impl Place {
         }
     }
 
-    /// A FIFO, open both ways: it has a reader and a writer for as long as the file is open, and nobody who uses it
+    /// A FIFO, open both ways: it has a reader and a writer for as long as the file is open, and no process that uses it
     /// sees its end or is killed by SIGPIPE (fifo(7)).
     pub fn open_fifo(&self, name: &str) -> io::Result<File> {
         let path = self.file_path(name);
@@ -242,7 +242,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     of(file.metadata()).is_some_and(|open| of(path.metadata()) == Some(open))
 }
 
-/// What is not there any more is what is wanted.
+/// Accepts a file that is not there any more: that is the wanted state.
 pub fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

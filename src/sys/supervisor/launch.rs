@@ -1,4 +1,4 @@
-//! Starts a keeper that is nobody's child, waits for what it reports, and hands that on.
+//! Starts a keeper that is a child of no caller, waits for its report, and passes that on.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -31,7 +31,7 @@ fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
         fs::remove_file(&complaints)?;
     }
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    // Nothing of whoever calls is inherited: a caller may be an instance itself, with the mark of another one.
+    // Nothing of the caller is inherited: a caller may be an instance itself, with the mark of another one.
     Program::new(OWN_EXE)
         .args(["supervise", "--role", "monitor"])
         .arg(dir)
@@ -45,5 +45,5 @@ fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
 
 fn read_last_log_line(dir: &Path) -> String {
     let complaints = fs::read_to_string(Place::new(dir).file_path("keeper.log")).unwrap_or_default();
-    complaints.lines().last().unwrap_or("it said nothing").to_owned()
+    complaints.lines().last().unwrap_or("it reported nothing").to_owned()
 }

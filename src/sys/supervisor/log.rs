@@ -15,11 +15,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 use super::instance_dir::{Place, Tuning};
 
-/// Of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
+/// Capacity of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
 const FIFO_BYTES: i32 = 1024 * 1024;
 /// A longer line is written in pieces.
 const MAX_LINE_BYTES: usize = 8 * 1024;
-/// Read at once, and so many times before other things get their turn.
+/// Bytes of one read, and reads in a row before other work gets its turn.
 const READ_BYTES: usize = 64 * 1024;
 const MAX_READS: usize = 16;
 
@@ -57,7 +57,7 @@ impl LogWriter {
 
     /// Makes room in the FIFO.
     pub fn widen_fifo(fifo: &File) {
-        // Where a plain user has used up his share, 64 KiB have to do.
+        // Where a plain user has used up the pipe quota, 64 KiB have to do.
         let _ = fcntl(fifo, FcntlArg::F_SETPIPE_SZ(FIFO_BYTES));
     }
 
@@ -183,7 +183,7 @@ impl LogWriter {
     }
 }
 
-/// Of all lines that were read together: what begins each of them.
+/// Prefix of all lines that were read together.
 fn format_timestamp() -> String {
     format!("{:.6} ", Timestamp::now())
 }

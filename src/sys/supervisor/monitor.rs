@@ -259,7 +259,7 @@ impl Monitor {
         if self.main.as_ref().is_some_and(|main| main.adopted_handle.is_some() && !main.process_id.is_alive())
         {
             // Only its parent is told, who is process 1 by now.
-            self.handle_main_exit("nobody knows how".to_owned());
+            self.handle_main_exit("exit status unknown".to_owned());
         }
     }
 

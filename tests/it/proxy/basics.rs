@@ -66,7 +66,7 @@ fn what_is_not_understood_is_refused() {
         assert!(refused.text().contains("is not a path pattern"), "{}", refused.text());
         let other = ProxiedService { service: "other".parse().unwrap(), ..shop() };
         let twice = ProxyConfig { services: vec![shop(), other], ..ProxyConfig::default() };
-        assert!(proxy.put(&twice).await.text().contains("port 8000 is asked for twice"));
+        assert!(proxy.put(&twice).await.text().contains("port 8000 is configured twice"));
         assert_eq!(proxy.ask("GET", "/nothing", "").await.status(), 404);
     });
 }
