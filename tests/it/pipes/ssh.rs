@@ -67,12 +67,12 @@ fn every_refusal_says_why() {
         let mut place = Place::new();
         let nobody = refusal(&*place.over_plain_ssh("")).await;
         assert!(
-            nobody.contains("ssh says: ssh: connect to host 127.0.0.9 port 2222: Connection refused"),
+            nobody.contains("ssh reports: ssh: connect to host 127.0.0.9 port 2222: Connection refused"),
             "{nobody}"
         );
         place.sshd("").await;
         let cases = [
-            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh says: Host key verification failed."),
+            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh reports: Host key verification failed."),
             (" User swm-nobody", SWITCHMAN, "Permission denied (publickey)"),
             (
                 "",
@@ -210,7 +210,10 @@ fn a_cut_link_is_told_and_made_anew() {
         rule("-A");
         let error = link.hello().await.unwrap_err();
         assert!(matches!(error, LinkError::Broken { .. }), "{error}");
-        assert!(error.to_string().contains("ssh says: Timeout, server 127.0.0.9 not responding."), "{error}");
+        assert!(
+            error.to_string().contains("ssh reports: Timeout, server 127.0.0.9 not responding."),
+            "{error}"
+        );
         rule("-D");
         assert!(link.hello().await.is_ok());
     });
