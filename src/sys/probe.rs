@@ -126,7 +126,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").await.unwrap();
             let mut written = 0u32;
-            // Ends when the probe has gone.
+            // Ends when the probe has closed its connection.
             while stream.write_all(b"x").await.is_ok() {
                 written += 1;
                 // The pace of the trickle: without one the head would be too large first.
