@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Probes a server that reads the request's head, gives it to `heard`, and answers with these bytes.
+    /// Probes a server that reads the request's head, passes it on, and answers with these bytes.
     async fn run_probe(answer: &'static str) -> (Result<(), ProbeError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

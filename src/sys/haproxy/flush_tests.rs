@@ -16,7 +16,8 @@ fn balancer(access: StatsEndpoint) -> Arc<dyn Balancer> {
     connect(&example::balancer("lb1", Some(access)), Duration::from_secs(5)).unwrap()
 }
 
-/// A stats socket that answers `show` with one recording after another and `set` with `said`, and the lines it received.
+/// A stats socket that answers `show` with one recording after another and `set` with a fixed text, and the lines it
+/// received.
 async fn socket(shows: Vec<String>, said: &'static str) -> (StatsEndpoint, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
