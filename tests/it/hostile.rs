@@ -327,7 +327,7 @@ fn in_url(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// Adopts the process that runs already at port 1.
+/// A deployment of an external workload at port 1.
 fn a_deploy(service: &str) -> serde_json::Value {
     serde_json::json!({
         "id": "dp_0123456789", "service": service, "version": "1.0.0", "health_timeout_ms": 100,
