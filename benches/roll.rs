@@ -1,5 +1,6 @@
-//! What a roll costs beyond what HAProxy's check settings force, over ssh with a warm connection; and the same job as an
-//! Ansible playbook with its haproxy module, side by side. `make bench`. Not a test: nothing here fails for being slow.
+//! Measures the duration of a roll beyond the time that HAProxy's check settings force, over ssh with a warm connection;
+//! and the same job as an Ansible playbook with its haproxy module, side by side. `make bench`. Not a test: nothing here
+//! fails for being slow.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ type Failed = Box<dyn std::error::Error>;
 const HOSTS: u8 = 4;
 const ROUNDS: usize = 5;
 const BOUND: Duration = Duration::from_mins(5);
-/// Of the watcher; what HAProxy itself takes is known this well.
+/// Interval of the watcher: the precision of the time that HAProxy itself takes.
 const LOOK: Duration = Duration::from_millis(4);
 
 fn main() -> Result<(), Failed> {
@@ -183,7 +184,8 @@ async fn look(
     }
 }
 
-/// For each host: from its first row to its last, without the time from a switched forward to HAProxy's word on it.
+/// Returns the time of each host from its first row to its last, without the time from a switched forward to HAProxy's
+/// report of it.
 fn overheads(output: &str, seen: &[Change]) -> Vec<Duration> {
     let lines = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let Some(roll) = lines.rev().find(|line| line["kind"] == "roll") else { return vec![] };
@@ -206,7 +208,8 @@ fn overhead(host: &serde_json::Value, seen: &[Change]) -> Option<Duration> {
     Duration::try_from(ended.duration_since(began) - forced).ok()
 }
 
-/// The same job by its rules: one host at a time, disabled in HAProxy and waited for, the command, a health check, enabled.
+/// Builds the equivalent playbook: one host at a time, disabled in HAProxy and waited for, the command, a health check,
+/// enabled.
 fn playbook(lab: &Lab, operator: &Operator) -> Result<Program, Failed> {
     let dir = operator.dir();
     let socket = lab.admin_socket_path("lb1").display().to_string();

@@ -1,4 +1,4 @@
-//! What counting the busy and idle among many established sockets costs, against `ss`: figures and their ratio from one
+//! Measures the count of busy and idle ones among many established sockets, against `ss`: figures and their ratio from one
 //! run, interleaved, never a test. Needs no lab: `cargo bench --bench sockets`. Part of `make bench`.
 
 use std::net::{TcpListener, TcpStream};

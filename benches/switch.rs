@@ -1,4 +1,4 @@
-//! What a switch costs, and what the forward costs: ratios from one run, interleaved. `make bench`.
+//! Costs of a switch and of the forward: ratios from one run, interleaved. `make bench`.
 //!
 //! Not tests: these machines are shared, so nothing here fails for being slow; a lost connection does.
 

@@ -1,4 +1,4 @@
-//! What versions side by side cost on a host with many services: one assign (reading, deciding and committing apart), `ls`
+//! Costs of versions side by side on a host with many services: one assign (reading, deciding and committing apart), `ls`
 //! of a thousand deployments, and the agent at rest. Figures of one run, never a test: `cargo bench --bench versions`.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ fn main() -> Result<(), Failed> {
 
 fn world(dir: &Path) -> HostWorld {
     let (stopper, stop) = stop::create_channel();
-    // Nobody stops a benchmark.
+    // A benchmark is never stopped.
     std::mem::forget(stopper);
     let store = Arc::new(sys::store::SqliteStore::new(dir.join("state")));
     HostWorld {

@@ -1,4 +1,4 @@
-//! Who is measured: what each is told, how it is started, what it has used.
+//! The proxies that are measured: their configuration, their start, their use of resources.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub const SHADOW: u16 = 9002;
 /// Reads whole bodies before it answers.
 pub const SINK: u16 = 9003;
 
-/// One core for whoever asks and answers, another for whoever stands between.
+/// A core for client and server, another for the proxy between them.
 #[derive(Debug, Clone, Copy)]
 pub struct Cores {
     pub ends: usize,
@@ -36,7 +36,7 @@ fn program(core: usize, path: impl AsRef<std::ffi::OsStr>) -> Program {
     Program::new("setpriv").args(bound).arg(core.to_string()).arg(path)
 }
 
-/// Where things are, and where files may be.
+/// The addresses of the set-up, and the directory of its files.
 #[derive(Debug)]
 pub struct Place {
     pub dir: PathBuf,
@@ -174,7 +174,7 @@ pub struct Switchman {
     pub control: ProxyProcess,
 }
 
-/// What became of all copies.
+/// Returns the outcomes of all copies.
 pub async fn copies(control: &ProxyProcess) -> Result<String, Failed> {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     let services = control.read_stats().await?.services;
@@ -226,16 +226,16 @@ pub fn service(
     })
 }
 
-/// What a process has used since it began.
+/// Resources that a process has used since its start.
 #[derive(Debug, Clone, Copy)]
 pub struct Used {
-    /// Of all its threads, in user and in the kernel; seconds, known to 10 ms (proc(5), USER_HZ).
+    /// CPU time of all its threads, in user and in kernel mode; seconds, exact to 10 ms (proc(5), USER_HZ).
     pub cpu: f64,
     /// VmHWM.
     pub peak_kib: u64,
 }
 
-/// Of its workers, where it has any: nginx's own process only watches them.
+/// Measures the workers of a process, if it has any: nginx's own process only watches them.
 pub fn used(process: &Process) -> Result<Used, Failed> {
     let pid = process.pid().ok_or("the process is gone")?.as_raw();
     let mut sum = Used { cpu: 0.0, peak_kib: 0 };
@@ -252,7 +252,7 @@ pub fn used(process: &Process) -> Result<Used, Failed> {
     Ok(sum)
 }
 
-/// What follows the name, which may hold anything: the state first, then the parent.
+/// Returns the fields after the name, which may hold any character: the state first, then the parent.
 fn stat(pid: i32) -> Result<Vec<String>, Failed> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     Ok(text.rsplit(") ").next().unwrap_or_default().split(' ').map(str::to_owned).collect())
@@ -261,6 +261,6 @@ fn stat(pid: i32) -> Result<Vec<String>, Failed> {
 fn children(parent: i32) -> Result<Vec<i32>, Failed> {
     let parent = parent.to_string();
     let all = std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    // One that ends meanwhile is nobody's worker.
+    // A process that ends during the scan is no worker.
     Ok(all.filter(|pid| stat(*pid).is_ok_and(|fields| fields.get(1) == Some(&parent))).collect())
 }

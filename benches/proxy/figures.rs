@@ -1,6 +1,6 @@
 //! Figures of several rounds, and how they are shown.
 
-/// One figure, once a round.
+/// A figure, measured once a round.
 #[derive(Debug, Clone, Default)]
 pub struct Figures(Vec<f64>);
 
@@ -34,7 +34,7 @@ impl Figures {
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
     Whole,
-    /// One decimal.
+    /// A number with one decimal.
     Tenths,
     /// Two.
     Hundredths,

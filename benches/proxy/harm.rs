@@ -1,4 +1,4 @@
-//! What main's users notice of a shadow, of every kind: beside each run one without a shadow.
+//! Measures the effect of every kind of shadow on main's users: each run is paired with one without a shadow.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const LASTING: Duration = Duration::from_secs(2);
 const ALONE: [u16; 2] = [9301, 9302];
 const SHADOWED: [u16; 2] = [9303, 9304];
 
-/// What a side's users saw.
+/// The answers that a side's users got.
 #[derive(Default)]
 struct Users {
     rate: Figures,

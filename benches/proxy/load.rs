@@ -1,4 +1,4 @@
-//! Whoever asks.
+//! The clients.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub const UPLOAD: usize = 16 << 20;
 /// Only ends a run that would hang.
 pub const BOUND: Duration = Duration::from_secs(30);
 
-/// What a run of load has seen.
+/// The results of a run of load.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     pub requests: u64,
@@ -58,10 +58,10 @@ fn milliseconds(text: &str) -> Option<f64> {
     })
 }
 
-/// Far fewer requests than could be answered: each client asks once in this time, if its last answer has come.
+/// Far fewer requests than could be answered: each client sends one request in this time, if its last answer has come.
 const PACE: Duration = Duration::from_millis(10);
 
-/// 99 of 100 answers came within so many milliseconds.
+/// Returns the 99th percentile of the response times in milliseconds.
 pub async fn paced(port: u16, lasting: Duration) -> Result<f64, Failed> {
     let clients = (0..CLIENTS).map(|number| async move {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;

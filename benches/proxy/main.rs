@@ -1,7 +1,7 @@
-//! What the proxy costs beside others that do the same, and what a bad shadow costs main. Figures of one run, rounds
+//! Costs of the proxy compared with similar proxies, and costs of a bad shadow for main. Figures of one run, rounds
 //! interleaved: `make bench-proxy`; `-- costs` or `-- harm` after `cargo bench --bench proxy` for one half.
 //!
-//! Who asks and who answers share a core, whoever stands between has another one. Not a test: these machines are shared, so
+//! Client and server share a core, the proxy between them has another one. Not a test: these machines are shared, so
 //! nothing here fails for being slow.
 
 use std::path::Path;

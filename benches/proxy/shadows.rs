@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::Failed;
 use crate::contestants::SINK;
 
-/// What a shadow does with a copy.
+/// The behaviour of a shadow that receives a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shadow {
     Answers { after: Duration, answer: &'static str },
@@ -46,7 +46,7 @@ pub fn all() -> Vec<(&'static str, Shadow, SocketAddr)> {
     numbered.map(|((name, shadow), port)| (name, shadow, address(shadow, port))).collect()
 }
 
-/// A neighbour that nobody is: what is sent there is neither answered nor refused.
+/// An address without a host: packets sent there are neither answered nor refused.
 const HOLE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 99, 0, 2)), 80);
 
 pub async fn dig_hole() -> Result<(), Failed> {
@@ -126,7 +126,7 @@ async fn converse(mut stream: TcpStream, shadow: Shadow) -> std::io::Result<()> 
     Ok(())
 }
 
-/// To its last byte; false: there was none. Nobody here sends a request before the last was answered.
+/// Reads a request to its last byte; false: there was none. The clients here send no request before the last was answered.
 async fn read_request(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<bool> {
     let mut filled = 0;
     let head = loop {

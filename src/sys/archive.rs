@@ -1,4 +1,4 @@
-//! `world::archives` with files of this machine. What is packed is what `sys/releases` unpacks, and says the same of it on any
+//! `world::archives` with files of this machine. What is packed is what `sys/releases` unpacks, and is the same on any
 //! machine: sorted by name, no times, no owners, modes 0644 and 0755.
 
 use std::fs::{self, File};
@@ -155,7 +155,7 @@ impl DirPacker<'_> {
     }
 }
 
-/// Tells how much was read, and a reader's error from a writer's.
+/// Counts the bytes read, and distinguishes a reader's error from a writer's.
 struct CountingReader<R> {
     inner: R,
     bytes_read: u64,

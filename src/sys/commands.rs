@@ -1,7 +1,8 @@
 //! `world::commands` with real processes.
 //!
 //! A run is guarded by a lock on an empty file that is the program's own standard input: the kernel holds the lock while
-//! any process of the run has it open, so a program that outlived a killed switchman is seen, whatever its pid is by now.
+//! any process of the run has it open, so a program that outlived a killed switchman is found even if its pid is unknown by
+//! now.
 
 use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
@@ -29,7 +30,7 @@ use crate::world::link::SharedLineSink;
 
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// From TERM to KILL.
+/// Time from TERM to KILL.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs programs; their locks lie in one directory.
@@ -51,7 +52,7 @@ impl LocalCommands {
         self.dir.join(format!("{}.lock", request.key.chars().map(plain).collect::<String>()))
     }
 
-    /// Where nothing of the run is left, neither is its file: a fleet has a thousand of them a day.
+    /// Removes the lock file of a run that has no process left: a fleet makes a thousand of them a day.
     fn remove_unused_lock(&self, request: &RunRequest) {
         let path = self.lock_path(request);
         if let Ok(file) = File::options().read(true).write(true).open(&path)
@@ -145,7 +146,7 @@ impl CommandRunner for LocalCommands {
     }
 }
 
-/// A program on its way; one that nobody waits for any more is ended.
+/// A running program; dropping this ends the program.
 struct RunningProgram {
     child: Child,
     group: ProcessGroup,
@@ -180,11 +181,11 @@ impl ProcessGroup {
     /// TERM, once: a second one would end what tidies up after the first.
     fn terminate(self) {
         self.signal(Signal::SIGTERM);
-        // What is stopped hears TERM only when it goes on.
+        // A stopped process receives TERM only once it continues.
         self.signal(Signal::SIGCONT);
     }
 
-    /// KILL for what is left of it a while after it was asked.
+    /// Sends KILL to the processes that are left `KILL_TIMEOUT` after TERM.
     async fn kill_after_timeout(self) {
         let deadline = Instant::now() + KILL_TIMEOUT;
         while self.is_alive() && Instant::now() < deadline {
@@ -210,7 +211,7 @@ impl AbandonedRuns {
     }
 
     fn push(&self, ending: KillTask) {
-        // Without a runtime nobody could wait: the drop ends it.
+        // Without a runtime no task can wait: the drop ends the program.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut all = self.lock();
         all.retain(|ending| !ending.is_finished());

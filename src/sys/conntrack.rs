@@ -1,5 +1,5 @@
-//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). It only ever asks: a DELETE with an empty filter
-//! empties the kernel's whole table (facts.md), and nothing here sends one.
+//! `world::flows` over ctnetlink (linux/netfilter/nfnetlink_conntrack.h). This module only reads: a DELETE with an empty
+//! filter empties the kernel's whole table (docs/design/measurements.md#m24), and nothing here sends one.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ mod wire;
 
 use wire::{DumpPart, FlowFilter};
 
-/// The kernel says when its table was remade during a dump; a few tries give one that is whole.
+/// The kernel reports when its table was rebuilt during a dump; a few attempts give a complete dump.
 const MAX_ATTEMPTS: u32 = 5;
 
 /// The connections of the network namespace that the calling thread is in.
@@ -28,7 +28,7 @@ pub struct Conntrack;
 #[async_trait]
 impl ConnectionTracker for Conntrack {
     fn conntrack_timeout(&self) -> Duration {
-        // Seconds, of this network namespace; 10 where nobody changed it (nf_conntrack-sysctl.rst).
+        // Seconds, of this network namespace; 10 by default (nf_conntrack-sysctl.rst).
         let text = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close");
         let seconds = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(10);
         Duration::from_secs(seconds)
@@ -70,7 +70,7 @@ fn dump(
     Err(format!("the kernel interrupted {MAX_ATTEMPTS} dumps in a row"))
 }
 
-/// What came of one request.
+/// The result of one request.
 #[derive(Debug, PartialEq, Eq)]
 enum DumpOutcome {
     Complete(BTreeSet<SocketAddr>),

@@ -36,7 +36,7 @@ pub enum ExecError {
     TimedOut { program: String, waited: Duration },
 }
 
-/// What a program that ended left behind; texts are read as UTF-8, other bytes replaced.
+/// The status and outputs of a program that ended; texts are read as UTF-8, other bytes replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Exit status, or 128 + the signal that ended it.
@@ -82,7 +82,7 @@ impl Program {
         let stdin = child.stdin.take();
         let feed = async move {
             if let Some(mut stdin) = stdin {
-                // A program that ends without reading its input says why on stderr: that is the error to show.
+                // A program that ends without reading its input reports why on stderr: that is the error to show.
                 let _ = stdin.write_all(input).await;
             }
         };
@@ -102,7 +102,7 @@ impl Program {
     }
 
     /// Starts a program that outlives this call, stdin closed, both outputs to `log`. It lives on when the handle is
-    /// dropped: whoever starts a service records its pid and ends it.
+    /// dropped: the caller that starts a service records its pid and ends it.
     pub fn start(&self, log: std::fs::File) -> Result<Child, ExecError> {
         let both = log.try_clone().map_err(|source| self.to_exec_error(source))?;
         let mut command = self.build_command();
@@ -111,7 +111,7 @@ impl Program {
     }
 
     /// Starts a program whose outputs are read as they come, with this file as its input, in a session of its own: one that
-    /// asks the terminal for a password is refused there, where in a mere group of its own it would be stopped for ever
+    /// reads a password from the terminal is refused there, where in a mere group of its own it would be stopped for ever
     /// (tty(4), SIGTTIN). It lives on when the handle is dropped.
     pub fn stream(&self, input: std::fs::File) -> Result<Child, ExecError> {
         self.check_startable().map_err(|source| self.to_exec_error(source))?;
@@ -202,7 +202,7 @@ impl fmt::Display for Program {
     }
 }
 
-/// Where the shell would find a program, with the administrator's directories added: a plain user's PATH lacks them.
+/// Finds a program as the shell would, with the administrator's directories added: a plain user's PATH lacks them.
 #[allow(clippy::disallowed_methods, reason = "PATH is how programs are found; this is their door")]
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -56,7 +56,8 @@ impl Balancer for Haproxy {
         self.run_with_timeout(self.read_view()).await.map(Arc::new)
     }
 
-    /// After it the server is `UP 1/3` until a check has passed: HAProxy counts anew from the lowest UP (measured on 2.6).
+    /// After it the server is `UP 1/3` until a check has passed: HAProxy counts again from the lowest UP
+    /// (docs/design/measurements.md#m40).
     async fn close_idle(&self, server: &str) -> Result<FlushResult, BalancerError> {
         self.run_with_timeout(self.flush(server)).await
     }
@@ -94,7 +95,7 @@ impl Haproxy {
         }
         let command = |proxy: &str| format!("show servers state {backend}; show stat {proxy} 4 -1");
         let answer = self.send_command(&command(backend)).await?;
-        // A frontend of the same name is what `show stat NAME` finds: then the backend is asked for by its number, which
+        // A frontend of the same name is what `show stat NAME` finds: then the backend is requested by its number, which
         // `show servers state` gives.
         match parse::find_backend_number(&answer)? {
             Some(number) => parse::parse_socket_answer(&self.send_command(&command(&number)).await?, backend),
@@ -102,7 +103,7 @@ impl Haproxy {
         }
     }
 
-    /// One line on a stats socket.
+    /// Sends one line on a stats socket.
     async fn send_command(&self, command: &str) -> Result<String, ReadError> {
         match &self.access {
             StatsEndpoint::Unix(path) => {
@@ -129,7 +130,7 @@ impl Haproxy {
             denied if denied.starts_with("Permission denied") => return Ok(FlushResult::NotAllowed),
             other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
-        // There is no other success than what is read back. Whoever holds it now came after us.
+        // There is no other success than what is read back. A state that is set now was set after our command.
         Ok(if self.is_free(server).await? { FlushResult::Closed } else { FlushResult::NotInService })
     }
 
@@ -160,13 +161,13 @@ impl Haproxy {
     }
 }
 
-/// Taking traffic, and by nobody's word in or out of it.
+/// Whether the server takes traffic and has no administrative state.
 fn is_free(server: &ServerView) -> bool {
     let held = server.admin_state.is_none_or(|admin| admin.is_in_maintenance() || admin.is_in_drain());
     !held && matches!(server.state, ServerState::Up | ServerState::GoingDown | ServerState::NoCheck)
 }
 
-/// One line with all commands, answered in one piece after which HAProxy closes (management guide, 9.3).
+/// Sends one line with all commands, which HAProxy answers in one piece and then closes (management guide, 9.3).
 async fn send_line(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     command: &str,

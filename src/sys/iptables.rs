@@ -1,7 +1,8 @@
 //! `world::firewall` over the iptables programs, in both variants.
 //!
 //! A switch is one `iptables-*-restore --noflush -w`: one table, one transaction. `--test` is no pre-flight (it accepts
-//! bad input) and each table of an input is a transaction of its own (facts.md), so one table a call, then read back.
+//! bad input) and each table of an input is a transaction of its own (docs/design/measurements.md#m15), so one table a
+//! call, then read back.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,8 +26,8 @@ const RESOURCE_PROBLEM: i32 = 4;
 
 /// A table that no iptables tool touches. Translation goes on while the kernel has one chain of type nat, tracking while it
 /// has one rule that needs it; else an established connection with translated ports is reset by its next packet (measured for
-/// `-F`, `-X` and `iptables-restore` of both variants; only `nft flush ruleset` takes it away). Made anew as one transaction,
-/// in which neither ceases.
+/// `-F`, `-X` and `iptables-restore` of both variants; only `nft flush ruleset` takes it away). Replaced in one
+/// transaction, in which neither ceases.
 const HOLD_TABLE: &str = "table inet switchman_hold\ndelete table inet switchman_hold\ntable inet switchman_hold {\n\
     chain prerouting {\ntype nat hook prerouting priority -90; policy accept;\n\
     ct state new comment \"switchman: open connections outlive a flush\"\n}\n}\n";
@@ -84,8 +85,8 @@ impl Firewall for Iptables {
         }
     }
 
-    /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, nobody can load a
-    /// saved ruleset again (EPERM, nft 1.0.6).
+    /// Not owned by a process (`flags owner` would outlive `nft flush ruleset` too): with such a table there, no program
+    /// can load a saved ruleset again (EPERM, nft 1.0.6; docs/design/measurements.md#m20).
     async fn preserve_connections(&self) -> Result<(), FirewallError> {
         run(&Program::new("nft").args(["-f", "-"]), HOLD_TABLE.as_bytes()).await.map(|_| ())
     }
@@ -124,7 +125,7 @@ fn build_program(family: Family, variant: Variant, default: Variant, verb: &str)
     }
 }
 
-/// What the command `iptables` runs: by the name behind its links, or by what it says of itself.
+/// Detects the variant that the command `iptables` runs: by the name its links resolve to, or by its `-V`.
 async fn detect_default_variant(family: Family) -> Result<Variant, FirewallError> {
     let command = family.command_stem();
     let found = find(command).ok_or_else(|| FirewallError::Missing { command: command.to_owned() })?;
@@ -140,7 +141,7 @@ async fn detect_default_variant(family: Family) -> Result<Variant, FirewallError
     Ok(if version.contains("nf_tables") { Variant::NfTables } else { Variant::Legacy })
 }
 
-/// The legacy nat table of one family; `None` where the kernel has none. Nothing is made by asking.
+/// The legacy nat table of one family; `None` where the kernel has none. Reading creates no table.
 pub(super) async fn read_legacy_nat(family: Family) -> Result<Option<Table>, FirewallError> {
     if !list_legacy_tables(family).iter().any(|table| table == "nat") {
         return Ok(None);
@@ -148,7 +149,8 @@ pub(super) async fn read_legacy_nat(family: Family) -> Result<Option<Table>, Fir
     list_table(family, Variant::Legacy, Variant::Legacy, "nat").await.map(Some)
 }
 
-/// The legacy tables this network namespace has. Asking the kernel, because a mere `iptables-legacy-save` makes them.
+/// Lists the legacy tables of this network namespace. The kernel's list is read, because a mere `iptables-legacy-save`
+/// makes them.
 fn list_legacy_tables(family: Family) -> Vec<String> {
     let file = match family {
         Family::V4 => "ip_tables_names",

@@ -1,4 +1,4 @@
-//! What other programs print, line by line, as far as it may be shown.
+//! Reads the output of other programs line by line, within the limits of what may be shown.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::world::link::SharedLineSink;
 
-/// A background process may keep the outputs open after the program has ended; what it says is not waited for. The
+/// A background process may keep the outputs open after the program has ended; its output is not waited for. The
 /// program's own last words are in the pipe by then, of which this many bytes is all there is (pipe(7), the capacity).
 const TRAILING_OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
 const PIPE_BYTES: usize = 64 * 1024;

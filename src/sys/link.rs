@@ -1,4 +1,4 @@
-//! `world::link` over a pipe: HTTP on whatever bytes lie between, one connection a host, made anew when it broke.
+//! `world::link` over a pipe: HTTP on any byte stream, one connection a host, reconnected when it broke.
 
 use std::error::Error;
 use std::io;
@@ -44,12 +44,12 @@ use transport::{Pipe, TransportError};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bound on one answer. A switch waits up to 15 s for another one, and for the xtables lock.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
-/// A running program is heard of at least this often (the agent says so when nothing happens every 5 s).
+/// The agent sends an event of a running program at least this often (every 5 s when nothing happens).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection that was idle for longer is not used again: half of an agent's patience.
 const IDLE_LIMIT: Duration = Duration::from_mins(5);
-/// For the end of an answer whose last line is there; and of a connection that had ended already when it was used.
+/// Timeout for the end of an answer whose last line has arrived, and of a connection that had ended before it was used.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Few requests are more than some bytes; a file is read as it is sent.
@@ -66,7 +66,7 @@ struct HttpLink {
 struct Connection {
     sender: Sender,
     token: Option<String>,
-    /// Of the program that carries it.
+    /// Standard error of the ssh that carries the connection.
     ssh_stderr: Option<SshStderr>,
     /// When it was made, or its last answer read to the end.
     last_used: Instant,
@@ -96,10 +96,10 @@ impl HttpLink {
         LinkError::Broken { via: self.transport_label(), why: why.into() }
     }
 
-    /// The kept connection while it stands.
+    /// Takes the kept connection if it is still usable.
     async fn take_usable(&self) -> Option<Connection> {
         let mut kept = self.idle_connection.lock().await.take()?;
-        // The agent ends one that is idle for longer; never in the moment that something is asked over it.
+        // The agent closes a connection that is idle for longer; this limit avoids a request at the moment of the close.
         let stands = kept.last_used.elapsed() < IDLE_LIMIT && kept.sender.ready().await.is_ok();
         stands.then_some(kept)
     }
@@ -153,8 +153,8 @@ impl HttpLink {
         }
     }
 
-    /// Sends over the kept connection, and over a new one when that turns out to have ended. One that ends in the very moment
-    /// of a question that is `safe` to ask twice had ended before it, too.
+    /// Sends over the kept connection, and over a new one when that turns out to have ended. One that ends at the moment
+    /// of a request that is `safe` to repeat counts as ended before it, too.
     async fn send(
         &self,
         bound: Duration,
@@ -266,7 +266,7 @@ impl HostLink for HttpLink {
         self.request_json(Method::PUT, &path, Some(intent)).await
     }
 
-    /// On a connection of its own while it lasts: others ask meanwhile.
+    /// Uses a connection of its own while the program runs, so that other requests are sent in parallel.
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
         self.stream_lines(Method::POST, "/v1/run", Some(request), heard).await
     }
@@ -290,7 +290,7 @@ impl HostLink for HttpLink {
 }
 
 impl HttpLink {
-    /// Lines until the last one says how it ended.
+    /// Passes lines on until the last one reports how the run ended.
     async fn stream_lines(
         &self,
         method: Method,
@@ -311,7 +311,7 @@ impl HttpLink {
                     return Err(self.broken_error(format!("while the command ran: {why}")));
                 }
                 None if !status.is_success() => return Err(self.refused_error(status, &lines)),
-                None => return Err(self.broken_error("its end was not told")),
+                None => return Err(self.broken_error("the answer ended without its last line")),
             };
             lines.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             while let Some(end) = lines.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
@@ -396,7 +396,7 @@ fn build_request(connection: &Connection, method: &Method, path: &str) -> Builde
     }
 }
 
-/// With the words of the program that carried it, which tell more.
+/// Describes a failure together with the standard error of ssh, which explains more.
 async fn explain_failure(connection: &Connection, unanswered: RequestFailure) -> String {
     let why = match unanswered {
         RequestFailure::NotSent => "the connection was closed".to_owned(),
@@ -405,7 +405,7 @@ async fn explain_failure(connection: &Connection, unanswered: RequestFailure) ->
     match &connection.ssh_stderr {
         Some(complaints) => match complaints.wait_for_text().await {
             words if words.is_empty() => why,
-            words => format!("{why}; ssh says: {words}"),
+            words => format!("{why}; ssh reports: {words}"),
         },
         None => why,
     }

@@ -63,7 +63,7 @@ impl Machine for LocalMachine {
     }
 }
 
-/// From the text of /proc/PID/status: the effective capabilities, as a mask in hexadecimal (proc(5)).
+/// Reads the text of /proc/PID/status: the effective capabilities are a mask in hexadecimal (proc(5)).
 fn has_net_admin(status: &str) -> Option<bool> {
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let mask = u64::from_str_radix(mask.trim(), 16).ok()?;

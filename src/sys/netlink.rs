@@ -1,5 +1,5 @@
-//! What every conversation over netlink(7) needs: a socket with bounds, whole datagrams, messages and attributes.
-//! Host byte order, but where a protocol says otherwise.
+//! The common parts of netlink(7) clients: a socket with limits, whole datagrams, messages and attributes.
+//! Host byte order, unless a protocol specifies another.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +13,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 /// A datagram of a dump is at most 32 KiB (netlink(7), "messages"); more than one read may be needed, never a larger one.
 pub(super) const BUFFER: usize = 64 * 1024;
-/// The kernel answers at once; a wait without end would be nobody's.
+/// The kernel answers at once; the timeout prevents an endless wait.
 pub(super) const TIMEOUT_SECONDS: i64 = 5;
 /// `struct nlmsghdr` (linux/netlink.h): length u32, type u16, flags u16, sequence u32, port u32.
 pub(super) const HEADER_BYTES: usize = 16;
@@ -30,7 +30,7 @@ pub(super) fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
     subscribe(protocol, 0)
 }
 
-/// The same, hearing the notifications of these multicast groups (a bit each).
+/// Opens such a socket that receives the notifications of these multicast groups (a bit each).
 pub(super) fn subscribe(protocol: SockProtocol, groups: u32) -> nix::Result<OwnedFd> {
     let netlink = socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, protocol)?;
     bind(netlink.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
@@ -45,7 +45,7 @@ pub(super) fn send(netlink: &OwnedFd, request: &[u8]) -> Result<(), String> {
     sent.map(|_| ()).map_err(|error| format!("send: {error}"))
 }
 
-/// One datagram; one that does not fit is an error, its rest is lost.
+/// Receives one datagram; one that does not fit is an error, and its rest is lost.
 pub(super) fn receive(netlink: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize> {
     let mut slices = [IoSliceMut::new(buffer)];
     let message = recvmsg::<NetlinkAddr>(netlink.as_raw_fd(), &mut slices, None, MsgFlags::empty())?;
@@ -55,7 +55,7 @@ pub(super) fn receive(netlink: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize
     Ok(message.bytes)
 }
 
-/// The same, outlasting signals, with the error in words.
+/// Receives one datagram, continues after signals, and returns the error as text.
 pub(super) fn receive_datagram(
     receive: &mut impl FnMut(&mut [u8]) -> nix::Result<usize>,
     buffer: &mut [u8],
@@ -70,7 +70,7 @@ pub(super) fn receive_datagram(
     }
 }
 
-/// One message of a datagram.
+/// A message of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Message<'a> {
     pub kind: u16,
@@ -80,7 +80,7 @@ pub(super) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// What an `NLMSG_ERROR` says; `None` is an acknowledgement.
+    /// Returns the error of an `NLMSG_ERROR`; `None` is an acknowledgement.
     pub(super) fn error(&self) -> Option<Errno> {
         let code = read_i32(self.body, 0).unwrap_or(0);
         (code != 0).then(|| Errno::from_raw(code.saturating_neg()))

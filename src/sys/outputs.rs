@@ -11,14 +11,14 @@ use crate::model::name::HostName;
 use crate::model::roll::RollId;
 use crate::world::outputs::OutputStore;
 
-/// Of one host: the disk is the journal's too, and a command that prints without end is not to fill it.
+/// Limit of one host's output: the disk is the journal's too, and a command that prints without end is not to fill it.
 const MAX_OUTPUT_BYTES: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub struct FileOutputs {
     dir: PathBuf,
     max_bytes: u64,
-    /// `None`: no more can be written, which was said once.
+    /// `None`: no more can be written, which was reported once.
     files: Mutex<BTreeMap<PathBuf, Option<OutputFile>>>,
 }
 
@@ -46,7 +46,7 @@ impl FileOutputs {
     }
 
     fn build_path(&self, roll: &RollId, host: Option<&HostName>) -> PathBuf {
-        // `roll` is no name of a host that could be told from it: a host's file ends differently.
+        // A host named `roll` does not collide with this name: a host's file ends differently.
         let name = host.map_or_else(|| "roll.txt".to_owned(), |host| format!("{host}.log"));
         self.dir.join(roll.as_str()).join(name)
     }

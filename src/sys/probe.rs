@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Probes a server that reads the request's head, gives it to `heard`, and answers with these bytes.
+    /// Probes a server that reads the request's head, passes it on, and answers with these bytes.
     async fn run_probe(answer: &'static str) -> (Result<(), ProbeError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -126,7 +126,7 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\nX: ").await.unwrap();
             let mut written = 0u32;
-            // Ends when the probe has gone.
+            // Ends when the probe has closed its connection.
             while stream.write_all(b"x").await.is_ok() {
                 written += 1;
                 // The pace of the trickle: without one the head would be too large first.

@@ -1,4 +1,4 @@
-//! `world::proxy`: `switchman proxy` as a process of its own, asked on its control socket.
+//! `world::proxy`: `switchman proxy` as a process of its own, reached on its control socket.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -31,7 +31,7 @@ use crate::world::store::LockGuard;
 /// The unit of the package; without it, or without systemd, the proxy is started as a plain process.
 const UNIT: &str = "switchman-proxy.service";
 const UNIT_FILES: [&str; 3] = ["/lib/systemd/system", "/usr/lib/systemd/system", "/etc/systemd/system"];
-/// Where the unit's proxy has its socket: packaging/switchman-proxy.service.
+/// The state directory of the unit's proxy, with its socket: packaging/switchman-proxy.service.
 const PACKAGED_STATE_DIR: &str = "/var/lib/switchman";
 /// A process that starts answers within milliseconds; a loaded machine takes longer.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +70,7 @@ impl ProxyProcess {
         ProxyError::Unresponsive { why: format!("{why} ({})", self.socket_path().display()) }
     }
 
-    /// One question on a connection of its own: a proxy that was replaced meanwhile is simply asked anew.
+    /// Sends one request on a connection of its own, so that a proxy replaced since the last request is reached too.
     async fn request_json<T: DeserializeOwned>(
         &self,
         bound: Duration,
@@ -125,7 +125,7 @@ impl ProxyProcess {
         self.request_json(bound, Method::GET, "/health", None::<&()>).await
     }
 
-    /// The package's unit keeps its state where the package says; any other state directory is another proxy's.
+    /// The package's unit keeps its state in the package's directory; any other state directory is another proxy's.
     fn is_packaged_unit(&self) -> bool {
         self.dir == Path::new(PACKAGED_STATE_DIR)
             && Uid::effective().is_root()
@@ -168,7 +168,7 @@ impl ProxyProcess {
         }
     }
 
-    /// Nobody takes connections on the socket, or the time for that is over.
+    /// Waits until no process accepts connections on the socket, or until `limit` is over.
     async fn wait_until_closed(&self, limit: Duration) {
         let gone = async {
             while UnixStream::connect(self.socket_path()).await.is_ok() {
@@ -184,10 +184,10 @@ impl ProxyProcess {
 
     fn read_last_log_line(&self) -> String {
         if self.is_packaged_unit() {
-            return format!("`journalctl --unit {UNIT}` says more");
+            return format!("see `journalctl --unit {UNIT}`");
         }
         let log = std::fs::read_to_string(self.log_path()).unwrap_or_default();
-        log.lines().last().unwrap_or("it said nothing").to_owned()
+        log.lines().last().unwrap_or("its log is empty").to_owned()
     }
 
     fn lock_agent(&self, how: FlockArg) -> Result<Option<Flock<File>>, ProxyError> {
@@ -206,7 +206,7 @@ impl ProxyProcess {
 #[async_trait]
 impl Proxy for ProxyProcess {
     async fn start(&self) -> Result<(), ProxyError> {
-        // One that says that it is behind is there: it is waited for, and not replaced.
+        // A proxy that refuses a request is alive: the agent waits for it and does not replace it.
         let asked = Instant::now();
         loop {
             match self.read_health(ANSWER_TIMEOUT).await {
@@ -217,7 +217,7 @@ impl Proxy for ProxyProcess {
                 Err(_) => break,
             }
         }
-        // One that ends is gone in a moment, and ends its connections first.
+        // A proxy that is ending closes its connections first and exits shortly after.
         if asked.elapsed() >= ANSWER_TIMEOUT {
             self.kill_hung().await;
         }
@@ -253,7 +253,7 @@ impl Proxy for ProxyProcess {
 
     async fn wait_for_exit(&self) {
         let Ok(mut stream) = UnixStream::connect(self.socket_path()).await else { return };
-        // It never says anything of itself: what comes is the end.
+        // The proxy never sends anything unrequested: this read returns when the connection ends.
         let _ = stream.read(&mut [0; 1]).await;
     }
 
@@ -284,7 +284,7 @@ impl Proxy for ProxyProcess {
                 self.wait_until_closed(ANSWER_TIMEOUT).await;
                 Ok(())
             }
-            // There is none any more, or it hangs, which whoever starts the next one finds.
+            // No proxy runs any more, or it hangs; the start of the next one detects that.
             Err(ProxyError::Unresponsive { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -296,7 +296,7 @@ impl Proxy for ProxyProcess {
     }
 
     fn is_watched(&self) -> bool {
-        // Shared: whoever asks at the same time is no agent.
+        // A shared lock: a process that checks at the same time is not taken for an agent.
         matches!(self.lock_agent(FlockArg::LockSharedNonblock), Ok(None))
     }
 }
@@ -310,7 +310,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let proxies = [ProxyProcess::new(dir.path()), ProxyProcess::new(dir.path())];
         assert!(!proxies[0].is_watched());
-        // Somebody who asks at this moment.
+        // Another process that checks at the same time.
         let asks = proxies[1].lock_agent(FlockArg::LockSharedNonblock).unwrap();
         assert!(!proxies[0].is_watched());
         drop(asks);

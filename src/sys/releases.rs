@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! ROOT/SERVICE/main -> releases/1.0.0    links that people look at
-//! ROOT/SERVICE/releases/1.0.0/           a release, as its archive has it: nobody changes it any more
+//! ROOT/SERVICE/releases/1.0.0/           a release, as its archive has it; never changed again
 //! ROOT/SERVICE/releases/.1.0.0.digest    SHA-256 of that archive
 //! ROOT/SERVICE/releases/.lock            held while something below is placed or taken away
 //! ROOT/SERVICE/releases/.placing-1.0.0/  being unpacked, or left by one that was killed; renamed when it is on the disk
 //! ROOT/SERVICE/releases/.removing-1.0.0/ being deleted, or left by one that was killed
 //! ```
 //!
-//! Files are the user's that switchman runs as, 0644 or 0755; everything else an archive says of them is left out.
+//! Files are the user's that switchman runs as, 0644 or 0755; all other attributes in an archive are ignored.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -38,7 +38,7 @@ pub struct DirReleases {
     limits: ReleaseLimits,
 }
 
-/// One release's names on the disk.
+/// The paths of a release on the disk.
 struct ReleasePaths {
     /// `ROOT/SERVICE/releases`
     releases_dir: PathBuf,
@@ -151,7 +151,7 @@ impl ReleaseStore for DirReleases {
         }
         let _ours = acquire_lock(&place.releases_dir)?;
         sweep(&place.releases_dir)?;
-        // Away at once, and not half of it for whoever reads it meanwhile.
+        // The rename removes all of it at once, so that a concurrent reader never sees half of it.
         ignore_not_found(fs::rename(&place.dir, &place.removing), "move away", &place.dir)?;
         ignore_not_found(fs::remove_file(&place.digest), "remove", &place.digest)?;
         sync_dir(&place.releases_dir)?;
@@ -213,14 +213,14 @@ fn read_digest(place: &ReleasePaths) -> Result<Digest, ReleaseError> {
     Err(ReleaseError::Failed { action: "read", path: place.digest.clone(), why })
 }
 
-/// One at a time changes a service's releases, whichever process it is.
+/// Takes the lock of a service's releases: one process at a time changes them.
 fn acquire_lock(all: &Path) -> Result<File, ReleaseError> {
     let path = all.join(".lock");
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     lock.and_then(|file| file.lock().map(|()| file)).map_err(|error| to_release_error("lock", &path, &error))
 }
 
-/// Takes away what a killed one left. Under the lock, so none of it is anybody's work.
+/// Removes the remains of a killed process. The caller has the lock, so no running process works on them.
 fn sweep(all: &Path) -> Result<(), ReleaseError> {
     for name in list_names(all)? {
         if name.starts_with(PLACING_PREFIX) || name.starts_with(REMOVING_PREFIX) {
@@ -242,7 +242,7 @@ fn list_names(dir: &Path) -> Result<Vec<String>, ReleaseError> {
     }
 }
 
-/// Readable for the users that instances run as, whatever the umask.
+/// Makes a directory that the users of instances can read, independent of the umask.
 fn make_dir(dir: &Path) -> Result<(), ReleaseError> {
     use std::os::unix::fs::PermissionsExt;
     let made = DirBuilder::new().mode(0o755).create(dir);
@@ -258,7 +258,7 @@ fn make_dirs(dir: &Path) -> Result<(), ReleaseError> {
         make_dirs(above)?;
     }
     match make_dir(dir) {
-        // Somebody else made it meanwhile.
+        // Another process made it at the same time.
         Err(_) if dir.is_dir() => Ok(()),
         Ok(()) => dir.parent().map_or(Ok(()), sync_dir),
         failed => failed,

@@ -22,11 +22,12 @@ mod wire;
 
 /// `NFNLGRP_NFTABLES` (linux/netfilter/nfnetlink.h) is 7: the seventh bit of the groups in an address.
 const NFTABLES_GROUP: u32 = 1 << 6;
-/// A change is looked for after this, whatever was told.
+/// The rules are read after this interval, also when the kernel reported no change.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Between two looks at legacy rules: half of it, and a repair, stay within a second.
+/// The interval between two reads of legacy rules: half of it, and a repair, stay within a second.
 const LEGACY_CHECK_INTERVAL: Duration = Duration::from_millis(900);
-/// A burst (an `iptables-restore`, the start of Docker) is over when nothing was told for so long; or it is taken as it is.
+/// A burst (an `iptables-restore`, the start of Docker) is over when the kernel reported nothing for this long, or after
+/// `BURST_TIMEOUT`.
 const BURST_GAP: Duration = Duration::from_millis(30);
 const BURST_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -39,7 +40,7 @@ impl RuleWatch for KernelRules {
         let events = subscribe();
         if let Err(why) = &events {
             log::warn!(
-                "the kernel tells of no changed rules, so they are looked at every {LEGACY_CHECK_INTERVAL:?}: {why}"
+                "cannot subscribe to rule changes, reading the rules every {LEGACY_CHECK_INTERVAL:?} instead: {why}"
             );
         }
         Box::new(KernelSubscription { events: events.ok(), last_legacy: None })
@@ -95,7 +96,7 @@ impl KernelSubscription {
     }
 }
 
-/// Returns when a change of a nat table was told, or more than could be kept.
+/// Returns when the kernel reported a change of a nat table, or more changes than the socket's buffer holds.
 async fn wait_for_nat_change(events: Option<&AsyncFd<OwnedFd>>) {
     let Some(events) = events else { return std::future::pending().await };
     let mut buffer = vec![0; BUFFER];
@@ -106,7 +107,7 @@ async fn wait_for_nat_change(events: Option<&AsyncFd<OwnedFd>>) {
             Ok(length) if !wire::is_nat_change(&buffer[..length]) => {}
             Err(Errno::EAGAIN) => ready.clear_ready(),
             Err(Errno::EINTR) => {}
-            // ENOBUFS: more was told than there was room for.
+            // ENOBUFS: the kernel reported more than the socket's buffer holds.
             Ok(_) | Err(_) => return,
         }
     }

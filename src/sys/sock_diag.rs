@@ -16,7 +16,7 @@ mod wire;
 
 use wire::DumpPart;
 
-/// The kernel says when sockets came and went during a dump; a few tries give one that is whole.
+/// The kernel reports when sockets came and went during a dump; a few attempts give a complete dump.
 const MAX_ATTEMPTS: u32 = 5;
 /// The sockets of the network namespace that the calling thread is in.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl SocketTable for SockDiag {
         Ok(listed.map_err(|why| SocketsError { port, why })?.into_iter().map(|one| one.socket).collect())
     }
 
-    /// Listed anew, for the kernel's own names of the sockets; then one request each.
+    /// Lists the sockets again, for the kernel's own ids of them; then sends one request each.
     async fn close(&self, port: Port, sockets: &[Socket]) -> Result<usize, SocketsError> {
         let named: BTreeSet<u64> = sockets.iter().map(|socket| socket.cookie).collect();
         let closed = open_netlink().and_then(|netlink| {

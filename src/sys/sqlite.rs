@@ -1,4 +1,4 @@
-//! One SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call returns and a kill
+//! A SQLite file: write-ahead log, `synchronous=FULL`, so that a change is on disk when the call returns and a kill
 //! between any two steps leaves either all of a write or none of it.
 
 use std::fs::{self, DirBuilder};
@@ -13,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 /// How long SQLite waits for another process's write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a file holds: how it is made, and which version of it this program writes (`PRAGMA user_version`).
+/// The schema of a file: the steps that make it, and the version that this program writes (`PRAGMA user_version`).
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
     pub version: i64,
@@ -92,8 +92,8 @@ impl Database {
         }
     }
 
-    /// Makes the whole file under another name first: while a new one changes to its write-ahead log, SQLite refuses whoever
-    /// else comes, without waiting ("database is locked").
+    /// Makes the whole file under another name first: while a new one changes to its write-ahead log, SQLite refuses any
+    /// other process without waiting ("database is locked").
     fn create_file(&self, dir: &Path) -> Result<(), DbError> {
         let dir = fs::File::open(dir).map_err(|error| self.to_open_error(&error))?;
         // Where a directory cannot be locked, the last of two who come first wins.
@@ -172,7 +172,7 @@ fn create_schema(connection: &mut Connection, text: &str) -> rusqlite::Result<()
     transaction.commit()
 }
 
-/// All steps or none; another process may have made them meanwhile.
+/// Runs all steps or none; another process may have run them since the version was read.
 fn upgrade(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;

@@ -60,13 +60,13 @@ const UPGRADE_TO_3: &str = "
     ALTER TABLE forwards ADD COLUMN layer7 TEXT;
     PRAGMA user_version = 3;";
 
-/// What an agent asks for every second reads no row where there is none.
+/// Partial indexes: the queries that an agent sends every second read no row if there is none to find.
 const UPGRADE_TO_4: &str = "
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
     PRAGMA user_version = 4;";
 
-/// Between two tries for the lock of the host.
+/// Interval between two attempts to take the lock of the host.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The state directory of this host. Nothing is made before the first write.
@@ -163,7 +163,7 @@ impl Store for SqliteStore {
         })
     }
 
-    /// Asked every second by an agent: with none on trial, no row is read.
+    /// The agent calls this every second: with none on trial, no row is read.
     fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
         self.read("read the mains on trial", |connection| {
             let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
@@ -173,7 +173,7 @@ impl Store for SqliteStore {
         })
     }
 
-    /// Asked often by an agent: without any proxy, no row is read.
+    /// The agent calls this often: without any proxy, no row is read.
     fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
         let rows = self.read("read the proxy's places", |connection| {
             let mut statement = connection.prepare(rows::SELECT_PROXIED)?;

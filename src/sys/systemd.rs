@@ -16,13 +16,13 @@ use crate::world::files::FileSystem;
 use crate::world::link::SharedLineSink;
 use crate::world::runner::{Runner, RunnerError, StopResult};
 
-/// Where an administrator's units are (systemd.unit(5)).
+/// The directory of the administrator's units (systemd.unit(5)).
 const UNIT_DIR: &str = "/etc/systemd/system";
 /// There exactly where systemd is process 1 (sd_booted(3)).
 const SYSTEMD_RUN_DIR: &str = "/run/systemd/system";
 /// Bound on a call of systemctl that waits for nothing.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-/// What systemd itself may take on top of a program's grace: KILL, and ends of what hangs in the kernel.
+/// Time that systemd itself may take on top of a program's grace: KILL, and the end of processes that hang in the kernel.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// How often the result of an end is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -30,7 +30,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// A program's last words are in the journal this long after its end.
 const JOURNAL_DELAY: Duration = Duration::from_millis(500);
 
-/// Asked for in every reading of a unit's state.
+/// The properties that every reading of a unit's state requests.
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,MainPID,ExecMainStartTimestamp,ExecMainExitTimestamp,\
                           ExecMainCode,ExecMainStatus,NRestarts,Result,StateChangeTimestamp";
 
@@ -86,7 +86,7 @@ impl Systemd {
         Ok(())
     }
 
-    /// What systemd or the program said last, where it would not start.
+    /// Reads the last lines that systemd or the program logged, for an instance that did not start.
     async fn read_last_log_lines(&self, instance: &InstanceId) -> String {
         let unit = unit::name(instance);
         let journal = Program::new("journalctl").args(["-u", &unit, "-o", "cat", "-n", "3", "--no-pager"]);
@@ -138,7 +138,7 @@ impl Systemd {
     }
 }
 
-/// Where the program is: a unit names a whole path, or one of the few directories that systemd looks in.
+/// Finds the program's file: a unit names a whole path, or one of the few directories that systemd looks in.
 fn locate(spec: &InstanceSpec) -> Result<PathBuf, RunnerError> {
     let Some(name) = spec.argv.first() else {
         return Err(RunnerError::Missing { program: String::new() });
@@ -150,7 +150,7 @@ fn locate(spec: &InstanceSpec) -> Result<PathBuf, RunnerError> {
     })
 }
 
-/// systemd would start it again and again, and say so only in its journal.
+/// Checks that the user exists: systemd would restart the unit again and again, and report the reason only in its journal.
 fn check_user(spec: &InstanceSpec) -> Result<(), RunnerError> {
     match &spec.user {
         Some(user) if !matches!(nix::unistd::User::from_name(user), Ok(Some(_))) => {
@@ -171,7 +171,7 @@ fn parse_timestamp(text: &str) -> Option<jiff::Timestamp> {
     Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
 }
 
-/// What the properties of a unit mean.
+/// Translates the properties of a unit into the state of its process.
 fn parse_process(properties: &BTreeMap<String, String>) -> ProcessState {
     let value = |key| get_value(properties, key);
     let restarts = value("NRestarts").parse().unwrap_or(0);
@@ -197,25 +197,25 @@ fn parse_process(properties: &BTreeMap<String, String>) -> ProcessState {
     }
 }
 
-/// Its standard output; an error in its own words.
+/// Returns the standard output of systemctl, or an error with the text of its standard error.
 async fn run_systemctl(
     args: &[&str],
     instance: Option<&InstanceId>,
     bound: Duration,
 ) -> Result<Output, String> {
-    // Times are printed in the zone of whoever asks.
+    // systemctl prints times in the time zone of its caller.
     let mut program = Program::new("systemctl").args(args).env("TZ", "UTC").env("LC_ALL", "C");
     if let Some(instance) = instance {
         program = program.arg(unit::name(instance));
     }
     match program.run(b"", bound).await {
         Ok(output) if output.status == 0 => Ok(output),
-        Ok(output) => Err(format!("`{program}` says: {}", output.stderr.trim())),
+        Ok(output) => Err(format!("`{program}` failed: {}", output.stderr.trim())),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// For the stop that comes: `systemctl set-property` cannot change it, so it is written into the unit.
+/// Sets the grace of the next stop: `systemctl set-property` cannot change it, so it is written into the unit.
 async fn set_grace(file: &Path, grace: Duration) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let new = unit::replace_grace(&text, grace);
@@ -275,7 +275,7 @@ impl Runner for Systemd {
     ) -> Result<(), RunnerError> {
         let because = to_runner_error("read the log of", instance);
         let tail = tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string());
-        // `_SYSTEMD_UNIT` alone: what the program said, without what systemd says of it.
+        // `_SYSTEMD_UNIT` alone selects the program's own lines, without those that systemd logs about the unit.
         let ours = format!("_SYSTEMD_UNIT={}", unit::name(instance));
         let mut journal =
             Program::new("journalctl").args([&ours, "-o", "short-iso", "-q", "--no-pager", "-n", &tail]);

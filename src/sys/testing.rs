@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Runs an async test body inside a fresh network namespace with loopback up. Without the privilege it says so and
+/// Runs an async test body inside a fresh network namespace with loopback up. Without the privilege it prints that and
 /// returns; with `REQUIRE_KERNEL=1` it fails instead.
 pub(crate) fn run_in_namespace<F, Fut>(body: F)
 where
@@ -27,7 +27,8 @@ where
     }
 }
 
-/// For tests that start programs which make namespaces: `false`, said aloud, without the privilege; a failure with
+/// Checks the privilege for tests that start programs which make namespaces: without it prints that and returns `false`, or
+/// fails with
 /// `REQUIRE_KERNEL=1`.
 #[allow(dead_code, reason = "only tests/it uses it")]
 pub(crate) fn can_make_namespaces() -> bool {
@@ -39,7 +40,7 @@ pub(crate) fn can_make_namespaces() -> bool {
     false
 }
 
-/// Says aloud what a test cannot do without, and fails it with `REQUIRE_KERNEL=1`.
+/// Prints what a test cannot do without, and fails it with `REQUIRE_KERNEL=1`.
 pub(crate) fn missing(what: &str) {
     assert!(!is_kernel_required(), "REQUIRE_KERNEL=1, but {what}");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {what}");

@@ -31,7 +31,7 @@ pub struct Webhooks {
 #[derive(Default)]
 struct QueueState {
     queue: Mutex<VecDeque<Notice>>,
-    /// What was not delivered, one sentence each.
+    /// Undelivered notices, one sentence each.
     undelivered: Mutex<Vec<String>>,
     notice_added: Notify,
     /// Set while a notice is being delivered.
@@ -121,7 +121,7 @@ async fn deliver_all(hooks: Vec<Webhook>, state: Arc<QueueState>) {
             if let Err(why) = delivered {
                 let place = redact_url(&hook.url);
                 lock(&state.undelivered)
-                    .push(format!("webhook {place} was not told `{}`: {why}", notice.text));
+                    .push(format!("cannot notify webhook {place} of `{}`: {why}", notice.text));
             }
         }
     }
@@ -148,7 +148,7 @@ async fn deliver(client: &reqwest::Client, hook: &Webhook, notice: &Notice) -> R
     }
 }
 
-/// The path and the query of a webhook are often its secret, and so is what stands before an `@`.
+/// The path and the query of a webhook are often its secret, and so is the part before an `@`.
 fn redact_url(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -216,7 +216,7 @@ mod tests {
         let (webhooks, served) = start_server(&[403]).await;
         webhooks.send(build_notice("x"));
         let lost = webhooks.flush().await;
-        assert!(lost[0].ends_with("was not told `x`: it answered 403 Forbidden"), "{lost:?}");
+        assert!(lost[0].ends_with("of `x`: it answered 403 Forbidden"), "{lost:?}");
         assert!(!lost[0].contains("secret"));
         served.await.unwrap();
     }

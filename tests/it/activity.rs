@@ -1,4 +1,4 @@
-//! What each kind of connection is taken for, by the rule of `plan::drain` on what the real kernel says of it. The test
+//! Classifies each kind of connection by the rule of `plan::drain`, from the data of the real kernel. The test
 //! plays client and server; `drain` does the same through a real HAProxy.
 
 use std::io::{Read, Write};
@@ -88,7 +88,7 @@ impl Pair {
     }
 }
 
-/// Waits until the ticks of all that moved are over, so that the kernel can tell what comes later.
+/// Waits until the ticks of all that moved are over, so that the kernel can distinguish later bytes.
 async fn later_tick(server: &Server) {
     let over = Duration::from_millis(12);
     let deadline = Instant::now() + BOUND;
@@ -182,14 +182,14 @@ fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
         pair.tell(150);
         let mut before = server.look().await.remove(0);
         for _ in 0..10 {
-            // Whoever speaks last: the server answers the client, then pushes.
+            // Both orders of messages: the server answers the client, then pushes.
             pair.ask(20);
             pair.tell(20);
             before = server.until(SocketActivity::Exchange, Some(&before)).await;
             pair.tell(20);
             before = server.until(SocketActivity::Answer, Some(&before)).await;
         }
-        // Quiet after a message of the server: a limit. HAProxy's `scur` tells, see `drain`.
+        // Quiet after a message of the server: a limit of the method. HAProxy's `scur` shows it, see `drain`.
         later_tick(&server).await;
         pair.tell(20);
         server.until(SocketActivity::Answer, Some(&before)).await;

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::testing::run_in_namespace;
 
-/// By the README's lines, where the health check goes through the forward.
+/// A backend with the README's lines, where the health check goes through the forward.
 const RECIPE: &str = "recipe";
 /// The health check goes to the data port, so that the agent alone knows of a maintenance.
 const AGENT_ALONE: &str = "agent-alone";
@@ -44,7 +44,7 @@ impl Drop for Stage {
     }
 }
 
-/// What HAProxy says of `main-web1`.
+/// The state of `main-web1` in HAProxy.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     status: String,
@@ -138,7 +138,7 @@ impl Stage {
         Ok(answer)
     }
 
-    /// What an operator of HAProxy with an admin socket does.
+    /// Sets a state as an operator of HAProxy with an admin socket does.
     async fn operator_sets(&self, state: &str) {
         let answer = self.command(&format!("set server {}/main-web1 state {state}", self.backend)).await;
         assert_eq!(answer.unwrap().trim(), "");
@@ -165,7 +165,7 @@ impl Stage {
         })
     }
 
-    /// Looks until HAProxy says what is wanted.
+    /// Reads the state until HAProxy reports the wanted one.
     async fn until(&self, what: &str, wanted: impl Fn(&Row) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
@@ -261,7 +261,7 @@ async fn vhost(address: &str, name: &'static str, released: watch::Receiver<bool
                 let length = name.len();
                 let answer =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
-                // A health check that only connects has gone already.
+                // A health check that only connects has closed its connection already.
                 let _ = stream.write_all(answer.as_bytes()).await;
             });
         }
@@ -324,7 +324,7 @@ fn a_maintenance_is_learned_again_after_a_reload_and_a_restart() {
     });
 }
 
-/// The agent is asked anew while the main vhost is dead: its `up` is heard, and changes nothing.
+/// HAProxy checks the agent again while the main vhost is dead: HAProxy receives the `up`, which changes nothing.
 #[test]
 fn up_does_not_override_a_failing_check() {
     run_in_namespace(|| async {
@@ -377,7 +377,7 @@ fn a_host_is_out_by_the_word_of_its_agent_alone() {
         stage.until("off", |row| row.status == "DOWN (agent)" && row.check == "L4OK").await;
         assert_eq!(stage.users().await, names(&["web2"], &["backup"]));
 
-        // The administrative state belongs to HAProxy's operator, whatever the agent says meanwhile.
+        // The administrative state belongs to HAProxy's operator, whichever state the agent reports.
         stage.operator_sets("maint").await;
         stage.enable().await;
         let maint = |row: &Row| assert_eq!(row.status, "MAINT", "{row:?}");

@@ -1,4 +1,4 @@
-//! `check` where the operator is: every way to every host is tried, and what keeps a roll from going well is told.
+//! `check` on the operator machine: every address of every host is tried, and each obstacle to a roll is reported.
 
 use switchman::lab::operator::{Operator, Pipe};
 use switchman::lab::{Lab, LabOptions};

@@ -1,4 +1,4 @@
-//! Through a real HAProxy: idle pooled connections, requests in flight, slow uploads and websockets, told apart.
+//! Through a real HAProxy: idle pooled connections, requests in flight, slow uploads and websockets are distinguished.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
@@ -179,7 +179,8 @@ async fn story(socket: std::path::PathBuf, release: watch::Sender<bool>) {
     until_drained(balancer.as_ref()).await;
 }
 
-/// With the look before the bytes came, the kernel tells an upload from a request that waits for its answer.
+/// Compared with the reading before the bytes came, the kernel's data distinguish an upload from a request that waits for
+/// its answer.
 async fn until_activity(wanted: SocketActivity, before: &[Socket]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -200,7 +201,7 @@ async fn look(drain: &mut DrainTracker, balancer: &dyn Balancer, before: &mut Ve
     drain.observe(&[Some(view.servers()[0].work)], Some(counted))
 }
 
-/// Looks as a drain does, until it says drained; bounded.
+/// Reads as a drain does, until the result is drained, with a deadline.
 async fn until_drained(balancer: &dyn Balancer) {
     let (mut drain, mut before) = (DrainTracker::new(false), Vec::new());
     let deadline = Instant::now() + Duration::from_secs(10);

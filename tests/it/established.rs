@@ -1,4 +1,4 @@
-//! What becomes of connections that are open while a host is switched, on the real kernel with no other user of
+//! Connections that are open while a host is switched survive, on the real kernel with no other user of
 //! connection tracking than our own rules: the usual state of a plain web server.
 
 use std::net::{IpAddr, SocketAddr};
@@ -68,7 +68,7 @@ async fn exchange(stream: &mut TcpStream, what: &str) {
 
 /// HAProxy takes the source port of each connection from one range, so a check by the check port and a request to the
 /// data port meet with the same one. Both arrive at the data port: the kernel then translates the second's source port,
-/// and must go on doing so when the forward is gone.
+/// and must go on doing so when the forward is off.
 #[test]
 fn a_check_and_a_request_of_one_source_port_outlive_every_switch() {
     let families = [(Family::V4, "127.0.0.1"), (Family::V6, "::1")];

@@ -11,7 +11,7 @@ use crate::testing::run_in_namespace;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
-/// One host: a configuration, a state directory, a lock file, all in a directory of its own.
+/// A host: a configuration, a state directory, a lock file, all in a directory of its own.
 struct Host {
     dir: tempfile::TempDir,
 }
@@ -20,7 +20,7 @@ impl Host {
     /// Inside a namespace. The main vhost answers 200 to everything.
     fn new(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // For programs that run as somebody else.
+        // For programs that run as another user.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         std::fs::write(dir.path().join("switchman.yaml"), config).unwrap();
         for address in ["127.0.0.1:8080", "[::1]:8080"] {
@@ -60,7 +60,7 @@ impl Host {
         self.via(&[], args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// What the record says and what the kernel does, and whether they agree.
+    /// The recorded forward, the state in the kernel, and whether they agree.
     fn state(&self) -> (Option<String>, bool, bool) {
         let output = self.run(&["status", "--output", "json"]);
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -200,7 +200,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
         std::fs::write(&file, "no database at all ".repeat(100)).unwrap();
         assert_fails(&host.run(&["disable-forward"]), "is damaged");
         std::fs::remove_file(&file).unwrap();
-        // The forward in the kernel is kept and recorded anew.
+        // The forward in the kernel is kept and recorded again.
         assert!(host.run(&["enable-forward"]).status.success());
         assert_eq!(host.state(), on());
     });

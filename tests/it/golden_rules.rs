@@ -1,5 +1,5 @@
 //! Golden documents of the real rules: what is sent to the kernel in each scenario, and what the kernel then holds.
-//! Each begins with a sentence saying why it is so. `UPDATE_GOLDEN=1 cargo nextest run golden` writes them anew.
+//! Each begins with a sentence that gives the reason. `UPDATE_GOLDEN=1 cargo nextest run golden` writes them again.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Names and programs that nobody should give: each ends with an error of its own, within its bounds, and leaves nothing.
+//! Hostile names and programs: each ends with an error of its own, within its bounds, and leaves nothing.
 //! One host without load balancers; each test has a network namespace and directories of its own.
 
 use std::io::{Read, Write};
@@ -80,7 +80,7 @@ impl Host {
         self.command(args).output().unwrap()
     }
 
-    /// Its agent; on this socket.
+    /// Starts the agent and returns its socket.
     async fn serve(&mut self) -> PathBuf {
         let socket = self.path("agent.sock");
         let mut agent = self.command(&["agent", "--socket", &socket.display().to_string()]);
@@ -94,7 +94,7 @@ impl Host {
         self.run(&[&["deploy", "--grace", "500ms", "shop", "1.0.0", &code, "--"], program].concat())
     }
 
-    /// Whatever was started for this host: its release is in its environment, or its directory is named.
+    /// The processes that were started for this host: its release is in its environment, or its directory is named.
     fn processes(&self) -> Vec<i32> {
         let needle = self.dir.path().display().to_string();
         let holds = |file: PathBuf| {
@@ -131,7 +131,7 @@ impl Host {
         }
     }
 
-    /// What a name would have made: a directory of a service, a release, an instance.
+    /// Checks that no name made a directory of a service, a release, an instance.
     fn has_no_names(&self) {
         let services = names(&self.path("releases"));
         assert!(services.iter().all(|name| name == "shop"), "{services:?}");
@@ -141,7 +141,7 @@ impl Host {
         }
     }
 
-    /// What is beside the two directories that are switchman's.
+    /// The entries beside the two directories of switchman.
     fn outside(&self) -> Vec<String> {
         let mut all = names(self.dir.path());
         all.retain(|name| {
@@ -299,7 +299,7 @@ fn names_on_the_command_line() {
                     _ => refusal,
                 };
                 assert!(!said.is_empty() && said.contains(refusal), "{line:?}: {said}");
-                // Wrong usage is told by clap, which repeats it as it was given.
+                // clap reports wrong usage, and repeats the argument unchanged.
                 let twists = said.contains(['\u{202e}', '\u{200b}']);
                 assert!(ended.status.code() == Some(2) || !twists, "{line:?}: {said:?}");
             }
@@ -327,7 +327,7 @@ fn in_url(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// Of what runs already at port 1.
+/// A deployment of an external workload at port 1.
 fn a_deploy(service: &str) -> serde_json::Value {
     serde_json::json!({
         "id": "dp_0123456789", "service": service, "version": "1.0.0", "health_timeout_ms": 100,
@@ -339,7 +339,7 @@ fn a_deploy(service: &str) -> serde_json::Value {
     })
 }
 
-/// It becomes healthy only after its caller is gone; then its routes are nobody else's to change.
+/// The deployment becomes healthy only after its caller has disconnected; then no other service can change its routes.
 #[test]
 fn a_deploy_goes_on_without_its_caller() {
     run_in_namespace(|| async {

@@ -1,4 +1,4 @@
-//! What `init` writes is accepted by the programs it is for.
+//! The files that `init` writes are accepted by the programs that read them.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -65,7 +65,7 @@ fn haproxy_accepts_the_configuration_and_the_doctor_finds_no_trap() {
             finding["subject"].as_str().unwrap().starts_with("set/haproxy.cfg")
         };
         let traps: Vec<_> = found["findings"].as_array().unwrap().iter().filter(of_file).collect();
-        // An IPv6 address is worth a note, not a mend.
+        // An IPv6 address is worth a note, not a fix.
         assert!(traps.iter().all(|finding| finding["id"] == "haproxy-ipv6"), "{traps:?}");
     }
 }

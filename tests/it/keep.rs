@@ -1,4 +1,4 @@
-//! The host survives: the real agent puts the rules back, on the real kernel, whoever takes them away. Each test has a
+//! The host survives: the real agent restores the rules on the real kernel, whichever program removes them. Each test has a
 //! network namespace of its own. Repairs are waited for, never timed.
 
 use std::io::{Read, Write};
@@ -28,7 +28,7 @@ const BOTH: [Variant; 2] = [Variant::NfTables, Variant::Legacy];
 /// Only ends a test that would hang.
 const BOUND: Duration = Duration::from_mins(1);
 
-/// One host with a main vhost on 8080, its forward on or off, and an agent that keeps it so.
+/// A host with a main vhost on 8080, its forward on or off, and an agent that keeps it so.
 struct Stage {
     dir: tempfile::TempDir,
     agent: Option<Child>,
@@ -64,7 +64,7 @@ fn main_vhost() {
     }
 }
 
-/// A rule of somebody else's in each family, which also decides in which variant ours go.
+/// A rule of another program in each family, which also decides in which variant ours go.
 const THEIRS: &str = "-p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22";
 
 impl Stage {
@@ -157,7 +157,7 @@ impl Stage {
         true
     }
 
-    /// Waits until kernel and history say that it was put back.
+    /// Waits until kernel and history show the repair.
     async fn is_repaired(&self, what: &str) {
         self.until(what, async || !self.repairs().is_empty() && self.is_as_recorded().await).await;
         for row in self.repairs() {
@@ -249,7 +249,7 @@ fn a_rule_that_somebody_puts_into_our_chain() {
     );
 }
 
-/// The forward that somebody writes by hand into our chain does not end a maintenance.
+/// A forward that is written by hand into our chain does not end a maintenance.
 #[test]
 fn a_maintenance_that_somebody_ends_in_the_kernel() {
     run_in_namespace(|| async {
@@ -288,7 +288,7 @@ fn a_start_of_the_agent_is_a_restore() {
     }
 }
 
-/// Switches by commands and by way of the agent are told by the kernel too. None of them is drift.
+/// The kernel also reports switches by commands and through the agent. None of them is drift.
 #[test]
 fn our_own_switches_are_not_repaired() {
     for variant in BOTH {
@@ -298,7 +298,7 @@ fn our_own_switches_are_not_repaired() {
                 stage.run(&["disable-forward", "--no-wait", "--force", "--host", "web1"]);
                 stage.run(&["enable-forward", "--no-wait", "--host", "web1"]);
             }
-            // What was told until now is looked at before what comes last.
+            // The earlier reports are handled before the last change.
             sh(&format!("iptables-{} -t nat -F SWITCHMAN", variant.infix()));
             stage.is_repaired("a flush").await;
             assert_eq!(stage.repairs().len(), 1, "{}", stage.log());
@@ -307,7 +307,7 @@ fn our_own_switches_are_not_repaired() {
     }
 }
 
-/// Somebody's loop that flushes without end is answered, and not by a loop of ours: each answer is later than the last.
+/// Endless flushes by another program are repaired with a growing delay, not in a loop of our own.
 #[test]
 fn somebody_who_never_ceases() {
     run_in_namespace(|| async {

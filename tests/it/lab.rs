@@ -7,8 +7,8 @@ use crate::testing::can_make_namespaces;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
 
-/// A lab name that no other test and no other run of the suite uses; the lab goes when this does, whatever became of the
-/// test.
+/// A lab name that no other test and no other run of the suite uses; dropping this removes the lab, also when the test
+/// fails.
 struct Named(&'static str);
 
 impl Named {
@@ -58,7 +58,7 @@ fn assert_nothing_left(name: &str) {
     assert!(!Path::new("/run/switchman-lab").join(name).exists());
 }
 
-/// What the machine's own network looks like.
+/// Describes the machine's own network.
 fn machine() -> String {
     text(&command("ip", &["-o", "link"]).output().unwrap().stdout)
 }
@@ -135,7 +135,7 @@ fn wait_until(holds: impl Fn() -> bool) {
     }
 }
 
-/// Issue point 4 on one running lab: what each command says and does, in the order an operator would.
+/// Issue point 4 on one running lab: the output and effect of each command, in the order an operator would.
 #[test]
 fn the_commands_on_a_real_host() {
     if !can_make_namespaces() {
@@ -188,7 +188,7 @@ fn the_commands_on_a_real_host() {
     assert_nothing_left(named.0);
 }
 
-/// What the balancer says of a host's main vhost.
+/// The state of a host's main vhost on the balancer.
 fn verdict(lab: &str, host: &str) -> String {
     let status = on_host(lab, host, &["status", "--host", host, "--output", "json"]);
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();

@@ -1,4 +1,4 @@
-//! One integration-test binary; a module per subject.
+//! The only integration-test binary; a module per subject.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is all test code")]
 

@@ -1,5 +1,5 @@
 //! Numbers out: a real agent with a real proxy is scraped; an operator's numbers with a host that is not there; and a dashboard
-//! that asks for nothing that is not exported.
+//! that queries only exported metrics.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::testing::run_in_namespace;
 
 const METRICS: &str = "127.0.0.1:9465";
-/// The data port of the service, which rules lead to whoever is main.
+/// The data port of the service, which rules forward to the main version.
 const SHOP: &str = "127.0.0.1:8080";
 
 struct Stage {
@@ -120,7 +120,7 @@ fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
-/// What a scraper gets.
+/// Returns the page that a scraper gets.
 async fn scraped() -> String {
     let answer = get(TcpStream::connect(METRICS).await.unwrap(), "/metrics").await;
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
@@ -139,7 +139,7 @@ async fn version(address: &str, of_buy: &'static str) {
                 let length = stream.read(&mut head).await.unwrap_or(0);
                 let status = if head[..length].starts_with(b"GET /buy ") { of_buy } else { "200 OK" };
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-                // Whoever only connects has gone already.
+                // A client that only connects has closed its connection already.
                 let _ = stream.write_all(answer.as_bytes()).await;
             });
         }
@@ -297,7 +297,7 @@ fn the_dashboard_is_one_that_grafana_shows() {
         if panel["type"] == "row" {
             continue;
         }
-        // Whatever the reader calls his Prometheus.
+        // Independent of the name of the Prometheus data source.
         let targets = panel["targets"].as_array().unwrap();
         let mut refs = BTreeSet::new();
         for target in targets {

@@ -120,7 +120,7 @@ async fn refusal(link: &dyn HostLink) -> String {
     }
 }
 
-/// Keeps what it hears.
+/// A line sink that keeps the lines it receives.
 fn listener() -> (SharedLineSink, Arc<Mutex<Vec<String>>>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();
@@ -140,7 +140,7 @@ fn every_line_of_a_command_arrives() {
     });
 }
 
-/// A program and one in its background, both deaf to TERM; their pids are heard.
+/// A program and one in its background, both ignoring TERM; they print their pids.
 const DEAF: &str = "trap '' TERM; sleep 60 & echo $!; echo $$; wait";
 
 fn gone(pid: &str) -> bool {
@@ -244,7 +244,7 @@ fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
     });
 }
 
-/// ssh must see the end, or whoever asked waits for an answer that nobody gives.
+/// ssh must see the end, or the client waits for an answer that never comes.
 #[test]
 fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
     run_in_namespace(|| async {
@@ -360,7 +360,7 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
         place.over_socket().hello().await.unwrap();
         kill(second, Signal::SIGTERM).unwrap();
         until(async || !socket.exists()).await;
-        // A slip of the finger costs nobody a file.
+        // A typing error overwrites no file.
         let file = place.write("precious", "text");
         let refused = start(&file.display().to_string());
         assert!(refused.contains("precious`: it is no socket"), "{refused}");
@@ -368,7 +368,7 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
     });
 }
 
-/// What moved since an operator's last look is work, whoever else has looked meanwhile.
+/// A socket that moved bytes since an operator's last reading is busy, also if others have read in between.
 #[test]
 fn two_who_look_do_not_take_each_others_looks() {
     run_in_namespace(|| async {

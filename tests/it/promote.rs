@@ -1,4 +1,4 @@
-//! Promotions on hosts under load: real proxies count, real versions are good or bad, nobody is turned away.
+//! Promotions on hosts under load: real proxies count, real versions are good or bad, no client is refused.
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -76,7 +76,7 @@ async fn a_good_version_is_rolled_out_under_load() {
     site.down_without_loss().await;
 }
 
-/// One answer of twenty is a 500; its health check does not show it.
+/// The canary answers one request of twenty with 500; its health check does not show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_with_errors_is_taken_back_with_the_reason() {
     if !can_make_namespaces() {
@@ -90,7 +90,7 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
         let refused = site.run(&["promote", "shop", verb]).await;
         assert!(refused.status == 1 && refused.stderr.contains("is finished"), "{}", refused.stderr);
     }
-    // Whoever was given to it may have got a 500; afterwards nobody does.
+    // A client of the canary may have got a 500; afterwards no client does.
     site.load.phase("returned");
     for host in HOSTS {
         site.until("answers of main", async || {
@@ -102,7 +102,7 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
     let account = site.down().await;
     let (report, seen) = (&account.report, format!("{:?} {:#?}", account.report.failures, account.clues));
     assert_eq!((report.strays, account.failed_in("returned")), (0, 0), "{seen}");
-    // What the version said itself, to those who were given to it, and nothing else.
+    // Only the answers of the version itself to the clients of the canary.
     assert!(report.failures.iter().all(|(failed, _)| failed.reason == FailureReason::Status(500)), "{seen}");
     let named: u64 = report.failures.iter().map(|(_, count)| count).sum();
     assert!(
@@ -125,7 +125,7 @@ async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
     site.down_without_loss().await;
 }
 
-/// One answer of ten has another price: seen while it is a shadow, so that no user gets one.
+/// The shadow answers one request of ten with another price: detected while it is a shadow, so that no user gets one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
     if !can_make_namespaces() {
@@ -147,8 +147,8 @@ async fn taken_back(site: &Site, ended: &Output, reason: &str) {
     all_are(site, MAIN, Value::Null).await;
 }
 
-/// From other terminals: each step is let go on, or the whole is ended. Interrupted, it leaves no canary; killed, it leaves its
-/// share, which an abort takes away.
+/// Commands from other terminals approve each step, or abort the promotion. An interrupted promotion leaves no canary; a
+/// killed one leaves its share, which an abort removes.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     if !can_make_namespaces() {
@@ -186,7 +186,7 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     site.well(&["promote", "shop", "--abort"]).await;
     all_are(&site, MAIN, Value::Null).await;
 
-    // One that runs is told to end by another process.
+    // Another process requests the end of a running promotion.
     let running = site.begin(&with_terms(&["--steps", "30,60", "--require-approval"]));
     waits(0).await;
     let told = site.well(&["promote", "shop", "--abort"]).await;

@@ -33,7 +33,7 @@ mod upgrades;
 mod wire;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
-/// Where the proxy listens for `shop`, and what it leads to.
+/// The port on which the proxy listens for `shop`, and those of the servers.
 const SHOP: u16 = 8000;
 const MAIN: u16 = 9000;
 const OTHER: u16 = 9001;
@@ -146,7 +146,7 @@ impl Proxy {
         proxy
     }
 
-    /// Told what to do.
+    /// Starts the proxy with a configuration.
     async fn serving(service: ProxiedService) -> Self {
         let proxy = Self::start().await;
         proxy.tell(&config(service)).await;
@@ -157,7 +157,7 @@ impl Proxy {
         self.dir.path().join("proxy.sock")
     }
 
-    /// Its exit status. The servers of the test go on meanwhile.
+    /// Waits for the exit status while the servers of the test go on.
     async fn ended(&mut self) -> Option<i32> {
         let child = std::cell::RefCell::new(&mut self.child);
         until("it ends", async || child.borrow_mut().try_wait().unwrap().is_some()).await;
@@ -233,7 +233,7 @@ impl Message {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The first value of a field, whatever its case.
+    /// The first value of a field, in any case.
     fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(':')?;
@@ -242,7 +242,7 @@ impl Message {
     }
 }
 
-/// One end of a connection, by hand.
+/// An end of a connection, written by hand.
 struct Wire<S> {
     stream: S,
     rest: Vec<u8>,
@@ -267,7 +267,7 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<S> {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// False: the other end is gone.
+    /// False: the other end has closed.
     async fn try_say(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()
     }
@@ -362,7 +362,7 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<S> {
         Some(read > 0)
     }
 
-    /// The other end closed, with nothing more to say.
+    /// The other end closed, without further bytes.
     async fn ends(&mut self) -> bool {
         let more = within("the end of a connection", self.more()).await;
         self.rest.is_empty() && !matches!(more, Some(true))
@@ -385,7 +385,7 @@ where
     });
 }
 
-/// Everything a server was asked.
+/// All requests that a server received.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     requests: Arc<Mutex<Vec<Message>>>,
@@ -415,7 +415,7 @@ async fn server(port: u16, name: &'static str) -> Seen {
     .await
 }
 
-/// A server that answers as it is told.
+/// A server that answers with the result of `answer`.
 async fn answering(port: u16, answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Seen {
     let seen = Seen::default();
     let (noted, answer) = (seen.clone(), Arc::new(answer));

@@ -68,7 +68,7 @@ async fn the_forwards_of_several_hosts_at_once() {
     let status = site.run(&["status"]).await;
     assert_eq!(status.stdout.matches("maintenance: 8888 is refused").count(), 2, "{}", status.stdout);
 
-    // One main is broken meanwhile: the other comes back, and the exit code says partly.
+    // A main breaks during the command: the other comes back, and the exit code means partly done.
     site.inside("web2", &format!("kill -QUIT $(cat {}/web2/shop-main.pid)", site.lab.dir().display())).await;
     let back = site.run(&["enable-forward", "--all"]).await;
     assert_eq!(back.status, 3, "{}", back.stderr);
@@ -77,7 +77,7 @@ async fn the_forwards_of_several_hosts_at_once() {
     assert_eq!(site.run(&["enable-forward", "--all"]).await.status, 0);
     assert_eq!(site.up_count("lb1").await, 3);
 
-    // Somebody holds the fleet.
+    // Another operator has the fleet lock.
     assert_eq!(site.run(&["lock", "acquire", "-m", "measuring"]).await.status, 0);
     let held = site.run(&["disable-forward", "--host", "web1", "--host", "web2"]).await;
     assert!(held.status == 1 && held.stderr.contains("measuring"), "{}", held.stderr);

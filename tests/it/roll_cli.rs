@@ -44,7 +44,7 @@ impl Host {
     }
 }
 
-/// A roll under way, and the lines of JSON that it says.
+/// A running roll, and the lines of JSON that it prints.
 struct Under {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
@@ -91,7 +91,7 @@ fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
         let pids = [roll.output(), roll.output()];
         roll.interrupt();
         assert!(pids.iter().all(|pid| !gone(pid)), "once: the command may end");
-        // Signals of one kind become one while they wait: the second is sent until it is heard.
+        // Signals of one kind become one while they wait: the second is sent until it is received.
         while roll.child.try_wait().unwrap().is_none() {
             roll.interrupt();
             std::thread::yield_now();
@@ -161,7 +161,7 @@ fn nothing_to_take_up_is_said_and_makes_no_journal() {
     });
 }
 
-/// The kernel tells it, and then the shell; neither is in a hurry.
+/// The kernel sends SIGHUP to the roll, and then the shell does; either may come late.
 #[test]
 fn a_terminal_that_is_gone_ends_the_roll_with_its_host() {
     run_in_namespace(|| async {

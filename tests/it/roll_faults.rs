@@ -1,5 +1,5 @@
 //! The fault matrix: rolls that are killed, cut, filled up and fooled, with the load running. In every case no request is
-//! lost but those of what was broken on purpose, `roll --status` tells where it stands, and one command repairs it.
+//! lost but those of the parts broken on purpose, `roll --status` shows the progress, and one command repairs the rest.
 
 use nix::sys::signal::Signal;
 use switchman::lab::operator::Pipe;
@@ -9,7 +9,7 @@ use crate::testing::can_make_namespaces;
 
 const STEPS: [&str; 7] = ["forward-off", "down", "drained", "command", "healthy", "forward-on", "up"];
 
-/// After whatever happened: every main in service and UP, every host done or put back, nothing held.
+/// Checks the end of each case: every main in service and UP, every host done or put back, nothing held.
 async fn repaired_by(site: &Site, verb: &str) {
     let output = site.run(&["roll", verb]).await;
     assert_eq!(output.status, 0, "{verb}: {}{}", output.stdout, output.stderr);
@@ -69,7 +69,7 @@ async fn the_remote_side_killed_while_waiting_and_while_the_command_runs() {
         return;
     }
     let site = Site::up("rem", Plan::default()).await;
-    // While it waits the link is made anew, and nobody notices.
+    // The link reconnects while the roll waits, without effect.
     let rolling = site.start(&[], &site.replace("2.0.0"));
     site.until_step("web2", "step-began", "down").await;
     kill_remote(&site, "web2").await;

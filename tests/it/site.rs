@@ -28,12 +28,12 @@ pub struct Site {
     restarted: std::sync::Mutex<Vec<Process>>,
 }
 
-/// What came of it all.
+/// The outcome of a run.
 pub struct Account {
     pub report: Report,
     /// The fewest mains that were UP on any balancer at any look.
     pub fewest: usize,
-    /// What HAProxy and nginx noted, when requests failed.
+    /// Log lines of HAProxy and nginx, if requests failed.
     pub clues: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ pub struct Plan {
     /// Every kind of client; else those that end within moments, which keeps drains short.
     pub all_kinds: bool,
     pub yaml: &'static str,
-    /// The operator may ask HAProxy for more than its state, and there is a second service.
+    /// The operator may send admin commands to HAProxy, and there is a second service.
     pub admin: bool,
 }
 
@@ -79,7 +79,7 @@ impl Site {
         Self::up_with(name, plan, usize::MAX).await
     }
 
-    /// The load goes through the first so many balancers only.
+    /// The load goes through the first `loaded` balancers only.
     pub async fn up_with(name: &str, plan: Plan, loaded: usize) -> Self {
         let name = format!("it{name}{}", std::process::id());
         let check = CheckTiming {
@@ -144,7 +144,7 @@ impl Site {
         self.lab.dir().join(host).join("agent.sock")
     }
 
-    /// As a power cut would; returns when nobody answers any more.
+    /// Kills the agent as a power cut would; returns when it no longer answers.
     pub async fn kill_agent(&self, host: &str) {
         let script = "for pid in $(ip netns pids $(ip netns identify $$)); do \
                       tr '\\0' ' ' </proc/$pid/cmdline | grep -q ' agent --socke[t]' && kill -9 $pid; done; true";
@@ -207,7 +207,7 @@ impl Site {
         Rolling { child, log }
     }
 
-    /// What was written to the journal since the last [`Site::start`]: host and row.
+    /// The rows written to the journal since the last [`Site::start`]: host and row.
     pub fn journal(&self) -> Vec<(String, String)> {
         let since = *self.journaled.lock().unwrap();
         self.rows().into_iter().filter(|row| row.0 > since).map(|(_, host, what)| (host, what)).collect()
@@ -246,7 +246,7 @@ impl Site {
         output
     }
 
-    /// What one balancer sees now.
+    /// The current view of a balancer.
     pub async fn view(&self, balancer: &str) -> Arc<BackendView> {
         let socket = self.lab.admin_socket_path(balancer);
         connect(&spec(socket), Duration::from_secs(5)).unwrap().read().await.unwrap()
@@ -318,7 +318,7 @@ impl Rolling {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
-    /// Its exit code (none when it was killed) and all it printed.
+    /// Returns the exit code (`None` after a kill) and the whole output.
     pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = tokio::time::timeout(PATIENCE * 2, self.child.wait()).await.unwrap().unwrap();
         (status.code(), std::fs::read_to_string(&self.log).unwrap())
@@ -338,7 +338,7 @@ impl Watch {
         let looking = tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
                 for reader in &readers {
-                    // A balancer that is stopped on purpose has nothing to say.
+                    // A balancer that is stopped on purpose has no state.
                     if let Ok(view) = reader.read().await {
                         low.fetch_min(up_count(&view), Ordering::Relaxed);
                     }

@@ -1,4 +1,5 @@
-//! Shadows and canaries on hosts under load: the proxy comes and goes unseen, and its death costs nobody but those inside it.
+//! Shadows and canaries on hosts under load: the proxy comes and goes unnoticed, and its death costs only the requests
+//! inside it.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ async fn up(name: &str) -> Site {
     site
 }
 
-/// What the proxy of a host counted of the service; null where it has no place.
+/// The counters of a service in the proxy of a host; null if the proxy does not serve it.
 async fn counted(site: &Site, host: &str) -> Value {
     let stats = site.asked(host, "/v1/proxy").await;
     stats["services"][0].clone()
@@ -82,7 +83,7 @@ async fn comes_and_goes(name: &str, times: usize) {
             assert!(!is_inserted(&site, host).await);
         }
     }
-    // Nobody was answered by the shadow.
+    // The shadow answered no client.
     assert_eq!(answered_by(&site, NEW), []);
     site.down_without_loss().await;
 }
@@ -98,7 +99,7 @@ async fn the_proxy_comes_and_goes_a_hundred_times() {
     comes_and_goes("hundred", 100).await;
 }
 
-/// D1 and D32: every version gets the request, only main's answer comes back, and main waits for nobody.
+/// D1 and D32: every version gets the request, only main's answer comes back, and main waits for no other version.
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
     if !can_make_namespaces() {
@@ -164,14 +165,14 @@ async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
     site.down_without_loss().await;
 }
 
-/// kill -9 again and again: the rules lead straight at main at once, the proxy comes back by itself, and only what was inside
-/// the process when it died can have failed.
+/// kill -9 again and again: the rules point directly to main at once, the proxy comes back by itself, and only what was
+/// inside the process when it died can have failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_proxy_costs_only_those_inside_it() {
     deaths("deaths", 3, Signal::SIGKILL).await;
 }
 
-/// It lives and answers nobody: what it has hangs, nothing new comes to it, and it is replaced.
+/// A hung proxy: its requests hang, new ones bypass it, and it is replaced.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_hangs_is_out_of_the_way_and_replaced() {
     deaths("hangs", 1, Signal::SIGSTOP).await;
@@ -217,8 +218,8 @@ async fn deaths(name: &str, times: usize, signal: Signal) {
     assert_eq!(account.report.total_failed(), told, "{seen}");
 }
 
-/// The agent is killed and comes back: the proxy goes on meanwhile. When both die, the agent that comes back finds no proxy and
-/// leads the rules straight at main before anything else.
+/// The agent is killed and comes back: the proxy goes on without it. When both die, the agent that comes back finds no
+/// proxy and points the rules directly to main before anything else.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
     if !can_make_namespaces() {
@@ -231,7 +232,7 @@ async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
     site.restart_agent("web1").await;
     until_used(&site).await;
     assert_eq!(site.asked("web1", "/v1/proxy").await["pid"], pid);
-    // Rolling, with the proxy in place: whoever asks afterwards sees the new main, on kept connections too.
+    // Rolling, with the proxy in place: requests afterwards reach the new main, on kept connections too.
     site.well(&["assign", "shop", NEW, "--yes"]).await;
     site.load.phase("assigned");
     site.until("answers of the new main", async || {
@@ -274,7 +275,8 @@ async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
     );
 }
 
-/// So many requests through HAProxy, one connection each; how often each version answered. All have to be answered 200.
+/// Sends `times` requests through HAProxy, one connection each; counts how often each version answered. All have to be
+/// answered 200.
 async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, usize> {
     let address = site.lab.targets()[0];
     // The part behind # is not sent: the same question, over and over.
@@ -291,9 +293,9 @@ async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, 
     by
 }
 
-/// E1 to E3, E5, E6, E10, E11 of exercise 9: one balancer before replicas of two versions; the header leads to the new version
-/// alone, whatever its value; the share grows step by step until nobody is answered by the old one. No configuration of HAProxy
-/// is touched and nobody is turned away on the way.
+/// E1 to E3, E5, E6, E10, E11 of exercise 9: one balancer before replicas of two versions; the header selects the new
+/// version alone, with any value; the share grows step by step until the old one answers no request. No configuration of
+/// HAProxy is touched and no client is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
     if !can_make_namespaces() {

@@ -227,7 +227,7 @@ async fn what_is_stopped_in_its_tracks_still_ends_gracefully() {
     assert_eq!(yard.stop(LONG).await, StopResult::Exited);
 }
 
-/// A daemon is nobody's child and has a session of its own.
+/// A daemon has no parent here and has a session of its own.
 const DAEMON: &str = "setsid sh -c 'echo $$ > daemon; TRAP exec sleep 600' < /dev/null &";
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Versions side by side on real hosts under load: a service whose program says its version, and one of static pages.
+//! Versions side by side on real hosts under load: a service whose program returns its version, and one of static pages.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ async fn deploy_shop(site: &Site, version: &str) -> String {
     site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await
 }
 
-/// Pages that say which version they are.
+/// Pages that contain their version.
 fn pages(lab: &Lab, version: &str) -> PathBuf {
     let dir = lab.dir().join("pages").join(version);
     std::fs::create_dir_all(&dir).unwrap();
@@ -44,10 +44,10 @@ async fn deploy_blog(site: &Site, version: &str) {
     site.well(&["deploy", SECOND_SERVICE, version, &source]).await;
 }
 
-/// What the readers of the second service saw.
+/// The answers that the readers of the second service got.
 #[derive(Default, Debug)]
 struct Seen {
-    /// By (phase in which the request began, version).
+    /// Counts by (phase in which the request began, version).
     answers: BTreeMap<(String, String), u64>,
     failures: Vec<String>,
 }
@@ -65,7 +65,7 @@ impl Readers {
         Self::of(lab, [8, 8, 0, 0])
     }
 
-    /// So many connections each client keeps at most.
+    /// `keeps` is the limit of idle connections per client.
     fn of(lab: &Lab, keeps: [usize; 4]) -> Self {
         let (phase, seen, stop): (
             Arc<std::sync::Mutex<String>>,
@@ -142,7 +142,7 @@ async fn no_reader_failed(readers: Readers) {
     assert_eq!(seen.failures, Vec::<String>::new(), "of {answers}");
 }
 
-/// Both services change main so many times by a flip.
+/// Both services change main `times` times by a flip.
 async fn flips(name: &str, times: usize) {
     if !can_make_namespaces() {
         return;
@@ -172,7 +172,7 @@ async fn flips(name: &str, times: usize) {
     site.down_without_loss().await;
 }
 
-/// Both services change main so many times, host by host: whoever asks when the command has ended sees the new version.
+/// Both services change main `times` times, host by host: requests after the end of the command reach the new version.
 async fn rolls(name: &str, times: usize) {
     if !can_make_namespaces() {
         return;
@@ -233,7 +233,7 @@ async fn the_story_of_the_originals_word_for_word() {
         return;
     }
     let site = up("words", Pipe::Ssh, 1).await;
-    // One host alone: nobody else has to be UP while it is out.
+    // A single host: no other host has to be UP while it is in maintenance.
     let yaml = site.operator.dir().join("switchman.yaml");
     let text = std::fs::read_to_string(&yaml).unwrap();
     let text = if text.contains("min_up") { text } else { format!("{text}roll: {{min_up: 0}}\n") };

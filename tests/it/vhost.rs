@@ -21,7 +21,7 @@ const SERVERS: [WebServer; 3] = [WebServer::Nginx, WebServer::Apache, WebServer:
 const BOUND: Duration = Duration::from_secs(30);
 const PORT: u16 = 9001;
 
-/// A release and the web server's files, which everybody may enter and `nobody` may write.
+/// A release and the web server's files, which all users may enter and the user of the instance may write.
 fn vhost(dir: &Path, server: WebServer) -> Vhost {
     let (root, run_dir) = (dir.join("releases/1.0.0+5"), dir.join("run"));
     std::fs::create_dir_all(&root).unwrap();
@@ -50,7 +50,7 @@ fn spec(vhost: &Vhost, user: Option<&str>) -> InstanceSpec {
     }
 }
 
-/// Status line and body; `None` while nobody answers.
+/// Status line and body; `None` while no server answers.
 async fn get(address: &str, path: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect((address, PORT)).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n");
@@ -62,7 +62,7 @@ async fn get(address: &str, path: &str) -> Option<(String, String)> {
     Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
 }
 
-/// One that answers, over IPv4 and IPv6, with the files of the release alone; then it is stopped.
+/// Starts a vhost that answers, over IPv4 and IPv6, with the files of the release alone; then it is stopped.
 async fn serves(server: WebServer, user: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
     let vhost = vhost(dir.path(), server);

@@ -84,7 +84,7 @@ async fn run_names_program_it_cannot_start() {
     assert_eq!(run(&dir, &named("./program")).await.0, Ok(RunOutcome { status: 0, timed_out: false }));
 }
 
-/// In a mere group of its own, a program that asks the terminal for a password is stopped, and waited for, for ever.
+/// In a mere group of its own, a program that reads a password from the terminal is stopped, and waited for, for ever.
 #[tokio::test]
 async fn run_starts_session_without_terminal() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ async fn run_ignores_output_of_background_process() {
     }
 }
 
-/// A program that is deaf to TERM, and one in its background; their pids are heard.
+/// A program that ignores TERM, and one in its background; both print their pids.
 const DEAF: &str = "trap '' TERM; sleep 60 & echo $!; echo $$; wait";
 
 fn gone(pid: &str) -> bool {
@@ -141,7 +141,7 @@ fn gone(pid: &str) -> bool {
     stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
 }
 
-/// Runs it until it has said two lines, then drops the future.
+/// Runs the program until it has printed two lines, then drops the future.
 async fn given_up(commands: &LocalCommands) -> Vec<String> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let theirs = lines.clone();

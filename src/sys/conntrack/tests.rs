@@ -1,4 +1,4 @@
-//! Against the real kernel: two ports led to one listener, told apart.
+//! Against the real kernel: two ports routed to one listener are distinguished.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -33,8 +33,8 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 /// Inside a filter.
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// What of a tuple is compared (net/netfilter/nf_conntrack_netlink.c, `CTA_FILTER_F_*`; in no header for programs). A port
-/// needs the protocol.
+/// Flags for the parts of a tuple that are compared (net/netfilter/nf_conntrack_netlink.c, `CTA_FILTER_F_*`; in no header
+/// for programs). A port needs the protocol.
 const COMPARE_PROTOCOL: u32 = 1 << 3;
 const COMPARE_SRC_PORT: u32 = 1 << 4;
 const COMPARE_DST_PORT: u32 = 1 << 5;
@@ -48,11 +48,11 @@ pub(super) struct FlowFilter {
     pub target: Port,
 }
 
-/// One connection, as far as it matters here.
+/// A connection, with the fields that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flow {
     protocol: u8,
-    /// What the client connected to.
+    /// The port that the client connected to.
     original_port: u16,
     /// The port that answers.
     reply_port: u16,
@@ -67,7 +67,7 @@ impl Flow {
     }
 }
 
-/// One part of a dump's datagram.
+/// A part of a dump's datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DumpPart {
     Flow(Flow),
@@ -81,8 +81,8 @@ pub(super) enum DumpPart {
     Done,
 }
 
-/// A dump of one family's connections; those that are wanted, where the kernel can tell them apart (Linux 5.8; an older one
-/// lists all).
+/// Builds the request for a dump of one family's connections; the kernel filters them since Linux 5.8, an older one
+/// lists all.
 pub(super) fn build_request(family: u8, wanted: Option<FlowFilter>, sequence: u32) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0];
     if let Some(FlowFilter { port, target }) = wanted {

@@ -1,4 +1,5 @@
-//! Programs that outlast whoever starts them: what the supervisor's processes are made with. No runtime is needed.
+//! Programs that outlast the process that starts them: the supervisor starts its processes with this module. No runtime is
+//! needed.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -16,14 +17,14 @@ use nix::unistd::Pid;
 
 use super::{ExecError, Program};
 
-/// This very binary, also when a newer one has taken its name meanwhile (proc(5)).
+/// This very binary, also when a newer one has replaced the file under its name (proc(5)).
 pub const OWN_EXE: &str = "/proc/self/exe";
 
-/// Where programs are looked for when nobody says: what systemd.exec(5) gives to its services.
+/// The PATH for programs whose environment has none: the one that systemd.exec(5) gives to its services.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl Program {
-    /// Where the file is that would be started: in its own directory and with the PATH of its own environment.
+    /// Returns the file that would be started: in its own directory and with the PATH of its own environment.
     pub fn locate(&self) -> Result<PathBuf, ExecError> {
         let given = self.env.iter().rfind(|(key, _)| key == "PATH").map(|(_, path)| path.clone());
         let path = given.unwrap_or_else(|| DEFAULT_PATH.into());
@@ -36,7 +37,7 @@ impl Program {
         self.plain().stdin(Stdio::from(input)).stdout(out).stderr(err).spawn()
     }
 
-    /// Becomes the program, nothing on standard input; returns only to say why not.
+    /// Replaces this process with the program, with an empty standard input; returns only the error of a failure.
     pub fn replace_process(&self) -> io::Error {
         self.plain().stdin(Stdio::null()).exec()
     }
@@ -52,8 +53,8 @@ impl Program {
     }
 
     /// Starts it with every signal as it is by default (a shell's `&` and nohup(1) leave some ignored, and a program
-    /// that is started inherits that: signal(7)), no environment but its own, nothing on standard input. Nobody waits
-    /// for it: whoever calls this is about to end.
+    /// that is started inherits that: signal(7)), no environment but its own, nothing on standard input. The caller does
+    /// not wait for it, since it is about to end.
     pub fn orphan(&self, output: &OwnedFd, errors: &Path) -> io::Result<Pid> {
         let mut files = PosixSpawnFileActions::init()?;
         let null = File::open("/dev/null")?;

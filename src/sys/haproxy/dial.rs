@@ -1,4 +1,4 @@
-//! From a host name to an open connection: every address is tried, and a name server that says nothing holds nothing up.
+//! Connects to a host name: every address is tried, and a name server that does not answer delays no other address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,7 +17,7 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, ReadErro
     connect_first(resolve(host, port).await.map_err(to_connection_error)?).await
 }
 
-/// The first connection that stands. One dead address of a name must not use up the time of the others.
+/// Returns the first connection that is established. One dead address of a name must not use up the time of the others.
 async fn connect_first(addresses: Vec<SocketAddr>) -> Result<TcpStream, ReadError> {
     let several = addresses.len() > 1;
     let mut waiting = addresses.into_iter();
@@ -56,13 +56,13 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let (found, when_found) = tokio::sync::oneshot::channel();
     let lookup = std::thread::Builder::new().name("swm-resolve".to_owned());
     lookup.spawn(move || {
-        // Nobody listens any more when the read's time is over.
+        // The receiver is dropped when the read's timeout has passed.
         let _ = found.send((host.as_str(), port).to_socket_addrs().map(Vec::from_iter));
     })?;
     when_found.await.map_err(io::Error::other)?
 }
 
-/// The same for the client of the statistics page.
+/// Resolves names in this manner for the client of the statistics page.
 pub(super) struct Resolver;
 
 impl Resolve for Resolver {

@@ -16,7 +16,8 @@ fn balancer(access: StatsEndpoint) -> Arc<dyn Balancer> {
     connect(&example::balancer("lb1", Some(access)), Duration::from_secs(5)).unwrap()
 }
 
-/// A stats socket that answers `show` with one recording after another, `set` with `said`; and what it was told.
+/// A stats socket that answers `show` with one recording after another and `set` with a fixed text, and the lines it
+/// received.
 async fn socket(shows: Vec<String>, said: &'static str) -> (StatsEndpoint, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -36,7 +37,7 @@ async fn socket(shows: Vec<String>, said: &'static str) -> (StatsEndpoint, Arc<M
     (StatsEndpoint::Tcp { host: "127.0.0.1".into(), port }, told)
 }
 
-/// `up.txt` with another administrative state of the first server: the mask stands behind `srv_op_state`, a 2.
+/// `up.txt` with another administrative state of the first server: the mask follows `srv_op_state`, a 2.
 fn with_admin(mask: u32) -> String {
     let text = recorded("up.txt");
     let line = text.lines().find(|line| line.contains(" main-web1 ")).unwrap();

@@ -14,7 +14,7 @@ use super::{MAX_ANSWER_BYTES, ReadError, dial, new_too_large_error};
 pub(super) struct PageClient(OnceLock<Result<reqwest::Client, String>>);
 
 impl PageClient {
-    /// One GET of `URL;csv`: no redirect, no proxy, user and password from the URL. The answer is bounded in size.
+    /// Sends one GET of `URL;csv`: no redirect, no proxy, user and password from the URL. The answer is bounded in size.
     pub(super) async fn get(&self, url: &str, bound: Duration) -> Result<String, ReadError> {
         let client = self.0.get_or_init(|| build_client(bound));
         let client = client.as_ref().map_err(|why| ReadError::NoConnection(why.clone()))?;
@@ -42,7 +42,7 @@ fn build_client(bound: Duration) -> Result<reqwest::Client, String> {
     // Another part of the program may have installed it already: that is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy().redirect(Policy::none()).user_agent("switchman");
-    // A connection a read: after a reload a kept one leads to the old process, which no longer checks anything.
+    // A connection a read: after a reload a kept one is connected to the old process, which no longer checks anything.
     let builder = builder.pool_max_idle_per_host(0).dns_resolver(Arc::new(dial::Resolver));
     // Shared among the addresses of a name; below the bound, so that the last one is reached within it.
     builder.connect_timeout(bound * 9 / 10).build().map_err(|error| error.to_string())

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::ReadError;
 use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerState, ServerView};
 
-/// What `show servers state B; show stat B 4 -1` prints.
+/// Parses the output of `show servers state B; show stat B 4 -1`.
 pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
     if ["Can't find backend.", "No such proxy."].iter().any(|text| answer.starts_with(text)) {
         return Err(ReadError::NoBackend);
@@ -42,7 +42,7 @@ pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<Backend
 const TYPE_BACKEND: &str = "1";
 const TYPE_SERVER: &str = "2";
 
-/// What the statistics page prints as CSV: all proxies, with rows for frontends and backends.
+/// Parses the CSV of the statistics page: all proxies, with rows for frontends and backends.
 pub(super) fn parse_page(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
     if !answer.starts_with("# ") && !"# ".starts_with(answer) {
         return Err(new_garbled_error("it does not begin with a statistics header"));
@@ -98,8 +98,8 @@ fn parse_server(
     })
 }
 
-/// By prefix: `UP 1/3`, `DOWN (agent)`, `MAINT (via b/s)`. What follows the word is a count or stands in brackets, else
-/// it is a text we do not know, and so no verdict.
+/// Parses a status by its prefix: `UP 1/3`, `DOWN (agent)`, `MAINT (via b/s)`. The word is followed by a count or by
+/// brackets, else the text is unknown, and so no verdict.
 fn parse_verdict(status: &str) -> ServerState {
     if status == "no check" {
         return ServerState::NoCheck;
@@ -185,7 +185,7 @@ fn parse_admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, ReadEr
     Ok(states)
 }
 
-/// One CSV row with its header.
+/// A CSV row with its header.
 struct StatRow {
     columns: Rc<HashMap<String, usize>>,
     fields: csv::StringRecord,

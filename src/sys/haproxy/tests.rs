@@ -211,7 +211,7 @@ async fn answering(bytes: Vec<u8>) -> u16 {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let bytes = bytes.clone();
-            // Beside one another: a client that asks nothing holds up nobody.
+            // Concurrent: a client that sends nothing delays no other client.
             tokio::spawn(async move {
                 let mut command = [0; 1024];
                 let _ = stream.read(&mut command).await;
@@ -333,7 +333,7 @@ pub(super) async fn read_spec_until(
     }
 }
 
-/// The same servers through all three ways into one real HAProxy, the page by TLS too.
+/// All three kinds of endpoints of one real HAProxy show the same servers, the page by TLS too.
 #[test]
 fn real_haproxy_is_read_over_every_access() {
     run_in_namespace(|| async {
@@ -360,7 +360,8 @@ fn real_haproxy_is_read_over_every_access() {
         let wrong_password = StatsEndpoint::Http("http://ops:guess@127.0.0.1:8404/stats".into());
         read_until(&wrong_password, |view| matches!(view, Err(BalancerError::Refused { status: 401, .. })))
             .await;
-        // Nobody vouches for this certificate: an error that says so, and no panic for want of a TLS provider.
+        // No authority signed this certificate: the read fails with that error, and does not panic for want of a TLS
+        // provider.
         let unknown = StatsEndpoint::Http("https://ops:secret@127.0.0.1:8443/stats".into());
         read_until(&unknown, |view| {
             let Err(BalancerError::Unreachable { address, why }) = view else { return false };
@@ -383,8 +384,8 @@ async fn self_signed(dir: &Path) -> PathBuf {
     both
 }
 
-/// One page after another, each over a connection of its own: a kept one would outlive a reload of HAProxy and ask the
-/// old process.
+/// Pages are read one after another, each over its own connection: a kept one would outlive a reload of HAProxy and read
+/// the old process.
 #[test]
 fn page_read_opens_new_connection() {
     run_in_namespace(|| async {
@@ -413,7 +414,7 @@ fn page_read_opens_new_connection() {
     });
 }
 
-/// What `plan::haproxy_lint` says of HAProxy, asked of HAProxy.
+/// Compares the findings of `plan::haproxy_lint` with the behaviour of HAProxy.
 #[test]
 fn lint_findings_match_real_haproxy() {
     run_in_namespace(|| async {

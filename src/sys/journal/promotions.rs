@@ -63,7 +63,7 @@ impl PromotionJournal for SqliteJournal {
     ) -> Result<(), JournalError> {
         let what = PromotionEntryKind::Requested { ask, actor: actor.clone() };
         let write = |transaction: &Transaction<'_>| insert_entry(transaction, promotion, &what, now);
-        Ok(self.database.write("record what is asked", write)?)
+        Ok(self.database.write("record the request of an operator", write)?)
     }
 
     fn last_promotion(&self) -> Result<Option<PromotionId>, JournalError> {

@@ -146,7 +146,7 @@ fn journal_accepts_concurrent_first_writers() {
     }
 }
 
-/// As the hint for a damaged one says; its log may be left behind.
+/// Follows the hint for a damaged journal; its write-ahead log may be left on the disk.
 #[test]
 fn journal_ignores_leftovers_of_moved_file() {
     let dir = tempfile::tempdir().unwrap();
@@ -257,7 +257,7 @@ mod promotions {
         assert_eq!((whats(&second, 0), whats(&second, 3)), (vec![began(), asked.clone()], vec![asked]));
     }
 
-    /// A row that cannot be read back would leave a canary that nobody can take away.
+    /// A row that cannot be read back would leave a canary that no command can remove.
     #[test]
     fn promotion_journal_reads_back_every_entry_kind() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The half about versions. A call that waits on the host may take as long as what is asked, and a little more.
+//! The calls about versions. A call that waits on the host may take as long as the request allows, and a little more.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl HostDeployments for HttpLink {
         self.request_json_within(ASSIGN_TIMEOUT, Method::POST, &path, Some(request)).await
     }
 
-    /// Asked for a while at a time: what lies between may not stay silent for longer.
+    /// Waits for a limited time per request: the connection may not stay silent for longer.
     async fn watch_trial(
         &self,
         service: &ServiceName,

@@ -18,17 +18,17 @@ use crate::sys::exec::Program;
 use crate::sys::lines::{read_lines, text};
 use crate::world::link::SharedLineSink;
 
-/// For the greeting; less than a connection may take, so that what was said instead can be told.
+/// Timeout of the greeting; shorter than that of a connection, so that the error can show the output that came instead.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(18);
-/// For what an ssh that has ended had to say.
+/// Timeout for reading the standard error of an ssh that has ended.
 const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
-/// So many lines of it, of so many characters.
+/// Limits of the standard error in an error text: lines, and characters of the whole.
 const MAX_STDERR_LINES: usize = 3;
 const MAX_SHOWN_CHARS: usize = 300;
-/// What a login shell may print before the agent speaks.
+/// Bytes that a login shell may print before the agent's greeting.
 const MAX_NOISE_BYTES: u64 = 64 * 1024;
 
-/// switchman on the host, as its shell is told.
+/// Builds the command that starts switchman on the host, as its shell receives it.
 pub(super) fn build_remote_command(host: &HostName, reach: &ConnectConfig) -> Vec<String> {
     let named = |word: &String| word.replace("{host}", host.as_str());
     let mut command: Vec<String> = reach.remote_switchman.iter().map(named).collect();
@@ -39,7 +39,7 @@ pub(super) fn build_remote_command(host: &HostName, reach: &ConnectConfig) -> Ve
     command
 }
 
-/// Never a prompt: whoever has no key at hand is refused at once. A connection that is dead is noticed after 15 s.
+/// Never prompts: an operator without a usable key is refused at once. A connection that is dead is noticed after 15 s.
 pub(super) async fn open(
     destination: &str,
     options: &[String],
@@ -89,7 +89,7 @@ pub(super) async fn open(
     }
 }
 
-/// An ssh that has not led anywhere yet: killed when that is given up.
+/// An ssh without an established connection yet: killed when the attempt is dropped.
 struct PendingSsh(Option<Child>);
 
 impl PendingSsh {
@@ -169,7 +169,7 @@ enum Greeting {
     },
     /// The end came first.
     Ended,
-    /// It goes on and on, and not like a switchman.
+    /// The output exceeds the limit and holds no greeting of switchman.
     TooMuchNoise,
 }
 
@@ -195,7 +195,7 @@ async fn read_greeting(from: &mut (impl AsyncBufRead + Unpin), noise: &mut Strin
     }
 }
 
-/// What follows `api=`.
+/// Parses the part of the greeting after `api=`.
 fn parse_greeting(rest: &str) -> Greeting {
     let mut words = rest.split_whitespace();
     let api = words.next().unwrap_or("?").to_owned();
@@ -207,7 +207,7 @@ fn parse_greeting(rest: &str) -> Greeting {
     if fits { Greeting::Compatible } else { Greeting::Skew { version, api } }
 }
 
-/// What people can read of many words: the end, where the reason is.
+/// Shortens a text to its end, where the reason is.
 fn shorten(words: &str) -> String {
     let words = words.trim();
     match words.char_indices().rev().nth(MAX_SHOWN_CHARS - 1) {
@@ -218,14 +218,14 @@ fn shorten(words: &str) -> String {
 
 fn choose_output(complaints: &str, noise: &str) -> String {
     match shorten(if complaints.is_empty() { noise } else { complaints }) {
-        words if words.is_empty() => "it said nothing".to_owned(),
+        words if words.is_empty() => "no output".to_owned(),
         words => words,
     }
 }
 
 fn explain_exit(status: i32, words: &str) -> String {
     match status {
-        255 => format!("ssh says: {words}"),
+        255 => format!("ssh reports: {words}"),
         127 => format!(
             "switchman is not installed there, or not on the PATH of a non-interactive shell ({words})"
         ),
@@ -236,7 +236,7 @@ fn explain_exit(status: i32, words: &str) -> String {
     }
 }
 
-/// One word for a POSIX shell.
+/// Quotes one word for a POSIX shell.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn long_ssh_output_is_shortened_to_its_end() {
         assert_eq!(choose_output(" no ", "yes"), "no");
-        assert_eq!(choose_output("", ""), "it said nothing");
+        assert_eq!(choose_output("", ""), "no output");
         let many = choose_output("", &"öf".repeat(1000));
         assert!(many.starts_with("...öf") && many.chars().count() == MAX_SHOWN_CHARS + 3, "{many}");
         assert_eq!(shorten(&"x".repeat(MAX_SHOWN_CHARS)).len(), MAX_SHOWN_CHARS);

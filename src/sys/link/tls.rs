@@ -27,7 +27,8 @@ pub(super) async fn open(
     let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     let _ = stream.set_nodelay(true);
-    // A peer that acknowledges nothing any more is gone (tcp(7)); without it a cut link is noticed by the bound on an answer.
+    // A peer that acknowledges nothing any more counts as lost (tcp(7)); without this option only the timeout of an answer
+    // detects a cut link.
     let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     Ok((stream.map_err(|error| error.to_string())?, token))

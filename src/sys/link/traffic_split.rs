@@ -13,7 +13,7 @@ use crate::model::proxy::ProxyStats;
 use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::link::{HostTrafficSplit, LinkError};
 
-/// A proxy is started, asked and let in; each step has its own bound on the host.
+/// The host starts a proxy, checks its health and routes traffic to it; each step has its own timeout on the host.
 const PROXY_START_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! From a way to an open connection.
+//! Opens a connection over each kind of transport.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ pub(super) async fn talk(
     let (end, ended) = oneshot::channel();
     tokio::spawn(async move {
         tokio::select! {
-            // What goes wrong is told to the request.
+            // The request receives the error of a failure.
             _ = connection => {}
             _ = ended => {}
         }

@@ -22,11 +22,11 @@ use crate::world::link::{HostLink, LinkError};
 const BLOCK_BYTES: usize = 64 * 1024;
 /// The host takes nothing, or does not answer to anything, for so long: the link is broken.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
-/// For unpacking what has arrived; as long as the host still answers to something else.
+/// Timeout for unpacking the received archive; it applies while the host still answers to something else.
 const UNPACK_TIMEOUT: Duration = Duration::from_mins(15);
 
 impl HttpLink {
-    /// On a connection of its own while it lasts: others ask meanwhile.
+    /// Uses a connection of its own, so that other requests are sent in parallel.
     pub(super) async fn upload(
         &self,
         service: &ServiceName,
@@ -93,7 +93,7 @@ impl HttpLink {
     }
 }
 
-/// The file up to its end. `moved` tells of every block that is taken, and is dropped behind the last.
+/// Builds a body of the whole file. `moved` is notified of every block that is taken, and is dropped after the last.
 fn build_body(file: File, moved: watch::Sender<()>) -> Body {
     let blocks = stream::try_unfold((file, moved), |(mut file, moved)| async move {
         let mut block = vec![0; BLOCK_BYTES];

@@ -16,7 +16,7 @@ use crate::world::releases::ReleaseError;
 /// Names and pax records before one member.
 const MAX_EXTENSION_BYTES: u64 = 1024 * 1024;
 
-/// What one member is, beside its path.
+/// The kind of a member, without its path.
 pub(super) enum MemberKind {
     File {
         executable: bool,
@@ -35,7 +35,7 @@ pub(super) struct Member {
     pub mtime: u64,
 }
 
-/// The decompressed bytes, of which there are at most so many.
+/// Reads the decompressed bytes, up to a limit.
 pub(super) struct BoundedReader {
     inner: MultiGzDecoder<HashingReader>,
     remaining: u64,
@@ -81,7 +81,7 @@ fn finish_digest(context: Context) -> Digest {
     Digest(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// What is wrong with bytes that were read of an archive.
+/// Converts an error of reading an archive.
 pub(super) fn to_archive_error(path: &Path, error: &io::Error) -> ReleaseError {
     if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<SizeLimitExceeded>) {
         return ReleaseError::Refused(SizeLimitExceeded.to_string());
@@ -143,7 +143,7 @@ impl ArchiveReader {
     }
 }
 
-/// What the headers before a member say of it.
+/// The attributes that the headers before a member give to it.
 #[derive(Default)]
 struct MemberExtensions {
     path: Option<Vec<u8>>,

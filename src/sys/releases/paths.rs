@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-/// Of one path inside a release, and of the target of a symbolic link; far below PATH_MAX (4096), with a root before it.
+/// Limit of a path inside a release, and of the target of a symbolic link; far below PATH_MAX (4096), with a root before
+/// it.
 const MAX_PATH_BYTES: usize = 1024;
-/// Of one part of it: NAME_MAX (limits.h).
+/// Limit of a part of a path: NAME_MAX (limits.h).
 const MAX_PART_BYTES: usize = 255;
 /// Directories in each other.
 const MAX_DEPTH: usize = 64;
 /// Symbolic links on one way; the kernel follows as many (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// What is known of a path: the target of a symbolic link, or `None` for anything else.
+/// The known paths: the target of a symbolic link, or `None` for anything else.
 pub(in crate::sys) type LinkTargets = HashMap<String, String>;
 
 /// `./a/b` or `a/b/` as its parts; none at all for the release itself (`./`).
@@ -159,7 +160,7 @@ mod tests {
     }
 
     proptest! {
-        /// The kernel is the judge: what is allowed never resolves to a place outside, whatever directories there are.
+        /// Compares with the kernel: an allowed path never resolves to a path outside, with any set of directories.
         #[test]
         fn accepted_link_targets_resolve_inside_real_directory(
             made in proptest::collection::vec(("[ab](/[ab]){0,2}", "([ab]|\\.\\.|\\.)(/([ab]|\\.\\.)){0,3}"), 1..6)

@@ -9,7 +9,7 @@ use tar::{EntryType, Header};
 
 use super::*;
 
-/// One member as its header has it, allowed or not.
+/// A member as its header has it, allowed or not.
 #[derive(Debug, Clone)]
 struct Raw {
     name: Vec<u8>,
@@ -484,7 +484,7 @@ fn members() -> impl Strategy<Value = Vec<Raw>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// Whatever it is made of, an archive is placed whole and inside, or not at all.
+    /// An archive of any members is placed whole and inside, or not at all.
     #[test]
     fn place_never_writes_outside_release(members in members(), cut in 0..4096usize, flip in 0..4096usize) {
         let scene = Scene::new();

@@ -1,5 +1,5 @@
-//! From members to files below one directory. While any contents are written there is no symbolic link below it: links are
-//! made last, once all of them are known to stay inside.
+//! Writes members as files below one directory. While any contents are written there is no symbolic link below it: links
+//! are made last, once all of them are known to stay inside.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -22,7 +22,7 @@ use crate::world::releases::ReleaseError;
 pub struct ReleaseLimits {
     /// Files, directories and links.
     pub entries: usize,
-    /// Of all files together.
+    /// Limit of all files together.
     pub bytes: u64,
 }
 
@@ -33,7 +33,7 @@ impl Default for ReleaseLimits {
 }
 
 impl ReleaseLimits {
-    /// Of the whole stream: headers, long names and padding are a few KiB a member.
+    /// Returns the limit of the whole stream: headers, long names and padding are a few KiB a member.
     fn max_stream_bytes(&self) -> u64 {
         self.bytes.saturating_add(4096 * (self.entries as u64 + 1024))
     }
@@ -133,7 +133,7 @@ impl Unpacker<'_> {
         }
     }
 
-    /// What a hard link leads to.
+    /// Returns the path that a hard link points to.
     fn resolve_hard_link(&self, target: &[u8]) -> Result<String, String> {
         let is = |why| format!("is a hard link to {}, which {why}", quote_path(target));
         let to = paths::split_path(target).map_err(is)?.join("/");
@@ -180,7 +180,7 @@ impl Unpacker<'_> {
     fn make_dir(&mut self, name: String, told: bool) -> Result<(), ReleaseError> {
         self.record_entry(&name, EntryKind::Dir { is_explicit: told })?;
         let path = self.target_dir.join(name);
-        // Whatever the umask: an instance may run as another user.
+        // Independent of the umask: an instance may run as another user.
         let made =
             fs::create_dir(&path).and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)));
         made.map_err(|error| to_release_error("make the directory", &path, &error))
@@ -219,13 +219,13 @@ impl Unpacker<'_> {
 fn create_file(path: &Path, executable: bool) -> Result<File, ReleaseError> {
     let mode = if executable { 0o755 } else { 0o644 };
     let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    // Whatever the umask, as above.
+    // Independent of the umask, as above.
     let file = opened.and_then(|file| file.set_permissions(Permissions::from_mode(mode)).map(|()| file));
     file.map_err(|error| to_release_error("write", path, &error))
 }
 
 /// Everything that was written to this directory's filesystem is on the disk: one call where a release may have 100,000 files.
-/// It tells of failed writes since Linux 5.8 (syncfs(2)).
+/// The call reports failed writes since Linux 5.8 (syncfs(2)).
 pub(super) fn sync_filesystem(dir: &Path) -> Result<(), ReleaseError> {
     let synced = File::open(dir).and_then(|dir| nix::unistd::syncfs(&dir).map_err(io::Error::from));
     synced.map_err(|error| to_release_error("write to the disk", dir, &error))

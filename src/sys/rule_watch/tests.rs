@@ -1,4 +1,4 @@
-//! Against the real kernel. Nothing is measured: a change is told, or the test ends by its bound.
+//! Against the real kernel. Nothing is measured: the kernel reports a change, or the test ends at its deadline.
 
 use super::*;
 use crate::model::rules::{Transaction, Variant};
@@ -35,7 +35,7 @@ fn watch_reports_nat_changes_only() {
         run("iptables-nft -A INPUT -p tcp --dport 1 -j ACCEPT; nft add table inet swm-test").await;
         run("nft add set inet swm-test s '{ type ipv4_addr; }'; nft add element inet swm-test s '{ 1.2.3.4 }'").await;
         run("iptables-nft -t nat -A PREROUTING -p tcp --dport 2 -j ACCEPT").await;
-        // The first that is told is the last.
+        // The first change that is reported is the last.
         wait_for_nat_change(Some(&events)).await;
         let waits =
             futures_util::future::poll_immediate(std::pin::pin!(wait_for_nat_change(Some(&events)))).await;

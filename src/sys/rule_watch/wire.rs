@@ -1,10 +1,10 @@
-//! What a notification of nf_tables is about (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
+//! Parses notifications of nf_tables (linux/netfilter/nf_tables.h, `enum nf_tables_msg_types`).
 
 use crate::sys::netlink::{find_attribute, parse_messages};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10;
-/// The end of a transaction: says who made it, not what.
+/// The end of a transaction: names its author, not its content.
 const NEWGEN: u16 = SUBSYSTEM << 8 | 15;
 /// `struct nfgenmsg`: family, version, resource id.
 const NFGENMSG_BYTES: usize = 4;
@@ -14,8 +14,8 @@ const NFPROTO_IPV6: u8 = 10;
 /// each (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_RULE_TABLE`, ...).
 const NFTA_TABLE: u16 = 1;
 
-/// Whether a datagram tells of a change in `ip nat` or `ip6 nat`, the tables of iptables-nft, in which our rules are. A busy
-/// set of somebody's own table is none of our business; what is not understood may be.
+/// Whether a datagram reports a change in `ip nat` or `ip6 nat`, the tables of iptables-nft, in which our rules are. A busy
+/// set in a table of another program does not concern switchman; a message that is not understood may.
 pub(super) fn is_nat_change(datagram: &[u8]) -> bool {
     parse_messages(datagram).into_iter().any(|message| {
         let Ok(message) = message else { return true };

@@ -78,7 +78,7 @@ fn in_flight_request_shows_receive_after_send() {
     run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let mut pair = pair(&listener, "127.0.0.1");
-        assert_eq!(only(&look(port).await).info.bytes_received, 0, "never asked");
+        assert_eq!(only(&look(port).await).info.bytes_received, 0, "no request yet");
         pair.ask();
         let sockets = look(port).await;
         assert!(has_request_in_flight(only(&sockets)));
@@ -118,7 +118,7 @@ fn sockets_report_unread_unsent_and_growing_bytes() {
         assert_eq!(only(&now).info.bytes_sent, only(&before).info.bytes_sent);
         pair.server.set_nonblocking(true).unwrap();
         while pair.server.write(&[0; 8192]).is_ok() {}
-        until(port, "an answer nobody reads", |sockets| only(sockets).send_queue > 0).await;
+        until(port, "an unread answer", |sockets| only(sockets).send_queue > 0).await;
     });
 }
 
@@ -206,7 +206,7 @@ fn close_resets_exactly_the_named_sockets() {
                 look(port).await.into_iter().filter(|socket| socket.peer.port() == second).collect();
             assert_eq!(named.len(), 1, "{address} {clients}");
             assert_eq!(SockDiag.close(port, &named).await, Ok(1));
-            assert_eq!(SockDiag.close(port, &named).await, Ok(0), "gone already");
+            assert_eq!(SockDiag.close(port, &named).await, Ok(0), "closed already");
             let reset: Vec<bool> = pairs.iter_mut().map(|pair| is_reset(&mut pair.client)).collect();
             assert_eq!(reset, [false, true, false], "{address} {clients}");
             for at in [0, 2] {

@@ -42,7 +42,7 @@ pub(super) struct SocketId {
 
 #[cfg(test)]
 impl SocketId {
-    /// The same addresses and ports at another time.
+    /// Returns the id with this cookie, which distinguishes sockets of the same addresses and ports.
     pub(super) fn with_cookie(mut self, cookie: u64) -> Self {
         self.sockid[40..44].copy_from_slice(&cookie.to_ne_bytes()[..4]);
         self.sockid[44..].copy_from_slice(&cookie.to_ne_bytes()[4..]);
@@ -50,7 +50,7 @@ impl SocketId {
     }
 }
 
-/// One part of a dump's datagram.
+/// A part of a dump's datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DumpPart {
     Socket {
@@ -88,7 +88,7 @@ pub(super) fn build_destroy(id: &SocketId, sequence: u32) -> Vec<u8> {
     netlink::build_message(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, sequence, &build_diag_body(id, u32::MAX))
 }
 
-/// `struct inet_diag_req_v2`: what is asked beside `tcp_info` is nothing.
+/// `struct inet_diag_req_v2`: no extension but `tcp_info` is requested.
 fn build_diag_body(id: &SocketId, states: u32) -> Vec<u8> {
     let mut body = vec![id.family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0];
     body.extend_from_slice(&states.to_ne_bytes());
@@ -96,7 +96,7 @@ fn build_diag_body(id: &SocketId, states: u32) -> Vec<u8> {
     body
 }
 
-/// What became of a [`destroy`]: whether the socket was there. `None`: the datagram answers something else.
+/// Parses the answer to a [`destroy`]: whether the socket was there. `None`: the datagram answers another request.
 pub(super) fn parse_destroy_answer(datagram: &[u8], sequence: u32) -> Option<Result<bool, String>> {
     let answer = parse_messages(datagram).into_iter().find_map(|message| match message {
         Ok(message) if message.sequence == sequence && message.kind == NLMSG_ERROR => Some(Ok(message)),
@@ -189,9 +189,9 @@ fn subtract_fins(state: u8, mut socket: Socket) -> Option<Socket> {
     Some(socket)
 }
 
-/// The structure grew with Linux. What tells work from idleness begins with `tcpi_bytes_received` (4.1); older kernels
-/// are an error, for all would look idle. Before `tcpi_bytes_sent` (4.19), `tcpi_bytes_acked` stands for it: the same
-/// number once nothing is unacknowledged, and what is unacknowledged is work by itself.
+/// The structure grew with Linux. The fields that distinguish work from idleness begin with `tcpi_bytes_received` (4.1);
+/// older kernels are an error, for all would look idle. Before `tcpi_bytes_sent` (4.19), `tcpi_bytes_acked` replaces it:
+/// the same number once nothing is unacknowledged, and what is unacknowledged is work by itself.
 fn parse_tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
     let number = |at| read_u32(info, at).unwrap_or(0);
     let ago = |at| Duration::from_millis(u64::from(number(at)));

@@ -8,7 +8,7 @@ use super::wrap;
 pub trait References {
     fn line(&self, name: &str) -> String;
     fn inline<'a>(&'a self, name: &str) -> Option<&'a Value>;
-    /// Tells apart formats in which null is a value of its own.
+    /// Distinguishes formats in which null is a value of its own.
     fn shows_null(&self) -> bool;
     /// The position of a field in the list of fields.
     fn order(&self, _field: &str) -> usize {

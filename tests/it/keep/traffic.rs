@@ -22,7 +22,7 @@ async fn echo(address: IpAddr) {
     });
 }
 
-/// Sends and receives a byte, again and again, until it is told to end or a byte is lost.
+/// Sends and receives a byte, again and again, until `ended` is set or a byte is lost.
 async fn client(address: IpAddr, exchanged: Arc<AtomicU64>, ended: Arc<AtomicBool>) -> Result<(), String> {
     let mut stream =
         TcpStream::connect((address, 8888)).await.map_err(|error| format!("connect: {error}"))?;

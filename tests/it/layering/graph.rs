@@ -23,7 +23,7 @@ pub fn sources(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// One imported path, as written: `crate::model::name::HostName`, bound to `HostName`.
+/// An imported path, as written: `crate::model::name::HostName`, bound to `HostName`.
 #[derive(Debug, Clone)]
 struct Use {
     bound: String,
@@ -41,7 +41,7 @@ struct Module {
     words: BTreeSet<String>,
 }
 
-/// One file that imports another, with the names it takes.
+/// A file that imports another, with the names it takes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Arrow {
     pub from: String,
@@ -125,7 +125,7 @@ impl Crate {
         Some((here, "self".to_owned()))
     }
 
-    /// What every file takes of every other one.
+    /// Lists the names that every file imports from every other one.
     pub fn arrows(&self) -> Vec<Arrow> {
         let mut arrows: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
         for (from, module) in &self.modules {

@@ -33,7 +33,7 @@ impl Place {
         until(async || TcpStream::connect(SSHD).await.is_ok()).await;
     }
 
-    /// By way of the operator's own ssh: `config` comes before the rest of it, where ssh takes the first.
+    /// A link through the operator's own ssh: `config` comes before the rest of it, where ssh takes the first.
     fn over_ssh(&self, config: &str, remote: &[&str]) -> Arc<dyn HostLink> {
         let dir = self.dir.path().display();
         let text = format!(
@@ -60,19 +60,19 @@ impl Place {
     }
 }
 
-/// Nobody is asked for anything, and nobody waits.
+/// ssh prompts for nothing, and no call waits.
 #[test]
 fn every_refusal_says_why() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let nobody = refusal(&*place.over_plain_ssh("")).await;
         assert!(
-            nobody.contains("ssh says: ssh: connect to host 127.0.0.9 port 2222: Connection refused"),
+            nobody.contains("ssh reports: ssh: connect to host 127.0.0.9 port 2222: Connection refused"),
             "{nobody}"
         );
         place.sshd("").await;
         let cases = [
-            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh says: Host key verification failed."),
+            (" UserKnownHostsFile /dev/null", SWITCHMAN, "ssh reports: Host key verification failed."),
             (" User swm-nobody", SWITCHMAN, "Permission denied (publickey)"),
             (
                 "",
@@ -160,7 +160,7 @@ fn that_carries_others_is_not_killed() {
         let (end, ()) = tokio::join!(second.run(&wait, heard), leave);
         assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(*lines.lock().unwrap(), ["up", "on"]);
-        // Another call over a master that is there already: with nobody left it ends by itself.
+        // Another call over a master that is there already: without clients it ends by itself.
         second.hello().await.unwrap();
         drop(second);
         let sockets = || {
@@ -195,7 +195,7 @@ fn a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
     });
 }
 
-/// Packets are dropped; ssh notices by itself and says so.
+/// Packets are dropped; ssh detects and reports that by itself.
 #[test]
 fn a_cut_link_is_told_and_made_anew() {
     run_in_namespace(|| async {
@@ -210,7 +210,10 @@ fn a_cut_link_is_told_and_made_anew() {
         rule("-A");
         let error = link.hello().await.unwrap_err();
         assert!(matches!(error, LinkError::Broken { .. }), "{error}");
-        assert!(error.to_string().contains("ssh says: Timeout, server 127.0.0.9 not responding."), "{error}");
+        assert!(
+            error.to_string().contains("ssh reports: Timeout, server 127.0.0.9 not responding."),
+            "{error}"
+        );
         rule("-D");
         assert!(link.hello().await.is_ok());
     });

@@ -17,7 +17,7 @@ impl Place {
         self.openssl(&[&new[..], &["-subj", &subject, "-keyout", &key, "-out", &pem]].concat());
     }
 
-    /// `NAME.pem` and `NAME.key`, signed by an authority, valid for so many days from now.
+    /// `NAME.pem` and `NAME.key`, signed by an authority, valid for `days` from now.
     fn certificate(&self, name: &str, authority: &str, address: &str, days: &str) {
         let file = |end: &str| format!("{name}.{end}");
         let (subject, alternative) = (format!("/CN={name}"), format!("subjectAltName=IP:{address}"));
@@ -101,7 +101,7 @@ fn admits_whoever_bears_the_token() {
             let message = "the bearer token is missing or wrong".to_owned();
             assert_eq!(refused, LinkError::Refused { code: ErrorCode::Unauthorized, message });
         }
-        // Whoever has no token learns nothing, and on the socket none is asked for.
+        // A client without a token learns nothing, and the socket requires none.
         assert!(place.over_socket().hello().await.is_ok());
         let short = place.write("short", "short").display().to_string();
         let (pem, key) = (place.text("agent.pem"), place.text("agent.key"));
@@ -113,7 +113,7 @@ fn admits_whoever_bears_the_token() {
     });
 }
 
-/// Many who connect and say nothing keep nobody out for long.
+/// Many silent connections keep no other client out for long.
 #[test]
 fn slow_clients_make_room() {
     run_in_namespace(|| async {

@@ -190,7 +190,7 @@ fn what_a_host_refuses_is_told_by_code() {
             );
         }
         assert!(place.left().is_empty() || place.left() == ["shop"], "{:?}", place.left());
-        // A sender that goes on sending hears the refusal all the same.
+        // A sender that goes on sending receives the refusal nevertheless.
         let sparse = place.path("sparse.tar.gz");
         std::fs::File::create(&sparse).unwrap().set_len((1 << 30) + 1).unwrap();
         for _ in 0..50 {

@@ -1,4 +1,4 @@
-//! Being told, forwarding, ending.
+//! Configuration, forwarding, the end of the proxy.
 
 use super::*;
 

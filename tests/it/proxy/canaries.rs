@@ -116,7 +116,7 @@ fn what_a_canary_answers_is_not_compared_with_main() {
     });
 }
 
-/// A server that hears requests and says nothing, until the canary is told to answer.
+/// A server that reads requests and sends nothing until `answers` is set.
 async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> Seen {
     let seen = Seen::default();
     let noted = seen.clone();
@@ -135,7 +135,7 @@ async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> Seen {
     seen
 }
 
-/// Without this nobody ever asked the canary again.
+/// Without this no request would ever reach the canary again.
 #[test]
 fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
     run_in_namespace(|| async {
@@ -146,7 +146,7 @@ fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
         }
         let answers = Arc::new(Mutex::new(false));
         let canaries = silent(OTHER, answers.clone()).await;
-        // The one that tries hears nothing; it is answered by main until then.
+        // The trial request gets no answer; main answers the others until then.
         let trying = Arc::new(Mutex::new(None));
         until("the canary is tried", async || {
             let mut client = Wire::to(SHOP).await;
@@ -173,7 +173,7 @@ fn a_client_that_goes_away_during_the_deciding_try_leaves_it_to_the_next() {
 fn mains_time_begins_when_main_is_asked() {
     run_in_namespace(|| async {
         let _main = server(MAIN, "main").await;
-        // Nobody refuses a connection to the canary either: it is waited for in vain.
+        // Connections to the canary are not refused either: the proxy waits in vain.
         #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
         let mut command = Command::new("iptables");
         let rule = "-w -A INPUT -p tcp --dport 9001 -j DROP";

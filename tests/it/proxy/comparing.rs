@@ -1,4 +1,4 @@
-//! What main and a shadow answered becomes evidence, beside the data path.
+//! The answers of main and of a shadow become evidence, outside the data path.
 
 use switchman::model::evidence::Evidence;
 
@@ -17,7 +17,7 @@ async fn evidence(proxy: &Proxy) -> Option<Evidence> {
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-/// Once so many pairs were judged or left out.
+/// Waits until this number of pairs was judged or left out.
 async fn judged(proxy: &Proxy, pairs: u64) -> Evidence {
     until("all pairs are judged", async || {
         let evidence = evidence(proxy).await.unwrap();
@@ -136,7 +136,7 @@ fn evidence_is_bounded_and_ends_with_those_it_is_about() {
     });
 }
 
-/// A controlled comparison waits for main only where main was asked.
+/// A controlled comparison waits for main only where main got the request.
 #[test]
 fn main_is_not_asked_again_for_what_the_canary_answered() {
     run_in_namespace(|| async {
@@ -288,7 +288,7 @@ fn copies_are_counted_anew_when_the_evidence_begins_anew() {
         told.traffic_split.mirrors[0].methods = vec!["GET".to_owned()];
         proxy.tell(&config(told.clone())).await;
         assert_eq!(failed(&proxy.shadow().await), (3, Some(3)), "both sides are who they were");
-        // Another build of main: what failed beside the one before says nothing.
+        // Another build of main: failures beside the previous build are no evidence.
         told.main.address = ([127, 0, 0, 1], 9005).into();
         proxy.tell(&config(told)).await;
         assert_eq!(failed(&proxy.shadow().await), (0, None));

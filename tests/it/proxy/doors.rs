@@ -198,7 +198,7 @@ fn an_idle_http2_connection_to_a_shadow_is_closed() {
     });
 }
 
-/// The client of a stream that the old main was asked on stays; the old main is not held up by it.
+/// The client of a stream to the old main stays connected; the old main is not delayed by it.
 #[test]
 fn an_http2_client_is_led_to_the_new_main() {
     run_in_namespace(|| async {
@@ -249,7 +249,7 @@ fn an_idle_http2_client_is_told_that_it_is_the_end() {
     });
 }
 
-/// Nor does anybody refuse to be.
+/// Connections to the canary are neither accepted nor refused.
 fn nobody_is_at_the_canary() {
     #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
     let mut command = Command::new("iptables");

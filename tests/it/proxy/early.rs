@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Answers the head alone, and reads the rest before it closes, as servers do that mean to be heard.
+/// Answers the head alone, and reads the rest before it closes, as servers do whose answer has to arrive.
 async fn refuses_early(port: u16) {
     listen(port, |mut wire| async move {
         wire.hear_head().await;
@@ -29,7 +29,7 @@ fn an_early_answer_reaches_a_client_that_still_sends() {
             let mut client = Wire::to(SHOP).await;
             client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4194304\r\n\r\n").await;
             let chunk = vec![b'x'; 64 << 10];
-            // It says as much as is taken.
+            // The client sends as much as is accepted.
             for _ in 0..64 {
                 if !client.try_say(&chunk).await {
                     break;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-/// Requests of a kind, by so many clients at once.
+/// Requests of a kind, by a number of clients at once.
 #[derive(Debug, Clone, Copy)]
 enum Load {
     Gets,
@@ -66,7 +66,7 @@ impl Load {
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nshadow";
 
-/// Reads requests whole and says this to each, after a while.
+/// Reads whole requests and sends this answer to each, after a delay.
 async fn slow(after: Duration, answer: &'static str) {
     listen(OTHER, move |mut wire| async move {
         while wire.try_hear().await.is_some() {
@@ -114,7 +114,7 @@ async fn trickles() {
     .await;
 }
 
-/// In a namespace of its own whatever leaves for the shadow is gone: neither an answer nor a refusal.
+/// In a namespace of its own, packets to the shadow are lost: neither an answer nor a refusal.
 fn blackholes() {
     #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
     let mut command = Command::new("iptables");

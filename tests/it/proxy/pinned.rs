@@ -118,7 +118,7 @@ async fn posts(client: u32) -> (usize, usize) {
     (answered, cut)
 }
 
-/// A server that answers when it is told to; how many of its connections have ended.
+/// A server that answers once `may` is true; how many of its connections have ended.
 async fn patient(port: u16, name: &'static str, may: watch::Receiver<bool>) -> (Seen, Arc<Mutex<usize>>) {
     let (seen, ended) = (Seen::default(), Arc::new(Mutex::new(0)));
     let (noted, over) = (seen.clone(), ended.clone());

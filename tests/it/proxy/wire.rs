@@ -1,4 +1,4 @@
-//! What hyper does by itself that a client or a server would notice: a test for each (mirror.md, part 4).
+//! Behaviour of hyper that a client or a server would notice: a test for each (docs/design/proxy.md#hyper).
 
 use super::*;
 
@@ -83,7 +83,7 @@ fn an_early_hint_does_not_hide_the_answer() {
     });
 }
 
-/// Says it on a connection that was used before, and on a fresh one; what main got of it.
+/// Sends the bytes on a connection that was used before and on a fresh one; returns the bytes that main received.
 async fn strange(bytes: &[u8]) -> Vec<String> {
     let heads = Arc::new(Mutex::new(Vec::new()));
     let noted = heads.clone();

@@ -1,10 +1,10 @@
-//! The instance goes on, whoever of those around it is killed.
+//! The instance goes on when any process around it is killed.
 
 use super::*;
 
 const TICKS: &str = "n=0; while :; do n=$((n+1)); echo tick $n; sleep 0.02; done";
 
-/// Returns when its lock is free too, which is after its command line is gone.
+/// Returns when its lock is free too, which is after its command line has disappeared.
 async fn kill_keeper(pid: u32) {
     send(pid, Signal::SIGKILL);
     let zombie = |stat: String| stat.contains(") Z ");
@@ -26,7 +26,7 @@ async fn another_keeper_takes_over_what_a_killed_one_has_left() {
     assert_ne!(yard.keeper().unwrap(), first);
     let lines = yard.log(None).await.len();
     until(async || yard.log(None).await.len() > lines + 3).await;
-    // What was said while nobody listened is there too: no number is missing.
+    // Lines written without a reader are there too: no number is missing.
     let expected: Vec<String> = (1..=lines + 3).map(|number| format!("tick {number}")).collect();
     assert_eq!(yard.log(None).await[..lines + 3], expected);
     // It is still kept: what ends is started again.

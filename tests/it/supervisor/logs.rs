@@ -1,4 +1,4 @@
-//! What an instance wrote.
+//! The output of an instance.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn what_has_no_end_of_line_is_cut_and_what_is_left_at_the_end_is_kept() {
     assert_eq!(lengths, [8192, 8192, 20000 - 2 * 8192, 4]);
 }
 
-/// As fast as it can: nothing piles up, the keeper stays small, and a stop is heard meanwhile.
+/// An instance that writes at full speed: nothing piles up, the supervisor stays small, and a stop still takes effect.
 #[tokio::test]
 async fn one_who_writes_without_end_waits_for_the_disk() {
     let yard = Yard::with(Tuning { log_bytes: 1_000_000, ..Tuning::default() });

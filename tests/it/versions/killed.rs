@@ -5,7 +5,7 @@ use switchman::lab::operator::Pipe;
 
 use super::{MS, Site, Value, can_make_namespaces, deploy_shop, release, up};
 
-/// From the start of the command to the kill. The commands take between 100 ms and some seconds.
+/// Milliseconds from the start of the command to the kill. The commands take between 100 ms and some seconds.
 const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
 
 /// Every row of `ls` is at rest, and main answers.

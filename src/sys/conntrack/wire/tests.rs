@@ -23,7 +23,7 @@ fn translated(protocol: u8) -> Vec<u8> {
     let address = |kind, last| build_attribute(kind, &[192, 0, 2, last]);
     let mut body = vec![AF_INET, 0, 0, 0];
     body.extend(tuple(CTA_TUPLE_ORIG, &[address(1, 7), address(2, 1)], protocol, 40000, 80));
-    // The status, which nobody asks for.
+    // The status, which is not read.
     body.extend(build_attribute(3, &[0, 0, 1, 0x8e]));
     body.extend(tuple(CTA_TUPLE_REPLY, &[address(1, 1), address(2, 7)], protocol, 20001, 40001));
     body

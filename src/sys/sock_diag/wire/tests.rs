@@ -169,7 +169,7 @@ fn destroy_uses_kernel_socket_id() {
     assert_eq!(bytes[24..72], dumped[4..52], "cookie and interface among it");
     let answer = |code: i32, sequence| build_message(NLMSG_ERROR, 0, sequence, &code.to_ne_bytes());
     assert_eq!(parse_destroy_answer(&answer(0, 9), 9), Some(Ok(true)));
-    assert_eq!(parse_destroy_answer(&answer(-2, 9), 9), Some(Ok(false)), "gone already");
+    assert_eq!(parse_destroy_answer(&answer(-2, 9), 9), Some(Ok(false)), "closed already");
     assert_eq!(parse_destroy_answer(&answer(0, 8), 9), None);
     let refused = "the kernel refused to close a socket: EPERM: Operation not permitted".to_owned();
     assert_eq!(parse_destroy_answer(&answer(-1, 9), 9), Some(Err(refused)));
