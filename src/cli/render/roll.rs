@@ -395,7 +395,7 @@ fn format_host_row(host: &HostProgress, unfinished: bool, flag: &str) -> Vec<Str
     ]
 }
 
-/// Returns the next command for a host whose turn failed.
+/// Returns the next command for a host that failed or was left out.
 fn suggest_next_command(host: &HostProgress, unfinished: bool, flag: &str) -> String {
     match host.end {
         Some(HostOutcome::LeftInMaintenance) if unfinished => {
