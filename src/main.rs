@@ -1,4 +1,4 @@
-//! Parse, build the world, run, exit.
+//! Parses the command line, builds the world, runs the command and exits.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ fn build_host_world(to: HostWorldParams) -> HostWorld {
     }
 }
 
-/// An operator's real world: a link to every host, the balancers as seen from here, the journal.
+/// An operator's real world: a link to every host, the balancers as seen from this machine, the journal.
 fn build_fleet_world(to: FleetWorldParams) -> FleetWorld {
     let FleetWorldParams { local_host: here, fleet, hosts, journal_dir } = to;
     let (reporter, stop) = (here.reporter.clone(), here.stop.clone());

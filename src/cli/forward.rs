@@ -79,7 +79,7 @@ async fn switch_forwards(
         return context.renderer.print_switches(switch, each);
     };
     if let Ok(Some(held)) = world.lock.view() {
-        context.renderer.report(&Event::Warning { text: format!("the fleet is held by {}", held.holder) });
+        context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", held.holder) });
     }
     let switched = match switch {
         Switch::On => forward::enable(&world, &fleet, host, &options).await?,

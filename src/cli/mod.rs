@@ -222,8 +222,8 @@ enum Command {
     /// Show, acquire or release the fleet lock
     ///
     /// roll, promote, assign, mirror, canary and a switch of several hosts acquire it by themselves; a lock whose process has
-    /// ended is taken over. A lock acquired by an operator stays until it is released. A switch of a single host only
-    /// warns; deploy, update, kill, access and rollback do not look at it.
+    /// ended is taken over. A lock acquired by an operator stays until it is released. Switching a single host only
+    /// prints a warning; deploy, update, kill, access and rollback do not look at it.
     Lock(lock::LockArgs),
     /// Serve this host's API on a unix socket, over TLS or over ssh
     ///

@@ -15,7 +15,7 @@ use crate::ops::fleet::deployments::{
 };
 
 impl Renderer {
-    /// A line of the result.
+    /// Prints a line of the result.
     pub fn print_line(&self, line: &str) {
         if !self.is_json {
             self.text(&format!("{line}\n"));
@@ -137,7 +137,7 @@ impl Renderer {
             None => format!("{line}\n"),
         };
         self.text(&text);
-        // A reader that went away is seen by the next write.
+        // The next write reports a reader that closed the pipe.
         let _ = self.flush();
     }
 }
@@ -225,7 +225,7 @@ fn format_active(row: &FleetDeployment) -> String {
     row.active.map_or_else(|| "?".to_owned(), |active| active.to_string())
 }
 
-/// The raw state, over all hosts: the worst one.
+/// Returns the worst process state over all hosts.
 fn find_worst_state(row: &FleetDeployment) -> &'static str {
     let rank = |process: &Result<ProcessState, String>| match process {
         Err(_) => (3, "unknown"),

@@ -69,7 +69,7 @@ impl Renderer {
         Self { is_json, color, buffer: Mutex::default(), spinner, follower: Mutex::default(), service_flag }
     }
 
-    /// A text as it is, such as a manual page.
+    /// Adds an unformatted text, such as a manual page.
     pub fn text(&self, text: &str) {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
@@ -106,7 +106,7 @@ impl Renderer {
         if !lock.is_empty() {
             tables.push(events::format_lock_notes(lock));
         }
-        // On an operator's machine there are rolls and no switches.
+        // An operator machine has rolls and no switches.
         if !rows.is_empty() || tables.is_empty() {
             tables.push(events::format_history(rows));
         }
@@ -159,18 +159,18 @@ impl Renderer {
         self.text(&events::format_init(written));
     }
 
-    /// A question on stdout; the answer is typed after it.
+    /// Prints a question on stdout; the operator types the answer after it.
     pub fn prompt(&self, question: &str) -> Result<(), Failure> {
         self.text(question);
         self.flush()
     }
 
-    /// A line to stderr.
+    /// Prints a line to stderr.
     pub fn print_remark(&self, line: &str) {
         self.write_stderr_line(line);
     }
 
-    /// Writes what was collected to stdout. A reader that went away (`| head`) is no failure.
+    /// Writes the collected results to stdout. A reader that closed the pipe (`| head`) is no failure.
     pub fn flush(&self) -> Result<(), Failure> {
         let text = std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner));
         self.spinner.finish_and_clear();
@@ -183,9 +183,9 @@ impl Renderer {
         }
     }
 
-    /// Prints what was collected, the error and its hint; gives back the exit code.
+    /// Prints the collected results, the error and its hint; returns the exit code.
     pub fn print_failure(&self, failure: &Failure) -> ExitStatus {
-        // The failure at hand is the one to report, not a second one of stdout.
+        // The given failure is the one to report, not a second one of stdout.
         let _ = self.flush();
         self.write_stderr_line(&format!("{} {failure}", "error:".red().bold()));
         if let Some(hint) = failure.hint() {

@@ -15,7 +15,7 @@ use crate::ops::fleet::promote::PromotionReport;
 use crate::plan::compare::count;
 use crate::plan::promote::{PromotionProgress, StepProgress, format_latency, format_share};
 
-/// The last promotion and the lock, at one moment.
+/// A snapshot of the last promotion and the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PromotionView {
     pub standing: Option<PromotionProgress>,
@@ -39,7 +39,7 @@ impl Renderer {
         self.text(&format!("{} was approved to continue after {share}\n", standing.promotion));
     }
 
-    /// How it ended; anything but promoted is a failure.
+    /// Prints the result of a promotion; anything but promoted is a failure.
     pub fn print_promotion_result(&self, report: &PromotionReport) -> Result<(), Failure> {
         self.print_promotion(report);
         match report.standing.result {
@@ -96,7 +96,7 @@ fn format_status(view: &PromotionView) -> String {
     report
 }
 
-/// The command to type.
+/// Returns the next command for the operator.
 fn suggest_next_command(standing: &PromotionProgress, lock: Option<&LockView>) -> String {
     let service = &standing.spec.service;
     let command = format!("switchman promote {service}");

@@ -21,10 +21,10 @@ use crate::plan::roll::RollPlan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 use crate::world::reporter::{Event, RollEvent};
 
-/// Letters of a command in a table.
+/// Maximum length of a command in a table, in characters.
 const MAX_COMMAND_CHARS: usize = 40;
 
-/// The last roll and the lock, at one moment.
+/// A snapshot of the last roll and the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollView {
     pub standing: Option<RollProgress>,
@@ -129,7 +129,7 @@ impl Renderer {
             _ => return,
         };
         self.text(&text);
-        // A reader that went away does not stop a roll.
+        // A reader that closed the pipe does not stop a roll.
         let _ = self.flush();
     }
 
@@ -165,7 +165,7 @@ impl Renderer {
         self.text(&lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock));
     }
 
-    /// How it ended; anything but "everything done" is a failure.
+    /// Prints the result of a roll; anything but "everything done" is a failure.
     pub fn print_roll_result(&self, rolled: &RollReport) -> Result<(), Failure> {
         if let Some(RollFollower::Live(board)) = self.lock_follower().take() {
             let _ = board.bars.clear();
@@ -395,7 +395,7 @@ fn format_host_row(host: &HostProgress, unfinished: bool, flag: &str) -> Vec<Str
     ]
 }
 
-/// The command to type for a host that did not get through.
+/// Returns the next command for a host that failed or was left out.
 fn suggest_next_command(host: &HostProgress, unfinished: bool, flag: &str) -> String {
     match host.end {
         Some(HostOutcome::LeftInMaintenance) if unfinished => {
@@ -420,7 +420,7 @@ fn format_duration_between(from: jiff::Timestamp, to: jiff::Timestamp) -> String
     format(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
 
-/// As much as fits a line of a table; `history --roll` has the whole of it.
+/// Truncates a command to fit a line of a table; `history --roll` shows all of it.
 fn truncate_command(text: &str) -> String {
     match text.char_indices().nth(MAX_COMMAND_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -428,7 +428,7 @@ fn truncate_command(text: &str) -> String {
     }
 }
 
-/// Past rolls, one line each.
+/// Formats past rolls, one line each.
 pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
     let row = |roll: &RollProgress| {
         let result = match (roll.result, &roll.stop_reason) {

@@ -40,7 +40,7 @@ impl Renderer {
 #[derive(Serialize)]
 struct StatusDocument<'a> {
     hosts: &'a [Status],
-    /// The last roll, while it is not finished, and who holds the fleet.
+    /// The last roll, while it is not finished, and the holder of the fleet lock.
     roll: Option<&'a RollView>,
 }
 

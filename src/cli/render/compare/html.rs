@@ -1,4 +1,4 @@
-//! The report as one page: no scripts, nothing from elsewhere, and nothing in it that an answer could act through.
+//! The report as one page: no scripts, no external resources, and no markup from an answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}\
 details{margin:.25rem 0}summary{cursor:pointer}\
 ";
 
-/// Self-contained, for a browser or an attachment.
+/// Formats a self-contained page, for a browser or an attachment.
 pub fn format_html_page(report: &ComparisonReport) -> String {
     let of = &report.of;
     let title = escape(&format!("{}: {} beside {}", of.service, of.shadow, of.main));
