@@ -71,7 +71,9 @@ pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
 pub fn give_back(world: &FleetWorld, holder: &Holder) {
     match world.lock.release(holder) {
         Ok(()) | Err(JournalError::LockLost { .. }) => {}
-        Err(error) => world.reporter.report(&Event::Warning { text: format!("cannot release lock: {error}") }),
+        Err(error) => {
+            world.reporter.report(&Event::Warning { text: format!("cannot release the lock: {error}") });
+        }
     }
 }
 
