@@ -1,4 +1,4 @@
-//! Waiting until nothing is in flight on a host that is out: by the counters of every balancer, cross-checked with the
+//! Waits until no request is in flight on a host in maintenance: by the counters of every balancer, cross-checked with the
 //! kernel's sockets on the host.
 
 use std::sync::Arc;
@@ -20,10 +20,11 @@ use crate::world::reporter::Event;
 use super::reach::sleep_or_stop;
 use super::reach::{link, read_balancers};
 
-/// Between two looks.
+/// The interval between two reads of the counters.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
-/// From a quiet look to the second one, which makes it a drain. The server is DOWN by then, so nothing new is on its way to
-/// it; the counters only have to stand still for longer than a balancer takes to assign a request.
+/// The interval from a first read without requests in flight to the second, which confirms the drain. The server is DOWN by
+/// then, so no new request is on its way to it; the counters only have to stay unchanged for longer than a balancer takes to
+/// assign a request.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a host does not count as drained.

@@ -22,7 +22,7 @@ use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::reach::{is_off, link, probe_main, read_balancers};
 
-/// What the operator asked for beside the switch itself.
+/// The operator's options for a switch.
 #[derive(Debug, Clone)]
 pub struct SwitchOptions {
     pub actor: Actor,
@@ -32,7 +32,7 @@ pub struct SwitchOptions {
     pub drain: bool,
     /// Override refusals, and leave a host out that does not drain in time.
     pub force: bool,
-    /// Instead of the patience computed from the check settings.
+    /// Replaces the timeout computed from the check settings.
     pub timeout: Option<Duration>,
 }
 
@@ -46,14 +46,14 @@ pub struct SwitchReport {
     pub overridden: Vec<Refusal>,
     /// Per balancer, in the order of the configuration; empty with `--no-wait`.
     pub seen: Vec<Seen>,
-    /// From DOWN everywhere to drained; absent without `--drain`.
+    /// The time from DOWN everywhere to drained; absent without `--drain`.
     #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_optional_ms")]
     pub drained_after: Option<Duration>,
     /// With `--force`: requests still in flight when the drain's time was up.
     pub not_drained: Option<u64>,
 }
 
-/// Why a switch was not made, or not seen, or not drained.
+/// Why a switch was not made, or not observed, or the host not drained.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
     #[error("refused to switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
@@ -81,7 +81,7 @@ pub async fn disable(
     start_maintenance(world, fleet, host, options, overridden).await
 }
 
-/// The part behind the checks.
+/// Starts maintenance after the checks.
 async fn start_maintenance(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -136,7 +136,7 @@ pub async fn enable(
     Ok(switched)
 }
 
-/// What came of each host.
+/// The result of each host.
 pub type SwitchResults = Vec<(HostName, Result<SwitchReport, SwitchError>)>;
 
 /// Several hosts at once, under the fleet's lock: the capacity floor counts them together, and nothing is switched when
@@ -198,7 +198,7 @@ async fn check_all_refusals(
     check_refusals(world, &names.join(", "), Switch::Off, found, options.force)
 }
 
-/// What the balancers have against taking these hosts out together.
+/// Returns the refusals, from the balancers' state, of taking these hosts out together.
 pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName]) -> Vec<Refusal> {
     let views = read_balancers(world).await;
     let errors: Vec<String> =
@@ -231,7 +231,7 @@ fn check_refusals(
     Ok(refusals)
 }
 
-/// Kernel and record together; says whether the kernel had to be changed, and the record's generation.
+/// Switches kernel and record together; returns whether the kernel had to be changed, and the record's generation.
 async fn switch(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -246,7 +246,7 @@ async fn switch(
     Ok((!changed.transactions.is_empty(), changed.generation))
 }
 
-/// Tells the host to switch, and the operator what came of it.
+/// Sends the switch to the host, and reports the result to the operator.
 pub async fn switch_host(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -292,7 +292,7 @@ pub const fn action(switch: Switch) -> &'static str {
 }
 
 /// A host that does not drain in time goes back into service, unless its main vhost is not healthy any more or
-/// somebody else has switched it in the meantime.
+/// another command has switched it in the meantime.
 async fn return_to_service(
     world: &FleetWorld,
     fleet: &Fleet,

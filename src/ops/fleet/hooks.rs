@@ -14,7 +14,7 @@ use crate::world::FleetWorld;
 use crate::world::link::SharedLineSink;
 use crate::world::reporter::{Event, RollEvent};
 
-/// Which of them.
+/// The point of the roll at which a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     BeforeRoll,

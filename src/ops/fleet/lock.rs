@@ -1,4 +1,4 @@
-//! The fleet's lock: taken for a roll or a command over several hosts, or by a person who wants to be left alone.
+//! The fleet lock: acquired for a roll or a command over several hosts, or by an operator to keep other operations out.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::world::journal::JournalError;
 use crate::world::lock::{AcquireResult, LockNote};
 use crate::world::reporter::Event;
 
-/// Between two signs of life.
+/// The interval between two heartbeats.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a holder on another machine is watched for a sign of life: five beats.
+/// How long a holder on another machine is watched for a heartbeat: five intervals.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the fleet is not ours.
+/// Why the fleet lock was not acquired or released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("the fleet is held by {}", .held.holder)]
@@ -23,13 +23,13 @@ pub enum LockError {
     Journal(#[from] JournalError),
     #[error("interrupted while watching whether {} is alive", .held.holder)]
     Interrupted { held: Box<LockView> },
-    #[error("nobody holds the fleet")]
+    #[error("the fleet is not locked")]
     NotLocked,
     #[error("the fleet is held by {}, not by `{asked}`", .held.holder)]
     OtherHolder { held: Box<LockView>, asked: String },
 }
 
-/// Takes the lock, in place of a holder that is dead. A living one, and a person, are never waited away.
+/// Acquires the lock, also from a dead holder. The lock of a live process or of an operator is never taken over.
 pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Result<Holder, LockError> {
     let holder = world.lock.holder(user, purpose, world.clock.now());
     let mut instead_of: Option<Box<LockView>> = None;
@@ -46,14 +46,14 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
         instead_of = Some(held);
     }
     if let Some(dead) = instead_of {
-        let text = format!("took the lock over from {}, which is gone", dead.holder);
+        let text = format!("took the lock over from {}, which has ended", dead.holder);
         write_note(world, user, &text)?;
         world.reporter.report(&Event::Warning { text });
     }
     Ok(holder)
 }
 
-/// Gives signs of life; never returns. That the lock was lost is seen by the next write to the journal.
+/// Writes heartbeats; never returns. A lost lock is noticed at the next write to the journal.
 pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
@@ -62,16 +62,18 @@ pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
         {
             world
                 .reporter
-                .report(&Event::Warning { text: format!("no sign of life could be given: {error}") });
+                .report(&Event::Warning { text: format!("cannot write the heartbeat of the lock: {error}") });
         }
     }
 }
 
-/// Gives it back. One that was taken away by force meanwhile is not ours to give.
+/// Releases the lock, unless another command has taken it by force since.
 pub fn give_back(world: &FleetWorld, holder: &Holder) {
     match world.lock.release(holder) {
         Ok(()) | Err(JournalError::LockLost { .. }) => {}
-        Err(error) => world.reporter.report(&Event::Warning { text: format!("the lock stays: {error}") }),
+        Err(error) => {
+            world.reporter.report(&Event::Warning { text: format!("cannot release the lock: {error}") });
+        }
     }
 }
 
@@ -82,7 +84,7 @@ pub async fn acquire_for_person(world: &FleetWorld, user: &str, message: &str) -
     Ok(holder)
 }
 
-/// Releases whatever lock there is: one's own, or anybody's by force and with a reason, which the history keeps.
+/// Releases the lock: the operator's own, or another holder's by force and with a reason, which the history keeps.
 pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
     let held = world.lock.view()?.ok_or(LockError::NotLocked)?;
     let mine = held.holder.user == user && matches!(held.holder.purpose, LockPurpose::Operator { .. });
@@ -96,7 +98,7 @@ pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<Lo
     Ok(held)
 }
 
-/// By its heartbeat alone: clocks of two machines say nothing about each other.
+/// Judges a holder by its heartbeat alone: the clocks of two machines are not comparable.
 async fn is_silent(world: &FleetWorld, held: &LockView) -> Result<bool, LockError> {
     let text = format!(
         "watching for {} whether {} is alive",

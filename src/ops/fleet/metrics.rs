@@ -1,4 +1,4 @@
-//! The operator's view in numbers: every host as it is seen from here, and what the journal says of the last roll and promotion.
+//! The operator's view in numbers: every host as this machine observes it, and the last roll and promotion of the journal.
 
 use super::promote;
 use super::reach::{build_status_request, link};
@@ -10,8 +10,8 @@ use crate::plan::metrics::fleet::{FleetMetrics, HostSnapshot, JournalSnapshot, S
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 
-/// Of one or more services on the same hosts, each with its journal. What cannot be reached or read is told by the numbers
-/// themselves.
+/// Collects the numbers of one or more services on the same hosts, each with its journal. Hosts and journals that cannot be
+/// read are reported by metrics of their own.
 pub async fn collect_numbers(services: &[(Fleet, FleetWorld)], hosts: &[Host]) -> FleetMetrics {
     let seen = futures_util::future::join_all(hosts.iter().map(|host| read_host(services, host))).await;
     let of_service = |(fleet, world): &(Fleet, FleetWorld)| ServiceSnapshot {
@@ -29,7 +29,7 @@ async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapsho
     for (fleet, _) in services {
         match link.fetch_status(&build_status_request(fleet, host)).await {
             Ok(view) => seen.views.push((fleet.service.clone(), view)),
-            // Asked again, it would take as long to say nothing.
+            // Another request would take as long to fail.
             Err(error) if error.is_lost() => {
                 seen.is_up = false;
                 return seen;

@@ -1,5 +1,6 @@
 //! `promote`: a version gets a growing share of the requests on every host, for as long as it is no worse than main; then it
-//! becomes main. Every step is recorded before it is done. Whatever comes but a kill, no canary stays that nobody judges.
+//! becomes main. Every step is recorded before it is done. Unless its process is killed, a promotion leaves no canary
+//! without evaluation.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -34,11 +35,11 @@ mod set_share;
 
 pub use preflight::check_ready;
 
-/// How long whoever aborts a running promotion waits until it has ended.
+/// How long an abort waits until a running promotion has ended.
 const ABORT_TIMEOUT: Duration = Duration::from_mins(2);
 const ABORT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What came of a promotion, so far.
+/// The progress of a promotion, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PromotionReport {
     pub standing: PromotionProgress,
@@ -53,10 +54,10 @@ impl PromotionReport {
     }
 }
 
-/// Why there was no promotion at all, or why nobody knows how it is.
+/// Why there was no promotion at all, or why its state is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum PromotionError {
-    #[error("cannot roll out: {0}")]
+    #[error("cannot promote: {0}")]
     Lock(#[from] LockError),
     #[error("the promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
     Unfinished { standing: Box<PromotionProgress> },
@@ -66,12 +67,12 @@ pub enum PromotionError {
     Finished { promotion: PromotionId, verb: &'static str },
     #[error("refused to promote: {}", .hosts.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
     NotReady { hosts: Vec<(HostName, String)> },
-    #[error("the promotion {promotion} waits for nobody's word")]
+    #[error("the promotion {promotion} is not waiting for approval")]
     NotWaitingForApproval { promotion: PromotionId },
-    #[error("the promotion {promotion} was cut off: nobody runs it")]
+    #[error("the promotion {promotion} was interrupted: no process runs it")]
     NotRunning { promotion: PromotionId },
     #[error(
-        "the promotion {promotion} was told to end, and has not after {}",
+        "cannot abort the promotion {promotion}: it has not ended after {}",
         duration::format(ABORT_TIMEOUT)
     )]
     NotEnded { promotion: PromotionId },
@@ -81,9 +82,9 @@ pub enum PromotionError {
     UnknownHost(HostName),
 }
 
-/// Why the course was left.
+/// Why a promotion stopped before its end.
 enum StopReason {
-    /// For good: main answers everything again.
+    /// Final: main answers everything again.
     RollBack {
         result: PromotionResult,
         why: String,
@@ -107,10 +108,10 @@ impl From<JournalError> for StopReason {
     }
 }
 
-/// One promotion on its way.
+/// A running promotion.
 struct PromotionRun<'a> {
     world: &'a FleetWorld,
-    /// The same world without its stop: for what is done whatever comes.
+    /// The world without its stop signal: for steps that must complete after a stop request.
     unstoppable_world: FleetWorld,
     fleet: &'a Fleet,
     id: PromotionId,
@@ -123,7 +124,7 @@ struct PromotionRun<'a> {
     requests: Mutex<OperatorRequests>,
 }
 
-/// What other processes have asked of it.
+/// The requests of other processes.
 #[derive(Default)]
 struct OperatorRequests {
     /// The number of the last row that was read.
@@ -149,7 +150,7 @@ pub async fn run(
     }
     let hosts = resolve_hosts(fleet, spec)?;
     with_lock(world, spec, actor, async |holder| {
-        // Between the look and the lock somebody may have begun one.
+        // Another process may have begun one between the first read and the lock.
         if let Some(standing) = read_unfinished(world)? {
             return Err(PromotionError::Unfinished { standing: Box::new(standing) });
         }
@@ -168,7 +169,7 @@ pub async fn run(
     .await
 }
 
-/// Goes on with the last one at the step where it stands, which is judged anew. One that is on its way back goes on with that.
+/// Resumes the last promotion at its current step, which is judged again. A roll-back in progress is resumed as such.
 pub async fn resume(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -182,7 +183,7 @@ pub async fn resume(
     .await
 }
 
-/// Ends the last one: main answers everything. One that another process runs is told to end, and waited for.
+/// Aborts the last promotion: main answers everything. If another process runs it, sends it the request and waits for its end.
 pub async fn abort(
     world: &FleetWorld,
     fleet: &Fleet,
@@ -205,7 +206,7 @@ pub async fn abort(
                     Some(ended) if ended.is_finished() && asked => {
                         return Ok(PromotionReport::from_progress(ended));
                     }
-                    // Whoever takes it up forgets what was asked before.
+                    // A process that resumes it discards earlier requests.
                     Some(now) if !now.is_abort_requested() => {
                         world.promotions.ask(
                             &stands.promotion,
@@ -231,7 +232,7 @@ pub async fn abort(
     }
 }
 
-/// Lets the last one go on, which waits for that.
+/// Approves the step of the last promotion, which waits for approval.
 pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
     let stands = require_unfinished(world, "promote")?;
     let Some(step) = stands.awaiting_approval.filter(|_| stands.rolling_back.is_none()) else {
@@ -245,7 +246,7 @@ pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, P
     Ok(stands)
 }
 
-/// Where the last one stands; `None` when there never was one.
+/// Returns the progress of the last promotion; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
     match world.promotions.last_promotion()? {
         Some(promotion) => Ok(standing(&world.promotions.rows(&promotion, 0)?)),
@@ -276,7 +277,7 @@ fn is_promotion(holder: &Holder) -> bool {
     matches!(holder.purpose, LockPurpose::Promotion { .. })
 }
 
-/// Under the fleet's lock, with signs of life.
+/// Runs the work under the fleet lock, with heartbeats.
 async fn with_lock(
     world: &FleetWorld,
     spec: &PromotionSpec,
@@ -325,7 +326,7 @@ impl<'a> PromotionRun<'a> {
         Self { world, unstoppable_world, fleet, id, spec, target, hosts, holder, actor, started_at, requests }
     }
 
-    /// To the end, from wherever it stands.
+    /// Runs the promotion from its current step to the end.
     async fn run_to_end(&self) -> Result<PromotionReport, PromotionError> {
         match self.run_steps().await {
             Ok(()) => {
@@ -357,7 +358,7 @@ impl<'a> PromotionRun<'a> {
         self.promote().await
     }
 
-    /// One share, until it has passed. Gives back what main did meanwhile.
+    /// Runs one step until it has passed. Returns main's counts of that time.
     async fn run_step(
         &self,
         step: usize,
@@ -381,12 +382,12 @@ impl<'a> PromotionRun<'a> {
         standing(&rows).ok_or(JournalError::LockLost { holder: None })
     }
 
-    /// Before it is done.
+    /// Records an entry before its action is done.
     fn append_entry(&self, what: &PromotionEntryKind) -> Result<(), JournalError> {
         self.world.promotions.append(self.holder, &self.id, what, self.world.clock.now())
     }
 
-    /// What other processes have asked by now.
+    /// Reads the requests of other processes so far.
     fn read_requests(&self) -> Result<std::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
         let mut heard = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         for PromotionEntry { number, kind: what, .. } in
@@ -395,7 +396,7 @@ impl<'a> PromotionRun<'a> {
             heard.last_number = number;
             match what {
                 PromotionEntryKind::Requested { ask, .. } => heard.requests.push(ask),
-                // What was asked of it before it stopped counts no more.
+                // Requests from before it stopped are discarded.
                 PromotionEntryKind::Resumed { .. } => heard.requests.clear(),
                 _ => {}
             }
@@ -403,7 +404,7 @@ impl<'a> PromotionRun<'a> {
         Ok(heard)
     }
 
-    /// A pause, unless somebody wants it to end.
+    /// Sleeps; returns early with a reason on a stop or an abort request.
     async fn sleep_or_stop(&self, pause: Duration) -> Result<(), StopReason> {
         tokio::select! {
             () = self.world.stop.wait() => return Err(StopReason::Interrupt { why: "interrupted".to_owned() }),

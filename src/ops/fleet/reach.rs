@@ -1,4 +1,4 @@
-//! One host or every balancer, reached from the operator machine: links, reads, and waits that a stop request ends.
+//! A host or every balancer, reached from the operator machine: links, reads, and waits that a stop request ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
 use crate::world::link::{HostLink, LinkError};
 
-/// Between two reads of a host's record.
+/// The interval between two reads of a host's record.
 const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How this host is driven.
+/// Returns the link to a host.
 pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
     let none = || LinkError::Unreachable {
         via: "no link".to_owned(),
@@ -24,13 +24,13 @@ pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, 
     world.links.get(&host.name).map(AsRef::as_ref).ok_or_else(none)
 }
 
-/// The host's real port, asked from the host.
+/// Probes the host's real port from the host itself.
 pub async fn probe_main(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ProbeResult, LinkError> {
     let request = ProbeRequest { address: fleet.main_endpoint(host), health: fleet.health.clone() };
     link(world, host)?.probe(&request).await
 }
 
-/// What to ask of a host.
+/// Builds the status request for a host.
 pub fn build_status_request(fleet: &Fleet, host: &Host) -> StatusRequest {
     StatusRequest {
         service: fleet.service.clone(),
@@ -40,7 +40,7 @@ pub fn build_status_request(fleet: &Fleet, host: &Host) -> StatusRequest {
     }
 }
 
-/// Every balancer, read at once. Those without access by configuration are left out.
+/// Reads every balancer concurrently. Those without access by configuration are left out.
 pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, BalancerError>> {
     futures_util::future::join_all(world.balancers.iter().map(|balancer| balancer.read())).await
 }
@@ -48,7 +48,7 @@ pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, 
 /// Off by the record and off in the kernel: what is so already needs no leave.
 pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
     let link = link(world, host)?;
-    // The record alone says no in most cases, and costs a tenth of a look.
+    // The record alone decides most cases, and costs a tenth of a full read.
     if link.fetch_activity(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
         return Ok(false);
     }
@@ -69,8 +69,8 @@ pub(super) async fn sleep_or_stop(world: &FleetWorld, pause: Duration) -> bool {
     }
 }
 
-/// Returns when this service's record on the host is not the one of this switch any more. A host that cannot be asked now
-/// is asked again: a wait for balancers needs no link.
+/// Returns when this service's record on the host is not the one of this switch any more. A host that cannot be reached
+/// is queried again: a wait for balancers needs no link.
 pub(super) async fn overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, mine: u32) {
     let Ok(link) = link(world, host) else { return std::future::pending().await };
     loop {

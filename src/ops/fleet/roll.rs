@@ -33,16 +33,16 @@ use super::reach;
 mod host_steps;
 mod put_back;
 
-/// Between two looks at what keeps the next batch waiting.
+/// The interval between two checks of the condition that holds the next batch.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What came of a roll, so far.
+/// The progress of a roll, so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RollReport {
     pub standing: RollProgress,
     #[serde(rename = "took_ms", serialize_with = "duration::serialize_ms")]
     pub took: Duration,
-    /// What a webhook was not told.
+    /// The notices that no webhook accepted.
     pub undelivered: Vec<String>,
 }
 
@@ -78,10 +78,10 @@ pub enum RollError {
     UnknownHost(HostName),
 }
 
-/// One roll on its way: what all of its hosts share.
+/// A running roll: the state that all of its hosts share.
 struct RollRun<'a> {
     world: &'a FleetWorld,
-    /// The same world without its stop: for what is done whatever comes.
+    /// The world without its stop signal: for steps that must complete after a stop request.
     unstoppable_world: FleetWorld,
     fleet: &'a Fleet,
     id: RollId,
@@ -90,7 +90,7 @@ struct RollRun<'a> {
     actor: Actor,
     hosts: Vec<Host>,
     failures: Mutex<u32>,
-    /// Where the command began and its end is not known: it may be at work yet.
+    /// The hosts where the command began and its end is not known: it may still be running.
     unfinished_commands: Mutex<BTreeSet<HostName>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
     journal_error: Mutex<Option<JournalError>>,
@@ -101,7 +101,7 @@ struct RollRun<'a> {
 enum HostOutcome {
     Done,
     Failed,
-    /// It stays where it stands: stopped, or the journal broke.
+    /// The host stays at its step: the roll was stopped, or the journal failed.
     Stopped,
 }
 
@@ -125,7 +125,7 @@ pub async fn run(
     let id = RollId::new(world.clock.now(), derive_salt(actor));
     let roll = RollRun::new(world, fleet, id, plan, actor).await?;
     roll.run_locked(async {
-        // Between the look and the lock somebody may have begun one.
+        // Another process may have begun one between the first read and the lock.
         if let Some(standing) = read_unfinished(world)? {
             return Err(RollError::Unfinished { standing: Box::new(standing) });
         }
@@ -147,7 +147,7 @@ pub async fn run(
     .await
 }
 
-/// Goes on with the last roll, where it stands.
+/// Resumes the last roll at its current step.
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
@@ -175,7 +175,7 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
     .await
 }
 
-/// Where the last roll stands; `None` when there never was one.
+/// Returns the progress of the last roll; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
     match world.journal.last_roll()? {
         Some(roll) => Ok(standing(&world.journal.rows(&roll)?)),
@@ -220,7 +220,7 @@ async fn lock_last_roll<'a>(
     }
 }
 
-/// Tells two rolls of the same second apart.
+/// Distinguishes two rolls of the same second.
 fn derive_salt(actor: &Actor) -> u16 {
     u16::try_from(actor.pid & 0xffff).unwrap_or(0)
 }
@@ -256,7 +256,7 @@ impl<'a> RollRun<'a> {
         })
     }
 
-    /// Runs the work with signs of life, and gives the lock back whatever came of it.
+    /// Runs the work with heartbeats, and releases the lock after success and failure.
     async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
         let ended = tokio::select! {
             ended = work => ended,
@@ -266,15 +266,15 @@ impl<'a> RollRun<'a> {
         ended
     }
 
-    /// Batch after batch, from wherever each host stands.
+    /// Runs batch after batch, each host from its current step.
     async fn run_batches(&self) -> Result<RollReport, RollError> {
-        // Read once: while the lock is ours, nobody else writes of a host whose turn has not come.
+        // Read once: while the lock is ours, no other process writes entries of a host that has not begun.
         let groups = self.read_progress()?.remaining_turns();
         for (at, group) in groups.iter().enumerate() {
             if self.world.stop.is_requested() {
                 return self.stop("interrupted").await;
             }
-            // Those that are out, or may be, are nobody's other hosts.
+            // Hosts that are out, or may be, do not count as capacity for another host.
             let later = groups[at + 1..].iter().flatten().filter(|turn| turn.may_be_out);
             let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
             if group.iter().any(HostTurn::needs_maintenance)
@@ -376,7 +376,7 @@ impl<'a> RollRun<'a> {
         standing(&rows).ok_or(RollError::None { verb: "read" })
     }
 
-    /// Before it is done. After a failed write nothing more is done: see [`Roll::still_sound`].
+    /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
     fn append_entry(&self, host: Option<&HostName>, what: &JournalEntryKind) -> Result<(), JournalError> {
         let written = self.world.journal.append(&self.holder, &self.id, host, what, self.world.clock.now());
         if let Err(error) = &written {

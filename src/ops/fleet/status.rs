@@ -1,4 +1,4 @@
-//! `status`: one look at everything: what is recorded, what the kernel holds, what every balancer says, what is in flight.
+//! `status`: a snapshot of the record, the kernel's rules, every balancer's state and the requests in flight.
 
 use serde::Serialize;
 
@@ -14,19 +14,19 @@ use crate::world::FleetWorld;
 
 use super::reach::{build_status_request, link, read_balancers};
 
-/// One host at one moment. A part that could not be read says why; it is never left out.
+/// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     pub host: Host,
     pub service: ServiceName,
     pub ports: Ports,
-    /// The host's own side; an error where the host cannot be asked.
+    /// The host's own side; an error where the host cannot be reached.
     #[serde(serialize_with = "known::serialize")]
     pub view: Result<HostView, String>,
     pub balancers: Vec<BalancerStatus>,
 }
 
-/// What one balancer says of this host.
+/// The state of this host as one balancer reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerStatus {
     pub balancer: BalancerName,
@@ -47,7 +47,7 @@ impl Status {
     }
 }
 
-/// One look at one host, from where the operator is.
+/// Takes a snapshot of one host, from the operator machine.
 pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
     let look = async { link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
     let (view, balancers) = tokio::join!(look, read_balancer_status(world, fleet, host));

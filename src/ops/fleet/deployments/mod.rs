@@ -84,7 +84,7 @@ pub enum FleetDeployError {
     /// Another command changed main in the watch window: its changes are not rolled back.
     #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Overtaken { service: ServiceName, version: Version, hosts: Vec<Overtaken> },
-    /// Its answers were required to match main's, and differ, or too few were compared.
+    /// The version's answers were required to match main's, and differ, or too few were compared.
     #[error("{service} {version} does not become main: {reason}")]
     MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
     #[error("cannot set weights: the configuration has no `haproxy:` access to a load balancer")]

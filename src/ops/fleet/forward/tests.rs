@@ -28,7 +28,7 @@ struct Scene {
     host: Host,
 }
 
-/// One host, two balancers that see a switch after 700 ms and 1200 ms; the forward is on and recorded.
+/// A host and two balancers that see a switch after 700 ms and 1200 ms; the forward is on and recorded.
 async fn scene() -> Scene {
     let scene = fresh_scene();
     scene.enable(&options()).await.unwrap();
@@ -77,7 +77,7 @@ impl Scene {
         disable(&self.world(), &self.fleet, &self.host, options).await
     }
 
-    /// What the kernel and the record say, family by family: they must agree.
+    /// The states of kernel and record, family by family: they must agree.
     fn state(&self) -> (Vec<bool>, Option<Switch>) {
         let kernel = BOTH.map(|family| !read_forwards(&self.fake.firewall.table(family)).is_empty());
         (kernel.to_vec(), self.fake.store.records.lock().unwrap().first().map(|record| record.switch))
@@ -267,14 +267,14 @@ async fn drain_waits_for_sockets_of_unreadable_balancer() {
     let drained = async |readable: usize| {
         let mut scene = scene().await;
         scene.fake.world.balancers.truncate(readable);
-        // Asked and answered within one tick, as far as the kernel can tell.
+        // Request and response are within one tick of the kernel's clock.
         let info = TcpInfo { bytes_received: 9, bytes_sent: 9, ..TcpInfo::default() };
         let peer = "192.0.2.1:1".parse().unwrap();
         let tied = Socket { cookie: 1, peer, receive_queue: 0, send_queue: 0, info };
         scene.fake.host.sockets.lock().unwrap().push(tied);
         scene.disable(&SwitchOptions { drain: true, ..options() }).await
     };
-    assert!(drained(2).await.is_ok(), "every balancer says that nothing is in flight");
+    assert!(drained(2).await.is_ok(), "every balancer reports that nothing is in flight");
     assert!(matches!(drained(1).await, Err(SwitchError::NotDrained { .. })), "it may come through the other");
 }
 
@@ -331,7 +331,7 @@ async fn restore_repairs_drift_and_keeps_maintenance() {
     assert!(is(&scene.state(), &OFF));
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions, []);
     let generations: Vec<ServiceRecord> = scene.fake.store.records.lock().unwrap().clone();
-    assert_eq!(generations[0].generation, 2, "a repair overtakes nobody");
+    assert_eq!(generations[0].generation, 2, "a repair overtakes no switch");
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,7 +350,7 @@ async fn disable_checks_again_after_external_enable() {
 #[tokio::test(start_paused = true)]
 async fn stop_request_ends_wait_for_rules_lock() {
     let scene = scene().await;
-    let held = scene.fake.world.store.lock("somebody else", MS).await.unwrap();
+    let held = scene.fake.world.store.lock("another operator", MS).await.unwrap();
     scene.fake.stopper.stop();
     let error = scene.disable(&options()).await.unwrap_err();
     assert!(
@@ -381,7 +381,7 @@ async fn undo_restores_kernel_when_disk_fills_up() {
     assert_eq!(
         scene.state().0,
         [true, true],
-        "the rules are as before; only the record says otherwise, as the error says"
+        "the rules are as before; only the record differs, as the error states"
     );
 }
 

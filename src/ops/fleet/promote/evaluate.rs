@@ -1,4 +1,4 @@
-//! One share, judged until it passes.
+//! Evaluates one step until it passes.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::model::promote::{OperatorRequest, PromotionEntryKind, RequestCounts, 
 use crate::ops::fleet::deployments::each;
 use crate::plan::promote::{HostState, Judge};
 
-/// Between two looks at what the proxies have counted: often enough that a gross breach ends early.
+/// The interval between two reads of the proxies' counters: short enough that a gross breach ends early.
 const MAX_READ_INTERVAL: Duration = Duration::from_secs(2);
 const MIN_READ_INTERVAL: Duration = Duration::from_millis(100);
 
 impl PromotionRun<'_> {
-    /// Gives back what main did in its last interval with enough requests.
+    /// Returns main's counts of its last interval with enough requests.
     pub(super) async fn evaluate_step(
         &self,
         step: usize,

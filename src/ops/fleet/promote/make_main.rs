@@ -9,7 +9,7 @@ use crate::model::promote::PromotionSpec;
 use crate::ops::fleet::deployments::{self, AssignOptions, PerHost, each};
 use crate::plan::promote::{HostState, state};
 
-/// How often a host that cannot be heard is asked, and the pause between.
+/// How often an unreachable host is queried, and the interval between attempts.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -26,8 +26,8 @@ impl PromotionRun<'_> {
         flipped.map_err(|error| StopReason::roll_back(format!("it does not become main: {error}")))
     }
 
-    /// Where it is main already, or every host is as this promotion left it: between a crash and a resume others may have been
-    /// at work.
+    /// Checks that the version is main already or that every host is as this promotion left it: between a crash and a resume other
+    /// commands may have changed it.
     async fn check_can_become_main(&self) -> Result<(), StopReason> {
         let mut hosts = self.hosts.clone();
         for tried in 1.. {

@@ -1,4 +1,4 @@
-//! The way back: main answers everything on every host, whatever fails on one of them.
+//! Rolls back: main answers everything on every host, even if one of them fails.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::ops::fleet::reach;
 use crate::world::journal::JournalError;
 use crate::world::link::LinkError;
 
-/// How often a host that cannot be heard is told, and the pause between.
+/// How often the change is sent to an unreachable host, and the interval between attempts.
 const MAX_ATTEMPTS: u32 = 5;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 impl PromotionRun<'_> {
-    /// The course is left: no canary stays. Only who lost the lock touches nothing more.
+    /// Stops the promotion: no canary stays. A process that lost the lock changes nothing more.
     pub(super) async fn halt(&self, halt: StopReason) -> Result<PromotionReport, PromotionError> {
         match halt {
             StopReason::RollBack { result, why } => self.roll_back(result, why).await,
@@ -55,7 +55,8 @@ impl PromotionRun<'_> {
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
-    /// Takes the canary of every host away; those that could not be told. `promoted`: and main back, where it is main already.
+    /// Removes the canary of every host; returns the hosts that could not be reached. `promoted`: also rolls main back, where the
+    /// version is main already.
     async fn remove_from_all(&self, why: &str, promoted: bool) -> Vec<(HostName, String)> {
         let told = self.hosts.iter().map(async |host| {
             let error = self.remove_from(host, why, promoted).await.err()?;
@@ -86,7 +87,7 @@ impl PromotionRun<'_> {
             link.rollback(service, &request).await?;
             return Ok(());
         }
-        // What somebody else did meanwhile is his.
+        // A change that another command made in the meantime stays.
         if !self.is_canary(&view) {
             return Ok(());
         }

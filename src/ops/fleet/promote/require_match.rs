@@ -1,4 +1,4 @@
-//! Before the version answers anybody: what its answers were like while it was a shadow.
+//! Compares the version's answers as a shadow with main's, before the version answers users.
 
 use super::set_share::is_lost;
 use super::{PromotionRun, StopReason};
@@ -9,14 +9,14 @@ use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError};
 use crate::plan::compare::{ComparisonVerdict, Criteria};
 
 impl PromotionRun<'_> {
-    /// Until enough is compared.
+    /// Waits until enough requests are compared.
     pub(super) async fn wait_for_match(&self) -> Result<(), StopReason> {
         let mut told = String::new();
         loop {
             self.check_not_overtaken().await?;
             let (verdict, reason) = match self.compare_answers().await {
                 Ok(shown) => shown,
-                // A host that cannot be asked now may be the one where answers differ.
+                // A host that cannot be read now may be the one where answers differ.
                 Err(error) if is_retryable(&error) => (ComparisonVerdict::Insufficient, error.to_string()),
                 Err(error) => {
                     return Err(StopReason::roll_back(format!("its answers cannot be compared: {error}")));
@@ -63,7 +63,7 @@ impl PromotionRun<'_> {
     }
 }
 
-/// What mends itself.
+/// Whether the error may pass without a change by the operator.
 fn is_retryable(error: &FleetDeployError) -> bool {
     matches!(error, FleetDeployError::Unread(_)) || is_lost(error)
 }

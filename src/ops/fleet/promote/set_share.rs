@@ -1,4 +1,4 @@
-//! Every host shares in the same way.
+//! Sets the same share on every host.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::ops::fleet::deployments::{
 };
 use crate::plan::promote::HostState;
 
-/// How often a host that cannot be heard is told, and the pause between.
+/// How often the change is sent to an unreachable host, and the interval between attempts.
 const MAX_ATTEMPTS: u32 = 3;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -32,7 +32,7 @@ impl PromotionRun<'_> {
         told.map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
     }
 
-    /// Until every host has heard, within reason.
+    /// Applies the change on every host, with [`MAX_ATTEMPTS`] attempts.
     pub(super) async fn apply_change(
         &self,
         change_to: TrafficSplitChange,
@@ -64,7 +64,8 @@ impl PromotionRun<'_> {
         Ok(())
     }
 
-    /// What somebody else made main, or gave a share, is not changed back. One that cannot be asked is told all the same, or not.
+    /// Checks that no other command made a version main or gave one a share, which is not changed back. An unreachable host is
+    /// not an error here: the change itself is retried.
     pub(super) async fn check_not_overtaken(&self) -> Result<(), StopReason> {
         for (host, state) in self.states(&self.hosts).await {
             match state {

@@ -46,7 +46,7 @@ fn canary(fake: &FakeSite, change: impl Fn(&mut VersionBehaviour)) {
     each(fake, |proxy| change(&mut proxy.canary));
 }
 
-/// What each host was told its canary's share is, `-`: none.
+/// The canary shares that each host received, `-`: none.
 fn told(fake: &FakeSite, host: &str) -> String {
     let told = fake.site.with_host(host, |host| host.layer7.told.clone());
     let words = told.iter().map(|share| share.map_or_else(|| "-".to_owned(), |share| share.to_string()));
@@ -123,7 +123,7 @@ async fn promotion_rolls_back_when_canary_refuses_connections() {
     is_back(&fake, &report, "main answered them): 100%");
 }
 
-/// It turns bad when it is asked for more.
+/// The version becomes unhealthy at a higher share.
 #[tokio::test(start_paused = true)]
 async fn promotion_failing_at_later_step_rolls_back_without_repeating_steps() {
     let fake = site(3, 1);
@@ -160,7 +160,7 @@ async fn promotion_holds_on_too_few_requests() {
     assert!(said(&fake, "holding: 5 requests to the canary in 1m, 100 are needed"));
 }
 
-/// Somebody else's outage is neither a reason to go on nor to go back.
+/// An outage of another service is no reason to advance or to roll back.
 #[tokio::test(start_paused = true)]
 async fn promotion_holds_while_main_is_as_bad() {
     let fake = site(3, 1);
@@ -255,7 +255,7 @@ async fn require_approval_pauses_each_step() {
             assert_eq!(
                 read_last(&fake.world).unwrap().unwrap().awaiting_approval,
                 Some(step),
-                "nobody said so"
+                "no approval was given"
             );
             approve(&fake.world, &actor()).unwrap();
             // Twice is once.
@@ -296,10 +296,10 @@ async fn approve_refuses_when_step_is_not_waiting() {
         fake.stopper.stop();
     });
     let error = approve(&fake.world, &actor()).unwrap_err();
-    assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "nobody runs it: {error}");
+    assert!(matches!(error, PromotionError::NotWaitingForApproval { .. }), "no process runs it: {error}");
 }
 
-/// Asked for by another process, while this one holds the lock.
+/// Another process requests the abort, while this one holds the lock.
 #[tokio::test(start_paused = true)]
 async fn abort_ends_running_promotion() {
     let fake = site(3, 1);

@@ -1,4 +1,4 @@
-//! One host through its steps.
+//! Runs one host through its steps.
 
 use std::time::Duration;
 
@@ -23,10 +23,10 @@ use crate::world::FleetWorld;
 use crate::world::notifier::NoticeEvent;
 use crate::world::reporter::RollEvent;
 
-/// What one host carries from step to step.
+/// The state of one host from step to step.
 struct StepContext<'a> {
     hosts_out: &'a [&'a HostName],
-    /// Of the record on the host, after its last switch: tells that somebody else switched it.
+    /// The generation of the host's record after its last switch: another one means that another command switched it.
     generation: u32,
     attempt: u32,
 }
@@ -45,7 +45,7 @@ impl From<String> for StepFailure {
 }
 
 impl RollRun<'_> {
-    /// From its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
+    /// Runs a host from its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
     pub(super) async fn run_host(&self, turn: &HostTurn, out: &[&HostName]) -> HostOutcome {
         let host = &self.hosts[turn.at];
         let began = Instant::now();
@@ -73,7 +73,7 @@ impl RollRun<'_> {
         HostOutcome::Done
     }
 
-    /// It goes no further, through no fault of its own.
+    /// Stops a host that has not failed itself.
     async fn stop_host(&self, host: &Host, at: Step) -> HostOutcome {
         if at > Step::ForwardOff && self.should_put_back() && self.check_journal().is_ok() {
             self.settle(host, true).await;
@@ -106,7 +106,7 @@ impl RollRun<'_> {
         }
     }
 
-    /// The journal takes no more: the host is put back, as far as that is sound, and only the operator is told. With the
+    /// The journal takes no more: the host is put back, as far as that is sound, and only the operator gets a message. With the
     /// lock lost, another may be at work on it.
     async fn handle_journal_failure(&self, host: &Host, out: bool) -> HostOutcome {
         let lost = matches!(
@@ -143,7 +143,7 @@ impl RollRun<'_> {
         let extra = [("SWITCHMAN_ERROR", why.as_str()), ("SWITCHMAN_FAILED_STEP", step.as_str())];
         let hook = hooks::run(self.world, self.fleet, &self.id, Hook::OnFailure, Some(host), &extra).await;
         if let Err(why) = hook {
-            // The failure is what matters; a hook that fails on top of it is told and stops nothing.
+            // The failure is what matters; a hook that fails as well is reported and stops nothing.
             let text = format!("{}: {why}", host.name);
             self.world.reporter.report(&crate::world::reporter::Event::Warning { text });
         }
@@ -235,7 +235,7 @@ impl RollRun<'_> {
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }
 
-    /// Main or, before that, the backup vhost is led elsewhere.
+    /// Changes the route of main or, before that, of the backup vhost.
     async fn assign_version(&self, host: &Host, new: &NewMain, part: AssignScope) -> Result<String, String> {
         let service = self.plan.spec.service.clone();
         let request = AssignRequest {

@@ -25,7 +25,7 @@ const MAX_UNHEALTHY: u32 = 3;
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 impl RollRun<'_> {
-    /// Says how the host was left; `recorded` is false when the journal takes no more.
+    /// Puts the host back and reports its state; `recorded` is false when the journal takes no more.
     pub(super) async fn settle(&self, host: &Host, recorded: bool) -> HostOutcome {
         let (end, detail) = self.put_back(host).await;
         self.record_settled(host, end, detail, recorded)
@@ -105,8 +105,8 @@ impl RollRun<'_> {
         }
     }
 
-    /// It was not switched on, for this reason: its forward may be on all the same, by somebody else or because it never
-    /// went off.
+    /// Classifies a host that was not switched on, for the reason `why`: its forward may still be on, by another command or
+    /// because it was never off.
     async fn classify_not_put_back(&self, host: &Host, why: String, healthy: bool) -> (HostOutcome, String) {
         match self.read_host_view(host).await {
             Err(error) => (HostOutcome::Unreachable, format!("{why}; {error}")),
@@ -118,7 +118,7 @@ impl RollRun<'_> {
         }
     }
 
-    /// The host's own word on its forward.
+    /// Reads the forward as the host reports it.
     async fn read_host_view(&self, host: &Host) -> Result<HostView, LinkError> {
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
@@ -134,8 +134,8 @@ impl RollRun<'_> {
         }
     }
 
-    /// A command whose end was not heard may still be at work on the main vhost, which may look healthy until it is
-    /// restarted. Another run under the same key waits for whatever is left of it.
+    /// A command whose end was not received may still be at work on the main vhost, which may look healthy until it is
+    /// restarted. Another run under the same key waits until the first one has ended.
     async fn wait_for_command_end(&self, host: &Host) -> Result<(), (HostOutcome, String)> {
         if !self.lock_unfinished_commands().contains(&host.name) {
             return Ok(());

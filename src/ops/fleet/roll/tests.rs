@@ -83,7 +83,7 @@ async fn failed_command_restores_host_and_stops_roll() {
     assert_eq!(in_service(&fake), [true; 3]);
     assert!(!report.is_complete());
 
-    // Mended, the same roll goes on, and runs the command again.
+    // After the repair the same roll goes on, and runs the command again.
     fake.site.with_host("web2", |host| host.command_status = 0);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(ends(&report), [DONE; 3]);
@@ -101,7 +101,7 @@ async fn broken_main_vhost_stays_in_maintenance_and_is_reported() {
     assert_eq!(in_service(&fake), [false, true, true]);
     assert!(!fake.site.with_host("web1", |host| host.forward), "never on before it is healthy");
 
-    // Somebody mends it by hand: the command is not run again, the host comes back.
+    // An operator repairs it by hand: the command is not run again, the host comes back.
     fake.site.with_host("web1", |host| host.is_healthy = true);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(ends(&report), [DONE; 3]);
@@ -154,7 +154,7 @@ async fn drain_timeout_restores_host_unless_forced() {
     abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
     let forced = RollSpec { force: true, ..spec(2) };
     assert!(roll(&fake, &forced).await.unwrap().is_complete());
-    assert_eq!(fake.site.with_host("web1", |host| host.commands[0]), "began in service", "as was asked for");
+    assert_eq!(fake.site.with_host("web1", |host| host.commands[0]), "began in service", "as was requested");
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,7 +397,7 @@ async fn resume_keeps_min_up_with_stale_balancer_state() {
         ended = roll(&fake, &work) => panic!("{ended:?}"),
         () = killed => fake.journal.kill(),
     }
-    // The balancers still say that web3 is UP; web1, which failed and is back in service, is to be tried again.
+    // The balancers still report web3 as UP; web1, which failed and is back in service, is to be tried again.
     fake.site.with_host("web1", |host| host.command_status = 0);
     assert!(resume(&fake.world, &fake.fleet, &actor()).await.unwrap().is_complete());
     assert_eq!(fake.site.lock().min_up_observed, 3);
@@ -445,7 +445,7 @@ async fn roll_keeps_switch_of_another_command() {
         assert_eq!(ends(&report)[0], (StepState::Failed, Some(end)));
         assert!(
             fake.site.with_host("web1", |host| host.is_switched_by_other && host.forward == on),
-            "nobody switched it since"
+            "no command switched it since"
         );
     }
 }

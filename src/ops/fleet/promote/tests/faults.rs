@@ -1,4 +1,4 @@
-//! What fails on the way.
+//! Faults during a promotion.
 
 use super::*;
 
@@ -119,7 +119,7 @@ async fn interrupt_removes_canary_and_allows_resume() {
     assert_eq!(told(&fake, "web1"), "1% 5% 25% - 25% 50% 100%");
 }
 
-/// Its journal says how far it was.
+/// The journal shows how far the promotion was.
 async fn killed_after(fake: &FakeSite, after: Duration) {
     let (work, actor) = (spec(), actor());
     tokio::select! {
@@ -133,7 +133,7 @@ async fn killed_after(fake: &FakeSite, after: Duration) {
 async fn resume_after_kill_restarts_step() {
     let fake = site(3, 1);
     killed_after(&fake, Duration::from_secs(150)).await;
-    assert_eq!(shares(&fake), [Some("25%".parse().unwrap()); 3], "nobody was left to take it away");
+    assert_eq!(shares(&fake), [Some("25%".parse().unwrap()); 3], "no process was left to remove it");
     let error = roll_out(&fake, spec()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Unfinished { .. }), "{error}");
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
@@ -211,7 +211,7 @@ async fn journal_failure_removes_canary() {
     assert_eq!(shares(&fake), [None; 3]);
 }
 
-/// Somebody took the lock by force: what follows is his.
+/// Another operator took the lock by force: this process changes nothing more.
 #[tokio::test(start_paused = true)]
 async fn lost_lock_stops_promotion_without_changes() {
     let fake = site(3, 1);

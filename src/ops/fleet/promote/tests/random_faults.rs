@@ -76,7 +76,7 @@ fn never_back(fake: &FakeSite, lives: usize) {
     }
 }
 
-/// One life of the operator's process; `None`: it was killed, or something goes on for ever.
+/// Runs the operator's process once; `None`: it was killed, or did not end in time.
 async fn live(
     fake: &FakeSite,
     world: &FleetWorld,
@@ -111,7 +111,7 @@ async fn live(
     ended
 }
 
-/// What it had passed is passed, whatever came between.
+/// Steps that passed stay passed, even if faults came between.
 async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happens)]) {
     let fake = site(3, 1);
     let mut end = live(&fake, &fake.world, happenings, true).await;
@@ -120,7 +120,7 @@ async fn walk(happenings: &[(usize, u64, Happens)], again: &[(usize, u64, Happen
     let mut lives = 1;
     if !is_finished(&end) {
         if let Some(stopped) = &end {
-            // Nobody shares but who could not be told.
+            // Only hosts that could not be reached still have a share.
             let left = shares(&fake).iter().flatten().count();
             assert!(left <= stopped.unreachable_hosts.len(), "{:?}", shares(&fake));
         }

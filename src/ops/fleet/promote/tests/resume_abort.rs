@@ -1,4 +1,4 @@
-//! Between a crash and a resume, and between a question and its answer.
+//! Changes between a crash and a resume, and between a request and its response.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
     }
 }
 
-/// What others did between the crash and the resume is theirs.
+/// Changes of other commands between the crash and the resume stay.
 #[tokio::test(start_paused = true)]
 async fn resume_refuses_to_flip_changed_host() {
     type Meanwhile = fn(&mut crate::world::fake::site::SiteHost);
@@ -108,7 +108,7 @@ async fn resume_stops_mirror_of_comparison() {
     assert_eq!(told(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
 
-/// Nothing that waiting mends.
+/// An error that does not pass by waiting.
 #[tokio::test(start_paused = true)]
 async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
@@ -152,7 +152,7 @@ async fn promotion_ends_when_main_changes_during_comparison() {
     assert_eq!(mains(&fake), ["1.0.0", "0.9.0", "1.0.0"]);
 }
 
-/// Another process that asks at once.
+/// Another process that sends its request at once.
 struct Impatient(FleetWorld);
 
 impl Reporter for Impatient {
@@ -187,7 +187,7 @@ async fn abort_right_after_start_is_received() {
     }
 }
 
-/// Whoever takes it up forgets what was asked before.
+/// A process that resumes the promotion discards earlier requests.
 #[tokio::test(start_paused = true)]
 async fn abort_is_requested_again_after_resume() {
     let fake = site(3, 1);
@@ -208,14 +208,14 @@ async fn abort_is_requested_again_after_resume() {
         };
         row(PromotionEntryKind::Resumed { actor: other() });
         assert!(!stands().is_abort_requested());
-        tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("nobody asked again");
+        tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("no request again");
         row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted".into() });
         lock::give_back(world, &holder);
     });
     assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::Aborted));
 }
 
-/// It ended by itself between two looks, and whoever holds the lock now is at work on something else.
+/// The promotion ended by itself between two reads, and the holder of the lock now runs another operation.
 #[tokio::test(start_paused = true)]
 async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let fake = site(3, 1);

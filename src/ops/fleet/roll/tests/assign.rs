@@ -44,7 +44,7 @@ async fn assign_of_unhealthy_version_rolls_back() {
     assert_eq!(versions(&fake), [both("2.0.0", "1.0.0"), both("1.0.0", "1.0.0"), both("1.0.0", "1.0.0")]);
     assert!(fake.site.lock().hosts.values().all(|host| host.forward && host.is_healthy));
 
-    // Mended, the same roll goes on.
+    // After the repair the same roll goes on.
     fake.site.with_host("web2", |host| host.new_main_unhealthy = false);
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert!(report.is_complete());

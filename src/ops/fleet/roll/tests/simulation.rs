@@ -1,7 +1,7 @@
 //! Rolls over a site in memory where anything may fail at any moment: each seed is one story of a few operators' commands,
 //! killed, interrupted or left alone, while faults come and go. What must always hold is in `invariants`.
 //!
-//! A story that fails says its seed and its size. To tell it alone, with its journal, put them into [`AGAIN`].
+//! A story that fails reports its seed and its size. To run it alone, with its journal, put them into [`AGAIN`].
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ mod faults;
 mod invariants;
 mod rng;
 
-/// The one story to tell: seed and number of hosts.
+/// The only story to run: seed and number of hosts.
 const AGAIN: Option<(u64, usize)> = None;
 
 /// No command takes longer on any site, however bad.
@@ -41,7 +41,7 @@ impl Reporter for Deaf {
     fn report(&self, _: &Event) {}
 }
 
-/// What an operator types.
+/// The command that an operator types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Run,
@@ -49,7 +49,7 @@ enum Verb {
     Abort,
 }
 
-/// What becomes of a command on its way.
+/// The fate of a command while it runs.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Left,
@@ -64,7 +64,7 @@ struct Story {
     weather: Weather,
     /// About how long the roll takes when all goes well.
     length: Duration,
-    /// What was done, for whoever reads why it failed.
+    /// The actions so far, for the report of a failure.
     told: Vec<String>,
     killed: bool,
 }
@@ -184,7 +184,7 @@ impl Story {
         Ok(())
     }
 
-    /// The faults are over, and one command is to mend what can be mended.
+    /// The faults are over, and one command must repair what can be repaired.
     async fn end(&mut self) -> Result<(), String> {
         let mended = self.dice.percent(70);
         self.weather.ends(&self.fake, mended);
@@ -200,10 +200,10 @@ impl Story {
             Some(_) => self.dice.pick(&[Verb::Resume, Verb::Abort]),
         };
         let outcome = self.act(verb, Fate::Left).await?;
-        // An abort, and a resume where all is mended, have gone over every host.
+        // An abort, and a resume after every repair, have covered every host.
         *self.fake.journal.has_gaps.lock().unwrap() &= verb == Verb::Resume && !mended;
         self.check(Fate::Left, &outcome)?;
-        let report = outcome.ok_or("killed by nobody")?.map_err(|error| error.to_string())?;
+        let report = outcome.ok_or("killed, not by us")?.map_err(|error| error.to_string())?;
         is_mended(&self.fake, verb == Verb::Abort || mended)?;
         let whole = match verb {
             Verb::Abort => report.standing.result == Some(RollResult::Aborted),
@@ -212,7 +212,7 @@ impl Story {
         if mended && !whole { Err(format!("not whole: {:?}", report.standing)) } else { Ok(()) }
     }
 
-    /// A finished roll that left hosts out says to enable their forwards.
+    /// A finished roll that left hosts out recommends to enable their forwards.
     async fn enable_all(&mut self) -> Result<(), String> {
         self.told.push("enable-forward of all".to_owned());
         let actor = Actor { user: "ops".into(), pid: 8 };
@@ -244,7 +244,7 @@ fn spec(dice: &mut Dice, fake: &FakeSite) -> RollSpec {
     }
 }
 
-/// One story from its seed; the error says all that is known of it.
+/// Runs one story from its seed; the error contains all that is known of it.
 fn tell(seed: u64, hosts: usize) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -262,7 +262,7 @@ fn tell(seed: u64, hosts: usize) -> Result<(), String> {
     })
 }
 
-/// Every seed; those that fail are told.
+/// Runs every seed and reports those that fail.
 fn tell_all(seeds: std::ops::Range<u64>, threads: usize, hosts: impl Fn(u64) -> usize + Sync) {
     if let Some((seed, hosts)) = AGAIN {
         return tell(seed, hosts).unwrap_or_else(|why| panic!("{why}"));

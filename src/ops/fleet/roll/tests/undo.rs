@@ -1,4 +1,4 @@
-//! For any plan and any single failure: undo leaves every host as it was before, or as the journal says.
+//! Undo leaves every host as it was before, or as the journal has it, for any plan and any single failure.
 
 use proptest::prelude::*;
 
@@ -103,7 +103,7 @@ async fn fails(fake: &FakeSite, case: &Case) {
     }
 }
 
-/// Why the host is neither as before nor as said.
+/// Why the host is neither as before nor as reported.
 fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
     fake.site.of(&said.host, |real| {
         let as_before = real.forward && real.began.is_empty();
@@ -113,13 +113,13 @@ fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
             (StepState::Waiting, None) => as_before,
             (_, Some(HostOutcome::LeftInMaintenance)) => !real.forward,
             (_, Some(HostOutcome::Unreachable)) => !real.is_reachable,
-            // One of the batch that stands where it was when another failed; it never began its command.
+            // A host of the batch that stayed at its step when another failed; it never began its command.
             (_, None) if said.may_be_out() => {
                 case.spec.on_failure == OnFailure::Stop && !real.forward && real.began.is_empty()
             }
             (_, Some(HostOutcome::NotUp) | None) => real.forward,
         };
-        // Whoever switches it last has the last word, whatever the journal said before.
+        // The last switch decides, even if the journal had another state before.
         (!as_said && !as_before && !real.is_switched_by_other)
             .then(|| format!("declared {said:?}, is {real:?}"))
     })
@@ -152,7 +152,7 @@ async fn holds(case: &Case) -> Result<(), String> {
                 report.standing.hosts.iter().filter_map(|host| wrong(&fake, case, host)).collect();
             if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
         }
-        // The journal takes no more: whatever is healthy is put back, and the message says why it ended.
+        // The journal takes no more: every healthy host is put back, and the message states why the roll ended.
         Err(error) => match state().values().find(|host| host.is_healthy && !host.forward) {
             Some(out) => Err(format!("{error}, and left out: {out:?}")),
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! What a roll over a thousand hosts costs the machine it is run from.
+//! The cost of a roll over a thousand hosts on the operator machine.
 
 use std::time::Duration;
 

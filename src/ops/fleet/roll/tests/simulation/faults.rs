@@ -1,4 +1,4 @@
-//! What goes wrong at the site while a roll is on its way.
+//! Faults at the site while a roll runs.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::world::fake::MS;
 use crate::world::fake::site::{FakeSite, SiteHost};
 use crate::world::link::LinkError;
 
-/// Of one host.
+/// The faults of one host.
 #[derive(Debug, Clone, Copy)]
 pub enum OfHost {
     CommandFails,
@@ -26,7 +26,7 @@ pub enum OfHost {
     Flapping,
     /// Another operator takes it out, and puts it back later.
     TakenOutByOther,
-    /// Another operator puts it into service, whatever is going on there.
+    /// Another operator puts the host into service, regardless of its step.
     PutBackByOther,
 }
 
@@ -48,7 +48,7 @@ const OF_HOST: [OfHost; 11] = [
 pub enum Fault {
     Host(HostName, OfHost),
     BalancerUnread(String),
-    /// So many more rows fit on the disk.
+    /// The number of further rows that fit on the disk.
     JournalFull(usize),
 }
 
@@ -108,7 +108,7 @@ impl Weather {
         std::future::pending().await
     }
 
-    /// Every fault is over; `mended`: what commands broke is whole again.
+    /// Ends every fault; the flag: what commands broke is repaired as well.
     pub fn ends(&self, fake: &FakeSite, mended: bool) {
         self.next.set(self.changes.len());
         *fake.journal.free_entries.lock().unwrap() = None;

@@ -1,4 +1,4 @@
-//! What must hold whatever fails.
+//! The invariants that must hold under every fault.
 
 use crate::model::forward::Switch;
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
@@ -7,7 +7,7 @@ use crate::plan::roll::plan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, standing};
 use crate::world::fake::site::{FakeSite, SiteHost};
 
-/// What the site itself has seen: the floor, and the command.
+/// Checks what the site has observed: the floor, and the command.
 pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     let state = fake.site.lock();
     let floor = usize::try_from(fake.fleet.limits.min_up).unwrap();
@@ -95,7 +95,7 @@ fn only_settled(whats: &[&JournalEntryKind]) -> Result<(), String> {
     }
 }
 
-/// One host's way through one run.
+/// The steps of one host in one run.
 fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> Result<(), String> {
     let entry = before.entry(false).ok_or("it was done")?;
     let mut expected = steps.iter().filter(|step| **step >= entry);
@@ -140,8 +140,8 @@ fn ran_once(fake: &FakeSite, rows: &[JournalEntry]) -> Result<(), String> {
     Ok(())
 }
 
-/// What the journal says of each host is so. `killed`: a host may have been on its way back, of which no row says that it
-/// arrived.
+/// Checks that each host is as the journal has it. `killed`: a host may have been on its way back, of which no row records
+/// that it arrived.
 pub fn agrees(fake: &FakeSite, standing: &RollProgress, killed: bool) -> Result<(), String> {
     let state = fake.site.lock();
     for host in &standing.hosts {
@@ -173,7 +173,7 @@ fn untouched_or_done(host: &HostProgress, real: &SiteHost) -> Result<(), String>
     Ok(())
 }
 
-/// The forward as the journal has it; `None`: it does not say.
+/// The forward as the journal has it; `None`: not recorded.
 fn declared(host: &HostProgress) -> Option<Switch> {
     if host.state == StepState::Done {
         return Some(Switch::On);
@@ -213,7 +213,7 @@ pub fn nobody_in_between(fake: &FakeSite, standing: &RollProgress) -> Result<(),
     Ok(())
 }
 
-/// Every main vhost that is healthy is in service; all of them when `all` were mended.
+/// Every main vhost that is healthy is in service; all of them when `all` were repaired.
 pub fn is_mended(fake: &FakeSite, every: bool) -> Result<(), String> {
     let state = fake.site.lock();
     for (name, host) in &state.hosts {
