@@ -29,7 +29,7 @@ pub struct VersionBehaviour {
 #[derive(Debug, Clone)]
 pub struct SiteProxy {
     pub traffic_split: TrafficSplit,
-    /// Its process lives and the rules route to it.
+    /// Whether its process lives and the rules route to it.
     pub inserted: bool,
     pub pid: u32,
     /// Requests of users.
