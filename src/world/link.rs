@@ -1,4 +1,4 @@
-//! One host as an operator's command drives it, over any transport: in-process, a unix socket, ssh, TLS.
+//! The link by which an operator's command drives one host, over any transport: in-process, a unix socket, ssh, TLS.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -50,8 +50,7 @@ pub async fn change_with<E: From<ChangeError>>(
     Ok(apply_intent(world, &before, &intent).await?)
 }
 
-/// Applies an intent like [`change_with`], where there may be nothing to change any more: then `intent` is `None`, and
-/// nothing is done.
+/// Applies an intent that may turn out to be unneeded: then returns `None` and does nothing.
 pub async fn change_if_needed<E: From<ChangeError>>(
     world: &HostWorld,
     purpose: &str,

@@ -13,7 +13,7 @@ use crate::world::balancer::{Balancer, BalancerError};
 pub struct FakeBalancer {
     spec: BalancerSpec,
     firewall: Arc<FakeFirewall>,
-    /// From a change of the rule to the verdict.
+    /// The delay between a change of the rule and the verdict.
     pub lag: Duration,
     pub state: Mutex<FakeBalancerState>,
 }
@@ -24,7 +24,7 @@ pub struct FakeBalancerState {
     pub work: ServerCounters,
     pub other_main: Option<ServerState>,
     pub backup: Option<ServerState>,
-    /// What its check said last: a change that is taken back before it is noticed was never seen.
+    /// The result of its last check: a change that is taken back before it is noticed was never seen.
     last_observed_up: bool,
 }
 

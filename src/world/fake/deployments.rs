@@ -29,7 +29,7 @@ pub struct FakeDeployments {
     pub links: Mutex<BTreeMap<(ServiceName, String), String>>,
     pub running: Mutex<BTreeMap<InstanceId, InstanceSpec>>,
     pub led: Mutex<BTreeMap<(Port, Port), BTreeSet<SocketAddr>>>,
-    /// What answers at this port is not healthy.
+    /// A port whose listener is not healthy.
     pub unhealthy_port: Mutex<Option<Port>>,
     /// The next start fails like this.
     pub start_error: Mutex<Option<RunnerError>>,

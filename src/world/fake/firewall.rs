@@ -13,7 +13,7 @@ pub struct FakeFirewall {
     tables: Mutex<BTreeMap<Family, Tables>>,
     /// Everything that was committed.
     pub committed: Mutex<Vec<Transaction>>,
-    /// The next commits of a family fail, so many times.
+    /// The number of next commits of a family that fail.
     pub failures_left: Mutex<BTreeMap<Family, u32>>,
     changed_at: Mutex<Option<Instant>>,
     pub fuse: Mutex<crate::world::fake::fuse::FailurePoint>,
@@ -35,7 +35,7 @@ impl FakeFirewall {
         self.tables.lock().unwrap()[&family].nf_tables.clone().unwrap()
     }
 
-    /// Somebody else changes the table.
+    /// Changes the table as another process does.
     pub fn tamper(&self, family: Family, change: impl FnOnce(&mut Table)) {
         change(self.tables.lock().unwrap().get_mut(&family).unwrap().nf_tables.as_mut().unwrap());
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 pub struct FailurePoint(Arc<Mutex<Option<u32>>>);
 
 impl FailurePoint {
-    /// So many deeds are done, then none. `None`: no end.
+    /// Sets how many deeds are done before none is. `None`: no end.
     pub fn set_limit(&self, deeds: Option<u32>) {
         *self.0.lock().unwrap() = deeds;
     }

@@ -18,7 +18,7 @@ pub struct FakeJournal {
     pub lock: Mutex<Option<(Holder, u64)>>,
     pub liveness: Mutex<Option<Liveness>>,
     pub notes: Mutex<Vec<LockNote>>,
-    /// So many more rows fit on the disk.
+    /// The number of rows that still fit on the disk.
     pub free_entries: Mutex<Option<usize>>,
     /// Something was not written for lack of room.
     pub has_gaps: Mutex<bool>,
@@ -33,7 +33,7 @@ impl FakeJournal {
             .collect()
     }
 
-    /// The process is gone; what it wrote is not.
+    /// Ends the process; what it wrote stays.
     pub fn kill(&self) {
         *self.liveness.lock().unwrap() = Some(Liveness::Dead);
     }

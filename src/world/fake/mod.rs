@@ -63,7 +63,7 @@ pub struct FakeHost {
     pub probe_error: Mutex<Option<ProbeError>>,
     pub sockets: Mutex<Vec<Socket>>,
     pub events: Mutex<Vec<Event>>,
-    /// Tells a watch of the rules that they may have changed.
+    /// Notifies a watch of the rules that they may have changed.
     pub rules_changed: Arc<tokio::sync::Notify>,
 }
 

@@ -1,4 +1,4 @@
-//! A clock that goes with tokio's, and somebody who listens.
+//! A clock that goes with tokio's, and a reporter that listens.
 
 use std::sync::{Arc, Mutex};
 

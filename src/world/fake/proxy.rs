@@ -1,4 +1,4 @@
-//! A proxy without a process: what it was told, and whether it lives.
+//! A proxy without a process: the configurations it received, and whether it lives.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -23,9 +23,9 @@ pub struct FakeProxy {
     pub is_running: Mutex<bool>,
     /// Starting it fails.
     pub start_fails: Mutex<bool>,
-    /// By all who lived.
+    /// Configurations that any proxy process received.
     pub told: Mutex<Vec<ProxyConfig>>,
-    /// What the one that lives does.
+    /// The configuration of the process that lives.
     pub active_config: Mutex<ProxyConfig>,
     pub stats: Mutex<ProxyStats>,
     pub start_count: Mutex<u32>,
@@ -34,11 +34,11 @@ pub struct FakeProxy {
     pub is_unwatched: Mutex<bool>,
     /// Another agent watches it.
     pub is_watched_elsewhere: Mutex<bool>,
-    /// It lives and does not answer, as one that is stopped (SIGSTOP).
+    /// The process lives and does not answer, as one that is stopped (SIGSTOP).
     pub is_unresponsive: Mutex<bool>,
-    /// Somebody else listens there.
+    /// A port that another process listens on.
     pub occupied_port: Mutex<Option<Port>>,
-    /// To do what it is told.
+    /// How long the proxy takes to apply a configuration.
     pub configure_delay: Mutex<Duration>,
     pub fuse: crate::world::fake::fuse::FailurePoint,
 }
@@ -54,7 +54,7 @@ impl FakeProxy {
         self.exit_notify.notify_waiters();
     }
 
-    /// As systemd does it: another one lives before anybody has looked, and was told nothing.
+    /// Replaces the process as systemd does: another one lives before any look, and has no configuration.
     pub fn replace(&self) {
         self.kill();
         *self.is_running.lock().unwrap() = true;
@@ -69,7 +69,7 @@ impl FakeProxy {
         self.require_running()
     }
 
-    /// Whoever asks for it may be killed before.
+    /// The process that sends a request may be killed before.
     fn proceed_or_fail(&self) -> Result<(), ProxyError> {
         if self.fuse.try_proceed() { Ok(()) } else { Err(ProxyError::Unresponsive { why: "killed".into() }) }
     }

@@ -43,19 +43,19 @@ use crate::world::outputs::OutputStore;
 use crate::world::reporter::Event;
 use crate::world::stop::{self, StopHandle};
 
-/// From a change of a forward to the balancers' verdict.
+/// The delay between a change of a forward and the balancers' verdict.
 const BALANCER_LAG: Duration = Duration::from_millis(700);
 
-/// One host as it really is.
+/// The real state of one host.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct SiteHost {
     pub forward: bool,
     pub changed_at: Instant,
-    /// What the balancers' checks had seen when it was changed.
+    /// The state that the balancers' checks had seen when it was changed.
     observed_up: bool,
     pub generation: u32,
-    /// Of the main vhost's real port.
+    /// Health of the main vhost's real port.
     pub is_healthy: bool,
     pub is_backup_up: bool,
     /// Whether its link answers.
@@ -74,12 +74,12 @@ pub struct SiteHost {
     /// The main vhost is not healthy after the command.
     pub command_breaks_health: bool,
     pub switch_error: Option<LinkError>,
-    /// The host does what it is told, and its next so many answers are lost.
+    /// How many of the next answers are lost, although the host carries out the requests.
     pub lost_answers: u32,
     /// Every second probe fails.
     pub is_flapping: bool,
     probes: u32,
-    /// Somebody else switched it, and nobody since.
+    /// Another operator switched it last.
     pub is_switched_by_other: bool,
     /// Which versions answer its two data ports.
     pub main: String,
@@ -88,22 +88,22 @@ pub struct SiteHost {
     pub new_main_unhealthy: bool,
     /// Main changed while the host was in service.
     pub was_assigned_in_service: bool,
-    /// Its next assign is refused.
+    /// The error of its next assign.
     pub assign_error: Option<LinkError>,
-    /// Its agent puts a new main back at once, for that reason.
+    /// The reason for which its agent puts a new main back at once.
     pub rollback_reason: Option<String>,
-    /// When somebody first asked after the watch window of its main.
+    /// When the watch window of its main was first requested.
     pub watch_started_at: Option<Instant>,
     /// Neither its sockets nor its conntrack can be read.
     pub kernel_unreadable: bool,
-    /// No port leads to the service.
+    /// No port routes to the service.
     pub is_private: bool,
     pub updates: Vec<UpdateRequest>,
     /// An update is under way: whether its new instance has the traffic.
     pub update_has_traffic: Option<bool>,
-    /// What its proxy has seen of any shadow, and counted.
+    /// The evidence of its proxy on any shadow.
     pub evidence: Option<Evidence>,
-    /// Asked for it, it answers so.
+    /// The error of a request for the evidence.
     pub evidence_error: Option<LinkError>,
     pub proxy: Option<ProxyStats>,
     pub layer7: SiteProxy,
@@ -266,7 +266,7 @@ impl SiteHost {
         }
     }
 
-    /// One who does not ask switchman first.
+    /// Switches as an operator who does not use switchman.
     pub fn switch_by_other(&mut self, on: bool) {
         let disturbed = self.is_disturbed;
         self.is_switched_by_other |= self.set_forward(on);
@@ -291,7 +291,7 @@ impl SiteHost {
         self.drain_duration.is_some_and(|after| self.changed_at.elapsed() >= after)
     }
 
-    /// What the balancers say of its main vhost.
+    /// Whether the balancers report its main vhost UP.
     pub fn is_up(&self) -> bool {
         self.is_observed_on() && self.is_healthy
     }
@@ -428,7 +428,7 @@ impl HostLink for SiteLink {
         .await
     }
 
-    /// What is on its way arrives, even when nobody waits for the answer any more.
+    /// Delivers a request that is on its way, even when its sender no longer waits for the answer.
     async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
         let on = intent.switch == Switch::On;
         if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
@@ -497,8 +497,8 @@ impl SharedSite {
 
     async fn run_command(self, name: HostName) -> RunOutcome {
         let takes = self.of(&name, |host| {
-            // What the story promises: nobody works on a host that serves, or has requests in flight.
-            // Whoever switches it on at this very moment is not noticed any more.
+            // The promise of the story: no command works on a host that serves, or has requests in flight.
+            // An operator who switches it on at this very moment is not noticed any more.
             let overtaken = host.is_switched_by_other && host.changed_at.elapsed() < MS * 300;
             let out = overtaken || !host.forward && host.is_drained();
             host.commands.push(if out { "began" } else { "began in service" });

@@ -1,4 +1,4 @@
-//! A balancer of the site: what it says of every host, and what it is asked to close.
+//! A balancer of the site: its report on every host, and its requests to close connections.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use crate::model::example::make_server;
 use crate::model::name::HostName;
 use crate::world::balancer::{Balancer, BalancerError, FlushResult};
 
-/// One line of what a balancer says: UP, drained, backup UP.
+/// The flags of one server in a balancer's report: UP, drained, backup UP.
 type ServerFlags = (bool, bool, bool);
 
 pub(super) struct SiteBalancer {

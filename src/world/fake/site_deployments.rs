@@ -47,7 +47,7 @@ fn build_view(host: &SiteHost) -> DeploymentsView {
     DeploymentsView { services: vec![build_record(host)], deployments, runner: "fake".to_owned() }
 }
 
-/// Both ports lead to main, or to the new instance of its update.
+/// Both ports route to main, or to the new instance of its update.
 fn build_record(host: &SiteHost) -> ServiceRecord {
     let (_, at) = INSTALLED.iter().find(|(version, _)| host.main == *version).unwrap();
     let target = example::port(if host.update_has_traffic == Some(true) { 20009 } else { *at });

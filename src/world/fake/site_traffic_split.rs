@@ -1,4 +1,4 @@
-//! The proxy of a host of the site: users who ask at an even pace, and two versions that answer as they are told to.
+//! The proxy of a host of the site: users with an even rate of requests, and two versions that answer as configured.
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -21,15 +21,15 @@ pub struct VersionBehaviour {
     pub latency_us: u64,
     /// Every so manieth answer is a 500; 0: none.
     pub error_every: u64,
-    /// It takes no connection: as a canary, main answers instead.
+    /// The version takes no connection: as a canary, main answers instead.
     pub refuses_connections: bool,
 }
 
-/// What stands before main, and what passes through it.
+/// The proxy before main, and the traffic through it.
 #[derive(Debug, Clone)]
 pub struct SiteProxy {
     pub traffic_split: TrafficSplit,
-    /// Its process lives and the rules lead to it.
+    /// Whether its process lives and the rules route to it.
     pub inserted: bool,
     pub pid: u32,
     /// Requests of users.
@@ -38,7 +38,7 @@ pub struct SiteProxy {
     pub canary: VersionBehaviour,
     /// A share that this host does not take.
     pub refused_share: Option<Percent>,
-    /// Every share of the canary it was told, `None` where there is none any more.
+    /// Every share of the canary it received, `None` where there is none any more.
     pub told: Vec<Option<Percent>>,
     main_stats: UpstreamStats,
     canary_stats: UpstreamStats,
@@ -113,7 +113,7 @@ impl SiteProxy {
         (self.main_stats, self.canary_stats) = (new_stats("1.0.0"), new_stats("2.0.0"));
     }
 
-    /// What came since the last look has passed.
+    /// Lets the traffic since the last look pass.
     pub fn advance(&mut self) {
         const MINUTE: u128 = 60_000_000;
         let all =

@@ -210,5 +210,5 @@ async fn logs_are_read_only_from_hosts_with_the_version() {
     stream_logs(&fake.world, &fake.fleet.hosts, &row, &request, heard).await.unwrap();
     let mut lines = lines.lock().unwrap().clone();
     lines.sort();
-    assert_eq!(lines, ["web1 says", "web3 says"]);
+    assert_eq!(lines, ["web1 writes", "web3 writes"]);
 }

@@ -1,4 +1,4 @@
-//! Another version becomes main on this host: `assign`, `rollback`, and `access`.
+//! Makes another version main on this host: `assign`, `rollback`, and `access`.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use crate::ops::host::rules;
 use crate::plan::versions::{self, Refused};
 use crate::world::HostWorld;
 
-/// An id says nothing of its service: what was asked of one service changes no other.
+/// Checks that an id belongs to the service of the request: an id does not name its service, and a request for one service
+/// must change no other.
 pub fn check_service(
     world: &HostWorld,
     service: &ServiceName,
@@ -28,7 +29,8 @@ pub fn check_service(
     if found.service == *service { Ok(()) } else { Err(Refused::NoVersion(which.clone()).into()) }
 }
 
-/// Both ports in one transaction, once the version's own port has answered as it should. The same again changes nothing.
+/// Routes both ports in one transaction, once the version's own port has answered as it should. Assigning the same version
+/// again changes nothing.
 pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assigned, HostDeployError> {
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
@@ -52,7 +54,7 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
 }
 
-/// The last good main takes both ports back, at once and without steps; refused while it is not healthy.
+/// Routes both ports back to the last good main, at once and without steps. Refused while that version is not healthy.
 pub async fn rollback(
     world: &HostWorld,
     service: &ServiceName,
@@ -78,7 +80,7 @@ pub async fn rollback(
     Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
 }
 
-/// Private: no port leads to the service any more. Public again: what is recorded is in force again.
+/// Makes a service private, so that no port routes to it any more, or public, so that what is recorded is in force again.
 pub async fn set_access(
     world: &HostWorld,
     service: &ServiceName,
@@ -112,10 +114,10 @@ fn read_record(world: &HostWorld, service: &ServiceName) -> Result<Option<Servic
 const MAX_CLOSE_ATTEMPTS: u32 = 20;
 const CLOSE_INTERVAL: Duration = Duration::from_millis(25);
 
-/// A host that is out has idle connections to the main that was, which its balancers keep and would use again when it is
-/// back: HAProxy does not close them when a server is DOWN (facts.md). Nothing can be in flight on them, for no balancer uses
-/// the server; those that came by the backup vhost's port are in use and left alone. Gives back how many were closed, and
-/// whether none is left as far as the kernel tells.
+/// Closes the idle connections that the balancers of a host in maintenance keep to the main that was. They would use them
+/// again when the host is back: HAProxy does not close them when a server is DOWN (docs/design/measurements.md#m32).
+/// Nothing can be in flight on them, for no balancer uses the server; those that came by the backup vhost's port are in use
+/// and left alone. Gives back how many were closed, and whether none is left as far as the kernel shows.
 async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord>) -> (usize, bool) {
     let Some(ServiceRecord { switch: Switch::Off, routes: Some(routes), .. }) = before else {
         return (0, true);
@@ -133,7 +135,8 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
         }
         if clean == 2 {
             if closed > 0 {
-                // Until then a new connection from a port of one of these would be led to the old version.
+                // Until then a new connection from a port of one of these would be routed to the old version
+                // (docs/design/measurements.md#m26).
                 tokio::time::sleep(world.flows.conntrack_timeout() + CLOSE_INTERVAL).await;
             }
             return (closed, true);
@@ -143,7 +146,7 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
     (closed, false)
 }
 
-/// The connections that came by a port; `None`: the kernel could not be asked now. The others are in use.
+/// The connections that came by a port, or `None` if the kernel cannot be read now. The others are in use.
 async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
     let led = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.list_established(target).await.ok()?;
@@ -162,7 +165,7 @@ pub(super) fn update_links(world: &HostWorld, service: &ServiceName) {
     }
 }
 
-/// The same with what is recorded at hand.
+/// Updates the links from a record that the caller has already read.
 pub(super) fn link_releases(
     world: &HostWorld,
     record: &ServiceRecord,

@@ -61,7 +61,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     let deployment = Deployment { stage: Stage::Ready, ..deployment };
     world.deployments.put(&deployment)?;
     crate::ops::host::deployments::assign::update_links(world, &deployment.service);
-    // It is deployed, whatever becomes of old releases.
+    // The version is deployed, even if old releases cannot be removed.
     if let Err(error) = prune(world, request) {
         warn(world, format!("{}: old releases stay: {error}", request.service));
     }
@@ -91,7 +91,8 @@ async fn route_first_deployment(
     Ok(())
 }
 
-/// The port it listens on: its own address's for something that runs already, the one asked for, or the first that is free.
+/// Chooses the port the instance listens on: the port of its own address for a program that runs already, the requested
+/// port, or the first free one.
 fn choose_port(
     world: &HostWorld,
     existing: &[Deployment],
@@ -130,7 +131,7 @@ pub(super) fn find_free_port(
     Ok(free.ok_or(Refused::NoPort { first, last })?)
 }
 
-/// Releases that nothing uses, beyond the last few.
+/// Removes the releases that nothing uses, beyond the last few.
 fn prune(world: &HostWorld, request: &DeployRequest) -> Result<(), HostDeployError> {
     let there = world.releases.list(&request.service)?;
     let existing = list_service_deployments(world, &request.service)?;

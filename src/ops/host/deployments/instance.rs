@@ -1,4 +1,4 @@
-//! One instance: brought up, taken away.
+//! Start and removal of one instance.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
 use crate::world::runner::StopResult;
 
-/// Starts it, where it is ours to start.
+/// Starts the instance, if switchman is to start it.
 pub(super) async fn start(
     world: &HostWorld,
     deployment: &Deployment,
@@ -20,7 +20,7 @@ pub(super) async fn start(
     Ok(())
 }
 
-/// Ends its process; its release and log stay.
+/// Ends the instance's process; its release and log stay.
 pub(super) async fn stop(
     world: &HostWorld,
     deployment: &Deployment,
@@ -33,7 +33,7 @@ pub(super) async fn stop(
     Ok(world.runner.stop(&id, instance.how.grace).await?)
 }
 
-/// Everything of it: process, log, release.
+/// Removes everything of the instance: process, log, release.
 pub(super) async fn remove(
     world: &HostWorld,
     deployment: &Deployment,
@@ -52,7 +52,7 @@ pub(super) async fn remove(
     Ok(())
 }
 
-/// `None`: something that runs already.
+/// Builds the instance's spec. Returns `None` for a program that runs already.
 fn build_spec(
     world: &HostWorld,
     deployment: &Deployment,
@@ -64,7 +64,7 @@ fn build_spec(
     if matches!(instance.how.workload, Workload::External { .. }) {
         return Ok(None);
     }
-    // D37: it is told its name, its version and where it stands.
+    // D37: the environment carries its name, its version and its directory.
     let mut env: BTreeMap<String, String> = instance.how.env.clone();
     let told = [
         ("PORT", instance.port.to_string()),
@@ -110,7 +110,7 @@ fn build_spec(
     }))
 }
 
-/// The release that an instance is started from is the one that was asked for.
+/// Checks that the release that an instance is started from is the one that was requested.
 pub(super) fn check_release(
     world: &HostWorld,
     deployment: &Deployment,

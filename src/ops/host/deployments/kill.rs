@@ -20,7 +20,7 @@ use crate::world::HostWorld;
 use crate::world::sockets::SocketsError;
 use crate::world::store::HistoryNote;
 
-/// Between two looks at what is in flight.
+/// The interval between two looks at what is in flight.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillResponse, HostDeployError> {
@@ -35,13 +35,13 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
     let serving = versions::find_role(&world.store.load_records()?, &deployment) == Role::Main;
     let got = proxy::remove_from_splits(world, &deployment, &request.actor).await?;
     let killing = Deployment { stage: Stage::Killing, updated_at: world.clock.now(), ..deployment.clone() };
-    // Users of the backup vhost are led to main first: nothing new comes while the rest ends.
+    // Users of the backup vhost are routed to main first: nothing new comes while the rest ends.
     let before = if serving { None } else { remove_routes(world, &deployment, &request.actor).await? };
     let ready = async {
         if !serving && !request.force {
             wait_until_drained(world, &deployment, request.drain_timeout).await?;
         }
-        // From here on nobody makes it main; somebody may have until now.
+        // From here on no command makes this deployment main; one may have done so until now.
         world.deployments.put(&killing)?;
         if let Err(refused) = check() {
             world.deployments.put(&deployment)?;
@@ -60,7 +60,7 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
     }
     remove_routes(world, &killing, &request.actor).await?;
     if serving && !request.force {
-        // A main that is alone has work until nothing leads to it: what was begun may end, in its time.
+        // The last main has work until no rule routes to it: open requests get the drain timeout to finish.
         match wait_until_drained(world, &killing, request.drain_timeout).await {
             Ok(()) | Err(HostDeployError::Refused(_)) => {}
             Err(error) => return Err(error),
@@ -71,7 +71,7 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
     Ok(KillResponse { deployment: killing, aborted_requests: cut })
 }
 
-/// From here on it is gone, whatever comes: a killed kill goes on to its end.
+/// Finishes a kill. From here on there is no return: a kill whose process was killed is completed later.
 pub(super) async fn finish(
     world: &HostWorld,
     deployment: &Deployment,
@@ -95,7 +95,7 @@ pub(super) async fn finish(
     Ok(())
 }
 
-/// Gives back what was recorded before, where something led to it.
+/// Removes the routes to a deployment. Gives back what was recorded before, where a rule routed to it.
 async fn remove_routes(
     world: &HostWorld,
     deployment: &Deployment,
@@ -112,7 +112,8 @@ async fn remove_routes(
     Ok(before)
 }
 
-/// The kill is refused: whatever led to it leads to it again, where nobody leads it elsewhere meanwhile.
+/// Restores the routes after a refused kill: every port that was routed to the deployment is again, except those that
+/// another command has changed since.
 async fn restore_routes(
     world: &HostWorld,
     deployment: &Deployment,
@@ -128,7 +129,8 @@ async fn restore_routes(
     Ok(())
 }
 
-/// Two quiet looks in a row, or what is still there when the time is up. Not being able to look is no quiet look.
+/// Waits for two quiet looks in a row, or gives back what is still there when the time is up. A failed look is not a quiet
+/// look.
 async fn wait_until_drained(
     world: &HostWorld,
     deployment: &Deployment,

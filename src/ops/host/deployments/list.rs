@@ -1,4 +1,4 @@
-//! What runs on this host.
+//! The deployments of this host.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,14 +17,14 @@ use crate::world::link::SharedLineSink;
 /// How much of a log an error shows.
 const ERROR_LOG_LINES: u32 = 10;
 
-/// Everything, at one moment. A part that could not be read says why.
+/// Collects everything at one moment. A part that could not be read carries the reason.
 pub async fn view(world: &HostWorld) -> Result<DeploymentsView, HostDeployError> {
     let services = world.store.load_records()?;
     let mut deployments = Vec::new();
     for deployment in world.deployments.all()? {
         let sockets = kill::count_sockets(world, &deployment).await.map_err(|error| error.to_string());
         let role = find_role(&services, &deployment);
-        // Unread sockets are work until somebody has looked.
+        // Unread sockets count as work until they have been read.
         let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
         deployments.push(DeploymentView {
             role,
@@ -39,7 +39,7 @@ pub async fn view(world: &HostWorld) -> Result<DeploymentsView, HostDeployError>
     Ok(DeploymentsView { services, deployments, runner: world.runner.name().to_owned() })
 }
 
-/// Asked of conntrack only where there is anything to ask about.
+/// Counts the sockets of main's ports. Reads conntrack only where there is anything to look up.
 async fn count_main_port_sockets(
     world: &HostWorld,
     services: &[ServiceRecord],
@@ -81,7 +81,7 @@ pub async fn stream_logs(
     Ok(world.runner.stream_logs(&id, request.tail, request.follow, heard).await?)
 }
 
-/// For an error about an instance; empty where there is none.
+/// Reads the last log lines of an instance for an error; empty where there is no log.
 pub(super) async fn read_last_lines(world: &HostWorld, id: &InstanceId) -> Vec<String> {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
     let kept = lines.clone();

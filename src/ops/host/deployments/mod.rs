@@ -39,11 +39,11 @@ pub use recovery::{restore_at_boot, restore_instances};
 pub use trial::watch;
 pub use update::update;
 
-/// How long one deploy, update or kill of a service waits for another one: none of them takes longer than its own bounds, and
-/// a person would rather be told.
+/// How long one deploy, update or kill of a service waits for another one: none of them takes longer than its own bounds,
+/// and an operator prefers an error to a long wait.
 const SERVICE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a host did not do what it was asked. What was changed before is taken back, unless it says otherwise.
+/// Why a host did not carry out a request. What was changed before is taken back, unless the variant states otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostDeployError {
     #[error(transparent)]
@@ -136,7 +136,7 @@ const fn split_code(refused: &TrafficSplitError) -> ErrorCode {
     }
 }
 
-/// One deploy, update or kill of a service at a time. What an earlier one left half done is mended first.
+/// Serializes deploys, updates and kills of a service. What an earlier one left half done is repaired first.
 async fn lock_service(
     world: &HostWorld,
     service: &ServiceName,
@@ -156,7 +156,7 @@ fn list_service_deployments(world: &HostWorld, service: &ServiceName) -> Result<
     world.deployments.of(service)
 }
 
-/// The same as long as a version that has answered before may take.
+/// Waits for healthy answers as long as a version that has answered before may take.
 async fn check_still_healthy(world: &HostWorld, deployment: &Deployment) -> Result<(), HostDeployError> {
     let patience = versions::compute_health_timeout(&deployment.health);
     wait_until_healthy(world, deployment, &deployment.instance, patience).await

@@ -1,4 +1,5 @@
-//! What a running agent does for the versions of its host, beside answering: instances run, new mains are watched.
+//! The agent's work for the versions of its host, beside answering requests: it keeps instances running and watches new
+//! mains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,12 +16,12 @@ use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::world::HostWorld;
 
-/// Between two looks for mains on trial: a row of the record, read in microseconds.
+/// The interval between two looks for mains on trial: a row of the record, read in microseconds.
 const TRIAL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two looks whether every instance is run by somebody: whoever runs them restarts them by himself.
+/// The interval between two checks that every instance has a keeper. The keeper itself restarts the instance.
 const INSTANCE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Until a stop is requested.
+/// Runs until a stop is requested.
 pub async fn run(world: &HostWorld, actor: &Actor) {
     reconcile_and_warn(world, true).await;
     // Side by side: what is held by one while it waits, the other may wait for.
@@ -40,7 +41,7 @@ async fn reconcile_instances(world: &HostWorld) {
     }
 }
 
-/// Each new main by itself.
+/// Watches each new main by itself.
 async fn watch_trials(world: &HostWorld, actor: &Actor) {
     let mut judged: BTreeMap<ServiceName, Trial> = BTreeMap::new();
     let (mut watching, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
@@ -68,7 +69,7 @@ async fn watch_trials(world: &HostWorld, actor: &Actor) {
             }
         }
     }
-    // What was begun is brought to an end, which hears the stop by itself.
+    // Watches that have begun are brought to an end. They watch for the stop themselves.
     while let Some((service, _, ended)) = watching.next().await {
         report_trial_end(world, &service, ended);
     }
@@ -107,7 +108,7 @@ fn report_trial_end(
     }
 }
 
-/// Whichever is main now.
+/// Watches the trial of the current main.
 async fn watch_trial(
     world: &HostWorld,
     service: &ServiceName,

@@ -13,8 +13,8 @@ use crate::plan::versions::{Recovery, plan_recovery};
 use crate::world::HostWorld;
 use crate::world::store::HistoryNote;
 
-/// Mends every service that nobody is working on; gives back what was done, as sentences. Reads once, and locks only where
-/// something is left over: hosts have a thousand services.
+/// Recovers every service that no other process is working on. Returns what was done, as sentences. Reads once, and locks
+/// only where something is left over: hosts have a thousand services.
 pub async fn recover(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
     let records = world.store.load_records()?;
     let all = world.deployments.all()?;
@@ -25,7 +25,7 @@ pub async fn recover(world: &HostWorld) -> Result<Vec<String>, HostDeployError> 
         .collect();
     let mut done = Vec::new();
     for service in left_over {
-        // Whoever holds it is at work on it, and mends first himself.
+        // A process that holds the lock is at work on the service, and recovers it first itself.
         if let Ok(_held) = world.deployments.lock_service(service, "recover", std::time::Duration::ZERO).await
         {
             done.append(&mut recover_service(world, service).await?);
@@ -35,18 +35,18 @@ pub async fn recover(world: &HostWorld) -> Result<Vec<String>, HostDeployError> 
     Ok(done)
 }
 
-/// `restore`: as [`boot`], where nobody else does it.
+/// Runs [`restore_instances`], unless the service manager does that at boot.
 pub async fn restore_at_boot(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
     if world.runner.restarts_at_boot() { Ok(vec![]) } else { restore_instances(world).await }
 }
 
-/// At boot, and when the agent begins: recovered, links as the rules are, and every instance that should run is started or
-/// adopted.
+/// Runs at boot, and when the agent starts: recovers services, sets links as the rules are, and starts or adopts every
+/// instance that should run.
 pub async fn restore_instances(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
     let mut done = recover_and_start(world).await?;
     let (records, all) = (world.store.load_records()?, world.deployments.all()?);
     for record in &records {
-        // A link is for people: what it costs is told, and nothing waits for it.
+        // A link is for people: a failure is logged, and nothing waits for it.
         if let Err(error) = crate::ops::host::deployments::assign::link_releases(world, record, &all) {
             done.push(format!("{}: {error}", record.forward.service));
         }
@@ -54,7 +54,7 @@ pub async fn restore_instances(world: &HostWorld) -> Result<Vec<String>, HostDep
     Ok(done)
 }
 
-/// From time to time: whatever was left half done, and instances that nobody runs.
+/// Runs from time to time: recovers half-done changes, and starts instances that have no keeper.
 pub(super) async fn recover_and_start(world: &HostWorld) -> Result<Vec<String>, HostDeployError> {
     let mut done = recover(world).await?;
     for deployment in world.deployments.all()? {
@@ -68,7 +68,7 @@ pub(super) async fn recover_and_start(world: &HostWorld) -> Result<Vec<String>, 
     Ok(done)
 }
 
-/// Under the service's lock: what is not at rest was left by somebody who is gone.
+/// Recovers one service under its lock: an unfinished change was left by a process that has ended.
 pub(super) async fn recover_service(
     world: &HostWorld,
     service: &ServiceName,
@@ -90,7 +90,7 @@ pub(super) async fn recover_service(
     Ok(done)
 }
 
-/// The one who began it is gone.
+/// The actor of repairs whose original actor is no longer known.
 pub(super) fn system_actor() -> Actor {
     Actor { user: "switchman".to_owned(), pid: std::process::id() }
 }
@@ -123,7 +123,7 @@ async fn apply_recovery(
             "an update that had the traffic is finished"
         }
         Recovery::FinishKill => {
-            // Whether its release was to stay died with whoever knew: it does, until retention takes it.
+            // The killed process alone knew whether the release was to stay. It stays, until retention takes it.
             kill::finish(world, deployment, true, &system_actor()).await?;
             "an unfinished kill is finished"
         }

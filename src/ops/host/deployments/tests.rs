@@ -49,7 +49,7 @@ fn site() -> HostNetwork {
     }
 }
 
-/// Its release is placed, and it is asked for.
+/// A request whose release is placed.
 fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
     let new = example::deployment("shop", version, 20000);
     let digest = fake.versions.place(&shop(), version, Path::new(version)).unwrap();
@@ -202,7 +202,7 @@ async fn host_lifecycle_from_deploy_to_kill() {
     assert!(fake.versions.releases.lock().unwrap().is_empty());
 }
 
-/// Links are for people, old releases for nobody: a main that has changed has changed.
+/// Links are for people, old releases only for rollbacks: a main that has changed has changed.
 #[tokio::test(start_paused = true)]
 async fn failed_release_link_is_a_warning() {
     let fake = fake();
@@ -358,7 +358,7 @@ async fn update_works_on_draining_then_active_version() {
     assert_eq!(is_sound(&fake), Ok(()));
 }
 
-/// R13: what a version keeps its state by is what it was told, and both builds of an update are told the same.
+/// R13: a version keeps its state by the names in its environment, and both builds of an update get the same.
 #[tokio::test(start_paused = true)]
 async fn update_gives_both_builds_the_same_environment() {
     let fake = fake();
@@ -425,7 +425,7 @@ async fn watch_rolls_back_failing_main() {
     for version in ["1.0.0", "2.0.0"] {
         deploy(&fake.world, &request(&fake, version)).await.unwrap();
     }
-    // The clock of the fake stands still: the window ends only by what happens in it.
+    // The clock of the fake does not move: the window ends only by what happens in it.
     let trial = AssignRequest { trial: MS * 5000, ..to("2.0.0") };
     assign(&fake.world, &trial).await.unwrap();
     *fake.versions.unhealthy_port.lock().unwrap() = Some(port(20001));
@@ -435,7 +435,7 @@ async fn watch_rolls_back_failing_main() {
         "{ended:?}"
     );
     assert_eq!(rules(&fake), all_to(20000, 20000));
-    // Nothing is on trial any more, and whoever asks now is told all the same.
+    // Nothing is on trial any more, and a late caller gets the result all the same.
     match watched(&fake, "2.0.0").await {
         TrialOutcome::RolledBack { previous, why } => {
             assert_eq!(previous.version.to_string(), "1.0.0");
@@ -446,7 +446,7 @@ async fn watch_rolls_back_failing_main() {
     assert_eq!(watched(&fake, "1.0.0").await, TrialOutcome::Passed);
 }
 
-/// By the agent, with nobody else there.
+/// The agent's rollback, with no operator there.
 #[tokio::test(start_paused = true)]
 async fn reconciler_watches_new_mains_concurrently() {
     let fake = fake();
@@ -471,7 +471,7 @@ async fn reconciler_watches_new_mains_concurrently() {
         while main_of(&cart) != old {
             tokio::time::sleep(MS * 100).await;
         }
-        // The other one is watched still, and its agent hears a stop all the same.
+        // The other one is watched still, and its agent receives a stop all the same.
         assert!(!fake.world.store.load_trials().unwrap().is_empty());
         fake.stopper.stop();
     };
@@ -501,15 +501,15 @@ async fn watch_reports_how_main_was_replaced() {
     let ended = watched(&fake, "2.0.0").await;
     let TrialOutcome::RolledBack { why, .. } = ended else { panic!("{ended:?}") };
     assert_eq!(why, "ops (pid 7) took it back");
-    // One that is on trial is not the one that was asked about.
+    // The one on trial is not the one of the request.
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("3.0.0") }).await.unwrap();
     let ended = watched(&fake, "2.0.0").await;
     let TrialOutcome::Overtaken { main, actor: by } = ended else { panic!("{ended:?}") };
     assert_eq!((main.unwrap().version.to_string().as_str(), by), ("3.0.0", Some(actor())));
 }
 
-/// A killed process at every deed of every story: what is found afterwards is mended into the old state or the new one, and
-/// no rule ever leads to what does not run.
+/// A killed process at every deed of every story: the state found afterwards is recovered into the old state or the new
+/// one, and no rule ever routes to what does not run.
 #[tokio::test(start_paused = true)]
 async fn recovery_repairs_kill_at_any_step() {
     type Story = fn(&FakeWorld) -> std::pin::Pin<Box<dyn Future<Output = bool> + '_>>;
@@ -541,10 +541,10 @@ async fn recovery_repairs_kill_at_any_step() {
                 }
             }
             fake.failure_point.set_limit(Some(deeds));
-            // One that ended well may have been killed all the same, before a deed that nobody waits for.
+            // One that ended well may have been killed all the same, before a deed that no caller waits for.
             let done = story(&fake).await && fake.failure_point.try_proceed();
             fake.failure_point.set_limit(None);
-            // At every moment, mended or not.
+            // At every moment, recovered or not.
             let known: BTreeSet<u16> = fake
                 .versions
                 .running
@@ -553,7 +553,7 @@ async fn recovery_repairs_kill_at_any_step() {
                 .values()
                 .map(|spec| spec.env["PORT"].parse().unwrap())
                 .collect();
-            // A dead process's rules are what its record says as soon as somebody looks.
+            // A dead process's rules match its record as soon as they are looked at.
             rules::reconcile(&fake.world, "repair").await.unwrap();
             assert!(
                 rules(&fake).iter().all(|(_, target)| known.contains(target)),

@@ -11,11 +11,11 @@ use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::versions::{self, Refused, find};
 use crate::world::HostWorld;
 
-/// So many failed checks in a row are no accident: as HAProxy's `fall`.
+/// The number of failed checks in a row that are no accident: as HAProxy's `fall`.
 const MAX_FAILED_CHECKS: u32 = 3;
 
-/// Returns when the window is over, or what became of it is known. Two may watch at once: the first to act is the only one.
-/// Who asks late is told what has become of it.
+/// Watches a trial. Returns when the window is over, or its result is known. Two may watch at once: the first to act is the
+/// only one. A late caller gets the recorded result.
 pub async fn watch(
     world: &HostWorld,
     service: &ServiceName,
@@ -49,7 +49,7 @@ pub async fn watch(
     }
 }
 
-/// Main and its trial, where it is on trial.
+/// Finds main and its trial, where it is on trial.
 pub(super) fn find_trial(
     world: &HostWorld,
     service: &ServiceName,
@@ -61,10 +61,10 @@ pub(super) fn find_trial(
     Ok(Some((main.clone(), trial)))
 }
 
-/// How many rows may tell who made main what it is: repairs add some.
+/// How many rows to search for the change that made main what it is: repairs add some.
 const HISTORY_LIMIT: u32 = 500;
 
-/// It is not on trial any more: another watcher ended that, or another command, or it never was.
+/// Reads how a trial ended: by another watcher, by another command, or because there was none.
 fn read_trial_end(
     world: &HostWorld,
     service: &ServiceName,
@@ -104,7 +104,7 @@ async fn roll_back_main(
     }
 }
 
-/// Nothing, where another was made main meanwhile.
+/// Records a passed trial. Does nothing if another version has become main since.
 async fn record_passed(
     world: &HostWorld,
     service: &ServiceName,

@@ -13,7 +13,7 @@ use crate::plan::versions::{self, Refused, parse_local_port};
 use crate::world::HostWorld;
 use crate::world::store::HistoryNote;
 
-/// Between two looks at the old instance.
+/// The interval between two looks at the old instance.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, HostDeployError> {
@@ -76,7 +76,7 @@ fn build_next_instance(
     Ok(Instance { build: deployment.instance.build + 1, port, how, digest: request.digest.clone() })
 }
 
-/// Whatever leads to the old instance leads to the new one.
+/// Routes to the new instance everything that is routed to the old one.
 async fn route_to_next(
     world: &HostWorld,
     updating: &Deployment,
@@ -92,7 +92,8 @@ async fn route_to_next(
     Ok(())
 }
 
-/// The work of the old instance ends, in its time; what is left then is cut, as a stop of the service would.
+/// Waits for the work of the old instance to end, within the limit; what is left then is cut, as a stop of the service
+/// would.
 async fn wait_for_drain(world: &HostWorld, old: &Deployment, limit: Duration) {
     let deadline = tokio::time::Instant::now() + limit;
     let mut quiet = 0;
@@ -103,7 +104,7 @@ async fn wait_for_drain(world: &HostWorld, old: &Deployment, limit: Duration) {
     }
 }
 
-/// The new instance is the instance; the old one goes.
+/// Makes the new instance the deployment's instance and removes the old one.
 pub(super) async fn finish_update(
     world: &HostWorld,
     updating: &Deployment,

@@ -39,7 +39,7 @@ pub async fn bypass_dead_proxy(world: &HostWorld, actor: &Actor) -> Result<(), H
     bypass_all(world, &unserved, actor).await
 }
 
-/// Until a stop is requested. While another agent does it, this one waits.
+/// Runs until a stop is requested. While another agent does this, this one waits.
 pub async fn keep(world: &HostWorld, actor: &Actor) {
     let keeper = ProxyReconciler {
         world,

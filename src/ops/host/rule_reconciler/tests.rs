@@ -42,7 +42,7 @@ fn intent(switch: Switch) -> Intent {
     }
 }
 
-/// Somebody changes both tables, and the kernel tells.
+/// Another process changes both tables, and the kernel notifies.
 async fn change(fake: &FakeWorld, what: impl Fn(&mut Table)) {
     for family in BOTH {
         fake.firewall.tamper(family, &what);
@@ -73,7 +73,7 @@ async fn flush_is_repaired_and_reported_once() {
         assert_eq!(BOTH.map(|family| fake.firewall.table(family)), before);
         let gone = "put back: the chain SWITCHMAN was missing (IPv4, IPv6); the jump from PREROUTING was missing (IPv4, IPv6)";
         assert_eq!(repairs(fake), [gone]);
-        // Our own commit is told too, and repairs nothing.
+        // Our own commit is notified too, and repairs nothing.
         change(fake, |_| {}).await;
         assert_eq!(repairs(fake).len(), 1);
         assert_eq!(fake.store.records.lock().unwrap()[0].generation, 1, "a repair overtakes no change");

@@ -76,7 +76,7 @@ async fn proxy_starts_with_first_split_and_stops_with_last() {
     let done = asked(&fake, mirror(&fake, "2.0.0")).await.unwrap();
     assert!(done.inserted && !done.known);
     assert_eq!(rules(&fake), BTreeSet::from([("forward", PROXY), ("route", PROXY), ("backup", 20000)]));
-    // Nothing is copied before the rules lead to it.
+    // Nothing is copied before the rules route to it.
     let first = fake.proxy.told.lock().unwrap()[0].services[0].clone();
     assert!(first.traffic_split.is_empty() && !first.draining);
     assert_eq!(told(&fake), (20000, 1, false, false));
@@ -217,7 +217,7 @@ async fn hung_proxy_is_bypassed_within_a_second() {
     .await;
 }
 
-/// Where the rules lead, there is somebody, and he was told the main that is.
+/// Wherever the rules route to the proxy, the proxy runs and has the configuration with the current main.
 fn leads_to_somebody(fake: &FakeWorld) -> Result<(), String> {
     let alive = *fake.proxy.is_running.lock().unwrap();
     let instances: BTreeSet<u16> = fake
@@ -360,7 +360,7 @@ async fn restarted_proxy_is_bypassed_until_configured() {
     watched(&fake, async {
         tokio::time::sleep(MS * 5000).await;
         let began = tokio::time::Instant::now();
-        // It answers at every moment, and listens for nobody.
+        // It answers at every moment, and listens on no port.
         fake.proxy.replace();
         until(|| rules(&fake) == all_to(20000, 20000)).await;
         assert!(began.elapsed() < MS * 1000, "{:?}", began.elapsed());
@@ -406,7 +406,7 @@ async fn cart(fake: &FakeWorld) -> ServiceName {
     cart
 }
 
-/// Where the rules of a service lead to the proxy.
+/// Whether the rules of a service route to the proxy.
 fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
     let recorded = fake.store.records.lock().unwrap();
     recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
@@ -516,7 +516,7 @@ async fn failed_split_keeps_concurrent_changes() {
     let fake = two().await;
     deploy(&fake.world, &request(&fake, "3.0.0")).await.unwrap();
     asked(&fake, canary(&fake, "3.0.0")).await.unwrap();
-    // The mirror waits for a main that does not answer through the proxy; meanwhile the canary is taken off.
+    // The mirror waits for a main that does not answer through the proxy; while it waits, the canary is taken off.
     fake.proxy.kill();
     bypass_dead_proxy(&fake.world, &actor()).await.unwrap();
     *fake.versions.unhealthy_port.lock().unwrap() = Some(port(PROXY));

@@ -83,7 +83,7 @@ async fn refused_kill_keeps_concurrent_assign() {
     }
 }
 
-/// Whoever takes a change back takes back no other, and goes where he looked whether it is healthy.
+/// A command that takes a change back takes back no other, and routes only to a version that it has checked.
 #[tokio::test(start_paused = true)]
 async fn rollback_does_not_revert_assign() {
     let fake = three(Duration::ZERO).await;
