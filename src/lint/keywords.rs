@@ -103,7 +103,7 @@ impl<'a> ServerLine<'a> {
     pub(super) fn ip_address(&self) -> Option<IpAddr> {
         let text = self.address.trim_start_matches("ipv4@").trim_start_matches("ipv6@");
         let with_port = text.parse::<SocketAddr>().map(|address| address.ip());
-        // HAProxy takes the last colon as the port's, also behind a bare IPv6 address.
+        // HAProxy takes the last colon as the port's, also after a bare IPv6 address.
         with_port.ok().or_else(|| text.rsplit_once(':')?.0.parse().ok())
     }
 }

@@ -25,7 +25,7 @@ pub struct CheckFacts {
     pub host: Host,
     pub can_change_rules: Result<bool, String>,
     pub tables: Result<Vec<(Family, Tables)>, String>,
-    /// Native nftables statements that translate, each behind its table.
+    /// Native nftables statements that translate, each after its table.
     pub native_statements: Result<Vec<String>, String>,
     /// Filter tables of the variants in use.
     pub filters: Vec<(Family, Result<Table, String>)>,

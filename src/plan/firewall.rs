@@ -71,7 +71,7 @@ pub fn variant(tables: &Tables) -> Variant {
 }
 
 /// The transactions that bring one family to the desired rules; none when it is already so. More than one only when
-/// rules of ours are left behind in the variant that is not in use.
+/// rules of ours remain in the variant that is not in use.
 pub fn plan(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
     let chosen = variant(tables);
     let other = match chosen {
@@ -203,7 +203,7 @@ fn build_redirect_rule(redirect: &Redirect) -> Rule {
     build_rule(CHAIN, &[&matches[..], &["-j", "REDIRECT", "--to-ports", &target]].concat())
 }
 
-/// Parses the redirect that a rule stands for; `None` when the rule is not exactly one that switchman would write.
+/// Parses the redirect that a rule expresses; `None` when the rule is not exactly one that switchman would write.
 fn parse_redirect(rule: &Rule) -> Option<Redirect> {
     let (service, kind) = rule.option_value("--comment")?.strip_prefix("switchman:")?.rsplit_once(':')?;
     let redirect = Redirect {

@@ -25,7 +25,7 @@ pub enum VhostError {
     Template(#[from] TemplateError),
 }
 
-/// A release behind a web server of its own. Paths are absolute.
+/// A release that a web server of its own serves. Paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Vhost {
     pub id: InstanceId,

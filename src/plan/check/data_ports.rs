@@ -136,7 +136,7 @@ mod tests {
         serde_json::from_str("\"dp_0123456789abcdef\"").unwrap()
     }
 
-    /// A host with a managed service, and one more line of `iptables -S` ahead of our jump or behind it.
+    /// A host with a managed service, and one more line of `iptables -S` before or after our jump.
     fn add_managed_service(facts: &mut CheckFacts, ahead: &[&str], behind: &[&str]) {
         let mut record = recorded(Switch::On);
         record.routes = Some(Routes { main: make_route(8080), backup: make_route(80), previous: None });

@@ -21,7 +21,7 @@ pub enum GatewayError {
     Unknown { name: String },
 }
 
-/// Whole path segments: the name is the one behind `/services/`, with or without a slash at its end. A service whose name
+/// Whole path segments: the name is the one after `/services/`, with or without a slash at its end. A service whose name
 /// looks like `NAME_VERSION` is itself.
 pub fn parse_target(
     path_and_query: &str,
