@@ -86,7 +86,7 @@ pub enum LabError {
     InUse { name: String },
     #[error("the lab needs root: {why}")]
     NoPrivilege { why: String },
-    #[error("timed out waiting for {what}: no success within {}", crate::model::duration::format(*.waited))]
+    #[error("timed out waiting for {what} after {}", crate::model::duration::format(*.waited))]
     Late { what: String, waited: Duration },
     #[error("the load generator failed: {why}")]
     Load { why: String },

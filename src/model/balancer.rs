@@ -1,4 +1,4 @@
-//! One HAProxy: how switchman reaches it, and the state it reports for the servers of a backend.
+//! A HAProxy load balancer: how switchman reaches it, and the state it reports for the servers of a backend.
 
 use std::fmt;
 use std::path::PathBuf;
