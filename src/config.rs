@@ -87,7 +87,7 @@ fn join_words(words: &[String]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// The nearest word, when it is near enough to be what was meant.
+/// Suggests the nearest expected word, if it is near enough to be the intended one.
 fn suggest_word(found: &str, expected: &[String]) -> String {
     let nearest = expected
         .iter()

@@ -191,7 +191,7 @@ fn build_hosts(file: &File) -> Result<Vec<Host>, ConfigFault> {
     Ok(hosts)
 }
 
-/// The way to a host from elsewhere.
+/// Builds the transport to a host from another machine.
 fn build_transport(name: &HostName, entry: &HostEntry, ca: Option<&Path>) -> Result<Transport, ConfigFault> {
     let key = |field: &str| format!("hosts.{name}.{field}");
     if let Some(agent) = &entry.agent {

@@ -91,7 +91,7 @@ pub struct ServicePorts {
     pub backup: Spanned<Port>,
 }
 
-/// How ssh is called on the way to the hosts.
+/// How switchman calls ssh for connections to the hosts.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ssh {
@@ -124,7 +124,7 @@ pub struct Agents {
 pub struct Webhook {
     #[schemars(with = "String")]
     pub url: Spanned<String>,
-    /// Bound on one try. Default 5s.
+    /// Timeout of one attempt. Default 5s.
     #[schemars(with = "Option<ConfigDuration>")]
     pub timeout: Option<Spanned<ConfigDuration>>,
 }
@@ -222,7 +222,7 @@ pub struct Health {
     /// Default 500ms.
     #[schemars(with = "Option<ConfigDuration>")]
     pub interval: Option<Spanned<ConfigDuration>>,
-    /// Healthy answers in a row. Default 2.
+    /// Consecutive healthy answers. Default 2.
     #[schemars(with = "Option<u32>")]
     pub rise: Option<Spanned<u32>>,
 }
@@ -270,7 +270,7 @@ pub struct Hooks {
     pub after_roll: Vec<String>,
     #[serde(default)]
     pub on_failure: Vec<String>,
-    /// Bound on each of them. Default 5m.
+    /// Timeout of each of them. Default 5m.
     #[schemars(with = "Option<ConfigDuration>")]
     pub timeout: Option<Spanned<ConfigDuration>>,
 }

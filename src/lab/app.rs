@@ -55,7 +55,7 @@ pub enum Fault {
     Errors,
     /// Answers take twice as long: `/slow` as much again, all others `LATE` more.
     Slow,
-    /// The version accepts no connection after [`OFFERS`] offers; open connections go on.
+    /// The version accepts no new connection after its [`OFFERS`]; open connections go on.
     Deaf,
 }
 

@@ -86,7 +86,7 @@ pub enum LabError {
     InUse { name: String },
     #[error("the lab needs root: {why}")]
     NoPrivilege { why: String },
-    #[error("{what} did not come true within {}", crate::model::duration::format(*.waited))]
+    #[error("timed out waiting for {what} after {}", crate::model::duration::format(*.waited))]
     Late { what: String, waited: Duration },
     #[error("the load generator failed: {why}")]
     Load { why: String },
@@ -94,7 +94,7 @@ pub enum LabError {
     Interrupted,
 }
 
-/// A running lab. Dropping it takes it down, unless it was detached.
+/// A running lab. Dropping it takes it down, unless [`Lab::keep_running`] was called.
 #[derive(Debug)]
 pub struct Lab {
     options: LabOptions,
@@ -296,7 +296,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Kills HAProxy: all of its connections are cut; the new process has no memory of them.
+    /// Restarts HAProxy: all of its connections are cut; the new process starts without any memory of the old one.
     pub async fn restart_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let old = self.haproxies.remove(at);

@@ -23,7 +23,7 @@ pub enum ProcessError {
     EndedEarly { name: String, log: String },
     #[error("{name} did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
     StopTimedOut { name: String },
-    #[error("{what} did not come true within {}", crate::model::duration::format(WAIT_TIMEOUT))]
+    #[error("timed out waiting for {what} after {}", crate::model::duration::format(WAIT_TIMEOUT))]
     Late { what: String },
 }
 

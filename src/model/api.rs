@@ -69,7 +69,7 @@ pub struct HostView {
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<()>")]
     pub main_health: Result<(), String>,
-    /// The last row of the history.
+    /// The last entry of the history.
     pub last_entry: Option<HistoryEntry>,
 }
 
@@ -90,7 +90,7 @@ pub struct ServiceActivity {
     /// The record; absent if there is none.
     #[serde(default)]
     pub switch: Option<Switch>,
-    /// Connections of the main vhost's data port, compared with the last look over the same link.
+    /// Connections of the main vhost's data port, compared with the last sample over the same link.
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, String>,
@@ -120,7 +120,7 @@ pub struct RunRequest {
     pub env: BTreeMap<String, String>,
     /// `None`: that of switchman itself.
     pub dir: Option<PathBuf>,
-    /// Ended (TERM, then KILL) when it takes longer. `None`: no bound.
+    /// Timeout after which the program is ended (TERM, then KILL). `None`: no limit.
     pub timeout_ms: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! One HAProxy: how switchman reaches it, and the state it reports for the servers of a backend.
+//! A HAProxy load balancer: how switchman reaches it, and the state it reports for the servers of a backend.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,12 +12,12 @@ use super::name::{BalancerName, HostName};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerSpec {
     pub name: BalancerName,
-    /// How its state is read. `None`: it cannot be read, and the computed bound is waited instead.
+    /// How its state is read. `None`: it cannot be read, and switchman waits for the computed limit instead.
     pub stats_endpoint: Option<StatsEndpoint>,
     /// The HAProxy backend that holds the server lines of this service.
     pub backend: String,
     pub servers: ServerNames,
-    /// The check settings of its server lines: what the bound is computed from.
+    /// The check settings of its server lines: what the limit is computed from.
     pub check: CheckTiming,
     /// Whether it runs on the web host itself, so that its health checks pass the OUTPUT chain and not PREROUTING.
     pub is_on_host: bool,
@@ -31,7 +31,7 @@ pub enum StatsEndpoint {
     Unix(PathBuf),
     /// A `stats socket` on TCP: host name or address, port.
     Tcp { host: String, port: u16 },
-    /// The statistics page as CSV over HTTP or HTTPS; user and password may stand in the URL.
+    /// The statistics page as CSV over HTTP or HTTPS; the URL may contain user and password.
     Http(String),
 }
 
@@ -226,7 +226,7 @@ impl ServerCounters {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BackendView {
     servers: Vec<ServerView>,
-    /// Places in `servers`, by name: each waiting host looks for its own line, several times a second.
+    /// Indices into `servers`, by name: each waiting host looks for its own line, several times a second.
     #[serde(skip)]
     by_name: Vec<usize>,
 }

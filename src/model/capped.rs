@@ -1,4 +1,4 @@
-//! A map of bounded size that merges the same way in any order.
+//! A map of limited size that merges the same way in any order.
 
 use std::collections::BTreeMap;
 

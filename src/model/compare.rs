@@ -170,7 +170,7 @@ pub enum HeaderComparison {
 }
 
 impl Default for ComparisonRules {
-    /// Returns the fields that a client acts on. Never compared: `date`, `server`, `age`, `content-length` (the body tells more), ids of requests
+    /// Returns the fields that a client acts on. Never compared: `date`, `server`, `age`, `content-length` (the body shows more), ids of requests
     /// and traces, and every field that is not listed.
     fn default() -> Self {
         let rule = |how: HeaderComparison| move |name: &&str| HeaderRule { name: (*name).to_owned(), how };

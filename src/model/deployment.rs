@@ -104,7 +104,7 @@ pub enum Workload {
     },
 }
 
-/// Bounds on one instance; absent: none.
+/// Resource limits of one instance; absent: none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceLimits {
     /// Bytes of memory of all its processes together.

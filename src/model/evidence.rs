@@ -53,7 +53,7 @@ pub struct FieldTally {
     /// Requests in which main or the shadow has it.
     pub compared: u64,
     pub differing: u64,
-    /// The same counts for main's two answers: what main answers differently by itself.
+    /// Requests in which one of main's own two answers has it: shows what main answers differently by itself.
     pub control_compared: u64,
     pub control_differing: u64,
     /// Number of requests whose first difference in the field was of this kind.

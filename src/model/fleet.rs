@@ -80,7 +80,7 @@ pub struct Hooks {
     pub after_host: Vec<String>,
     pub after_roll: Vec<String>,
     pub on_failure: Vec<String>,
-    /// Bound on each of them.
+    /// Timeout of each of them.
     pub timeout: Duration,
 }
 
@@ -88,7 +88,7 @@ pub struct Hooks {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Webhook {
     pub url: String,
-    /// Bound on one try.
+    /// Timeout of one attempt.
     pub timeout: Duration,
 }
 

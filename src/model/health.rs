@@ -16,14 +16,14 @@ pub struct Health {
     pub status: u16,
     /// The Host header; the address that is probed when absent.
     pub host: Option<String>,
-    /// Bound on one probe, connect to last header.
+    /// Timeout of one probe, connect to last header.
     #[serde(rename = "timeout_ms", with = "duration::ms")]
     #[schemars(with = "duration::Milliseconds")]
     pub timeout: Duration,
-    /// Pause between two probes.
+    /// Interval between two probes.
     #[serde(rename = "interval_ms", with = "duration::ms")]
     #[schemars(with = "duration::Milliseconds")]
     pub interval: Duration,
-    /// Healthy answers in a row before a port counts as healthy.
+    /// Consecutive healthy answers before a port counts as healthy.
     pub rise: u32,
 }

@@ -26,7 +26,7 @@ impl fmt::Display for Actor {
     }
 }
 
-/// How far a change got. A `Began` with no later row of the same operation was cut off (kill -9, power loss).
+/// How far a change got. A `Began` with no later entry of the same operation was interrupted (kill -9, power loss).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {

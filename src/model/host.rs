@@ -43,7 +43,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// How an operator's own programs and keys are used on the way to the hosts.
+/// The operator's own programs and keys for connections to the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ConnectConfig {
     /// Put before the destination on ssh's command line.

@@ -21,7 +21,7 @@ pub struct JournalEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub enum JournalEntryKind {
-    /// The first row.
+    /// The first entry.
     Began {
         spec: RollSpec,
         actor: Actor,
@@ -58,7 +58,7 @@ pub enum JournalEntryKind {
     Stopped {
         why: String,
     },
-    /// The last row.
+    /// The last entry.
     Ended {
         result: RollResult,
     },

@@ -1,4 +1,4 @@
-//! A part of a look that may not have been readable, as JSON: `{"value": ...}` or `{"error": "why"}`.
+//! A part of an observation that may not have been readable, as JSON: `{"value": ...}` or `{"error": "why"}`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

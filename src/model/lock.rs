@@ -46,7 +46,7 @@ pub enum LockPurpose {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LockView {
     pub holder: Holder,
-    /// Counted up while the holder lives; compared with an earlier look, never with a clock.
+    /// Counted up while the holder lives; compared with an earlier sample, never with a clock.
     pub heartbeats: u64,
     pub liveness: Liveness,
 }

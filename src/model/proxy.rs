@@ -170,7 +170,7 @@ pub struct ProxiedService {
     #[serde(default)]
     #[serde(alias = "splits")]
     pub traffic_split: TrafficSplit,
-    /// Nothing leads here any more: each connection is closed after its next answer.
+    /// No rule routes to this listener any more: each connection is closed after its next answer.
     #[serde(default)]
     pub draining: bool,
 }

@@ -119,7 +119,7 @@ pub enum Step {
     /// Nothing in flight.
     Drained,
     Command,
-    /// The real port answers its health check, `rise` times in a row.
+    /// The real port answers its health check, `rise` consecutive times.
     Healthy,
     ForwardOn,
     /// Every balancer reports UP.
@@ -191,7 +191,7 @@ pub struct RollSpec {
     pub command: Vec<String>,
     /// Whether it runs on the host instead of where the operator is.
     pub remote: bool,
-    /// Bound on one run of it; 0: none.
+    /// Timeout of one run of the command; 0: none.
     #[serde(rename = "command_timeout_ms", with = "duration::ms")]
     pub command_timeout: Duration,
     /// Hosts go on although requests are in flight when their drain's time is up.

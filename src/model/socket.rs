@@ -48,7 +48,7 @@ pub enum SocketActivity {
     Upload,
     /// An answer is on its way to the peer.
     Answer,
-    /// Both directions moved between two looks: a websocket in use, a streaming answer to a streaming request.
+    /// Both directions moved between two samples: a websocket in use, a streaming answer to a streaming request.
     Exchange,
     /// Last receive and last send fall in one kernel tick, so the kernel cannot show which came later.
     Ambiguous,

@@ -21,7 +21,7 @@ const PATTERN: &str = concat!(
 #[schemars(extend("pattern" = PATTERN, "maxLength" = MAX_LENGTH))]
 pub struct Version(#[schemars(with = "String")] semver::Version);
 
-/// A text that is not a version.
+/// A text that is not a version. The message is seed row D23 (docs/design/seed-systems.md#mvi-and-daeploy).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Version must be a semantic version string.")]
 pub struct ParseVersionError {

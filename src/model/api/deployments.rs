@@ -50,7 +50,7 @@ impl DeploymentRef {
     }
 }
 
-/// The facts about a service's fleet that a host has to know.
+/// The facts about a service in the fleet that a host has to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostNetwork {
     pub ports: Ports,
@@ -83,7 +83,7 @@ pub struct DeployRequest {
     #[serde(default)]
     pub port: Option<Port>,
     pub health: Health,
-    /// Bound on becoming healthy.
+    /// Time limit for becoming healthy.
     #[serde(rename = "health_timeout_ms", with = "duration::ms")]
     #[schemars(with = "duration::Milliseconds")]
     pub health_timeout: Duration,

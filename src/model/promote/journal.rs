@@ -9,7 +9,7 @@ use crate::model::name::HostName;
 /// An entry of the journal; never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionEntry {
-    /// Rises from row to row.
+    /// Rises from entry to entry.
     pub number: u64,
     #[serde(alias = "rollout")]
     pub promotion: PromotionId,
@@ -22,7 +22,7 @@ pub struct PromotionEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub enum PromotionEntryKind {
-    /// The first row.
+    /// The first entry.
     Began { spec: Box<PromotionSpec>, target: PromotionTarget, actor: Actor },
     /// This actor continues after a stop or a crash. Earlier operator requests count no more.
     Resumed { actor: Actor },
@@ -57,7 +57,7 @@ pub enum PromotionEntryKind {
         #[serde(alias = "untold")]
         unreachable_hosts: Vec<(HostName, String)>,
     },
-    /// The last row.
+    /// The last entry.
     Ended { result: PromotionResult, why: String },
 }
 
