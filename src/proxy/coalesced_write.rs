@@ -34,7 +34,7 @@ impl CoalescedSlices {
     }
 }
 
-/// A connection to somebody who answers.
+/// A connection to an upstream.
 #[derive(Debug)]
 pub struct UpstreamStream(pub TcpStream);
 
