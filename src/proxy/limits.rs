@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// How often it is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Share of the descriptors from which on copies stop.
+/// Share of the descriptors in use from which on copies stop.
 const FILES_SHARE_LIMIT: (u64, u64) = (4, 5);
 /// Looks after which a failed accept is forgotten.
 const ACCEPT_FAILURE_POLLS: u64 = 5;

@@ -154,7 +154,7 @@ impl CarriedState {
         self.canary_breakers.borrow_mut().retain(|id, _| named(id));
     }
 
-    /// Forgets what was learned of one canary, which is no evidence about the next.
+    /// Returns the breaker of this canary: what was learned of one canary is no evidence about the next.
     fn get_or_create_breaker(&self, canary: &DeploymentId) -> Rc<RefCell<CircuitBreaker>> {
         self.canary_breakers.borrow_mut().entry(canary.clone()).or_default().clone()
     }

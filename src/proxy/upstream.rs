@@ -114,7 +114,7 @@ struct FailedConnect {
     why: io::ErrorKind,
 }
 
-/// Limit of kept addresses. Usually there is one, two with a canary; more only through the gateway.
+/// Limit of idle connections. One is normal, two with a canary; more only through the gateway.
 const MAX_IDLE: usize = 4;
 /// How often a request that was not written is tried on a fresh connection.
 const MAX_FRESH_RETRIES: usize = 2;

@@ -293,7 +293,7 @@ impl Worker {
         self.table.borrow().services.get(service).cloned()
     }
 
-    /// Whether a service has a listener there.
+    /// Whether a service has an upstream at this address.
     pub fn has_upstream(&self, address: SocketAddr) -> bool {
         let table = self.table.borrow();
         table.services.values().any(|slot| slot.service().has_upstream(address))

@@ -49,11 +49,11 @@ impl ProcessId {
     pub fn open_handle(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Even if the pid was reused before, it was this process after the handle was made.
+        // The pid may have been reused: a process that is alive after this point is the one of the handle.
         self.is_alive().then_some(handle)
     }
 
-    /// Kills the process; one that has ended already counts as killed.
+    /// Sends the signal. A process that has ended already is not an error: its end is what the caller wants.
     pub fn signal(&self, signal: Signal) {
         if let Some(handle) = self.open_handle() {
             let _ = pidfd_send_signal(handle, signal);

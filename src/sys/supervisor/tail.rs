@@ -24,7 +24,8 @@ struct LogFile {
     length: u64,
 }
 
-/// Hands on the last lines as they are now, and with `follow` those that come, until `gone` returns true: no more will come.
+/// Hands on the last lines as they are now, and with `follow` those that come, until the callback
+/// reports that no more will come.
 pub async fn read(
     place: &Place,
     tail: Option<u32>,
@@ -79,7 +80,8 @@ fn open_log_files(place: &Place) -> io::Result<Vec<LogFile>> {
     Ok(parts)
 }
 
-/// Returns the files that hold the last lines, oldest first, each from where they begin in it. The newest is always among them.
+/// Returns the files that hold the last lines, oldest first, each from where they begin in it. The newest is always among
+/// them.
 fn seek_last_lines(parts: Vec<LogFile>, tail: Option<u32>) -> io::Result<Vec<LogFile>> {
     let Some(mut left) = tail.map(u64::from) else { return Ok(parts) };
     let mut found = Vec::new();
