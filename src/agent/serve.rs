@@ -27,7 +27,7 @@ const MAX_TLS_CLIENTS: usize = 256;
 /// valid token may take a slot for no longer; a client with one makes a new connection in milliseconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const TLS_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The same timeout where only root connects, through a login that takes its time.
+/// Timeout of the same wait where only root connects, through a login that takes its time.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(10);
 /// Requests in flight get this long when the agent is stopped.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -16,14 +16,14 @@ use super::coalesced_write::CoalescedSlices;
 /// A head that is longer is not remembered; hyper has refused it long before.
 const MAX_HEAD_BYTES: usize = 1 << 20;
 
-/// What the service of a connection tells its bytes.
+/// State that the service of a connection shares with its bytes.
 #[derive(Debug, Default)]
 pub struct HeadState {
     /// How many heads were understood.
     parsed_heads: AtomicU64,
     /// A request is being answered: what is read now is no head.
     is_answering: AtomicBool,
-    /// A body was left unread, so that nobody knows where the next head begins; or there will be none.
+    /// A body was left unread, so that the start of the next head is unknown; or there will be none.
     is_out_of_sync: AtomicBool,
 }
 
@@ -50,7 +50,7 @@ impl HeadState {
 }
 
 /// Remembers what was read since the last answer, until it is understood. When hyper writes before that, it writes a refusal
-/// of its own: that write fails instead, and [`Client::refused`] has the bytes for somebody who understands them.
+/// of its own: that write fails instead, and [`Client::refused`] has the bytes for a receiver that understands them.
 #[derive(Debug)]
 pub struct Client {
     stream: Arc<TcpStream>,
@@ -77,12 +77,12 @@ impl Client {
         }
     }
 
-    /// The same bytes again from the head on, for another protocol.
+    /// Replays the bytes from the head on, for another protocol.
     pub fn into_replay(self) -> Self {
         Self { replay: self.head, head: Vec::new(), is_refused: false, is_recording: false, ..self }
     }
 
-    /// For those who refuse by themselves.
+    /// Lets the proxy write its own refusal.
     pub fn without_recording(mut self) -> Self {
         self.is_recording = false;
         self
@@ -143,7 +143,7 @@ impl AsyncRead for Client {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(read) => {
                     if 0 < read && read < room {
-                        // There was no more: saves asking the kernel once more before the next wait.
+                        // There was no more: saves another read from the kernel before the next wait.
                         let _ = this
                             .stream
                             .try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));

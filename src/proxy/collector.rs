@@ -19,7 +19,7 @@ const PAIR_OVERHEAD_BYTES: usize = 1 << 10;
 /// Added to the thread's niceness: users' requests come first.
 const NICENESS: i32 = 10;
 
-/// Knows what has been found out about every shadow. Its thread ends when it and all [`Line`]s are gone.
+/// Holds the evidence about every shadow. Its thread ends when it and all its handles are dropped.
 #[derive(Debug)]
 pub struct Collector {
     queue: SyncSender<Job>,
@@ -28,7 +28,7 @@ pub struct Collector {
     subjects: Mutex<BTreeMap<ComparedShadow, Arc<ShadowEvidence>>>,
 }
 
-/// One shadow's way to the collector, for one worker.
+/// The handle of one shadow to the collector, for one worker.
 #[derive(Debug, Clone)]
 pub struct CollectorHandle {
     queue: SyncSender<Job>,
@@ -86,14 +86,14 @@ impl Collector {
         self.budget.limit_bytes.store(most, Ordering::Relaxed);
     }
 
-    /// Where a shadow's pairs go. All lines of a shadow lead to the same evidence, until it is forgotten.
+    /// Opens a handle for a shadow's pairs. All handles of a shadow share the same evidence, until it is forgotten.
     pub fn open_handle(&self, subject: &ComparedShadow) -> CollectorHandle {
         let entry = self.subjects().entry(subject.clone()).or_default().clone();
         let (queue, budget, rules) = (self.queue.clone(), self.budget.clone(), self.rules.clone());
         CollectorHandle { queue, budget, rules, entry }
     }
 
-    /// What has been found out; `None`: nobody asked for it, or it is forgotten.
+    /// Returns the evidence so far, or `None` where no handle was ever opened or the evidence is forgotten.
     pub fn snapshot(&self, subject: &ComparedShadow) -> Option<Evidence> {
         let entry = self.subjects().get(subject)?.clone();
         let mut evidence = entry.evidence().clone();
@@ -104,7 +104,7 @@ impl Collector {
         Some(evidence)
     }
 
-    /// Begins anew: the shadow is gone, its code or main's is another. Lines that are left lead nowhere; new ones are asked for.
+    /// Starts over: the shadow is removed, its code or main's is another. Old handles have no effect; new ones are requested.
     pub fn forget(&self, subject: &ComparedShadow) {
         self.subjects().remove(subject);
     }
@@ -120,18 +120,18 @@ impl Collector {
 }
 
 impl CollectorHandle {
-    /// For one pair with so many bytes of its request, before anything of it is kept.
+    /// Reserves bytes for one pair with a request of this length, before anything of it is kept.
     pub fn reserve(&self, request: usize) -> Option<ByteReservation> {
         let mut held = ByteReservation { budget: self.budget.clone(), bytes: 0 };
         held.grow(PAIR_OVERHEAD_BYTES + request).then_some(held)
     }
 
-    /// What of an answer is looked at.
+    /// The parts of an answer that are compared.
     pub fn rules(&self) -> &ComparisonRules {
         &self.rules
     }
 
-    /// Whether both lead to the same evidence.
+    /// Whether both share the same evidence.
     pub fn shares_evidence_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.entry, &other.entry)
     }
@@ -150,7 +150,7 @@ impl CollectorHandle {
 }
 
 impl ByteReservation {
-    /// Before so many more bytes are kept; `false`: there is no room, and nothing has changed.
+    /// Reserves this number of further bytes before they are kept; `false`: there is no room, and nothing has changed.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let most = self.budget.limit_bytes.load(Ordering::Relaxed);

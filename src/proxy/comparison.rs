@@ -1,4 +1,4 @@
-//! Gathers main's and a shadow's answer to one request, within a bound on bytes, for whoever compares them.
+//! Gathers main's and a shadow's answer to one request, within a bound on bytes, for the collector.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::collector::{ByteReservation, CollectorHandle};
 use crate::model::compare::{BodyCapture, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 
-/// One request whose answers are to be compared: handed over when the last of them is whole, forgotten when one never is.
+/// A request whose answers are to be compared: handed over when the last of them is whole, forgotten when one never is.
 pub struct Comparison {
     collector: CollectorHandle,
     state: RefCell<Option<PendingPair>>,
@@ -28,7 +28,7 @@ struct PendingPair {
 }
 
 enum ControlAnswer {
-    /// Main is asked once, or did not answer the second time.
+    /// Main gets the request once, or did not answer the second time.
     Absent,
     Pending,
     Received(CapturedResponse),
@@ -60,7 +60,7 @@ impl Comparison {
         Some(Rc::new(Self { collector: line.clone(), state: RefCell::new(Some(state)) }))
     }
 
-    /// Before so many more bytes are kept; without room for them the whole of it is forgotten, and counted.
+    /// Reserves further bytes before they are kept; without room for them the whole of it is forgotten, and counted.
     fn grow(&self, bytes: usize) {
         let mut state = self.state.borrow_mut();
         if state.as_mut().is_some_and(|state| !state.reservation.grow(bytes)) {
@@ -74,7 +74,7 @@ impl Comparison {
         self.state.borrow().is_some()
     }
 
-    /// One of the answers will never be whole.
+    /// Forgets the pair, because an answer will never be whole.
     pub fn forget(&self) {
         *self.state.borrow_mut() = None;
     }
@@ -90,7 +90,7 @@ impl Comparison {
         self.submit_if_complete();
     }
 
-    /// Main did not answer the second time, which says nothing of the first.
+    /// Main did not answer the second time, which is no evidence about the first.
     pub fn skip_control(&self) {
         if let Some(state) = self.state.borrow_mut().as_mut()
             && matches!(state.control, ControlAnswer::Pending)
@@ -131,10 +131,10 @@ fn describe_request(request: &Request<Incoming>) -> RequestSummary {
     }
 }
 
-/// What a field of an answer costs beside its bytes.
+/// The cost of a field of an answer beside its bytes.
 const FIELD_OVERHEAD_BYTES: usize = 64;
 
-/// One answer as it goes by, for one comparison or several.
+/// An answer as it goes by, for one comparison or several.
 pub struct Recorder {
     side: Side,
     comparisons: Vec<Rc<Comparison>>,
@@ -143,7 +143,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// `None`: nobody wants to know.
+    /// Is `None` where no comparison needs it.
     pub fn new<B>(
         side: Side,
         comparisons: Vec<Rc<Comparison>>,
@@ -195,7 +195,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Without those that have no room for so many bytes more, and those that can never be made any more.
+/// Drops those that have no room for this number of bytes more, and those that can never be made any more.
 fn reserve_for_each(mut comparisons: Vec<Rc<Comparison>>, bytes: usize) -> Vec<Rc<Comparison>> {
     comparisons.retain(|comparison| {
         comparison.grow(bytes);
@@ -204,7 +204,7 @@ fn reserve_for_each(mut comparisons: Vec<Rc<Comparison>>, bytes: usize) -> Vec<R
     comparisons
 }
 
-/// Those fields that are looked at.
+/// Returns the fields that are compared.
 fn select_headers(headers: &HeaderMap, rules: &ComparisonRules) -> Vec<(String, String)> {
     let kept = headers.iter().filter(|(name, _)| rules.keeps(name.as_str()));
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();

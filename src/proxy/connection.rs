@@ -1,4 +1,4 @@
-//! One client connection, from its first byte to its last.
+//! A client connection, from its first byte to its last.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use super::exchange;
 use super::upstream::{LocalExecutor, PinnedConnections, Protocol};
 use super::worker::{Registration, ServiceSlot, Worker};
 
-/// Where a client came in.
+/// The listener that a client connected to.
 #[derive(Clone)]
 pub enum Ingress {
     Service(Rc<ServiceSlot>),
@@ -39,7 +39,7 @@ pub struct Connection {
     pub protocol: Cell<Protocol>,
     pub pinned_connections: RefCell<Rc<PinnedConnections>>,
     pub head_state: Arc<HeadState>,
-    /// Something was told that may make this connection's next answer its last.
+    /// The configuration changed in a way that may make this connection's next answer its last.
     config_changed: Notify,
     pub stream: Arc<TcpStream>,
 }
@@ -56,7 +56,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 impl Connection {
     pub async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: Ingress) {
-        // A connection that is gone already is noticed when it is read.
+        // A connection that is closed already is noticed when it is read.
         let _ = stream.set_nodelay(true);
         let is_check = match &door {
             Ingress::Service(slot) => read_original_port(&stream) == Some(slot.service().told.check.get()),
@@ -110,7 +110,7 @@ impl Connection {
         server.auto_date_header(false).timer(TokioTimer::new());
         let serving = server.serve_connection(TokioIo::new(client), service);
         tokio::pin!(serving);
-        // An idle one is told too, which by HTTP/2 costs nobody a request.
+        // An idle one is notified too, which by HTTP/2 costs no client a request.
         let ended = async {
             tokio::select! {
                 biased;
@@ -125,7 +125,7 @@ impl Connection {
     }
 
     /// A head that hyper does not understand, main may: it gets the connection as it is, and so does the client what main
-    /// says to it.
+    /// answers.
     async fn pass_through(&self, client: &Client) {
         let Ingress::Service(slot) = &self.ingress else { return };
         let service = slot.service();
@@ -163,13 +163,13 @@ impl Connection {
         }
     }
 
-    /// After anything was told.
+    /// Reacts to a change of the configuration.
     pub fn notify_config_changed(&self) {
         self.config_changed.notify_waiters();
         self.close_unused_upstreams();
     }
 
-    /// Whether a connection to it may be kept for the next request, as things are told now.
+    /// Whether a connection to it may be kept for the next request, under the current configuration.
     pub fn can_keep_upstream(&self, address: SocketAddr) -> bool {
         match &self.ingress {
             Ingress::Service(slot) => slot.service().routes_to(address),
@@ -183,8 +183,9 @@ impl Connection {
     }
 }
 
-/// What passes through unchanged, as far as hyper can. No timeouts: the service's are the ones that count, and whoever closes
-/// an idle connection first meets somebody's next request.
+/// Forwards bytes unchanged, as far as hyper can. No timeouts: the service's are the ones that count, and the side that
+/// closes
+/// an idle connection first meets a client's next request.
 fn build_http1_server() -> http1::Builder {
     let mut server = http1::Builder::new();
     server
@@ -197,7 +198,7 @@ fn build_http1_server() -> http1::Builder {
     server
 }
 
-/// The port that the client connected to, where the kernel led it elsewhere.
+/// Returns the port that the client connected to, where the kernel redirected it.
 fn read_original_port(stream: &TcpStream) -> Option<u16> {
     let port = match stream.local_addr().ok()? {
         SocketAddr::V4(_) => getsockopt(stream, sockopt::OriginalDst).ok()?.sin_port,

@@ -1,4 +1,4 @@
-//! What a worker counts. Its own alone: cells, no locks.
+//! The counters of a worker. Its own alone: cells, no locks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ pub const fn status_class(status: u16) -> &'static str {
     }
 }
 
-/// Of one service, kept from one configuration to the next.
+/// Counters of one service, kept from one configuration to the next.
 #[derive(Debug, Default)]
 pub struct ServiceCounts {
     pub connections: Gauge,
@@ -154,7 +154,7 @@ impl ServiceCounts {
         new
     }
 
-    /// Of those that the configuration does not name any more, only the newest few are remembered.
+    /// Forgets deployments that the configuration does not name any more, but the newest few.
     pub fn forget(&self, named: impl Fn(&DeploymentId) -> bool) {
         prune_removed(&mut self.upstreams.borrow_mut(), &named);
         prune_removed(&mut self.shadows.borrow_mut(), &named);
@@ -173,7 +173,7 @@ impl ServiceCounts {
     }
 }
 
-/// Deployments that are gone and still told of.
+/// Removed deployments whose counts are still reported.
 const MAX_REMOVED: usize = 16;
 
 /// Ids sort by time.

@@ -24,7 +24,7 @@ enum DownloadBody {
     Local(Option<Bytes>),
 }
 
-/// From the head of a request to the end of its answer.
+/// Time from the head of a request to the end of its answer.
 pub struct InFlightRequest {
     head_state: Arc<HeadState>,
     is_request_read: Rc<Cell<bool>>,
@@ -33,7 +33,7 @@ pub struct InFlightRequest {
 }
 
 impl InFlightRequest {
-    /// `read`: whether the request was read to its end; `asked`: of a body that main was to ask for.
+    /// `read`: whether the request was read to its end; `asked`: of a body that waits for main's 100 Continue.
     pub const fn new(
         head_state: Arc<HeadState>,
         is_request_read: Rc<Cell<bool>>,

@@ -1,4 +1,4 @@
-//! One request, from its head to the head of its answer.
+//! The exchange of one request, from its head to the head of its answer.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -26,7 +26,7 @@ use crate::model::deployment::Access;
 use crate::plan::proxy::gateway::{self, GatewayError};
 use crate::plan::proxy::headers;
 
-/// The connection ends without an answer: the request may have been served, and only the client knows whether to ask again.
+/// The connection ends without an answer: the request may have been served, and only the client can decide on a retry.
 #[derive(Debug, thiserror::Error)]
 #[error("no answer: {why}")]
 pub struct ConnectionAborted {
@@ -37,7 +37,7 @@ pub struct ConnectionAborted {
 enum Recipient {
     Users(Rc<Service>),
     HealthCheck(Rc<Service>),
-    /// One version alone: no canary, no copies.
+    /// A single version: no canary, no copies.
     SingleVersion(Rc<Service>, Target),
 }
 
@@ -62,7 +62,7 @@ pub async fn answer(
     }
 }
 
-/// What the proxy answers by itself.
+/// An answer of the proxy itself.
 struct Refusal {
     status: StatusCode,
     text: String,
@@ -74,16 +74,16 @@ struct Upgrade {
     is_connect: bool,
 }
 
-/// What goes along with an answer.
+/// The context that goes along with an answer.
 struct ResponseContext {
     track_in_flight: InFlightRequest,
     upgrade: Option<Upgrade>,
-    /// For a user who has none yet.
+    /// The cookie for a user who has none yet.
     cookie: Option<String>,
     recorder: Option<Recorder>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 struct Outcome<'a> {
     result: Result<Response<Incoming>, SendError<Upload>>,
     /// Who got it.
@@ -173,7 +173,7 @@ impl Exchange<'_> {
                     canary.record_refusal(Instant::now());
                     request = *untouched;
                 }
-                // Whether it would have answered, nobody knows.
+                // Whether it would have answered is unknown.
                 sent @ Err(SendError::ClientReset) => {
                     return Outcome { result: sent, target, started_at: began };
                 }
@@ -324,7 +324,7 @@ impl Exchange<'_> {
         Ok(response.map(|body| Download::from_upstream(body, flight, recorder)))
     }
 
-    /// Whatever both sides agreed on, byte by byte.
+    /// Copies an upgraded connection byte by byte, in the protocol that both sides agreed on.
     fn tunnel(&self, service: &Rc<Service>, client: OnUpgrade, main: OnUpgrade) {
         let (presence, upgraded, peer) =
             (self.presence.clone(), service.counts.upgraded.acquire(), self.connection.peer);
@@ -348,7 +348,7 @@ async fn wait_for_reset(stream: &TcpStream) {
     }
 }
 
-/// Tells copies that the client, not main, is why there will be no more of the body.
+/// Notifies copies that the client, not main, is why there will be no more of the body.
 struct AbortCopyOnDrop(Option<Rc<Tee>>);
 
 impl AbortCopyOnDrop {

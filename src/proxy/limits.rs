@@ -1,4 +1,4 @@
-//! What the process may use of the machine. Near its limits it stops copying, and goes on forwarding.
+//! Limits of the process on its host. Near its limits it stops copying, and goes on forwarding.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// How often it is looked at.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// From here on, of the descriptors.
+/// Share of the descriptors in use from which on copies stop.
 const FILES_SHARE_LIMIT: (u64, u64) = (4, 5);
 /// Looks after which a failed accept is forgotten.
 const ACCEPT_FAILURE_POLLS: u64 = 5;

@@ -11,7 +11,7 @@ use crate::model::ports::Port;
 /// Connections that wait to be accepted; the kernel's own bound (`net.core.somaxconn`) is usually this.
 const ACCEPT_BACKLOG: u32 = 4096;
 
-/// Where a listener is bound.
+/// The address that a listener is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ListenScope {
     /// Any address of the host.
@@ -31,8 +31,8 @@ pub struct ListenError {
     pub why: io::Error,
 }
 
-/// For each of so many workers its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
-/// where somebody else has the port, even another proxy.
+/// Binds for each worker its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
+/// where another process has the port, even another proxy.
 pub fn open_listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
     let Place(port, reach) = place;
     let [v4, v6]: [IpAddr; 2] = match reach {
@@ -42,7 +42,7 @@ pub fn open_listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListene
     let mut all: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     for address in [v4, v6] {
         let address = SocketAddr::new(address, port.get());
-        // Sharing a port is for workers of one process alone: somebody else's listener would take half of the connections.
+        // Sharing a port is for workers of one process alone: another process's listener would take half of the connections.
         match bind(address, false) {
             Err(why) if address.is_ipv6() && has_no_ipv6(&why) => continue,
             Err(why) => return Err(ListenError { port, why }),

@@ -26,7 +26,7 @@ const SLOW_SHADOW_BACKOFF: Duration = Duration::from_secs(5);
 pub struct Copies {
     pub tee: Rc<Tee>,
     per_shadow: Vec<Rc<ShadowCopy>>,
-    /// What main is asked a second time, once it has answered.
+    /// The request that main gets a second time, once it has answered.
     control_requests: RefCell<Vec<(ControlRequest, Request<CopyBody>)>>,
     compare_bytes: usize,
 }
@@ -128,7 +128,7 @@ fn start_copy(
     (copy, again)
 }
 
-/// Asking it twice changes nothing.
+/// Whether sending it twice changes nothing.
 fn is_safe(request: &Request<Incoming>) -> bool {
     [Method::GET, Method::HEAD].contains(request.method()) && request.body().is_end_stream()
 }

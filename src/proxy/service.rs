@@ -1,4 +1,4 @@
-//! One service of the configuration, as a worker uses it: never changed, replaced as a whole. What is counted, and what was
+//! A service of the configuration, as a worker uses it: never changed, replaced as a whole. What is counted, and what was
 //! learned of shadows, outlives it.
 
 use std::cell::{Cell, RefCell};
@@ -33,7 +33,7 @@ pub struct Service {
     carried_state: Rc<CarriedState>,
 }
 
-/// One who answers users.
+/// A target that answers users.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
@@ -47,7 +47,8 @@ pub struct CanaryTarget {
     breaker: Rc<RefCell<CircuitBreaker>>,
 }
 
-/// A request that the canary is to answer. Dropped without a word, as when its client goes away, it says nothing of the canary,
+/// A request that the canary is to answer. An attempt dropped without a report, as when its client disconnects, is no
+/// evidence about the canary,
 /// and the next one may try.
 pub struct CanaryAttempt<'a> {
     pub target: &'a Target,
@@ -68,18 +69,18 @@ impl CanaryAttempt<'_> {
 
 impl Drop for CanaryAttempt<'_> {
     fn drop(&mut self) {
-        // Changes nothing where its end is told already.
+        // Changes nothing where its end is reported already.
         self.breaker.borrow_mut().record_inconclusive();
     }
 }
 
-/// One who gets copies.
+/// A target that gets copies.
 pub struct Shadow {
     pub told: Mirror,
     pub matching: RequestFilter,
     pub address: SocketAddr,
     pub version: Version,
-    /// To whoever compares its answers with main's.
+    /// Handle to the collector, which compares its answers with main's.
     pub collector: Option<CollectorHandle>,
     pub state: Rc<ShadowState>,
 }
@@ -89,7 +90,7 @@ pub struct ShadowState {
     collector: Option<CollectorHandle>,
     pub counts: Rc<ShadowCounts>,
     pub sampler: RefCell<Sampler>,
-    /// Which of the compared requests are asked of main twice.
+    /// Selects the compared requests that main gets twice.
     pub control: RefCell<Sampler>,
     pub breaker: RefCell<CircuitBreaker>,
     pub pool: Pool,
@@ -97,13 +98,13 @@ pub struct ShadowState {
     pub slow_since: Cell<Option<Instant>>,
 }
 
-/// What a service's configurations hand down to the next.
+/// State that a service's configurations hand down to the next.
 #[derive(Default)]
 pub struct CarriedState {
     counts: Rc<ServiceCounts>,
     shares: RefCell<ShareCounters>,
     canary_breakers: RefCell<HashMap<DeploymentId, Rc<RefCell<CircuitBreaker>>>>,
-    /// To main, for what is asked a second time, and how much of it there is now.
+    /// Connections to main for what is sent a second time, and how much of it there is now.
     control_pool: Pool,
     control_requests: Gauge,
     shadows: RefCell<HashMap<DeploymentId, Rc<ShadowState>>>,
@@ -116,7 +117,7 @@ impl ShadowState {
 }
 
 impl CarriedState {
-    /// Begins anew with the evidence: a verdict is about what was copied since then.
+    /// Starts over with the evidence: a verdict is about what was copied since then.
     fn get_or_create_shadow(&self, upstream: &Upstream, line: Option<&CollectorHandle>) -> Rc<ShadowState> {
         let mut shadows = self.shadows.borrow_mut();
         let known = shadows.get(&upstream.deployment);
@@ -136,7 +137,7 @@ impl CarriedState {
         new
     }
 
-    /// Counts and pools of deployments that are gone, and connections to where nobody is any more.
+    /// Drops counts and pools of removed deployments, and connections to addresses that no deployment has any more.
     pub fn forget(&self, told: &ProxiedService) {
         let named = |id: &DeploymentId| {
             told.main.deployment == *id || told.other_upstreams.iter().any(|other| other.deployment == *id)
@@ -153,7 +154,7 @@ impl CarriedState {
         self.canary_breakers.borrow_mut().retain(|id, _| named(id));
     }
 
-    /// What was learned of one canary says nothing of the next.
+    /// Returns the breaker of this canary: what was learned of one canary is no evidence about the next.
     fn get_or_create_breaker(&self, canary: &DeploymentId) -> Rc<RefCell<CircuitBreaker>> {
         self.canary_breakers.borrow_mut().entry(canary.clone()).or_default().clone()
     }

@@ -1,4 +1,4 @@
-//! One copy, from its start to the end of its shadow's answer.
+//! A copy of a request, from its start to the end of its shadow's answer.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use super::tee::{AbortReason, CopyBody, Queue};
 use super::upstream::{Pool, Protocol, SendError};
 use crate::model::proxy::ProxyLimits;
 
-/// Of a shadow's answer so much is read to keep its connection; a longer one costs the connection.
+/// Bytes of a shadow's answer that are read to keep its connection; a longer one costs the connection.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
-/// What main's and the shadow's side of one copy know of each other.
+/// State that main's and the shadow's side of one copy share.
 pub struct ShadowCopy {
     pub state: Rc<ShadowState>,
     pub queue: Rc<Queue>,
@@ -30,7 +30,7 @@ pub struct ShadowCopy {
 }
 
 impl ShadowCopy {
-    /// Whoever comes second writes it down.
+    /// Records both statuses, when the second of the two is known.
     pub fn told(&self) {
         if let (Some(main), Some(shadow)) = (self.main.get(), self.shadow.get()) {
             let mut statuses = self.state.counts.statuses.borrow_mut();
@@ -101,7 +101,7 @@ impl CopyGuard {
 }
 
 impl Drop for CopyGuard {
-    /// Only a copy whose task panicked, or was ended with its worker, is not told yet.
+    /// Only a copy whose task panicked, or was ended with its worker, is not reported yet.
     fn drop(&mut self) {
         if !self.is_recorded {
             self.count_failure(CopyFailure::Protocol);
@@ -166,7 +166,8 @@ impl CopyTask {
     }
 }
 
-/// The same request to main once more, to learn what main answers differently by itself. Not counted among users' requests.
+/// A repetition of the same request to main, to learn what main answers differently by itself. Not counted among users'
+/// requests.
 pub struct ControlRequest {
     pub carried_state: Rc<CarriedState>,
     pub comparison: Rc<Comparison>,
@@ -175,11 +176,11 @@ pub struct ControlRequest {
     pub limits: Rc<ProxyLimits>,
 }
 
-/// Requests at once, of a service and worker, that main is asked again: it has its users to answer.
+/// Limit of concurrent repeated requests to main, for a service and worker: main has its users to answer.
 const MAX_CONTROL_REQUESTS: u64 = 8;
 
 impl ControlRequest {
-    /// Where main is asked enough already, the comparison is made without.
+    /// Starts the repetition. At the limit, the comparison is made without.
     pub fn begin(self, request: Request<CopyBody>) {
         if !self.comparison.is_pending() {
             return;

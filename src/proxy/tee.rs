@@ -10,12 +10,12 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::{Body, Buf, Bytes, Frame, SizeHint};
 
-/// What keeping a frame costs beside its bytes.
+/// The cost of a queued frame beside its bytes.
 const FRAME_OVERHEAD_BYTES: usize = 1024;
 /// A shorter frame is copied: a slice of a few bytes keeps the whole buffer alive that it was read into.
 const COPY_LIMIT_BYTES: usize = 4096;
 
-/// Why a copy was given up that says nothing of its shadow's answers.
+/// Why a copy was given up for a reason that is no evidence about its shadow's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbortReason {
     /// The shadow was too far behind.
@@ -71,7 +71,7 @@ struct QueueState {
 #[derive(Debug, Clone, Copy)]
 enum CopyEnd {
     Aborted(AbortReason),
-    /// Nobody wants more of it.
+    /// The receiver needs no more of it.
     Finished,
 }
 
@@ -214,7 +214,7 @@ impl Drop for ByteCount {
 #[derive(Debug)]
 pub struct CopyBody {
     pub queue: Rc<Queue>,
-    /// Of the request's body.
+    /// Size of the request's body.
     pub size: SizeHint,
 }
 

@@ -1,4 +1,4 @@
-//! A request's body, from the client to whoever answers.
+//! A request's body, from the client to the upstream.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::tee::{AbortReason, Tee};
 
-/// A server that has said nothing by then gets the body anyway (RFC 9110, 10.1.1).
+/// A server that has sent nothing by then gets the body anyway (RFC 9110, 10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Upload {
 #[derive(Debug)]
 pub enum UploadError {
     Client(hyper::Error),
-    /// Main answered instead of asking for the body.
+    /// Main answered instead of requesting the body.
     Unwanted,
 }
 
@@ -112,14 +112,14 @@ impl Body for Upload {
     }
 }
 
-/// Holds back a body whose client waits to be asked for it: reading it is what makes hyper ask.
+/// Holds back a body whose client waits for `100 Continue`: reading it is what makes hyper send that.
 #[derive(Debug)]
 pub struct ContinueGate {
     signal: ContinueSignal,
     timeout: Pin<Box<Sleep>>,
 }
 
-/// Whether main wants the body; shared with whoever hears main.
+/// Whether main wants the body; shared with the reader of main's answer.
 #[derive(Debug, Clone, Default)]
 pub struct ContinueSignal(Arc<ContinueState>);
 

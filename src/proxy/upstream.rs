@@ -19,7 +19,7 @@ use super::coalesced_write::UpstreamStream;
 use super::tee::CopyBody;
 use super::upload::Upload;
 
-/// What the protocol of the client is spoken to the upstream too.
+/// The protocol to the upstream, which is that of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
@@ -28,11 +28,11 @@ pub enum Protocol {
 
 #[derive(Debug)]
 pub enum SendError<B> {
-    /// Nobody is there; the request is untouched.
+    /// No connection could be made; the request is untouched.
     Connect { request: Box<Request<B>>, why: io::Error },
-    /// The request, or part of it, was written: whether it was served, nobody knows.
+    /// The request, or part of it, was written: whether it was served is unknown.
     Broken(hyper::Error),
-    /// The client reset its connection meanwhile: what main would have seen by itself.
+    /// The client reset its connection while it waited: what main would have seen by itself.
     ClientReset,
 }
 
@@ -75,15 +75,16 @@ async fn connect(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<Upstream
     Ok(TokioIo::new(UpstreamStream(stream)))
 }
 
-/// How to reach somebody.
+/// The address of an upstream, and the limit of a connection attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamAddr {
     pub to: SocketAddr,
-    /// For a connection.
+    /// Timeout of a connection attempt.
     pub connect_timeout: Duration,
 }
 
-/// Fields of an answer. Beyond 100 hyper asks for memory each time; that costs 50 ns an answer (measured), and an answer with
+/// Limit of header fields in an answer. Beyond 100 hyper allocates each time; that costs 50 ns an answer
+/// (docs/design/measurements.md#m66), and an answer with
 /// more fields than there is room for would be lost.
 const MAX_HEADERS: usize = 4096;
 
@@ -113,7 +114,7 @@ struct FailedConnect {
     why: io::ErrorKind,
 }
 
-/// One is normal, two with a canary; more only through the gateway.
+/// Limit of idle connections. One is normal, two with a canary; more only through the gateway.
 const MAX_IDLE: usize = 4;
 /// How often a request that was not written is tried on a fresh connection.
 const MAX_FRESH_RETRIES: usize = 2;
@@ -195,7 +196,7 @@ impl PinnedConnections {
                 let io = connect(to, limit).await?;
                 let (sender, connection) =
                     build_http1_client().handshake(io).await.map_err(io::Error::other)?;
-                // How it ends, whoever waits for an answer on it hears.
+                // The reader that waits for an answer on it gets the reason of its end.
                 spawn_local(connection.with_upgrades());
                 Ok(Sender::Http1(sender))
             }
@@ -230,20 +231,21 @@ impl PinnedConnections {
     }
 }
 
-/// Node closes after 5 s: sooner than the other side, nobody's request meets a closing connection.
+/// Node closes after 5 s (docs/design/proxy.md#connections-and-retries): sooner than the other side, no request meets a
+/// closing connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Of a shadow's connection: what it is behind is held in its queue, which is bounded.
+/// Limit of a shadow's connection: what it has not read yet is held in its queue, which is bounded.
 const SHADOW_BUFFER_BYTES: usize = 64 << 10;
 
 /// Connections to a shadow, shared by all its copies.
 #[derive(Default)]
 pub struct Pool {
     idle: RefCell<Vec<(SocketAddr, Instant, Sender<CopyBody>)>>,
-    /// By streams; since when the last one is on it.
+    /// Connection that streams share; since when the last one is on it.
     shared: RefCell<Option<(SocketAddr, Instant, Sender<CopyBody>)>>,
 }
 
-/// One of a pool's connections, with a request on it.
+/// A connection of a pool, with a request on it.
 pub struct PooledConnection {
     address: SocketAddr,
     sender: Sender<CopyBody>,
@@ -341,7 +343,7 @@ impl Pool {
         self.retain(|_, since| since.elapsed() < IDLE_TIMEOUT);
     }
 
-    /// Closes those to anybody else; what is in flight on them is finished.
+    /// Closes those to any other address; what is in flight on them is finished.
     pub fn keep_only(&self, to: SocketAddr) {
         self.retain(|address, _| address == to);
     }

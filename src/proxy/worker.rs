@@ -1,4 +1,4 @@
-//! One thread of the data path: its listeners, its connections, its counts.
+//! A thread of the data path: its listeners, its connections, its counts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How often idle connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a worker is told from outside its thread.
+/// A command to a worker from outside its thread.
 pub enum WorkerCommand {
     /// The whole configuration, with listeners of the ports that are new.
     Apply(Box<NewConfig>, oneshot::Sender<()>),
@@ -54,7 +54,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// `None`: the worker is gone.
+    /// Returns `None` where the worker has ended.
     pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         self.commands.send(order(answer)).ok()?;
@@ -98,13 +98,13 @@ struct ServiceTable {
     endpoints: HashMap<Place, EndpointState>,
 }
 
-/// Who is reached at a place, for as long as somebody accepts there.
+/// The target of a listener, for as long as connections are accepted there.
 struct EndpointState {
     ingress: Ingress,
     cancellation: CancellationToken,
 }
 
-/// Where connections find their service as it is told now.
+/// The slot in which connections find their service under the current configuration.
 pub struct ServiceSlot(RefCell<Rc<Service>>);
 
 impl ServiceSlot {
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    // Whoever asked and is gone needs no answer.
+    // A caller that has disconnected needs no answer.
     fn execute(self: &Rc<Self>, order: WorkerCommand) {
         match order {
             WorkerCommand::Apply(applied, done) => {
@@ -202,7 +202,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What is connected still to a service that is told no more ends with its next answer.
+    /// Ends, with its next answer, each connection to a service that the configuration names no more.
     fn drain_removed_services(
         &self,
         kept: &HashMap<ServiceName, Rc<ServiceSlot>>,
@@ -293,7 +293,7 @@ impl Worker {
         self.table.borrow().services.get(service).cloned()
     }
 
-    /// Whether a service has somebody there.
+    /// Whether a service has an upstream at this address.
     pub fn has_upstream(&self, address: SocketAddr) -> bool {
         let table = self.table.borrow();
         table.services.values().any(|slot| slot.service().has_upstream(address))
@@ -327,7 +327,7 @@ impl Drop for Registration {
     }
 }
 
-/// Until its place is closed. Whoever waits to be accepted then is accepted first: closing a listener resets them.
+/// Accepts until the listener is closed. Connections that wait then are accepted first: closing a listener resets them.
 async fn accept_connections(
     worker: Rc<Worker>,
     listener: TcpListener,
@@ -364,7 +364,7 @@ async fn accept_connections(
             }
         }
     }
-    // The kernel knows who waits; the runtime may not have heard yet.
+    // The kernel knows which connections wait; the runtime may not have been notified yet.
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = listener.accept() {
         let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));

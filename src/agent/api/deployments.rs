@@ -1,5 +1,5 @@
 //! The routes about versions side by side. Also without `/v1` in front, as the systems that switchman follows have them
-//! (parity.md R11, R30).
+//! (docs/design/host-api.md#routes-of-the-seed, seed rows R11, R30).
 
 use std::time::Duration;
 
@@ -181,7 +181,7 @@ async fn get_service(State(host): State<Host>, service: ServicePath) -> ApiResul
     Ok(respond(found))
 }
 
-/// R28: 201 for a new one, 200 for one that is known.
+/// Seed row R28 (docs/design/seed-systems.md#restate): 201 for a new one, 200 for one that is known.
 async fn deploy(State(host): State<Host>, body: Body) -> ApiResult {
     let request: DeployRequest = crate::agent::api::parse_body(body).await?;
     let dry_run = request.dry_run;
@@ -191,7 +191,7 @@ async fn deploy(State(host): State<Host>, body: Body) -> ApiResult {
     Ok(if new { (StatusCode::CREATED, response).into_response() } else { response })
 }
 
-/// R11: `{"uri": ...}` is enough for something that runs already.
+/// Seed row R11 (docs/design/seed-systems.md#restate): `{"uri": ...}` is enough for something that runs already.
 async fn update(State(host): State<Host>, id: DeploymentPath, body: Body) -> ApiResult {
     let Path(id) = require_valid(id)?;
     let mut fields: Map<String, Value> = read_object(body).await?;
@@ -217,7 +217,7 @@ struct KillQuery {
     drain_timeout_ms: Option<u64>,
 }
 
-/// R29: 202. Unlike there, the check is made here.
+/// Seed row R29 (docs/design/seed-systems.md#restate): 202. Unlike there, the check is made here.
 async fn kill(
     State(host): State<Host>,
     id: DeploymentPath,

@@ -50,7 +50,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            // As Daeploy's instances had it (parity D37).
+            // As Daeploy's instances had it (seed row D37, docs/design/seed-systems.md#mvi-and-daeploy).
             log_bytes: 100_000_000,
             log_files: 3,
             initial_backoff: Duration::from_millis(100),

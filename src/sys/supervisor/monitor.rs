@@ -1,4 +1,4 @@
-//! The keeper: one small process for each instance, which outlives whoever started it. It starts the program, starts it
+//! The keeper: one small process for each instance, which outlives its caller. It starts the program, starts it
 //! again, reads its outputs, and ends it with all that it has made.
 //!
 //! One thread, a poll loop and no runtime: it is there for every instance of a host for as long as the host is up.
@@ -82,7 +82,7 @@ fn acquire_lock(place: &Place) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Away from whoever started it: a session of its own, no files of others, and the parent of all that its descendants
+/// Detaches from the caller: a session of its own, no files of others, and the parent of all that its descendants
 /// leave behind (PR_SET_CHILD_SUBREAPER).
 fn detach() -> io::Result<SignalFd> {
     // The names are all read, and with them the directory is closed: it is not to be closed twice.
@@ -106,7 +106,7 @@ fn detach() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// To whoever waits for it; one who does not wait any more is no reason to end.
+/// Reports to the caller that waits; a caller that does not wait any more is no reason to end.
 fn write_report(report: &StartReport) {
     if let Ok(text) = serde_json::to_vec(report) {
         let mut out = io::stdout();
@@ -133,7 +133,7 @@ struct Monitor {
 /// The program's first process.
 struct MainProcess {
     process_id: ProcessId,
-    /// Of one that an earlier keeper has started; that of our own child is SIGCHLD, and how it ended.
+    /// Handle of a program that an earlier keeper has started; that of our own child is SIGCHLD, and how it ended.
     adopted_handle: Option<OwnedFd>,
     started_at: Instant,
 }
@@ -258,7 +258,7 @@ impl Monitor {
         }
         if self.main.as_ref().is_some_and(|main| main.adopted_handle.is_some() && !main.process_id.is_alive())
         {
-            // Only its parent is told, who is process 1 by now.
+            // Only its parent is notified, which is process 1 by now.
             self.handle_main_exit("exit status unknown".to_owned());
         }
     }
@@ -290,7 +290,7 @@ impl Monitor {
         if let Phase::Stopping(ending) = &mut self.phase
             && ending.is_final
         {
-            // Asked again: whoever has less patience is right.
+            // A second request: the shorter grace wins.
             ending.deadline = ending.deadline.min(Instant::now() + grace);
             return;
         }
@@ -361,7 +361,7 @@ impl Monitor {
                 self.write_state();
                 self.report_started();
             }
-            // The first start is the caller's, who is told; any other is ours.
+            // The first start is the caller's, which gets a report; any other is ours.
             Err(why) if !self.is_reported => {
                 write_report(&why);
                 self.is_reported = true;
@@ -387,7 +387,7 @@ impl Monitor {
 }
 
 impl StopProgress {
-    /// Every process is told once, those too that were made meanwhile; after the grace all of them are killed.
+    /// Every process gets the signal once, also those that were made since; after the grace all of them are killed.
     fn signal_members(
         &mut self,
         members: &BTreeSet<ProcessId>,
@@ -412,7 +412,7 @@ impl StopProgress {
             };
             if kill || self.signalled.insert(alive.clone()) {
                 alive.signal(signal);
-                // What is stopped hears it only when it goes on.
+                // A stopped process gets the signal only when it goes on.
                 alive.signal(Signal::CONT);
             }
         }

@@ -20,7 +20,7 @@ pub struct ProcessId {
     /// Clock ticks after boot (proc_pid_stat(5), field 22).
     #[serde(alias = "born")]
     pub start_ticks: u64,
-    /// Of which boot (/proc/sys/kernel/random/boot_id): a state file outlives it.
+    /// Id of the boot (/proc/sys/kernel/random/boot_id): a state file outlives it.
     #[serde(alias = "boot")]
     pub boot_id: String,
 }
@@ -32,7 +32,7 @@ impl ProcessId {
         stat.is_alive.then(|| Self { pid, start_ticks: stat.start_ticks, boot_id: read_boot_id() })
     }
 
-    /// Of a child that nobody has waited for: also where it has ended.
+    /// Identifies a child that was not waited for yet: also where it has ended.
     pub fn from_child(pid: u32) -> Option<Self> {
         ProcessStat::read(pid).map(|stat| Self {
             pid,
@@ -49,11 +49,11 @@ impl ProcessId {
     pub fn open_handle(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Whatever the handle is of, it was this process after the handle was made.
+        // The pid may have been reused: a process that is alive after this point is the one of the handle.
         self.is_alive().then_some(handle)
     }
 
-    /// One that has ended already is what is wanted.
+    /// Sends the signal. A process that has ended already is not an error: its end is what the caller wants.
     pub fn signal(&self, signal: Signal) {
         if let Some(handle) = self.open_handle() {
             let _ = pidfd_send_signal(handle, signal);
@@ -88,7 +88,7 @@ impl ProcessStat {
     }
 }
 
-/// How the processes of an instance are told from all others.
+/// How the processes of an instance are distinguished from all others.
 #[derive(Debug)]
 pub struct InstanceProcesses {
     pub mark: PathBuf,

@@ -14,17 +14,18 @@ use crate::world::link::SharedLineSink;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const BLOCK_BYTES: u64 = 64 * 1024;
 
-/// One of the log's files, whatever it is called by now. Open, so that nobody else is given its inode.
+/// A file of the log, under its present name or another. Open, so that no other file is given its inode.
 struct LogFile {
     inode: u64,
     file: File,
     /// The first byte that was not handed on.
     offset: u64,
-    /// Its length when it was opened.
+    /// Length of the file when it was opened.
     length: u64,
 }
 
-/// Hands on the last lines as they are now, and with `follow` those that come, until `gone` says that no more will come.
+/// Hands on the last lines as they are now, and with `follow` those that come, until the callback
+/// reports that no more will come.
 pub async fn read(
     place: &Place,
     tail: Option<u32>,
@@ -34,7 +35,7 @@ pub async fn read(
 ) -> io::Result<()> {
     let mut last = None;
     for mut part in seek_last_lines(open_log_files(place)?, tail)? {
-        // What is added meanwhile is not of the last lines: one who writes without end would never be caught up with.
+        // What is added from here on is not of the last lines: a writer without end would never be caught up with.
         let length = part.length;
         forward_lines(&mut part, Some(length), heard).await?;
         last = Some(part);
@@ -43,7 +44,7 @@ pub async fn read(
         return Ok(());
     }
     loop {
-        // Asked first: what was written before the end is read after the answer.
+        // Checked first: what was written before the end is read after the answer.
         let ends = gone();
         last = forward_new_lines(place, last, heard).await?;
         if ends {
@@ -53,7 +54,7 @@ pub async fn read(
     }
 }
 
-/// Oldest first. Opened from the newest on, so that one that is turned over meanwhile is met twice and never missed.
+/// Oldest first. Opened from the newest on, so that one that is turned over in between is met twice and never missed.
 fn open_log_files(place: &Place) -> io::Result<Vec<LogFile>> {
     let mut parts: Vec<LogFile> = Vec::new();
     let mut absent = 0;
@@ -79,7 +80,8 @@ fn open_log_files(place: &Place) -> io::Result<Vec<LogFile>> {
     Ok(parts)
 }
 
-/// Those that hold the last lines, oldest first, each from where they begin in it. The newest is always among them.
+/// Returns the files that hold the last lines, oldest first, each from where they begin in it. The newest is always among
+/// them.
 fn seek_last_lines(parts: Vec<LogFile>, tail: Option<u32>) -> io::Result<Vec<LogFile>> {
     let Some(mut left) = tail.map(u64::from) else { return Ok(parts) };
     let mut found = Vec::new();
@@ -96,7 +98,7 @@ fn seek_last_lines(parts: Vec<LogFile>, tail: Option<u32>) -> io::Result<Vec<Log
     Ok(found)
 }
 
-/// How many of so many last lines a file has, and where the first of them begins.
+/// How many of this number of last lines a file has, and where the first of them begins.
 fn find_last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u64)> {
     if wanted == 0 || length == 0 {
         return Ok((0, length));
@@ -119,7 +121,7 @@ fn find_last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u6
     Ok((lines, 0))
 }
 
-/// Hands on all that is there by now, and says where it goes on.
+/// Hands on all that is there by now, and returns where it goes on.
 async fn forward_new_lines(
     place: &Place,
     part: Option<LogFile>,
@@ -130,7 +132,7 @@ async fn forward_new_lines(
         forward_lines(&mut part, None, heard).await?;
         let parts = open_log_files(place)?;
         let here = parts.iter().position(|other| other.inode == part.inode);
-        // Not among them: so much was written meanwhile that it was turned out, and the oldest of them is the next one.
+        // Not among them: enough was written since that it was turned out, and the oldest of them is the next one.
         let Some(next) = parts.into_iter().nth(here.map_or(0, |here| here + 1)) else {
             return Ok(Some(part));
         };
@@ -142,7 +144,7 @@ async fn forward_new_lines(
     }
 }
 
-/// Its lines, up to this length of it; one that has not ended yet is left for the next time.
+/// Reads the file's lines, up to this length of it; one that has not ended yet is left for the next time.
 async fn forward_lines(part: &mut LogFile, until: Option<u64>, heard: &SharedLineSink) -> io::Result<()> {
     let mut reader = BufReader::new(&part.file);
     reader.seek(SeekFrom::Start(part.offset))?;
