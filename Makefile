@@ -50,7 +50,7 @@ bench:
 	$(CARGO) test --release --locked --lib -- --ignored --nocapture --test-threads=1 ops::roll::simulation
 
 # The proxy beside HAProxy, nginx and Envoy, and main beside bad shadows; ten minutes, best on a machine with nothing else to do.
-# A copy is measured: `cargo bench` builds $(BIN) anew, with what tests need in tokio.
+# A copy is measured: `cargo bench` builds $(BIN) again, with what tests need in tokio.
 .PHONY: bench-proxy
 bench-proxy:
 	sh tests/setup.sh bench-proxy

@@ -1,4 +1,4 @@
-# The seed's targets over the containers of docker/. Included by the top-level Makefile.
+# The targets of seed row Z4 (docs/design/seed-systems.md#zero-downtime-deployment) over the containers of docker/. Included by the top-level Makefile.
 #   make build start            the site on http://localhost:8000 (as dummy.local), /stats beside it
 #   make enable-forward         both fronts into service; FRONT=f1 or FRONT=f2 for one
 #   make disable-forward FRONT=f1    maintenance; all at once is refused by the capacity floor, FORCE=1 overrides

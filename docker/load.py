@@ -32,7 +32,7 @@ def client(keep, with_cookie):
             new = answer.getheader("Set-Cookie")
             if with_cookie and new:
                 cookie = new.split(";")[0]
-        except Exception as error:  # whatever a client can see is a failure with its name
+        except Exception as error:  # every error that a client can see is a failure with its name
             outcome = (failures, f"{type(error).__name__}: {error}")
             connection = None
         with lock:

@@ -10,6 +10,6 @@ ln -s "releases/$release" "$site/.main-new"
 mv -T "$site/.main-new" "$site/main"
 old=$(cat $pid)
 nginx -s quit -c $conf
-# Quit lets requests end; the new one can listen when the old one is gone.
+# Quit lets requests end; the new one can listen when the old one has ended.
 while kill -0 "$old" 2>/dev/null; do sleep 0.05; done
 nginx -c $conf

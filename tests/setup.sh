@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the lab, the tests and the benchmark use, where they are missing. No service is
-# started: packages that would start one are told not to, by a policy-rc.d of our own if the machine has none.
+# started: packages that would start one are kept from it by a policy-rc.d of our own if the machine has none.
 set -eu
 
 # command:package; `setup.sh bench` adds what only the benchmark compares with, `setup.sh bench-proxy` what that one needs,

@@ -36,7 +36,8 @@ impl ConnectionTracker for Conntrack {
 
     /// Connections that ended lately may be among them (the kernel remembers one for up to two minutes): never two of one
     /// peer, for the tuple of a reply is unique. Blocks for the dump, on this thread, as `SockDiag` does: 33 ms among
-    /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before.
+    /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before
+    /// (docs/design/measurements.md#m25).
     async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         let wanted = FlowFilter { port, target };
         let led = || {

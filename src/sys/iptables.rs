@@ -17,7 +17,8 @@ use super::exec::{ExecError, Program, find};
 mod native;
 mod save;
 
-/// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever.
+/// How long a command waits for the xtables lock: `-w`, without which iptables-legacy 1.8.9 waits for ever
+/// (docs/design/measurements.md#m16).
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Past the lock, a healthy command takes milliseconds.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,7 +26,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(20);
 const RESOURCE_PROBLEM: i32 = 4;
 
 /// A table that no iptables tool touches. Translation goes on while the kernel has one chain of type nat, tracking while it
-/// has one rule that needs it; else an established connection with translated ports is reset by its next packet (measured for
+/// has one rule that needs it; else an established connection with translated ports is reset by its next packet
+/// (docs/design/measurements.md#m10; measured for
 /// `-F`, `-X` and `iptables-restore` of both variants; only `nft flush ruleset` takes it away). Replaced in one
 /// transaction, in which neither ceases.
 const HOLD_TABLE: &str = "table inet switchman_hold\ndelete table inet switchman_hold\ntable inet switchman_hold {\n\

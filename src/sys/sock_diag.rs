@@ -24,8 +24,9 @@ pub struct SockDiag;
 
 #[async_trait]
 impl SocketTable for SockDiag {
-    /// Blocks for the dump (about 10 ms for 10,000 sockets). A thread of tokio's blocking pool may have been started
-    /// elsewhere and be in another network namespace, whose sockets it would list without an error.
+    /// Blocks for the dump (about 10 ms for 10,000 sockets, docs/design/measurements.md#m27). A thread of tokio's blocking
+    /// pool may have been started elsewhere and be in another network namespace, whose sockets it would list without an
+    /// error.
     async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError> {
         let listed = open_netlink().and_then(|netlink| list_sockets(&netlink, port));
         Ok(listed.map_err(|why| SocketsError { port, why })?.into_iter().map(|one| one.socket).collect())

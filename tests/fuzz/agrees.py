@@ -1,4 +1,4 @@
-"""agrees.py PLACE: whether rules, record, processes and disk of the agent in PLACE say the same."""
+"""agrees.py PLACE: whether rules, record, processes and disk of the agent in PLACE agree."""
 
 import http.client
 import json

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Asks a real agent whatever its own description allows and forbids (schemathesis), in namespaces of its own; then looks whether
-# it lives, and whether rules, record, processes and disk agree. EXAMPLES=20 SEED=1 api.sh [SWITCHMAN]
-# /v1/run is left out: it starts whatever it is told.  FUZZ_WHY=1 prints what its own deploys were told.
+# Sends a real agent the requests that its own description allows and forbids (schemathesis), in namespaces of its own; then
+# checks whether it lives, and whether rules, record, processes and disk agree. EXAMPLES=20 SEED=1 api.sh [SWITCHMAN]
+# /v1/run is left out: it starts any command.  FUZZ_WHY=1 prints the answers to its own deploys.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +16,7 @@ if [ -z "${FUZZ_INSIDE:-}" ]; then
     }
     place=$(mktemp -d "${TMPDIR:-/tmp}/swm-fuzz.XXXXXX")
     trap 'rm -rf "$place"' EXIT
-    # The namespace of processes ends whatever was started in it.
+    # The namespace of processes ends every process that was started in it.
     FUZZ_INSIDE=$place unshare --net --mount --pid --fork --mount-proc --kill-child -- sh "$0" "$switchman"
     exit
 fi

@@ -1,4 +1,4 @@
-"""relay.py PORT SOCKET WEB...: TCP to the agent's unix socket, and small web servers for deployments to lead to."""
+"""relay.py PORT SOCKET WEB...: TCP to the agent's unix socket, and small web servers as targets of deployments."""
 
 import http.server
 import socket

@@ -89,7 +89,8 @@ fn nginx_apache_and_caddy_accept_their_vhosts() {
     }
 }
 
-/// D3: the question, word for word; the end of input is no answer (D12).
+/// Seed row D3 (docs/design/seed-systems.md#mvi-and-daeploy): the question, word for word; the end of input is no answer
+/// (seed row D12).
 #[test]
 fn the_question_its_default_and_end_of_input() {
     let dir = tempfile::tempdir().unwrap();

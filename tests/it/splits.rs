@@ -99,7 +99,8 @@ async fn the_proxy_comes_and_goes_a_hundred_times() {
     comes_and_goes("hundred", 100).await;
 }
 
-/// D1 and D32: every version gets the request, only main's answer comes back, and main waits for no other version.
+/// Seed rows D1 and D32: every version gets the request, only main's answer comes back, and main waits for no other
+/// version.
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
     if !can_make_namespaces() {
@@ -293,9 +294,9 @@ async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, 
     by
 }
 
-/// E1 to E3, E5, E6, E10, E11 of exercise 9: one balancer before replicas of two versions; the header selects the new
-/// version alone, with any value; the share grows step by step until the old one answers no request. No configuration of
-/// HAProxy is touched and no client is refused.
+/// Seed rows E1 to E3, E5, E6, E10, E11 (docs/design/seed-systems.md#exercise-9): one balancer before replicas of two
+/// versions; the header selects the new version alone, with any value; the share grows step by step until the old one
+/// answers no request. No configuration of HAProxy is touched and no client is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
     if !can_make_namespaces() {

@@ -225,7 +225,7 @@ async fn thirty_rolling_assigns_of_two_services() {
     rolls("soak", 30).await;
 }
 
-/// D2, D4, D5, D6, D8, D9, D10, D11, R1, R2, R5, R9, in the words of the originals.
+/// Seed rows D2, D4, D5, D6, D8, D9, D10, D11, R1, R2, R5, R9 (docs/design/seed-systems.md), in the words of the originals.
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
 async fn the_story_of_the_originals_word_for_word() {
@@ -327,7 +327,7 @@ async fn the_story_of_the_originals_word_for_word() {
     site.down_without_loss().await;
 }
 
-/// R4, R10, R11, R12: new code behind an id that stays; something that runs already, and one that takes its place.
+/// Seed rows R4, R10, R11, R12: new code for an id that stays; a process that runs already, and one that replaces it.
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_in_place_keep_the_id_and_lose_nothing() {
     if !can_make_namespaces() {

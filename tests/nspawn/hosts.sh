@@ -1,14 +1,14 @@
 # Real Debian hosts for tests: containers with systemd as their process 1. To be sourced by a script that is run as root:
 #
 #   . tests/nspawn/hosts.sh
-#   host_up web1 10.99.0.11        boots it: a fresh copy of Debian bookworm with nginx, its address as told, 10.99.0.1 is outside
+#   host_up web1 10.99.0.11        boots it: a fresh copy of Debian bookworm with nginx, with this address, 10.99.0.1 is outside
 #   inside web1 CMD...             runs a command in it      outside: just run it, e.g. curl http://10.99.0.11/
 #   tree web1                      its files, to be read and written from here
 #   reboot_host web1               as an administrator does
 #   kill_host web1                 kill -9 of its process 1: as a power cut, but that what was written is on the disk; boots it again
 #   host_down web1
 #
-# Sourcing moves the script into namespaces of its own (mount, network): whatever is left of it ends with it. Only the Debian
+# Sourcing moves the script into namespaces of its own (mount, network): its remaining processes end with it. Only the Debian
 # tree is kept, below /var/cache/swm-debootstrap. Needs systemd-nspawn and debootstrap: `sh tests/setup.sh host`.
 
 CACHE=/var/cache/swm-debootstrap
@@ -128,7 +128,7 @@ reboot_host() {
     if [ -d /run/systemd/system ]; then
         booted "$1" "$_before"
     else
-        # With --keep-unit it is left to whoever started it.
+        # With --keep-unit the container is left to its starter.
         wait "$(cat "$SWM_HOSTS/$1/nspawn")" || [ $? -eq 133 ]
         boot "$1"
     fi

@@ -128,7 +128,7 @@ until_true agent_answers
 
 step "the proxy: a unit of its own, out of the way when it dies, at a reboot and at a power cut, and let in again"
 through_proxy() { [ "$(api GET /v1/services | grep -c '"inserted":true')" = 1 ] && inside web1 systemctl is-active -q switchman-proxy; }
-# By the agent's word: one that is silent says nothing.
+# As the agent reports: an agent without an answer counts as no.
 straight() { local said; said=$(api GET /v1/services -f) && [ -n "$said" ] && ! grep -q '"inserted":true' <<< "$said"; }
 proxy_pid() { inside web1 systemctl show -P MainPID switchman-proxy; }
 another_proxy() { [ "$(proxy_pid)" != "$before" ] && [ "$(proxy_pid)" != 0 ] && through_proxy; }

@@ -236,6 +236,6 @@ fn set_weight_on_real_haproxy_reads_back() {
             assert_eq!(lb.read().await.unwrap().find_server("main-web1").unwrap().weight, weight);
         }
         assert!(matches!(lb.set_weight("main-web1", 257).await, Err(BalancerError::Malformed { .. })));
-        assert!(lb.set_weight("nobody", 1).await.is_err());
+        assert!(lb.set_weight("unknown", 1).await.is_err());
     });
 }

@@ -152,7 +152,7 @@ fn half_closed_client_is_listed_until_answer_arrives() {
     run_in_namespace(|| async {
         let (listener, port) = listen("127.0.0.1:0");
         let Pair { mut client, mut server } = pair(&listener, "127.0.0.1");
-        client.write_all(b"ask").unwrap();
+        client.write_all(b"GET").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
         server.read_exact(&mut [0; 3]).unwrap();
         let asked = until(port, "the FIN is no byte", |sockets| only(sockets).info.bytes_received == 3).await;

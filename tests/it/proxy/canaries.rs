@@ -7,7 +7,7 @@ use super::*;
 async fn both() -> (Seen, Seen) {
     (server(MAIN, "main").await, server(OTHER, "canary").await)
 }
-/// E4: 100 of 400.
+/// Seed row E4 (docs/design/seed-systems.md#exercise-9): 100 of 400.
 
 #[test]
 fn of_400_requests_at_25_percent_exactly_100_keep_alive_or_not() {
@@ -26,7 +26,7 @@ fn of_400_requests_at_25_percent_exactly_100_keep_alive_or_not() {
         assert_eq!((proxy.leg(OTHER).await.answers["2"], proxy.leg(MAIN).await.answers["2"]), (200, 600));
     });
 }
-/// E6, E7: who carries the header is answered by the canary alone, also where its value is empty.
+/// Seed rows E6, E7: the canary alone answers requests with the header, also if its value is empty.
 
 #[test]
 fn marks_choose_the_canary_even_when_empty() {
@@ -81,7 +81,7 @@ fn a_user_with_a_cookie_stays_where_he_is_while_the_share_grows() {
         }
     });
 }
-/// E8, where the exercise answers 503: main answers what its canary cannot.
+/// Seed row E8, where the exercise answers 503: main answers what its canary cannot.
 
 #[test]
 fn a_canary_that_is_not_there_is_answered_for_by_main() {

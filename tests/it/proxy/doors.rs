@@ -32,7 +32,7 @@ fn a_health_check_is_mains_alone_and_not_counted() {
         assert_eq!(Wire::to(SHOP).await.get("/").await.text(), "other 0", "others go to the canary");
     });
 }
-/// D7, D33, R27.
+/// Seed rows D7, D33, R27 (docs/design/seed-systems.md).
 
 #[test]
 fn the_gateway_knows_services_and_versions() {
