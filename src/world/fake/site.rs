@@ -199,8 +199,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
 }
 
 impl SiteState {
-    /// Mains that take users now: those still going down count as gone, those still coming up are not there yet. What
-    /// another operator took out counts until the balancers have seen it: nobody can know before.
+    /// Mains that take users now: those still going down do not count, those still coming up are not there yet. What
+    /// another operator took out counts until the balancers have seen it: switchman cannot know before.
     fn count_in_service(&self) -> usize {
         let unseen = |host: &SiteHost| {
             host.is_switched_by_other && host.changed_at.elapsed() < BALANCER_LAG + MS * 100

@@ -147,8 +147,8 @@ fn all_to(main: u16, backup: u16) -> BTreeSet<(&'static str, u16)> {
     BTreeSet::from([("forward", main), ("route", main), ("backup", backup)])
 }
 
-/// Everything that has to be so whenever nobody is at work: rules lead only to instances that run, everything that runs and
-/// every release belongs to a deployment, the links say what the rules say.
+/// Everything that must hold whenever no command is at work: rules route only to instances that run, everything that runs
+/// and every release belongs to a deployment, the links match the rules.
 fn is_sound(fake: &FakeWorld) -> Result<(), String> {
     let all = fake.world.deployments.all().unwrap();
     if let Some(one) = all.iter().find(|one| one.stage != Stage::Ready || one.other_instance.is_some()) {

@@ -1,4 +1,5 @@
-//! Shadows and canaries: the proxy comes with the first and goes with the last, and its death costs nobody more than a moment.
+//! Shadows and canaries: the proxy comes with the first and goes with the last, and its death interrupts service only for a
+//! moment.
 
 use super::*;
 use crate::model::percent::Percent;
@@ -62,7 +63,7 @@ fn warnings(fake: &FakeWorld) -> Vec<String> {
     events.iter().map(|event| format!("{event:?}")).collect()
 }
 
-/// What the proxy was told last of the only service: where main is, copies, whether somebody has a share, whether it drains.
+/// The last configuration of the only service: where main is, copies, whether a canary has a share, whether it drains.
 fn told(fake: &FakeWorld) -> (u16, usize, bool, bool) {
     let told = fake.proxy.told.lock().unwrap();
     let service = &told.last().unwrap().services[0];
@@ -406,7 +407,7 @@ async fn cart(fake: &FakeWorld) -> ServiceName {
     cart
 }
 
-/// Whether the rules of a service route to the proxy.
+/// The port of the proxy that the rules of a service route to, or `None` if they bypass the proxy.
 fn place_of(fake: &FakeWorld, service: &ServiceName) -> Option<Port> {
     let recorded = fake.store.records.lock().unwrap();
     recorded.iter().find(|one| one.forward.service == *service).unwrap().layer7.inserted()
