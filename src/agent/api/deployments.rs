@@ -88,7 +88,7 @@ fn build_deployment_routes(all: &str) -> Vec<Route> {
     vec![
         get(all, list_deployments, list_op),
         post(all, deploy, deploy_op),
-        get(&one, get_deployment, Operation::new::<DeploymentView>("deployment", "One of them")),
+        get(&one, get_deployment, Operation::new::<DeploymentView>("deployment", "Show one deployment")),
         put(&one, update, update_op("update")),
         patch(&one, update, update_op("patch")),
         delete(&one, kill, kill_op),
