@@ -105,19 +105,22 @@ pub(super) fn build_routes() -> Vec<Route> {
 }
 
 fn build_host_routes() -> Vec<Route> {
-    let hello_op = Operation::new::<Hello>("hello", "Who answers, and which versions of the API");
+    let hello_op = Operation::new::<Hello>("hello", "Report the agent and its API versions");
     let description_op = Operation::new::<Map<String, Value>>("description", "This description");
-    let status_op = Operation::new::<HostView>("status", "One look at this host");
+    let status_op = Operation::new::<HostView>("status", "Report the state of this host");
     let probe_op = Operation::new::<ProbeResult>("probe", "One health check of a real port");
     let run_op = Operation::new::<RunEvent>(
         "run",
-        "Run a program: its lines, then its end. Ended when the caller goes away",
+        "Run a program: its lines, then its end. The program ends when the caller disconnects",
     );
-    let proxy_op =
-        Operation::new::<Option<ProxyStats>>("proxy", "What the host's proxy counted; null: it has none");
-    let metrics_op = Operation::new_text("metrics", "This host in numbers: Prometheus' text format 0.0.4");
+    let proxy_op = Operation::new::<Option<ProxyStats>>(
+        "proxy",
+        "Report the counters of the host's proxy; null: it has none",
+    );
+    let metrics_op =
+        Operation::new_text("metrics", "Report the metrics of this host: Prometheus' text format 0.0.4");
     let history_op =
-        Operation::new::<Vec<HistoryEntry>>("history", "What was done on this host, oldest first");
+        Operation::new::<Vec<HistoryEntry>>("history", "List the operations on this host, oldest first");
     vec![
         get("/v1", get_hello, hello_op),
         get("/v1/openapi.json", get_description, description_op),
@@ -134,16 +137,16 @@ fn build_host_routes() -> Vec<Route> {
 fn build_service_routes() -> Vec<Route> {
     let pulse_op = Operation::new::<ServiceActivity>(
         "pulse",
-        "What changes while a command waits: the record's generation, connections at work",
+        "Report what changes while a command waits: the record's generation, open connections",
     );
     let forward_op = Operation::new::<ChangeResult>(
         "switchForward",
-        "Kernel and record together; the same again changes nothing",
+        "Switch the forward in kernel and record; repeating the request changes nothing",
     );
-    let releases_op = Operation::new::<Vec<HostRelease>>("releases", "The releases that are whole");
+    let releases_op = Operation::new::<Vec<HostRelease>>("releases", "List the complete releases");
     let place_op = Operation::new::<Digest>(
         "placeRelease",
-        "Unpack a .tar.gz of at most 1 GiB, whole or not at all; the same again is done already",
+        "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing",
     );
     vec![
         get("/v1/services/{service}/pulse", pulse, pulse_op.with_query::<PortQuery>()),

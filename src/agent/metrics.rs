@@ -58,7 +58,7 @@ impl Metrics {
         let numbers = metrics::collect_numbers(&self.world).await;
         let trouble: Vec<String> = numbers.collect_errors().into_iter().map(str::to_owned).collect();
         for why in trouble.iter().filter(|why| !last.warnings.contains(why)) {
-            log::warn!("the metrics are not whole: {why}");
+            log::warn!("the metrics are incomplete: {why}");
         }
         let page = numbers.render();
         *last = CachedPage { page: Some((Instant::now(), page.clone())), warnings: trouble };

@@ -185,7 +185,7 @@ impl Control {
             if now.unavailable.keys().any(|place| open_listeners(*place, 1).is_ok()) {
                 let config = now.config.clone();
                 if let Err(Rejection(_, why)) = self.enforce(&mut now, config).await {
-                    log::warn!("a port that is free is not taken: {why}");
+                    log::warn!("cannot take a free port: {why}");
                 }
             }
         }
@@ -219,7 +219,7 @@ impl Control {
         for why in
             missing.iter().filter(|(place, why)| now.unavailable.get(place) != Some(*why)).map(|(_, why)| why)
         {
-            log::warn!("{why}: tried again until it can");
+            log::warn!("{why}: retrying until it is free");
         }
         let of_services = |place: &Place| place.1 == ListenScope::AllAddresses;
         *self.health.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {

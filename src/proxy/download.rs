@@ -33,7 +33,7 @@ pub struct InFlightRequest {
 }
 
 impl InFlightRequest {
-    /// `read`: whether the request was read to its end; `asked`: of a body that waits for main's 100 Continue.
+    /// `read`: whether the request was read to its end; `continue_signal`: of a body that waits for main's 100 Continue.
     pub const fn new(
         head_state: Arc<HeadState>,
         is_request_read: Rc<Cell<bool>>,

@@ -80,7 +80,7 @@ pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Resu
         () = control.wait_for_stop() => {}
         () = ended => {}
     }
-    log::info!("the proxy ends its connections");
+    log::info!("the proxy drains its connections");
     control.close().await;
     // Another one may begin.
     drop(door);

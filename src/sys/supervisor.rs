@@ -80,7 +80,7 @@ impl Supervisor {
         match serde_json::from_str(&output.stdout) {
             Ok(StartReport::Started) => Ok(()),
             Ok(report) => Err(report),
-            Err(_) => Err(failed(format!("its keeper did not begin: {}", output.stderr.trim()))),
+            Err(_) => Err(failed(format!("cannot start its keeper: {}", output.stderr.trim()))),
         }
     }
 
@@ -135,7 +135,7 @@ impl Supervisor {
                 });
             }
         }
-        Err(io::Error::other("its keeper dies again and again"))
+        Err(io::Error::other("its keeper died on every attempt"))
     }
 }
 

@@ -68,27 +68,32 @@ fn build_prefixed_routes(prefix: &str) -> Vec<Route> {
 
 fn build_deployment_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{id}}");
-    let list_op =
-        Operation::new::<DeploymentsView>("deployments", "What runs here, and where the ports lead");
-    let deploy_op =
-        Operation::new::<DeployResponse>("deploy", "Start a version; the first of a service is main")
-            .body::<DeployRequest>()
-            .with_statuses(&[200, 201]);
+    let list_op = Operation::new::<DeploymentsView>(
+        "deployments",
+        "List the deployments of this host and the routes of its ports",
+    );
+    let deploy_op = Operation::new::<DeployResponse>(
+        "deploy",
+        "Start a version; the first version of a service becomes main",
+    )
+    .body::<DeployRequest>()
+    .with_statuses(&[200, 201]);
     let update_op = |id| {
-        let summary = "New code under an id that stays, or another address of what runs already";
+        let summary = "Replace the code of a deployment, or the address of a registered one; the id stays";
         Operation::new::<Deployment>(id, summary).with_body_schema(describe_update_body, true)
     };
-    let kill_op = Operation::new::<KillResponse>("kill", "Stop and forget it; the query wins over the body")
-        .with_query::<KillQuery>()
-        .with_body_schema(|types| adapt_schema::<KillRequest>(types, &["id"], &[]), false)
-        .with_statuses(&[202]);
-    let logs_op = Operation::new::<RunEvent>("logs", "What it wrote to its outputs")
+    let kill_op =
+        Operation::new::<KillResponse>("kill", "Stop and remove a deployment; the query overrides the body")
+            .with_query::<KillQuery>()
+            .with_body_schema(|types| adapt_schema::<KillRequest>(types, &["id"], &[]), false)
+            .with_statuses(&[202]);
+    let logs_op = Operation::new::<RunEvent>("logs", "Stream the logs of its instance")
         .with_query::<LogsQuery>()
         .with_ndjson_response();
     vec![
         get(all, list_deployments, list_op),
         post(all, deploy, deploy_op),
-        get(&one, get_deployment, Operation::new::<DeploymentView>("deployment", "One of them")),
+        get(&one, get_deployment, Operation::new::<DeploymentView>("deployment", "Show one deployment")),
         put(&one, update, update_op("update")),
         patch(&one, update, update_op("patch")),
         delete(&one, kill, kill_op),
@@ -98,9 +103,9 @@ fn build_deployment_routes(all: &str) -> Vec<Route> {
 
 fn build_service_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{service}}");
-    let list_op = Operation::new::<Vec<ServiceRecord>>("services", "What is recorded of every service");
+    let list_op = Operation::new::<Vec<ServiceRecord>>("services", "List the records of all services");
     let access_op = Operation::new::<ChangeResult>("access", "Make a service public or private");
-    let assign_op = Operation::new::<Assigned>("assign", "Make a version main, both ports at once");
+    let assign_op = Operation::new::<Assigned>("assign", "Make a version main on both ports");
     let rollback_op = Operation::new::<Assigned>("rollback", "Go back to the last good main");
     let watch_op = Operation::new::<Option<TrialOutcome>>(
         "watch",
@@ -108,17 +113,17 @@ fn build_service_routes(all: &str) -> Vec<Route> {
     );
     let evidence_op = Operation::new::<Option<Evidence>>(
         "evidence",
-        "What a shadow's answers have shown beside main's; null: nothing yet",
+        "Compare a shadow's answers with main's; null: no evidence yet",
     );
     let splits_op = Operation::new::<TrafficSplitResponse>(
         "split",
-        "Who gets copies or a share; the same again changes nothing",
+        "Set mirrors and canary of a service; repeating the request changes nothing",
     );
     vec![
         put(&format!("{one}/splits"), set_traffic_split, splits_op.body::<TrafficSplitRequest>()),
         get(&format!("{one}/evidence/{{id}}"), get_evidence, evidence_op),
         get(all, list_services, list_op),
-        get(&one, get_service, Operation::new::<ServiceRecord>("service", "What is recorded of it")),
+        get(&one, get_service, Operation::new::<ServiceRecord>("service", "Show the record of one service")),
         patch(&one, set_access, access_op.body::<AccessRequest>()),
         put(&format!("{one}/main"), assign, assign_op.with_body_schema(describe_assign_body, true)),
         post(

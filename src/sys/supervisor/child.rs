@@ -51,7 +51,7 @@ fn prepare_and_exec(dir: &Path) -> StartReport {
 fn prepare(dir: &Path, spec: &InstanceSpec) -> Result<Program, StartReport> {
     let failed =
         |what: &str, why: &dyn std::fmt::Display| StartReport::Failed { why: format!("{what}: {why}") };
-    setsid().map_err(|error| failed("cannot begin a session", &error))?;
+    setsid().map_err(|error| failed("cannot start a session", &error))?;
     umask(Mode::from_bits_truncate(0o022));
     let entered = Cgroup::find(dir).filter(|cgroup| cgroup.enter().is_ok());
     let bound = entered.map(|cgroup| cgroup.apply_limits(&spec.resources));
@@ -99,7 +99,7 @@ fn set_limits(resources: &InstanceLimits, bound: Option<EnforcedLimits>) -> nix:
     }
     if resources.tasks.is_some() && bound.is_none_or(|bound| !bound.tasks) {
         // RLIMIT_NPROC counts all processes of the user, those of other instances too.
-        log::warn!("its tasks are not bounded: no control group can be made here");
+        log::warn!("cannot limit the number of tasks: no control group can be made here");
     }
     Ok(())
 }
