@@ -69,11 +69,11 @@ pub enum JournalEntryKind {
 #[serde(rename_all = "kebab-case")]
 pub enum HostOutcome {
     /// The forward is on and the balancers report UP.
-    #[serde(alias = "returned")]
+    #[serde(rename = "returned")]
     Restored,
     /// The forward is off and the users are on the backup vhost: the main vhost is not healthy, or something is at work on
     /// it, or another command switched it off.
-    #[serde(alias = "left-out")]
+    #[serde(rename = "left-out")]
     LeftInMaintenance,
     /// The forward is on, but the main vhost is not healthy or not every balancer reports UP.
     NotUp,
@@ -99,6 +99,6 @@ pub enum RollResult {
     /// Every touched host was put back.
     Aborted,
     /// Aborted, with hosts that could not be put back.
-    #[serde(alias = "aborted-in-part")]
+    #[serde(rename = "aborted-in-part")]
     PartiallyAborted,
 }

@@ -71,7 +71,7 @@ async fn a_good_version_is_rolled_out_under_load() {
         .await;
     }
     let stands = standing(&site).await;
-    let counted = |step: usize| stands["steps"][step]["judged"]["canary"]["requests"].as_u64().unwrap();
+    let counted = |step: usize| stands["steps"][step]["judgement"]["canary"]["requests"].as_u64().unwrap();
     assert!((0..3).all(|step| counted(step) >= 10), "{stands}");
     site.down_without_loss().await;
 }

@@ -67,7 +67,7 @@ dropped   sampled_out 1,800
 failed    timeout 2
 main      2,003 answers to users, 0 of them 5xx, none ended without an answer
 when      2025-06-15T15:06:40Z to 2025-06-15T15:09:59Z
-note      1 field is noise: main answers it differently by itself, and nothing can be said of the shadow's.
+note      1 field is noise: main answers it differently by itself, so the shadow's cannot be judged.
 
 FIELD    FINDING  DIFFERS     SURELY             MAIN ITSELF
 $.price  differs  4 of 199    0.78% to 5.05%     0 of 50

@@ -162,7 +162,7 @@ async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
     let fake = site(3, 2);
     fake.site.with_host("web1", |host| host.is_backup_up = false);
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
-    assert!(error.starts_with("refused to roll: the backup vhost is not UP: `lb1` says"), "{error}");
+    assert!(error.starts_with("refused to roll: the backup vhost is not UP: `lb1` reports"), "{error}");
     fake.site.with_host("web1", |host| host.is_backup_up = true);
     fake.site.lock().unreadable_balancers.insert("lb2".into());
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
