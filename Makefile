@@ -46,7 +46,7 @@ check: nextest ## Check format, lints, layering and wording, and run the fast te
 	$(CARGO) clippy --quiet --locked --all-targets -- -D warnings
 	$(UNPRIVILEGED) $(NEXTEST) --profile fast
 	@echo "check: passed. It ran: cargo fmt, cargo clippy, layering, wording and all other tests that need no kernel privileges."
-	@echo "check: not run: tests with real kernels and servers (make test), make demo, make host-test."
+	@echo "check: not run: tests with real kernels and servers (make test), dependencies (make deny), make demo, make host-test."
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -56,6 +56,14 @@ fmt: ## Format the code
 lint: ## Check format and lints only
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: deny
+deny: cargo-deny ## Check licences, bans and sources of all dependencies by deny.toml
+	$(CARGO) deny --locked check licenses bans sources
+
+.PHONY: audit
+audit: cargo-deny ## Check dependencies for known vulnerabilities (downloads the advisory database)
+	$(CARGO) deny --locked check advisories
 
 ##@ Test
 
@@ -139,5 +147,10 @@ clean: ## Remove everything that was built
 .PHONY: nextest
 nextest:
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+
+# A debug build: 37 s to build on two cores, and the check takes 2 s.
+.PHONY: cargo-deny
+cargo-deny:
+	@$(CARGO) deny --version >/dev/null 2>&1 || CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --locked --debug cargo-deny
 
 -include docker/docker.mk
