@@ -21,6 +21,7 @@ mod pipes;
 mod promote;
 mod proxy;
 mod quick_start;
+mod recorded;
 mod roll;
 mod roll_cli;
 mod roll_faults;

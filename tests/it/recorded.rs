@@ -1,0 +1,53 @@
+//! State that switchman 0.1.0 recorded, in its own names, is read and carried on: a host's record and the journal of a fleet,
+//! taken from a rehearsal of that version (tests/fixtures/recorded/).
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use switchman::model::promote::PromotionResult;
+use switchman::plan::{promote, roll};
+use switchman::sys::journal::SqliteJournal;
+use switchman::sys::store::SqliteStore;
+use switchman::world::deployments::DeploymentStore;
+use switchman::world::journal::Journal;
+use switchman::world::promotions::PromotionJournal;
+use switchman::world::store::Store;
+
+/// A database file with the tables and the schema version of the fixture.
+fn restore_database(file: &Path, dump: &str, schema_version: i64) {
+    let connection = Connection::open(file).unwrap();
+    connection.execute_batch(dump).unwrap();
+    connection.pragma_update(None, "user_version", schema_version).unwrap();
+}
+
+#[test]
+fn host_record_of_0_1_0_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    restore_database(&dir.path().join("state.db"), include_str!("../fixtures/recorded/state.sql"), 4);
+    let store = SqliteStore::new(dir.path());
+    let records = store.load_records().unwrap();
+    let deployments = store.all().unwrap();
+    let record = &records[0];
+    let routes = record.routes.as_ref().expect("the service is routed");
+    assert!(deployments.iter().any(|one| one.id == routes.main.deployment), "{deployments:?}");
+    let canary = record.layer7.traffic_split.canary.as_ref().expect("a canary is recorded");
+    assert!(deployments.iter().any(|one| one.id == canary.deployment), "{canary:?}");
+    assert!(!store.load_history(None, 1_000).unwrap().is_empty());
+}
+
+#[test]
+fn journal_of_0_1_0_is_read_and_carried_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shop.db");
+    restore_database(&file, include_str!("../fixtures/recorded/journal.sql"), 2);
+    let journal = SqliteJournal::new(file);
+    let rolls = journal.list_rolls(100).unwrap();
+    assert!(rolls.len() > 1, "{rolls:?}");
+    for id in &rolls {
+        let progress = roll::progress::standing(&Journal::rows(&journal, id).unwrap()).unwrap();
+        assert!(progress.is_finished(), "{progress:?}");
+    }
+    let last = journal.last_promotion().unwrap().expect("a promotion is recorded");
+    let progress = promote::standing(&PromotionJournal::rows(&journal, &last, 0).unwrap()).unwrap();
+    assert_eq!(progress.result, Some(PromotionResult::RolledBack), "{progress:?}");
+}
