@@ -156,7 +156,7 @@ async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
     }
     let site = up("words", "").await;
     let waits = async |step: u64| {
-        site.until("a step that waits", async || standing(&site).await["waiting"] == step).await;
+        site.until("a step that waits", async || standing(&site).await["awaiting_approval"] == step).await;
     };
     let running = site.begin(&with_terms(&["--steps", "30,60", "--require-approval"]));
     waits(0).await;
