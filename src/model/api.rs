@@ -21,10 +21,10 @@ use super::name::ServiceName;
 use super::ports::Ports;
 use super::socket::SocketCount;
 
-/// The version of the API this program speaks.
-pub const API_VERSION: u32 = 1;
+/// The version of the messages that this program sends and reads. It counts changes of fields, the path prefix `/v1` does not.
+pub const API_VERSION: u32 = 2;
 /// The oldest version it still understands.
-pub const OLDEST_API_VERSION: u32 = 1;
+pub const OLDEST_API_VERSION: u32 = 2;
 
 /// How an agent on standard output begins: this, then `api=OLDEST..NEWEST version=VERSION`, on a line of its own.
 pub const GREETING: &str = "switchman agent";
