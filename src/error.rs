@@ -94,8 +94,8 @@ pub enum Failure {
     /// The rehearsal's report is printed already.
     #[error("the rehearsal failed: {}", .faults.join("; "))]
     DemoFailed { faults: Vec<String> },
-    #[error("the configuration has no service `{asked}`; it has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
-    UnknownService { asked: ServiceName, known: Vec<ServiceName> },
+    #[error("the configuration has no service `{requested}`; it has {}", .known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))]
+    UnknownService { requested: ServiceName, known: Vec<ServiceName> },
     #[error(transparent)]
     Deployments(#[from] FleetDeployError),
     /// A question was answered with no: seed row R20 (docs/design/seed-systems.md#restate).

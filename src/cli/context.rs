@@ -25,7 +25,7 @@ pub struct Context {
 
 fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
     fleet.of(service).ok_or_else(|| Failure::UnknownService {
-        asked: service.clone(),
+        requested: service.clone(),
         known: fleet.service_names().cloned().collect(),
     })
 }

@@ -52,8 +52,8 @@ fn render_replace_script(dir: &Path, switchman: &Path, host: &HostName) -> Strin
         r#"#!/bin/sh
 set -eu
 cd {dir}
-# Gone, or a zombie that somebody else has yet to reap.
-gone() {{
+# Waits until the process has ended or is a zombie that another process has yet to reap.
+wait_for_end() {{
     tries=0
     while grep -q '^State:' /proc/$1/status 2>/dev/null && ! grep -q '^State:.Z' /proc/$1/status 2>/dev/null; do
         tries=$((tries + 1))
@@ -65,7 +65,7 @@ end() {{
     [ -s "$1" ] || return 0
     pid=$(cat "$1")
     kill "$2" "$pid" 2>/dev/null || return 0
-    gone "$pid"
+    wait_for_end "$pid"
 }}
 end {service}-main.pid -QUIT
 end main-app.pid -TERM

@@ -16,8 +16,8 @@ pub struct MachineIdentity<'a> {
 /// Why no host can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
-    #[error("the configuration has no host `{asked}`; it has {}", join_names(.known))]
-    Unknown { asked: HostName, known: Vec<HostName> },
+    #[error("the configuration has no host `{requested}`; it has {}", join_names(.known))]
+    Unknown { requested: HostName, known: Vec<HostName> },
     #[error("this machine (`{machine}`) is none of the configured hosts: {}", join_names(.known))]
     NotAHost { machine: String, known: Vec<HostName> },
     #[error("this machine's name `{machine}` cannot be a host name: {why}")]
@@ -46,7 +46,7 @@ pub fn select_hosts(
         return match asked {
             HostSelection::Named([one]) => select_this_machine(Some(one), machine),
             HostSelection::Named([_, other, ..]) => {
-                Err(SelectionError::Unknown { asked: other.clone(), known: vec![] })
+                Err(SelectionError::Unknown { requested: other.clone(), known: vec![] })
             }
             HostSelection::Named([])
             | HostSelection::ThisMachine
@@ -74,7 +74,7 @@ pub fn select_hosts(
             for name in names {
                 let host = fleet.host(name);
                 let host =
-                    host.ok_or_else(|| SelectionError::Unknown { asked: name.clone(), known: known() })?;
+                    host.ok_or_else(|| SelectionError::Unknown { requested: name.clone(), known: known() })?;
                 if hosts.iter().all(|other| other.name != host.name) {
                     hosts.push(routed(host));
                 }

@@ -95,7 +95,7 @@ fn the_two_sides_of_ops_meet_only_at_the_host_link() {
 }
 
 /// Only falls, to zero.
-const CIRCLES: usize = 22;
+const CIRCLES: usize = 20;
 
 #[test]
 fn no_circle_of_files() {

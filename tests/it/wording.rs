@@ -9,13 +9,9 @@ use text::{Comment, comments, is_named_by_a_row, literals};
 mod text;
 
 /// In comments of `src`: idiom words per 1,000 words, times ten.
-const IDIOMS_PER_10_000: usize = 242;
+const IDIOMS_PER_10_000: usize = 15;
 /// Doc comments that open with a forbidden word, per 100.
-const WITHOUT_SUBJECT_PER_100: usize = 25;
-/// In string literals and help texts; only falls, to zero.
-const IN_THE_PROGRAM: usize = 320;
-/// In README, docs, examples, templates and packaging; only falls, to zero.
-const IN_DOCUMENTS: usize = 60;
+const WITHOUT_SUBJECT_PER_100: usize = 3;
 
 /// Words that programs, ports and people of this project never do or are. Whole words, any case.
 const BANNED: &[&str] = &[
@@ -156,6 +152,10 @@ fn what_users_read_in_the_program_has_no_banned_word() {
     for path in super::layering::graph::sources(&root().join("src")) {
         let source = std::fs::read_to_string(&path).unwrap();
         let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        // Texts of tests are read by contributors.
+        if shown.ends_with("tests.rs") || shown.contains("/tests/") {
+            continue;
+        }
         for (line, literal) in literals(&source) {
             if !is_named_by_a_row(&text::around(&source, line)) {
                 found.extend(
@@ -170,7 +170,7 @@ fn what_users_read_in_the_program_has_no_banned_word() {
             }
         }
     }
-    assert!(found.len() <= IN_THE_PROGRAM, "{} banned words\n{}", found.len(), found.join("\n"));
+    assert!(found.is_empty(), "{} banned words\n{}", found.len(), found.join("\n"));
 }
 
 fn documents(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -208,7 +208,7 @@ fn documents_have_no_banned_word() {
         }
     }
     let shown: Vec<String> = found.iter().map(|(place, word)| format!("{place}: `{word}`")).collect();
-    assert!(shown.len() <= IN_DOCUMENTS, "{} banned words\n{}", shown.len(), shown.join("\n"));
+    assert!(shown.is_empty(), "{} banned words\n{}", shown.len(), shown.join("\n"));
 }
 
 #[test]

@@ -71,7 +71,7 @@ struct EventLine<'a, T: Serialize> {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum AuxiliaryEvent<'a> {
-    Observed { host: &'a HostName, balancer: &'a BalancerName, server: &'a str, observed: &'a str },
+    Observed { host: &'a HostName, balancer: &'a BalancerName, server: &'a str, state: &'a str },
     Draining { host: &'a HostName, in_flight: u64, busy_sockets: u64 },
     Warning { text: &'a str },
 }
@@ -113,7 +113,7 @@ impl Renderer {
             Event::Observed { host, balancer, server, detail, .. } => format_event_line(
                 "roll-event",
                 roll,
-                AuxiliaryEvent::Observed { host, balancer, server, observed: detail },
+                AuxiliaryEvent::Observed { host, balancer, server, state: detail },
             ),
             Event::Draining { host, in_flight, busy_sockets, .. } => {
                 let (in_flight, busy_sockets) = (*in_flight, *busy_sockets);
@@ -263,8 +263,8 @@ impl HostLine {
         let step = self.step.map_or("", Step::as_str);
         self.bar.set_prefix(format!("{host:<16} {step:<12}"));
         let mut text = self.limit.map(|at_most| format!("of {:<6} ", format(at_most))).unwrap_or_default();
-        for (balancer, says) in &self.observed {
-            let _ = write!(text, " {balancer}: {says} ");
+        for (balancer, state) in &self.observed {
+            let _ = write!(text, " {balancer}: {state} ");
         }
         if let Some(in_flight) = self.in_flight.filter(|_| self.step == Some(Step::Drained)) {
             let _ = write!(text, " {in_flight} in flight");

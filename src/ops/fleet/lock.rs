@@ -17,7 +17,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why the fleet lock was not acquired or released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("the fleet is held by {}", .held.holder)]
+    #[error("the fleet is locked by {}", .held.holder)]
     Locked { held: Box<LockView> },
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -25,8 +25,8 @@ pub enum LockError {
     Interrupted { held: Box<LockView> },
     #[error("the fleet is not locked")]
     NotLocked,
-    #[error("the fleet is held by {}, not by `{asked}`", .held.holder)]
-    OtherHolder { held: Box<LockView>, asked: String },
+    #[error("the fleet is locked by {}, not by `{requested}`", .held.holder)]
+    OtherHolder { held: Box<LockView>, requested: String },
 }
 
 /// Acquires the lock, also from a dead holder. The lock of a live process or of an operator is never taken over.
@@ -90,7 +90,7 @@ pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<Lo
     let mine = held.holder.user == user && matches!(held.holder.purpose, LockPurpose::Operator { .. });
     let text = match force {
         None if mine => format!("released the lock: {}", held.holder.purpose),
-        None => return Err(LockError::OtherHolder { held: Box::new(held), asked: user.to_owned() }),
+        None => return Err(LockError::OtherHolder { held: Box::new(held), requested: user.to_owned() }),
         Some(reason) => format!("released by force the lock of {}: {reason}", held.holder),
     };
     world.lock.release(&held.holder)?;

@@ -290,12 +290,12 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
         (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
-                let gone = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };
+                let suffix = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };
                 all.push(build_finding(
                     Severity::Note,
                     "fleet-held",
                     "lock",
-                    format!("the fleet is locked by {}{gone}", lock.holder),
+                    format!("the fleet is locked by {}{suffix}", lock.holder),
                     "`switchman lock status` shows the holder's details",
                 ));
             }

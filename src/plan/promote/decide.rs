@@ -99,7 +99,7 @@ fn judge_errors(canary: &RequestCounts, main: &RequestCounts, most: Percent, sur
         0 => String::new(),
         not_taken => format!(" ({} were not taken, main answered them)", count(not_taken)),
     };
-    let told = format!(
+    let summary = format!(
         "{} of {} to the canary failed{not_taken}: {}, at most {most} may; of main's {}",
         count(canary.failed),
         format_requests(canary.requests),
@@ -109,17 +109,17 @@ fn judge_errors(canary: &RequestCounts, main: &RequestCounts, most: Percent, sur
     let (low, _) = compute_wilson_interval(canary.failed, canary.requests, sure);
     let over = low > most.ratio();
     if main.requests == 0 {
-        return if over { IntervalFinding::Worse(told) } else { describe_inconclusive(&told) };
+        return if over { IntervalFinding::Worse(summary) } else { describe_inconclusive(&summary) };
     }
     let worse =
         compute_excess_lower_bound(canary.failed, canary.requests, main.failed, main.requests, sure) > 0.0;
     let main_bad = compute_ratio(main.failed, main.requests) > most.ratio();
     match (over && worse, main_bad && !worse) {
-        (true, _) => IntervalFinding::Worse(told),
+        (true, _) => IntervalFinding::Worse(summary),
         (false, true) => {
-            IntervalFinding::BothOverLimit(format!("{told}: main is as bad, so nothing is decided"))
+            IntervalFinding::BothOverLimit(format!("{summary}: main is as bad, so nothing is decided"))
         }
-        (false, false) => describe_inconclusive(&told),
+        (false, false) => describe_inconclusive(&summary),
     }
 }
 
@@ -149,7 +149,7 @@ fn judge_latency(
         return IntervalFinding::Good;
     }
     let times = compute_ratio(found, usual);
-    let told = format!(
+    let summary = format!(
         "the canary's p99 is {}, {times:.2} times main's {}, at most {most} times is allowed",
         format_latency(found),
         format_latency(usual)
@@ -160,7 +160,7 @@ fn judge_latency(
     let (mains, of_main) = count_longer(&main.latency, limit);
     let (low, _) = compute_wilson_interval(slower, of, sure);
     let worse = low > 0.01 && compute_excess_lower_bound(slower, of, mains, of_main, sure) > 0.0;
-    if worse { IntervalFinding::Worse(told) } else { describe_inconclusive(&told) }
+    if worse { IntervalFinding::Worse(summary) } else { describe_inconclusive(&summary) }
 }
 
 /// How many take longer, and of how many.
@@ -169,8 +169,8 @@ fn count_longer(latency: &Latencies, limit: u64) -> (u64, u64) {
     (longer, latency.count())
 }
 
-fn describe_inconclusive(told: &str) -> IntervalFinding {
-    IntervalFinding::Inconclusive(format!("{told}: not sure yet, it may be chance"))
+fn describe_inconclusive(summary: &str) -> IntervalFinding {
+    IntervalFinding::Inconclusive(format!("{summary}: not sure yet, it may be chance"))
 }
 
 fn format_requests(number: u64) -> String {

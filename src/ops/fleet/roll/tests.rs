@@ -279,7 +279,7 @@ async fn roll_refuses_while_lock_is_held() {
     lock::acquire_for_person(&fake.world, "anna", "measuring, back at 9").await.unwrap();
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot roll: the fleet is held by anna on desk")
+        error.starts_with("cannot roll: the fleet is locked by anna on desk")
             && error.ends_with("measuring, back at 9"),
         "{error}"
     );
