@@ -17,7 +17,7 @@ pub const BOUND: Duration = Duration::from_secs(30);
 
 /// The results of a run of load.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct LoadResult {
     pub requests: u64,
     pub per_second: f64,
     pub p99_ms: f64,
@@ -26,7 +26,7 @@ pub struct Seen {
 }
 
 /// As many requests as it takes, over connections that are kept: wrk.
-pub async fn full(port: u16, lasting: Duration) -> Result<Seen, Failed> {
+pub async fn full(port: u16, lasting: Duration) -> Result<LoadResult, Failed> {
     let wrk = Program::new("wrk").args(["-t1", "--latency", "--timeout", "10s"]);
     let wrk = wrk.arg(format!("-c{CLIENTS}")).arg(format!("-d{}s", lasting.as_secs()));
     let output = wrk.arg(format!("http://127.0.0.1:{port}/")).run(b"", lasting + BOUND).await?;
@@ -36,14 +36,14 @@ pub async fn full(port: u16, lasting: Duration) -> Result<Seen, Failed> {
     read_wrk(&output.stdout).ok_or_else(|| format!("wrk says {}", output.stdout).into())
 }
 
-fn read_wrk(text: &str) -> Option<Seen> {
+fn read_wrk(text: &str) -> Option<LoadResult> {
     let after = |word: &str| text.lines().find_map(|line| line.trim().strip_prefix(word)).map(str::trim);
     let requests = text.lines().find_map(|line| line.trim().split_once(" requests in "))?.0.parse().ok()?;
     let not_200 = after("Non-2xx or 3xx responses:").map_or(Some(0), |count| count.parse::<u64>().ok())?;
     let broken = after("Socket errors:").unwrap_or_default().split([' ', ',']);
     let broken: u64 = broken.filter_map(|word| word.parse::<u64>().ok()).sum();
     let per_second = after("Requests/sec:")?.parse().ok()?;
-    Some(Seen { requests, per_second, p99_ms: milliseconds(after("99%")?)?, bad: not_200 + broken })
+    Some(LoadResult { requests, per_second, p99_ms: milliseconds(after("99%")?)?, bad: not_200 + broken })
 }
 
 /// wrk's `850.00us`, `1.07ms`, `2.00s`.

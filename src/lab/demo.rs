@@ -160,8 +160,8 @@ async fn run_switchman(lab: &Lab, host: &str, args: &[&str]) -> Result<serde_jso
 }
 
 fn find_longest_wait(result: &serde_json::Value) -> Duration {
-    let seen = result["seen"].as_array().map(Vec::as_slice).unwrap_or_default();
-    seen.iter().map(|one| parse_millis(&one["after_ms"])).max().unwrap_or_default()
+    let observed = result["observed"].as_array().map(Vec::as_slice).unwrap_or_default();
+    observed.iter().map(|one| parse_millis(&one["after_ms"])).max().unwrap_or_default()
 }
 
 fn parse_millis(value: &serde_json::Value) -> Duration {

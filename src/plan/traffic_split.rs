@@ -1,7 +1,7 @@
 //! Shadows and canaries on one host: which changes are allowed, which configuration the proxy receives, and when the rules
 //! route to the proxy.
 
-use super::versions::{self, Refused};
+use super::versions::{self, DeployRefusal};
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{Access, Deployment, DeploymentId};
 use crate::model::forward::{Intent, RouteChange, ServiceRecord};
@@ -20,7 +20,7 @@ use crate::model::version::Version;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrafficSplitError {
     #[error(transparent)]
-    Deployment(#[from] Refused),
+    Deployment(#[from] DeployRefusal),
     #[error("{service} {version} is main: it answers users, and gets neither copies nor a share")]
     IsMain { service: ServiceName, version: Version },
     #[error(
@@ -85,9 +85,9 @@ fn find_target<'a>(
     let target = versions::find_ready(existing, &which)?;
     let service = &record.forward.service;
     if target.service != *service {
-        return Err(Refused::NoVersion(which).into());
+        return Err(DeployRefusal::NoVersion(which).into());
     }
-    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     if record.access == Access::Private {
         return Err(TrafficSplitError::Private(service.clone()));
     }

@@ -27,7 +27,7 @@ pub use uri::{UriError, parse_local_port};
 /// The reason why a host refuses a change. The sentences of the systems that switchman follows are kept
 /// (docs/design/seed-systems.md; each variant names its seed row).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum DeployRefusal {
     /// Seed row D22.
     #[error("Service with name: {service} and version: {version} already exists!")]
     Exists { service: ServiceName, version: String },
@@ -100,7 +100,7 @@ pub enum DeployDecision {
 }
 
 /// Whether a new deployment may be placed.
-pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<DeployDecision, Refused> {
+pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<DeployDecision, DeployRefusal> {
     let of_service = || existing.iter().filter(|one| one.service == request.service);
     if let Some(there) = of_service().find(|one| one.version == request.version) {
         let same = there.instance.how == request.how
@@ -112,18 +112,18 @@ pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<Deploy
             Ok(DeployDecision::Unchanged(Box::new(there.clone())))
         } else {
             let (service, version) = (request.service.clone(), request.version.to_string());
-            Err(Refused::Exists { service, version })
+            Err(DeployRefusal::Exists { service, version })
         };
     }
     // Its row would become another one's.
     if let Some(there) = existing.iter().find(|one| one.id == request.id) {
         let (service, version) = (there.service.clone(), there.version.to_string());
-        return Err(Refused::IdTaken { id: request.id.clone(), service, version });
+        return Err(DeployRefusal::IdTaken { id: request.id.clone(), service, version });
     }
     match &request.how.workload {
-        Workload::External { .. } if request.digest.is_some() => return Err(Refused::MixedKinds),
+        Workload::External { .. } if request.digest.is_some() => return Err(DeployRefusal::MixedKinds),
         Workload::Command { .. } | Workload::Vhost { .. } if request.digest.is_none() => {
-            return Err(Refused::MixedKinds);
+            return Err(DeployRefusal::MixedKinds);
         }
         _ => {}
     }
@@ -140,14 +140,14 @@ const MAX_VALUE_BYTES: usize = 32 * 1024;
 const MAX_HEAD_BYTES: usize = 2048;
 
 /// Checks the values that are written into a process's arguments and environment and into unit files.
-pub fn check_values(how: &RunSpec) -> Result<(), Refused> {
-    let bad = |what: String, why| Err(Refused::BadValue { subject: what, why });
+pub fn check_values(how: &RunSpec) -> Result<(), DeployRefusal> {
+    let bad = |what: String, why| Err(DeployRefusal::BadValue { subject: what, why });
     let argv = match &how.workload {
         Workload::Command { argv } => argv.as_slice(),
         _ => &[],
     };
     if matches!(&how.workload, Workload::Command { argv } if argv.first().is_none_or(String::is_empty)) {
-        return Err(Refused::NoProgram);
+        return Err(DeployRefusal::NoProgram);
     }
     let sane = |text: &str| text.len() <= MAX_VALUE_BYTES && !text.contains(['\0', '\n', '\r']);
     if let Some(at) = argv.iter().position(|word| !sane(word)) {
@@ -184,8 +184,8 @@ pub fn check_values(how: &RunSpec) -> Result<(), Refused> {
 }
 
 /// Checks that the health check can be sent at all, and answered by the web server of a vhost.
-pub fn check_health(health: &Health, how: &RunSpec) -> Result<(), Refused> {
-    let bad = |what: &str, why| Err(Refused::BadValue { subject: what.to_owned(), why });
+pub fn check_health(health: &Health, how: &RunSpec) -> Result<(), DeployRefusal> {
+    let bad = |what: &str, why| Err(DeployRefusal::BadValue { subject: what.to_owned(), why });
     let sane = |text: &str| text.len() <= MAX_HEAD_BYTES && text.chars().all(|c| c.is_ascii_graphic());
     if !health.path.starts_with('/') || !sane(&health.path) {
         return bad("the health check's path", "it begins with `/` and has printable ASCII without spaces");
@@ -231,10 +231,10 @@ pub fn check_port(
     existing: &[Deployment],
     records: &[ServiceRecord],
     site: &HostNetwork,
-) -> Result<(), Refused> {
+) -> Result<(), DeployRefusal> {
     let uses = |one: &&Deployment| one.instances().any(|instance| instance.port == port);
     if let Some(other) = existing.iter().find(uses) {
-        return Err(Refused::EndpointTaken { id: other.id.clone() });
+        return Err(DeployRefusal::EndpointTaken { id: other.id.clone() });
     }
     if !collect_used_ports(&[], records, site).contains(&port) {
         return Ok(());
@@ -244,8 +244,8 @@ pub fn check_port(
         .find(|record| record.ports().any(|one| one == port))
         .map(|record| record.forward.service.clone());
     Err(match service {
-        Some(service) => Refused::ServicePort { port, service },
-        None => Refused::PortTaken { port, owner: Some("the service itself".to_owned()) },
+        Some(service) => DeployRefusal::ServicePort { port, service },
+        None => DeployRefusal::PortTaken { port, owner: Some("the service itself".to_owned()) },
     })
 }
 
@@ -257,17 +257,20 @@ pub fn compute_health_timeout(health: &Health) -> Duration {
 const MIN_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the deployment that the reference names, in any stage.
-pub fn find<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
-    existing.iter().find(|one| which.matches(one)).ok_or_else(|| Refused::NoVersion(which.clone()))
+pub fn find<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, DeployRefusal> {
+    existing.iter().find(|one| which.matches(one)).ok_or_else(|| DeployRefusal::NoVersion(which.clone()))
 }
 
 /// Returns the deployment that the reference names, if traffic may be routed to it.
-pub fn find_ready<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, Refused> {
+pub fn find_ready<'a>(
+    existing: &'a [Deployment],
+    which: &DeploymentRef,
+) -> Result<&'a Deployment, DeployRefusal> {
     let found = find(existing, which)?;
     if matches!(found.stage, Stage::Ready | Stage::Updating | Stage::Retiring) {
         Ok(found)
     } else {
-        Err(Refused::InProgress { service: found.service.clone(), version: found.version.to_string() })
+        Err(DeployRefusal::InProgress { service: found.service.clone(), version: found.version.to_string() })
     }
 }
 
@@ -276,21 +279,21 @@ pub fn check_kill(
     records: &[ServiceRecord],
     existing: &[Deployment],
     deployment: &Deployment,
-) -> Result<(), Refused> {
+) -> Result<(), DeployRefusal> {
     let others = existing.iter().any(|one| one.service == deployment.service && one.id != deployment.id);
     if find_role(records, deployment) == Role::Main && others {
-        return Err(Refused::MainWithShadows);
+        return Err(DeployRefusal::MainWithShadows);
     }
     Ok(())
 }
 
 /// Refuses to stop a deployment while that could lose a request.
-pub fn check_drained(sockets: &SocketCount) -> Result<(), Refused> {
+pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
     if sockets.maybe_busy() > 0 {
-        return Err(Refused::NotDrained { invocations: sockets.maybe_busy() });
+        return Err(DeployRefusal::NotDrained { invocations: sockets.maybe_busy() });
     }
     if sockets.idle > 0 {
-        return Err(Refused::IdleConnections { idle: sockets.idle });
+        return Err(DeployRefusal::IdleConnections { idle: sockets.idle });
     }
     Ok(())
 }

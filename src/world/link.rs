@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentsView, KillRequest,
-    KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
+    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::{
     Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
@@ -82,10 +82,17 @@ pub trait HostDeployments: Send + Sync {
     async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError>;
 
     /// Both ports in one transaction. Idempotent.
-    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError>;
+    async fn assign(
+        &self,
+        service: &ServiceName,
+        request: &AssignRequest,
+    ) -> Result<AssignResponse, LinkError>;
 
-    async fn rollback(&self, service: &ServiceName, request: &RollbackRequest)
-    -> Result<Assigned, LinkError>;
+    async fn rollback(
+        &self,
+        service: &ServiceName,
+        request: &RollbackRequest,
+    ) -> Result<AssignResponse, LinkError>;
 
     /// Returns when the watch window of a new main is over.
     async fn watch_trial(

@@ -387,12 +387,12 @@ where
 
 /// All requests that a server received.
 #[derive(Debug, Clone, Default)]
-struct Seen {
+struct ReceivedRequests {
     requests: Arc<Mutex<Vec<Message>>>,
     connections: Arc<Mutex<usize>>,
 }
 
-impl Seen {
+impl ReceivedRequests {
     fn count(&self) -> usize {
         self.requests.lock().unwrap().len()
     }
@@ -407,7 +407,7 @@ impl Seen {
 }
 
 /// A server that reads each request whole and answers with its name and the length of the body it got.
-async fn server(port: u16, name: &'static str) -> Seen {
+async fn server(port: u16, name: &'static str) -> ReceivedRequests {
     answering(port, move |request| {
         let text = format!("{name} {}", request.body.len());
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes()
@@ -416,8 +416,11 @@ async fn server(port: u16, name: &'static str) -> Seen {
 }
 
 /// A server that answers with the result of `answer`.
-async fn answering(port: u16, answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static) -> Seen {
-    let seen = Seen::default();
+async fn answering(
+    port: u16,
+    answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
+) -> ReceivedRequests {
+    let seen = ReceivedRequests::default();
     let (noted, answer) = (seen.clone(), Arc::new(answer));
     listen(port, move |mut wire| {
         let (noted, answer) = (noted.clone(), answer.clone());

@@ -46,7 +46,7 @@ async fn deploy_blog(site: &Site, version: &str) {
 
 /// The answers that the readers of the second service got.
 #[derive(Default, Debug)]
-struct Seen {
+struct Observed {
     /// Counts by (phase in which the request began, version).
     answers: BTreeMap<(String, String), u64>,
     failures: Vec<String>,
@@ -55,7 +55,7 @@ struct Seen {
 /// Clients of the second service: some keep their connections, some make one for each request.
 struct Readers {
     phase: Arc<std::sync::Mutex<String>>,
-    seen: Arc<std::sync::Mutex<Seen>>,
+    seen: Arc<std::sync::Mutex<Observed>>,
     stop: Arc<AtomicBool>,
     running: tokio::task::JoinHandle<()>,
 }
@@ -69,7 +69,7 @@ impl Readers {
     fn of(lab: &Lab, keeps: [usize; 4]) -> Self {
         let (phase, seen, stop): (
             Arc<std::sync::Mutex<String>>,
-            Arc<std::sync::Mutex<Seen>>,
+            Arc<std::sync::Mutex<Observed>>,
             Arc<AtomicBool>,
         ) = Default::default();
         let address = lab.targets()[0].ip();
@@ -117,7 +117,7 @@ impl Readers {
         self.seen.lock().unwrap().answers.get(&(phase.to_owned(), version.to_owned())).copied().unwrap_or(0)
     }
 
-    async fn end(self) -> Seen {
+    async fn end(self) -> Observed {
         self.stop.store(true, Ordering::Relaxed);
         self.running.await.unwrap();
         std::mem::take(&mut *self.seen.lock().unwrap())

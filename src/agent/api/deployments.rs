@@ -20,8 +20,9 @@ use super::{
 };
 use crate::agent::openapi::{Operation, SchemaFn, adapt_schema, build_schema};
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentView, DeploymentsView,
-    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentView,
+    DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest,
+    WatchRequest,
 };
 use crate::model::api::{RunEvent, RunOutcome};
 use crate::model::deployment::{Deployment, DeploymentId, Workload};
@@ -105,8 +106,8 @@ fn build_service_routes(all: &str) -> Vec<Route> {
     let one = format!("{all}/{{service}}");
     let list_op = Operation::new::<Vec<ServiceRecord>>("services", "List the records of all services");
     let access_op = Operation::new::<ChangeResult>("access", "Make a service public or private");
-    let assign_op = Operation::new::<Assigned>("assign", "Make a version main on both ports");
-    let rollback_op = Operation::new::<Assigned>("rollback", "Go back to the last good main");
+    let assign_op = Operation::new::<AssignResponse>("assign", "Make a version main on both ports");
+    let rollback_op = Operation::new::<AssignResponse>("rollback", "Go back to the last good main");
     let watch_op = Operation::new::<Option<TrialOutcome>>(
         "watch",
         "How the watch window of a new main ended; null while it is open: repeat the request",

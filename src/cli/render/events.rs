@@ -88,10 +88,12 @@ pub(super) fn format_switch(switched: &SwitchReport) -> String {
         Switch::On => format!("{host}: {already}in service, forward on"),
         Switch::Off => format!("{host}: {already}in maintenance, forward off"),
     };
-    for seen in &switched.seen {
-        let _ = match &seen.how {
-            WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", seen.balancer),
-            WaitOutcome::TimeElapsed => write!(text, "; waited {} for {}", format(seen.after), seen.balancer),
+    for observed in &switched.observed {
+        let _ = match &observed.how {
+            WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", observed.balancer),
+            WaitOutcome::TimeElapsed => {
+                write!(text, "; waited {} for {}", format(observed.after), observed.balancer)
+            }
         };
     }
     if let Some(after) = switched.drained_after {

@@ -133,7 +133,7 @@ pub struct AssignRequest {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Assigned {
+pub struct AssignResponse {
     pub deployment: Deployment,
     /// The main that was; absent where there was none.
     pub previous: Option<Deployment>,

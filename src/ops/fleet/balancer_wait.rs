@@ -24,7 +24,7 @@ const READ_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How one balancer was found to have observed the switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Seen {
+pub struct BalancerObserved {
     pub balancer: BalancerName,
     pub how: WaitOutcome,
     /// The time since the wait began.
@@ -43,7 +43,7 @@ pub enum WaitOutcome {
 
 /// Why the wait ended before every balancer had observed the switch. The kernel keeps the switch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotSeen {
+pub enum BalancerWaitError {
     #[error("after {} {}", duration::format(*.waited), .missing.join("; "))]
     Late { waited: Duration, missing: Vec<String> },
     #[error("another command switched it in the meantime")]
@@ -61,7 +61,7 @@ pub async fn wait(
     switch: Switch,
     generation: u32,
     timeout: Option<Duration>,
-) -> Result<Vec<Seen>, NotSeen> {
+) -> Result<Vec<BalancerObserved>, BalancerWaitError> {
     let waits = fleet.balancers.iter().map(async |spec| {
         match world.balancers.iter().find(|balancer| balancer.spec().name == spec.name) {
             Some(balancer) => wait_for_report(world, balancer.as_ref(), host, switch, timeout).await,
@@ -71,7 +71,7 @@ pub async fn wait(
     let all = futures_util::future::join_all(waits);
     let ended = tokio::select! {
         ended = all => ended,
-        () = overtaken(world, fleet, host, generation) => return Err(NotSeen::Overtaken),
+        () = overtaken(world, fleet, host, generation) => return Err(BalancerWaitError::Overtaken),
     };
     let mut seen = Vec::new();
     let mut missing = Vec::new();
@@ -83,8 +83,11 @@ pub async fn wait(
     }
     match missing.is_empty() {
         true => Ok(seen),
-        false if world.stop.is_requested() => Err(NotSeen::Interrupted { missing }),
-        false => Err(NotSeen::Late { waited: timeout.unwrap_or_else(|| longest(fleet, switch)), missing }),
+        false if world.stop.is_requested() => Err(BalancerWaitError::Interrupted { missing }),
+        false => Err(BalancerWaitError::Late {
+            waited: timeout.unwrap_or_else(|| longest(fleet, switch)),
+            missing,
+        }),
     }
 }
 
@@ -98,7 +101,7 @@ async fn wait_for_report(
     host: &Host,
     switch: Switch,
     timeout: Option<Duration>,
-) -> Result<Seen, String> {
+) -> Result<BalancerObserved, String> {
     let spec = balancer.spec();
     let server = spec.servers.main_of(&host.name);
     let began = Instant::now();
@@ -121,7 +124,7 @@ async fn wait_for_report(
             && view.find_server(&server).is_some_and(|server| is_observed(switch, server))
         {
             let balancer = spec.name.clone();
-            return Ok(Seen {
+            return Ok(BalancerObserved {
                 balancer,
                 how: WaitOutcome::Reported { status: detail },
                 after: began.elapsed(),
@@ -154,7 +157,7 @@ async fn wait_fixed_time(
     host: &Host,
     spec: &BalancerSpec,
     switch: Switch,
-) -> Result<Seen, String> {
+) -> Result<BalancerObserved, String> {
     let bound = compute_detection_time(&spec.check, switch);
     world.reporter.report(&Event::WaitingForTimeout {
         host: host.name.clone(),
@@ -164,5 +167,5 @@ async fn wait_fixed_time(
     if sleep_or_stop(world, bound).await {
         return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::format(bound)));
     }
-    Ok(Seen { balancer: spec.name.clone(), how: WaitOutcome::TimeElapsed, after: bound })
+    Ok(BalancerObserved { balancer: spec.name.clone(), how: WaitOutcome::TimeElapsed, after: bound })
 }

@@ -17,7 +17,7 @@ use crate::world::FleetWorld;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
-use super::balancer_wait::{self, NotSeen, Seen};
+use super::balancer_wait::{self, BalancerObserved, BalancerWaitError};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::reach::{is_off, link, probe_main, read_balancers};
@@ -45,7 +45,7 @@ pub struct SwitchReport {
     pub changed: bool,
     pub overridden: Vec<Refusal>,
     /// Per balancer, in the order of the configuration; empty with `--no-wait`.
-    pub seen: Vec<Seen>,
+    pub observed: Vec<BalancerObserved>,
     /// The time from DOWN everywhere to drained; absent without `--drain`.
     #[serde(rename = "drained_after_ms", serialize_with = "duration::serialize_optional_ms")]
     pub drained_after: Option<Duration>,
@@ -61,7 +61,7 @@ pub enum SwitchError {
     #[error("cannot switch the forward of `{host}` {switch}: {source}")]
     NotChanged { host: String, switch: Switch, source: LinkError },
     #[error("the forward of `{host}` is {switch}, but {source}")]
-    NotSeen { host: String, switch: Switch, source: NotSeen },
+    NotObserved { host: String, switch: Switch, source: BalancerWaitError },
     #[error("`{host}` did not drain: {source}; {}", if *.is_restored { "its forward is back on" } else { "its forward stays off" })]
     NotDrained { host: String, source: DrainError, is_restored: bool },
 }
@@ -92,7 +92,7 @@ async fn start_maintenance(
     let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
     if options.wait || options.drain {
-        switched.seen = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
+        switched.observed = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
             .await
             .map_err(|source| not_observed_error(host, Switch::Off, source))?;
     }
@@ -129,7 +129,7 @@ pub async fn enable(
     let (changed, generation) = switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);
     if options.wait {
-        switched.seen = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
+        switched.observed = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
             .await
             .map_err(|source| not_observed_error(host, Switch::On, source))?;
     }
@@ -311,14 +311,14 @@ fn not_changed_error(host: &Host, switch: Switch, source: LinkError) -> SwitchEr
     SwitchError::NotChanged { host: host.name.to_string(), switch, source }
 }
 
-fn not_observed_error(host: &Host, switch: Switch, source: NotSeen) -> SwitchError {
-    SwitchError::NotSeen { host: host.name.to_string(), switch, source }
+fn not_observed_error(host: &Host, switch: Switch, source: BalancerWaitError) -> SwitchError {
+    SwitchError::NotObserved { host: host.name.to_string(), switch, source }
 }
 
 impl SwitchReport {
     fn new(host: &Host, switch: Switch, changed: bool, overridden: Vec<Refusal>) -> Self {
         let host = host.clone();
-        Self { host, switch, changed, overridden, seen: vec![], drained_after: None, not_drained: None }
+        Self { host, switch, changed, overridden, observed: vec![], drained_after: None, not_drained: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::Read;
 
-use super::differences::Seen;
+use super::differences::Differences;
 use super::headers;
 use super::json;
 use crate::model::compare::CapturedResponse;
@@ -20,7 +20,7 @@ enum BodyContent<'a> {
     Opaque,
 }
 
-pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
+pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
     if !main.body.ended || !shadow.body.ended {
         return compare_truncated(main, shadow, seen);
     }
@@ -34,7 +34,7 @@ pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: 
     }
 }
 
-fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut Seen) {
+fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut Differences) {
     if !may_be_json(main, ours) {
         return compare_bytes(ours, theirs, seen);
     }
@@ -60,7 +60,7 @@ fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut
     }
 }
 
-fn compare_bytes(ours: &[u8], theirs: &[u8], seen: &mut Seen) {
+fn compare_bytes(ours: &[u8], theirs: &[u8], seen: &mut Differences) {
     if ours == theirs {
         return seen.same(Field::Body);
     }
@@ -70,7 +70,7 @@ fn compare_bytes(ours: &[u8], theirs: &[u8], seen: &mut Seen) {
     seen.differ(Field::Body, kind, || (format_length(ours.len()), show(theirs.len())));
 }
 
-fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
+fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
     if main.body.total != shadow.body.total {
         let length = |answer: &CapturedResponse| format!("{} bytes", answer.body.total);
         return seen.differ(Field::Body, DifferenceKind::Length, || (length(main), length(shadow)));
@@ -89,7 +89,7 @@ fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut
 }
 
 /// At least one body was longer than the proxy read: only a difference in the part that was read can be found.
-fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Seen) {
+fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
     let kept = main.body.bytes.len().min(shadow.body.bytes.len());
     let ended_first = |one: &CapturedResponse, other: &CapturedResponse| {
         one.body.ended && one.body.total < other.body.total

@@ -17,7 +17,7 @@ pub(super) struct Difference {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct Differences {
     /// The fields compared; a field that differs may be here as well: an array's path is seen once per item.
     same: BTreeSet<Field>,
     /// The JSON paths among them, for lookups without a copy.
@@ -27,7 +27,7 @@ pub(super) struct Seen {
     pub body_unread: bool,
 }
 
-impl Seen {
+impl Differences {
     pub fn same(&mut self, field: Field) {
         self.same.insert(field);
     }

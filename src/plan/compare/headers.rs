@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::differences::Seen;
+use super::differences::Differences;
 use super::redact;
 use crate::model::compare::{CapturedResponse, HeaderComparison, HeaderRule};
 use crate::model::evidence::DifferenceKind;
@@ -12,7 +12,7 @@ pub(super) fn compare(
     rule: &HeaderRule,
     main: &CapturedResponse,
     shadow: &CapturedResponse,
-    seen: &mut Seen,
+    seen: &mut Differences,
 ) {
     let (ours, theirs) = (read_values(main, &rule.name), read_values(shadow, &rule.name));
     let field = Field::Header(rule.name.clone());

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::differences::Seen;
+use super::differences::Differences;
 use super::redact;
 use crate::model::evidence::DifferenceKind;
 use crate::model::field::{Field, JsonPath};
@@ -42,7 +42,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Node> {
 }
 
 /// Every path of either is counted, and the differences are reported.
-pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Seen) {
+pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Differences) {
     JsonComparison { path: "$".to_owned(), hidden_keys: 0, differences: seen }.compare_nodes(main, shadow);
 }
 
@@ -50,7 +50,7 @@ struct JsonComparison<'a> {
     path: String,
     /// How many keys above this one are left out of the path, and look like a secret's.
     hidden_keys: usize,
-    differences: &'a mut Seen,
+    differences: &'a mut Differences,
 }
 
 impl JsonComparison<'_> {

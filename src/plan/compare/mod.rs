@@ -8,7 +8,7 @@ use crate::model::evidence::DifferenceKind;
 use crate::model::evidence::{Evidence, Example, FieldTally, Pattern};
 use crate::model::field::Field;
 
-use differences::{Difference, Seen};
+use differences::{Difference, Differences};
 
 mod body;
 mod coverage;
@@ -70,8 +70,12 @@ pub fn record_skipped(evidence: &mut Evidence, reason: &str) {
 }
 
 /// Field by field. Where the statuses differ, the rest differs of itself, and is not counted.
-fn compare_responses(main: &CapturedResponse, shadow: &CapturedResponse, rules: &ComparisonRules) -> Seen {
-    let mut seen = Seen::default();
+fn compare_responses(
+    main: &CapturedResponse,
+    shadow: &CapturedResponse,
+    rules: &ComparisonRules,
+) -> Differences {
+    let mut seen = Differences::default();
     if main.status != shadow.status {
         let show = || (main.status.to_string(), shadow.status.to_string());
         seen.differ(Field::Status, DifferenceKind::Value, show);

@@ -213,9 +213,9 @@ fn sockets_decide_without_balancers() {
     assert_eq!(drain.observe(&[], NONE_BUSY), DrainState::Drained);
 }
 
-type Seen = (Vec<Option<ServerCounters>>, Option<SocketCount>);
+type Observation = (Vec<Option<ServerCounters>>, Option<SocketCount>);
 
-fn seen(balancers: usize) -> impl Strategy<Value = Seen> {
+fn seen(balancers: usize) -> impl Strategy<Value = Observation> {
     let few = || prop_oneof![4 => Just(0u64), 1 => 1u64..3];
     let work = (few(), few(), proptest::option::of(few()), 0u64..2).prop_map(
         |(sessions, queued, connections_used, selected_total)| ServerCounters {
@@ -234,7 +234,7 @@ fn seen(balancers: usize) -> impl Strategy<Value = Seen> {
 }
 
 /// Every balancer and the host report that nothing is in flight.
-fn is_quiet((works, sockets): &Seen, blind: bool) -> bool {
+fn is_quiet((works, sockets): &Observation, blind: bool) -> bool {
     let nothing = |work: &Option<ServerCounters>| {
         work.is_some_and(|w| w.sessions == 0 && w.queued == 0 && w.connections_used.unwrap_or(0) == 0)
     };
@@ -242,7 +242,7 @@ fn is_quiet((works, sockets): &Seen, blind: bool) -> bool {
         && sockets.is_some_and(|count| count.busy == 0 && (!blind || count.ambiguous == 0))
 }
 
-fn selections((works, _): &Seen) -> Vec<Option<u64>> {
+fn selections((works, _): &Observation) -> Vec<Option<u64>> {
     works.iter().map(|work| work.map(|work| work.selected_total)).collect()
 }
 
@@ -253,7 +253,7 @@ proptest! {
         looks in (0usize..3).prop_flat_map(|balancers| proptest::collection::vec(seen(balancers), 1..12)),
     ) {
         let mut drain = DrainTracker::new(blind);
-        let mut before: Option<&Seen> = None;
+        let mut before: Option<&Observation> = None;
         for look in &looks {
             let quiet = |look| is_quiet(look, blind || look.0.is_empty());
             let expected = quiet(look)

@@ -88,7 +88,7 @@ fn split_refuses_main_and_double_roles() {
         Err(TrafficSplitError::IsMain { .. })
     ));
     let stranger = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[2])));
-    assert!(matches!(stranger, Err(TrafficSplitError::Deployment(Refused::NoVersion(_)))));
+    assert!(matches!(stranger, Err(TrafficSplitError::Deployment(DeployRefusal::NoVersion(_)))));
 
     record.layer7.traffic_split = asked(&record, TrafficSplitChange::SetMirror(mirror(&all[1]))).unwrap();
     assert!(matches!(

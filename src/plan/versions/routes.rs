@@ -1,6 +1,6 @@
 //! Routes of a service's ports: the changes that a deploy, an assign, a rollback, an update and a kill make to them.
 
-use super::{Refused, find_ready, find_role, of};
+use super::{DeployRefusal, find_ready, find_role, of};
 use crate::model::api::deployments::{
     AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
 };
@@ -73,10 +73,10 @@ pub fn assign(
     existing: &[Deployment],
     request: &AssignRequest,
     now: jiff::Timestamp,
-) -> Result<(Intent, Option<DeploymentId>), Refused> {
+) -> Result<(Intent, Option<DeploymentId>), DeployRefusal> {
     let target = find_ready(existing, &request.which)?;
-    let record = of(records, &target.service).ok_or_else(|| Refused::NoMain(target.service.clone()))?;
-    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(target.service.clone()))?;
+    let record = of(records, &target.service).ok_or_else(|| DeployRefusal::NoMain(target.service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(target.service.clone()))?;
     let was = &routes.main.deployment;
     let already = *was == target.id;
     // A main that is on trial has not shown yet that it is good: the one before it stays the backup.
@@ -119,12 +119,12 @@ pub fn plan_rollback(
     service: &ServiceName,
     to: &DeploymentId,
     request: &RollbackRequest,
-) -> Result<Intent, Refused> {
+) -> Result<Intent, DeployRefusal> {
     if find_rollback_target(records, existing, service, request.from.as_ref())? != *to {
-        return Err(Refused::Overtaken(service.clone()));
+        return Err(DeployRefusal::Overtaken(service.clone()));
     }
-    let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
-    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let record = of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
     let routes = Routes { main, backup, previous: None };
@@ -140,24 +140,27 @@ pub fn find_rollback_target(
     existing: &[Deployment],
     service: &ServiceName,
     from: Option<&Version>,
-) -> Result<DeploymentId, Refused> {
+) -> Result<DeploymentId, DeployRefusal> {
     let is_main = |one: &Deployment| one.service == *service && find_role(records, one) == Role::Main;
     match from {
         Some(version) if !existing.iter().any(|one| one.version == *version && is_main(one)) => {
-            Err(Refused::NotMain { service: service.clone(), version: version.clone() })
+            Err(DeployRefusal::NotMain { service: service.clone(), version: version.clone() })
         }
         _ => find_last_good(records, service),
     }
 }
 
 /// The good main before this one.
-pub fn find_last_good(records: &[ServiceRecord], service: &ServiceName) -> Result<DeploymentId, Refused> {
-    let record = of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
-    let routes = record.routes.as_ref().ok_or_else(|| Refused::NoMain(service.clone()))?;
+pub fn find_last_good(
+    records: &[ServiceRecord],
+    service: &ServiceName,
+) -> Result<DeploymentId, DeployRefusal> {
+    let record = of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     if let Some(trial) = &record.trial {
         return Ok(trial.previous.clone());
     }
-    routes.previous.clone().ok_or_else(|| Refused::NoBackup(service.clone()))
+    routes.previous.clone().ok_or_else(|| DeployRefusal::NoBackup(service.clone()))
 }
 
 /// The trial of a main is over, well: the backup vhost follows. `None`: it is not main, or not on trial, any more.

@@ -100,7 +100,7 @@ fn revisions_increase_and_versions_are_unique() {
 fn deploy_refuses_used_id_and_exhausted_revision() {
     let there = shop("1.0.0", 20000);
     let taken = DeployRequest { id: there.id.clone(), ..request("2.0.0") };
-    assert!(matches!(deploy(std::slice::from_ref(&there), &taken), Err(Refused::IdTaken { .. })));
+    assert!(matches!(deploy(std::slice::from_ref(&there), &taken), Err(DeployRefusal::IdTaken { .. })));
     let last = Deployment { revision: u32::MAX, ..there };
     assert_eq!(deploy(&[last], &request("2.0.0")), Ok(DeployDecision::New { revision: u32::MAX }));
 }
@@ -217,7 +217,7 @@ fn rollback_restores_last_good_main() {
     let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, jiff::Timestamp::UNIX_EPOCH)];
     // One that is to take back a version takes back no other.
     let from = |version: &str| find_rollback_target(&after, &all, service, Some(&version.parse().unwrap()));
-    assert_eq!(from("1.0.0"), Err(Refused::NoBackup(service.clone())));
+    assert_eq!(from("1.0.0"), Err(DeployRefusal::NoBackup(service.clone())));
     let error = from("2.0.0").unwrap_err().to_string();
     assert_eq!(error, "2.0.0 is not main of shop: there is nothing to take back");
     let error = find_last_good(&after, service).unwrap_err().to_string();
@@ -362,7 +362,7 @@ fn deploy_refuses_hostile_values() {
         &|how| how.user = Some("root; id".into()),
     ];
     for (at, change) in bad.into_iter().enumerate() {
-        assert!(matches!(how(change), Err(Refused::BadValue { .. })), "{at}");
+        assert!(matches!(how(change), Err(DeployRefusal::BadValue { .. })), "{at}");
     }
 }
 

@@ -8,8 +8,8 @@ use hyper::Method;
 use super::{ANSWER_TIMEOUT, HttpLink};
 use crate::model::api::RunOutcome;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentsView, KillRequest,
-    KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
+    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
@@ -37,7 +37,11 @@ impl HostDeployments for HttpLink {
         self.request_json_within(bound, Method::PUT, &path, Some(request)).await
     }
 
-    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
+    async fn assign(
+        &self,
+        service: &ServiceName,
+        request: &AssignRequest,
+    ) -> Result<AssignResponse, LinkError> {
         self.request_json_within(
             ASSIGN_TIMEOUT,
             Method::PUT,
@@ -51,7 +55,7 @@ impl HostDeployments for HttpLink {
         &self,
         service: &ServiceName,
         request: &RollbackRequest,
-    ) -> Result<Assigned, LinkError> {
+    ) -> Result<AssignResponse, LinkError> {
         let path = format!("/v1/services/{service}/rollback");
         self.request_json_within(ASSIGN_TIMEOUT, Method::POST, &path, Some(request)).await
     }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::MS;
 use super::site::{SiteHost, SiteLink};
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignScope, Assigned, DeployRequest, DeployResponse, DeploymentRef,
+    AccessRequest, AssignRequest, AssignResponse, AssignScope, DeployRequest, DeployResponse, DeploymentRef,
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
     UpdateRequest, WatchRequest,
 };
@@ -67,9 +67,9 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
 }
 
 impl SiteLink {
-    fn build_assign_response(host: &SiteHost, was: &str) -> Assigned {
+    fn build_assign_response(host: &SiteHost, was: &str) -> AssignResponse {
         let deployment = |version: &str| example::deployment("shop", version, 20000);
-        Assigned {
+        AssignResponse {
             deployment: deployment(&host.main),
             previous: Some(deployment(was)),
             change: ChangeResult {
@@ -109,7 +109,7 @@ impl HostDeployments for SiteLink {
         Ok(updated)
     }
 
-    async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
+    async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<AssignResponse, LinkError> {
         let DeploymentRef::Version { version, .. } = &request.which else { return refuse_unsupported() };
         let version = version.to_string();
         self.simulate_send().await?;
@@ -137,7 +137,11 @@ impl HostDeployments for SiteLink {
     }
 
     /// Back to the backup, or where that is main itself, further back.
-    async fn rollback(&self, _: &ServiceName, request: &RollbackRequest) -> Result<Assigned, LinkError> {
+    async fn rollback(
+        &self,
+        _: &ServiceName,
+        request: &RollbackRequest,
+    ) -> Result<AssignResponse, LinkError> {
         self.run_round_trip(|host| {
             let was = host.main.clone();
             if request.from.as_ref().is_some_and(|from| from.to_string() != was) {

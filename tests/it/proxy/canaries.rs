@@ -4,7 +4,7 @@ use switchman::model::proxy::{FieldMatch, Sticky};
 
 use super::*;
 
-async fn both() -> (Seen, Seen) {
+async fn both() -> (ReceivedRequests, ReceivedRequests) {
     (server(MAIN, "main").await, server(OTHER, "canary").await)
 }
 /// Seed row E4 (docs/design/seed-systems.md#exercise-9): 100 of 400.
@@ -117,8 +117,8 @@ fn what_a_canary_answers_is_not_compared_with_main() {
 }
 
 /// A server that reads requests and sends nothing until `answers` is set.
-async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> Seen {
-    let seen = Seen::default();
+async fn silent(port: u16, answers: Arc<Mutex<bool>>) -> ReceivedRequests {
+    let seen = ReceivedRequests::default();
     let noted = seen.clone();
     listen(port, move |mut wire| {
         let (noted, answers) = (noted.clone(), answers.clone());

@@ -159,7 +159,7 @@ fn main_is_not_asked_again_for_what_the_canary_answered() {
 #[test]
 fn main_is_asked_again_only_so_often_at_once() {
     run_in_namespace(|| async {
-        let (main, may) = (Seen::default(), tokio::sync::watch::channel(false).0);
+        let (main, may) = (ReceivedRequests::default(), tokio::sync::watch::channel(false).0);
         let (noted, told) = (main.clone(), may.subscribe());
         listen(MAIN, move |mut wire| {
             let (noted, mut told) = (noted.clone(), told.clone());

@@ -95,13 +95,13 @@ fn services_are_served_without_the_gateway_whose_port_is_taken_until_it_is_free(
 }
 
 /// An HTTP/2 server that answers with its name and what it was sent.
-async fn h2_server(port: u16, name: &'static str) -> Seen {
+async fn h2_server(port: u16, name: &'static str) -> ReceivedRequests {
     h2_server_until(port, name, Arc::default()).await
 }
 
 /// Counts its connections that have ended as well.
-async fn h2_server_until(port: u16, name: &'static str, ended: Arc<Mutex<usize>>) -> Seen {
-    let seen = Seen::default();
+async fn h2_server_until(port: u16, name: &'static str, ended: Arc<Mutex<usize>>) -> ReceivedRequests {
+    let seen = ReceivedRequests::default();
     let noted = seen.clone();
     listen(port, move |wire| {
         let (noted, ended) = (noted.clone(), ended.clone());

@@ -61,7 +61,7 @@ fn a_request_that_may_have_been_served_is_never_sent_again() {
 #[test]
 fn nothing_is_served_twice_when_main_closes_at_that_moment() {
     run_in_namespace(|| async {
-        let served = Seen::default();
+        let served = ReceivedRequests::default();
         let noted = served.clone();
         listen(MAIN, move |mut wire| {
             let noted = noted.clone();
@@ -119,8 +119,12 @@ async fn posts(client: u32) -> (usize, usize) {
 }
 
 /// A server that answers once `may` is true; how many of its connections have ended.
-async fn patient(port: u16, name: &'static str, may: watch::Receiver<bool>) -> (Seen, Arc<Mutex<usize>>) {
-    let (seen, ended) = (Seen::default(), Arc::new(Mutex::new(0)));
+async fn patient(
+    port: u16,
+    name: &'static str,
+    may: watch::Receiver<bool>,
+) -> (ReceivedRequests, Arc<Mutex<usize>>) {
+    let (seen, ended) = (ReceivedRequests::default(), Arc::new(Mutex::new(0)));
     let (noted, over) = (seen.clone(), ended.clone());
     listen(port, move |mut wire| {
         let (noted, over, mut may) = (noted.clone(), over.clone(), may.clone());

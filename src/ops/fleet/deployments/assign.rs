@@ -10,7 +10,9 @@ use super::idle_connections::{can_retry_flush, flush};
 use super::list::list_deployments;
 use super::trial::{WatchFuture, finish_watch, watch};
 use super::{FleetDeployError, FleetDeployment, PerHost, all_or_partial, each, say, with_fleet_lock};
-use crate::model::api::deployments::{AssignRequest, AssignScope, Assigned, DeploymentRef, RollbackRequest};
+use crate::model::api::deployments::{
+    AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
+};
 use crate::model::deployment::{Deployment, Role};
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -232,10 +234,10 @@ async fn revert_flip(
     fleet: &Fleet,
     hosts: &[Host],
     row: &FleetDeployment,
-    assigned: &PerHost<Assigned>,
+    assigned: &PerHost<AssignResponse>,
     options: &AssignOptions,
 ) {
-    let which = |meant: &dyn Fn(&Host, &Result<Assigned, LinkError>) -> bool| -> Vec<Host> {
+    let which = |meant: &dyn Fn(&Host, &Result<AssignResponse, LinkError>) -> bool| -> Vec<Host> {
         let pairs = hosts.iter().zip(assigned);
         pairs.filter(|(host, (_, one))| meant(host, one)).map(|(host, _)| host.clone()).collect()
     };
@@ -285,7 +287,7 @@ async fn wait_until_main(world: &FleetWorld, host: &Host, row: &FleetDeployment)
     }
 }
 
-fn was(assigned: &Assigned) -> Option<&Deployment> {
+fn was(assigned: &AssignResponse) -> Option<&Deployment> {
     assigned.previous.as_ref().filter(|previous| previous.id != assigned.deployment.id)
 }
 
@@ -299,7 +301,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(150);
 async fn flushed(
     world: &FleetWorld,
     fleet: &Fleet,
-    assigned: Vec<(HostName, Assigned)>,
+    assigned: Vec<(HostName, AssignResponse)>,
     leaves: Duration,
 ) -> Result<Vec<HostAssigned>, FleetDeployError> {
     let hosts = assigned.into_iter().map(async |(host, assigned)| match was(&assigned) {
@@ -377,7 +379,7 @@ pub(super) async fn back(
     hosts: &[Host],
     options: &AssignOptions,
     why: &str,
-) -> Result<Vec<(HostName, Assigned)>, FleetDeployError> {
+) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
     let from = Some(options.version.clone());
     let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
     let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
@@ -399,7 +401,7 @@ pub async fn rollback(
     hosts: &[Host],
     service: &ServiceName,
     actor: &Actor,
-) -> Result<Vec<(HostName, Assigned)>, FleetDeployError> {
+) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
     let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
     let put =
         all_or_partial(each(world, hosts, async |_, link| link.rollback(service, &request).await).await)?;

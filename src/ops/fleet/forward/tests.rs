@@ -101,8 +101,8 @@ async fn disable_and_enable_wait_for_every_balancer() {
     let off = scene.disable(&options()).await.unwrap();
     assert!(is(&scene.state(), &OFF));
     assert!(off.changed);
-    assert!(off.seen[0].after >= MS * 700 && off.seen[1].after >= MS * 1200, "{:?}", off.seen);
-    assert_eq!(off.seen[1].how, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
+    assert!(off.observed[0].after >= MS * 700 && off.observed[1].after >= MS * 1200, "{:?}", off.observed);
+    assert_eq!(off.observed[1].how, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
     let on = scene.enable(&options()).await.unwrap();
     assert!(on.changed && is(&scene.state(), &ON));
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
@@ -153,7 +153,10 @@ async fn disable_refuses_when_balancer_is_unreachable() {
     assert!(error.ends_with("`lb2` cannot be read: no answer from `tcp://lb2:9` within 2s"), "{error}");
     assert!(is(&scene.state(), &ON));
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap_err();
-    assert!(matches!(forced, SwitchError::NotSeen { source: NotSeen::Late { .. }, .. }), "{forced}");
+    assert!(
+        matches!(forced, SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, .. }),
+        "{forced}"
+    );
     assert!(is(&scene.state(), &OFF), "the switch is made; only its effect is not known");
 }
 
@@ -283,7 +286,10 @@ async fn stop_request_ends_wait_and_keeps_switch() {
     let scene = scene().await;
     scene.fake.stopper.stop();
     let error = scene.disable(&options()).await.unwrap_err();
-    assert!(matches!(error, SwitchError::NotSeen { source: NotSeen::Interrupted { .. }, .. }), "{error}");
+    assert!(
+        matches!(error, SwitchError::NotObserved { source: BalancerWaitError::Interrupted { .. }, .. }),
+        "{error}"
+    );
     assert!(is(&scene.state(), &OFF), "kernel and record agree");
 }
 
@@ -295,7 +301,8 @@ async fn wait_ends_when_another_command_switches() {
         tokio::time::sleep(MS * 300).await;
         scene.enable(&options()).await
     });
-    let overtaken = matches!(&off, Err(SwitchError::NotSeen { source: NotSeen::Overtaken, .. }));
+    let overtaken =
+        matches!(&off, Err(SwitchError::NotObserved { source: BalancerWaitError::Overtaken, .. }));
     assert!(overtaken, "{off:?}");
     on.unwrap();
     assert!(is(&scene.state(), &ON));
@@ -307,7 +314,7 @@ async fn wait_uses_computed_timeout_for_unreadable_balancer() {
     scene.fake.world.balancers.remove(1);
     let began = tokio::time::Instant::now();
     let off = scene.disable(&options()).await.unwrap();
-    assert_eq!(off.seen[1].how, balancer_wait::WaitOutcome::TimeElapsed);
+    assert_eq!(off.observed[1].how, balancer_wait::WaitOutcome::TimeElapsed);
     assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
 }
 

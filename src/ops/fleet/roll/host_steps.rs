@@ -13,7 +13,7 @@ use crate::model::host::Host;
 use crate::model::journal::JournalEntryKind;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, Step};
-use crate::ops::fleet::balancer_wait::{self, NotSeen};
+use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::drain::{self, DrainError};
 use crate::ops::fleet::forward::switch_host;
 use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
@@ -228,10 +228,11 @@ impl RollRun<'_> {
         let seen = balancer_wait::wait(world, self.fleet, host, switch, walk.generation, None).await;
         let seen = seen.map_err(|error| StepFailure {
             why: error.to_string(),
-            is_overtaken: error == NotSeen::Overtaken,
+            is_overtaken: error == BalancerWaitError::Overtaken,
         })?;
-        let one =
-            |seen: &balancer_wait::Seen| format!("{} after {}", seen.balancer, duration::format(seen.after));
+        let one = |seen: &balancer_wait::BalancerObserved| {
+            format!("{} after {}", seen.balancer, duration::format(seen.after))
+        };
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }
 

@@ -12,7 +12,7 @@ use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostOutcome, JournalEntryKind};
-use crate::ops::fleet::balancer_wait::{self, NotSeen};
+use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::forward::switch_host;
 use crate::ops::fleet::reach;
 use crate::world::link::{LinkError, SharedLineSink};
@@ -94,7 +94,7 @@ impl RollRun<'_> {
         loop {
             let why = match balancer_wait::wait(world, self.fleet, host, Switch::On, generation, None).await {
                 Ok(_) => return (HostOutcome::Restored, String::new()),
-                Err(error @ NotSeen::Overtaken) => error.to_string(),
+                Err(error @ BalancerWaitError::Overtaken) => error.to_string(),
                 Err(error) => return (HostOutcome::NotUp, error.to_string()),
             };
             match self.read_host_view(host).await.map(|view| find_generation_if_on(&view)) {

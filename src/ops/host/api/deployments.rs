@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::LocalHost;
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, Assigned, DeployRequest, DeployResponse, DeploymentsView, KillRequest,
-    KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
+    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::ChangeResult;
@@ -27,7 +27,11 @@ impl HostDeployments for LocalHost {
         Ok(deployments::update(&self.world, request).await?)
     }
 
-    async fn assign(&self, service: &ServiceName, request: &AssignRequest) -> Result<Assigned, LinkError> {
+    async fn assign(
+        &self,
+        service: &ServiceName,
+        request: &AssignRequest,
+    ) -> Result<AssignResponse, LinkError> {
         deployments::check_service(&self.world, service, &request.which)?;
         Ok(deployments::assign(&self.world, request).await?)
     }
@@ -36,7 +40,7 @@ impl HostDeployments for LocalHost {
         &self,
         service: &ServiceName,
         request: &RollbackRequest,
-    ) -> Result<Assigned, LinkError> {
+    ) -> Result<AssignResponse, LinkError> {
         Ok(deployments::rollback(&self.world, service, request).await?)
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{HostDeployError, check_still_healthy, list_service_deployments, warn};
 use crate::model::api::deployments::{
-    AccessRequest, AssignRequest, AssignScope, Assigned, DeploymentRef, RollbackRequest,
+    AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
 use crate::model::deployment::Deployment;
 use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord, Switch};
@@ -14,7 +14,7 @@ use crate::model::socket::Socket;
 use crate::ops::host::port_sockets::filter_by_peers;
 use crate::ops::host::proxy;
 use crate::ops::host::rules;
-use crate::plan::versions::{self, Refused};
+use crate::plan::versions::{self, DeployRefusal};
 use crate::world::HostWorld;
 
 /// Checks that an id belongs to the service of the request: an id does not name its service, and a request for one service
@@ -26,12 +26,12 @@ pub fn check_service(
 ) -> Result<(), HostDeployError> {
     let existing = world.deployments.all()?;
     let found = versions::find(&existing, which)?;
-    if found.service == *service { Ok(()) } else { Err(Refused::NoVersion(which.clone()).into()) }
+    if found.service == *service { Ok(()) } else { Err(DeployRefusal::NoVersion(which.clone()).into()) }
 }
 
 /// Routes both ports in one transaction, once the version's own port has answered as it should. Assigning the same version
 /// again changes nothing.
-pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assigned, HostDeployError> {
+pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<AssignResponse, HostDeployError> {
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
     check_still_healthy(world, &target).await?;
@@ -51,7 +51,13 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
         AssignScope::MainAndBackup => close_idle_connections(world, before.as_ref()).await,
         AssignScope::BackupOnly => (0, true),
     };
-    Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
+    Ok(AssignResponse {
+        deployment: target,
+        previous,
+        change: changed,
+        closed_connections: closed,
+        all_closed,
+    })
 }
 
 /// Routes both ports back to the last good main, at once and without steps. Refused while that version is not healthy.
@@ -59,7 +65,7 @@ pub async fn rollback(
     world: &HostWorld,
     service: &ServiceName,
     request: &RollbackRequest,
-) -> Result<Assigned, HostDeployError> {
+) -> Result<AssignResponse, HostDeployError> {
     let records = world.store.load_records()?;
     let existing = list_service_deployments(world, service)?;
     let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;
@@ -77,7 +83,13 @@ pub async fn rollback(
     update_links(world, service);
     proxy::reconcile_after_change(world, service, &request.actor).await?;
     let (closed, all_closed) = close_idle_connections(world, before.as_ref()).await;
-    Ok(Assigned { deployment: target, previous, change: changed, closed_connections: closed, all_closed })
+    Ok(AssignResponse {
+        deployment: target,
+        previous,
+        change: changed,
+        closed_connections: closed,
+        all_closed,
+    })
 }
 
 /// Makes a service private, so that no port routes to it any more, or public, so that what is recorded is in force again.
@@ -87,7 +99,7 @@ pub async fn set_access(
     request: &AccessRequest,
 ) -> Result<ChangeResult, HostDeployError> {
     let changed = rules::change_with(world, "access", |records| {
-        let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
+        let record = versions::of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         Ok::<_, HostDeployError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,

@@ -6,7 +6,7 @@ use crate::model::api::deployments::{DeployRequest, DeployResponse};
 use crate::model::deployment::{Deployment, DeploymentId, Instance, Role, Stage, Workload};
 use crate::model::ports::Port;
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::versions::{self, DeployDecision, Refused, find_role, parse_local_port};
+use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
 use crate::world::HostWorld;
 
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
@@ -100,7 +100,7 @@ fn choose_port(
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
     if let Workload::External { uri } = &request.how.workload {
-        let port = parse_local_port(uri, request.site.address).map_err(Refused::from)?;
+        let port = parse_local_port(uri, request.site.address).map_err(DeployRefusal::from)?;
         versions::check_port(port, existing, &records, &request.site)?;
         return Ok(port);
     }
@@ -121,14 +121,14 @@ pub(super) fn find_free_port(
             None => Ok(port),
             Some(by) => {
                 let by = Some(format!("{} (pid {})", by.name, by.pid));
-                Err(Refused::PortTaken { port, owner: by }.into())
+                Err(DeployRefusal::PortTaken { port, owner: by }.into())
             }
         };
     }
     let taken = versions::collect_used_ports(existing, &records, site);
     let free = versions::list_candidate_ports(site, &taken).find(|port| listener(*port).is_none());
     let (first, last) = site.port_range;
-    Ok(free.ok_or(Refused::NoPort { first, last })?)
+    Ok(free.ok_or(DeployRefusal::NoPort { first, last })?)
 }
 
 /// Removes the releases that nothing uses, beyond the last few.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::HostDeployError;
 use crate::model::deployment::{Deployment, Instance, InstanceSpec, StopSignal, Workload};
-use crate::plan::versions::Refused;
+use crate::plan::versions::DeployRefusal;
 use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
 use crate::world::runner::StopResult;
@@ -120,7 +120,7 @@ pub(super) fn check_release(
     let (service, release) = (deployment.service.clone(), deployment.release_name(instance.build));
     match world.releases.digest(&service, &release)? {
         Some(found) if found == *digest => Ok(()),
-        Some(_) => Err(Refused::OtherRelease { service, release }.into()),
-        None => Err(Refused::NoRelease { service, release }.into()),
+        Some(_) => Err(DeployRefusal::OtherRelease { service, release }.into()),
+        None => Err(DeployRefusal::NoRelease { service, release }.into()),
     }
 }

@@ -10,7 +10,7 @@ use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
 use crate::plan::traffic_split::TrafficSplitError;
-use crate::plan::versions::{self, Refused};
+use crate::plan::versions::{self, DeployRefusal};
 use crate::world::HostWorld;
 use crate::world::link::LinkError;
 use crate::world::proxy::ProxyError;
@@ -47,7 +47,7 @@ const SERVICE_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostDeployError {
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] DeployRefusal),
     #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::format(*.waited), format_log_tail(.log))]
     Unhealthy { service: ServiceName, version: String, waited: Duration, why: String, log: Vec<String> },
     #[error(transparent)]
@@ -102,27 +102,27 @@ impl From<HostDeployError> for LinkError {
     }
 }
 
-const fn refused_code(refused: &Refused) -> ErrorCode {
+const fn refused_code(refused: &DeployRefusal) -> ErrorCode {
     match refused {
-        Refused::Exists { .. }
-        | Refused::IdTaken { .. }
-        | Refused::EndpointTaken { .. }
-        | Refused::OtherRelease { .. } => ErrorCode::Exists,
-        Refused::NoVersion(_) | Refused::NoMain(_) => ErrorCode::NotFound,
-        Refused::MainWithShadows => ErrorCode::NotAllowed,
-        Refused::NotDrained { .. } | Refused::IdleConnections { .. } => ErrorCode::NotDrained,
-        Refused::InProgress { .. } | Refused::Overtaken(_) => ErrorCode::Busy,
-        Refused::Uri(_)
-        | Refused::MixedKinds
-        | Refused::NoProgram
-        | Refused::NoNetwork
-        | Refused::BadValue { .. } => ErrorCode::BadRequest,
-        Refused::NoPort { .. }
-        | Refused::PortTaken { .. }
-        | Refused::ServicePort { .. }
-        | Refused::NoRelease { .. }
-        | Refused::NoBackup(_)
-        | Refused::NotMain { .. } => ErrorCode::Unprocessable,
+        DeployRefusal::Exists { .. }
+        | DeployRefusal::IdTaken { .. }
+        | DeployRefusal::EndpointTaken { .. }
+        | DeployRefusal::OtherRelease { .. } => ErrorCode::Exists,
+        DeployRefusal::NoVersion(_) | DeployRefusal::NoMain(_) => ErrorCode::NotFound,
+        DeployRefusal::MainWithShadows => ErrorCode::NotAllowed,
+        DeployRefusal::NotDrained { .. } | DeployRefusal::IdleConnections { .. } => ErrorCode::NotDrained,
+        DeployRefusal::InProgress { .. } | DeployRefusal::Overtaken(_) => ErrorCode::Busy,
+        DeployRefusal::Uri(_)
+        | DeployRefusal::MixedKinds
+        | DeployRefusal::NoProgram
+        | DeployRefusal::NoNetwork
+        | DeployRefusal::BadValue { .. } => ErrorCode::BadRequest,
+        DeployRefusal::NoPort { .. }
+        | DeployRefusal::PortTaken { .. }
+        | DeployRefusal::ServicePort { .. }
+        | DeployRefusal::NoRelease { .. }
+        | DeployRefusal::NoBackup(_)
+        | DeployRefusal::NotMain { .. } => ErrorCode::Unprocessable,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::versions::{self, Refused, find};
+use crate::plan::versions::{self, DeployRefusal, find};
 use crate::world::HostWorld;
 
 /// The number of failed checks in a row that are no accident: as HAProxy's `fall`.
@@ -94,7 +94,8 @@ async fn roll_back_main(
         Ok(assigned) if assigned.deployment.id == trial.previous => {
             Ok(TrialOutcome::RolledBack { previous: Box::new(assigned.deployment), why: why.to_owned() })
         }
-        Ok(_) | Err(HostDeployError::Refused(Refused::NotMain { .. } | Refused::Overtaken(_))) => {
+        Ok(_)
+        | Err(HostDeployError::Refused(DeployRefusal::NotMain { .. } | DeployRefusal::Overtaken(_))) => {
             read_trial_end(world, service, &main.id)
         }
         Err(error @ (HostDeployError::Refused(_) | HostDeployError::Unhealthy { .. })) => {

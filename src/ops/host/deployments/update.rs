@@ -9,7 +9,7 @@ use super::{HostDeployError, lock_service, wait_until_healthy};
 use crate::model::api::deployments::UpdateRequest;
 use crate::model::deployment::{Deployment, Instance, Stage, Workload};
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::versions::{self, Refused, parse_local_port};
+use crate::plan::versions::{self, DeployRefusal, parse_local_port};
 use crate::world::HostWorld;
 use crate::world::store::HistoryNote;
 
@@ -65,12 +65,12 @@ fn build_next_instance(
     versions::check_values(&how)?;
     versions::check_health(&deployment.health, &how)?;
     if external == request.digest.is_some() {
-        return Err(Refused::MixedKinds.into());
+        return Err(DeployRefusal::MixedKinds.into());
     }
     let port = if let Workload::External { uri } = &how.workload {
-        parse_local_port(uri, deployment.address).map_err(Refused::from)?
+        parse_local_port(uri, deployment.address).map_err(DeployRefusal::from)?
     } else {
-        let site = request.site.as_ref().ok_or(Refused::NoNetwork)?;
+        let site = request.site.as_ref().ok_or(DeployRefusal::NoNetwork)?;
         deploy::find_free_port(world, &world.deployments.all()?, None, site)?
     };
     Ok(Instance { build: deployment.instance.build + 1, port, how, digest: request.digest.clone() })

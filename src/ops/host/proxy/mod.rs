@@ -18,7 +18,7 @@ use crate::model::ports::Port;
 use crate::model::proxy::{Layer7, Place, ProxyStats, TrafficSplit};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::plan::traffic_split::{self, DesiredPlacement};
-use crate::plan::versions::{self, Refused};
+use crate::plan::versions::{self, DeployRefusal};
 use crate::world::HostWorld;
 use crate::world::proxy::ProxyError;
 use crate::world::reporter::Event;
@@ -61,7 +61,7 @@ pub async fn split(
         }
         return Err(error);
     }
-    let record = rules::read_record(world, service)?.ok_or_else(|| Refused::NoMain(service.clone()))?;
+    let record = rules::read_record(world, service)?.ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     Ok(TrafficSplitResponse {
         inserted: record.layer7.inserted().is_some(),
         traffic_split: record.layer7.traffic_split,
@@ -83,7 +83,7 @@ async fn record_split(
 ) -> Result<Option<SplitDiff>, HostDeployError> {
     let mut change = None;
     rules::change_if_needed(world, traffic_split::action(&request.change), |records| {
-        let record = versions::of(records, service).ok_or_else(|| Refused::NoMain(service.clone()))?;
+        let record = versions::of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
         let after = traffic_split::apply_change(record, &existing, request)?;
@@ -135,7 +135,7 @@ fn choose_port(
     };
     // From the end: instances get theirs from the beginning.
     let found = (first.get()..=last.get()).rev().filter_map(Port::new).find(free);
-    Ok(found.ok_or(Refused::NoPort { first, last })?)
+    Ok(found.ok_or(DeployRefusal::NoPort { first, last })?)
 }
 
 /// Takes a change back. What another process has changed since then stays.

@@ -123,7 +123,7 @@ async fn refused_kill_keeps_copies_and_share() {
         let before = fake.store.records.lock().unwrap()[0].layer7.clone();
         fake.host.sockets.lock().unwrap().push(busy());
         let error = kill(&fake.world, &kill_of(&fake, "2.0.0")).await.unwrap_err();
-        assert!(matches!(error, HostDeployError::Refused(Refused::NotDrained { .. })), "{error}");
+        assert!(matches!(error, HostDeployError::Refused(DeployRefusal::NotDrained { .. })), "{error}");
         assert_eq!(fake.store.records.lock().unwrap()[0].layer7, before);
         assert!(rules(&fake).contains(&("route", PROXY)));
         fake.host.sockets.lock().unwrap().clear();
