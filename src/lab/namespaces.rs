@@ -188,7 +188,7 @@ async fn list_pids(namespace: &str) -> Result<Vec<Pid>, LabError> {
 
 /// The state of one namespace of a lab.
 #[derive(Debug, Clone, serde::Serialize)]
-pub struct Place {
+pub struct NamespaceStatus {
     pub namespace: String,
     /// Names of the programs inside.
     pub processes: Vec<String>,
@@ -197,7 +197,7 @@ pub struct Place {
 }
 
 /// Lists the namespaces of a lab; empty when none of that name is up.
-pub async fn inspect(name: &HostName) -> Result<Vec<Place>, LabError> {
+pub async fn inspect(name: &HostName) -> Result<Vec<NamespaceStatus>, LabError> {
     let mut places = Vec::new();
     for namespace in list_namespaces(name) {
         let command = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -210,7 +210,7 @@ pub async fn inspect(name: &HostName) -> Result<Vec<Place>, LabError> {
         } else {
             None
         };
-        places.push(Place { namespace, processes, forward });
+        places.push(NamespaceStatus { namespace, processes, forward });
     }
     Ok(places)
 }

@@ -369,7 +369,7 @@ pub enum Role {
 
 /// Whether old work is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum Status {
+pub enum DeploymentStatus {
     /// The deployment is main.
     Active,
     /// The deployment is not main and has work.

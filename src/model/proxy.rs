@@ -107,7 +107,7 @@ impl TrafficSplit {
 
 /// The proxy's place in a service's data path on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Place {
+pub struct ProxyPlacement {
     /// The port where the proxy listens for the service; kept until no connection uses it any more.
     pub port: Port,
     /// Whether route and forward lead through the proxy. `false` with splits recorded: the proxy died and the rules bypass it to main;
@@ -122,7 +122,7 @@ pub struct Layer7 {
     #[serde(alias = "splits")]
     pub traffic_split: TrafficSplit,
     #[serde(default)]
-    pub place: Option<Place>,
+    pub place: Option<ProxyPlacement>,
 }
 
 impl Layer7 {

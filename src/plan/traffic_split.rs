@@ -10,7 +10,7 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::ports::Port;
 use crate::model::proxy::{
-    Canary, FieldMatch, Layer7, Mirror, Place, ProxiedService, ProxyConfig, ProxyLimits, Sticky,
+    Canary, FieldMatch, Layer7, Mirror, ProxiedService, ProxyConfig, ProxyLimits, ProxyPlacement, Sticky,
     TrafficSplit, Upstream,
 };
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
@@ -293,7 +293,7 @@ pub fn moved(record: &ServiceRecord, port: Port, inserted: bool) -> Option<Layer
     if inserted && !matches!(wanted(record), DesiredPlacement::Inserted(_)) {
         return None;
     }
-    Some(Layer7 { place: Some(Place { inserted, ..place }), ..record.layer7.clone() })
+    Some(Layer7 { place: Some(ProxyPlacement { inserted, ..place }), ..record.layer7.clone() })
 }
 
 /// Undoes a change, unless another command has changed the same thing in between; a deployment that no longer exists gets
@@ -341,7 +341,7 @@ pub fn restore_deployment(
     let canary = before.traffic_split.canary.clone().filter(|canary| canary.deployment == *deployment);
     splits.canary = splits.canary.or(canary);
     splits.forwarded |= before.traffic_split.forwarded;
-    let place = record.layer7.place.or(before.place.map(|place| Place { inserted: false, ..place }));
+    let place = record.layer7.place.or(before.place.map(|place| ProxyPlacement { inserted: false, ..place }));
     (!is_main && splits != record.layer7.traffic_split).then_some(Layer7 { traffic_split: splits, place })
 }
 

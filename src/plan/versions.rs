@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::model::api::deployments::{DeployRequest, DeploymentRef, HostNetwork};
-use crate::model::deployment::{Deployment, DeploymentId, Role, RunSpec, Stage, Status, Workload};
+use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, Role, RunSpec, Stage, Workload};
 use crate::model::forward::ServiceRecord;
 use crate::model::health::Health;
 use crate::model::name::ServiceName;
@@ -322,11 +322,11 @@ pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port)
 }
 
 /// Seed row R15: what is not main is drained when nothing is at work on it.
-pub fn status(role: Role, sockets: &SocketCount) -> Status {
+pub fn status(role: Role, sockets: &SocketCount) -> DeploymentStatus {
     match role {
-        Role::Main => Status::Active,
-        Role::Shadow if sockets.maybe_busy() > 0 => Status::Draining,
-        Role::Shadow => Status::Drained,
+        Role::Main => DeploymentStatus::Active,
+        Role::Shadow if sockets.maybe_busy() > 0 => DeploymentStatus::Draining,
+        Role::Shadow => DeploymentStatus::Drained,
     }
 }
 

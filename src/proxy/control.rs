@@ -27,7 +27,7 @@ use super::collector::Collector;
 use super::control_socket::ControlSocket;
 use super::counters;
 use super::limits::ResourceLimits;
-use super::listen::{ListenScope, Place, open_listeners};
+use super::listen::{ListenEndpoint, ListenScope, open_listeners};
 use super::service::{CarriedState, Service};
 use super::worker::{NewConfig, WorkerCommand, WorkerHandle};
 use crate::model::compare::ComparedShadow;
@@ -57,9 +57,9 @@ pub struct Control {
 struct CurrentConfig {
     config: Arc<ProxyConfig>,
     /// Ports on which the proxy listens.
-    endpoints: BTreeSet<Place>,
+    endpoints: BTreeSet<ListenEndpoint>,
     /// And why not elsewhere.
-    unavailable: BTreeMap<Place, String>,
+    unavailable: BTreeMap<ListenEndpoint, String>,
 }
 
 /// A refusal: its status and its message.
@@ -194,7 +194,7 @@ impl Control {
     async fn enforce(&self, now: &mut CurrentConfig, config: Arc<ProxyConfig>) -> Result<(), Rejection> {
         let mut wanted = list_endpoints(&config);
         let mut missing = BTreeMap::new();
-        let mut shares: Vec<HashMap<Place, Vec<TcpListener>>> =
+        let mut shares: Vec<HashMap<ListenEndpoint, Vec<TcpListener>>> =
             self.workers.iter().map(|_| HashMap::new()).collect();
         for place in wanted.clone().difference(&now.endpoints) {
             let bound = match open_listeners(*place, self.workers.len()) {
@@ -221,7 +221,7 @@ impl Control {
         {
             log::warn!("{why}: retrying until it is free");
         }
-        let of_services = |place: &Place| place.1 == ListenScope::AllAddresses;
+        let of_services = |place: &ListenEndpoint| place.1 == ListenScope::AllAddresses;
         *self.health.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {
             ports: wanted.iter().filter(|place| of_services(place)).map(|place| place.0).collect(),
             missing: missing
@@ -299,9 +299,9 @@ fn reject_stopped_worker() -> Rejection {
     Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker has ended".to_owned())
 }
 
-fn list_endpoints(config: &ProxyConfig) -> BTreeSet<Place> {
-    let services = config.services.iter().map(|told| Place(told.port, ListenScope::AllAddresses));
-    services.chain(config.gateway.map(|port| Place(port, ListenScope::Loopback))).collect()
+fn list_endpoints(config: &ProxyConfig) -> BTreeSet<ListenEndpoint> {
+    let services = config.services.iter().map(|told| ListenEndpoint(told.port, ListenScope::AllAddresses));
+    services.chain(config.gateway.map(|port| ListenEndpoint(port, ListenScope::Loopback))).collect()
 }
 
 /// Everything a worker could refuse is refused here, before anything is changed.

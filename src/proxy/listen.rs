@@ -21,7 +21,7 @@ pub enum ListenScope {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place(pub Port, pub ListenScope);
+pub struct ListenEndpoint(pub Port, pub ListenScope);
 
 /// A port could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,8 @@ pub struct ListenError {
 
 /// Binds for each worker its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
 /// where another process has the port, even another proxy.
-pub fn open_listeners(place: Place, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
-    let Place(port, reach) = place;
+pub fn open_listeners(place: ListenEndpoint, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+    let ListenEndpoint(port, reach) = place;
     let [v4, v6]: [IpAddr; 2] = match reach {
         ListenScope::AllAddresses => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         ListenScope::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],

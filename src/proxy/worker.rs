@@ -19,7 +19,7 @@ use super::collector::Collector;
 use super::connection::{Connection, Ingress};
 use super::counters::Gauge;
 use super::limits::ResourceLimits;
-use super::listen::{ListenScope, Place};
+use super::listen::{ListenEndpoint, ListenScope};
 use super::service::{CarriedState, Service};
 use super::tee::MirrorBudget;
 use crate::model::name::ServiceName;
@@ -45,7 +45,7 @@ pub enum WorkerCommand {
 
 pub struct NewConfig {
     pub config: Arc<ProxyConfig>,
-    pub listeners: HashMap<Place, Vec<TcpListener>>,
+    pub listeners: HashMap<ListenEndpoint, Vec<TcpListener>>,
 }
 
 /// The other threads' end of a worker.
@@ -95,7 +95,7 @@ pub struct Worker {
 struct ServiceTable {
     limits: Rc<ProxyLimits>,
     services: HashMap<ServiceName, Rc<ServiceSlot>>,
-    endpoints: HashMap<Place, EndpointState>,
+    endpoints: HashMap<ListenEndpoint, EndpointState>,
 }
 
 /// The target of a listener, for as long as connections are accepted there.
@@ -222,13 +222,14 @@ impl Worker {
         self: &Rc<Self>,
         config: &ProxyConfig,
         slots: &HashMap<ServiceName, Rc<ServiceSlot>>,
-        mut listeners: HashMap<Place, Vec<TcpListener>>,
+        mut listeners: HashMap<ListenEndpoint, Vec<TcpListener>>,
     ) {
         let services = config.services.iter().filter_map(|told| {
             let slot = slots.get(&told.service)?.clone();
-            Some((Place(told.port, ListenScope::AllAddresses), Ingress::Service(slot)))
+            Some((ListenEndpoint(told.port, ListenScope::AllAddresses), Ingress::Service(slot)))
         });
-        let gateway = config.gateway.map(|port| (Place(port, ListenScope::Loopback), Ingress::Gateway));
+        let gateway =
+            config.gateway.map(|port| (ListenEndpoint(port, ListenScope::Loopback), Ingress::Gateway));
         let mut before = std::mem::take(&mut self.table.borrow_mut().endpoints);
         let mut places = HashMap::new();
         for (place, door) in services.chain(gateway) {
@@ -285,7 +286,7 @@ impl Worker {
         self.resource_limits.is_exhausted()
     }
 
-    fn find_ingress(&self, place: Place) -> Option<Ingress> {
+    fn find_ingress(&self, place: ListenEndpoint) -> Option<Ingress> {
         self.table.borrow().endpoints.get(&place).map(|accepting| accepting.ingress.clone())
     }
 
@@ -332,7 +333,7 @@ async fn accept_connections(
     worker: Rc<Worker>,
     listener: TcpListener,
     mut door: Ingress,
-    place: Place,
+    place: ListenEndpoint,
     open: CancellationToken,
 ) {
     let _counted = worker.open_listeners.acquire();

@@ -29,7 +29,7 @@ mod restart_backoff;
 mod tail;
 
 pub use instance_dir::Tuning;
-use instance_dir::{Place, SavedSpec, StartReport, StopOutcome, StopRequest};
+use instance_dir::{InstanceDir, SavedSpec, StartReport, StopOutcome, StopRequest};
 
 /// How often a lock or a state is looked at while it is waited for.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -67,12 +67,12 @@ impl Supervisor {
         Self { program: program.into(), tuning, ..self }
     }
 
-    fn instance_dir(&self, instance: &InstanceId) -> Place {
-        Place::new(self.dir.join(instance.to_string()))
+    fn instance_dir(&self, instance: &InstanceId) -> InstanceDir {
+        InstanceDir::new(self.dir.join(instance.to_string()))
     }
 
     /// Processes left by an earlier run get their grace before the start.
-    async fn launch(&self, place: &Place, grace: Duration) -> Result<(), StartReport> {
+    async fn launch(&self, place: &InstanceDir, grace: Duration) -> Result<(), StartReport> {
         let failed = |why: String| StartReport::Failed { why };
         let program = Program::new(&self.program).args(["supervise", "--role", "launch"]).arg(place.dir());
         let output =
@@ -84,7 +84,7 @@ impl Supervisor {
         }
     }
 
-    async fn start_instance(&self, place: &Place, spec: &InstanceSpec) -> Result<(), StartError> {
+    async fn start_instance(&self, place: &InstanceDir, spec: &InstanceSpec) -> Result<(), StartError> {
         place.create().map_err(|error| StartError::NotWritten(place.dir().to_owned(), error))?;
         let _turn = acquire_turn(place).await?;
         if place.stop()?.is_some() {
@@ -116,7 +116,7 @@ impl Supervisor {
     }
 
     /// Stops through the keeper that is there, or one that is started for it.
-    async fn stop_instance(&self, place: &Place, grace: Duration) -> io::Result<StopResult> {
+    async fn stop_instance(&self, place: &InstanceDir, grace: Duration) -> io::Result<StopResult> {
         for _ in 0..MAX_STOP_ATTEMPTS {
             place.write_stop(StopRequest { grace })?;
             place.wake();
@@ -140,7 +140,7 @@ impl Supervisor {
 }
 
 /// Admits one caller at a time; the lock of a caller that died is free.
-async fn acquire_turn(place: &Place) -> io::Result<File> {
+async fn acquire_turn(place: &InstanceDir) -> io::Result<File> {
     loop {
         if let Some(turn) = place.lock("turn.lock")? {
             return Ok(turn);
@@ -150,7 +150,7 @@ async fn acquire_turn(place: &Place) -> io::Result<File> {
     }
 }
 
-async fn wait_until_monitor_exits(place: &Place) -> io::Result<()> {
+async fn wait_until_monitor_exits(place: &InstanceDir) -> io::Result<()> {
     while place.has_monitor()? {
         tokio::time::sleep(POLL_INTERVAL).await;
     }

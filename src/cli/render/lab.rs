@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Renderer, table};
 use crate::lab::demo::{DemoReport, ProgressSink};
 use crate::lab::load::Snapshot;
-use crate::lab::namespaces::Place;
+use crate::lab::namespaces::NamespaceStatus;
 use crate::model::duration::format;
 use crate::model::name::HostName;
 
@@ -39,11 +39,11 @@ impl Renderer {
         ));
     }
 
-    pub fn print_lab_status(&self, name: &HostName, places: &[Place]) {
+    pub fn print_lab_status(&self, name: &HostName, places: &[NamespaceStatus]) {
         #[derive(Serialize)]
         struct Lab<'a> {
             name: &'a HostName,
-            namespaces: &'a [Place],
+            namespaces: &'a [NamespaceStatus],
         }
         if self.is_json {
             return self.print_json("lab", &Lab { name, namespaces: places });
@@ -51,12 +51,12 @@ impl Renderer {
         if places.is_empty() {
             return self.text(&format!("no lab `{name}` is up\n"));
         }
-        let forward = |place: &Place| match place.forward {
+        let forward = |place: &NamespaceStatus| match place.forward {
             Some(true) => "on",
             Some(false) => "off",
             None => "",
         };
-        let row = |place: &Place| {
+        let row = |place: &NamespaceStatus| {
             vec![place.namespace.clone(), forward(place).to_owned(), place.processes.join(" ")]
         };
         self.text(&table::format_table(

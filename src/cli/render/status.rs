@@ -11,10 +11,10 @@ use super::{Renderer, table};
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::{KernelForward, Switch};
-use crate::ops::fleet::status::{BalancerStatus, Status};
+use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
 impl Renderer {
-    pub fn status(&self, hosts: &[Status], roll: Option<&RollView>, watching: bool) {
+    pub fn status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
         if self.is_json {
             return self.print_json("status", &StatusDocument { hosts, roll });
         }
@@ -39,12 +39,12 @@ impl Renderer {
 
 #[derive(Serialize)]
 struct StatusDocument<'a> {
-    hosts: &'a [Status],
+    hosts: &'a [HostStatus],
     /// The last roll, while it is not finished, and the holder of the fleet lock.
     roll: Option<&'a RollView>,
 }
 
-fn format_host_status(status: &Status) -> String {
+fn format_host_status(status: &HostStatus) -> String {
     let mut text = String::new();
     let address = status.host.address.map(|address| format!(" ({address})")).unwrap_or_default();
     let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
@@ -59,7 +59,7 @@ fn format_host_status(status: &Status) -> String {
     text
 }
 
-fn write_host_side(text: &mut String, status: &Status, view: &HostView) {
+fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     let main = status.ports.main;
     let _ = writeln!(text, "forward   {}", format_forward(status, view));
     let _ = writeln!(text, "rules     {}", format_rules(view));
@@ -85,7 +85,7 @@ fn write_host_side(text: &mut String, status: &Status, view: &HostView) {
     }
 }
 
-fn format_forward(status: &Status, view: &HostView) -> String {
+fn format_forward(status: &HostStatus, view: &HostView) -> String {
     let ports = status.ports;
     let now = match status.switch() {
         Some(Switch::On) => format!("{}  {} -> {}", "on".green().bold(), ports.check, ports.main),
@@ -111,7 +111,7 @@ fn format_rules(view: &HostView) -> String {
     }
 }
 
-fn format_balancers(status: &Status) -> String {
+fn format_balancers(status: &HostStatus) -> String {
     let rows = status.balancers.iter().flat_map(format_balancer_rows).collect();
     table::format_table(&["HAPROXY", "SERVER", "STATUS", "CHECK", "SESSIONS", "QUEUED", "WEIGHT"], rows)
 }

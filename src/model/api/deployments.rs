@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::deployment::{
-    Access, Deployment, DeploymentId, Digest, ProcessState, Role, RunSpec, Status,
+    Access, Deployment, DeploymentId, DeploymentStatus, Digest, ProcessState, Role, RunSpec,
 };
 use crate::model::duration;
 use crate::model::forward::{ChangeResult, ServiceRecord};
@@ -248,7 +248,7 @@ pub struct DeploymentView {
     pub role: Role,
     /// Whether the backup vhost's port is routed to it.
     pub backup: bool,
-    pub status: Status,
+    pub status: DeploymentStatus,
     #[serde(with = "known")]
     #[schemars(with = "known::ValueOrError<ProcessState>")]
     pub process: Result<ProcessState, String>,

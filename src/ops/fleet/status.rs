@@ -16,7 +16,7 @@ use super::reach::{build_status_request, link, read_balancers};
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Status {
+pub struct HostStatus {
     pub host: Host,
     pub service: ServiceName,
     pub ports: Ports,
@@ -40,7 +40,7 @@ pub struct HostServers {
     pub backup: Option<ServerView>,
 }
 
-impl Status {
+impl HostStatus {
     /// The kernel's state over all families; `None` where it is not known or families differ.
     pub fn switch(&self) -> Option<Switch> {
         self.view.as_ref().ok()?.switch()
@@ -48,10 +48,10 @@ impl Status {
 }
 
 /// Takes a snapshot of one host, from the operator machine.
-pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Status {
+pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
     let look = async { link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
     let (view, balancers) = tokio::join!(look, read_balancer_status(world, fleet, host));
-    Status {
+    HostStatus {
         host: host.clone(),
         service: fleet.service.clone(),
         ports: fleet.ports,

@@ -198,8 +198,10 @@ fn bypassed_proxy_is_reported() {
                 compare: false,
                 control: crate::model::percent::Percent::ZERO,
             });
-            record.layer7.place =
-                Some(crate::model::proxy::Place { port: crate::model::example::port(29999), inserted });
+            record.layer7.place = Some(crate::model::proxy::ProxyPlacement {
+                port: crate::model::example::port(29999),
+                inserted,
+            });
             facts.records = Ok(vec![record]);
         })
     };

@@ -129,7 +129,7 @@ fn managed_service_keeps_routes_in_maintenance_but_not_when_private() {
     assert_eq!(kinds(ServiceRecord { switch: Switch::Off, ..managed() }), routes);
     assert_eq!(kinds(ServiceRecord { access: Access::Private, ..managed() }), []);
     let layer7 = |inserted| {
-        let place = Some(crate::model::proxy::Place { port: Port::new(29999).unwrap(), inserted });
+        let place = Some(crate::model::proxy::ProxyPlacement { port: Port::new(29999).unwrap(), inserted });
         crate::model::proxy::Layer7 { place, ..crate::model::proxy::Layer7::default() }
     };
     // Checks go where requests go; the backup vhost does not depend on the proxy.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{MAX_VERSIONS, MetricFamily, MetricsPage, new_counter, new_gauge, proxy};
-use crate::model::deployment::{Deployment, DeploymentId, ProcessState, Role, Status};
+use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, ProcessState, Role};
 use crate::model::forward::{ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::proxy::ProxyStats;
@@ -256,8 +256,11 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
     }
 }
 
-const STATUSES: [(Status, &str); 3] =
-    [(Status::Active, "active"), (Status::Draining, "draining"), (Status::Drained, "drained")];
+const STATUSES: [(DeploymentStatus, &str); 3] = [
+    (DeploymentStatus::Active, "active"),
+    (DeploymentStatus::Draining, "draining"),
+    (DeploymentStatus::Drained, "drained"),
+];
 
 fn build_labels<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'a str, &'a str); 2] {
     [("service", deployment.service.as_str()), ("version", version)]

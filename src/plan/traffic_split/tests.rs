@@ -61,7 +61,7 @@ fn forwarded_is_cleared_with_the_last_split() {
         ..asking(TrafficSplitChange::SetMirror(mirror(&all[1])))
     };
     record.layer7.traffic_split = apply_change(&record, &all, &on).unwrap();
-    record.layer7.place = Some(Place { port: port(29999), inserted: true });
+    record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted: true });
     assert!(build_config(std::slice::from_ref(&record), &all).services[0].traffic_split.forwarded);
     let again = asking(TrafficSplitChange::SetMirror(Mirror { percent: Percent::ZERO, ..mirror(&all[1]) }));
     record.layer7.traffic_split = apply_change(&record, &all, &again).unwrap();
@@ -146,7 +146,7 @@ fn split_refuses_invalid_headers_and_paths() {
 fn proxy_config_has_no_split_unless_inserted() {
     let all = versions();
     let mut record = record(&all[0]);
-    let place = |inserted| Some(Place { port: port(29999), inserted });
+    let place = |inserted| Some(ProxyPlacement { port: port(29999), inserted });
     record.layer7 = Layer7 {
         traffic_split: TrafficSplit {
             mirrors: vec![mirror(&all[1])],
@@ -178,7 +178,7 @@ fn proxy_config_has_no_split_unless_inserted() {
 fn placement_refuses_an_outdated_insert() {
     let all = versions();
     let mut record = record(&all[0]);
-    record.layer7.place = Some(Place { port: port(29999), inserted: false });
+    record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted: false });
     assert_eq!(moved(&record, port(29999), true), None);
     record.layer7.traffic_split.canary = Some(canary(&all[1]));
     assert!(moved(&record, port(29999), true).is_some());

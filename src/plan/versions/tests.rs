@@ -262,10 +262,14 @@ fn kill_refuses_undrained_deployment() {
 fn status_follows_role_and_sockets() {
     let work = SocketCount { busy: 1, ..SocketCount::default() };
     let idle = SocketCount { idle: 3, ..SocketCount::default() };
-    assert_eq!(status(Role::Main, &idle), Status::Active);
-    assert_eq!(status(Role::Shadow, &work), Status::Draining);
-    assert_eq!(status(Role::Shadow, &idle), Status::Drained);
-    assert!(Status::Active < Status::Draining && Status::Draining < Status::Drained, "R15's order");
+    assert_eq!(status(Role::Main, &idle), DeploymentStatus::Active);
+    assert_eq!(status(Role::Shadow, &work), DeploymentStatus::Draining);
+    assert_eq!(status(Role::Shadow, &idle), DeploymentStatus::Drained);
+    assert!(
+        DeploymentStatus::Active < DeploymentStatus::Draining
+            && DeploymentStatus::Draining < DeploymentStatus::Drained,
+        "R15's order"
+    );
 }
 
 #[test]

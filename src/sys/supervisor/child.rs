@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{User, fchown, geteuid, initgroups, setgid, setsid, setuid};
 
 use super::cgroup::{Cgroup, EnforcedLimits};
-use super::instance_dir::{Place, StartReport};
+use super::instance_dir::{InstanceDir, StartReport};
 use super::process::MARK_ENV;
 use crate::model::deployment::{InstanceLimits, InstanceSpec};
 use crate::sys::exec::{DEFAULT_PATH, Program};
@@ -32,7 +32,7 @@ pub fn become_program(dir: &Path) -> Result<(), String> {
 /// Returns only on failure, with the reason.
 fn prepare_and_exec(dir: &Path) -> StartReport {
     let failed = |why: String| StartReport::Failed { why };
-    let kept = match Place::new(dir).read_spec() {
+    let kept = match InstanceDir::new(dir).read_spec() {
         Ok(Some(kept)) => kept,
         Ok(None) => return failed("how it is run is not recorded".to_owned()),
         Err(error) => return failed(error.to_string()),

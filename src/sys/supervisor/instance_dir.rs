@@ -111,11 +111,11 @@ pub enum StartReport {
 }
 
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct InstanceDir {
     dir: PathBuf,
 }
 
-impl Place {
+impl InstanceDir {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
     }

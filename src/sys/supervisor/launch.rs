@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::instance_dir::{Place, StartReport};
+use super::instance_dir::{InstanceDir, StartReport};
 use crate::sys::exec::{DEFAULT_PATH, OWN_EXE, Program};
 
 /// Complaints of keepers that are kept, bytes.
@@ -26,7 +26,7 @@ pub fn launch(dir: &Path) -> Result<(), String> {
 }
 
 fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
-    let complaints = Place::new(dir).file_path("keeper.log");
+    let complaints = InstanceDir::new(dir).file_path("keeper.log");
     if fs::metadata(&complaints).is_ok_and(|file| file.len() > MAX_LOG_BYTES) {
         fs::remove_file(&complaints)?;
     }
@@ -44,6 +44,6 @@ fn start_monitor(dir: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn read_last_log_line(dir: &Path) -> String {
-    let complaints = fs::read_to_string(Place::new(dir).file_path("keeper.log")).unwrap_or_default();
+    let complaints = fs::read_to_string(InstanceDir::new(dir).file_path("keeper.log")).unwrap_or_default();
     complaints.lines().last().unwrap_or("it reported nothing").to_owned()
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use super::instance_dir::{Place, Tuning};
+use super::instance_dir::{InstanceDir, Tuning};
 
 /// Capacity of the FIFO, bytes: the most that a plain user may have (pipe(7), pipe-max-size).
 const FIFO_BYTES: i32 = 1024 * 1024;
@@ -24,7 +24,7 @@ const READ_BYTES: usize = 64 * 1024;
 const MAX_READS: usize = 16;
 
 pub struct LogWriter {
-    dir: Place,
+    dir: InstanceDir,
     max_bytes: u64,
     max_files: u32,
     file: Option<File>,
@@ -40,7 +40,7 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    pub fn new(place: &Place, tuning: &Tuning) -> Self {
+    pub fn new(place: &InstanceDir, tuning: &Tuning) -> Self {
         Self {
             dir: place.clone(),
             max_bytes: tuning.log_bytes,
@@ -195,6 +195,6 @@ fn read_last_byte(file: &File, length: u64) -> io::Result<u8> {
 }
 
 /// 0 is the newest.
-pub fn build_log_path(place: &Place, number: u32) -> PathBuf {
+pub fn build_log_path(place: &InstanceDir, number: u32) -> PathBuf {
     place.file_path(&if number == 0 { "log".to_owned() } else { format!("log.{number}") })
 }

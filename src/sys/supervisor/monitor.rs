@@ -19,7 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::process::Signal;
 
 use super::cgroup::Cgroup;
-use super::instance_dir::{MonitorState, Place, SavedSpec, StartReport, StopOutcome};
+use super::instance_dir::{InstanceDir, MonitorState, SavedSpec, StartReport, StopOutcome};
 use super::log::LogWriter;
 use super::process::{InstanceProcesses, ProcessId};
 use super::restart_backoff::RestartBackoff;
@@ -41,7 +41,7 @@ pub fn keep(dir: &Path) -> Result<(), String> {
         move |error: io::Error| format!("cannot {what}: {error}")
     };
     let signals = detach().map_err(failed("become a keeper"))?;
-    let place = Place::new(dir);
+    let place = InstanceDir::new(dir);
     let Some(lock) = acquire_lock(&place).map_err(failed("take the lock"))? else {
         write_report(&StartReport::Started);
         return Ok(());
@@ -71,7 +71,7 @@ pub fn keep(dir: &Path) -> Result<(), String> {
 
 /// `None`: there is a keeper. One that is being killed holds its lock until its very end, and one who only looks whether there
 /// is a keeper holds it for a moment: neither is one.
-fn acquire_lock(place: &Place) -> io::Result<Option<File>> {
+fn acquire_lock(place: &InstanceDir) -> io::Result<Option<File>> {
     for _ in 0..MAX_LOCK_ATTEMPTS {
         if let Some(lock) = place.lock("keeper.lock")? {
             return Ok(Some(lock));
@@ -119,7 +119,7 @@ fn write_report(report: &StartReport) {
 }
 
 struct Monitor {
-    dir: Place,
+    dir: InstanceDir,
     saved_spec: SavedSpec,
     state: MonitorState,
     members: InstanceProcesses,
@@ -433,8 +433,11 @@ fn spawn_program(dir: &Path) -> Result<MainProcess, StartReport> {
         .map(|(read, write)| (File::from(read), write))
         .map_err(|error| failed(error.into()))?;
     // The program's outputs block, where the keeper's end of the pipe does not: they are opened apart.
-    let outputs =
-        File::options().read(true).write(true).open(Place::new(dir).file_path("out")).map_err(failed)?;
+    let outputs = File::options()
+        .read(true)
+        .write(true)
+        .open(InstanceDir::new(dir).file_path("out"))
+        .map_err(failed)?;
     let program = Program::new(OWN_EXE).args(["supervise", "--role", "exec"]).arg(dir);
     let mut child = program.child(write, &outputs).map_err(failed)?;
     let mut text = Vec::new();

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use super::instance_dir::Place;
+use super::instance_dir::InstanceDir;
 use super::log::build_log_path;
 use crate::sys::lines::text;
 use crate::world::link::SharedLineSink;
@@ -27,7 +27,7 @@ struct LogFile {
 /// Hands on the last lines as they are now, and with `follow` those that come, until the callback
 /// reports that no more will come.
 pub async fn read(
-    place: &Place,
+    place: &InstanceDir,
     tail: Option<u32>,
     follow: bool,
     gone: impl Fn() -> bool + Send + Sync,
@@ -55,7 +55,7 @@ pub async fn read(
 }
 
 /// Oldest first. Opened from the newest on, so that one that is turned over in between is met twice and never missed.
-fn open_log_files(place: &Place) -> io::Result<Vec<LogFile>> {
+fn open_log_files(place: &InstanceDir) -> io::Result<Vec<LogFile>> {
     let mut parts: Vec<LogFile> = Vec::new();
     let mut absent = 0;
     for number in 0.. {
@@ -123,7 +123,7 @@ fn find_last_lines(file: &File, length: u64, wanted: u64) -> io::Result<(u64, u6
 
 /// Hands on all that is there by now, and returns where it goes on.
 async fn forward_new_lines(
-    place: &Place,
+    place: &InstanceDir,
     part: Option<LogFile>,
     heard: &SharedLineSink,
 ) -> io::Result<Option<LogFile>> {

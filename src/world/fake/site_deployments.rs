@@ -10,7 +10,7 @@ use crate::model::api::deployments::{
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
     UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{Access, Deployment, ProcessState, Role, Stage, Status};
+use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Forward, Route, Routes, ServiceRecord, Switch};
@@ -34,7 +34,7 @@ fn build_view(host: &SiteHost) -> DeploymentsView {
         deployment: example::deployment("shop", version, *at),
         role: if host.main == *version { Role::Main } else { Role::Shadow },
         backup: host.backup == *version,
-        status: if host.main == *version { Status::Active } else { Status::Drained },
+        status: if host.main == *version { DeploymentStatus::Active } else { DeploymentStatus::Drained },
         process: Ok(ProcessState::External),
         sockets: count_sockets(host),
         via_main_port: count_sockets(host),

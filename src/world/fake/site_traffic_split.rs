@@ -11,7 +11,9 @@ use crate::model::failure::ErrorCode;
 use crate::model::latencies::round_to_bucket;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::proxy::{Latencies, Layer7, Place, ProxyStats, ServiceStats, TrafficSplit, UpstreamStats};
+use crate::model::proxy::{
+    Latencies, Layer7, ProxyPlacement, ProxyStats, ServiceStats, TrafficSplit, UpstreamStats,
+};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::link::{HostTrafficSplit, LinkError};
 
@@ -95,7 +97,7 @@ impl SiteProxy {
     }
 
     pub(super) fn layer7(&self) -> Layer7 {
-        let place = Place { port: example::port(29_999), inserted: self.inserted };
+        let place = ProxyPlacement { port: example::port(29_999), inserted: self.inserted };
         Layer7 {
             traffic_split: self.traffic_split.clone(),
             place: (!self.traffic_split.is_empty()).then_some(place),

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{FleetDeployError, each};
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
-use crate::model::deployment::{Access, DeploymentId, Role, Status};
+use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::version::Version;
@@ -22,7 +22,7 @@ pub struct FleetDeployment {
     pub main: Option<bool>,
     pub access: Access,
     /// Draining where it is on any host.
-    pub status: Status,
+    pub status: DeploymentStatus,
     /// Requests in flight, over all hosts; absent where one host could not count them.
     pub active: Option<u64>,
     pub hosts: Vec<(HostName, DeploymentView)>,

@@ -7,7 +7,7 @@ use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignScope, DeployRequest, DeploymentRef, HostNetwork, KillRequest,
     RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{DeploymentId, Digest, Role, RunSpec, Stage, Status};
+use crate::model::deployment::{DeploymentId, DeploymentStatus, Digest, Role, RunSpec, Stage};
 use crate::model::example::{self, port};
 use crate::model::forward::Switch;
 use crate::model::history::Actor;
@@ -347,7 +347,7 @@ async fn update_works_on_draining_then_active_version() {
         (found.status, found.backup, found.deployment.id, found.deployment.revision)
     };
     let (draining, active) = (status("1.0.0").await, status("2.0.0").await);
-    assert_eq!((draining.0, active.0), (Status::Draining, Status::Active));
+    assert_eq!((draining.0, active.0), (DeploymentStatus::Draining, DeploymentStatus::Active));
     let updated = update(&fake.world, &update_of(&fake, "1.0.0")).await.unwrap();
     assert_eq!(updated.instance.build, 2);
     assert_eq!(rules(&fake), all_to(20001, updated.instance.port.get()), "main is not touched");

@@ -15,7 +15,7 @@ use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
-use crate::model::proxy::{Layer7, Place, ProxyStats, TrafficSplit};
+use crate::model::proxy::{Layer7, ProxyPlacement, ProxyStats, TrafficSplit};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions::{self, DeployRefusal};
@@ -100,7 +100,10 @@ async fn record_split(
         let place = match record.layer7.place {
             Some(place) => Some(place),
             None if after.is_empty() => None,
-            None => Some(Place { port: choose_port(world, records, &existing, request)?, inserted: false }),
+            None => Some(ProxyPlacement {
+                port: choose_port(world, records, &existing, request)?,
+                inserted: false,
+            }),
         };
         let told = [traffic_split::told(&request.change, &existing), request.detail.clone()];
         let told: Vec<String> = told.into_iter().filter(|part| !part.is_empty()).collect();
@@ -149,7 +152,7 @@ async fn restore_splits(
     rules::change_if_needed(world, "splits", |records| {
         let Some(record) = versions::of(records, service) else { return Ok(None) };
         let splits = traffic_split::undone(&record.layer7.traffic_split, before, after, &existing);
-        let place = record.layer7.place.map(|place| Place { inserted: false, ..place });
+        let place = record.layer7.place.map(|place| ProxyPlacement { inserted: false, ..place });
         let layer7 = Layer7 { traffic_split: splits, place };
         let detail = "refused: it is as before".to_owned();
         Ok::<_, ChangeError>(Some(traffic_split::build_intent(record, layer7, actor, "splits", detail)))

@@ -3,7 +3,7 @@ use crate::model::deployment::{Access, Workload};
 use crate::model::example::{deployment, port};
 use crate::model::forward::{Forward, Route, Routes};
 use crate::model::proxy::{
-    Canary, Latencies, Layer7, Mirror, Place, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
+    Canary, Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
 use crate::plan::metrics::tests::{Read, read};
 
@@ -101,7 +101,7 @@ fn scene() -> HostMetrics {
             canary: Some(canary(&two)),
             ..TrafficSplit::default()
         },
-        place: Some(Place { port: port(29999), inserted: true }),
+        place: Some(ProxyPlacement { port: port(29999), inserted: true }),
     };
     let stats = ServiceStats {
         service: "shop".parse().unwrap(),
