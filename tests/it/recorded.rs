@@ -1,4 +1,4 @@
-//! State that switchman 0.1.0 recorded, in its own names, is read and carried on: a host's record and the journal of a fleet,
+//! State that switchman 0.1.0 recorded, in its own names, is read: a host's record and the journal of a fleet,
 //! taken from a rehearsal of that version (tests/fixtures/recorded/).
 
 use std::path::Path;
@@ -36,7 +36,7 @@ fn host_record_of_0_1_0_is_read() {
 }
 
 #[test]
-fn journal_of_0_1_0_is_read_and_carried_on() {
+fn journal_of_0_1_0_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("shop.db");
     restore_database(&file, include_str!("../fixtures/recorded/journal.sql"), 2);

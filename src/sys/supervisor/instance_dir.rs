@@ -249,3 +249,22 @@ pub fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files of instances that 0.1.0 started are read after an upgrade.
+    #[test]
+    fn files_with_the_names_of_0_1_0_are_read() {
+        let tuning =
+            r#"{"log_bytes":5,"log_files":2,"first_pause":100,"longest_pause":30000,"well_after":10000}"#;
+        let read: Tuning = serde_json::from_str(tuning).unwrap();
+        assert_eq!(read, Tuning { log_bytes: 5, log_files: 2, ..Tuning::default() });
+        let state = r#"{"process":{"state":"stopped","since":null,"last":"status 7"},
+            "main":{"pid":7,"born":11,"boot":"b"},"stopping":true,"ended":"Killed"}"#;
+        let read: MonitorState = serde_json::from_str(state).unwrap();
+        assert_eq!(read.process, ProcessState::Stopped { since: None, last_exit: "status 7".into() });
+        assert!(read.is_stopping && read.main.is_some() && read.ended == Some(StopOutcome::Killed));
+    }
+}
