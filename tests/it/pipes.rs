@@ -198,7 +198,7 @@ impl OnStdio {
         let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
         let mut agent = Self { stdin: child.stdin.take(), child, lines };
         let greeting = agent.lines.next_line().await.unwrap().unwrap();
-        assert!(greeting.starts_with("switchman agent api=1..1 version="), "{greeting}");
+        assert!(greeting.starts_with("switchman agent api=2..2 version="), "{greeting}");
         agent
     }
 

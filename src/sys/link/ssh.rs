@@ -173,7 +173,7 @@ enum Greeting {
     TooMuchNoise,
 }
 
-/// Bytes up to the end of the agent's greeting, `switchman agent api=1..1 version=0.1.0`; `noise` is what came before it.
+/// Bytes up to the end of the agent's greeting, `switchman agent api=2..2 version=0.1.0`; `noise` is what came before it.
 async fn read_greeting(from: &mut (impl AsyncBufRead + Unpin), noise: &mut String) -> io::Result<Greeting> {
     loop {
         let mut line = Vec::new();
