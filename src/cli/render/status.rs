@@ -69,10 +69,9 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     };
     let _ = writeln!(text, "health    {health}");
     let sockets = match &view.main_sockets {
-        Ok(count) if count.ambiguous > 0 => {
+        Ok(count) => {
             format!("{} busy, {} idle, {} ambiguous on {main}", count.busy, count.idle, count.ambiguous)
         }
-        Ok(count) => format!("{} busy, {} idle on {main}", count.busy, count.idle),
         Err(why) => why.clone(),
     };
     let _ = writeln!(text, "sockets   {sockets}");
