@@ -26,7 +26,9 @@ if [ -z "${SWM_HOSTS:-}" ]; then
         echo "hosts: making $BASE (once)"
         rm -rf "$CACHE/.new"
         mkdir -p "$CACHE"
-        debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/.new" http://deb.debian.org/debian > "$CACHE/log" 2>&1 ||
+        # The mirror that this machine installs from.
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
+        debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/.new" "$mirror" > "$CACHE/log" 2>&1 ||
             { tail -n 20 "$CACHE/log" >&2; exit 1; }
         mv "$CACHE/.new" "$BASE"
     ) 9> $CACHE.lock
