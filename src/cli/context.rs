@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::globals::GlobalArgs;
 use super::render::Renderer;
-use super::{FleetWorldParams, GlobalArgs, HostWorldParams, WorldFactory};
+use super::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
