@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use super::LabError;
+use super::error::LabError;
 use super::hosts::enter_namespace;
 
 mod client;
