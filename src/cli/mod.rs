@@ -18,6 +18,7 @@ mod deployments;
 mod forward;
 mod globals;
 mod history;
+mod host_args;
 mod init;
 mod lab;
 mod lock;
