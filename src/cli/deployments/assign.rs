@@ -6,12 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::field::Field;
 use crate::model::fleet::Fleet;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, RollSpec};
 use crate::model::version::Version;
@@ -26,9 +27,8 @@ pub struct AssignArgs {
     name: String,
     /// The version to make main; omit it when NAME is an id
     version: Option<Version>,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Change main by this strategy
     #[arg(long, value_enum, default_value = "rolling")]
     strategy: StrategyArg,
@@ -164,9 +164,8 @@ fn build_options(
 pub struct RollbackArgs {
     /// The service
     name: ServiceName,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {

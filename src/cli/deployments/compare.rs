@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
 use crate::model::field::Field;
-use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, CompareOptions};
@@ -36,9 +36,8 @@ pub struct CompareArgs {
     /// Also write the report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {

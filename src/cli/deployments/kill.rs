@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::{CommandTarget, filter_listing};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::name::HostName;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
@@ -23,9 +23,8 @@ pub struct KillArgs {
     /// Kill all versions of all services
     #[arg(short, long, conflicts_with = "name")]
     all: bool,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Limit the drain of requests in flight [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,

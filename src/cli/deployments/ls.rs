@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{CommandTarget, filter_listing, resolve_service};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
 use crate::model::duration;
@@ -22,9 +23,8 @@ pub struct LsArgs {
     name: Option<String>,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show more columns; STATUS is Active, Draining or Drained
     #[arg(short = 'W', long)]
     wide: bool,
@@ -66,9 +66,8 @@ pub struct DescribeArgs {
     name: String,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
@@ -91,9 +90,8 @@ pub struct LogsArgs {
     name: String,
     /// The version of the service [default: main]
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show this many of the latest lines, or `all`
     #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
     tail: Tail,

@@ -1,10 +1,11 @@
 //! The commands about versions side by side.
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{FleetDeployError, FleetDeployment, Listing, parse_id};
@@ -34,7 +35,7 @@ struct CommandTarget {
 }
 
 impl CommandTarget {
-    fn load_service(context: &Context, service: &ServiceName, hosts: &[HostName]) -> Result<Self, Failure> {
+    fn load_service(context: &Context, service: &ServiceName, hosts: &HostArgs) -> Result<Self, Failure> {
         let (file, fleet) = context.load_service_config(service)?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
@@ -42,7 +43,7 @@ impl CommandTarget {
     }
 
     /// Loads the target of a list over all services.
-    fn load_all_services(context: &Context, hosts: &[HostName]) -> Result<Self, Failure> {
+    fn load_all_services(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
         let (file, fleet) = context.load_config()?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
@@ -95,7 +96,7 @@ fn filter_listing(listing: Listing, name: &str, version: Option<&Version>) -> Re
 }
 
 /// The service a name or an id is about: ids are looked up on the hosts.
-async fn resolve_service(context: &Context, name: &str, hosts: &[HostName]) -> Result<ServiceName, Failure> {
+async fn resolve_service(context: &Context, name: &str, hosts: &HostArgs) -> Result<ServiceName, Failure> {
     let Some(id) = parse_id(name) else {
         return name.parse().map_err(|why| Failure::Other {
             what: format!("read the name `{}`", name.escape_debug()),

@@ -4,9 +4,9 @@ use clap::{Args, ValueEnum};
 
 use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::proxy::{Canary, FieldMatch, Mirror, Sticky};
 use crate::model::traffic_split::TrafficSplitChange;
@@ -56,9 +56,8 @@ struct CommonArgs {
     /// Append X-Forwarded-For and X-Forwarded-Proto in the proxy
     #[arg(long, conflicts_with = "off")]
     forwarded: bool,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Do not wait until load balancers' kept connections use the proxy
     #[arg(long)]
     no_wait: bool,
@@ -191,7 +190,7 @@ async fn resolve_deployment(
     context: &Context,
     name: &str,
     version: Option<&Version>,
-    hosts: &[HostName],
+    hosts: &HostArgs,
 ) -> Result<(CommandTarget, FleetDeployment), Failure> {
     let service = resolve_service(context, name, hosts).await?;
     let place = CommandTarget::load_service(context, &service, hosts)?;

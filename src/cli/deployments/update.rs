@@ -7,11 +7,12 @@ use clap::{Args, ValueEnum};
 use super::deploy::{InstanceArgs, parse_source};
 use super::{CommandTarget, resolve_service};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::api::deployments::AccessRequest;
 use crate::model::duration;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::version::{ParseVersionError, Version};
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, UpdateOptions};
@@ -24,9 +25,8 @@ pub struct UpdateArgs {
     /// SOURCE is a directory, a .tar.gz, or an http:// address.
     #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
     target_and_source: Vec<String>,
-    /// Act on this host only; may be given several times [default: every host that has it]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Limit the drain of the old instances [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
@@ -75,9 +75,8 @@ pub struct AccessArgs {
     ///
     /// Load balancers mark a private service DOWN.
     access: AccessArg,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
