@@ -11,10 +11,11 @@ use switchman::model::api::deployments::{AssignRequest, AssignScope, DeploymentR
 use switchman::model::deployment::{
     Deployment, DeploymentId, Instance, InstanceLimits, RunSpec, Stage, Workload,
 };
-use switchman::model::forward::{Forward, Intent, Route, RouteChange, Routes, Switch};
+use switchman::model::forward::{Intent, Route, RouteChange, Routes};
 use switchman::model::health::Health;
 use switchman::model::history::Actor;
 use switchman::model::name::ServiceName;
+use switchman::model::port_forward::{Forward, Switch};
 use switchman::model::ports::Port;
 use switchman::model::rules::Family;
 use switchman::ops::host::deployments;

@@ -6,10 +6,11 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::history::{HistoryEntry, Phase};
 use crate::model::host::Host;
 use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 

@@ -8,8 +8,8 @@ use owo_colors::OwoColorize;
 
 use super::{Renderer, table};
 use crate::model::duration::format;
-use crate::model::forward::Switch;
 use crate::model::history::HistoryEntry;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::WaitOutcome;
 use crate::ops::fleet::forward::SwitchReport;
 use crate::ops::host::restore::RestoreReport;

@@ -9,9 +9,9 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 use crate::error::{ExitStatus, Failure};
-use crate::model::forward::Switch;
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{SwitchReport, SwitchResults};
 use crate::ops::host::restore::RestoreReport;
 use crate::ops::init::InitReport;

@@ -10,7 +10,8 @@ use super::roll::RollView;
 use super::{Renderer, table};
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::{KernelForward, Switch};
+use crate::model::forward::KernelForward;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
 impl Renderer {

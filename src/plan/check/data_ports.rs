@@ -123,7 +123,8 @@ mod tests {
     use super::*;
     use crate::model::deployment::DeploymentId;
     use crate::model::example::port;
-    use crate::model::forward::{Route, Routes, Switch};
+    use crate::model::forward::{Route, Routes};
+    use crate::model::port_forward::Switch;
     use crate::model::rules::Tables;
     use crate::plan::check::tests::{good, recorded, with};
     use crate::plan::firewall;

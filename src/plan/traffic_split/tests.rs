@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Route, Routes, Switch};
+use crate::model::forward::{Route, Routes};
+use crate::model::port_forward::{Forward, Switch};
 
 fn record(main: &Deployment) -> ServiceRecord {
     let leg = |at| Route { port: port(at), deployment: main.id.clone(), target: main.instance.port };

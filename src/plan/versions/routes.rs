@@ -5,9 +5,10 @@ use crate::model::api::deployments::{
     AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Role};
-use crate::model::forward::{Forward, Intent, Route, RouteChange, Routes, ServiceRecord, Switch, Trial};
+use crate::model::forward::{Intent, Route, RouteChange, Routes, ServiceRecord, Trial};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::version::Version;
 

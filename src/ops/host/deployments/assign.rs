@@ -7,8 +7,9 @@ use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
 use crate::model::deployment::Deployment;
-use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::ops::host::port_sockets::filter_by_peers;

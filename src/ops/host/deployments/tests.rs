@@ -9,8 +9,8 @@ use crate::model::api::deployments::{
 };
 use crate::model::deployment::{DeploymentId, DeploymentStatus, Digest, Role, RunSpec, Stage};
 use crate::model::example::{self, port};
-use crate::model::forward::Switch;
 use crate::model::history::Actor;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::model::rules::Family;
 use crate::model::socket::Socket;

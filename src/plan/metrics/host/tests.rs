@@ -1,7 +1,8 @@
 use super::*;
 use crate::model::deployment::{Access, Workload};
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Route, Routes};
+use crate::model::forward::{Route, Routes};
+use crate::model::port_forward::Forward;
 use crate::model::proxy::{
     Canary, Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
