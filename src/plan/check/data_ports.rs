@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{CheckFacts, build_finding, build_problem, rule_names_port, statement_matches};
+use super::facts::CheckFacts;
+use super::finding::{build_finding, build_problem};
+use super::port_match::{rule_names_port, statement_matches};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::ports::Port;

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    build_finding, build_ok, build_problem, check_capacity_floor, check_policy, check_servers, require_view,
-};
+use super::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use super::finding::{build_finding, build_ok, build_problem};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
