@@ -1,7 +1,8 @@
 //! The watch window after an assign: a new main whose health fails in it makes way for the one before, by itself.
 
 use super::assign;
-use super::{HostDeployError, list_service_deployments};
+use super::error::HostDeployError;
+use super::record::list_service_deployments;
 use crate::model::api::deployments::{DeploymentRef, RollbackRequest, TrialOutcome, WatchRequest};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
