@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::firewall::{is_hooked, read_forwards, read_redirects, variant};
-use super::input_filter::{FilterVerdict, evaluate_filter};
+use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_filter};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
@@ -342,29 +342,29 @@ fn check_input_filter(
         let port = record.map_or(data, |record| record.led(data));
         match evaluate_filter(table, port) {
             FilterVerdict::Accepted => {}
-            FilterVerdict::Refused { rule: by } => all.push(build_problem(
+            FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(
                 "input-hides-port",
                 &subject,
-                format!("port {port} of the {vhost} vhost is not let in ({by}): INPUT sees the port after nat, so the check port does not help"),
+                format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
                 format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command_stem()),
             )),
-            FilterVerdict::Depends { on } => all.push(build_finding(
+            FilterVerdict::Depends { rule } => all.push(build_finding(
                 Severity::Note,
                 "input-depends",
                 &subject,
-                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{on}`"),
+                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{rule}`"),
                 "make sure that the load balancers are let in",
             )),
         }
     }
-    if let FilterVerdict::Refused { rule: by } = evaluate_filter(table, fleet.ports.check)
-        && !by.contains("REJECT")
+    if let FilterVerdict::Refused(RefusingRule { text, target: RefusalTarget::Drop }) =
+        evaluate_filter(table, fleet.ports.check)
     {
         all.push(build_finding(
             Severity::Note,
             "check-port-dropped",
             &subject,
-            format!("with the forward off, the check port {} is dropped and not refused ({by}): DOWN takes a check timeout longer", fleet.ports.check),
+            format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
             format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command_stem(), fleet.ports.check),
         ));
     }
