@@ -140,8 +140,12 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
         }
         let target = port(40_000 + number * 2)?;
         let leg = |at| Ok::<_, Failed>(Route { port: port(at)?, deployment: ids[0].clone(), target });
-        let routes =
-            Routes { main: leg(10_000 + number * 3)?, backup: leg(10_001 + number * 3)?, previous: None };
+        let routes = Routes {
+            main: leg(10_000 + number * 3)?,
+            backup: leg(10_001 + number * 3)?,
+            previous: None,
+            rollback: None,
+        };
         let intent = Intent {
             forward: Forward { service, check: port(10_002 + number * 3)?, target },
             switch: Switch::On,

@@ -29,6 +29,17 @@ pub struct Routes {
     /// The good main before this one: where a rollback goes.
     #[serde(default)]
     pub previous: Option<DeploymentId>,
+    /// The rollback that made main what it is; absent where another change did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// The actor of a rollback, and the reason. A watch of the main that was taken back reports both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rollback {
+    pub actor: Actor,
+    /// Empty where the actor gave none.
+    pub reason: String,
 }
 
 /// A main that is new: when it turns unhealthy before `until`, `previous` comes back by itself.

@@ -142,7 +142,8 @@ mod tests {
     /// A host with a managed service, and one more line of `iptables -S` before or after our jump.
     fn add_managed_service(facts: &mut CheckFacts, ahead: &[&str], behind: &[&str]) {
         let mut record = recorded(Switch::On);
-        record.routes = Some(Routes { main: make_route(8080), backup: make_route(80), previous: None });
+        record.routes =
+            Some(Routes { main: make_route(8080), backup: make_route(80), previous: None, rollback: None });
         record.forward.target = port(20001);
         let tables =
             Tables { nf_tables: Some(Table::empty_nat()), ..facts.tables.clone().unwrap()[0].1.clone() };

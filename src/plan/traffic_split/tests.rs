@@ -12,7 +12,7 @@ fn record(main: &Deployment) -> ServiceRecord {
         balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None }),
+        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None, rollback: None }),
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),

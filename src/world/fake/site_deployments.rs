@@ -60,7 +60,12 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
         balancer_is_local: false,
         generation: host.generation,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
+        routes: Some(Routes {
+            main: leg(ports.main),
+            backup: leg(ports.backup),
+            previous: None,
+            rollback: None,
+        }),
         access: Access::Public,
         trial: None,
         layer7: host.layer7.layer7(),
