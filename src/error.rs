@@ -3,9 +3,9 @@
 use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Switch;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;

@@ -24,6 +24,6 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     })
 }
 
-fn other(error: &deployments::HostDeployError) -> Failure {
+fn other(error: &deployments::error::HostDeployError) -> Failure {
     Failure::Other { what: "start the instances of this host".to_owned(), why: error.to_string() }
 }

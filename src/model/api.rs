@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::Digest;
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, ServiceRecord, Switch};
+use super::forward::{KernelForward, ServiceRecord};
 use super::health::Health;
 use super::history::HistoryEntry;
 use super::known;
 use super::name::ServiceName;
+use super::port_forward::Switch;
 use super::ports::Ports;
 use super::socket::SocketCount;
 

@@ -10,8 +10,8 @@ use super::switch::{compute_detection_time, compute_wait_timeout};
 use crate::model::balancer::BalancerSpec;
 use crate::model::duration::{format, serialize_optional_ms};
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step};
 
 /// The whole of it.

@@ -311,7 +311,7 @@ impl<'a> RollRun<'a> {
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
     async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), String> {
-        let on = crate::model::forward::Switch::On;
+        let on = crate::model::port_forward::Switch::On;
         let longest = self.fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
         let mut told = String::new();

@@ -5,10 +5,10 @@ use serde::Serialize;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
 

@@ -13,8 +13,9 @@ use crate::model::api::deployments::{
 use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Forward, Route, Routes, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::socket::SocketCount;
 use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
@@ -59,7 +60,12 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
         balancer_is_local: false,
         generation: host.generation,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
+        routes: Some(Routes {
+            main: leg(ports.main),
+            backup: leg(ports.backup),
+            previous: None,
+            rollback: None,
+        }),
         access: Access::Public,
         trial: None,
         layer7: host.layer7.layer7(),
