@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use serde::Serialize;
 
+use super::deployment_name::DeploymentName;
 use super::idle_connections::{can_retry_flush, flush};
 use super::list::list_deployments;
 use super::trial::{WatchFuture, finish_watch, watch};
@@ -38,8 +39,6 @@ pub enum Strategy {
 
 #[derive(Debug, Clone)]
 pub struct AssignOptions {
-    pub service: ServiceName,
-    pub version: Version,
     pub strategy: Strategy,
     /// How long the new main is watched on every host; zero: not at all.
     pub watch: Duration,
@@ -52,15 +51,9 @@ pub struct AssignOptions {
 
 impl AssignOptions {
     /// A flip that is watched for `watch`.
-    pub fn new_flip(
-        fleet: &Fleet,
-        service: &ServiceName,
-        version: &Version,
-        watch: Duration,
-        actor: &Actor,
-    ) -> Self {
+    pub fn new_flip(fleet: &Fleet, watch: Duration, actor: &Actor) -> Self {
         let roll = RollSpec {
-            service: service.clone(),
+            service: fleet.service.clone(),
             hosts: vec![],
             batch: fleet.roll.batch,
             max_failures: fleet.roll.max_failures,
@@ -73,8 +66,7 @@ impl AssignOptions {
             force: false,
             assign: None,
         };
-        let (service, version, actor) = (service.clone(), version.clone(), actor.clone());
-        Self { service, version, strategy: Strategy::Flip, watch, wait: true, actor, roll }
+        Self { strategy: Strategy::Flip, watch, wait: true, actor: actor.clone(), roll }
     }
 }
 
@@ -99,27 +91,29 @@ pub struct AssignReport {
     pub roll: Option<RollReport>,
 }
 
-/// Makes the version main on every one of the hosts and watches it; if it becomes unhealthy in its watch window, the old main
-/// is back.
+/// Makes the target main on every one of the hosts and watches it; if it becomes unhealthy in its watch window, the old main
+/// is back. The caller has resolved the target by a list of these hosts.
 pub async fn assign(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
+    target: &FleetDeployment,
     options: &AssignOptions,
 ) -> Result<AssignReport, FleetDeployError> {
-    let row = find_target(world, hosts, &options.service, &options.version).await?;
+    target.require_on(hosts)?;
     let strategy = options.strategy;
-    if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
+    // The list may be as old as the operator's confirmation took: main may have changed since.
+    if target.is_main() && is_still_main(world, hosts, target).await? {
         return Ok(AssignReport { strategy, is_already_main: true, hosts: vec![], roll: None });
     }
-    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, target, options)));
     let (flipped, rolled) = match strategy {
         Strategy::Flip => {
-            let flipping = flip(world, fleet, hosts, &row, watching.as_mut(), options);
+            let flipping = flip(world, fleet, hosts, target, watching.as_mut(), options);
             let flipped = with_fleet_lock(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
-        Strategy::Rolling => (vec![], Some(assign_rolling(world, fleet, hosts, options).await?)),
+        Strategy::Rolling => (vec![], Some(assign_rolling(world, fleet, hosts, target, options).await?)),
     };
     if let Some(report) = rolled.as_ref().filter(|report| !report.is_complete()) {
         let standing = &report.standing;
@@ -135,54 +129,40 @@ pub async fn assign(
     Ok(AssignReport { strategy, is_already_main: false, hosts: flipped, roll: rolled })
 }
 
+async fn is_still_main(
+    world: &FleetWorld,
+    hosts: &[Host],
+    target: &FleetDeployment,
+) -> Result<bool, FleetDeployError> {
+    let name = DeploymentName::Id(target.id.clone());
+    Ok(list_deployments(world, hosts).await.resolve_target(&name, hosts)?.is_main())
+}
+
 /// Assigns by a flip; the caller holds the fleet lock.
 pub(in crate::ops) async fn flip_under_lock(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
+    name: &DeploymentName,
     options: &AssignOptions,
 ) -> Result<(), FleetDeployError> {
-    let row = find_target(world, hosts, &options.service, &options.version).await?;
-    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
-    if row.hosts.iter().any(|(_, one)| one.role != Role::Main) {
-        flip(world, fleet, hosts, &row, watching.as_mut(), options).await?;
+    let listing = list_deployments(world, hosts).await;
+    let target = listing.resolve_target(name, hosts)?;
+    let mut watching = pin!(maybe_done(watch(world, fleet, hosts, target, options)));
+    if !target.is_main() {
+        flip(world, fleet, hosts, target, watching.as_mut(), options).await?;
     }
     finish_watch(watching).await
-}
-
-/// The version, which has to be on every host that is named.
-async fn find_target(
-    world: &FleetWorld,
-    hosts: &[Host],
-    service: &ServiceName,
-    version: &Version,
-) -> Result<FleetDeployment, FleetDeployError> {
-    let there = list_deployments(world, hosts).await;
-    let of_service = there.rows.iter().any(|row| row.service == *service);
-    let Some(row) = there.find(service, version) else {
-        return Err(if of_service || !there.unread.is_empty() {
-            FleetDeployError::NoVersion { service: service.clone(), version: version.clone() }
-        } else {
-            FleetDeployError::NoMain(service.clone())
-        });
-    };
-    let has = |host: &&Host| row.hosts.iter().any(|(name, _)| *name == host.name);
-    let without: Vec<HostName> =
-        hosts.iter().filter(|host| !has(host)).map(|host| host.name.clone()).collect();
-    if !without.is_empty() {
-        let (service, version) = (service.clone(), version.clone());
-        return Err(FleetDeployError::MissingOnHosts { service, version, hosts: without });
-    }
-    Ok(row.clone())
 }
 
 async fn assign_rolling(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
+    target: &FleetDeployment,
     options: &AssignOptions,
 ) -> Result<RollReport, FleetDeployError> {
-    let AssignOptions { service, version, .. } = options;
+    let FleetDeployment { service, version, .. } = target;
     let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
     let spec = RollSpec {
         service: service.clone(),
@@ -199,14 +179,15 @@ async fn flip<W>(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    row: &FleetDeployment,
+    target: &FleetDeployment,
     mut watching: WatchFuture<'_, W>,
     options: &AssignOptions,
 ) -> Result<Vec<HostAssigned>, FleetDeployError>
 where
     W: Future<Output = Result<(), FleetDeployError>>,
 {
-    let AssignOptions { service, version, watch, actor, .. } = options;
+    let FleetDeployment { service, version, .. } = target;
+    let AssignOptions { watch, actor, .. } = options;
     let request = AssignRequest {
         which: DeploymentRef::Version { service: service.clone(), version: version.clone() },
         scope: AssignScope::MainAndBackup,
@@ -216,7 +197,7 @@ where
     };
     let assigned = each(world, hosts, async |_, link| link.assign(service, &request).await).await;
     if assigned.iter().any(|(_, one)| one.is_err()) {
-        revert_flip(world, fleet, hosts, row, &assigned, options).await;
+        revert_flip(world, fleet, hosts, target, &assigned, &options.actor).await;
     }
     let leaves = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
     let mut flushing = pin!(flushed(world, fleet, all_or_partial(assigned)?, leaves));
@@ -233,9 +214,9 @@ async fn revert_flip(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    row: &FleetDeployment,
+    target: &FleetDeployment,
     assigned: &PerHost<AssignResponse>,
-    options: &AssignOptions,
+    actor: &Actor,
 ) {
     let which = |meant: &dyn Fn(&Host, &Result<AssignResponse, LinkError>) -> bool| -> Vec<Host> {
         let pairs = hosts.iter().zip(assigned);
@@ -243,35 +224,31 @@ async fn revert_flip(
     };
     let moved = which(&|_, one| one.as_ref().is_ok_and(|one| was(one).is_some()));
     let lost =
-        which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !is_main_on(row, &host.name));
+        which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !target.is_main_on(&host.name));
     let lost = lost.iter().map(async |host| {
-        if wait_until_main(world, host, row).await {
-            let _ = back(world, fleet, std::slice::from_ref(host), options, REVERT_REASON).await;
+        if wait_until_main(world, host, target).await {
+            let _ = back(world, fleet, std::slice::from_ref(host), target, actor, REVERT_REASON).await;
         }
     });
     // `back` has reported every host where the old main does not come back.
     let _ = tokio::join!(
-        back(world, fleet, &moved, options, REVERT_REASON),
+        back(world, fleet, &moved, target, actor, REVERT_REASON),
         futures_util::future::join_all(lost)
     );
 }
 
 const REVERT_REASON: &str = "another host failed";
 
-fn is_main_on(row: &FleetDeployment, host: &HostName) -> bool {
-    row.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
-}
-
 /// How long a host whose response was lost is queried for the outcome: it may still be at work on the request.
 const LOST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether the host has made the version main, or does within a while.
-async fn wait_until_main(world: &FleetWorld, host: &Host, row: &FleetDeployment) -> bool {
+async fn wait_until_main(world: &FleetWorld, host: &Host, target: &FleetDeployment) -> bool {
     let deadline = tokio::time::Instant::now() + LOST_ANSWER_TIMEOUT;
     loop {
         let view = async { reach::link(world, host)?.versions().await }.await;
         let main = view.map(|view| {
-            view.deployments.iter().any(|one| one.deployment.id == row.id && one.role == Role::Main)
+            view.deployments.iter().any(|one| one.deployment.id == target.id && one.role == Role::Main)
         });
         match main {
             Ok(true) => return true,
@@ -377,12 +354,13 @@ pub(super) async fn back(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    options: &AssignOptions,
+    target: &FleetDeployment,
+    actor: &Actor,
     why: &str,
 ) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
-    let from = Some(options.version.clone());
-    let request = RollbackRequest { actor: options.actor.clone(), why: why.to_owned(), from };
-    let put = each(world, hosts, async |_, link| link.rollback(&options.service, &request).await).await;
+    let from = Some(target.version.clone());
+    let request = RollbackRequest { actor: actor.clone(), why: why.to_owned(), from };
+    let put = each(world, hosts, async |_, link| link.rollback(&target.service, &request).await).await;
     for (host, one) in &put {
         match one {
             Ok(one) => say(world, Some(host), format!("{} is main again", one.deployment.version)),

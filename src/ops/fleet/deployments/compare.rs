@@ -1,9 +1,8 @@
 //! `compare`: merges every host's evidence of a shadow's answers and judges it; `assign` requires a match through it.
 
-use super::list::list_deployments;
+use super::list::Listing;
 use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
 use crate::model::capped::Merge as _;
-use crate::model::deployment::Role;
 use crate::model::evidence::Evidence;
 use crate::model::host::Host;
 use crate::model::name::ServiceName;
@@ -22,17 +21,15 @@ pub struct CompareOptions {
     pub demand: Criteria,
 }
 
-/// Judges all of these hosts together. A host that cannot be read is an error: it may be the one where answers differ.
+/// Judges all of the listed hosts together. A host that cannot be read is an error: it may be the one where answers differ.
 pub async fn compare(
     world: &FleetWorld,
     hosts: &[Host],
+    listing: &Listing,
     options: &CompareOptions,
 ) -> Result<ComparisonReport, FleetDeployError> {
     let CompareOptions { service, version, demand } = options;
-    let listing = list_deployments(world, hosts).await;
-    if !listing.unread.is_empty() {
-        return Err(FleetDeployError::Unread(listing.unread));
-    }
+    listing.require_complete()?;
     let main = listing.main(service).ok_or_else(|| FleetDeployError::NoMain(service.clone()))?;
     let named = || FleetDeployError::NoVersion { service: service.clone(), version: version.clone() };
     let shadow = listing.find(service, version).ok_or_else(named)?;
@@ -60,9 +57,10 @@ pub async fn compare(
 pub async fn require_match(
     world: &FleetWorld,
     hosts: &[Host],
+    listing: &Listing,
     options: &CompareOptions,
 ) -> Result<ComparisonReport, FleetDeployError> {
-    let report = compare(world, hosts, options).await?;
+    let report = compare(world, hosts, listing, options).await?;
     if report.verdict == ComparisonVerdict::Same {
         return Ok(report);
     }
@@ -72,9 +70,7 @@ pub async fn require_match(
 
 /// The hosts where the version is a shadow: where it is main already, its earlier evidence is meaningless.
 fn filter_shadow_hosts(shadow: &FleetDeployment, hosts: &[Host]) -> Vec<Host> {
-    let main =
-        |host: &Host| shadow.hosts.iter().any(|(name, view)| *name == host.name && view.role == Role::Main);
-    shadow.filter_hosts(hosts).into_iter().filter(|host| !main(host)).collect()
+    shadow.filter_hosts(hosts).into_iter().filter(|host| !shadow.is_main_on(&host.name)).collect()
 }
 
 /// The counters of a host's proxy for this shadow, and for main.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::deployment_name::DeploymentName;
 use super::{FleetDeployError, each};
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
@@ -36,6 +37,27 @@ impl FleetDeployment {
         let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
         hosts.iter().filter(has).cloned().collect()
     }
+
+    /// Whether the version is main on every host that has it.
+    pub fn is_main(&self) -> bool {
+        self.main == Some(true)
+    }
+
+    /// Whether the version is main on this host.
+    pub(super) fn is_main_on(&self, host: &HostName) -> bool {
+        self.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
+    }
+
+    /// Returns an error that names the hosts, of these, that do not have the version.
+    pub fn require_on(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
+        let lacks = |host: &&Host| !self.hosts.iter().any(|(name, _)| *name == host.name);
+        let lacking: Vec<HostName> = hosts.iter().filter(lacks).map(|host| host.name.clone()).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let (service, version) = (self.service.clone(), self.version.clone());
+        Err(FleetDeployError::MissingOnHosts { service, version, hosts: lacking })
+    }
 }
 
 /// Every view that was read, and the hosts that could not be read.
@@ -55,6 +77,54 @@ impl Listing {
                 && version.is_none_or(|version| row.version == *version)
         });
         self
+    }
+
+    /// The rows that the name stands for.
+    #[must_use]
+    pub fn filter_by_name(self, name: &DeploymentName) -> Self {
+        match name {
+            DeploymentName::Id(id) => self.filter_by_id(id),
+            DeploymentName::Service { service, version } => self.filter(Some(service), version.as_ref()),
+        }
+    }
+
+    /// Returns the deployment that the name stands for; without a version, the service's main.
+    pub fn resolve(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
+        match name {
+            DeploymentName::Id(id) => {
+                self.rows.iter().find(|row| row.id == *id).ok_or(FleetDeployError::NoMatch)
+            }
+            DeploymentName::Service { service, version: Some(version) } => {
+                self.find(service, version).ok_or_else(|| FleetDeployError::NoVersion {
+                    service: service.clone(),
+                    version: version.clone(),
+                })
+            }
+            DeploymentName::Service { service, version: None } => {
+                let mut rows = self.rows.iter().filter(|row| row.service == *service);
+                match (rows.next(), rows.next()) {
+                    (Some(only), None) => Ok(only),
+                    _ => self.main(service).ok_or(FleetDeployError::NoMatch),
+                }
+            }
+        }
+    }
+
+    /// Returns the deployment that becomes main: on every one of the hosts.
+    pub fn resolve_target(
+        &self,
+        name: &DeploymentName,
+        hosts: &[Host],
+    ) -> Result<&FleetDeployment, FleetDeployError> {
+        let has = |service: &ServiceName| self.rows.iter().any(|row| row.service == *service);
+        let target = match self.resolve(name) {
+            Err(FleetDeployError::NoVersion { service, .. }) if !has(&service) && self.unread.is_empty() => {
+                Err(FleetDeployError::NoMain(service))
+            }
+            found => found,
+        }?;
+        target.require_on(hosts)?;
+        Ok(target)
     }
 
     #[must_use]

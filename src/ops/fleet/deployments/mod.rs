@@ -1,7 +1,6 @@
 //! Versions side by side over a fleet, from the operator machine: every host does its own part.
 
 use crate::model::api::deployments::HostNetwork;
-use crate::model::deployment::DeploymentId;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -25,6 +24,7 @@ mod access;
 mod assign;
 mod compare;
 mod deploy;
+mod deployment_name;
 mod haproxy_weights;
 mod idle_connections;
 mod kill;
@@ -39,6 +39,7 @@ pub use assign::{AssignOptions, AssignReport, HostAssigned, Strategy, assign, ro
 pub(super) use assign::{FLUSH_TIMEOUT, flip_under_lock};
 pub use compare::{CompareOptions, compare, require_match};
 pub use deploy::{DeployOptions, DeployReport, HostDeployPlan, Source, deploy, shorten_digest};
+pub use deployment_name::{DeploymentName, parse_id};
 pub use haproxy_weights::{AppliedWeights, ServerWeight, set_canary_weights};
 pub use kill::{KillOptions, KilledDeployment, kill};
 pub use list::{FleetDeployment, Listing, list_deployments};
@@ -164,11 +165,6 @@ fn build_host_network(fleet: &Fleet, host: &Host) -> HostNetwork {
 
 fn say(world: &FleetWorld, host: Option<&HostName>, text: impl Into<String>) {
     world.reporter.report(&Event::DeploymentProgress { host: host.cloned(), text: text.into() });
-}
-
-/// A word that names a deployment: an id, wherever NAME VERSION is.
-pub fn parse_id(word: &str) -> Option<DeploymentId> {
-    word.parse().ok()
 }
 
 /// How long something took, for people.

@@ -6,9 +6,8 @@ use std::pin::Pin;
 use futures_util::future::MaybeDone;
 
 use super::assign::{AssignOptions, back};
-use super::{FleetDeployError, all_or_partial, each, say};
+use super::{FleetDeployError, FleetDeployment, all_or_partial, each, say};
 use crate::model::api::deployments::{TrialOutcome, WatchRequest};
-use crate::model::deployment::DeploymentId;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -52,15 +51,15 @@ pub(super) async fn watch(
     world: &FleetWorld,
     fleet: &Fleet,
     hosts: &[Host],
-    id: &DeploymentId,
+    target: &FleetDeployment,
     options: &AssignOptions,
 ) -> Result<(), FleetDeployError> {
     if options.watch.is_zero() {
         return Ok(());
     }
     say(world, None, format!("watching for {}", crate::model::duration::format(options.watch)));
-    let request = WatchRequest { id: id.clone(), actor: options.actor.clone() };
-    let ends = each(world, hosts, async |_, link| link.watch_trial(&options.service, &request).await).await;
+    let request = WatchRequest { id: target.id.clone(), actor: options.actor.clone() };
+    let ends = each(world, hosts, async |_, link| link.watch_trial(&target.service, &request).await).await;
     let ends = all_or_partial(ends)?;
     let bad = ends.iter().find_map(|(host, end)| match end {
         TrialOutcome::RolledBack { why, previous } => {
@@ -69,21 +68,21 @@ pub(super) async fn watch(
         TrialOutcome::Stuck { why } => Some((host, why.clone(), None)),
         TrialOutcome::Passed | TrialOutcome::Overtaken { .. } => None,
     });
-    let Some((host, why, mut version_back)) = bad else { return check_not_overtaken(&ends, options) };
+    let Some((host, why, mut version_back)) = bad else { return check_not_overtaken(&ends, target) };
     let why = format!("{host}: {why}");
     let well =
         |host: &&Host| ends.iter().any(|(name, end)| *name == host.name && *end == TrialOutcome::Passed);
     let well: Vec<Host> = hosts.iter().filter(well).cloned().collect();
-    if let Ok(put) = back(world, fleet, &well, options, &why).await {
+    if let Ok(put) = back(world, fleet, &well, target, &options.actor, &why).await {
         version_back = version_back.or_else(|| put.first().map(|(_, one)| one.deployment.version.clone()));
     }
-    let (service, version) = (options.service.clone(), options.version.clone());
+    let (service, version) = (target.service.clone(), target.version.clone());
     Err(FleetDeployError::RolledBack { service, version, why, back: version_back })
 }
 
 fn check_not_overtaken(
     ends: &[(HostName, TrialOutcome)],
-    options: &AssignOptions,
+    target: &FleetDeployment,
 ) -> Result<(), FleetDeployError> {
     let overtaken = ends.iter().filter_map(|(host, end)| match end {
         TrialOutcome::Overtaken { main, actor: by } => Some(Overtaken {
@@ -97,6 +96,6 @@ fn check_not_overtaken(
     if hosts.is_empty() {
         return Ok(());
     }
-    let (service, version) = (options.service.clone(), options.version.clone());
+    let (service, version) = (target.service.clone(), target.version.clone());
     Err(FleetDeployError::Overtaken { service, version, hosts })
 }
