@@ -117,10 +117,10 @@ async fn check_match_requirement(
         return Ok(());
     }
     let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
-    let demand =
+    let criteria =
         Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
     let (service, version) = (target.service.clone(), target.version.clone());
-    let options = CompareOptions { service, version, demand };
+    let options = CompareOptions { service, version, criteria };
     let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await?;
     context.renderer.print_remark(&report.reason);
     Ok(())

@@ -51,9 +51,9 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     let row = listing.resolve(&name)?;
-    let demand =
+    let criteria =
         Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
-    let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), demand };
+    let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
     let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;

@@ -42,7 +42,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     let row = listing.resolve(&name)?;
     let options = UpdateOptions {
         source: parse_source(new),
-        how: args.how.into_change(new),
+        run_change: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };

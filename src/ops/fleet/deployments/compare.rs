@@ -1,7 +1,8 @@
 //! `compare`: merges every host's evidence of a shadow's answers and judges it; `assign` requires a match through it.
 
-use super::list::Listing;
-use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
+use super::each_host::{all_or_partial, for_each_host};
+use super::error::FleetDeployError;
+use super::list::{FleetDeployment, Listing};
 use crate::model::capped::Merge as _;
 use crate::model::evidence::Evidence;
 use crate::model::host::Host;
@@ -18,7 +19,7 @@ pub struct CompareOptions {
     pub service: ServiceName,
     /// The shadow.
     pub version: Version,
-    pub demand: Criteria,
+    pub criteria: Criteria,
 }
 
 /// Judges all of the listed hosts together. A host that cannot be read is an error: it may be the one where answers differ.
@@ -28,29 +29,35 @@ pub async fn compare(
     listing: &Listing,
     options: &CompareOptions,
 ) -> Result<ComparisonReport, FleetDeployError> {
-    let CompareOptions { service, version, demand } = options;
+    let CompareOptions { service, version, criteria } = options;
     listing.require_complete()?;
-    let main = listing.main(service).ok_or_else(|| FleetDeployError::NoMain(service.clone()))?;
-    let named = || FleetDeployError::NoVersion { service: service.clone(), version: version.clone() };
-    let shadow = listing.find(service, version).ok_or_else(named)?;
-    let heard = all_or_partial(
-        each(world, &filter_shadow_hosts(shadow, hosts), async |_, link| {
+    let main = listing.find_main(service).ok_or_else(|| FleetDeployError::NoMain(service.clone()))?;
+    let not_found = || FleetDeployError::NoVersion { service: service.clone(), version: version.clone() };
+    let shadow = listing.find(service, version).ok_or_else(not_found)?;
+    let readings = all_or_partial(
+        for_each_host(world, &filter_shadow_hosts(shadow, hosts), async |_, link| {
             Ok((link.read_evidence(service, &shadow.id).await?, link.read_proxy_stats().await?))
         })
         .await,
     )?;
     let mut evidence = Evidence::default();
-    let (mut shadows, mut legs) = (Vec::new(), Vec::new());
-    for (_, (seen, stats)) in heard {
-        evidence.absorb(seen.unwrap_or_default());
-        let (copies, answers) = select_stats(stats, service, shadow, main);
-        shadows.extend(copies);
-        legs.extend(answers);
+    let (mut shadows, mut upstreams) = (Vec::new(), Vec::new());
+    for (_, (host_evidence, stats)) in readings {
+        evidence.absorb(host_evidence.unwrap_or_default());
+        let (host_shadows, host_upstreams) = select_stats(stats, service, shadow, main);
+        shadows.extend(host_shadows);
+        upstreams.extend(host_upstreams);
     }
     let coverage = Coverage::from_evidence(&evidence, &shadows);
-    let of =
+    let versions =
         ComparedVersions { service: service.clone(), main: main.version.clone(), shadow: version.clone() };
-    Ok(ComparisonReport::build(of, &evidence, coverage, UserImpact::from_stats(&legs), demand.clone()))
+    Ok(ComparisonReport::build(
+        versions,
+        &evidence,
+        coverage,
+        UserImpact::from_stats(&upstreams),
+        criteria.clone(),
+    ))
 }
 
 /// Returns an error unless the shadow's answers match main's as much as is demanded.
@@ -81,12 +88,12 @@ fn select_stats(
     main: &FleetDeployment,
 ) -> (Vec<ShadowStats>, Vec<UpstreamStats>) {
     let of_service = stats.into_iter().flat_map(|stats| stats.services).find(|one| one.service == *service);
-    let Some(ServiceStats { mut shadows, upstreams: mut legs, .. }) = of_service else {
+    let Some(ServiceStats { mut shadows, mut upstreams, .. }) = of_service else {
         return (vec![], vec![]);
     };
-    shadows.retain(|one| one.deployment == shadow.id);
-    legs.retain(|one| one.deployment == main.id);
-    (shadows, legs)
+    shadows.retain(|stats| stats.deployment == shadow.id);
+    upstreams.retain(|stats| stats.deployment == main.id);
+    (shadows, upstreams)
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 use serde::Serialize;
 
-use super::{FleetDeployError, FleetDeployment, Listing, say, with_fleet_lock};
+use super::each_host::report_progress;
+use super::error::FleetDeployError;
+use super::list::{FleetDeployment, Listing};
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::percent::Percent;
+use crate::ops::fleet::lock::run_under_lock;
 use crate::plan::weights::{Weights, compute_weights};
 use crate::world::FleetWorld;
 use crate::world::balancer::SetWeightResult;
@@ -66,15 +69,17 @@ pub async fn set_canary_weights(
                         });
                     }
                     Ok(SetWeightResult::NotAllowed) => return Err(FleetDeployError::WeightsNotAllowed(name)),
-                    Err(why) => return Err(FleetDeployError::WeightNotSet { balancer: name, server, why }),
+                    Err(source) => {
+                        return Err(FleetDeployError::WeightNotSet { balancer: name, server, source });
+                    }
                 }
             }
         }
         Ok(servers)
     };
-    let servers = with_fleet_lock(world, actor, "canary", work).await?;
+    let servers = run_under_lock(world, &actor.user, "canary", work).await?;
     if share.is_some() {
-        say(
+        report_progress(
             world,
             None,
             "new users follow the weights, users with a cookie stay; a reload of HAProxy forgets weights",

@@ -8,8 +8,11 @@ use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
+use crate::model::history::Actor;
+use crate::model::name::HostName;
 use crate::world::fake::site::{FakeSite, site};
-use crate::world::link::SharedLineSink;
+use crate::world::link::{LinkError, SharedLineSink};
+use crate::world::reporter::Event;
 
 fn actor() -> Actor {
     Actor { user: "ops".into(), pid: 7 }
@@ -129,7 +132,10 @@ async fn flip_reports_uncounted_connections_as_unknown() {
     let fake = site(2, 1);
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let report = flip(&fake).await.unwrap();
-    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    assert_eq!(
+        report.hosts.iter().map(|host| host.remaining_connections).collect::<Vec<_>>(),
+        [Some(0), None]
+    );
     let told = |event: &Event| matches!(event, Event::DeploymentProgress { text, .. } if text.contains("(web2: not known)"));
     assert!(fake.events.lock().unwrap().iter().any(told));
     let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
@@ -138,12 +144,16 @@ async fn flip_reports_uncounted_connections_as_unknown() {
     assert_eq!(listing.rows[0].active, Some(0));
 }
 
-async fn update_main(fake: &FakeSite, how: RunSpecChange, source: &str) -> Vec<(HostName, Deployment)> {
+async fn update_main(
+    fake: &FakeSite,
+    run_change: RunSpecChange,
+    source: &str,
+) -> Vec<(HostName, Deployment)> {
     let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
-    let row = listing.main(&"shop".parse().unwrap()).unwrap();
+    let row = listing.find_main(&"shop".parse().unwrap()).unwrap();
     let options = UpdateOptions {
         source: Source::Release(source.into()),
-        how,
+        run_change,
         drain_timeout: Duration::from_secs(5),
         actor: actor(),
     };

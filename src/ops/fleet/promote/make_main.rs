@@ -6,7 +6,7 @@ use super::{PromotionRun, StopReason};
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::promote::PromotionSpec;
-use crate::ops::fleet::deployments::{self, AssignOptions, DeploymentName, PerHost, each};
+use crate::ops::fleet::deployments::{self, AssignOptions, DeploymentName, PerHost, for_each_host};
 use crate::plan::promote::{HostState, state};
 
 /// How often an unreachable host is queried, and the interval between attempts.
@@ -60,6 +60,6 @@ impl PromotionRun<'_> {
         let state = async |_: &Host, link: &dyn crate::world::link::HostLink| {
             Ok(state(&link.versions().await?, &self.spec, &self.target))
         };
-        each(self.world, hosts, state).await
+        for_each_host(self.world, hosts, state).await
     }
 }

@@ -51,7 +51,7 @@ impl PromotionRun<'_> {
         let options = CompareOptions {
             service: self.spec.service.clone(),
             version: self.spec.version.clone(),
-            demand: Criteria {
+            criteria: Criteria {
                 require_match: self.spec.require_match,
                 min_samples: self.spec.min_samples,
                 ignore: self.spec.ignore.clone(),

@@ -6,7 +6,7 @@ use super::*;
 use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::example;
 use crate::model::proxy::Latencies;
-use crate::ops::fleet::deployments::list_deployments;
+use crate::ops::fleet::deployments::list::list_deployments;
 use crate::plan::compare::record_pair;
 use crate::world::fake::site::{FakeSite, site};
 
@@ -14,7 +14,7 @@ fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {
         service: "shop".parse().unwrap(),
         version: "2.0.0".parse().unwrap(),
-        demand: Criteria {
+        criteria: Criteria {
             require_match: require_match.map(|text| text.parse().unwrap()),
             min_samples,
             ignore: vec![],

@@ -56,7 +56,7 @@ async fn assign_reads_main_again_before_it_does_nothing() {
     let (world, hosts) = (&fake.world, &fake.fleet.hosts);
     let listing = list_deployments(world, hosts).await;
     fake.site.with_host("web2", |host| host.main = "0.9.0".to_owned());
-    let target = listing.main(&"shop".parse().unwrap()).unwrap();
+    let target = listing.find_main(&"shop".parse().unwrap()).unwrap();
     let report = assign(world, &fake.fleet, hosts, target, &flip_to_2()).await.unwrap();
     assert_eq!((report.is_already_main, mains(&fake)), (false, vec!["2.0.0".to_owned(); 3]));
 }
