@@ -274,10 +274,10 @@ pub fn link_hint(error: &LinkError) -> Option<String> {
 
 fn lock_hint(error: &LockError) -> Option<String> {
     match error {
-        LockError::Locked { held } | LockError::OtherHolder { held, .. } => match &held.holder.purpose {
+        LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => Some(format!(
                 "contact {}, or force it: `switchman lock release --force --reason TEXT`",
-                held.holder.user
+                lock.holder.user
             )),
             LockPurpose::Roll { .. } => {
                 Some("wait for it: `switchman roll --status` shows how far it is".into())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -17,7 +17,9 @@ use crate::model::percent::Percent;
 use crate::model::roll::{Batch, RollSpec};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError, Strategy};
+use crate::ops::fleet::deployments::{
+    self, AssignOptions, CompareOptions, FleetDeployment, Listing, Strategy,
+};
 use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
@@ -79,29 +81,26 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
             why: "the VERSION is missing",
         });
     }
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
     // Checks come before the question, never after it (docs/design/README.md#invariants, 14).
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
-    if listing.rows.is_empty() {
-        return Err(FleetDeployError::NoMain(service).into());
-    }
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
-    let version = row.version.clone();
-    if row.main != Some(true) {
-        check_match_requirement(&args.match_requirement, &place, &service, &version, context).await?;
+    let target = listing.resolve_target(&name, &place.hosts)?;
+    let FleetDeployment { service, version, .. } = target;
+    if !target.is_main() {
+        check_match_requirement(&args.match_requirement, &place, &listing, target, context).await?;
     }
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = build_options(&args, &place.fleet, &service, &version);
+    let options = build_options(&args, &place.fleet);
     if options.strategy == Strategy::Rolling {
         context.renderer.follow_roll();
     }
-    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options).await?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
+    // The table shows the hosts as they are after the change.
+    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(service), None);
     context.renderer.assigned(&report, &listing);
     Ok(())
 }
@@ -110,30 +109,26 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
 async fn check_match_requirement(
     proof: &MatchRequirementArgs,
     place: &CommandTarget,
-    service: &ServiceName,
-    version: &Version,
+    listing: &Listing,
+    target: &FleetDeployment,
     context: &Context,
 ) -> Result<(), Failure> {
     if proof.require_match.is_none() {
         return Ok(());
     }
     let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
-    let demand =
+    let criteria =
         Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
-    let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
-    let report = deployments::require_match(&place.world, &place.hosts, &options).await?;
+    let (service, version) = (target.service.clone(), target.version.clone());
+    let options = CompareOptions { service, version, criteria };
+    let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await?;
     context.renderer.print_remark(&report.reason);
     Ok(())
 }
 
-fn build_options(
-    args: &AssignArgs,
-    fleet: &Fleet,
-    service: &ServiceName,
-    version: &Version,
-) -> AssignOptions {
+fn build_options(args: &AssignArgs, fleet: &Fleet) -> AssignOptions {
     let roll = RollSpec {
-        service: service.clone(),
+        service: fleet.service.clone(),
         hosts: vec![],
         batch: args.batch.unwrap_or(fleet.roll.batch),
         max_failures: fleet.roll.max_failures,
@@ -147,8 +142,6 @@ fn build_options(
         assign: None,
     };
     AssignOptions {
-        service: service.clone(),
-        version: version.clone(),
         strategy: match args.strategy {
             StrategyArg::Rolling => Strategy::Rolling,
             StrategyArg::Flip => Strategy::Flip,

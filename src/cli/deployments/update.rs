@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::deploy::{InstanceArgs, parse_source};
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -36,18 +36,18 @@ pub struct UpdateArgs {
 
 pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> {
     let (name, version, new) = parse_target(&args.target_and_source)?;
-    let service = resolve_service(context, name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    let name = parse_name(name, version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
-    let row = place.find_deployment(name, version.as_ref()).await?;
+    let row = listing.resolve(&name)?;
     let options = UpdateOptions {
         source: parse_source(new),
-        how: args.how.into_change(new),
+        run_change: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };
-    deployments::update(&place.world, &place.fleet, &place.hosts, &row, &options).await?;
-    context.renderer.print_line(&format!("{service} {} updated in place", row.version));
+    deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
+    context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
     let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
     Ok(())

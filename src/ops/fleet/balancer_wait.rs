@@ -17,7 +17,7 @@ use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::reporter::Event;
 
-use super::reach::{overtaken, sleep_or_stop};
+use super::reach::{sleep_or_stop, wait_until_overtaken};
 
 /// The interval between two reads of a balancer: a fifth of the fastest change measured (docs/design/measurements.md#m4).
 const READ_INTERVAL: Duration = Duration::from_millis(50);
@@ -71,7 +71,7 @@ pub async fn wait(
     let all = futures_util::future::join_all(waits);
     let ended = tokio::select! {
         ended = all => ended,
-        () = overtaken(world, fleet, host, generation) => return Err(BalancerWaitError::Overtaken),
+        () = wait_until_overtaken(world, fleet, host, generation) => return Err(BalancerWaitError::Overtaken),
     };
     let mut seen = Vec::new();
     let mut missing = Vec::new();

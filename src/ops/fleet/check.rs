@@ -9,7 +9,7 @@ use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
 use crate::world::link::{HostLink, LinkError};
 
-use super::reach::{build_status_request, link, read_balancers};
+use super::reach::{build_status_request, find_link, read_balancers};
 use super::roll;
 use crate::lint::{self, HaproxyCfg};
 
@@ -49,7 +49,7 @@ async fn collect_facts(
 
 /// Greeted first, so that a host that is not there costs one wait and not two.
 async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts {
-    let via = link(world, host).map(HostLink::transport_label).unwrap_or_default();
+    let via = find_link(world, host).map(HostLink::transport_label).unwrap_or_default();
     let hello = send_hello(world, host).await;
     let view = match &hello {
         Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(|error| error.to_string())),
@@ -59,11 +59,11 @@ async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {
-    link(world, host)?.hello().await
+    find_link(world, host)?.hello().await
 }
 
 async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<HostView, LinkError> {
-    link(world, host)?.fetch_status(&build_status_request(fleet, host)).await
+    find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await
 }
 
 fn classify_link_error(error: LinkError) -> LinkFailure {

@@ -18,7 +18,7 @@ use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
 use super::reach::sleep_or_stop;
-use super::reach::{link, read_balancers};
+use super::reach::{find_link, read_balancers};
 
 /// The interval between two reads of the counters.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
@@ -86,7 +86,7 @@ pub async fn wait(
 }
 
 async fn read_activity(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ServiceActivity, LinkError> {
-    link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
+    find_link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
 }
 
 /// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.

@@ -21,7 +21,7 @@ use crate::world::reporter::Event;
 use super::balancer_wait::{self, BalancerObserved, BalancerWaitError};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
-use super::reach::{is_off, link, probe_main, read_balancers};
+use super::reach::{find_link, is_off, probe_main, read_balancers};
 
 /// The operator's options for a switch.
 #[derive(Debug, Clone)]
@@ -164,9 +164,9 @@ pub async fn switch_many(
     };
     let ended = tokio::select! {
         ended = work => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
-    lock::give_back(world, &holder);
+    lock::release_own(world, &holder);
     Ok(hosts.iter().map(|host| host.name.clone()).zip(ended?).collect())
 }
 
@@ -269,7 +269,7 @@ pub async fn switch_host(
         access: None,
         layer7: None,
     };
-    let changed = link(world, host)?.switch(&intent).await?;
+    let changed = find_link(world, host)?.switch(&intent).await?;
     if let Some(error) = &changed.unfinished_history {
         world.reporter.report(&Event::Warning {
             text: format!("{}: the change is made, its end is not in the history: {error}", host.name),

@@ -143,7 +143,7 @@ pub async fn run(
         // One that is on its way is no business of `--resume`.
         return Err(match world.lock.view()? {
             Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { held: Box::new(held) }.into()
+                LockError::Locked { lock: Box::new(held) }.into()
             }
             _ => PromotionError::Unfinished { standing: Box::new(standing) },
         });
@@ -200,7 +200,7 @@ pub async fn abort(
         })
         .await;
         match ended {
-            Err(PromotionError::Lock(LockError::Locked { held })) if is_promotion(&held.holder) => {
+            Err(PromotionError::Lock(LockError::Locked { lock })) if is_promotion(&lock.holder) => {
                 match standing(&world.promotions.rows(&stands.promotion, 0)?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
@@ -288,9 +288,9 @@ async fn with_lock(
     let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work(&holder) => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
-    lock::give_back(world, &holder);
+    lock::release_own(world, &holder);
     ended
 }
 

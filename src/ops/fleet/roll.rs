@@ -117,7 +117,7 @@ pub async fn run(
         // One that is being run is no business of `--resume`.
         return Err(match world.lock.view()? {
             Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { held: Box::new(held) }.into()
+                LockError::Locked { lock: Box::new(held) }.into()
             }
             _ => RollError::Unfinished { standing: Box::new(standing) },
         });
@@ -214,7 +214,7 @@ async fn lock_last_roll<'a>(
             Ok((roll, now))
         }
         _ => {
-            lock::give_back(world, &roll.holder);
+            lock::release_own(world, &roll.holder);
             Err(RollError::Finished { roll: stands.roll, verb })
         }
     }
@@ -260,9 +260,9 @@ impl<'a> RollRun<'a> {
     async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
         let ended = tokio::select! {
             ended = work => ended,
-            never = lock::beat(self.world, &self.holder) => match never {},
+            never = lock::send_heartbeats(self.world, &self.holder) => match never {},
         };
-        lock::give_back(self.world, &self.holder);
+        lock::release_own(self.world, &self.holder);
         ended
     }
 
@@ -339,7 +339,7 @@ impl<'a> RollRun<'a> {
     /// Before anything is touched: more hosts out of reach than may fail make the roll pointless.
     async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {
-            let link = reach::link(self.world, host)?;
+            let link = reach::find_link(self.world, host)?;
             link.hello().await
         });
         let answers = futures_util::future::join_all(greet).await;

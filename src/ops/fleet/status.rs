@@ -12,7 +12,7 @@ use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
 
-use super::reach::{build_status_request, link, read_balancers};
+use super::reach::{build_status_request, find_link, read_balancers};
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,7 +49,7 @@ impl HostStatus {
 
 /// Takes a snapshot of one host, from the operator machine.
 pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
-    let look = async { link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
+    let look = async { find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
     let (view, balancers) = tokio::join!(look, read_balancer_status(world, fleet, host));
     HostStatus {
         host: host.clone(),

@@ -246,7 +246,7 @@ impl RollRun<'_> {
             actor: self.actor.clone(),
             detail: self.id.to_string(),
         };
-        let link = reach::link(self.world, host).map_err(|error| error.to_string())?;
+        let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
         let assigned = link.assign(&service, &request).await.map_err(|error| error.to_string())?;
         if !assigned.all_closed {
             let text = format!(
@@ -282,7 +282,7 @@ impl RollRun<'_> {
         self.lock_unfinished_commands().insert(host.name.clone());
         let heard = make_output_sink(self.world, &self.id, Some(&host.name));
         let ended = if spec.remote {
-            let link = reach::link(self.world, host).map_err(|error| error.to_string())?;
+            let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
             link.run(&request, heard).await.map_err(|error| error.to_string())?
         } else {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?

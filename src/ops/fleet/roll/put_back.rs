@@ -62,8 +62,9 @@ impl RollRun<'_> {
                 why: self.id.to_string(),
                 from: Some(new.version.clone()),
             };
-            let back =
-                async { reach::link(self.world, host)?.rollback(&self.plan.spec.service, &request).await };
+            let back = async {
+                reach::find_link(self.world, host)?.rollback(&self.plan.spec.service, &request).await
+            };
             if back.await.is_ok() {
                 healthy = self.check_healthy(host).await;
             }
@@ -122,7 +123,7 @@ impl RollRun<'_> {
     async fn read_host_view(&self, host: &Host) -> Result<HostView, LinkError> {
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
-            let view = reach::link(self.world, host)?
+            let view = reach::find_link(self.world, host)?
                 .fetch_status(&reach::build_status_request(self.fleet, host))
                 .await;
             match view {
@@ -162,7 +163,7 @@ impl RollRun<'_> {
         }
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
-            let ran = async { reach::link(self.world, host)?.run(&request, silent.clone()).await };
+            let ran = async { reach::find_link(self.world, host)?.run(&request, silent.clone()).await };
             match ran.await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_lost() && Instant::now() < deadline => {
