@@ -11,12 +11,13 @@ use crate::error::Failure;
 use crate::model::duration;
 use crate::model::field::Field;
 use crate::model::fleet::Fleet;
+use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::percent::Percent;
-use crate::model::roll::{Batch, RollSpec};
+use crate::model::roll::{Batch, NewMain, RollSpec, Work};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError, Strategy};
+use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError};
 use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
@@ -95,8 +96,8 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = build_options(&args, &place.fleet, &service, &version);
-    if options.strategy == Strategy::Rolling {
+    let options = build_options(&args, &place.fleet, &place.hosts, &service, &version);
+    if options.roll.is_some() {
         context.renderer.follow_roll();
     }
     let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
@@ -129,34 +130,32 @@ async fn check_match_requirement(
 fn build_options(
     args: &AssignArgs,
     fleet: &Fleet,
+    hosts: &[Host],
     service: &ServiceName,
     version: &Version,
 ) -> AssignOptions {
+    let watch = args.watch.unwrap_or(fleet.versions.watch);
     let roll = RollSpec {
         service: service.clone(),
-        hosts: vec![],
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
         batch: args.batch.unwrap_or(fleet.roll.batch),
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: fleet.roll.health_timeout,
-        command: vec![],
-        remote: false,
-        command_timeout: Duration::ZERO,
         force: false,
-        assign: None,
+        work: Work::Assign(NewMain { version: version.clone(), trial: watch }),
     };
     AssignOptions {
         service: service.clone(),
         version: version.clone(),
-        strategy: match args.strategy {
-            StrategyArg::Rolling => Strategy::Rolling,
-            StrategyArg::Flip => Strategy::Flip,
-        },
-        watch: args.watch.unwrap_or(fleet.versions.watch),
+        watch,
         wait: !args.no_wait,
         actor: env::actor(),
-        roll,
+        roll: match args.strategy {
+            StrategyArg::Rolling => Some(roll),
+            StrategyArg::Flip => None,
+        },
     }
 }
 

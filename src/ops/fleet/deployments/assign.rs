@@ -18,7 +18,7 @@ use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{BalancerName, HostName, ServiceName};
-use crate::model::roll::{NewMain, RollSpec};
+use crate::model::roll::RollSpec;
 use crate::model::version::Version;
 use crate::ops::fleet::reach;
 use crate::ops::fleet::roll::{self, RollReport};
@@ -40,41 +40,24 @@ pub enum Strategy {
 pub struct AssignOptions {
     pub service: ServiceName,
     pub version: Version,
-    pub strategy: Strategy,
     /// How long the new main is watched on every host; zero: not at all.
     pub watch: Duration,
     /// Whether a flip waits until no connection is routed to the old version any more.
     pub wait: bool,
     pub actor: Actor,
-    /// The settings of the roll for `rolling`, without its hosts and command.
-    pub roll: RollSpec,
+    /// The roll that changes main on the same hosts; `None`: a flip.
+    pub roll: Option<RollSpec>,
 }
 
 impl AssignOptions {
     /// A flip that is watched for `watch`.
-    pub fn new_flip(
-        fleet: &Fleet,
-        service: &ServiceName,
-        version: &Version,
-        watch: Duration,
-        actor: &Actor,
-    ) -> Self {
-        let roll = RollSpec {
-            service: service.clone(),
-            hosts: vec![],
-            batch: fleet.roll.batch,
-            max_failures: fleet.roll.max_failures,
-            on_failure: fleet.roll.on_failure,
-            drain_timeout: fleet.limits.drain_timeout,
-            health_timeout: fleet.roll.health_timeout,
-            command: vec![],
-            remote: false,
-            command_timeout: Duration::ZERO,
-            force: false,
-            assign: None,
-        };
+    pub fn new_flip(service: &ServiceName, version: &Version, watch: Duration, actor: &Actor) -> Self {
         let (service, version, actor) = (service.clone(), version.clone(), actor.clone());
-        Self { service, version, strategy: Strategy::Flip, watch, wait: true, actor, roll }
+        Self { service, version, watch, wait: true, actor, roll: None }
+    }
+
+    fn strategy(&self) -> Strategy {
+        if self.roll.is_some() { Strategy::Rolling } else { Strategy::Flip }
     }
 }
 
@@ -108,18 +91,18 @@ pub async fn assign(
     options: &AssignOptions,
 ) -> Result<AssignReport, FleetDeployError> {
     let row = find_target(world, hosts, &options.service, &options.version).await?;
-    let strategy = options.strategy;
+    let strategy = options.strategy();
     if row.hosts.iter().all(|(_, one)| one.role == Role::Main) {
         return Ok(AssignReport { strategy, is_already_main: true, hosts: vec![], roll: None });
     }
     let mut watching = pin!(maybe_done(watch(world, fleet, hosts, &row.id, options)));
-    let (flipped, rolled) = match strategy {
-        Strategy::Flip => {
+    let (flipped, rolled) = match &options.roll {
+        None => {
             let flipping = flip(world, fleet, hosts, &row, watching.as_mut(), options);
             let flipped = with_fleet_lock(world, &options.actor, "assign", flipping).await?;
             (flipped, None)
         }
-        Strategy::Rolling => (vec![], Some(assign_rolling(world, fleet, hosts, options).await?)),
+        Some(spec) => (vec![], Some(roll::run(world, fleet, spec, &options.actor).await?)),
     };
     if let Some(report) = rolled.as_ref().filter(|report| !report.is_complete()) {
         let standing = &report.standing;
@@ -174,24 +157,6 @@ async fn find_target(
         return Err(FleetDeployError::MissingOnHosts { service, version, hosts: without });
     }
     Ok(row.clone())
-}
-
-async fn assign_rolling(
-    world: &FleetWorld,
-    fleet: &Fleet,
-    hosts: &[Host],
-    options: &AssignOptions,
-) -> Result<RollReport, FleetDeployError> {
-    let AssignOptions { service, version, .. } = options;
-    let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
-    let spec = RollSpec {
-        service: service.clone(),
-        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
-        command: command.to_vec(),
-        assign: Some(NewMain { version: version.clone(), trial: options.watch }),
-        ..options.roll.clone()
-    };
-    Ok(roll::run(world, fleet, &spec, &options.actor).await?)
 }
 
 /// Watches and flushes concurrently: a failure during the flush is noticed at once, and the flush ends when main is rolled back.

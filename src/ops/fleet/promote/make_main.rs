@@ -20,7 +20,7 @@ impl PromotionRun<'_> {
         self.check_not_aborted()?;
         self.check_can_become_main().await?;
         self.say(format!("{service} {version} becomes main"));
-        let options = AssignOptions::new_flip(self.fleet, service, version, *watch, &self.actor);
+        let options = AssignOptions::new_flip(service, version, *watch, &self.actor);
         let flipped =
             deployments::flip_under_lock(&self.unstoppable_world, self.fleet, &self.hosts, &options).await;
         flipped.map_err(|error| StopReason::roll_back(format!("it does not become main: {error}")))
