@@ -11,15 +11,12 @@ use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::field::Field;
-use crate::model::fleet::Fleet;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::roll::{Batch, RollSpec};
+use crate::model::roll::{Batch, NewMain, RollSpec, Work};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{
-    self, AssignOptions, CompareOptions, FleetDeployment, Listing, Strategy,
-};
+use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployment, Listing};
 use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
@@ -93,8 +90,8 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = build_options(&args, &place.fleet);
-    if options.strategy == Strategy::Rolling {
+    let options = build_options(&args, &place, target);
+    if options.roll.is_some() {
         context.renderer.follow_roll();
     }
     let report = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options).await?;
@@ -126,30 +123,28 @@ async fn check_match_requirement(
     Ok(())
 }
 
-fn build_options(args: &AssignArgs, fleet: &Fleet) -> AssignOptions {
+fn build_options(args: &AssignArgs, place: &CommandTarget, target: &FleetDeployment) -> AssignOptions {
+    let CommandTarget { fleet, hosts, .. } = place;
+    let watch = args.watch.unwrap_or(fleet.versions.watch);
     let roll = RollSpec {
-        service: fleet.service.clone(),
-        hosts: vec![],
+        service: target.service.clone(),
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
         batch: args.batch.unwrap_or(fleet.roll.batch),
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: fleet.roll.health_timeout,
-        command: vec![],
-        remote: false,
-        command_timeout: Duration::ZERO,
         force: false,
-        assign: None,
+        work: Work::Assign(NewMain { version: target.version.clone(), trial: watch }),
     };
     AssignOptions {
-        strategy: match args.strategy {
-            StrategyArg::Rolling => Strategy::Rolling,
-            StrategyArg::Flip => Strategy::Flip,
-        },
-        watch: args.watch.unwrap_or(fleet.versions.watch),
+        watch,
         wait: !args.no_wait,
         actor: env::actor(),
-        roll,
+        roll: match args.strategy {
+            StrategyArg::Rolling => Some(roll),
+            StrategyArg::Flip => None,
+        },
     }
 }
 

@@ -267,7 +267,7 @@ fn format_roll(standing: &RollProgress, flag: &str) -> String {
         standing.roll.bold(),
         standing.actor.user,
         standing.began_at,
-        spec.command.join(" "),
+        spec.command_line().join(" "),
         standing.done(),
         standing.hosts.len(),
     );
@@ -346,7 +346,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            truncate_command(&roll.spec.command.join(" ")),
+            truncate_command(&roll.spec.command_line().join(" ")),
             result,
             format!("{} of {}", roll.done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),

@@ -26,6 +26,7 @@ use crate::world::stop::StopToken;
 
 use super::lock::{self, LockError};
 
+mod error;
 mod evaluate;
 mod make_main;
 mod preflight;
@@ -33,6 +34,7 @@ mod remove_canary;
 mod require_match;
 mod set_share;
 
+pub use error::PromotionError;
 pub use preflight::check_ready;
 
 /// How long an abort waits until a running promotion has ended.
@@ -52,34 +54,6 @@ impl PromotionReport {
         let took = standing.changed_at.duration_since(standing.began_at);
         Self { took: Duration::try_from(took).unwrap_or_default(), standing }
     }
-}
-
-/// Why there was no promotion at all, or why its state is not known.
-#[derive(Debug, thiserror::Error)]
-pub enum PromotionError {
-    #[error("cannot promote: {0}")]
-    Lock(#[from] LockError),
-    #[error("the promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
-    Unfinished { standing: Box<PromotionProgress> },
-    #[error("there is no promotion to {verb}")]
-    None { verb: &'static str },
-    #[error("the promotion {promotion} is finished: there is nothing to {verb}")]
-    Finished { promotion: PromotionId, verb: &'static str },
-    #[error("refused to promote: {}", .hosts.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
-    NotReady { hosts: Vec<(HostName, String)> },
-    #[error("the promotion {promotion} is not waiting for approval")]
-    NotWaitingForApproval { promotion: PromotionId },
-    #[error("the promotion {promotion} was interrupted: no process runs it")]
-    NotRunning { promotion: PromotionId },
-    #[error(
-        "cannot abort the promotion {promotion}: it has not ended after {}",
-        duration::format(ABORT_TIMEOUT)
-    )]
-    NotEnded { promotion: PromotionId },
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    #[error("`{0}` of that promotion is not in the configuration any more")]
-    UnknownHost(HostName),
 }
 
 /// Why a promotion stopped before its end.
@@ -226,7 +200,7 @@ pub async fn abort(
             ended => return ended,
         }
         if Instant::now() >= deadline {
-            return Err(PromotionError::NotEnded { promotion: stands.promotion });
+            return Err(PromotionError::NotEnded { promotion: stands.promotion, waited: ABORT_TIMEOUT });
         }
         tokio::time::sleep(ABORT_INTERVAL).await;
     }

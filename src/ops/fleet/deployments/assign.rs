@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::maybe_done;
 
-use super::assign_options::{AssignOptions, AssignReport, HostAssigned, Strategy};
+use super::assign_options::{AssignOptions, AssignReport, HostAssigned};
 use super::deployment_name::DeploymentName;
 use super::each_host::{PerHost, all_or_partial, for_each_host, report_progress};
 use super::error::FleetDeployError;
@@ -18,7 +18,6 @@ use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::roll::{NewMain, RollSpec};
 use crate::ops::fleet::lock::run_under_lock;
 use crate::ops::fleet::reach;
 use crate::ops::fleet::roll::{self, RollReport};
@@ -36,19 +35,19 @@ pub async fn assign(
     options: &AssignOptions,
 ) -> Result<AssignReport, FleetDeployError> {
     target.require_on(hosts)?;
-    let strategy = options.strategy;
+    let strategy = options.strategy();
     // The list may be as old as the operator's confirmation took: main may have changed since.
     if target.is_main() && is_still_main(world, hosts, target).await? {
         return Ok(AssignReport { strategy, is_already_main: true, hosts: vec![], roll: None });
     }
     let mut watching = pin!(maybe_done(watch(world, fleet, hosts, target, options)));
-    let (flipped, rolled) = match strategy {
-        Strategy::Flip => {
+    let (flipped, rolled) = match &options.roll {
+        None => {
             let flipping = flip(world, fleet, hosts, target, watching.as_mut(), options);
             let flipped = run_under_lock(world, &options.actor.user, "assign", flipping).await?;
             (flipped, None)
         }
-        Strategy::Rolling => (vec![], Some(assign_rolling(world, fleet, hosts, target, options).await?)),
+        Some(spec) => (vec![], Some(roll::run(world, fleet, spec, &options.actor).await?)),
     };
     if let Some(report) = rolled.as_ref().filter(|report| !report.is_complete()) {
         return Err(build_incomplete_error(report));
@@ -90,25 +89,6 @@ pub(in crate::ops) async fn flip_under_lock(
         flip(world, fleet, hosts, target, watching.as_mut(), options).await?;
     }
     finish_watch(watching).await
-}
-
-async fn assign_rolling(
-    world: &FleetWorld,
-    fleet: &Fleet,
-    hosts: &[Host],
-    target: &FleetDeployment,
-    options: &AssignOptions,
-) -> Result<RollReport, FleetDeployError> {
-    let FleetDeployment { service, version, .. } = target;
-    let command = ["switchman", "assign", service.as_str(), &version.to_string()].map(str::to_owned);
-    let spec = RollSpec {
-        service: service.clone(),
-        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
-        command: command.to_vec(),
-        assign: Some(NewMain { version: version.clone(), trial: options.watch }),
-        ..options.roll.clone()
-    };
-    Ok(roll::run(world, fleet, &spec, &options.actor).await?)
 }
 
 /// Watches and flushes concurrently: a failure during the flush is noticed at once, and the flush ends when main is rolled back.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::roll::RollSpec;
@@ -24,34 +23,23 @@ pub enum Strategy {
 
 #[derive(Debug, Clone)]
 pub struct AssignOptions {
-    pub strategy: Strategy,
     /// How long the new main is watched on every host; zero: not at all.
     pub watch: Duration,
     /// Whether a flip waits until no connection is routed to the old version any more.
     pub wait: bool,
     pub actor: Actor,
-    /// The settings of the roll for `rolling`, without its hosts and command.
-    pub roll: RollSpec,
+    /// The roll that changes main on the same hosts; `None`: a flip.
+    pub roll: Option<RollSpec>,
 }
 
 impl AssignOptions {
     /// A flip that is watched for `watch`.
-    pub fn new_flip(fleet: &Fleet, watch: Duration, actor: &Actor) -> Self {
-        let roll = RollSpec {
-            service: fleet.service.clone(),
-            hosts: vec![],
-            batch: fleet.roll.batch,
-            max_failures: fleet.roll.max_failures,
-            on_failure: fleet.roll.on_failure,
-            drain_timeout: fleet.limits.drain_timeout,
-            health_timeout: fleet.roll.health_timeout,
-            command: vec![],
-            remote: false,
-            command_timeout: Duration::ZERO,
-            force: false,
-            assign: None,
-        };
-        Self { strategy: Strategy::Flip, watch, wait: true, actor: actor.clone(), roll }
+    pub fn new_flip(watch: Duration, actor: &Actor) -> Self {
+        Self { watch, wait: true, actor: actor.clone(), roll: None }
+    }
+
+    pub(super) const fn strategy(&self) -> Strategy {
+        if self.roll.is_some() { Strategy::Rolling } else { Strategy::Flip }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::history::Actor;
 use crate::model::name::HostName;
+use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::{LinkError, SharedLineSink};
 use crate::world::reporter::Event;
@@ -20,11 +21,10 @@ fn actor() -> Actor {
 
 fn flip_to_2() -> AssignOptions {
     AssignOptions {
-        strategy: Strategy::Flip,
         watch: Duration::ZERO,
         wait: true,
         actor: actor(),
-        roll: example::make_roll_spec(&[]),
+        roll: None,
     }
 }
 
@@ -71,19 +71,30 @@ async fn flip_revert_skips_host_that_had_the_version_before() {
     assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
 }
 
-fn watched(strategy: Strategy) -> AssignOptions {
-    AssignOptions { watch: Duration::from_secs(10), strategy, ..flip_to_2() }
+fn watched_flip() -> AssignOptions {
+    AssignOptions { watch: Duration::from_secs(10), ..flip_to_2() }
+}
+
+fn watched_roll(fake: &FakeSite) -> AssignOptions {
+    let options = watched_flip();
+    let roll = RollSpec {
+        hosts: fake.fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+        work: Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: options.watch }),
+        ..example::make_roll_spec(&[])
+    };
+    AssignOptions { roll: Some(roll), ..options }
 }
 
 /// When the watch request arrives, the host has no trial any more.
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_agent_already_rolled_back() {
-    for strategy in [Strategy::Flip, Strategy::Rolling] {
+    for is_rolling in [false, true] {
         let fake = site(3, 1);
         fake.site.with_host("web2", |host| host.rollback_reason = Some("503".into()));
-        let error = assign_2(&fake, &watched(strategy)).await.unwrap_err();
+        let options = if is_rolling { watched_roll(&fake) } else { watched_flip() };
+        let error = assign_2(&fake, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
-        assert_eq!(mains(&fake), ["1.0.0"; 3], "{strategy:?}");
+        assert_eq!(mains(&fake), ["1.0.0"; 3], "rolling: {is_rolling}");
     }
 }
 
@@ -91,7 +102,7 @@ async fn assign_fails_when_agent_already_rolled_back() {
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
-    let options = watched(Strategy::Flip);
+    let options = watched_flip();
     let (ended, ()) = tokio::join!(assign_2(&fake, &options), async {
         while mains(&fake) != ["2.0.0"; 3] {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -112,7 +123,7 @@ async fn watch_starts_concurrently_with_flush() {
     fake.site.lock().has_admin_socket = true;
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
-    assign_2(&fake, &watched(Strategy::Flip)).await.unwrap();
+    assign_2(&fake, &watched_flip()).await.unwrap();
     let seen = fake.site.with_host("web1", |host| host.watch_started_at.unwrap());
     assert!(began.elapsed() >= FLUSH_TIMEOUT && seen - began < Duration::from_secs(1), "{:?}", seen - began);
 
@@ -122,7 +133,7 @@ async fn watch_starts_concurrently_with_flush() {
     fake.site.with_host("web1", |host| host.rollback_reason = Some("503".into()));
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
-    assign_2(&fake, &watched(Strategy::Flip)).await.unwrap_err();
+    assign_2(&fake, &watched_flip()).await.unwrap_err();
     assert!(began.elapsed() < FLUSH_TIMEOUT, "{:?}", began.elapsed());
 }
 

@@ -20,7 +20,7 @@ impl PromotionRun<'_> {
         self.check_not_aborted()?;
         self.check_can_become_main().await?;
         self.say(format!("{service} {version} becomes main"));
-        let options = AssignOptions::new_flip(self.fleet, *watch, &self.actor);
+        let options = AssignOptions::new_flip(*watch, &self.actor);
         let name = DeploymentName::from_version(service, version);
         let flipped =
             deployments::flip_under_lock(&self.unstoppable_world, self.fleet, &self.hosts, &name, &options)

@@ -1,6 +1,6 @@
 //! Whether a promotion may begin.
 
-use super::PromotionError;
+use super::error::PromotionError;
 use crate::model::api::deployments::DeploymentsView;
 use crate::model::api::{ProbeRequest, ProbeResult};
 use crate::model::deployment::DeploymentId;
