@@ -20,12 +20,7 @@ fn actor() -> Actor {
 }
 
 fn flip_to_2() -> AssignOptions {
-    AssignOptions {
-        watch: Duration::ZERO,
-        wait: true,
-        actor: actor(),
-        roll: None,
-    }
+    AssignOptions { watch: Duration::ZERO, wait: true, actor: actor(), roll: None }
 }
 
 /// The whole walk of `switchman assign shop 2.0.0`: resolved by one list, then made main.
@@ -75,14 +70,13 @@ fn watched_flip() -> AssignOptions {
     AssignOptions { watch: Duration::from_secs(10), ..flip_to_2() }
 }
 
-fn watched_roll(fake: &FakeSite) -> AssignOptions {
-    let options = watched_flip();
+fn roll_to_2(fake: &FakeSite, watch: Duration) -> AssignOptions {
     let roll = RollSpec {
         hosts: fake.fleet.hosts.iter().map(|host| host.name.clone()).collect(),
-        work: Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: options.watch }),
+        work: Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: watch }),
         ..example::make_roll_spec(&[])
     };
-    AssignOptions { roll: Some(roll), ..options }
+    AssignOptions { watch, roll: Some(roll), ..flip_to_2() }
 }
 
 /// When the watch request arrives, the host has no trial any more.
@@ -91,7 +85,7 @@ async fn assign_fails_when_agent_already_rolled_back() {
     for is_rolling in [false, true] {
         let fake = site(3, 1);
         fake.site.with_host("web2", |host| host.rollback_reason = Some("503".into()));
-        let options = if is_rolling { watched_roll(&fake) } else { watched_flip() };
+        let options = if is_rolling { roll_to_2(&fake, Duration::from_secs(10)) } else { watched_flip() };
         let error = assign_2(&fake, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
         assert_eq!(mains(&fake), ["1.0.0"; 3], "rolling: {is_rolling}");

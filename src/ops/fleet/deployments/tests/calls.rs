@@ -30,8 +30,9 @@ async fn flip_lists_each_host_once() {
 #[tokio::test(start_paused = true)]
 async fn rolling_assign_lists_each_host_once() {
     for watch in [Duration::ZERO, Duration::from_secs(10)] {
-        let options = AssignOptions { watch, strategy: Strategy::Rolling, ..flip_to_2() };
-        for calls in run_assign(&site(3, 1), &options).await {
+        let fake = site(3, 1);
+        let options = roll_to_2(&fake, watch);
+        for calls in run_assign(&fake, &options).await {
             let count = |name: &str| calls.iter().filter(|call| **call == name).count();
             assert_eq!((calls[0], count("versions")), ("versions", 1), "{calls:?}");
             // The backup vhost first, then main.
