@@ -28,7 +28,7 @@ pub struct BalancerObserved {
     pub balancer: BalancerName,
     #[serde(rename = "how")]
     pub outcome: WaitOutcome,
-    /// The time since the wait began.
+    /// The time since the wait started_at.
     #[serde(rename = "after_ms", serialize_with = "duration::serialize_ms")]
     pub elapsed: Duration,
 }
@@ -118,8 +118,8 @@ async fn wait_for_report(
 ) -> Result<BalancerObserved, MissingObservation> {
     let spec = balancer.spec();
     let server = spec.servers.main_of(&host.name);
-    let began = Instant::now();
-    let deadline = began + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
+    let started_at = Instant::now();
+    let deadline = started_at + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;
     loop {
         let read = balancer.read().await;
@@ -131,7 +131,7 @@ async fn wait_for_report(
                 server: server.clone(),
                 state: verdict,
                 detail: detail.clone(),
-                after: began.elapsed(),
+                after: started_at.elapsed(),
             });
         }
         if let Ok(view) = &read
@@ -141,7 +141,7 @@ async fn wait_for_report(
             return Ok(BalancerObserved {
                 balancer,
                 outcome: WaitOutcome::Reported { status: detail },
-                elapsed: began.elapsed(),
+                elapsed: started_at.elapsed(),
             });
         }
         if Instant::now() >= deadline || sleep_or_stop(world, READ_INTERVAL).await {

@@ -55,7 +55,7 @@ pub async fn wait(
     generation: u32,
     limit: Duration,
 ) -> Result<Duration, DrainError> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
     let mut reported = None;
     loop {
@@ -65,23 +65,28 @@ pub async fn wait(
             return Err(DrainError::Overtaken);
         }
         let sockets = activity.map_err(|error| error.to_string()).and_then(|activity| activity.sockets);
-        let after = began.elapsed();
+        let elapsed = started_at.elapsed();
         let name = host.name.clone();
         let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
             DrainState::Drained => {
-                world.reporter.report(&Event::Drained { host: name, after });
-                return Ok(after);
+                world.reporter.report(&Event::Drained { host: name, after: elapsed });
+                return Ok(elapsed);
             }
             DrainState::Draining { in_flight, busy_sockets, why: reason } => {
                 if reported != Some((in_flight, busy_sockets)) {
                     reported = Some((in_flight, busy_sockets));
-                    world.reporter.report(&Event::Draining { host: name, in_flight, busy_sockets, after });
+                    world.reporter.report(&Event::Draining {
+                        host: name,
+                        in_flight,
+                        busy_sockets,
+                        after: elapsed,
+                    });
                 }
                 (in_flight, reason)
             }
         };
         let is_quiet = reason == NotDrainedReason::AwaitingSecondObservation;
-        if after >= limit {
+        if elapsed >= limit {
             let detail = sockets.err().filter(|_| reason == NotDrainedReason::SocketsUnreadable);
             return Err(DrainError::TimedOut { waited: limit, in_flight, reason, detail });
         }

@@ -183,13 +183,13 @@ async fn check_all_refusals(
             in_service.push(&host.name);
         }
     }
-    let mut found =
+    let mut refusals =
         if in_service.is_empty() { vec![] } else { find_refusals(world, fleet, &in_service).await };
     if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !in_service.is_empty() {
-        found.push(Refusal::AllHosts { hosts: hosts.len() });
+        refusals.push(Refusal::AllHosts { hosts: hosts.len() });
     }
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    check_refusals(world, &names.join(", "), Switch::Off, found, options.force)
+    check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }
 
 /// Returns the refusals, from the balancers' state, of taking these hosts out together.
@@ -249,7 +249,7 @@ pub async fn switch_host(
     actor: &Actor,
     detail: &str,
 ) -> Result<ChangeResult, LinkError> {
-    let began = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
     let intent = Intent {
         forward: Forward { service, check, target },
@@ -272,7 +272,7 @@ pub async fn switch_host(
     world.reporter.report(&if transactions.is_empty() {
         Event::Unchanged { host, switch }
     } else {
-        Event::Committed { host, switch, transactions, elapsed: began.elapsed() }
+        Event::Committed { host, switch, transactions, elapsed: started_at.elapsed() }
     });
     Ok(changed)
 }
