@@ -73,10 +73,10 @@ fn format_switch(switched: &SwitchReport) -> String {
         Switch::Off => format!("{host}: {already}in maintenance, forward off"),
     };
     for observed in &switched.observed {
-        let _ = match &observed.how {
+        let _ = match &observed.outcome {
             WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", observed.balancer),
             WaitOutcome::TimeElapsed => {
-                write!(text, "; waited {} for {}", format(observed.after), observed.balancer)
+                write!(text, "; waited {} for {}", format(observed.elapsed), observed.balancer)
             }
         };
     }

@@ -138,7 +138,8 @@ pub async fn run(
         roll.append_entry(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
         roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
-        if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
+        let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
+        if let Err(why) = hook.map_err(|error| error.to_string()) {
             roll.finish(Some(RollResult::Aborted), &why).await?;
             return Err(RollError::Hook(why));
         }
@@ -298,8 +299,8 @@ impl<'a> RollRun<'a> {
         let failed = self.read_progress()?.failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
-        if let Err(why) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
-            return self.stop(&why).await;
+        if let Err(error) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
+            return self.stop(&error.to_string()).await;
         }
         self.finish(Some(result), &text).await
     }

@@ -13,7 +13,9 @@ use super::idle_connections::{FLUSH_TIMEOUT, find_replaced, flush_hosts};
 use super::list::{FleetDeployment, list_deployments};
 use super::rollback::roll_back_hosts;
 use super::trial::{WatchFuture, finish_watch, watch};
-use crate::model::api::deployments::{AssignRequest, AssignResponse, AssignScope, DeploymentRef};
+use crate::model::api::deployments::{
+    AssignRequest, AssignResponse, AssignScope, DeploymentRef, DeploymentView,
+};
 use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
@@ -36,8 +38,15 @@ pub async fn assign(
 ) -> Result<AssignReport, FleetDeployError> {
     target.require_on(hosts)?;
     let strategy = options.strategy();
-    // The list may be as old as the operator's confirmation took: main may have changed since.
-    if target.is_main() && is_still_main(world, hosts, target).await? {
+    let listing;
+    let target = if target.is_main() {
+        // The list may be as old as the operator's confirmation took: main may have changed since.
+        listing = list_deployments(world, hosts).await;
+        listing.resolve_target(&DeploymentName::Id(target.id.clone()), hosts)?
+    } else {
+        target
+    };
+    if target.is_main() {
         return Ok(AssignReport { strategy, is_already_main: true, hosts: vec![], roll: None });
     }
     let mut watching = pin!(maybe_done(watch(world, fleet, hosts, target, options)));
@@ -63,15 +72,6 @@ fn build_incomplete_error(report: &RollReport) -> FleetDeployError {
     let done = progress.hosts.iter().filter(is_done).count();
     let (total, finished) = (progress.hosts.len(), progress.is_finished());
     FleetDeployError::RollIncomplete { done, total, reason, finished }
-}
-
-async fn is_still_main(
-    world: &FleetWorld,
-    hosts: &[Host],
-    target: &FleetDeployment,
-) -> Result<bool, FleetDeployError> {
-    let name = DeploymentName::Id(target.id.clone());
-    Ok(list_deployments(world, hosts).await.resolve_target(&name, hosts)?.is_main())
 }
 
 /// Assigns by a flip; the caller holds the fleet lock.
@@ -113,7 +113,7 @@ where
         detail: "flip".to_owned(),
     };
     let assigned = for_each_host(world, hosts, async |_, link| link.assign(service, &request).await).await;
-    if assigned.iter().any(|(_, one)| one.is_err()) {
+    if assigned.iter().any(|(_, result)| result.is_err()) {
         revert_flip(world, fleet, hosts, target, &assigned, &options.actor).await;
     }
     let timeout = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
@@ -163,15 +163,13 @@ const REVERT_REASON: &str = "another host failed";
 const LOST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const QUERY_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Whether the host has made the version main, or does within a while.
+/// Returns whether the host has made the version main, or does within [`LOST_RESPONSE_TIMEOUT`].
 async fn wait_until_main(world: &FleetWorld, host: &Host, target: &FleetDeployment) -> bool {
     let deadline = tokio::time::Instant::now() + LOST_RESPONSE_TIMEOUT;
     loop {
         let view = async { reach::find_link(world, host)?.versions().await }.await;
-        let main = view.map(|view| {
-            view.deployments.iter().any(|one| one.deployment.id == target.id && one.role == Role::Main)
-        });
-        match main {
+        let is_main = |view: DeploymentView| view.deployment.id == target.id && view.role == Role::Main;
+        match view.map(|view| view.deployments.into_iter().any(is_main)) {
             Ok(true) => return true,
             Ok(false) | Err(_) if tokio::time::Instant::now() < deadline => {
                 tokio::time::sleep(QUERY_INTERVAL).await;

@@ -87,7 +87,8 @@ fn select_stats(
     shadow: &FleetDeployment,
     main: &FleetDeployment,
 ) -> (Vec<ShadowStats>, Vec<UpstreamStats>) {
-    let of_service = stats.into_iter().flat_map(|stats| stats.services).find(|one| one.service == *service);
+    let of_service =
+        stats.into_iter().flat_map(|stats| stats.services).find(|stats| stats.service == *service);
     let Some(ServiceStats { mut shadows, mut upstreams, .. }) = of_service else {
         return (vec![], vec![]);
     };

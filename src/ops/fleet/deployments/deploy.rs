@@ -71,7 +71,7 @@ pub async fn deploy(
     hosts: &[Host],
     options: &DeployOptions,
 ) -> Result<DeployReport, FleetDeployError> {
-    let began = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     let packed = pack(world, &options.source).await?;
     let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
@@ -118,7 +118,7 @@ pub async fn deploy(
         report_progress(
             world,
             Some(&host.name),
-            format!("healthy on port {port} after {}", format_elapsed(began)),
+            format!("healthy on port {port} after {}", format_elapsed(started_at)),
         );
         Ok(deployed)
     })

@@ -63,6 +63,6 @@ pub(super) fn report_progress(world: &FleetWorld, host: Option<&HostName>, text:
 }
 
 /// How long something took, for people.
-pub(super) fn format_elapsed(began: tokio::time::Instant) -> String {
-    duration::format(began.elapsed())
+pub(super) fn format_elapsed(started_at: tokio::time::Instant) -> String {
+    duration::format(started_at.elapsed())
 }

@@ -48,7 +48,7 @@ pub async fn set_canary_weights(
     let canaries = hosts.iter().filter(|host| canary.is_main_on(&host.name)).count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let all = Weights { canaries: 100, mains: 100, share: Percent::FULL };
-    let found = match share {
+    let weights = match share {
         Some(share) => compute_weights(share, count(canaries), count(hosts.len() - canaries))?,
         None => all,
     };
@@ -57,7 +57,7 @@ pub async fn set_canary_weights(
         for balancer in &world.balancers {
             for host in hosts {
                 let server = balancer.spec().servers.main_of(&host.name);
-                let weight = if canary.is_main_on(&host.name) { found.canaries } else { found.mains };
+                let weight = if canary.is_main_on(&host.name) { weights.canaries } else { weights.mains };
                 let name = balancer.spec().name.clone();
                 match balancer.set_weight(&server, weight).await {
                     Ok(SetWeightResult::Set) => {
@@ -85,5 +85,5 @@ pub async fn set_canary_weights(
             "new users follow the weights, users with a cookie stay; a reload of HAProxy forgets weights",
         );
     }
-    Ok(AppliedWeights { share: found.share, servers })
+    Ok(AppliedWeights { share: weights.share, servers })
 }

@@ -43,7 +43,7 @@ pub async fn kill(
 ) -> Result<Vec<KilledDeployment>, FleetDeployError> {
     let mut order: Vec<&FleetDeployment> = rows.iter().collect();
     order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
-    let mut all = Vec::new();
+    let mut deployments = Vec::new();
     for row in order {
         let hosts = row.filter_hosts(hosts);
         let request = KillRequest {
@@ -55,14 +55,14 @@ pub async fn kill(
         };
         let killed =
             all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;
-        let done = KilledDeployment {
+        let deployment = KilledDeployment {
             service: row.service.clone(),
             version: row.version.clone(),
             aborted_requests: killed.iter().map(|(_, killed)| killed.aborted_requests).sum(),
             hosts: killed.into_iter().map(|(host, _)| host).collect(),
         };
-        report(&done);
-        all.push(done);
+        report(&deployment);
+        deployments.push(deployment);
     }
-    Ok(all)
+    Ok(deployments)
 }

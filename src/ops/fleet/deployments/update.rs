@@ -37,7 +37,7 @@ pub async fn update(
     options: &UpdateOptions,
 ) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
     let packed = pack(world, &options.source).await?;
-    let mut done = Vec::new();
+    let mut updated_hosts = Vec::new();
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
         let now = &view.deployment.instance;
@@ -71,18 +71,18 @@ pub async fn update(
                 let text =
                     format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
                 report_progress(world, Some(name), text);
-                done.push((name.clone(), deployment));
+                updated_hosts.push((name.clone(), deployment));
             }
-            Err(error) if done.is_empty() => {
+            Err(error) if updated_hosts.is_empty() => {
                 return Err(FleetDeployError::Hosts(vec![(name.clone(), error)]));
             }
             Err(error) => {
                 return Err(FleetDeployError::Partial {
-                    done: done.len(),
+                    done: updated_hosts.len(),
                     failed: vec![(name.clone(), error)],
                 });
             }
         }
     }
-    Ok(done)
+    Ok(updated_hosts)
 }

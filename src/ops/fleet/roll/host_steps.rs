@@ -180,7 +180,7 @@ impl RollRun<'_> {
                 let limit = self.plan.spec.drain_timeout;
                 match drain::wait(world, fleet, host, walk.generation, limit).await {
                     Ok(after) => Ok(format!("drained after {}", duration::format(after))),
-                    Err(DrainError::Late { in_flight, .. }) if self.plan.spec.force => {
+                    Err(DrainError::TimedOut { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
                     Err(error) => Err(StepFailure {
@@ -202,7 +202,10 @@ impl RollRun<'_> {
     }
 
     async fn run_hook(&self, host: &Host, hook: Hook) -> Result<String, String> {
-        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[]).await.map(|()| String::new())
+        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[])
+            .await
+            .map(|()| String::new())
+            .map_err(|error| error.to_string())
     }
 
     async fn switch_forward(
@@ -235,7 +238,7 @@ impl RollRun<'_> {
             is_overtaken: error == BalancerWaitError::Overtaken,
         })?;
         let one = |seen: &balancer_wait::BalancerObserved| {
-            format!("{} after {}", seen.balancer, duration::format(seen.after))
+            format!("{} after {}", seen.balancer, duration::format(seen.elapsed))
         };
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }

@@ -1,6 +1,9 @@
 //! The requests that a command sends to each host, counted at the fake link.
 
 use super::*;
+use crate::model::proxy::Canary;
+use crate::model::traffic_split::TrafficSplitChange;
+use crate::plan::compare::Criteria;
 
 /// The calls of each host's link, in order, since the last time.
 fn take_calls(fake: &FakeSite) -> Vec<Vec<&'static str>> {
@@ -86,4 +89,45 @@ async fn listing_resolves_versions_ids_and_mains() {
     let error = list_deployments(&fake.world, &hosts[..1]).await;
     let error = error.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
     assert!(error.to_string().starts_with("shop 2.0.0 is not on web2: "), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn canary_lists_each_host_once() {
+    let fake = site(2, 1);
+    let (world, hosts) = (&fake.world, &fake.fleet.hosts);
+    let listing = list_deployments(world, hosts).await;
+    let target = listing.find(&"shop".parse().unwrap(), &"2.0.0".parse().unwrap()).unwrap();
+    let canary = Canary {
+        deployment: target.id.clone(),
+        percent: Some("10%".parse().unwrap()),
+        sticky: None,
+        header: None,
+        cookie: None,
+    };
+    let options = SplitOptions {
+        service: target.service.clone(),
+        change: TrafficSplitChange::SetCanary(canary),
+        forwarded: None,
+        wait: true,
+        actor: actor(),
+        detail: String::new(),
+    };
+    let split_hosts = split(world, &fake.fleet, hosts, &options).await.unwrap();
+    assert!(split_hosts.iter().all(|host| host.is_inserted && host.bypassing_connections == Some(0)));
+    // The last one counts the connections that bypass the proxy.
+    assert_eq!(take_calls(&fake), [["versions", "split", "versions"]; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn compare_lists_each_host_once() {
+    let fake = site(2, 1);
+    let (world, hosts) = (&fake.world, &fake.fleet.hosts);
+    let listing = list_deployments(world, hosts).await;
+    let options = CompareOptions {
+        service: "shop".parse().unwrap(),
+        version: "2.0.0".parse().unwrap(),
+        criteria: Criteria { require_match: None, min_samples: 1, ignore: vec![] },
+    };
+    compare(world, hosts, &listing, &options).await.unwrap();
+    assert_eq!(take_calls(&fake), [["versions", "read_evidence", "read_proxy_stats"]; 2]);
 }
