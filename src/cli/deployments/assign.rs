@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, find_deployment, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -16,7 +16,6 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, RollSpec};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError, Strategy};
 use crate::plan::compare::Criteria;
 
@@ -73,55 +72,49 @@ enum StrategyArg {
 }
 
 pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("make a version of {} main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
-    place.print_active_host(context);
+    require_version(&args.name, args.version.as_ref(), || format!("make a version of {} main", args.name))?;
+    let (service, target) = CommandTarget::load_named(context, &args.name, &args.hosts).await?;
+    target.print_active_host(context);
     // Checks come before the question, never after it (docs/design/README.md#invariants, 14).
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
-    if listing.rows.is_empty() {
+    let listing = target.list().await;
+    if !listing.rows.iter().any(|row| row.service == service) {
         return Err(FleetDeployError::NoMain(service).into());
     }
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
+    let row = find_deployment(listing, &args.name, args.version.as_ref())?;
     let version = row.version.clone();
     if row.main != Some(true) {
-        check_match_requirement(&args.match_requirement, &place, &service, &version, context).await?;
+        check_match_requirement(&args.match_requirement, &target, &service, &version, context).await?;
     }
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = build_options(&args, &place.fleet, &service, &version);
+    let options = build_options(&args, &target.fleet, &service, &version);
     if options.strategy == Strategy::Rolling {
         context.renderer.follow_roll();
     }
-    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let report = deployments::assign(&target.world, &target.fleet, &target.hosts, &options).await?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
-    context.renderer.assigned(&report, &listing);
+    let listing = target.list().await.filter(Some(&service), None);
+    context.renderer.print_assign(&report, &listing);
     Ok(())
 }
 
 /// Does nothing without `--require-match`.
 async fn check_match_requirement(
-    proof: &MatchRequirementArgs,
-    place: &CommandTarget,
+    requirement: &MatchRequirementArgs,
+    target: &CommandTarget,
     service: &ServiceName,
     version: &Version,
     context: &Context,
 ) -> Result<(), Failure> {
-    if proof.require_match.is_none() {
+    if requirement.require_match.is_none() {
         return Ok(());
     }
-    let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
+    let MatchRequirementArgs { require_match, min_samples, ignore } = requirement;
     let demand =
         Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
     let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
-    let report = deployments::require_match(&place.world, &place.hosts, &options).await?;
+    let report = deployments::require_match(&target.world, &target.hosts, &options).await?;
     context.renderer.print_remark(&report.reason);
     Ok(())
 }
@@ -169,15 +162,16 @@ pub struct RollbackArgs {
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
-    place.print_active_host(context);
+    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    target.print_active_host(context);
     let actor = env::actor();
-    let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
-    for (_, assigned) in put.iter().take(1) {
+    let results =
+        deployments::rollback(&target.world, &target.fleet, &target.hosts, &args.name, &actor).await?;
+    for (_, assigned) in results.iter().take(1) {
         let version = &assigned.deployment.version;
         context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
     }
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&args.name), None);
+    let listing = target.list().await.filter(Some(&args.name), None);
     context.renderer.print_listing(&listing, false);
     Ok(())
 }

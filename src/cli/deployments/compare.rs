@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, require_version};
 use crate::cli::Context;
+use crate::cli::failure::fail_to;
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
@@ -41,19 +42,15 @@ pub struct CompareArgs {
 }
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("compare a version of {} with main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("compare a version of {} with main", args.name)
+    })?;
+    let (service, target) = CommandTarget::load_named(context, &args.name, &args.hosts).await?;
+    let row = target.find_deployment(&args.name, args.version.as_ref()).await?;
     let demand =
         Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
     let options = CompareOptions { service, version: row.version, demand };
-    let report = deployments::compare(&place.world, &place.hosts, &options).await?;
+    let report = deployments::compare(&target.world, &target.hosts, &options).await?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;
     }
@@ -67,7 +64,6 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
 }
 
 fn write_html_report(file: &Path, report: &ComparisonReport) -> Result<(), Failure> {
-    let what = || format!("write `{}`", file.display());
     std::fs::write(file, render::format_html_page(report))
-        .map_err(|error| Failure::Other { what: what(), why: error.to_string() })
+        .map_err(fail_to(format!("write `{}`", file.display())))
 }

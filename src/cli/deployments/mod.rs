@@ -1,11 +1,12 @@
 //! The commands about versions side by side.
 
 use super::Context;
+use super::failure::fail_to;
 use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::ServiceName;
+use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{FleetDeployError, FleetDeployment, Listing, parse_id};
@@ -58,29 +59,72 @@ impl CommandTarget {
         }
     }
 
-    /// The deployment that NAME VERSION, or an id, names.
+    /// Loads the service that a name or the id of a deployment is about. Ids are looked up on the hosts.
+    async fn load_named(
+        context: &Context,
+        name: &str,
+        hosts: &HostArgs,
+    ) -> Result<(ServiceName, Self), Failure> {
+        let service = match parse_id(name) {
+            None => parse_service(name)?,
+            Some(id) => {
+                let found = Self::load_all_services(context, hosts)?.list().await.filter_by_id(&id);
+                found.rows.first().map(|row| row.service.clone()).ok_or(FleetDeployError::NoMatch)?
+            }
+        };
+        let target = Self::load_service(context, &service, hosts)?;
+        Ok((service, target))
+    }
+
+    async fn list(&self) -> Listing {
+        list_deployments(&self.world, &self.hosts).await
+    }
+
+    /// Finds the deployment that NAME VERSION, or an id, names.
     async fn find_deployment(
         &self,
         name: &str,
         version: Option<&Version>,
     ) -> Result<FleetDeployment, Failure> {
-        let listing = list_deployments(&self.world, &self.hosts).await;
-        let found = filter_listing(listing, name, version)?;
-        let mut rows = found.rows.into_iter();
-        let named = || name.parse::<ServiceName>();
-        match (rows.next(), rows.next(), version) {
-            (Some(row), None, _) => Ok(row),
-            (Some(first), Some(second), None) => {
-                let main = [first, second].into_iter().chain(rows).find(|row| row.main != Some(false));
-                main.ok_or_else(|| FleetDeployError::NoMatch.into())
-            }
-            (_, _, Some(version)) if named().is_ok() => {
-                let service = named().map_err(|_| FleetDeployError::NoMatch)?;
-                Err(FleetDeployError::NoVersion { service, version: version.clone() }.into())
-            }
-            _ => Err(FleetDeployError::NoMatch.into()),
-        }
+        find_deployment(self.list().await, name, version)
     }
+}
+
+fn find_deployment(
+    listing: Listing,
+    name: &str,
+    version: Option<&Version>,
+) -> Result<FleetDeployment, Failure> {
+    let found = filter_listing(listing, name, version)?;
+    let mut rows = found.rows.into_iter();
+    match (rows.next(), rows.next(), version) {
+        (Some(row), None, _) => Ok(row),
+        (Some(first), Some(second), None) => {
+            let main = [first, second].into_iter().chain(rows).find(|row| row.main != Some(false));
+            main.ok_or_else(|| FleetDeployError::NoMatch.into())
+        }
+        (_, _, Some(version)) => {
+            let service = name.parse().map_err(|_| FleetDeployError::NoMatch)?;
+            Err(FleetDeployError::NoVersion { service, version: version.clone() }.into())
+        }
+        _ => Err(FleetDeployError::NoMatch.into()),
+    }
+}
+
+/// Returns an error if NAME is not an id and VERSION is missing.
+fn require_version(
+    name: &str,
+    version: Option<&Version>,
+    what: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if version.is_none() && parse_id(name).is_none() {
+        return Err(Failure::Usage { what: what(), why: "the VERSION is missing" });
+    }
+    Ok(())
+}
+
+fn parse_service(name: &str) -> Result<ServiceName, Failure> {
+    name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))
 }
 
 /// Rows by NAME and VERSION, or by id.
@@ -88,22 +132,5 @@ fn filter_listing(listing: Listing, name: &str, version: Option<&Version>) -> Re
     if let Some(id) = parse_id(name) {
         return Ok(listing.filter_by_id(&id));
     }
-    let service: ServiceName = name.parse().map_err(|why| Failure::Other {
-        what: format!("read the name `{}`", name.escape_debug()),
-        why: format!("{why}"),
-    })?;
-    Ok(listing.filter(Some(&service), version))
-}
-
-/// The service a name or an id is about: ids are looked up on the hosts.
-async fn resolve_service(context: &Context, name: &str, hosts: &HostArgs) -> Result<ServiceName, Failure> {
-    let Some(id) = parse_id(name) else {
-        return name.parse().map_err(|why| Failure::Other {
-            what: format!("read the name `{}`", name.escape_debug()),
-            why: format!("{why}"),
-        });
-    };
-    let place = CommandTarget::load_all_services(context, hosts)?;
-    let found = list_deployments(&place.world, &place.hosts).await.filter_by_id(&id);
-    found.rows.first().map(|row| row.service.clone()).ok_or_else(|| FleetDeployError::NoMatch.into())
+    Ok(listing.filter(Some(&parse_service(name)?), version))
 }

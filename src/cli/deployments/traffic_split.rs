@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -64,13 +64,13 @@ struct CommonArgs {
 }
 
 pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) =
+    let (target, row) =
         resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
     let deployment = row.id.clone();
     if args.off {
         return apply_split(
             context,
-            &place,
+            &target,
             &row,
             TrafficSplitChange::RemoveMirror(deployment),
             &args.common,
@@ -92,7 +92,7 @@ pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failu
         compare: !args.no_compare,
         control: args.control,
     };
-    apply_split(context, &place, &row, TrafficSplitChange::SetMirror(mirror), &args.common).await
+    apply_split(context, &target, &row, TrafficSplitChange::SetMirror(mirror), &args.common).await
 }
 
 #[derive(Debug, Args)]
@@ -139,20 +139,17 @@ enum ShareMechanism {
 }
 
 pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) =
+    let (target, row) =
         resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
     if args.via == ShareMechanism::Haproxy {
-        return share_by_haproxy_weight(context, &place, &row, &args).await;
+        return share_by_haproxy_weight(context, &target, &row, &args).await;
     }
     if args.off {
-        return apply_split(context, &place, &row, TrafficSplitChange::RemoveCanary, &args.common).await;
+        return apply_split(context, &target, &row, TrafficSplitChange::RemoveCanary, &args.common).await;
     }
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("give a version of {} a share", args.name),
-            why: "the VERSION is missing",
-        });
-    }
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("give a version of {} a share", args.name)
+    })?;
     let canary = Canary {
         deployment: row.id.clone(),
         percent: args.percent,
@@ -160,12 +157,12 @@ pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failu
         header: args.header,
         cookie: args.cookie,
     };
-    apply_split(context, &place, &row, TrafficSplitChange::SetCanary(canary), &args.common).await
+    apply_split(context, &target, &row, TrafficSplitChange::SetCanary(canary), &args.common).await
 }
 
 async fn share_by_haproxy_weight(
     context: &Context,
-    place: &CommandTarget,
+    target: &CommandTarget,
     row: &FleetDeployment,
     args: &CanaryArgs,
 ) -> Result<(), Failure> {
@@ -180,7 +177,7 @@ async fn share_by_haproxy_weight(
     let (service, version) = (&row.service, &row.version);
     let share = args.percent;
     let done =
-        deployments::set_canary_weights(&place.world, &place.hosts, service, version, share, &env::actor())
+        deployments::set_canary_weights(&target.world, &target.hosts, service, version, share, &env::actor())
             .await?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
@@ -192,16 +189,15 @@ async fn resolve_deployment(
     version: Option<&Version>,
     hosts: &HostArgs,
 ) -> Result<(CommandTarget, FleetDeployment), Failure> {
-    let service = resolve_service(context, name, hosts).await?;
-    let place = CommandTarget::load_service(context, &service, hosts)?;
-    place.print_active_host(context);
-    let row = place.find_deployment(name, version).await?;
-    Ok((place, row))
+    let (_, target) = CommandTarget::load_named(context, name, hosts).await?;
+    target.print_active_host(context);
+    let row = target.find_deployment(name, version).await?;
+    Ok((target, row))
 }
 
 async fn apply_split(
     context: &Context,
-    place: &CommandTarget,
+    target: &CommandTarget,
     row: &FleetDeployment,
     change: TrafficSplitChange,
     common: &CommonArgs,
@@ -214,10 +210,9 @@ async fn apply_split(
         actor: env::actor(),
         detail: String::new(),
     };
-    let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
-    let listing =
-        deployments::list_deployments(&place.world, &place.hosts).await.filter(Some(&row.service), None);
-    context.renderer.split(&done, &listing);
+    let done = deployments::split(&target.world, &target.fleet, &target.hosts, &options).await?;
+    let listing = target.list().await.filter(Some(&row.service), None);
+    context.renderer.print_split(&done, &listing);
     Ok(())
 }
 
