@@ -15,11 +15,11 @@ use crate::model::duration::format;
 use crate::model::name::HostName;
 
 impl ProgressSink for Renderer {
-    fn step(&self, text: &str) {
+    fn report_step(&self, text: &str) {
         self.write_stderr_line(text);
     }
 
-    fn count(&self, snapshot: &Snapshot) {
+    fn report_counts(&self, snapshot: &Snapshot) {
         self.show_spinner(format!("{} requests answered, {} failed", snapshot.succeeded, snapshot.failed));
     }
 }
