@@ -12,7 +12,7 @@ pub struct CompletionsArgs {
 }
 
 pub fn run(args: &CompletionsArgs, command: &Command, context: &Context) -> Result<(), Failure> {
-    context.renderer.text(&String::from_utf8_lossy(&generate_script(args.shell, command)));
+    context.renderer.print_text(&String::from_utf8_lossy(&generate_script(args.shell, command)));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::failure::fail_to;
 use super::globals::GlobalArgs;
 use super::host_args::HostArgs;
 use super::render::Renderer;
@@ -53,20 +54,23 @@ impl Context {
         self.select_hosts(fleet, hosts.select_or(default))
     }
 
-    /// Prompts the operator for confirmation. The default is no; the end of input aborts, because it is no answer.
+    /// Prompts the operator for confirmation. The default is no.
     pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.globals.yes {
             return Ok(true);
         }
-        self.renderer.prompt(&format!("{question} [y/N]: "))?;
+        let answer = self.prompt(&format!("{question} [y/N]: "))?;
+        Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Prompts the operator for a line of text. The end of input aborts, because it is no answer.
+    pub(super) fn prompt(&self, question: &str) -> Result<String, Failure> {
+        self.renderer.prompt(question)?;
         let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        let read =
-            read.map_err(|error| Failure::Other { what: "read the answer".into(), why: error.to_string() })?;
-        if read == 0 {
-            return Err(Failure::Aborted);
+        match std::io::stdin().read_line(&mut line).map_err(fail_to("read the answer"))? {
+            0 => Err(Failure::Aborted),
+            _ => Ok(line.trim().to_owned()),
         }
-        Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     pub(super) fn build_host_world(&self, fleet: Option<&Fleet>) -> HostWorld {

@@ -6,6 +6,7 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 
 use super::Context;
+use super::failure::fail_to;
 use crate::error::Failure;
 
 #[derive(Debug, Args)]
@@ -16,14 +17,13 @@ pub struct ManArgs {
 }
 
 pub fn run(args: &ManArgs, command: Command, context: &Context) -> Result<(), Failure> {
-    let failed =
-        |why: std::io::Error| Failure::Other { what: "write the manual pages".into(), why: why.to_string() };
+    let failed = fail_to("write the manual pages");
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        std::fs::create_dir_all(dir).map_err(&failed)?;
         return clap_mangen::generate_to(command, dir).map_err(failed);
     }
     let mut page = Vec::new();
     Man::new(command).render(&mut page).map_err(failed)?;
-    context.renderer.text(&String::from_utf8_lossy(&page));
+    context.renderer.print_text(&String::from_utf8_lossy(&page));
     Ok(())
 }

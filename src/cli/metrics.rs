@@ -28,6 +28,6 @@ pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
             (fleet, world)
         })
         .collect();
-    context.renderer.text(&metrics::collect_numbers(&services, &hosts).await.render());
+    context.renderer.print_text(&metrics::collect_numbers(&services, &hosts).await.render());
     Ok(())
 }

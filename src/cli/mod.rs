@@ -15,6 +15,7 @@ mod check;
 mod completions;
 mod context;
 mod deployments;
+mod failure;
 mod forward;
 mod globals;
 mod history;
@@ -26,15 +27,18 @@ mod man;
 mod metrics;
 mod promote;
 mod proxy;
+mod refresh_args;
 pub mod render;
 mod restore;
 mod roll;
 mod schema;
 mod status;
 mod supervise;
+mod web_server_arg;
 pub mod world_params;
 
 use context::Context;
+use failure::fail_to;
 use globals::{GlobalArgs, OutputFormat};
 use render::Renderer;
 use world_params::WorldFactory;
@@ -213,23 +217,21 @@ pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            return render.print_failure(&Failure::Other { what: "start".into(), why: error.to_string() });
-        }
+        Err(error) => return render.print_failure(&fail_to("start")(error)),
     };
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
         handle_signals(stopper)?;
         let context =
             Context { globals, renderer: render.clone(), world_factory: connect, stop: stop.clone() };
         tokio::select! {
-            ended = dispatch(command, &context) => ended,
+            result = dispatch(command, &context) => result,
             () = stop.wait_immediate() => Err(Failure::ForcedStop),
         }
     });
     // A read of standard input cannot be cancelled, and no task waits for it.
     runtime.shutdown_background();
-    match ended.and_then(|()| render.flush()) {
+    match result.and_then(|()| render.flush()) {
         Ok(()) => ExitStatus::Success,
         Err(failure) => render.print_failure(&failure),
     }
@@ -274,19 +276,18 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 /// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::Other { what: "listen for signals".into(), why: error.to_string() };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let failed = fail_to("listen for signals");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
     let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
     let mut hangup = hangup.transpose().map_err(failed)?;
     tokio::spawn(async move {
-        let mut asked = 0;
-        while asked < 2 {
+        let mut signals = 0;
+        while signals < 2 {
             tokio::select! {
-                _ = interrupt.recv() => asked += 1,
-                _ = terminate.recv() => asked += 1,
-                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => asked = asked.max(1),
+                _ = interrupt.recv() => signals += 1,
+                _ = terminate.recv() => signals += 1,
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
             }
             stopper.stop();
         }

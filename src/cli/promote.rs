@@ -112,7 +112,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
     }
     if args.approve {
         let standing = promote::approve(&world, &actor)?;
-        context.renderer.promoted(&standing);
+        context.renderer.print_approval(&standing);
         return Ok(());
     }
     if args.abort {

@@ -92,7 +92,7 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     }
     let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
-        context.renderer.plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
+        context.renderer.print_plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());

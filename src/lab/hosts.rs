@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::error::LabError;
+use super::error::{LabError, to_load_error};
 use super::files::{make_dir, write};
 use super::namespaces::Namespaces;
 use super::options::SERVICE;
@@ -182,25 +182,25 @@ impl Vhost {
         let namespace = setup.net.path(name);
         let address = SocketAddr::from(([127, 0, 0, 1], port.get()));
         let healthy = async || is_healthy(namespace.clone(), address, health.clone()).await;
-        nginx.until(&format!("health of {name}'s {role_name} vhost"), healthy).await?;
+        nginx.wait_until(&format!("health of {name}'s {role_name} vhost"), healthy).await?;
         Ok(Self { nginx, app })
     }
 }
 
-fn build_log_path(dir: &Path, role: VhostRole, what: &str) -> PathBuf {
-    dir.join(format!("{}-{what}.log", role.as_str()))
+fn build_log_path(dir: &Path, role: VhostRole, program: &str) -> PathBuf {
+    dir.join(format!("{}-{program}.log", role.as_str()))
 }
 
 /// Checks the health from inside the host's namespace, on a thread that enters it.
 async fn is_healthy(namespace: PathBuf, address: SocketAddr, health: Health) -> bool {
-    inside(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
+    run_in_namespace(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
         .await
         .unwrap_or(false)
 }
 
 /// Runs a future inside a network namespace: on a thread of its own with a runtime of its own, because a namespace
 /// belongs to a thread (setns(2)).
-pub async fn inside<F, Fut, T>(namespace: PathBuf, body: F) -> Result<T, LabError>
+pub async fn run_in_namespace<F, Fut, T>(namespace: PathBuf, body: F) -> Result<T, LabError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T>,
@@ -212,10 +212,10 @@ where
         let value = enter_namespace(&namespace).and_then(|runtime| Ok(runtime?.block_on(body())));
         let _ = done.send(value);
     });
-    spawned.map_err(|error| LabError::Load { why: error.to_string() })?;
+    spawned.map_err(to_load_error)?;
     match result.await {
-        Ok(value) => value.map_err(|error| LabError::Load { why: error.to_string() }),
-        Err(_) => Err(LabError::Load { why: "a thread inside a namespace panicked".to_owned() }),
+        Ok(value) => value.map_err(to_load_error),
+        Err(_) => Err(to_load_error("a thread inside a namespace panicked")),
     }
 }
 

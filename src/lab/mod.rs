@@ -2,6 +2,7 @@
 //! kernel rules, in network namespaces of its own. Everything is named `swm-` and removed again; nothing else is touched.
 
 pub mod app;
+mod command;
 pub mod connect_load;
 pub mod demo;
 pub mod error;
@@ -32,6 +33,7 @@ use crate::templates::working_set::{BalancerParams, WorkingSet};
 pub use error::LabError;
 pub use options::{LabOptions, SECOND_SERVICE};
 
+use error::to_load_error;
 use files::{make_dir, write};
 use hosts::{HostSetup, WebHost};
 use namespaces::Namespaces;
@@ -66,7 +68,7 @@ impl Lab {
         let mut lab =
             Self { options, dir, net, hosts: vec![], haproxies: vec![], is_kept: false, _lock: lock };
         make_dir(&lab.dir)?;
-        lab.net.up().await?;
+        lab.net.create().await?;
         let setup = lab.build_host_setup()?;
         for host in lab.net.web_hosts() {
             lab.hosts.push(WebHost::start(&setup, host).await?);
@@ -110,17 +112,22 @@ impl Lab {
     }
 
     /// A program in one of the lab's namespaces: `lb`, `client`, `web1`...
-    pub fn program(&self, place: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
-        self.net.program(place, program)
+    pub fn program(&self, node: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
+        self.net.program(node, program)
     }
 
     /// The namespace's file, to enter it.
-    pub fn namespace(&self, place: &str) -> PathBuf {
-        self.net.path(place)
+    pub fn namespace_path(&self, node: &str) -> PathBuf {
+        self.net.path(node)
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Returns the names of the web hosts.
+    pub fn host_names(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.host.name.to_string()).collect()
     }
 
     /// Returns the addresses that clients use: every load balancer.
@@ -187,7 +194,6 @@ impl Lab {
 
     /// The templates' values, as seen by one of the load balancers.
     fn build_site(&self, balancer: &str) -> Result<WorkingSet, LabError> {
-        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
         let lb = self.net.address(balancer);
         let dir = self.dir.join(balancer);
         make_dir(&dir)?;
@@ -203,9 +209,9 @@ impl Lab {
             check: self.options.check,
         };
         Ok(WorkingSet {
-            project: SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?,
+            project: SERVICE.parse().map_err(|_| to_load_error("no name"))?,
             server: WebServer::Nginx,
-            ports: Ports { check: port(8888)?, main: port(8080)?, backup: port(80)? },
+            ports: build_ports(8888, 8080, 80)?,
             hosts: self.net.web_hosts(),
             health_path: "/health".into(),
             health_host: "shop.example".into(),
@@ -220,9 +226,8 @@ impl Lab {
     /// The frontend and backend of the second service, on the port that its clients call.
     fn render_second_service(&self, balancer: &str) -> Result<String, LabError> {
         let mut site = self.build_site(balancer)?;
-        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
-        site.project = SECOND_SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?;
-        site.ports = Ports { check: port(8889)?, main: port(8081)?, backup: port(81)? };
+        site.project = SECOND_SERVICE.parse().map_err(|_| to_load_error("no name"))?;
+        site.ports = build_ports(8889, 8081, 81)?;
         site.balancer.bind = format!("{}:81", self.net.address(balancer));
         SECOND_SERVICE.clone_into(&mut site.balancer.backend);
         let text = site.render_haproxy()?;
@@ -250,7 +255,7 @@ impl Lab {
             Process::start(&format!("{balancer} haproxy"), &program.args(more), &dir.join("haproxy.log"))?;
         let socket = self.admin_socket_path(balancer);
         let answers = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
-        process.until("HAProxy's admin socket", answers).await?;
+        process.wait_until("HAProxy's admin socket", answers).await?;
         Ok(process)
     }
 
@@ -259,7 +264,7 @@ impl Lab {
     pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let path = self.admin_socket_path(&balancer);
-        let failed = |source| LabError::Files { what: "query", path: path.clone(), source };
+        let failed = |source| LabError::Files { verb: "query", path: path.clone(), source };
         let states = send_admin_command(&path, "show servers state\n").await.map_err(failed)?;
         write(&self.dir.join(&balancer).join("servers.state"), &states)?;
         let socket = path.display().to_string();
@@ -292,6 +297,11 @@ impl Drop for Lab {
     }
 }
 
+fn build_ports(check: u16, main: u16, backup: u16) -> Result<Ports, LabError> {
+    let port = |number| Port::new(number).ok_or_else(|| to_load_error("no port"));
+    Ok(Ports { check: port(check)?, main: port(main)?, backup: port(backup)? })
+}
+
 /// Removes a lab by name, regardless of the process that built it: its processes are the ones inside its namespaces.
 pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     namespaces::remove(name).await?;
@@ -300,7 +310,7 @@ pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     let _ = fs::remove_dir(RUN_DIR);
     match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LabError::Files { what: "remove", path: dir.to_owned(), source })
+            Err(LabError::Files { verb: "remove", path: dir.to_owned(), source })
         }
         _ => Ok(()),
     }
@@ -316,7 +326,7 @@ pub async fn tear_down(name: &HostName) -> Result<(), LabError> {
 /// process that holds it, and leaves no file.
 fn acquire_lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
-        return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
+        return Err(LabError::NoPrivilege { reason: "network namespaces are made by root".to_owned() });
     }
     let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
     let held = address.and_then(|address| UnixListener::bind_addr(&address));

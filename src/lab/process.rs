@@ -23,8 +23,8 @@ pub enum ProcessError {
     EndedEarly { name: String, log: String },
     #[error("{name} did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
     StopTimedOut { name: String },
-    #[error("timed out waiting for {what} after {}", crate::model::duration::format(WAIT_TIMEOUT))]
-    Late { what: String },
+    #[error("timed out waiting for {condition} after {}", crate::model::duration::format(WAIT_TIMEOUT))]
+    TimedOut { condition: String },
 }
 
 /// A service of the lab.
@@ -47,7 +47,11 @@ impl Process {
     }
 
     /// Waits until a condition holds, as long as the process lives.
-    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) -> Result<(), ProcessError> {
+    pub async fn wait_until(
+        &self,
+        condition: &str,
+        holds: impl AsyncFn() -> bool,
+    ) -> Result<(), ProcessError> {
         let deadline = Instant::now() + WAIT_TIMEOUT;
         while !holds().await {
             if self.pid().is_none_or(has_ended) {
@@ -55,7 +59,7 @@ impl Process {
                 return Err(ProcessError::EndedEarly { name: self.name.clone(), log: log.trim().to_owned() });
             }
             if Instant::now() > deadline {
-                return Err(ProcessError::Late { what: what.to_owned() });
+                return Err(ProcessError::TimedOut { condition: condition.to_owned() });
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

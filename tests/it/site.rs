@@ -114,8 +114,8 @@ impl Site {
                 (ClientKind::Upload, 1),
             ]
         };
-        let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
-        load.phase("all");
+        let load = Load::start(Some(&lab.namespace_path("client")), target, &mix).unwrap();
+        load.set_phase("all");
         let watch = Watch::start(&lab);
         let (journaled, restarted) = (std::sync::Mutex::new(0), std::sync::Mutex::default());
         Self { lab, operator, load, watch, journaled, restarted }
@@ -273,7 +273,7 @@ impl Site {
     /// Which version answers on each host's main vhost, by the load's own account since this phase began.
     pub async fn answered_by(&self, host: &str, version: &str) {
         let phase = format!("{host} {version}");
-        self.load.phase(&phase);
+        self.load.set_phase(&phase);
         self.until(&format!("an answer of {version} on {host}"), async || {
             self.load.take_snapshot().count_answers(&phase, host, "main", Some(version)) > 0
         })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, load_and_list, parse_name};
+use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -15,7 +15,6 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, NewMain, RollSpec, Work};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployment, Listing};
 use crate::plan::compare::Criteria;
 
@@ -72,12 +71,7 @@ enum StrategyArg {
 }
 
 pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("make a version of {} main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
+    require_version(&args.name, args.version.as_ref(), || format!("make a version of {} main", args.name))?;
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
@@ -97,8 +91,8 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     let report = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options).await?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
     // The table shows the hosts as they are after the change.
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(service), None);
-    context.renderer.assigned(&report, &listing);
+    let listing = place.list().await.filter(Some(service), None);
+    context.renderer.print_assign(&report, &listing);
     Ok(())
 }
 
@@ -165,7 +159,7 @@ pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failu
         let version = &assigned.deployment.version;
         context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
     }
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&args.name), None);
+    let listing = place.list().await.filter(Some(&args.name), None);
     context.renderer.print_listing(&listing, false);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{load_and_list, parse_name};
+use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
@@ -41,12 +41,9 @@ pub struct CompareArgs {
 }
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("compare a version of {} with main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("compare a version of {} with main", args.name)
+    })?;
     let name = parse_name(&args.name, args.version.as_ref())?;
     let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     let row = listing.resolve(&name)?;

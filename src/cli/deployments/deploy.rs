@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::CommandTarget;
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
+use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
@@ -17,7 +18,6 @@ use crate::model::health::Health;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, DeployOptions, Source};
 
 #[derive(Debug, Args)]
@@ -84,22 +84,11 @@ pub struct InstanceArgs {
     command: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WebServerArg {
-    Nginx,
-    Apache,
-    Caddy,
-}
-
 impl InstanceArgs {
     /// Returns the options that were given, and no others.
     pub(super) fn into_change(self, source: &str) -> RunSpecChange {
-        let server = self.server.map(|server| match server {
-            WebServerArg::Apache => WebServer::Apache,
-            WebServerArg::Caddy => WebServer::Caddy,
-            WebServerArg::Nginx => WebServer::Nginx,
-        });
-        let runs = if is_url(source) {
+        let server = self.server.map(WebServer::from);
+        let workload = if is_url(source) {
             Some(Workload::External { uri: source.to_owned() })
         } else if self.command.is_empty() {
             server.map(|server| Workload::Vhost { server })
@@ -107,7 +96,7 @@ impl InstanceArgs {
             Some(Workload::Command { argv: self.command })
         };
         RunSpecChange {
-            workload: runs,
+            workload,
             env: parse_env(self.env),
             user: self.user,
             resources: InstanceLimits {
@@ -142,13 +131,13 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
-    place.print_active_host(context);
+    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    target.print_active_host(context);
     if !args.dry_run {
         context.renderer.print_line("Deploying service...");
         context.renderer.flush()?;
     }
-    let health = args.health.map(|path| Health { path, ..place.fleet.health.clone() });
+    let health = args.health.map(|path| Health { path, ..target.fleet.health.clone() });
     let options = DeployOptions {
         service: args.name,
         version: args.version,
@@ -162,13 +151,13 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         dry_run: args.dry_run,
         actor: env::actor(),
     };
-    let report = deployments::deploy(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await?;
     if options.dry_run {
         context.renderer.print_deploy_plan(&report);
         return Ok(());
     }
     context.renderer.print_line("Service deployed successfully");
-    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&report.id);
-    context.renderer.deployed(&report, &listing);
+    let listing = target.list().await.filter_by_id(&report.id);
+    context.renderer.print_deploy(&report, &listing);
     Ok(())
 }

@@ -1,19 +1,17 @@
 //! `ls`, `describe` and `logs`: what there is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
+use crate::cli::refresh_args::RefreshArgs;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
-use crate::model::duration;
 use crate::model::name::HostName;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, FleetDeployError};
 use crate::world::link::SharedLineSink;
 
@@ -28,34 +26,28 @@ pub struct LsArgs {
     /// Show more columns; STATUS is Active, Draining or Drained
     #[arg(short = 'W', long)]
     wide: bool,
-    /// Refresh the output until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    /// Refresh --watch at this interval
-    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
-    interval: Duration,
+    #[command(flatten)]
+    refresh: RefreshArgs,
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
     loop {
-        let listing = list_deployments(&place.world, &place.hosts).await;
+        let listing = place.list().await;
         let listing = match &args.name {
             Some(name) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
             None => listing,
         };
-        if args.watch {
+        if args.refresh.watch {
             context.renderer.clear_screen();
         }
         place.print_active_host(context);
         context.renderer.print_listing(&listing, args.wide);
-        if !args.watch {
+        if !args.refresh.watch {
             return Ok(listing.require_complete()?);
         }
-        context.renderer.flush()?;
-        tokio::select! {
-            () = context.stop.wait() => return Ok(()),
-            () = tokio::time::sleep(args.interval) => {}
+        if !args.refresh.wait_for_next(context).await? {
+            return Ok(());
         }
     }
 }
@@ -73,7 +65,7 @@ pub struct DescribeArgs {
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
     let name = parse_name(&args.name, args.version.as_ref())?;
-    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_name(&name);
+    let listing = place.list().await.filter_by_name(&name);
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMatch.into());
     }
@@ -115,9 +107,9 @@ pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure>
     let row = listing.resolve(&name)?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
-    let heard = |host: &HostName| -> SharedLineSink {
+    let build_sink = |host: &HostName| -> SharedLineSink {
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
         Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, heard).await?)
+    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink).await?)
 }

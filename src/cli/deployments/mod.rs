@@ -1,11 +1,12 @@
 //! The commands about versions side by side.
 
 use super::Context;
+use super::failure::fail_to;
 use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::ServiceName;
+use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{DeploymentName, Listing, parse_id};
@@ -57,6 +58,22 @@ impl CommandTarget {
             context.renderer.print_active_host(&address);
         }
     }
+
+    async fn list(&self) -> Listing {
+        list_deployments(&self.world, &self.hosts).await
+    }
+}
+
+/// Returns an error if NAME is not an id and VERSION is missing.
+fn require_version(
+    name: &str,
+    version: Option<&Version>,
+    what: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if version.is_none() && parse_id(name).is_none() {
+        return Err(Failure::Usage { what: what(), why: "the VERSION is missing" });
+    }
+    Ok(())
 }
 
 /// Reads NAME, NAME VERSION or an id.
@@ -64,10 +81,8 @@ fn parse_name(name: &str, version: Option<&Version>) -> Result<DeploymentName, F
     if let Some(id) = parse_id(name) {
         return Ok(DeploymentName::Id(id));
     }
-    let service = name.parse().map_err(|why| Failure::Other {
-        what: format!("read the name `{}`", name.escape_debug()),
-        why: format!("{why}"),
-    })?;
+    let service =
+        name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))?;
     Ok(DeploymentName::Service { service, version: version.cloned() })
 }
 
@@ -82,7 +97,7 @@ async fn load_and_list(
         DeploymentName::Service { service, .. } => CommandTarget::load_service(context, service, hosts)?,
         DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
     };
-    let listing = list_deployments(&all.world, &all.hosts).await;
+    let listing = all.list().await;
     let place = match name {
         DeploymentName::Service { .. } => all,
         DeploymentName::Id(_) => {

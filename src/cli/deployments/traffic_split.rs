@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, load_and_list, parse_name};
+use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -145,12 +145,9 @@ pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failu
     if args.off {
         return apply_split(context, &place, row, TrafficSplitChange::RemoveCanary, &args.common).await;
     }
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("give a version of {} a share", args.name),
-            why: "the VERSION is missing",
-        });
-    }
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("give a version of {} a share", args.name)
+    })?;
     let canary = Canary {
         deployment: row.id.clone(),
         percent: args.percent,
@@ -200,9 +197,8 @@ async fn apply_split(
         detail: String::new(),
     };
     let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
-    let listing =
-        deployments::list_deployments(&place.world, &place.hosts).await.filter(Some(&row.service), None);
-    context.renderer.split(&done, &listing);
+    let listing = place.list().await.filter(Some(&row.service), None);
+    context.renderer.print_split(&done, &listing);
     Ok(())
 }
 

@@ -14,7 +14,6 @@ use crate::model::api::deployments::AccessRequest;
 use crate::model::duration;
 use crate::model::name::ServiceName;
 use crate::model::version::{ParseVersionError, Version};
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, UpdateOptions};
 
 #[derive(Debug, Args)]
@@ -48,7 +47,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
     };
     deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
     context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
-    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&row.id);
+    let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
     Ok(())
 }

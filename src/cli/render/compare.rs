@@ -21,10 +21,7 @@ const MAX_FIELDS_SHOWN: usize = 20;
 
 impl Renderer {
     pub fn print_comparison(&self, report: &ComparisonReport) {
-        if self.is_json {
-            return self.print_json("comparison", report);
-        }
-        self.text(&format_comparison(report));
+        self.print("comparison", report, || format_comparison(report));
     }
 }
 

@@ -1,11 +1,12 @@
 //! Versions, as the systems that switchman follows print them (seed rows D4 to D19, R14, R15, R25, docs/design/seed-systems.md).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use serde::Serialize;
 
 use super::renderer::Renderer;
+use super::table::format_time;
 use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
 use crate::ops::fleet::deployments::{
@@ -17,7 +18,7 @@ impl Renderer {
     /// Prints a line of the result.
     pub fn print_line(&self, line: &str) {
         if !self.is_json {
-            self.text(&format!("{line}\n"));
+            self.print_text(&format!("{line}\n"));
         }
     }
 
@@ -33,15 +34,14 @@ impl Renderer {
     /// Clears the screen for a list that is refreshed.
     pub fn clear_screen(&self) {
         if !self.is_json {
-            self.text("\x1b[H\x1b[J");
+            self.print_text("\x1b[H\x1b[J");
         }
     }
 
     pub fn print_listing(&self, listing: &Listing, wide: bool) {
-        if self.is_json {
-            return self.print_json("versions", listing);
-        }
-        self.text(&if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) });
+        self.print("versions", listing, || {
+            if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) }
+        });
     }
 
     pub fn print_deploy_plan(&self, report: &DeployReport) {
@@ -50,63 +50,41 @@ impl Renderer {
         }
     }
 
-    pub fn deployed(&self, report: &DeployReport, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("deploy", report);
-        }
-        self.text(&format_listing(&listing.rows));
+    pub fn print_deploy(&self, report: &DeployReport, listing: &Listing) {
+        self.print("deploy", report, || format_listing(&listing.rows));
     }
 
-    pub fn assigned(&self, report: &AssignReport, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("assign", report);
-        }
-        self.text(&format_listing(&listing.rows));
+    pub fn print_assign(&self, report: &AssignReport, listing: &Listing) {
+        self.print("assign", report, || format_listing(&listing.rows));
     }
 
-    pub fn split(&self, hosts: &[HostSplit], listing: &Listing) {
-        #[derive(Serialize)]
-        struct SplitDocument<'a> {
-            hosts: &'a [HostSplit],
-        }
-        if self.is_json {
-            return self.print_json("split", &SplitDocument { hosts });
-        }
-        self.text(&format_wide_listing(&listing.rows));
+    pub fn print_split(&self, hosts: &[HostSplit], listing: &Listing) {
+        self.print("split", &BTreeMap::from([("hosts", hosts)]), || format_wide_listing(&listing.rows));
     }
 
     pub fn print_weights(&self, done: &AppliedWeights, is_share: bool) {
-        if self.is_json {
-            return self.print_json("weights", done);
-        }
-        let cells = |one: &ServerWeight| {
-            let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
-            vec![balancer, host, one.server.clone(), one.weight.to_string()]
-        };
-        let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
-        self.text(&format_ruled_table(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows));
-        if is_share {
-            self.text(&format!("{} of new users, as near as weights come\n", done.share));
-        }
+        self.print("weights", done, || {
+            let cells = |one: &ServerWeight| {
+                let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
+                vec![balancer, host, one.server.clone(), one.weight.to_string()]
+            };
+            let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
+            let mut text = format_ruled_table(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows);
+            if is_share {
+                let _ = writeln!(text, "{} of new users, as near as weights come", done.share);
+            }
+            text
+        });
     }
 
-    pub fn killed(&self, killed: &[KilledDeployment]) {
-        #[derive(Serialize)]
-        struct KillDocument<'a> {
-            killed: &'a [KilledDeployment],
-        }
+    pub fn print_kill(&self, killed: &[KilledDeployment]) {
         if self.is_json {
-            self.print_json("kill", &KillDocument { killed });
+            self.print_json("kill", &BTreeMap::from([("killed", killed)]));
         }
     }
 
     pub fn print_description(&self, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("versions", listing);
-        }
-        for row in &listing.rows {
-            self.text(&format_description(row));
-        }
+        self.print("versions", listing, || listing.rows.iter().map(format_description).collect());
     }
 
     /// Prints a line of a log at once.
@@ -115,7 +93,7 @@ impl Renderer {
             Some(host) => format!("{host} | {line}\n"),
             None => format!("{line}\n"),
         };
-        self.text(&text);
+        self.print_text(&text);
         // The next write reports a reader that closed the pipe.
         let _ = self.flush();
     }
@@ -260,7 +238,7 @@ fn format_description(row: &FleetDeployment) -> String {
             let _ = writeln!(text, "    {name:<10} {value}");
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
-        line("Created at", &deployment.created_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+        line("Created at", &format_time(deployment.created_at));
         line("Runs", &format_runs(&deployment.instance.how.workload));
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));

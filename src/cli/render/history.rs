@@ -32,7 +32,7 @@ impl Renderer {
         if !rows.is_empty() || tables.is_empty() {
             tables.push(format_history(rows));
         }
-        self.text(&tables.join("\n"));
+        self.print_text(&tables.join("\n"));
     }
 
     /// Prints the changes that each host has recorded.
@@ -51,31 +51,26 @@ impl Renderer {
             return self.print_json("histories", &HistoriesDocument { hosts });
         }
         for (host, rows) in hosts {
-            self.text(&format!("{host}\n{}\n", format_history(rows)));
+            self.print_text(&format!("{host}\n{}\n", format_history(rows)));
         }
     }
 }
 
 fn format_history(rows: &[HistoryEntry]) -> String {
     let row = |entry: &HistoryEntry| {
-        let at = entry.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        let cells = [
-            &at,
-            &entry.actor.user,
-            entry.service.as_str(),
-            &entry.action,
-            entry.phase.as_str(),
-            &entry.detail,
-        ];
-        cells.iter().map(|cell| (*cell).to_owned()).collect()
+        vec![
+            table::format_time(entry.at),
+            entry.actor.user.clone(),
+            entry.service.to_string(),
+            entry.action.clone(),
+            entry.phase.as_str().to_owned(),
+            entry.detail.clone(),
+        ]
     };
     table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
 }
 
 fn format_lock_notes(notes: &[LockNote]) -> String {
-    let row = |note: &LockNote| {
-        let at = note.at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        vec![at, note.user.clone(), note.text.clone()]
-    };
+    let row = |note: &LockNote| vec![table::format_time(note.at), note.user.clone(), note.text.clone()];
     table::format_table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
 }

@@ -7,10 +7,7 @@ use crate::ops::init::InitReport;
 
 impl Renderer {
     pub fn print_init(&self, written: &InitReport) {
-        if self.is_json {
-            return self.print_json("initialised", written);
-        }
-        self.text(&format_init(written));
+        self.print("initialised", written, || format_init(written));
     }
 }
 

@@ -50,7 +50,7 @@ impl Renderer {
     }
 
     /// Adds an unformatted text, such as a manual page.
-    pub fn text(&self, text: &str) {
+    pub fn print_text(&self, text: &str) {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
     }
 
@@ -60,7 +60,7 @@ impl Renderer {
 
     /// Prints a question on stdout; the operator types the answer after it.
     pub fn prompt(&self, question: &str) -> Result<(), Failure> {
-        self.text(question);
+        self.print_text(question);
         self.flush()
     }
 
@@ -110,9 +110,17 @@ impl Renderer {
         self.spinner.enable_steady_tick(Duration::from_millis(120));
     }
 
+    /// Prints a result as JSON, or as text for people.
+    pub(super) fn print<T: Serialize>(&self, kind: &str, body: &T, format: impl FnOnce() -> String) {
+        if self.is_json {
+            return self.print_json(kind, body);
+        }
+        self.print_text(&format());
+    }
+
     pub(super) fn print_json<T: Serialize>(&self, kind: &str, body: &T) {
         match serde_json::to_string_pretty(&Document { schema: SCHEMA_VERSION, kind, body }) {
-            Ok(text) => self.text(&format!("{text}\n")),
+            Ok(text) => self.print_text(&format!("{text}\n")),
             Err(error) => self.write_stderr_line(&format!("cannot write JSON: {error}")),
         }
     }

@@ -1,5 +1,6 @@
 //! A roll: its plan, its events, its progress and its result.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -82,61 +83,40 @@ impl Renderer {
     }
 
     fn print_event_line(&self, roll: Option<&RollId>, event: &Event) {
+        let format_line = |event| format_event_line("roll-event", roll, event);
         let text = match event {
             Event::Roll { event, .. } => format_event_line("roll-event", roll, event),
-            Event::Observed { host, balancer, server, detail, .. } => format_event_line(
-                "roll-event",
-                roll,
-                AuxiliaryEvent::Observed { host, balancer, server, state: detail },
-            ),
+            Event::Observed { host, balancer, server, detail, .. } => {
+                format_line(AuxiliaryEvent::Observed { host, balancer, server, state: detail })
+            }
             Event::Draining { host, in_flight, busy_sockets, .. } => {
                 let (in_flight, busy_sockets) = (*in_flight, *busy_sockets);
-                format_event_line(
-                    "roll-event",
-                    roll,
-                    AuxiliaryEvent::Draining { host, in_flight, busy_sockets },
-                )
+                format_line(AuxiliaryEvent::Draining { host, in_flight, busy_sockets })
             }
-            Event::Warning { text } => {
-                format_event_line("roll-event", roll, AuxiliaryEvent::Warning { text })
-            }
+            Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
             _ => return,
         };
-        self.text(&text);
+        self.print_text(&text);
         // A reader that closed the pipe does not stop a roll.
         let _ = self.flush();
     }
 
-    pub fn plan(&self, plan: &RollPlan) {
-        if self.is_json {
-            return self.print_json("plan", plan);
-        }
-        self.text(&plan.to_string());
+    pub fn print_plan(&self, plan: &RollPlan) {
+        self.print("plan", plan, || plan.to_string());
     }
 
     pub fn print_roll_status(&self, view: &RollView) {
-        if self.is_json {
-            return self.print_json("roll-status", view);
-        }
-        self.text(&format_roll_status(view, &self.service_flag));
+        self.print("roll-status", view, || format_roll_status(view, &self.service_flag));
     }
 
     pub fn print_past_roll(&self, roll: &RollProgress) {
-        if self.is_json {
-            return self.print_json("roll", roll);
-        }
-        self.text(&format_roll(roll, &self.service_flag));
+        self.print("roll", roll, || format_roll(roll, &self.service_flag));
     }
 
-    pub fn lock(&self, lock: Option<&LockView>) {
-        #[derive(Serialize)]
-        struct LockDocument<'a> {
-            lock: Option<&'a LockView>,
-        }
-        if self.is_json {
-            return self.print_json("lock", &LockDocument { lock });
-        }
-        self.text(&lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock));
+    pub fn print_lock(&self, lock: Option<&LockView>) {
+        self.print("lock", &BTreeMap::from([("lock", lock)]), || {
+            lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock)
+        });
     }
 
     /// Prints the result of a roll; anything but "everything done" is a failure.
@@ -145,9 +125,9 @@ impl Renderer {
             let _ = board.bars.clear();
         }
         if self.is_json {
-            self.text(&format_event_line("roll", None, rolled));
+            self.print_text(&format_event_line("roll", None, rolled));
         } else {
-            self.text(&format_roll(&rolled.standing, &self.service_flag));
+            self.print_text(&format_roll(&rolled.standing, &self.service_flag));
         }
         for undelivered in &rolled.undelivered {
             self.print_remark(&format!("{} {undelivered}", "warning:".yellow()));

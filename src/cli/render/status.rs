@@ -16,22 +16,22 @@ use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
 impl Renderer {
-    pub fn status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
+    pub fn print_status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
         if self.is_json {
             return self.print_json("status", &StatusDocument { hosts, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
-            self.text("\x1b[H\x1b[J");
+            self.print_text("\x1b[H\x1b[J");
         }
         for status in hosts {
-            self.text(&format_host_status(status));
+            self.print_text(&format_host_status(status));
         }
         if let Some(view) = roll {
-            self.text(&format!("\n{}", format_roll_status(view, &self.service_flag)));
+            self.print_text(&format!("\n{}", format_roll_status(view, &self.service_flag)));
         }
         if watching {
-            self.text("\n");
+            self.print_text("\n");
         }
     }
 }

@@ -16,10 +16,7 @@ use crate::ops::host::restore::RestoreReport;
 
 impl Renderer {
     pub fn print_switch(&self, switched: &SwitchReport) {
-        if self.is_json {
-            return self.print_json("switched", switched);
-        }
-        self.text(&format_switch(switched));
+        self.print("switched", switched, || format_switch(switched));
     }
 
     /// Prints the result of each host. Returns an error unless every host is switched.
@@ -46,7 +43,7 @@ impl Renderer {
         let mut failed = Vec::new();
         for (_, switched) in each {
             match switched {
-                Ok(switched) if !self.is_json => self.text(&format_switch(&switched)),
+                Ok(switched) if !self.is_json => self.print_text(&format_switch(&switched)),
                 Ok(_) => {}
                 Err(error) => failed.push(error),
             }
@@ -58,10 +55,7 @@ impl Renderer {
     }
 
     pub fn print_restore(&self, restored: &RestoreReport) {
-        if self.is_json {
-            return self.print_json("restored", restored);
-        }
-        self.text(&format_restore(restored));
+        self.print("restored", restored, || format_restore(restored));
     }
 }
 

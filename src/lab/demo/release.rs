@@ -10,7 +10,7 @@ use crate::lab::files::{make_dir, write};
 pub const FIRST_VERSION: &str = "4.0.0";
 
 /// Writes a release whose program reports its version.
-pub fn release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
+pub fn write_release(lab: &Lab, version: &str) -> Result<PathBuf, LabError> {
     write_faulty_release(lab, version, "")
 }
 

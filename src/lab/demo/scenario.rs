@@ -15,8 +15,8 @@ pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The receiver of the demo's progress.
 pub trait ProgressSink: Sync {
-    fn step(&self, text: &str);
-    fn count(&self, snapshot: &Snapshot);
+    fn report_step(&self, text: &str);
+    fn report_counts(&self, snapshot: &Snapshot);
 }
 
 /// A command of the demo.
@@ -30,26 +30,27 @@ pub struct CommandReport {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScenarioReport {
-    pub told: Vec<CommandReport>,
+    #[serde(rename = "told")]
+    pub commands: Vec<CommandReport>,
     /// The deviations from what should happen.
     pub faults: Vec<String>,
 }
 
 pub(super) async fn wait_for_answers(
     load: &Load,
-    audience: &dyn ProgressSink,
-    what: &str,
+    progress_sink: &dyn ProgressSink,
+    condition: &str,
     holds: impl Fn(&Snapshot) -> bool,
 ) -> Result<(), LabError> {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
         let snapshot = load.take_snapshot();
-        audience.count(&snapshot);
+        progress_sink.report_counts(&snapshot);
         if holds(&snapshot) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(LabError::Late { what: what.to_owned(), waited: WAIT_TIMEOUT });
+            return Err(LabError::TimedOut { condition: condition.to_owned(), waited: WAIT_TIMEOUT });
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -60,7 +61,7 @@ pub(super) struct Scenario<'a> {
     pub operator: &'a Operator,
     pub load: &'a Load,
     pub progress_sink: &'a dyn ProgressSink,
-    pub told: Vec<CommandReport>,
+    pub commands: Vec<CommandReport>,
     pub faults: Vec<String>,
 }
 
@@ -79,13 +80,13 @@ impl Scenario<'_> {
     ) -> Result<(), LabError> {
         let shown: Vec<&str> = args.iter().map(|arg| arg.rsplit('/').next().unwrap_or(arg)).collect();
         let command = format!("switchman {}", shown.join(" "));
-        self.progress_sink.step(&format!("operator: {command}"));
+        self.progress_sink.report_step(&format!("operator: {command}"));
         let began = std::time::Instant::now();
         let output = self.operator.run_switchman(args).await?;
         for line in output.stdout.lines() {
-            self.progress_sink.step(&format!("    {line}"));
+            self.progress_sink.report_step(&format!("    {line}"));
         }
-        self.progress_sink.count(&self.load.take_snapshot());
+        self.progress_sink.report_counts(&self.load.take_snapshot());
         if output.status != status || !output.stderr.contains(words) {
             let mut fault = format!("`{command}` ended with status {}", output.status);
             if output.status == status {
@@ -96,7 +97,7 @@ impl Scenario<'_> {
             }
             self.faults.push(fault);
         }
-        self.told.push(CommandReport { command, status: output.status, took: began.elapsed() });
+        self.commands.push(CommandReport { command, status: output.status, took: began.elapsed() });
         Ok(())
     }
 
@@ -110,11 +111,11 @@ impl Scenario<'_> {
         let everywhere = |now: &Snapshot| {
             hosts.iter().all(|host| now.count_answers(phase, host, "main", Some(version)) > 0)
         };
-        let what = format!("an answer of {version} on every host");
-        match wait_for_answers(self.load, self.progress_sink, &what, everywhere).await {
+        let condition = format!("an answer of {version} on every host");
+        match wait_for_answers(self.load, self.progress_sink, &condition, everywhere).await {
             Ok(()) => Ok(()),
-            Err(LabError::Late { what, .. }) => {
-                self.faults.push(format!("{what} was not seen in `{phase}`"));
+            Err(LabError::TimedOut { condition, .. }) => {
+                self.faults.push(format!("{condition} was not seen in `{phase}`"));
                 Ok(())
             }
             Err(error) => Err(error),

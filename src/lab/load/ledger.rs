@@ -168,7 +168,7 @@ impl RequestLedger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn phase(&self, name: &str) {
+    pub fn set_phase(&self, name: &str) {
         name.clone_into(&mut self.lock().phase);
     }
 

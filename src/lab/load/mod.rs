@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-use super::error::LabError;
+use super::error::{LabError, to_load_error};
 use super::hosts::enter_namespace;
 
 mod client;
@@ -55,10 +55,10 @@ impl Load {
     /// Starts the clients, inside a network namespace when one is named.
     pub fn start(namespace: Option<&Path>, target: LoadTarget, mix: &ClientMix) -> Result<Self, LabError> {
         let (stop, stopped) = watch::channel(false);
-        let book = Arc::new(RequestLedger::new(ClientKind::ALL));
-        let (theirs, mix) = (book.clone(), mix.clone());
+        let ledger = Arc::new(RequestLedger::new(ClientKind::ALL));
+        let (shared_ledger, mix) = (ledger.clone(), mix.clone());
         let namespace: Option<PathBuf> = namespace.map(Path::to_owned);
-        let (ready, started) = std::sync::mpsc::channel();
+        let (ready_sender, ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("swm-load".to_owned()).spawn(move || {
             let entered = match namespace {
                 Some(file) => enter_namespace(&file).and_then(|runtime| runtime),
@@ -66,26 +66,25 @@ impl Load {
             };
             match entered {
                 Ok(runtime) => {
-                    let _ = ready.send(Ok(()));
-                    runtime.block_on(run_clients(&theirs, &target, &mix, &stopped));
+                    let _ = ready_sender.send(Ok(()));
+                    runtime.block_on(run_clients(&shared_ledger, &target, &mix, &stopped));
                 }
                 Err(error) => {
-                    let _ = ready.send(Err(error.to_string()));
+                    let _ = ready_sender.send(Err(error.to_string()));
                 }
             }
         });
-        let failed = |why: String| LabError::Load { why };
-        let thread = thread.map_err(|error| failed(error.to_string()))?;
-        match started.recv() {
-            Ok(Ok(())) => Ok(Self { ledger: book, stop, thread: Some(thread) }),
-            Ok(Err(why)) => Err(failed(why)),
-            Err(error) => Err(failed(error.to_string())),
+        let thread = thread.map_err(to_load_error)?;
+        match ready.recv() {
+            Ok(Ok(())) => Ok(Self { ledger, stop, thread: Some(thread) }),
+            Ok(Err(reason)) => Err(to_load_error(reason)),
+            Err(error) => Err(to_load_error(error)),
         }
     }
 
     /// Starts a phase: answers are counted under this name too.
-    pub fn phase(&self, name: &str) {
-        self.ledger.phase(name);
+    pub fn set_phase(&self, name: &str) {
+        self.ledger.set_phase(name);
     }
 
     pub fn take_snapshot(&self) -> Snapshot {
@@ -104,7 +103,7 @@ impl Load {
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         match joined {
             Ok(Ok(())) => Ok(()),
-            _ => Err(LabError::Load { why: "its thread panicked".to_owned() }),
+            _ => Err(to_load_error("its thread panicked")),
         }
     }
 }
@@ -116,7 +115,7 @@ impl Drop for Load {
 }
 
 async fn run_clients(
-    book: &Arc<RequestLedger>,
+    ledger: &Arc<RequestLedger>,
     target: &LoadTarget,
     mix: &ClientMix,
     stopped: &watch::Receiver<bool>,
@@ -129,7 +128,7 @@ async fn run_clients(
             // Every pair of a balancer and a host has its turn.
             let cookie = target.cookies.get(number / balancers % target.cookies.len().max(1)).cloned();
             let client = client::Client::new(*kind, *address, target.host.clone(), cookie);
-            clients.spawn(client.run(book.clone(), stopped.clone()));
+            clients.spawn(client.run(ledger.clone(), stopped.clone()));
         }
     }
     while clients.join_next().await.is_some() {}
