@@ -8,6 +8,7 @@ use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::history::Phase;
+use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
@@ -168,7 +169,7 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 }
 
 /// A native rule on the check port. Sets and maps by name are not looked into.
-fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
+fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match statements {
         Err(why) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
@@ -321,7 +322,7 @@ fn check_input_filter(
     fleet: &Fleet,
     facts: &CheckFacts,
     family: Family,
-    table: &Result<Table, String>,
+    table: &Result<Table, ObservationError>,
 ) -> Vec<Finding> {
     let subject = format!("{} filter INPUT", family.command_stem());
     let table = match table {
@@ -405,7 +406,7 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let recorded_off = facts.records.as_ref().is_ok_and(|all| {
         all.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off)
     });
-    let vhost = |name: &str, port: Port, health: &Result<(), String>, severity| match health {
+    let vhost = |name: &str, port: Port, health: &Result<(), ObservationError>, severity| match health {
         Ok(()) => build_ok("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
         Err(why) => build_finding(
             severity,

@@ -11,6 +11,7 @@ use crate::model::balancer::{BackendView, ServerCounters};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
@@ -54,7 +55,7 @@ pub async fn wait(
         if pulse.as_ref().is_ok_and(|pulse| pulse.generation != generation) {
             return Err(DrainError::Overtaken);
         }
-        let sockets = pulse.map_err(|error| error.to_string()).and_then(|pulse| pulse.sockets);
+        let sockets = pulse.map_err(ObservationError::new).and_then(|pulse| pulse.sockets);
         let after = began.elapsed();
         let name = host.name.clone();
         let (in_flight, why) = match drain.observe(&works, sockets.as_ref().ok().copied()) {

@@ -6,8 +6,8 @@ use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
+use crate::model::observation::{self, ObservationError};
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
@@ -21,8 +21,8 @@ pub struct HostStatus {
     pub service: ServiceName,
     pub ports: Ports,
     /// The host's own side; an error where the host cannot be reached.
-    #[serde(serialize_with = "known::serialize")]
-    pub view: Result<HostView, String>,
+    #[serde(serialize_with = "observation::serialize")]
+    pub view: Result<HostView, ObservationError>,
     pub balancers: Vec<BalancerStatus>,
 }
 
@@ -30,8 +30,8 @@ pub struct HostStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerStatus {
     pub balancer: BalancerName,
-    #[serde(serialize_with = "known::serialize")]
-    pub servers: Result<HostServers, String>,
+    #[serde(serialize_with = "observation::serialize")]
+    pub servers: Result<HostServers, ObservationError>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,7 +55,7 @@ pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatu
         host: host.clone(),
         service: fleet.service.clone(),
         ports: fleet.ports,
-        view: view.map_err(|error| error.to_string()),
+        view: view.map_err(ObservationError::new),
         balancers,
     }
 }
@@ -65,8 +65,8 @@ async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) ->
     let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);
         let servers = match at.and_then(|at| views.get(at)) {
-            None => Err("not read: no `haproxy:` in the configuration".to_owned()),
-            Some(Err(error)) => Err(error.to_string()),
+            None => Err(ObservationError::new("not read: no `haproxy:` in the configuration")),
+            Some(Err(error)) => Err(ObservationError::new(error)),
             Some(Ok(view)) => Ok(HostServers {
                 main: view.find_server(&spec.servers.main_of(&host.name)).cloned(),
                 backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),

@@ -19,6 +19,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Intent, RouteChange};
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::plan::drain;
@@ -84,7 +85,7 @@ impl HostLink for LocalHost {
         let now = port_sockets::sockets(&self.world, record.as_ref(), port).await;
         let mut looks = self.last_sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.remove(&port).unwrap_or_default();
-        let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
+        let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ObservationError::new);
         looks.insert(port, now.unwrap_or_default());
         Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),

@@ -4,6 +4,7 @@ use crate::model::api::{HostView, StatusRequest};
 use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::history::{HistoryEntry, Phase};
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
 use crate::model::rules::{Family, RedirectKind, Tables};
 use crate::plan::drain;
 use crate::plan::firewall;
@@ -30,13 +31,13 @@ pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
     };
     let last = world.store.load_history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
     HostView {
-        record: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        record: recorded.as_ref().map(mine).map_err(ObservationError::new),
         kernel: tables
             .map(|tables| extract_kernel_forwards(&question.service, &tables))
-            .map_err(|error| error.to_string()),
+            .map_err(ObservationError::new),
         drift: drift.into_iter().chain(describe_unfinished_change(last.as_ref())).collect(),
-        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
-        main_health: health.map_err(|error| error.to_string()),
+        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(ObservationError::new),
+        main_health: health.map_err(ObservationError::new),
         last_entry: last,
     }
 }

@@ -5,11 +5,12 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
+use crate::model::observation::ObservationError;
 
 /// Returns the view of a balancer, or the finding that it could not be read.
 pub fn require_view<'a>(
     spec: &BalancerSpec,
-    view: Option<&'a Result<BackendView, String>>,
+    view: Option<&'a Result<BackendView, ObservationError>>,
 ) -> Result<&'a BackendView, Finding> {
     let subject = spec.name.as_str();
     match view {

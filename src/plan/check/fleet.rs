@@ -10,6 +10,7 @@ use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::host::{Host, Transport};
 use crate::model::lock::{Liveness, LockView};
+use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::plan::roll::progress::RollProgress;
 
@@ -19,12 +20,12 @@ pub struct FleetFacts {
     /// The hosts to check.
     pub hosts: Vec<HostFacts>,
     /// In the order of the fleet; `None`: not read by configuration.
-    pub balancers: Vec<Option<Result<BackendView, String>>>,
+    pub balancers: Vec<Option<Result<BackendView, ObservationError>>>,
     /// The files of [`local_files`] that do not exist.
     pub missing: Vec<LocalFile>,
     /// The last roll.
-    pub roll: Result<Option<RollProgress>, String>,
-    pub lock: Result<Option<LockView>, String>,
+    pub roll: Result<Option<RollProgress>, ObservationError>,
+    pub lock: Result<Option<LockView>, ObservationError>,
     /// The version of this program.
     pub version: &'static str,
 }
@@ -36,7 +37,7 @@ pub struct HostFacts {
     pub transport: String,
     pub hello: Result<Hello, LinkFailure>,
     /// `None` where it was not greeted.
-    pub view: Option<Result<HostView, String>>,
+    pub view: Option<Result<HostView, ObservationError>>,
 }
 
 /// Why a host did not answer.
@@ -277,7 +278,7 @@ fn build_missing_file_finding(file: &LocalFile) -> Finding {
 
 fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
     let mut all = Vec::new();
-    let unreadable = |why: &String| {
+    let unreadable = |why: &ObservationError| {
         build_problem(
             "journal-unreadable",
             "journal",

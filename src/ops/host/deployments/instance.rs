@@ -11,7 +11,7 @@ use crate::plan::versions::DeployRefusal;
 use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
 use crate::world::link::SharedLineSink;
-use crate::world::runner::StopResult;
+use crate::world::runner::{RunnerError, StopResult};
 
 /// Starts the instance, if switchman is to start it.
 pub(super) async fn start(
@@ -133,12 +133,12 @@ pub(super) fn check_release(
 pub(in crate::ops::host) async fn read_process(
     world: &HostWorld,
     deployment: &Deployment,
-) -> Result<ProcessState, String> {
+) -> Result<ProcessState, RunnerError> {
     if matches!(deployment.instance.how.workload, Workload::External { .. }) {
         return Ok(ProcessState::External);
     }
     let id = deployment.instance_id(deployment.instance.build);
-    world.runner.state(&id).await.map_err(|error| error.to_string())
+    world.runner.state(&id).await
 }
 
 /// How much of a log an error shows.
