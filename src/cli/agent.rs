@@ -157,9 +157,9 @@ async fn start_reconcilers<'a>(
     if let Err(error) = proxy::bypass_dead_proxy(world, actor).await {
         context.renderer.print_remark(&format!("cannot route around a dead proxy: {error}"));
     }
-    let keeper = rule_reconciler::begin(world, actor).await;
+    let reconciler = rule_reconciler::start(world, actor).await;
     async move {
-        tokio::join!(keeper.keep(), deployments::run(world, actor), proxy::keep(world, actor));
+        tokio::join!(reconciler.run(), deployments::run(world, actor), proxy::run(world, actor));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::firewall::{is_hooked, read_forwards, read_redirects, variant};
+use super::firewall::{choose_variant, is_hooked, read_forwards, read_redirects};
 use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_filter};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
@@ -29,10 +29,10 @@ mod port_match;
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
-        Err(why) => all.push(build_problem(
+        Err(error) => all.push(build_problem(
             "rules-unreadable",
             "kernel rules",
-            why.clone(),
+            error.clone(),
             "run it as root; `apt-get install iptables` where it is missing",
         )),
         Ok(tables) => {
@@ -72,7 +72,9 @@ fn check_privileges(facts: &CheckFacts) -> Finding {
             "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
             "run as root: `sudo switchman ...`",
         ),
-        Err(why) => build_finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
+        Err(error) => {
+            build_finding(Severity::Warning, "privileges", "privileges", error.clone(), "run as root")
+        }
     }
 }
 
@@ -86,17 +88,17 @@ fn check_state(facts: &CheckFacts) -> Finding {
             "`switchman enable-forward` when main is ready",
         ),
         Ok(_) => build_ok("state", "recorded state", "readable"),
-        Err(why) => build_problem(
+        Err(error) => build_problem(
             "state-unreadable",
             "recorded state",
-            why.clone(),
+            error.clone(),
             "see the error; `--state-dir` names another place",
         ),
     }
 }
 
 fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
-    let chosen = variant(tables);
+    let chosen = choose_variant(tables);
     let subject = format!("{} nat ({chosen})", family.command_stem());
     let mut all = vec![build_ok(
         "variant",
@@ -172,7 +174,7 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match statements {
-        Err(why) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
+        Err(error) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", error.clone(), "run as root")],
         Ok(statements) => statements
             .iter()
             .filter(|statement| statement_matches(statement, check))
@@ -193,7 +195,7 @@ fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding
         |wanted: Family| tables.iter().find(|(family, _)| *family == wanted).map(|(_, tables)| tables);
     let on = |tables: &Tables| {
         tables
-            .of(variant(tables))
+            .of(choose_variant(tables))
             .is_some_and(|table| !read_forwards(table).is_empty() && is_hooked(table, false))
     };
     let host_is_v6 = facts.host.address.is_some_and(|address| address.is_ipv6());
@@ -327,12 +329,12 @@ fn check_input_filter(
     let subject = format!("{} filter INPUT", family.command_stem());
     let table = match table {
         Ok(table) => table,
-        Err(why) => {
+        Err(error) => {
             return vec![build_finding(
                 Severity::Warning,
                 "filter-unreadable",
                 &subject,
-                why.clone(),
+                error.clone(),
                 "run as root",
             )];
         }
@@ -340,7 +342,7 @@ fn check_input_filter(
     let mut all = Vec::new();
     let record = facts.records.iter().flatten().find(|record| record.forward.service == fleet.service);
     for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
-        let port = record.map_or(data, |record| record.led(data));
+        let port = record.map_or(data, |record| record.effective_target(data));
         match evaluate_filter(table, port) {
             FilterVerdict::Accepted => {}
             FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(
@@ -408,11 +410,11 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     });
     let vhost = |name: &str, port: Port, health: &Result<(), ObservationError>, severity| match health {
         Ok(()) => build_ok("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
-        Err(why) => build_finding(
+        Err(error) => build_finding(
             severity,
             "vhost-unhealthy",
             &format!("{name} vhost"),
-            why.clone(),
+            error.clone(),
             "look at its error log",
         ),
     };

@@ -103,7 +103,7 @@ async fn wait_for_report(
     timeout: Option<Duration>,
 ) -> Result<BalancerObserved, String> {
     let spec = balancer.spec();
-    let server = spec.servers.main_of(&host.name);
+    let server = spec.servers.main_server_name(&host.name);
     let began = Instant::now();
     let deadline = began + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;

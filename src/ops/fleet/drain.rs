@@ -63,7 +63,7 @@ pub async fn wait(
                 world.reporter.report(&Event::Drained { host: name, after });
                 return Ok(after);
             }
-            DrainState::Draining { in_flight, busy_sockets, why } => {
+            DrainState::Draining { in_flight, busy_sockets, reason: why } => {
                 if told != Some((in_flight, busy_sockets)) {
                     told = Some((in_flight, busy_sockets));
                     world.reporter.report(&Event::Draining { host: name, in_flight, busy_sockets, after });
@@ -95,7 +95,7 @@ async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<Option<ServerC
     let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
         let view = view.ok()?;
-        view.find_server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
+        view.find_server(&balancer.spec().servers.main_server_name(&host.name)).map(|server| server.work)
     };
     world.balancers.iter().zip(views).map(work).collect()
 }

@@ -68,7 +68,7 @@ async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) ->
             None => Err(ObservationError::new("not read: no `haproxy:` in the configuration")),
             Some(Err(error)) => Err(ObservationError::new(error)),
             Some(Ok(view)) => Ok(HostServers {
-                main: view.find_server(&spec.servers.main_of(&host.name)).cloned(),
+                main: view.find_server(&spec.servers.main_server_name(&host.name)).cloned(),
                 backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
             }),
         };

@@ -11,7 +11,7 @@ use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
 use crate::plan::check::collect_findings;
 use crate::plan::check::facts::CheckFacts;
-use crate::plan::firewall::variant;
+use crate::plan::firewall::choose_variant;
 use crate::world::HostWorld;
 
 use super::rules;
@@ -72,7 +72,7 @@ async fn read_filters(
     tables: &[(Family, Tables)],
 ) -> Vec<(Family, Result<Table, ObservationError>)> {
     let read = tables.iter().map(async |(family, tables)| {
-        let table = world.firewall.filter(*family, variant(tables)).await;
+        let table = world.firewall.filter(*family, choose_variant(tables)).await;
         (*family, table.map_err(ObservationError::new))
     });
     futures_util::future::join_all(read).await

@@ -13,13 +13,13 @@ use crate::world::HostWorld;
 use super::{port_sockets, rules};
 
 /// Collects the host's half of `status`.
-pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
+pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView {
     let recorded = world.store.load_records();
     let records = recorded.as_deref().unwrap_or_default();
     let record = records.iter().find(|record| record.forward.service == question.service);
     let (tables, sockets, health) = tokio::join!(
         rules::observe(world),
-        port_sockets::sockets(world, record, question.ports.main),
+        port_sockets::read_port_sockets(world, record, question.ports.main),
         world.probe.ask(port_sockets::resolve_target(records, question.main), &question.health),
     );
     let mine = |records: &Vec<ServiceRecord>| {
@@ -36,7 +36,9 @@ pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
             .map(|tables| extract_kernel_forwards(&question.service, &tables))
             .map_err(ObservationError::new),
         drift: drift.into_iter().chain(describe_unfinished_change(last.as_ref())).collect(),
-        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(ObservationError::new),
+        main_sockets: sockets
+            .map(|sockets| drain::count_activities(&sockets, &[]).0)
+            .map_err(ObservationError::new),
         main_health: health.map_err(ObservationError::new),
         last_entry: last,
     }
@@ -44,7 +46,7 @@ pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
 
 fn extract_kernel_forwards(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
     let one = |(family, tables): &(Family, Tables)| {
-        let variant = firewall::variant(tables);
+        let variant = firewall::choose_variant(tables);
         let table = tables.of(variant);
         let mut forwards = table.map(firewall::read_forwards).unwrap_or_default();
         forwards.retain(|forward| &forward.service == service);
@@ -60,14 +62,15 @@ pub fn describe_drift(recorded: &[ServiceRecord], tables: &[(Family, Tables)]) -
         return vec![];
     }
     let wanted = rules::compute_desired(recorded, tables);
-    let differing =
-        tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
+    let differing = tables
+        .iter()
+        .filter(|(family, tables)| !firewall::plan_transactions(&wanted, tables, *family).is_empty());
     differing
         .map(|(family, tables)| {
             let on = wanted.redirects.iter().filter(|redirect| redirect.kind == RedirectKind::Forward);
             let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
             let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
-            let variant = firewall::variant(tables);
+            let variant = firewall::choose_variant(tables);
             format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` repairs it")
         })
         .collect()

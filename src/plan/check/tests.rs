@@ -36,7 +36,7 @@ pub(super) fn recorded(switch: Switch) -> ServiceRecord {
 fn nat() -> Tables {
     let mut tables = Tables { default: Variant::NfTables, nf_tables: Some(Table::empty_nat()), legacy: None };
     let desired = firewall::build_desired_rules(&[recorded(Switch::On)], []);
-    for transaction in firewall::plan(&desired, &tables, Family::V4) {
+    for transaction in firewall::plan_transactions(&desired, &tables, Family::V4) {
         tables.nf_tables.as_mut().unwrap().apply_transaction(&transaction).unwrap();
     }
     tables

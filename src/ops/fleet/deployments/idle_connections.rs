@@ -16,7 +16,7 @@ pub(super) async fn flush(
 ) -> Vec<(BalancerName, Result<FlushResult, String>)> {
     let asked = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
-        let main = balancer.close_idle(&spec.servers.main_of(host)).await;
+        let main = balancer.close_idle(&spec.servers.main_server_name(host)).await;
         // The route of the backup vhost has changed as well.
         let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
         let both = match (main, backup) {

@@ -70,14 +70,14 @@ fn build_spec(
     }
     // D37: the environment carries its name, its version and its directory.
     let mut env: BTreeMap<String, String> = instance.how.env.clone();
-    let told = [
+    let identity = [
         ("PORT", instance.port.to_string()),
         ("SWITCHMAN_SERVICE", service.to_string()),
         ("SWITCHMAN_VERSION", version.to_string()),
         ("SWITCHMAN_DEPLOYMENT", id.to_string()),
         ("SWITCHMAN_RELEASE", dir.display().to_string()),
     ];
-    env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+    env.extend(identity.map(|(name, value)| (name.to_owned(), value)));
     let (argv, stop_signal) = match &instance.how.workload {
         Workload::Command { argv } => (argv.clone(), StopSignal::Term),
         Workload::Vhost { server } => {
@@ -147,12 +147,12 @@ const ERROR_LOG_LINES: u32 = 10;
 /// Reads the last log lines of an instance for an error; empty where there is no log.
 pub(super) async fn read_last_lines(world: &HostWorld, id: &InstanceId) -> Vec<String> {
     let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = lines.clone();
-    let heard: SharedLineSink = Arc::new(move |line: &str| {
-        kept.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    let sink_lines = lines.clone();
+    let sink: SharedLineSink = Arc::new(move |line: &str| {
+        sink_lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
     });
     // Without a log there is nothing to show.
-    let _ = world.runner.stream_logs(id, Some(ERROR_LOG_LINES), false, heard).await;
+    let _ = world.runner.stream_logs(id, Some(ERROR_LOG_LINES), false, sink).await;
     let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *lines)
 }
