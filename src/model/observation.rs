@@ -31,8 +31,8 @@ pub enum ValueOrError<T> {
     Error(String),
 }
 
-pub fn serialize<T: Serialize, S: Serializer>(
-    part: &Result<T, ObservationError>,
+pub fn serialize<T: Serialize, E: fmt::Display, S: Serializer>(
+    part: &Result<T, E>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     match part {
