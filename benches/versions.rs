@@ -210,14 +210,14 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
         wanted.redirects.pop_last();
         let steps: Vec<_> = observed
             .iter()
-            .flat_map(|(family, tables): &(Family, _)| firewall::plan(&wanted, tables, *family))
+            .flat_map(|(family, tables): &(Family, _)| firewall::plan_transactions(&wanted, tables, *family))
             .collect();
         deciding.push(began.elapsed());
         if steps.is_empty() {
             return Err("nothing was planned".into());
         }
         let began = Instant::now();
-        let view = deployments::view(&world).await?;
+        let view = deployments::read_view(&world).await?;
         listing.push(began.elapsed());
         if view.deployments.len() != usize::from(services) * 2 {
             return Err("the view is not whole".into());

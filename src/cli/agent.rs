@@ -158,9 +158,9 @@ async fn start_reconcilers<'a>(
     if let Err(error) = proxy::bypass_dead_proxy(world, actor).await {
         context.renderer.print_remark(&format!("cannot route around a dead proxy: {error}"));
     }
-    let rule_reconciler = rule_reconciler::begin(world, actor).await;
+    let reconciler = rule_reconciler::start(world, actor).await;
     async move {
-        tokio::join!(rule_reconciler.keep(), deployments::run(world, actor), proxy::keep(world, actor));
+        tokio::join!(reconciler.run(), deployments::run(world, actor), proxy::run(world, actor));
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Context {
 }
 
 fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
-    fleet.of(service).ok_or_else(|| Failure::UnknownService {
+    fleet.for_service(service).ok_or_else(|| Failure::UnknownService {
         requested: service.clone(),
         known: fleet.service_names().cloned().collect(),
     })

@@ -21,7 +21,7 @@ pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
         .service
         .clone()
         .map_or_else(|| fleet.service_names().cloned().collect(), |one| vec![one]);
-    let services = names.iter().filter_map(|name| fleet.of(name));
+    let services = names.iter().filter_map(|name| fleet.for_service(name));
     let services: Vec<_> = services
         .map(|fleet| {
             let world = context.build_fleet_world(&file, &fleet, &hosts);

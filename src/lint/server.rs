@@ -67,7 +67,7 @@ fn pair_listed_hosts<'a>(
     let mut pairs = Vec::new();
     for host in &fleet.hosts {
         let (main, backup) =
-            (balancer.servers.main_of(&host.name), balancer.servers.backup_server_name(&host.name));
+            (balancer.servers.main_server_name(&host.name), balancer.servers.backup_server_name(&host.name));
         let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),

@@ -78,10 +78,10 @@ pub struct ServiceRecord {
 impl ServiceRecord {
     /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
-        let led_elsewhere = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
+        let is_rerouted = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
         let generation = match previous {
             // A command that waits for DOWN or UP is not overtaken by another version: the forward is as it was.
-            Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
+            Some(record) if is_rerouted && record.switch == intent.switch => record.generation,
             record => record.map_or(0, |record| record.generation) + 1,
         };
         let (routes, trial) = match &intent.route_change {
@@ -118,21 +118,21 @@ impl ServiceRecord {
 
     /// Returns the ports of this service that HAProxy connects to, or that are routed without being an instance's.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
-        let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        let routes = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
         let proxy = self.layer7.place.map(|place| place.port);
-        std::iter::once(self.forward.check).chain(legs).chain(proxy)
+        std::iter::once(self.forward.check).chain(routes).chain(proxy)
     }
 
     /// Returns the port to which the kernel redirects connections to a port of this service: the proxy's where it is inserted before main.
-    pub fn led(&self, port: Port) -> Port {
+    pub fn effective_target(&self, port: Port) -> Port {
         let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
         self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.instance_port(port))
     }
 
     /// Returns the port of the instance behind a port of this service: the target of a route, else the port itself.
     pub fn instance_port(&self, port: Port) -> Port {
-        let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
-        legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
+        let routes = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
+        routes.into_iter().find(|route| route.port == port).map_or(port, |route| route.target)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::firewall::{is_hooked, read_forwards, read_redirects, variant};
+use super::firewall::{choose_variant, is_hooked, read_forwards, read_redirects};
 use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_filter};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::history::Phase;
+use crate::model::observation::ObservationError;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
@@ -28,10 +29,10 @@ mod port_match;
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
-        Err(why) => all.push(build_problem(
+        Err(error) => all.push(build_problem(
             "rules-unreadable",
             "kernel rules",
-            why.clone(),
+            error.clone(),
             "run it as root; `apt-get install iptables` where it is missing",
         )),
         Ok(tables) => {
@@ -71,7 +72,9 @@ fn check_privileges(facts: &CheckFacts) -> Finding {
             "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
             "run as root: `sudo switchman ...`",
         ),
-        Err(why) => build_finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
+        Err(error) => {
+            build_finding(Severity::Warning, "privileges", "privileges", error.clone(), "run as root")
+        }
     }
 }
 
@@ -85,17 +88,17 @@ fn check_state(facts: &CheckFacts) -> Finding {
             "`switchman enable-forward` when main is ready",
         ),
         Ok(_) => build_ok("state", "recorded state", "readable"),
-        Err(why) => build_problem(
+        Err(error) => build_problem(
             "state-unreadable",
             "recorded state",
-            why.clone(),
+            error.clone(),
             "see the error; `--state-dir` names another place",
         ),
     }
 }
 
 fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
-    let chosen = variant(tables);
+    let chosen = choose_variant(tables);
     let subject = format!("{} nat ({chosen})", family.command_stem());
     let mut all = vec![build_ok(
         "variant",
@@ -168,10 +171,10 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 }
 
 /// A native rule on the check port. Sets and maps by name are not looked into.
-fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
+fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match statements {
-        Err(why) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
+        Err(error) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", error.clone(), "run as root")],
         Ok(statements) => statements
             .iter()
             .filter(|statement| statement_matches(statement, check))
@@ -192,7 +195,7 @@ fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding
         |wanted: Family| tables.iter().find(|(family, _)| *family == wanted).map(|(_, tables)| tables);
     let on = |tables: &Tables| {
         tables
-            .of(variant(tables))
+            .of(choose_variant(tables))
             .is_some_and(|table| !read_forwards(table).is_empty() && is_hooked(table, false))
     };
     let host_is_v6 = facts.host.address.is_some_and(|address| address.is_ipv6());
@@ -321,17 +324,17 @@ fn check_input_filter(
     fleet: &Fleet,
     facts: &CheckFacts,
     family: Family,
-    table: &Result<Table, String>,
+    table: &Result<Table, ObservationError>,
 ) -> Vec<Finding> {
     let subject = format!("{} filter INPUT", family.command_stem());
     let table = match table {
         Ok(table) => table,
-        Err(why) => {
+        Err(error) => {
             return vec![build_finding(
                 Severity::Warning,
                 "filter-unreadable",
                 &subject,
-                why.clone(),
+                error.clone(),
                 "run as root",
             )];
         }
@@ -339,7 +342,7 @@ fn check_input_filter(
     let mut all = Vec::new();
     let record = facts.records.iter().flatten().find(|record| record.forward.service == fleet.service);
     for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
-        let port = record.map_or(data, |record| record.led(data));
+        let port = record.map_or(data, |record| record.effective_target(data));
         match evaluate_filter(table, port) {
             FilterVerdict::Accepted => {}
             FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(
@@ -405,13 +408,13 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let recorded_off = facts.records.as_ref().is_ok_and(|all| {
         all.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off)
     });
-    let vhost = |name: &str, port: Port, health: &Result<(), String>, severity| match health {
+    let vhost = |name: &str, port: Port, health: &Result<(), ObservationError>, severity| match health {
         Ok(()) => build_ok("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
-        Err(why) => build_finding(
+        Err(error) => build_finding(
             severity,
             "vhost-unhealthy",
             &format!("{name} vhost"),
-            why.clone(),
+            error.clone(),
             "look at its error log",
         ),
     };

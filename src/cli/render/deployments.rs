@@ -9,6 +9,7 @@ use super::renderer::Renderer;
 use super::table::format_time;
 use crate::model::deployment::{Access, ProcessState, Workload};
 use crate::model::name::HostName;
+use crate::model::observation::ObservationError;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -184,7 +185,7 @@ fn format_active(row: &FleetDeployment) -> String {
 
 /// Returns the worst process state over all hosts.
 fn find_worst_state(row: &FleetDeployment) -> &'static str {
-    let rank = |process: &Result<ProcessState, String>| match process {
+    let rank = |process: &Result<ProcessState, ObservationError>| match process {
         Err(_) => (3, "unknown"),
         Ok(ProcessState::Stopped { .. }) => (2, "exited"),
         Ok(ProcessState::Waiting { .. }) => (1, "restarting"),
@@ -201,7 +202,7 @@ fn format_running(row: &FleetDeployment) -> String {
         .iter()
         .filter(|(_, view)| view.process.as_ref().is_ok_and(ProcessState::is_running))
         .count();
-    let since = |process: &Result<ProcessState, String>| match process {
+    let since = |process: &Result<ProcessState, ObservationError>| match process {
         Ok(ProcessState::Running { since, .. } | ProcessState::Waiting { since, .. }) => Some(*since),
         Ok(ProcessState::Stopped { since, .. }) => *since,
         Ok(ProcessState::External) | Err(_) => None,
@@ -246,7 +247,7 @@ fn format_description(row: &FleetDeployment) -> String {
             line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
         }
         if let Err(why) = &view.process {
-            line("Process", why);
+            line("Process", &why.to_string());
         }
         if let Ok(process) = &view.process {
             line("Process", &format_process(process));

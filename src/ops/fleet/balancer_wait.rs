@@ -117,7 +117,7 @@ async fn wait_for_report(
     timeout: Option<Duration>,
 ) -> Result<BalancerObserved, MissingObservation> {
     let spec = balancer.spec();
-    let server = spec.servers.main_of(&host.name);
+    let server = spec.servers.main_server_name(&host.name);
     let started_at = Instant::now();
     let deadline = started_at + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;

@@ -4,6 +4,7 @@ use crate::model::api::{Hello, HostView};
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::plan::check::fleet::{FleetFacts, HostFacts, LinkFailure, collect_findings, list_local_files};
 use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
@@ -35,14 +36,14 @@ async fn collect_facts(
     let (facts, views) = tokio::join!(query_all, read_balancers(world));
     let view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
-        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ToString::to_string))
+        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ObservationError::new))
     };
     FleetFacts {
         hosts: facts,
         balancers: fleet.balancers.iter().map(view).collect(),
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
-        roll: roll::read_last(world).map_err(|error| error.to_string()),
-        lock: world.lock.view().map_err(|error| error.to_string()),
+        roll: roll::read_last(world).map_err(ObservationError::new),
+        lock: world.lock.view().map_err(ObservationError::new),
         version: env!("CARGO_PKG_VERSION"),
     }
 }
@@ -52,7 +53,7 @@ async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts
     let transport = find_link(world, host).map(HostLink::transport_label).unwrap_or_default();
     let hello = send_hello(world, host).await;
     let view = match &hello {
-        Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(|error| error.to_string())),
+        Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(ObservationError::new)),
         Err(_) => None,
     };
     HostFacts { host: host.clone(), transport, hello: hello.map_err(classify_link_error), view }

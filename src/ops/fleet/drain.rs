@@ -11,6 +11,7 @@ use crate::model::balancer::{BackendView, ServerCounters};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
@@ -29,13 +30,13 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
-    #[error("{in_flight} in flight after {}: {reason}{}", duration::format(*.waited), format_detail(.detail.as_deref()))]
+    #[error("{in_flight} in flight after {}: {reason}{}", duration::format(*.waited), format_detail(.detail.as_ref()))]
     TimedOut {
         waited: Duration,
         in_flight: u64,
         reason: NotDrainedReason,
         /// The error of the host, where its sockets cannot be read.
-        detail: Option<String>,
+        detail: Option<ObservationError>,
     },
     #[error("another command switched it in the meantime")]
     Overtaken,
@@ -43,7 +44,7 @@ pub enum DrainError {
     Interrupted { in_flight: u64 },
 }
 
-fn format_detail(detail: Option<&str>) -> String {
+fn format_detail(detail: Option<&ObservationError>) -> String {
     detail.map(|detail| format!(": {detail}")).unwrap_or_default()
 }
 
@@ -64,7 +65,7 @@ pub async fn wait(
         if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {
             return Err(DrainError::Overtaken);
         }
-        let sockets = activity.map_err(|error| error.to_string()).and_then(|activity| activity.sockets);
+        let sockets = activity.map_err(ObservationError::new).and_then(|activity| activity.sockets);
         let elapsed = started_at.elapsed();
         let name = host.name.clone();
         let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
@@ -72,7 +73,7 @@ pub async fn wait(
                 world.reporter.report(&Event::Drained { host: name, after: elapsed });
                 return Ok(elapsed);
             }
-            DrainState::Draining { in_flight, busy_sockets, why: reason } => {
+            DrainState::Draining { in_flight, busy_sockets, reason } => {
                 if reported != Some((in_flight, busy_sockets)) {
                     reported = Some((in_flight, busy_sockets));
                     world.reporter.report(&Event::Draining {
@@ -106,7 +107,7 @@ async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<Option<ServerC
     let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
         let view = view.ok()?;
-        view.find_server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
+        view.find_server(&balancer.spec().servers.main_server_name(&host.name)).map(|server| server.work)
     };
     world.balancers.iter().zip(views).map(work).collect()
 }

@@ -6,8 +6,8 @@ use crate::model::api::HostView;
 use crate::model::balancer::{BalancerSpec, ServerView};
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
+use crate::model::observation;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
@@ -23,7 +23,7 @@ pub struct HostStatus {
     pub service: ServiceName,
     pub ports: Ports,
     /// The host's own side; an error where the host cannot be reached.
-    #[serde(serialize_with = "known::serialize")]
+    #[serde(serialize_with = "observation::serialize")]
     pub view: Result<HostView, LinkError>,
     pub balancers: Vec<BalancerStatus>,
 }
@@ -32,7 +32,7 @@ pub struct HostStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerStatus {
     pub balancer: BalancerName,
-    #[serde(serialize_with = "known::serialize")]
+    #[serde(serialize_with = "observation::serialize")]
     pub servers: Result<HostServers, BalancerStatusError>,
 }
 
@@ -73,7 +73,7 @@ async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) ->
             None => Err(BalancerStatusError::NoAccess),
             Some(Err(error)) => Err(error.clone().into()),
             Some(Ok(view)) => Ok(HostServers {
-                main: view.find_server(&spec.servers.main_of(&host.name)).cloned(),
+                main: view.find_server(&spec.servers.main_server_name(&host.name)).cloned(),
                 backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
             }),
         };

@@ -34,7 +34,7 @@ async fn read_deployments(world: &HostWorld) -> Result<Vec<DeploymentSnapshot>, 
     let mut placed = Vec::new();
     for deployment in world.deployments.all()? {
         let sockets = count_sockets(world, &deployment).await.map_err(|error| error.to_string());
-        let process = read_process(world, &deployment).await;
+        let process = read_process(world, &deployment).await.map_err(|error| error.to_string());
         placed.push(DeploymentSnapshot { deployment, process, sockets });
     }
     Ok(placed)

@@ -5,11 +5,12 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::name::HostName;
+use crate::model::observation::ObservationError;
 
 /// Returns the view of a balancer, or the finding that it could not be read.
 pub fn require_view<'a>(
     spec: &BalancerSpec,
-    view: Option<&'a Result<BackendView, String>>,
+    view: Option<&'a Result<BackendView, ObservationError>>,
 ) -> Result<&'a BackendView, Finding> {
     let subject = spec.name.as_str();
     match view {
@@ -20,10 +21,10 @@ pub fn require_view<'a>(
             "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
             "add its stats socket or statistics page",
         )),
-        Some(Err(why)) => Err(build_problem(
+        Some(Err(error)) => Err(build_problem(
             "balancer-unreadable",
             subject,
-            why.clone(),
+            error.clone(),
             "start it, or correct `haproxy:` and `backend:`",
         )),
         Some(Ok(view)) => Ok(view),
@@ -58,7 +59,7 @@ pub fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -
             build_ok("server", subject, format!("`{name}` is {} ({})", server.status, server.last_check))
         }
     };
-    vec![one(spec.servers.main_of(host)), one(spec.servers.backup_server_name(host))]
+    vec![one(spec.servers.main_server_name(host)), one(spec.servers.backup_server_name(host))]
 }
 
 pub fn check_capacity_floor(
@@ -67,7 +68,7 @@ pub fn check_capacity_floor(
     view: &BackendView,
     host: &HostName,
 ) -> Option<Finding> {
-    let main = spec.servers.main_of(host);
+    let main = spec.servers.main_server_name(host);
     let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
     (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
         build_finding(

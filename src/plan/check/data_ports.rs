@@ -148,7 +148,7 @@ mod tests {
         let tables =
             Tables { nf_tables: Some(Table::empty_nat()), ..facts.tables.clone().unwrap()[0].1.clone() };
         let mut table = tables.nf_tables.clone().unwrap();
-        for step in firewall::plan(
+        for step in firewall::plan_transactions(
             &firewall::build_desired_rules([&record].map(Clone::clone).as_slice(), []),
             &tables,
             Family::V4,

@@ -6,19 +6,20 @@ use crate::model::balancer::BackendView;
 use crate::model::forward::ServiceRecord;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::model::rules::{Family, Table, Tables};
 
 /// A snapshot of a host. A part that could not be read is its error.
 #[derive(Debug, Clone)]
 pub struct CheckFacts {
     pub host: Host,
-    pub can_change_rules: Result<bool, String>,
-    pub tables: Result<Vec<(Family, Tables)>, String>,
+    pub can_change_rules: Result<bool, ObservationError>,
+    pub tables: Result<Vec<(Family, Tables)>, ObservationError>,
     /// Native nftables statements that translate, each after its table.
-    pub native_statements: Result<Vec<String>, String>,
+    pub native_statements: Result<Vec<String>, ObservationError>,
     /// Filter tables of the variants in use.
-    pub filters: Vec<(Family, Result<Table, String>)>,
-    pub records: Result<Vec<ServiceRecord>, String>,
+    pub filters: Vec<(Family, Result<Table, ObservationError>)>,
+    pub records: Result<Vec<ServiceRecord>, ObservationError>,
     pub last_entry: Option<HistoryEntry>,
     /// Sentences of `status` on what differs between record and kernel.
     pub drift: Vec<String>,
@@ -28,8 +29,8 @@ pub struct CheckFacts {
     pub main_port_listeners: Vec<(u32, String)>,
     pub backup_port_listeners: Vec<(u32, String)>,
     pub addresses: Vec<IpAddr>,
-    pub main_health: Result<(), String>,
-    pub backup_health: Result<(), String>,
+    pub main_health: Result<(), ObservationError>,
+    pub backup_health: Result<(), ObservationError>,
     /// In the order of the fleet; `None`: not read by configuration.
-    pub balancers: Vec<Option<Result<BackendView, String>>>,
+    pub balancers: Vec<Option<Result<BackendView, ObservationError>>>,
 }

@@ -208,7 +208,7 @@ fn select_versions(
 }
 
 fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole {
-    let canary = versions::of(services, &deployment.service)
+    let canary = versions::find_record(services, &deployment.service)
         .and_then(|record| record.layer7.traffic_split.canary.as_ref());
     match versions::find_role(services, deployment) {
         Role::Main => VersionRole::Main,
@@ -243,7 +243,7 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
         // Sockets that have not been read count as busy.
         let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
         let role = versions::find_role(services, deployment);
-        let status = versions::status(role, sockets.as_ref().unwrap_or(&unread));
+        let status = versions::derive_status(role, sockets.as_ref().unwrap_or(&unread));
         let counts = counts.entry(&deployment.service).or_default();
         for ((one, _), count) in STATUSES.iter().zip(counts) {
             *count += u64::from(*one == status);

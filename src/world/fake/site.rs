@@ -29,6 +29,7 @@ use crate::model::fleet::Fleet;
 use crate::model::forward::{ChangeResult, Intent, KernelForward, ServiceRecord};
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::observation::ObservationError;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
@@ -414,7 +415,7 @@ impl HostLink for SiteLink {
             }]),
             drift: vec![],
             main_sockets: Ok(SocketCount::default()),
-            main_health: if host.is_healthy { Ok(()) } else { Err("status 500".to_owned()) },
+            main_health: if host.is_healthy { Ok(()) } else { Err(ObservationError::new("status 500")) },
             last_entry: None,
         })
         .await

@@ -15,6 +15,7 @@ use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::socket::SocketCount;
 use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
@@ -26,8 +27,8 @@ pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {
 /// Each host has these, and nothing runs on them.
 const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
 
-fn count_sockets(host: &SiteHost) -> Result<SocketCount, String> {
-    if host.kernel_unreadable { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+fn count_sockets(host: &SiteHost) -> Result<SocketCount, ObservationError> {
+    if host.kernel_unreadable { Err(ObservationError::new("no answer")) } else { Ok(SocketCount::default()) }
 }
 
 fn build_view(host: &SiteHost) -> DeploymentsView {

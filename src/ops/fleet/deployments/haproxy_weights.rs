@@ -56,7 +56,7 @@ pub async fn set_canary_weights(
         let mut servers = Vec::new();
         for balancer in &world.balancers {
             for host in hosts {
-                let server = balancer.spec().servers.main_of(&host.name);
+                let server = balancer.spec().servers.main_server_name(&host.name);
                 let weight = if canary.is_main_on(&host.name) { weights.canaries } else { weights.mains };
                 let name = balancer.spec().name.clone();
                 match balancer.set_weight(&server, weight).await {

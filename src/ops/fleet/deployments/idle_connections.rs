@@ -125,7 +125,7 @@ fn count_remaining(view: &DeploymentsView, old: &DeploymentId) -> Option<u64> {
 pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Flushes {
     let requests = world.balancers.iter().map(async |balancer: &Arc<dyn Balancer>| {
         let spec = balancer.spec();
-        let main = balancer.close_idle(&spec.servers.main_of(host)).await;
+        let main = balancer.close_idle(&spec.servers.main_server_name(host)).await;
         // The route of the backup vhost has changed as well.
         let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
         let both = match (main, backup) {

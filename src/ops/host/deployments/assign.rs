@@ -28,7 +28,7 @@ pub fn check_service(
     which: &DeploymentRef,
 ) -> Result<(), HostDeployError> {
     let existing = world.deployments.all()?;
-    let found = versions::find(&existing, which)?;
+    let found = versions::find_deployment(&existing, which)?;
     if found.service == *service { Ok(()) } else { Err(DeployRefusal::NoVersion(which.clone()).into()) }
 }
 
@@ -43,8 +43,8 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let changed = rules::change_with(world, "assign", |records| {
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
-        let (intent, was) = versions::assign(records, &existing, request, world.clock.now())?;
-        previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
+        let (intent, main_before) = versions::plan_assign(records, &existing, request, world.clock.now())?;
+        previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
         Ok::<_, HostDeployError>(intent)
     })
     .await?;
@@ -74,9 +74,9 @@ pub async fn rollback(
     let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;
     let target = versions::find_ready(&existing, &DeploymentRef::Id(to.clone()))?.clone();
     check_still_healthy(world, &target).await?;
-    let was = versions::of(&records, service).and_then(|record| record.routes.as_ref());
-    let was = was.map(|routes| routes.main.deployment.clone());
-    let previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
+    let routes = versions::find_record(&records, service).and_then(|record| record.routes.as_ref());
+    let main_before = routes.map(|routes| routes.main.deployment.clone());
+    let previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
     let before = rules::read_record(world, service)?;
     let changed = rules::change_with(world, "rollback", |records| {
         let existing = world.deployments.all()?;
@@ -102,7 +102,8 @@ pub async fn set_access(
     request: &AccessRequest,
 ) -> Result<ChangeResult, HostDeployError> {
     let changed = rules::change_with(world, "access", |records| {
-        let record = versions::of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+        let record =
+            versions::find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         Ok::<_, HostDeployError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,
@@ -137,10 +138,10 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
     let (mut closed, mut clean) = (0, 0);
     for _ in 0..MAX_CLOSE_ATTEMPTS {
         match find_idle_connections(world, port, target).await {
-            Some(kept) if kept.is_empty() => clean += 1,
-            Some(kept) => {
+            Some(idle) if idle.is_empty() => clean += 1,
+            Some(idle) => {
                 clean = 0;
-                closed += world.sockets.close(target, &kept).await.unwrap_or(0);
+                closed += world.sockets.close(target, &idle).await.unwrap_or(0);
             }
             None => clean = 0,
         }
@@ -159,7 +160,7 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
 
 /// The connections that came by a port, or `None` if the kernel cannot be read now. The others are in use.
 async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
-    let led = world.flows.led(port, target).await.ok()?;
+    let peers = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.list_established(target).await.ok()?;
-    Some(filter_by_peers(open, &led))
+    Some(filter_by_peers(open, &peers))
 }

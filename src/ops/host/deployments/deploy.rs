@@ -17,7 +17,7 @@ use crate::world::HostWorld;
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
     let _held = lock_service(world, &request.service, "deploy").await?;
     let existing = world.deployments.all()?;
-    let revision = match versions::deploy(&existing, request)? {
+    let revision = match versions::decide_deploy(&existing, request)? {
         DeployDecision::New { revision } => revision,
         DeployDecision::Unchanged(deployment) => {
             let role = find_role(&world.store.load_records()?, &deployment);
@@ -76,7 +76,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
 
 fn decide_new_role(world: &HostWorld, deployment: &Deployment) -> Result<Role, HostDeployError> {
     let records = world.store.load_records()?;
-    let record = versions::of(&records, &deployment.service);
+    let record = versions::find_record(&records, &deployment.service);
     Ok(if record.is_none_or(|record| record.routes.is_none()) { Role::Main } else { Role::Shadow })
 }
 
@@ -87,7 +87,7 @@ async fn route_first_deployment(
     request: &DeployRequest,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "deploy", |records| {
-        let record = versions::of(records, &deployment.service);
+        let record = versions::find_record(records, &deployment.service);
         let has_main = record.is_some_and(|record| record.routes.is_some());
         let first = || versions::plan_first(record, deployment, &request.site, &request.actor);
         Ok::<_, ChangeError>((!has_main).then(first))
@@ -115,18 +115,18 @@ fn choose_port(
 pub(super) fn find_free_port(
     world: &HostWorld,
     existing: &[Deployment],
-    asked: Option<Port>,
+    requested: Option<Port>,
     site: &HostNetwork,
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
     let listener = |port| world.machine.list_listeners(port).ok().and_then(|found| found.into_iter().next());
-    if let Some(port) = asked {
+    if let Some(port) = requested {
         versions::check_port(port, existing, &records, site)?;
         return match listener(port) {
             None => Ok(port),
-            Some(by) => {
-                let by = Some(format!("{} (pid {})", by.name, by.pid));
-                Err(DeployRefusal::PortTaken { port, owner: by }.into())
+            Some(owner) => {
+                let owner = Some(format!("{} (pid {})", owner.name, owner.pid));
+                Err(DeployRefusal::PortTaken { port, owner }.into())
             }
         };
     }
@@ -140,8 +140,8 @@ pub(super) fn find_free_port(
 fn prune(world: &HostWorld, request: &DeployRequest) -> Result<(), HostDeployError> {
     let there = world.releases.list(&request.service)?;
     let existing = list_service_deployments(world, &request.service)?;
-    let keep = usize::try_from(request.site.keep_releases).unwrap_or(usize::MAX);
-    for release in versions::select_prunable(&there, &existing, &request.service, keep) {
+    let retained = usize::try_from(request.site.keep_releases).unwrap_or(usize::MAX);
+    for release in versions::select_prunable(&there, &existing, &request.service, retained) {
         world.releases.remove(&request.service, &release)?;
     }
     Ok(())

@@ -21,8 +21,8 @@ use crate::world::store::StoreError;
 pub enum HostDeployError {
     #[error(transparent)]
     Refused(#[from] DeployRefusal),
-    #[error("{service} {version} does not answer its health check within {}: {why}{}", duration::format(*.waited), format_log_tail(.log))]
-    Unhealthy { service: ServiceName, version: String, waited: Duration, why: String, log: Vec<String> },
+    #[error("{service} {version} does not answer its health check within {}: {reason}{}", duration::format(*.waited), format_log_tail(.log))]
+    Unhealthy { service: ServiceName, version: String, waited: Duration, reason: String, log: Vec<String> },
     #[error(transparent)]
     Change(#[from] ChangeError),
     #[error(transparent)]

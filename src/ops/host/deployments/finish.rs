@@ -68,7 +68,7 @@ pub(super) async fn remove_routes(
 ) -> Result<Option<ServiceRecord>, HostDeployError> {
     let mut before = None;
     rules::change_if_needed(world, "kill", |records| {
-        let record = versions::of(records, &deployment.service);
+        let record = versions::find_record(records, &deployment.service);
         let intent = record.and_then(|record| versions::detach(record, deployment, actor));
         before = record.filter(|_| intent.is_some()).cloned();
         Ok::<_, ChangeError>(intent)

@@ -15,8 +15,8 @@ pub(super) async fn check_still_healthy(
     world: &HostWorld,
     deployment: &Deployment,
 ) -> Result<(), HostDeployError> {
-    let patience = versions::compute_health_timeout(&deployment.health);
-    wait_until_healthy(world, deployment, &deployment.instance, patience).await
+    let timeout = versions::compute_health_timeout(&deployment.health);
+    wait_until_healthy(world, deployment, &deployment.instance, timeout).await
 }
 
 /// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
@@ -31,7 +31,7 @@ pub(super) async fn wait_until_healthy(
     let endpoint = deployment.endpoint(instance);
     let id = deployment.instance_id(instance.build);
     let mut passed = 0;
-    let why = loop {
+    let reason = loop {
         match world.probe.ask(endpoint, &deployment.health).await {
             Ok(()) => {
                 passed += 1;
@@ -45,13 +45,13 @@ pub(super) async fn wait_until_healthy(
                     );
                 }
             }
-            Err(why) => {
+            Err(error) => {
                 passed = 0;
                 if let Some(end) = find_start_failure(world, instance, &id).await {
-                    break format!("{end}; {why}");
+                    break format!("{end}; {error}");
                 }
                 if Instant::now() >= deadline {
-                    break why.to_string();
+                    break error.to_string();
                 }
             }
         }
@@ -65,7 +65,7 @@ pub(super) async fn wait_until_healthy(
         service: deployment.service.clone(),
         version: deployment.version.to_string(),
         waited: limit,
-        why,
+        reason,
         log: read_last_lines(world, &id).await,
     })
 }

@@ -80,7 +80,7 @@ async fn restore_routes(
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "kill", |records| {
-        let record = versions::of(records, &deployment.service);
+        let record = versions::find_record(records, &deployment.service);
         let back = record.and_then(|record| versions::restore_routes(record, before, deployment, actor));
         Ok::<_, ChangeError>(back)
     })
@@ -100,7 +100,7 @@ async fn wait_until_drained(
     let mut quiet = 0;
     loop {
         let now = world.sockets.list_established(deployment.instance.port).await?;
-        let count = drain::count(&now, &before).0;
+        let count = drain::count_activities(&now, &before).0;
         before = now;
         match versions::check_drained(&count) {
             Ok(()) if quiet == 1 => return Ok(()),

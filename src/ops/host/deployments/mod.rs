@@ -20,7 +20,7 @@ mod update;
 pub use assign::{assign, check_service, rollback, set_access};
 pub use deploy::deploy;
 pub use kill::kill;
-pub use list::{stream_logs, view};
+pub use list::{read_view, stream_logs};
 pub use reconciler::run;
 pub use recovery::{restore_at_boot, restore_instances};
 pub use trial::watch;

@@ -12,5 +12,5 @@ pub(in crate::ops::host) async fn count_sockets(
     deployment: &Deployment,
 ) -> Result<SocketCount, SocketsError> {
     let sockets = world.sockets.list_established(deployment.instance.port).await?;
-    Ok(drain::count(&sockets, &[]).0)
+    Ok(drain::count_activities(&sockets, &[]).0)
 }

@@ -20,5 +20,5 @@ pub(super) fn list_service_deployments(
 pub(super) fn load_deployment(world: &HostWorld, id: &DeploymentId) -> Result<Deployment, HostDeployError> {
     let all = world.deployments.all()?;
     let which = DeploymentRef::Id(id.clone());
-    Ok(versions::find(&all, &which)?.clone())
+    Ok(versions::find_deployment(&all, &which)?.clone())
 }

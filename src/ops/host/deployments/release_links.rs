@@ -28,10 +28,10 @@ pub(super) fn link_releases(
     all: &[Deployment],
 ) -> Result<(), HostDeployError> {
     let service = &record.forward.service;
-    let release = |leg: Option<&Route>| -> Option<String> {
-        let leg = leg?;
-        let one = all.iter().find(|one| one.id == leg.deployment)?;
-        let instance = one.instances().find(|instance| instance.port == leg.target)?;
+    let release = |route: Option<&Route>| -> Option<String> {
+        let route = route?;
+        let one = all.iter().find(|one| one.id == route.deployment)?;
+        let instance = one.instances().find(|instance| instance.port == route.target)?;
         instance.digest.as_ref().map(|_| one.release_name(instance.build))
     };
     let routes = record.routes.as_ref();

@@ -110,7 +110,7 @@ fn to(version: &str) -> AssignRequest {
 
 fn id_of(fake: &FakeWorld, version: &str) -> DeploymentId {
     let all = fake.world.deployments.all().unwrap();
-    crate::plan::versions::find(&all, &which(version)).unwrap().id.clone()
+    crate::plan::versions::find_deployment(&all, &which(version)).unwrap().id.clone()
 }
 
 fn kill_of(fake: &FakeWorld, version: &str) -> KillRequest {
@@ -352,7 +352,7 @@ async fn update_works_on_draining_then_active_version() {
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
     *fake.host.sockets.lock().unwrap() = vec![busy()];
     let status = async |version: &str| {
-        let views = view(&fake.world).await.unwrap().deployments;
+        let views = read_view(&fake.world).await.unwrap().deployments;
         let found = views.into_iter().find(|view| view.deployment.version.to_string() == version).unwrap();
         (found.status, found.backup, found.deployment.id, found.deployment.revision)
     };

@@ -89,8 +89,9 @@ async fn route_to_next(
     request: &UpdateRequest,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "update", |records| {
-        let record = versions::of(records, &updating.service);
-        let moved = record.and_then(|record| versions::moved(record, updating, next.port, &request.actor));
+        let record = versions::find_record(records, &updating.service);
+        let moved =
+            record.and_then(|record| versions::move_instance(record, updating, next.port, &request.actor));
         Ok::<_, ChangeError>(moved)
     })
     .await?;

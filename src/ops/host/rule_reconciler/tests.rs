@@ -23,7 +23,7 @@ async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     rules::change(&fake.world, &intent(switch)).await.unwrap();
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     story(&fake).await;
     fake.stopper.stop();
@@ -171,7 +171,7 @@ async fn failed_repair_is_reported_once_and_retried() {
 async fn empty_record_leaves_rules_untouched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     change(&fake, |table| table.rules.clear()).await;
     assert_eq!(*fake.firewall.committed.lock().unwrap(), []);
@@ -187,7 +187,7 @@ async fn reconciler_starts_with_restore() {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     assert!(fake.firewall.read_forward_state().0);
     assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
