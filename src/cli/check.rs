@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::lint::HaproxyCfg;
 use crate::model::finding::{Finding, Severity};
 use crate::model::host::Transport;
-use crate::model::name::HostName;
 use crate::ops::fleet;
 use crate::ops::host::check;
 use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct CheckArgs {
-    /// Check this host only; may be given several times [default: this machine, or all if it is no host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Check this haproxy.cfg too, for every known trap
     #[arg(long, value_name = "FILE")]
     haproxy_cfg: Option<PathBuf>,
@@ -26,9 +26,7 @@ pub struct CheckArgs {
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked =
-        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
-    let hosts = context.select_hosts(&fleet, asked)?;
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let here = context.build_host_world(Some(&fleet));
     let cfg = args.haproxy_cfg.as_deref().map(read_haproxy_cfg).transpose()?;
     let mut findings = vec![build_config_finding(&file)];

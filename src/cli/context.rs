@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::globals::GlobalArgs;
+use super::host_args::HostArgs;
 use super::render::Renderer;
-use super::{FleetWorldParams, GlobalArgs, HostWorldParams, WorldFactory};
+use super::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
@@ -46,17 +48,9 @@ impl Context {
     }
 
     /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.
-    pub(super) fn select_hosts_or_all(
-        &self,
-        fleet: &Fleet,
-        named: &[HostName],
-    ) -> Result<Vec<Host>, Failure> {
-        let asked = match named {
-            [] if self.globals.local => HostSelection::ThisMachine,
-            [] => HostSelection::All,
-            named => HostSelection::Named(named),
-        };
-        self.select_hosts(fleet, asked)
+    pub(super) fn select_hosts_or_all(&self, fleet: &Fleet, hosts: &HostArgs) -> Result<Vec<Host>, Failure> {
+        let default = if self.globals.local { HostSelection::ThisMachine } else { HostSelection::All };
+        self.select_hosts(fleet, hosts.select_or(default))
     }
 
     /// Prompts the operator for confirmation. The default is no; the end of input aborts, because it is no answer.
@@ -80,11 +74,15 @@ impl Context {
     }
 
     /// The selected hosts, each with its transport.
-    pub(super) fn select_hosts(&self, fleet: &Fleet, asked: HostSelection<'_>) -> Result<Vec<Host>, Failure> {
+    pub(super) fn select_hosts(
+        &self,
+        fleet: &Fleet,
+        selection: HostSelection<'_>,
+    ) -> Result<Vec<Host>, Failure> {
         let world = self.build_host_world(None);
         let (host_name, addresses) = (world.machine.host_name()?, world.machine.list_addresses()?);
         let machine = MachineIdentity { host_name: &host_name, addresses: &addresses };
-        Ok(select_hosts(fleet, asked, self.globals.local, &machine)?)
+        Ok(select_hosts(fleet, selection, self.globals.local, &machine)?)
     }
 
     /// An operator's world over these hosts.

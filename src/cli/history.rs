@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
@@ -69,7 +70,7 @@ async fn show_host_histories(
     file: &Path,
     fleet: &Fleet,
 ) -> Result<(), Failure> {
-    let hosts = context.select_hosts_or_all(fleet, &[])?;
+    let hosts = context.select_hosts_or_all(fleet, &HostArgs::default())?;
     let world = context.build_fleet_world(file, fleet, &hosts);
     let heard = read_histories(&world, &hosts, service, args.limit).await;
     context.renderer.print_histories(&heard.hosts);

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Cli, Context};
+use super::Context;
 use crate::error::Failure;
 
 #[derive(Debug, Args)]
@@ -15,8 +15,7 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &ManArgs, context: &Context) -> Result<(), Failure> {
-    let command = Cli::command();
+pub fn run(args: &ManArgs, command: Command, context: &Context) -> Result<(), Failure> {
     let failed =
         |why: std::io::Error| Failure::Other { what: "write the manual pages".into(), why: why.to_string() };
     if let Some(dir) = &args.dir {

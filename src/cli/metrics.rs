@@ -3,15 +3,14 @@
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::error::Failure;
-use crate::model::name::HostName;
 use crate::ops::fleet::metrics;
 
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {

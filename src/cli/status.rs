@@ -5,20 +5,20 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use super::render::RollView;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::name::HostName;
 use crate::ops::fleet::roll;
 use crate::ops::fleet::status;
 use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct StatusArgs {
-    /// Show this host only; may be given several times [default: this machine, or all if it is no host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Refresh the output until Ctrl-C
     #[arg(short, long)]
     watch: bool,
@@ -29,12 +29,10 @@ pub struct StatusArgs {
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked =
-        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
-    let hosts = context.select_hosts(&fleet, asked)?;
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     loop {
-        let looks = hosts.iter().map(|host| status::status(&world, &fleet, host));
+        let looks = hosts.iter().map(|host| status::read_status(&world, &fleet, host));
         let looks = futures_util::future::join_all(looks).await;
         // A journal that this user may not read hides the roll, not the hosts.
         let (standing, lock) = match (roll::read_last(&world), world.lock.view()) {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::WorldFactory;
 use super::render::Renderer;
+use super::world_params::WorldFactory;
 use crate::error::{ExitStatus, Failure};
 use crate::world::runner;
 

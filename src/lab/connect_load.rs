@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::LabError;
+use super::error::LabError;
 use super::hosts::inside;
 
 /// The outcomes of the connections.

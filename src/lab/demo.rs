@@ -2,31 +2,33 @@
 //! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then deployments side by side. Then
 //! shadows, a canary, and two promotions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Lab;
+use super::error::LabError;
 use super::load::{ClientKind, Load, LoadTarget, Report, Snapshot, default_mix};
-use super::operator::Pipe;
-use super::{Lab, LabError};
+use super::operator::{Operator, Pipe};
 use crate::model::duration;
 use crate::world::stop::StopToken;
 
-pub mod deployments;
+mod deployments;
+pub mod release;
 mod roll;
+mod scenario;
 mod traffic_split;
 
-pub use deployments::ScenarioReport;
 pub use roll::RollDemoReport;
+pub use scenario::{ProgressSink, ScenarioReport};
+
+use scenario::wait_for_answers;
 
 /// The hosts of the first act.
 const MANUAL_HOSTS: usize = 2;
 const BASELINE_PHASE: &str = "before";
 const OLD_VERSION: &str = "1.0.0";
 const NEW_VERSION: &str = "2.0.0";
-/// Limit of every wait until the answers show an effect of the demo.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// A switch of one host, as the operator's command reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostReport {
@@ -55,12 +57,6 @@ pub struct DemoReport {
     pub clues: Vec<String>,
 }
 
-/// The receiver of the demo's progress.
-pub trait ProgressSink: Sync {
-    fn step(&self, text: &str);
-    fn count(&self, snapshot: &Snapshot);
-}
-
 /// Runs the demo on a lab that is up. Leaves the lab up.
 pub async fn run(
     lab: &mut Lab,
@@ -84,7 +80,7 @@ pub async fn run(
         for (at, name) in names.iter().enumerate().take(MANUAL_HOSTS) {
             hosts.push(replace_host(lab, at, name, &load, audience).await?);
         }
-        let operator = deployments::set_up_operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+        let operator = Operator::start_with_admin_sockets(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::run_scenario(lab, &operator, &load, audience).await?;
         let versions = deployments::run_scenario(lab, &operator, &load, audience).await?;
         let splits = traffic_split::run_scenario(lab, &operator, &load, audience).await?;
@@ -166,26 +162,6 @@ fn find_longest_wait(result: &serde_json::Value) -> Duration {
 
 fn parse_millis(value: &serde_json::Value) -> Duration {
     Duration::from_millis(value.as_u64().unwrap_or(0))
-}
-
-async fn wait_for_answers(
-    load: &Load,
-    audience: &dyn ProgressSink,
-    what: &str,
-    holds: impl Fn(&Snapshot) -> bool,
-) -> Result<(), LabError> {
-    let deadline = Instant::now() + WAIT_TIMEOUT;
-    loop {
-        let snapshot = load.take_snapshot();
-        audience.count(&snapshot);
-        if holds(&snapshot) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(LabError::Late { what: what.to_owned(), waited: WAIT_TIMEOUT });
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Finds the faults that would make a green report worth nothing.

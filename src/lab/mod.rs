@@ -4,10 +4,13 @@
 pub mod app;
 pub mod connect_load;
 pub mod demo;
+pub mod error;
+mod files;
 pub mod hosts;
 pub mod load;
 pub mod namespaces;
 pub mod operator;
+pub mod options;
 pub mod process;
 
 use std::fs;
@@ -20,79 +23,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
-use crate::sys::exec::{ExecError, Output, Program};
-use crate::templates::working_set::{BalancerParams, TemplateError, WorkingSet};
+use crate::sys::exec::{Output, Program};
+use crate::templates::working_set::{BalancerParams, WorkingSet};
 
-use hosts::WebHost;
+pub use error::LabError;
+pub use options::{LabOptions, SECOND_SERVICE};
+
+use files::{make_dir, write};
+use hosts::{HostSetup, WebHost};
 use namespaces::Namespaces;
-use process::{Process, ProcessError};
+use options::SERVICE;
+use process::Process;
 
 /// The parent directory of the labs' configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
-pub(crate) const SERVICE: &str = "shop";
-/// Static pages, for rehearsals with two services; its ports are 8889, 8081 and 81.
-pub const SECOND_SERVICE: &str = "blog";
 /// Lines of one log that a failed rehearsal shows.
 const MAX_LOG_LINES: usize = 20;
-
-/// The shape of a lab.
-#[derive(Debug, Clone)]
-pub struct LabOptions {
-    /// Part of every name: `swm-NAME-web1`.
-    pub name: HostName,
-    pub hosts: u8,
-    /// Load balancers, each an HAProxy of its own.
-    pub balancers: u8,
-    /// The switchman that the hosts run, and that serves the rehearsal application.
-    pub switchman: PathBuf,
-    pub check: CheckTiming,
-    /// HAProxy has a second service, whose clients call port 81: [`SECOND_SERVICE`].
-    pub has_second_service: bool,
-}
-
-impl LabOptions {
-    /// Two hosts, checks fast enough for a rehearsal and slow enough to be checks: inter 500 ms, fastinter 100 ms.
-    pub fn new(name: HostName, switchman: PathBuf) -> Self {
-        let ms = Duration::from_millis;
-        let check = CheckTiming {
-            inter: ms(500),
-            fastinter: Some(ms(100)),
-            fall: 3,
-            rise: 2,
-            timeout: Some(ms(500)),
-        };
-        Self { name, hosts: 2, balancers: 1, switchman, check, has_second_service: false }
-    }
-}
-
-/// An error of the rehearsal itself.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    #[error("`{command}` failed with status {status}: {stderr}")]
-    Command { command: String, status: i32, stderr: String },
-    #[error("cannot {what} `{path}`: {source}")]
-    Files { what: &'static str, path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    #[error("the lab `{name}` is in use by another switchman")]
-    InUse { name: String },
-    #[error("the lab needs root: {why}")]
-    NoPrivilege { why: String },
-    #[error("timed out waiting for {what} after {}", crate::model::duration::format(*.waited))]
-    Late { what: String, waited: Duration },
-    #[error("the load generator failed: {why}")]
-    Load { why: String },
-    #[error("interrupted")]
-    Interrupted,
-}
 
 /// A running lab. Dropping it takes it down, unless [`Lab::keep_running`] was called.
 #[derive(Debug)]
@@ -118,10 +67,9 @@ impl Lab {
             Self { options, dir, net, hosts: vec![], haproxies: vec![], is_kept: false, _lock: lock };
         make_dir(&lab.dir)?;
         lab.net.up().await?;
-        let site = lab.build_site("lb1")?;
-        for host in site.hosts.clone() {
-            let host = WebHost::start(&lab, &site, host).await?;
-            lab.hosts.push(host);
+        let setup = lab.build_host_setup()?;
+        for host in lab.net.web_hosts() {
+            lab.hosts.push(WebHost::start(&setup, host).await?);
         }
         for balancer in lab.net.balancers().collect::<Vec<_>>() {
             lab.start_haproxy(&balancer).await?;
@@ -206,9 +154,35 @@ impl Lab {
         clues
     }
 
-    /// Returns the endpoints where the hosts read the load balancers.
-    pub(crate) fn admin_addresses(&self) -> Vec<String> {
-        self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
+    /// Stops a host's main vhost, letting requests end, and starts another version of it.
+    pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
+        let setup = self.build_host_setup()?;
+        self.hosts[at].replace_main(&setup, version).await
+    }
+
+    /// Stops a host's main vhost, letting requests end.
+    pub async fn stop_main(&mut self, at: usize) -> Result<(), LabError> {
+        self.hosts[at].stop_main().await
+    }
+
+    /// Kills a host's backup vhost with all its requests in flight.
+    pub async fn kill_backup(&mut self, at: usize) -> Result<(), LabError> {
+        self.hosts[at].kill_backup().await
+    }
+
+    /// Starts a host's backup vhost again.
+    pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
+        let setup = self.build_host_setup()?;
+        self.hosts[at].start_backup(&setup).await
+    }
+
+    fn build_host_setup(&self) -> Result<HostSetup, LabError> {
+        Ok(HostSetup {
+            site: self.build_site("lb1")?,
+            net: self.net.clone(),
+            dir: self.dir.clone(),
+            switchman: self.options.switchman.clone(),
+        })
     }
 
     /// The templates' values, as seen by one of the load balancers.
@@ -367,12 +341,4 @@ fn is_abnormal_end(line: &str) -> bool {
             && word.contains('-')
     });
     state.is_none_or(|state| !state.starts_with("--"))
-}
-
-pub(crate) fn make_dir(path: &Path) -> Result<(), LabError> {
-    fs::create_dir_all(path).map_err(|source| LabError::Files { what: "make", path: path.to_owned(), source })
-}
-
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), LabError> {
-    fs::write(path, text).map_err(|source| LabError::Files { what: "write", path: path.to_owned(), source })
 }

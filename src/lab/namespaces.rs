@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::LabError;
+use super::error::LabError;
 use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
@@ -107,6 +107,11 @@ impl Namespaces {
 
     pub fn address(&self, place: &str) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(10, 77, 0, self.last_byte(place)))
+    }
+
+    /// Returns the endpoints where the hosts read the load balancers.
+    pub fn admin_addresses(&self) -> Vec<String> {
+        self.balancers().map(|balancer| format!("tcp://{}:9999", self.address(&balancer))).collect()
     }
 
     fn address6(&self, place: &str) -> String {

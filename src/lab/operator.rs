@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Lab;
+use super::error::LabError;
+use super::files::{make_dir, read_file, write};
 use super::process::Process;
-use super::{Lab, LabError, make_dir, write};
 use crate::model::name::HostName;
 use crate::sys::exec::{Output, Program};
 
@@ -42,7 +44,7 @@ impl Operator {
         let dir = lab.dir().join("operator");
         make_dir(&dir)?;
         let names: Vec<HostName> = lab.hosts.iter().map(|host| host.host.name.clone()).collect();
-        let mut yaml = lab.build_site("lb1")?.render_yaml(&lab.admin_addresses())?;
+        let mut yaml = lab.build_site("lb1")?.render_yaml(&lab.net.admin_addresses())?;
         if more.contains("roll:") {
             // The template has a line of its own.
             yaml = yaml
@@ -63,6 +65,22 @@ impl Operator {
         write(&dir.join("switchman.yaml"), &format!("{yaml}\n{}{more}", ways.yaml))?;
         let switchman = lab.options.switchman.clone();
         Ok(Self { dir, namespace: lab.program("client", "env"), switchman, servers })
+    }
+
+    /// Starts an operator who reads the balancers at their admin sockets, where they close their idle connections on request.
+    pub async fn start_with_admin_sockets(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
+        let operator = Self::start(lab, pipe, more).await?;
+        let file = operator.dir().join("switchman.yaml");
+        let mut yaml = read_file(&file)?;
+        for (balancer, address) in lab.net.balancers().zip(lab.net.admin_addresses()) {
+            let socket = lab.admin_socket_path(&balancer).display().to_string();
+            yaml = yaml.replace(
+                &format!("haproxy: \"{address}\""),
+                &format!("haproxy: \"{socket}\", on_host: false"),
+            );
+        }
+        write(&file, &yaml)?;
+        Ok(operator)
     }
 
     /// The command line of one of the operator's commands.
@@ -169,14 +187,6 @@ async fn run_checked(program: &Program) -> Result<(), LabError> {
         0 => Ok(()),
         status => Err(LabError::Command { command: program.to_string(), status, stderr: output.stderr }),
     }
-}
-
-pub(super) fn read_file(file: &Path) -> Result<String, LabError> {
-    std::fs::read_to_string(file).map_err(|source| LabError::Files {
-        what: "read",
-        path: file.to_owned(),
-        source,
-    })
 }
 
 /// An agent on a host, with more flags.

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
 use super::keywords::{ServerLine, read_servers};
+use super::report::LintReport;
 use super::timing;
 use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Note, Problem, Warning};

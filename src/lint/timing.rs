@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
 use super::keywords::ServerLine;
+use super::report::LintReport;
 use crate::model::balancer::{BalancerSpec, CheckTiming};
 use crate::model::duration::{format, parse};
 use crate::model::finding::Severity::{Note, Warning};

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use switchman::lab::demo::deployments::write_faulty_release;
+use switchman::lab::demo::release::write_faulty_release;
 use switchman::lab::load::FailureReason;
 use switchman::lab::operator::Pipe;
 use switchman::sys::exec::Output;

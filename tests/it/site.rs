@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use switchman::lab::demo;
 use switchman::lab::load::{ClientKind, ClientMix, Load, LoadTarget, Report, default_mix};
 use switchman::lab::operator::{Operator, Pipe, start_agent};
 use switchman::lab::process::Process;
@@ -96,7 +95,7 @@ impl Site {
             .await
             .unwrap();
         let operator = if plan.admin {
-            demo::deployments::set_up_operator(&lab, plan.pipe, plan.yaml).await.unwrap()
+            Operator::start_with_admin_sockets(&lab, plan.pipe, plan.yaml).await.unwrap()
         } else {
             Operator::start(&lab, plan.pipe, plan.yaml).await.unwrap()
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use switchman::lab::demo::deployments::release;
+use switchman::lab::demo::release::release;
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Plan, Site};

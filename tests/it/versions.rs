@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use switchman::lab::demo::deployments::release;
+use switchman::lab::demo::release::release;
 use switchman::lab::hosts::inside;
 use switchman::lab::operator::Pipe;
 use switchman::lab::{Lab, SECOND_SERVICE};

@@ -8,12 +8,13 @@ use clap::{Args, ValueEnum};
 
 use super::CommandTarget;
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
 use crate::model::duration;
 use crate::model::health::Health;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
@@ -29,9 +30,8 @@ pub struct DeployArgs {
     ///
     /// A program at an address already runs on the host; switchman does not start it.
     source: String,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
@@ -153,7 +153,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         service: args.name,
         version: args.version,
         source: parse_source(&args.source),
-        how: args
+        run_spec: args
             .instance
             .into_change(&args.source)
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing};
+use super::{CommandTarget, parse_name};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::name::HostName;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
@@ -23,9 +23,8 @@ pub struct KillArgs {
     /// Kill all versions of all services
     #[arg(short, long, conflicts_with = "name")]
     all: bool,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Limit the drain of requests in flight [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
@@ -43,7 +42,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let listing = list_deployments(&place.world, &place.hosts).await;
     listing.require_complete()?;
     let listing = match (&args.name, args.all) {
-        (Some(name), _) => filter_listing(listing, name, args.version.as_ref())?,
+        (Some(name), _) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
         (None, true) => listing,
         (None, false) => {
             context.renderer.print_listing(&listing, false);

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
 use crate::model::duration;
@@ -22,9 +23,8 @@ pub struct LsArgs {
     name: Option<String>,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show more columns; STATUS is Active, Draining or Drained
     #[arg(short = 'W', long)]
     wide: bool,
@@ -41,7 +41,7 @@ pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
     loop {
         let listing = list_deployments(&place.world, &place.hosts).await;
         let listing = match &args.name {
-            Some(name) => filter_listing(listing, name, args.version.as_ref())?,
+            Some(name) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
             None => listing,
         };
         if args.watch {
@@ -66,18 +66,14 @@ pub struct DescribeArgs {
     name: String,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
-    let listing = filter_listing(
-        list_deployments(&place.world, &place.hosts).await,
-        &args.name,
-        args.version.as_ref(),
-    )?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_name(&name);
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMatch.into());
     }
@@ -91,9 +87,8 @@ pub struct LogsArgs {
     name: String,
     /// The version of the service [default: main]
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show this many of the latest lines, or `all`
     #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
     tail: Tail,
@@ -115,14 +110,14 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
 }
 
 pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    let row = listing.resolve(&name)?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
     let heard = |host: &HostName| -> SharedLineSink {
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
         Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::stream_logs(&place.world, &place.hosts, &row, &request, heard).await?)
+    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, heard).await?)
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use owo_colors::OwoColorize;
 
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::table;
 use crate::model::evidence::DifferenceKind;
 use crate::plan::compare::{
     ComparisonReport, ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,

@@ -5,9 +5,8 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::Renderer;
+use super::renderer::Renderer;
 use crate::model::deployment::{Access, ProcessState, Workload};
-use crate::model::history::HistoryEntry;
 use crate::model::name::HostName;
 use crate::model::observation::ObservationError;
 use crate::ops::fleet::deployments::{
@@ -108,26 +107,6 @@ impl Renderer {
         }
         for row in &listing.rows {
             self.text(&format_description(row));
-        }
-    }
-
-    /// Prints the changes that each host has recorded.
-    pub fn print_histories(&self, hosts: &[(HostName, Vec<HistoryEntry>)]) {
-        #[derive(Serialize)]
-        struct HistoriesDocument<'a> {
-            hosts: Vec<HostHistory<'a>>,
-        }
-        #[derive(Serialize)]
-        struct HostHistory<'a> {
-            host: &'a HostName,
-            history: &'a [HistoryEntry],
-        }
-        if self.is_json {
-            let hosts = hosts.iter().map(|(host, history)| HostHistory { host, history }).collect();
-            return self.print_json("histories", &HistoriesDocument { hosts });
-        }
-        for (host, rows) in hosts {
-            self.text(&format!("{host}\n{}\n", crate::cli::render::events::format_history(rows)));
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::Renderer;
+use super::renderer::Renderer;
 use crate::model::finding::{Finding, Severity};
 
 impl Renderer {

@@ -6,7 +6,8 @@ use std::path::Path;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::table;
 use crate::lab::demo::{DemoReport, ProgressSink};
 use crate::lab::load::Snapshot;
 use crate::lab::namespaces::NamespaceStatus;

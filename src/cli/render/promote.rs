@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
+use super::renderer::Renderer;
 use super::roll::{format_lock, to_json_word};
-use super::{Renderer, table};
+use super::table;
 use crate::error::Failure;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::name::HostName;

@@ -6,8 +6,9 @@ use std::io::IsTerminal;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::roll::RollView;
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::roll::{RollView, format_roll_status};
+use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
 use crate::model::forward::KernelForward;
@@ -27,10 +28,7 @@ impl Renderer {
             self.text(&format_host_status(status));
         }
         if let Some(view) = roll {
-            self.text(&format!(
-                "\n{}",
-                crate::cli::render::roll::format_roll_status(view, &self.service_flag)
-            ));
+            self.text(&format!("\n{}", format_roll_status(view, &self.service_flag)));
         }
         if watching {
             self.text("\n");

@@ -7,10 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::ProgressSink;
-use crate::lab::load::Load;
+use super::scenario::{ProgressSink, wait_for_answers};
+use crate::lab::Lab;
+use crate::lab::error::LabError;
+use crate::lab::files::write;
+use crate::lab::load::{Load, Snapshot};
 use crate::lab::operator::Operator;
-use crate::lab::{Lab, LabError, write};
 use crate::model::duration;
 
 const NEWEST_VERSION: &str = "3.0.0";
@@ -90,20 +92,13 @@ pub(super) async fn run_scenario(
     let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, audience).await?;
     let took = began.elapsed();
     load.phase(AFTER_PHASE);
-    let on_new = |now: &crate::lab::load::Snapshot| -> Vec<String> {
+    let on_new = |now: &Snapshot| -> Vec<String> {
         let answers = |name: &&String| now.count_answers(AFTER_PHASE, name, "main", Some(NEWEST_VERSION)) > 0;
         names.iter().filter(answers).cloned().collect()
     };
     // Whether they all answered is judged by the faults.
-    let all = |now: &crate::lab::load::Snapshot| on_new(now).len() == names.len();
-    match crate::lab::demo::wait_for_answers(
-        load,
-        audience,
-        "an answer of the newest version on every host",
-        all,
-    )
-    .await
-    {
+    let all = |now: &Snapshot| on_new(now).len() == names.len();
+    match wait_for_answers(load, audience, "an answer of the newest version on every host", all).await {
         Ok(()) | Err(LabError::Late { .. }) => {}
         Err(error) => return Err(error),
     }

@@ -1,13 +1,14 @@
 //! The fourth act: a shadow whose answers differ is detected, a canary answers its share, a good version is promoted step by
 //! step, and one that stops answering is rolled back automatically. Users notice none of it.
 
-use super::ProgressSink;
-use super::deployments::{FIRST_VERSION, Scenario, ScenarioReport, release, write_faulty_release};
+use super::release::{FIRST_VERSION, release, write_faulty_release};
+use super::scenario::{ProgressSink, Scenario, ScenarioReport, WAIT_TIMEOUT, wait_for_answers};
+use crate::lab::Lab;
+use crate::lab::error::LabError;
 use crate::lab::load::{Load, Snapshot};
 use crate::lab::operator::{Operator, start_agent};
-use crate::lab::{Lab, LabError};
+use crate::lab::options::SERVICE;
 
-const SERVICE: &str = crate::lab::SERVICE;
 /// The version with one wrong price in ten.
 const WRONG_VERSION: &str = "6.0.0";
 const GOOD_VERSION: &str = "6.0.1";
@@ -76,7 +77,7 @@ pub(super) async fn run_scenario(
 /// Waits until enough answers were compared on all hosts together.
 async fn wait_for_samples(story: &mut Scenario<'_>, version: &str) -> Result<(), LabError> {
     let args = ["compare", SERVICE, version, "--min-samples", MIN_SAMPLES, "--output", "json"];
-    let deadline = tokio::time::Instant::now() + crate::lab::demo::WAIT_TIMEOUT;
+    let deadline = tokio::time::Instant::now() + WAIT_TIMEOUT;
     while story.operator.run_switchman(&args).await?.status == 2 {
         story.progress_sink.count(&story.load.take_snapshot());
         if tokio::time::Instant::now() >= deadline {
@@ -112,14 +113,7 @@ impl Scenario<'_> {
             (by(version), by(FIRST_VERSION))
         };
         let many = |now: &Snapshot| both(now).0 + both(now).1 >= 400;
-        match crate::lab::demo::wait_for_answers(
-            self.load,
-            self.progress_sink,
-            "400 answers with a canary",
-            many,
-        )
-        .await
-        {
+        match wait_for_answers(self.load, self.progress_sink, "400 answers with a canary", many).await {
             Err(LabError::Late { what, .. }) => self.faults.push(format!("{what} were not seen")),
             other => other?,
         }

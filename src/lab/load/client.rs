@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::ClientKind;
+use super::client_kind::ClientKind;
 use super::ledger::{AnswerOrigin, FailureReason, RequestLedger};
 use crate::lab::app;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::ClientKind;
+use super::client_kind::ClientKind;
 use crate::model::duration;
 
 /// Who answered, by the answer's own headers.

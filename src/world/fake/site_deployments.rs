@@ -93,15 +93,18 @@ impl SiteLink {
 #[async_trait]
 impl HostDeployments for SiteLink {
     async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+        self.record_call("versions");
         self.run_round_trip(|host| build_view(host)).await
     }
 
     async fn deploy(&self, _: &DeployRequest) -> Result<DeployResponse, LinkError> {
+        self.record_call("deploy");
         refuse_unsupported()
     }
 
     /// Two seconds to come up, three to drain.
     async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+        self.record_call("update");
         self.simulate_send().await?;
         for (updating, takes) in [(false, 2000), (true, 3000)] {
             self.site.of(&self.name, |host| host.update_has_traffic = Some(updating));
@@ -117,6 +120,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<AssignResponse, LinkError> {
+        self.record_call("assign");
         let DeploymentRef::Version { version, .. } = &request.which else { return refuse_unsupported() };
         let version = version.to_string();
         self.simulate_send().await?;
@@ -149,6 +153,7 @@ impl HostDeployments for SiteLink {
         _: &ServiceName,
         request: &RollbackRequest,
     ) -> Result<AssignResponse, LinkError> {
+        self.record_call("rollback");
         self.run_round_trip(|host| {
             let was = host.main.clone();
             if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
@@ -163,6 +168,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn watch_trial(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialOutcome, LinkError> {
+        self.record_call("watch_trial");
         self.simulate_send().await?;
         let ended = self.site.of(&self.name, |host| {
             host.watch_started_at.get_or_insert_with(Instant::now);
@@ -178,10 +184,12 @@ impl HostDeployments for SiteLink {
     }
 
     async fn kill(&self, _: &KillRequest) -> Result<KillResponse, LinkError> {
+        self.record_call("kill");
         refuse_unsupported()
     }
 
     async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> Result<ChangeResult, LinkError> {
+        self.record_call("set_access");
         self.run_round_trip(|host| {
             host.is_private = !request.public;
             ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None }
@@ -190,6 +198,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+        self.record_call("stream_logs");
         self.simulate_send().await?;
         heard.write_line(&format!("{} writes", self.name)).await;
         self.simulate_send().await
