@@ -6,7 +6,8 @@ use super::roll;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::lock::Liveness;
-use crate::plan::metrics::fleet::{FleetMetrics, HostSnapshot, JournalSnapshot, ServiceSnapshot};
+use crate::plan::metrics::fleet::FleetMetrics;
+use crate::plan::metrics::fleet::snapshot::{HostSnapshot, JournalSnapshot, ServiceSnapshot};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 

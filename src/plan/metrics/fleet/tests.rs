@@ -13,7 +13,8 @@ use crate::model::proxy::Layer7;
 use crate::model::roll::Step;
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
-use crate::plan::metrics::tests::read;
+use crate::plan::metrics::tests::parse;
+use crate::plan::promote;
 use crate::plan::roll::progress::standing;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
@@ -157,7 +158,7 @@ fn state_of(roll: RollProgress, is_alive: bool) -> String {
     let journaled =
         JournalSnapshot { roll: Some(roll), promotion: None, is_locked: is_alive, is_holder_alive: is_alive };
     let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     let states = &page["switchman_roll_state"].samples;
     let now: Vec<&str> =
         states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
@@ -191,7 +192,7 @@ fn roll_has_exactly_one_state() {
 #[test]
 fn fleet_without_roll_exports_no_roll_metrics() {
     let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled(None)))] };
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     assert_eq!(page["switchman_roll_in_progress"].samples[0].value, "0");
     assert!(!page.contains_key("switchman_roll_state"));
 }
@@ -201,7 +202,7 @@ fn promotion_of(more: Vec<PromotionEntryKind>, is_alive: bool) -> (String, Strin
     let promotion = Some(promotion_progress([holding(), more].concat()));
     let journaled = JournalSnapshot { roll: None, promotion, is_locked: is_alive, is_holder_alive: is_alive };
     let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     let states = &page["switchman_promotion_state"].samples;
     let now: Vec<&str> =
         states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
@@ -222,10 +223,10 @@ fn promotion_has_exactly_one_state_and_its_share() {
         (vec![PromotionEntryKind::AwaitingApproval { step: 1 }], true, "waiting", "0.05"),
         (vec![PromotionEntryKind::Promoting], true, "promoting", "0.05"),
         (vec![returning], true, "returning", "0.05"),
-        (vec![stopped], false, "stopped", "0"),
-        (ended(PromotionResult::Promoted), false, "promoted", "1"),
-        (ended(PromotionResult::RolledBack), false, "returned", "0"),
-        (ended(PromotionResult::Aborted), false, "aborted", "0"),
+        (vec![stopped], false, "stopped", "0.0"),
+        (ended(PromotionResult::Promoted), false, "promoted", "1.0"),
+        (ended(PromotionResult::RolledBack), false, "returned", "0.0"),
+        (ended(PromotionResult::Aborted), false, "aborted", "0.0"),
     ] {
         assert_eq!(promotion_of(more, is_alive), (state.to_owned(), share.to_owned()));
     }

@@ -6,7 +6,7 @@ use crate::model::port_forward::Forward;
 use crate::model::proxy::{
     Canary, Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
-use crate::plan::metrics::tests::{Read, read};
+use crate::plan::metrics::tests::{ParsedFamily, parse};
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/host.prom");
 
@@ -153,7 +153,7 @@ fn host_without_services_exports_build_info() {
         repairs: Ok(BTreeMap::new()),
         proxy: None,
     };
-    let read = read(&numbers.render());
+    let read = parse(&numbers.render());
     let names: Vec<&str> = read.keys().map(String::as_str).collect();
     assert_eq!(names, ["switchman_build_info", "switchman_collector_success"]);
 }
@@ -165,7 +165,7 @@ fn read_failure_is_exported_and_other_metrics_remain() {
     numbers.proxy = Some(Err("it is dead".into()));
     numbers.deployments.as_mut().unwrap()[0].sockets = Err("no sockets".into());
     assert_eq!(numbers.collect_errors(), ["no history", "it is dead", "no sockets"]);
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     let value = |family: &str, labels: &str| page[family].value(family, labels);
     assert_eq!(value("switchman_proxy_up", ""), Some("0"));
     for (collector, is_read) in [("record", "1"), ("history", "0"), ("instances", "0")] {
@@ -179,7 +179,7 @@ fn read_failure_is_exported_and_other_metrics_remain() {
 }
 
 /// The versions of a page, as labels.
-fn versions_of(family: Option<&Read>) -> Vec<String> {
+fn versions_of(family: Option<&ParsedFamily>) -> Vec<String> {
     let labels = family.into_iter().flat_map(|family| &family.samples).map(|sample| &sample.labels);
     let mut versions: Vec<String> = labels
         .filter_map(|labels| Some(labels.split("version=\"").nth(1)?.split('"').next()?.to_owned()))
@@ -196,14 +196,14 @@ fn version_metrics_are_limited_to_deployed_versions_and_the_cap() {
         stats.services[0].upstreams.push(leg_stats(&gone));
         stats.services[0].shadows.push(shadow_stats(&gone));
     }
-    assert_eq!(versions_of(read(&numbers.render()).get("switchman_requests_total")), ["1.0.0", "2.0.0"]);
+    assert_eq!(versions_of(parse(&numbers.render()).get("switchman_requests_total")), ["1.0.0", "2.0.0"]);
 
     for revision in 5..100 {
         let mut more = deployment("shop", &format!("5.0.{revision}"), 21000 + revision);
         more.revision = revision.into();
         numbers.deployments.as_mut().unwrap().push(placed(more, running(0), 0, 0));
     }
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     let told = versions_of(page.get("switchman_instance_running"));
     assert_eq!(told.len(), MAX_VERSIONS);
     // Main and the canary first, then the youngest.
@@ -224,7 +224,7 @@ fn redeployed_version_is_counted_once() {
         shadow.id = "dp_00000000001".parse().unwrap();
         stats.services[0].shadows.push(shadow_stats(&shadow));
     }
-    let page = read(&numbers.render());
+    let page = parse(&numbers.render());
     let main = "service=\"shop\",version=\"1.0.0\",role=\"main\"";
     let value = |family: &str, name: &str, labels: &str| page[family].value(name, labels).unwrap().to_owned();
     let answered = format!("{main},class=\"2xx\"");
