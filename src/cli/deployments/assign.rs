@@ -148,7 +148,7 @@ fn build_options(
         },
         watch: args.watch.unwrap_or(fleet.versions.watch),
         wait: !args.no_wait,
-        actor: env::actor(),
+        actor: env::read_actor(),
         roll,
     }
 }
@@ -164,7 +164,7 @@ pub struct RollbackArgs {
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
     let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
     target.print_active_host(context);
-    let actor = env::actor();
+    let actor = env::read_actor();
     let results =
         deployments::rollback(&target.world, &target.fleet, &target.hosts, &args.name, &actor).await?;
     for (_, assigned) in results.iter().take(1) {

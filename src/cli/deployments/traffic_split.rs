@@ -176,9 +176,15 @@ async fn share_by_haproxy_weight(
     }
     let (service, version) = (&row.service, &row.version);
     let share = args.percent;
-    let done =
-        deployments::set_canary_weights(&target.world, &target.hosts, service, version, share, &env::actor())
-            .await?;
+    let done = deployments::set_canary_weights(
+        &target.world,
+        &target.hosts,
+        service,
+        version,
+        share,
+        &env::read_actor(),
+    )
+    .await?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
 }
@@ -207,7 +213,7 @@ async fn apply_split(
         change,
         forwarded: common.forwarded.then_some(true),
         wait: !common.no_wait,
-        actor: env::actor(),
+        actor: env::read_actor(),
         detail: String::new(),
     };
     let done = deployments::split(&target.world, &target.fleet, &target.hosts, &options).await?;

@@ -43,7 +43,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
         source: parse_source(new),
         how: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
-        actor: env::actor(),
+        actor: env::read_actor(),
     };
     deployments::update(&target.world, &target.fleet, &target.hosts, &row, &options).await?;
     context.renderer.print_line(&format!("{service} {} updated in target", row.version));
@@ -91,7 +91,7 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     if !context.confirm("Are you sure you want to apply these changes?")? {
         return Err(Failure::Declined("No changes were made."));
     }
-    let request = AccessRequest { public, actor: env::actor() };
+    let request = AccessRequest { public, actor: env::read_actor() };
     deployments::set_access(&target.world, &target.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
     context.renderer.print_line(&format!("{} is {word}", args.name));

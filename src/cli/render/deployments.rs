@@ -245,8 +245,8 @@ fn format_description(row: &FleetDeployment) -> String {
         if let Some(digest) = &deployment.instance.digest {
             line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
         }
-        if let Err(why) = &view.process {
-            line("Process", why);
+        if let Err(error) = &view.process {
+            line("Process", error);
         }
         if let Ok(process) = &view.process {
             line("Process", &format_process(process));
