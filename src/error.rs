@@ -3,9 +3,9 @@
 use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Switch;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;
@@ -194,18 +194,18 @@ fn switch_hint(error: &SwitchError) -> Option<String> {
     match error {
         SwitchError::Refused { refusals, .. } => Some(refusal_hint(refusals)),
         SwitchError::NotChanged { source, .. } => link_hint(source),
-        SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, switch: Switch::Off, .. } => Some(
+        SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => Some(
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
              `switchman enable-forward` takes it back"
                 .into(),
         ),
-        SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, switch: Switch::On, .. } => Some(
+        SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::On, .. } => Some(
             "its users stay on its backup vhost; `switchman check --haproxy-cfg FILE` looks for the reason (MAINT was set \
              on HAProxy's side: `set server BACKEND/SERVER state ready`)"
                 .into(),
         ),
         SwitchError::NotObserved { .. } => Some("`switchman status` shows its state".into()),
-        SwitchError::NotDrained { source: DrainError::Late { .. }, is_restored: true, .. } => Some(
+        SwitchError::NotDrained { source: DrainError::TimedOut { .. }, is_restored: true, .. } => Some(
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
              the host out and close the remaining requests"
                 .into(),
@@ -274,10 +274,10 @@ pub fn link_hint(error: &LinkError) -> Option<String> {
 
 fn lock_hint(error: &LockError) -> Option<String> {
     match error {
-        LockError::Locked { held } | LockError::OtherHolder { held, .. } => match &held.holder.purpose {
+        LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => Some(format!(
                 "contact {}, or force it: `switchman lock release --force --reason TEXT`",
-                held.holder.user
+                lock.holder.user
             )),
             LockPurpose::Roll { .. } => {
                 Some("wait for it: `switchman roll --status` shows how far it is".into())

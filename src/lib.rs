@@ -26,6 +26,8 @@ pub mod model;
 pub mod ops;
 pub mod plan;
 pub mod proxy;
+#[cfg(test)]
+mod snapshot;
 pub mod sys;
 pub mod templates;
 pub mod world;

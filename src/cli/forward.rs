@@ -9,7 +9,7 @@ use super::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::forward::Switch;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchOptions};
 use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};

@@ -12,7 +12,7 @@ use crate::error::Failure;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::roll::{Batch, OnFailure, RollSpec};
+use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll;
 use crate::plan::host_selection::HostSelection;
 use crate::plan::roll::plan;
@@ -120,11 +120,12 @@ fn build_spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
         },
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: args.health_timeout.unwrap_or(fleet.roll.health_timeout),
-        command: args.command.clone(),
-        assign: None,
-        remote: args.remote,
-        command_timeout: args.command_timeout.unwrap_or_default(),
         force: args.force,
+        work: Work::Command {
+            argv: args.command.clone(),
+            remote: args.remote,
+            timeout: args.command_timeout.filter(|timeout| !timeout.is_zero()),
+        },
     }
 }
 

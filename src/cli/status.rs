@@ -26,7 +26,7 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     loop {
-        let statuses = hosts.iter().map(|host| status::status(&world, &fleet, host));
+        let statuses = hosts.iter().map(|host| status::read_status(&world, &fleet, host));
         let statuses = futures_util::future::join_all(statuses).await;
         // A journal that this user may not read hides the roll, not the hosts.
         let (standing, lock) = match (roll::read_last(&world), world.lock.view()) {

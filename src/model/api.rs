@@ -4,6 +4,9 @@
 //! field that changes its meaning raises [`API`].
 
 pub mod deployments;
+pub mod endpoint;
+pub mod endpoints;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::Digest;
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, ServiceRecord, Switch};
+use super::forward::{KernelForward, ServiceRecord};
 use super::health::Health;
 use super::history::HistoryEntry;
 use super::known;
 use super::name::ServiceName;
+use super::port_forward::Switch;
 use super::ports::Ports;
 use super::socket::SocketCount;
 
@@ -38,6 +42,17 @@ pub struct Hello {
     pub version: String,
     /// The machine's own name.
     pub machine: String,
+}
+
+/// The answer to a monitor of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HealthStatus {
+    pub status: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProgramVersion {
+    pub version: String,
 }
 
 /// The endpoints and ports to inspect on a host.

@@ -1,47 +1,14 @@
-//! The forward of one service on one host, as it should be and as it is.
-
-use std::fmt;
+//! The recorded state of one service on one host, the changes of it, and the forward that the kernel holds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
-use super::name::ServiceName;
+use super::port_forward::{Forward, Switch};
 use super::ports::Port;
 use super::proxy::Layer7;
 use super::rules::{Family, Transaction, Variant};
-
-/// check port -> the port that really answers for main. Its absence is maintenance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Forward {
-    pub service: ServiceName,
-    pub check: Port,
-    pub target: Port,
-}
-
-/// Two states; off is maintenance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    On,
-    Off,
-}
-
-impl Switch {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Off => "off",
-        }
-    }
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// A data port of a managed service and its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +29,17 @@ pub struct Routes {
     /// The good main before this one: where a rollback goes.
     #[serde(default)]
     pub previous: Option<DeploymentId>,
+    /// The rollback that made main what it is; absent where another change did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// The actor of a rollback, and the reason. A watch of the main that was taken back reports both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rollback {
+    pub actor: Actor,
+    /// Empty where the actor gave none.
+    pub reason: String,
 }
 
 /// A main that is new: when it turns unhealthy before `until`, `previous` comes back by itself.

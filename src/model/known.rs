@@ -11,10 +11,13 @@ pub enum ValueOrError<T> {
     Error(String),
 }
 
-pub fn serialize<T: Serialize, S: Serializer>(part: &Result<T, String>, to: S) -> Result<S::Ok, S::Error> {
+pub fn serialize<T: Serialize, E: ToString, S: Serializer>(
+    part: &Result<T, E>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     match part {
         Ok(value) => ValueOrError::Value(value),
-        Err(why) => ValueOrError::Error(why.clone()),
+        Err(error) => ValueOrError::Error(error.to_string()),
     }
     .serialize(to)
 }

@@ -24,6 +24,7 @@ pub mod latencies;
 pub mod lock;
 pub mod name;
 pub mod percent;
+pub mod port_forward;
 pub mod ports;
 pub mod promote;
 pub mod proxy;

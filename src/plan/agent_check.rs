@@ -12,7 +12,7 @@
 //! HAProxy 2.2 and 2.3 before March 2021 made a server UP whose check failed (haproxy issue 1176).
 
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply};
-use crate::model::forward::Switch;
+use crate::model::port_forward::Switch;
 
 /// A reply, its newline included: HAProxy ignores a line that has none.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::model::deployment::Access;
-use crate::model::forward::{Forward, ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::rules::{
     ANCHOR_COMMENT, CHAIN, DesiredRules, Family, JUMP_COMMENT, Redirect, RedirectKind, Rule, Table, Tables,

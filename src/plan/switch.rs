@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::name::{BalancerName, HostName};
+use crate::model::port_forward::Switch;
 
 /// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -21,7 +21,7 @@ pub use routes::{
     assign, detach, end_trial, find_last_good, find_rollback_target, moved, plan_first, plan_rollback,
     restore_routes,
 };
-pub use trial_outcome::ended;
+pub use trial_outcome::judge_trial;
 pub use uri::{UriError, parse_local_port};
 
 /// The reason why a host refuses a change. The sentences of the systems that switchman follows are kept

@@ -26,6 +26,9 @@ mod roll;
 mod roll_cli;
 mod roll_faults;
 mod site;
+#[path = "../../src/snapshot.rs"]
+mod snapshot;
+mod snapshots;
 mod splits;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]

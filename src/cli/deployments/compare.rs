@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CommandTarget, require_version};
+use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
-use crate::cli::failure::fail_to;
 use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
@@ -45,12 +44,13 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
     require_version(&args.name, args.version.as_ref(), || {
         format!("compare a version of {} with main", args.name)
     })?;
-    let (service, target) = CommandTarget::load_named(context, &args.name, &args.hosts).await?;
-    let row = target.find_deployment(&args.name, args.version.as_ref()).await?;
-    let demand =
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    let row = listing.resolve(&name)?;
+    let criteria =
         Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
-    let options = CompareOptions { service, version: row.version, demand };
-    let report = deployments::compare(&target.world, &target.hosts, &options).await?;
+    let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
+    let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;
     }
@@ -64,6 +64,7 @@ pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure
 }
 
 fn write_html_report(file: &Path, report: &ComparisonReport) -> Result<(), Failure> {
+    let what = || format!("write `{}`", file.display());
     std::fs::write(file, render::format_html_page(report))
-        .map_err(fail_to(format!("write `{}`", file.display())))
+        .map_err(|error| Failure::Other { what: what(), why: error.to_string() })
 }

@@ -142,7 +142,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         service: args.name,
         version: args.version,
         source: parse_source(&args.source),
-        how: args
+        run_spec: args
             .instance
             .into_change(&args.source)
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),

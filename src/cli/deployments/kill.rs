@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing};
+use super::{CommandTarget, parse_name};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -41,7 +41,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     let listing = target.list().await;
     listing.require_complete()?;
     let listing = match (&args.name, args.all) {
-        (Some(name), _) => filter_listing(listing, name, args.version.as_ref())?,
+        (Some(name), _) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
         (None, true) => listing,
         (None, false) => {
             context.renderer.print_listing(&listing, false);

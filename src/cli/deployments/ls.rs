@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::cli::refresh_args::RefreshArgs;
@@ -31,17 +31,17 @@ pub struct LsArgs {
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_all_services(context, &args.hosts)?;
+    let place = CommandTarget::load_all_services(context, &args.hosts)?;
     loop {
-        let listing = target.list().await;
+        let listing = place.list().await;
         let listing = match &args.name {
-            Some(name) => filter_listing(listing, name, args.version.as_ref())?,
+            Some(name) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
             None => listing,
         };
         if args.refresh.watch {
             context.renderer.clear_screen();
         }
-        target.print_active_host(context);
+        place.print_active_host(context);
         context.renderer.print_listing(&listing, args.wide);
         if !args.refresh.watch {
             return Ok(listing.require_complete()?);
@@ -63,8 +63,9 @@ pub struct DescribeArgs {
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_all_services(context, &args.hosts)?;
-    let listing = filter_listing(target.list().await, &args.name, args.version.as_ref())?;
+    let place = CommandTarget::load_all_services(context, &args.hosts)?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let listing = place.list().await.filter_by_name(&name);
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMatch.into());
     }
@@ -101,13 +102,14 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
 }
 
 pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
-    let (_, target) = CommandTarget::load_named(context, &args.name, &args.hosts).await?;
-    let row = target.find_deployment(&args.name, args.version.as_ref()).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    let row = listing.resolve(&name)?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
     let build_sink = |host: &HostName| -> SharedLineSink {
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
         Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::stream_logs(&target.world, &target.hosts, &row, &request, build_sink).await?)
+    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink).await?)
 }

@@ -9,7 +9,7 @@ use crate::model::host::Host;
 use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{FleetDeployError, FleetDeployment, Listing, parse_id};
+use crate::ops::fleet::deployments::{DeploymentName, Listing, parse_id};
 use crate::world::FleetWorld;
 
 mod assign;
@@ -59,55 +59,8 @@ impl CommandTarget {
         }
     }
 
-    /// Loads the service that a name or the id of a deployment is about. Ids are looked up on the hosts.
-    async fn load_named(
-        context: &Context,
-        name: &str,
-        hosts: &HostArgs,
-    ) -> Result<(ServiceName, Self), Failure> {
-        let service = match parse_id(name) {
-            None => parse_service(name)?,
-            Some(id) => {
-                let found = Self::load_all_services(context, hosts)?.list().await.filter_by_id(&id);
-                found.rows.first().map(|row| row.service.clone()).ok_or(FleetDeployError::NoMatch)?
-            }
-        };
-        let target = Self::load_service(context, &service, hosts)?;
-        Ok((service, target))
-    }
-
     async fn list(&self) -> Listing {
         list_deployments(&self.world, &self.hosts).await
-    }
-
-    /// Finds the deployment that NAME VERSION, or an id, names.
-    async fn find_deployment(
-        &self,
-        name: &str,
-        version: Option<&Version>,
-    ) -> Result<FleetDeployment, Failure> {
-        find_deployment(self.list().await, name, version)
-    }
-}
-
-fn find_deployment(
-    listing: Listing,
-    name: &str,
-    version: Option<&Version>,
-) -> Result<FleetDeployment, Failure> {
-    let found = filter_listing(listing, name, version)?;
-    let mut rows = found.rows.into_iter();
-    match (rows.next(), rows.next(), version) {
-        (Some(row), None, _) => Ok(row),
-        (Some(first), Some(second), None) => {
-            let main = [first, second].into_iter().chain(rows).find(|row| row.main != Some(false));
-            main.ok_or_else(|| FleetDeployError::NoMatch.into())
-        }
-        (_, _, Some(version)) => {
-            let service = name.parse().map_err(|_| FleetDeployError::NoMatch)?;
-            Err(FleetDeployError::NoVersion { service, version: version.clone() }.into())
-        }
-        _ => Err(FleetDeployError::NoMatch.into()),
     }
 }
 
@@ -123,14 +76,33 @@ fn require_version(
     Ok(())
 }
 
-fn parse_service(name: &str) -> Result<ServiceName, Failure> {
-    name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))
+/// Reads NAME, NAME VERSION or an id.
+fn parse_name(name: &str, version: Option<&Version>) -> Result<DeploymentName, Failure> {
+    if let Some(id) = parse_id(name) {
+        return Ok(DeploymentName::Id(id));
+    }
+    let service =
+        name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))?;
+    Ok(DeploymentName::Service { service, version: version.cloned() })
 }
 
-/// Rows by NAME and VERSION, or by id.
-fn filter_listing(listing: Listing, name: &str, version: Option<&Version>) -> Result<Listing, Failure> {
-    if let Some(id) = parse_id(name) {
-        return Ok(listing.filter_by_id(&id));
-    }
-    Ok(listing.filter(Some(&parse_service(name)?), version))
+/// Loads the fleet of the named service and lists its deployments: the list that the whole command works from. An id does
+/// not name its service, which is looked up in the list.
+async fn load_and_list(
+    context: &Context,
+    name: &DeploymentName,
+    hosts: &HostArgs,
+) -> Result<(CommandTarget, Listing), Failure> {
+    let all = match name {
+        DeploymentName::Service { service, .. } => CommandTarget::load_service(context, service, hosts)?,
+        DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
+    };
+    let listing = all.list().await;
+    let place = match name {
+        DeploymentName::Service { .. } => all,
+        DeploymentName::Id(_) => {
+            CommandTarget::load_service(context, &listing.resolve(name)?.service, hosts)?
+        }
+    };
+    Ok((place, listing))
 }

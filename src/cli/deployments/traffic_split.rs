@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, require_version};
+use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
@@ -11,7 +11,7 @@ use crate::model::percent::Percent;
 use crate::model::proxy::{Canary, FieldMatch, Mirror, Sticky};
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, FleetDeployment, SplitOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployment, Listing, SplitOptions};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman mirror [OPTIONS] <NAME VERSION | ID>")]
@@ -64,18 +64,14 @@ struct CommonArgs {
 }
 
 pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
-    let (target, row) =
-        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
+    place.print_active_host(context);
+    let row = listing.resolve(&name)?;
     let deployment = row.id.clone();
     if args.off {
-        return apply_split(
-            context,
-            &target,
-            &row,
-            TrafficSplitChange::RemoveMirror(deployment),
-            &args.common,
-        )
-        .await;
+        return apply_split(context, &place, row, TrafficSplitChange::RemoveMirror(deployment), &args.common)
+            .await;
     }
     if args.methods.is_empty() {
         context.renderer.print_remark(&format!(
@@ -92,7 +88,7 @@ pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failu
         compare: !args.no_compare,
         control: args.control,
     };
-    apply_split(context, &target, &row, TrafficSplitChange::SetMirror(mirror), &args.common).await
+    apply_split(context, &place, row, TrafficSplitChange::SetMirror(mirror), &args.common).await
 }
 
 #[derive(Debug, Args)]
@@ -139,13 +135,15 @@ enum ShareMechanism {
 }
 
 pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
-    let (target, row) =
-        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
+    place.print_active_host(context);
+    let row = listing.resolve(&name)?;
     if args.via == ShareMechanism::Haproxy {
-        return share_by_haproxy_weight(context, &target, &row, &args).await;
+        return share_by_haproxy_weight(context, &place, &listing, row, &args).await;
     }
     if args.off {
-        return apply_split(context, &target, &row, TrafficSplitChange::RemoveCanary, &args.common).await;
+        return apply_split(context, &place, row, TrafficSplitChange::RemoveCanary, &args.common).await;
     }
     require_version(&args.name, args.version.as_ref(), || {
         format!("give a version of {} a share", args.name)
@@ -157,12 +155,13 @@ pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failu
         header: args.header,
         cookie: args.cookie,
     };
-    apply_split(context, &target, &row, TrafficSplitChange::SetCanary(canary), &args.common).await
+    apply_split(context, &place, row, TrafficSplitChange::SetCanary(canary), &args.common).await
 }
 
 async fn share_by_haproxy_weight(
     context: &Context,
-    target: &CommandTarget,
+    place: &CommandTarget,
+    listing: &Listing,
     row: &FleetDeployment,
     args: &CanaryArgs,
 ) -> Result<(), Failure> {
@@ -174,36 +173,17 @@ async fn share_by_haproxy_weight(
         let why = "--via haproxy takes --percent, or --off";
         return Err(Failure::Usage { what: "share by weights".to_owned(), why });
     }
-    let (service, version) = (&row.service, &row.version);
     let share = args.percent;
-    let done = deployments::set_canary_weights(
-        &target.world,
-        &target.hosts,
-        service,
-        version,
-        share,
-        &env::read_actor(),
-    )
-    .await?;
+    let done =
+        deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &env::read_actor())
+            .await?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
 }
 
-async fn resolve_deployment(
-    context: &Context,
-    name: &str,
-    version: Option<&Version>,
-    hosts: &HostArgs,
-) -> Result<(CommandTarget, FleetDeployment), Failure> {
-    let (_, target) = CommandTarget::load_named(context, name, hosts).await?;
-    target.print_active_host(context);
-    let row = target.find_deployment(name, version).await?;
-    Ok((target, row))
-}
-
 async fn apply_split(
     context: &Context,
-    target: &CommandTarget,
+    place: &CommandTarget,
     row: &FleetDeployment,
     change: TrafficSplitChange,
     common: &CommonArgs,
@@ -216,8 +196,8 @@ async fn apply_split(
         actor: env::read_actor(),
         detail: String::new(),
     };
-    let done = deployments::split(&target.world, &target.fleet, &target.hosts, &options).await?;
-    let listing = target.list().await.filter(Some(&row.service), None);
+    let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let listing = place.list().await.filter(Some(&row.service), None);
     context.renderer.print_split(&done, &listing);
     Ok(())
 }

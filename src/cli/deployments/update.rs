@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::CommandTarget;
 use super::deploy::{InstanceArgs, parse_source};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
-use crate::cli::failure::fail_to;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -36,18 +35,19 @@ pub struct UpdateArgs {
 
 pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> {
     let (name, version, new) = parse_target(&args.target_and_source)?;
-    let (service, target) = CommandTarget::load_named(context, name, &args.hosts).await?;
-    target.print_active_host(context);
-    let row = target.find_deployment(name, version.as_ref()).await?;
+    let name = parse_name(name, version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    place.print_active_host(context);
+    let row = listing.resolve(&name)?;
     let options = UpdateOptions {
         source: parse_source(new),
-        how: args.how.into_change(new),
-        drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
+        run_change: args.how.into_change(new),
+        drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::read_actor(),
     };
-    deployments::update(&target.world, &target.fleet, &target.hosts, &row, &options).await?;
-    context.renderer.print_line(&format!("{service} {} updated in target", row.version));
-    let listing = target.list().await.filter_by_id(&row.id);
+    deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
+    context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
+    let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
     Ok(())
 }
@@ -57,7 +57,8 @@ fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failu
     let what = || "read the deployment to update".to_owned();
     match words {
         [name, version, source] => {
-            let version = version.parse().map_err(fail_to::<ParseVersionError>(what()))?;
+            let wrong = |error: ParseVersionError| Failure::Other { what: what(), why: error.to_string() };
+            let version = version.parse().map_err(wrong)?;
             Ok((name, Some(version), source))
         }
         [id, source] if deployments::parse_id(id).is_some() => Ok((id, None, source)),
@@ -84,15 +85,15 @@ enum AccessArg {
 }
 
 pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failure> {
-    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
-    target.print_active_host(context);
+    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    place.print_active_host(context);
     let public = args.access == AccessArg::Public;
     // R27
     if !context.confirm("Are you sure you want to apply these changes?")? {
         return Err(Failure::Declined("No changes were made."));
     }
     let request = AccessRequest { public, actor: env::read_actor() };
-    deployments::set_access(&target.world, &target.hosts, &args.name, &request).await?;
+    deployments::set_access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
     context.renderer.print_line(&format!("{} is {word}", args.name));
     Ok(())

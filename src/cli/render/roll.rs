@@ -247,7 +247,7 @@ fn format_roll(progress: &RollProgress, flag: &str) -> String {
         progress.roll.bold(),
         progress.actor.user,
         progress.began_at,
-        spec.command.join(" "),
+        spec.command_line().join(" "),
         progress.done(),
         progress.hosts.len(),
     );
@@ -326,7 +326,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            truncate_command(&roll.spec.command.join(" ")),
+            truncate_command(&roll.spec.command_line().join(" ")),
             result,
             format!("{} of {}", roll.done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),

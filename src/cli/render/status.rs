@@ -11,7 +11,8 @@ use super::roll::{RollView, format_roll_status};
 use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::{KernelForward, Switch};
+use crate::model::forward::KernelForward;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
 impl Renderer {

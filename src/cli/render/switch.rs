@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::renderer::Renderer;
 use crate::error::Failure;
 use crate::model::duration::format;
-use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::balancer_wait::WaitOutcome;
 use crate::ops::fleet::forward::{SwitchReport, SwitchResults};
 use crate::ops::host::restore::RestoreReport;
@@ -66,10 +67,10 @@ fn format_switch(switched: &SwitchReport) -> String {
         Switch::Off => format!("{host}: {already}in maintenance, forward off"),
     };
     for observed in &switched.observed {
-        let _ = match &observed.how {
+        let _ = match &observed.outcome {
             WaitOutcome::Reported { status } => write!(text, "; {} reports {status}", observed.balancer),
             WaitOutcome::TimeElapsed => {
-                write!(text, "; waited {} for {}", format(observed.after), observed.balancer)
+                write!(text, "; waited {} for {}", format(observed.elapsed), observed.balancer)
             }
         };
     }

@@ -28,7 +28,8 @@ mod tests {
 
     use super::*;
     use crate::model::example::port;
-    use crate::model::forward::{Forward, ServiceRecord, Switch};
+    use crate::model::forward::ServiceRecord;
+    use crate::model::port_forward::{Forward, Switch};
     use crate::world::fake::firewall::FakeFirewall;
     use crate::world::fake::{self, FakeWorld};
 

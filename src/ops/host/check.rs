@@ -8,7 +8,8 @@ use crate::model::fleet::Fleet;
 use crate::model::host::Host;
 use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
-use crate::plan::check::{CheckFacts, collect_findings};
+use crate::plan::check::collect_findings;
+use crate::plan::check::facts::CheckFacts;
 use crate::plan::firewall::variant;
 use crate::world::HostWorld;
 

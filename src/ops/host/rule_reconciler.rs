@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::restore::restore;
 use super::rules::{self, ChangeError, ReconcileReport};
+use super::warn::warn;
 use crate::model::duration;
 use crate::model::history::Actor;
 use crate::model::rules::Variant;
 use crate::plan::firewall::{self, drift::describe_drift};
 use crate::plan::repair_backoff::RepairBackoff;
 use crate::world::HostWorld;
-use crate::world::reporter::Event;
 use crate::world::store::HistoryNote;
 use crate::world::watch::RuleSubscription;
 
@@ -168,7 +168,7 @@ impl RuleReconciler<'_> {
     }
 
     fn warn(&self, text: String) {
-        self.world.reporter.report(&Event::Warning { text });
+        warn(self.world, text);
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    build_finding, build_ok, build_problem, check_capacity_floor, check_policy, check_servers, require_view,
-};
+use super::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use super::finding::{build_finding, build_ok, build_problem};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::host::{Host, Transport};
 use crate::model::lock::{Liveness, LockView};
+use crate::model::port_forward::Switch;
 use crate::plan::roll::progress::RollProgress;
 
 /// A snapshot of a fleet. A part that could not be read is its error.

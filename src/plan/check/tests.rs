@@ -1,8 +1,10 @@
 use super::*;
-use crate::model::balancer::{AdminState, ServerState, ServerView};
+use crate::model::balancer::{AdminState, BackendView, ServerState, ServerView};
 use crate::model::example::{self, port};
-use crate::model::forward::Forward;
-use crate::model::history::{Actor, OperationId};
+use crate::model::forward::ServiceRecord;
+use crate::model::history::{Actor, HistoryEntry, OperationId};
+use crate::model::host::Host;
+use crate::model::port_forward::Forward;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 

@@ -111,6 +111,7 @@ fn managed() -> ServiceRecord {
             main: leg(8080, "dp_0000000002", 20001),
             backup: leg(80, "dp_0000000001", 20000),
             previous: None,
+            rollback: None,
         }),
         access: Access::Public,
         trial: None,

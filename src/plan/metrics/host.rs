@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{MAX_VERSIONS, MetricFamily, MetricsPage, new_counter, new_gauge, proxy};
 use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, ProcessState, Role};
-use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;

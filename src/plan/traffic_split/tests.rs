@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Route, Routes, Switch};
+use crate::model::forward::{Route, Routes};
+use crate::model::port_forward::{Forward, Switch};
 
 fn record(main: &Deployment) -> ServiceRecord {
     let leg = |at| Route { port: port(at), deployment: main.id.clone(), target: main.instance.port };
@@ -11,7 +12,7 @@ fn record(main: &Deployment) -> ServiceRecord {
         balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None }),
+        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None, rollback: None }),
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),

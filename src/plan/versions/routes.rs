@@ -5,9 +5,10 @@ use crate::model::api::deployments::{
     AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Role};
-use crate::model::forward::{Forward, Intent, Route, RouteChange, Routes, ServiceRecord, Switch, Trial};
+use crate::model::forward::{Intent, Rollback, Route, RouteChange, Routes, ServiceRecord, Trial};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::version::Version;
 
@@ -51,7 +52,7 @@ pub fn plan_first(
 ) -> Intent {
     let (main, backup) =
         (build_route(site.ports.main, deployment), build_route(site.ports.backup, deployment));
-    let routes = Routes { main, backup, previous: None };
+    let routes = Routes { main, backup, previous: None, rollback: None };
     let service = deployment.service.clone();
     let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
     Intent {
@@ -97,7 +98,7 @@ pub fn assign(
             let trial = start_trial(was, request, now);
             // Without a watch window it counts as good at once.
             let backup = if trial.is_some() { led_to(last_good.0) } else { led_to(&main) };
-            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1 }, trial }
+            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1, rollback: None }, trial }
         }
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
@@ -127,7 +128,8 @@ pub fn plan_rollback(
     let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
-    let routes = Routes { main, backup, previous: None };
+    let rollback = Rollback { actor: request.actor.clone(), reason: request.why.clone() };
+    let routes = Routes { main, backup, previous: None, rollback: Some(rollback) };
     let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let routing = RouteChange::Set { routes, trial: None };

@@ -7,8 +7,9 @@ use super::*;
 use crate::model::api::deployments::{AssignRequest, AssignScope, HostNetwork, RollbackRequest};
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::forward::{Intent, RouteChange, Switch};
+use crate::model::forward::{Intent, RouteChange};
 use crate::model::history::Actor;
+use crate::model::port_forward::Switch;
 
 fn site() -> HostNetwork {
     let address = "127.0.0.1".parse().unwrap();

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{HostDeployError, check_still_healthy, list_service_deployments, warn};
+use super::error::HostDeployError;
+use super::health::check_still_healthy;
+use super::record::list_service_deployments;
+use super::release_links::update_links;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
-use crate::model::deployment::Deployment;
-use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::ops::host::port_sockets::filter_by_peers;
@@ -35,7 +38,7 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
     check_still_healthy(world, &target).await?;
-    let before = read_record(world, &target.service)?;
+    let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
     let changed = rules::change_with(world, "assign", |records| {
         // Read again: a kill may have begun since.
@@ -74,7 +77,7 @@ pub async fn rollback(
     let was = versions::of(&records, service).and_then(|record| record.routes.as_ref());
     let was = was.map(|routes| routes.main.deployment.clone());
     let previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
-    let before = read_record(world, service)?;
+    let before = rules::read_record(world, service)?;
     let changed = rules::change_with(world, "rollback", |records| {
         let existing = world.deployments.all()?;
         Ok::<_, HostDeployError>(versions::plan_rollback(records, &existing, service, &to, request)?)
@@ -115,10 +118,6 @@ pub async fn set_access(
     .await?;
     proxy::reconcile_after_change(world, service, &request.actor).await?;
     Ok(changed)
-}
-
-fn read_record(world: &HostWorld, service: &ServiceName) -> Result<Option<ServiceRecord>, HostDeployError> {
-    Ok(rules::read_record(world, service)?)
 }
 
 /// How often the old connections are looked for, and how long between two looks: a dump of the kernel's tables while they
@@ -163,36 +162,4 @@ async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> O
     let led = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.list_established(target).await.ok()?;
     Some(filter_by_peers(open, &led))
-}
-
-/// `main` and `backup` in the service's directory point at the releases that are. They are for people: what was done before
-/// stays done where they cannot be made.
-pub(super) fn update_links(world: &HostWorld, service: &ServiceName) {
-    let linked = || match read_record(world, service)? {
-        Some(record) => link_releases(world, &record, &list_service_deployments(world, service)?),
-        None => Ok(()),
-    };
-    if let Err(error) = linked() {
-        warn(world, format!("{service}: the links `main` and `backup` may be old: {error}"));
-    }
-}
-
-/// Updates the links from a record that the caller has already read.
-pub(super) fn link_releases(
-    world: &HostWorld,
-    record: &ServiceRecord,
-    all: &[Deployment],
-) -> Result<(), HostDeployError> {
-    let service = &record.forward.service;
-    let release = |leg: Option<&Route>| -> Option<String> {
-        let leg = leg?;
-        let one = all.iter().find(|one| one.id == leg.deployment)?;
-        let instance = one.instances().find(|instance| instance.port == leg.target)?;
-        instance.digest.as_ref().map(|_| one.release_name(instance.build))
-    };
-    let routes = record.routes.as_ref();
-    let (main, backup) = (routes.map(|routes| &routes.main), routes.map(|routes| &routes.backup));
-    world.releases.link(service, "main", release(main).as_deref())?;
-    world.releases.link(service, "backup", release(backup).as_deref())?;
-    Ok(())
 }

@@ -1,11 +1,16 @@
 //! `deploy` on the host: an instance with a port of its own, started, healthy; the first of a service is main.
 
+use super::error::HostDeployError;
+use super::health::wait_until_healthy;
 use super::instance;
-use super::{HostDeployError, list_service_deployments, lock_service, wait_until_healthy, warn};
-use crate::model::api::deployments::{DeployRequest, DeployResponse};
-use crate::model::deployment::{Deployment, DeploymentId, Instance, Role, Stage, Workload};
+use super::record::list_service_deployments;
+use super::release_links::update_links;
+use super::service_lock::lock_service;
+use crate::model::api::deployments::{DeployRequest, DeployResponse, HostNetwork};
+use crate::model::deployment::{Deployment, Instance, Role, Stage, Workload};
 use crate::model::ports::Port;
 use crate::ops::host::rules::{self, ChangeError};
+use crate::ops::host::warn::warn;
 use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
 use crate::world::HostWorld;
 
@@ -60,7 +65,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     }
     let deployment = Deployment { stage: Stage::Ready, ..deployment };
     world.deployments.put(&deployment)?;
-    crate::ops::host::deployments::assign::update_links(world, &deployment.service);
+    update_links(world, &deployment.service);
     // The version is deployed, even if old releases cannot be removed.
     if let Err(error) = prune(world, request) {
         warn(world, format!("{}: old releases stay: {error}", request.service));
@@ -111,7 +116,7 @@ pub(super) fn find_free_port(
     world: &HostWorld,
     existing: &[Deployment],
     asked: Option<Port>,
-    site: &crate::model::api::deployments::HostNetwork,
+    site: &HostNetwork,
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
     let listener = |port| world.machine.list_listeners(port).ok().and_then(|found| found.into_iter().next());
@@ -140,11 +145,4 @@ fn prune(world: &HostWorld, request: &DeployRequest) -> Result<(), HostDeployErr
         world.releases.remove(&request.service, &release)?;
     }
     Ok(())
-}
-
-/// The deployment as it is recorded now.
-pub(super) fn load_deployment(world: &HostWorld, id: &DeploymentId) -> Result<Deployment, HostDeployError> {
-    let all = world.deployments.all()?;
-    let which = crate::model::api::deployments::DeploymentRef::Id(id.clone());
-    Ok(versions::find(&all, &which)?.clone())
 }

@@ -1,7 +1,8 @@
 //! The watch window after an assign: a new main whose health fails in it makes way for the one before, by itself.
 
 use super::assign;
-use super::{HostDeployError, list_service_deployments};
+use super::error::HostDeployError;
+use super::record::list_service_deployments;
 use crate::model::api::deployments::{DeploymentRef, RollbackRequest, TrialOutcome, WatchRequest};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
@@ -71,10 +72,11 @@ fn read_trial_end(
     expected: &DeploymentId,
 ) -> Result<TrialOutcome, HostDeployError> {
     let routes = rules::read_record(world, service)?.and_then(|record| record.routes);
-    let now = routes.map(|routes| routes.main.deployment);
+    let (now, rollback) = routes.map(|routes| (routes.main.deployment, routes.rollback)).unzip();
     let main =
         list_service_deployments(world, service)?.into_iter().find(|one| Some(&one.id) == now.as_ref());
-    Ok(versions::ended(expected, main, &world.store.load_history(Some(service), HISTORY_LIMIT)?))
+    let entries = world.store.load_history(Some(service), HISTORY_LIMIT)?;
+    Ok(versions::judge_trial(expected, main, rollback.flatten().as_ref(), &entries))
 }
 
 async fn roll_back_main(

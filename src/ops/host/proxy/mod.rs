@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::configure::{push_config, reconcile_config, start};
-use super::deployments::HostDeployError;
+use super::deployments::error::HostDeployError;
 use super::rules::{self, ChangeError};
+use super::warn::warn;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::evidence::Evidence;
 use crate::model::forward::ServiceRecord;
@@ -21,7 +22,6 @@ use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions::{self, DeployRefusal};
 use crate::world::HostWorld;
 use crate::world::proxy::ProxyError;
-use crate::world::reporter::Event;
 
 mod backoff;
 mod configure;
@@ -283,8 +283,7 @@ pub(super) async fn reconcile_after_change(
     match rules::read_record(world, service)? {
         Some(record) if record.layer7.inserted().is_some() => Err(error),
         _ => {
-            let text = format!("{service}: the rules bypass the proxy: {error}");
-            world.reporter.report(&Event::Warning { text });
+            warn(world, format!("{service}: the rules bypass the proxy: {error}"));
             Ok(())
         }
     }

@@ -12,16 +12,17 @@ use tokio::sync::Notify;
 use super::backoff::RetryBackoff;
 use super::configure::{push_config, reconcile_config};
 use super::warn_once::{WarnOnce, WarningKey};
-use super::{HostDeployError, reconcile_service, set_inserted};
+use super::{reconcile_service, set_inserted};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::proxy::Layer7;
+use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::{self, ChangeError};
+use crate::ops::host::warn::warn;
 use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions;
 use crate::world::HostWorld;
-use crate::world::reporter::Event;
 use crate::world::store::LockGuard;
 
 /// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.8 s.
@@ -322,8 +323,4 @@ fn read_places(world: &HostWorld) -> Result<Vec<ServiceRecord>, HostDeployError>
 /// Keeps the records whose rules route to the proxy.
 fn filter_inserted(places: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     places.into_iter().filter(|record| record.layer7.inserted().is_some()).collect()
-}
-
-fn warn(world: &HostWorld, text: String) {
-    world.reporter.report(&Event::Warning { text });
 }

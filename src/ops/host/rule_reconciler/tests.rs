@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::example::port;
-use crate::model::forward::{Forward, Intent, RouteChange, Switch};
+use crate::model::forward::{Intent, RouteChange};
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::rules::{Family, Rule, Table};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
+use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];

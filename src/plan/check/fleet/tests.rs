@@ -1,10 +1,11 @@
 use super::*;
 use crate::model::balancer::ServerState;
 use crate::model::example::{self, make_server};
-use crate::model::forward::{Forward, ServiceRecord};
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
+use crate::model::port_forward::Forward;
 use crate::model::roll::{Batch, RollId};
 use crate::model::socket::SocketCount;
 use crate::plan::roll::progress::standing;

@@ -1,9 +1,10 @@
 use super::*;
 use crate::model::deployment::Access;
 use crate::model::example::{self, make_roll_spec, port};
-use crate::model::forward::{Forward, KernelForward, ServiceRecord};
+use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
+use crate::model::port_forward::Forward;
 use crate::model::promote::{
     Judgement, PromotionEntry, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict,
 };

@@ -7,6 +7,7 @@ use crate::model::ports::Port;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::ops::host::proxy::{bypass_dead_proxy, keep, split};
+use crate::plan::traffic_split::TrafficSplitError;
 use crate::world::proxy::ProxyError;
 
 const PROXY: u16 = 20009;
