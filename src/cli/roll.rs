@@ -95,7 +95,7 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
         context.renderer.print_plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
-    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
+    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     context.renderer.follow_roll();
     let report = if args.resume {
         roll::resume(&world, &fleet, &actor).await?

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub enum ConfigError {
     #[error("no `switchman.yaml` here and none in /etc/switchman")]
     NotFound,
-    #[error("cannot read `{file}`: {why}")]
-    ReadFailed { file: PathBuf, why: String },
+    #[error("cannot read `{file}`: {reason}")]
+    ReadFailed { file: PathBuf, reason: String },
     #[error("{}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
     Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
 }
