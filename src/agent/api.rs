@@ -15,9 +15,9 @@ use crate::model::api::endpoints::{
     ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, METRICS, OPENAPI, PROBE, PROXY_STATS, PortQuery,
     RELEASES, RUN, STATUS, UPLOAD, VERSION,
 };
-use crate::model::api::{HealthStatus, ProgramVersion, ServiceActivity};
+use crate::model::api::{ForwardRequest, HealthStatus, ProgramVersion, ServiceActivity};
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::world::link::LinkError;
@@ -130,12 +130,12 @@ async fn get_activity(
 
 async fn set_forward(
     state: ApiState,
-    call: Call<ServiceName, NoQuery, Intent>,
+    call: Call<ServiceName, NoQuery, ForwardRequest>,
 ) -> Result<ChangeResult, LinkError> {
-    let Call { path: service, body: intent, .. } = call;
-    if intent.forward.service != service {
-        let named = &intent.forward.service;
+    let Call { path: service, body: request, .. } = call;
+    if request.forward.service != service {
+        let named = &request.forward.service;
         return Err(refuse_request(format!("the path is about `{service}`, the body about `{named}`")));
     }
-    run_to_completion(async move { state.host.switch(&intent).await }).await
+    run_to_completion(async move { state.host.set_forward(&request).await }).await
 }

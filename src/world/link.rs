@@ -11,13 +11,13 @@ use crate::model::api::deployments::{
     KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::{
-    Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
-    StatusRequest,
+    ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
+    ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -148,7 +148,7 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError>;
 
     /// Kernel and record together. Idempotent.
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError>;
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError>;
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError>;
 

@@ -11,12 +11,12 @@ use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::view;
 use crate::model::api::{
-    API_VERSION, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult, RunOutcome,
-    RunRequest, ServiceActivity, StatusRequest,
+    API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
+    RunOutcome, RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent, RouteChange};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -102,13 +102,9 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        // Only those who start and end instances know where a route may lead.
-        if intent.route_change != RouteChange::Keep || intent.layer7.is_some() {
-            let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
-            return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
-        }
-        rules::change(&self.world, intent).await.map_err(|error| from_change_error(&error))
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+        let intent = request.clone().into();
+        rules::change(&self.world, &intent).await.map_err(|error| from_change_error(&error))
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
@@ -211,3 +207,6 @@ pub fn store_code(error: &StoreError) -> ErrorCode {
         StoreError::Busy { .. } => ErrorCode::Busy,
     }
 }
+
+#[cfg(test)]
+mod tests;

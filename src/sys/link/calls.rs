@@ -16,12 +16,12 @@ use crate::model::api::endpoints::{
     TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::{
-    Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
-    StatusRequest,
+    ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
+    ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -61,8 +61,8 @@ impl HostLink for HttpLink {
         self.call(&PROBE, &(), &NoQuery {}, request).await
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        self.call(&FORWARD, &intent.forward.service, &NoQuery {}, intent).await
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+        self.call(&FORWARD, &request.forward.service, &NoQuery {}, request).await
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {

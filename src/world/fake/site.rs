@@ -17,8 +17,8 @@ use super::site_balancer::SiteBalancer;
 use super::site_traffic_split::SiteProxy;
 use crate::model::api::deployments::UpdateRequest;
 use crate::model::api::{
-    API_VERSION, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
-    ServiceActivity, StatusRequest,
+    API_VERSION, ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome,
+    RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::balancer::{BalancerSpec, StatsEndpoint};
 use crate::model::deployment::Digest;
@@ -26,7 +26,7 @@ use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ChangeResult, Forward, Intent, KernelForward, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Forward, KernelForward, ServiceRecord, Switch};
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
@@ -429,8 +429,8 @@ impl HostLink for SiteLink {
     }
 
     /// Delivers a request that is on its way, even when its sender no longer waits for the answer.
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        let on = intent.switch == Switch::On;
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+        let on = request.switch == Switch::On;
         if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
             return Err(error);
         }

@@ -31,8 +31,8 @@ fn document_is_complete() {
         assert!(document.pointer(pointer).is_some(), "{reference}");
     }
     let body = &document["paths"]["/v1/services/{service}/forward"]["put"]["requestBody"];
-    assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Intent");
-    assert!(document["components"]["schemas"]["Intent"]["properties"]["switch"].is_object());
+    assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/ForwardRequest");
+    assert!(document["components"]["schemas"]["ForwardRequest"]["properties"]["switch"].is_object());
 }
 
 #[test]

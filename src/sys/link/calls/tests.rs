@@ -72,7 +72,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.fetch_status(&status).await.map(drop),
         link.fetch_activity(service, example::port(8080)).await.map(drop),
         link.probe(&read(json!({"address": "127.0.0.1:80", "health": main.health}))).await.map(drop),
-        link.switch(&read(forward)).await.map(drop),
+        link.set_forward(&read(forward)).await.map(drop),
         link.run(&read(run), sink.clone()).await.map(drop),
         link.load_history(Some(service), 5).await.map(drop),
         link.place(service, "1.0.0", archive).await.map(drop),
