@@ -86,7 +86,7 @@ fn build_agent_routes() -> Vec<ApiRoute> {
 
 fn build_host_routes() -> Vec<ApiRoute> {
     vec![
-        serve(&HELLO, |state, _| async move { state.host.hello().await }),
+        serve(&HELLO, |state, _| async move { state.host.greet().await }),
         serve(&STATUS, |state, call| async move { state.host.fetch_status(&call.body).await }),
         serve(&PROBE, |state, call| async move { state.host.probe(&call.body).await }),
         // A caller that disconnects ends the program.

@@ -59,7 +59,7 @@ async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {
-    link(world, host)?.hello().await
+    link(world, host)?.greet().await
 }
 
 async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<HostView, LinkError> {

@@ -30,7 +30,7 @@ async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapsho
         match link.fetch_status(&build_status_request(fleet, host)).await {
             Ok(view) => seen.views.push((fleet.service.clone(), view)),
             // Another request would take as long to fail.
-            Err(error) if error.is_lost() => {
+            Err(error) if error.is_connection_lost() => {
                 seen.is_up = false;
                 return seen;
             }

@@ -66,7 +66,7 @@ impl HostLink for LocalHost {
         "this machine".to_owned()
     }
 
-    async fn hello(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> Result<Hello, LinkError> {
         Ok(Hello {
             api: API_VERSION,
             oldest_api: OLDEST_API_VERSION,
@@ -126,7 +126,12 @@ impl HostLink for LocalHost {
         self.world.store.load_history(service, limit).map_err(|error| from_store_error(&error))
     }
 
-    async fn place(&self, service: &ServiceName, name: &str, archive: &Path) -> Result<Digest, LinkError> {
+    async fn upload_release(
+        &self,
+        service: &ServiceName,
+        name: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError> {
         let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
         let all = self.world.deployments.all().map_err(|error| from_store_error(&error))?;
         let used = crate::plan::versions::is_release_used(&all, &service, &name);

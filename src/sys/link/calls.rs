@@ -45,7 +45,7 @@ impl HostLink for HttpLink {
         self.transport.to_string()
     }
 
-    async fn hello(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> Result<Hello, LinkError> {
         self.get(&HELLO, &()).await
     }
 
@@ -78,7 +78,12 @@ impl HostLink for HttpLink {
         self.call(&HISTORY, &(), &query, &NoBody).await
     }
 
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
+    async fn upload_release(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError> {
         self.upload(service, release, archive).await
     }
 
@@ -89,7 +94,7 @@ impl HostLink for HttpLink {
 
 #[async_trait]
 impl HostDeployments for HttpLink {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
         self.get(&DEPLOYMENTS, &()).await
     }
 
@@ -151,7 +156,7 @@ impl HostDeployments for HttpLink {
 
 #[async_trait]
 impl HostTrafficSplit for HttpLink {
-    async fn split(
+    async fn change_traffic_split(
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,

@@ -368,7 +368,7 @@ impl HostLink for SiteLink {
         format!("ssh {}", self.name)
     }
 
-    async fn hello(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> Result<Hello, LinkError> {
         let hello = Hello {
             api: API_VERSION,
             oldest_api: API_VERSION,
@@ -457,7 +457,7 @@ impl HostLink for SiteLink {
     }
 
     /// As [`FakeArchives`] packs.
-    async fn place(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
+    async fn upload_release(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
         self.run_round_trip(|_| Digest(archive.display().to_string())).await
     }
 

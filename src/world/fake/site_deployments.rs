@@ -85,7 +85,7 @@ impl SiteLink {
 
 #[async_trait]
 impl HostDeployments for SiteLink {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
         self.run_round_trip(|host| build_view(host)).await
     }
 

@@ -199,7 +199,7 @@ impl SiteProxy {
 
 #[async_trait]
 impl HostTrafficSplit for SiteLink {
-    async fn split(
+    async fn change_traffic_split(
         &self,
         _: &ServiceName,
         request: &TrafficSplitRequest,

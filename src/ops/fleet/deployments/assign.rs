@@ -242,8 +242,9 @@ async fn revert_flip(
         pairs.filter(|(host, (_, one))| meant(host, one)).map(|(host, _)| host.clone()).collect()
     };
     let moved = which(&|_, one| one.as_ref().is_ok_and(|one| was(one).is_some()));
-    let lost =
-        which(&|host, one| one.as_ref().is_err_and(LinkError::is_lost) && !is_main_on(row, &host.name));
+    let lost = which(&|host, one| {
+        one.as_ref().is_err_and(LinkError::is_connection_lost) && !is_main_on(row, &host.name)
+    });
     let lost = lost.iter().map(async |host| {
         if wait_until_main(world, host, row).await {
             let _ = back(world, fleet, std::slice::from_ref(host), options, REVERT_REASON).await;
@@ -269,7 +270,7 @@ const LOST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 async fn wait_until_main(world: &FleetWorld, host: &Host, row: &FleetDeployment) -> bool {
     let deadline = tokio::time::Instant::now() + LOST_ANSWER_TIMEOUT;
     loop {
-        let view = async { reach::link(world, host)?.versions().await }.await;
+        let view = async { reach::link(world, host)?.list_deployments().await }.await;
         let main = view.map(|view| {
             view.deployments.iter().any(|one| one.deployment.id == row.id && one.role == Role::Main)
         });
@@ -366,7 +367,7 @@ async fn count_remaining_connections(
     host: &HostName,
     previous: &Deployment,
 ) -> Option<u64> {
-    let view = world.links.get(host)?.versions().await.ok()?;
+    let view = world.links.get(host)?.list_deployments().await.ok()?;
     match view.deployments.into_iter().find(|view| view.deployment.id == previous.id) {
         Some(old) => old.via_main_port.ok().map(|count| count.total()),
         None => Some(0),

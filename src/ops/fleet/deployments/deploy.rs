@@ -102,7 +102,7 @@ pub async fn deploy(
         if let Some(packed) = &packed
             && !report.planned.iter().any(|planned| planned.host == host.name && planned.known)
         {
-            link.place(&options.service, &release, &packed.path).await?;
+            link.upload_release(&options.service, &release, &packed.path).await?;
             say(
                 world,
                 Some(&host.name),

@@ -52,7 +52,7 @@ pub(super) async fn flush_repeatedly(world: &FleetWorld, host: &HostName, old: &
 
 async fn has_moved(world: &FleetWorld, host: &HostName, old: &Deployment) -> bool {
     let Some(link) = world.links.get(host) else { return false };
-    let Ok(view) = link.versions().await else { return false };
+    let Ok(view) = link.list_deployments().await else { return false };
     let updating = |one: &Deployment| one.id == old.id && one.stage == Stage::Updating;
     let routes = view.services.iter().filter_map(|record| record.routes.as_ref());
     let mut legs = routes.flat_map(|routes| [&routes.main, &routes.backup]);

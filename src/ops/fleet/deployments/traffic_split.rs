@@ -104,7 +104,9 @@ pub(crate) async fn apply_split_under_lock(
         actor: options.actor.clone(),
         detail: options.detail.clone(),
     };
-    all_or_partial(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
+    all_or_partial(
+        each(world, hosts, async |_, link| link.change_traffic_split(&options.service, &request).await).await,
+    )
 }
 
 /// Connections that HAProxy keeps stay on their old route: they are closed, so that the next request opens a new one.
@@ -133,7 +135,7 @@ async fn led(
 }
 
 async fn find_main(world: &FleetWorld, service: &ServiceName, host: &HostName) -> Option<Deployment> {
-    let view = world.links.get(host)?.versions().await.ok()?;
+    let view = world.links.get(host)?.list_deployments().await.ok()?;
     let is_main = |one: &DeploymentView| one.role == Role::Main && one.deployment.service == *service;
     view.deployments.into_iter().find(is_main).map(|one| one.deployment)
 }
