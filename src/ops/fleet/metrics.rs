@@ -54,7 +54,7 @@ fn read_journal(world: &FleetWorld) -> Result<JournalSnapshot, JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::fake::site::{FakeSite, site};
+    use crate::ops::testing::site::{FakeSite, site};
 
     async fn page(site: &FakeSite) -> String {
         collect_numbers(&[(site.fleet.clone(), site.world.clone())], &site.fleet.hosts).await.render()

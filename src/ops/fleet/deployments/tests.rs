@@ -6,7 +6,7 @@ use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::world::fake::site::{FakeSite, site};
+use crate::ops::testing::site::{FakeSite, site};
 use crate::world::link::SharedLineSink;
 
 fn actor() -> Actor {

@@ -6,8 +6,8 @@ use super::*;
 use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::example;
 use crate::model::proxy::Latencies;
+use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::compare::record_pair;
-use crate::world::fake::site::{FakeSite, site};
 
 fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::MS;
-use super::site::{SiteHost, SiteLink};
+use super::site::SiteHost;
+use super::site_link::SiteLink;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeployRequest, DeployResponse, DeploymentRef,
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
@@ -16,6 +16,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Forward, Route, Routes, ServiceRecord, Switch};
 use crate::model::name::ServiceName;
 use crate::model::socket::SocketCount;
+use crate::world::fake::MS;
 use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
 pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {

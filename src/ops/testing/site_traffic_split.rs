@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::site::{SiteHost, SiteLink};
+use super::site::SiteHost;
+use super::site_link::SiteLink;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::example;
