@@ -114,7 +114,7 @@ fn sh(script: &str) -> RunRequest {
 }
 
 async fn refusal(link: &dyn HostLink) -> String {
-    match link.hello().await {
+    match link.greet().await {
         Err(error @ (LinkError::Unreachable { .. } | LinkError::VersionMismatch { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
@@ -172,7 +172,7 @@ fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
         place.agent(&[]).await;
         let pids = cut_off(&*place.over_socket(), async || {}).await;
         all_gone(&pids).await;
-        assert!(place.over_socket().hello().await.is_ok(), "the agent lives on");
+        assert!(place.over_socket().greet().await.is_ok(), "the agent lives on");
     });
 }
 
@@ -352,12 +352,12 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
         };
         let taken = start(&place.text("agent.sock"));
         assert!(taken.contains("cannot serve: another agent serves `"), "{taken}");
-        place.over_socket().hello().await.unwrap();
+        place.over_socket().greet().await.unwrap();
         kill(first, Signal::SIGKILL).unwrap();
         until(async || tokio::net::UnixStream::connect(&socket).await.is_err()).await;
         assert!(socket.exists());
         let second = place.agent(&[]).await;
-        place.over_socket().hello().await.unwrap();
+        place.over_socket().greet().await.unwrap();
         kill(second, Signal::SIGTERM).unwrap();
         until(async || !socket.exists()).await;
         // A typing error overwrites no file.

@@ -88,8 +88,7 @@ pub async fn wait(
         };
         let is_quiet = reason == NotDrainedReason::AwaitingSecondObservation;
         if elapsed >= limit {
-            let detail =
-                sockets.err().map(String::from).filter(|_| reason == NotDrainedReason::SocketsUnreadable);
+            let detail = sockets.err().filter(|_| reason == NotDrainedReason::SocketsUnreadable);
             return Err(DrainError::TimedOut { waited: limit, in_flight, reason, detail });
         }
         let pause = if is_quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };

@@ -31,7 +31,7 @@ async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapsho
         match link.fetch_status(&build_status_request(fleet, host)).await {
             Ok(view) => seen.views.push((fleet.service.clone(), view)),
             // Another request would take as long to fail.
-            Err(error) if error.is_lost() => {
+            Err(error) if error.is_connection_lost() => {
                 seen.is_up = false;
                 return seen;
             }
@@ -55,7 +55,7 @@ fn read_journal(world: &FleetWorld) -> Result<JournalSnapshot, JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::fake::site::{FakeSite, site};
+    use crate::ops::testing::site::{FakeSite, site};
 
     async fn page(site: &FakeSite) -> String {
         collect_numbers(&[(site.fleet.clone(), site.world.clone())], &site.fleet.hosts).await.render()

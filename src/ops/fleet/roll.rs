@@ -341,7 +341,7 @@ impl<'a> RollRun<'a> {
     async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {
             let link = reach::find_link(self.world, host)?;
-            link.hello().await
+            link.greet().await
         });
         let answers = futures_util::future::join_all(greet).await;
         let unheard: Vec<(HostName, String)> = self

@@ -39,7 +39,7 @@ impl PromotionRun<'_> {
                     Ok(HostState::Main | HostState::CanaryActive | HostState::ProxyBypassed) => continue,
                     Ok(HostState::NoCanary) => "it has no share any more".to_owned(),
                     Ok(HostState::Overtaken(why)) => why,
-                    Err(error) if error.is_lost() && tried < TRIES => {
+                    Err(error) if error.is_connection_lost() && tried < TRIES => {
                         unread.push(host);
                         continue;
                     }
@@ -58,7 +58,7 @@ impl PromotionRun<'_> {
 
     pub(super) async fn states(&self, hosts: &[Host]) -> PerHost<HostState> {
         let state = async |_: &Host, link: &dyn crate::world::link::HostLink| {
-            Ok(state(&link.versions().await?, &self.spec, &self.target))
+            Ok(state(&link.list_deployments().await?, &self.spec, &self.target))
         };
         for_each_host(self.world, hosts, state).await
     }

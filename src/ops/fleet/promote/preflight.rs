@@ -18,7 +18,7 @@ pub async fn check_ready(
     spec: &PromotionSpec,
 ) -> Result<PromotionTarget, PromotionError> {
     let asked = for_each_host(world, hosts, async |_, link| {
-        let view = link.versions().await?;
+        let view = link.list_deployments().await?;
         let found = may_begin(&view, spec).map_err(|why| why.to_string());
         let Ok(target) = &found else { return Ok(found) };
         let health = probe_health(link, &view, &target.deployment).await?;

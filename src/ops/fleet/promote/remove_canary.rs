@@ -70,7 +70,7 @@ impl PromotionRun<'_> {
         let mut tried = 1;
         loop {
             match self.try_remove_from(host, why, promoted).await {
-                Err(error) if error.is_lost() && tried < MAX_ATTEMPTS => tried += 1,
+                Err(error) if error.is_connection_lost() && tried < MAX_ATTEMPTS => tried += 1,
                 ended => return ended,
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -79,7 +79,7 @@ impl PromotionRun<'_> {
 
     async fn try_remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
         let link = reach::find_link(self.world, host)?;
-        let view = link.versions().await?;
+        let view = link.list_deployments().await?;
         let service = &self.spec.service;
         if promoted && self.is_main(&view) {
             let (why, from) = (why.to_owned(), Some(self.spec.version.clone()));
@@ -98,7 +98,7 @@ impl PromotionRun<'_> {
             actor: self.actor.clone(),
             detail: format!("promotion {}: {why}", self.id),
         };
-        link.split(service, &request).await.map(|_| ())
+        link.change_traffic_split(service, &request).await.map(|_| ())
     }
 
     fn is_main(&self, view: &DeploymentsView) -> bool {

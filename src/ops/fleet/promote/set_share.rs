@@ -86,7 +86,7 @@ impl PromotionRun<'_> {
 pub(super) fn is_lost(error: &FleetDeployError) -> bool {
     match error {
         FleetDeployError::Hosts(failed) | FleetDeployError::Partial { failed, .. } => {
-            failed.iter().all(|(_, error)| error.is_lost())
+            failed.iter().all(|(_, error)| error.is_connection_lost())
         }
         _ => false,
     }

@@ -81,10 +81,12 @@ impl RollRun<'_> {
         let changed = loop {
             match switch_host(world, self.fleet, host, Switch::On, &self.actor, &detail).await {
                 Ok(changed) => break changed,
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                Err(error) if error.is_lost() => return (HostOutcome::Unreachable, error.to_string()),
+                Err(error) if error.is_connection_lost() => {
+                    return (HostOutcome::Unreachable, error.to_string());
+                }
                 Err(error) => return self.classify_not_put_back(host, error.to_string(), true).await,
             }
         };
@@ -128,7 +130,7 @@ impl RollRun<'_> {
                 .fetch_status(&reach::build_status_request(self.fleet, host))
                 .await;
             match view {
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 view => return view,
@@ -168,10 +170,12 @@ impl RollRun<'_> {
             let ran = async { reach::find_link(self.world, host)?.run(&request, silent.clone()).await };
             match ran.await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                Err(error) if error.is_lost() => return Err((HostOutcome::Unreachable, error.to_string())),
+                Err(error) if error.is_connection_lost() => {
+                    return Err((HostOutcome::Unreachable, error.to_string()));
+                }
                 Err(error) => return Err(left(error.to_string())),
             }
         }

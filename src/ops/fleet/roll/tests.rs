@@ -14,8 +14,8 @@ use crate::model::lock::Liveness;
 use crate::model::roll::Batch;
 use crate::plan::roll::progress::StepState;
 
+use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
 
@@ -225,7 +225,7 @@ async fn killed_roll_is_finished_by_resume_and_restored_by_abort() {
             let in_service = state.hosts.values().any(|host| host.commands.contains(&"began in service"));
             assert!(!in_service, "{verb} after {tenth}: {:?}", state.hosts);
             if verb == "resume" {
-                let ended = |host: &crate::world::fake::site::SiteHost| {
+                let ended = |host: &crate::ops::testing::site::SiteHost| {
                     let count = |word| host.commands.iter().filter(|now| **now == word).count();
                     (1..=2).contains(&count("began")) && count("ended") >= 1
                 };
@@ -431,7 +431,7 @@ async fn roll_keeps_switch_of_another_command() {
     for (on, end) in [(false, HostOutcome::LeftInMaintenance), (true, HostOutcome::Restored)] {
         let fake = site(3, 1);
         // Off while it comes back; on while it drains.
-        let now = |host: &mut crate::world::fake::site::SiteHost| {
+        let now = |host: &mut crate::ops::testing::site::SiteHost| {
             host.forward != on && host.commands.is_empty() == on
         };
         let work = spec(3);

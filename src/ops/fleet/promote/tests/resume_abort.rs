@@ -52,7 +52,7 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
 /// Changes of other commands between the crash and the resume stay.
 #[tokio::test(start_paused = true)]
 async fn resume_refuses_to_flip_changed_host() {
-    type Meanwhile = fn(&mut crate::world::fake::site::SiteHost);
+    type Meanwhile = fn(&mut crate::ops::testing::site::SiteHost);
     let meanwhile: [(Meanwhile, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
         (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
@@ -120,7 +120,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
     let work = shadowed(&fake, Some(&evidence(1_000, 0)));
     fake.site.with_host("web3", |host| {
-        host.evidence_error = Some(crate::world::fake::site::build_broken_link_error());
+        host.evidence_error = Some(crate::ops::testing::site_link::build_broken_link_error());
     });
     let start = async {
         // It was ready when it began.

@@ -16,11 +16,11 @@ use crate::model::roll::{Batch, OnFailure, RollSpec};
 use crate::ops::fleet::balancer_cache::CachedBalancer;
 use crate::ops::fleet::forward::{self, SwitchOptions};
 use crate::ops::fleet::roll::{RollError, RollReport, abort, read_last, resume, run};
+use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::roll::progress::StepState;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 use crate::world::reporter::{Event, Reporter};
 use crate::world::stop;
 

@@ -9,7 +9,7 @@ use crate::model::example;
 use crate::model::history::Actor;
 use crate::model::roll::{Batch, RollSpec};
 use crate::ops::fleet::roll::run;
-use crate::world::fake::site::site;
+use crate::ops::testing::site::site;
 
 const HOSTS: usize = 1000;
 

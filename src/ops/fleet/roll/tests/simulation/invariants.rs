@@ -3,9 +3,9 @@
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step};
+use crate::ops::testing::site::{FakeSite, SiteHost};
 use crate::plan::roll::plan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, standing};
-use crate::world::fake::site::{FakeSite, SiteHost};
 
 /// Checks what the site has observed: the floor, and the command.
 pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
