@@ -219,7 +219,7 @@ impl<T> VersionCounts<'_, T> {
         [("service", self.service.as_str()), ("version", &self.version)]
     }
 
-    /// A version that answers users has a role; what is none but a shadow has another family.
+    /// Labels of a version that answers users. A shadow has no role, and families of its own.
     fn to_role_labels(&self) -> [(&'static str, &str); 3] {
         let [service, version] = self.to_labels();
         [service, version, ("role", self.role.as_str())]
