@@ -45,7 +45,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     };
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
-        let found = standing(&world.journal.rows(id)?);
+        let found = standing(&world.journal.load(id, 0)?);
         let none = || Failure::Other {
             what: format!("show the roll {id}"),
             why: "the journal has no such roll".into(),

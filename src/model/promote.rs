@@ -17,7 +17,7 @@ use super::version::Version;
 mod journal;
 mod window;
 
-pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionResult};
+pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionRequest, PromotionResult};
 pub use window::{Judgement, RequestCounts, RequestSample, StepVerdict};
 
 /// `o20261121-071503-5f3a`: sorts by time, fits in a file name.

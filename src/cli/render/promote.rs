@@ -198,7 +198,7 @@ mod tests {
         let promotion = PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
         let row = |(number, what): (u64, PromotionEntryKind)| {
             let at = jiff::Timestamp::from_second(i64::try_from(number * 60).unwrap()).unwrap();
-            PromotionEntry { number, promotion: promotion.clone(), at, kind: what }
+            PromotionEntry { promotion: promotion.clone(), at, kind: what }
         };
         (1..).zip(std::iter::once(began).chain(whats)).map(row).collect()
     }

@@ -15,8 +15,8 @@ use crate::model::host::Host;
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::promote::{
-    OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionResult, PromotionSpec,
-    PromotionTarget, RequestCounts,
+    OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest, PromotionResult,
+    PromotionSpec, PromotionTarget, RequestCounts,
 };
 use crate::plan::promote::{PromotionProgress, standing};
 use crate::world::FleetWorld;
@@ -101,8 +101,8 @@ struct PromotionRun<'a> {
 /// The requests of other processes.
 #[derive(Default)]
 struct OperatorRequests {
-    /// The number of the last row that was read.
-    last_number: u64,
+    /// The number of entries that were read.
+    entries_read: usize,
     requests: Vec<OperatorRequest>,
 }
 
@@ -132,7 +132,7 @@ pub async fn run(
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
-        promotion.append_entry(&PromotionEntryKind::Began {
+        promotion.append_entry(PromotionEntryKind::Began {
             spec: Box::new(spec.clone()),
             target,
             actor: actor.clone(),
@@ -150,7 +150,7 @@ pub async fn resume(
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
     continue_last(world, fleet, actor, "resume", async |promotion| {
-        promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
+        promotion.append_entry(PromotionEntryKind::Resumed { actor: actor.clone() })?;
         promotion.say(format!("promotion {} goes on", promotion.id));
         promotion.run_to_end().await
     })
@@ -168,34 +168,29 @@ pub async fn abort(
     let mut asked = false;
     loop {
         let ended = continue_last(world, fleet, actor, "abort", async |promotion| {
-            promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
+            promotion.append_entry(PromotionEntryKind::Resumed { actor: actor.clone() })?;
             let why = format!("aborted by {}", actor.user);
             promotion.halt(StopReason::RollBack { result: PromotionResult::Aborted, why }).await
         })
         .await;
         match ended {
             Err(PromotionError::Lock(LockError::Locked { held })) if is_promotion(&held.holder) => {
-                match standing(&world.promotions.rows(&stands.promotion, 0)?) {
+                match standing(&world.promotions.load(&stands.promotion, 0)?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
                         return Ok(PromotionReport::from_progress(ended));
                     }
                     // A process that resumes it discards earlier requests.
                     Some(now) if !now.is_abort_requested() => {
-                        world.promotions.ask(
-                            &stands.promotion,
-                            OperatorRequest::Abort,
-                            actor,
-                            world.clock.now(),
-                        )?;
+                        send_request(world, &stands.promotion, OperatorRequest::Abort, actor)?;
                         asked = true;
                     }
                     _ => {}
                 }
             }
             Err(PromotionError::Finished { .. }) if asked => {
-                let rows = world.promotions.rows(&stands.promotion, 0)?;
-                return Ok(PromotionReport::from_progress(standing(&rows).unwrap_or(stands)));
+                let entries = world.promotions.load(&stands.promotion, 0)?;
+                return Ok(PromotionReport::from_progress(standing(&entries).unwrap_or(stands)));
             }
             ended => return ended,
         }
@@ -216,14 +211,24 @@ pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, P
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
         return Err(PromotionError::NotRunning { promotion: stands.promotion });
     }
-    world.promotions.ask(&stands.promotion, OperatorRequest::Approve { step }, actor, world.clock.now())?;
+    send_request(world, &stands.promotion, OperatorRequest::Approve { step }, actor)?;
     Ok(stands)
+}
+
+fn send_request(
+    world: &FleetWorld,
+    promotion: &PromotionId,
+    request: OperatorRequest,
+    actor: &Actor,
+) -> Result<(), JournalError> {
+    let (promotion, at, actor) = (promotion.clone(), world.clock.now(), actor.clone());
+    world.promotions.append_request(PromotionRequest { promotion, at, request, actor })
 }
 
 /// Returns the progress of the last promotion; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
-    match world.promotions.last_promotion()? {
-        Some(promotion) => Ok(standing(&world.promotions.rows(&promotion, 0)?)),
+    match world.promotions.find_last()? {
+        Some(promotion) => Ok(standing(&world.promotions.load(&promotion, 0)?)),
         None => Ok(None),
     }
 }
@@ -327,7 +332,7 @@ impl<'a> PromotionRun<'a> {
             for step in stands.step..self.spec.steps.shares().len() {
                 base = self.run_step(step, base).await?;
             }
-            self.append_entry(&PromotionEntryKind::Promoting)?;
+            self.append_entry(PromotionEntryKind::Promoting)?;
         }
         self.promote().await
     }
@@ -338,37 +343,36 @@ impl<'a> PromotionRun<'a> {
         step: usize,
         base: Option<RequestCounts>,
     ) -> Result<Option<RequestCounts>, StopReason> {
-        self.append_entry(&PromotionEntryKind::StepBegan { step })?;
+        self.append_entry(PromotionEntryKind::StepBegan { step })?;
         self.set_share(step).await?;
-        self.append_entry(&PromotionEntryKind::StepSet { step })?;
+        self.append_entry(PromotionEntryKind::StepSet { step })?;
         let main = self.evaluate_step(step, base).await?;
-        self.append_entry(&PromotionEntryKind::StepPassed { step, main: main.clone() })?;
+        self.append_entry(PromotionEntryKind::StepPassed { step, main: main.clone() })?;
         Ok(main)
     }
 
     fn finish(&self, result: PromotionResult, why: &str) -> Result<PromotionReport, PromotionError> {
-        self.append_entry(&PromotionEntryKind::Ended { result, why: why.to_owned() })?;
+        self.append_entry(PromotionEntryKind::Ended { result, why: why.to_owned() })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
     fn read_progress(&self) -> Result<PromotionProgress, JournalError> {
-        let rows = self.world.promotions.rows(&self.id, 0)?;
-        standing(&rows).ok_or(JournalError::LockLost { holder: None })
+        let entries = self.world.promotions.load(&self.id, 0)?;
+        standing(&entries).ok_or(JournalError::LockLost { holder: None })
     }
 
     /// Records an entry before its action is done.
-    fn append_entry(&self, what: &PromotionEntryKind) -> Result<(), JournalError> {
-        self.world.promotions.append(self.holder, &self.id, what, self.world.clock.now())
+    fn append_entry(&self, kind: PromotionEntryKind) -> Result<(), JournalError> {
+        let entry = PromotionEntry { promotion: self.id.clone(), at: self.world.clock.now(), kind };
+        self.world.promotions.append(self.holder, &entry)
     }
 
     /// Reads the requests of other processes so far.
     fn read_requests(&self) -> Result<std::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
         let mut heard = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for PromotionEntry { number, kind: what, .. } in
-            self.world.promotions.rows(&self.id, heard.last_number)?
-        {
-            heard.last_number = number;
-            match what {
+        for entry in self.world.promotions.load(&self.id, heard.entries_read)? {
+            heard.entries_read += 1;
+            match entry.kind {
                 PromotionEntryKind::Requested { ask, .. } => heard.requests.push(ask),
                 // Requests from before it stopped are discarded.
                 PromotionEntryKind::Resumed { .. } => heard.requests.clear(),

@@ -12,7 +12,7 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::journal::{JournalEntryKind, RollResult};
+use crate::model::journal::{JournalEntry, JournalEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
@@ -135,7 +135,7 @@ pub async fn run(
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
-        roll.append_entry(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
+        roll.append_entry(None, JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
         roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
         if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
@@ -151,7 +151,7 @@ pub async fn run(
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
-        roll.append_entry(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
+        roll.append_entry(None, JournalEntryKind::Resumed { actor: actor.clone() })?;
         roll.report(RollEvent::Began { hosts: roll.plan.spec.hosts.clone(), is_resumed: true });
         roll.run_batches().await
     })
@@ -162,7 +162,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, stands) = lock_last_roll(world, fleet, actor, "abort").await?;
     roll.run_locked(async {
-        roll.append_entry(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
+        roll.append_entry(None, JournalEntryKind::Aborting { actor: actor.clone() })?;
         let out = |host: &&Host| stands.host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
@@ -177,16 +177,16 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
 
 /// Returns the progress of the last roll; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
-    match world.journal.last_roll()? {
-        Some(roll) => Ok(standing(&world.journal.rows(&roll)?)),
+    match world.journal.find_last()? {
+        Some(roll) => Ok(standing(&world.journal.load(&roll, 0)?)),
         None => Ok(None),
     }
 }
 
 /// The latest `limit` rolls, oldest first.
 pub fn past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
-    let rolls = world.journal.list_rolls(limit)?;
-    let read = |roll: &RollId| world.journal.rows(roll).map(|rows| standing(&rows));
+    let rolls = world.journal.list(limit)?;
+    let read = |roll: &RollId| world.journal.load(roll, 0).map(|entries| standing(&entries));
     Ok(rolls.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
@@ -354,13 +354,13 @@ impl<'a> RollRun<'a> {
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
-        self.append_entry(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
+        self.append_entry(None, JournalEntryKind::Stopped { why: why.to_owned() })?;
         self.finish(None, why).await
     }
 
     async fn finish(&self, result: Option<RollResult>, why: &str) -> Result<RollReport, RollError> {
         if let Some(result) = result {
-            self.append_entry(None, &JournalEntryKind::Ended { result })?;
+            self.append_entry(None, JournalEntryKind::Ended { result })?;
         }
         self.report(RollEvent::Ended { result, why: why.to_owned() });
         let verb = if result.is_some() { "ended" } else { "stopped" };
@@ -372,13 +372,15 @@ impl<'a> RollRun<'a> {
     }
 
     fn read_progress(&self) -> Result<RollProgress, RollError> {
-        let rows = self.world.journal.rows(&self.id)?;
-        standing(&rows).ok_or(RollError::None { verb: "read" })
+        let entries = self.world.journal.load(&self.id, 0)?;
+        standing(&entries).ok_or(RollError::None { verb: "read" })
     }
 
     /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
-    fn append_entry(&self, host: Option<&HostName>, what: &JournalEntryKind) -> Result<(), JournalError> {
-        let written = self.world.journal.append(&self.holder, &self.id, host, what, self.world.clock.now());
+    fn append_entry(&self, host: Option<&HostName>, kind: JournalEntryKind) -> Result<(), JournalError> {
+        let at = self.world.clock.now();
+        let entry = JournalEntry { roll: self.id.clone(), at, host: host.cloned(), kind };
+        let written = self.world.journal.append(&self.holder, &entry);
         if let Err(error) = &written {
             let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
             broken.get_or_insert_with(|| error.clone());

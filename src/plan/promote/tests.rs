@@ -403,7 +403,6 @@ fn began() -> PromotionEntryKind {
 fn row(number: u64, what: PromotionEntryKind) -> PromotionEntry {
     let promotion = crate::model::promote::PromotionId::new(Timestamp::UNIX_EPOCH, 1);
     PromotionEntry {
-        number,
         promotion,
         at: Timestamp::from_second(i64::try_from(number).unwrap()).unwrap(),
         kind: what,

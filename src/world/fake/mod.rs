@@ -29,7 +29,6 @@ pub mod firewall;
 pub mod fuse;
 pub mod journal;
 mod paused;
-mod promotions;
 pub mod proxy;
 pub mod site;
 mod site_balancer;

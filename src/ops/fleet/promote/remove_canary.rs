@@ -24,7 +24,7 @@ impl PromotionRun<'_> {
             StopReason::Interrupt { why } => {
                 self.say(format!("{why}: main answers everything"));
                 let untold = self.remove_from_all(&why, false).await;
-                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+                self.append_entry(PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
                 Ok(PromotionReport::from_progress(self.read_progress()?))
             }
             StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
@@ -41,7 +41,7 @@ impl PromotionRun<'_> {
         why: String,
     ) -> Result<PromotionReport, PromotionError> {
         self.say(format!("{why}: main answers everything"));
-        let written = self.append_entry(&PromotionEntryKind::RollingBack { result, why: why.clone() });
+        let written = self.append_entry(PromotionEntryKind::RollingBack { result, why: why.clone() });
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
@@ -51,7 +51,7 @@ impl PromotionRun<'_> {
         if untold.is_empty() {
             return self.finish(result, &why);
         }
-        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+        self.append_entry(PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 

@@ -24,7 +24,7 @@ impl PromotionRun<'_> {
             };
             if reason != told {
                 let passed = verdict == ComparisonVerdict::Same;
-                self.append_entry(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
+                self.append_entry(PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
                 told.clone_from(&reason);
             }
             match verdict {

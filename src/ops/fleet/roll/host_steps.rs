@@ -63,7 +63,7 @@ impl RollRun<'_> {
             }
             step = now.next_step();
         }
-        if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
+        if self.append_entry(Some(&host.name), JournalEntryKind::Done).is_err() {
             return HostOutcome::Stopped;
         }
         let took = began.elapsed();
@@ -82,7 +82,7 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.append_entry(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
+        if self.append_entry(Some(&host.name), JournalEntryKind::StepBegan { step }).is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
@@ -93,7 +93,7 @@ impl RollRun<'_> {
         match self.perform_step(host, step, walk).await {
             Ok(detail) => {
                 let done = JournalEntryKind::StepDone { step, detail: detail.clone() };
-                if self.append_entry(Some(&host.name), &done).is_err() {
+                if self.append_entry(Some(&host.name), done).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
                 self.report(RollEvent::StepDone { host: host.name.clone(), step, detail });
@@ -129,7 +129,7 @@ impl RollRun<'_> {
     ) -> HostOutcome {
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
         let recorded =
-            self.append_entry(Some(&host.name), &JournalEntryKind::StepFailed { step, why: why.clone() });
+            self.append_entry(Some(&host.name), JournalEntryKind::StepFailed { step, why: why.clone() });
         self.report(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
         self.notify(NoticeEvent::Failed, Some(&host.name), &format!("{} failed at {step}: {why}", host.name));
         if recorded.is_err() {

@@ -42,7 +42,7 @@ impl RollRun<'_> {
         let settled = JournalEntryKind::Settled { end, detail: detail.clone() };
         if recorded {
             // A failure is noticed by `still_sound`; the host is where it is.
-            let _ = self.append_entry(Some(&host.name), &settled);
+            let _ = self.append_entry(Some(&host.name), settled);
         }
         self.report(RollEvent::Settled { host: host.name.clone(), end, detail });
         end

@@ -88,10 +88,9 @@ fn promotion_progress(rows: Vec<PromotionEntryKind>) -> promote::PromotionProgre
     let actor = Actor { user: "ops".into(), pid: 7 };
     let spec = Box::new(example::make_promotion_spec(&["web1"]));
     let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
-    let rows = std::iter::once(began).chain(rows).zip(1..).map(|(what, number)| PromotionEntry {
-        number,
+    let rows = std::iter::once(began).chain(rows).zip(2_001..).map(|(what, second)| PromotionEntry {
         promotion: "o19700101-003320-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(2_000 + i64::try_from(number).unwrap()).unwrap(),
+        at: jiff::Timestamp::from_second(second).unwrap(),
         kind: what,
     });
     promote::standing(&rows.collect::<Vec<_>>()).unwrap()

@@ -30,7 +30,7 @@ pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
 
 /// The rows of each host, run by run: steps in their order, none left out, none done without its row before it.
 pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
-    let rows = fake.journal.rows.lock().unwrap().clone();
+    let rows = fake.journal.rolls.lock().unwrap().clone();
     let plan = plan(&fake.fleet, spec).map_err(|error| error.to_string())?;
     let steps: Vec<Step> = plan.steps.iter().map(|planned| planned.step).collect();
     let is_head = |row: &JournalEntry| {
@@ -195,7 +195,7 @@ fn declared(host: &HostProgress) -> Option<Switch> {
 
 /// After one interrupt every host this run touched has got through, or is declared as left.
 pub fn nobody_in_between(fake: &FakeSite, standing: &RollProgress) -> Result<(), String> {
-    let rows = fake.journal.rows.lock().unwrap();
+    let rows = fake.journal.rolls.lock().unwrap();
     let since = rows.iter().rposition(|row| {
         matches!(
             row.kind,
