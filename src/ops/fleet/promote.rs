@@ -26,6 +26,7 @@ use crate::world::stop::StopToken;
 
 use super::lock::{self, LockError};
 
+mod announcement;
 mod error;
 mod evaluate;
 mod make_main;
@@ -36,6 +37,8 @@ mod set_share;
 
 pub use error::PromotionError;
 pub use preflight::check_ready;
+
+use announcement::describe_entry;
 
 /// How long an abort waits until a running promotion has ended.
 const ABORT_TIMEOUT: Duration = Duration::from_mins(2);
@@ -132,12 +135,11 @@ pub async fn run(
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
-        promotion.append_entry(PromotionEntryKind::Began {
+        promotion.record(&PromotionEntryKind::Began {
             spec: Box::new(spec.clone()),
             target,
             actor: actor.clone(),
         })?;
-        promotion.say(format!("promotion {} of {} {} began", promotion.id, spec.service, spec.version));
         promotion.run_to_end().await
     })
     .await
@@ -150,8 +152,7 @@ pub async fn resume(
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
     continue_last(world, fleet, actor, "resume", async |promotion| {
-        promotion.append_entry(PromotionEntryKind::Resumed { actor: actor.clone() })?;
-        promotion.say(format!("promotion {} goes on", promotion.id));
+        promotion.record(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
         promotion.run_to_end().await
     })
     .await
@@ -168,7 +169,7 @@ pub async fn abort(
     let mut asked = false;
     loop {
         let ended = continue_last(world, fleet, actor, "abort", async |promotion| {
-            promotion.append_entry(PromotionEntryKind::Resumed { actor: actor.clone() })?;
+            promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
             let why = format!("aborted by {}", actor.user);
             promotion.halt(StopReason::RollBack { result: PromotionResult::Aborted, why }).await
         })
@@ -332,7 +333,7 @@ impl<'a> PromotionRun<'a> {
             for step in stands.step..self.spec.steps.shares().len() {
                 base = self.run_step(step, base).await?;
             }
-            self.append_entry(PromotionEntryKind::Promoting)?;
+            self.append_entry(&PromotionEntryKind::Promoting)?;
         }
         self.promote().await
     }
@@ -343,16 +344,16 @@ impl<'a> PromotionRun<'a> {
         step: usize,
         base: Option<RequestCounts>,
     ) -> Result<Option<RequestCounts>, StopReason> {
-        self.append_entry(PromotionEntryKind::StepBegan { step })?;
+        self.record(&PromotionEntryKind::StepBegan { step })?;
         self.set_share(step).await?;
-        self.append_entry(PromotionEntryKind::StepSet { step })?;
+        self.append_entry(&PromotionEntryKind::StepSet { step })?;
         let main = self.evaluate_step(step, base).await?;
-        self.append_entry(PromotionEntryKind::StepPassed { step, main: main.clone() })?;
+        self.append_entry(&PromotionEntryKind::StepPassed { step, main: main.clone() })?;
         Ok(main)
     }
 
     fn finish(&self, result: PromotionResult, why: &str) -> Result<PromotionReport, PromotionError> {
-        self.append_entry(PromotionEntryKind::Ended { result, why: why.to_owned() })?;
+        self.append_entry(&PromotionEntryKind::Ended { result, why: why.to_owned() })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
@@ -361,9 +362,23 @@ impl<'a> PromotionRun<'a> {
         standing(&entries).ok_or(JournalError::LockLost { holder: None })
     }
 
+    /// Records an entry and reports it.
+    fn record(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+        self.append_entry(kind)?;
+        self.report_entry(kind);
+        Ok(())
+    }
+
+    fn report_entry(&self, kind: &PromotionEntryKind) {
+        if let Some(text) = describe_entry(&self.id, &self.spec, kind) {
+            self.say(text);
+        }
+    }
+
     /// Records an entry before its action is done.
-    fn append_entry(&self, kind: PromotionEntryKind) -> Result<(), JournalError> {
-        let entry = PromotionEntry { promotion: self.id.clone(), at: self.world.clock.now(), kind };
+    fn append_entry(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+        let (promotion, at) = (self.id.clone(), self.world.clock.now());
+        let entry = PromotionEntry { promotion, at, kind: kind.clone() };
         self.world.promotions.append(self.holder, &entry)
     }
 

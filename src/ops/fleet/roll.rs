@@ -21,7 +21,7 @@ use crate::plan::roll::{PlanError, RollPlan, plan, plan_resumed};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
-use crate::world::notifier::{Notice, NoticeEvent};
+use crate::world::notifier::Notice;
 use crate::world::reporter::{Event, RollEvent};
 use crate::world::stop::StopToken;
 
@@ -30,8 +30,11 @@ use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
 use super::reach;
 
+mod announcement;
 mod host_steps;
 mod put_back;
+
+use announcement::{EntryContext, build_event, build_notice};
 
 /// The interval between two checks of the condition that holds the next batch.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -135,11 +138,9 @@ pub async fn run(
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
-        roll.append_entry(None, JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
-        roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
-        roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
+        roll.record(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
-            roll.finish(Some(RollResult::Aborted), &why).await?;
+            roll.end(RollResult::Aborted, why.clone()).await?;
             return Err(RollError::Hook(why));
         }
         roll.run_batches().await
@@ -151,8 +152,7 @@ pub async fn run(
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
-        roll.append_entry(None, JournalEntryKind::Resumed { actor: actor.clone() })?;
-        roll.report(RollEvent::Began { hosts: roll.plan.spec.hosts.clone(), is_resumed: true });
+        roll.record(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
     })
     .await
@@ -162,7 +162,7 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, stands) = lock_last_roll(world, fleet, actor, "abort").await?;
     roll.run_locked(async {
-        roll.append_entry(None, JournalEntryKind::Aborting { actor: actor.clone() })?;
+        roll.record(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
         let out = |host: &&Host| stands.host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
@@ -170,7 +170,7 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
         roll.check_journal()?;
         let whole = ends.iter().all(|end| end.is_restored());
         let result = if whole { RollResult::Aborted } else { RollResult::PartiallyAborted };
-        roll.finish(Some(result), "aborted").await
+        roll.end(result, "aborted".to_owned()).await
     })
     .await
 }
@@ -301,7 +301,7 @@ impl<'a> RollRun<'a> {
         if let Err(why) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
             return self.stop(&why).await;
         }
-        self.finish(Some(result), &text).await
+        self.end(result, text).await
     }
 
     fn name(&self, turn: &HostTurn) -> &HostName {
@@ -354,17 +354,16 @@ impl<'a> RollRun<'a> {
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
-        self.append_entry(None, JournalEntryKind::Stopped { why: why.to_owned() })?;
-        self.finish(None, why).await
+        self.record(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
+        self.build_report().await
     }
 
-    async fn finish(&self, result: Option<RollResult>, why: &str) -> Result<RollReport, RollError> {
-        if let Some(result) = result {
-            self.append_entry(None, JournalEntryKind::Ended { result })?;
-        }
-        self.report(RollEvent::Ended { result, why: why.to_owned() });
-        let verb = if result.is_some() { "ended" } else { "stopped" };
-        self.notify(NoticeEvent::Finished, None, &format!("roll {verb}: {why}"));
+    async fn end(&self, result: RollResult, why: String) -> Result<RollReport, RollError> {
+        self.record(None, &JournalEntryKind::Ended { result, why })?;
+        self.build_report().await
+    }
+
+    async fn build_report(&self) -> Result<RollReport, RollError> {
         let standing = self.read_progress()?;
         let took =
             Duration::try_from(standing.changed_at.duration_since(standing.began_at)).unwrap_or_default();
@@ -376,10 +375,17 @@ impl<'a> RollRun<'a> {
         standing(&entries).ok_or(RollError::None { verb: "read" })
     }
 
+    /// Records an entry and announces it.
+    fn record(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
+        self.append_entry(host, kind)?;
+        self.announce(host, kind, Duration::ZERO);
+        Ok(())
+    }
+
     /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
-    fn append_entry(&self, host: Option<&HostName>, kind: JournalEntryKind) -> Result<(), JournalError> {
+    fn append_entry(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
         let at = self.world.clock.now();
-        let entry = JournalEntry { roll: self.id.clone(), at, host: host.cloned(), kind };
+        let entry = JournalEntry { roll: self.id.clone(), at, host: host.cloned(), kind: kind.clone() };
         let written = self.world.journal.append(&self.holder, &entry);
         if let Err(error) = &written {
             let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -419,15 +425,22 @@ impl<'a> RollRun<'a> {
         self.world.reporter.report(&Event::Roll { roll: self.id.clone(), event });
     }
 
-    fn notify(&self, event: NoticeEvent, host: Option<&HostName>, text: &str) {
-        self.world.notifier.send(Notice {
-            event,
-            roll: self.id.clone(),
-            service: self.fleet.service.clone(),
-            host: host.cloned(),
-            text: text.to_owned(),
-            at: self.world.clock.now(),
-        });
+    /// Reports the event of an entry and sends its notice.
+    fn announce(&self, host: Option<&HostName>, kind: &JournalEntryKind, elapsed: Duration) {
+        let context = EntryContext { plan: &self.plan, host, elapsed };
+        if let Some(event) = build_event(&context, kind) {
+            self.report(event);
+        }
+        if let Some((event, text)) = build_notice(&context, kind) {
+            self.world.notifier.send(Notice {
+                event,
+                roll: self.id.clone(),
+                service: self.fleet.service.clone(),
+                host: host.cloned(),
+                text,
+                at: self.world.clock.now(),
+            });
+        }
     }
 }
 

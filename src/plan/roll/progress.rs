@@ -233,7 +233,7 @@ fn apply_roll_entry(standing: &mut RollProgress, what: &JournalEntryKind) {
             standing.stop_reason = None;
         }
         JournalEntryKind::Stopped { why } => standing.stop_reason = Some(why.clone()),
-        JournalEntryKind::Ended { result } => standing.result = Some(*result),
+        JournalEntryKind::Ended { result, .. } => standing.result = Some(*result),
         _ => {}
     }
 }

@@ -24,7 +24,7 @@ impl PromotionRun<'_> {
             StopReason::Interrupt { why } => {
                 self.say(format!("{why}: main answers everything"));
                 let untold = self.remove_from_all(&why, false).await;
-                self.append_entry(PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
                 Ok(PromotionReport::from_progress(self.read_progress()?))
             }
             StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
@@ -40,18 +40,19 @@ impl PromotionRun<'_> {
         result: PromotionResult,
         why: String,
     ) -> Result<PromotionReport, PromotionError> {
-        self.say(format!("{why}: main answers everything"));
-        let written = self.append_entry(PromotionEntryKind::RollingBack { result, why: why.clone() });
+        let rolling_back = PromotionEntryKind::RollingBack { result, why: why.clone() };
+        let written = self.append_entry(&rolling_back);
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
+        self.report_entry(&rolling_back);
         let promoting = self.read_progress().is_ok_and(|stands| stands.is_promoting);
         let untold = self.remove_from_all(&why, promoting).await;
         written?;
         if untold.is_empty() {
             return self.finish(result, &why);
         }
-        self.append_entry(PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 

@@ -27,7 +27,6 @@ impl PromotionRun<'_> {
             header: None,
             cookie: None,
         };
-        self.say(format!("step {} of {}: {share}", step + 1, self.spec.steps.shares().len()));
         let told = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
         told.map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
     }

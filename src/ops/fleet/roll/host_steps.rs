@@ -20,8 +20,6 @@ use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
 use crate::ops::fleet::reach;
 use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
-use crate::world::notifier::NoticeEvent;
-use crate::world::reporter::RollEvent;
 
 /// The state of one host from step to step.
 struct StepContext<'a> {
@@ -63,13 +61,10 @@ impl RollRun<'_> {
             }
             step = now.next_step();
         }
-        if self.append_entry(Some(&host.name), JournalEntryKind::Done).is_err() {
+        if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
             return HostOutcome::Stopped;
         }
-        let took = began.elapsed();
-        self.report(RollEvent::HostDone { host: host.name.clone(), elapsed: took });
-        let text = format!("{} is done after {}", host.name, duration::format(took));
-        self.notify(NoticeEvent::HostDone, Some(&host.name), &text);
+        self.announce(Some(&host.name), &JournalEntryKind::Done, began.elapsed());
         HostOutcome::Done
     }
 
@@ -82,21 +77,16 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.append_entry(Some(&host.name), JournalEntryKind::StepBegan { step }).is_err() {
+        if self.record(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
         }
-        let planned = self.plan.steps.iter().find(|planned| planned.step == step);
-        let at_most = planned.and_then(|planned| planned.timeout);
-        self.report(RollEvent::StepBegan { host: host.name.clone(), step, timeout: at_most });
         match self.perform_step(host, step, walk).await {
             Ok(detail) => {
-                let done = JournalEntryKind::StepDone { step, detail: detail.clone() };
-                if self.append_entry(Some(&host.name), done).is_err() {
+                if self.record(Some(&host.name), &JournalEntryKind::StepDone { step, detail }).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
-                self.report(RollEvent::StepDone { host: host.name.clone(), step, detail });
                 Ok(())
             }
             Err(_) if step < Step::Command && self.world.stop.is_requested() => {
@@ -128,10 +118,9 @@ impl RollRun<'_> {
         StepFailure { why, is_overtaken: overtaken }: StepFailure,
     ) -> HostOutcome {
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
-        let recorded =
-            self.append_entry(Some(&host.name), JournalEntryKind::StepFailed { step, why: why.clone() });
-        self.report(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
-        self.notify(NoticeEvent::Failed, Some(&host.name), &format!("{} failed at {step}: {why}", host.name));
+        let failed = JournalEntryKind::StepFailed { step, why: why.clone() };
+        let recorded = self.append_entry(Some(&host.name), &failed);
+        self.announce(Some(&host.name), &failed, Duration::ZERO);
         if recorded.is_err() {
             return self.handle_journal_failure(host, step.is_out_of_service() && !overtaken).await;
         }

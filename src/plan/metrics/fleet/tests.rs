@@ -165,7 +165,7 @@ fn state_of(roll: RollProgress, is_alive: bool) -> String {
 #[test]
 fn roll_has_exactly_one_state() {
     let with = |last: JournalEntryKind| rolled([half(), vec![(None, last)]].concat());
-    let ended = |result| with(JournalEntryKind::Ended { result });
+    let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
     assert_eq!(state_of(rolled(half()), true), "stopped");
     assert_eq!(
         state_of(with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }), true),
