@@ -69,7 +69,7 @@ pub enum RollError {
     None { verb: &'static str },
     #[error("the roll {roll} is finished: there is nothing to {verb}")]
     Finished { roll: RollId, verb: &'static str },
-    #[error("refused to roll: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("refused to roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
     #[error("cannot roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
@@ -97,6 +97,19 @@ struct RollRun<'a> {
     unfinished_commands: Mutex<BTreeSet<HostName>>,
     /// The first write to the journal that failed: nothing may be done any more that is not recorded.
     journal_error: Mutex<Option<JournalError>>,
+}
+
+/// Why the next hosts cannot go into maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum CapacityError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{}", join_refusals(.0))]
+    Refused(Vec<Refusal>),
+}
+
+fn join_refusals(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// How one host left the roll.
@@ -278,9 +291,9 @@ impl<'a> RollRun<'a> {
             let later = groups[at + 1..].iter().flatten().filter(|turn| turn.may_be_out);
             let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
             if group.iter().any(HostTurn::needs_maintenance)
-                && let Err(why) = self.wait_for_capacity(&out).await
+                && let Err(error) = self.wait_for_capacity(&out).await
             {
-                return self.stop(&why).await;
+                return self.stop(&error.to_string()).await;
             }
             let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
             self.report(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
@@ -310,27 +323,25 @@ impl<'a> RollRun<'a> {
 
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
-    async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), String> {
+    async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), CapacityError> {
         let on = crate::model::forward::Switch::On;
         let longest = self.fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
-        let mut told = String::new();
+        let mut reported = Vec::new();
         loop {
             let refusals = forward::find_refusals(self.world, self.fleet, out).await;
             if refusals.is_empty() {
                 return Ok(());
             }
-            let why: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
-            let why = why.join("; ");
             if Instant::now() >= deadline {
-                return Err(why);
+                return Err(CapacityError::Refused(refusals));
             }
-            if why != told {
-                self.report(RollEvent::Waiting { why: why.clone() });
-                told.clone_from(&why);
+            if refusals != reported {
+                self.report(RollEvent::Waiting { why: join_refusals(&refusals) });
+                reported = refusals;
             }
             tokio::select! {
-                () = self.world.stop.wait() => return Err("interrupted".to_owned()),
+                () = self.world.stop.wait() => return Err(CapacityError::Interrupted),
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }

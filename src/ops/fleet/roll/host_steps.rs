@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{HostOutcome, RollRun};
+use super::{CapacityError, HostOutcome, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{ProbeResult, RunRequest};
 use crate::model::duration;
@@ -34,6 +34,12 @@ struct StepFailure {
     why: String,
     /// Another command switched the host: its word is the last.
     is_overtaken: bool,
+}
+
+impl From<CapacityError> for StepFailure {
+    fn from(error: CapacityError) -> Self {
+        error.to_string().into()
+    }
 }
 
 impl From<String> for StepFailure {
