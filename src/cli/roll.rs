@@ -15,7 +15,7 @@ use crate::model::name::HostName;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll;
 use crate::plan::host_selection::HostSelection;
-use crate::plan::roll::plan;
+use crate::plan::roll::plan_roll;
 
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -93,7 +93,7 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     }
     let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
-        context.renderer.plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
+        context.renderer.plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());

@@ -38,7 +38,7 @@ impl ConnectionTracker for Conntrack {
     /// peer, for the tuple of a reply is unique. Blocks for the dump, on this thread, as `SockDiag` does: 33 ms among
     /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before
     /// (docs/design/measurements.md#m25).
-    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
+    async fn list_peers(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         let wanted = FlowFilter { port, target };
         let list_peers = || {
             let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(NetlinkError::Open)?;

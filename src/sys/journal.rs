@@ -93,7 +93,7 @@ impl FleetLock for SqliteJournal {
         })?)
     }
 
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
+    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
         self.execute_as_holder(holder, "give a sign of life", "UPDATE lock SET beats = beats + 1")
     }
 

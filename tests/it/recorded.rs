@@ -47,11 +47,12 @@ fn journal_of_0_1_0_is_read() {
     assert!(rolls.len() > 1, "{rolls:?}");
     for id in &rolls {
         let progress =
-            roll::progress::standing(&Journal::<JournalEntry>::load(&journal, id, 0).unwrap()).unwrap();
+            roll::progress::build_progress(&Journal::<JournalEntry>::load(&journal, id, 0).unwrap()).unwrap();
         assert!(progress.is_finished(), "{progress:?}");
     }
     let last = Journal::<PromotionEntry>::find_last(&journal).unwrap().expect("a promotion is recorded");
-    let progress = promote::standing(&Journal::<PromotionEntry>::load(&journal, &last, 0).unwrap()).unwrap();
+    let progress =
+        promote::build_progress(&Journal::<PromotionEntry>::load(&journal, &last, 0).unwrap()).unwrap();
     assert_eq!(progress.result, Some(PromotionResult::RolledBack), "{progress:?}");
 }
 

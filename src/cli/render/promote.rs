@@ -188,7 +188,7 @@ mod tests {
     use crate::model::example;
     use crate::model::history::Actor;
     use crate::model::promote::{Judgement, PromotionEntry, PromotionEntryKind, PromotionId};
-    use crate::plan::promote::standing;
+    use crate::plan::promote::build_progress;
 
     fn rows(whats: Vec<PromotionEntryKind>) -> Vec<PromotionEntry> {
         let actor = Actor { user: "ops".into(), pid: 7 };
@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
-        let text = format_status(&PromotionView { standing: standing(&rows(whats)), lock: None });
+        let text = format_status(&PromotionView { standing: build_progress(&rows(whats)), lock: None });
         anstream::adapter::strip_str(&text).to_string()
     }
 

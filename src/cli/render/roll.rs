@@ -182,11 +182,11 @@ impl Renderer {
             return Ok(());
         }
         let standing = &rolled.standing;
-        let (done, of) = (standing.done(), standing.hosts.len());
+        let (done, of) = (standing.count_done(), standing.hosts.len());
         let why = match (standing.result, &standing.stop_reason) {
             (Some(RollResult::PartiallyAborted), _) => "not every host could be put back".to_owned(),
             (_, Some(why)) => why.clone(),
-            (_, None) => format!("{} failed", standing.failures()),
+            (_, None) => format!("{} failed", standing.count_failures()),
         };
         Err(Failure::RollIncomplete {
             roll: standing.roll.clone(),
@@ -361,7 +361,7 @@ fn format_roll(standing: &RollProgress, flag: &str) -> String {
         standing.actor.user,
         standing.began_at,
         spec.command_line().join(" "),
-        standing.done(),
+        standing.count_done(),
         standing.hosts.len(),
     );
     let unfinished = !standing.is_finished();
@@ -441,7 +441,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
             roll.actor.user.clone(),
             truncate_command(&roll.spec.command_line().join(" ")),
             result,
-            format!("{} of {}", roll.done(), roll.hosts.len()),
+            format!("{} of {}", roll.count_done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),
         ]
     };

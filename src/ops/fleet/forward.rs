@@ -163,7 +163,7 @@ pub async fn switch_many(
     };
     let ended = tokio::select! {
         ended = work => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
     lock::give_back(world, &holder);
     Ok(hosts.iter().map(|host| host.name.clone()).zip(ended?).collect())

@@ -54,11 +54,11 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
 }
 
 /// Writes heartbeats; never returns. A lost lock is noticed at the next write to the journal.
-pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
+pub async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         if let Err(error @ (JournalError::Full { .. } | JournalError::Failed { .. })) =
-            world.lock.beat(holder)
+            world.lock.send_heartbeat(holder)
         {
             world
                 .reporter

@@ -18,7 +18,7 @@ use crate::model::promote::{
     OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest, PromotionResult,
     PromotionSpec, PromotionTarget, RequestCounts,
 };
-use crate::plan::promote::{PromotionProgress, standing};
+use crate::plan::promote::{PromotionProgress, build_progress};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 use crate::world::reporter::Event;
@@ -164,7 +164,7 @@ pub async fn abort(
     fleet: &Fleet,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    let stands = require_unfinished(world, "abort")?;
+    let progress = require_unfinished(world, "abort")?;
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut asked = false;
     loop {
@@ -176,27 +176,27 @@ pub async fn abort(
         .await;
         match ended {
             Err(PromotionError::Lock(LockError::Locked { held })) if is_promotion(&held.holder) => {
-                match standing(&world.promotions.load(&stands.promotion, 0)?) {
+                match build_progress(&world.promotions.load(&progress.promotion, 0)?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
                         return Ok(PromotionReport::from_progress(ended));
                     }
                     // A process that resumes it discards earlier requests.
                     Some(now) if !now.is_abort_requested() => {
-                        send_request(world, &stands.promotion, OperatorRequest::Abort, actor)?;
+                        send_request(world, &progress.promotion, OperatorRequest::Abort, actor)?;
                         asked = true;
                     }
                     _ => {}
                 }
             }
             Err(PromotionError::Finished { .. }) if asked => {
-                let entries = world.promotions.load(&stands.promotion, 0)?;
-                return Ok(PromotionReport::from_progress(standing(&entries).unwrap_or(stands)));
+                let entries = world.promotions.load(&progress.promotion, 0)?;
+                return Ok(PromotionReport::from_progress(build_progress(&entries).unwrap_or(progress)));
             }
             ended => return ended,
         }
         if Instant::now() >= deadline {
-            return Err(PromotionError::NotEnded { promotion: stands.promotion, waited: ABORT_TIMEOUT });
+            return Err(PromotionError::NotEnded { promotion: progress.promotion, waited: ABORT_TIMEOUT });
         }
         tokio::time::sleep(ABORT_INTERVAL).await;
     }
@@ -204,16 +204,16 @@ pub async fn abort(
 
 /// Approves the step of the last promotion, which waits for approval.
 pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
-    let stands = require_unfinished(world, "promote")?;
-    let Some(step) = stands.awaiting_approval.filter(|_| stands.rolling_back.is_none()) else {
-        return Err(PromotionError::NotWaitingForApproval { promotion: stands.promotion });
+    let progress = require_unfinished(world, "promote")?;
+    let Some(step) = progress.awaiting_approval.filter(|_| progress.rolling_back.is_none()) else {
+        return Err(PromotionError::NotWaitingForApproval { promotion: progress.promotion });
     };
     let held = world.lock.view()?;
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
-        return Err(PromotionError::NotRunning { promotion: stands.promotion });
+        return Err(PromotionError::NotRunning { promotion: progress.promotion });
     }
-    send_request(world, &stands.promotion, OperatorRequest::Approve { step }, actor)?;
-    Ok(stands)
+    send_request(world, &progress.promotion, OperatorRequest::Approve { step }, actor)?;
+    Ok(progress)
 }
 
 fn send_request(
@@ -229,7 +229,7 @@ fn send_request(
 /// Returns the progress of the last promotion; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
     match world.promotions.find_last()? {
-        Some(promotion) => Ok(standing(&world.promotions.load(&promotion, 0)?)),
+        Some(promotion) => Ok(build_progress(&world.promotions.load(&promotion, 0)?)),
         None => Ok(None),
     }
 }
@@ -239,11 +239,11 @@ fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>, Jour
 }
 
 fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<PromotionProgress, PromotionError> {
-    let stands = read_last(world)?.ok_or(PromotionError::None { verb })?;
-    if stands.is_finished() {
-        return Err(PromotionError::Finished { promotion: stands.promotion, verb });
+    let progress = read_last(world)?.ok_or(PromotionError::NotFound { verb })?;
+    if progress.is_finished() {
+        return Err(PromotionError::Finished { promotion: progress.promotion, verb });
     }
-    Ok(stands)
+    Ok(progress)
 }
 
 fn resolve_hosts(fleet: &Fleet, spec: &PromotionSpec) -> Result<Vec<Host>, PromotionError> {
@@ -268,7 +268,7 @@ async fn with_lock(
     let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work(&holder) => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
     lock::give_back(world, &holder);
     ended
@@ -318,24 +318,24 @@ impl<'a> PromotionRun<'a> {
     }
 
     async fn run_steps(&self) -> Result<(), StopReason> {
-        let stands = self.read_progress()?;
-        if let Some((result, why)) = stands.rolling_back {
+        let progress = self.read_progress()?;
+        if let Some((result, why)) = progress.rolling_back {
             return Err(StopReason::RollBack { result, why });
         }
-        if !stands.is_promoting {
-            if self.spec.require_match.is_some() && !stands.has_shared() {
-                if !stands.comparison.is_some_and(|(passed, _)| passed) {
+        if !progress.is_promoting {
+            if self.spec.require_match.is_some() && !progress.has_shared() {
+                if !progress.comparison.is_some_and(|(passed, _)| passed) {
                     self.wait_for_match().await?;
                 }
                 self.stop_mirroring().await?;
             }
-            let mut base = stands.baseline;
-            for step in stands.step..self.spec.steps.shares().len() {
+            let mut base = progress.baseline;
+            for step in progress.step..self.spec.steps.shares().len() {
                 base = self.run_step(step, base).await?;
             }
             self.append_entry(&PromotionEntryKind::Promoting)?;
         }
-        self.promote().await
+        self.make_main().await
     }
 
     /// Runs one step until it has passed. Returns main's counts of that time.
@@ -359,7 +359,7 @@ impl<'a> PromotionRun<'a> {
 
     fn read_progress(&self) -> Result<PromotionProgress, JournalError> {
         let entries = self.world.promotions.load(&self.id, 0)?;
-        standing(&entries).ok_or(JournalError::LockLost { holder: None })
+        build_progress(&entries).ok_or(JournalError::LockLost { holder: None })
     }
 
     /// Records an entry and reports it.
@@ -371,7 +371,7 @@ impl<'a> PromotionRun<'a> {
 
     fn report_entry(&self, kind: &PromotionEntryKind) {
         if let Some(text) = describe_entry(&self.id, &self.spec, kind) {
-            self.say(text);
+            self.report(text);
         }
     }
 
@@ -384,17 +384,17 @@ impl<'a> PromotionRun<'a> {
 
     /// Reads the requests of other processes so far.
     fn read_requests(&self) -> Result<std::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
-        let mut heard = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for entry in self.world.promotions.load(&self.id, heard.entries_read)? {
-            heard.entries_read += 1;
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in self.world.promotions.load(&self.id, requests.entries_read)? {
+            requests.entries_read += 1;
             match entry.kind {
-                PromotionEntryKind::Requested { ask, .. } => heard.requests.push(ask),
+                PromotionEntryKind::Requested { ask, .. } => requests.requests.push(ask),
                 // Requests from before it stopped are discarded.
-                PromotionEntryKind::Resumed { .. } => heard.requests.clear(),
+                PromotionEntryKind::Resumed { .. } => requests.requests.clear(),
                 _ => {}
             }
         }
-        Ok(heard)
+        Ok(requests)
     }
 
     /// Sleeps; returns early with a reason on a stop or an abort request.
@@ -417,7 +417,7 @@ impl<'a> PromotionRun<'a> {
         self.started_at.elapsed()
     }
 
-    fn say(&self, text: String) {
+    fn report(&self, text: String) {
         self.world.reporter.report(&Event::DeploymentProgress { host: None, text });
     }
 }

@@ -16,8 +16,8 @@ use crate::model::journal::{JournalEntry, JournalEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
-use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, standing};
-use crate::plan::roll::{PlanError, RollPlan, plan, plan_resumed};
+use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
+use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
@@ -66,7 +66,7 @@ pub enum RollError {
     #[error("the roll {} is not finished", .standing.roll)]
     Unfinished { standing: Box<RollProgress> },
     #[error("there is no roll to {verb}")]
-    None { verb: &'static str },
+    NotFound { verb: &'static str },
     #[error("the roll {roll} is finished: there is nothing to {verb}")]
     Finished { roll: RollId, verb: &'static str },
     #[error("refused to roll: {}", join_refusals(.refusals))]
@@ -128,7 +128,7 @@ pub async fn run(
     spec: &RollSpec,
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
-    let plan = plan(fleet, spec)?;
+    let plan = plan_roll(fleet, spec)?;
     if let Some(standing) = read_unfinished(world)? {
         // One that is being run is no business of `--resume`.
         return Err(match world.lock.view()? {
@@ -173,10 +173,10 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 
 /// Puts every touched host of the last roll back.
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
-    let (roll, stands) = lock_last_roll(world, fleet, actor, "abort").await?;
+    let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
     roll.run_locked(async {
         roll.record(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
-        let out = |host: &&Host| stands.host(&host.name).is_some_and(HostProgress::may_be_out);
+        let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
         let ends = futures_util::future::join_all(touched.iter().map(|host| roll.settle(host, true))).await;
@@ -191,15 +191,15 @@ pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<R
 /// Returns the progress of the last roll; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
     match world.journal.find_last()? {
-        Some(roll) => Ok(standing(&world.journal.load(&roll, 0)?)),
+        Some(roll) => Ok(build_progress(&world.journal.load(&roll, 0)?)),
         None => Ok(None),
     }
 }
 
 /// The latest `limit` rolls, oldest first.
-pub fn past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
+pub fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
     let rolls = world.journal.list(limit)?;
-    let read = |roll: &RollId| world.journal.load(roll, 0).map(|entries| standing(&entries));
+    let read = |roll: &RollId| world.journal.load(roll, 0).map(|entries| build_progress(&entries));
     Ok(rolls.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
@@ -214,21 +214,21 @@ async fn lock_last_roll<'a>(
     actor: &Actor,
     verb: &'static str,
 ) -> Result<(RollRun<'a>, RollProgress), RollError> {
-    let stands = read_last(world)?.ok_or(RollError::None { verb })?;
-    if stands.is_finished() {
-        return Err(RollError::Finished { roll: stands.roll, verb });
+    let progress = read_last(world)?.ok_or(RollError::NotFound { verb })?;
+    if progress.is_finished() {
+        return Err(RollError::Finished { roll: progress.roll, verb });
     }
-    let plan = plan_resumed(fleet, &stands.spec);
-    let roll = RollRun::new(world, fleet, stands.roll.clone(), plan, actor).await?;
+    let plan = plan_resumed(fleet, &progress.spec);
+    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, actor).await?;
     // What another process wrote until it lost the lock counts.
     match read_last(world)? {
-        Some(now) if now.roll == stands.roll && !now.is_finished() => {
+        Some(now) if now.roll == progress.roll && !now.is_finished() => {
             roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
             Ok((roll, now))
         }
         _ => {
             lock::give_back(world, &roll.holder);
-            Err(RollError::Finished { roll: stands.roll, verb })
+            Err(RollError::Finished { roll: progress.roll, verb })
         }
     }
 }
@@ -251,7 +251,8 @@ impl<'a> RollRun<'a> {
         };
         let hosts = plan.spec.hosts.iter().map(host).collect::<Result<Vec<_>, _>>()?;
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
-        let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
+        let (failures, unfinished_commands, journal_error) =
+            (Mutex::new(0), Mutex::default(), Mutex::new(None));
         let (actor, to_the_end) =
             (actor.clone(), FleetWorld { stop: StopToken::without_handle(), ..world.clone() });
         Ok(Self {
@@ -264,8 +265,8 @@ impl<'a> RollRun<'a> {
             actor,
             hosts,
             failures,
-            unfinished_commands: unended,
-            journal_error: broken,
+            unfinished_commands,
+            journal_error,
         })
     }
 
@@ -273,7 +274,7 @@ impl<'a> RollRun<'a> {
     async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
         let ended = tokio::select! {
             ended = work => ended,
-            never = lock::beat(self.world, &self.holder) => match never {},
+            never = lock::send_heartbeats(self.world, &self.holder) => match never {},
         };
         lock::give_back(self.world, &self.holder);
         ended
@@ -289,13 +290,13 @@ impl<'a> RollRun<'a> {
             }
             // Hosts that are out, or may be, do not count as capacity for another host.
             let later = groups[at + 1..].iter().flatten().filter(|turn| turn.may_be_out);
-            let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
+            let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.host_name(turn)).collect();
             if group.iter().any(HostTurn::needs_maintenance)
                 && let Err(error) = self.wait_for_capacity(&out).await
             {
                 return self.stop(&error.to_string()).await;
             }
-            let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
+            let hosts = group.iter().map(|turn| self.host_name(turn).clone()).collect();
             self.report(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
             let through = group.iter().map(|turn| self.run_host(turn, &out));
             let left = futures_util::future::join_all(through).await;
@@ -308,7 +309,7 @@ impl<'a> RollRun<'a> {
                 return self.stop("interrupted").await;
             }
         }
-        let failed = self.read_progress()?.failures();
+        let failed = self.read_progress()?.count_failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
         if let Err(why) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
@@ -317,8 +318,8 @@ impl<'a> RollRun<'a> {
         self.end(result, text).await
     }
 
-    fn name(&self, turn: &HostTurn) -> &HostName {
-        &self.hosts[turn.at].name
+    fn host_name(&self, turn: &HostTurn) -> &HostName {
+        &self.hosts[turn.index].name
     }
 
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
@@ -354,14 +355,14 @@ impl<'a> RollRun<'a> {
             link.hello().await
         });
         let answers = futures_util::future::join_all(greet).await;
-        let unheard: Vec<(HostName, String)> = self
+        let unreachable: Vec<(HostName, String)> = self
             .hosts
             .iter()
             .zip(answers)
             .filter_map(|(host, answer)| answer.err().map(|error| (host.name.clone(), error.to_string())))
             .collect();
         let allowed = usize::try_from(self.plan.spec.max_failures).unwrap_or(usize::MAX);
-        if unheard.len() > allowed { Err(RollError::Unreachable { hosts: unheard }) } else { Ok(()) }
+        if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
@@ -383,7 +384,7 @@ impl<'a> RollRun<'a> {
 
     fn read_progress(&self) -> Result<RollProgress, RollError> {
         let entries = self.world.journal.load(&self.id, 0)?;
-        standing(&entries).ok_or(RollError::None { verb: "read" })
+        build_progress(&entries).ok_or(RollError::NotFound { verb: "read" })
     }
 
     /// Records an entry and announces it.

@@ -55,12 +55,12 @@ fn lock_is_replaced_only_if_unchanged_since_read() {
     let seen = journal.view().unwrap().unwrap();
     assert_eq!((seen.liveness, seen.heartbeats), (Liveness::Live, 0));
     assert!(matches!(journal.take(&other, None), Ok(AcquireResult::Busy(held)) if held.holder == me));
-    journal.beat(&me).unwrap();
+    journal.send_heartbeat(&me).unwrap();
     assert!(matches!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Busy(_))), "it has lived since");
     let seen = journal.view().unwrap().unwrap();
     assert_eq!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Acquired));
     let lost = Err(JournalError::LockLost { holder: Some(Box::new(other.clone())) });
-    assert_eq!((journal.beat(&me), journal.release(&me)), (lost.clone(), lost));
+    assert_eq!((journal.send_heartbeat(&me), journal.release(&me)), (lost.clone(), lost));
     assert_eq!(journal.release(&other), Ok(()));
     assert_eq!(journal.view(), Ok(None));
 }

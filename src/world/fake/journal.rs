@@ -134,7 +134,7 @@ impl FleetLock for FakeJournal {
         }
     }
 
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
+    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
         self.check_holder(holder)?;
         if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
             *beats += 1;

@@ -145,7 +145,7 @@ async fn with_fleet_lock<T, E: From<LockError>>(
     let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
     lock::give_back(world, &holder);
     ended

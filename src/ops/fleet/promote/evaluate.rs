@@ -63,7 +63,7 @@ impl PromotionRun<'_> {
 
     /// Whether every host is still as this promotion left it.
     async fn check_still_sharing(&self, judge: &mut Judge<'_>) -> Result<(), StopReason> {
-        for (host, state) in self.states(&self.hosts).await {
+        for (host, state) in self.read_states(&self.hosts).await {
             match state {
                 Ok(HostState::CanaryActive) => {}
                 Ok(HostState::Main) => return Err(self.already_main_reason(&host)),

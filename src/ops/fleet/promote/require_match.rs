@@ -31,7 +31,7 @@ impl PromotionRun<'_> {
                 ComparisonVerdict::Differs => {
                     return Err(StopReason::roll_back(format!("its answers differ from main's: {reason}")));
                 }
-                ComparisonVerdict::Insufficient => self.say(format!("holding: {reason}")),
+                ComparisonVerdict::Insufficient => self.report(format!("holding: {reason}")),
                 ComparisonVerdict::Same => return Ok(()),
             }
             self.sleep_or_stop(self.spec.interval).await?;

@@ -51,10 +51,10 @@ impl From<String> for StepFailure {
 impl RollRun<'_> {
     /// Runs a host from its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
     pub(super) async fn run_host(&self, turn: &HostTurn, out: &[&HostName]) -> HostOutcome {
-        let host = &self.hosts[turn.at];
+        let host = &self.hosts[turn.index];
         let began = Instant::now();
         let mut walk = StepContext { hosts_out: out, generation: 0, attempt: turn.attempts + 1 };
-        let mut step = Some(turn.entry);
+        let mut step = Some(turn.resume_step);
         while let Some(now) = step {
             // Until the command has begun a host can be put back as it was; from then on it goes through.
             if now <= Step::Command && !self.can_continue() {
@@ -292,7 +292,7 @@ impl RollRun<'_> {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
         };
         self.lock_unfinished_commands().remove(&host.name);
-        let kept = || self.world.outputs.place(&self.id, Some(&host.name));
+        let kept = || self.world.outputs.locate(&self.id, Some(&host.name));
         let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
         check_run_end(ended, timeout.unwrap_or_default())
             .map_err(|why| format!("the command {why}{}", kept()))?;

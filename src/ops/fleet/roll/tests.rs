@@ -304,7 +304,7 @@ async fn remote_holder_is_judged_by_heartbeat() {
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
     let (refused, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        fake.journal.beat(&other).unwrap();
+        fake.journal.send_heartbeat(&other).unwrap();
     });
     assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);

@@ -51,7 +51,7 @@ async fn count_main_port_sockets(
         return all.clone().map(|_| SocketCount::default());
     };
     let (port, target) = (routes.main.port, deployment.instance.port);
-    let led = world.flows.led(port, target).await.map_err(|error| error.to_string())?;
+    let led = world.flows.list_peers(port, target).await.map_err(|error| error.to_string())?;
     let open = world.sockets.list_established(target).await.map_err(|error| error.to_string())?;
     Ok(drain::count(&filter_by_peers(open, &led), &[]).0)
 }

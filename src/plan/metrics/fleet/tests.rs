@@ -12,7 +12,7 @@ use crate::model::roll::Step;
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
 use crate::plan::metrics::tests::read;
-use crate::plan::roll::progress::standing;
+use crate::plan::roll::progress::build_progress;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
 
@@ -67,7 +67,7 @@ fn rolled(rows: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
         host: host.map(|host| host.parse().unwrap()),
         kind: what,
     });
-    standing(&rows.collect::<Vec<_>>()).unwrap()
+    build_progress(&rows.collect::<Vec<_>>()).unwrap()
 }
 
 /// web1 done, web2 failed and left out, web3 never begun.
@@ -93,7 +93,7 @@ fn promotion_progress(rows: Vec<PromotionEntryKind>) -> promote::PromotionProgre
         at: jiff::Timestamp::from_second(second).unwrap(),
         kind: what,
     });
-    promote::standing(&rows.collect::<Vec<_>>()).unwrap()
+    promote::build_progress(&rows.collect::<Vec<_>>()).unwrap()
 }
 
 /// The first step has passed; in the second too few requests came.
