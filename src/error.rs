@@ -312,7 +312,7 @@ fn roll_hint(error: &RollError) -> Option<String> {
         RollError::Plan(PlanError::CapacityFloor { .. }) => Some("take a smaller `--batch`, or lower `roll.min_up`".into()),
         RollError::UnknownHost(_) => Some("put it back into the configuration, then run the command again".into()),
         RollError::Finished { .. } => Some(FINISHED_ROLL_HINT.into()),
-        RollError::Plan(_) | RollError::None { .. } => None,
+        RollError::Plan(_) | RollError::NotFound { .. } => None,
     }
 }
 
@@ -372,7 +372,7 @@ fn promotion_hint(error: &PromotionError) -> Option<String> {
         PromotionError::UnknownHost(_) => {
             Some("put it back into the configuration, then run the command again".into())
         }
-        PromotionError::None { .. } | PromotionError::Finished { .. } => None,
+        PromotionError::NotFound { .. } | PromotionError::Finished { .. } => None,
     }
 }
 

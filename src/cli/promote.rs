@@ -129,7 +129,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn build_spec(args: PromoteArgs, fleet: &Fleet, hosts: &[Host]) -> Result<PromotionSpec, Failure> {
-    let version = args.version.ok_or(PromotionError::None { verb: "begin" })?;
+    let version = args.version.ok_or(PromotionError::NotFound { verb: "begin" })?;
     Ok(PromotionSpec {
         service: args.name,
         version,

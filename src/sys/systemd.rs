@@ -253,7 +253,7 @@ impl Runner for Systemd {
         Ok(parse_process(&properties))
     }
 
-    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
+    async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot = |error: std::io::Error| RunnerError::ReadFailed {
             path: self.unit_dir.clone(),
             why: error.to_string(),

@@ -182,7 +182,7 @@ mod tests {
     use crate::model::example;
     use crate::model::history::Actor;
     use crate::model::promote::{Judgement, PromotionEntry, PromotionEntryKind, PromotionId};
-    use crate::plan::promote::standing;
+    use crate::plan::promote::build_progress;
 
     fn rows(whats: Vec<PromotionEntryKind>) -> Vec<PromotionEntry> {
         let actor = Actor { user: "ops".into(), pid: 7 };
@@ -192,7 +192,7 @@ mod tests {
         let promotion = PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
         let row = |(number, what): (u64, PromotionEntryKind)| {
             let at = jiff::Timestamp::from_second(i64::try_from(number * 60).unwrap()).unwrap();
-            PromotionEntry { number, promotion: promotion.clone(), at, kind: what }
+            PromotionEntry { promotion: promotion.clone(), at, kind: what }
         };
         (1..).zip(std::iter::once(began).chain(whats)).map(row).collect()
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
-        let text = format_status(&PromotionView { standing: standing(&rows(whats)), lock: None });
+        let text = format_status(&PromotionView { standing: build_progress(&rows(whats)), lock: None });
         anstream::adapter::strip_str(&text).to_string()
     }
 

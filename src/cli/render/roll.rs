@@ -136,11 +136,11 @@ impl Renderer {
             return Ok(());
         }
         let progress = &rolled.standing;
-        let (done, total) = (progress.done(), progress.hosts.len());
+        let (done, total) = (progress.count_done(), progress.hosts.len());
         let why = match (progress.result, &progress.stop_reason) {
             (Some(RollResult::PartiallyAborted), _) => "not every host could be put back".to_owned(),
             (_, Some(why)) => why.clone(),
-            (_, None) => format!("{} failed", progress.failures()),
+            (_, None) => format!("{} failed", progress.count_failures()),
         };
         Err(Failure::RollIncomplete {
             roll: progress.roll.clone(),
@@ -248,7 +248,7 @@ fn format_roll(progress: &RollProgress, flag: &str) -> String {
         progress.actor.user,
         progress.began_at,
         spec.command_line().join(" "),
-        progress.done(),
+        progress.count_done(),
         progress.hosts.len(),
     );
     let unfinished = !progress.is_finished();
@@ -328,7 +328,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
             roll.actor.user.clone(),
             truncate_command(&roll.spec.command_line().join(" ")),
             result,
-            format!("{} of {}", roll.done(), roll.hosts.len()),
+            format!("{} of {}", roll.count_done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),
         ]
     };

@@ -388,11 +388,11 @@ impl CommandRunner for SharedSite {
 
 /// Nothing is kept.
 impl OutputStore for SharedSite {
-    fn keep(&self, _: &RollId, _: Option<&HostName>, line: &str) {
+    fn append_line(&self, _: &RollId, _: Option<&HostName>, line: &str) {
         self.lock().lines.push(line.to_owned());
     }
 
-    fn place(&self, _: &RollId, _: Option<&HostName>) -> Option<String> {
+    fn locate(&self, _: &RollId, _: Option<&HostName>) -> Option<String> {
         None
     }
 }

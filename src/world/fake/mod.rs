@@ -29,7 +29,6 @@ pub mod firewall;
 pub mod fuse;
 pub mod journal;
 pub mod paused;
-mod promotions;
 pub mod proxy;
 pub mod store;
 

@@ -17,7 +17,7 @@ pub enum PromotionError {
     #[error("the promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
     Unfinished { standing: Box<PromotionProgress> },
     #[error("there is no promotion to {verb}")]
-    None { verb: &'static str },
+    NotFound { verb: &'static str },
     #[error("the promotion {promotion} is finished: there is nothing to {verb}")]
     Finished { promotion: PromotionId, verb: &'static str },
     #[error("refused to promote: {}", .hosts.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]

@@ -17,7 +17,6 @@ use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::forward::switch_host;
 use crate::ops::fleet::reach;
 use crate::world::link::{LinkError, SharedLineSink};
-use crate::world::reporter::RollEvent;
 
 /// How long a host that does not answer is tried: a link that was cut for a moment is back by then.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,12 +38,12 @@ impl RollRun<'_> {
     }
 
     fn record_settled(&self, host: &Host, end: HostOutcome, detail: String, recorded: bool) -> HostOutcome {
-        let settled = JournalEntryKind::Settled { end, detail: detail.clone() };
+        let settled = JournalEntryKind::Settled { end, detail };
         if recorded {
-            // A failure is noticed by `still_sound`; the host is where it is.
+            // A failure is found by `check_journal`; the host is where it is.
             let _ = self.append_entry(Some(&host.name), &settled);
         }
-        self.report(RollEvent::Settled { host: host.name.clone(), end, detail });
+        self.announce(Some(&host.name), &settled, Duration::ZERO);
         end
     }
 

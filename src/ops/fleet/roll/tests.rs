@@ -167,7 +167,7 @@ async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
     fake.site.lock().unreadable_balancers.insert("lb2".into());
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
     assert!(error.starts_with("refused to roll: `lb2` cannot be read"), "{error}");
-    assert_eq!(fake.journal.rows.lock().unwrap().len(), 0, "nothing was begun");
+    assert_eq!(fake.journal.rolls.lock().unwrap().len(), 0, "nothing was begun");
     assert_eq!(in_service(&fake), [true; 3]);
 }
 
@@ -304,7 +304,7 @@ async fn remote_holder_is_judged_by_heartbeat() {
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
     let (refused, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        fake.journal.beat(&other).unwrap();
+        fake.journal.send_heartbeat(&other).unwrap();
     });
     assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);

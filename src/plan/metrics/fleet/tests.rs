@@ -15,7 +15,7 @@ use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
 use crate::plan::metrics::tests::parse;
 use crate::plan::promote;
-use crate::plan::roll::progress::standing;
+use crate::plan::roll::progress::build_progress;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
 
@@ -64,40 +64,12 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
     let actor = Actor { user: "ops".into(), pid: 7 };
     let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
-    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
-        roll: "r19700101-001640-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(at).unwrap(),
-        host: host.map(|host| host.parse().unwrap()),
-        kind,
-    });
-    standing(&entries.collect::<Vec<_>>()).unwrap()
-}
-
-/// web1 done, web2 failed and left out, web3 never begun.
-fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
-    let end = HostOutcome::LeftInMaintenance;
-    vec![
-        (Some("web1"), JournalEntryKind::StepBegan { step: Step::ForwardOff }),
-        (Some("web1"), JournalEntryKind::Done),
-        (Some("web2"), JournalEntryKind::StepBegan { step: Step::Command }),
-        (Some("web2"), JournalEntryKind::StepFailed { step: Step::Command, why: "status 1".into() }),
-        (Some("web2"), JournalEntryKind::Settled { end, detail: String::new() }),
-        (None, JournalEntryKind::Stopped { why: "1 failed".into() }),
-    ]
-}
-
-/// Rows of one promotion of 2.0.0, a second apart.
-fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
-    let actor = Actor { user: "ops".into(), pid: 7 };
-    let spec = Box::new(example::make_promotion_spec(&["web1"]));
-    let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
-    let entries = std::iter::once(began).chain(entries).zip(1..).map(|(kind, number)| PromotionEntry {
-        number,
+    let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
         promotion: "o19700101-003320-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(2_000 + i64::try_from(number).unwrap()).unwrap(),
+        at: jiff::Timestamp::from_second(second).unwrap(),
         kind,
     });
-    promote::standing(&entries.collect::<Vec<_>>()).unwrap()
+    promote::build_progress(&entries.collect::<Vec<_>>()).unwrap()
 }
 
 /// The first step has passed; in the second too few requests came.
@@ -170,7 +142,7 @@ fn render_roll_state(roll: RollProgress, is_alive: bool) -> String {
 #[test]
 fn roll_has_exactly_one_state() {
     let with = |last: JournalEntryKind| build_roll([list_half_finished_roll(), vec![(None, last)]].concat());
-    let ended = |result| with(JournalEntryKind::Ended { result });
+    let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
     assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
     assert_eq!(
         render_roll_state(

@@ -95,7 +95,8 @@ fn build_host_metrics() -> HostMetrics {
     let mut four = deployment("shop", "4.0.0", 20003);
     four.instance.how.workload = Workload::External { uri: "http://127.0.0.1:20003".into() };
     let mut shop = build_record("shop", Switch::On);
-    shop.routes = Some(Routes { main: build_route(&one), backup: build_route(&one), previous: None, rollback: None });
+    shop.routes =
+        Some(Routes { main: build_route(&one), backup: build_route(&one), previous: None, rollback: None });
     shop.layer7 = Layer7 {
         traffic_split: TrafficSplit {
             mirrors: vec![build_mirror(&three)],

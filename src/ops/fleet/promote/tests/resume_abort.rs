@@ -160,10 +160,7 @@ impl Reporter for Impatient {
         if matches!(event, Event::DeploymentProgress { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
         {
             let stands = read_last(&self.0).unwrap().unwrap();
-            self.0
-                .promotions
-                .ask(&stands.promotion, OperatorRequest::Abort, &actor(), self.0.clock.now())
-                .unwrap();
+            send_request(&self.0, &stands.promotion, OperatorRequest::Abort, &actor()).unwrap();
         }
         self.0.reporter.report(event);
     }
@@ -203,8 +200,9 @@ async fn abort_is_requested_again_after_resume() {
             }
         };
         asked().await;
-        let row = |what: PromotionEntryKind| {
-            world.promotions.append(&holder, &stands().promotion, &what, world.clock.now()).unwrap();
+        let row = |kind: PromotionEntryKind| {
+            let entry = PromotionEntry { promotion: stands().promotion, at: world.clock.now(), kind };
+            world.promotions.append(&holder, &entry).unwrap();
         };
         row(PromotionEntryKind::Resumed { actor: other() });
         assert!(!stands().is_abort_requested());
@@ -225,8 +223,9 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
     let holder = lock::acquire(world, "other", purpose).await.unwrap();
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
-        let row = |what: PromotionEntryKind| {
-            world.promotions.append(&holder, &promotion, &what, world.clock.now()).unwrap();
+        let row = |kind: PromotionEntryKind| {
+            let entry = PromotionEntry { promotion: promotion.clone(), at: world.clock.now(), kind };
+            world.promotions.append(&holder, &entry).unwrap();
         };
         tokio::time::sleep(MS * 500).await;
         row(PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() });

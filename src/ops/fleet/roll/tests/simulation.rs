@@ -255,7 +255,7 @@ fn tell(seed: u64, hosts: usize) -> Result<(), String> {
         let mut story = Story::new(seed, hosts);
         let ended = story.told().await;
         if AGAIN.is_some() {
-            let rows = story.fake.journal.rows.lock().unwrap();
+            let rows = story.fake.journal.rolls.lock().unwrap();
             story.told.extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.kind)));
         }
         ended.map_err(|why| format!("seed {seed}, {hosts} hosts: {why}\n  {}", story.told.join("\n  ")))
