@@ -64,6 +64,33 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
     let actor = Actor { user: "ops".into(), pid: 7 };
     let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
+    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
+        roll: "r19700101-001640-beef".parse().unwrap(),
+        at: jiff::Timestamp::from_second(at).unwrap(),
+        host: host.map(|host| host.parse().unwrap()),
+        kind,
+    });
+    build_progress(&entries.collect::<Vec<_>>()).unwrap()
+}
+
+/// web1 done, web2 failed and left out, web3 never begun.
+fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
+    let end = HostOutcome::LeftInMaintenance;
+    vec![
+        (Some("web1"), JournalEntryKind::StepBegan { step: Step::ForwardOff }),
+        (Some("web1"), JournalEntryKind::Done),
+        (Some("web2"), JournalEntryKind::StepBegan { step: Step::Command }),
+        (Some("web2"), JournalEntryKind::StepFailed { step: Step::Command, why: "status 1".into() }),
+        (Some("web2"), JournalEntryKind::Settled { end, detail: String::new() }),
+        (None, JournalEntryKind::Stopped { why: "1 failed".into() }),
+    ]
+}
+
+/// Rows of one promotion of 2.0.0, a second apart.
+fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
+    let actor = Actor { user: "ops".into(), pid: 7 };
+    let spec = Box::new(example::make_promotion_spec(&["web1"]));
+    let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
     let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
         promotion: "o19700101-003320-beef".parse().unwrap(),
         at: jiff::Timestamp::from_second(second).unwrap(),
