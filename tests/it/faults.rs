@@ -114,7 +114,7 @@ fn no_privilege() {
         let host = Host::new(ALONE);
         let nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--"];
         let output = host.via(&nobody, &["enable-forward"]).output().unwrap();
-        assert_fails(&output, "needs the capability CAP_NET_ADMIN");
+        assert_fails(&output, "needs the capability `CAP_NET_ADMIN`");
         assert_eq!(host.state(), (None, false, true));
     });
 }
@@ -192,7 +192,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
         let newer = rusqlite::Connection::open(&file).unwrap();
         let known: i64 = newer.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         newer.pragma_update(None, "user_version", 99).unwrap();
-        let words = format!("has schema 99; this switchman knows up to {known}");
+        let words = format!("has schema 99; this switchman reads up to {known}");
         assert_fails(&host.run(&["disable-forward"]), &words);
         newer.pragma_update(None, "user_version", known).unwrap();
         drop(newer);
@@ -216,7 +216,10 @@ fn two_at_once_end_in_one_of_their_states() {
                 let status = child.wait().unwrap();
                 let mut text = String::new();
                 child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-                assert!(status.success() || text.contains("another command switched it"), "{status}: {text}");
+                assert!(
+                    status.success() || text.contains("another command switched the forward"),
+                    "{status}: {text}"
+                );
             }
             let (recorded, on, agree) = host.state();
             assert!(agree);

@@ -141,7 +141,7 @@ async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
 }
 
 async fn taken_back(site: &Site, ended: &Output, reason: &str) {
-    let named = format!("error: shop {NEW} did not become main: ");
+    let named = format!("error: cannot promote shop {NEW}: ");
     let told = ended.stderr.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
     assert!(ended.status == 1 && told.contains(reason), "{}{}", ended.stdout, ended.stderr);
     all_are(site, MAIN, Value::Null).await;

@@ -72,7 +72,11 @@ async fn the_forwards_of_several_hosts_at_once() {
     site.inside("web2", &format!("kill -QUIT $(cat {}/web2/shop-main.pid)", site.lab.dir().display())).await;
     let back = site.run(&["enable-forward", "--all"]).await;
     assert_eq!(back.status, 3, "{}", back.stderr);
-    assert!(back.stderr.contains("2 of 3 hosts are on") && back.stderr.contains("`web2`"), "{}", back.stderr);
+    assert!(
+        back.stderr.contains("done on 2 of 3 hosts") && back.stderr.contains("`web2`"),
+        "{}",
+        back.stderr
+    );
     site.inside("web2", &format!("sh {}/web2/replace-main.sh 2.0.0", site.lab.dir().display())).await;
     assert_eq!(site.run(&["enable-forward", "--all"]).await.status, 0);
     assert_eq!(site.up_count("lb1").await, 3);

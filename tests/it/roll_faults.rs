@@ -242,7 +242,7 @@ async fn one_of_two_balancers_out_of_reach() {
     site.inside("lb2", &blind("-I")).await;
     let refused = site.roll(&[], &site.replace("2.0.0")).await;
     assert_eq!(refused.status, 1, "{}", refused.stderr);
-    assert!(refused.stderr.contains("refused to roll: `lb2` cannot be read"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("cannot start the roll: `lb2` cannot be read"), "{}", refused.stderr);
     site.inside("lb2", &blind("-D")).await;
 
     let work =
@@ -329,7 +329,7 @@ async fn the_disk_fills_up_under_the_journal() {
     let full = site.roll(&["--journal-dir", &path], &work).await;
     assert_eq!(full.status, 1, "{}", full.stderr);
     assert!(
-        full.stderr.contains("the disk that holds the journal") && full.stderr.contains("is full"),
+        full.stderr.contains("cannot write the journal") && full.stderr.contains("the disk is full"),
         "{}",
         full.stderr
     );

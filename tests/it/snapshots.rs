@@ -5,6 +5,7 @@
 use std::process::{Command, Output, Stdio};
 
 mod help;
+mod troubleshooting;
 
 /// Runs the program without the environment of this machine: help texts show values of variables.
 #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]

@@ -211,6 +211,23 @@ fn documents_have_no_banned_word() {
     assert!(shown.is_empty(), "{} banned words\n{}", shown.len(), shown.join("\n"));
 }
 
+/// Every help text, error, next action and finding, as the program prints it.
+#[test]
+fn snapshots_have_no_banned_word() {
+    let mut paths = Vec::new();
+    documents(&root().join("tests/snapshots"), &mut paths);
+    assert!(paths.len() > 30, "{} snapshots are read", paths.len());
+    let mut found = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        for (at, line) in text.lines().enumerate() {
+            found.extend(banned(line).iter().map(|word| format!("{shown}:{}: `{word}`", at + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{} banned words\n{}", found.len(), found.join("\n"));
+}
+
 #[test]
 fn banned_words_are_found_as_whole_words() {
     assert_eq!(banned("Nobody said so; the hello is told."), ["nobody", "told", "said"]);

@@ -46,7 +46,7 @@ pub enum WaitOutcome {
 pub enum BalancerWaitError {
     #[error("after {} {}", duration::format(*.waited), .missing.join("; "))]
     Late { waited: Duration, missing: Vec<String> },
-    #[error("another command switched it in the meantime")]
+    #[error("another command switched the forward in between")]
     Overtaken,
     #[error("the wait was interrupted: {}", .missing.join("; "))]
     Interrupted { missing: Vec<String> },

@@ -32,7 +32,7 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 pub enum DrainError {
     #[error("{in_flight} in flight after {}: {why}", duration::format(*.waited))]
     Late { waited: Duration, in_flight: u64, why: String },
-    #[error("another command switched it in the meantime")]
+    #[error("another command switched the forward in between")]
     Overtaken,
     #[error("the wait was interrupted with {in_flight} in flight")]
     Interrupted { in_flight: u64 },

@@ -21,7 +21,7 @@ pub enum LockError {
     Locked { held: Box<LockView> },
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("interrupted while watching whether {} is alive", .held.holder)]
+    #[error("interrupted while waiting for a heartbeat of {}", .held.holder)]
     Interrupted { held: Box<LockView> },
     #[error("the fleet is not locked")]
     NotLocked,

@@ -58,17 +58,17 @@ pub enum FleetDeployError {
     #[error("No main service matching {0}")]
     NoMain(ServiceName),
     /// An incomplete list is not a success.
-    #[error("cannot read every host: {}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("cannot read every host: {}", .0.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Unread(Vec<(HostName, String)>),
     /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
     #[error("No services match the given name and version.")]
     NoMatch,
-    #[error("{}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Hosts(Vec<(HostName, LinkError)>),
     /// The hosts that are done are printed already.
-    #[error("done on {done} of {} hosts; {}", done + failed.len(), .failed.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("done on {done} of {} hosts; {}", done + failed.len(), .failed.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Partial { done: usize, failed: Vec<(HostName, LinkError)> },
-    #[error("{service} {version} is not on {}: deploy it there first, or name the hosts with --host", .hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "))]
+    #[error("cannot assign {service} {version}: it is not deployed on {}", .hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -77,21 +77,21 @@ pub enum FleetDeployError {
     #[error(transparent)]
     Roll(#[from] RollError),
     /// The roll's report is printed already.
-    #[error("{done} of {of} hosts have the new main: {why}")]
+    #[error("cannot complete the assign: {done} of {of} hosts have the new main: {why}")]
     RollIncomplete { done: usize, of: usize, why: String, finished: bool },
-    #[error("{service} {version} is main no more: {why}; {} is back", .back.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
+    #[error("cannot keep {service} {version} as main: {why}; {}", .back.as_ref().map_or_else(|| "no other version could be made main".to_owned(), |version| format!("{version} is main again")))]
     RolledBack { service: ServiceName, version: Version, why: String, back: Option<Version> },
     /// Another command changed main in the watch window: its changes are not rolled back.
-    #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot keep {service} {version} as main: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Overtaken { service: ServiceName, version: Version, hosts: Vec<Overtaken> },
     /// The version's answers were required to match main's, and differ, or too few were compared.
-    #[error("{service} {version} does not become main: {reason}")]
+    #[error("cannot make {service} {version} main: {reason}")]
     MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
     #[error("cannot set weights: the configuration has no `haproxy:` access to a load balancer")]
     NoBalancer,
-    #[error(transparent)]
+    #[error("cannot set weights: {0}")]
     NoWeights(#[from] WeightsError),
-    #[error("cannot set weights: `{0}` has no stats socket of level admin")]
+    #[error("cannot set weights: `{0}` has no stats socket of level `admin`")]
     WeightsNotAllowed(BalancerName),
     #[error("cannot set the weight of `{server}` on `{balancer}`: {why}")]
     WeightNotSet { balancer: BalancerName, server: String, why: BalancerError },
