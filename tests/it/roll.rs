@@ -26,31 +26,31 @@ async fn every_main_is_replaced(name: &str, plan: Plan, flags: &[&str], fewest: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_ssh_replaces_every_main_under_every_kind_of_load() {
+async fn roll_over_ssh_replaces_every_main_under_load() {
     let plan = Plan { hosts: 4, balancers: 2, all_kinds: true, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("ssh", plan, &[], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_in_batches_of_two_keeps_the_floor() {
+async fn roll_in_batches_keeps_capacity_floor() {
     let plan = Plan { hosts: 4, balancers: 2, all_kinds: true, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("batch", plan, &["--batch", "2"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_unix_sockets() {
+async fn roll_over_unix_sockets_loses_no_request() {
     let plan = Plan { hosts: 4, balancers: 2, pipe: Pipe::Socket, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("sock", plan, &["--batch", "50%"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_mutual_tls() {
+async fn roll_over_mutual_tls_loses_no_request() {
     let plan = Plan { hosts: 4, balancers: 2, pipe: Pipe::MutualTls, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("mtls", plan, &["--batch", "2"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_forwards_of_several_hosts_at_once() {
+async fn forwards_of_several_hosts_are_switched_at_once() {
     if !can_make_namespaces() {
         return;
     }

@@ -123,7 +123,7 @@ fn figures() -> Figures {
 )]
 #[allow(clippy::disallowed_methods, reason = "a switch of this test alone")]
 #[test]
-fn comments_keep_to_the_words_of_the_field() {
+fn comments_have_few_idioms_and_docs_have_subjects() {
     let Figures { words, idioms, docs, without_subject } = figures();
     let per_10_000 = idioms.len() * 10_000 / words;
     let per_100 = without_subject.len() * 100 / docs;
@@ -147,7 +147,7 @@ fn comments_keep_to_the_words_of_the_field() {
 
 /// Help texts are doc comments of `src/cli`; errors, hints, findings and events are string literals.
 #[test]
-fn what_users_read_in_the_program_has_no_banned_word() {
+fn help_and_messages_have_no_banned_word() {
     let mut found = Vec::new();
     for path in super::layering::graph::sources(&root().join("src")) {
         let source = std::fs::read_to_string(&path).unwrap();
