@@ -6,6 +6,8 @@ use crate::model::history::{Actor, OperationId};
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
+mod snapshots;
+
 fn fleet() -> Fleet {
     Fleet { balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
