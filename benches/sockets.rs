@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use switchman::model::ports::Port;
-use switchman::plan::drain::count;
+use switchman::plan::drain::count_activities;
 use switchman::sys::exec::Program;
 use switchman::sys::sock_diag::SockDiag;
 use switchman::world::sockets::SocketTable;
@@ -60,7 +60,7 @@ async fn measure(number: usize) -> Result<(), Failed> {
     for _ in 0..ROUNDS {
         let began = Instant::now();
         let sockets = SockDiag.list_established(port).await?;
-        let counted = count(&sockets, &[]).0;
+        let counted = count_activities(&sockets, &[]).0;
         one.push(began.elapsed());
         if counted.idle + counted.busy + counted.ambiguous != number as u64 {
             return Err(format!("{counted:?} of {number} sockets").into());
@@ -68,7 +68,7 @@ async fn measure(number: usize) -> Result<(), Failed> {
         // As a drain does: each look is compared with the one before.
         let began = Instant::now();
         let sockets = SockDiag.list_established(port).await?;
-        let _ = count(&sockets, &before);
+        let _ = count_activities(&sockets, &before);
         two.push(began.elapsed());
         before = sockets;
         let began = Instant::now();

@@ -108,7 +108,8 @@ async fn under_load(lab: &Lab) -> Result<u64, Failed> {
     let (stop, stopped) = watch::channel(false);
     let address = SocketAddr::from(([10, 77, 0, 11], 8888));
     let pause = Duration::from_millis(10);
-    let load = tokio::spawn(connect_load::run(lab.namespace("client"), address, CLIENTS, pause, stopped));
+    let load =
+        tokio::spawn(connect_load::run(lab.namespace_path("client"), address, CLIENTS, pause, stopped));
     let began = Instant::now();
     for number in 0..SWITCHES {
         let rules = if number % 2 == 0 { RULES.replace("8080", "80") } else { RULES.to_owned() };

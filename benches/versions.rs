@@ -11,10 +11,11 @@ use switchman::model::api::deployments::{AssignRequest, AssignScope, DeploymentR
 use switchman::model::deployment::{
     Deployment, DeploymentId, Instance, InstanceLimits, RunSpec, Stage, Workload,
 };
-use switchman::model::forward::{Forward, Intent, Route, RouteChange, Routes, Switch};
+use switchman::model::forward::{Intent, Route, RouteChange, Routes};
 use switchman::model::health::Health;
 use switchman::model::history::Actor;
 use switchman::model::name::ServiceName;
+use switchman::model::port_forward::{Forward, Switch};
 use switchman::model::ports::Port;
 use switchman::model::rules::Family;
 use switchman::ops::host::deployments;
@@ -139,8 +140,12 @@ fn record(world: &HostWorld, services: u16) -> Result<(), Failed> {
         }
         let target = port(40_000 + number * 2)?;
         let leg = |at| Ok::<_, Failed>(Route { port: port(at)?, deployment: ids[0].clone(), target });
-        let routes =
-            Routes { main: leg(10_000 + number * 3)?, backup: leg(10_001 + number * 3)?, previous: None };
+        let routes = Routes {
+            main: leg(10_000 + number * 3)?,
+            backup: leg(10_001 + number * 3)?,
+            previous: None,
+            rollback: None,
+        };
         let intent = Intent {
             forward: Forward { service, check: port(10_002 + number * 3)?, target },
             switch: Switch::On,
@@ -205,14 +210,14 @@ async fn measure(services: u16, release: &Path) -> Result<(), Failed> {
         wanted.redirects.pop_last();
         let steps: Vec<_> = observed
             .iter()
-            .flat_map(|(family, tables): &(Family, _)| firewall::plan(&wanted, tables, *family))
+            .flat_map(|(family, tables): &(Family, _)| firewall::plan_transactions(&wanted, tables, *family))
             .collect();
         deciding.push(began.elapsed());
         if steps.is_empty() {
             return Err("nothing was planned".into());
         }
         let began = Instant::now();
-        let view = deployments::view(&world).await?;
+        let view = deployments::read_view(&world).await?;
         listing.push(began.elapsed());
         if view.deployments.len() != usize::from(services) * 2 {
             return Err("the view is not whole".into());

@@ -20,7 +20,12 @@ install -D -m 755 "$binary" "$root/usr/sbin/switchman"
 install -D -m 644 -t "$root/lib/systemd/system" packaging/switchman.service packaging/switchman-restore.service packaging/switchman-proxy.service
 install -D -m 644 packaging/tmpfiles.conf "$root/usr/lib/tmpfiles.d/switchman.conf"
 install -D -m 644 packaging/debian/lintian-overrides "$root/usr/share/lintian/overrides/switchman"
-install -D -m 644 -t "$doc" packaging/debian/copyright README.md
+# With what README.md links to, at the same relative paths.
+install -D -m 644 -t "$doc" packaging/debian/copyright README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE
+find docs examples docker/README.md -type f | while read -r file; do
+    mode=644; [ ! -x "$file" ] || mode=755
+    install -D -m $mode "$file" "$doc/$file"
+done
 "$binary" man "$root/usr/share/man/man1"
 install -d "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
     "$root/usr/share/fish/vendor_completions.d"

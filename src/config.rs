@@ -9,41 +9,14 @@ pub mod check;
 pub mod env;
 mod fields;
 pub mod file;
+pub mod problem;
 
-pub use check::fleet;
+pub use problem::{ConfigError, ConfigFault, ConfigProblem};
 
 /// The paths searched for a configuration when none is named.
 pub const DEFAULT_PATHS: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
 
-/// Why there is no configuration.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot find `switchman.yaml`: neither this directory nor /etc/switchman has one")]
-    NotFound,
-    #[error("cannot read `{file}`: {why}")]
-    ReadFailed { file: PathBuf, why: String },
-    #[error("cannot use the configuration: {}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
-    Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
-}
-
-/// A fault of one value: the error names it and the right form.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigProblem {
-    #[error("unknown key `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
-    UnknownKey { found: String, expected: Vec<String> },
-    #[error("the key `{missing}` is missing")]
-    MissingKey { missing: String },
-    #[error("the key `{key}` appears twice")]
-    DoubleKey { key: String },
-    #[error("unknown value `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
-    UnknownValue { found: String, expected: Vec<String> },
-    #[error("found {found}, expected {expected}")]
-    WrongValue { found: String, expected: String },
-    #[error("{0}")]
-    Other(String),
-}
-
-/// Reads and checks the named file, or the first of [`PLACES`] that exists.
+/// Reads and checks the named file, or the first of [`DEFAULT_PATHS`] that exists.
 pub fn load(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
     let first = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|place| place.exists());
     let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
@@ -65,37 +38,6 @@ pub fn parse(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
         *path = beside.join(&path);
     }
     Ok(fleet)
-}
-
-/// A problem at a place in the configuration; the caller that knows the file adds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigFault {
-    /// Counted from 1.
-    pub line: u64,
-    /// Path of keys, such as `hosts.web1.address`.
-    pub key: Option<String>,
-    pub problem: ConfigProblem,
-}
-
-impl ConfigFault {
-    fn in_file(self, file: &Path) -> ConfigError {
-        ConfigError::Invalid { file: file.to_owned(), line: self.line, key: self.key, problem: self.problem }
-    }
-}
-
-fn join_words(words: &[String]) -> String {
-    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// Suggests the nearest expected word, if it is near enough to be the intended one.
-fn suggest_word(found: &str, expected: &[String]) -> String {
-    let nearest = expected
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(found, a).total_cmp(&strsim::jaro_winkler(found, b)));
-    match nearest {
-        Some(word) if strsim::jaro_winkler(found, word) > 0.75 => format!("; did you mean `{word}`?"),
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]

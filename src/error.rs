@@ -2,8 +2,8 @@
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
-use crate::model::forward::Switch;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::FleetDeployError;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use switchman::cli::{self, Cli, FleetWorldParams, HostWorldParams, WorldFactory};
+use switchman::cli::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
+use switchman::cli::{self, Cli};
 use switchman::model::host::Transport;
 use switchman::ops::fleet::balancer_cache::CachedBalancer;
 use switchman::ops::host::api::LocalHost;

@@ -59,7 +59,7 @@ impl Place {
     async fn start(&self, name: &str, program: &Program, port: u16) -> Result<Process, Failed> {
         let process = Process::start(name, program, &self.dir.join(format!("{name}.log")))?;
         let answers = async || get(port).await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
-        process.until(&format!("{name} answers"), answers).await?;
+        process.wait_until(&format!("{name} answers"), answers).await?;
         Ok(process)
     }
 
@@ -130,7 +130,7 @@ impl Place {
         let process = Process::start(name, &program, &dir.join("log"))?;
         let control = ProxyProcess::new(&dir);
         let hears = async || control.check_health(Duration::from_secs(1)).await.is_ok();
-        process.until(&format!("{name} answers"), hears).await?;
+        process.wait_until(&format!("{name} answers"), hears).await?;
         control.configure(&ProxyConfig { services, ..ProxyConfig::default() }).await?;
         Ok(Switchman { process, control })
     }

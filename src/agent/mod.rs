@@ -3,6 +3,5 @@
 pub mod agent_check;
 pub mod api;
 pub mod metrics;
-pub mod openapi;
 pub mod serve;
 mod upload;

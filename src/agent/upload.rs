@@ -15,7 +15,8 @@ use axum::response::Response;
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
-use super::api::{ApiResult, ApiState, bad_request, require_valid, respond, respond_error, to_status_code};
+use super::api::respond::{ApiResult, bad_request, require_valid, respond, respond_error, to_status_code};
+use super::api::state::ApiState;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
@@ -31,12 +32,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn upload_release(
-    State(doors): State<ApiState>,
+    State(state): State<ApiState>,
     named: Result<Path<(ServiceName, String)>, PathRejection>,
     headers: HeaderMap,
     mut body: Body,
 ) -> ApiResult {
-    match receive_and_place(doors, named, &headers, &mut body).await {
+    match receive_and_place(state, named, &headers, &mut body).await {
         Ok(answer) => Ok(answer),
         Err(refusal) => {
             // A sender whose connection is closed under it gets a broken pipe and not the reason: what it is still sending

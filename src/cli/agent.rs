@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::Context;
+use super::failure::fail_to;
 use crate::agent::metrics::{self, Metrics};
 use crate::agent::serve::{self, TlsFiles};
 use crate::agent::{agent_check, api};
@@ -79,17 +80,17 @@ enum AgentCheckState {
 
 pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
-    let numbers = Arc::new(Metrics::new(world.clone()));
+    let metrics_source = Arc::new(Metrics::new(world.clone()));
     let router = |token| {
         let host = Arc::new(LocalHost::new(world.clone()));
-        api::build_router(host, world.releases.clone(), numbers.clone(), token)
+        api::build_router(host, world.releases.clone(), metrics_source.clone(), token)
     };
     if args.stdio {
-        let spoken = serve_stdio(&args.socket, router(None), context).await;
+        let result = serve_stdio(&args.socket, router(None), context).await;
         world.commands.wait_for_all().await;
-        return spoken;
+        return result;
     }
-    let failed = |error: serve::ServeError| Failure::Other { what: "serve".into(), why: error.to_string() };
+    let failed = fail_to::<serve::ServeError>("serve");
     let stop = context.stop.clone();
     let over_tls = async {
         let (Some(address), Some(certificate), Some(key)) = (args.listen, &args.certificate, &args.key)
@@ -98,7 +99,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         };
         let (certificate, key) = (certificate.clone(), key.clone());
         let files = TlsFiles { certificate, key, client_ca: args.client_ca.clone() };
-        let acceptor = serve::build_acceptor(&files).map_err(failed)?;
+        let acceptor = serve::build_acceptor(&files).map_err(&failed)?;
         let token = args.token_file.as_deref().map(read_token).transpose()?;
         let listener = bind_listener(address).await?;
         log::info!("serving https://{address}");
@@ -109,24 +110,24 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         let Some(address) = args.metrics else { return Ok(()) };
         let listener = bind_listener(address).await?;
         log::info!("serving http://{address}/metrics");
-        metrics::serve(listener, numbers.clone(), &world).await;
+        metrics::serve(listener, metrics_source.clone(), &world).await;
         Ok::<(), Failure>(())
     };
     let on_socket = async {
-        let door = serve::bind(&args.socket).map_err(failed)?;
+        let listener = serve::bind(&args.socket).map_err(&failed)?;
         context.renderer.print_remark(&format!("serving unix://{}", args.socket.display()));
-        serve::serve_unix(door, || router(None), stop.clone()).await;
+        serve::serve_unix(listener, || router(None), stop.clone()).await;
         Ok(())
     };
     let actor = env::actor();
     // The agent serves no request before the rules are as recorded.
-    let looked_after = start_reconcilers(&world, &actor, context).await;
-    let looking_after = async {
-        looked_after.await;
+    let reconcilers = start_reconcilers(&world, &actor, context).await;
+    let reconciling = async {
+        reconcilers.await;
         Ok(())
     };
-    let answering = serve_agent_check(&args, context, &world);
-    let served = tokio::try_join!(on_socket, over_tls, answering, counting, looking_after);
+    let checking = serve_agent_check(&args, context, &world);
+    let served = tokio::try_join!(on_socket, over_tls, checking, counting, reconciling);
     world.commands.wait_for_all().await;
     served.map(|_| ())
 }
@@ -135,14 +136,14 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
 async fn serve_agent_check(args: &AgentArgs, context: &Context, world: &HostWorld) -> Result<(), Failure> {
     let Some(address) = args.agent_check else { return Ok(()) };
     let service = context.load_config()?.1.service;
-    let manner = match args.agent_check_says {
+    let maintenance_reply = match args.agent_check_says {
         AgentCheckState::Stopped => MaintenanceReply::Stopped,
         AgentCheckState::Drain => MaintenanceReply::Drain,
     };
-    let terms = AgentCheckConfig { maintenance_reply: manner, weight: args.agent_check_weight };
+    let config = AgentCheckConfig { maintenance_reply, weight: args.agent_check_weight };
     let listener = bind_listener(address).await?;
     log::info!("answering agent-check on {address}");
-    agent_check::serve(world.clone(), service, terms, listener).await;
+    agent_check::serve(world.clone(), service, config, listener).await;
     Ok(())
 }
 
@@ -157,36 +158,32 @@ async fn start_reconcilers<'a>(
     if let Err(error) = proxy::bypass_dead_proxy(world, actor).await {
         context.renderer.print_remark(&format!("cannot route around a dead proxy: {error}"));
     }
-    let keeper = rule_reconciler::begin(world, actor).await;
+    let reconciler = rule_reconciler::start(world, actor).await;
     async move {
-        tokio::join!(keeper.keep(), deployments::run(world, actor), proxy::keep(world, actor));
+        tokio::join!(reconciler.run(), deployments::run(world, actor), proxy::run(world, actor));
     }
 }
 
 async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| Failure::Other { what: format!("listen on {address}"), why: error.to_string() })
+    TcpListener::bind(address).await.map_err(fail_to(format!("listen on {address}")))
 }
 
 fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
-    let what = || format!("read the token `{}`", file.display());
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| Failure::Other { what: what(), why: error.to_string() })?;
-    let text = text.trim();
-    if text.len() < 16 {
-        return Err(Failure::Other { what: what(), why: "it has fewer than 16 characters".into() });
+    let what = format!("read the token `{}`", file.display());
+    let text = std::fs::read_to_string(file).map_err(fail_to(&what))?;
+    match text.trim() {
+        short if short.len() < 16 => Err(fail_to(what)("it has fewer than 16 characters")),
+        token => Ok(token.into()),
     }
-    Ok(text.into())
 }
 
 /// Writes the greeting first, so that the client can separate the API from text that a login shell printed before.
 async fn serve_stdio(socket: &Path, router: Router, context: &Context) -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::Other { what: "write to stdout".into(), why: error.to_string() };
+    let failed = fail_to("write to stdout");
     let mut out = tokio::io::stdout();
     let version = env!("CARGO_PKG_VERSION");
     let greeting = format!("{GREETING} api={OLDEST_API_VERSION}..{API_VERSION} version={version}\n");
-    out.write_all(greeting.as_bytes()).await.map_err(failed)?;
+    out.write_all(greeting.as_bytes()).await.map_err(&failed)?;
     out.flush().await.map_err(failed)?;
     let stream = tokio::io::join(tokio::io::stdin(), out);
     let handed_over = tokio::select! {

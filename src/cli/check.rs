@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Context;
+use super::failure::fail_to;
+use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::lint::HaproxyCfg;
 use crate::model::finding::{Finding, Severity};
 use crate::model::host::Transport;
-use crate::model::name::HostName;
 use crate::ops::fleet;
 use crate::ops::host::check;
 use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct CheckArgs {
-    /// Check this host only; may be given several times [default: this machine, or all if it is no host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Check this haproxy.cfg too, for every known trap
     #[arg(long, value_name = "FILE")]
     haproxy_cfg: Option<PathBuf>,
@@ -26,17 +27,17 @@ pub struct CheckArgs {
 
 pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked =
-        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
-    let hosts = context.select_hosts(&fleet, asked)?;
-    let here = context.build_host_world(Some(&fleet));
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
+    let local = context.build_host_world(Some(&fleet));
     let cfg = args.haproxy_cfg.as_deref().map(read_haproxy_cfg).transpose()?;
     let mut findings = vec![build_config_finding(&file)];
     findings.extend(match hosts.as_slice() {
-        [host] if host.transport == Transport::Local => check::check(&here, &fleet, host, cfg.as_ref()).await,
+        [host] if host.transport == Transport::Local => {
+            check::check(&local, &fleet, host, cfg.as_ref()).await
+        }
         hosts => {
             let world = context.build_fleet_world(&file, &fleet, hosts);
-            fleet::check::check(&world, here.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
+            fleet::check::check(&world, local.files.as_ref(), &fleet, hosts, cfg.as_ref()).await
         }
     });
     context.renderer.print_findings(&findings);
@@ -48,9 +49,7 @@ pub async fn run(args: CheckArgs, context: &Context) -> Result<(), Failure> {
 
 fn read_haproxy_cfg(file: &Path) -> Result<HaproxyCfg, Failure> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file);
-    let text =
-        text.map_err(|error| Failure::Other { what: format!("read `{name}`"), why: error.to_string() })?;
+    let text = std::fs::read_to_string(file).map_err(fail_to(format!("read `{name}`")))?;
     Ok(HaproxyCfg { file: name, text })
 }
 

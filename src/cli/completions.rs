@@ -1,9 +1,9 @@
 //! `completions`.
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, Context};
+use super::Context;
 use crate::error::Failure;
 
 #[derive(Debug, Args)]
@@ -11,14 +11,14 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub fn run(args: &CompletionsArgs, context: &Context) -> Result<(), Failure> {
-    context.renderer.text(&String::from_utf8_lossy(&generate_script(args.shell)));
+pub fn run(args: &CompletionsArgs, command: &Command, context: &Context) -> Result<(), Failure> {
+    context.renderer.print_text(&String::from_utf8_lossy(&generate_script(args.shell, command)));
     Ok(())
 }
 
-fn generate_script(shell: Shell) -> Vec<u8> {
+fn generate_script(shell: Shell, command: &Command) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut remove_hidden_commands(&Cli::command()), "switchman", &mut script);
+    clap_complete::generate(shell, &mut remove_hidden_commands(command), "switchman", &mut script);
     script
 }
 
@@ -35,13 +35,16 @@ fn remove_hidden_commands(whole: &Command) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     /// Each shell names a command by its help text or by its branch.
     #[test]
     fn completions_omit_hidden_commands() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::Elvish, Shell::PowerShell] {
-            let script = String::from_utf8(generate_script(shell)).unwrap();
+            let script = String::from_utf8(generate_script(shell, &Cli::command())).unwrap();
             for hidden in ["supervise", "Proxy a host", "switchman,proxy", "switchman;proxy"] {
                 assert!(!script.contains(hidden), "{shell}: {hidden}");
             }

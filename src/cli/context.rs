@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::failure::fail_to;
+use super::globals::GlobalArgs;
+use super::host_args::HostArgs;
 use super::render::Renderer;
-use super::{FleetWorldParams, GlobalArgs, HostWorldParams, WorldFactory};
+use super::world_params::{FleetWorldParams, HostWorldParams, WorldFactory};
 use crate::config;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::plan::host_selection::{HostSelection, MachineIdentity, select_hosts};
 use crate::world::FleetWorld;
 use crate::world::HostWorld;
@@ -24,7 +27,7 @@ pub struct Context {
 }
 
 fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure> {
-    fleet.of(service).ok_or_else(|| Failure::UnknownService {
+    fleet.for_service(service).ok_or_else(|| Failure::UnknownService {
         requested: service.clone(),
         known: fleet.service_names().cloned().collect(),
     })
@@ -46,33 +49,28 @@ impl Context {
     }
 
     /// Selects hosts for commands about versions: the named hosts, or all of them; with `--local` this machine.
-    pub(super) fn select_hosts_or_all(
-        &self,
-        fleet: &Fleet,
-        named: &[HostName],
-    ) -> Result<Vec<Host>, Failure> {
-        let asked = match named {
-            [] if self.globals.local => HostSelection::ThisMachine,
-            [] => HostSelection::All,
-            named => HostSelection::Named(named),
-        };
-        self.select_hosts(fleet, asked)
+    pub(super) fn select_hosts_or_all(&self, fleet: &Fleet, hosts: &HostArgs) -> Result<Vec<Host>, Failure> {
+        let default = if self.globals.local { HostSelection::ThisMachine } else { HostSelection::All };
+        self.select_hosts(fleet, hosts.select_or(default))
     }
 
-    /// Prompts the operator for confirmation. The default is no; the end of input aborts, because it is no answer.
+    /// Prompts the operator for confirmation. The default is no.
     pub(super) fn confirm(&self, question: &str) -> Result<bool, Failure> {
         if self.globals.yes {
             return Ok(true);
         }
-        self.renderer.prompt(&format!("{question} [y/N]: "))?;
+        let answer = self.prompt(&format!("{question} [y/N]: "))?;
+        Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Prompts the operator for a line of text. The end of input aborts, because it is no answer.
+    pub(super) fn prompt(&self, question: &str) -> Result<String, Failure> {
+        self.renderer.prompt(question)?;
         let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        let read =
-            read.map_err(|error| Failure::Other { what: "read the answer".into(), why: error.to_string() })?;
-        if read == 0 {
-            return Err(Failure::Aborted);
+        match std::io::stdin().read_line(&mut line).map_err(fail_to("read the answer"))? {
+            0 => Err(Failure::Aborted),
+            _ => Ok(line.trim().to_owned()),
         }
-        Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     pub(super) fn build_host_world(&self, fleet: Option<&Fleet>) -> HostWorld {
@@ -80,11 +78,15 @@ impl Context {
     }
 
     /// The selected hosts, each with its transport.
-    pub(super) fn select_hosts(&self, fleet: &Fleet, asked: HostSelection<'_>) -> Result<Vec<Host>, Failure> {
+    pub(super) fn select_hosts(
+        &self,
+        fleet: &Fleet,
+        selection: HostSelection<'_>,
+    ) -> Result<Vec<Host>, Failure> {
         let world = self.build_host_world(None);
         let (host_name, addresses) = (world.machine.host_name()?, world.machine.list_addresses()?);
         let machine = MachineIdentity { host_name: &host_name, addresses: &addresses };
-        Ok(select_hosts(fleet, asked, self.globals.local, &machine)?)
+        Ok(select_hosts(fleet, selection, self.globals.local, &machine)?)
     }
 
     /// An operator's world over these hosts.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::forward::Switch;
-use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchOptions};
 use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
@@ -32,10 +32,10 @@ pub struct DisableArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine]")))]
 struct CommonArgs {
-    /// Act on this host only; may be given several times [default: this machine]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Act on every host of the configuration
     #[arg(long, conflicts_with = "hosts")]
     all: bool,
@@ -65,12 +65,8 @@ async fn switch_forwards(
     context: &Context,
 ) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked = match (args.all, args.hosts.as_slice()) {
-        (true, _) => HostSelection::All,
-        (false, []) => HostSelection::ThisMachine,
-        (false, hosts) => HostSelection::Named(hosts),
-    };
-    let hosts = context.select_hosts(&fleet, asked)?;
+    let default = if args.all { HostSelection::All } else { HostSelection::ThisMachine };
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(default))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     let (actor, wait, force) = (env::actor(), !args.no_wait, args.force);
     let options = SwitchOptions { actor, wait, drain, force, timeout: args.timeout };

@@ -5,6 +5,8 @@ use std::path::Path;
 use clap::Args;
 
 use super::Context;
+use super::failure::fail_to;
+use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
@@ -46,11 +48,9 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
         let found = standing(&world.journal.rows(id)?);
-        let none = || Failure::Other {
-            what: format!("show the roll {id}"),
-            why: "the journal has no such roll".into(),
-        };
-        context.renderer.print_past_roll(&found.ok_or_else(none)?);
+        let found =
+            found.ok_or("the journal has no such roll").map_err(fail_to(format!("show the roll {id}")))?;
+        context.renderer.print_past_roll(&found);
         return Ok(());
     }
     context.renderer.print_history(
@@ -69,9 +69,9 @@ async fn show_host_histories(
     file: &Path,
     fleet: &Fleet,
 ) -> Result<(), Failure> {
-    let hosts = context.select_hosts_or_all(fleet, &[])?;
+    let hosts = context.select_hosts_or_all(fleet, &HostArgs::default())?;
     let world = context.build_fleet_world(file, fleet, &hosts);
-    let heard = read_histories(&world, &hosts, service, args.limit).await;
-    context.renderer.print_histories(&heard.hosts);
-    if heard.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(heard.unread).into()) }
+    let histories = read_histories(&world, &hosts, service, args.limit).await;
+    context.renderer.print_histories(&histories.hosts);
+    if histories.unread.is_empty() { Ok(()) } else { Err(FleetDeployError::Hosts(histories.unread).into()) }
 }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::Context;
+use super::failure::fail_to;
+use super::web_server_arg::WebServerArg;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
-use crate::model::deployment::WebServer;
 use crate::model::host::{Host, Transport};
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::{Port, Ports};
@@ -38,13 +39,6 @@ pub struct InitArgs {
     force: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WebServerArg {
-    Nginx,
-    Apache,
-    Caddy,
-}
-
 #[derive(Debug, Clone)]
 struct HostArg(Host);
 
@@ -63,9 +57,8 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
         Some(name) => name,
         None => prompt_project_name(context)?,
     };
-    let other = |what: &str, why: String| Failure::Other { what: what.to_owned(), why };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
-    let dir = std::path::absolute(&dir).map_err(|error| other("find the directory", error.to_string()))?;
+    let dir = std::path::absolute(&dir).map_err(fail_to("find the directory"))?;
     let mut hosts: Vec<Host> = args.hosts.into_iter().map(|host| host.0).collect();
     if hosts.is_empty() {
         // Addresses for documentation would never be reached; these are what the README's example uses.
@@ -76,7 +69,7 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
             .collect();
     }
     let site = build_site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
-        .ok_or_else(|| other("set the ports", String::new()))?;
+        .ok_or_else(|| fail_to("set the ports")("0 is no port"))?;
     let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
     context.renderer.print_init(&written);
@@ -93,11 +86,7 @@ fn build_site(
     let second = Duration::from_secs(1);
     Some(WorkingSet {
         health_host: format!("{}.example", project.as_str().replace('_', "-")),
-        server: match server {
-            WebServerArg::Nginx => WebServer::Nginx,
-            WebServerArg::Apache => WebServer::Apache,
-            WebServerArg::Caddy => WebServer::Caddy,
-        },
+        server: server.into(),
         ports: Ports { check: Port::new(8888)?, main: Port::new(8080)?, backup: Port::new(80)? },
         hosts,
         health_path: "/health".into(),
@@ -128,16 +117,9 @@ fn build_site(
 }
 
 fn prompt_project_name(context: &Context) -> Result<ServiceName, Failure> {
-    let failed = |why: String| Failure::Other { what: "read the project's name".into(), why };
     loop {
-        context.renderer.prompt("project_name [my_project]: ")?;
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line).map_err(|error| failed(error.to_string()))?;
-        if read == 0 {
-            return Err(Failure::Aborted);
-        }
-        let answer = line.trim();
-        match (if answer.is_empty() { "my_project" } else { answer }).parse() {
+        let answer = context.prompt("project_name [my_project]: ")?;
+        match (if answer.is_empty() { "my_project" } else { answer.as_str() }).parse() {
             Ok(name) => return Ok(name),
             Err(why) => {
                 context.renderer.print_remark(&format!("`{}` is not a name: {why}", answer.escape_debug()));

@@ -1,11 +1,11 @@
 //! `lab up | down | status | demo`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
 use super::Context;
+use super::failure::fail_to;
 use crate::error::Failure;
 use crate::lab::app::{self, AppOptions, Fault};
 use crate::lab::operator::{Operator, Pipe};
@@ -97,23 +97,17 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         }
         LabCommand::App(AppArgs { listen, host, vhost, version, fault }) => {
             let options = AppOptions { listen, host, vhost, version, fault };
-            let served = app::serve(options, context.stop.clone()).await;
-            served.map_err(|error| Failure::Other {
-                what: format!("serve on {listen}"),
-                why: error.to_string(),
-            })
+            app::serve(options, context.stop.clone()).await.map_err(fail_to(format!("serve on {listen}")))
         }
     }
 }
 
 async fn start_lab(args: &UpArgs, context: &Context) -> Result<Lab, Failure> {
-    let own = std::env::current_exe();
-    let own: PathBuf =
-        own.map_err(|error| Failure::Other { what: "find switchman itself".into(), why: error.to_string() })?;
+    let switchman = std::env::current_exe().map_err(fail_to("find switchman itself"))?;
     let options = LabOptions {
         hosts: args.hosts,
         balancers: args.balancers,
-        ..LabOptions::new(args.name.name.clone(), own)
+        ..LabOptions::new(args.name.name.clone(), switchman)
     };
     tokio::select! {
         lab = Lab::start(options) => Ok(lab?),

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::{Cli, Context};
+use super::Context;
+use super::failure::fail_to;
 use crate::error::Failure;
 
 #[derive(Debug, Args)]
@@ -15,16 +16,14 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &ManArgs, context: &Context) -> Result<(), Failure> {
-    let command = Cli::command();
-    let failed =
-        |why: std::io::Error| Failure::Other { what: "write the manual pages".into(), why: why.to_string() };
+pub fn run(args: &ManArgs, command: Command, context: &Context) -> Result<(), Failure> {
+    let failed = fail_to("write the manual pages");
     if let Some(dir) = &args.dir {
-        std::fs::create_dir_all(dir).map_err(failed)?;
+        std::fs::create_dir_all(dir).map_err(&failed)?;
         return clap_mangen::generate_to(command, dir).map_err(failed);
     }
     let mut page = Vec::new();
     Man::new(command).render(&mut page).map_err(failed)?;
-    context.renderer.text(&String::from_utf8_lossy(&page));
+    context.renderer.print_text(&String::from_utf8_lossy(&page));
     Ok(())
 }

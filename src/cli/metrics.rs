@@ -3,15 +3,14 @@
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
 use crate::error::Failure;
-use crate::model::name::HostName;
 use crate::ops::fleet::metrics;
 
 #[derive(Debug, Args)]
 pub struct MetricsArgs {
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
@@ -22,13 +21,13 @@ pub async fn run(args: MetricsArgs, context: &Context) -> Result<(), Failure> {
         .service
         .clone()
         .map_or_else(|| fleet.service_names().cloned().collect(), |one| vec![one]);
-    let services = names.iter().filter_map(|name| fleet.of(name));
+    let services = names.iter().filter_map(|name| fleet.for_service(name));
     let services: Vec<_> = services
         .map(|fleet| {
             let world = context.build_fleet_world(&file, &fleet, &hosts);
             (fleet, world)
         })
         .collect();
-    context.renderer.text(&metrics::collect_numbers(&services, &hosts).await.render());
+    context.renderer.print_text(&metrics::collect_numbers(&services, &hosts).await.render());
     Ok(())
 }

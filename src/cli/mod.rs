@@ -1,31 +1,25 @@
 //! The command line: flags -> options -> one operation -> render.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
 use futures_util::future::OptionFuture;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::env;
 use crate::error::{ExitStatus, Failure};
-use crate::model::balancer::BalancerSpec;
-use crate::model::fleet::Fleet;
-use crate::model::host::Host;
-use crate::model::name::ServiceName;
-use crate::world::FleetWorld;
-use crate::world::HostWorld;
-use crate::world::reporter::Reporter;
-use crate::world::runner::SupervisorRole;
-use crate::world::stop::{self, StopHandle, StopToken};
+use crate::world::stop::{self, StopHandle};
 
 mod agent;
 mod check;
 mod completions;
 mod context;
 mod deployments;
+mod failure;
 mod forward;
+mod globals;
 mod history;
+mod host_args;
 mod init;
 mod lab;
 mod lock;
@@ -33,15 +27,21 @@ mod man;
 mod metrics;
 mod promote;
 mod proxy;
+mod refresh_args;
 pub mod render;
 mod restore;
 mod roll;
 mod schema;
 mod status;
 mod supervise;
+mod web_server_arg;
+pub mod world_params;
 
-pub use context::Context;
+use context::Context;
+use failure::fail_to;
+use globals::{GlobalArgs, OutputFormat};
 use render::Renderer;
+use world_params::WorldFactory;
 
 /// Deploys that lose no request, on plain Linux servers behind HAProxy.
 ///
@@ -59,59 +59,6 @@ pub struct Cli {
     globals: GlobalArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
-pub struct GlobalArgs {
-    /// Read this configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
-    #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
-    config: Option<PathBuf>,
-    /// Keep desired state and history in this directory
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "SWITCHMAN_STATE_DIR",
-        default_value = "/var/lib/switchman"
-    )]
-    state_dir: PathBuf,
-    /// Unpack releases into this directory
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "SWITCHMAN_RELEASES_DIR",
-        default_value = "/srv/switchman"
-    )]
-    releases_dir: PathBuf,
-    /// Keep a fleet's journal and lock in this directory [default: .switchman beside the configuration]
-    #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
-    journal_dir: Option<PathBuf>,
-    /// Print results to stdout in this format
-    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
-    output: OutputFormat,
-    /// Answer every question with yes
-    #[arg(short, long, global = true)]
-    yes: bool,
-    /// Act on this service of the configuration [default: its first]
-    #[arg(long, global = true, value_name = "NAME")]
-    service: Option<ServiceName>,
-    /// Treat this machine as the host, regardless of its name and addresses
-    #[arg(long, global = true)]
-    local: bool,
-    /// Log more to stderr; give it twice to log everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
-    /// Print without colours; NO_COLOR does the same
-    #[arg(long, global = true)]
-    no_color: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -255,35 +202,6 @@ enum Command {
     Supervise(supervise::SuperviseArgs),
 }
 
-/// The parameters `main` needs to build a host's world.
-pub struct HostWorldParams {
-    pub balancers: Vec<BalancerSpec>,
-    pub state_dir: PathBuf,
-    pub releases_dir: PathBuf,
-    pub reporter: Arc<dyn Reporter>,
-    pub stop: StopToken,
-}
-
-/// The parameters `main` needs to build an operator's world.
-pub struct FleetWorldParams {
-    /// This machine, where it is one of the hosts.
-    pub local_host: HostWorldParams,
-    pub fleet: Fleet,
-    /// The hosts that the command may act on.
-    pub hosts: Vec<Host>,
-    /// Holds the journal, the locks of running commands, and their output.
-    pub journal_dir: PathBuf,
-}
-
-/// The factories of worlds; only `main` has the real ones.
-#[derive(Clone, Copy)]
-pub struct WorldFactory {
-    pub host: fn(HostWorldParams) -> HostWorld,
-    pub fleet: fn(FleetWorldParams) -> FleetWorld,
-    /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
-    pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
-}
-
 /// Runs one command line to its end.
 pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     let Cli { globals, command } = cli;
@@ -299,23 +217,21 @@ pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            return render.print_failure(&Failure::Other { what: "start".into(), why: error.to_string() });
-        }
+        Err(error) => return render.print_failure(&fail_to("start")(error)),
     };
-    let ended = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
         handle_signals(stopper)?;
         let context =
             Context { globals, renderer: render.clone(), world_factory: connect, stop: stop.clone() };
         tokio::select! {
-            ended = dispatch(command, &context) => ended,
+            result = dispatch(command, &context) => result,
             () = stop.wait_immediate() => Err(Failure::ForcedStop),
         }
     });
     // A read of standard input cannot be cancelled, and no task waits for it.
     runtime.shutdown_background();
-    match ended.and_then(|()| render.flush()) {
+    match result.and_then(|()| render.flush()) {
         Ok(()) => ExitStatus::Success,
         Err(failure) => render.print_failure(&failure),
     }
@@ -350,8 +266,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
         Command::History(args) => history::run(&args, context).await,
         Command::Lab(args) => lab::run(args, context).await,
         Command::Schema => schema::run(context),
-        Command::Completions(args) => completions::run(&args, context),
-        Command::Man(args) => man::run(&args, context),
+        Command::Completions(args) => completions::run(&args, &Cli::command(), context),
+        Command::Man(args) => man::run(&args, Cli::command(), context),
         // `run` has handled it before the runtime exists.
         Command::Supervise(_) => Ok(()),
     }
@@ -360,19 +276,18 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 /// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::Other { what: "listen for signals".into(), why: error.to_string() };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let failed = fail_to("listen for signals");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
     let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };
     let mut hangup = hangup.transpose().map_err(failed)?;
     tokio::spawn(async move {
-        let mut asked = 0;
-        while asked < 2 {
+        let mut signals = 0;
+        while signals < 2 {
             tokio::select! {
-                _ = interrupt.recv() => asked += 1,
-                _ = terminate.recv() => asked += 1,
-                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => asked = asked.max(1),
+                _ = interrupt.recv() => signals += 1,
+                _ = terminate.recv() => signals += 1,
+                Some(_) = OptionFuture::from(hangup.as_mut().map(Signal::recv)) => signals = signals.max(1),
             }
             stopper.stop();
         }

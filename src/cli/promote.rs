@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::deployments::parse_sticky;
+use super::host_args::HostArgs;
 use super::render::PromotionView;
 use crate::config::env;
 use crate::error::Failure;
@@ -13,7 +14,7 @@ use crate::model::duration;
 use crate::model::field::Field;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::promote::{PromotionSpec, Ratio, Steps};
 use crate::model::proxy::Sticky;
@@ -21,6 +22,7 @@ use crate::model::version::Version;
 use crate::ops::fleet::promote::{self, PromotionError};
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.conflicts_with("verb")))]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct PromoteArgs {
     /// The service
@@ -72,9 +74,8 @@ pub struct PromoteArgs {
     /// Watch the new main for this long; 0s: not at all [default: versions.watch, or 10s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "verb")]
     watch: Option<Duration>,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show the progress of the last promotion
     #[arg(long, group = "verb")]
     status: bool,
@@ -111,7 +112,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
     }
     if args.approve {
         let standing = promote::approve(&world, &actor)?;
-        context.renderer.promoted(&standing);
+        context.renderer.print_approval(&standing);
         return Ok(());
     }
     if args.abort {

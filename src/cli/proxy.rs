@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
+use super::failure::fail_to;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::proxy::{self, ProxyOptions};
@@ -27,6 +28,5 @@ pub struct ProxyArgs {
 pub async fn run(args: ProxyArgs, context: &Context) -> Result<(), Failure> {
     let ProxyArgs { control, workers, drain_limit } = args;
     let options = ProxyOptions { control, workers, drain_timeout: drain_limit };
-    let ended = proxy::run(options, context.stop.wait()).await;
-    ended.map_err(|error| Failure::Other { what: "run the proxy".into(), why: error.to_string() })
+    proxy::run(options, context.stop.wait()).await.map_err(fail_to("run the proxy"))
 }

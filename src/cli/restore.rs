@@ -1,6 +1,7 @@
 //! `restore`. Needs no configuration: the record is complete.
 
 use super::Context;
+use super::failure::fail_to;
 use crate::config::env;
 use crate::error::Failure;
 use crate::ops::host::deployments;
@@ -11,19 +12,13 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
     let actor = env::actor();
     // Rules that point to a proxy that died with this host forward to a closed port.
-    let straightened = proxy::bypass_dead_proxy(&world, &actor).await;
+    let bypassed = proxy::bypass_dead_proxy(&world, &actor).await;
     // If the rules of one service cannot bypass the proxy, the other services are restored all the same.
     let restored = restore::restore(&world, &actor).await.map_err(Failure::Restore)?;
-    for text in deployments::restore_at_boot(&world).await.map_err(|error| other(&error))? {
+    let started = deployments::restore_at_boot(&world).await;
+    for text in started.map_err(fail_to("start the instances of this host"))? {
         context.renderer.print_remark(&text);
     }
     context.renderer.print_restore(&restored);
-    straightened.map_err(|error| Failure::Other {
-        what: "route the rules around a dead proxy".to_owned(),
-        why: error.to_string(),
-    })
-}
-
-fn other(error: &deployments::HostDeployError) -> Failure {
-    Failure::Other { what: "start the instances of this host".to_owned(), why: error.to_string() }
+    bypassed.map_err(fail_to("route the rules around a dead proxy"))
 }

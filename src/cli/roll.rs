@@ -5,24 +5,24 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::Context;
+use super::host_args::HostArgs;
 use super::render::RollView;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::HostName;
-use crate::model::roll::{Batch, OnFailure, RollSpec};
+use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll;
 use crate::plan::host_selection::HostSelection;
 use crate::plan::roll::plan;
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.conflicts_with("verb").help("Act on this host only; may be given several times, in roll order [default: every host]")))]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct RollArgs {
-    /// Act on this host only; may be given several times, in roll order [default: every host]
-    #[arg(long = "host", value_name = "HOST", conflicts_with = "verb")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Take this many hosts out at a time, or this percentage [default: roll.batch, or 1]
     #[arg(long, value_name = "N|P%", conflicts_with = "verb")]
     batch: Option<Batch>,
@@ -83,8 +83,7 @@ enum OnFailureArg {
 
 pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked = if args.hosts.is_empty() { HostSelection::All } else { HostSelection::Named(&args.hosts) };
-    let hosts = context.select_hosts(&fleet, asked)?;
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::All))?;
     if args.status {
         let world = context.build_fleet_world(&file, &fleet, &[]);
         let view = RollView { standing: roll::read_last(&world)?, lock: world.lock.view()? };
@@ -93,7 +92,7 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     }
     let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
-        context.renderer.plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
+        context.renderer.print_plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
     let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
@@ -121,11 +120,12 @@ fn build_spec(args: &RollArgs, fleet: &Fleet, hosts: &[Host]) -> RollSpec {
         },
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: args.health_timeout.unwrap_or(fleet.roll.health_timeout),
-        command: args.command.clone(),
-        assign: None,
-        remote: args.remote,
-        command_timeout: args.command_timeout.unwrap_or_default(),
         force: args.force,
+        work: Work::Command {
+            argv: args.command.clone(),
+            remote: args.remote,
+            timeout: args.command_timeout.filter(|timeout| !timeout.is_zero()),
+        },
     }
 }
 

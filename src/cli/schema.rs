@@ -5,6 +5,6 @@ use crate::config::file;
 use crate::error::Failure;
 
 pub fn run(context: &Context) -> Result<(), Failure> {
-    context.renderer.text(&format!("{:#}\n", file::build_schema()));
+    context.renderer.print_text(&format!("{:#}\n", file::build_schema()));
     Ok(())
 }

@@ -1,41 +1,33 @@
 //! `status`.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use super::Context;
+use super::host_args::HostArgs;
+use super::refresh_args::RefreshArgs;
 use super::render::RollView;
 use crate::error::Failure;
-use crate::model::duration;
-use crate::model::name::HostName;
 use crate::ops::fleet::roll;
 use crate::ops::fleet::status;
 use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
+#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct StatusArgs {
-    /// Show this host only; may be given several times [default: this machine, or all if it is no host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
-    /// Refresh the output until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    /// Refresh --watch at this interval
-    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
-    interval: Duration,
+    #[command(flatten)]
+    hosts: HostArgs,
+    #[command(flatten)]
+    refresh: RefreshArgs,
 }
 
 pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
-    let asked =
-        if args.hosts.is_empty() { HostSelection::ThisOrAll } else { HostSelection::Named(&args.hosts) };
-    let hosts = context.select_hosts(&fleet, asked)?;
+    let hosts = context.select_hosts(&fleet, args.hosts.select_or(HostSelection::ThisOrAll))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
     loop {
-        let looks = hosts.iter().map(|host| status::status(&world, &fleet, host));
-        let looks = futures_util::future::join_all(looks).await;
+        let statuses = hosts.iter().map(|host| status::read_status(&world, &fleet, host));
+        let statuses = futures_util::future::join_all(statuses).await;
         // A journal that this user may not read hides the roll, not the hosts.
         let (standing, lock) = match (roll::read_last(&world), world.lock.view()) {
             (Ok(standing), Ok(lock)) => (standing.filter(|standing| !standing.is_finished()), lock),
@@ -45,14 +37,9 @@ pub async fn run(args: StatusArgs, context: &Context) -> Result<(), Failure> {
             }
         };
         let view = (standing.is_some() || lock.is_some()).then_some(RollView { standing, lock });
-        context.renderer.status(&looks, view.as_ref(), args.watch);
-        if !args.watch {
+        context.renderer.print_status(&statuses, view.as_ref(), args.refresh.watch);
+        if !args.refresh.watch || !args.refresh.wait_for_next(context).await? {
             return Ok(());
-        }
-        context.renderer.flush()?;
-        tokio::select! {
-            () = context.stop.wait() => return Ok(()),
-            () = tokio::time::sleep(args.interval) => {}
         }
     }
 }

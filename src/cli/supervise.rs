@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::WorldFactory;
+use super::failure::fail_to;
 use super::render::Renderer;
-use crate::error::{ExitStatus, Failure};
+use super::world_params::WorldFactory;
+use crate::error::ExitStatus;
 use crate::world::runner;
 
 #[derive(Debug, Args)]
@@ -25,13 +26,13 @@ enum SupervisorRole {
 }
 
 pub fn run(args: &SuperviseArgs, connect: WorldFactory, render: &Renderer) -> ExitStatus {
-    let part = match args.role {
+    let role = match args.role {
         SupervisorRole::Launch => runner::SupervisorRole::Launch,
         SupervisorRole::Monitor => runner::SupervisorRole::Monitor,
         SupervisorRole::Exec => runner::SupervisorRole::Exec,
     };
-    match (connect.supervise)(&args.dir, part) {
+    match (connect.supervise)(&args.dir, role) {
         Ok(()) => ExitStatus::Success,
-        Err(why) => render.print_failure(&Failure::Other { what: "supervise the instance".into(), why }),
+        Err(error) => render.print_failure(&fail_to("supervise the instance")(error)),
     }
 }

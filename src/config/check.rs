@@ -7,18 +7,23 @@ use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::fields::ConfigDuration;
 use super::file::{self, Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
-use super::{ConfigFault, ConfigProblem};
+use super::problem::ConfigFault;
 use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use crate::model::fleet::{Fleet, FleetLimits, Hooks, RollPolicy, Webhook};
-use crate::model::health::Health;
 use crate::model::host::{ConnectConfig, Host, Transport};
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
 use crate::model::roll::{Batch, OnFailure};
 
+mod health;
 mod services;
+mod values;
+
+use values::{
+    build_other_problem, build_wrong_value, check_count, check_duration, check_unique, is_haproxy_name,
+    line_number, quote,
+};
 
 /// Checks every rule that relates two values, and fills in the defaults.
 pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
@@ -33,7 +38,7 @@ pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
         balancers.push(build_balancer(at, entry)?);
     }
     let reach = build_connect_config(&file)?;
-    let health = build_health(&file.health)?;
+    let health = health::build_health(&file.health)?;
     let others = services::build_additional_services(&file, ports, &health)?;
     Ok(Fleet {
         service: file.service,
@@ -258,11 +263,6 @@ fn build_balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Confi
     })
 }
 
-/// haproxy.cfg, 4: what a section may be called.
-fn is_haproxy_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
-}
-
 fn build_server_names(entry: &Servers, key: &str) -> Result<ServerNames, ConfigFault> {
     let mut names = ServerNames::default();
     for (field, given, name) in
@@ -306,104 +306,10 @@ fn build_check_timing(entry: &Check, key: &str) -> Result<CheckTiming, ConfigFau
     })
 }
 
-fn build_health(entry: &crate::config::file::Health) -> Result<Health, ConfigFault> {
-    let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
-    if let Some(path) =
-        entry.path.as_ref().filter(|path| !path.value.starts_with('/') || !visible(&path.value))
-    {
-        return Err(build_wrong_value(
-            path,
-            "health.path",
-            quote(&path.value),
-            "a path that begins with `/`, without blanks",
-        ));
-    }
-    if let Some(host) = entry.host.as_ref().filter(|host| host.value.is_empty() || !visible(&host.value)) {
-        return Err(build_wrong_value(
-            host,
-            "health.host",
-            quote(&host.value),
-            "a host name such as shop.example",
-        ));
-    }
-    if let Some(status) = entry.status.as_ref().filter(|status| !(200..=599).contains(&status.value)) {
-        return Err(build_wrong_value(
-            status,
-            "health.status",
-            status.value.to_string(),
-            "an HTTP status from 200 to 599",
-        ));
-    }
-    Ok(Health {
-        path: entry.path.as_ref().map_or_else(|| "/".to_owned(), |path| path.value.clone()),
-        status: entry.status.as_ref().map_or(200, |status| status.value),
-        host: entry.host.as_ref().map(|host| host.value.clone()),
-        timeout: check_duration(entry.timeout.as_ref(), "health.timeout")?.unwrap_or(Duration::from_secs(2)),
-        interval: check_duration(entry.interval.as_ref(), "health.interval")?
-            .unwrap_or(Duration::from_millis(500)),
-        rise: check_count(entry.rise.as_ref(), "health.rise")?.unwrap_or(2),
-    })
-}
-
 fn build_limits(roll: &Roll) -> Result<FleetLimits, ConfigFault> {
     Ok(FleetLimits {
         min_up: roll.min_up.unwrap_or(1),
         drain_timeout: check_duration(roll.drain_timeout.as_ref(), "roll.drain_timeout")?
             .unwrap_or(Duration::from_secs(30)),
     })
-}
-
-/// A time of zero would mean for ever, or never, in turn: refused everywhere.
-fn check_duration(
-    given: Option<&Spanned<ConfigDuration>>,
-    key: &str,
-) -> Result<Option<Duration>, ConfigFault> {
-    match given {
-        Some(zero) if zero.value.0.is_zero() => {
-            Err(build_wrong_value(zero, key, "0".to_owned(), "a time above zero"))
-        }
-        given => Ok(given.map(|time| time.value.0)),
-    }
-}
-
-fn check_count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, ConfigFault> {
-    match given {
-        Some(number) if !(1..=100).contains(&number.value) => {
-            Err(build_wrong_value(number, key, number.value.to_string(), "a number from 1 to 100"))
-        }
-        given => Ok(given.map(|number| number.value)),
-    }
-}
-
-fn check_unique<'a, T>(
-    seen: &mut BTreeMap<&'a str, u64>,
-    name: &'a str,
-    place: &Spanned<T>,
-    key: impl Fn() -> String,
-) -> Result<(), ConfigFault> {
-    match seen.insert(name, line_number(place)) {
-        Some(first) => Err(build_other_problem(
-            line_number(place),
-            &key(),
-            &format!("`{name}` is already the name in line {first}"),
-        )),
-        None => Ok(()),
-    }
-}
-
-fn line_number<T>(place: &Spanned<T>) -> u64 {
-    place.referenced.line()
-}
-
-fn quote(text: &str) -> String {
-    format!("`{}`", text.escape_debug())
-}
-
-fn build_wrong_value<T>(place: &Spanned<T>, key: &str, found: String, expected: &str) -> ConfigFault {
-    let problem = ConfigProblem::WrongValue { found, expected: expected.to_owned() };
-    ConfigFault { line: line_number(place), key: Some(key.to_owned()), problem }
-}
-
-fn build_other_problem(line: u64, key: &str, text: &str) -> ConfigFault {
-    ConfigFault { line, key: Some(key.to_owned()), problem: ConfigProblem::Other(text.to_owned()) }
 }

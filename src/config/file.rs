@@ -10,7 +10,7 @@ use serde_path_to_error::Track;
 use serde_yaml::{Error, Location, Spanned};
 
 use super::fields::{ConfigDuration, HaproxyEndpoint};
-use super::{ConfigFault, ConfigProblem};
+use super::problem::{ConfigFault, ConfigProblem};
 use crate::model::name::{BalancerName, HostName, ServiceName};
 use crate::model::ports::Port;
 

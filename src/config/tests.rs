@@ -271,12 +271,12 @@ fn additional_service_has_its_own_ports_and_backend() {
     let text = "service: a\nload_balancers: [{name: lb1, backend: a}]\nservices:\n  b: {ports: {check: 8889, main: 8081, backup: 81}}\n  c: {ports: {check: 8890, main: 8082, backup: 82}, backend: cs, health: {path: /c}}";
     let fleet = parse(Path::new("switchman.yaml"), text).unwrap();
     let of = |name: &str| {
-        let fleet = fleet.of(&name.parse().unwrap()).unwrap();
+        let fleet = fleet.for_service(&name.parse().unwrap()).unwrap();
         (fleet.ports.check.get(), fleet.balancers[0].backend.clone(), fleet.health.path)
     };
     assert_eq!(of("a"), (8888, "a".into(), "/".into()));
     assert_eq!(of("b"), (8889, "b".into(), "/".into()));
     assert_eq!(of("c"), (8890, "cs".into(), "/c".into()));
-    assert_eq!(fleet.of(&"d".parse().unwrap()), None);
+    assert_eq!(fleet.for_service(&"d".parse().unwrap()), None);
     assert_eq!(fleet.service_names().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b", "c"]);
 }

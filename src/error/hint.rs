@@ -3,9 +3,9 @@
 use crate::config::ConfigError;
 use crate::lab::LabError;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::Switch;
 use crate::model::lock::LockPurpose;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::model::version::Version;
 use crate::ops::fleet::balancer_wait::BalancerWaitError;
 use crate::ops::fleet::deployments::FleetDeployError;
@@ -63,7 +63,7 @@ pub(super) const fn lab_hint(error: &LabError) -> &'static str {
         LabError::Command { .. }
         | LabError::Files { .. }
         | LabError::Template(_)
-        | LabError::Late { .. }
+        | LabError::TimedOut { .. }
         | LabError::Load { .. }
         | LabError::Interrupted => "`switchman lab down` removes what is left; then run it again",
     }
@@ -73,17 +73,17 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
     match error {
         SwitchError::Refused { refusals, .. } => refusal_hint(refusals).into(),
         SwitchError::NotChanged { source, .. } => link_hint(source),
-        SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, switch: Switch::Off, .. } => {
+        SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => {
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
              `switchman enable-forward` takes it back"
                 .into()
         }
-        SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, switch: Switch::On, .. } => {
+        SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::On, .. } => {
             "its users stay on its backup vhost; `switchman check --haproxy-cfg FILE` looks for the reason (MAINT was set \
              on HAProxy's side: `set server BACKEND/SERVER state ready`)"
                 .into()
         }
-        SwitchError::NotDrained { source: DrainError::Late { .. }, is_restored: true, .. } => {
+        SwitchError::NotDrained { source: DrainError::TimedOut { .. }, is_restored: true, .. } => {
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
              the host out and close the remaining requests"
                 .into()
@@ -154,10 +154,10 @@ fn link_hint(error: &LinkError) -> String {
 
 pub(super) fn lock_hint(error: &LockError) -> String {
     match error {
-        LockError::Locked { held } | LockError::OtherHolder { held, .. } => match &held.holder.purpose {
+        LockError::Locked { lock } | LockError::OtherHolder { lock, .. } => match &lock.holder.purpose {
             LockPurpose::Operator { .. } => format!(
                 "contact {}, or force it: `switchman lock release --force --reason TEXT`",
-                held.holder.user
+                lock.holder.user
             ),
             LockPurpose::Roll { .. } => "wait for it: `switchman roll --status` shows how far it is".into(),
             LockPurpose::Promotion { service, .. } => format!(

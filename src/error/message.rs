@@ -1,7 +1,7 @@
 //! The messages of failures whose cause does not name what was tried: `cannot VERB OBJECT: CAUSE`.
 
-use crate::model::forward::Switch;
 use crate::model::name::HostName;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::deployments::FleetDeployError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;

@@ -5,16 +5,17 @@ use std::time::Duration;
 use super::Failure;
 use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
-use crate::model::forward::Switch;
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
-use crate::ops::fleet::balancer_wait::BalancerWaitError;
+use crate::model::port_forward::Switch;
+use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
 use crate::ops::fleet::drain::DrainError;
 use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
 use crate::ops::fleet::lock::LockError;
 use crate::ops::init::InitError;
+use crate::plan::drain::NotDrainedReason;
 use crate::plan::host_selection::SelectionError;
 use crate::plan::switch::Refusal;
-use crate::proxy::ProxyError;
+use crate::proxy::error::ProxyError;
 use crate::templates::working_set::TemplateError;
 use crate::world::balancer::BalancerError;
 use crate::world::files::FilesError;
@@ -237,8 +238,8 @@ fn list_other_failures() -> Vec<Sample<Failure>> {
     });
     let proxied = samples!(ProxyError {
         SocketInUse: [ProxyError::SocketInUse { path: socket() }],
-        Socket: [ProxyError::Socket { what: "listen on", path: socket(), why: not_found() }],
-        Thread: [ProxyError::Thread { why: std::io::Error::other("Resource temporarily unavailable") }],
+        Socket: [ProxyError::Socket { action: "listen on", path: socket(), reason: not_found() }],
+        Thread: [ProxyError::Thread { reason: std::io::Error::other("Resource temporarily unavailable") }],
     });
     let served = wrap(served, |error| other("serve", error.to_string()));
     let proxied = wrap(proxied, |error| other("run the proxy", error.to_string()));
@@ -295,7 +296,7 @@ fn list_selection_errors() -> Vec<Sample<SelectionError>> {
         }],
         BadName: [SelectionError::BadName {
             machine: "-web".into(),
-            why: "it starts with `-`: a name starts with a letter or a digit".into(),
+            reason: "it starts with `-`: a name starts with a letter or a digit".into(),
         }],
     })
 }
@@ -309,7 +310,7 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
     samples!(Refusal {
         BalancerUnreadable: [Refusal::BalancerUnreadable {
             balancer: balancer(),
-            why: list_balancer_errors().remove(0).1.to_string(),
+            cause: list_balancer_errors().remove(0).1.to_string(),
         }],
         NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into() }],
         BackupNotUp: [Refusal::BackupNotUp {
@@ -323,7 +324,7 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
         ],
         CapacityFloorByConfig: [Refusal::CapacityFloorByConfig { left: 1, min_up: 2 }],
         AllHosts: [Refusal::AllHosts { hosts: 3 }],
-        Unhealthy: [Refusal::Unhealthy { why: "10.0.0.1:8080/health answered 500, expected 200".into() }],
+        Unhealthy: [Refusal::Unhealthy { cause: "10.0.0.1:8080/health answered 500, expected 200".into() }],
     })
 }
 
@@ -375,10 +376,7 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
 fn list_switch_errors() -> Vec<Sample<SwitchError>> {
     let host = || "web1".to_owned();
     let (off, on) = (Switch::Off, Switch::On);
-    let late = || BalancerWaitError::Late {
-        waited: secs(8),
-        missing: vec!["`lb1` reports `main-web1` as: UP (L7OK/200)".into()],
-    };
+    let late = || BalancerWaitError::TimedOut { waited: secs(8), missing: vec![make_missing_observation()] };
     let (waits, drains) = (list_wait_errors(), list_drain_errors());
     let mut all = samples!(SwitchError {
         Refused: [SwitchError::Refused {
@@ -397,7 +395,7 @@ fn list_switch_errors() -> Vec<Sample<SwitchError>> {
         ],
         NotDrained: [SwitchError::NotDrained {
             host: host(),
-            source: DrainError::Late { waited: secs(30), in_flight: 3, why: "3 sockets are open".into() },
+            source: list_drain_errors().remove(0).1,
             is_restored: true,
         }],
     });
@@ -418,10 +416,18 @@ fn list_switch_errors_for_many() -> Vec<SwitchError> {
     list_switch_errors().into_iter().map(|(_, error)| error).take(5).collect()
 }
 
+fn make_missing_observation() -> MissingObservation {
+    MissingObservation::NotReported {
+        balancer: name("lb1"),
+        server: "main-web1".into(),
+        detail: "UP (L7OK/200)".into(),
+    }
+}
+
 fn list_wait_errors() -> Vec<Sample<BalancerWaitError>> {
-    let missing = || vec!["`lb1` reports `main-web1` as: UP (L7OK/200)".to_owned()];
+    let missing = || vec![make_missing_observation()];
     samples!(BalancerWaitError {
-        Late: [BalancerWaitError::Late { waited: secs(8), missing: missing() }],
+        TimedOut: [BalancerWaitError::TimedOut { waited: secs(8), missing: missing() }],
         Overtaken: [BalancerWaitError::Overtaken],
         Interrupted: [BalancerWaitError::Interrupted { missing: missing() }],
     })
@@ -429,10 +435,11 @@ fn list_wait_errors() -> Vec<Sample<BalancerWaitError>> {
 
 fn list_drain_errors() -> Vec<Sample<DrainError>> {
     samples!(DrainError {
-        Late: [DrainError::Late {
+        TimedOut: [DrainError::TimedOut {
             waited: secs(30),
             in_flight: 3,
-            why: "HAProxy still counts sessions (scur)".into(),
+            reason: NotDrainedReason::Sessions,
+            detail: None,
         }],
         Overtaken: [DrainError::Overtaken],
         Interrupted: [DrainError::Interrupted { in_flight: 3 }],
@@ -468,13 +475,13 @@ fn list_lock_errors() -> Vec<Sample<LockError>> {
         Operator: [LockPurpose::Operator { message: "database migration".into() }],
     });
     let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
-    let mut all = wrap(purposes, |purpose| LockError::Locked { held: make_lock(purpose) });
+    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
     all.extend(samples!(LockError {
-        Locked: [LockError::Locked { held: command() }],
+        Locked: [LockError::Locked { lock: command() }],
         Journal: [list_journal_errors().remove(0).1.into()],
-        Interrupted: [LockError::Interrupted { held: command() }],
+        Interrupted: [LockError::Interrupted { lock: command() }],
         NotLocked: [LockError::NotLocked],
-        OtherHolder: [LockError::OtherHolder { held: operator(), requested: "ops".into() }],
+        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops".into() }],
     }));
     all
 }

@@ -138,7 +138,7 @@ async fn answer(request: Request<Incoming>, fault: Option<Fault>) -> Response<Fu
             respond_text(StatusCode::OK, "slow\n".to_owned())
         }
         (&Method::POST, "/upload") => match request.into_body().collect().await {
-            Ok(body) => respond_text(StatusCode::OK, digest(&body.to_bytes())),
+            Ok(body) => respond_text(StatusCode::OK, compute_digest(&body.to_bytes())),
             Err(error) => respond_text(StatusCode::BAD_REQUEST, error.to_string()),
         },
         (_, "/ws") => echo_websocket(request),
@@ -166,7 +166,7 @@ fn make_offer(fault: Option<Fault>) -> Response<Full<Bytes>> {
 }
 
 /// Length and sum of a body: a lost, doubled or changed byte shows.
-pub fn digest(body: &[u8]) -> String {
+pub fn compute_digest(body: &[u8]) -> String {
     let sum = body.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
     format!("{} {sum:x}", body.len())
 }

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::LabError;
-use super::hosts::inside;
+use super::error::LabError;
+use super::hosts::run_in_namespace;
 
 /// The outcomes of the connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,10 +30,10 @@ pub async fn run(
     pause: Duration,
     stopped: watch::Receiver<bool>,
 ) -> Result<ConnectCounts, LabError> {
-    inside(namespace, move || async move {
+    run_in_namespace(namespace, move || async move {
         let mut set = tokio::task::JoinSet::new();
         for _ in 0..clients {
-            set.spawn(client(address, pause, stopped.clone()));
+            set.spawn(run_client(address, pause, stopped.clone()));
         }
         let mut total = ConnectCounts::default();
         while let Some(Ok(one)) = set.join_next().await {
@@ -47,10 +47,10 @@ pub async fn run(
     .await
 }
 
-async fn client(address: SocketAddr, pause: Duration, stopped: watch::Receiver<bool>) -> ConnectCounts {
+async fn run_client(address: SocketAddr, pause: Duration, stopped: watch::Receiver<bool>) -> ConnectCounts {
     let mut count = ConnectCounts::default();
     while !*stopped.borrow() {
-        match tokio::time::timeout(Duration::from_secs(5), request(address)).await {
+        match tokio::time::timeout(Duration::from_secs(5), send_request(address)).await {
             Ok(Ok(true)) => count.answered += 1,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => count.refused += 1,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => count.reset += 1,
@@ -61,7 +61,7 @@ async fn client(address: SocketAddr, pause: Duration, stopped: watch::Receiver<b
     count
 }
 
-async fn request(address: SocketAddr) -> std::io::Result<bool> {
+async fn send_request(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::new();

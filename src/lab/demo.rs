@@ -2,31 +2,33 @@
 //! `disable-forward`, replace and restart the main vhost, `enable-forward`. Then one command for all of it: a roll. Then deployments side by side. Then
 //! shadows, a canary, and two promotions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Lab;
+use super::error::LabError;
 use super::load::{ClientKind, Load, LoadTarget, Report, Snapshot, default_mix};
-use super::operator::Pipe;
-use super::{Lab, LabError};
+use super::operator::{Operator, Pipe};
 use crate::model::duration;
 use crate::world::stop::StopToken;
 
-pub mod deployments;
+mod deployments;
+pub mod release;
 mod roll;
+mod scenario;
 mod traffic_split;
 
-pub use deployments::ScenarioReport;
 pub use roll::RollDemoReport;
+pub use scenario::{ProgressSink, ScenarioReport};
+
+use scenario::wait_for_answers;
 
 /// The hosts of the first act.
 const MANUAL_HOSTS: usize = 2;
 const BASELINE_PHASE: &str = "before";
 const OLD_VERSION: &str = "1.0.0";
 const NEW_VERSION: &str = "2.0.0";
-/// Limit of every wait until the answers show an effect of the demo.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// A switch of one host, as the operator's command reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostReport {
@@ -55,46 +57,40 @@ pub struct DemoReport {
     pub clues: Vec<String>,
 }
 
-/// The receiver of the demo's progress.
-pub trait ProgressSink: Sync {
-    fn step(&self, text: &str);
-    fn count(&self, snapshot: &Snapshot);
-}
-
 /// Runs the demo on a lab that is up. Leaves the lab up.
 pub async fn run(
     lab: &mut Lab,
-    audience: &dyn ProgressSink,
+    progress_sink: &dyn ProgressSink,
     stop: &StopToken,
 ) -> Result<DemoReport, LabError> {
-    let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
+    let names = lab.host_names();
     for name in &names {
         // Fresh hosts have no rule: the site runs on backups until now. No other main is UP yet for the floor to hold.
         run_switchman(lab, name, &["enable-forward"]).await?;
-        audience.step(&format!("{name}: forward on, main vhost UP"));
+        progress_sink.report_step(&format!("{name}: forward on, main vhost UP"));
     }
     let target =
         LoadTarget { addresses: lab.targets(), host: "shop.example".to_owned(), cookies: names.clone() };
-    let load = Load::start(Some(&lab.namespace("client")), target, &default_mix())?;
-    load.phase(BASELINE_PHASE);
-    let story = async {
+    let load = Load::start(Some(&lab.namespace_path("client")), target, &default_mix())?;
+    load.set_phase(BASELINE_PHASE);
+    let acts = async {
         let every_kind = |snapshot: &Snapshot| ClientKind::ALL.iter().all(|kind| snapshot.kinds[kind] > 0);
-        wait_for_answers(&load, audience, "an answer to every kind of client", every_kind).await?;
+        wait_for_answers(&load, progress_sink, "an answer to every kind of client", every_kind).await?;
         let mut hosts = Vec::new();
         for (at, name) in names.iter().enumerate().take(MANUAL_HOSTS) {
-            hosts.push(replace_host(lab, at, name, &load, audience).await?);
+            hosts.push(replace_host(lab, at, name, &load, progress_sink).await?);
         }
-        let operator = deployments::set_up_operator(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
-        let roll = roll::run_scenario(lab, &operator, &load, audience).await?;
-        let versions = deployments::run_scenario(lab, &operator, &load, audience).await?;
-        let splits = traffic_split::run_scenario(lab, &operator, &load, audience).await?;
+        let operator = Operator::start_with_admin_sockets(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+        let roll = roll::run_scenario(lab, &operator, &load, progress_sink).await?;
+        let versions = deployments::run_scenario(lab, &operator, &load, progress_sink).await?;
+        let splits = traffic_split::run_scenario(lab, &operator, &load, progress_sink).await?;
         Ok::<_, LabError>((hosts, roll, versions, splits))
     };
     let (hosts, roll, versions, splits) = tokio::select! {
-        told = story => told?,
+        result = acts => result?,
         () = stop.wait() => return Err(LabError::Interrupted),
     };
-    audience.step("load stops, requests in flight end");
+    progress_sink.report_step("load stops, requests in flight end");
     let report = load.stop().await?;
     let faults = find_faults(&report, &hosts).into_iter().chain(roll.find_faults(names.len()));
     let faults: Vec<String> = faults.chain(versions.faults.clone()).chain(splits.faults.clone()).collect();
@@ -107,31 +103,31 @@ async fn replace_host(
     at: usize,
     name: &str,
     load: &Load,
-    audience: &dyn ProgressSink,
+    progress_sink: &dyn ProgressSink,
 ) -> Result<HostReport, LabError> {
     let (out, back) = (format!("{name} out"), format!("{name} back"));
-    audience.step(&format!("{name}: switchman disable-forward --drain"));
-    load.phase(&out);
+    progress_sink.report_step(&format!("{name}: switchman disable-forward --drain"));
+    load.set_phase(&out);
     let off = run_switchman(lab, name, &["disable-forward", "--drain"]).await?;
     let (down_after, drained_after) = (find_longest_wait(&off), parse_millis(&off["drained_after_ms"]));
     let (down, drained) = (duration::format(down_after), duration::format(drained_after));
-    audience.step(&format!(
+    progress_sink.report_step(&format!(
         "{name}: DOWN after {down}, drained {drained} later; its users are on its backup vhost"
     ));
-    wait_for_answers(load, audience, "an answer of the backup vhost", |now| {
+    wait_for_answers(load, progress_sink, "an answer of the backup vhost", |now| {
         now.count_answers(&out, name, "backup", None) > 0
     })
     .await?;
     lab.replace_main(at, NEW_VERSION).await?;
-    audience.step(&format!(
+    progress_sink.report_step(&format!(
         "{name}: main vhost replaced, {OLD_VERSION} -> {NEW_VERSION}; switchman enable-forward"
     ));
     let on = run_switchman(lab, name, &["enable-forward"]).await?;
     let by_backup = load.take_snapshot().count_answers(&out, name, "backup", None);
-    load.phase(&back);
+    load.set_phase(&back);
     let up_after = find_longest_wait(&on);
-    audience.step(&format!("{name}: UP after {}", duration::format(up_after)));
-    wait_for_answers(load, audience, "an answer of the new version", |now| {
+    progress_sink.report_step(&format!("{name}: UP after {}", duration::format(up_after)));
+    wait_for_answers(load, progress_sink, "an answer of the new version", |now| {
         now.count_answers(&back, name, "main", Some(NEW_VERSION)) > 0
     })
     .await?;
@@ -142,7 +138,7 @@ async fn replace_host(
             .iter()
             .all(|kind| now.kinds[kind] > settled.kinds[kind] + 1)
     };
-    wait_for_answers(load, audience, "more of every kind", more).await?;
+    wait_for_answers(load, progress_sink, "more of every kind", more).await?;
     let by_new_main = load.take_snapshot().count_answers(&back, name, "main", Some(NEW_VERSION));
     Ok(HostReport { host: name.to_owned(), down_after, drained_after, up_after, by_backup, by_new_main })
 }
@@ -166,26 +162,6 @@ fn find_longest_wait(result: &serde_json::Value) -> Duration {
 
 fn parse_millis(value: &serde_json::Value) -> Duration {
     Duration::from_millis(value.as_u64().unwrap_or(0))
-}
-
-async fn wait_for_answers(
-    load: &Load,
-    audience: &dyn ProgressSink,
-    what: &str,
-    holds: impl Fn(&Snapshot) -> bool,
-) -> Result<(), LabError> {
-    let deadline = Instant::now() + WAIT_TIMEOUT;
-    loop {
-        let snapshot = load.take_snapshot();
-        audience.count(&snapshot);
-        if holds(&snapshot) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(LabError::Late { what: what.to_owned(), waited: WAIT_TIMEOUT });
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// Finds the faults that would make a green report worth nothing.

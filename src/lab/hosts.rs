@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::error::{LabError, to_load_error};
+use super::files::{make_dir, write};
+use super::namespaces::Namespaces;
+use super::options::SERVICE;
 use super::process::Process;
-use super::{Lab, LabError, make_dir, write};
 use crate::model::health::Health;
 use crate::model::host::Host;
 use crate::model::name::HostName;
@@ -15,12 +18,25 @@ use crate::sys::probe::HttpProbe;
 use crate::templates::working_set::{VhostRole, WorkingSet};
 use crate::world::probe::Probe;
 
+/// The version of both vhosts when a lab starts.
+const FIRST_VERSION: &str = "1.0.0";
+
 /// A web host with its two vhosts.
 #[derive(Debug)]
 pub struct WebHost {
     pub host: Host,
     main: Option<Vhost>,
     backup: Option<Vhost>,
+}
+
+/// What web hosts are built from.
+#[derive(Debug, Clone)]
+pub(super) struct HostSetup {
+    pub site: WorkingSet,
+    pub net: Namespaces,
+    /// The lab's directory.
+    pub dir: PathBuf,
+    pub switchman: PathBuf,
 }
 
 /// nginx and the application behind it.
@@ -31,17 +47,41 @@ struct Vhost {
 }
 
 impl WebHost {
-    pub(super) async fn start(lab: &Lab, site: &WorkingSet, host: Host) -> Result<Self, LabError> {
-        let dir = lab.dir().join(host.name.as_str());
+    pub(super) async fn start(setup: &HostSetup, host: Host) -> Result<Self, LabError> {
+        let dir = setup.dir.join(host.name.as_str());
         make_dir(&dir)?;
-        write(&dir.join("switchman.yaml"), &site.render_yaml(&lab.admin_addresses())?)?;
-        write(
-            &dir.join("replace-main.sh"),
-            &render_replace_script(&dir, &lab.options.switchman, &host.name),
-        )?;
-        let main = Vhost::start(lab, site, &host, VhostRole::Main, "1.0.0").await?;
-        let backup = Vhost::start(lab, site, &host, VhostRole::Backup, "1.0.0").await?;
+        write(&dir.join("switchman.yaml"), &setup.site.render_yaml(&setup.net.admin_addresses())?)?;
+        write(&dir.join("replace-main.sh"), &render_replace_script(&dir, &setup.switchman, &host.name))?;
+        let main = Vhost::start(setup, &host, VhostRole::Main, FIRST_VERSION).await?;
+        let backup = Vhost::start(setup, &host, VhostRole::Backup, FIRST_VERSION).await?;
         Ok(Self { host, main: Some(main), backup: Some(backup) })
+    }
+
+    pub(super) async fn replace_main(&mut self, setup: &HostSetup, version: &str) -> Result<(), LabError> {
+        self.stop_main().await?;
+        self.main = Some(Vhost::start(setup, &self.host, VhostRole::Main, version).await?);
+        Ok(())
+    }
+
+    /// Stops nginx first, gracefully; then the application, which gets no requests any more.
+    pub(super) async fn stop_main(&mut self) -> Result<(), LabError> {
+        match self.main.take() {
+            Some(vhost) => vhost.stop(Signal::SIGQUIT).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Kills the backup vhost with all its requests in flight.
+    pub(super) async fn kill_backup(&mut self) -> Result<(), LabError> {
+        match self.backup.take() {
+            Some(vhost) => vhost.stop(Signal::SIGTERM).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn start_backup(&mut self, setup: &HostSetup) -> Result<(), LabError> {
+        self.backup = Some(Vhost::start(setup, &self.host, VhostRole::Backup, FIRST_VERSION).await?);
+        Ok(())
     }
 }
 
@@ -75,65 +115,28 @@ nginx -c {dir}/main.conf </dev/null >>main-nginx.log 2>&1
 "#,
         dir = dir.display(),
         switchman = switchman.display(),
-        service = crate::lab::SERVICE,
+        service = SERVICE,
     )
 }
 
-impl Lab {
-    /// Stops a host's main vhost, letting requests end, and starts another version of it.
-    pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
-        self.stop_main(at).await?;
-        let (site, host) = (self.build_site("lb1")?, self.hosts[at].host.clone());
-        let vhost = Vhost::start(self, &site, &host, VhostRole::Main, version).await?;
-        self.hosts[at].main = Some(vhost);
-        Ok(())
-    }
-
-    /// Stops nginx first, gracefully; then the application, which gets no requests any more.
-    pub async fn stop_main(&mut self, at: usize) -> Result<(), LabError> {
-        if let Some(vhost) = self.hosts[at].main.take() {
-            vhost.nginx.stop(Signal::SIGQUIT).await?;
-            vhost.app.stop(Signal::SIGTERM).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Lab {
-    /// Kills the backup vhost with all its requests in flight.
-    pub async fn kill_backup(&mut self, at: usize) -> Result<(), LabError> {
-        if let Some(vhost) = self.hosts[at].backup.take() {
-            vhost.nginx.stop(Signal::SIGTERM).await?;
-            vhost.app.stop(Signal::SIGTERM).await?;
-        }
-        Ok(())
-    }
-
-    /// Starts the backup vhost again.
-    pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
-        let (site, host) = (self.build_site("lb1")?, self.hosts[at].host.clone());
-        self.hosts[at].backup = Some(Vhost::start(self, &site, &host, VhostRole::Backup, "1.0.0").await?);
-        Ok(())
-    }
-}
-
 impl Vhost {
-    async fn start(
-        lab: &Lab,
-        site: &WorkingSet,
-        host: &Host,
-        role: VhostRole,
-        version: &str,
-    ) -> Result<Self, LabError> {
+    /// Ends nginx with a signal of the caller's choice, then the application.
+    async fn stop(self, nginx_signal: Signal) -> Result<(), LabError> {
+        self.nginx.stop(nginx_signal).await?;
+        self.app.stop(Signal::SIGTERM).await?;
+        Ok(())
+    }
+
+    async fn start(setup: &HostSetup, host: &Host, role: VhostRole, version: &str) -> Result<Self, LabError> {
         let (name, role_name) = (host.name.as_str(), role.as_str());
-        let dir = lab.dir().join(name);
+        let (site, dir) = (&setup.site, setup.dir.join(name));
         // A port of loopback inside the host's own namespace.
         let (port, application) = match role {
             VhostRole::Main => (site.ports.main, SocketAddr::from(([127, 0, 0, 1], 9001))),
             VhostRole::Backup => (site.ports.backup, SocketAddr::from(([127, 0, 0, 1], 9002))),
         };
         let listen = application.to_string();
-        let app = lab.program(name, &lab.options.switchman).args([
+        let app = setup.net.program(name, &setup.switchman).args([
             "lab",
             "app",
             "--listen",
@@ -162,7 +165,7 @@ impl Vhost {
         };
         let who = format!("{name} {role_name}");
         write(&file, &own.render_vhost(role, &file.display().to_string(), &who, Some(application))?)?;
-        let nginx = lab.program(name, "nginx").arg("-c").arg(&file).args(["-g", "daemon off;"]);
+        let nginx = setup.net.program(name, "nginx").arg("-c").arg(&file).args(["-g", "daemon off;"]);
         let nginx = Process::start(
             &format!("{name} {role_name} nginx"),
             &nginx,
@@ -176,28 +179,28 @@ impl Vhost {
             interval: Duration::from_millis(10),
             rise: 1,
         };
-        let namespace = lab.namespace(name);
+        let namespace = setup.net.path(name);
         let address = SocketAddr::from(([127, 0, 0, 1], port.get()));
         let healthy = async || is_healthy(namespace.clone(), address, health.clone()).await;
-        nginx.until(&format!("health of {name}'s {role_name} vhost"), healthy).await?;
+        nginx.wait_until(&format!("health of {name}'s {role_name} vhost"), healthy).await?;
         Ok(Self { nginx, app })
     }
 }
 
-fn build_log_path(dir: &Path, role: VhostRole, what: &str) -> PathBuf {
-    dir.join(format!("{}-{what}.log", role.as_str()))
+fn build_log_path(dir: &Path, role: VhostRole, program: &str) -> PathBuf {
+    dir.join(format!("{}-{program}.log", role.as_str()))
 }
 
 /// Checks the health from inside the host's namespace, on a thread that enters it.
 async fn is_healthy(namespace: PathBuf, address: SocketAddr, health: Health) -> bool {
-    inside(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
+    run_in_namespace(namespace, move || async move { HttpProbe.ask(address, &health).await.is_ok() })
         .await
         .unwrap_or(false)
 }
 
 /// Runs a future inside a network namespace: on a thread of its own with a runtime of its own, because a namespace
 /// belongs to a thread (setns(2)).
-pub async fn inside<F, Fut, T>(namespace: PathBuf, body: F) -> Result<T, LabError>
+pub async fn run_in_namespace<F, Fut, T>(namespace: PathBuf, body: F) -> Result<T, LabError>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = T>,
@@ -209,10 +212,10 @@ where
         let value = enter_namespace(&namespace).and_then(|runtime| Ok(runtime?.block_on(body())));
         let _ = done.send(value);
     });
-    spawned.map_err(|error| LabError::Load { why: error.to_string() })?;
+    spawned.map_err(to_load_error)?;
     match result.await {
-        Ok(value) => value.map_err(|error| LabError::Load { why: error.to_string() }),
-        Err(_) => Err(LabError::Load { why: "a thread inside a namespace panicked".to_owned() }),
+        Ok(value) => value.map_err(to_load_error),
+        Err(_) => Err(to_load_error("a thread inside a namespace panicked")),
     }
 }
 

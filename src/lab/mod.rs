@@ -2,12 +2,16 @@
 //! kernel rules, in network namespaces of its own. Everything is named `swm-` and removed again; nothing else is touched.
 
 pub mod app;
+mod command;
 pub mod connect_load;
 pub mod demo;
+pub mod error;
+mod files;
 pub mod hosts;
 pub mod load;
 pub mod namespaces;
 pub mod operator;
+pub mod options;
 pub mod process;
 
 use std::fs;
@@ -20,79 +24,26 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::name::HostName;
 use crate::model::ports::{Port, Ports};
-use crate::sys::exec::{ExecError, Output, Program};
-use crate::templates::working_set::{BalancerParams, TemplateError, WorkingSet};
+use crate::sys::exec::{Output, Program};
+use crate::templates::working_set::{BalancerParams, WorkingSet};
 
-use hosts::WebHost;
+pub use error::LabError;
+pub use options::{LabOptions, SECOND_SERVICE};
+
+use error::to_load_error;
+use files::{make_dir, write};
+use hosts::{HostSetup, WebHost};
 use namespaces::Namespaces;
-use process::{Process, ProcessError};
+use options::SERVICE;
+use process::Process;
 
 /// The parent directory of the labs' configuration, logs and state, one directory each.
 pub const RUN_DIR: &str = "/run/switchman-lab";
-pub(crate) const SERVICE: &str = "shop";
-/// Static pages, for rehearsals with two services; its ports are 8889, 8081 and 81.
-pub const SECOND_SERVICE: &str = "blog";
 /// Lines of one log that a failed rehearsal shows.
 const MAX_LOG_LINES: usize = 20;
-
-/// The shape of a lab.
-#[derive(Debug, Clone)]
-pub struct LabOptions {
-    /// Part of every name: `swm-NAME-web1`.
-    pub name: HostName,
-    pub hosts: u8,
-    /// Load balancers, each an HAProxy of its own.
-    pub balancers: u8,
-    /// The switchman that the hosts run, and that serves the rehearsal application.
-    pub switchman: PathBuf,
-    pub check: CheckTiming,
-    /// HAProxy has a second service, whose clients call port 81: [`SECOND_SERVICE`].
-    pub has_second_service: bool,
-}
-
-impl LabOptions {
-    /// Two hosts, checks fast enough for a rehearsal and slow enough to be checks: inter 500 ms, fastinter 100 ms.
-    pub fn new(name: HostName, switchman: PathBuf) -> Self {
-        let ms = Duration::from_millis;
-        let check = CheckTiming {
-            inter: ms(500),
-            fastinter: Some(ms(100)),
-            fall: 3,
-            rise: 2,
-            timeout: Some(ms(500)),
-        };
-        Self { name, hosts: 2, balancers: 1, switchman, check, has_second_service: false }
-    }
-}
-
-/// An error of the rehearsal itself.
-#[derive(Debug, thiserror::Error)]
-pub enum LabError {
-    #[error("cannot run a program of the lab: {0}")]
-    Exec(#[from] ExecError),
-    #[error("cannot run `{command}`: it failed with status {status}: {stderr}")]
-    Command { command: String, status: i32, stderr: String },
-    #[error("cannot {what} `{path}`: {source}")]
-    Files { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("cannot write a file of the lab: {0}")]
-    Template(#[from] TemplateError),
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-    #[error("cannot use the lab `{name}`: another switchman process uses it")]
-    InUse { name: String },
-    #[error("cannot start the lab: it needs root: {why}")]
-    NoPrivilege { why: String },
-    #[error("cannot continue the lab: timed out waiting for {what} after {}", crate::model::duration::format(*.waited))]
-    Late { what: String, waited: Duration },
-    #[error("cannot generate load: {why}")]
-    Load { why: String },
-    #[error("cannot complete the lab: interrupted")]
-    Interrupted,
-}
 
 /// A running lab. Dropping it takes it down, unless [`Lab::keep_running`] was called.
 #[derive(Debug)]
@@ -117,11 +68,10 @@ impl Lab {
         let mut lab =
             Self { options, dir, net, hosts: vec![], haproxies: vec![], is_kept: false, _lock: lock };
         make_dir(&lab.dir)?;
-        lab.net.up().await?;
-        let site = lab.build_site("lb1")?;
-        for host in site.hosts.clone() {
-            let host = WebHost::start(&lab, &site, host).await?;
-            lab.hosts.push(host);
+        lab.net.create().await?;
+        let setup = lab.build_host_setup()?;
+        for host in lab.net.web_hosts() {
+            lab.hosts.push(WebHost::start(&setup, host).await?);
         }
         for balancer in lab.net.balancers().collect::<Vec<_>>() {
             lab.start_haproxy(&balancer).await?;
@@ -162,17 +112,22 @@ impl Lab {
     }
 
     /// A program in one of the lab's namespaces: `lb`, `client`, `web1`...
-    pub fn program(&self, place: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
-        self.net.program(place, program)
+    pub fn program(&self, node: &str, program: impl AsRef<std::ffi::OsStr>) -> Program {
+        self.net.program(node, program)
     }
 
     /// The namespace's file, to enter it.
-    pub fn namespace(&self, place: &str) -> PathBuf {
-        self.net.path(place)
+    pub fn namespace_path(&self, node: &str) -> PathBuf {
+        self.net.path(node)
     }
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Returns the names of the web hosts.
+    pub fn host_names(&self) -> Vec<String> {
+        self.hosts.iter().map(|host| host.host.name.to_string()).collect()
     }
 
     /// Returns the addresses that clients use: every load balancer.
@@ -206,14 +161,39 @@ impl Lab {
         clues
     }
 
-    /// Returns the endpoints where the hosts read the load balancers.
-    pub(crate) fn admin_addresses(&self) -> Vec<String> {
-        self.net.balancers().map(|balancer| format!("tcp://{}:9999", self.net.address(&balancer))).collect()
+    /// Stops a host's main vhost, letting requests end, and starts another version of it.
+    pub async fn replace_main(&mut self, at: usize, version: &str) -> Result<(), LabError> {
+        let setup = self.build_host_setup()?;
+        self.hosts[at].replace_main(&setup, version).await
+    }
+
+    /// Stops a host's main vhost, letting requests end.
+    pub async fn stop_main(&mut self, at: usize) -> Result<(), LabError> {
+        self.hosts[at].stop_main().await
+    }
+
+    /// Kills a host's backup vhost with all its requests in flight.
+    pub async fn kill_backup(&mut self, at: usize) -> Result<(), LabError> {
+        self.hosts[at].kill_backup().await
+    }
+
+    /// Starts a host's backup vhost again.
+    pub async fn start_backup(&mut self, at: usize) -> Result<(), LabError> {
+        let setup = self.build_host_setup()?;
+        self.hosts[at].start_backup(&setup).await
+    }
+
+    fn build_host_setup(&self) -> Result<HostSetup, LabError> {
+        Ok(HostSetup {
+            site: self.build_site("lb1")?,
+            net: self.net.clone(),
+            dir: self.dir.clone(),
+            switchman: self.options.switchman.clone(),
+        })
     }
 
     /// The templates' values, as seen by one of the load balancers.
     fn build_site(&self, balancer: &str) -> Result<WorkingSet, LabError> {
-        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
         let lb = self.net.address(balancer);
         let dir = self.dir.join(balancer);
         make_dir(&dir)?;
@@ -229,9 +209,9 @@ impl Lab {
             check: self.options.check,
         };
         Ok(WorkingSet {
-            project: SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?,
+            project: SERVICE.parse().map_err(|_| to_load_error("no name"))?,
             server: WebServer::Nginx,
-            ports: Ports { check: port(8888)?, main: port(8080)?, backup: port(80)? },
+            ports: build_ports(8888, 8080, 80)?,
             hosts: self.net.web_hosts(),
             health_path: "/health".into(),
             health_host: "shop.example".into(),
@@ -246,9 +226,8 @@ impl Lab {
     /// The frontend and backend of the second service, on the port that its clients call.
     fn render_second_service(&self, balancer: &str) -> Result<String, LabError> {
         let mut site = self.build_site(balancer)?;
-        let port = |number| Port::new(number).ok_or_else(|| LabError::Load { why: "no port".into() });
-        site.project = SECOND_SERVICE.parse().map_err(|_| LabError::Load { why: "no name".into() })?;
-        site.ports = Ports { check: port(8889)?, main: port(8081)?, backup: port(81)? };
+        site.project = SECOND_SERVICE.parse().map_err(|_| to_load_error("no name"))?;
+        site.ports = build_ports(8889, 8081, 81)?;
         site.balancer.bind = format!("{}:81", self.net.address(balancer));
         SECOND_SERVICE.clone_into(&mut site.balancer.backend);
         let text = site.render_haproxy()?;
@@ -276,7 +255,7 @@ impl Lab {
             Process::start(&format!("{balancer} haproxy"), &program.args(more), &dir.join("haproxy.log"))?;
         let socket = self.admin_socket_path(balancer);
         let answers = async || tokio::net::UnixStream::connect(&socket).await.is_ok();
-        process.until("HAProxy's admin socket", answers).await?;
+        process.wait_until("HAProxy's admin socket", answers).await?;
         Ok(process)
     }
 
@@ -285,7 +264,7 @@ impl Lab {
     pub async fn reload_haproxy(&mut self, at: usize) -> Result<(), LabError> {
         let balancer = format!("lb{}", at + 1);
         let path = self.admin_socket_path(&balancer);
-        let failed = |source| LabError::Files { what: "query", path: path.clone(), source };
+        let failed = |source| LabError::Files { verb: "query", path: path.clone(), source };
         let states = send_admin_command(&path, "show servers state\n").await.map_err(failed)?;
         write(&self.dir.join(&balancer).join("servers.state"), &states)?;
         let socket = path.display().to_string();
@@ -318,6 +297,11 @@ impl Drop for Lab {
     }
 }
 
+fn build_ports(check: u16, main: u16, backup: u16) -> Result<Ports, LabError> {
+    let port = |number| Port::new(number).ok_or_else(|| to_load_error("no port"));
+    Ok(Ports { check: port(check)?, main: port(main)?, backup: port(backup)? })
+}
+
 /// Removes a lab by name, regardless of the process that built it: its processes are the ones inside its namespaces.
 pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     namespaces::remove(name).await?;
@@ -326,7 +310,7 @@ pub async fn remove(name: &HostName, dir: &Path) -> Result<(), LabError> {
     let _ = fs::remove_dir(RUN_DIR);
     match removed {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(LabError::Files { what: "remove", path: dir.to_owned(), source })
+            Err(LabError::Files { verb: "remove", path: dir.to_owned(), source })
         }
         _ => Ok(()),
     }
@@ -342,7 +326,7 @@ pub async fn tear_down(name: &HostName) -> Result<(), LabError> {
 /// process that holds it, and leaves no file.
 fn acquire_lock(name: &HostName) -> Result<UnixListener, LabError> {
     if !nix::unistd::Uid::effective().is_root() {
-        return Err(LabError::NoPrivilege { why: "network namespaces are made by root".to_owned() });
+        return Err(LabError::NoPrivilege { reason: "network namespaces are made by root".to_owned() });
     }
     let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("swm-{name}-lock"));
     let held = address.and_then(|address| UnixListener::bind_addr(&address));
@@ -367,12 +351,4 @@ fn is_abnormal_end(line: &str) -> bool {
             && word.contains('-')
     });
     state.is_none_or(|state| !state.starts_with("--"))
-}
-
-pub(crate) fn make_dir(path: &Path) -> Result<(), LabError> {
-    fs::create_dir_all(path).map_err(|source| LabError::Files { what: "make", path: path.to_owned(), source })
-}
-
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), LabError> {
-    fs::write(path, text).map_err(|source| LabError::Files { what: "write", path: path.to_owned(), source })
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::LabError;
+use super::command::run_checked;
+use super::error::LabError;
 use crate::model::host::{Host, Transport};
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
@@ -32,33 +33,32 @@ impl Namespaces {
     }
 
     /// Makes the namespaces, the links between them and the addresses inside them.
-    pub async fn up(&self) -> Result<(), LabError> {
+    pub async fn create(&self) -> Result<(), LabError> {
         let net = self;
-        let mut batch = format!("netns add {}\n", net.of("sw"));
-        for place in net.places() {
-            let _ = writeln!(batch, "netns add {}", net.of(&place));
+        let mut batch = format!("netns add {}\n", net.full_name("sw"));
+        for node in net.node_names() {
+            let _ = writeln!(batch, "netns add {}", net.full_name(&node));
         }
-        ip(&[], &batch).await?;
+        run_ip_batch(&[], &batch).await?;
         let mut batch = String::new();
-        for place in net.places() {
-            let (inside, switch) = (net.of(&place), net.of("sw"));
-            let _ =
-                writeln!(batch, "link add eth0 netns {inside} type veth peer name {place} netns {switch}");
+        for node in net.node_names() {
+            let (inside, switch) = (net.full_name(&node), net.full_name("sw"));
+            let _ = writeln!(batch, "link add eth0 netns {inside} type veth peer name {node} netns {switch}");
         }
-        ip(&[], &batch).await?;
+        run_ip_batch(&[], &batch).await?;
         let mut batch = String::from("link add br0 type bridge\nlink set br0 up\n");
-        for place in net.places() {
-            let _ = write!(batch, "link set {place} master br0\nlink set {place} up\n");
+        for node in net.node_names() {
+            let _ = write!(batch, "link set {node} master br0\nlink set {node} up\n");
         }
-        ip(&["-n", &net.of("sw")], &batch).await?;
-        let places = net.places();
-        let inside = places.iter().map(async |place| {
-            let (v4, v6) = (net.address(place), net.address6(place));
+        run_ip_batch(&["-n", &net.full_name("sw")], &batch).await?;
+        let nodes = net.node_names();
+        let inside = nodes.iter().map(async |node| {
+            let (v4, v6) = (net.address(node), net.address6(node));
             // nodad: an IPv6 address is usable at once, no other interface can have it here.
             let batch = format!(
                 "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\nlink set eth0 up\n"
             );
-            ip(&["-n", &net.of(place)], &batch).await
+            run_ip_batch(&["-n", &net.full_name(node)], &batch).await
         });
         futures_util::future::try_join_all(inside).await?;
         for balancer in net.balancers() {
@@ -87,15 +87,15 @@ impl Namespaces {
     }
 
     /// `swm-NAME-web1`.
-    fn of(&self, place: &str) -> String {
-        format!("{}{place}", build_prefix(&self.name))
+    fn full_name(&self, node: &str) -> String {
+        format!("{}{node}", build_prefix(&self.name))
     }
 
-    pub fn path(&self, place: &str) -> PathBuf {
-        PathBuf::from(NETNS).join(self.of(place))
+    pub fn path(&self, node: &str) -> PathBuf {
+        PathBuf::from(NETNS).join(self.full_name(node))
     }
 
-    fn places(&self) -> Vec<String> {
+    fn node_names(&self) -> Vec<String> {
         let webs = (1..=self.hosts).map(|number| format!("web{number}"));
         std::iter::once("client".to_owned()).chain(self.balancers()).chain(webs).collect()
     }
@@ -105,16 +105,21 @@ impl Namespaces {
         (1..=self.balancers).map(|number| format!("lb{number}"))
     }
 
-    pub fn address(&self, place: &str) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(10, 77, 0, self.last_byte(place)))
+    pub fn address(&self, node: &str) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(10, 77, 0, self.last_byte(node)))
     }
 
-    fn address6(&self, place: &str) -> String {
-        format!("fd00:77::{:x}", self.last_byte(place))
+    /// Returns the endpoints where the hosts read the load balancers.
+    pub fn admin_addresses(&self) -> Vec<String> {
+        self.balancers().map(|balancer| format!("tcp://{}:9999", self.address(&balancer))).collect()
     }
 
-    fn last_byte(&self, place: &str) -> u8 {
-        let number = |kind| place.strip_prefix(kind).and_then(|number| number.parse::<u8>().ok());
+    fn address6(&self, node: &str) -> String {
+        format!("fd00:77::{:x}", self.last_byte(node))
+    }
+
+    fn last_byte(&self, node: &str) -> u8 {
+        let number = |kind| node.strip_prefix(kind).and_then(|number| number.parse::<u8>().ok());
         match (number("lb"), number("web")) {
             (Some(number), _) => 1 + number.min(self.balancers),
             (_, Some(number)) => 10 + number.min(self.hosts),
@@ -124,16 +129,16 @@ impl Namespaces {
 
     pub fn web_hosts(&self) -> Vec<Host> {
         let host = |number| {
-            let place = format!("web{number}");
-            let name = place.parse().ok()?;
-            Some(Host { name, address: Some(self.address(&place)), transport: Transport::Local })
+            let node = format!("web{number}");
+            let name = node.parse().ok()?;
+            Some(Host { name, address: Some(self.address(&node)), transport: Transport::Local })
         };
         (1..=self.hosts).filter_map(host).collect()
     }
 
     /// `ip netns exec` becomes the program itself, so the pid of the child is the program's.
-    pub fn program(&self, place: &str, program: impl AsRef<OsStr>) -> Program {
-        Program::new("ip").args(["netns", "exec", &self.of(place)]).arg(program)
+    pub fn program(&self, node: &str, program: impl AsRef<OsStr>) -> Program {
+        Program::new("ip").args(["netns", "exec", &self.full_name(node)]).arg(program)
     }
 }
 
@@ -153,9 +158,9 @@ pub fn list_namespaces(name: &HostName) -> Vec<String> {
 
 /// `swm-a-web1` belongs to `a`; `swm-a-b-web1` to `a-b` only.
 fn is_namespace_of(namespace: &str, name: &HostName) -> bool {
-    namespace.strip_prefix(&build_prefix(name)).is_some_and(|place| {
-        let number = place.strip_prefix("web").or_else(|| place.strip_prefix("lb")).unwrap_or("");
-        matches!(place, "sw" | "client") || number.parse::<u8>().is_ok()
+    namespace.strip_prefix(&build_prefix(name)).is_some_and(|node| {
+        let number = node.strip_prefix("web").or_else(|| node.strip_prefix("lb")).unwrap_or("");
+        matches!(node, "sw" | "client") || number.parse::<u8>().is_ok()
     })
 }
 
@@ -176,7 +181,7 @@ pub async fn remove(name: &HostName) -> Result<(), LabError> {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        ip(&[], &format!("netns delete {namespace}\n")).await?;
+        run_ip_batch(&[], &format!("netns delete {namespace}\n")).await?;
     }
     Ok(())
 }
@@ -198,7 +203,7 @@ pub struct NamespaceStatus {
 
 /// Lists the namespaces of a lab; empty when none of that name is up.
 pub async fn inspect(name: &HostName) -> Result<Vec<NamespaceStatus>, LabError> {
-    let mut places = Vec::new();
+    let mut statuses = Vec::new();
     for namespace in list_namespaces(name) {
         let command = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let processes =
@@ -210,9 +215,9 @@ pub async fn inspect(name: &HostName) -> Result<Vec<NamespaceStatus>, LabError> 
         } else {
             None
         };
-        places.push(NamespaceStatus { namespace, processes, forward });
+        statuses.push(NamespaceStatus { namespace, processes, forward });
     }
-    Ok(places)
+    Ok(statuses)
 }
 
 /// Removes a lab without a runtime to wait with: on a thread of its own.
@@ -229,13 +234,9 @@ pub fn remove_blocking(name: &HostName) {
     }
 }
 
-async fn ip(options: &[&str], batch: &str) -> Result<(), LabError> {
-    let program = Program::new("ip").args(options).args(["-batch", "-"]);
-    let output = program.run(batch.as_bytes(), COMMAND_TIMEOUT).await?;
-    if output.status == 0 {
-        return Ok(());
-    }
-    Err(LabError::Command { command: program.to_string(), status: output.status, stderr: output.stderr })
+async fn run_ip_batch(options: &[&str], batch: &str) -> Result<(), LabError> {
+    run_checked(&Program::new("ip").args(options).args(["-batch", "-"]), batch.as_bytes(), COMMAND_TIMEOUT)
+        .await
 }
 
 #[cfg(test)]

@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Lab;
+use super::command::run_checked;
+use super::error::LabError;
+use super::files::{make_dir, read_file, write};
 use super::process::Process;
-use super::{Lab, LabError, make_dir, write};
 use crate::model::name::HostName;
 use crate::sys::exec::{Output, Program};
 
@@ -42,7 +45,7 @@ impl Operator {
         let dir = lab.dir().join("operator");
         make_dir(&dir)?;
         let names: Vec<HostName> = lab.hosts.iter().map(|host| host.host.name.clone()).collect();
-        let mut yaml = lab.build_site("lb1")?.render_yaml(&lab.admin_addresses())?;
+        let mut yaml = lab.build_site("lb1")?.render_yaml(&lab.net.admin_addresses())?;
         if more.contains("roll:") {
             // The template has a line of its own.
             yaml = yaml
@@ -51,18 +54,33 @@ impl Operator {
                 .map(|line| format!("{line}\n"))
                 .collect();
         }
-        let (servers, ways) = match pipe {
+        let (servers, transports) = match pipe {
             Pipe::Ssh => set_up_ssh(lab, &dir, &names).await?,
             Pipe::Socket => set_up_sockets(lab, &names).await?,
             Pipe::MutualTls | Pipe::Token => set_up_tls(lab, &dir, &names, pipe).await?,
         };
-        for way in &ways.hosts {
-            yaml =
-                yaml.replace(&format!("  {}: {{", way.0), &format!("  {}: {{agent: \"{}\", ", way.0, way.1));
+        for (host, agent) in &transports.hosts {
+            yaml = yaml.replace(&format!("  {host}: {{"), &format!("  {host}: {{agent: \"{agent}\", "));
         }
-        write(&dir.join("switchman.yaml"), &format!("{yaml}\n{}{more}", ways.yaml))?;
+        write(&dir.join("switchman.yaml"), &format!("{yaml}\n{}{more}", transports.yaml))?;
         let switchman = lab.options.switchman.clone();
         Ok(Self { dir, namespace: lab.program("client", "env"), switchman, servers })
+    }
+
+    /// Starts an operator who reads the balancers at their admin sockets, where they close their idle connections on request.
+    pub async fn start_with_admin_sockets(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
+        let operator = Self::start(lab, pipe, more).await?;
+        let file = operator.dir().join("switchman.yaml");
+        let mut yaml = read_file(&file)?;
+        for (balancer, address) in lab.net.balancers().zip(lab.net.admin_addresses()) {
+            let socket = lab.admin_socket_path(&balancer).display().to_string();
+            yaml = yaml.replace(
+                &format!("haproxy: \"{address}\""),
+                &format!("haproxy: \"{socket}\", on_host: false"),
+            );
+        }
+        write(&file, &yaml)?;
+        Ok(operator)
     }
 
     /// The command line of one of the operator's commands.
@@ -115,8 +133,8 @@ async fn set_up_ssh(
     );
     let mut servers = Vec::new();
     for name in names {
-        let (place, address) = (name.as_str(), lab.net.address(name.as_str()));
-        let home = lab.dir().join(place);
+        let (host, address) = (name.as_str(), lab.net.address(name.as_str()));
+        let home = lab.dir().join(host);
         let host_key = home.join("ssh_host_key");
         generate_key(lab, &host_key).await?;
         let public = read_file(&host_key.with_extension("pub"))?;
@@ -130,7 +148,7 @@ async fn set_up_ssh(
             key.display()
         );
         write(&file, &text)?;
-        servers.push(start_sshd(lab, place).await?);
+        servers.push(start_sshd(lab, host).await?);
     }
     write(&dir.join("known_hosts"), &known)?;
     write(&dir.join("ssh_config"), &config)?;
@@ -144,63 +162,49 @@ async fn set_up_ssh(
 }
 
 /// Starts the sshd of one host; by its whole path, because it executes itself again for each client (sshd(8)).
-pub async fn start_sshd(lab: &Lab, place: &str) -> Result<Process, LabError> {
-    let file = lab.dir().join(place).join("sshd_config");
-    let program = lab.program(place, "/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(&file);
-    let sshd = Process::start(&format!("{place} sshd"), &program, &lab.dir().join(place).join("sshd.log"))?;
-    let address = SocketAddr::new(lab.net.address(place), 22);
-    let namespace = lab.namespace("client");
+pub async fn start_sshd(lab: &Lab, host: &str) -> Result<Process, LabError> {
+    let file = lab.dir().join(host).join("sshd_config");
+    let program = lab.program(host, "/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(&file);
+    let sshd = Process::start(&format!("{host} sshd"), &program, &lab.dir().join(host).join("sshd.log"))?;
+    let address = SocketAddr::new(lab.net.address(host), 22);
+    let namespace = lab.namespace_path("client");
     let listens = async || {
         let connect = move || async move { tokio::net::TcpStream::connect(address).await.is_ok() };
-        crate::lab::hosts::inside(namespace.clone(), connect).await.unwrap_or(false)
+        crate::lab::hosts::run_in_namespace(namespace.clone(), connect).await.unwrap_or(false)
     };
-    sshd.until(&format!("sshd of {place}"), listens).await?;
+    sshd.wait_until(&format!("sshd of {host}"), listens).await?;
     Ok(sshd)
 }
 
 async fn generate_key(lab: &Lab, file: &Path) -> Result<(), LabError> {
     let program = lab.program("client", "ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file);
-    run_checked(&program).await
-}
-
-async fn run_checked(program: &Program) -> Result<(), LabError> {
-    let output = program.run(b"", COMMAND_TIMEOUT).await?;
-    match output.status {
-        0 => Ok(()),
-        status => Err(LabError::Command { command: program.to_string(), status, stderr: output.stderr }),
-    }
-}
-
-pub(super) fn read_file(file: &Path) -> Result<String, LabError> {
-    std::fs::read_to_string(file).map_err(|source| LabError::Files {
-        what: "read",
-        path: file.to_owned(),
-        source,
-    })
+    run_checked(&program, b"", COMMAND_TIMEOUT).await
 }
 
 /// An agent on a host, with more flags.
-pub async fn start_agent(lab: &Lab, place: &str, more: &[String]) -> Result<Process, LabError> {
-    let home = lab.dir().join(place);
+pub async fn start_agent(lab: &Lab, host: &str, more: &[String]) -> Result<Process, LabError> {
+    let home = lab.dir().join(host);
     let socket = home.join("agent.sock");
     let program =
-        lab.switchman_program(place, &["agent", "--socket", &socket.display().to_string()]).args(more);
-    let agent = Process::start(&format!("{place} agent"), &program, &home.join("agent.log"))?;
+        lab.switchman_program(host, &["agent", "--socket", &socket.display().to_string()]).args(more);
+    let agent = Process::start(&format!("{host} agent"), &program, &home.join("agent.log"))?;
     let ready = socket.clone();
     agent
-        .until(&format!("agent of {place}"), async || tokio::net::UnixStream::connect(&ready).await.is_ok())
+        .wait_until(&format!("agent of {host}"), async || {
+            tokio::net::UnixStream::connect(&ready).await.is_ok()
+        })
         .await?;
     Ok(agent)
 }
 
 async fn set_up_sockets(lab: &Lab, names: &[HostName]) -> Result<(Vec<Process>, TransportConfig), LabError> {
-    let (mut servers, mut ways) = (Vec::new(), TransportConfig::default());
+    let (mut servers, mut transports) = (Vec::new(), TransportConfig::default());
     for name in names {
         servers.push(start_agent(lab, name.as_str(), &[]).await?);
         let socket = lab.dir().join(name.as_str()).join("agent.sock");
-        ways.hosts.push((name.clone(), format!("unix://{}", socket.display())));
+        transports.hosts.push((name.clone(), format!("unix://{}", socket.display())));
     }
-    Ok((servers, ways))
+    Ok((servers, transports))
 }
 
 async fn set_up_tls(
@@ -214,7 +218,7 @@ async fn set_up_tls(
     create_certificate(lab, dir, "operator", "DNS:operator").await?;
     let token = "a token of the lab, long enough";
     write(&dir.join("token"), token)?;
-    let (mut servers, mut ways) = (Vec::new(), TransportConfig::default());
+    let (mut servers, mut transports) = (Vec::new(), TransportConfig::default());
     for name in names {
         let address = lab.net.address(name.as_str());
         create_certificate(lab, dir, name.as_str(), &format!("IP:{address}")).await?;
@@ -227,9 +231,9 @@ async fn set_up_tls(
             _ => more.extend(["--client-ca".to_owned(), file("ca.pem")]),
         }
         servers.push(start_agent(lab, name.as_str(), &more).await?);
-        ways.hosts.push((name.clone(), format!("https://{listen}")));
+        transports.hosts.push((name.clone(), format!("https://{listen}")));
     }
-    ways.yaml = match pipe {
+    transports.yaml = match pipe {
         Pipe::Token => format!("agents: {{ca: {}, token_file: {}}}\n", file("ca.pem"), file("token")),
         _ => format!(
             "agents: {{ca: {}, certificate: {}, key: {}}}\n",
@@ -238,7 +242,7 @@ async fn set_up_tls(
             file("operator.key")
         ),
     };
-    Ok((servers, ways))
+    Ok((servers, transports))
 }
 
 async fn create_authority(lab: &Lab, dir: &Path) -> Result<(), LabError> {
@@ -246,7 +250,8 @@ async fn create_authority(lab: &Lab, dir: &Path) -> Result<(), LabError> {
     let subject = ["-subj", "/CN=swm lab authority", "-days", "2", "-nodes"];
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
     let files = ["-keyout", "ca.key", "-out", "ca.pem"];
-    run_checked(&openssl.args(["req", "-x509"]).args(key).args(subject).args(files)).await
+    let program = openssl.args(["req", "-x509"]).args(key).args(subject).args(files);
+    run_checked(&program, b"", COMMAND_TIMEOUT).await
 }
 
 async fn create_certificate(lab: &Lab, dir: &Path, name: &str, subject: &str) -> Result<(), LabError> {
@@ -254,8 +259,9 @@ async fn create_certificate(lab: &Lab, dir: &Path, name: &str, subject: &str) ->
     let (key, request, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
     let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let named = ["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={subject}")];
-    run_checked(&openssl().arg("req").args(curve).args(named).args(["-keyout", &key, "-out", &request]))
-        .await?;
+    let program = openssl().arg("req").args(curve).args(named).args(["-keyout", &key, "-out", &request]);
+    run_checked(&program, b"", COMMAND_TIMEOUT).await?;
     let sign = ["x509", "-req", "-in", &request, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
-    run_checked(&openssl().args(sign).args(["-days", "2", "-copy_extensions", "copy", "-out", &pem])).await
+    let program = openssl().args(sign).args(["-days", "2", "-copy_extensions", "copy", "-out", &pem]);
+    run_checked(&program, b"", COMMAND_TIMEOUT).await
 }

@@ -24,10 +24,10 @@ pub enum ProcessError {
     #[error("cannot stop {name}: it did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
     StopTimedOut { name: String },
     #[error(
-        "cannot start the lab: timed out waiting for {what} after {}",
+        "cannot start the lab: timed out waiting for {condition} after {}",
         crate::model::duration::format(WAIT_TIMEOUT)
     )]
-    Late { what: String },
+    TimedOut { condition: String },
 }
 
 /// A service of the lab.
@@ -50,7 +50,11 @@ impl Process {
     }
 
     /// Waits until a condition holds, as long as the process lives.
-    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) -> Result<(), ProcessError> {
+    pub async fn wait_until(
+        &self,
+        condition: &str,
+        holds: impl AsyncFn() -> bool,
+    ) -> Result<(), ProcessError> {
         let deadline = Instant::now() + WAIT_TIMEOUT;
         while !holds().await {
             if self.pid().is_none_or(has_ended) {
@@ -58,7 +62,7 @@ impl Process {
                 return Err(ProcessError::EndedEarly { name: self.name.clone(), log: log.trim().to_owned() });
             }
             if Instant::now() > deadline {
-                return Err(ProcessError::Late { what: what.to_owned() });
+                return Err(ProcessError::TimedOut { condition: condition.to_owned() });
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,9 +1,9 @@
 //! Checks of the backend as a whole.
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
 use super::checks;
 use super::keywords::read_servers;
+use super::report::LintReport;
 use super::server;
 use crate::model::balancer::BalancerSpec;
 use crate::model::finding::Severity::{Note, Problem, Warning};

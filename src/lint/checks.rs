@@ -2,8 +2,8 @@
 //! its own inherits no rule from `defaults`, neither Host nor expected status (measured with 2.6.12,
 //! docs/design/measurements.md#m42).
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section, Statement};
+use super::report::LintReport;
 use crate::model::finding::Severity::{Note, Problem, Warning};
 use crate::model::fleet::Fleet;
 

@@ -1,7 +1,7 @@
 //! Checks outside the backend: who may read and change HAProxy, and what a reload keeps.
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section, Statement};
+use super::report::LintReport;
 use crate::model::finding::Severity::{Problem, Warning};
 
 const SOCKET_FIX: &str = "add `stats socket /run/haproxy/admin.sock mode 600 level admin`";

@@ -10,10 +10,12 @@ mod cfg;
 mod checks;
 mod global;
 mod keywords;
+mod report;
 mod server;
 mod timing;
 
 use cfg::ParsedCfg;
+use report::LintReport;
 
 /// A haproxy.cfg to read, with the name it is called by.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ pub fn lint_first(fleet: &Fleet, cfg: Option<&HaproxyCfg>) -> Vec<Finding> {
 /// Without `fleet.hosts` every server line of the backend is looked at, else those of the hosts.
 pub fn lint(file: &str, text: &str, fleet: &Fleet, balancer: &BalancerSpec) -> Vec<Finding> {
     let cfg = ParsedCfg::parse(text);
-    let mut report = LintReport { file, findings: Vec::new() };
+    let mut report = LintReport::new(file);
     global::lint_global(&cfg, &mut report);
     match cfg.find("backend", &balancer.backend).or_else(|| cfg.find("listen", &balancer.backend)) {
         Some(section) => backend::lint_backend(&cfg, section, fleet, balancer, &mut report),
@@ -46,27 +48,7 @@ pub fn lint(file: &str, text: &str, fleet: &Fleet, balancer: &BalancerSpec) -> V
             "name the backend of this service in `load_balancers[].backend`",
         ),
     }
-    report.findings
-}
-
-/// Collects findings; line 0 is the file as a whole.
-struct LintReport<'a> {
-    file: &'a str,
-    findings: Vec<Finding>,
-}
-
-impl LintReport<'_> {
-    fn add(
-        &mut self,
-        severity: Severity,
-        id: &'static str,
-        line: usize,
-        reason: impl Into<String>,
-        fix: impl Into<String>,
-    ) {
-        let subject = if line == 0 { self.file.to_owned() } else { format!("{}:{line}", self.file) };
-        self.findings.push(Finding { severity, id, subject, reason: reason.into(), fix: fix.into() });
-    }
+    report.into_findings()
 }
 
 #[cfg(test)]

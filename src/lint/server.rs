@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
 use super::keywords::{ServerLine, read_servers};
+use super::report::LintReport;
 use super::timing;
 use crate::model::balancer::{BalancerSpec, ServerNames};
 use crate::model::finding::Severity::{Note, Problem, Warning};
@@ -67,7 +67,7 @@ fn pair_listed_hosts<'a>(
     let mut pairs = Vec::new();
     for host in &fleet.hosts {
         let (main, backup) =
-            (balancer.servers.main_of(&host.name), balancer.servers.backup_server_name(&host.name));
+            (balancer.servers.main_server_name(&host.name), balancer.servers.backup_server_name(&host.name));
         let address = host.address.map_or("ADDRESS".to_owned(), |address| match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::LintReport;
 use super::cfg::{ParsedCfg, Section};
 use super::keywords::ServerLine;
+use super::report::LintReport;
 use crate::model::balancer::{BalancerSpec, CheckTiming};
 use crate::model::duration::{format, parse};
 use crate::model::finding::Severity::{Note, Warning};
-use crate::model::forward::Switch;
+use crate::model::port_forward::Switch;
 use crate::plan::switch::compute_detection_time;
 
 /// A switch that takes longer than this to be seen is worth a word.

@@ -4,6 +4,9 @@
 //! field that changes its meaning raises [`API`].
 
 pub mod deployments;
+pub mod endpoint;
+pub mod endpoints;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,11 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::Digest;
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, ServiceRecord, Switch};
+use super::forward::{KernelForward, ServiceRecord};
 use super::health::Health;
 use super::history::HistoryEntry;
-use super::known;
 use super::name::ServiceName;
+use super::observation::{self, ObservationError};
+use super::port_forward::Switch;
 use super::ports::Ports;
 use super::socket::SocketCount;
 
@@ -40,6 +44,17 @@ pub struct Hello {
     pub machine: String,
 }
 
+/// The answer to a monitor of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HealthStatus {
+    pub status: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProgramVersion {
+    pub version: String,
+}
+
 /// The endpoints and ports to inspect on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusRequest {
@@ -53,22 +68,22 @@ pub struct StatusRequest {
 /// The host's side of `status` at one moment. A part that could not be read carries the reason; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HostView {
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<Option<ServiceRecord>>")]
-    pub record: Result<Option<ServiceRecord>, String>,
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<Vec<KernelForward>>")]
-    pub kernel: Result<Vec<KernelForward>, String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<Option<ServiceRecord>>")]
+    pub record: Result<Option<ServiceRecord>, ObservationError>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<Vec<KernelForward>>")]
+    pub kernel: Result<Vec<KernelForward>, ObservationError>,
     /// Differences between the record and the kernel; one sentence each.
     pub drift: Vec<String>,
     /// Established connections of the main vhost's data port.
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<SocketCount>")]
-    pub main_sockets: Result<SocketCount, String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<SocketCount>")]
+    pub main_sockets: Result<SocketCount, ObservationError>,
     /// The main vhost's own answer to its health check.
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<()>")]
-    pub main_health: Result<(), String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<()>")]
+    pub main_health: Result<(), ObservationError>,
     /// The last entry of the history.
     pub last_entry: Option<HistoryEntry>,
 }
@@ -91,9 +106,9 @@ pub struct ServiceActivity {
     #[serde(default)]
     pub switch: Option<Switch>,
     /// Connections of the main vhost's data port, compared with the last sample over the same link.
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<SocketCount>")]
-    pub sockets: Result<SocketCount, String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<SocketCount>")]
+    pub sockets: Result<SocketCount, ObservationError>,
 }
 
 /// A health check of one real port.

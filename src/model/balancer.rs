@@ -79,7 +79,7 @@ impl Default for ServerNames {
 }
 
 impl ServerNames {
-    pub fn main_of(&self, host: &HostName) -> String {
+    pub fn main_server_name(&self, host: &HostName) -> String {
         self.main.replace("{host}", host.as_str())
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub trait Merge {
     fn absorb(&mut self, other: Self);
 
+    #[cfg(test)]
     #[must_use]
     fn merge(mut self, other: Self) -> Self
     where

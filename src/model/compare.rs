@@ -101,8 +101,8 @@ impl BodyCapture {
     }
 
     pub fn push(&mut self, frame: &[u8]) {
-        let (kept, rest) = frame.split_at(self.growth(frame.len()));
-        self.bytes.extend_from_slice(kept);
+        let (head, rest) = frame.split_at(self.growth(frame.len()));
+        self.bytes.extend_from_slice(head);
         self.total += frame.len() as u64;
         if rest.is_empty() {
             return;

@@ -250,12 +250,8 @@ impl Merge for PairedLatency {
 impl From<Patterns> for PatternList {
     fn from(patterns: Patterns) -> Self {
         let count = |(pattern, count): (Pattern, u64)| PatternCount { fields: pattern.fields, count };
-        let kept = patterns.counts.into_iter().map(count).collect();
-        Self {
-            counts: kept,
-            overflow_count: patterns.overflow_count,
-            overflow_fields: patterns.overflow_fields,
-        }
+        let counts = patterns.counts.into_iter().map(count).collect();
+        Self { counts, overflow_count: patterns.overflow_count, overflow_fields: patterns.overflow_fields }
     }
 }
 

@@ -14,7 +14,7 @@ use super::health::Health;
 use super::host::{ConnectConfig, Host, Transport};
 use super::ports::{Port, Ports};
 use super::promote::{PromotionSpec, PromotionTarget};
-use super::roll::{Batch, OnFailure, RollSpec};
+use super::roll::{Batch, OnFailure, RollSpec, Work};
 
 pub fn port(number: u16) -> Port {
     Port::new(number).unwrap()
@@ -127,12 +127,14 @@ pub fn make_roll_spec(hosts: &[&str]) -> RollSpec {
         on_failure: OnFailure::Stop,
         drain_timeout: ms(5000),
         health_timeout: ms(10_000),
-        command: vec!["./deploy.sh".into()],
-        remote: false,
-        command_timeout: Duration::ZERO,
         force: false,
-        assign: None,
+        work: make_command(false),
     }
+}
+
+/// Makes a command without a timeout, which runs on the host or where the operator is.
+pub fn make_command(remote: bool) -> Work {
+    Work::Command { argv: vec!["./deploy.sh".into()], remote, timeout: None }
 }
 
 /// 2.0.0 beside 1.0.0, judged for a minute a step.

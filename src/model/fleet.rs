@@ -94,7 +94,7 @@ pub struct Webhook {
 
 impl Fleet {
     /// Returns the same hosts and balancers as they are for one of the services; `None`: there is no such service.
-    pub fn of(&self, service: &ServiceName) -> Option<Self> {
+    pub fn for_service(&self, service: &ServiceName) -> Option<Self> {
         if self.service == *service {
             return Some(self.clone());
         }
@@ -116,7 +116,7 @@ impl Fleet {
         std::iter::once(&self.service).chain(self.additional_services.keys())
     }
 
-    pub fn host(&self, name: &HostName) -> Option<&Host> {
+    pub fn find_host(&self, name: &HostName) -> Option<&Host> {
         self.hosts.iter().find(|host| &host.name == name)
     }
 
@@ -127,13 +127,13 @@ impl Fleet {
 
     /// Finds a host by a name that was recorded before: in a fleet without hosts it is this machine's.
     pub fn find_recorded_host(&self, name: &HostName) -> Option<Host> {
-        let here = || {
+        let this_machine = || {
             self.hosts.is_empty().then(|| Host {
                 name: name.clone(),
                 address: None,
                 transport: Transport::Local,
             })
         };
-        self.host(name).cloned().or_else(here)
+        self.find_host(name).cloned().or_else(this_machine)
     }
 }

@@ -1,47 +1,14 @@
-//! The forward of one service on one host, as it should be and as it is.
-
-use std::fmt;
+//! The recorded state of one service on one host, the changes of it, and the forward that the kernel holds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
-use super::name::ServiceName;
+use super::port_forward::{Forward, Switch};
 use super::ports::Port;
 use super::proxy::Layer7;
 use super::rules::{Family, Transaction, Variant};
-
-/// check port -> the port that really answers for main. Its absence is maintenance.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub struct Forward {
-    pub service: ServiceName,
-    pub check: Port,
-    pub target: Port,
-}
-
-/// Two states; off is maintenance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    On,
-    Off,
-}
-
-impl Switch {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Off => "off",
-        }
-    }
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// A data port of a managed service and its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +29,17 @@ pub struct Routes {
     /// The good main before this one: where a rollback goes.
     #[serde(default)]
     pub previous: Option<DeploymentId>,
+    /// The rollback that made main what it is; absent where another change did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+}
+
+/// The actor of a rollback, and the reason. A watch of the main that was taken back reports both.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rollback {
+    pub actor: Actor,
+    /// Empty where the actor gave none.
+    pub reason: String,
 }
 
 /// A main that is new: when it turns unhealthy before `until`, `previous` comes back by itself.
@@ -100,10 +78,10 @@ pub struct ServiceRecord {
 impl ServiceRecord {
     /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
-        let led_elsewhere = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
+        let is_rerouted = intent.route_change != RouteChange::Keep || intent.layer7.is_some();
         let generation = match previous {
             // A command that waits for DOWN or UP is not overtaken by another version: the forward is as it was.
-            Some(record) if led_elsewhere && record.switch == intent.switch => record.generation,
+            Some(record) if is_rerouted && record.switch == intent.switch => record.generation,
             record => record.map_or(0, |record| record.generation) + 1,
         };
         let (routes, trial) = match &intent.route_change {
@@ -140,21 +118,21 @@ impl ServiceRecord {
 
     /// Returns the ports of this service that HAProxy connects to, or that are routed without being an instance's.
     pub fn ports(&self) -> impl Iterator<Item = Port> {
-        let legs = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
+        let routes = self.routes.iter().flat_map(|routes| [routes.main.port, routes.backup.port]);
         let proxy = self.layer7.place.map(|place| place.port);
-        std::iter::once(self.forward.check).chain(legs).chain(proxy)
+        std::iter::once(self.forward.check).chain(routes).chain(proxy)
     }
 
     /// Returns the port to which the kernel redirects connections to a port of this service: the proxy's where it is inserted before main.
-    pub fn led(&self, port: Port) -> Port {
+    pub fn effective_target(&self, port: Port) -> Port {
         let to_main = self.routes.as_ref().is_some_and(|routes| routes.main.port == port);
         self.layer7.inserted().filter(|_| to_main).unwrap_or_else(|| self.instance_port(port))
     }
 
     /// Returns the port of the instance behind a port of this service: the target of a route, else the port itself.
     pub fn instance_port(&self, port: Port) -> Port {
-        let legs = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
-        legs.into_iter().find(|leg| leg.port == port).map_or(port, |leg| leg.target)
+        let routes = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
+        routes.into_iter().find(|route| route.port == port).map_or(port, |route| route.target)
     }
 }
 

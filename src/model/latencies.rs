@@ -28,7 +28,7 @@ impl Latencies {
 
     /// The duration that a share `part`/`whole` of the counted ones does not exceed, in microseconds; `None` of nothing.
     /// `part` 0 is the smallest.
-    pub fn at(&self, part: u64, whole: u64) -> Option<u64> {
+    pub fn quantile(&self, part: u64, whole: u64) -> Option<u64> {
         let rank = u128::from(self.count()) * u128::from(part);
         let rank = rank.div_ceil(u128::from(whole.max(1))).max(1);
         let mut seen = 0u128;
@@ -82,9 +82,9 @@ mod tests {
     fn quantiles_match_sorted_durations() {
         let latencies: Latencies = (1..=100).collect();
         assert_eq!(latencies.count(), 100);
-        assert_eq!(latencies.at(50, 100), Some(50));
-        assert_eq!(latencies.at(99, 100), Some(99));
-        assert_eq!((latencies.at(0, 100), latencies.at(100, 100)), (Some(1), Some(100)));
-        assert_eq!(Latencies::default().at(50, 100), None);
+        assert_eq!(latencies.quantile(50, 100), Some(50));
+        assert_eq!(latencies.quantile(99, 100), Some(99));
+        assert_eq!((latencies.quantile(0, 100), latencies.quantile(100, 100)), (Some(1), Some(100)));
+        assert_eq!(Latencies::default().quantile(50, 100), None);
     }
 }

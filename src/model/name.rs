@@ -62,8 +62,8 @@ macro_rules! name {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(from)?;
-                text.parse().map_err(|why| {
-                    serde::de::Error::custom(format!("`{}` is not a name: {why}", text.escape_debug()))
+                text.parse().map_err(|error| {
+                    serde::de::Error::custom(format!("`{}` is not a name: {error}", text.escape_debug()))
                 })
             }
         }

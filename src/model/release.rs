@@ -43,7 +43,7 @@ mod tests {
         ] {
             assert!(check_release_name(bad).is_err(), "{bad:?}");
         }
-        let told = check_release_name("\x1b[2J").unwrap_err().to_string();
-        assert!(told.starts_with(r"`\u{1b}[2J` is not a release"), "{told}");
+        let text = check_release_name("\x1b[2J").unwrap_err().to_string();
+        assert!(text.starts_with(r"`\u{1b}[2J` is not a release"), "{text}");
     }
 }

@@ -174,6 +174,7 @@ impl fmt::Display for Step {
 
 /// The request for a roll; recorded whole, so that a resume needs no flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RecordedSpec", into = "RecordedSpec")]
 pub struct RollSpec {
     pub service: ServiceName,
     /// In the order they are taken out.
@@ -182,23 +183,28 @@ pub struct RollSpec {
     /// Limit for the whole roll: one more failed host ends it.
     pub max_failures: u32,
     pub on_failure: OnFailure,
-    #[serde(rename = "drain_timeout_ms", with = "duration::ms")]
     pub drain_timeout: Duration,
-    /// How long the real port may take to become healthy after the command.
-    #[serde(rename = "health_timeout_ms", with = "duration::ms")]
+    /// How long the real port may take to become healthy after the work.
     pub health_timeout: Duration,
-    /// The program and its arguments; no shell.
-    pub command: Vec<String>,
-    /// Whether it runs on the host instead of where the operator is.
-    pub remote: bool,
-    /// Timeout of one run of the command; 0: none.
-    #[serde(rename = "command_timeout_ms", with = "duration::ms")]
-    pub command_timeout: Duration,
     /// Hosts go on although requests are in flight when their drain's time is up.
     pub force: bool,
-    /// Version that becomes main on the host, instead of running the command, which is then only a description.
-    #[serde(default)]
-    pub assign: Option<NewMain>,
+    pub work: Work,
+}
+
+/// The work on each host, done while the host is in maintenance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Runs a program.
+    Command {
+        /// The program and its arguments; no shell.
+        argv: Vec<String>,
+        /// Whether it runs on the host instead of where the operator is.
+        remote: bool,
+        /// Timeout of one run; `None`: no limit.
+        timeout: Option<Duration>,
+    },
+    /// Makes a version of the service main.
+    Assign(NewMain),
 }
 
 /// The version that a roll makes main.
@@ -210,10 +216,102 @@ pub struct NewMain {
     pub trial: Duration,
 }
 
+impl Work {
+    /// Returns the version to make main, if that is the work.
+    pub const fn new_main(&self) -> Option<&NewMain> {
+        match self {
+            Self::Assign(new_main) => Some(new_main),
+            Self::Command { .. } => None,
+        }
+    }
+}
+
 impl RollSpec {
+    /// Returns the command for each host, or the `switchman assign` that the roll is for.
+    pub fn command_line(&self) -> Vec<String> {
+        match &self.work {
+            Work::Command { argv, .. } => argv.clone(),
+            Work::Assign(new_main) => {
+                let version = new_main.version.to_string();
+                ["switchman", "assign", self.service.as_str(), &version].map(str::to_owned).to_vec()
+            }
+        }
+    }
+
     /// The hosts in the groups that are out together.
     pub fn batches(&self) -> impl Iterator<Item = &[HostName]> {
         self.hosts.chunks(self.batch.size(self.hosts.len()))
+    }
+}
+
+/// The form of a [`RollSpec`] in journals and in JSON output. An assignment has a command in it, which is not run: every
+/// switchman that knows the schema of the journal reads this form.
+#[derive(Serialize, Deserialize)]
+struct RecordedSpec {
+    service: ServiceName,
+    hosts: Vec<HostName>,
+    batch: Batch,
+    max_failures: u32,
+    on_failure: OnFailure,
+    #[serde(rename = "drain_timeout_ms", with = "duration::ms")]
+    drain_timeout: Duration,
+    #[serde(rename = "health_timeout_ms", with = "duration::ms")]
+    health_timeout: Duration,
+    command: Vec<String>,
+    remote: bool,
+    /// 0: no limit.
+    #[serde(rename = "command_timeout_ms", with = "duration::ms")]
+    command_timeout: Duration,
+    force: bool,
+    #[serde(default)]
+    assign: Option<NewMain>,
+}
+
+impl From<RecordedSpec> for RollSpec {
+    fn from(recorded: RecordedSpec) -> Self {
+        let work = match recorded.assign {
+            Some(new_main) => Work::Assign(new_main),
+            None => Work::Command {
+                argv: recorded.command,
+                remote: recorded.remote,
+                timeout: Some(recorded.command_timeout).filter(|timeout| !timeout.is_zero()),
+            },
+        };
+        Self {
+            service: recorded.service,
+            hosts: recorded.hosts,
+            batch: recorded.batch,
+            max_failures: recorded.max_failures,
+            on_failure: recorded.on_failure,
+            drain_timeout: recorded.drain_timeout,
+            health_timeout: recorded.health_timeout,
+            force: recorded.force,
+            work,
+        }
+    }
+}
+
+impl From<RollSpec> for RecordedSpec {
+    fn from(spec: RollSpec) -> Self {
+        let command = spec.command_line();
+        let (remote, timeout, assign) = match spec.work {
+            Work::Command { remote, timeout, .. } => (remote, timeout, None),
+            Work::Assign(new_main) => (false, None, Some(new_main)),
+        };
+        Self {
+            service: spec.service,
+            hosts: spec.hosts,
+            batch: spec.batch,
+            max_failures: spec.max_failures,
+            on_failure: spec.on_failure,
+            drain_timeout: spec.drain_timeout,
+            health_timeout: spec.health_timeout,
+            command,
+            remote,
+            command_timeout: timeout.unwrap_or_default(),
+            force: spec.force,
+            assign,
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forward::Forward;
 use super::name::ServiceName;
+use super::port_forward::Forward;
 use super::ports::Port;
 
 #[cfg(test)]

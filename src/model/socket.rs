@@ -54,13 +54,6 @@ pub enum SocketActivity {
     Ambiguous,
 }
 
-impl SocketActivity {
-    /// Returns whether a request is in flight; a tie is neither busy nor idle, and needs another source, such as a balancer.
-    pub const fn is_busy(self) -> bool {
-        !matches!(self, Self::Idle | Self::Ambiguous)
-    }
-}
-
 /// How many sockets of one port do what.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SocketCount {

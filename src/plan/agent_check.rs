@@ -12,7 +12,7 @@
 //! HAProxy 2.2 and 2.3 before March 2021 made a server UP whose check failed (haproxy issue 1176).
 
 use crate::model::agent_check::{AgentCheckConfig, MaintenanceReply};
-use crate::model::forward::Switch;
+use crate::model::port_forward::Switch;
 
 /// A reply, its newline included: HAProxy ignores a line that has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,18 +26,18 @@ impl AgentReply {
 
 /// `None`: nothing is recorded, or the record cannot be read. Then the line is empty, which changes nothing in HAProxy:
 /// ignorance takes no host out and puts none back, and the check port has the last word.
-pub fn build_reply(switch: Option<Switch>, terms: AgentCheckConfig) -> AgentReply {
-    let words = match (switch, terms.maintenance_reply) {
+pub fn build_reply(switch: Option<Switch>, config: AgentCheckConfig) -> AgentReply {
+    let words = match (switch, config.maintenance_reply) {
         (None, _) => String::new(),
         // The text after the `#` is shown on HAProxy's statistics page.
         (Some(Switch::Off), MaintenanceReply::Stopped) => "stopped # switchman: forward off".to_owned(),
         (Some(Switch::Off), MaintenanceReply::Drain) => "drain".to_owned(),
-        (Some(Switch::On), manner) => {
-            let back = match manner {
+        (Some(Switch::On), reply) => {
+            let back = match reply {
                 MaintenanceReply::Stopped => "up",
                 MaintenanceReply::Drain => "ready",
             };
-            terms.weight.map_or_else(|| back.to_owned(), |weight| format!("{back} {weight}"))
+            config.weight.map_or_else(|| back.to_owned(), |weight| format!("{back} {weight}"))
         }
     };
     AgentReply(words + "\n")
@@ -47,11 +47,11 @@ pub fn build_reply(switch: Option<Switch>, terms: AgentCheckConfig) -> AgentRepl
 mod tests {
     use super::*;
 
-    fn said(switch: Option<Switch>, manner: MaintenanceReply, weight: Option<&str>) -> String {
+    fn build_text(switch: Option<Switch>, reply: MaintenanceReply, weight: Option<&str>) -> String {
         build_reply(
             switch,
             AgentCheckConfig {
-                maintenance_reply: manner,
+                maintenance_reply: reply,
                 weight: weight.map(|weight| weight.parse().unwrap()),
             },
         )
@@ -61,24 +61,24 @@ mod tests {
     #[test]
     fn each_maintenance_reply_has_a_matching_undo() {
         let off = Some(Switch::Off);
-        assert_eq!(said(off, MaintenanceReply::Stopped, None), "stopped # switchman: forward off\n");
-        assert_eq!(said(off, MaintenanceReply::Drain, None), "drain\n");
+        assert_eq!(build_text(off, MaintenanceReply::Stopped, None), "stopped # switchman: forward off\n");
+        assert_eq!(build_text(off, MaintenanceReply::Drain, None), "drain\n");
         let on = Some(Switch::On);
-        assert_eq!(said(on, MaintenanceReply::Stopped, None), "up\n");
-        assert_eq!(said(on, MaintenanceReply::Drain, None), "ready\n");
+        assert_eq!(build_text(on, MaintenanceReply::Stopped, None), "up\n");
+        assert_eq!(build_text(on, MaintenanceReply::Drain, None), "ready\n");
     }
 
     #[test]
     fn weight_is_sent_only_in_service() {
-        assert_eq!(said(Some(Switch::On), MaintenanceReply::Stopped, Some("75%")), "up 75%\n");
-        assert_eq!(said(Some(Switch::On), MaintenanceReply::Drain, Some("100%")), "ready 100%\n");
-        assert_eq!(said(Some(Switch::Off), MaintenanceReply::Drain, Some("75%")), "drain\n");
+        assert_eq!(build_text(Some(Switch::On), MaintenanceReply::Stopped, Some("75%")), "up 75%\n");
+        assert_eq!(build_text(Some(Switch::On), MaintenanceReply::Drain, Some("100%")), "ready 100%\n");
+        assert_eq!(build_text(Some(Switch::Off), MaintenanceReply::Drain, Some("75%")), "drain\n");
     }
 
     #[test]
     fn unknown_state_sends_an_empty_reply() {
-        for manner in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
-            assert_eq!(said(None, manner, Some("75%")), "\n");
+        for reply in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
+            assert_eq!(build_text(None, reply, Some("75%")), "\n");
         }
     }
 
@@ -87,8 +87,8 @@ mod tests {
     fn reply_has_one_word_of_a_kind() {
         let words = ["up", "stopped", "ready", "drain"];
         for switch in [Some(Switch::On), Some(Switch::Off)] {
-            for manner in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
-                let line = said(switch, manner, Some("75%"));
+            for reply in [MaintenanceReply::Stopped, MaintenanceReply::Drain] {
+                let line = build_text(switch, reply, Some("75%"));
                 let spoken = line.split('#').next().unwrap().split_whitespace();
                 assert_eq!(spoken.filter(|word| words.contains(word)).count(), 1, "{line}");
             }

@@ -2,57 +2,37 @@
 
 use std::net::IpAddr;
 
-use crate::model::balancer::{BackendView, BalancerSpec};
+use super::firewall::{choose_variant, is_hooked, read_forwards, read_redirects};
+use super::input_filter::{FilterVerdict, RefusalTarget, RefusingRule, evaluate_filter};
 use crate::model::deployment::Access;
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ServiceRecord, Switch};
-use crate::model::history::{HistoryEntry, Phase};
-use crate::model::host::Host;
-use crate::model::name::HostName;
+use crate::model::history::Phase;
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::rules::{CHAIN, Family, Rule, Table, Tables};
 
-use super::firewall::{is_hooked, read_forwards, read_redirects, variant};
-use super::input_filter::{FilterVerdict, evaluate_filter, includes_port};
+use self::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use self::facts::CheckFacts;
+use self::finding::{build_finding, build_ok, build_problem};
+use self::port_match::{rule_names_port, statement_matches};
 
+mod balancers;
 mod data_ports;
+pub mod facts;
+mod finding;
 pub mod fleet;
-
-/// A snapshot of a host. A part that could not be read is its error.
-#[derive(Debug, Clone)]
-pub struct CheckFacts {
-    pub host: Host,
-    pub can_change_rules: Result<bool, String>,
-    pub tables: Result<Vec<(Family, Tables)>, String>,
-    /// Native nftables statements that translate, each after its table.
-    pub native_statements: Result<Vec<String>, String>,
-    /// Filter tables of the variants in use.
-    pub filters: Vec<(Family, Result<Table, String>)>,
-    pub records: Result<Vec<ServiceRecord>, String>,
-    pub last_entry: Option<HistoryEntry>,
-    /// Sentences of `status` on what differs between record and kernel.
-    pub drift: Vec<String>,
-    pub booted_at: Option<jiff::Timestamp>,
-    /// Process ids (with names) that listen on the check, main and backup port.
-    pub check_port_listeners: Vec<(u32, String)>,
-    pub main_port_listeners: Vec<(u32, String)>,
-    pub backup_port_listeners: Vec<(u32, String)>,
-    pub addresses: Vec<IpAddr>,
-    pub main_health: Result<(), String>,
-    pub backup_health: Result<(), String>,
-    /// In the order of the fleet; `None`: not read by configuration.
-    pub balancers: Vec<Option<Result<BackendView, String>>>,
-}
+mod port_match;
 
 /// All findings, in the order of the snapshot, including those that need no repair.
 pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let mut all = vec![check_privileges(facts), check_state(facts)];
     match &facts.tables {
-        Err(why) => all.push(build_problem(
+        Err(error) => all.push(build_problem(
             "rules-unreadable",
             "kernel rules",
-            why.clone(),
+            error.clone(),
             "run it as root; `apt-get install iptables` where it is missing",
         )),
         Ok(tables) => {
@@ -83,29 +63,6 @@ pub fn collect_findings(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     all
 }
 
-fn build_finding(
-    severity: Severity,
-    id: &'static str,
-    subject: &str,
-    reason: impl Into<String>,
-    fix: impl Into<String>,
-) -> Finding {
-    Finding { severity, id, subject: subject.to_owned(), reason: reason.into(), fix: fix.into() }
-}
-
-fn build_problem(
-    id: &'static str,
-    subject: &str,
-    reason: impl Into<String>,
-    fix: impl Into<String>,
-) -> Finding {
-    build_finding(Severity::Problem, id, subject, reason, fix)
-}
-
-fn build_ok(id: &'static str, subject: &str, reason: impl Into<String>) -> Finding {
-    build_finding(Severity::Ok, id, subject, reason, "")
-}
-
 fn check_privileges(facts: &CheckFacts) -> Finding {
     match &facts.can_change_rules {
         Ok(true) => build_ok("privileges", "privileges", "CAP_NET_ADMIN is held"),
@@ -115,7 +72,9 @@ fn check_privileges(facts: &CheckFacts) -> Finding {
             "CAP_NET_ADMIN is not held: rules can be neither read nor changed",
             "run as root: `sudo switchman ...`",
         ),
-        Err(why) => build_finding(Severity::Warning, "privileges", "privileges", why.clone(), "run as root"),
+        Err(error) => {
+            build_finding(Severity::Warning, "privileges", "privileges", error.clone(), "run as root")
+        }
     }
 }
 
@@ -129,17 +88,17 @@ fn check_state(facts: &CheckFacts) -> Finding {
             "`switchman enable-forward` when main is ready",
         ),
         Ok(_) => build_ok("state", "recorded state", "readable"),
-        Err(why) => build_problem(
+        Err(error) => build_problem(
             "state-unreadable",
             "recorded state",
-            why.clone(),
+            error.clone(),
             "see the error; `--state-dir` names another place",
         ),
     }
 }
 
 fn check_family_rules(fleet: &Fleet, family: Family, tables: &Tables) -> Vec<Finding> {
-    let chosen = variant(tables);
+    let chosen = choose_variant(tables);
     let subject = format!("{} nat ({chosen})", family.command_stem());
     let mut all = vec![build_ok(
         "variant",
@@ -212,10 +171,10 @@ fn check_foreign_rules(fleet: &Fleet, family: Family, subject: &str, table: &Tab
 }
 
 /// A native rule on the check port. Sets and maps by name are not looked into.
-fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, String>) -> Vec<Finding> {
+fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, ObservationError>) -> Vec<Finding> {
     let check = fleet.ports.check;
     match statements {
-        Err(why) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", why.clone(), "run as root")],
+        Err(error) => vec![build_finding(Severity::Warning, "native-unreadable", "nftables", error.clone(), "run as root")],
         Ok(statements) => statements
             .iter()
             .filter(|statement| statement_matches(statement, check))
@@ -231,24 +190,12 @@ fn check_native_rules(fleet: &Fleet, statements: &Result<Vec<String>, String>) -
     }
 }
 
-/// Whether a native statement matches a port.
-fn statement_matches(statement: &str, port: Port) -> bool {
-    let words = statement.split(|c: char| c.is_whitespace() || matches!(c, ',' | '{' | '}'));
-    // What comes before the verdict is matched; `redirect to :8888` would be its target.
-    let mut matched = words.take_while(|word| !matches!(*word, "redirect" | "dnat"));
-    matched.any(|word| includes_port(&word.replace('-', ":"), port))
-}
-
-fn rule_names_port(rule: &Rule, option: &str, port: Port) -> bool {
-    rule.option_value(option).is_some_and(|list| includes_port(list, port))
-}
-
 fn check_ipv6(facts: &CheckFacts, tables: &[(Family, Tables)]) -> Option<Finding> {
     let table =
         |wanted: Family| tables.iter().find(|(family, _)| *family == wanted).map(|(_, tables)| tables);
     let on = |tables: &Tables| {
         tables
-            .of(variant(tables))
+            .of(choose_variant(tables))
             .is_some_and(|table| !read_forwards(table).is_empty() && is_hooked(table, false))
     };
     let host_is_v6 = facts.host.address.is_some_and(|address| address.is_ipv6());
@@ -377,17 +324,17 @@ fn check_input_filter(
     fleet: &Fleet,
     facts: &CheckFacts,
     family: Family,
-    table: &Result<Table, String>,
+    table: &Result<Table, ObservationError>,
 ) -> Vec<Finding> {
     let subject = format!("{} filter INPUT", family.command_stem());
     let table = match table {
         Ok(table) => table,
-        Err(why) => {
+        Err(error) => {
             return vec![build_finding(
                 Severity::Warning,
                 "filter-unreadable",
                 &subject,
-                why.clone(),
+                error.clone(),
                 "run as root",
             )];
         }
@@ -395,32 +342,32 @@ fn check_input_filter(
     let mut all = Vec::new();
     let record = facts.records.iter().flatten().find(|record| record.forward.service == fleet.service);
     for (vhost, data) in [("main", fleet.ports.main), ("backup", fleet.ports.backup)] {
-        let port = record.map_or(data, |record| record.led(data));
+        let port = record.map_or(data, |record| record.effective_target(data));
         match evaluate_filter(table, port) {
             FilterVerdict::Accepted => {}
-            FilterVerdict::Refused { rule: by } => all.push(build_problem(
+            FilterVerdict::Refused(RefusingRule { text, .. }) => all.push(build_problem(
                 "input-hides-port",
                 &subject,
-                format!("port {port} of the {vhost} vhost is not let in ({by}): INPUT sees the port after nat, so the check port does not help"),
+                format!("port {port} of the {vhost} vhost is not let in ({text}): INPUT sees the port after nat, so the check port does not help"),
                 format!("`{} -I INPUT -p tcp --dport {port} -j ACCEPT`, for the load balancers", family.command_stem()),
             )),
-            FilterVerdict::Depends { on } => all.push(build_finding(
+            FilterVerdict::Depends { rule } => all.push(build_finding(
                 Severity::Note,
                 "input-depends",
                 &subject,
-                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{on}`"),
+                format!("whether port {port} of the {vhost} vhost is let in depends on the source or more: `{rule}`"),
                 "make sure that the load balancers are let in",
             )),
         }
     }
-    if let FilterVerdict::Refused { rule: by } = evaluate_filter(table, fleet.ports.check)
-        && !by.contains("REJECT")
+    if let FilterVerdict::Refused(RefusingRule { text, target: RefusalTarget::Drop }) =
+        evaluate_filter(table, fleet.ports.check)
     {
         all.push(build_finding(
             Severity::Note,
             "check-port-dropped",
             &subject,
-            format!("with the forward off, the check port {} is dropped and not refused ({by}): DOWN takes a check timeout longer", fleet.ports.check),
+            format!("with the forward off, the check port {} is dropped and not refused ({text}): DOWN takes a check timeout longer", fleet.ports.check),
             format!("`{} -I INPUT -p tcp --dport {} -j REJECT --reject-with tcp-reset`", family.command_stem(), fleet.ports.check),
         ));
     }
@@ -461,13 +408,13 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
     let recorded_off = facts.records.as_ref().is_ok_and(|all| {
         all.iter().any(|record| record.forward.service == fleet.service && record.switch == Switch::Off)
     });
-    let vhost = |name: &str, port: Port, health: &Result<(), String>, severity| match health {
+    let vhost = |name: &str, port: Port, health: &Result<(), ObservationError>, severity| match health {
         Ok(()) => build_ok("vhost", &format!("{name} vhost"), format!("healthy on port {port}")),
-        Err(why) => build_finding(
+        Err(error) => build_finding(
             severity,
             "vhost-unhealthy",
             &format!("{name} vhost"),
-            why.clone(),
+            error.clone(),
             "look at its error log",
         ),
     };
@@ -477,107 +424,6 @@ fn check_health(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
         vhost("main", fleet.ports.main, &facts.main_health, main),
         vhost("backup", fleet.ports.backup, &facts.backup_health, Severity::Problem),
     ]
-}
-
-/// Returns the view of a balancer, or the finding that it could not be read.
-fn require_view<'a>(
-    spec: &BalancerSpec,
-    view: Option<&'a Result<BackendView, String>>,
-) -> Result<&'a BackendView, Finding> {
-    let subject = spec.name.as_str();
-    match view {
-        None => Err(build_finding(
-            Severity::Warning,
-            "balancer-not-read",
-            subject,
-            "no `haproxy:`: nothing is checked before a switch, and only a computed bound is waited after it",
-            "add its stats socket or statistics page",
-        )),
-        Some(Err(why)) => Err(build_problem(
-            "balancer-unreadable",
-            subject,
-            why.clone(),
-            "start it, or correct `haproxy:` and `backend:`",
-        )),
-        Some(Ok(view)) => Ok(view),
-    }
-}
-
-/// A host's two server lines.
-fn check_servers(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Finding> {
-    let subject = spec.name.as_str();
-    let one = |name: String| match view.find_server(&name) {
-        None => build_problem(
-            "no-server",
-            subject,
-            format!("the backend `{}` has no server `{name}`", spec.backend),
-            "name it so, or set `load_balancers[].servers`",
-        ),
-        Some(server)
-            if server.admin_state.is_some_and(|admin| admin.is_in_maintenance() || admin.is_in_drain()) =>
-        {
-            build_finding(
-                Severity::Warning,
-                "admin-state",
-                subject,
-                format!(
-                    "`{name}` is {} by an operator's command on HAProxy, regardless of its checks",
-                    server.status
-                ),
-                format!("`set server {}/{name} state ready` on its admin socket", spec.backend),
-            )
-        }
-        Some(server) => {
-            build_ok("server", subject, format!("`{name}` is {} ({})", server.status, server.last_check))
-        }
-    };
-    vec![one(spec.servers.main_of(host)), one(spec.servers.backup_server_name(host))]
-}
-
-fn check_capacity_floor(
-    fleet: &Fleet,
-    spec: &BalancerSpec,
-    view: &BackendView,
-    host: &HostName,
-) -> Option<Finding> {
-    let main = spec.servers.main_of(host);
-    let mains = view.servers().iter().filter(|server| !server.backup && server.name != main).count();
-    (mains < usize::try_from(fleet.limits.min_up).unwrap_or(usize::MAX)).then(|| {
-        build_finding(
-            Severity::Warning,
-            "floor-never-met",
-            spec.name.as_str(),
-            format!("there are {mains} other main servers, `roll.min_up` requires {}: every disable-forward is refused", fleet.limits.min_up),
-            "lower `roll.min_up`",
-        )
-    })
-}
-
-/// Findings from the configuration alone.
-fn check_policy(fleet: &Fleet) -> Vec<Finding> {
-    let mut all = Vec::new();
-    if fleet.balancers.is_empty() {
-        all.push(build_finding(
-            Severity::Warning,
-            "no-balancers",
-            "switchman.yaml",
-            "no `load_balancers`: nothing is checked before a switch, and nothing waited for after it",
-            "add them, each with `haproxy:` so that its state can be read",
-        ));
-    }
-    let hosts = fleet.hosts.len();
-    let batch = fleet.roll.batch.size(hosts).min(hosts);
-    let (left, min_up) = (hosts - batch, fleet.limits.min_up);
-    if hosts > 0 && left < usize::try_from(min_up).unwrap_or(usize::MAX) {
-        all.push(build_finding(
-            Severity::Warning,
-            "batch-below-floor",
-            "switchman.yaml",
-            format!("a batch of {batch} leaves {left} of {hosts} hosts, `roll.min_up` requires {min_up}: every `roll` over all hosts is refused"),
-            "take a smaller `roll.batch`, or lower `roll.min_up`",
-        ));
-    }
-    all
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn classify_snapshot(socket: &Socket) -> SocketActivity {
 const MAX_AMBIGUOUS_AGE: Duration = Duration::from_secs(15);
 
 /// Counts a look: how many are busy, idle or tied, and what they do.
-pub fn count(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<SocketActivity, u64>) {
+pub fn count_activities(now: &[Socket], before: &[Socket]) -> (SocketCount, BTreeMap<SocketActivity, u64>) {
     let earlier: BTreeMap<u64, &Socket> = before.iter().map(|socket| (socket.cookie, socket)).collect();
     let mut total = SocketCount::default();
     let mut by_activity = BTreeMap::new();
@@ -89,7 +89,7 @@ pub enum DrainState {
     Draining {
         in_flight: u64,
         busy_sockets: u64,
-        why: NotDrainedReason,
+        reason: NotDrainedReason,
     },
     Drained,
 }
@@ -142,7 +142,7 @@ impl DrainTracker {
         let selected: Option<Vec<u64>> =
             works.iter().map(|work| work.map(|work| work.selected_total)).collect();
         let last = self.last_quiet_selections.take();
-        let why = match (&selected, sockets) {
+        let reason = match (&selected, sockets) {
             (None, _) => NotDrainedReason::BalancerUnreadable,
             (_, None) => NotDrainedReason::SocketsUnreadable,
             _ if sum(|work| work.sessions) > 0 => NotDrainedReason::Sessions,
@@ -159,7 +159,7 @@ impl DrainTracker {
                 state
             }
         };
-        DrainState::Draining { in_flight, busy_sockets, why }
+        DrainState::Draining { in_flight, busy_sockets, reason }
     }
 }
 

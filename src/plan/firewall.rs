@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::model::deployment::Access;
-use crate::model::forward::{Forward, ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::rules::{
     ANCHOR_COMMENT, CHAIN, DesiredRules, Family, JUMP_COMMENT, Redirect, RedirectKind, Rule, Table, Tables,
@@ -42,20 +43,20 @@ fn build_redirects(record: &ServiceRecord) -> Vec<Redirect> {
     let inserted = record.layer7.inserted();
     let main = |target: Port| inserted.unwrap_or(target);
     let redirect = |kind, port, target| Redirect { service: service.clone(), kind, port, target };
-    let mut asked = Vec::new();
+    let mut redirects = Vec::new();
     if record.switch == Switch::On {
-        asked.push(redirect(RedirectKind::Forward, *check, main(record.forward.target)));
+        redirects.push(redirect(RedirectKind::Forward, *check, main(record.forward.target)));
     }
     if let Some(routes) = &record.routes {
-        asked.push(redirect(RedirectKind::Route, routes.main.port, main(routes.main.target)));
-        asked.push(redirect(RedirectKind::Backup, routes.backup.port, routes.backup.target));
+        redirects.push(redirect(RedirectKind::Route, routes.main.port, main(routes.main.target)));
+        redirects.push(redirect(RedirectKind::Backup, routes.backup.port, routes.backup.target));
     }
-    asked
+    redirects
 }
 
 /// Which variant our rules belong in: where our chain already is, else where any program's rules are; where that decides
 /// nothing, what the command `iptables` runs.
-pub fn variant(tables: &Tables) -> Variant {
+pub fn choose_variant(tables: &Tables) -> Variant {
     let only_one = |test: fn(&Table) -> bool| {
         let holds = |table: Option<&Table>| table.is_some_and(test);
         match (holds(tables.nf_tables.as_ref()), holds(tables.legacy.as_ref())) {
@@ -72,8 +73,8 @@ pub fn variant(tables: &Tables) -> Variant {
 
 /// The transactions that bring one family to the desired rules; none when it is already so. More than one only when
 /// rules of ours remain in the variant that is not in use.
-pub fn plan(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
-    let chosen = variant(tables);
+pub fn plan_transactions(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Transaction> {
+    let chosen = choose_variant(tables);
     let other = match chosen {
         Variant::NfTables => Variant::Legacy,
         Variant::Legacy => Variant::NfTables,
@@ -133,8 +134,9 @@ fn build_declaration(desired: &DesiredRules, table: &Table) -> Option<String> {
 /// Takes away all that is ours; `None` where nothing is.
 fn build_removal(table: &Table) -> Option<String> {
     let jumps: Vec<&Rule> = table.rules.iter().filter(|rule| rule.chain != CHAIN && is_jump(rule)).collect();
-    let kept = table.rules.iter().any(is_foreign_jump) && table.rules_in_chain(CHAIN).next().is_none();
-    if jumps.is_empty() && (kept || !table.chains.contains_key(CHAIN)) {
+    let has_foreign_jump =
+        table.rules.iter().any(is_foreign_jump) && table.rules_in_chain(CHAIN).next().is_none();
+    if jumps.is_empty() && (has_foreign_jump || !table.chains.contains_key(CHAIN)) {
         return None;
     }
     let mut text = String::from("*nat\n");

@@ -20,8 +20,8 @@ pub enum SelectionError {
     Unknown { requested: HostName, known: Vec<HostName> },
     #[error("cannot select a host: this machine, `{machine}`, is none of {}", join_names(.known))]
     NotAHost { machine: String, known: Vec<HostName> },
-    #[error("cannot select this machine: its name `{machine}` is no host name: {why}")]
-    BadName { machine: String, why: String },
+    #[error("cannot select this machine: its name `{machine}` is no host name: {reason}")]
+    BadName { machine: String, reason: String },
 }
 
 /// Which hosts a command names.
@@ -38,12 +38,12 @@ pub enum HostSelection<'a> {
 /// The hosts to act on, each with its transport. `local`: the operator declares that this machine is the named host.
 pub fn select_hosts(
     fleet: &Fleet,
-    asked: HostSelection<'_>,
+    requested: HostSelection<'_>,
     local: bool,
     machine: &MachineIdentity<'_>,
 ) -> Result<Vec<Host>, SelectionError> {
     if fleet.hosts.is_empty() {
-        return match asked {
+        return match requested {
             HostSelection::Named([one]) => select_this_machine(Some(one), machine),
             HostSelection::Named([_, other, ..]) => {
                 Err(SelectionError::Unknown { requested: other.clone(), known: vec![] })
@@ -57,22 +57,23 @@ pub fn select_hosts(
     }
     let known = || fleet.hosts.iter().map(|host| host.name.clone()).collect();
     let routed = |host: &Host| {
-        let way = if is_this_machine(host, machine) { Transport::Local } else { host.transport.clone() };
-        Host { transport: way, ..host.clone() }
+        let transport =
+            if is_this_machine(host, machine) { Transport::Local } else { host.transport.clone() };
+        Host { transport, ..host.clone() }
     };
-    let here = fleet.hosts.iter().find(|host| is_this_machine(host, machine));
-    match (asked, here) {
+    let this = fleet.hosts.iter().find(|host| is_this_machine(host, machine));
+    match (requested, this) {
         (HostSelection::All, _) | (HostSelection::ThisOrAll, None) => {
             Ok(fleet.hosts.iter().map(routed).collect())
         }
-        (HostSelection::ThisMachine | HostSelection::ThisOrAll, Some(here)) => Ok(vec![routed(here)]),
+        (HostSelection::ThisMachine | HostSelection::ThisOrAll, Some(this)) => Ok(vec![routed(this)]),
         (HostSelection::ThisMachine, None) => {
             Err(SelectionError::NotAHost { machine: machine.host_name.to_owned(), known: known() })
         }
         (HostSelection::Named(names), _) => {
             let mut hosts: Vec<Host> = Vec::new();
             for name in names {
-                let host = fleet.host(name);
+                let host = fleet.find_host(name);
                 let host =
                     host.ok_or_else(|| SelectionError::Unknown { requested: name.clone(), known: known() })?;
                 if hosts.iter().all(|other| other.name != host.name) {
@@ -89,15 +90,15 @@ pub fn select_hosts(
 
 /// Without `hosts:`, the machine itself under its short name: haproxy.cfg has `main-web1`, not `main-web1.example.org`.
 fn select_this_machine(
-    asked: Option<&HostName>,
+    requested: Option<&HostName>,
     machine: &MachineIdentity<'_>,
 ) -> Result<Host, SelectionError> {
     let short = machine.host_name.split('.').next().unwrap_or("");
-    let name = match asked {
-        Some(asked) => asked.clone(),
-        None => short.parse().map_err(|why: crate::model::name::NameError| SelectionError::BadName {
+    let name = match requested {
+        Some(requested) => requested.clone(),
+        None => short.parse().map_err(|error: crate::model::name::NameError| SelectionError::BadName {
             machine: machine.host_name.to_owned(),
-            why: why.to_string(),
+            reason: error.to_string(),
         })?,
     };
     Ok(Host { name, address: None, transport: Transport::Local })
@@ -128,7 +129,7 @@ mod tests {
     /// `web2` is this machine; `NAME@ROUTE` for each host.
     fn select_names(
         hosts: &[(&str, &str)],
-        asked: HostSelection<'_>,
+        requested: HostSelection<'_>,
         local: bool,
     ) -> Result<Vec<String>, String> {
         let addresses = ["10.0.0.12".parse().unwrap()];
@@ -137,7 +138,7 @@ mod tests {
         for host in &mut fleet.hosts {
             host.transport = Transport::Ssh(host.name.to_string());
         }
-        let picked = select_hosts(&fleet, asked, local, &machine).map_err(|error| error.to_string())?;
+        let picked = select_hosts(&fleet, requested, local, &machine).map_err(|error| error.to_string())?;
         Ok(picked.iter().map(|host| format!("{}@{}", host.name, host.transport)).collect())
     }
 
@@ -147,12 +148,12 @@ mod tests {
 
     #[test]
     fn found_by_address_or_by_name() {
-        let here = |name: &str| Ok(vec![format!("{name}@this machine")]);
-        assert_eq!(select_names(&PAIR, HostSelection::ThisMachine, false), here("web2"));
-        assert_eq!(select_names(&PAIR, HostSelection::ThisOrAll, false), here("web2"));
-        assert_eq!(select_names(&[("node7", "10.9.9.9")], HostSelection::ThisMachine, false), here("node7"));
-        assert_eq!(select_names(&[], HostSelection::ThisMachine, false), here("node7"));
-        assert_eq!(select_names(&[], HostSelection::Named(&make_names("web9")), false), here("web9"));
+        let this = |name: &str| Ok(vec![format!("{name}@this machine")]);
+        assert_eq!(select_names(&PAIR, HostSelection::ThisMachine, false), this("web2"));
+        assert_eq!(select_names(&PAIR, HostSelection::ThisOrAll, false), this("web2"));
+        assert_eq!(select_names(&[("node7", "10.9.9.9")], HostSelection::ThisMachine, false), this("node7"));
+        assert_eq!(select_names(&[], HostSelection::ThisMachine, false), this("node7"));
+        assert_eq!(select_names(&[], HostSelection::Named(&make_names("web9")), false), this("web9"));
     }
 
     #[test]

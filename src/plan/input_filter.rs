@@ -8,14 +8,29 @@ use crate::model::rules::{Rule, Table};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FilterVerdict {
     Accepted,
-    /// Dropped or rejected from every source; by which rule or policy.
-    Refused {
-        rule: String,
-    },
+    /// Dropped or rejected from every source.
+    Refused(RefusingRule),
     /// The verdict depends on the source, or on something else this walk cannot know; the last rule that may refuse it.
     Depends {
-        on: String,
+        rule: String,
     },
+}
+
+/// The rule or policy that refuses a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusingRule {
+    /// The rule as `iptables -S` prints it, or the policy in words.
+    pub text: String,
+    pub target: RefusalTarget,
+}
+
+/// The effect of a refusal on the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalTarget {
+    /// The client gets no reply, and waits for its timeout.
+    Drop,
+    /// The client is refused at once.
+    Reject,
 }
 
 /// Deeper than any real rule set; a loop of chains cannot be built in the kernel.
@@ -29,26 +44,30 @@ pub fn evaluate_filter(table: &Table, port: Port) -> FilterVerdict {
     let refused_by = match verdict {
         Some(RuleDecision::Accept) => None,
         Some(RuleDecision::Refuse(by)) => Some(by),
-        None => (policy != "ACCEPT").then(|| format!("the policy {policy} of INPUT")),
+        None => (policy != "ACCEPT").then(|| RefusingRule {
+            text: format!("the policy {policy} of INPUT"),
+            // A policy is ACCEPT or DROP: iptables has no other.
+            target: RefusalTarget::Drop,
+        }),
     };
     match (refused_by, doubt) {
-        (Some(by), None | Some(UncertainRule::Refuses(_))) => FilterVerdict::Refused { rule: by },
+        (Some(refusal), None | Some(UncertainRule::Refuses(_))) => FilterVerdict::Refused(refusal),
         (None, None | Some(UncertainRule::Accepts)) => FilterVerdict::Accepted,
-        (Some(on), Some(UncertainRule::Accepts)) | (None, Some(UncertainRule::Refuses(on))) => {
-            FilterVerdict::Depends { on }
+        (Some(refusal), Some(UncertainRule::Accepts)) | (None, Some(UncertainRule::Refuses(refusal))) => {
+            FilterVerdict::Depends { rule: refusal.text }
         }
     }
 }
 
 enum RuleDecision {
     Accept,
-    Refuse(String),
+    Refuse(RefusingRule),
 }
 
 /// The effect that a rule which may or may not match would have had.
 enum UncertainRule {
     Accepts,
-    Refuses(String),
+    Refuses(RefusingRule),
 }
 
 fn walk(
@@ -69,7 +88,8 @@ fn walk(
         };
         let end = match rule.option_value("-j").or_else(|| rule.option_value("-g")) {
             Some("ACCEPT") => Some(RuleDecision::Accept),
-            Some("DROP" | "REJECT") => Some(RuleDecision::Refuse(rule.to_string())),
+            Some("DROP") => Some(refuse(rule, RefusalTarget::Drop)),
+            Some("REJECT") => Some(refuse(rule, RefusalTarget::Reject)),
             Some("RETURN") if certain => return None,
             Some(target) if table.chains.contains_key(target) => walk(table, target, port, depth - 1, doubt),
             _ => None,
@@ -78,11 +98,17 @@ fn walk(
             Some(end) if certain => return Some(end),
             // Any way in or out that depends on the source: a way in weighs more, it may be the balancer's.
             Some(RuleDecision::Accept) => *doubt = Some(UncertainRule::Accepts),
-            Some(RuleDecision::Refuse(by)) if doubt.is_none() => *doubt = Some(UncertainRule::Refuses(by)),
+            Some(RuleDecision::Refuse(refusal)) if doubt.is_none() => {
+                *doubt = Some(UncertainRule::Refuses(refusal));
+            }
             _ => {}
         }
     }
     None
+}
+
+fn refuse(rule: &Rule, target: RefusalTarget) -> RuleDecision {
+    RuleDecision::Refuse(RefusingRule { text: rule.to_string(), target })
 }
 
 enum Match {
@@ -163,8 +189,8 @@ mod tests {
         evaluate_filter(&make_table(policy, rules), Port::new(8080).unwrap())
     }
 
-    fn make_refused(by: &str) -> FilterVerdict {
-        FilterVerdict::Refused { rule: by.into() }
+    fn make_refused(text: &str, target: RefusalTarget) -> FilterVerdict {
+        FilterVerdict::Refused(RefusingRule { text: text.into(), target })
     }
 
     #[test]
@@ -181,10 +207,13 @@ mod tests {
             "-A INPUT -p tcp -m tcp --dport 8888 -j ACCEPT",
             "-A INPUT -p udp -m udp --dport 8080 -j ACCEPT",
         ];
-        assert_eq!(evaluate_rules("DROP", &usual), make_refused("the policy DROP of INPUT"));
+        assert_eq!(
+            evaluate_rules("DROP", &usual),
+            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
+        );
         let reject = "-A INPUT -j REJECT --reject-with icmp-port-unreachable";
         let with_reject = [&usual[..], &[reject]].concat();
-        assert_eq!(evaluate_rules("ACCEPT", &with_reject), make_refused(reject));
+        assert_eq!(evaluate_rules("ACCEPT", &with_reject), make_refused(reject, RefusalTarget::Reject));
         for way_in in ["--dport 8080", "-m multiport --dports 80,8080", "-m multiport --dports 8000:8999"] {
             let rule = format!("-A INPUT -p tcp -m tcp {way_in} -j ACCEPT");
             assert_eq!(
@@ -200,11 +229,20 @@ mod tests {
         let from = "-A INPUT -s 10.0.0.2/32 -p tcp -m tcp --dport 8080 -j ACCEPT";
         assert_eq!(
             evaluate_rules("DROP", &[from]),
-            FilterVerdict::Depends { on: "the policy DROP of INPUT".into() }
+            FilterVerdict::Depends { rule: "the policy DROP of INPUT".into() }
         );
         let ban = "-A INPUT -s 192.0.2.0/24 -j DROP";
-        assert_eq!(evaluate_rules("ACCEPT", &[ban]), FilterVerdict::Depends { on: ban.into() });
-        assert_eq!(evaluate_rules("DROP", &[ban]), make_refused("the policy DROP of INPUT"));
+        assert_eq!(evaluate_rules("ACCEPT", &[ban]), FilterVerdict::Depends { rule: ban.into() });
+        assert_eq!(
+            evaluate_rules("DROP", &[ban]),
+            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
+        );
+    }
+
+    #[test]
+    fn comment_that_names_reject_does_not_make_a_drop_one() {
+        let rule = "-A INPUT -m comment --comment REJECT -j DROP";
+        assert_eq!(evaluate_rules("ACCEPT", &[rule]), make_refused(rule, RefusalTarget::Drop));
     }
 
     #[test]
@@ -215,7 +253,10 @@ mod tests {
             "-A ufw -j RETURN",
             "-A ufw -j DROP",
         ];
-        assert_eq!(evaluate_rules("DROP", &rules), make_refused("the policy DROP of INPUT"));
+        assert_eq!(
+            evaluate_rules("DROP", &rules),
+            make_refused("the policy DROP of INPUT", RefusalTarget::Drop)
+        );
         let rules = ["-A INPUT -j ufw", "-A ufw -p tcp -m tcp --dport 8080 -j ACCEPT"];
         assert_eq!(evaluate_rules("DROP", &rules), FilterVerdict::Accepted);
     }

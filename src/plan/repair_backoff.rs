@@ -19,7 +19,7 @@ pub struct RepairBackoff {
 impl RepairBackoff {
     /// A repair was made, or failed, now: how long to wait before the next one. Each wait is twice the last, up to half a
     /// minute; it counts from the end of the wait.
-    pub fn repaired(&mut self, now: Instant) -> Option<Duration> {
+    pub fn record_repair(&mut self, now: Instant) -> Option<Duration> {
         let calm = self.last_repair.is_none_or(|last| now.saturating_duration_since(last) > RESET_INTERVAL);
         self.consecutive = if calm { 1 } else { self.consecutive.saturating_add(1) };
         let pause = self.consecutive.checked_sub(FREE_REPAIRS + 1).map(|doublings| {
@@ -44,12 +44,12 @@ mod tests {
         let (mut pace, mut now) = (RepairBackoff::default(), Instant::now());
         let mut pauses = Vec::new();
         for _ in 0..13 {
-            let pause = pace.repaired(now);
+            let pause = pace.record_repair(now);
             now += pause.unwrap_or_default() + Duration::from_millis(100);
             pauses.push(pause.map_or(0, |pause| pause.as_secs()));
         }
         assert_eq!(pauses, [0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(pace.repaired(now + RESET_INTERVAL * 2), None);
+        assert_eq!(pace.record_repair(now + RESET_INTERVAL * 2), None);
         assert_eq!(pace.consecutive(), 1);
     }
 
@@ -58,7 +58,7 @@ mod tests {
         let (mut pace, mut now) = (RepairBackoff::default(), Instant::now());
         for _ in 0..100 {
             now += RESET_INTERVAL + Duration::from_secs(1);
-            assert_eq!(pace.repaired(now), None);
+            assert_eq!(pace.record_repair(now), None);
         }
     }
 
@@ -66,7 +66,7 @@ mod tests {
     fn backoff_handles_any_number_of_repairs() {
         let mut backoff = RepairBackoff { last_repair: Some(Instant::now()), consecutive: u32::MAX - 1 };
         for _ in 0..3 {
-            assert_eq!(backoff.repaired(Instant::now()), Some(MAX_BACKOFF));
+            assert_eq!(backoff.record_repair(Instant::now()), Some(MAX_BACKOFF));
         }
     }
 }

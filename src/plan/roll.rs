@@ -10,9 +10,9 @@ use super::switch::{compute_detection_time, compute_wait_timeout};
 use crate::model::balancer::BalancerSpec;
 use crate::model::duration::{format, serialize_optional_ms};
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::name::HostName;
-use crate::model::roll::{RollSpec, Step};
+use crate::model::port_forward::Switch;
+use crate::model::roll::{RollSpec, Step, Work};
 
 /// The whole of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,7 +50,7 @@ pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
     if spec.hosts.is_empty() {
         return Err(PlanError::NoHosts);
     }
-    if spec.command.is_empty() {
+    if matches!(&spec.work, Work::Command { argv, .. } if argv.is_empty()) {
         return Err(PlanError::NoCommand);
     }
     let all = fleet.hosts.len();
@@ -97,20 +97,19 @@ fn plan_step(fleet: &Fleet, spec: &RollSpec, step: Step) -> Option<PlannedStep> 
         Step::ForwardOff => (format!("forward off: {check} is refused"), None),
         Step::Down => (format!("wait until it is DOWN: {}", balancers()), seen(Switch::Off)),
         Step::Drained => ("wait until nothing is in flight".to_owned(), Some(spec.drain_timeout)),
-        Step::Command => {
-            let place = if spec.remote { "on the host" } else { "here" };
-            let timeout = Some(spec.command_timeout).filter(|timeout| !timeout.is_zero());
-            match &spec.assign {
-                Some(new) => {
-                    let text = format!(
-                        "lead both data ports to {} {}, and close idle connections to the old one",
-                        spec.service, new.version
-                    );
-                    (text, None)
-                }
-                None => (format!("run {place}: {}", spec.command.join(" ")), timeout),
+        Step::Command => match &spec.work {
+            Work::Command { argv, remote, timeout } => {
+                let location = if *remote { "on the host" } else { "here" };
+                (format!("run {location}: {}", argv.join(" ")), *timeout)
             }
-        }
+            Work::Assign(new_main) => {
+                let text = format!(
+                    "route both data ports to {} {}, and close idle connections to the old one",
+                    spec.service, new_main.version
+                );
+                (text, None)
+            }
+        },
         Step::Healthy => {
             let health = &fleet.health;
             let does =
@@ -206,7 +205,8 @@ each host:
         let spec = RollSpec { batch: Batch::Percent(100), ..example::make_roll_spec(&["web1", "web2"]) };
         assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` requires 1");
         assert!(plan(&make_fleet(3), &spec).is_ok());
-        let none = RollSpec { command: vec![], ..example::make_roll_spec(&["web1"]) };
+        let work = Work::Command { argv: vec![], remote: false, timeout: None };
+        let none = RollSpec { work, ..example::make_roll_spec(&["web1"]) };
         assert_eq!(refused(2, &none), "no command is given");
     }
 }

@@ -7,17 +7,20 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView};
-use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::name::{BalancerName, HostName};
+use crate::model::port_forward::Switch;
 
 /// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 pub enum Refusal {
     /// The balancer cannot be read, so nothing is known of it.
-    BalancerUnreadable { balancer: BalancerName, why: String },
+    BalancerUnreadable {
+        balancer: BalancerName,
+        #[serde(rename = "why")]
+        cause: String,
+    },
     /// The backend has no such server line.
     NoServer { balancer: BalancerName, server: String },
     /// Users of the host would have nowhere to go.
@@ -29,13 +32,16 @@ pub enum Refusal {
     /// Every main vhost of the fleet at once.
     AllHosts { hosts: usize },
     /// The real port does not answer its health check.
-    Unhealthy { why: String },
+    Unhealthy {
+        #[serde(rename = "why")]
+        cause: String,
+    },
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BalancerUnreadable { balancer, why } => write!(f, "`{balancer}` cannot be read: {why}"),
+            Self::BalancerUnreadable { balancer, cause } => write!(f, "`{balancer}` cannot be read: {cause}"),
             Self::NoServer { balancer, server } => {
                 write!(f, "`{balancer}` has no server `{server}` in this backend")
             }
@@ -55,7 +61,7 @@ impl fmt::Display for Refusal {
             Self::AllHosts { hosts } => {
                 write!(f, "these {hosts} hosts are all there are: every user would be on a backup vhost")
             }
-            Self::Unhealthy { why } => write!(f, "the main vhost is not healthy: {why}"),
+            Self::Unhealthy { cause } => write!(f, "the main vhost is not healthy: {cause}"),
         }
     }
 }
@@ -75,12 +81,12 @@ pub fn find_disable_refusals(
         let balancer = spec.name.clone();
         let view = match reading {
             Ok(view) => view,
-            Err(why) => {
-                refusals.push(Refusal::BalancerUnreadable { balancer, why: (*why).to_owned() });
+            Err(error) => {
+                refusals.push(Refusal::BalancerUnreadable { balancer, cause: (*error).to_owned() });
                 continue;
             }
         };
-        let mains: BTreeSet<String> = hosts.iter().map(|host| spec.servers.main_of(host)).collect();
+        let mains: BTreeSet<String> = hosts.iter().map(|host| spec.servers.main_server_name(host)).collect();
         for host in hosts {
             refusals.extend(find_balancer_refusals(spec, view, host));
         }
@@ -103,7 +109,7 @@ pub fn find_disable_refusals(
 fn find_balancer_refusals(spec: &BalancerSpec, view: &BackendView, host: &HostName) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let balancer = &spec.name;
-    let (main, backup) = (spec.servers.main_of(host), spec.servers.backup_server_name(host));
+    let (main, backup) = (spec.servers.main_server_name(host), spec.servers.backup_server_name(host));
     if view.find_server(&main).is_none() {
         refusals.push(Refusal::NoServer { balancer: balancer.clone(), server: main });
     }
@@ -152,19 +158,6 @@ pub fn compute_detection_time(check: &CheckTiming, switch: Switch) -> Duration {
 /// timing, which may lag behind the real one, and five seconds.
 pub fn compute_wait_timeout(check: &CheckTiming, switch: Switch) -> Duration {
     compute_detection_time(check, switch) * 2 + Duration::from_secs(5)
-}
-
-/// A sentence for a bound, for people.
-pub fn explain_detection_time(check: &CheckTiming, switch: Switch) -> String {
-    let (word, count) = match switch {
-        Switch::Off => ("fall", check.fall),
-        Switch::On => ("rise", check.rise),
-    };
-    format!(
-        "{} by its check settings (inter {}, {word} {count})",
-        duration::format(compute_detection_time(check, switch)),
-        duration::format(check.inter)
-    )
 }
 
 #[cfg(test)]

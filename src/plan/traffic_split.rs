@@ -166,8 +166,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_VALUE_LENGTH && text.bytes().all(allowed)
 }
 
-fn build_bad_text(text: &str, what: &'static str) -> TrafficSplitError {
-    TrafficSplitError::BadText { text: text.escape_debug().take(80).collect(), subject: what }
+fn build_bad_text(text: &str, subject: &'static str) -> TrafficSplitError {
+    TrafficSplitError::BadText { text: text.escape_debug().take(80).collect(), subject }
 }
 
 /// The proxy's place in a service's data path, as it should be.
@@ -183,7 +183,7 @@ pub enum DesiredPlacement {
     Unallocated,
 }
 
-pub fn wanted(record: &ServiceRecord) -> DesiredPlacement {
+pub fn derive_placement(record: &ServiceRecord) -> DesiredPlacement {
     let splits =
         !record.layer7.traffic_split.is_empty() && record.routes.is_some() && record.access == Access::Public;
     match (splits, record.layer7.place) {
@@ -196,7 +196,7 @@ pub fn wanted(record: &ServiceRecord) -> DesiredPlacement {
 
 /// Nothing needs the proxy's place any more: neither now nor, where the service is private, when it is public again.
 pub fn is_unneeded(record: &ServiceRecord) -> bool {
-    matches!(wanted(record), DesiredPlacement::Bypassed(_))
+    matches!(derive_placement(record), DesiredPlacement::Bypassed(_))
         && (record.layer7.traffic_split.is_empty() || record.routes.is_none())
 }
 
@@ -227,7 +227,7 @@ fn build_service(record: &ServiceRecord, existing: &[Deployment]) -> Option<Prox
     let main = of_service().find(|one| one.id == routes.main.deployment)?;
     let main = Upstream { address: (main.address, routes.main.target.get()).into(), ..build_upstream(main) };
     let others = of_service().filter(|one| one.id != main.deployment).map(build_upstream).collect();
-    let straight = !matches!(wanted(record), DesiredPlacement::Inserted(_));
+    let straight = !matches!(derive_placement(record), DesiredPlacement::Inserted(_));
     let splits = if place.inserted && !straight {
         retain_existing(&record.layer7.traffic_split, existing)
     } else {
@@ -285,10 +285,10 @@ pub fn build_intent(
 }
 
 /// Records that the rules route to the proxy, or to main; `None`: they already do, or the proxy has another port by now.
-pub fn moved(record: &ServiceRecord, port: Port, inserted: bool) -> Option<Layer7> {
+pub fn set_inserted(record: &ServiceRecord, port: Port, inserted: bool) -> Option<Layer7> {
     let place = record.layer7.place.filter(|place| place.port == port && place.inserted != inserted)?;
     // The command that removed the splits in between does not want the proxy there.
-    if inserted && !matches!(wanted(record), DesiredPlacement::Inserted(_)) {
+    if inserted && !matches!(derive_placement(record), DesiredPlacement::Inserted(_)) {
         return None;
     }
     Some(Layer7 { place: Some(ProxyPlacement { inserted, ..place }), ..record.layer7.clone() })
@@ -296,7 +296,7 @@ pub fn moved(record: &ServiceRecord, port: Port, inserted: bool) -> Option<Layer
 
 /// Undoes a change, unless another command has changed the same thing in between; a deployment that no longer exists gets
 /// nothing back.
-pub fn undone(
+pub fn revert_change(
     now: &TrafficSplit,
     before: &TrafficSplit,
     after: &TrafficSplit,
@@ -306,8 +306,8 @@ pub fn undone(
         splits.mirrors.iter().find(|mirror| mirror.deployment == *id).cloned()
     };
     let back = |id: &DeploymentId| {
-        let (was, is) = (mirrors(before, id), mirrors(now, id));
-        if is == mirrors(after, id) { was } else { is }
+        let (past, present) = (mirrors(before, id), mirrors(now, id));
+        if present == mirrors(after, id) { past } else { present }
     };
     let mut ids: Vec<&DeploymentId> = Vec::new();
     for mirror in now.mirrors.iter().chain(&before.mirrors) {
@@ -344,7 +344,7 @@ pub fn restore_deployment(
 }
 
 /// A change for the history: `mirror 2.0.0 25%`.
-pub fn told(change: &TrafficSplitChange, existing: &[Deployment]) -> String {
+pub fn describe_change(change: &TrafficSplitChange, existing: &[Deployment]) -> String {
     let version = |id: &DeploymentId| {
         let found = existing.iter().find(|one| one.id == *id);
         found.map_or_else(|| id.to_string(), |one| format!("{} {}", one.service, one.version))
@@ -389,7 +389,7 @@ pub fn describe_traffic(splits: &TrafficSplit, deployment: &DeploymentId) -> Vec
 }
 
 /// The word of a history row.
-pub const fn action(change: &TrafficSplitChange) -> &'static str {
+pub const fn name_action(change: &TrafficSplitChange) -> &'static str {
     match change {
         TrafficSplitChange::SetMirror(_) | TrafficSplitChange::RemoveMirror(_) => "mirror",
         TrafficSplitChange::SetCanary(_) | TrafficSplitChange::RemoveCanary => "canary",

@@ -18,10 +18,10 @@ mod trial_outcome;
 mod uri;
 
 pub use routes::{
-    assign, detach, end_trial, find_last_good, find_rollback_target, moved, plan_first, plan_rollback,
-    restore_routes,
+    detach, end_trial, find_last_good, find_rollback_target, move_instance, plan_assign, plan_first,
+    plan_rollback, restore_routes,
 };
-pub use trial_outcome::ended;
+pub use trial_outcome::judge_trial;
 pub use uri::{UriError, parse_local_port};
 
 /// The reason why a host refuses a change. The sentences of the systems that switchman follows are kept
@@ -85,8 +85,8 @@ pub enum DeployRefusal {
     NoProgram,
     #[error("`site` is missing: a new instance needs a port")]
     NoNetwork,
-    #[error("{subject} is refused: {why}")]
-    BadValue { subject: String, why: &'static str },
+    #[error("{subject} is refused: {reason}")]
+    BadValue { subject: String, reason: &'static str },
 }
 
 /// The outcome of a deploy.
@@ -100,7 +100,10 @@ pub enum DeployDecision {
 }
 
 /// Whether a new deployment may be placed.
-pub fn deploy(existing: &[Deployment], request: &DeployRequest) -> Result<DeployDecision, DeployRefusal> {
+pub fn decide_deploy(
+    existing: &[Deployment],
+    request: &DeployRequest,
+) -> Result<DeployDecision, DeployRefusal> {
     let of_service = || existing.iter().filter(|one| one.service == request.service);
     if let Some(there) = of_service().find(|one| one.version == request.version) {
         let same = there.instance.how == request.how
@@ -141,7 +144,7 @@ const MAX_HEAD_BYTES: usize = 2048;
 
 /// Checks the values that are written into a process's arguments and environment and into unit files.
 pub fn check_values(how: &RunSpec) -> Result<(), DeployRefusal> {
-    let bad = |what: String, why| Err(DeployRefusal::BadValue { subject: what, why });
+    let bad = |subject: String, reason| Err(DeployRefusal::BadValue { subject, reason });
     let argv = match &how.workload {
         Workload::Command { argv } => argv.as_slice(),
         _ => &[],
@@ -185,7 +188,7 @@ pub fn check_values(how: &RunSpec) -> Result<(), DeployRefusal> {
 
 /// Checks that the health check can be sent at all, and answered by the web server of a vhost.
 pub fn check_health(health: &Health, how: &RunSpec) -> Result<(), DeployRefusal> {
-    let bad = |what: &str, why| Err(DeployRefusal::BadValue { subject: what.to_owned(), why });
+    let bad = |subject: &str, reason| Err(DeployRefusal::BadValue { subject: subject.to_owned(), reason });
     let sane = |text: &str| text.len() <= MAX_HEAD_BYTES && text.chars().all(|c| c.is_ascii_graphic());
     if !health.path.starts_with('/') || !sane(&health.path) {
         return bad("the health check's path", "it begins with `/` and has printable ASCII without spaces");
@@ -257,7 +260,10 @@ pub fn compute_health_timeout(health: &Health) -> Duration {
 const MIN_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the deployment that the reference names, in any stage.
-pub fn find<'a>(existing: &'a [Deployment], which: &DeploymentRef) -> Result<&'a Deployment, DeployRefusal> {
+pub fn find_deployment<'a>(
+    existing: &'a [Deployment],
+    which: &DeploymentRef,
+) -> Result<&'a Deployment, DeployRefusal> {
     existing.iter().find(|one| which.matches(one)).ok_or_else(|| DeployRefusal::NoVersion(which.clone()))
 }
 
@@ -266,7 +272,7 @@ pub fn find_ready<'a>(
     existing: &'a [Deployment],
     which: &DeploymentRef,
 ) -> Result<&'a Deployment, DeployRefusal> {
-    let found = find(existing, which)?;
+    let found = find_deployment(existing, which)?;
     if matches!(found.stage, Stage::Ready | Stage::Updating | Stage::Retiring) {
         Ok(found)
     } else {
@@ -298,31 +304,31 @@ pub fn check_drained(sockets: &SocketCount) -> Result<(), DeployRefusal> {
     Ok(())
 }
 
-pub fn of<'a>(records: &'a [ServiceRecord], service: &ServiceName) -> Option<&'a ServiceRecord> {
+pub fn find_record<'a>(records: &'a [ServiceRecord], service: &ServiceName) -> Option<&'a ServiceRecord> {
     records.iter().find(|record| record.forward.service == *service)
 }
 
 pub fn find_role(records: &[ServiceRecord], deployment: &Deployment) -> Role {
-    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    let routes = find_record(records, &deployment.service).and_then(|record| record.routes.as_ref());
     let is_main = routes.is_some_and(|routes| routes.main.deployment == deployment.id);
     if is_main { Role::Main } else { Role::Shadow }
 }
 
 /// Whether the backup vhost is served by it.
 pub fn is_backup(records: &[ServiceRecord], deployment: &Deployment) -> bool {
-    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    let routes = find_record(records, &deployment.service).and_then(|record| record.routes.as_ref());
     routes.is_some_and(|routes| routes.backup.deployment == deployment.id)
 }
 
 /// Whether a port of the service is routed to this instance's port on the deployment's behalf.
 pub fn routes_to(records: &[ServiceRecord], deployment: &Deployment, port: Port) -> bool {
-    let routes = of(records, &deployment.service).and_then(|record| record.routes.as_ref());
-    let legs = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
-    legs.iter().any(|leg| leg.deployment == deployment.id && leg.target == port)
+    let routes = find_record(records, &deployment.service).and_then(|record| record.routes.as_ref());
+    let both = routes.iter().flat_map(|routes| [&routes.main, &routes.backup]).collect::<Vec<_>>();
+    both.iter().any(|route| route.deployment == deployment.id && route.target == port)
 }
 
 /// Seed row R15: what is not main is drained when nothing is at work on it.
-pub fn status(role: Role, sockets: &SocketCount) -> DeploymentStatus {
+pub fn derive_status(role: Role, sockets: &SocketCount) -> DeploymentStatus {
     match role {
         Role::Main => DeploymentStatus::Active,
         Role::Shadow if sockets.maybe_busy() > 0 => DeploymentStatus::Draining,
@@ -380,11 +386,11 @@ pub fn select_prunable(
     there: &[String],
     existing: &[Deployment],
     service: &ServiceName,
-    keep: usize,
+    retained: usize,
 ) -> Vec<String> {
     let used: BTreeSet<String> = list_used_releases(existing, service).collect();
     let unused: Vec<&String> = there.iter().filter(|name| !used.contains(*name)).collect();
-    let surplus = unused.len().saturating_sub(keep);
+    let surplus = unused.len().saturating_sub(retained);
     unused.into_iter().take(surplus).cloned().collect()
 }
 

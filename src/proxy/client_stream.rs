@@ -36,10 +36,10 @@ impl HeadState {
         self.is_answering.store(true, ORDER);
     }
 
-    /// The answer is over; `read`: and so is the request.
-    pub fn mark_answered(&self, read: bool) {
+    /// The answer has ended; `is_request_read`: and the request was read to its end.
+    pub fn mark_answered(&self, is_request_read: bool) {
         self.is_answering.store(false, ORDER);
-        if !read {
+        if !is_request_read {
             self.stop_tracking();
         }
     }
@@ -50,9 +50,9 @@ impl HeadState {
 }
 
 /// Remembers what was read since the last answer, until it is understood. When hyper writes before that, it writes a refusal
-/// of its own: that write fails instead, and [`Client::refused`] has the bytes for a receiver that understands them.
+/// of its own: that write fails instead, and [`ClientStream::refused`] has the bytes for a receiver that understands them.
 #[derive(Debug)]
-pub struct Client {
+pub struct ClientStream {
     stream: Arc<TcpStream>,
     head_state: Arc<HeadState>,
     /// Read again first.
@@ -64,7 +64,7 @@ pub struct Client {
     is_recording: bool,
 }
 
-impl Client {
+impl ClientStream {
     pub fn new(stream: Arc<TcpStream>, head_state: Arc<HeadState>) -> Self {
         Self {
             stream,
@@ -115,8 +115,9 @@ impl Client {
     }
 
     fn check_refusal(&mut self) -> bool {
-        let told = self.head_state.is_answering.load(ORDER) || self.head_state.is_out_of_sync.load(ORDER);
-        let pending = self.is_recording && !self.head.is_empty() && !told;
+        let is_no_head =
+            self.head_state.is_answering.load(ORDER) || self.head_state.is_out_of_sync.load(ORDER);
+        let pending = self.is_recording && !self.head.is_empty() && !is_no_head;
         self.is_refused |= pending && self.head_number == self.head_state.parsed_heads.load(ORDER);
         self.is_refused
     }
@@ -126,7 +127,7 @@ fn make_refusal_error() -> io::Error {
     io::Error::other("the head is not valid for hyper")
 }
 
-impl AsyncRead for Client {
+impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.replay.is_empty() {
@@ -159,7 +160,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.check_refusal() {

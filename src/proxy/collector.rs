@@ -61,29 +61,31 @@ struct ShadowEvidence {
 struct Job {
     entry: Arc<ShadowEvidence>,
     pair: Box<ResponsePair>,
-    /// Given back when the pair is.
+    /// Released when the pair was compared.
     reservation: ByteReservation,
 }
 
 impl Collector {
-    /// `most`: bytes of all pairs that wait (`Limits::compare_retained_bytes`).
-    pub fn start(rules: ComparisonRules, most: usize) -> std::io::Result<Self> {
-        Self::with_queue(rules, most, QUEUE_PAIRS)
+    /// `limit_bytes`: of all pairs that wait (`Limits::compare_retained_bytes`).
+    pub fn start(rules: ComparisonRules, limit_bytes: usize) -> std::io::Result<Self> {
+        Self::with_queue(rules, limit_bytes, QUEUE_PAIRS)
     }
 
-    fn with_queue(rules: ComparisonRules, most: usize, pairs: usize) -> std::io::Result<Self> {
+    fn with_queue(rules: ComparisonRules, limit_bytes: usize, pairs: usize) -> std::io::Result<Self> {
         let (queue, jobs) = sync_channel(pairs);
         let rules = Arc::new(rules);
         let same = rules.clone();
         thread::Builder::new().name("swm-compare".into()).spawn(move || compare_pairs(&jobs, &same))?;
-        let budget =
-            ByteBudget { reserved_bytes: Arc::default(), limit_bytes: Arc::new(AtomicUsize::new(most)) };
+        let budget = ByteBudget {
+            reserved_bytes: Arc::default(),
+            limit_bytes: Arc::new(AtomicUsize::new(limit_bytes)),
+        };
         Ok(Self { queue, budget, rules, subjects: Mutex::default() })
     }
 
     /// Another bound, from now on.
-    pub fn set_limit(&self, most: usize) {
-        self.budget.limit_bytes.store(most, Ordering::Relaxed);
+    pub fn set_limit(&self, limit_bytes: usize) {
+        self.budget.limit_bytes.store(limit_bytes, Ordering::Relaxed);
     }
 
     /// Opens a handle for a shadow's pairs. All handles of a shadow share the same evidence, until it is forgotten.
@@ -121,9 +123,9 @@ impl Collector {
 
 impl CollectorHandle {
     /// Reserves bytes for one pair with a request of this length, before anything of it is kept.
-    pub fn reserve(&self, request: usize) -> Option<ByteReservation> {
-        let mut held = ByteReservation { budget: self.budget.clone(), bytes: 0 };
-        held.grow(PAIR_OVERHEAD_BYTES + request).then_some(held)
+    pub fn reserve(&self, request_bytes: usize) -> Option<ByteReservation> {
+        let mut reservation = ByteReservation { budget: self.budget.clone(), bytes: 0 };
+        reservation.grow(PAIR_OVERHEAD_BYTES + request_bytes).then_some(reservation)
     }
 
     /// The parts of an answer that are compared.
@@ -137,8 +139,8 @@ impl CollectorHandle {
     }
 
     /// Never waits. A pair that does not fit is dropped and counted.
-    pub fn offer(&self, pair: Box<ResponsePair>, held: ByteReservation) {
-        if self.queue.try_send(Job { entry: self.entry.clone(), pair, reservation: held }).is_err() {
+    pub fn offer(&self, pair: Box<ResponsePair>, reservation: ByteReservation) {
+        if self.queue.try_send(Job { entry: self.entry.clone(), pair, reservation }).is_err() {
             self.count_dropped();
         }
     }
@@ -153,10 +155,9 @@ impl ByteReservation {
     /// Reserves this number of further bytes before they are kept; `false`: there is no room, and nothing has changed.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let most = self.budget.limit_bytes.load(Ordering::Relaxed);
-        let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= most);
-        let fits =
-            self.budget.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        let limit = self.budget.limit_bytes.load(Ordering::Relaxed);
+        let add = |reserved: usize| reserved.checked_add(bytes).filter(|reserved| *reserved <= limit);
+        let fits = self.budget.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
         self.bytes += if fits { bytes } else { 0 };
         fits
     }
@@ -177,7 +178,7 @@ impl ShadowEvidence {
 fn compare_pairs(jobs: &Receiver<Job>, rules: &ComparisonRules) {
     // Of this thread alone. Where it is refused, the work is done all the same.
     let _ = rustix::process::nice(NICENESS);
-    for Job { entry, pair, reservation: held } in jobs {
+    for Job { entry, pair, reservation } in jobs {
         let mut evidence = entry.evidence();
         let judged = catch_unwind(AssertUnwindSafe(|| compare::record_pair(&mut evidence, &pair, rules)));
         if judged.is_err() {
@@ -185,7 +186,7 @@ fn compare_pairs(jobs: &Receiver<Job>, rules: &ComparisonRules) {
         }
         drop(evidence);
         drop(pair);
-        drop(held);
+        drop(reservation);
     }
 }
 
@@ -218,10 +219,10 @@ mod tests {
         Box::new(ResponsePair { request, main: answer(main), shadow: answer(shadow), control: None })
     }
 
-    fn wait_until(what: &str, reached: impl Fn() -> bool) {
+    fn wait_until(condition: &str, reached: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !reached() {
-            assert!(Instant::now() < deadline, "{what}");
+            assert!(Instant::now() < deadline, "{condition}");
             thread::yield_now();
         }
     }
@@ -230,9 +231,9 @@ mod tests {
     fn collector_records_pairs_under_their_shadow() {
         let collector = Collector::start(ComparisonRules::default(), 1 << 20).unwrap();
         let (one, two) = (build_subject("dp_0000000001"), build_subject("dp_0000000002"));
-        let (line, other) = (collector.open_handle(&one), collector.open_handle(&two));
-        for line in [&line, &line.clone(), &collector.open_handle(&one), &other] {
-            line.offer(build_pair("1", "2"), line.reserve(0).unwrap());
+        let (handle, other) = (collector.open_handle(&one), collector.open_handle(&two));
+        for handle in [&handle, &handle.clone(), &collector.open_handle(&one), &other] {
+            handle.offer(build_pair("1", "2"), handle.reserve(0).unwrap());
         }
         let compared =
             |subject: &ComparedShadow| collector.snapshot(subject).map_or(0, |evidence| evidence.compared);
@@ -244,8 +245,8 @@ mod tests {
         });
         collector.forget(&one);
         assert_eq!(collector.snapshot(&one), None);
-        line.offer(build_pair("1", "2"), line.reserve(0).unwrap());
-        assert_eq!(collector.open_handle(&one).entry.evidence().compared, 0, "an old line leads nowhere");
+        handle.offer(build_pair("1", "2"), handle.reserve(0).unwrap());
+        assert_eq!(collector.open_handle(&one).entry.evidence().compared, 0, "an old handle has no effect");
         collector.retain(|subject| *subject == one);
         assert!(collector.snapshot(&two).is_none() && collector.snapshot(&one).is_some());
     }
@@ -254,12 +255,12 @@ mod tests {
     fn collector_counts_pairs_that_do_not_fit_without_blocking() {
         let collector = Collector::with_queue(ComparisonRules::default(), 1 << 20, 4).unwrap();
         let one = build_subject("dp_0000000001");
-        let line = collector.open_handle(&one);
-        let entry = line.entry.clone();
+        let handle = collector.open_handle(&one);
+        let entry = handle.entry.clone();
         // The judge cannot go on while this is kept.
         let stuck = entry.evidence();
         for _ in 0..20 {
-            line.offer(build_pair("1", "1"), line.reserve(0).unwrap());
+            handle.offer(build_pair("1", "1"), handle.reserve(0).unwrap());
         }
         // One may be with the judge, four wait.
         assert!((15..=16).contains(&entry.dropped.load(Ordering::Relaxed)));
@@ -275,24 +276,24 @@ mod tests {
     #[test]
     fn collector_enforces_byte_limit() {
         let collector = Collector::start(ComparisonRules::default(), 10 * PAIR_OVERHEAD_BYTES).unwrap();
-        let line = collector.open_handle(&build_subject("dp_0000000001"));
-        let mut held = line.reserve(0).unwrap();
-        assert!(!held.grow(10 * PAIR_OVERHEAD_BYTES) && !held.grow(usize::MAX));
-        assert!(held.grow(9 * PAIR_OVERHEAD_BYTES));
-        assert!(line.reserve(0).is_none(), "it is full");
-        drop(held);
-        assert!(line.reserve(0).is_some());
+        let handle = collector.open_handle(&build_subject("dp_0000000001"));
+        let mut reservation = handle.reserve(0).unwrap();
+        assert!(!reservation.grow(10 * PAIR_OVERHEAD_BYTES) && !reservation.grow(usize::MAX));
+        assert!(reservation.grow(9 * PAIR_OVERHEAD_BYTES));
+        assert!(handle.reserve(0).is_none(), "it is full");
+        drop(reservation);
+        assert!(handle.reserve(0).is_some());
         collector.set_limit(0);
-        assert!(line.reserve(0).is_none());
+        assert!(handle.reserve(0).is_none());
     }
 
     #[test]
     fn collector_thread_ends_with_its_last_handle() {
         let collector = Collector::start(ComparisonRules::default(), 1 << 20).unwrap();
-        let line = collector.open_handle(&build_subject("dp_0000000001"));
-        let entry = line.entry.clone();
-        line.offer(build_pair("1", "2"), line.reserve(0).unwrap());
-        drop((collector, line));
+        let handle = collector.open_handle(&build_subject("dp_0000000001"));
+        let entry = handle.entry.clone();
+        handle.offer(build_pair("1", "2"), handle.reserve(0).unwrap());
+        drop((collector, handle));
         wait_until("what was offered is judged, and the queue is dropped", || {
             entry.evidence().compared == 1 && Arc::strong_count(&entry) == 1
         });

@@ -34,7 +34,7 @@ enum ControlAnswer {
     Received(CapturedResponse),
 }
 
-/// Which of the answers.
+/// The sender of an answer, and for which request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Main,
@@ -44,20 +44,24 @@ pub enum Side {
 
 impl Comparison {
     /// `None`, and counted, where there is no room for it.
-    pub fn start(line: &CollectorHandle, request: &Request<Incoming>, controlled: bool) -> Option<Rc<Self>> {
+    pub fn start(
+        collector: &CollectorHandle,
+        request: &Request<Incoming>,
+        is_controlled: bool,
+    ) -> Option<Rc<Self>> {
         let request = describe_request(request);
-        let Some(held) = line.reserve(request.method.len() + request.path_and_query.len()) else {
-            line.count_dropped();
+        let Some(reservation) = collector.reserve(request.method.len() + request.path_and_query.len()) else {
+            collector.count_dropped();
             return None;
         };
         let state = PendingPair {
-            reservation: held,
+            reservation,
             request,
             main: None,
             shadow: None,
-            control: if controlled { ControlAnswer::Pending } else { ControlAnswer::Absent },
+            control: if is_controlled { ControlAnswer::Pending } else { ControlAnswer::Absent },
         };
-        Some(Rc::new(Self { collector: line.clone(), state: RefCell::new(Some(state)) }))
+        Some(Rc::new(Self { collector: collector.clone(), state: RefCell::new(Some(state)) }))
     }
 
     /// Reserves further bytes before they are kept; without room for them the whole of it is forgotten, and counted.
@@ -101,15 +105,15 @@ impl Comparison {
     }
 
     fn submit_if_complete(&self) {
-        let mut place = self.state.borrow_mut();
-        let whole = |state: &PendingPair| {
+        let mut pending = self.state.borrow_mut();
+        let is_complete = |state: &PendingPair| {
             state.main.is_some() && state.shadow.is_some() && !matches!(state.control, ControlAnswer::Pending)
         };
-        if !place.as_ref().is_some_and(whole) {
+        if !pending.as_ref().is_some_and(is_complete) {
             return;
         }
-        let Some(PendingPair { reservation: held, request, main: Some(main), shadow: Some(shadow), control }) =
-            place.take()
+        let Some(PendingPair { reservation, request, main: Some(main), shadow: Some(shadow), control }) =
+            pending.take()
         else {
             return;
         };
@@ -117,7 +121,7 @@ impl Comparison {
             ControlAnswer::Received(answer) => Some(answer),
             ControlAnswer::Absent | ControlAnswer::Pending => None,
         };
-        self.collector.offer(Box::new(ResponsePair { request, main, shadow, control }), held);
+        self.collector.offer(Box::new(ResponsePair { request, main, shadow, control }), reservation);
     }
 }
 
@@ -176,10 +180,10 @@ impl Recorder {
         }
     }
 
-    /// `whole`: the body came to its end. Does nothing the second time.
-    pub fn finish(&mut self, whole: bool) {
+    /// `is_whole`: the body came to its end. Does nothing the second time.
+    pub fn finish(&mut self, is_whole: bool) {
         let Some(capture) = self.capture.take() else { return };
-        self.answer.body = capture.finish(whole);
+        self.answer.body = capture.finish(is_whole);
         for comparison in std::mem::take(&mut self.comparisons) {
             comparison.record_answer(self.side, self.answer.clone());
         }

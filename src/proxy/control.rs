@@ -1,6 +1,6 @@
 //! The agent's requests to the proxy: HTTP and JSON on the control socket.
 //!
-//! `PUT /config` (the whole of it; answered when it is in force, ports that cannot be had apart, which are tried again and again),
+//! `PUT /config` (the whole of it; answered when it is in force. Ports that are in use are tried again until they are free),
 //! `GET /config`, `GET /stats`, `GET /health` (answered when every worker has answered: the ports it listens on for services, and
 //! those that it cannot), `GET /compare/SERVICE/DEPLOYMENT` (null: nothing was
 //! compared), `POST /stop`. A connection that is kept open ends when the process does.
@@ -29,7 +29,7 @@ use super::counters;
 use super::limits::ResourceLimits;
 use super::listen::{ListenEndpoint, ListenScope, open_listeners};
 use super::service::{CarriedState, Service};
-use super::worker::{NewConfig, WorkerCommand, WorkerHandle};
+use super::worker_loop::{NewConfig, WorkerCommand, WorkerHandle};
 use crate::model::compare::ComparedShadow;
 use crate::model::proxy::{ProxyConfig, ProxyHealth, ProxyStats};
 
@@ -58,21 +58,21 @@ struct CurrentConfig {
     config: Arc<ProxyConfig>,
     /// Ports on which the proxy listens.
     endpoints: BTreeSet<ListenEndpoint>,
-    /// And why not elsewhere.
+    /// Ports on which it cannot listen, with the reason.
     unavailable: BTreeMap<ListenEndpoint, String>,
 }
 
 /// A refusal: its status and its message.
 struct Rejection(StatusCode, String);
 
-fn bad_request(why: impl Display) -> Rejection {
-    Rejection(StatusCode::BAD_REQUEST, format!("{why}"))
+fn bad_request(reason: impl Display) -> Rejection {
+    Rejection(StatusCode::BAD_REQUEST, reason.to_string())
 }
 
 /// Serves connections one after another, each on a task of its own; never returns.
-pub async fn serve(door: &ControlSocket, control: &Arc<Control>) {
+pub async fn serve(socket: &ControlSocket, control: &Arc<Control>) {
     loop {
-        match door.listener.accept().await {
+        match socket.listener.accept().await {
             Ok((stream, _)) => {
                 let control = control.clone();
                 tokio::spawn(async move {
@@ -97,7 +97,7 @@ async fn handle_request(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    let answered = match (request.method(), path.as_str()) {
+    let result = match (request.method(), path.as_str()) {
         (&Method::PUT, "/config") => {
             control.clone().receive_config(request).await.map(|()| respond_json(&json!({})))
         }
@@ -111,7 +111,7 @@ async fn handle_request(
         (&Method::GET, path) => control.get_evidence(path),
         _ => Err(route_not_found()),
     };
-    Ok(answered.unwrap_or_else(|Rejection(status, message)| {
+    Ok(result.unwrap_or_else(|Rejection(status, message)| {
         let mut response = respond_json(&json!({ "message": message }));
         *response.status_mut() = status;
         response
@@ -173,71 +173,79 @@ impl Control {
     /// New ports are bound before any worker receives the configuration.
     async fn apply(&self, config: ProxyConfig) -> Result<(), Rejection> {
         validate_config(&config).map_err(bad_request)?;
-        let mut now = self.current.lock().await;
-        self.enforce(&mut now, config.into()).await
+        let mut current = self.current.lock().await;
+        self.enforce(&mut current, config.into()).await
     }
 
     /// Binds each missing port as soon as its holder has released it; never returns.
     pub async fn wait_for_ports(&self) {
         loop {
             tokio::time::sleep(PORT_RETRY_INTERVAL).await;
-            let mut now = self.current.lock().await;
-            if now.unavailable.keys().any(|place| open_listeners(*place, 1).is_ok()) {
-                let config = now.config.clone();
-                if let Err(Rejection(_, why)) = self.enforce(&mut now, config).await {
-                    log::warn!("cannot take a free port: {why}");
+            let mut current = self.current.lock().await;
+            if current.unavailable.keys().any(|endpoint| open_listeners(*endpoint, 1).is_ok()) {
+                let config = current.config.clone();
+                if let Err(Rejection(_, reason)) = self.enforce(&mut current, config).await {
+                    log::warn!("cannot listen on a free port: {reason}");
                 }
             }
         }
     }
 
-    async fn enforce(&self, now: &mut CurrentConfig, config: Arc<ProxyConfig>) -> Result<(), Rejection> {
-        let mut wanted = list_endpoints(&config);
-        let mut missing = BTreeMap::new();
+    async fn enforce(&self, current: &mut CurrentConfig, config: Arc<ProxyConfig>) -> Result<(), Rejection> {
+        let mut endpoints = list_endpoints(&config);
+        let mut unavailable = BTreeMap::new();
         let mut shares: Vec<HashMap<ListenEndpoint, Vec<TcpListener>>> =
             self.workers.iter().map(|_| HashMap::new()).collect();
-        for place in wanted.clone().difference(&now.endpoints) {
-            let bound = match open_listeners(*place, self.workers.len()) {
+        for endpoint in endpoints.clone().difference(&current.endpoints) {
+            let bound = match open_listeners(*endpoint, self.workers.len()) {
                 Ok(bound) => bound,
                 Err(error) => {
-                    wanted.remove(place);
-                    missing.insert(*place, error.to_string());
+                    endpoints.remove(endpoint);
+                    unavailable.insert(*endpoint, error.to_string());
                     continue;
                 }
             };
             for (share, listeners) in shares.iter_mut().zip(bound) {
-                share.insert(*place, listeners);
+                share.insert(*endpoint, listeners);
             }
         }
         self.collector.set_limit(config.proxy_limits.compare_retained_bytes);
-        self.collector.retain(|subject| is_evidence_valid(subject, &now.config, &config));
+        self.collector.retain(|subject| is_evidence_valid(subject, &current.config, &config));
         for (worker, listeners) in self.workers.iter().zip(shares) {
-            let applied = Box::new(NewConfig { config: config.clone(), listeners });
-            worker.ask(|done| WorkerCommand::Apply(applied, done)).await.ok_or_else(reject_stopped_worker)?;
+            let new = Box::new(NewConfig { config: config.clone(), listeners });
+            worker.request(|done| WorkerCommand::Apply(new, done)).await.ok_or_else(reject_stopped_worker)?;
         }
         self.resource_limits.set_max_resident(config.proxy_limits.resident_bytes);
-        for why in
-            missing.iter().filter(|(place, why)| now.unavailable.get(place) != Some(*why)).map(|(_, why)| why)
-        {
-            log::warn!("{why}: retrying until it is free");
+        let is_new = |(endpoint, reason): &(&ListenEndpoint, &String)| {
+            current.unavailable.get(endpoint) != Some(*reason)
+        };
+        for (_, reason) in unavailable.iter().filter(is_new) {
+            log::warn!("{reason}: retrying until it is free");
         }
-        let of_services = |place: &ListenEndpoint| place.1 == ListenScope::AllAddresses;
+        let is_of_service = |endpoint: &ListenEndpoint| endpoint.1 == ListenScope::AllAddresses;
         *self.health.write().unwrap_or_else(PoisonError::into_inner) = ProxyHealth {
-            ports: wanted.iter().filter(|place| of_services(place)).map(|place| place.0).collect(),
-            missing: missing
+            ports: endpoints
                 .iter()
-                .filter(|(place, _)| of_services(place))
-                .map(|(place, why)| (place.0, why.clone()))
+                .filter(|endpoint| is_of_service(endpoint))
+                .map(|endpoint| endpoint.0)
+                .collect(),
+            missing: unavailable
+                .iter()
+                .filter(|(endpoint, _)| is_of_service(endpoint))
+                .map(|(endpoint, reason)| (endpoint.0, reason.clone()))
                 .collect(),
         };
-        *now = CurrentConfig { config, endpoints: wanted, unavailable: missing };
+        *current = CurrentConfig { config, endpoints, unavailable };
         Ok(())
     }
 
     async fn collect_stats(&self) -> ProxyStats {
         let mut services = Vec::new();
         for worker in &self.workers {
-            counters::merge_stats(&mut services, worker.ask(WorkerCommand::Count).await.unwrap_or_default());
+            counters::merge_stats(
+                &mut services,
+                worker.request(WorkerCommand::Count).await.unwrap_or_default(),
+            );
         }
         services.sort_by(|one, other| one.service.cmp(&other.service));
         self.resource_limits.refresh();
@@ -251,13 +259,17 @@ impl Control {
     }
 
     async fn find_gateway_error(&self) -> Option<String> {
-        let now = self.current.lock().await;
-        now.unavailable.iter().find(|(place, _)| place.1 == ListenScope::Loopback).map(|(_, why)| why.clone())
+        let current = self.current.lock().await;
+        current
+            .unavailable
+            .iter()
+            .find(|(endpoint, _)| endpoint.1 == ListenScope::Loopback)
+            .map(|(_, reason)| reason.clone())
     }
 
     async fn check_health(&self) -> Result<ProxyHealth, Rejection> {
         for worker in &self.workers {
-            let pong = tokio::time::timeout(WORKER_TIMEOUT, worker.ask(WorkerCommand::Ping)).await;
+            let pong = tokio::time::timeout(WORKER_TIMEOUT, worker.request(WorkerCommand::Ping)).await;
             let stalled = |_| Rejection(StatusCode::SERVICE_UNAVAILABLE, "a worker is stalled".to_owned());
             pong.map_err(stalled)?.ok_or_else(reject_stopped_worker)?;
         }
@@ -276,21 +288,21 @@ impl Control {
 
     /// Nothing is accepted any more when this returns.
     pub async fn close(&self) {
-        join_all(self.workers.iter().map(|worker| worker.ask(WorkerCommand::Close))).await;
+        join_all(self.workers.iter().map(|worker| worker.request(WorkerCommand::Close))).await;
     }
 
     /// Returns when no connection is left.
     pub async fn wait_until_drained(&self) {
-        join_all(self.workers.iter().map(|worker| worker.ask(WorkerCommand::Drain))).await;
+        join_all(self.workers.iter().map(|worker| worker.request(WorkerCommand::Drain))).await;
     }
 }
 
 /// Evidence about a shadow is valid as long as main and the shadow stay the same deployments.
 fn is_evidence_valid(subject: &ComparedShadow, before: &ProxyConfig, now: &ProxyConfig) -> bool {
     let sides = |config: &ProxyConfig| {
-        let told = config.services.iter().find(|told| told.service == subject.service)?;
-        let shadow = told.other_upstreams.iter().find(|other| other.deployment == subject.deployment)?;
-        Some((told.main.clone(), shadow.clone()))
+        let service = config.services.iter().find(|service| service.service == subject.service)?;
+        let shadow = service.other_upstreams.iter().find(|other| other.deployment == subject.deployment)?;
+        Some((service.main.clone(), shadow.clone()))
     };
     sides(now).is_some_and(|now| sides(before) == Some(now))
 }
@@ -300,23 +312,24 @@ fn reject_stopped_worker() -> Rejection {
 }
 
 fn list_endpoints(config: &ProxyConfig) -> BTreeSet<ListenEndpoint> {
-    let services = config.services.iter().map(|told| ListenEndpoint(told.port, ListenScope::AllAddresses));
+    let services =
+        config.services.iter().map(|service| ListenEndpoint(service.port, ListenScope::AllAddresses));
     services.chain(config.gateway.map(|port| ListenEndpoint(port, ListenScope::Loopback))).collect()
 }
 
 /// Everything a worker could refuse is refused here, before anything is changed.
 fn validate_config(config: &ProxyConfig) -> Result<(), String> {
     let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
-    for told in &config.services {
-        Service::new(told, &CarriedState::default().into(), None)
-            .map_err(|error| format!("{}: {error}", told.service))?;
-        if !names.insert(&told.service) {
-            return Err(format!("{} is configured twice", told.service));
+    for service in &config.services {
+        Service::new(service, &CarriedState::default().into(), None)
+            .map_err(|error| format!("{}: {error}", service.service))?;
+        if !names.insert(&service.service) {
+            return Err(format!("{} is configured twice", service.service));
         }
     }
-    for told in &config.services {
-        if !ports.insert(told.port) {
-            return Err(format!("port {} is configured twice", told.port));
+    for service in &config.services {
+        if !ports.insert(service.port) {
+            return Err(format!("port {} is configured twice", service.port));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The control socket, held for as long as the process lives.
+//! The control socket, which the process holds for as long as it runs.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-use super::{ProxyError, socket_error};
+use super::error::ProxyError;
 
 #[derive(Debug)]
 pub struct ControlSocket {
@@ -19,7 +19,7 @@ pub struct ControlSocket {
 impl ControlSocket {
     /// Binds the socket for its user alone. A socket left by a dead proxy is replaced; anything else in its place is not.
     pub fn open(path: &Path) -> Result<Self, ProxyError> {
-        let failed = |what| move |why| socket_error(what, path, why);
+        let failed = |action| move |reason| build_socket_error(action, path, reason);
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(failed("make the directory of"))?;
         }
@@ -32,12 +32,12 @@ impl ControlSocket {
             .map_err(failed("lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => ProxyError::SocketInUse { path: path.to_owned() },
-            TryLockError::Error(why) => socket_error("lock", path, why),
+            TryLockError::Error(reason) => build_socket_error("lock", path, reason),
         })?;
         if std::fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket()) {
-            return Err(socket_error("replace", path, io::Error::other("it is no socket")));
+            return Err(build_socket_error("replace", path, io::Error::other("it is no socket")));
         }
-        // Bound under another name and moved: at no moment may others connect.
+        // Bound under another name and moved: others can connect at no moment before.
         let fresh = append_suffix(path, "new");
         let _ = std::fs::remove_file(&fresh);
         let listener = UnixListener::bind(&fresh).map_err(failed("bind"))?;
@@ -48,15 +48,19 @@ impl ControlSocket {
 }
 
 impl Drop for ControlSocket {
-    /// Before the lock is let go.
+    /// Runs before the lock is released.
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-fn append_suffix(path: &Path, end: &str) -> PathBuf {
+fn build_socket_error(action: &'static str, path: &Path, reason: io::Error) -> ProxyError {
+    ProxyError::Socket { action, path: path.to_owned(), reason }
+}
+
+fn append_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
-    name.push(end);
+    name.push(suffix);
     name.into()
 }

@@ -1,4 +1,4 @@
-//! The counters of a worker. Its own alone: cells, no locks.
+//! The counters of a worker. No other thread reads them: cells, no locks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,18 +25,18 @@ impl WordCounts {
     }
 }
 
-/// A number that goes up.
-pub fn up(cell: &Cell<u64>) {
+/// Adds one.
+pub fn increment(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
 
-/// A number of things that are there now, held up by its guards.
+/// The number of guards that exist now.
 #[derive(Debug, Clone, Default)]
 pub struct Gauge(Rc<Cell<u64>>);
 
 impl Gauge {
     pub fn acquire(&self) -> GaugeGuard {
-        up(&self.0);
+        increment(&self.0);
         GaugeGuard(self.0.clone())
     }
 
@@ -160,13 +160,13 @@ impl ServiceCounts {
         prune_removed(&mut self.shadows.borrow_mut(), &named);
     }
 
-    pub fn told(&self, service: &ServiceName) -> ServiceStats {
+    pub fn to_stats(&self, service: &ServiceName) -> ServiceStats {
         ServiceStats {
             service: service.clone(),
             connections: self.connections.get(),
             upgraded: self.upgraded.get(),
             in_flight: self.in_flight.get(),
-            upstreams: self.upstreams.borrow().values().map(|leg| leg.to_stats()).collect(),
+            upstreams: self.upstreams.borrow().values().map(|upstream| upstream.to_stats()).collect(),
             shadows: self.shadows.borrow().values().map(|shadow| shadow.to_stats()).collect(),
             rejected: self.rejected.to_map(),
         }
@@ -178,8 +178,8 @@ const MAX_REMOVED: usize = 16;
 
 /// Ids sort by time.
 fn prune_removed<T>(all: &mut BTreeMap<DeploymentId, T>, named: impl Fn(&DeploymentId) -> bool) {
-    let gone: Vec<DeploymentId> = all.keys().filter(|id| !named(id)).cloned().collect();
-    for id in gone.iter().rev().skip(MAX_REMOVED) {
+    let removed: Vec<DeploymentId> = all.keys().filter(|id| !named(id)).cloned().collect();
+    for id in removed.iter().rev().skip(MAX_REMOVED) {
         all.remove(id);
     }
 }
@@ -215,7 +215,7 @@ impl ShadowCounts {
     }
 }
 
-/// The counts of another worker on top.
+/// Adds the counts of another worker.
 pub fn merge_stats(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
     for more in more {
         let Some(sum) = all.iter_mut().find(|known| known.service == more.service) else {
@@ -226,8 +226,8 @@ pub fn merge_stats(all: &mut Vec<ServiceStats>, more: Vec<ServiceStats>) {
         sum.upgraded += more.upgraded;
         sum.in_flight += more.in_flight;
         sum.rejected.absorb(more.rejected);
-        for leg in more.upstreams {
-            merge_upstream(&mut sum.upstreams, leg);
+        for upstream in more.upstreams {
+            merge_upstream(&mut sum.upstreams, upstream);
         }
         for shadow in more.shadows {
             merge_shadow(&mut sum.shadows, shadow);
@@ -285,15 +285,17 @@ mod tests {
             let shadow = worker.new_shadow(&id(50), &version);
             shadow.dropped.add(["loop", "memory"][number]);
             worker.forget(|known| *known == id(3));
-            merge_stats(&mut all, vec![worker.told(&service)]);
+            merge_stats(&mut all, vec![worker.to_stats(&service)]);
         }
         let sum = &all[0];
         assert_eq!((all.len(), sum.rejected["connect"], sum.shadows[0].dropped.len()), (1, 2, 2));
-        let kept: Vec<_> = sum.upstreams.iter().map(|leg| leg.deployment.clone()).collect();
+        let kept: Vec<_> = sum.upstreams.iter().map(|upstream| upstream.deployment.clone()).collect();
         let expected: Vec<_> = std::iter::once(3).chain(24..40).map(id).collect();
         assert_eq!(kept, expected);
         assert!(
-            sum.upstreams.iter().all(|leg| leg.answers["2"] == 2 && leg.latency.0.values().sum::<u64>() == 2)
+            sum.upstreams
+                .iter()
+                .all(|upstream| upstream.answers["2"] == 2 && upstream.latency.0.values().sum::<u64>() == 2)
         );
     }
 

@@ -33,38 +33,38 @@ pub struct InFlightRequest {
 }
 
 impl InFlightRequest {
-    /// `read`: whether the request was read to its end; `continue_signal`: of a body that waits for main's 100 Continue.
+    /// `is_request_read`: whether the request was read to its end; `continue_signal`: of a body that waits for main's 100 Continue.
     pub const fn new(
         head_state: Arc<HeadState>,
         is_request_read: Rc<Cell<bool>>,
         continue_signal: Option<ContinueSignal>,
-        counted: Option<GaugeGuard>,
+        gauge_guard: Option<GaugeGuard>,
     ) -> Self {
-        Self { head_state, is_request_read, continue_signal, _gauge_guard: counted }
+        Self { head_state, is_request_read, continue_signal, _gauge_guard: gauge_guard }
     }
 }
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.head_state.mark_answered(self.is_request_read.get());
-        if let Some(asked) = &self.continue_signal {
-            asked.set_unwanted();
+        if let Some(signal) = &self.continue_signal {
+            signal.set_unwanted();
         }
     }
 }
 
 impl Download {
-    pub fn from_upstream(body: Incoming, flight: InFlightRequest, recorder: Option<Recorder>) -> Self {
-        let mut download = Self { body: DownloadBody::Upstream(body), recorder, _in_flight: Some(flight) };
+    pub fn from_upstream(body: Incoming, in_flight: InFlightRequest, recorder: Option<Recorder>) -> Self {
+        let mut download = Self { body: DownloadBody::Upstream(body), recorder, _in_flight: Some(in_flight) };
         download.finish_if_ended();
         download
     }
 
-    pub fn from_text(text: String, flight: Option<InFlightRequest>) -> Self {
+    pub fn from_text(text: String, in_flight: Option<InFlightRequest>) -> Self {
         Self {
             body: DownloadBody::Local((!text.is_empty()).then(|| text.into())),
             recorder: None,
-            _in_flight: flight,
+            _in_flight: in_flight,
         }
     }
 

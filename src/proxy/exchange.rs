@@ -15,10 +15,11 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use super::comparison::Recorder;
-use super::connection::{Connection, ConnectionGuard, Ingress};
+use super::connection::{Connection, ConnectionGuard};
 use super::download::{Download, InFlightRequest};
-use super::mirror::{self, Copies};
+use super::mirror::{Copies, start_copies};
 use super::service::{CanaryAttempt, Service, Target};
+use super::slot::Ingress;
 use super::tee::{AbortReason, Tee};
 use super::upload::{ContinueGate, ContinueSignal, Upload};
 use super::upstream::{Protocol, SendError, UpstreamAddr};
@@ -28,12 +29,12 @@ use crate::plan::proxy::headers;
 
 /// The connection ends without an answer: the request may have been served, and only the client can decide on a retry.
 #[derive(Debug, thiserror::Error)]
-#[error("no answer: {why}")]
+#[error("no answer: {reason}")]
 pub struct ConnectionAborted {
-    why: String,
+    reason: String,
 }
 
-/// Whom a request is for.
+/// The recipient of a request.
 enum Recipient {
     Users(Rc<Service>),
     HealthCheck(Rc<Service>),
@@ -43,13 +44,14 @@ enum Recipient {
 
 type AnswerResult = Result<Response<Download>, ConnectionAborted>;
 
-pub async fn answer(
+/// Answers one request of a connection.
+pub async fn answer_request(
     connection: Rc<Connection>,
-    presence: Rc<ConnectionGuard>,
+    guard: Rc<ConnectionGuard>,
     mut request: Request<Incoming>,
 ) -> AnswerResult {
     connection.head_state.mark_parsed();
-    let exchange = Exchange { connection: &connection, presence };
+    let exchange = Exchange { connection: &connection, guard };
     match exchange.find_recipient(&mut request) {
         Ok(Recipient::Users(service)) => exchange.answer_users(&service, request).await,
         Ok(Recipient::HealthCheck(service)) => {
@@ -68,7 +70,7 @@ struct Refusal {
     text: String,
 }
 
-/// A connection that is to be more than requests and answers.
+/// The upgrade that a request wants.
 struct Upgrade {
     client: OnUpgrade,
     is_connect: bool,
@@ -76,7 +78,7 @@ struct Upgrade {
 
 /// The context that goes along with an answer.
 struct ResponseContext {
-    track_in_flight: InFlightRequest,
+    in_flight: InFlightRequest,
     upgrade: Option<Upgrade>,
     /// The cookie for a user who has none yet.
     cookie: Option<String>,
@@ -86,15 +88,15 @@ struct ResponseContext {
 /// The outcome of a request.
 struct Outcome<'a> {
     result: Result<Response<Incoming>, SendError<Upload>>,
-    /// Who got it.
+    /// The target that got the request.
     target: &'a Target,
-    /// When that one did.
+    /// When that target got it.
     started_at: Instant,
 }
 
 struct Exchange<'a> {
     connection: &'a Rc<Connection>,
-    presence: Rc<ConnectionGuard>,
+    guard: Rc<ConnectionGuard>,
 }
 
 impl Exchange<'_> {
@@ -109,57 +111,58 @@ impl Exchange<'_> {
     fn resolve_gateway_call(&self, request: &mut Request<Incoming>) -> Result<Recipient, Refusal> {
         let worker = &self.connection.worker;
         let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        let called = gateway::parse_target(path, |service| worker.find_slot(service).is_some());
+        let target = gateway::parse_target(path, |service| worker.find_slot(service).is_some());
         let not_found = |text: String| Refusal { status: StatusCode::NOT_FOUND, text };
-        let called = called.map_err(|error: GatewayError| not_found(error.to_string()))?;
-        let unknown = |version: &str| not_found(format!("No service matching {}{version}", called.service));
-        let service = worker.find_slot(&called.service).ok_or_else(|| unknown(""))?.service();
-        if service.told.access == Access::Private {
+        let target = target.map_err(|error: GatewayError| not_found(error.to_string()))?;
+        let unknown_target =
+            |version: &str| not_found(format!("No service matching {}{version}", target.service));
+        let service = worker.find_slot(&target.service).ok_or_else(|| unknown_target(""))?.service();
+        if service.config.access == Access::Private {
             service.counts.rejected.add("private");
             let text = "the invoked service is not public".to_owned();
             return Err(Refusal { status: StatusCode::BAD_REQUEST, text });
         }
         let mut parts = request.uri().clone().into_parts();
-        parts.path_and_query = called.target.parse().ok();
+        parts.path_and_query = target.target.parse().ok();
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| not_found(error.to_string()))?;
-        match &called.version {
+        match &target.version {
             None => Ok(Recipient::Users(service)),
             Some(version) => {
-                let target = service.version(version).cloned();
-                target
+                let found = service.find_version(version).cloned();
+                found
                     .map(|target| Recipient::SingleVersion(service.clone(), target))
-                    .ok_or_else(|| unknown(&format!(" {version}")))
+                    .ok_or_else(|| unknown_target(&format!(" {version}")))
             }
         }
     }
 
     fn respond_refusal(&self, refusal: &Refusal, request: &Request<Incoming>) -> Response<Download> {
-        let flight = self.track_in_flight(None, Rc::new(Cell::new(request.body().is_end_stream())), None);
-        respond_text(refusal.status, &refusal.text, flight)
+        let in_flight = self.track_in_flight(None, Rc::new(Cell::new(request.body().is_end_stream())), None);
+        respond_text(refusal.status, &refusal.text, in_flight)
     }
 
     async fn answer_users(&self, service: &Rc<Service>, mut request: Request<Incoming>) -> AnswerResult {
         let (canary, cookie) = service.choose_canary(request.headers(), Instant::now());
         let (upgrade, protocol) = self.prepare_request(service, &mut request);
-        let copies = mirror::begin(&self.connection.worker, service, &request, protocol, upgrade.is_some());
-        let (request, flight) = self.wrap_body(Some(service), request, copies.as_ref());
-        let gone = AbortCopyOnDrop(copies.as_ref().map(|copies| copies.tee.clone()));
-        let Outcome { result: sent, target, started_at: began } =
+        let copies = start_copies(&self.connection.worker, service, &request, protocol, upgrade.is_some());
+        let (request, in_flight) = self.wrap_body(Some(service), request, copies.as_ref());
+        let abort_guard = AbortCopyOnDrop(copies.as_ref().map(|copies| copies.tee.clone()));
+        let Outcome { result, target, started_at } =
             self.send_to_canary_or_main(service, canary, request).await;
-        if !matches!(sent, Err(SendError::ClientReset)) {
-            gone.disarm();
+        if !matches!(result, Err(SendError::ClientReset)) {
+            abort_guard.disarm();
         }
-        let recorder = match (&sent, &copies) {
+        let recorder = match (&result, &copies) {
             (Ok(response), Some(copies)) if std::ptr::eq(target, &raw const service.main) => {
-                copies.record_main_answer(response, began.elapsed())
+                copies.record_main_answer(response, started_at.elapsed())
             }
             _ => None,
         };
-        Self::count(target, began, &sent);
-        self.finish(service, sent, ResponseContext { track_in_flight: flight, upgrade, cookie, recorder })
+        Self::count_result(target, started_at, &result);
+        self.finish(service, result, ResponseContext { in_flight, upgrade, cookie, recorder })
     }
 
-    /// A canary that is not there is answered for by main, whose time begins then.
+    /// Main answers for a canary that does not accept the request; its time starts then.
     async fn send_to_canary_or_main<'s>(
         &self,
         service: &'s Service,
@@ -167,27 +170,27 @@ impl Exchange<'_> {
         mut request: Request<Upload>,
     ) -> Outcome<'s> {
         if let Some(canary) = canary {
-            let (began, target) = (Instant::now(), canary.target);
+            let (started_at, target) = (Instant::now(), canary.target);
             match self.send(target, request).await {
                 Err(SendError::Connect { request: untouched, .. }) => {
                     canary.record_refusal(Instant::now());
                     request = *untouched;
                 }
                 // Whether it would have answered is unknown.
-                sent @ Err(SendError::ClientReset) => {
-                    return Outcome { result: sent, target, started_at: began };
+                result @ Err(SendError::ClientReset) => {
+                    return Outcome { result, target, started_at };
                 }
-                sent => {
+                result => {
                     canary.record_success();
-                    return Outcome { result: sent, target, started_at: began };
+                    return Outcome { result, target, started_at };
                 }
             }
         }
-        let (began, target) = (Instant::now(), &service.main);
-        Outcome { result: self.send(target, request).await, target, started_at: began }
+        let (started_at, target) = (Instant::now(), &service.main);
+        Outcome { result: self.send(target, request).await, target, started_at }
     }
 
-    /// To one target, without copies, not counted.
+    /// Answers by one target, without copies. The request is not counted.
     async fn answer_without_copies(
         &self,
         service: &Rc<Service>,
@@ -195,30 +198,26 @@ impl Exchange<'_> {
         mut request: Request<Incoming>,
     ) -> AnswerResult {
         let (upgrade, _) = self.prepare_request(service, &mut request);
-        let (request, flight) = self.wrap_body(None, request, None);
-        let sent = self.send(target, request).await;
-        self.finish(
-            service,
-            sent,
-            ResponseContext { track_in_flight: flight, upgrade, cookie: None, recorder: None },
-        )
+        let (request, in_flight) = self.wrap_body(None, request, None);
+        let result = self.send(target, request).await;
+        self.finish(service, result, ResponseContext { in_flight, upgrade, cookie: None, recorder: None })
     }
 
-    /// The head as the next one gets it; with what an upgrade needs.
+    /// Prepares the head for the upstream, and an upgrade.
     fn prepare_request(
         &self,
         service: &Service,
         request: &mut Request<Incoming>,
     ) -> (Option<Upgrade>, Protocol) {
         let protocol = self.connection.protocol.get();
-        let wanted =
+        let is_upgrade =
             protocol == Protocol::Http1 && headers::wants_upgrade(request.method(), request.headers());
         let (method, version) = (request.method().clone(), request.version());
-        headers::request(&method, version, request.headers_mut());
-        if service.told.traffic_split.forwarded {
+        headers::prepare_request(&method, version, request.headers_mut());
+        if service.config.traffic_split.forwarded {
             headers::append_forwarded(self.connection.peer.ip(), request.headers_mut());
         }
-        let upgrade = wanted.then(|| Upgrade {
+        let upgrade = is_upgrade.then(|| Upgrade {
             client: hyper::upgrade::on(&mut *request),
             is_connect: method == Method::CONNECT,
         });
@@ -228,11 +227,11 @@ impl Exchange<'_> {
     fn track_in_flight(
         &self,
         service: Option<&Service>,
-        read: Rc<Cell<bool>>,
-        asked: Option<ContinueSignal>,
+        is_read: Rc<Cell<bool>>,
+        continue_signal: Option<ContinueSignal>,
     ) -> InFlightRequest {
-        let counted = service.map(|service| service.counts.in_flight.acquire());
-        InFlightRequest::new(self.connection.head_state.clone(), read, asked, counted)
+        let gauge_guard = service.map(|service| service.counts.in_flight.acquire());
+        InFlightRequest::new(self.connection.head_state.clone(), is_read, continue_signal, gauge_guard)
     }
 
     fn wrap_body(
@@ -243,41 +242,45 @@ impl Exchange<'_> {
     ) -> (Request<Upload>, InFlightRequest) {
         let expects = request.headers().get(EXPECT);
         let expects = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let asked = expects.then(|| {
-            let asked = ContinueSignal::default();
-            let heard = asked.clone();
+        let signal = expects.then(|| {
+            let signal = ContinueSignal::default();
+            let setter = signal.clone();
             hyper::ext::on_informational(&mut request, move |response| {
                 if response.status() == StatusCode::CONTINUE {
-                    heard.wanted();
+                    setter.set_wanted();
                 }
             });
-            asked
+            signal
         });
-        let read = Rc::new(Cell::new(false));
-        let (gate, tee) = (asked.clone().map(ContinueGate::new), copies.map(|copies| copies.tee.clone()));
-        let flight = self.track_in_flight(counted, read.clone(), asked);
-        (request.map(|body| Upload::new(body, tee, gate, read)), flight)
+        let is_read = Rc::new(Cell::new(false));
+        let (gate, tee) = (signal.clone().map(ContinueGate::new), copies.map(|copies| copies.tee.clone()));
+        let in_flight = self.track_in_flight(counted, is_read.clone(), signal);
+        (request.map(|body| Upload::new(body, tee, gate, is_read)), in_flight)
     }
 
-    /// Given up when the client resets its connection.
+    /// Sends a request to a target; aborted when the client resets its connection.
     async fn send(
         &self,
         target: &Target,
         request: Request<Upload>,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
-        let legs = self.connection.pinned_connections.borrow().clone();
-        let limit = Duration::from_millis(self.connection.worker.limits().connect_timeout_ms);
-        let way = UpstreamAddr { to: target.address, connect_timeout: limit };
+        let connections = self.connection.pinned_connections.borrow().clone();
+        let connect_timeout = Duration::from_millis(self.connection.worker.limits().connect_timeout_ms);
+        let upstream = UpstreamAddr { address: target.address, connect_timeout };
         tokio::select! {
             biased;
-            sent = legs.send(way, request, |address| self.connection.can_keep_upstream(address)) => sent,
+            result = connections.send(upstream, request, |address| self.connection.can_keep_upstream(address)) => result,
             () = wait_for_reset(&self.connection.stream) => Err(SendError::ClientReset),
         }
     }
 
-    fn count(target: &Target, began: Instant, sent: &Result<Response<Incoming>, SendError<Upload>>) {
-        match sent {
-            Ok(response) => target.counts.record_answer(response.status().as_u16(), began.elapsed()),
+    fn count_result(
+        target: &Target,
+        started_at: Instant,
+        result: &Result<Response<Incoming>, SendError<Upload>>,
+    ) {
+        match result {
+            Ok(response) => target.counts.record_answer(response.status().as_u16(), started_at.elapsed()),
             Err(SendError::Connect { .. }) => target.counts.errors.add("connect"),
             Err(SendError::ClientReset) => target.counts.errors.add("client"),
             Err(SendError::Broken(error)) => {
@@ -289,45 +292,50 @@ impl Exchange<'_> {
     fn finish(
         &self,
         service: &Rc<Service>,
-        sent: Result<Response<Incoming>, SendError<Upload>>,
-        with: ResponseContext,
+        result: Result<Response<Incoming>, SendError<Upload>>,
+        context: ResponseContext,
     ) -> AnswerResult {
-        let ResponseContext { track_in_flight: flight, upgrade, cookie, recorder } = with;
-        let mut response = match sent {
+        let ResponseContext { in_flight, upgrade, cookie, recorder } = context;
+        let mut response = match result {
             Ok(response) => response,
-            Err(SendError::Broken(error)) => return Err(ConnectionAborted { why: error.to_string() }),
+            Err(SendError::Broken(error)) => return Err(ConnectionAborted { reason: error.to_string() }),
             Err(SendError::ClientReset) => {
-                return Err(ConnectionAborted { why: "the client closed the connection".to_owned() });
+                return Err(ConnectionAborted { reason: "the client closed the connection".to_owned() });
             }
-            Err(SendError::Connect { why, .. }) => {
+            Err(SendError::Connect { reason, .. }) => {
                 if !self.connection.is_check {
                     service.counts.rejected.add("connect");
                 }
-                log::debug!("{} of {}: {why}", service.main.address, service.told.service);
-                return Ok(respond_text(StatusCode::BAD_GATEWAY, "the service cannot be reached\n", flight));
+                log::debug!("{} of {}: {reason}", service.main.address, service.config.service);
+                return Ok(respond_text(
+                    StatusCode::BAD_GATEWAY,
+                    "the service cannot be reached\n",
+                    in_flight,
+                ));
             }
         };
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let agreed = |upgrade: &Upgrade| switched || (upgrade.is_connect && response.status().is_success());
-        if let Some(upgrade) = upgrade.filter(agreed) {
+        let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let is_accepted =
+            |upgrade: &Upgrade| is_switched || (upgrade.is_connect && response.status().is_success());
+        if let Some(upgrade) = upgrade.filter(is_accepted) {
             self.connection.head_state.stop_tracking();
             self.tunnel(service, upgrade.client, hyper::upgrade::on(&mut response));
         }
-        let last = self.connection.is_last() && self.connection.protocol.get() == Protocol::Http1;
+        let is_last = self.connection.is_last() && self.connection.protocol.get() == Protocol::Http1;
         let version = response.version();
         if self.connection.protocol.get() == Protocol::Http1 {
-            headers::answer(version, switched, last, response.headers_mut());
+            headers::prepare_response(version, is_switched, is_last, response.headers_mut());
         }
         if let Some(cookie) = cookie.and_then(|cookie| HeaderValue::from_str(&cookie).ok()) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
-        Ok(response.map(|body| Download::from_upstream(body, flight, recorder)))
+        Ok(response.map(|body| Download::from_upstream(body, in_flight, recorder)))
     }
 
     /// Copies an upgraded connection byte by byte, in the protocol that both sides agreed on.
     fn tunnel(&self, service: &Rc<Service>, client: OnUpgrade, main: OnUpgrade) {
-        let (presence, upgraded, peer) =
-            (self.presence.clone(), service.counts.upgraded.acquire(), self.connection.peer);
+        let (guard, upgraded, peer) =
+            (self.guard.clone(), service.counts.upgraded.acquire(), self.connection.peer);
         spawn_local(async move {
             let ended = async {
                 let (client, main) = tokio::try_join!(client, main).map_err(std::io::Error::other)?;
@@ -336,19 +344,19 @@ impl Exchange<'_> {
             if let Err(error) = ended.await {
                 log::debug!("{peer}: upgraded: {error}");
             }
-            drop((presence, upgraded));
+            drop((guard, upgraded));
         });
     }
 }
 
-/// Returns when the connection was reset; one that was closed half still wants its answer.
+/// Returns when the connection was reset; a half-closed one still wants its answer.
 async fn wait_for_reset(stream: &TcpStream) {
     if stream.ready(Interest::ERROR).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Notifies copies that the client, not main, is why there will be no more of the body.
+/// Aborts copies on behalf of the client: main is not the reason why the body ends early.
 struct AbortCopyOnDrop(Option<Rc<Tee>>);
 
 impl AbortCopyOnDrop {
@@ -365,8 +373,8 @@ impl Drop for AbortCopyOnDrop {
     }
 }
 
-fn respond_text(status: StatusCode, text: &str, flight: InFlightRequest) -> Response<Download> {
-    let mut response = Response::new(Download::from_text(text.to_owned(), Some(flight)));
+fn respond_text(status: StatusCode, text: &str, in_flight: InFlightRequest) -> Response<Download> {
+    let mut response = Response::new(Download::from_text(text.to_owned(), Some(in_flight)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

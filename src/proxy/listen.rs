@@ -1,4 +1,4 @@
-//! Ports that a service is reached at.
+//! The ports on which the proxy listens.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -23,19 +23,22 @@ pub enum ListenScope {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenEndpoint(pub Port, pub ListenScope);
 
-/// A port could not be had.
+/// The proxy cannot listen on a port.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on port {port}: {why}")]
+#[error("cannot listen on port {port}: {reason}")]
 pub struct ListenError {
     pub port: Port,
-    pub why: io::Error,
+    pub reason: io::Error,
 }
 
 /// Binds for each worker its own listeners on a port, IPv4 and IPv6; the kernel spreads connections over them. Refused
 /// where another process has the port, even another proxy.
-pub fn open_listeners(place: ListenEndpoint, workers: usize) -> Result<Vec<Vec<TcpListener>>, ListenError> {
-    let ListenEndpoint(port, reach) = place;
-    let [v4, v6]: [IpAddr; 2] = match reach {
+pub fn open_listeners(
+    endpoint: ListenEndpoint,
+    workers: usize,
+) -> Result<Vec<Vec<TcpListener>>, ListenError> {
+    let ListenEndpoint(port, scope) = endpoint;
+    let [v4, v6]: [IpAddr; 2] = match scope {
         ListenScope::AllAddresses => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         ListenScope::Loopback => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
     };
@@ -44,13 +47,13 @@ pub fn open_listeners(place: ListenEndpoint, workers: usize) -> Result<Vec<Vec<T
         let address = SocketAddr::new(address, port.get());
         // Sharing a port is for workers of one process alone: another process's listener would take half of the connections.
         match bind(address, false) {
-            Err(why) if address.is_ipv6() && has_no_ipv6(&why) => continue,
-            Err(why) => return Err(ListenError { port, why }),
+            Err(reason) if address.is_ipv6() && has_no_ipv6(&reason) => continue,
+            Err(reason) => return Err(ListenError { port, reason }),
             Ok(_) => {}
         }
         for listeners in &mut all {
             let listener = bind(address, true).and_then(listen);
-            listeners.push(listener.map_err(|why| ListenError { port, why })?);
+            listeners.push(listener.map_err(|reason| ListenError { port, reason })?);
         }
     }
     Ok(all)

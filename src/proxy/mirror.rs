@@ -19,7 +19,7 @@ use super::worker::Worker;
 
 const X_SHADOW: HeaderName = HeaderName::from_static("x-shadow");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// So long after it fell behind, a shadow gets no body that it could fall behind with again.
+/// After a shadow fell behind, it gets no long body for this time.
 const SLOW_SHADOW_BACKOFF: Duration = Duration::from_secs(5);
 
 /// The copies of one request.
@@ -32,16 +32,16 @@ pub struct Copies {
 }
 
 impl Copies {
-    /// Main, not a canary, answered; what records its body where that is to be compared.
+    /// Records that main, not a canary, answered; returns the recorder of its body where that is to be compared.
     pub fn record_main_answer(&self, response: &Response<Incoming>, took: Duration) -> Option<Recorder> {
         for copy in &self.per_shadow {
             copy.main.set(Some(response.status().as_u16()));
-            copy.told();
+            copy.record_statuses();
         }
         let comparisons = self.per_shadow.iter().filter_map(|copy| copy.comparison.clone()).collect();
         let recorder = Recorder::new(Side::Main, comparisons, response, took, self.compare_bytes);
-        for (again, request) in self.control_requests.take() {
-            again.begin(request);
+        for (control, request) in self.control_requests.take() {
+            control.start(request);
         }
         recorder
     }
@@ -57,25 +57,25 @@ impl Drop for Copies {
     }
 }
 
-/// Begins a copy for each shadow that is to get one. `request` is as main gets it.
-pub fn begin(
+/// Starts a copy for each shadow that is to get one. `request` is as main gets it.
+pub fn start_copies(
     worker: &Rc<Worker>,
     service: &Service,
     request: &Request<Incoming>,
     protocol: Protocol,
-    upgrade: bool,
+    is_upgrade: bool,
 ) -> Option<Copies> {
-    let (mut copies, mut all_again) = (Vec::new(), Vec::new());
+    let (mut copies, mut control_requests) = (Vec::new(), Vec::new());
     let mut id = None;
     for shadow in &service.shadows {
-        if let Err(reason) = check_admission(worker, shadow, request, upgrade) {
+        if let Err(reason) = check_admission(worker, shadow, request, is_upgrade) {
             shadow.state.counts.dropped.add(reason);
             continue;
         }
         let id = id.get_or_insert_with(|| worker.next_request_id());
-        let (copy, again) = start_copy(worker, service, shadow, request, protocol, id);
+        let (copy, control) = start_copy(worker, service, shadow, request, protocol, id);
         copies.push(copy);
-        all_again.extend(again);
+        control_requests.extend(control);
     }
     if copies.is_empty() {
         return None;
@@ -85,7 +85,7 @@ pub fn begin(
     Some(Copies {
         tee: Rc::new(Tee::new(queues)),
         per_shadow: copies,
-        control_requests: all_again.into(),
+        control_requests: control_requests.into(),
         compare_bytes,
     })
 }
@@ -101,12 +101,13 @@ fn start_copy(
     let (body, limits) = (request.body(), worker.limits());
     let queue =
         Queue::new(worker.budget(), limits.backlog_bytes, limits.retained_bytes, body.is_end_stream());
-    let controlled = shadow.collector.is_some()
+    let is_controlled = shadow.collector.is_some()
         && is_safe(request)
-        && shadow.state.control.borrow_mut().sample(shadow.told.control);
-    let comparison = shadow.collector.as_ref().and_then(|line| Comparison::start(line, request, controlled));
-    let again = comparison.as_ref().filter(|_| controlled);
-    let again = again
+        && shadow.state.control.borrow_mut().sample(shadow.config.control);
+    let comparison =
+        shadow.collector.as_ref().and_then(|handle| Comparison::start(handle, request, is_controlled));
+    let control = comparison.as_ref().filter(|_| is_controlled);
+    let control = control
         .map(|comparison| prepare_control_request(worker, service, comparison.clone(), request, protocol));
     let copy = Rc::new(ShadowCopy {
         state: shadow.state.clone(),
@@ -116,16 +117,16 @@ fn start_copy(
         comparison,
     });
     let request = build_shadow_head(shadow, request, id).map(|()| CopyBody { queue, size: body.size_hint() });
-    let run = CopyTask {
+    let task = CopyTask {
         guard: CopyGuard::start(&shadow.state),
-        began: Instant::now(),
+        started_at: Instant::now(),
         copy: copy.clone(),
         address: shadow.address,
         protocol,
         limits,
     };
-    spawn_local(run.run(request));
-    (copy, again)
+    spawn_local(task.run(request));
+    (copy, control)
 }
 
 /// Whether sending it twice changes nothing.
@@ -145,8 +146,8 @@ fn prepare_control_request(
     let size = SizeHint::with_exact(0);
     // Not marked: main is to answer as it answers its users.
     let request = copy_head(request).map(|()| CopyBody { queue, size });
-    let (memory, address) = (service.carried_state().clone(), service.main.address);
-    (ControlRequest { carried_state: memory, comparison, address, protocol, limits }, request)
+    let (carried_state, address) = (service.carried_state().clone(), service.main.address);
+    (ControlRequest { carried_state, comparison, address, protocol, limits }, request)
 }
 
 /// Cheap first. Every request that is not copied is counted by its reason.
@@ -154,23 +155,23 @@ fn check_admission(
     worker: &Worker,
     shadow: &Shadow,
     request: &Request<Incoming>,
-    upgrade: bool,
+    is_upgrade: bool,
 ) -> Result<(), &'static str> {
     let (state, limits) = (&shadow.state, worker.limits());
-    let long = || request.body().size_hint().lower() > limits.backlog_bytes as u64;
+    let is_long = || request.body().size_hint().lower() > limits.backlog_bytes as u64;
     if request.headers().contains_key(X_SHADOW) {
         Err("loop")
-    } else if upgrade {
+    } else if is_upgrade {
         Err("upgrade")
-    } else if !shadow.matching.method(request.method().as_str()) {
+    } else if !shadow.filter.matches_method(request.method().as_str()) {
         Err("method")
-    } else if !shadow.matching.path(request.uri().path()) {
+    } else if !shadow.filter.matches_path(request.uri().path()) {
         Err("path")
-    } else if !state.sampler.borrow_mut().sample(shadow.told.percent) {
+    } else if !state.sampler.borrow_mut().sample(shadow.config.percent) {
         Err("sampled_out")
-    } else if worker.is_suspended() || worker.budget().held() >= limits.retained_bytes {
+    } else if worker.is_suspended() || worker.budget().held_bytes() >= limits.retained_bytes {
         Err("memory")
-    } else if state.slow_since.get().is_some_and(|since| since.elapsed() < SLOW_SHADOW_BACKOFF) && long() {
+    } else if state.slow_since.get().is_some_and(|since| since.elapsed() < SLOW_SHADOW_BACKOFF) && is_long() {
         Err("slow")
     } else if state.counts.in_flight.get() >= limits.max_in_flight as u64 {
         Err("inflight")
@@ -181,7 +182,7 @@ fn check_admission(
     }
 }
 
-/// As main gets it, with its letters' case, on a connection that is kept.
+/// Copies the head that main gets, with the case of its names, for a connection that is kept.
 fn copy_head(request: &Request<Incoming>) -> Request<()> {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
@@ -199,7 +200,7 @@ fn copy_head(request: &Request<Incoming>) -> Request<()> {
 fn build_shadow_head(shadow: &Shadow, request: &Request<Incoming>, id: &HeaderValue) -> Request<()> {
     let mut copy = copy_head(request);
     let headers = copy.headers_mut();
-    for name in &shadow.told.without_headers {
+    for name in &shadow.config.without_headers {
         headers.remove(name.as_str());
     }
     if let Ok(version) = HeaderValue::from_str(&shadow.version.to_string()) {

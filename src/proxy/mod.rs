@@ -2,22 +2,26 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `control` | the socket through which the agent configures the proxy |
-//! | `worker` | one thread: listeners, connections, its configuration |
-//! | `connection` | one client connection: HTTP/1, HTTP/2, or bytes as they are |
-//! | `answer` | one request: who answers it, who gets a copy |
-//! | `mirror`, `copying`, `tee` | copies, which main never waits for |
-//! | `upstream`, `short` | connections to those who answer, and what is cheaper to write at once |
+//! | `control_socket`, `control` | the socket through which the agent configures the proxy |
+//! | `worker_loop`, `worker`, `slot` | one thread: listeners, connections, its configuration |
+//! | `serve`, `connection` | one client connection: HTTP/1, HTTP/2, or bytes that pass through |
+//! | `exchange` | one request: which version answers it, which shadow gets a copy |
+//! | `upload`, `download` | the bodies of a request and of its answer |
+//! | `mirror`, `shadow_request`, `tee` | copies, which main never waits for |
+//! | `upstream`, `coalesced_write` | connections to upstreams, and short writes in one piece |
 //! | `comparison` | gathers main's and a shadow's answer to one request |
 //! | `collector` | the thread beside the data path that compares answers |
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::collector::Collector;
 use self::control::Control;
+use self::control_socket::ControlSocket;
+use self::error::ProxyError;
+use self::limits::ResourceLimits;
 use crate::model::compare::ComparisonRules;
 use crate::model::proxy::ProxyLimits;
 
@@ -30,16 +34,20 @@ mod control;
 mod control_socket;
 mod counters;
 mod download;
+pub mod error;
 mod exchange;
 mod limits;
 mod listen;
 mod mirror;
+mod serve;
 mod service;
 mod shadow_request;
+mod slot;
 mod tee;
 mod upload;
 mod upstream;
 mod worker;
+mod worker_loop;
 
 #[derive(Debug)]
 pub struct ProxyOptions {
@@ -50,46 +58,32 @@ pub struct ProxyOptions {
     pub drain_timeout: Duration,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    #[error("another proxy serves `{path}`")]
-    SocketInUse { path: PathBuf },
-    #[error("cannot {what} `{path}`: {why}")]
-    Socket { what: &'static str, path: PathBuf, why: std::io::Error },
-    #[error("cannot start a thread: {why}")]
-    Thread { why: std::io::Error },
-}
-
 /// Serves until `ended`; then accepts nothing more, ends each connection with its next answer, and returns when none is left
 /// or the drain timeout is over. Listens nowhere before it receives a configuration.
 pub async fn run(options: ProxyOptions, ended: impl Future<Output = ()>) -> Result<(), ProxyError> {
-    let door = control_socket::ControlSocket::open(&options.control)?;
-    let room = Arc::new(limits::ResourceLimits::acquire());
-    let thread = |why| ProxyError::Thread { why };
+    let socket = ControlSocket::open(&options.control)?;
+    let resource_limits = Arc::new(ResourceLimits::acquire());
+    let to_error = |reason| ProxyError::Thread { reason };
     let collector =
         Collector::start(ComparisonRules::default(), ProxyLimits::default().compare_retained_bytes);
-    let collector = Arc::new(collector.map_err(thread)?);
-    let start = |number| worker::start(number, room.clone(), collector.clone());
-    let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(thread)?;
-    let control = Arc::new(Control::new(workers, room.clone(), collector));
+    let collector = Arc::new(collector.map_err(to_error)?);
+    let start = |number| worker_loop::start(number, resource_limits.clone(), collector.clone());
+    let workers = (0..options.workers.get()).map(start).collect::<Result<Vec<_>, _>>().map_err(to_error)?;
+    let control = Arc::new(Control::new(workers, resource_limits.clone(), collector));
     log::info!("the proxy listens on `{}`", options.control.display());
     tokio::select! {
-        () = control::serve(&door, &control) => {}
-        () = room.watch() => {}
+        () = control::serve(&socket, &control) => {}
+        () = resource_limits.watch() => {}
         () = control.wait_for_ports() => {}
         () = control.wait_for_stop() => {}
         () = ended => {}
     }
     log::info!("the proxy drains its connections");
     control.close().await;
-    // Another one may begin.
-    drop(door);
+    // Another proxy may start now.
+    drop(socket);
     if tokio::time::timeout(options.drain_timeout, control.wait_until_drained()).await.is_err() {
         log::warn!("connections were left after {:?}", options.drain_timeout);
     }
     Ok(())
-}
-
-fn socket_error(what: &'static str, path: &Path, why: std::io::Error) -> ProxyError {
-    ProxyError::Socket { what, path: path.to_owned(), why }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use hyper::header::HeaderMap;
 
 use super::collector::{Collector, CollectorHandle};
-use super::counters::{Gauge, ServiceCounts, ShadowCounts, UpstreamCounts, up};
+use super::counters::{Gauge, ServiceCounts, ShadowCounts, UpstreamCounts, increment};
 use super::upstream::Pool;
 use crate::model::compare::ComparedShadow;
 use crate::model::deployment::DeploymentId;
@@ -22,7 +22,7 @@ use crate::plan::proxy::request_filter::{PatternError, RequestFilter};
 use crate::plan::proxy::sampler::Sampler;
 
 pub struct Service {
-    pub told: ProxiedService,
+    pub config: ProxiedService,
     pub counts: Rc<ServiceCounts>,
     pub main: Target,
     pub canary: Option<CanaryTarget>,
@@ -56,9 +56,10 @@ pub struct CanaryAttempt<'a> {
 }
 
 impl CanaryAttempt<'_> {
-    /// The canary did not take it, and main answers instead. One that is not there costs a wait only now and then.
+    /// Records that the canary did not accept the request, and main answers instead. The breaker limits how often an absent
+    /// canary costs a wait.
     pub fn record_refusal(self, now: Instant) {
-        up(&self.target.counts.fallbacks);
+        increment(&self.target.counts.fallbacks);
         self.breaker.borrow_mut().record_failure(now);
     }
 
@@ -76,8 +77,8 @@ impl Drop for CanaryAttempt<'_> {
 
 /// A target that gets copies.
 pub struct Shadow {
-    pub told: Mirror,
-    pub matching: RequestFilter,
+    pub config: Mirror,
+    pub filter: RequestFilter,
     pub address: SocketAddr,
     pub version: Version,
     /// Handle to the collector, which compares its answers with main's.
@@ -111,21 +112,27 @@ pub struct CarriedState {
 }
 
 impl ShadowState {
-    fn shares_evidence_with(&self, line: &CollectorHandle) -> bool {
-        self.collector.as_ref().is_some_and(|known| known.shares_evidence_with(line))
+    fn shares_evidence_with(&self, handle: &CollectorHandle) -> bool {
+        self.collector.as_ref().is_some_and(|known| known.shares_evidence_with(handle))
     }
 }
 
 impl CarriedState {
     /// Starts over with the evidence: a verdict is about what was copied since then.
-    fn get_or_create_shadow(&self, upstream: &Upstream, line: Option<&CollectorHandle>) -> Rc<ShadowState> {
+    fn get_or_create_shadow(
+        &self,
+        upstream: &Upstream,
+        collector: Option<&CollectorHandle>,
+    ) -> Rc<ShadowState> {
         let mut shadows = self.shadows.borrow_mut();
         let known = shadows.get(&upstream.deployment);
-        if let Some(known) = known.filter(|known| line.is_none_or(|line| known.shares_evidence_with(line))) {
+        if let Some(known) =
+            known.filter(|known| collector.is_none_or(|handle| known.shares_evidence_with(handle)))
+        {
             return known.clone();
         }
         let new = Rc::new(ShadowState {
-            collector: line.cloned(),
+            collector: collector.cloned(),
             counts: self.counts.new_shadow(&upstream.deployment, &upstream.version),
             sampler: RefCell::default(),
             control: RefCell::default(),
@@ -138,20 +145,21 @@ impl CarriedState {
     }
 
     /// Drops counts and pools of removed deployments, and connections to addresses that no deployment has any more.
-    pub fn forget(&self, told: &ProxiedService) {
-        let named = |id: &DeploymentId| {
-            told.main.deployment == *id || told.other_upstreams.iter().any(|other| other.deployment == *id)
+    pub fn forget(&self, config: &ProxiedService) {
+        let is_named = |id: &DeploymentId| {
+            config.main.deployment == *id
+                || config.other_upstreams.iter().any(|other| other.deployment == *id)
         };
-        self.counts.forget(named);
-        self.control_pool.keep_only(told.main.address);
+        self.counts.forget(is_named);
+        self.control_pool.keep_only(config.main.address);
         let mut shadows = self.shadows.borrow_mut();
-        shadows.retain(|id, _| named(id));
-        for other in &told.other_upstreams {
+        shadows.retain(|id, _| is_named(id));
+        for other in &config.other_upstreams {
             if let Some(shadow) = shadows.get(&other.deployment) {
                 shadow.pool.keep_only(other.address);
             }
         }
-        self.canary_breakers.borrow_mut().retain(|id, _| named(id));
+        self.canary_breakers.borrow_mut().retain(|id, _| is_named(id));
     }
 
     /// Returns the breaker of this canary: what was learned of one canary is no evidence about the next.
@@ -180,53 +188,54 @@ impl CarriedState {
 impl Service {
     /// A mirror or a canary of a deployment that is not among those it can reach is left out: it is on its way in or out.
     pub fn new(
-        told: &ProxiedService,
-        memory: &Rc<CarriedState>,
+        config: &ProxiedService,
+        state: &Rc<CarriedState>,
         collector: Option<&Collector>,
     ) -> Result<Self, PatternError> {
-        let counts = memory.counts.clone();
+        let counts = state.counts.clone();
         let target = |upstream: &Upstream| Target {
             address: upstream.address,
             version: upstream.version.clone(),
             counts: counts.get_or_insert_upstream(&upstream.deployment, &upstream.version),
         };
-        let reachable = |id: &DeploymentId| told.other_upstreams.iter().find(|other| other.deployment == *id);
+        let reachable =
+            |id: &DeploymentId| config.other_upstreams.iter().find(|other| other.deployment == *id);
         let mut shadows = Vec::new();
-        for mirror in &told.traffic_split.mirrors {
-            let matching = RequestFilter::new(&mirror.methods, &mirror.paths)?;
+        for mirror in &config.traffic_split.mirrors {
+            let filter = RequestFilter::new(&mirror.methods, &mirror.paths)?;
             if let Some(upstream) = reachable(&mirror.deployment) {
-                let line = collector.filter(|_| mirror.compare).map(|collector| {
+                let handle = collector.filter(|_| mirror.compare).map(|collector| {
                     let deployment = mirror.deployment.clone();
-                    collector.open_handle(&ComparedShadow { service: told.service.clone(), deployment })
+                    collector.open_handle(&ComparedShadow { service: config.service.clone(), deployment })
                 });
                 shadows.push(Shadow {
-                    told: mirror.clone(),
-                    matching,
+                    config: mirror.clone(),
+                    filter,
                     address: upstream.address,
                     version: upstream.version.clone(),
-                    state: memory.get_or_create_shadow(upstream, line.as_ref()),
-                    collector: line,
+                    state: state.get_or_create_shadow(upstream, handle.as_ref()),
+                    collector: handle,
                 });
             }
         }
-        let canary = told.traffic_split.canary.as_ref().and_then(|canary| {
+        let canary = config.traffic_split.canary.as_ref().and_then(|canary| {
             let upstream = reachable(&canary.deployment)?;
-            let breaker = memory.get_or_create_breaker(&canary.deployment);
+            let breaker = state.get_or_create_breaker(&canary.deployment);
             Some(CanaryTarget { config: canary.clone(), target: target(upstream), breaker })
         });
         Ok(Self {
-            main: target(&told.main),
-            others: told.other_upstreams.iter().map(target).collect(),
+            main: target(&config.main),
+            others: config.other_upstreams.iter().map(target).collect(),
             canary,
             shadows,
-            cookie: canary::format_cookie_name(told.service.as_str()),
-            carried_state: memory.clone(),
-            told: told.clone(),
+            cookie: canary::format_cookie_name(config.service.as_str()),
+            carried_state: state.clone(),
+            config: config.clone(),
             counts,
         })
     }
 
-    /// Whether the canary answers this one, and the line that makes its user known again.
+    /// Returns the attempt where the canary is to answer this request, and the cookie for a new user.
     pub fn choose_canary(
         &self,
         headers: &HeaderMap,
@@ -234,15 +243,15 @@ impl Service {
     ) -> (Option<CanaryAttempt<'_>>, Option<String>) {
         let Some(canary) = &self.canary else { return (None, None) };
         let mut shares = self.carried_state.shares.borrow_mut();
-        let RouteChoice { is_canary: chosen, new_bucket } =
+        let RouteChoice { is_canary, new_bucket } =
             canary::choose_route(&canary.config, &self.cookie, headers, &mut shares);
         let cookie =
             new_bucket.map(|bucket| format!("{}={bucket}; Path=/; HttpOnly; SameSite=Lax", self.cookie));
-        let taken = chosen && canary.breaker.borrow_mut().try_admit(now);
-        if chosen && !taken {
-            up(&canary.target.counts.fallbacks);
+        let is_admitted = is_canary && canary.breaker.borrow_mut().try_admit(now);
+        if is_canary && !is_admitted {
+            increment(&canary.target.counts.fallbacks);
         }
-        (taken.then(|| CanaryAttempt { target: &canary.target, breaker: &canary.breaker }), cookie)
+        (is_admitted.then(|| CanaryAttempt { target: &canary.target, breaker: &canary.breaker }), cookie)
     }
 
     pub const fn carried_state(&self) -> &Rc<CarriedState> {
@@ -255,12 +264,12 @@ impl Service {
             || self.canary.as_ref().is_some_and(|canary| canary.target.address == address)
     }
 
-    /// Main or another.
+    /// Whether main or another version listens at this address.
     pub fn has_upstream(&self, address: SocketAddr) -> bool {
         std::iter::once(&self.main).chain(&self.others).any(|target| target.address == address)
     }
 
-    pub fn version(&self, version: &Version) -> Option<&Target> {
+    pub fn find_version(&self, version: &Version) -> Option<&Target> {
         std::iter::once(&self.main).chain(&self.others).find(|target| target.version == *version)
     }
 }
@@ -310,10 +319,10 @@ mod tests {
     }
 
     /// A service whose canary is not there, and when that one may be tried again.
-    fn build_refusing_service(memory: &Rc<CarriedState>) -> (Service, Instant) {
-        let (service, now) = (Service::new(&build_service_config(2), memory, None).unwrap(), Instant::now());
-        while let Some(tried) = choose(&service, now) {
-            tried.record_refusal(now);
+    fn build_refusing_service(state: &Rc<CarriedState>) -> (Service, Instant) {
+        let (service, now) = (Service::new(&build_service_config(2), state, None).unwrap(), Instant::now());
+        while let Some(attempt) = choose(&service, now) {
+            attempt.record_refusal(now);
         }
         (service, now + Duration::from_millis(100))
     }
@@ -321,22 +330,22 @@ mod tests {
     #[test]
     fn canary_attempt_is_repeated_after_client_disconnect() {
         let (service, later) = build_refusing_service(&Rc::default());
-        let tried = choose(&service, later);
-        assert!(tried.is_some() && choose(&service, later).is_none(), "one finds out");
-        drop(tried);
-        let tried = choose(&service, later).unwrap();
-        tried.record_success();
+        let attempt = choose(&service, later);
+        assert!(attempt.is_some() && choose(&service, later).is_none(), "one finds out");
+        drop(attempt);
+        let attempt = choose(&service, later).unwrap();
+        attempt.record_success();
         assert!(choose(&service, later).is_some() && choose(&service, later).is_some());
     }
 
     #[test]
     fn breaker_state_does_not_carry_to_next_canary() {
-        let memory = Rc::default();
-        let (_service, later) = build_refusing_service(&memory);
+        let state = Rc::default();
+        let (_service, later) = build_refusing_service(&state);
         let before = later.checked_sub(Duration::from_millis(100)).unwrap();
-        let same = Service::new(&build_service_config(2), &memory, None).unwrap();
+        let same = Service::new(&build_service_config(2), &state, None).unwrap();
         assert!(choose(&same, before).is_none(), "another configuration, the same canary");
-        let next = Service::new(&build_service_config(3), &memory, None).unwrap();
+        let next = Service::new(&build_service_config(3), &state, None).unwrap();
         assert!(choose(&next, before).is_some());
     }
 }

@@ -11,7 +11,7 @@ use hyper::{Request, Response};
 use tokio::task::spawn_local;
 
 use super::comparison::{Comparison, Recorder, Side};
-use super::counters::{GaugeGuard, status_class, up};
+use super::counters::{GaugeGuard, increment, status_class};
 use super::service::{CarriedState, ShadowState};
 use super::tee::{AbortReason, CopyBody, Queue};
 use super::upstream::{Pool, Protocol, SendError};
@@ -31,7 +31,7 @@ pub struct ShadowCopy {
 
 impl ShadowCopy {
     /// Records both statuses, when the second of the two is known.
-    pub fn told(&self) {
+    pub fn record_statuses(&self) {
         if let (Some(main), Some(shadow)) = (self.main.get(), self.shadow.get()) {
             let mut statuses = self.state.counts.statuses.borrow_mut();
             *statuses.entry((status_class(main), status_class(shadow))).or_default() += 1;
@@ -59,7 +59,7 @@ impl CopyFailure {
     }
 }
 
-/// Each copy that was begun is counted once more when it ends, however it does.
+/// Counts a copy when it starts, and once more when it ends, for any reason.
 pub struct CopyGuard {
     state: Rc<ShadowState>,
     _in_flight: GaugeGuard,
@@ -68,20 +68,20 @@ pub struct CopyGuard {
 
 impl CopyGuard {
     pub fn start(state: &Rc<ShadowState>) -> Self {
-        up(&state.counts.selected);
+        increment(&state.counts.selected);
         Self { state: state.clone(), _in_flight: state.counts.in_flight.acquire(), is_recorded: false }
     }
 
     fn record_answer(mut self) {
         self.is_recorded = true;
-        up(&self.state.counts.answered);
+        increment(&self.state.counts.answered);
         self.state.breaker.borrow_mut().record_success();
     }
 
-    fn record_abort(mut self, why: AbortReason) {
+    fn record_abort(mut self, reason: AbortReason) {
         self.is_recorded = true;
-        self.state.counts.aborted.add(why.as_str());
-        if why == AbortReason::Backlog {
+        self.state.counts.aborted.add(reason.as_str());
+        if reason == AbortReason::Backlog {
             self.state.slow_since.set(Some(Instant::now()));
             self.state.breaker.borrow_mut().record_failure(Instant::now());
         } else {
@@ -89,13 +89,13 @@ impl CopyGuard {
         }
     }
 
-    fn record_failure(mut self, why: CopyFailure) {
+    fn record_failure(mut self, reason: CopyFailure) {
         self.is_recorded = true;
-        self.count_failure(why);
+        self.count_failure(reason);
     }
 
-    fn count_failure(&self, why: CopyFailure) {
-        self.state.counts.failed.add(why.as_str());
+    fn count_failure(&self, reason: CopyFailure) {
+        self.state.counts.failed.add(reason.as_str());
         self.state.breaker.borrow_mut().record_failure(Instant::now());
     }
 }
@@ -111,7 +111,7 @@ impl Drop for CopyGuard {
 
 pub struct CopyTask {
     pub guard: CopyGuard,
-    pub began: Instant,
+    pub started_at: Instant,
     pub copy: Rc<ShadowCopy>,
     pub address: SocketAddr,
     pub protocol: Protocol,
@@ -124,21 +124,21 @@ impl CopyTask {
         let limit = Duration::from_millis(self.limits.copy_timeout_ms);
         let ended = tokio::select! {
             biased;
-            why = queue.wait_for_abort() => Err(CopyError::Aborted(why)),
-            done = tokio::time::timeout(limit, self.exchange(request)) => match done {
-                Ok(done) => done.map_err(CopyError::Failed),
+            reason = queue.wait_for_abort() => Err(CopyError::Aborted(reason)),
+            answered = tokio::time::timeout(limit, self.exchange(request)) => match answered {
+                Ok(answered) => answered.map_err(CopyError::Failed),
                 Err(_) if queue.waits_for_client() => Err(CopyError::Aborted(AbortReason::Client)),
                 Err(_) => Err(CopyError::Failed(CopyFailure::Timeout)),
             },
         };
-        queue.done();
+        queue.finish();
         if let (Err(_), Some(comparison)) = (&ended, &self.copy.comparison) {
             comparison.forget();
         }
         match ended {
             Ok(()) => self.guard.record_answer(),
-            Err(CopyError::Aborted(why)) => self.guard.record_abort(why),
-            Err(CopyError::Failed(why)) => self.guard.record_failure(why),
+            Err(CopyError::Aborted(reason)) => self.guard.record_abort(reason),
+            Err(CopyError::Failed(reason)) => self.guard.record_failure(reason),
         }
     }
 
@@ -146,21 +146,21 @@ impl CopyTask {
         let pool = &self.copy.state.pool;
         let limit = Duration::from_millis(self.limits.connect_timeout_ms);
         let sent = pool.send(self.address, self.protocol, limit, request).await;
-        let (response, lent) = sent.map_err(|error| match error {
+        let (response, connection) = sent.map_err(|error| match error {
             SendError::Connect { .. } => CopyFailure::Connect,
             SendError::Broken(error) => classify_error(&error),
             SendError::ClientReset => CopyFailure::Reset,
         })?;
-        let took = self.began.elapsed();
+        let took = self.started_at.elapsed();
         self.copy.state.counts.latency.add(took);
         self.copy.shadow.set(Some(response.status().as_u16()));
-        self.copy.told();
+        self.copy.record_statuses();
         let comparisons = self.copy.comparison.iter().cloned().collect();
         let recorder = Recorder::new(Side::Shadow, comparisons, &response, took, self.limits.compare_bytes);
         if read_answer(response, recorder).await? && !self.copy.queue.waits_for_client() {
             // Ready at once, or after the rest of the request: not this copy's time any more.
-            let (state, most) = (self.copy.state.clone(), self.limits.idle_connections);
-            spawn_local(async move { state.pool.give_back(lent, most).await });
+            let (state, max_idle) = (self.copy.state.clone(), self.limits.idle_connections);
+            spawn_local(async move { state.pool.put_back(connection, max_idle).await });
         }
         Ok(())
     }
@@ -181,37 +181,37 @@ const MAX_CONTROL_REQUESTS: u64 = 8;
 
 impl ControlRequest {
     /// Starts the repetition. At the limit, the comparison is made without.
-    pub fn begin(self, request: Request<CopyBody>) {
+    pub fn start(self, request: Request<CopyBody>) {
         if !self.comparison.is_pending() {
             return;
         }
         if self.carried_state.control_requests().get() >= MAX_CONTROL_REQUESTS {
             return self.comparison.skip_control();
         }
-        let held = self.carried_state.control_requests().acquire();
+        let guard = self.carried_state.control_requests().acquire();
         spawn_local(async move {
             self.run(request).await;
-            drop(held);
+            drop(guard);
         });
     }
 
     async fn run(self, request: Request<CopyBody>) {
         let limit = Duration::from_millis(self.limits.copy_timeout_ms);
-        // How it failed is main's affair, and counted where its users are.
+        // A failure of main is counted at its users' requests.
         let _ = tokio::time::timeout(limit, self.exchange(request)).await;
         self.comparison.skip_control();
     }
 
     async fn exchange(&self, request: Request<CopyBody>) -> Result<(), CopyFailure> {
-        let (began, pool): (_, &Pool) = (Instant::now(), self.carried_state.control_pool());
+        let (started_at, pool): (_, &Pool) = (Instant::now(), self.carried_state.control_pool());
         let limit = Duration::from_millis(self.limits.connect_timeout_ms);
         let sent = pool.send(self.address, self.protocol, limit, request).await;
-        let (response, lent) = sent.map_err(|_| CopyFailure::Connect)?;
+        let (response, connection) = sent.map_err(|_| CopyFailure::Connect)?;
         let comparisons = vec![self.comparison.clone()];
         let cap = self.limits.compare_bytes;
-        let recorder = Recorder::new(Side::Control, comparisons, &response, began.elapsed(), cap);
+        let recorder = Recorder::new(Side::Control, comparisons, &response, started_at.elapsed(), cap);
         if read_answer(response, recorder).await? {
-            pool.give_back(lent, self.limits.idle_connections).await;
+            pool.put_back(connection, self.limits.idle_connections).await;
         }
         Ok(())
     }
@@ -222,19 +222,19 @@ enum CopyError {
     Failed(CopyFailure),
 }
 
-/// To the end or as far as is worth it; whether the end was reached.
+/// Reads an answer up to a limit; returns whether it was read to its end.
 async fn read_answer(
     response: Response<Incoming>,
     mut recorder: Option<Recorder>,
 ) -> Result<bool, CopyFailure> {
     let mut body = response.into_body();
-    let (mut total, mut whole) = (0, true);
+    let (mut total, mut is_whole) = (0, true);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| classify_error(&error))?;
         let Some(data) = frame.data_ref() else { continue };
         total += data.len() as u64;
         if total > MAX_ANSWER_BYTES {
-            whole = false;
+            is_whole = false;
             break;
         }
         if let Some(recorder) = &mut recorder {
@@ -242,9 +242,9 @@ async fn read_answer(
         }
     }
     if let Some(recorder) = &mut recorder {
-        recorder.finish(whole);
+        recorder.finish(is_whole);
     }
-    Ok(whole)
+    Ok(is_whole)
 }
 
 fn classify_error(error: &hyper::Error) -> CopyFailure {

@@ -15,12 +15,12 @@ const FRAME_OVERHEAD_BYTES: usize = 1024;
 /// A shorter frame is copied: a slice of a few bytes keeps the whole buffer alive that it was read into.
 const COPY_LIMIT_BYTES: usize = 4096;
 
-/// Why a copy was given up for a reason that is no evidence about its shadow's answers.
+/// Why a copy was aborted, which is no evidence about its shadow's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbortReason {
     /// The shadow was too far behind.
     Backlog,
-    /// The client went away, or was too slow.
+    /// The client disconnected, or was too slow.
     Client,
     /// Main ended before it had read the request.
     MainEarly,
@@ -42,7 +42,7 @@ impl AbortReason {
 pub struct MirrorBudget(AtomicUsize);
 
 impl MirrorBudget {
-    pub fn held(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -76,13 +76,18 @@ enum CopyEnd {
 }
 
 impl Queue {
-    pub fn new(budget: &Arc<MirrorBudget>, most_behind: usize, most_held: usize, empty: bool) -> Rc<Self> {
+    pub fn new(
+        budget: &Arc<MirrorBudget>,
+        max_backlog_bytes: usize,
+        max_held_bytes: usize,
+        is_empty: bool,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            state: RefCell::new(QueueState { is_complete: empty, ..QueueState::default() }),
+            state: RefCell::new(QueueState { is_complete: is_empty, ..QueueState::default() }),
             backlog_bytes: Arc::default(),
             budget: budget.clone(),
-            max_backlog_bytes: most_behind,
-            max_held_bytes: most_held,
+            max_backlog_bytes,
+            max_held_bytes,
         })
     }
 
@@ -93,8 +98,8 @@ impl Queue {
         if state.end.is_some() {
             return;
         }
-        let behind = self.backlog_bytes.load(Ordering::Relaxed) + size;
-        if behind > self.max_backlog_bytes || self.budget.held() + size > self.max_held_bytes {
+        let backlog = self.backlog_bytes.load(Ordering::Relaxed) + size;
+        if backlog > self.max_backlog_bytes || self.budget.held_bytes() + size > self.max_held_bytes {
             drop(state);
             self.abort(AbortReason::Backlog);
             return;
@@ -121,19 +126,19 @@ impl Queue {
         wake(state.reader.take());
     }
 
-    pub fn abort(&self, why: AbortReason) {
-        self.close(CopyEnd::Aborted(why));
+    pub fn abort(&self, reason: AbortReason) {
+        self.close(CopyEnd::Aborted(reason));
     }
 
     /// The shadow has answered, or never will.
-    pub fn done(&self) {
+    pub fn finish(&self) {
         self.close(CopyEnd::Finished);
     }
 
-    fn close(&self, over: CopyEnd) {
+    fn close(&self, end: CopyEnd) {
         let mut state = self.state.borrow_mut();
         if state.end.is_none() {
-            state.end = Some(over);
+            state.end = Some(end);
             state.frames = VecDeque::new();
             let wakers = [state.reader.take(), state.watcher.take()];
             drop(state);
@@ -147,12 +152,12 @@ impl Queue {
         !state.is_complete && state.frames.is_empty() && self.backlog_bytes.load(Ordering::Relaxed) == 0
     }
 
-    /// Returns when the copy was given up.
+    /// Returns when the copy was aborted.
     pub async fn wait_for_abort(&self) -> AbortReason {
         std::future::poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
-            if let Some(CopyEnd::Aborted(why)) = state.end {
-                return Poll::Ready(why);
+            if let Some(CopyEnd::Aborted(reason)) = state.end {
+                return Poll::Ready(reason);
             }
             state.watcher = Some(cx.waker().clone());
             Poll::Pending
@@ -196,10 +201,10 @@ struct ByteCount {
 }
 
 impl ByteCount {
-    fn new(size: usize, behind: &Arc<AtomicUsize>, budget: &Arc<MirrorBudget>) -> Self {
-        behind.fetch_add(size, Ordering::Relaxed);
+    fn new(size: usize, backlog_bytes: &Arc<AtomicUsize>, budget: &Arc<MirrorBudget>) -> Self {
+        backlog_bytes.fetch_add(size, Ordering::Relaxed);
         budget.0.fetch_add(size, Ordering::Relaxed);
-        Self { size, backlog_bytes: behind.clone(), budget: budget.clone() }
+        Self { size, backlog_bytes: backlog_bytes.clone(), budget: budget.clone() }
     }
 }
 
@@ -220,7 +225,7 @@ pub struct CopyBody {
 
 /// A copy ends in an error where it is not whole, so that no shadow takes a part for the whole.
 #[derive(Debug, thiserror::Error)]
-#[error("the copy was given up")]
+#[error("the copy was aborted")]
 pub struct CopyAborted;
 
 impl Body for CopyBody {
@@ -278,9 +283,9 @@ impl Tee {
     }
 
     /// Does nothing to copies that are whole.
-    pub fn abort(&self, why: AbortReason) {
+    pub fn abort(&self, reason: AbortReason) {
         if !self.has_ended.replace(true) {
-            self.queues.iter().for_each(|queue| queue.abort(why));
+            self.queues.iter().for_each(|queue| queue.abort(reason));
         }
     }
 }

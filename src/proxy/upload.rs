@@ -44,14 +44,14 @@ impl std::fmt::Display for UploadError {
 impl std::error::Error for UploadError {}
 
 impl Upload {
-    /// `seen` becomes true when the client's last byte was read.
+    /// `is_read` becomes true when the client's last byte was read.
     pub fn new(
         body: Incoming,
         tee: Option<Rc<Tee>>,
         gate: Option<ContinueGate>,
-        seen: Rc<Cell<bool>>,
+        is_read: Rc<Cell<bool>>,
     ) -> Self {
-        let upload = Self { body, tee, gate, is_read: seen };
+        let upload = Self { body, tee, gate, is_read };
         if upload.body.is_end_stream() {
             upload.end();
         }
@@ -134,7 +134,7 @@ const WANTED: u8 = 1;
 const UNWANTED: u8 = 2;
 
 impl ContinueSignal {
-    pub fn wanted(&self) {
+    pub fn set_wanted(&self) {
         self.set_state(WANTED);
     }
 

@@ -1,4 +1,4 @@
-//! Connections to those who answer.
+//! Connections to upstreams.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ pub enum Protocol {
 #[derive(Debug)]
 pub enum SendError<B> {
     /// No connection could be made; the request is untouched.
-    Connect { request: Box<Request<B>>, why: io::Error },
+    Connect { request: Box<Request<B>>, reason: io::Error },
     /// The request, or part of it, was written: whether it was served is unknown.
     Broken(hyper::Error),
     /// The client reset its connection while it waited: what main would have seen by itself.
@@ -68,8 +68,8 @@ impl<B: Body + 'static> Sender<B> {
     }
 }
 
-async fn connect(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<UpstreamStream>> {
-    let connecting = tokio::time::timeout(limit, TcpStream::connect(to));
+async fn connect(address: SocketAddr, connect_timeout: Duration) -> io::Result<TokioIo<UpstreamStream>> {
+    let connecting = tokio::time::timeout(connect_timeout, TcpStream::connect(address));
     let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     Ok(TokioIo::new(UpstreamStream(stream)))
@@ -78,7 +78,7 @@ async fn connect(to: SocketAddr, limit: Duration) -> io::Result<TokioIo<Upstream
 /// The address of an upstream, and the limit of a connection attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamAddr {
-    pub to: SocketAddr,
+    pub address: SocketAddr,
     /// Timeout of a connection attempt.
     pub connect_timeout: Duration,
 }
@@ -111,7 +111,7 @@ pub struct PinnedConnections {
 /// A connection that could not be made.
 struct FailedConnect {
     failed_at: Instant,
-    why: io::ErrorKind,
+    reason: io::ErrorKind,
 }
 
 /// Limit of idle connections. One is normal, two with a canary; more only through the gateway.
@@ -124,27 +124,27 @@ impl PinnedConnections {
         Self { protocol, idle: RefCell::default(), connecting: RefCell::default() }
     }
 
-    /// Tried again only while no byte of the request was written. Its connection is kept where it is still `wanted` by then.
+    /// Tried again only while no byte of the request was written. Its connection is kept where it is still wanted by then, by `can_keep`.
     pub async fn send(
         &self,
-        way: UpstreamAddr,
+        upstream: UpstreamAddr,
         mut request: Request<Upload>,
-        wanted: impl Fn(SocketAddr) -> bool,
+        can_keep: impl Fn(SocketAddr) -> bool,
     ) -> Result<Response<Incoming>, SendError<Upload>> {
-        let to = way.to;
+        let address = upstream.address;
         let mut fresh = 0;
         loop {
-            let mut sender = match self.take_usable(to).await {
+            let mut sender = match self.take_usable(address).await {
                 Some(sender) => sender,
-                None => match self.connect(way, &wanted).await {
+                None => match self.connect(upstream, &can_keep).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
+                    Err(reason) => return Err(SendError::Connect { request: request.into(), reason }),
                 },
             };
             match sender.send(request).await {
                 Ok(response) => {
-                    if wanted(to) {
-                        self.store_idle(to, sender);
+                    if can_keep(address) {
+                        self.store_idle(address, sender);
                     }
                     return Ok(response);
                 }
@@ -159,14 +159,14 @@ impl PinnedConnections {
         }
     }
 
-    async fn take_usable(&self, to: SocketAddr) -> Option<Sender<Upload>> {
-        let mut sender = self.take(to)?;
+    async fn take_usable(&self, address: SocketAddr) -> Option<Sender<Upload>> {
+        let mut sender = self.take(address)?;
         sender.is_usable().await.then_some(sender)
     }
 
-    fn take(&self, to: SocketAddr) -> Option<Sender<Upload>> {
+    fn take(&self, address: SocketAddr) -> Option<Sender<Upload>> {
         let mut idle = self.idle.borrow_mut();
-        let at = idle.iter().position(|(address, _)| *address == to)?;
+        let at = idle.iter().position(|(known, _)| *known == address)?;
         match &idle[at].1 {
             // Shared by all streams, as long as it lives.
             Sender::Http2(sender) if !sender.is_closed() => Some(Sender::Http2(sender.clone())),
@@ -174,26 +174,26 @@ impl PinnedConnections {
         }
     }
 
-    fn store_idle(&self, to: SocketAddr, sender: Sender<Upload>) {
+    fn store_idle(&self, address: SocketAddr, sender: Sender<Upload>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.iter().any(|(address, _)| *address == to) {
+        if idle.iter().any(|(known, _)| *known == address) {
             return;
         }
         if idle.len() >= MAX_IDLE {
             idle.remove(0);
         }
-        idle.push((to, sender));
+        idle.push((address, sender));
     }
 
     async fn connect(
         &self,
-        way: UpstreamAddr,
-        wanted: impl Fn(SocketAddr) -> bool,
+        upstream: UpstreamAddr,
+        can_keep: impl Fn(SocketAddr) -> bool,
     ) -> io::Result<Sender<Upload>> {
-        let UpstreamAddr { to, connect_timeout: limit } = way;
+        let UpstreamAddr { address, connect_timeout } = upstream;
         match self.protocol {
             Protocol::Http1 => {
-                let io = connect(to, limit).await?;
+                let io = connect(address, connect_timeout).await?;
                 let (sender, connection) =
                     build_http1_client().handshake(io).await.map_err(io::Error::other)?;
                 // The reader that waits for an answer on it gets the reason of its end.
@@ -201,23 +201,24 @@ impl PinnedConnections {
                 Ok(Sender::Http1(sender))
             }
             Protocol::Http2 => {
-                let began = Instant::now();
-                let one = self.connecting.borrow_mut().entry(to).or_default().clone();
-                let mut missing = one.lock().await;
-                if let Some(sender) = self.take_usable(to).await {
+                let started_at = Instant::now();
+                let attempt = self.connecting.borrow_mut().entry(address).or_default().clone();
+                let mut last_failure = attempt.lock().await;
+                if let Some(sender) = self.take_usable(address).await {
                     return Ok(sender);
                 }
-                if let Some(missing) = missing.as_ref().filter(|missing| missing.failed_at > began) {
-                    return Err(missing.why.into());
+                if let Some(failure) = last_failure.as_ref().filter(|failure| failure.failed_at > started_at)
+                {
+                    return Err(failure.reason.into());
                 }
-                let io = connect(to, limit).await.inspect_err(|error| {
-                    *missing = Some(FailedConnect { failed_at: Instant::now(), why: error.kind() });
+                let io = connect(address, connect_timeout).await.inspect_err(|error| {
+                    *last_failure = Some(FailedConnect { failed_at: Instant::now(), reason: error.kind() });
                 })?;
                 let builder = http2::Builder::new(LocalExecutor);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
-                if wanted(to) {
-                    self.store_idle(to, Sender::Http2(sender.clone()));
+                if can_keep(address) {
+                    self.store_idle(address, Sender::Http2(sender.clone()));
                 }
                 Ok(Sender::Http2(sender))
             }
@@ -225,9 +226,9 @@ impl PinnedConnections {
     }
 
     /// Closes those that nothing will be sent on; what is in flight on them is finished.
-    pub fn keep_only(&self, wanted: impl Fn(SocketAddr) -> bool) {
-        self.idle.borrow_mut().retain(|(address, _)| wanted(*address));
-        self.connecting.borrow_mut().retain(|address, _| wanted(*address));
+    pub fn keep_only(&self, can_keep: impl Fn(SocketAddr) -> bool) {
+        self.idle.borrow_mut().retain(|(address, _)| can_keep(*address));
+        self.connecting.borrow_mut().retain(|address, _| can_keep(*address));
     }
 }
 
@@ -255,23 +256,23 @@ impl Pool {
     /// Tried once more where a kept connection turned out to be closed before anything was written.
     pub async fn send(
         &self,
-        to: SocketAddr,
+        address: SocketAddr,
         protocol: Protocol,
-        limit: Duration,
+        connect_timeout: Duration,
         mut request: Request<CopyBody>,
     ) -> Result<(Response<Incoming>, PooledConnection), SendError<CopyBody>> {
-        let mut kept = self.take(to, protocol);
+        let mut kept = self.take(address, protocol);
         loop {
             let reused = kept.is_some();
             let mut sender = match kept.take() {
                 Some(sender) => sender,
-                None => match self.connect(to, protocol, limit).await {
+                None => match self.connect(address, protocol, connect_timeout).await {
                     Ok(sender) => sender,
-                    Err(why) => return Err(SendError::Connect { request: request.into(), why }),
+                    Err(reason) => return Err(SendError::Connect { request: request.into(), reason }),
                 },
             };
             match sender.send(request).await {
-                Ok(response) => return Ok((response, PooledConnection { address: to, sender })),
+                Ok(response) => return Ok((response, PooledConnection { address, sender })),
                 Err(mut error) => match error.take_message() {
                     Some(unwritten) if reused => request = unwritten,
                     _ => return Err(SendError::Broken(error.into_error())),
@@ -280,11 +281,11 @@ impl Pool {
         }
     }
 
-    fn take(&self, to: SocketAddr, protocol: Protocol) -> Option<Sender<CopyBody>> {
+    fn take(&self, address: SocketAddr, protocol: Protocol) -> Option<Sender<CopyBody>> {
         if protocol == Protocol::Http2 {
             let mut shared = self.shared.borrow_mut();
-            return shared.as_mut().and_then(|(address, since, sender)| match sender {
-                Sender::Http2(sender) if *address == to && !sender.is_closed() => {
+            return shared.as_mut().and_then(|(known, since, sender)| match sender {
+                Sender::Http2(sender) if *known == address && !sender.is_closed() => {
                     *since = Instant::now();
                     Some(Sender::Http2(sender.clone()))
                 }
@@ -292,9 +293,9 @@ impl Pool {
             });
         }
         let mut idle = self.idle.borrow_mut();
-        while let Some((address, since, sender)) = idle.pop() {
+        while let Some((known, since, sender)) = idle.pop() {
             let usable = matches!(&sender, Sender::Http1(sender) if sender.is_ready());
-            if address == to && since.elapsed() < IDLE_TIMEOUT && usable {
+            if known == address && since.elapsed() < IDLE_TIMEOUT && usable {
                 return Some(sender);
             }
         }
@@ -303,11 +304,11 @@ impl Pool {
 
     async fn connect(
         &self,
-        to: SocketAddr,
+        address: SocketAddr,
         protocol: Protocol,
-        limit: Duration,
+        connect_timeout: Duration,
     ) -> io::Result<Sender<CopyBody>> {
-        let io = connect(to, limit).await?;
+        let io = connect(address, connect_timeout).await?;
         match protocol {
             Protocol::Http1 => {
                 let mut builder = build_http1_client();
@@ -320,21 +321,21 @@ impl Pool {
                 let builder = http2::Builder::new(LocalExecutor);
                 let (sender, connection) = builder.handshake(io).await.map_err(io::Error::other)?;
                 spawn_local(connection);
-                *self.shared.borrow_mut() = Some((to, Instant::now(), Sender::Http2(sender.clone())));
+                *self.shared.borrow_mut() = Some((address, Instant::now(), Sender::Http2(sender.clone())));
                 Ok(Sender::Http2(sender))
             }
         }
     }
 
-    /// Back after an answer that was read to its end.
-    pub async fn give_back(&self, lent: PooledConnection, most: usize) {
-        let PooledConnection { address: to, mut sender } = lent;
+    /// Puts a connection back after an answer that was read to its end.
+    pub async fn put_back(&self, connection: PooledConnection, max_idle: usize) {
+        let PooledConnection { address, mut sender } = connection;
         if matches!(sender, Sender::Http2(_)) || !sender.is_usable().await {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < most {
-            idle.push((to, Instant::now(), sender));
+        if idle.len() < max_idle {
+            idle.push((address, Instant::now(), sender));
         }
     }
 
@@ -344,14 +345,14 @@ impl Pool {
     }
 
     /// Closes those to any other address; what is in flight on them is finished.
-    pub fn keep_only(&self, to: SocketAddr) {
-        self.retain(|address, _| address == to);
+    pub fn keep_only(&self, address: SocketAddr) {
+        self.retain(|known, _| known == address);
     }
 
-    fn retain(&self, wanted: impl Fn(SocketAddr, Instant) -> bool) {
-        self.idle.borrow_mut().retain(|(address, since, _)| wanted(*address, *since));
+    fn retain(&self, can_keep: impl Fn(SocketAddr, Instant) -> bool) {
+        self.idle.borrow_mut().retain(|(address, since, _)| can_keep(*address, *since));
         let mut shared = self.shared.borrow_mut();
-        *shared = shared.take().filter(|(address, since, _)| wanted(*address, *since));
+        *shared = shared.take().filter(|(address, since, _)| can_keep(*address, *since));
     }
 }
 

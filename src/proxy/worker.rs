@@ -1,79 +1,28 @@
-//! A thread of the data path: its listeners, its connections, its counts.
+//! The state of one thread of the data path: its services, its connections, its counters.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::header::HeaderValue;
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::collector::Collector;
-use super::connection::{Connection, Ingress};
-use super::counters::Gauge;
+use super::counters::{Gauge, GaugeGuard};
 use super::limits::ResourceLimits;
 use super::listen::{ListenEndpoint, ListenScope};
 use super::service::{CarriedState, Service};
+use super::slot::{Ingress, ServiceSlot};
 use super::tee::MirrorBudget;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxiedService, ProxyConfig, ProxyLimits, ServiceStats, TrafficSplit};
 use crate::plan::proxy::request_filter::PatternError;
 
-/// Pause after a connection could not be accepted.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How often idle connections are looked through.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A command to a worker from outside its thread.
-pub enum WorkerCommand {
-    /// The whole configuration, with listeners of the ports that are new.
-    Apply(Box<NewConfig>, oneshot::Sender<()>),
-    Count(oneshot::Sender<Vec<ServiceStats>>),
-    Ping(oneshot::Sender<()>),
-    /// Accept nothing more, end every connection with its next answer.
-    Close(oneshot::Sender<()>),
-    /// Answered when no connection is left.
-    Drain(oneshot::Sender<()>),
-}
-
-pub struct NewConfig {
-    pub config: Arc<ProxyConfig>,
-    pub listeners: HashMap<ListenEndpoint, Vec<TcpListener>>,
-}
-
-/// The other threads' end of a worker.
-pub struct WorkerHandle {
-    commands: mpsc::UnboundedSender<WorkerCommand>,
-}
-
-impl WorkerHandle {
-    /// Returns `None` where the worker has ended.
-    pub async fn ask<T>(&self, order: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        self.commands.send(order(answer)).ok()?;
-        answered.await.ok()
-    }
-}
-
-pub fn start(
-    number: usize,
-    room: Arc<ResourceLimits>,
-    collector: Arc<Collector>,
-) -> io::Result<WorkerHandle> {
-    let (orders, heard) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let local = LocalSet::new();
-        local.block_on(&runtime, serve(Rc::new(Worker::new(number, room, collector)), heard));
-    })?;
-    Ok(WorkerHandle { commands: orders })
+/// A connection, as far as a change of the configuration concerns it.
+pub trait ConfigListener {
+    fn notify_config_changed(&self);
 }
 
 /// Shared by everything on one thread.
@@ -81,13 +30,12 @@ pub struct Worker {
     number: usize,
     table: RefCell<ServiceTable>,
     carried_states: RefCell<HashMap<ServiceName, Rc<CarriedState>>>,
-    connections: RefCell<HashMap<u64, Weak<Connection>>>,
+    connections: RefCell<HashMap<u64, Weak<dyn ConfigListener>>>,
     next_number: Cell<u64>,
     budget: Arc<MirrorBudget>,
     resource_limits: Arc<ResourceLimits>,
     collector: Arc<Collector>,
     is_ending: Cell<bool>,
-    /// Listeners.
     open_listeners: Gauge,
 }
 
@@ -104,31 +52,16 @@ struct EndpointState {
     cancellation: CancellationToken,
 }
 
-/// The slot in which connections find their service under the current configuration.
-pub struct ServiceSlot(RefCell<Rc<Service>>);
-
-impl ServiceSlot {
-    pub fn service(&self) -> Rc<Service> {
-        self.0.borrow().clone()
-    }
-}
-
-async fn serve(worker: Rc<Worker>, mut orders: mpsc::UnboundedReceiver<WorkerCommand>) {
-    let mut sweep = interval(SWEEP_INTERVAL);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            order = orders.recv() => match order {
-                Some(order) => worker.execute(order),
-                None => return,
-            },
-            _ = sweep.tick() => worker.sweep(),
-        }
-    }
+/// A listener that the worker has to accept connections on, until it is cancelled.
+pub struct NewListener {
+    pub listener: TcpListener,
+    pub endpoint: ListenEndpoint,
+    pub ingress: Ingress,
+    pub cancellation: CancellationToken,
 }
 
 impl Worker {
-    fn new(number: usize, resource_limits: Arc<ResourceLimits>, collector: Arc<Collector>) -> Self {
+    pub fn new(number: usize, resource_limits: Arc<ResourceLimits>, collector: Arc<Collector>) -> Self {
         Self {
             number,
             table: RefCell::default(),
@@ -143,63 +76,35 @@ impl Worker {
         }
     }
 
-    // A caller that has disconnected needs no answer.
-    fn execute(self: &Rc<Self>, order: WorkerCommand) {
-        match order {
-            WorkerCommand::Apply(applied, done) => {
-                if let Err(error) = self.apply(*applied) {
-                    log::error!("a configuration that was checked is refused: {error}");
-                }
-                let _ = done.send(());
-            }
-            WorkerCommand::Count(told) => {
-                let memories = self.carried_states.borrow();
-                let _ = told.send(memories.iter().map(|(name, memory)| memory.counts().told(name)).collect());
-            }
-            WorkerCommand::Ping(pong) => {
-                let _ = pong.send(());
-            }
-            WorkerCommand::Close(done) => {
-                self.is_ending.set(true);
-                let places = std::mem::take(&mut self.table.borrow_mut().endpoints);
-                for place in places.into_values() {
-                    place.cancellation.cancel();
-                }
-                self.notify_connections();
-                spawn_local(self.clone().wait_until_closed(done));
-            }
-            WorkerCommand::Drain(done) => {
-                spawn_local(self.clone().wait_until_drained(done));
-            }
-        }
-    }
-
-    fn apply(self: &Rc<Self>, applied: NewConfig) -> Result<(), PatternError> {
-        let NewConfig { config, listeners } = applied;
+    /// Puts a configuration in force, and returns the listeners that are new.
+    pub fn apply(
+        &self,
+        config: &ProxyConfig,
+        listeners: HashMap<ListenEndpoint, Vec<TcpListener>>,
+    ) -> Result<Vec<NewListener>, PatternError> {
         let mut slots = HashMap::new();
-        for told in &config.services {
-            let memory = self.carried_states.borrow_mut().entry(told.service.clone()).or_default().clone();
-            let service = Rc::new(Service::new(told, &memory, Some(&self.collector))?);
-            memory.forget(told);
-            let known = self.table.borrow().services.get(&told.service).cloned();
-            let slot = match known {
-                // Its connections find the new one at their next request.
+        for service_config in &config.services {
+            let name = &service_config.service;
+            let state = self.carried_states.borrow_mut().entry(name.clone()).or_default().clone();
+            let service = Rc::new(Service::new(service_config, &state, Some(&self.collector))?);
+            state.forget(service_config);
+            let slot = match self.find_slot(name) {
                 Some(slot) => {
-                    *slot.0.borrow_mut() = service;
+                    slot.replace(service);
                     slot
                 }
-                None => Rc::new(ServiceSlot(RefCell::new(service))),
+                None => Rc::new(ServiceSlot::new(service)),
             };
-            slots.insert(told.service.clone(), slot);
+            slots.insert(name.clone(), slot);
         }
         self.drain_removed_services(&slots)?;
-        self.update_listeners(&config, &slots, listeners);
+        let new = self.update_endpoints(config, &slots, listeners);
         let mut table = self.table.borrow_mut();
         table.services = slots;
         table.limits = Rc::new(config.proxy_limits.clone());
         drop(table);
         self.notify_connections();
-        Ok(())
+        Ok(new)
     }
 
     /// Ends, with its next answer, each connection to a service that the configuration names no more.
@@ -208,41 +113,57 @@ impl Worker {
         kept: &HashMap<ServiceName, Rc<ServiceSlot>>,
     ) -> Result<(), PatternError> {
         for (name, slot) in &self.table.borrow().services {
-            let memory = self.carried_states.borrow().get(name).cloned();
-            if let (false, Some(memory)) = (kept.contains_key(name), memory) {
-                let told = slot.service().told.clone();
-                let told = ProxiedService { draining: true, traffic_split: TrafficSplit::default(), ..told };
-                *slot.0.borrow_mut() = Rc::new(Service::new(&told, &memory, None)?);
+            let state = self.carried_states.borrow().get(name).cloned();
+            if let (false, Some(state)) = (kept.contains_key(name), state) {
+                let config = slot.service().config.clone();
+                let config =
+                    ProxiedService { draining: true, traffic_split: TrafficSplit::default(), ..config };
+                slot.replace(Rc::new(Service::new(&config, &state, None)?));
             }
         }
         Ok(())
     }
 
-    fn update_listeners(
-        self: &Rc<Self>,
+    fn update_endpoints(
+        &self,
         config: &ProxyConfig,
         slots: &HashMap<ServiceName, Rc<ServiceSlot>>,
         mut listeners: HashMap<ListenEndpoint, Vec<TcpListener>>,
-    ) {
-        let services = config.services.iter().filter_map(|told| {
-            let slot = slots.get(&told.service)?.clone();
-            Some((ListenEndpoint(told.port, ListenScope::AllAddresses), Ingress::Service(slot)))
+    ) -> Vec<NewListener> {
+        let services = config.services.iter().filter_map(|service| {
+            let slot = slots.get(&service.service)?.clone();
+            Some((ListenEndpoint(service.port, ListenScope::AllAddresses), Ingress::Service(slot)))
         });
         let gateway =
             config.gateway.map(|port| (ListenEndpoint(port, ListenScope::Loopback), Ingress::Gateway));
         let mut before = std::mem::take(&mut self.table.borrow_mut().endpoints);
-        let mut places = HashMap::new();
-        for (place, door) in services.chain(gateway) {
-            let open = before.remove(&place).map(|accepting| accepting.cancellation).unwrap_or_default();
-            for listener in listeners.remove(&place).into_iter().flatten() {
-                spawn_local(accept_connections(self.clone(), listener, door.clone(), place, open.clone()));
-            }
-            places.insert(place, EndpointState { ingress: door, cancellation: open });
+        let (mut endpoints, mut new) = (HashMap::new(), Vec::new());
+        for (endpoint, ingress) in services.chain(gateway) {
+            let cancellation = before.remove(&endpoint).map(|state| state.cancellation).unwrap_or_default();
+            let opened = listeners.remove(&endpoint).into_iter().flatten();
+            new.extend(opened.map(|listener| NewListener {
+                listener,
+                endpoint,
+                ingress: ingress.clone(),
+                cancellation: cancellation.clone(),
+            }));
+            endpoints.insert(endpoint, EndpointState { ingress, cancellation });
         }
-        for place in before.into_values() {
-            place.cancellation.cancel();
+        for state in before.into_values() {
+            state.cancellation.cancel();
         }
-        self.table.borrow_mut().endpoints = places;
+        self.table.borrow_mut().endpoints = endpoints;
+        new
+    }
+
+    /// Accepts no more connections, and ends each one with its next answer.
+    pub fn close(&self) {
+        self.is_ending.set(true);
+        let endpoints = std::mem::take(&mut self.table.borrow_mut().endpoints);
+        for state in endpoints.into_values() {
+            state.cancellation.cancel();
+        }
+        self.notify_connections();
     }
 
     /// Upstream connections that nothing is sent on any more would keep an old main from being drained.
@@ -252,22 +173,14 @@ impl Worker {
         }
     }
 
-    fn sweep(&self) {
-        self.carried_states.borrow().values().for_each(|memory| memory.sweep());
+    /// Closes upstream connections that were idle for too long.
+    pub fn sweep(&self) {
+        self.carried_states.borrow().values().for_each(|state| state.sweep());
     }
 
-    async fn wait_until_closed(self: Rc<Self>, done: oneshot::Sender<()>) {
-        while self.open_listeners.get() > 0 {
-            sleep(POLL_INTERVAL).await;
-        }
-        let _ = done.send(());
-    }
-
-    async fn wait_until_drained(self: Rc<Self>, done: oneshot::Sender<()>) {
-        while !self.connections.borrow().is_empty() {
-            sleep(POLL_INTERVAL).await;
-        }
-        let _ = done.send(());
+    pub fn collect_stats(&self) -> Vec<ServiceStats> {
+        let states = self.carried_states.borrow();
+        states.iter().map(|(name, state)| state.counts().to_stats(name)).collect()
     }
 
     pub fn is_ending(&self) -> bool {
@@ -278,7 +191,7 @@ impl Worker {
         self.table.borrow().limits.clone()
     }
 
-    pub fn budget(&self) -> &Arc<MirrorBudget> {
+    pub const fn budget(&self) -> &Arc<MirrorBudget> {
         &self.budget
     }
 
@@ -286,8 +199,14 @@ impl Worker {
         self.resource_limits.is_exhausted()
     }
 
-    fn find_ingress(&self, place: ListenEndpoint) -> Option<Ingress> {
-        self.table.borrow().endpoints.get(&place).map(|accepting| accepting.ingress.clone())
+    /// Stops copies for a while: the process is at a limit.
+    pub fn record_accept_failure(&self) {
+        self.resource_limits.record_accept_failure();
+    }
+
+    /// Returns the current target of an endpoint: another service may have got the port.
+    pub fn find_ingress(&self, endpoint: ListenEndpoint) -> Option<Ingress> {
+        self.table.borrow().endpoints.get(&endpoint).map(|state| state.ingress.clone())
     }
 
     pub fn find_slot(&self, service: &ServiceName) -> Option<Rc<ServiceSlot>> {
@@ -308,12 +227,25 @@ impl Worker {
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
     }
 
-    /// Known until the registration is dropped.
-    pub fn register(self: &Rc<Self>, connection: &Rc<Connection>) -> Registration {
+    /// Counts a listener as open until the guard is dropped.
+    pub fn hold_listener(&self) -> GaugeGuard {
+        self.open_listeners.acquire()
+    }
+
+    pub fn has_listeners(&self) -> bool {
+        self.open_listeners.get() > 0
+    }
+
+    /// Notifies a connection of changes until the registration is dropped.
+    pub fn register(self: &Rc<Self>, connection: Weak<dyn ConfigListener>) -> Registration {
         self.next_number.set(self.next_number.get() + 1);
         let number = self.next_number.get();
-        self.connections.borrow_mut().insert(number, Rc::downgrade(connection));
+        self.connections.borrow_mut().insert(number, connection);
         Registration { worker: self.clone(), number }
+    }
+
+    pub fn has_connections(&self) -> bool {
+        !self.connections.borrow().is_empty()
     }
 }
 
@@ -325,52 +257,5 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.worker.connections.borrow_mut().remove(&self.number);
-    }
-}
-
-/// Accepts until the listener is closed. Connections that wait then are accepted first: closing a listener resets them.
-async fn accept_connections(
-    worker: Rc<Worker>,
-    listener: TcpListener,
-    mut door: Ingress,
-    place: ListenEndpoint,
-    open: CancellationToken,
-) {
-    let _counted = worker.open_listeners.acquire();
-    let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => return log::error!("a listener is of no use: {error}"),
-    };
-    let mut failing = false;
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            () = open.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                failing = false;
-                // Another service may have got the port.
-                door = worker.find_ingress(place).unwrap_or(door);
-                spawn_local(Connection::serve(worker.clone(), stream, peer, door.clone()));
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    log::warn!("cannot accept: {error}");
-                }
-                worker.resource_limits.record_accept_failure();
-                sleep(POLL_INTERVAL).await;
-            }
-        }
-    }
-    // The kernel knows which connections wait; the runtime may not have been notified yet.
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
-        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = stream {
-            spawn_local(Connection::serve(worker.clone(), stream, peer, door.clone()));
-        }
     }
 }

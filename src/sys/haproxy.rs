@@ -11,11 +11,11 @@ use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView,
 use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
 mod dial;
+mod error;
 mod http;
 mod parse;
 
-/// Far above what a thousand servers print.
-const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
+use error::{MAX_ANSWER_BYTES, ReadError, new_too_large_error, to_connection_error};
 
 /// A balancer that can be read, with a bound on each read; `None` where the configuration gives no access.
 pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>> {
@@ -33,17 +33,6 @@ struct Haproxy {
     access: StatsEndpoint,
     timeout: Duration,
     client: http::PageClient,
-}
-
-/// Why an answer is not a view; the address is added by the caller, who knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum ReadError {
-    NoConnection(String),
-    Truncated { received: usize },
-    Garbled(String),
-    NoBackend,
-    NoServer(String),
-    Refused { status: u16 },
 }
 
 #[async_trait]
@@ -181,14 +170,6 @@ async fn send_line(
         Err(_) if !answer.is_empty() => Err(ReadError::Truncated { received: answer.len() }),
         Err(error) => Err(to_connection_error(error)),
     }
-}
-
-fn new_too_large_error() -> ReadError {
-    ReadError::Garbled(format!("it is longer than {} MiB", MAX_ANSWER_BYTES / 1024 / 1024))
-}
-
-fn to_connection_error(error: impl std::fmt::Display) -> ReadError {
-    ReadError::NoConnection(error.to_string())
 }
 
 #[cfg(test)]

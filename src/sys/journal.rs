@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::sqlite::{Database, DbError, Schema};
+use super::sqlite::{Database, DbError};
 use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
 use crate::model::name::HostName;
@@ -17,30 +17,9 @@ use crate::world::journal::{Journal, JournalEntries, JournalError};
 use crate::world::lock::{AcquireResult, FleetLock, LockNote};
 
 mod promotions;
+mod schema;
 
-const SCHEMA: Schema =
-    Schema { version: 3, create: CREATE, upgrades: &[promotions::UPGRADE_TO_2, promotions::UPGRADE_TO_3] };
-
-const CREATE: &str = "
-    CREATE TABLE journal (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, roll TEXT NOT NULL, at TEXT NOT NULL, host TEXT, what TEXT NOT NULL) STRICT;
-    CREATE INDEX journal_of_roll ON journal (roll, id);
-    CREATE TRIGGER journal_is_append_only BEFORE UPDATE ON journal
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TRIGGER journal_is_kept BEFORE DELETE ON journal
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TABLE lock (
-        one INTEGER PRIMARY KEY CHECK (one = 1), holder TEXT NOT NULL, beats INTEGER NOT NULL) STRICT;
-    CREATE TABLE notes (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, user TEXT NOT NULL, text TEXT NOT NULL) STRICT;
-    CREATE TABLE promotions (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, promotion TEXT NOT NULL, at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
-    CREATE INDEX promotions_by_promotion ON promotions (promotion, number);
-    CREATE TRIGGER promotions_are_append_only BEFORE UPDATE ON promotions
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    PRAGMA user_version = 3;";
+use schema::SCHEMA;
 
 /// The journal of one service's fleet.
 #[derive(Debug)]

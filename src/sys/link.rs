@@ -1,49 +1,38 @@
 //! `world::link` over a pipe: HTTP on any byte stream, one connection a host, reconnected when it broke.
 
-use std::error::Error;
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::SendRequest;
-use hyper::http::request::Builder;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::model::api::{
-    API_VERSION, ApiError, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
-    RunEvent, RunOutcome, RunRequest, ServiceActivity, StatusRequest,
-};
-use crate::model::deployment::Digest;
-use crate::model::forward::{ChangeResult, Intent};
-use crate::model::history::HistoryEntry;
+use crate::model::api::endpoint::{ANSWER_TIMEOUT, Endpoint, JsonLines, NoQuery, PathValues, RequestBody};
+use crate::model::api::endpoints::HELLO;
+use crate::model::api::{API_VERSION, ApiError, Hello, OLDEST_API_VERSION, RunEvent, RunOutcome};
 use crate::model::host::{ConnectConfig, Transport};
-use crate::model::name::{HostName, ServiceName};
-use crate::model::ports::Port;
+use crate::model::name::HostName;
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 
-mod deployments;
+mod calls;
+mod connection;
+mod handshake;
 mod ssh;
+mod ssh_stderr;
 mod tls;
-mod traffic_split;
 mod transport;
 mod upload;
 
-use ssh::SshStderr;
-use transport::{Pipe, TransportError};
+use connection::{Connection, EncodedRequest, RequestFailure, describe_error};
+use handshake::TransportError;
+use transport::Pipe;
 
 /// Bound on making a connection: ssh with a jump host and a slow login is a few seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bound on one answer. A switch waits up to 15 s for another one, and for the xtables lock.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 /// The agent sends an event of a running program at least this often (every 5 s when nothing happens).
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -52,33 +41,11 @@ const IDLE_LIMIT: Duration = Duration::from_mins(5);
 /// Timeout for the end of an answer whose last line has arrived, and of a connection that had ended before it was used.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Few requests are more than some bytes; a file is read as it is sent.
-type Body = UnsyncBoxBody<Bytes, io::Error>;
-type Sender = SendRequest<Body>;
-
 /// A host behind a pipe.
 struct HttpLink {
     host: HostName,
     transport: Pipe,
     idle_connection: Mutex<Option<Connection>>,
-}
-
-struct Connection {
-    sender: Sender,
-    token: Option<String>,
-    /// Standard error of the ssh that carries the connection.
-    ssh_stderr: Option<SshStderr>,
-    /// When it was made, or its last answer read to the end.
-    last_used: Instant,
-    /// Dropped with it, which ends it.
-    _close: oneshot::Sender<()>,
-}
-
-/// Why a request got no answer.
-enum RequestFailure {
-    /// Not a byte of it was sent: the kept connection had ended.
-    NotSent,
-    Broken(String),
 }
 
 /// The link for a way that leads away from this process.
@@ -108,16 +75,16 @@ impl HttpLink {
     async fn open_connection(&self) -> Result<Connection, LinkError> {
         let fresh = async {
             let mut fresh = self.transport.open().await?;
-            match exchange(&mut fresh, Method::GET, "/v1", None::<&()>).await {
+            match exchange_hello(&mut fresh).await {
                 Ok(hello) => Ok((fresh, hello)),
-                Err(unanswered) => Err(TransportError::Other(explain_failure(&fresh, unanswered).await)),
+                Err(failure) => Err(TransportError::Other(fresh.explain_failure(failure).await)),
             }
         };
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, fresh).await;
         let (fresh, (status, body)) = match opened {
             Ok(Ok(opened)) => opened,
-            Ok(Err(TransportError::Skew { theirs, their_api })) => {
-                return Err(self.skew_error(&theirs, &their_api));
+            Ok(Err(TransportError::Skew { their_version, their_api })) => {
+                return Err(self.skew_error(&their_version, &their_api));
             }
             Ok(Err(TransportError::Other(why))) => return Err(self.unreachable_error(why)),
             Err(_) => {
@@ -157,36 +124,33 @@ impl HttpLink {
     /// of a request that is `safe` to repeat counts as ended before it, too.
     async fn send(
         &self,
-        bound: Duration,
-        method: &Method,
-        path: &str,
-        body: Option<&(impl Serialize + Sync)>,
+        timeout: Duration,
+        request: &EncodedRequest,
         safe: bool,
     ) -> Result<(Connection, Response<Incoming>), LinkError> {
         if let Some(mut kept) = self.take_usable().await {
             let began = Instant::now();
-            let sent = self.run_with_timeout(bound, send(&mut kept, method, path, body)).await?;
-            match sent {
+            match self.run_with_timeout(timeout, kept.send(request)).await? {
                 Ok(answer) => return Ok((kept, answer)),
                 Err(RequestFailure::NotSent) => {}
                 Err(RequestFailure::Broken(_)) if safe && began.elapsed() < END_TIMEOUT => {}
-                Err(broken) => return Err(self.broken_error(explain_failure(&kept, broken).await)),
+                Err(broken) => return Err(self.broken_error(kept.explain_failure(broken).await)),
             }
         }
         let mut fresh = self.open_connection().await?;
-        match self.run_with_timeout(bound, send(&mut fresh, method, path, body)).await? {
+        match self.run_with_timeout(timeout, fresh.send(request)).await? {
             Ok(answer) => Ok((fresh, answer)),
-            Err(broken) => Err(self.broken_error(explain_failure(&fresh, broken).await)),
+            Err(broken) => Err(self.broken_error(fresh.explain_failure(broken).await)),
         }
     }
 
     async fn run_with_timeout<T>(
         &self,
-        bound: Duration,
+        timeout: Duration,
         work: impl Future<Output = T>,
     ) -> Result<T, LinkError> {
-        let ended = tokio::time::timeout(bound, work).await;
-        ended.map_err(|_| LinkError::TimedOut { via: self.transport_label(), waited: bound })
+        let ended = tokio::time::timeout(timeout, work).await;
+        ended.map_err(|_| LinkError::TimedOut { via: self.transport_label(), waited: timeout })
     }
 
     /// Only a connection whose answer was read to its end may carry another one.
@@ -195,38 +159,43 @@ impl HttpLink {
         *self.idle_connection.lock().await = Some(connection);
     }
 
-    async fn request_json<T: DeserializeOwned>(
+    fn encode<P: PathValues, Q: Serialize, B: RequestBody, R>(
         &self,
-        method: Method,
-        path: &str,
-        body: Option<&(impl Serialize + Sync)>,
-    ) -> Result<T, LinkError> {
-        self.request_json_within(ANSWER_TIMEOUT, method, path, body).await
+        endpoint: &Endpoint<P, Q, B, R>,
+        path: &P,
+        query: &Q,
+        body: &B,
+    ) -> Result<EncodedRequest, LinkError> {
+        let body = body.to_json().map_err(|error| self.broken_error(describe_error(&error)))?;
+        let target = endpoint.build_target(path, query);
+        Ok(EncodedRequest { method: endpoint.row.method, target, body: body.map(Bytes::from) })
     }
 
-    async fn request_json_within<T: DeserializeOwned>(
+    /// Calls an endpoint that answers with JSON.
+    async fn call<P: PathValues, Q: Serialize, B: RequestBody, R: DeserializeOwned>(
         &self,
-        bound: Duration,
-        method: Method,
-        path: &str,
-        body: Option<&(impl Serialize + Sync)>,
-    ) -> Result<T, LinkError> {
-        let (connection, answer) = self.send(bound, &method, path, body, true).await?;
-        self.read_json(connection, answer).await
+        endpoint: &Endpoint<P, Q, B, R>,
+        path: &P,
+        query: &Q,
+        body: &B,
+    ) -> Result<R, LinkError> {
+        let request = self.encode(endpoint, path, query, body)?;
+        let (connection, answer) = self.send(endpoint.timeout(body), &request, true).await?;
+        self.read_json(endpoint, connection, answer).await
     }
 
-    async fn read_json<T: DeserializeOwned>(
+    async fn read_json<P, Q, B, R: DeserializeOwned>(
         &self,
+        _: &Endpoint<P, Q, B, R>,
         connection: Connection,
         answer: Response<Incoming>,
-    ) -> Result<T, LinkError> {
+    ) -> Result<R, LinkError> {
         let status = answer.status();
         let body = match self.run_with_timeout(ANSWER_TIMEOUT, answer.into_body().collect()).await? {
             Ok(body) => body.to_bytes(),
             Err(error) => {
-                return Err(self.broken_error(
-                    explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await,
-                ));
+                let failure = RequestFailure::Broken(describe_error(&error));
+                return Err(self.broken_error(connection.explain_failure(failure).await));
             }
         };
         self.store_idle(connection).await;
@@ -238,67 +207,19 @@ impl HttpLink {
     }
 }
 
-#[async_trait]
-impl HostLink for HttpLink {
-    fn transport_label(&self) -> String {
-        self.transport.to_string()
-    }
-
-    async fn hello(&self) -> Result<Hello, LinkError> {
-        self.request_json(Method::GET, "/v1", None::<&()>).await
-    }
-
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
-        self.request_json(Method::POST, "/v1/status", Some(question)).await
-    }
-
-    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
-        self.request_json(Method::GET, &format!("/v1/services/{service}/pulse?port={port}"), None::<&()>)
-            .await
-    }
-
-    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
-        self.request_json(Method::POST, "/v1/probe", Some(request)).await
-    }
-
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        let path = format!("/v1/services/{}/forward", intent.forward.service);
-        self.request_json(Method::PUT, &path, Some(intent)).await
-    }
-
-    /// Uses a connection of its own while the program runs, so that other requests are sent in parallel.
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
-        self.stream_lines(Method::POST, "/v1/run", Some(request), heard).await
-    }
-
-    async fn load_history(
-        &self,
-        service: Option<&ServiceName>,
-        limit: u32,
-    ) -> Result<Vec<HistoryEntry>, LinkError> {
-        let service = service.map(|service| format!("&service={service}")).unwrap_or_default();
-        self.request_json(Method::GET, &format!("/v1/history?limit={limit}{service}"), None::<&()>).await
-    }
-
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
-        self.upload(service, release, archive).await
-    }
-
-    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
-        self.request_json(Method::GET, &format!("/v1/services/{service}/releases"), None::<&()>).await
-    }
-}
-
 impl HttpLink {
-    /// Passes lines on until the last one reports how the run ended.
-    async fn stream_lines(
+    /// Passes lines on until the last one reports how the run ended. Uses a connection of its own meanwhile, so that other
+    /// requests are sent in parallel.
+    async fn stream_lines<P: PathValues, Q: Serialize, B: RequestBody>(
         &self,
-        method: Method,
-        path: &str,
-        body: Option<&(impl Serialize + Sync)>,
+        endpoint: &Endpoint<P, Q, B, JsonLines<RunEvent>>,
+        path: &P,
+        query: &Q,
+        body: &B,
         heard: SharedLineSink,
     ) -> Result<RunOutcome, LinkError> {
-        let (connection, answer) = self.send(ANSWER_TIMEOUT, &method, path, body, false).await?;
+        let request = self.encode(endpoint, path, query, body)?;
+        let (connection, answer) = self.send(endpoint.timeout(body), &request, false).await?;
         let status = answer.status();
         let mut body = answer.into_body();
         let mut lines: Vec<u8> = Vec::new();
@@ -306,8 +227,8 @@ impl HttpLink {
             let frame = match self.run_with_timeout(SILENCE_TIMEOUT, body.frame()).await? {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
-                    let why =
-                        explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await;
+                    let failure = RequestFailure::Broken(describe_error(&error));
+                    let why = connection.explain_failure(failure).await;
                     return Err(self.broken_error(format!("while the command ran: {why}")));
                 }
                 None if !status.is_success() => return Err(self.refused_error(status, &lines)),
@@ -351,76 +272,12 @@ fn format_range(oldest: u32, newest: u32) -> String {
     if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
 }
 
-async fn exchange(
-    connection: &mut Connection,
-    method: Method,
-    path: &str,
-    body: Option<&impl Serialize>,
-) -> Result<(StatusCode, Bytes), RequestFailure> {
-    let answer = send(connection, &method, path, body).await?;
+async fn exchange_hello(connection: &mut Connection) -> Result<(StatusCode, Bytes), RequestFailure> {
+    let target = HELLO.build_target(&(), &NoQuery {});
+    let request = EncodedRequest { method: HELLO.row.method, target, body: None };
+    let answer = connection.send(&request).await?;
     let status = answer.status();
     let body =
         answer.into_body().collect().await.map_err(|error| RequestFailure::Broken(describe_error(&error)))?;
     Ok((status, body.to_bytes()))
-}
-
-async fn send(
-    connection: &mut Connection,
-    method: &Method,
-    path: &str,
-    body: Option<&impl Serialize>,
-) -> Result<Response<Incoming>, RequestFailure> {
-    let broken = |error: &dyn Error| RequestFailure::Broken(describe_error(error));
-    let mut request = build_request(connection, method, path);
-    let bytes = match body {
-        Some(body) => {
-            request = request.header("content-type", "application/json");
-            Bytes::from(serde_json::to_vec(body).map_err(|error| broken(&error))?)
-        }
-        None => Bytes::new(),
-    };
-    let request = request
-        .body(Full::new(bytes).map_err(|never| match never {}).boxed_unsync())
-        .map_err(|error| broken(&error))?;
-    connection.sender.send_request(request).await.map_err(|error| match error {
-        error if error.is_canceled() => RequestFailure::NotSent,
-        error => broken(&error),
-    })
-}
-
-fn build_request(connection: &Connection, method: &Method, path: &str) -> Builder {
-    let request = Request::builder().method(method).uri(path).header("host", "switchman");
-    match &connection.token {
-        Some(token) => request.header("authorization", format!("Bearer {token}")),
-        None => request,
-    }
-}
-
-/// Describes a failure together with the standard error of ssh, which explains more.
-async fn explain_failure(connection: &Connection, unanswered: RequestFailure) -> String {
-    let why = match unanswered {
-        RequestFailure::NotSent => "the connection was closed".to_owned(),
-        RequestFailure::Broken(why) => why,
-    };
-    match &connection.ssh_stderr {
-        Some(complaints) => match complaints.wait_for_text().await {
-            words if words.is_empty() => why,
-            words => format!("{why}; ssh reports: {words}"),
-        },
-        None => why,
-    }
-}
-
-/// An error with its causes: hyper's own words stop before the cause.
-fn describe_error(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !words.contains(&more) {
-            words = format!("{words}: {more}");
-        }
-        cause = error.source();
-    }
-    words
 }

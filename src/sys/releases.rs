@@ -21,10 +21,12 @@ use crate::model::name::ServiceName;
 use crate::model::release::check_release_name;
 use crate::world::releases::{ReleaseError, ReleaseStore};
 
+mod error;
 mod members;
 pub(super) mod paths;
 mod unpack;
 
+use error::to_release_error;
 pub(super) use members::compute_digest;
 pub use unpack::ReleaseLimits;
 
@@ -274,15 +276,6 @@ fn ignore_not_found(done: io::Result<()>, what: &'static str, path: &Path) -> Re
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(to_release_error(what, path, &error)),
         _ => Ok(()),
-    }
-}
-
-fn to_release_error(what: &'static str, path: &Path, error: &io::Error) -> ReleaseError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ReleaseError::Full { path: path.to_owned() }
-        }
-        _ => ReleaseError::Failed { action: what, path: path.to_owned(), why: error.to_string() },
     }
 }
 

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::model::balancer::ServerState;
 use crate::model::duration;
-use crate::model::forward::Switch;
 use crate::model::journal::{HostOutcome, RollResult};
 use crate::model::name::{BalancerName, HostName};
+use crate::model::port_forward::Switch;
 use crate::model::roll::{RollId, Step};
 use crate::model::rules::Transaction;
 

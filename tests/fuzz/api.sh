@@ -6,7 +6,8 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-switchman=${1:-$root/target/debug/switchman}
+# The script changes its directory below.
+switchman=$(realpath "${1:-$root/target/debug/switchman}")
 venv=$root/target/fuzz-venv
 
 if [ -z "${FUZZ_INSIDE:-}" ]; then

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use switchman::model::ports::Port;
 use switchman::model::socket::{Socket, SocketActivity, SocketCount};
-use switchman::plan::drain::{classify_socket, count};
+use switchman::plan::drain::{classify_socket, count_activities};
 use switchman::sys::sock_diag::SockDiag;
 use switchman::world::sockets::SocketTable;
 
@@ -65,7 +65,7 @@ impl Server {
         let mut before = self.look().await;
         loop {
             let now = self.look().await;
-            let (counted, by) = count(&now, &before);
+            let (counted, by) = count_activities(&now, &before);
             if counted == wanted {
                 return;
             }

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use switchman::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use switchman::model::ports::Port;
 use switchman::model::socket::{Socket, SocketActivity, SocketCount};
-use switchman::plan::drain::{DrainState, DrainTracker, NotDrainedReason, count};
+use switchman::plan::drain::{DrainState, DrainTracker, NotDrainedReason, count_activities};
 use switchman::sys::exec::Program;
 use switchman::sys::haproxy::connect;
 use switchman::sys::sock_diag::SockDiag;
@@ -82,7 +82,7 @@ async fn until_busy(wanted: u64, what: &str) -> SocketCount {
     loop {
         tokio::task::yield_now().await;
         let now = sockets().await;
-        let (counted, by) = count(&now, &before);
+        let (counted, by) = count_activities(&now, &before);
         if counted.busy == wanted {
             return counted;
         }
@@ -185,10 +185,10 @@ async fn until_activity(wanted: SocketActivity, before: &[Socket]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let now = sockets().await;
-        if count(&now, before).1.contains_key(&wanted) {
+        if count_activities(&now, before).1.contains_key(&wanted) {
             return;
         }
-        assert!(Instant::now() < deadline, "{:?}", count(&now, before));
+        assert!(Instant::now() < deadline, "{:?}", count_activities(&now, before));
         tokio::task::yield_now().await;
     }
 }
@@ -196,7 +196,7 @@ async fn until_activity(wanted: SocketActivity, before: &[Socket]) {
 async fn look(drain: &mut DrainTracker, balancer: &dyn Balancer, before: &mut Vec<Socket>) -> DrainState {
     let view = balancer.read().await.unwrap();
     let now = sockets().await;
-    let counted = count(&now, before).0;
+    let counted = count_activities(&now, before).0;
     *before = now;
     drain.observe(&[Some(view.servers()[0].work)], Some(counted))
 }
@@ -213,7 +213,7 @@ async fn until_drained(balancer: &dyn Balancer) {
 
 async fn why(balancer: &dyn Balancer) -> Option<NotDrainedReason> {
     match look(&mut DrainTracker::new(false), balancer, &mut Vec::new()).await {
-        DrainState::Draining { why, .. } => Some(why),
+        DrainState::Draining { reason, .. } => Some(reason),
         DrainState::Drained => None,
     }
 }

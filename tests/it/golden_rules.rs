@@ -6,7 +6,7 @@ use std::path::Path;
 
 use switchman::model::ports::Port;
 use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Tables, Variant};
-use switchman::plan::firewall::plan;
+use switchman::plan::firewall::plan_transactions;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
 
@@ -87,13 +87,17 @@ async fn document(scenario: &Scenario, family: Family, variant: Variant) -> Stri
         let mut tables = Iptables.nat(family).await.unwrap();
         // Our rules go where the command `iptables` points; each variant has its turn here.
         tables = Tables { default: variant, ..tables };
-        for transaction in plan(step, &tables, family) {
+        for transaction in plan_transactions(step, &tables, family) {
             assert_eq!(transaction.variant, variant);
             Iptables.commit(&transaction).await.unwrap();
             let _ = write!(text, "\n## sent\n{}", transaction.text);
         }
         let tables = Iptables.nat(family).await.unwrap();
-        assert_eq!(plan(step, &Tables { default: variant, ..tables.clone() }, family), [], "already so");
+        assert_eq!(
+            plan_transactions(step, &Tables { default: variant, ..tables.clone() }, family),
+            [],
+            "already so"
+        );
         text.push_str("\n## in the kernel\n");
         for rule in &tables.of(variant).unwrap().rules {
             let _ = writeln!(text, "{rule}");

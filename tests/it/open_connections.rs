@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use switchman::model::ports::Port;
 use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Tables, Variant};
-use switchman::plan::firewall::plan;
+use switchman::plan::firewall::plan_transactions;
 use switchman::sys::iptables::Iptables;
 use switchman::world::firewall::Firewall;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +27,7 @@ async fn switch(family: Family, variant: Variant, on: bool) {
     // Both ends are on this host, so the jump from OUTPUT is the one that is used.
     let desired = DesiredRules { redirects, balancer_is_local: true };
     let tables = Tables { default: variant, ..Iptables.nat(family).await.unwrap() };
-    let steps = plan(&desired, &tables, family);
+    let steps = plan_transactions(&desired, &tables, family);
     assert!(!steps.is_empty());
     for transaction in steps {
         Iptables.commit(&transaction).await.unwrap();

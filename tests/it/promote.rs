@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use switchman::lab::demo::deployments::write_faulty_release;
+use switchman::lab::demo::release::write_faulty_release;
 use switchman::lab::load::FailureReason;
 use switchman::lab::operator::Pipe;
 use switchman::sys::exec::Output;
@@ -63,7 +63,7 @@ async fn good_version_is_promoted_under_load() {
     let told = site.well(&with_terms(&["--steps", "30,60,100"])).await;
     assert!(told.contains("promoted: no worse than main at every share"), "{told}");
     all_are(&site, NEW, Value::Null).await;
-    site.load.phase("promoted");
+    site.load.set_phase("promoted");
     for host in HOSTS {
         site.until("answers of the new main", async || {
             site.load.take_snapshot().count_answers("promoted", host, "main", Some(NEW)) > 10
@@ -91,7 +91,7 @@ async fn version_with_errors_is_rolled_back_with_reason() {
         assert!(refused.status == 1 && refused.stderr.contains("is finished"), "{}", refused.stderr);
     }
     // A client of the canary may have got a 500; afterwards no client does.
-    site.load.phase("returned");
+    site.load.set_phase("returned");
     for host in HOSTS {
         site.until("answers of main", async || {
             site.load.take_snapshot().count_answers("returned", host, "main", Some(MAIN)) > 50
@@ -133,7 +133,7 @@ async fn version_with_other_answers_is_rolled_back_before_first_step() {
     }
     let site = up("differs", "--fault prices").await;
     site.well(&["mirror", "shop", NEW, "--percent", "100"]).await;
-    site.load.phase("judged");
+    site.load.set_phase("judged");
     let ended = site.run(&with_terms(&["--steps", "30,100", "--require-match", "99%"])).await;
     taken_back(&site, &ended, "its answers differ from main's: ").await;
     assert_eq!(site.load.take_snapshot().count_answers_by_others("judged", MAIN), 0);

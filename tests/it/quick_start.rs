@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use switchman::lab::hosts::inside;
+use switchman::lab::hosts::run_in_namespace;
 use switchman::lab::namespaces::Namespaces;
 
 use crate::docs::{repository_root, update_requested};
@@ -121,7 +121,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let mut site = Self { name, net, machines: BTreeMap::new(), dir };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(site.net.up()).unwrap();
+        runtime.block_on(site.net.create()).unwrap();
         site.make_keys();
         for (name, namespace, address) in MACHINES {
             let namespace = format!("swm-{}-{namespace}", site.name);

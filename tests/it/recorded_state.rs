@@ -1,10 +1,13 @@
-//! State that switchman 0.1.0 recorded, in its own names, is read: a host's record and the journal of a fleet,
-//! taken from a rehearsal of that version (tests/fixtures/recorded/).
+//! State that earlier switchmen recorded is read (tests/fixtures/recorded/): a host's record and the journal of a fleet from a
+//! rehearsal of 0.1.0, in its own names, and a journal of schema 3.
 
 use std::path::Path;
 
 use rusqlite::Connection;
-use switchman::model::promote::PromotionResult;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use switchman::model::journal::JournalEntryKind;
+use switchman::model::promote::{PromotionEntryKind, PromotionResult};
 use switchman::plan::{promote, roll};
 use switchman::sys::journal::SqliteJournal;
 use switchman::sys::store::SqliteStore;
@@ -50,4 +53,28 @@ fn journal_of_0_1_0_is_read() {
     let last = journal.last_promotion().unwrap().expect("a promotion is recorded");
     let progress = promote::standing(&PromotionJournal::rows(&journal, &last, 0).unwrap()).unwrap();
     assert_eq!(progress.result, Some(PromotionResult::RolledBack), "{progress:?}");
+}
+
+/// Two operator machines may share the file with different versions of switchman: what schema 3 has is also what is written.
+#[test]
+fn journal_of_schema_3_is_read_and_written_in_the_same_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("shop.db");
+    restore_database(&file, include_str!("../fixtures/recorded/journal-3.sql"), 3);
+    assert_eq!(rewrite_entries::<JournalEntryKind>(&file, "SELECT what FROM journal"), 13);
+    assert_eq!(rewrite_entries::<PromotionEntryKind>(&file, "SELECT what FROM promotions"), 12);
+}
+
+/// Checks that every entry is written as it was read. Returns the number of entries.
+fn rewrite_entries<K: Serialize + DeserializeOwned>(file: &Path, sql: &str) -> usize {
+    let connection = Connection::open(file).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    let recorded: Vec<String> =
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    for text in &recorded {
+        let kind: K = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let recorded: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&kind).unwrap(), recorded);
+    }
+    recorded.len()
 }

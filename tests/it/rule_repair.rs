@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use switchman::model::history::HistoryEntry;
 use switchman::model::ports::Port;
 use switchman::model::rules::{DesiredRules, Family, Redirect, RedirectKind, Table, Variant};
-use switchman::plan::firewall::plan;
+use switchman::plan::firewall::plan_transactions;
 use switchman::sys::iptables::Iptables;
 use switchman::sys::store::SqliteStore;
 use switchman::world::firewall::Firewall;
@@ -150,7 +150,7 @@ impl Stage {
         let redirects = self.on.then_some(forward).into_iter().collect();
         let desired = DesiredRules { redirects, balancer_is_local: false };
         for family in [Family::V4, Family::V6] {
-            if !plan(&desired, &Iptables.nat(family).await.unwrap(), family).is_empty() {
+            if !plan_transactions(&desired, &Iptables.nat(family).await.unwrap(), family).is_empty() {
                 return false;
             }
         }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use switchman::lab::demo;
 use switchman::lab::load::{ClientKind, ClientMix, Load, LoadTarget, Report, default_mix};
 use switchman::lab::operator::{Operator, Pipe, start_agent};
 use switchman::lab::process::Process;
@@ -96,7 +95,7 @@ impl Site {
             .await
             .unwrap();
         let operator = if plan.admin {
-            demo::deployments::set_up_operator(&lab, plan.pipe, plan.yaml).await.unwrap()
+            Operator::start_with_admin_sockets(&lab, plan.pipe, plan.yaml).await.unwrap()
         } else {
             Operator::start(&lab, plan.pipe, plan.yaml).await.unwrap()
         };
@@ -115,8 +114,8 @@ impl Site {
                 (ClientKind::Upload, 1),
             ]
         };
-        let load = Load::start(Some(&lab.namespace("client")), target, &mix).unwrap();
-        load.phase("all");
+        let load = Load::start(Some(&lab.namespace_path("client")), target, &mix).unwrap();
+        load.set_phase("all");
         let watch = Watch::start(&lab);
         let (journaled, restarted) = (std::sync::Mutex::new(0), std::sync::Mutex::default());
         Self { lab, operator, load, watch, journaled, restarted }
@@ -274,7 +273,7 @@ impl Site {
     /// Which version answers on each host's main vhost, by the load's own account since this phase began.
     pub async fn answered_by(&self, host: &str, version: &str) {
         let phase = format!("{host} {version}");
-        self.load.phase(&phase);
+        self.load.set_phase(&phase);
         self.until(&format!("an answer of {version} on {host}"), async || {
             self.load.take_snapshot().count_answers(&phase, host, "main", Some(version)) > 0
         })

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use switchman::lab::demo::deployments::release;
+use switchman::lab::demo::release::write_release;
 use switchman::lab::operator::Pipe;
 
 use crate::site::{Plan, Site};
@@ -22,7 +22,7 @@ async fn up(name: &str) -> Site {
     let plan = Plan { hosts: 2, pipe: Pipe::Socket, all_kinds: true, yaml, admin: true, ..Plan::default() };
     let site = Site::up(name, plan).await;
     for version in [MAIN, NEW] {
-        let source = release(&site.lab, version).unwrap().display().to_string();
+        let source = write_release(&site.lab, version).unwrap().display().to_string();
         site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await;
     }
     site
@@ -75,7 +75,7 @@ async fn comes_and_goes(name: &str, times: usize) {
     }
     let site = up(name).await;
     for turn in 0..times {
-        site.load.phase(&format!("mirror {turn}"));
+        site.load.set_phase(&format!("mirror {turn}"));
         site.well(&["mirror", "shop", NEW, "--no-wait"]).await;
         until_used(&site).await;
         site.well(&["mirror", "shop", NEW, "--off"]).await;
@@ -108,7 +108,7 @@ async fn d1_d32_shadow_gets_copies_and_canary_answers_its_share() {
     }
     let site = up("shares").await;
     site.well(&["mirror", "shop", NEW]).await;
-    site.load.phase("mirrored");
+    site.load.set_phase("mirrored");
     for host in HOSTS {
         site.until("copies", async || {
             let service = counted(&site, host).await;
@@ -152,7 +152,7 @@ async fn d1_d32_shadow_gets_copies_and_canary_answers_its_share() {
     }
     // The canary becomes main, and with it the proxy goes.
     site.well(&["assign", "shop", NEW, "--strategy", "flip", "--yes"]).await;
-    site.load.phase("assigned");
+    site.load.set_phase("assigned");
     site.until("answers of the new main", async || {
         HOSTS
             .iter()
@@ -194,14 +194,14 @@ async fn deaths(name: &str, times: usize, signal: Signal) {
     let mut inside = vec![];
     until_used(&site).await;
     for death in 0..times {
-        site.load.phase(&format!("death {death}"));
+        site.load.set_phase(&format!("death {death}"));
         let stats = site.asked("web1", "/v1/proxy").await;
         inside.push(stats["services"][0]["connections"].as_u64().unwrap());
         let pid = stats["pid"].as_u64().unwrap();
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
         site.until("rules that lead straight at main", async || !is_inserted(&site, "web1").await).await;
         site.until("the proxy again", async || is_inserted(&site, "web1").await).await;
-        site.load.phase(&format!("again {death}"));
+        site.load.set_phase(&format!("again {death}"));
         until_used(&site).await;
         assert_ne!(site.asked("web1", "/v1/proxy").await["pid"], pid);
     }
@@ -235,7 +235,7 @@ async fn proxy_survives_its_agent_and_rules_bypass_dead_proxy() {
     assert_eq!(site.asked("web1", "/v1/proxy").await["pid"], pid);
     // Rolling, with the proxy in place: requests afterwards reach the new main, on kept connections too.
     site.well(&["assign", "shop", NEW, "--yes"]).await;
-    site.load.phase("assigned");
+    site.load.set_phase("assigned");
     site.until("answers of the new main", async || {
         HOSTS
             .iter()

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use switchman::lab::demo::deployments::release;
-use switchman::lab::hosts::inside;
+use switchman::lab::demo::release::write_release;
+use switchman::lab::hosts::run_in_namespace;
 use switchman::lab::operator::Pipe;
 use switchman::lab::{Lab, SECOND_SERVICE};
 
@@ -27,7 +27,7 @@ async fn up(name: &str, pipe: Pipe, hosts: u8) -> Site {
 }
 
 async fn deploy_shop(site: &Site, version: &str) -> String {
-    let source = release(&site.lab, version).unwrap().display().to_string();
+    let source = write_release(&site.lab, version).unwrap().display().to_string();
     site.well(&["deploy", "shop", version, &source, "--", "sh", "serve.sh"]).await
 }
 
@@ -74,10 +74,10 @@ impl Readers {
         ) = Default::default();
         let address = lab.targets()[0].ip();
         let url = format!("http://{address}:81/version");
-        let (namespace, shared) = (lab.namespace("client"), (phase.clone(), seen.clone(), stop.clone()));
+        let (namespace, shared) = (lab.namespace_path("client"), (phase.clone(), seen.clone(), stop.clone()));
         let running = tokio::spawn(async move {
             let (phase, seen, stop) = shared;
-            inside(namespace, move || async move {
+            run_in_namespace(namespace, move || async move {
                 // reqwest wants one even where no TLS is spoken.
                 let _ = rustls::crypto::ring::default_provider().install_default();
                 let one = async |keep: usize| {
@@ -150,7 +150,7 @@ async fn flips(name: &str, times: usize) {
     let (site, readers) = both_services(name, Pipe::Socket, 2).await;
     for turn in 0..times {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
-        site.load.phase(&format!("flip {turn}"));
+        site.load.set_phase(&format!("flip {turn}"));
         for service in ["shop", SECOND_SERVICE] {
             site.well(&["assign", service, version, "--strategy", "flip", "--yes", "--no-wait"]).await;
         }
@@ -160,7 +160,7 @@ async fn flips(name: &str, times: usize) {
     for service in ["shop", SECOND_SERVICE] {
         site.well(&["assign", service, last, "--strategy", "flip", "--yes"]).await;
     }
-    site.load.phase("settled");
+    site.load.set_phase("settled");
     readers.phase("settled");
     site.until("answers of the last version", async || {
         site.load.take_snapshot().count_answers("settled", "web1", "main", Some(last)) > 20
@@ -187,7 +187,7 @@ async fn rolls(name: &str, times: usize) {
             told.push_str(&output.stderr);
         }
         let phase = format!("after {turn}");
-        site.load.phase(&phase);
+        site.load.set_phase(&phase);
         readers.phase(&phase);
         site.until("answers of the new version on every host", async || {
             let now = site.load.take_snapshot();
@@ -202,7 +202,7 @@ async fn rolls(name: &str, times: usize) {
             "the old version was seen in `{phase}`"
         );
         readers.phase("between");
-        site.load.phase("between");
+        site.load.set_phase("between");
     }
     no_reader_failed(readers).await;
     site.down_without_loss().await;
@@ -337,7 +337,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     deploy_shop(&site, "4.0.0").await;
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
-    let source = release(&site.lab, "4.0.1").unwrap().display().to_string();
+    let source = write_release(&site.lab, "4.0.1").unwrap().display().to_string();
     site.well(&["update", "shop", "4.0.0", &source, "--memory", "512", "--env", "A=1"]).await;
     let after = rows().await;
     assert_eq!((&after[0]["id"], &after[0]["revision"]), (&before[0]["id"], &before[0]["revision"]));

@@ -19,6 +19,19 @@ BOUND=${BOUND:-120}
 
 if [ -z "${SWM_HOSTS:-}" ]; then
     [ "$(id -u)" -eq 0 ] || { echo "hosts: needs root" >&2; exit 1; }
+    # Made once, with the network of the machine; another test may need the tree at the same time.
+    (
+        flock 9
+        [ ! -d "$BASE" ] || exit 0
+        echo "hosts: making $BASE (once)"
+        rm -rf "$CACHE/.new"
+        mkdir -p "$CACHE"
+        # The mirror that this machine installs from.
+        mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u | head -n 1)
+        debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/.new" "$mirror" > "$CACHE/log" 2>&1 ||
+            { tail -n 20 "$CACHE/log" >&2; exit 1; }
+        mv "$CACHE/.new" "$BASE"
+    ) 9> $CACHE.lock
     SWM_HOSTS=$(mktemp -d /var/tmp/swm-hosts.XXXXXX)
     export SWM_HOSTS
     status=0
@@ -38,18 +51,6 @@ ip link set lo up
 ip link add swm-br type bridge
 ip addr add 10.99.0.1/24 dev swm-br
 ip link set swm-br up
-
-# Made once; others may want it at the same time.
-(
-    flock 9
-    [ ! -d "$BASE" ] || exit 0
-    echo "hosts: making $BASE (once)"
-    rm -rf "$CACHE/.new"
-    mkdir -p "$CACHE"
-    debootstrap --variant=minbase --include=$PACKAGES bookworm "$CACHE/.new" http://deb.debian.org/debian > "$CACHE/log" 2>&1 ||
-        { tail -n 20 "$CACHE/log" >&2; exit 1; }
-    mv "$CACHE/.new" "$BASE"
-) 9> $CACHE.lock
 
 tree() {
     echo "$SWM_HOSTS/$1/root"

@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::model::example::port;
-use crate::model::forward::{Forward, ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
+use crate::model::port_forward::{Forward, Switch};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld};
 use crate::world::store::StoreError;

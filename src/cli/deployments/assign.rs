@@ -4,19 +4,18 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
 use crate::model::field::Field;
-use crate::model::fleet::Fleet;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::roll::{Batch, RollSpec};
+use crate::model::roll::{Batch, NewMain, RollSpec, Work};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployError, Strategy};
+use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployment, Listing};
 use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
@@ -26,9 +25,8 @@ pub struct AssignArgs {
     name: String,
     /// The version to make main; omit it when NAME is an id
     version: Option<Version>,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Change main by this strategy
     #[arg(long, value_enum, default_value = "rolling")]
     strategy: StrategyArg,
@@ -73,36 +71,28 @@ enum StrategyArg {
 }
 
 pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("make a version of {} main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    require_version(&args.name, args.version.as_ref(), || format!("make a version of {} main", args.name))?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
     // Checks come before the question, never after it (docs/design/README.md#invariants, 14).
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
-    if listing.rows.is_empty() {
-        return Err(FleetDeployError::NoMain(service).into());
-    }
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
-    let version = row.version.clone();
-    if row.main != Some(true) {
-        check_match_requirement(&args.match_requirement, &place, &service, &version, context).await?;
+    let target = listing.resolve_target(&name, &place.hosts)?;
+    let FleetDeployment { service, version, .. } = target;
+    if !target.is_main() {
+        check_match_requirement(&args.match_requirement, &place, &listing, target, context).await?;
     }
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
-    let options = build_options(&args, &place.fleet, &service, &version);
-    if options.strategy == Strategy::Rolling {
+    let options = build_options(&args, &place, target);
+    if options.roll.is_some() {
         context.renderer.follow_roll();
     }
-    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let report = deployments::assign(&place.world, &place.fleet, &place.hosts, target, &options).await?;
     context.renderer.print_line(&format!("Changed main version to {service} {version}"));
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&service), None);
-    context.renderer.assigned(&report, &listing);
+    // The table shows the hosts as they are after the change.
+    let listing = place.list().await.filter(Some(service), None);
+    context.renderer.print_assign(&report, &listing);
     Ok(())
 }
 
@@ -110,53 +100,45 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
 async fn check_match_requirement(
     proof: &MatchRequirementArgs,
     place: &CommandTarget,
-    service: &ServiceName,
-    version: &Version,
+    listing: &Listing,
+    target: &FleetDeployment,
     context: &Context,
 ) -> Result<(), Failure> {
     if proof.require_match.is_none() {
         return Ok(());
     }
     let MatchRequirementArgs { require_match, min_samples, ignore } = proof;
-    let demand =
+    let criteria =
         Criteria { require_match: *require_match, min_samples: *min_samples, ignore: ignore.clone() };
-    let options = CompareOptions { service: service.clone(), version: version.clone(), demand };
-    let report = deployments::require_match(&place.world, &place.hosts, &options).await?;
+    let (service, version) = (target.service.clone(), target.version.clone());
+    let options = CompareOptions { service, version, criteria };
+    let report = deployments::require_match(&place.world, &place.hosts, listing, &options).await?;
     context.renderer.print_remark(&report.reason);
     Ok(())
 }
 
-fn build_options(
-    args: &AssignArgs,
-    fleet: &Fleet,
-    service: &ServiceName,
-    version: &Version,
-) -> AssignOptions {
+fn build_options(args: &AssignArgs, place: &CommandTarget, target: &FleetDeployment) -> AssignOptions {
+    let CommandTarget { fleet, hosts, .. } = place;
+    let watch = args.watch.unwrap_or(fleet.versions.watch);
     let roll = RollSpec {
-        service: service.clone(),
-        hosts: vec![],
+        service: target.service.clone(),
+        hosts: hosts.iter().map(|host| host.name.clone()).collect(),
         batch: args.batch.unwrap_or(fleet.roll.batch),
         max_failures: fleet.roll.max_failures,
         on_failure: fleet.roll.on_failure,
         drain_timeout: args.drain_timeout.unwrap_or(fleet.limits.drain_timeout),
         health_timeout: fleet.roll.health_timeout,
-        command: vec![],
-        remote: false,
-        command_timeout: Duration::ZERO,
         force: false,
-        assign: None,
+        work: Work::Assign(NewMain { version: target.version.clone(), trial: watch }),
     };
     AssignOptions {
-        service: service.clone(),
-        version: version.clone(),
-        strategy: match args.strategy {
-            StrategyArg::Rolling => Strategy::Rolling,
-            StrategyArg::Flip => Strategy::Flip,
-        },
-        watch: args.watch.unwrap_or(fleet.versions.watch),
+        watch,
         wait: !args.no_wait,
         actor: env::actor(),
-        roll,
+        roll: match args.strategy {
+            StrategyArg::Rolling => Some(roll),
+            StrategyArg::Flip => None,
+        },
     }
 }
 
@@ -164,9 +146,8 @@ fn build_options(
 pub struct RollbackArgs {
     /// The service
     name: ServiceName,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
@@ -178,7 +159,7 @@ pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failu
         let version = &assigned.deployment.version;
         context.renderer.print_line(&format!("Changed main version to {} {version}", args.name));
     }
-    let listing = list_deployments(&place.world, &place.hosts).await.filter(Some(&args.name), None);
+    let listing = place.list().await.filter(Some(&args.name), None);
     context.renderer.print_listing(&listing, false);
     Ok(())
 }

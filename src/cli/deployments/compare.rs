@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{CommandTarget, resolve_service};
+use super::{load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::cli::render;
 use crate::error::Failure;
 use crate::model::field::Field;
-use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::{self, CompareOptions};
@@ -36,25 +36,21 @@ pub struct CompareArgs {
     /// Also write the report as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn compare(args: CompareArgs, context: &Context) -> Result<(), Failure> {
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("compare a version of {} with main", args.name),
-            why: "the VERSION is missing",
-        });
-    }
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
-    let demand =
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("compare a version of {} with main", args.name)
+    })?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    let row = listing.resolve(&name)?;
+    let criteria =
         Criteria { require_match: args.require_match, min_samples: args.min_samples, ignore: args.ignore };
-    let options = CompareOptions { service, version: row.version, demand };
-    let report = deployments::compare(&place.world, &place.hosts, &options).await?;
+    let options = CompareOptions { service: row.service.clone(), version: row.version.clone(), criteria };
+    let report = deployments::compare(&place.world, &place.hosts, &listing, &options).await?;
     if let Some(file) = &args.html {
         write_html_report(file, &report)?;
     }

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::CommandTarget;
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
+use crate::cli::web_server_arg::WebServerArg;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::deployment::{InstanceLimits, RunSpec, RunSpecChange, WebServer, Workload};
 use crate::model::duration;
 use crate::model::health::Health;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, DeployOptions, Source};
 
 #[derive(Debug, Args)]
@@ -29,9 +30,8 @@ pub struct DeployArgs {
     ///
     /// A program at an address already runs on the host; switchman does not start it.
     source: String,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Let its instances listen on this port [default: the first free one of versions.ports]
     #[arg(short, long, value_name = "PORT")]
     port: Option<Port>,
@@ -84,22 +84,11 @@ pub struct InstanceArgs {
     command: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WebServerArg {
-    Nginx,
-    Apache,
-    Caddy,
-}
-
 impl InstanceArgs {
     /// Returns the options that were given, and no others.
     pub(super) fn into_change(self, source: &str) -> RunSpecChange {
-        let server = self.server.map(|server| match server {
-            WebServerArg::Apache => WebServer::Apache,
-            WebServerArg::Caddy => WebServer::Caddy,
-            WebServerArg::Nginx => WebServer::Nginx,
-        });
-        let runs = if is_url(source) {
+        let server = self.server.map(WebServer::from);
+        let workload = if is_url(source) {
             Some(Workload::External { uri: source.to_owned() })
         } else if self.command.is_empty() {
             server.map(|server| Workload::Vhost { server })
@@ -107,7 +96,7 @@ impl InstanceArgs {
             Some(Workload::Command { argv: self.command })
         };
         RunSpecChange {
-            workload: runs,
+            workload,
             env: parse_env(self.env),
             user: self.user,
             resources: InstanceLimits {
@@ -142,18 +131,18 @@ pub(super) fn parse_source(text: &str) -> Source {
 }
 
 pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
-    place.print_active_host(context);
+    let target = CommandTarget::load_service(context, &args.name, &args.hosts)?;
+    target.print_active_host(context);
     if !args.dry_run {
         context.renderer.print_line("Deploying service...");
         context.renderer.flush()?;
     }
-    let health = args.health.map(|path| Health { path, ..place.fleet.health.clone() });
+    let health = args.health.map(|path| Health { path, ..target.fleet.health.clone() });
     let options = DeployOptions {
         service: args.name,
         version: args.version,
         source: parse_source(&args.source),
-        how: args
+        run_spec: args
             .instance
             .into_change(&args.source)
             .apply_to(RunSpec::new(Workload::Vhost { server: WebServer::Nginx })),
@@ -162,13 +151,13 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         dry_run: args.dry_run,
         actor: env::actor(),
     };
-    let report = deployments::deploy(&place.world, &place.fleet, &place.hosts, &options).await?;
+    let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await?;
     if options.dry_run {
         context.renderer.print_deploy_plan(&report);
         return Ok(());
     }
     context.renderer.print_line("Service deployed successfully");
-    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&report.id);
-    context.renderer.deployed(&report, &listing);
+    let listing = target.list().await.filter_by_id(&report.id);
+    context.renderer.print_deploy(&report, &listing);
     Ok(())
 }

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing};
+use super::{CommandTarget, parse_name};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::duration;
-use crate::model::name::HostName;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, FleetDeployError, KillOptions};
 
 #[derive(Debug, Args)]
@@ -23,9 +22,8 @@ pub struct KillArgs {
     /// Kill all versions of all services
     #[arg(short, long, conflicts_with = "name")]
     all: bool,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Limit the drain of requests in flight [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
@@ -38,12 +36,12 @@ pub struct KillArgs {
 }
 
 pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
-    let place = CommandTarget::load_all_services(context, &args.hosts)?;
-    place.print_active_host(context);
-    let listing = list_deployments(&place.world, &place.hosts).await;
+    let target = CommandTarget::load_all_services(context, &args.hosts)?;
+    target.print_active_host(context);
+    let listing = target.list().await;
     listing.require_complete()?;
     let listing = match (&args.name, args.all) {
-        (Some(name), _) => filter_listing(listing, name, args.version.as_ref())?,
+        (Some(name), _) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
         (None, true) => listing,
         (None, false) => {
             context.renderer.print_listing(&listing, false);
@@ -59,11 +57,11 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
     }
     let options = KillOptions {
         force: args.force,
-        drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
+        drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
         keep_files: args.keep_files,
         actor: env::actor(),
     };
-    let told = |killed: &deployments::KilledDeployment| {
+    let report_killed = |killed: &deployments::KilledDeployment| {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));
         match killed.aborted_requests {
             Some(0) => {}
@@ -71,7 +69,8 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
             None => context.renderer.print_remark("the number of closed requests is unknown"),
         }
     };
-    let killed = deployments::kill(&place.world, &place.hosts, &listing.rows, &options, told).await?;
-    context.renderer.killed(&killed);
+    let killed =
+        deployments::kill(&target.world, &target.hosts, &listing.rows, &options, report_killed).await?;
+    context.renderer.print_kill(&killed);
     Ok(())
 }

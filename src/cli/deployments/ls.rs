@@ -1,18 +1,17 @@
 //! `ls`, `describe` and `logs`: what there is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandTarget, filter_listing, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
+use crate::cli::refresh_args::RefreshArgs;
 use crate::error::Failure;
 use crate::model::api::deployments::LogsRequest;
-use crate::model::duration;
 use crate::model::name::HostName;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, FleetDeployError};
 use crate::world::link::SharedLineSink;
 
@@ -22,40 +21,33 @@ pub struct LsArgs {
     name: Option<String>,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show more columns; STATUS is Active, Draining or Drained
     #[arg(short = 'W', long)]
     wide: bool,
-    /// Refresh the output until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    /// Refresh --watch at this interval
-    #[arg(short = 'n', long, value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
-    interval: Duration,
+    #[command(flatten)]
+    refresh: RefreshArgs,
 }
 
 pub async fn ls(args: LsArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
     loop {
-        let listing = list_deployments(&place.world, &place.hosts).await;
+        let listing = place.list().await;
         let listing = match &args.name {
-            Some(name) => filter_listing(listing, name, args.version.as_ref())?,
+            Some(name) => listing.filter_by_name(&parse_name(name, args.version.as_ref())?),
             None => listing,
         };
-        if args.watch {
+        if args.refresh.watch {
             context.renderer.clear_screen();
         }
         place.print_active_host(context);
         context.renderer.print_listing(&listing, args.wide);
-        if !args.watch {
+        if !args.refresh.watch {
             return Ok(listing.require_complete()?);
         }
-        context.renderer.flush()?;
-        tokio::select! {
-            () = context.stop.wait() => return Ok(()),
-            () = tokio::time::sleep(args.interval) => {}
+        if !args.refresh.wait_for_next(context).await? {
+            return Ok(());
         }
     }
 }
@@ -66,18 +58,14 @@ pub struct DescribeArgs {
     name: String,
     /// Show this version only
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 pub async fn describe(args: DescribeArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_all_services(context, &args.hosts)?;
-    let listing = filter_listing(
-        list_deployments(&place.world, &place.hosts).await,
-        &args.name,
-        args.version.as_ref(),
-    )?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let listing = place.list().await.filter_by_name(&name);
     if listing.rows.is_empty() {
         return Err(FleetDeployError::NoMatch.into());
     }
@@ -91,9 +79,8 @@ pub struct LogsArgs {
     name: String,
     /// The version of the service [default: main]
     version: Option<Version>,
-    /// Show this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Show this many of the latest lines, or `all`
     #[arg(short = 'n', long, value_name = "N|all", default_value = "50", value_parser = parse_tail)]
     tail: Tail,
@@ -115,14 +102,14 @@ fn parse_tail(text: &str) -> Result<Tail, String> {
 }
 
 pub async fn show_logs(args: LogsArgs, context: &Context) -> Result<(), Failure> {
-    let service = resolve_service(context, &args.name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
-    let row = place.find_deployment(&args.name, args.version.as_ref()).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
+    let row = listing.resolve(&name)?;
     let request = LogsRequest { id: row.id.clone(), tail: args.tail.0, follow: args.follow };
     let one_host = row.hosts.len() == 1;
-    let heard = |host: &HostName| -> SharedLineSink {
+    let build_sink = |host: &HostName| -> SharedLineSink {
         let (render, name) = (context.renderer.clone(), (!one_host).then(|| host.clone()));
         Arc::new(move |line: &str| render.print_log_line(name.as_ref(), line))
     };
-    Ok(deployments::stream_logs(&place.world, &place.hosts, &row, &request, heard).await?)
+    Ok(deployments::stream_logs(&place.world, &place.hosts, row, &request, build_sink).await?)
 }

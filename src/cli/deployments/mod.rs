@@ -1,13 +1,15 @@
 //! The commands about versions side by side.
 
 use super::Context;
+use super::failure::fail_to;
+use super::host_args::HostArgs;
 use crate::error::Failure;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::{NameError, ServiceName};
 use crate::model::version::Version;
 use crate::ops::fleet::deployments::list_deployments;
-use crate::ops::fleet::deployments::{FleetDeployError, FleetDeployment, Listing, parse_id};
+use crate::ops::fleet::deployments::{DeploymentName, Listing, parse_id};
 use crate::world::FleetWorld;
 
 mod assign;
@@ -34,7 +36,7 @@ struct CommandTarget {
 }
 
 impl CommandTarget {
-    fn load_service(context: &Context, service: &ServiceName, hosts: &[HostName]) -> Result<Self, Failure> {
+    fn load_service(context: &Context, service: &ServiceName, hosts: &HostArgs) -> Result<Self, Failure> {
         let (file, fleet) = context.load_service_config(service)?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
@@ -42,7 +44,7 @@ impl CommandTarget {
     }
 
     /// Loads the target of a list over all services.
-    fn load_all_services(context: &Context, hosts: &[HostName]) -> Result<Self, Failure> {
+    fn load_all_services(context: &Context, hosts: &HostArgs) -> Result<Self, Failure> {
         let (file, fleet) = context.load_config()?;
         let hosts = context.select_hosts_or_all(&fleet, hosts)?;
         let world = context.build_fleet_world(&file, &fleet, &hosts);
@@ -57,52 +59,50 @@ impl CommandTarget {
         }
     }
 
-    /// The deployment that NAME VERSION, or an id, names.
-    async fn find_deployment(
-        &self,
-        name: &str,
-        version: Option<&Version>,
-    ) -> Result<FleetDeployment, Failure> {
-        let listing = list_deployments(&self.world, &self.hosts).await;
-        let found = filter_listing(listing, name, version)?;
-        let mut rows = found.rows.into_iter();
-        let named = || name.parse::<ServiceName>();
-        match (rows.next(), rows.next(), version) {
-            (Some(row), None, _) => Ok(row),
-            (Some(first), Some(second), None) => {
-                let main = [first, second].into_iter().chain(rows).find(|row| row.main != Some(false));
-                main.ok_or_else(|| FleetDeployError::NoMatch.into())
-            }
-            (_, _, Some(version)) if named().is_ok() => {
-                let service = named().map_err(|_| FleetDeployError::NoMatch)?;
-                Err(FleetDeployError::NoVersion { service, version: version.clone() }.into())
-            }
-            _ => Err(FleetDeployError::NoMatch.into()),
-        }
+    async fn list(&self) -> Listing {
+        list_deployments(&self.world, &self.hosts).await
     }
 }
 
-/// Rows by NAME and VERSION, or by id.
-fn filter_listing(listing: Listing, name: &str, version: Option<&Version>) -> Result<Listing, Failure> {
+/// Returns an error if NAME is not an id and VERSION is missing.
+fn require_version(
+    name: &str,
+    version: Option<&Version>,
+    what: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if version.is_none() && parse_id(name).is_none() {
+        return Err(Failure::Usage { what: what(), why: "the VERSION is missing" });
+    }
+    Ok(())
+}
+
+/// Reads NAME, NAME VERSION or an id.
+fn parse_name(name: &str, version: Option<&Version>) -> Result<DeploymentName, Failure> {
     if let Some(id) = parse_id(name) {
-        return Ok(listing.filter_by_id(&id));
+        return Ok(DeploymentName::Id(id));
     }
-    let service: ServiceName = name.parse().map_err(|why| Failure::Other {
-        what: format!("read the name `{}`", name.escape_debug()),
-        why: format!("{why}"),
-    })?;
-    Ok(listing.filter(Some(&service), version))
+    let service =
+        name.parse().map_err(fail_to::<NameError>(format!("read the name `{}`", name.escape_debug())))?;
+    Ok(DeploymentName::Service { service, version: version.cloned() })
 }
 
-/// The service a name or an id is about: ids are looked up on the hosts.
-async fn resolve_service(context: &Context, name: &str, hosts: &[HostName]) -> Result<ServiceName, Failure> {
-    let Some(id) = parse_id(name) else {
-        return name.parse().map_err(|why| Failure::Other {
-            what: format!("read the name `{}`", name.escape_debug()),
-            why: format!("{why}"),
-        });
+/// Loads the fleet of the named service and lists its deployments: the list that the whole command works from. An id does
+/// not name its service, which is looked up in the list.
+async fn load_and_list(
+    context: &Context,
+    name: &DeploymentName,
+    hosts: &HostArgs,
+) -> Result<(CommandTarget, Listing), Failure> {
+    let all = match name {
+        DeploymentName::Service { service, .. } => CommandTarget::load_service(context, service, hosts)?,
+        DeploymentName::Id(_) => CommandTarget::load_all_services(context, hosts)?,
     };
-    let place = CommandTarget::load_all_services(context, hosts)?;
-    let found = list_deployments(&place.world, &place.hosts).await.filter_by_id(&id);
-    found.rows.first().map(|row| row.service.clone()).ok_or_else(|| FleetDeployError::NoMatch.into())
+    let listing = all.list().await;
+    let place = match name {
+        DeploymentName::Service { .. } => all,
+        DeploymentName::Id(_) => {
+            CommandTarget::load_service(context, &listing.resolve(name)?.service, hosts)?
+        }
+    };
+    Ok((place, listing))
 }

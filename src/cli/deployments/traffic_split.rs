@@ -2,16 +2,16 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name, require_version};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
-use crate::model::name::HostName;
 use crate::model::percent::Percent;
 use crate::model::proxy::{Canary, FieldMatch, Mirror, Sticky};
 use crate::model::traffic_split::TrafficSplitChange;
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, FleetDeployment, SplitOptions};
+use crate::ops::fleet::deployments::{self, FleetDeployment, Listing, SplitOptions};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman mirror [OPTIONS] <NAME VERSION | ID>")]
@@ -56,27 +56,22 @@ struct CommonArgs {
     /// Append X-Forwarded-For and X-Forwarded-Proto in the proxy
     #[arg(long, conflicts_with = "off")]
     forwarded: bool,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Do not wait until load balancers' kept connections use the proxy
     #[arg(long)]
     no_wait: bool,
 }
 
 pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) =
-        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
+    place.print_active_host(context);
+    let row = listing.resolve(&name)?;
     let deployment = row.id.clone();
     if args.off {
-        return apply_split(
-            context,
-            &place,
-            &row,
-            TrafficSplitChange::RemoveMirror(deployment),
-            &args.common,
-        )
-        .await;
+        return apply_split(context, &place, row, TrafficSplitChange::RemoveMirror(deployment), &args.common)
+            .await;
     }
     if args.methods.is_empty() {
         context.renderer.print_remark(&format!(
@@ -93,7 +88,7 @@ pub async fn set_mirror(args: MirrorArgs, context: &Context) -> Result<(), Failu
         compare: !args.no_compare,
         control: args.control,
     };
-    apply_split(context, &place, &row, TrafficSplitChange::SetMirror(mirror), &args.common).await
+    apply_split(context, &place, row, TrafficSplitChange::SetMirror(mirror), &args.common).await
 }
 
 #[derive(Debug, Args)]
@@ -140,20 +135,19 @@ enum ShareMechanism {
 }
 
 pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failure> {
-    let (place, row) =
-        resolve_deployment(context, &args.name, args.version.as_ref(), &args.common.hosts).await?;
+    let name = parse_name(&args.name, args.version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.common.hosts).await?;
+    place.print_active_host(context);
+    let row = listing.resolve(&name)?;
     if args.via == ShareMechanism::Haproxy {
-        return share_by_haproxy_weight(context, &place, &row, &args).await;
+        return share_by_haproxy_weight(context, &place, &listing, row, &args).await;
     }
     if args.off {
-        return apply_split(context, &place, &row, TrafficSplitChange::RemoveCanary, &args.common).await;
+        return apply_split(context, &place, row, TrafficSplitChange::RemoveCanary, &args.common).await;
     }
-    if args.version.is_none() && deployments::parse_id(&args.name).is_none() {
-        return Err(Failure::Usage {
-            what: format!("give a version of {} a share", args.name),
-            why: "the VERSION is missing",
-        });
-    }
+    require_version(&args.name, args.version.as_ref(), || {
+        format!("give a version of {} a share", args.name)
+    })?;
     let canary = Canary {
         deployment: row.id.clone(),
         percent: args.percent,
@@ -161,12 +155,13 @@ pub async fn set_canary(args: CanaryArgs, context: &Context) -> Result<(), Failu
         header: args.header,
         cookie: args.cookie,
     };
-    apply_split(context, &place, &row, TrafficSplitChange::SetCanary(canary), &args.common).await
+    apply_split(context, &place, row, TrafficSplitChange::SetCanary(canary), &args.common).await
 }
 
 async fn share_by_haproxy_weight(
     context: &Context,
     place: &CommandTarget,
+    listing: &Listing,
     row: &FleetDeployment,
     args: &CanaryArgs,
 ) -> Result<(), Failure> {
@@ -178,26 +173,12 @@ async fn share_by_haproxy_weight(
         let why = "--via haproxy takes --percent, or --off";
         return Err(Failure::Usage { what: "share by weights".to_owned(), why });
     }
-    let (service, version) = (&row.service, &row.version);
     let share = args.percent;
     let done =
-        deployments::set_canary_weights(&place.world, &place.hosts, service, version, share, &env::actor())
+        deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &env::actor())
             .await?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
-}
-
-async fn resolve_deployment(
-    context: &Context,
-    name: &str,
-    version: Option<&Version>,
-    hosts: &[HostName],
-) -> Result<(CommandTarget, FleetDeployment), Failure> {
-    let service = resolve_service(context, name, hosts).await?;
-    let place = CommandTarget::load_service(context, &service, hosts)?;
-    place.print_active_host(context);
-    let row = place.find_deployment(name, version).await?;
-    Ok((place, row))
 }
 
 async fn apply_split(
@@ -216,9 +197,8 @@ async fn apply_split(
         detail: String::new(),
     };
     let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;
-    let listing =
-        deployments::list_deployments(&place.world, &place.hosts).await.filter(Some(&row.service), None);
-    context.renderer.split(&done, &listing);
+    let listing = place.list().await.filter(Some(&row.service), None);
+    context.renderer.print_split(&done, &listing);
     Ok(())
 }
 

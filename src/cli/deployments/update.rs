@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::deploy::{InstanceArgs, parse_source};
-use super::{CommandTarget, resolve_service};
+use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
 use crate::model::api::deployments::AccessRequest;
 use crate::model::duration;
-use crate::model::name::{HostName, ServiceName};
+use crate::model::name::ServiceName;
 use crate::model::version::{ParseVersionError, Version};
-use crate::ops::fleet::deployments::list_deployments;
 use crate::ops::fleet::deployments::{self, UpdateOptions};
 
 #[derive(Debug, Args)]
@@ -24,9 +24,8 @@ pub struct UpdateArgs {
     /// SOURCE is a directory, a .tar.gz, or an http:// address.
     #[arg(value_name = "NAME VERSION|ID SOURCE", required = true, num_args = 2..=3)]
     target_and_source: Vec<String>,
-    /// Act on this host only; may be given several times [default: every host that has it]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Limit the drain of the old instances [default: roll.drain_timeout, or 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     drain_timeout: Option<Duration>,
@@ -36,19 +35,19 @@ pub struct UpdateArgs {
 
 pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> {
     let (name, version, new) = parse_target(&args.target_and_source)?;
-    let service = resolve_service(context, name, &args.hosts).await?;
-    let place = CommandTarget::load_service(context, &service, &args.hosts)?;
+    let name = parse_name(name, version.as_ref())?;
+    let (place, listing) = load_and_list(context, &name, &args.hosts).await?;
     place.print_active_host(context);
-    let row = place.find_deployment(name, version.as_ref()).await?;
+    let row = listing.resolve(&name)?;
     let options = UpdateOptions {
         source: parse_source(new),
-        how: args.how.into_change(new),
+        run_change: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
         actor: env::actor(),
     };
-    deployments::update(&place.world, &place.fleet, &place.hosts, &row, &options).await?;
-    context.renderer.print_line(&format!("{service} {} updated in place", row.version));
-    let listing = list_deployments(&place.world, &place.hosts).await.filter_by_id(&row.id);
+    deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
+    context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
+    let listing = place.list().await.filter_by_id(&row.id);
     context.renderer.print_listing(&listing, true);
     Ok(())
 }
@@ -75,9 +74,8 @@ pub struct AccessArgs {
     ///
     /// Load balancers mark a private service DOWN.
     access: AccessArg,
-    /// Act on this host only; may be given several times [default: every host]
-    #[arg(long = "host", value_name = "HOST")]
-    hosts: Vec<HostName>,
+    #[command(flatten)]
+    hosts: HostArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

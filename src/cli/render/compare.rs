@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use owo_colors::OwoColorize;
 
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::table;
 use crate::model::evidence::DifferenceKind;
 use crate::plan::compare::{
     ComparisonReport, ComparisonVerdict, FieldFinding, FieldVerdict, LatencyFinding, Quantiles, Rate, count,
@@ -20,10 +21,7 @@ const MAX_FIELDS_SHOWN: usize = 20;
 
 impl Renderer {
     pub fn print_comparison(&self, report: &ComparisonReport) {
-        if self.is_json {
-            return self.print_json("comparison", report);
-        }
-        self.text(&format_comparison(report));
+        self.print("comparison", report, || format_comparison(report));
     }
 }
 

@@ -1,14 +1,15 @@
 //! Versions, as the systems that switchman follows print them (seed rows D4 to D19, R14, R15, R25, docs/design/seed-systems.md).
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
-use serde::Serialize;
 
-use super::Renderer;
+use super::renderer::Renderer;
+use super::table::format_time;
 use crate::model::deployment::{Access, ProcessState, Workload};
-use crate::model::history::HistoryEntry;
 use crate::model::name::HostName;
+use crate::model::observation::ObservationError;
 use crate::ops::fleet::deployments::{
     AppliedWeights, AssignReport, DeployReport, FleetDeployment, HostSplit, KilledDeployment, Listing,
     ServerWeight,
@@ -18,7 +19,7 @@ impl Renderer {
     /// Prints a line of the result.
     pub fn print_line(&self, line: &str) {
         if !self.is_json {
-            self.text(&format!("{line}\n"));
+            self.print_text(&format!("{line}\n"));
         }
     }
 
@@ -34,15 +35,14 @@ impl Renderer {
     /// Clears the screen for a list that is refreshed.
     pub fn clear_screen(&self) {
         if !self.is_json {
-            self.text("\x1b[H\x1b[J");
+            self.print_text("\x1b[H\x1b[J");
         }
     }
 
     pub fn print_listing(&self, listing: &Listing, wide: bool) {
-        if self.is_json {
-            return self.print_json("versions", listing);
-        }
-        self.text(&if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) });
+        self.print("versions", listing, || {
+            if wide { format_wide_listing(&listing.rows) } else { format_listing(&listing.rows) }
+        });
     }
 
     pub fn print_deploy_plan(&self, report: &DeployReport) {
@@ -51,83 +51,41 @@ impl Renderer {
         }
     }
 
-    pub fn deployed(&self, report: &DeployReport, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("deploy", report);
-        }
-        self.text(&format_listing(&listing.rows));
+    pub fn print_deploy(&self, report: &DeployReport, listing: &Listing) {
+        self.print("deploy", report, || format_listing(&listing.rows));
     }
 
-    pub fn assigned(&self, report: &AssignReport, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("assign", report);
-        }
-        self.text(&format_listing(&listing.rows));
+    pub fn print_assign(&self, report: &AssignReport, listing: &Listing) {
+        self.print("assign", report, || format_listing(&listing.rows));
     }
 
-    pub fn split(&self, hosts: &[HostSplit], listing: &Listing) {
-        #[derive(Serialize)]
-        struct SplitDocument<'a> {
-            hosts: &'a [HostSplit],
-        }
-        if self.is_json {
-            return self.print_json("split", &SplitDocument { hosts });
-        }
-        self.text(&format_wide_listing(&listing.rows));
+    pub fn print_split(&self, hosts: &[HostSplit], listing: &Listing) {
+        self.print("split", &BTreeMap::from([("hosts", hosts)]), || format_wide_listing(&listing.rows));
     }
 
     pub fn print_weights(&self, done: &AppliedWeights, is_share: bool) {
-        if self.is_json {
-            return self.print_json("weights", done);
-        }
-        let cells = |one: &ServerWeight| {
-            let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
-            vec![balancer, host, one.server.clone(), one.weight.to_string()]
-        };
-        let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
-        self.text(&format_ruled_table(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows));
-        if is_share {
-            self.text(&format!("{} of new users, as near as weights come\n", done.share));
-        }
+        self.print("weights", done, || {
+            let cells = |one: &ServerWeight| {
+                let [balancer, host] = [one.balancer.to_string(), one.host.to_string()];
+                vec![balancer, host, one.server.clone(), one.weight.to_string()]
+            };
+            let rows: Vec<Vec<String>> = done.servers.iter().map(cells).collect();
+            let mut text = format_ruled_table(&["BALANCER", "HOST", "SERVER", "WEIGHT"], &rows);
+            if is_share {
+                let _ = writeln!(text, "{} of new users, as near as weights come", done.share);
+            }
+            text
+        });
     }
 
-    pub fn killed(&self, killed: &[KilledDeployment]) {
-        #[derive(Serialize)]
-        struct KillDocument<'a> {
-            killed: &'a [KilledDeployment],
-        }
+    pub fn print_kill(&self, killed: &[KilledDeployment]) {
         if self.is_json {
-            self.print_json("kill", &KillDocument { killed });
+            self.print_json("kill", &BTreeMap::from([("killed", killed)]));
         }
     }
 
     pub fn print_description(&self, listing: &Listing) {
-        if self.is_json {
-            return self.print_json("versions", listing);
-        }
-        for row in &listing.rows {
-            self.text(&format_description(row));
-        }
-    }
-
-    /// Prints the changes that each host has recorded.
-    pub fn print_histories(&self, hosts: &[(HostName, Vec<HistoryEntry>)]) {
-        #[derive(Serialize)]
-        struct HistoriesDocument<'a> {
-            hosts: Vec<HostHistory<'a>>,
-        }
-        #[derive(Serialize)]
-        struct HostHistory<'a> {
-            host: &'a HostName,
-            history: &'a [HistoryEntry],
-        }
-        if self.is_json {
-            let hosts = hosts.iter().map(|(host, history)| HostHistory { host, history }).collect();
-            return self.print_json("histories", &HistoriesDocument { hosts });
-        }
-        for (host, rows) in hosts {
-            self.text(&format!("{host}\n{}\n", crate::cli::render::events::format_history(rows)));
-        }
+        self.print("versions", listing, || listing.rows.iter().map(format_description).collect());
     }
 
     /// Prints a line of a log at once.
@@ -136,7 +94,7 @@ impl Renderer {
             Some(host) => format!("{host} | {line}\n"),
             None => format!("{line}\n"),
         };
-        self.text(&text);
+        self.print_text(&text);
         // The next write reports a reader that closed the pipe.
         let _ = self.flush();
     }
@@ -227,7 +185,7 @@ fn format_active(row: &FleetDeployment) -> String {
 
 /// Returns the worst process state over all hosts.
 fn find_worst_state(row: &FleetDeployment) -> &'static str {
-    let rank = |process: &Result<ProcessState, String>| match process {
+    let rank = |process: &Result<ProcessState, ObservationError>| match process {
         Err(_) => (3, "unknown"),
         Ok(ProcessState::Stopped { .. }) => (2, "exited"),
         Ok(ProcessState::Waiting { .. }) => (1, "restarting"),
@@ -244,7 +202,7 @@ fn format_running(row: &FleetDeployment) -> String {
         .iter()
         .filter(|(_, view)| view.process.as_ref().is_ok_and(ProcessState::is_running))
         .count();
-    let since = |process: &Result<ProcessState, String>| match process {
+    let since = |process: &Result<ProcessState, ObservationError>| match process {
         Ok(ProcessState::Running { since, .. } | ProcessState::Waiting { since, .. }) => Some(*since),
         Ok(ProcessState::Stopped { since, .. }) => *since,
         Ok(ProcessState::External) | Err(_) => None,
@@ -281,7 +239,7 @@ fn format_description(row: &FleetDeployment) -> String {
             let _ = writeln!(text, "    {name:<10} {value}");
         };
         line("Endpoint", &format!("http://{}/", deployment.endpoint(&deployment.instance)));
-        line("Created at", &deployment.created_at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string());
+        line("Created at", &format_time(deployment.created_at));
         line("Runs", &format_runs(&deployment.instance.how.workload));
         line("Build", &deployment.instance.build.to_string());
         line("Health", &format!("{} -> {}", deployment.health.path, deployment.health.status));
@@ -289,7 +247,7 @@ fn format_description(row: &FleetDeployment) -> String {
             line("Digest", crate::ops::fleet::deployments::shorten_digest(digest));
         }
         if let Err(why) = &view.process {
-            line("Process", why);
+            line("Process", &why.to_string());
         }
         if let Ok(process) = &view.process {
             line("Process", &format_process(process));

@@ -1,23 +1,16 @@
 //! The findings of `check`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use owo_colors::OwoColorize;
-use serde::Serialize;
 
-use super::Renderer;
+use super::renderer::Renderer;
 use crate::model::finding::{Finding, Severity};
 
 impl Renderer {
     pub fn print_findings(&self, findings: &[Finding]) {
-        #[derive(Serialize)]
-        struct Findings<'a> {
-            findings: &'a [Finding],
-        }
-        if self.is_json {
-            return self.print_json("findings", &Findings { findings });
-        }
-        self.text(&format_findings(findings));
+        self.print("findings", &BTreeMap::from([("findings", findings)]), || format_findings(findings));
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::table;
 use crate::lab::demo::{DemoReport, ProgressSink};
 use crate::lab::load::Snapshot;
 use crate::lab::namespaces::NamespaceStatus;
@@ -14,11 +15,11 @@ use crate::model::duration::format;
 use crate::model::name::HostName;
 
 impl ProgressSink for Renderer {
-    fn step(&self, text: &str) {
+    fn report_step(&self, text: &str) {
         self.write_stderr_line(text);
     }
 
-    fn count(&self, snapshot: &Snapshot) {
+    fn report_counts(&self, snapshot: &Snapshot) {
         self.show_spinner(format!("{} requests answered, {} failed", snapshot.succeeded, snapshot.failed));
     }
 }
@@ -26,7 +27,7 @@ impl ProgressSink for Renderer {
 impl Renderer {
     pub fn print_lab_up(&self, name: &HostName, dir: &Path) {
         let dir = dir.display();
-        self.text(&format!(
+        self.print_text(&format!(
             "the lab is up; its files are in {dir}\n\
              a request:   ip netns exec swm-{name}-client curl -i http://10.77.0.2/\n\
              HAProxy:     ip netns exec swm-{name}-client curl 'http://10.77.0.2:8404/stats;csv'\n\
@@ -39,37 +40,34 @@ impl Renderer {
         ));
     }
 
-    pub fn print_lab_status(&self, name: &HostName, places: &[NamespaceStatus]) {
+    pub fn print_lab_status(&self, name: &HostName, namespaces: &[NamespaceStatus]) {
         #[derive(Serialize)]
         struct Lab<'a> {
             name: &'a HostName,
             namespaces: &'a [NamespaceStatus],
         }
         if self.is_json {
-            return self.print_json("lab", &Lab { name, namespaces: places });
+            return self.print_json("lab", &Lab { name, namespaces });
         }
-        if places.is_empty() {
-            return self.text(&format!("no lab `{name}` is up\n"));
+        if namespaces.is_empty() {
+            return self.print_text(&format!("no lab `{name}` is up\n"));
         }
-        let forward = |place: &NamespaceStatus| match place.forward {
+        let forward = |namespace: &NamespaceStatus| match namespace.forward {
             Some(true) => "on",
             Some(false) => "off",
             None => "",
         };
-        let row = |place: &NamespaceStatus| {
-            vec![place.namespace.clone(), forward(place).to_owned(), place.processes.join(" ")]
+        let row = |namespace: &NamespaceStatus| {
+            vec![namespace.namespace.clone(), forward(namespace).to_owned(), namespace.processes.join(" ")]
         };
-        self.text(&table::format_table(
+        self.print_text(&table::format_table(
             &["NAMESPACE", "FORWARD", "PROCESSES"],
-            places.iter().map(row).collect(),
+            namespaces.iter().map(row).collect(),
         ));
     }
 
     pub fn print_demo(&self, report: &DemoReport) {
-        if self.is_json {
-            return self.print_json("demo", report);
-        }
-        self.text(&format_demo(report));
+        self.print("demo", report, || format_demo(report));
     }
 }
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
+use super::renderer::Renderer;
 use super::roll::{format_lock, to_json_word};
-use super::{Renderer, table};
+use super::table;
 use crate::error::Failure;
 use crate::model::lock::{Liveness, LockView};
 use crate::model::name::HostName;
@@ -24,19 +25,15 @@ pub struct PromotionView {
 
 impl Renderer {
     pub fn print_promotion_status(&self, view: &PromotionView) {
-        if self.is_json {
-            return self.print_json("promotion-status", view);
-        }
-        self.text(&format_status(view));
+        self.print("promotion-status", view, || format_status(view));
     }
 
-    pub fn promoted(&self, standing: &PromotionProgress) {
-        if self.is_json {
-            return self.print_json("promotion-promoted", standing);
-        }
-        let step = standing.awaiting_approval.and_then(|step| standing.steps.get(step));
-        let share = step.map(|step| step.share.to_string()).unwrap_or_default();
-        self.text(&format!("{} was approved to continue after {share}\n", standing.promotion));
+    pub fn print_approval(&self, standing: &PromotionProgress) {
+        self.print("promotion-promoted", standing, || {
+            let step = standing.awaiting_approval.and_then(|step| standing.steps.get(step));
+            let share = step.map(|step| step.share.to_string()).unwrap_or_default();
+            format!("{} was approved to continue after {share}\n", standing.promotion)
+        });
     }
 
     /// Prints the result of a promotion; anything but promoted is a failure.
@@ -66,10 +63,7 @@ impl Renderer {
     }
 
     fn print_promotion(&self, report: &PromotionReport) {
-        if self.is_json {
-            return self.print_json("promotion", report);
-        }
-        self.text(&format_promotion(&report.standing));
+        self.print("promotion", report, || format_promotion(&report.standing));
     }
 }
 

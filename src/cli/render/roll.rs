@@ -1,15 +1,16 @@
-//! A roll: lines as it goes, a live table on a terminal, JSON lines for programs, and how it ended.
+//! A roll: its plan, its events, its progress and its result.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::{Renderer, SCHEMA_VERSION, table};
+use super::live_table::{LiveTable, RollFollower};
+use super::renderer::{Renderer, SCHEMA_VERSION};
+use super::table;
 use crate::error::Failure;
 use crate::model::duration::format;
 use crate::model::journal::{HostOutcome, RollResult};
@@ -29,32 +30,6 @@ const MAX_COMMAND_CHARS: usize = 40;
 pub struct RollView {
     pub standing: Option<RollProgress>,
     pub lock: Option<LockView>,
-}
-
-/// The output that follows a roll.
-#[derive(Debug)]
-pub(super) enum RollFollower {
-    /// Writes a line of JSON for each event to stdout; the roll's id is known from its first event on.
-    Json(Option<RollId>),
-    /// Shows a line for each host that is out, redrawn in place.
-    Live(LiveTable),
-}
-
-/// The live table.
-#[derive(Debug)]
-pub(super) struct LiveTable {
-    pub(super) bars: MultiProgress,
-    rows: BTreeMap<HostName, HostLine>,
-}
-
-/// The line of a host that is out.
-#[derive(Debug)]
-struct HostLine {
-    bar: ProgressBar,
-    step: Option<Step>,
-    limit: Option<Duration>,
-    observed: BTreeMap<BalancerName, String>,
-    in_flight: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -82,7 +57,7 @@ impl Renderer {
         let follower = if self.is_json {
             RollFollower::Json(None)
         } else if std::io::stderr().is_terminal() {
-            RollFollower::Live(LiveTable { bars: MultiProgress::new(), rows: BTreeMap::new() })
+            RollFollower::Live(LiveTable::new())
         } else {
             return;
         };
@@ -108,61 +83,40 @@ impl Renderer {
     }
 
     fn print_event_line(&self, roll: Option<&RollId>, event: &Event) {
+        let format_line = |event| format_event_line("roll-event", roll, event);
         let text = match event {
             Event::Roll { event, .. } => format_event_line("roll-event", roll, event),
-            Event::Observed { host, balancer, server, detail, .. } => format_event_line(
-                "roll-event",
-                roll,
-                AuxiliaryEvent::Observed { host, balancer, server, state: detail },
-            ),
+            Event::Observed { host, balancer, server, detail, .. } => {
+                format_line(AuxiliaryEvent::Observed { host, balancer, server, state: detail })
+            }
             Event::Draining { host, in_flight, busy_sockets, .. } => {
                 let (in_flight, busy_sockets) = (*in_flight, *busy_sockets);
-                format_event_line(
-                    "roll-event",
-                    roll,
-                    AuxiliaryEvent::Draining { host, in_flight, busy_sockets },
-                )
+                format_line(AuxiliaryEvent::Draining { host, in_flight, busy_sockets })
             }
-            Event::Warning { text } => {
-                format_event_line("roll-event", roll, AuxiliaryEvent::Warning { text })
-            }
+            Event::Warning { text } => format_line(AuxiliaryEvent::Warning { text }),
             _ => return,
         };
-        self.text(&text);
+        self.print_text(&text);
         // A reader that closed the pipe does not stop a roll.
         let _ = self.flush();
     }
 
-    pub fn plan(&self, plan: &RollPlan) {
-        if self.is_json {
-            return self.print_json("plan", plan);
-        }
-        self.text(&plan.to_string());
+    pub fn print_plan(&self, plan: &RollPlan) {
+        self.print("plan", plan, || plan.to_string());
     }
 
     pub fn print_roll_status(&self, view: &RollView) {
-        if self.is_json {
-            return self.print_json("roll-status", view);
-        }
-        self.text(&format_roll_status(view, &self.service_flag));
+        self.print("roll-status", view, || format_roll_status(view, &self.service_flag));
     }
 
     pub fn print_past_roll(&self, roll: &RollProgress) {
-        if self.is_json {
-            return self.print_json("roll", roll);
-        }
-        self.text(&format_roll(roll, &self.service_flag));
+        self.print("roll", roll, || format_roll(roll, &self.service_flag));
     }
 
-    pub fn lock(&self, lock: Option<&LockView>) {
-        #[derive(Serialize)]
-        struct LockDocument<'a> {
-            lock: Option<&'a LockView>,
-        }
-        if self.is_json {
-            return self.print_json("lock", &LockDocument { lock });
-        }
-        self.text(&lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock));
+    pub fn print_lock(&self, lock: Option<&LockView>) {
+        self.print("lock", &BTreeMap::from([("lock", lock)]), || {
+            lock.map_or_else(|| "the fleet is not locked\n".to_owned(), format_lock)
+        });
     }
 
     /// Prints the result of a roll; anything but "everything done" is a failure.
@@ -171,9 +125,9 @@ impl Renderer {
             let _ = board.bars.clear();
         }
         if self.is_json {
-            self.text(&format_event_line("roll", None, rolled));
+            self.print_text(&format_event_line("roll", None, rolled));
         } else {
-            self.text(&format_roll(&rolled.standing, &self.service_flag));
+            self.print_text(&format_roll(&rolled.standing, &self.service_flag));
         }
         for undelivered in &rolled.undelivered {
             self.print_remark(&format!("{} {undelivered}", "warning:".yellow()));
@@ -203,73 +157,6 @@ fn format_event_line<T: Serialize>(kind: &str, roll: Option<&RollId>, event: T) 
     match serde_json::to_string(&EventLine { schema: SCHEMA_VERSION, kind, roll, event }) {
         Ok(line) => line + "\n",
         Err(error) => format!("{{\"schema\":{SCHEMA_VERSION},\"kind\":\"error\",\"why\":\"{error}\"}}\n"),
-    }
-}
-
-impl LiveTable {
-    fn handle_event(&mut self, event: &Event) -> bool {
-        match event {
-            Event::Observed { host, balancer, detail, .. } => {
-                let Some(line) = self.rows.get_mut(host) else { return false };
-                line.observed.insert(balancer.clone(), detail.clone());
-                line.redraw(host);
-                true
-            }
-            Event::Draining { host, in_flight, busy_sockets, .. } => {
-                let Some(line) = self.rows.get_mut(host) else { return false };
-                line.in_flight = Some((*in_flight).max(*busy_sockets));
-                line.redraw(host);
-                true
-            }
-            Event::Drained { .. } | Event::Committed { .. } | Event::Unchanged { .. } => true,
-            Event::Roll { event, .. } => self.handle_roll_event(event),
-            _ => false,
-        }
-    }
-
-    fn handle_roll_event(&mut self, event: &RollEvent) -> bool {
-        match event {
-            RollEvent::StepBegan { host, step, timeout: at_most } => {
-                let bars = &self.bars;
-                let line = self.rows.entry(host.clone()).or_insert_with(|| HostLine::new(bars));
-                (line.step, line.limit) = (Some(*step), *at_most);
-                line.bar.reset_elapsed();
-                line.redraw(host);
-                true
-            }
-            RollEvent::StepDone { .. } => true,
-            RollEvent::HostDone { host, .. } | RollEvent::Settled { host, .. } => {
-                if let Some(line) = self.rows.remove(host) {
-                    line.bar.finish_and_clear();
-                }
-                false
-            }
-            _ => false,
-        }
-    }
-}
-
-impl HostLine {
-    fn new(bars: &MultiProgress) -> Self {
-        let bar = bars.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed:>4} {msg}") {
-            bar.set_style(style);
-        }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, step: None, limit: None, observed: BTreeMap::new(), in_flight: None }
-    }
-
-    fn redraw(&self, host: &HostName) {
-        let step = self.step.map_or("", Step::as_str);
-        self.bar.set_prefix(format!("{host:<16} {step:<12}"));
-        let mut text = self.limit.map(|at_most| format!("of {:<6} ", format(at_most))).unwrap_or_default();
-        for (balancer, state) in &self.observed {
-            let _ = write!(text, " {balancer}: {state} ");
-        }
-        if let Some(in_flight) = self.in_flight.filter(|_| self.step == Some(Step::Drained)) {
-            let _ = write!(text, " {in_flight} in flight");
-        }
-        self.bar.set_message(text);
     }
 }
 
@@ -360,7 +247,7 @@ fn format_roll(standing: &RollProgress, flag: &str) -> String {
         standing.roll.bold(),
         standing.actor.user,
         standing.began_at,
-        spec.command.join(" "),
+        spec.command_line().join(" "),
         standing.done(),
         standing.hosts.len(),
     );
@@ -439,7 +326,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
         vec![
             roll.roll.to_string(),
             roll.actor.user.clone(),
-            truncate_command(&roll.spec.command.join(" ")),
+            truncate_command(&roll.spec.command_line().join(" ")),
             result,
             format!("{} of {}", roll.done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),

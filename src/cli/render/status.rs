@@ -6,33 +6,32 @@ use std::io::IsTerminal;
 use owo_colors::OwoColorize;
 use serde::Serialize;
 
-use super::roll::RollView;
-use super::{Renderer, table};
+use super::renderer::Renderer;
+use super::roll::{RollView, format_roll_status};
+use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::{KernelForward, Switch};
+use crate::model::forward::KernelForward;
+use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
 impl Renderer {
-    pub fn status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
+    pub fn print_status(&self, hosts: &[HostStatus], roll: Option<&RollView>, watching: bool) {
         if self.is_json {
             return self.print_json("status", &StatusDocument { hosts, roll });
         }
         if watching && std::io::stdout().is_terminal() {
             // Home, and clear to the end: the screen does not flicker as a full clear would.
-            self.text("\x1b[H\x1b[J");
+            self.print_text("\x1b[H\x1b[J");
         }
         for status in hosts {
-            self.text(&format_host_status(status));
+            self.print_text(&format_host_status(status));
         }
         if let Some(view) = roll {
-            self.text(&format!(
-                "\n{}",
-                crate::cli::render::roll::format_roll_status(view, &self.service_flag)
-            ));
+            self.print_text(&format!("\n{}", format_roll_status(view, &self.service_flag)));
         }
         if watching {
-            self.text("\n");
+            self.print_text("\n");
         }
     }
 }
@@ -72,7 +71,7 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
         Ok(count) => {
             format!("{} busy, {} idle, {} ambiguous on {main}", count.busy, count.idle, count.ambiguous)
         }
-        Err(why) => why.clone(),
+        Err(why) => why.to_string(),
     };
     let _ = writeln!(text, "sockets   {sockets}");
     for drift in &view.drift {
@@ -106,7 +105,7 @@ fn format_rules(view: &HostView) -> String {
                 |family: &KernelForward| format!("{} {} {}", family.family, family.variant, family.switch());
             families.iter().map(one).collect::<Vec<_>>().join(", ")
         }
-        Err(why) => why.clone(),
+        Err(why) => why.to_string(),
     }
 }
 

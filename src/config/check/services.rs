@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::{
-    build_health, build_other_problem, build_wrong_value, check_duration, is_haproxy_name, line_number, quote,
+use super::health::build_health;
+use super::values::{
+    build_other_problem, build_wrong_value, check_duration, is_haproxy_name, line_number, quote,
 };
-use crate::config::ConfigFault;
 use crate::config::file::{File, Versions};
+use crate::config::problem::ConfigFault;
 use crate::model::fleet::{AdditionalService, DeployPolicy};
 use crate::model::health::Health;
 use crate::model::name::ServiceName;

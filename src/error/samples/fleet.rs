@@ -8,7 +8,7 @@ use crate::model::example;
 use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::promote::{PromotionEntry, PromotionEntryKind, PromotionId};
-use crate::ops::fleet::deployments::{FleetDeployError, Overtaken};
+use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
 use crate::ops::fleet::promote::PromotionError;
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
@@ -78,7 +78,10 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         }],
         NotWaitingForApproval: [PromotionError::NotWaitingForApproval { promotion: promotion() }],
         NotRunning: [PromotionError::NotRunning { promotion: promotion() }],
-        NotEnded: [PromotionError::NotEnded { promotion: promotion() }],
+        NotEnded: [PromotionError::NotEnded {
+            promotion: promotion(),
+            waited: std::time::Duration::from_mins(2)
+        }],
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [PromotionError::UnknownHost(name("web3"))],
     });
@@ -99,12 +102,12 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         verdict,
         reason: reason.into(),
     };
-    let overtaken = |main, actor| Overtaken { host: web2(), main, actor };
+    let overtaken = |main, actor| OvertakenHost { host: web2(), main, actor };
     let ops = || Some(Actor { user: "ops".into(), pid: 7 });
     let mut all = samples!(FleetDeployError {
         NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
         NoMain: [FleetDeployError::NoMain(service())],
-        Unread: [FleetDeployError::Unread(vec![(web2(), unreachable().to_string())])],
+        Unread: [FleetDeployError::Unread(vec![(web2(), unreachable())])],
         NoMatch: [FleetDeployError::NoMatch],
         Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
         Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],
@@ -122,24 +125,24 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         RollIncomplete: [
             FleetDeployError::RollIncomplete {
                 done: 1,
-                of: 3,
-                why: "1 failed, at most 0 may".into(),
+                total: 3,
+                reason: "1 failed, at most 0 may".into(),
                 finished: false
             },
-            FleetDeployError::RollIncomplete { done: 2, of: 3, why: "1 failed".into(), finished: true },
+            FleetDeployError::RollIncomplete { done: 2, total: 3, reason: "1 failed".into(), finished: true },
         ],
         RolledBack: [
             FleetDeployError::RolledBack {
                 service: service(),
                 version: version(),
-                why: "web2: 10.0.0.2:20001/health answered 503, expected 200".into(),
-                back: Some(name("1.0.0")),
+                reason: "web2: 10.0.0.2:20001/health answered 503, expected 200".into(),
+                restored: Some(name("1.0.0")),
             },
             FleetDeployError::RolledBack {
                 service: service(),
                 version: version(),
-                why: "web2: it ended 3 times".into(),
-                back: None,
+                reason: "web2: it ended 3 times".into(),
+                restored: None,
             },
         ],
         Overtaken: [FleetDeployError::Overtaken {
@@ -160,7 +163,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         WeightNotSet: [FleetDeployError::WeightNotSet {
             balancer: name("lb1"),
             server: "main-web1".into(),
-            why: list_balancer_errors().remove(0).1,
+            source: list_balancer_errors().remove(0).1,
         }],
         TaskFailed: [FleetDeployError::TaskFailed("task 7 panicked".into())],
     });
@@ -172,7 +175,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
     all.extend(wrap(weights, FleetDeployError::NoWeights));
     all.extend(wrap(list_archive_errors(), FleetDeployError::Archive));
     let not_set =
-        |why| FleetDeployError::WeightNotSet { balancer: name("lb1"), server: "main-web1".into(), why };
+        |source| FleetDeployError::WeightNotSet { balancer: name("lb1"), server: "main-web1".into(), source };
     all.extend(wrap(list_balancer_errors(), not_set));
     all.extend(wrap(list_link_errors(), |error| FleetDeployError::Hosts(vec![(web1(), error)])));
     all

@@ -5,7 +5,7 @@ use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{DeploymentId, InstanceId};
 use crate::model::example::port;
 use crate::model::rules::Family;
-use crate::ops::host::deployments::HostDeployError;
+use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::ChangeError;
 use crate::plan::promote::PreflightError;
 use crate::plan::traffic_split::TrafficSplitError;
@@ -93,7 +93,10 @@ fn list_refusals() -> Vec<Sample<DeployRefusal>> {
             DeployRefusal::PortTaken { port: port(20000), owner: None },
         ],
         ServicePort: [DeployRefusal::ServicePort { port: port(8080), service: service() }],
-        Uri: [UriError::Invalid { uri: "http//x".into(), why: "it has no host" }.into(), other_host.into()],
+        Uri: [
+            UriError::Invalid { uri: "http//x".into(), reason: "it has no host" }.into(),
+            other_host.into()
+        ],
         NoRelease: [DeployRefusal::NoRelease { service: service(), release: "2.0.0".into() }],
         OtherRelease: [DeployRefusal::OtherRelease { service: service(), release: "2.0.0".into() }],
         NoBackup: [DeployRefusal::NoBackup(service())],
@@ -104,7 +107,7 @@ fn list_refusals() -> Vec<Sample<DeployRefusal>> {
         NoNetwork: [DeployRefusal::NoNetwork],
         BadValue: [DeployRefusal::BadValue {
             subject: "the variable `A=B`".into(),
-            why: "a name has letters, digits and `_`",
+            reason: "a name has letters, digits and `_`",
         }],
     })
 }
@@ -200,7 +203,7 @@ pub(super) fn list_host_errors() -> Vec<Sample<HostDeployError>> {
             service: name("shop"),
             version: "2.0.0".into(),
             waited: secs(60),
-            why: "it ended 3 times, last with status 1".into(),
+            reason: "it ended 3 times, last with status 1".into(),
             log: vec!["Error: no such table: orders".into()],
         }],
         Change: [ChangeError::Interrupted.into()],

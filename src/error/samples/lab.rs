@@ -23,16 +23,16 @@ pub(super) fn list_lab_errors() -> Vec<Sample<LabError>> {
             stderr: "Operation not permitted".into(),
         }],
         Files: [LabError::Files {
-            what: "write",
+            verb: "write",
             path: "/tmp/swm-lab/haproxy.cfg".into(),
             source: not_found(),
         }],
         Template: [TemplateError { placeholder: "{{check_port}}".into() }.into()],
         Process: [ProcessError::StopTimedOut { name: "nginx".into() }.into()],
         InUse: [LabError::InUse { name: "lab".into() }],
-        NoPrivilege: [LabError::NoPrivilege { why: "network namespaces are made by root".into() }],
-        Late: [LabError::Late { what: "copies".into(), waited: secs(20) }],
-        Load: [LabError::Load { why: "its thread panicked".into() }],
+        NoPrivilege: [LabError::NoPrivilege { reason: "network namespaces are made by root".into() }],
+        TimedOut: [LabError::TimedOut { condition: "copies".into(), waited: secs(20) }],
+        Load: [LabError::Load { reason: "its thread panicked".into() }],
         Interrupted: [LabError::Interrupted],
     });
     let processes = samples!(ProcessError {
@@ -43,7 +43,7 @@ pub(super) fn list_lab_errors() -> Vec<Sample<LabError>> {
             log: "bind() to 0.0.0.0:80 failed".into(),
         }],
         StopTimedOut: [ProcessError::StopTimedOut { name: "nginx".into() }],
-        Late: [ProcessError::Late { what: "the socket of haproxy".into() }],
+        TimedOut: [ProcessError::TimedOut { condition: "the socket of haproxy".into() }],
     });
     all.extend(wrap(list_exec_errors(), LabError::Exec));
     all.extend(wrap(processes, LabError::Process));

@@ -7,16 +7,18 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::ProgressSink;
-use crate::lab::load::Load;
+use super::scenario::{ProgressSink, wait_for_answers};
+use crate::lab::Lab;
+use crate::lab::error::{LabError, to_load_error};
+use crate::lab::files::write;
+use crate::lab::load::{Load, Snapshot};
 use crate::lab::operator::Operator;
-use crate::lab::{Lab, LabError, write};
 use crate::model::duration;
 
 const NEWEST_VERSION: &str = "3.0.0";
 const ROLL_PHASE: &str = "roll";
 const AFTER_PHASE: &str = "after the roll";
-/// Interval between two counts of the load for the audience.
+/// Interval between two counts of the load for the progress_sink.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The result of the act.
@@ -65,11 +67,11 @@ pub(super) async fn run_scenario(
     lab: &Lab,
     operator: &Operator,
     load: &Load,
-    audience: &dyn ProgressSink,
+    progress_sink: &dyn ProgressSink,
 ) -> Result<RollDemoReport, LabError> {
-    let names: Vec<String> = lab.hosts.iter().map(|host| host.host.name.to_string()).collect();
+    let names = lab.host_names();
     let failed_host = names.get(1).or(names.first()).cloned().unwrap_or_default();
-    load.phase(ROLL_PHASE);
+    load.set_phase(ROLL_PHASE);
     let began = std::time::Instant::now();
     let lab_name = lab.dir().file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let dir = lab.dir().display();
@@ -77,75 +79,67 @@ pub(super) async fn run_scenario(
         "if [ $SWITCHMAN_HOST = {failed_host} ] && [ ! -e repaired ]; then echo 'no space left on device'; exit 1; fi; \
          ip netns exec swm-{lab_name}-$SWITCHMAN_HOST sh {dir}/$SWITCHMAN_HOST/replace-main.sh {NEWEST_VERSION}"
     );
-    audience.step(&format!(
+    progress_sink.report_step(&format!(
         "operator: switchman roll -- ./deploy.sh   (over ssh; it will fail on {failed_host})"
     ));
-    let (stopped_with, standing) =
-        follow_command(operator, &["roll", "--", "sh", "-c", &script], load, audience).await?;
-    let hosts = standing["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (stopped_with, progress) =
+        follow_command(operator, &["roll", "--", "sh", "-c", &script], load, progress_sink).await?;
+    let hosts = progress["hosts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let left = hosts.iter().find(|host| host["host"] == failed_host.as_str()).map(|host| &host["end"]);
     let left = left.and_then(Value::as_str).unwrap_or("nothing recorded").to_owned();
     write(&operator.dir().join("repaired"), "")?;
-    audience.step("operator: the cause is fixed; switchman roll --resume");
-    let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, audience).await?;
+    progress_sink.report_step("operator: the cause is fixed; switchman roll --resume");
+    let (resumed_with, _) = follow_command(operator, &["roll", "--resume"], load, progress_sink).await?;
     let took = began.elapsed();
-    load.phase(AFTER_PHASE);
-    let on_new = |now: &crate::lab::load::Snapshot| -> Vec<String> {
+    load.set_phase(AFTER_PHASE);
+    let on_new = |now: &Snapshot| -> Vec<String> {
         let answers = |name: &&String| now.count_answers(AFTER_PHASE, name, "main", Some(NEWEST_VERSION)) > 0;
         names.iter().filter(answers).cloned().collect()
     };
     // Whether they all answered is judged by the faults.
-    let all = |now: &crate::lab::load::Snapshot| on_new(now).len() == names.len();
-    match crate::lab::demo::wait_for_answers(
-        load,
-        audience,
-        "an answer of the newest version on every host",
-        all,
-    )
-    .await
-    {
-        Ok(()) | Err(LabError::Late { .. }) => {}
+    let all = |now: &Snapshot| on_new(now).len() == names.len();
+    match wait_for_answers(load, progress_sink, "an answer of the newest version on every host", all).await {
+        Ok(()) | Err(LabError::TimedOut { .. }) => {}
         Err(error) => return Err(error),
     }
     let answered_by_new = on_new(&load.take_snapshot());
     Ok(RollDemoReport { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
 }
 
-/// Runs one of the operator's commands and shows its output to the audience; returns its exit code and the state of the roll.
+/// Runs one of the operator's commands and shows its output to the progress_sink; returns its exit code and the state of the roll.
 async fn follow_command(
     operator: &Operator,
     args: &[&str],
     load: &Load,
-    audience: &dyn ProgressSink,
+    progress_sink: &dyn ProgressSink,
 ) -> Result<(i32, Value), LabError> {
     let json = [&["--output", "json"], args].concat();
     let mut child = operator.program(&json).spawn_piped()?;
-    let failed = |error: std::io::Error| LabError::Load { why: error.to_string() };
     drop(child.stdin.take());
     let Some(stdout) = child.stdout.take() else {
-        return Err(LabError::Load { why: "no output of the roll".to_owned() });
+        return Err(to_load_error("no output of the roll"));
     };
     let mut lines = BufReader::new(stdout).lines();
-    let mut standing = Value::Null;
+    let mut progress = Value::Null;
     loop {
         tokio::select! {
-            line = lines.next_line() => match line.map_err(failed)? {
+            line = lines.next_line() => match line.map_err(to_load_error)? {
                 None => break,
                 Some(line) => {
                     let value: Value = serde_json::from_str(&line).unwrap_or_default();
                     if let Some(text) = describe_event(&value) {
-                        audience.step(&text);
+                        progress_sink.report_step(&text);
                     }
                     if value["kind"] == "roll" {
-                        standing = value["standing"].clone();
+                        progress = value["standing"].clone();
                     }
                 }
             },
-            () = tokio::time::sleep(COUNT_INTERVAL) => audience.count(&load.take_snapshot()),
+            () = tokio::time::sleep(COUNT_INTERVAL) => progress_sink.report_counts(&load.take_snapshot()),
         }
     }
-    let status = child.wait().await.map_err(failed)?;
-    Ok((crate::sys::exec::to_exit_status(status), standing))
+    let status = child.wait().await.map_err(to_load_error)?;
+    Ok((crate::sys::exec::to_exit_status(status), progress))
 }
 
 /// The events worth a line on a stage.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use super::ClientKind;
+use super::client_kind::ClientKind;
 use super::ledger::{AnswerOrigin, FailureReason, RequestLedger};
 use crate::lab::app;
 
@@ -46,20 +46,20 @@ impl Client {
     }
 
     /// Sends requests until stopped, each accounted for.
-    pub(super) async fn run(mut self, book: Arc<RequestLedger>, mut stopped: watch::Receiver<bool>) {
+    pub(super) async fn run(mut self, ledger: Arc<RequestLedger>, mut stopped: watch::Receiver<bool>) {
         let kind = self.kind;
         while !*stopped.borrow() {
-            let phase = book.record_start(kind);
+            let phase = ledger.record_start(kind);
             let began = Instant::now();
             let sent = self.cookie.clone();
-            let asked = tokio::time::timeout(REQUEST_TIMEOUT, self.send_by_kind())
+            let result = tokio::time::timeout(REQUEST_TIMEOUT, self.send_by_kind())
                 .await
                 .unwrap_or(Err(FailureReason::Timeout));
-            match asked {
-                Ok(answer) => book.record_success(kind, answer, sent.as_deref(), began.elapsed(), phase),
+            match result {
+                Ok(answer) => ledger.record_success(kind, answer, sent.as_deref(), began.elapsed(), phase),
                 Err(reason) => {
                     self.connection = None;
-                    book.record_failure(kind, reason);
+                    ledger.record_failure(kind, reason);
                 }
             }
             tokio::select! {
@@ -86,7 +86,7 @@ impl Client {
 
     async fn upload(&mut self) -> Result<AnswerOrigin, FailureReason> {
         let body: Vec<u8> = (0..251u8).cycle().take(UPLOAD_BYTES).collect();
-        let expected = app::digest(&body);
+        let expected = app::compute_digest(&body);
         let request = self.build_request(Method::POST, "/upload", false, Bytes::from(body))?;
         let (answer, body) = self.send_request(request, false).await?;
         if body == expected.as_bytes() { Ok(answer) } else { Err(FailureReason::WrongBody) }

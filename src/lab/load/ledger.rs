@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::ClientKind;
+use super::client_kind::ClientKind;
 use crate::model::duration;
 
 /// Who answered, by the answer's own headers.
@@ -168,7 +168,7 @@ impl RequestLedger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn phase(&self, name: &str) {
+    pub fn set_phase(&self, name: &str) {
         name.clone_into(&mut self.lock().phase);
     }
 

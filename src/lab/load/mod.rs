@@ -5,66 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::LabError;
+use super::error::{LabError, to_load_error};
 use super::hosts::enter_namespace;
 
 mod client;
+mod client_kind;
 mod ledger;
 
+pub use client_kind::ClientKind;
 pub use ledger::{AnswerOrigin, FailedRequest, FailureReason, KindReport, Report, RequestLedger, Snapshot};
-
-/// The kinds of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClientKind {
-    /// A connection for many requests, with HAProxy's cookie.
-    KeepAliveCookie,
-    /// A connection for many requests, without a cookie.
-    KeepAlive,
-    /// A connection for each request.
-    PerRequest,
-    /// An answer that takes 2 s, with a cookie.
-    Slow,
-    /// 4 MiB up, length and sum of what arrived checked.
-    Upload,
-    /// A websocket of 3 s that echoes every 100 ms; one session is one request.
-    Websocket,
-}
-
-impl ClientKind {
-    /// Whether its clients keep HAProxy's cookie.
-    pub const fn has_cookie(self) -> bool {
-        matches!(self, Self::KeepAliveCookie | Self::Slow)
-    }
-
-    pub const ALL: [Self; 6] =
-        [Self::KeepAliveCookie, Self::KeepAlive, Self::PerRequest, Self::Slow, Self::Upload, Self::Websocket];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::KeepAliveCookie => "keep-alive, cookie",
-            Self::KeepAlive => "keep-alive, no cookie",
-            Self::PerRequest => "connection per request",
-            Self::Slow => "2 s answer",
-            Self::Upload => "4 MiB upload",
-            Self::Websocket => "websocket of 3 s",
-        }
-    }
-
-    /// Returns the interval between two requests of one client.
-    const fn request_interval(self) -> Duration {
-        match self {
-            Self::KeepAliveCookie | Self::KeepAlive => Duration::from_millis(20),
-            Self::PerRequest => Duration::from_millis(30),
-            Self::Slow | Self::Websocket => Duration::from_millis(50),
-            Self::Upload => Duration::from_millis(200),
-        }
-    }
-}
 
 /// The target of the load.
 #[derive(Debug, Clone)]
@@ -103,10 +55,10 @@ impl Load {
     /// Starts the clients, inside a network namespace when one is named.
     pub fn start(namespace: Option<&Path>, target: LoadTarget, mix: &ClientMix) -> Result<Self, LabError> {
         let (stop, stopped) = watch::channel(false);
-        let book = Arc::new(RequestLedger::new(ClientKind::ALL));
-        let (theirs, mix) = (book.clone(), mix.clone());
+        let ledger = Arc::new(RequestLedger::new(ClientKind::ALL));
+        let (shared_ledger, mix) = (ledger.clone(), mix.clone());
         let namespace: Option<PathBuf> = namespace.map(Path::to_owned);
-        let (ready, started) = std::sync::mpsc::channel();
+        let (ready_sender, ready) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("swm-load".to_owned()).spawn(move || {
             let entered = match namespace {
                 Some(file) => enter_namespace(&file).and_then(|runtime| runtime),
@@ -114,26 +66,25 @@ impl Load {
             };
             match entered {
                 Ok(runtime) => {
-                    let _ = ready.send(Ok(()));
-                    runtime.block_on(run_clients(&theirs, &target, &mix, &stopped));
+                    let _ = ready_sender.send(Ok(()));
+                    runtime.block_on(run_clients(&shared_ledger, &target, &mix, &stopped));
                 }
                 Err(error) => {
-                    let _ = ready.send(Err(error.to_string()));
+                    let _ = ready_sender.send(Err(error.to_string()));
                 }
             }
         });
-        let failed = |why: String| LabError::Load { why };
-        let thread = thread.map_err(|error| failed(error.to_string()))?;
-        match started.recv() {
-            Ok(Ok(())) => Ok(Self { ledger: book, stop, thread: Some(thread) }),
-            Ok(Err(why)) => Err(failed(why)),
-            Err(error) => Err(failed(error.to_string())),
+        let thread = thread.map_err(to_load_error)?;
+        match ready.recv() {
+            Ok(Ok(())) => Ok(Self { ledger, stop, thread: Some(thread) }),
+            Ok(Err(reason)) => Err(to_load_error(reason)),
+            Err(error) => Err(to_load_error(error)),
         }
     }
 
     /// Starts a phase: answers are counted under this name too.
-    pub fn phase(&self, name: &str) {
-        self.ledger.phase(name);
+    pub fn set_phase(&self, name: &str) {
+        self.ledger.set_phase(name);
     }
 
     pub fn take_snapshot(&self) -> Snapshot {
@@ -152,7 +103,7 @@ impl Load {
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         match joined {
             Ok(Ok(())) => Ok(()),
-            _ => Err(LabError::Load { why: "its thread panicked".to_owned() }),
+            _ => Err(to_load_error("its thread panicked")),
         }
     }
 }
@@ -164,7 +115,7 @@ impl Drop for Load {
 }
 
 async fn run_clients(
-    book: &Arc<RequestLedger>,
+    ledger: &Arc<RequestLedger>,
     target: &LoadTarget,
     mix: &ClientMix,
     stopped: &watch::Receiver<bool>,
@@ -177,7 +128,7 @@ async fn run_clients(
             // Every pair of a balancer and a host has its turn.
             let cookie = target.cookies.get(number / balancers % target.cookies.len().max(1)).cloned();
             let client = client::Client::new(*kind, *address, target.host.clone(), cookie);
-            clients.spawn(client.run(book.clone(), stopped.clone()));
+            clients.spawn(client.run(ledger.clone(), stopped.clone()));
         }
     }
     while clients.join_next().await.is_some() {}

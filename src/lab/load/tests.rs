@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +47,7 @@ async fn load_counts_every_client_kind() {
     let (stopper, stop) = stop::create_channel();
     let (address, served) = application(stop).await;
     let load = Load::start(None, target(address), &ClientKind::ALL.map(|kind| (kind, 2)).to_vec()).unwrap();
-    load.phase("one");
+    load.set_phase("one");
     until(&load, "an answer to every kind", |now| ClientKind::ALL.iter().all(|kind| now.kinds[kind] > 0))
         .await;
     let report = load.stop().await.unwrap();

@@ -16,8 +16,8 @@ use crate::model::duration;
 use crate::model::forward::{ChangeResult, ServiceRecord};
 use crate::model::health::Health;
 use crate::model::history::Actor;
-use crate::model::known;
 use crate::model::name::ServiceName;
+use crate::model::observation::{self, ObservationError};
 use crate::model::ports::{Port, Ports};
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
@@ -249,18 +249,18 @@ pub struct DeploymentView {
     /// Whether the backup vhost's port is routed to it.
     pub backup: bool,
     pub status: DeploymentStatus,
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<ProcessState>")]
-    pub process: Result<ProcessState, String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<ProcessState>")]
+    pub process: Result<ProcessState, ObservationError>,
     /// Requests in flight on its port.
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<SocketCount>")]
-    pub sockets: Result<SocketCount, String>,
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<SocketCount>")]
+    pub sockets: Result<SocketCount, ObservationError>,
     /// Requests among them that came by main's data port, whichever version is main now.
-    #[serde(with = "known")]
-    #[schemars(with = "known::ValueOrError<SocketCount>")]
+    #[serde(with = "observation")]
+    #[schemars(with = "observation::ValueOrError<SocketCount>")]
     #[serde(alias = "by_main")]
-    pub via_main_port: Result<SocketCount, String>,
+    pub via_main_port: Result<SocketCount, ObservationError>,
 }
 
 /// The deployments of a host and the targets of its services' ports.

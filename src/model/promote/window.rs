@@ -66,7 +66,7 @@ impl RequestCounts {
     }
 
     pub fn to_sample(&self) -> RequestSample {
-        RequestSample { requests: self.requests, failed: self.failed, p99_us: self.latency.at(99, 100) }
+        RequestSample { requests: self.requests, failed: self.failed, p99_us: self.latency.quantile(99, 100) }
     }
 }
 

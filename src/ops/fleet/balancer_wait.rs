@@ -9,15 +9,15 @@ use tokio::time::Instant;
 use crate::model::balancer::{BackendView, BalancerSpec, ServerState};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::name::BalancerName;
+use crate::model::port_forward::Switch;
 use crate::plan::switch::{compute_detection_time, compute_wait_timeout, is_observed};
 use crate::world::FleetWorld;
 use crate::world::balancer::{Balancer, BalancerError};
 use crate::world::reporter::Event;
 
-use super::reach::{overtaken, sleep_or_stop};
+use super::reach::{sleep_or_stop, wait_until_overtaken};
 
 /// The interval between two reads of a balancer: a fifth of the fastest change measured (docs/design/measurements.md#m4).
 const READ_INTERVAL: Duration = Duration::from_millis(50);
@@ -26,10 +26,11 @@ const READ_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerObserved {
     pub balancer: BalancerName,
-    pub how: WaitOutcome,
-    /// The time since the wait began.
+    #[serde(rename = "how")]
+    pub outcome: WaitOutcome,
+    /// The time since the wait started_at.
     #[serde(rename = "after_ms", serialize_with = "duration::serialize_ms")]
-    pub after: Duration,
+    pub elapsed: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,12 +45,25 @@ pub enum WaitOutcome {
 /// Why the wait ended before every balancer had observed the switch. The kernel keeps the switch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BalancerWaitError {
-    #[error("after {} {}", duration::format(*.waited), .missing.join("; "))]
-    Late { waited: Duration, missing: Vec<String> },
+    #[error("after {} {}", duration::format(*.waited), join_missing(.missing))]
+    TimedOut { waited: Duration, missing: Vec<MissingObservation> },
     #[error("another command switched the forward in between")]
     Overtaken,
-    #[error("the wait was interrupted: {}", .missing.join("; "))]
-    Interrupted { missing: Vec<String> },
+    #[error("the wait was interrupted: {}", join_missing(.missing))]
+    Interrupted { missing: Vec<MissingObservation> },
+}
+
+/// A balancer that had not observed the switch when the wait ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MissingObservation {
+    #[error("`{balancer}` reports `{server}` as: {detail}")]
+    NotReported { balancer: BalancerName, server: String, detail: String },
+    #[error("the detection time of `{balancer}` ({}) has not passed", duration::format(*.detection_time))]
+    TimeNotElapsed { balancer: BalancerName, detection_time: Duration },
+}
+
+fn join_missing(missing: &[MissingObservation]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Ends when all balancers have observed the switch, when one is late, when another command changed the record, or on a stop
@@ -71,27 +85,27 @@ pub async fn wait(
     let all = futures_util::future::join_all(waits);
     let ended = tokio::select! {
         ended = all => ended,
-        () = overtaken(world, fleet, host, generation) => return Err(BalancerWaitError::Overtaken),
+        () = wait_until_overtaken(world, fleet, host, generation) => return Err(BalancerWaitError::Overtaken),
     };
-    let mut seen = Vec::new();
+    let mut observed = Vec::new();
     let mut missing = Vec::new();
-    for end in ended {
-        match end {
-            Ok(one) => seen.push(one),
-            Err(text) => missing.push(text),
+    for result in ended {
+        match result {
+            Ok(observation) => observed.push(observation),
+            Err(error) => missing.push(error),
         }
     }
     match missing.is_empty() {
-        true => Ok(seen),
+        true => Ok(observed),
         false if world.stop.is_requested() => Err(BalancerWaitError::Interrupted { missing }),
-        false => Err(BalancerWaitError::Late {
-            waited: timeout.unwrap_or_else(|| longest(fleet, switch)),
+        false => Err(BalancerWaitError::TimedOut {
+            waited: timeout.unwrap_or_else(|| find_longest_timeout(fleet, switch)),
             missing,
         }),
     }
 }
 
-fn longest(fleet: &Fleet, switch: Switch) -> Duration {
+fn find_longest_timeout(fleet: &Fleet, switch: Switch) -> Duration {
     fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, switch)).max().unwrap_or_default()
 }
 
@@ -101,11 +115,11 @@ async fn wait_for_report(
     host: &Host,
     switch: Switch,
     timeout: Option<Duration>,
-) -> Result<BalancerObserved, String> {
+) -> Result<BalancerObserved, MissingObservation> {
     let spec = balancer.spec();
-    let server = spec.servers.main_of(&host.name);
-    let began = Instant::now();
-    let deadline = began + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
+    let server = spec.servers.main_server_name(&host.name);
+    let started_at = Instant::now();
+    let deadline = started_at + timeout.unwrap_or_else(|| compute_wait_timeout(&spec.check, switch));
     let mut last = None;
     loop {
         let read = balancer.read().await;
@@ -117,7 +131,7 @@ async fn wait_for_report(
                 server: server.clone(),
                 state: verdict,
                 detail: detail.clone(),
-                after: began.elapsed(),
+                after: started_at.elapsed(),
             });
         }
         if let Ok(view) = &read
@@ -126,15 +140,15 @@ async fn wait_for_report(
             let balancer = spec.name.clone();
             return Ok(BalancerObserved {
                 balancer,
-                how: WaitOutcome::Reported { status: detail },
-                after: began.elapsed(),
+                outcome: WaitOutcome::Reported { status: detail },
+                elapsed: started_at.elapsed(),
             });
         }
-        let missing = format!("`{}` reports `{server}` as: {detail}", spec.name);
-        last = Some((verdict, detail));
         if Instant::now() >= deadline || sleep_or_stop(world, READ_INTERVAL).await {
-            return Err(missing);
+            let balancer = spec.name.clone();
+            return Err(MissingObservation::NotReported { balancer, server, detail });
         }
+        last = Some((verdict, detail));
     }
 }
 
@@ -157,15 +171,16 @@ async fn wait_fixed_time(
     host: &Host,
     spec: &BalancerSpec,
     switch: Switch,
-) -> Result<BalancerObserved, String> {
-    let bound = compute_detection_time(&spec.check, switch);
+) -> Result<BalancerObserved, MissingObservation> {
+    let balancer = spec.name.clone();
+    let detection_time = compute_detection_time(&spec.check, switch);
     world.reporter.report(&Event::WaitingForTimeout {
         host: host.name.clone(),
-        balancer: spec.name.clone(),
-        timeout: bound,
+        balancer: balancer.clone(),
+        timeout: detection_time,
     });
-    if sleep_or_stop(world, bound).await {
-        return Err(format!("the bound of `{}` ({}) was not waited out", spec.name, duration::format(bound)));
+    if sleep_or_stop(world, detection_time).await {
+        return Err(MissingObservation::TimeNotElapsed { balancer, detection_time });
     }
-    Ok(BalancerObserved { balancer: spec.name.clone(), how: WaitOutcome::TimeElapsed, after: bound })
+    Ok(BalancerObserved { balancer, outcome: WaitOutcome::TimeElapsed, elapsed: detection_time })
 }

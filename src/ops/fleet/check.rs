@@ -4,12 +4,13 @@ use crate::model::api::{Hello, HostView};
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::plan::check::fleet::{FleetFacts, HostFacts, LinkFailure, collect_findings, list_local_files};
 use crate::world::FleetWorld;
 use crate::world::files::FileSystem;
 use crate::world::link::{HostLink, LinkError};
 
-use super::reach::{build_status_request, link, read_balancers};
+use super::reach::{build_status_request, find_link, read_balancers};
 use super::roll;
 use crate::lint::{self, HaproxyCfg};
 
@@ -31,39 +32,39 @@ async fn collect_facts(
     fleet: &Fleet,
     hosts: &[Host],
 ) -> FleetFacts {
-    let ask_all = futures_util::future::join_all(hosts.iter().map(|host| query_host(world, fleet, host)));
-    let (asked, views) = tokio::join!(ask_all, read_balancers(world));
+    let query_all = futures_util::future::join_all(hosts.iter().map(|host| query_host(world, fleet, host)));
+    let (facts, views) = tokio::join!(query_all, read_balancers(world));
     let view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
-        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ToString::to_string))
+        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ObservationError::new))
     };
     FleetFacts {
-        hosts: asked,
+        hosts: facts,
         balancers: fleet.balancers.iter().map(view).collect(),
         missing: list_local_files(fleet).into_iter().filter(|file| !files.exists(&file.path)).collect(),
-        roll: roll::read_last(world).map_err(|error| error.to_string()),
-        lock: world.lock.view().map_err(|error| error.to_string()),
+        roll: roll::read_last(world).map_err(ObservationError::new),
+        lock: world.lock.view().map_err(ObservationError::new),
         version: env!("CARGO_PKG_VERSION"),
     }
 }
 
 /// Greeted first, so that a host that is not there costs one wait and not two.
 async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts {
-    let via = link(world, host).map(HostLink::transport_label).unwrap_or_default();
+    let transport = find_link(world, host).map(HostLink::transport_label).unwrap_or_default();
     let hello = send_hello(world, host).await;
     let view = match &hello {
-        Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(|error| error.to_string())),
+        Ok(_) => Some(read_host_view(world, fleet, host).await.map_err(ObservationError::new)),
         Err(_) => None,
     };
-    HostFacts { host: host.clone(), transport: via, hello: hello.map_err(classify_link_error), view }
+    HostFacts { host: host.clone(), transport, hello: hello.map_err(classify_link_error), view }
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {
-    link(world, host)?.hello().await
+    find_link(world, host)?.hello().await
 }
 
 async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<HostView, LinkError> {
-    link(world, host)?.fetch_status(&build_status_request(fleet, host)).await
+    find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await
 }
 
 fn classify_link_error(error: LinkError) -> LinkFailure {

@@ -11,14 +11,14 @@ use crate::model::balancer::{BackendView, ServerCounters};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
-use super::reach::sleep_or_stop;
-use super::reach::{link, read_balancers};
+use super::reach::{find_link, read_balancers, sleep_or_stop};
 
 /// The interval between two reads of the counters.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,12 +30,22 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
-    #[error("{in_flight} in flight after {}: {why}", duration::format(*.waited))]
-    Late { waited: Duration, in_flight: u64, why: String },
+    #[error("{in_flight} in flight after {}: {reason}{}", duration::format(*.waited), format_detail(.detail.as_ref()))]
+    TimedOut {
+        waited: Duration,
+        in_flight: u64,
+        reason: NotDrainedReason,
+        /// The error of the host, where its sockets cannot be read.
+        detail: Option<ObservationError>,
+    },
     #[error("another command switched the forward in between")]
     Overtaken,
     #[error("the wait was interrupted with {in_flight} in flight")]
     Interrupted { in_flight: u64 },
+}
+
+fn format_detail(detail: Option<&ObservationError>) -> String {
+    detail.map(|detail| format!(": {detail}")).unwrap_or_default()
 }
 
 /// Returns how long it took, at most `limit`.
@@ -46,39 +56,42 @@ pub async fn wait(
     generation: u32,
     limit: Duration,
 ) -> Result<Duration, DrainError> {
-    let began = Instant::now();
+    let started_at = Instant::now();
     let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
-    let mut told = None;
+    let mut reported = None;
     loop {
-        let (works, pulse) = tokio::join!(read_server_work(world, host), read_activity(world, fleet, host));
-        if pulse.as_ref().is_ok_and(|pulse| pulse.generation != generation) {
+        let (works, activity) =
+            tokio::join!(read_server_work(world, host), read_activity(world, fleet, host));
+        if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {
             return Err(DrainError::Overtaken);
         }
-        let sockets = pulse.map_err(|error| error.to_string()).and_then(|pulse| pulse.sockets);
-        let after = began.elapsed();
+        let sockets = activity.map_err(ObservationError::new).and_then(|activity| activity.sockets);
+        let elapsed = started_at.elapsed();
         let name = host.name.clone();
-        let (in_flight, why) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
+        let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
             DrainState::Drained => {
-                world.reporter.report(&Event::Drained { host: name, after });
-                return Ok(after);
+                world.reporter.report(&Event::Drained { host: name, after: elapsed });
+                return Ok(elapsed);
             }
-            DrainState::Draining { in_flight, busy_sockets, why } => {
-                if told != Some((in_flight, busy_sockets)) {
-                    told = Some((in_flight, busy_sockets));
-                    world.reporter.report(&Event::Draining { host: name, in_flight, busy_sockets, after });
+            DrainState::Draining { in_flight, busy_sockets, reason } => {
+                if reported != Some((in_flight, busy_sockets)) {
+                    reported = Some((in_flight, busy_sockets));
+                    world.reporter.report(&Event::Draining {
+                        host: name,
+                        in_flight,
+                        busy_sockets,
+                        after: elapsed,
+                    });
                 }
-                (in_flight, why)
+                (in_flight, reason)
             }
         };
-        let quiet = why == NotDrainedReason::AwaitingSecondObservation;
-        if after >= limit {
-            let why = match (why, sockets) {
-                (NotDrainedReason::SocketsUnreadable, Err(error)) => format!("{why}: {error}"),
-                _ => why.to_string(),
-            };
-            return Err(DrainError::Late { waited: limit, in_flight, why });
+        let is_quiet = reason == NotDrainedReason::AwaitingSecondObservation;
+        if elapsed >= limit {
+            let detail = sockets.err().filter(|_| reason == NotDrainedReason::SocketsUnreadable);
+            return Err(DrainError::TimedOut { waited: limit, in_flight, reason, detail });
         }
-        let pause = if quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };
+        let pause = if is_quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };
         if sleep_or_stop(world, pause).await {
             return Err(DrainError::Interrupted { in_flight });
         }
@@ -86,7 +99,7 @@ pub async fn wait(
 }
 
 async fn read_activity(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ServiceActivity, LinkError> {
-    link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
+    find_link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
 }
 
 /// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.
@@ -94,7 +107,7 @@ async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<Option<ServerC
     let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
         let view = view.ok()?;
-        view.find_server(&balancer.spec().servers.main_of(&host.name)).map(|server| server.work)
+        view.find_server(&balancer.spec().servers.main_server_name(&host.name)).map(|server| server.work)
     };
     world.balancers.iter().zip(views).map(work).collect()
 }

@@ -7,11 +7,11 @@ use serde::Serialize;
 use crate::model::api::ProbeResult;
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ChangeResult, Forward, Intent, RouteChange, Switch};
+use crate::model::forward::{ChangeResult, Intent, RouteChange};
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::lock::LockPurpose;
 use crate::model::name::HostName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::plan::switch::{Refusal, find_disable_refusals};
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
@@ -20,7 +20,7 @@ use crate::world::reporter::Event;
 use super::balancer_wait::{self, BalancerObserved, BalancerWaitError};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
-use super::reach::{is_off, link, probe_main, read_balancers};
+use super::reach::{find_link, is_off, probe_main, read_balancers};
 
 /// The operator's options for a switch.
 #[derive(Debug, Clone)]
@@ -89,7 +89,7 @@ async fn start_maintenance(
     options: &SwitchOptions,
     overridden: Vec<Refusal>,
 ) -> Result<SwitchReport, SwitchError> {
-    let (changed, generation) = switch(world, fleet, host, Switch::Off, options, &overridden).await?;
+    let (changed, generation) = set_switch(world, fleet, host, Switch::Off, options, &overridden).await?;
     let mut switched = SwitchReport::new(host, Switch::Off, changed, overridden);
     if options.wait || options.drain {
         switched.observed = balancer_wait::wait(world, fleet, host, Switch::Off, generation, options.timeout)
@@ -99,7 +99,7 @@ async fn start_maintenance(
     if options.drain {
         match drain::wait(world, fleet, host, generation, fleet.limits.drain_timeout).await {
             Ok(after) => switched.drained_after = Some(after),
-            Err(DrainError::Late { in_flight, .. }) if options.force => {
+            Err(DrainError::TimedOut { in_flight, .. }) if options.force => {
                 switched.not_drained = Some(in_flight);
             }
             Err(source) => return Err(return_to_service(world, fleet, host, options, source).await),
@@ -123,10 +123,10 @@ pub async fn enable(
             world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
             vec![]
         }
-        ProbeResult::Unhealthy { why } => vec![Refusal::Unhealthy { why }],
+        ProbeResult::Unhealthy { why } => vec![Refusal::Unhealthy { cause: why }],
     };
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
-    let (changed, generation) = switch(world, fleet, host, Switch::On, options, &overridden).await?;
+    let (changed, generation) = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;
     let mut switched = SwitchReport::new(host, Switch::On, changed, overridden);
     if options.wait {
         switched.observed = balancer_wait::wait(world, fleet, host, Switch::On, generation, options.timeout)
@@ -148,25 +148,19 @@ pub async fn switch_many(
     switch: Switch,
     options: &SwitchOptions,
 ) -> Result<SwitchResults, SwitchManyError> {
-    let purpose = LockPurpose::Command { name: action(switch).to_owned() };
-    let holder = lock::acquire(world, &options.actor.user, purpose).await?;
     let work = async {
         let overridden = match switch {
             Switch::On => vec![],
             Switch::Off => check_all_refusals(world, fleet, hosts, options).await?,
         };
-        let each = hosts.iter().map(async |host| match switch {
+        let switches = hosts.iter().map(async |host| match switch {
             Switch::On => enable(world, fleet, host, options).await,
             Switch::Off => start_maintenance(world, fleet, host, options, overridden.clone()).await,
         });
-        Ok::<_, SwitchManyError>(futures_util::future::join_all(each).await)
+        Ok::<_, SwitchManyError>(futures_util::future::join_all(switches).await)
     };
-    let ended = tokio::select! {
-        ended = work => ended,
-        never = lock::beat(world, &holder) => match never {},
-    };
-    lock::give_back(world, &holder);
-    Ok(hosts.iter().map(|host| host.name.clone()).zip(ended?).collect())
+    let results = lock::run_under_lock(world, &options.actor.user, switch_command_name(switch), work).await?;
+    Ok(hosts.iter().map(|host| host.name.clone()).zip(results).collect())
 }
 
 /// Why several hosts were not switched at all.
@@ -184,18 +178,19 @@ async fn check_all_refusals(
     hosts: &[Host],
     options: &SwitchOptions,
 ) -> Result<Vec<Refusal>, SwitchError> {
-    let mut going = Vec::new();
+    let mut in_service = Vec::new();
     for host in hosts {
         if !is_off(world, fleet, host).await.map_err(|source| not_changed_error(host, Switch::Off, source))? {
-            going.push(&host.name);
+            in_service.push(&host.name);
         }
     }
-    let mut found = if going.is_empty() { vec![] } else { find_refusals(world, fleet, &going).await };
-    if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !going.is_empty() {
-        found.push(Refusal::AllHosts { hosts: hosts.len() });
+    let mut refusals =
+        if in_service.is_empty() { vec![] } else { find_refusals(world, fleet, &in_service).await };
+    if hosts.len() > 1 && hosts.len() == fleet.hosts.len() && !in_service.is_empty() {
+        refusals.push(Refusal::AllHosts { hosts: hosts.len() });
     }
     let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).collect();
-    check_refusals(world, &names.join(", "), Switch::Off, found, options.force)
+    check_refusals(world, &names.join(", "), Switch::Off, refusals, options.force)
 }
 
 /// Returns the refusals, from the balancers' state, of taking these hosts out together.
@@ -232,7 +227,7 @@ fn check_refusals(
 }
 
 /// Switches kernel and record together; returns whether the kernel had to be changed, and the record's generation.
-async fn switch(
+async fn set_switch(
     world: &FleetWorld,
     fleet: &Fleet,
     host: &Host,
@@ -255,20 +250,20 @@ pub async fn switch_host(
     actor: &Actor,
     detail: &str,
 ) -> Result<ChangeResult, LinkError> {
-    let began = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
     let intent = Intent {
         forward: Forward { service, check, target },
         switch,
         balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
         actor: actor.clone(),
-        action: action(switch).to_owned(),
+        action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
         route_change: RouteChange::Keep,
         access: None,
         layer7: None,
     };
-    let changed = link(world, host)?.switch(&intent).await?;
+    let changed = find_link(world, host)?.switch(&intent).await?;
     if let Some(error) = &changed.unfinished_history {
         world.reporter.report(&Event::Warning {
             text: format!("{}: the change is made, its end is not in the history: {error}", host.name),
@@ -278,13 +273,13 @@ pub async fn switch_host(
     world.reporter.report(&if transactions.is_empty() {
         Event::Unchanged { host, switch }
     } else {
-        Event::Committed { host, switch, transactions, elapsed: began.elapsed() }
+        Event::Committed { host, switch, transactions, elapsed: started_at.elapsed() }
     });
     Ok(changed)
 }
 
-/// The command that makes a switch, as the history calls it.
-pub const fn action(switch: Switch) -> &'static str {
+/// Returns the name of the command that makes a switch, as the history has it.
+pub const fn switch_command_name(switch: Switch) -> &'static str {
     match switch {
         Switch::On => "enable-forward",
         Switch::Off => "disable-forward",
@@ -301,10 +296,10 @@ async fn return_to_service(
     source: DrainError,
 ) -> SwitchError {
     let name = host.name.to_string();
-    let late = matches!(source, DrainError::Late { .. });
-    let healthy = late && probe_main(world, fleet, host).await == Ok(ProbeResult::Healthy);
-    let returned = healthy && switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
-    SwitchError::NotDrained { host: name, source, is_restored: returned }
+    let has_timed_out = matches!(source, DrainError::TimedOut { .. });
+    let is_healthy = has_timed_out && probe_main(world, fleet, host).await == Ok(ProbeResult::Healthy);
+    let is_restored = is_healthy && set_switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
+    SwitchError::NotDrained { host: name, source, is_restored }
 }
 
 fn not_changed_error(host: &Host, switch: Switch, source: LinkError) -> SwitchError {

@@ -11,6 +11,7 @@ use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::roll::RollId;
 use crate::world::FleetWorld;
+use crate::world::commands::CommandError;
 use crate::world::link::SharedLineSink;
 use crate::world::reporter::{Event, RollEvent};
 
@@ -36,6 +37,24 @@ impl Hook {
     }
 }
 
+/// Why a hook did not end with success.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    #[error("hook {} `{line}`: {source}", .hook.as_str())]
+    NotRun { hook: Hook, line: String, source: CommandError },
+    #[error("hook {} `{line}` {source}", .hook.as_str())]
+    Failed { hook: Hook, line: String, source: RunFailure },
+}
+
+/// Why an end is not a success, as a verb phrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RunFailure {
+    #[error("did not end within {}", duration::format(*.timeout))]
+    TimedOut { timeout: Duration },
+    #[error("ended with status {status}")]
+    BadStatus { status: i32 },
+}
+
 /// The documented environment of commands and hooks.
 pub fn build_env(fleet: &Fleet, roll: &RollId, host: Option<&Host>, step: &str) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([
@@ -59,7 +78,7 @@ pub async fn run(
     hook: Hook,
     host: Option<&Host>,
     extra: &[(&str, &str)],
-) -> Result<(), String> {
+) -> Result<(), HookError> {
     let lines = match hook {
         Hook::BeforeRoll => &fleet.hooks.before_roll,
         Hook::BeforeHost => &fleet.hooks.before_host,
@@ -70,9 +89,9 @@ pub async fn run(
     for line in lines {
         let mut env = build_env(fleet, roll, host, hook.as_str());
         env.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let place = host.map_or("roll", |host| host.name.as_str());
+        let scope = host.map_or("roll", |host| host.name.as_str());
         let request = RunRequest {
-            key: format!("{roll}-{place}-{}", hook.as_str()),
+            key: format!("{roll}-{scope}-{}", hook.as_str()),
             argv: ["sh", "-c", line].map(str::to_owned).to_vec(),
             env,
             dir: None,
@@ -80,21 +99,22 @@ pub async fn run(
         };
         let ended =
             world.commands.run(&request, make_output_sink(world, roll, host.map(|host| &host.name))).await;
-        let ended = ended.map_err(|error| format!("hook {} `{line}`: {error}", hook.as_str()))?;
-        check_run_end(ended, fleet.hooks.timeout)
-            .map_err(|why| format!("hook {} `{line}` {why}", hook.as_str()))?;
+        let ended = ended.map_err(|source| HookError::NotRun { hook, line: line.clone(), source })?;
+        check_run_end(ended, fleet.hooks.timeout).map_err(|source| HookError::Failed {
+            hook,
+            line: line.clone(),
+            source,
+        })?;
     }
     Ok(())
 }
 
-/// Why an end is not a success, as a verb phrase.
-pub fn check_run_end(end: RunOutcome, timeout: Duration) -> Result<(), String> {
+/// Checks that a run ended in time and with status 0.
+pub const fn check_run_end(end: RunOutcome, timeout: Duration) -> Result<(), RunFailure> {
     match end {
-        RunOutcome { timed_out: true, .. } => {
-            Err(format!("did not end within {}", duration::format(timeout)))
-        }
+        RunOutcome { timed_out: true, .. } => Err(RunFailure::TimedOut { timeout }),
         RunOutcome { status: 0, .. } => Ok(()),
-        RunOutcome { status, .. } => Err(format!("ended with status {status}")),
+        RunOutcome { status, .. } => Err(RunFailure::BadStatus { status }),
     }
 }
 

@@ -17,16 +17,16 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why the fleet lock was not acquired or released.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("the fleet is locked by {}", .held.holder)]
-    Locked { held: Box<LockView> },
+    #[error("the fleet is locked by {}", .lock.holder)]
+    Locked { lock: Box<LockView> },
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("interrupted while waiting for a heartbeat of {}", .held.holder)]
-    Interrupted { held: Box<LockView> },
+    #[error("interrupted while waiting for a heartbeat of {}", .lock.holder)]
+    Interrupted { lock: Box<LockView> },
     #[error("the fleet is not locked")]
     NotLocked,
-    #[error("the fleet is locked by {}, not by `{requested}`", .held.holder)]
-    OtherHolder { held: Box<LockView>, requested: String },
+    #[error("the fleet is locked by {}, not by `{user}`", .lock.holder)]
+    OtherHolder { lock: Box<LockView>, user: String },
 }
 
 /// Acquires the lock, also from a dead holder. The lock of a live process or of an operator is never taken over.
@@ -34,16 +34,16 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
     let holder = world.lock.holder(user, purpose, world.clock.now());
     let mut instead_of: Option<Box<LockView>> = None;
     loop {
-        let held = match world.lock.take(&holder, instead_of.as_deref())? {
+        let lock = match world.lock.take(&holder, instead_of.as_deref())? {
             AcquireResult::Acquired => break,
-            AcquireResult::Busy(held) => held,
+            AcquireResult::Busy(lock) => lock,
         };
-        match held.liveness {
+        match lock.liveness {
             Liveness::Dead => {}
-            Liveness::Remote if is_silent(world, &held).await? => {}
-            Liveness::Live | Liveness::Remote => return Err(LockError::Locked { held }),
+            Liveness::Remote if is_silent(world, &lock).await? => {}
+            Liveness::Live | Liveness::Remote => return Err(LockError::Locked { lock }),
         }
-        instead_of = Some(held);
+        instead_of = Some(lock);
     }
     if let Some(dead) = instead_of {
         let text = format!("took the lock over from {}, which has ended", dead.holder);
@@ -54,7 +54,7 @@ pub async fn acquire(world: &FleetWorld, user: &str, purpose: LockPurpose) -> Re
 }
 
 /// Writes heartbeats; never returns. A lost lock is noticed at the next write to the journal.
-pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
+pub async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible {
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         if let Err(error @ (JournalError::Full { .. } | JournalError::Failed { .. })) =
@@ -68,13 +68,29 @@ pub async fn beat(world: &FleetWorld, holder: &Holder) -> Infallible {
 }
 
 /// Releases the lock, unless another command has taken it by force since.
-pub fn give_back(world: &FleetWorld, holder: &Holder) {
+pub fn release_own(world: &FleetWorld, holder: &Holder) {
     match world.lock.release(holder) {
         Ok(()) | Err(JournalError::LockLost { .. }) => {}
         Err(error) => {
             world.reporter.report(&Event::Warning { text: format!("cannot release the lock: {error}") });
         }
     }
+}
+
+/// Runs the work of a command under the lock, with heartbeats.
+pub(super) async fn run_under_lock<T, E: From<LockError>>(
+    world: &FleetWorld,
+    user: &str,
+    command: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let holder = acquire(world, user, LockPurpose::Command { name: command.to_owned() }).await?;
+    let ended = tokio::select! {
+        ended = work => ended,
+        never = send_heartbeats(world, &holder) => match never {},
+    };
+    release_own(world, &holder);
+    ended
 }
 
 /// A person's lock, until released.
@@ -86,31 +102,31 @@ pub async fn acquire_for_person(world: &FleetWorld, user: &str, message: &str) -
 
 /// Releases the lock: the operator's own, or another holder's by force and with a reason, which the history keeps.
 pub fn release(world: &FleetWorld, user: &str, force: Option<&str>) -> Result<LockView, LockError> {
-    let held = world.lock.view()?.ok_or(LockError::NotLocked)?;
-    let mine = held.holder.user == user && matches!(held.holder.purpose, LockPurpose::Operator { .. });
+    let lock = world.lock.view()?.ok_or(LockError::NotLocked)?;
+    let is_own = lock.holder.user == user && matches!(lock.holder.purpose, LockPurpose::Operator { .. });
     let text = match force {
-        None if mine => format!("released the lock: {}", held.holder.purpose),
-        None => return Err(LockError::OtherHolder { held: Box::new(held), requested: user.to_owned() }),
-        Some(reason) => format!("released by force the lock of {}: {reason}", held.holder),
+        None if is_own => format!("released the lock: {}", lock.holder.purpose),
+        None => return Err(LockError::OtherHolder { lock: Box::new(lock), user: user.to_owned() }),
+        Some(reason) => format!("released by force the lock of {}: {reason}", lock.holder),
     };
-    world.lock.release(&held.holder)?;
+    world.lock.release(&lock.holder)?;
     write_note(world, user, &text)?;
-    Ok(held)
+    Ok(lock)
 }
 
 /// Judges a holder by its heartbeat alone: the clocks of two machines are not comparable.
-async fn is_silent(world: &FleetWorld, held: &LockView) -> Result<bool, LockError> {
+async fn is_silent(world: &FleetWorld, lock: &LockView) -> Result<bool, LockError> {
     let text = format!(
         "watching for {} whether {} is alive",
         crate::model::duration::format(HEARTBEAT_TIMEOUT),
-        held.holder
+        lock.holder
     );
     world.reporter.report(&Event::Warning { text });
     tokio::select! {
-        () = world.stop.wait() => return Err(LockError::Interrupted { held: Box::new(held.clone()) }),
+        () = world.stop.wait() => return Err(LockError::Interrupted { lock: Box::new(lock.clone()) }),
         () = tokio::time::sleep(HEARTBEAT_TIMEOUT) => {}
     }
-    Ok(world.lock.view()?.is_none_or(|now| now.holder == held.holder && now.heartbeats == held.heartbeats))
+    Ok(world.lock.view()?.is_none_or(|now| now.holder == lock.holder && now.heartbeats == lock.heartbeats))
 }
 
 fn write_note(world: &FleetWorld, user: &str, text: &str) -> Result<(), JournalError> {

@@ -1,7 +1,7 @@
 //! The operator's view in numbers: every host as this machine observes it, and the last roll and promotion of the journal.
 
 use super::promote;
-use super::reach::{build_status_request, link};
+use super::reach::{build_status_request, find_link};
 use super::roll;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
@@ -25,7 +25,7 @@ pub async fn collect_numbers(services: &[(Fleet, FleetWorld)], hosts: &[Host]) -
 async fn read_host(services: &[(Fleet, FleetWorld)], host: &Host) -> HostSnapshot {
     let mut seen = HostSnapshot { host: host.name.clone(), is_up: false, views: vec![] };
     let Some((_, world)) = services.first() else { return seen };
-    let Ok(link) = link(world, host) else { return seen };
+    let Ok(link) = find_link(world, host) else { return seen };
     for (fleet, _) in services {
         match link.fetch_status(&build_status_request(fleet, host)).await {
             Ok(view) => seen.views.push((fleet.service.clone(), view)),

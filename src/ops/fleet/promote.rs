@@ -26,6 +26,7 @@ use crate::world::stop::StopToken;
 
 use super::lock::{self, LockError};
 
+mod error;
 mod evaluate;
 mod make_main;
 mod preflight;
@@ -33,6 +34,7 @@ mod remove_canary;
 mod require_match;
 mod set_share;
 
+pub use error::PromotionError;
 pub use preflight::check_ready;
 
 /// How long an abort waits until a running promotion has ended.
@@ -52,31 +54,6 @@ impl PromotionReport {
         let took = standing.changed_at.duration_since(standing.began_at);
         Self { took: Duration::try_from(took).unwrap_or_default(), standing }
     }
-}
-
-/// Why there was no promotion at all, or why its state is not known.
-#[derive(Debug, thiserror::Error)]
-pub enum PromotionError {
-    #[error("cannot run the promotion: {0}")]
-    Lock(#[from] LockError),
-    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
-    Unfinished { standing: Box<PromotionProgress> },
-    #[error("cannot {verb} a promotion: the journal has none")]
-    None { verb: &'static str },
-    #[error("cannot {verb} promotion {promotion}: it is finished")]
-    Finished { promotion: PromotionId, verb: &'static str },
-    #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
-    NotReady { hosts: Vec<(HostName, String)> },
-    #[error("cannot approve promotion {promotion}: it is not waiting for approval")]
-    NotWaitingForApproval { promotion: PromotionId },
-    #[error("cannot approve promotion {promotion}: it was interrupted, and no process runs it")]
-    NotRunning { promotion: PromotionId },
-    #[error("cannot abort promotion {promotion}: it has not ended after {}", duration::format(ABORT_TIMEOUT))]
-    NotEnded { promotion: PromotionId },
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    #[error("cannot continue the promotion: its host `{0}` is not in the configuration any more")]
-    UnknownHost(HostName),
 }
 
 /// Why a promotion stopped before its end.
@@ -140,7 +117,7 @@ pub async fn run(
         // One that is on its way is no business of `--resume`.
         return Err(match world.lock.view()? {
             Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { held: Box::new(held) }.into()
+                LockError::Locked { lock: Box::new(held) }.into()
             }
             _ => PromotionError::Unfinished { standing: Box::new(standing) },
         });
@@ -197,7 +174,7 @@ pub async fn abort(
         })
         .await;
         match ended {
-            Err(PromotionError::Lock(LockError::Locked { held })) if is_promotion(&held.holder) => {
+            Err(PromotionError::Lock(LockError::Locked { lock })) if is_promotion(&lock.holder) => {
                 match standing(&world.promotions.rows(&stands.promotion, 0)?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
@@ -223,7 +200,7 @@ pub async fn abort(
             ended => return ended,
         }
         if Instant::now() >= deadline {
-            return Err(PromotionError::NotEnded { promotion: stands.promotion });
+            return Err(PromotionError::NotEnded { promotion: stands.promotion, waited: ABORT_TIMEOUT });
         }
         tokio::time::sleep(ABORT_INTERVAL).await;
     }
@@ -285,9 +262,9 @@ async fn with_lock(
     let holder = lock::acquire(world, &actor.user, purpose).await?;
     let ended = tokio::select! {
         ended = work(&holder) => ended,
-        never = lock::beat(world, &holder) => match never {},
+        never = lock::send_heartbeats(world, &holder) => match never {},
     };
-    lock::give_back(world, &holder);
+    lock::release_own(world, &holder);
     ended
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::model::api::{ProbeRequest, ProbeResult, StatusRequest};
 use crate::model::balancer::BackendView;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
+use crate::model::port_forward::Switch;
 use crate::world::FleetWorld;
 use crate::world::balancer::BalancerError;
 use crate::world::link::{HostLink, LinkError};
@@ -16,7 +17,7 @@ use crate::world::link::{HostLink, LinkError};
 const RECORD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Returns the link to a host.
-pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
+pub fn find_link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, LinkError> {
     let none = || LinkError::Unreachable {
         via: "no link".to_owned(),
         why: format!("`{}` is none of the hosts of this command", host.name),
@@ -27,7 +28,7 @@ pub fn link<'a>(world: &'a FleetWorld, host: &Host) -> Result<&'a dyn HostLink, 
 /// Probes the host's real port from the host itself.
 pub async fn probe_main(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<ProbeResult, LinkError> {
     let request = ProbeRequest { address: fleet.main_endpoint(host), health: fleet.health.clone() };
-    link(world, host)?.probe(&request).await
+    find_link(world, host)?.probe(&request).await
 }
 
 /// Builds the status request for a host.
@@ -47,7 +48,7 @@ pub async fn read_balancers(world: &FleetWorld) -> Vec<Result<Arc<BackendView>, 
 
 /// Off by the record and off in the kernel: what is so already needs no leave.
 pub async fn is_off(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<bool, LinkError> {
-    let link = link(world, host)?;
+    let link = find_link(world, host)?;
     // The record alone decides most cases, and costs a tenth of a full read.
     if link.fetch_activity(&fleet.service, fleet.ports.main).await?.switch != Some(Switch::Off) {
         return Ok(false);
@@ -71,12 +72,12 @@ pub(super) async fn sleep_or_stop(world: &FleetWorld, pause: Duration) -> bool {
 
 /// Returns when this service's record on the host is not the one of this switch any more. A host that cannot be reached
 /// is queried again: a wait for balancers needs no link.
-pub(super) async fn overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, mine: u32) {
-    let Ok(link) = link(world, host) else { return std::future::pending().await };
+pub(super) async fn wait_until_overtaken(world: &FleetWorld, fleet: &Fleet, host: &Host, generation: u32) {
+    let Ok(link) = find_link(world, host) else { return std::future::pending().await };
     loop {
         tokio::time::sleep(RECORD_INTERVAL).await;
-        let pulse = link.fetch_activity(&fleet.service, fleet.ports.main).await;
-        if pulse.is_ok_and(|pulse| pulse.generation != mine) {
+        let activity = link.fetch_activity(&fleet.service, fleet.ports.main).await;
+        if activity.is_ok_and(|activity| activity.generation != generation) {
             return;
         }
     }

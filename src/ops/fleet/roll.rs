@@ -117,7 +117,7 @@ pub async fn run(
         // One that is being run is no business of `--resume`.
         return Err(match world.lock.view()? {
             Some(held) if held.liveness == Liveness::Live => {
-                LockError::Locked { held: Box::new(held) }.into()
+                LockError::Locked { lock: Box::new(held) }.into()
             }
             _ => RollError::Unfinished { standing: Box::new(standing) },
         });
@@ -138,7 +138,8 @@ pub async fn run(
         roll.append_entry(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
         roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
-        if let Err(why) = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await {
+        let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
+        if let Err(why) = hook.map_err(|error| error.to_string()) {
             roll.finish(Some(RollResult::Aborted), &why).await?;
             return Err(RollError::Hook(why));
         }
@@ -214,7 +215,7 @@ async fn lock_last_roll<'a>(
             Ok((roll, now))
         }
         _ => {
-            lock::give_back(world, &roll.holder);
+            lock::release_own(world, &roll.holder);
             Err(RollError::Finished { roll: stands.roll, verb })
         }
     }
@@ -260,9 +261,9 @@ impl<'a> RollRun<'a> {
     async fn run_locked<T>(&self, work: impl Future<Output = Result<T, RollError>>) -> Result<T, RollError> {
         let ended = tokio::select! {
             ended = work => ended,
-            never = lock::beat(self.world, &self.holder) => match never {},
+            never = lock::send_heartbeats(self.world, &self.holder) => match never {},
         };
-        lock::give_back(self.world, &self.holder);
+        lock::release_own(self.world, &self.holder);
         ended
     }
 
@@ -298,8 +299,8 @@ impl<'a> RollRun<'a> {
         let failed = self.read_progress()?.failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
-        if let Err(why) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
-            return self.stop(&why).await;
+        if let Err(error) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
+            return self.stop(&error.to_string()).await;
         }
         self.finish(Some(result), &text).await
     }
@@ -311,7 +312,7 @@ impl<'a> RollRun<'a> {
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
     async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), String> {
-        let on = crate::model::forward::Switch::On;
+        let on = crate::model::port_forward::Switch::On;
         let longest = self.fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
         let mut told = String::new();
@@ -339,7 +340,7 @@ impl<'a> RollRun<'a> {
     /// Before anything is touched: more hosts out of reach than may fail make the roll pointless.
     async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {
-            let link = reach::link(self.world, host)?;
+            let link = reach::find_link(self.world, host)?;
             link.hello().await
         });
         let answers = futures_util::future::join_all(greet).await;

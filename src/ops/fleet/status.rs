@@ -3,16 +3,18 @@
 use serde::Serialize;
 
 use crate::model::api::HostView;
-use crate::model::balancer::ServerView;
+use crate::model::balancer::{BalancerSpec, ServerView};
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::host::Host;
-use crate::model::known;
 use crate::model::name::{BalancerName, ServiceName};
+use crate::model::observation;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::world::FleetWorld;
+use crate::world::balancer::BalancerError;
+use crate::world::link::LinkError;
 
-use super::reach::{build_status_request, link, read_balancers};
+use super::reach::{build_status_request, find_link, read_balancers};
 
 /// A snapshot of one host. A part that could not be read has the error in its place; it is never left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,8 +23,8 @@ pub struct HostStatus {
     pub service: ServiceName,
     pub ports: Ports,
     /// The host's own side; an error where the host cannot be reached.
-    #[serde(serialize_with = "known::serialize")]
-    pub view: Result<HostView, String>,
+    #[serde(serialize_with = "observation::serialize")]
+    pub view: Result<HostView, LinkError>,
     pub balancers: Vec<BalancerStatus>,
 }
 
@@ -30,8 +32,17 @@ pub struct HostStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BalancerStatus {
     pub balancer: BalancerName,
-    #[serde(serialize_with = "known::serialize")]
-    pub servers: Result<HostServers, String>,
+    #[serde(serialize_with = "observation::serialize")]
+    pub servers: Result<HostServers, BalancerStatusError>,
+}
+
+/// Why the state that a balancer reports is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BalancerStatusError {
+    #[error("not read: no `haproxy:` in the configuration")]
+    NoAccess,
+    #[error(transparent)]
+    Unreadable(#[from] BalancerError),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,31 +59,25 @@ impl HostStatus {
 }
 
 /// Takes a snapshot of one host, from the operator machine.
-pub async fn status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
-    let look = async { link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
-    let (view, balancers) = tokio::join!(look, read_balancer_status(world, fleet, host));
-    HostStatus {
-        host: host.clone(),
-        service: fleet.service.clone(),
-        ports: fleet.ports,
-        view: view.map_err(|error| error.to_string()),
-        balancers,
-    }
+pub async fn read_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostStatus {
+    let read_view = async { find_link(world, host)?.fetch_status(&build_status_request(fleet, host)).await };
+    let (view, balancers) = tokio::join!(read_view, read_balancer_status(world, fleet, host));
+    HostStatus { host: host.clone(), service: fleet.service.clone(), ports: fleet.ports, view, balancers }
 }
 
 async fn read_balancer_status(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Vec<BalancerStatus> {
     let views = read_balancers(world).await;
-    let spec_and_view = |spec: &crate::model::balancer::BalancerSpec| {
+    let build_status = |spec: &BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name);
         let servers = match at.and_then(|at| views.get(at)) {
-            None => Err("not read: no `haproxy:` in the configuration".to_owned()),
-            Some(Err(error)) => Err(error.to_string()),
+            None => Err(BalancerStatusError::NoAccess),
+            Some(Err(error)) => Err(error.clone().into()),
             Some(Ok(view)) => Ok(HostServers {
-                main: view.find_server(&spec.servers.main_of(&host.name)).cloned(),
+                main: view.find_server(&spec.servers.main_server_name(&host.name)).cloned(),
                 backup: view.find_server(&spec.servers.backup_server_name(&host.name)).cloned(),
             }),
         };
         BalancerStatus { balancer: spec.name.clone(), servers }
     };
-    fleet.balancers.iter().map(spec_and_view).collect()
+    fleet.balancers.iter().map(build_status).collect()
 }

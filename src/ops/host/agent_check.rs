@@ -14,11 +14,11 @@ use crate::world::store::StoreError;
 pub fn build_line(
     world: &HostWorld,
     service: &ServiceName,
-    terms: AgentCheckConfig,
+    config: AgentCheckConfig,
 ) -> Result<AgentReply, StoreError> {
     let recorded = world.store.load_records()?;
     let mine = recorded.iter().find(|record| &record.forward.service == service);
-    Ok(agent_check::build_reply(mine.map(|record| record.switch), terms))
+    Ok(agent_check::build_reply(mine.map(|record| record.switch), config))
 }
 
 #[cfg(test)]
@@ -28,7 +28,8 @@ mod tests {
 
     use super::*;
     use crate::model::example::port;
-    use crate::model::forward::{Forward, ServiceRecord, Switch};
+    use crate::model::forward::ServiceRecord;
+    use crate::model::port_forward::{Forward, Switch};
     use crate::world::fake::firewall::FakeFirewall;
     use crate::world::fake::{self, FakeWorld};
 
@@ -57,9 +58,9 @@ mod tests {
     fn agent_check_uses_only_the_record_of_its_service() {
         let fake = scene();
         for (service, switch) in [("blog", Some(Switch::On)), ("shop", Some(Switch::Off)), ("other", None)] {
-            let terms = AgentCheckConfig::default();
-            let said = build_line(&fake.world, &service.parse().unwrap(), terms);
-            assert_eq!(said, Ok(agent_check::build_reply(switch, terms)), "{service}");
+            let config = AgentCheckConfig::default();
+            let reply = build_line(&fake.world, &service.parse().unwrap(), config);
+            assert_eq!(reply, Ok(agent_check::build_reply(switch, config)), "{service}");
         }
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::port_sockets;
 use super::rules::{self, ChangeError};
-use super::status::view;
+use super::status::read_view;
 use crate::model::api::{
     API_VERSION, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult, RunOutcome,
     RunRequest, ServiceActivity, StatusRequest,
@@ -19,6 +19,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Intent, RouteChange};
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::plan::drain;
@@ -76,15 +77,16 @@ impl HostLink for LocalHost {
     }
 
     async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
-        Ok(view(&self.world, question).await)
+        Ok(read_view(&self.world, question).await)
     }
 
     async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
         let record = rules::read_record(&self.world, service).map_err(|error| from_store_error(&error))?;
-        let now = port_sockets::sockets(&self.world, record.as_ref(), port).await;
+        let now = port_sockets::read_port_sockets(&self.world, record.as_ref(), port).await;
         let mut looks = self.last_sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.remove(&port).unwrap_or_default();
-        let sockets = now.as_ref().map(|now| drain::count(now, &before).0).map_err(ToString::to_string);
+        let sockets =
+            now.as_ref().map(|now| drain::count_activities(now, &before).0).map_err(ObservationError::new);
         looks.insert(port, now.unwrap_or_default());
         Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),

@@ -6,10 +6,12 @@ use crate::lint::{self, HaproxyCfg};
 use crate::model::finding::Finding;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::observation::ObservationError;
 use crate::model::ports::Port;
 use crate::model::rules::{Family, Table, Tables};
-use crate::plan::check::{CheckFacts, collect_findings};
-use crate::plan::firewall::variant;
+use crate::plan::check::collect_findings;
+use crate::plan::check::facts::CheckFacts;
+use crate::plan::firewall::choose_variant;
 use crate::world::HostWorld;
 
 use super::rules;
@@ -43,15 +45,15 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
     };
     let view = |spec: &crate::model::balancer::BalancerSpec| {
         let at = world.balancers.iter().position(|balancer| balancer.spec().name == spec.name)?;
-        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ToString::to_string))
+        views.get(at).map(|view| view.as_ref().map(|view| (**view).clone()).map_err(ObservationError::new))
     };
     CheckFacts {
         host: host.clone(),
-        can_change_rules: world.machine.can_change_rules().map_err(|error| error.to_string()),
-        tables: tables.map_err(|error| error.to_string()),
-        native_statements: native.map_err(|error| error.to_string()),
+        can_change_rules: world.machine.can_change_rules().map_err(ObservationError::new),
+        tables: tables.map_err(ObservationError::new),
+        native_statements: native.map_err(ObservationError::new),
         filters,
-        records: recorded.map_err(|error| error.to_string()),
+        records: recorded.map_err(ObservationError::new),
         last_entry: world.store.load_history(Some(&fleet.service), 1).ok().and_then(|mut rows| rows.pop()),
         drift,
         booted_at: world.machine.read_boot_time().ok(),
@@ -59,8 +61,8 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
         main_port_listeners: find_listeners(world, fleet.ports.main),
         backup_port_listeners: find_listeners(world, fleet.ports.backup),
         addresses: world.machine.list_addresses().unwrap_or_default(),
-        main_health: main_health.map_err(|error| error.to_string()),
-        backup_health: backup_health.map_err(|error| error.to_string()),
+        main_health: main_health.map_err(ObservationError::new),
+        backup_health: backup_health.map_err(ObservationError::new),
         balancers: fleet.balancers.iter().map(view).collect(),
     }
 }
@@ -68,10 +70,10 @@ async fn collect_facts(world: &HostWorld, fleet: &Fleet, host: &Host) -> CheckFa
 async fn read_filters(
     world: &HostWorld,
     tables: &[(Family, Tables)],
-) -> Vec<(Family, Result<Table, String>)> {
+) -> Vec<(Family, Result<Table, ObservationError>)> {
     let read = tables.iter().map(async |(family, tables)| {
-        let table = world.firewall.filter(*family, variant(tables)).await;
-        (*family, table.map_err(|error| error.to_string()))
+        let table = world.firewall.filter(*family, choose_variant(tables)).await;
+        (*family, table.map_err(ObservationError::new))
     });
     futures_util::future::join_all(read).await
 }

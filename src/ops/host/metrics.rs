@@ -3,9 +3,9 @@
 //! The kernel's rules are not read for it: the agent puts them back as recorded, and counts that. Nor is conntrack, which takes
 //! long on a busy host. What is read is a few rows, the sockets of each version's port, and what the proxy has counted.
 
-use super::deployments::HostDeployError;
-use super::deployments::kill;
-use super::deployments::list;
+use super::deployments::error::HostDeployError;
+use super::deployments::instance::read_process;
+use super::deployments::open_connections::count_sockets;
 use super::proxy;
 use crate::plan::metrics::host::{DeploymentSnapshot, HostMetrics};
 use crate::world::HostWorld;
@@ -33,8 +33,8 @@ fn to_text(error: StoreError) -> String {
 async fn read_deployments(world: &HostWorld) -> Result<Vec<DeploymentSnapshot>, StoreError> {
     let mut placed = Vec::new();
     for deployment in world.deployments.all()? {
-        let sockets = kill::count_sockets(world, &deployment).await.map_err(|error| error.to_string());
-        let process = list::read_process(world, &deployment).await;
+        let sockets = count_sockets(world, &deployment).await.map_err(|error| error.to_string());
+        let process = read_process(world, &deployment).await.map_err(|error| error.to_string());
         placed.push(DeploymentSnapshot { deployment, process, sockets });
     }
     Ok(placed)

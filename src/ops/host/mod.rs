@@ -11,3 +11,4 @@ pub mod restore;
 pub mod rule_reconciler;
 pub mod rules;
 pub mod status;
+mod warn;

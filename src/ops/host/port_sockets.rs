@@ -12,7 +12,7 @@ use crate::world::sockets::SocketsError;
 /// The established connections that clients made to a data port of a service. Where it is routed, the sockets are found at
 /// the route's target, among others: conntrack knows which of them came by this port. Where conntrack cannot be read, all
 /// of the target's sockets count: more work than there is, never less.
-pub async fn sockets(
+pub async fn read_port_sockets(
     world: &HostWorld,
     record: Option<&ServiceRecord>,
     port: Port,
@@ -23,15 +23,15 @@ pub async fn sockets(
         return Ok(all);
     }
     Ok(match world.flows.led(port, real).await {
-        Ok(led) => filter_by_peers(all, &led),
+        Ok(peers) => filter_by_peers(all, &peers),
         Err(_) => all,
     })
 }
 
 /// The sockets whose peers are among those that conntrack knows. It knows an IPv4 client of a dual-stack listener as IPv4.
-pub fn filter_by_peers(sockets: Vec<Socket>, led: &BTreeSet<SocketAddr>) -> Vec<Socket> {
+pub fn filter_by_peers(sockets: Vec<Socket>, peers: &BTreeSet<SocketAddr>) -> Vec<Socket> {
     let known = |peer: SocketAddr| SocketAddr::new(IpAddr::to_canonical(&peer.ip()), peer.port());
-    sockets.into_iter().filter(|socket| led.contains(&known(socket.peer))).collect()
+    sockets.into_iter().filter(|socket| peers.contains(&known(socket.peer))).collect()
 }
 
 /// Resolves the address that a client from outside reaches: a probe on the host itself does not pass PREROUTING.

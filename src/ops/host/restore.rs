@@ -8,10 +8,10 @@ use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::rules::Transaction;
 use crate::world::HostWorld;
-use crate::world::reporter::Event;
 use crate::world::store::HistoryNote;
 
 use super::rules::{ChangeError, reconcile};
+use super::warn::warn;
 
 /// The recorded state, and the rules that had to be put back for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,7 +36,7 @@ pub async fn restore(world: &HostWorld, actor: &Actor) -> Result<RestoreReport, 
                 detail: format!("put back: forward {}", record.switch),
             };
             if let Err(error) = world.store.add_note(&note, world.clock.now()) {
-                world.reporter.report(&Event::Warning { text: error.to_string() });
+                warn(world, error.to_string());
             }
         }
     }

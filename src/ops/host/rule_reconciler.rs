@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::restore::restore;
 use super::rules::{self, ChangeError, ReconcileReport};
+use super::warn::warn;
 use crate::model::duration;
 use crate::model::history::Actor;
 use crate::model::rules::Variant;
 use crate::plan::firewall::{self, drift::describe_drift};
 use crate::plan::repair_backoff::RepairBackoff;
 use crate::world::HostWorld;
-use crate::world::reporter::Event;
 use crate::world::store::HistoryNote;
 use crate::world::watch::RuleSubscription;
 
@@ -21,10 +21,10 @@ use crate::world::watch::RuleSubscription;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Begins with what `restore` does. What changes from here on is not missed, whenever it is kept.
-pub async fn begin<'a>(world: &'a HostWorld, actor: &'a Actor) -> RuleReconciler<'a> {
+pub async fn start<'a>(world: &'a HostWorld, actor: &'a Actor) -> RuleReconciler<'a> {
     // Before the first look, so that no change falls between the two.
     let watching = world.rule_watch.start();
-    let mut keeper = RuleReconciler {
+    let mut reconciler = RuleReconciler {
         world,
         actor,
         watch: watching,
@@ -33,10 +33,10 @@ pub async fn begin<'a>(world: &'a HostWorld, actor: &'a Actor) -> RuleReconciler
         backoff: RepairBackoff::default(),
         last_warning: None,
     };
-    if let Err(why) = restore(world, actor).await {
-        keeper.next = keeper.handle_failure(&why);
+    if let Err(error) = restore(world, actor).await {
+        reconciler.next = reconciler.handle_failure(&error);
     }
-    keeper
+    reconciler
 }
 
 /// The action that follows a look.
@@ -62,7 +62,7 @@ pub struct RuleReconciler<'a> {
 
 impl RuleReconciler<'_> {
     /// Repairs whenever the rules drift, until a stop is requested.
-    pub async fn keep(mut self) {
+    pub async fn run(mut self) {
         let stop = self.world.stop.clone();
         loop {
             tokio::select! {
@@ -72,7 +72,7 @@ impl RuleReconciler<'_> {
             }
             self.next = match self.check_and_repair().await {
                 Ok(next) => next,
-                Err(why) => self.handle_failure(&why),
+                Err(error) => self.handle_failure(&error),
             };
         }
     }
@@ -98,9 +98,9 @@ impl RuleReconciler<'_> {
             && !self.world.store.load_records().is_ok_and(|recorded| recorded.is_empty())
         {
             self.is_conntrack_held = true;
-            if let Err(why) = self.world.firewall.preserve_connections().await {
+            if let Err(error) = self.world.firewall.preserve_connections().await {
                 // Less protection than possible, but nothing that an operator has to fix.
-                log::info!("open connections may not outlive a flush: {why}");
+                log::info!("open connections may not outlive a flush: {error}");
             }
         }
     }
@@ -114,22 +114,24 @@ impl RuleReconciler<'_> {
         }
         let observed = rules::observe(self.world).await?;
         let wanted = rules::compute_desired(&recorded, &observed);
-        let is_so =
-            observed.iter().all(|(family, tables)| firewall::plan(&wanted, tables, *family).is_empty());
-        let in_legacy = observed.iter().any(|(_, tables)| firewall::variant(tables) == Variant::Legacy);
+        let is_so = observed
+            .iter()
+            .all(|(family, tables)| firewall::plan_transactions(&wanted, tables, *family).is_empty());
+        let in_legacy =
+            observed.iter().any(|(_, tables)| firewall::choose_variant(tables) == Variant::Legacy);
         Ok(is_so.then_some(in_legacy))
     }
 
     /// Another switchman that is switching holds the lock: when it is done, there may be nothing to repair.
     async fn repair(&mut self) -> Result<NextStep, ChangeError> {
-        let mended = rules::reconcile(self.world, "repair").await?;
-        if mended.transactions.is_empty() {
+        let report = rules::reconcile(self.world, "repair").await?;
+        if report.transactions.is_empty() {
             return Ok(NextStep::CheckNow);
         }
         // The process that removed our rules may have removed that too.
         self.is_conntrack_held = false;
-        self.report_repairs(&mended);
-        let Some(pause) = self.backoff.repaired(Instant::now().into_std()) else {
+        self.report_repairs(&report);
+        let Some(pause) = self.backoff.record_repair(Instant::now().into_std()) else {
             return Ok(NextStep::CheckNow);
         };
         self.warn(format!(
@@ -141,9 +143,9 @@ impl RuleReconciler<'_> {
     }
 
     /// A row for each service that was touched.
-    fn report_repairs(&self, mended: &ReconcileReport) {
-        let services = mended.recorded.iter().map(|record| &record.forward.service);
-        for (service, detail) in describe_drift(&mended.wanted, &mended.found, services) {
+    fn report_repairs(&self, report: &ReconcileReport) {
+        let services = report.recorded.iter().map(|record| &record.forward.service);
+        for (service, detail) in describe_drift(&report.wanted, &report.observed, services) {
             self.warn(format!("the port rules of `{service}` were changed and are put back: {detail}"));
             let actor = self.actor.clone();
             let note =
@@ -154,21 +156,21 @@ impl RuleReconciler<'_> {
         }
     }
 
-    fn handle_failure(&mut self, why: &ChangeError) -> NextStep {
-        // The stop request that ended the wait ends the keeping.
-        if *why == ChangeError::Interrupted {
+    fn handle_failure(&mut self, error: &ChangeError) -> NextStep {
+        // The stop request that ended the wait ends the run.
+        if *error == ChangeError::Interrupted {
             return NextStep::CheckNow;
         }
-        let why = format!("the port rules cannot be kept: {why}");
-        if self.last_warning.as_ref() != Some(&why) {
-            self.warn(why.clone());
-            self.last_warning = Some(why);
+        let text = format!("the port rules cannot be kept: {error}");
+        if self.last_warning.as_ref() != Some(&text) {
+            self.warn(text.clone());
+            self.last_warning = Some(text);
         }
-        NextStep::CheckAfter(self.backoff.repaired(Instant::now().into_std()).unwrap_or(RETRY_INTERVAL))
+        NextStep::CheckAfter(self.backoff.record_repair(Instant::now().into_std()).unwrap_or(RETRY_INTERVAL))
     }
 
     fn warn(&self, text: String) {
-        self.world.reporter.report(&Event::Warning { text });
+        warn(self.world, text);
     }
 }
 

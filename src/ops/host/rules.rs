@@ -114,12 +114,12 @@ fn replace_record(before: &[ServiceRecord], mine: &ServiceRecord) -> Vec<Service
     others.chain([mine]).cloned().collect()
 }
 
-/// The result of a reconcile: what it found, and what it had to commit.
+/// The result of a reconcile: what it observed, and what it had to commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReconcileReport {
     pub recorded: Vec<ServiceRecord>,
     pub wanted: DesiredRules,
-    pub found: Vec<(Family, Tables)>,
+    pub observed: Vec<(Family, Tables)>,
     pub transactions: Vec<Transaction>,
 }
 
@@ -127,11 +127,14 @@ pub struct ReconcileReport {
 pub async fn reconcile(world: &HostWorld, purpose: &str) -> Result<ReconcileReport, ChangeError> {
     let _held = lock_rules(world, purpose).await?;
     let recorded = world.store.load_records()?;
-    let found = observe(world).await?;
-    let wanted = compute_desired(&recorded, &found);
-    let transactions =
-        if recorded.is_empty() { vec![] } else { commit_until_stable(world, &wanted, found.clone()).await? };
-    Ok(ReconcileReport { recorded, wanted, found, transactions })
+    let observed = observe(world).await?;
+    let wanted = compute_desired(&recorded, &observed);
+    let transactions = if recorded.is_empty() {
+        vec![]
+    } else {
+        commit_until_stable(world, &wanted, observed.clone()).await?
+    };
+    Ok(ReconcileReport { recorded, wanted, observed, transactions })
 }
 
 /// Until here a stop request may end the wait; from here on the change is finished first.
@@ -154,7 +157,7 @@ pub async fn observe(world: &HostWorld) -> Result<Vec<(Family, Tables)>, Firewal
 
 /// Computes what our part of each table should be by the records, including strangers' forwards that are kept.
 pub fn compute_desired(recorded: &[ServiceRecord], observed: &[(Family, Tables)]) -> DesiredRules {
-    let chosen = observed.iter().filter_map(|(_, tables)| tables.of(firewall::variant(tables)));
+    let chosen = observed.iter().filter_map(|(_, tables)| tables.of(firewall::choose_variant(tables)));
     firewall::build_desired_rules(recorded, chosen)
 }
 
@@ -164,7 +167,10 @@ pub fn read_record(world: &HostWorld, service: &ServiceName) -> Result<Option<Se
 }
 
 fn plan_transactions(wanted: &DesiredRules, observed: &[(Family, Tables)]) -> Vec<Transaction> {
-    observed.iter().flat_map(|(family, tables)| firewall::plan(wanted, tables, *family)).collect()
+    observed
+        .iter()
+        .flat_map(|(family, tables)| firewall::plan_transactions(wanted, tables, *family))
+        .collect()
 }
 
 /// Commits what is planned and reads back, until nothing is left to plan.

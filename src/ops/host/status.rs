@@ -4,6 +4,7 @@ use crate::model::api::{HostView, StatusRequest};
 use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::history::{HistoryEntry, Phase};
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
 use crate::model::rules::{Family, RedirectKind, Tables};
 use crate::plan::drain;
 use crate::plan::firewall;
@@ -12,13 +13,13 @@ use crate::world::HostWorld;
 use super::{port_sockets, rules};
 
 /// Collects the host's half of `status`.
-pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
+pub async fn read_view(world: &HostWorld, question: &StatusRequest) -> HostView {
     let recorded = world.store.load_records();
     let records = recorded.as_deref().unwrap_or_default();
     let record = records.iter().find(|record| record.forward.service == question.service);
     let (tables, sockets, health) = tokio::join!(
         rules::observe(world),
-        port_sockets::sockets(world, record, question.ports.main),
+        port_sockets::read_port_sockets(world, record, question.ports.main),
         world.probe.ask(port_sockets::resolve_target(records, question.main), &question.health),
     );
     let mine = |records: &Vec<ServiceRecord>| {
@@ -30,20 +31,22 @@ pub async fn view(world: &HostWorld, question: &StatusRequest) -> HostView {
     };
     let last = world.store.load_history(Some(&question.service), 1).ok().and_then(|mut rows| rows.pop());
     HostView {
-        record: recorded.as_ref().map(mine).map_err(ToString::to_string),
+        record: recorded.as_ref().map(mine).map_err(ObservationError::new),
         kernel: tables
             .map(|tables| extract_kernel_forwards(&question.service, &tables))
-            .map_err(|error| error.to_string()),
+            .map_err(ObservationError::new),
         drift: drift.into_iter().chain(describe_unfinished_change(last.as_ref())).collect(),
-        main_sockets: sockets.map(|sockets| drain::count(&sockets, &[]).0).map_err(|error| error.to_string()),
-        main_health: health.map_err(|error| error.to_string()),
+        main_sockets: sockets
+            .map(|sockets| drain::count_activities(&sockets, &[]).0)
+            .map_err(ObservationError::new),
+        main_health: health.map_err(ObservationError::new),
         last_entry: last,
     }
 }
 
 fn extract_kernel_forwards(service: &ServiceName, tables: &[(Family, Tables)]) -> Vec<KernelForward> {
     let one = |(family, tables): &(Family, Tables)| {
-        let variant = firewall::variant(tables);
+        let variant = firewall::choose_variant(tables);
         let table = tables.of(variant);
         let mut forwards = table.map(firewall::read_forwards).unwrap_or_default();
         forwards.retain(|forward| &forward.service == service);
@@ -59,14 +62,15 @@ pub fn describe_drift(recorded: &[ServiceRecord], tables: &[(Family, Tables)]) -
         return vec![];
     }
     let wanted = rules::compute_desired(recorded, tables);
-    let differing =
-        tables.iter().filter(|(family, tables)| !firewall::plan(&wanted, tables, *family).is_empty());
+    let differing = tables
+        .iter()
+        .filter(|(family, tables)| !firewall::plan_transactions(&wanted, tables, *family).is_empty());
     differing
         .map(|(family, tables)| {
             let on = wanted.redirects.iter().filter(|redirect| redirect.kind == RedirectKind::Forward);
             let on = on.map(|redirect| redirect.service.as_str()).collect::<Vec<_>>().join(", ");
             let recorded = if on.is_empty() { "no forward on".to_owned() } else { format!("the forward of {on} on") };
-            let variant = firewall::variant(tables);
+            let variant = firewall::choose_variant(tables);
             format!("{family} ({variant}): the kernel's rules differ from the record ({recorded}); `switchman restore` repairs it")
         })
         .collect()

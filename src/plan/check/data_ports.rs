@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{CheckFacts, build_finding, build_problem, rule_names_port, statement_matches};
+use super::facts::CheckFacts;
+use super::finding::{build_finding, build_problem};
+use super::port_match::{rule_names_port, statement_matches};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
 use crate::model::ports::Port;
@@ -123,7 +125,8 @@ pub(super) mod tests {
     use super::*;
     use crate::model::deployment::DeploymentId;
     use crate::model::example::port;
-    use crate::model::forward::{Route, Routes, Switch};
+    use crate::model::forward::{Route, Routes};
+    use crate::model::port_forward::Switch;
     use crate::model::rules::Tables;
     use crate::plan::check::tests::{good, recorded, with};
     use crate::plan::firewall;
@@ -143,12 +146,13 @@ pub(super) mod tests {
         behind: &[&str],
     ) {
         let mut record = recorded(Switch::On);
-        record.routes = Some(Routes { main: make_route(8080), backup: make_route(80), previous: None });
+        record.routes =
+            Some(Routes { main: make_route(8080), backup: make_route(80), previous: None, rollback: None });
         record.forward.target = port(20001);
         let tables =
             Tables { nf_tables: Some(Table::empty_nat()), ..facts.tables.clone().unwrap()[0].1.clone() };
         let mut table = tables.nf_tables.clone().unwrap();
-        for step in firewall::plan(
+        for step in firewall::plan_transactions(
             &firewall::build_desired_rules([&record].map(Clone::clone).as_slice(), []),
             &tables,
             Family::V4,

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{
-    build_finding, build_ok, build_problem, check_capacity_floor, check_policy, check_servers, require_view,
-};
+use super::balancers::{check_capacity_floor, check_policy, check_servers, require_view};
+use super::finding::{build_finding, build_ok, build_problem};
 use crate::model::api::{Hello, HostView};
 use crate::model::balancer::{BackendView, BalancerSpec};
 use crate::model::finding::{Finding, Severity};
 use crate::model::fleet::Fleet;
-use crate::model::forward::Switch;
 use crate::model::host::{Host, Transport};
 use crate::model::lock::{Liveness, LockView};
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::Switch;
 use crate::plan::roll::progress::RollProgress;
 
 /// A snapshot of a fleet. A part that could not be read is its error.
@@ -20,12 +20,12 @@ pub struct FleetFacts {
     /// The hosts to check.
     pub hosts: Vec<HostFacts>,
     /// In the order of the fleet; `None`: not read by configuration.
-    pub balancers: Vec<Option<Result<BackendView, String>>>,
+    pub balancers: Vec<Option<Result<BackendView, ObservationError>>>,
     /// The files of [`local_files`] that do not exist.
     pub missing: Vec<LocalFile>,
     /// The last roll.
-    pub roll: Result<Option<RollProgress>, String>,
-    pub lock: Result<Option<LockView>, String>,
+    pub roll: Result<Option<RollProgress>, ObservationError>,
+    pub lock: Result<Option<LockView>, ObservationError>,
     /// The version of this program.
     pub version: &'static str,
 }
@@ -37,7 +37,7 @@ pub struct HostFacts {
     pub transport: String,
     pub hello: Result<Hello, LinkFailure>,
     /// `None` where it was not greeted.
-    pub view: Option<Result<HostView, String>>,
+    pub view: Option<Result<HostView, ObservationError>>,
 }
 
 /// Why a host did not answer.
@@ -124,7 +124,7 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
     }];
     match &host.view {
         None => {}
-        Some(Err(why)) => all.push(build_problem("host-not-seen", subject, why.clone(), "see the error")),
+        Some(Err(error)) => all.push(build_problem("host-not-seen", subject, error.clone(), "see the error")),
         Some(Ok(view)) => all.extend(check_host_view(fleet, &host.host, view)),
     }
     all
@@ -133,16 +133,16 @@ fn check_reachable_host(fleet: &Fleet, facts: &FleetFacts, host: &HostFacts) -> 
 fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure) -> Finding {
     let subject = host.host.name.as_str();
     match unheard {
-        LinkFailure::VersionMismatch(why) => {
-            build_problem("version-skew", subject, why.clone(), "install the same switchman on both")
+        LinkFailure::VersionMismatch(error) => {
+            build_problem("version-skew", subject, error.clone(), "install the same switchman on both")
         }
-        LinkFailure::Refused(why) => build_problem(
+        LinkFailure::Refused(error) => build_problem(
             "host-refuses",
             subject,
-            why.clone(),
+            error.clone(),
             "see `agents:` in switchman.yaml, and the agent's flags",
         ),
-        LinkFailure::Unreachable(why) => {
+        LinkFailure::Unreachable(error) => {
             let fix = match &host.host.transport {
                 Transport::Ssh(_) => format!(
                     "this must answer, without a password: `{} {} agent --stdio </dev/null`",
@@ -154,7 +154,7 @@ fn check_unreachable_host(fleet: &Fleet, host: &HostFacts, unheard: &LinkFailure
                 }
                 Transport::Local => "see the error".to_owned(),
             };
-            build_problem("host-unreachable", subject, why.clone(), fix)
+            build_problem("host-unreachable", subject, error.clone(), fix)
         }
     }
 }
@@ -170,21 +170,21 @@ fn format_remote_command(fleet: &Fleet, host: &Host) -> String {
 fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> {
     let (subject, main) = (host.name.as_str(), fleet.ports.main);
     let mut all = Vec::new();
-    if let Err(why) = &view.kernel {
+    if let Err(error) = &view.kernel {
         let fix = match host.transport {
             Transport::Ssh(_) => {
                 "let switchman be root there: `ssh: {switchman: sudo -n switchman}` in switchman.yaml"
             }
             _ => "run the agent there as root",
         };
-        all.push(build_problem("rules-unreadable", subject, why.clone(), fix));
+        all.push(build_problem("rules-unreadable", subject, error.clone(), fix));
     }
     let off = match &view.record {
-        Err(why) => {
+        Err(error) => {
             all.push(build_problem(
                 "state-unreadable",
                 subject,
-                why.clone(),
+                error.clone(),
                 "see the error; `--state-dir` names another place",
             ));
             false
@@ -222,9 +222,9 @@ fn check_host_view(fleet: &Fleet, host: &Host, view: &HostView) -> Vec<Finding> 
             "`switchman restore` on that host; find out who changes its rules",
         ));
     }
-    if let Err(why) = &view.main_health {
+    if let Err(error) = &view.main_health {
         let severity = if off { Severity::Note } else { Severity::Problem };
-        let reason = format!("the main vhost is not healthy on port {main}: {why}");
+        let reason = format!("the main vhost is not healthy on port {main}: {error}");
         all.push(build_finding(severity, "vhost-unhealthy", subject, reason, "look at its error log"));
     }
     all
@@ -278,16 +278,16 @@ fn build_missing_file_finding(file: &LocalFile) -> Finding {
 
 fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
     let mut all = Vec::new();
-    let unreadable = |why: &String| {
+    let unreadable = |error: &ObservationError| {
         build_problem(
             "journal-unreadable",
             "journal",
-            why.clone(),
+            error.clone(),
             "`--journal-dir` names another place, the same for every operator",
         )
     };
     match (&facts.roll, &facts.lock) {
-        (Err(why), _) | (_, Err(why)) => all.push(unreadable(why)),
+        (Err(error), _) | (_, Err(error)) => all.push(unreadable(error)),
         (Ok(roll), Ok(lock)) => {
             if let Some(lock) = lock {
                 let suffix = if lock.liveness == Liveness::Dead { ", whose process has ended" } else { "" };

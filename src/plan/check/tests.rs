@@ -1,8 +1,11 @@
 use super::*;
-use crate::model::balancer::{AdminState, ServerState, ServerView};
+use crate::model::balancer::{AdminState, BackendView, ServerState, ServerView};
 use crate::model::example::{self, port};
-use crate::model::forward::Forward;
-use crate::model::history::{Actor, OperationId};
+use crate::model::forward::ServiceRecord;
+use crate::model::history::{Actor, HistoryEntry, OperationId};
+use crate::model::host::Host;
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::Forward;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
@@ -35,7 +38,7 @@ pub(super) fn recorded(switch: Switch) -> ServiceRecord {
 fn nat() -> Tables {
     let mut tables = Tables { default: Variant::NfTables, nf_tables: Some(Table::empty_nat()), legacy: None };
     let desired = firewall::build_desired_rules(&[recorded(Switch::On)], []);
-    for transaction in firewall::plan(&desired, &tables, Family::V4) {
+    for transaction in firewall::plan_transactions(&desired, &tables, Family::V4) {
         tables.nf_tables.as_mut().unwrap().apply_transaction(&transaction).unwrap();
     }
     tables
@@ -100,10 +103,10 @@ fn healthy_host_has_no_problems() {
 fn check_reports_missing_privileges_and_state() {
     assert_eq!(with(|facts| facts.can_change_rules = Ok(false)), [("privileges", Severity::Problem)]);
     assert_eq!(with(|facts| facts.records = Ok(vec![])), [("state-empty", Severity::Note)]);
-    let damaged = with(|facts| facts.records = Err("damaged".into()));
+    let damaged = with(|facts| facts.records = Err(ObservationError::new("damaged")));
     assert_eq!(damaged, [("state-unreadable", Severity::Problem)]);
     assert_eq!(
-        with(|facts| facts.tables = Err("not installed".into())),
+        with(|facts| facts.tables = Err(ObservationError::new("not installed"))),
         [("rules-unreadable", Severity::Problem)]
     );
 }
@@ -235,11 +238,11 @@ fn check_reports_listeners_and_health() {
         [("one-process-for-both", Severity::Problem)]
     );
     assert_eq!(
-        with(|facts| facts.main_health = Err("refused".into())),
+        with(|facts| facts.main_health = Err(ObservationError::new("refused"))),
         [("vhost-unhealthy", Severity::Problem)]
     );
     let in_maintenance = with(|facts| {
-        facts.main_health = Err("refused".into());
+        facts.main_health = Err(ObservationError::new("refused"));
         facts.records = Ok(vec![recorded(Switch::Off)]);
     });
     assert_eq!(in_maintenance, [("vhost-unhealthy", Severity::Note)]);
@@ -248,7 +251,7 @@ fn check_reports_listeners_and_health() {
 #[test]
 fn check_reports_balancer_states() {
     assert_eq!(with(|facts| facts.balancers = vec![None]), [("balancer-not-read", Severity::Warning)]);
-    let unread = with(|facts| facts.balancers = vec![Some(Err("refused".into()))]);
+    let unread = with(|facts| facts.balancers = vec![Some(Err(ObservationError::new("refused")))]);
     assert_eq!(unread, [("balancer-unreadable", Severity::Problem)]);
     let servers = |change: fn(&mut Vec<ServerView>)| {
         with(|facts| {

@@ -20,28 +20,30 @@ enum BodyContent<'a> {
     Opaque,
 }
 
-pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
+pub(super) fn compare(main: &CapturedResponse, shadow: &CapturedResponse, differences: &mut Differences) {
     if !main.body.ended || !shadow.body.ended {
-        return compare_truncated(main, shadow, seen);
+        return compare_truncated(main, shadow, differences);
     }
     match (decode_content(main), decode_content(shadow)) {
-        (BodyContent::Plain(ours), BodyContent::Plain(theirs)) => compare_plain(main, &ours, &theirs, seen),
+        (BodyContent::Plain(ours), BodyContent::Plain(theirs)) => {
+            compare_plain(main, &ours, &theirs, differences);
+        }
         // Two that are both too long, or both coded with brotli: the bytes on the wire decide whether they are the same.
         (_, _) if read_content_coding(main) == read_content_coding(shadow) => {
-            compare_opaque(main, shadow, seen);
+            compare_opaque(main, shadow, differences);
         }
-        (_, _) => seen.body_unread = true,
+        (_, _) => differences.body_unread = true,
     }
 }
 
-fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut Differences) {
+fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], differences: &mut Differences) {
     if !may_be_json(main, ours) {
-        return compare_bytes(ours, theirs, seen);
+        return compare_bytes(ours, theirs, differences);
     }
     if ours == theirs {
-        seen.same(Field::Body);
+        differences.add_equal(Field::Body);
         if let Some(ours) = json::parse(ours) {
-            json::compare(&ours, &ours, seen);
+            json::compare(&ours, &ours, differences);
         }
         return;
     }
@@ -50,64 +52,65 @@ fn compare_plain(main: &CapturedResponse, ours: &[u8], theirs: &[u8], seen: &mut
     };
     match (json::parse(ours), json::parse(theirs)) {
         (Some(ours), Some(theirs)) => {
-            seen.same(Field::Body);
-            json::compare(&ours, &theirs, seen);
+            differences.add_equal(Field::Body);
+            json::compare(&ours, &theirs, differences);
         }
-        (None, None) => compare_bytes(ours, theirs, seen),
-        (main, shadow) => seen.differ(Field::Body, DifferenceKind::Type, || {
+        (None, None) => compare_bytes(ours, theirs, differences),
+        (main, shadow) => differences.add_difference(Field::Body, DifferenceKind::Type, || {
             (word(main.is_some(), ours), word(shadow.is_some(), theirs))
         }),
     }
 }
 
-fn compare_bytes(ours: &[u8], theirs: &[u8], seen: &mut Differences) {
+fn compare_bytes(ours: &[u8], theirs: &[u8], differences: &mut Differences) {
     if ours == theirs {
-        return seen.same(Field::Body);
+        return differences.add_equal(Field::Body);
     }
     let kind = if ours.len() == theirs.len() { DifferenceKind::Value } else { DifferenceKind::Length };
     let same = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
     let show = |len: usize| format!("{}, other from byte {same} on", format_length(len));
-    seen.differ(Field::Body, kind, || (format_length(ours.len()), show(theirs.len())));
+    differences.add_difference(Field::Body, kind, || (format_length(ours.len()), show(theirs.len())));
 }
 
-fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
+fn compare_opaque(main: &CapturedResponse, shadow: &CapturedResponse, differences: &mut Differences) {
     if main.body.total != shadow.body.total {
         let length = |answer: &CapturedResponse| format!("{} bytes", answer.body.total);
-        return seen.differ(Field::Body, DifferenceKind::Length, || (length(main), length(shadow)));
+        return differences
+            .add_difference(Field::Body, DifferenceKind::Length, || (length(main), length(shadow)));
     }
     let (ours, theirs) = (main.body.sha256(), shadow.body.sha256());
     if ours == theirs {
-        return seen.same(Field::Body);
+        return differences.add_equal(Field::Body);
     }
     let show = |total: u64, hash: [u8; 32]| {
         let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("{total} bytes, sha256 {hash}...")
     };
-    seen.differ(Field::Body, DifferenceKind::Value, || {
+    differences.add_difference(Field::Body, DifferenceKind::Value, || {
         (show(main.body.total, ours), show(shadow.body.total, theirs))
     });
 }
 
 /// At least one body was longer than the proxy read: only a difference in the part that was read can be found.
-fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, seen: &mut Differences) {
-    let kept = main.body.bytes.len().min(shadow.body.bytes.len());
+fn compare_truncated(main: &CapturedResponse, shadow: &CapturedResponse, differences: &mut Differences) {
+    let common = main.body.bytes.len().min(shadow.body.bytes.len());
     let ended_first = |one: &CapturedResponse, other: &CapturedResponse| {
         one.body.ended && one.body.total < other.body.total
     };
-    let differ = main.body.bytes[..kept] != shadow.body.bytes[..kept]
+    let differ = main.body.bytes[..common] != shadow.body.bytes[..common]
         || ended_first(main, shadow)
         || ended_first(shadow, main);
     if !differ
         || read_content_coding(main) != read_content_coding(shadow)
         || headers::find_first_value(main, "content-encoding").is_some()
     {
-        seen.body_unread = true;
+        differences.body_unread = true;
         return;
     }
     let show = |answer: &CapturedResponse| {
         format!("{}{} bytes", if answer.body.ended { "" } else { "more than " }, answer.body.total)
     };
-    seen.differ(Field::Body, DifferenceKind::Value, || (show(main), show(shadow)));
+    differences.add_difference(Field::Body, DifferenceKind::Value, || (show(main), show(shadow)));
 }
 
 fn decode_content(answer: &CapturedResponse) -> BodyContent<'_> {

@@ -45,13 +45,13 @@ impl Coverage {
     }
 
     /// Copies that the shadow did not answer.
-    pub fn failures(&self) -> u64 {
+    pub fn count_failures(&self) -> u64 {
         self.failed.values().sum()
     }
 
     /// Copies that were wanted, and could not be made or finished because the shadow was slow, failing, or too much for the
     /// proxy.
-    pub fn lost(&self) -> u64 {
+    pub fn count_lost(&self) -> u64 {
         let of = |map: &BTreeMap<String, u64>, reasons: &[&str]| -> u64 {
             reasons.iter().filter_map(|reason| map.get(*reason)).sum()
         };
@@ -72,14 +72,14 @@ pub struct UserImpact {
 }
 
 impl UserImpact {
-    /// `legs`: main's, one a host.
-    pub fn from_stats(legs: &[UpstreamStats]) -> Self {
-        let mut harm = Self::default();
-        for leg in legs {
-            harm.answers.absorb(leg.answers.values().sum());
-            harm.server_errors.absorb(leg.answers.get("5").copied().unwrap_or(0));
-            harm.errors.absorb(leg.errors.clone());
+    /// `upstreams`: main's, one a host.
+    pub fn from_stats(upstreams: &[UpstreamStats]) -> Self {
+        let mut impact = Self::default();
+        for upstream in upstreams {
+            impact.answers.absorb(upstream.answers.values().sum());
+            impact.server_errors.absorb(upstream.answers.get("5").copied().unwrap_or(0));
+            impact.errors.absorb(upstream.errors.clone());
         }
-        harm
+        impact
     }
 }

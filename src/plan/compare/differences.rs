@@ -28,7 +28,7 @@ pub(super) struct Differences {
 }
 
 impl Differences {
-    pub fn same(&mut self, field: Field) {
+    pub fn add_equal(&mut self, field: Field) {
         self.same.insert(field);
     }
 
@@ -40,7 +40,12 @@ impl Differences {
     }
 
     /// `show` is called only for the first difference of a field.
-    pub fn differ(&mut self, field: Field, kind: DifferenceKind, show: impl FnOnce() -> (String, String)) {
+    pub fn add_difference(
+        &mut self,
+        field: Field,
+        kind: DifferenceKind,
+        show: impl FnOnce() -> (String, String),
+    ) {
         self.differing.entry(field).or_insert_with(|| {
             let (main, shadow) = show();
             Difference { kind, main, shadow }
@@ -48,7 +53,7 @@ impl Differences {
     }
 
     /// Every field once, with its difference.
-    pub fn fields(self) -> impl Iterator<Item = (Field, Option<Difference>)> {
+    pub fn into_fields(self) -> impl Iterator<Item = (Field, Option<Difference>)> {
         let Self { same, differing, .. } = self;
         let same: Vec<Field> = same.into_iter().filter(|field| !differing.contains_key(field)).collect();
         let same = same.into_iter().map(|field| (field, None));

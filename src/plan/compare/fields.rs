@@ -69,15 +69,15 @@ impl FieldAssessment {
     /// Requests in which a field differs that counts; where that is not known exactly, rather too many.
     pub fn differing_requests(&self, evidence: &Evidence) -> u64 {
         let patterns = &evidence.patterns;
-        let kept = patterns
+        let counted = patterns
             .counts
             .iter()
             .filter(|(pattern, _)| pattern.fields().iter().any(|field| self.is_counted(field)));
-        let kept: u64 = kept.map(|(_, count)| count).sum();
+        let counted: u64 = counted.map(|(_, count)| count).sum();
         // Of the others only the fields are known: each could have been in a request of its own.
         let rest = patterns.overflow_fields.entries.iter().filter(|(field, _)| self.is_counted(field));
         let rest = rest.map(|(_, count)| count).sum::<u64>() + patterns.overflow_fields.overflow.unwrap_or(0);
-        kept + rest.min(patterns.overflow_count)
+        counted + rest.min(patterns.overflow_count)
     }
 
     /// A field that is no longer counted by name is never noise.

@@ -12,7 +12,7 @@ pub(super) fn compare(
     rule: &HeaderRule,
     main: &CapturedResponse,
     shadow: &CapturedResponse,
-    seen: &mut Differences,
+    differences: &mut Differences,
 ) {
     let (ours, theirs) = (read_values(main, &rule.name), read_values(shadow, &rule.name));
     let field = Field::Header(rule.name.clone());
@@ -20,10 +20,10 @@ pub(super) fn compare(
         (true, true) => return,
         (false, true) => DifferenceKind::Missing,
         (true, false) => DifferenceKind::Extra,
-        (false, false) if are_equal(rule.how, &ours, &theirs) => return seen.same(field),
+        (false, false) if are_equal(rule.how, &ours, &theirs) => return differences.add_equal(field),
         (false, false) => DifferenceKind::Value,
     };
-    seen.differ(field, kind, || (format_values(rule, &ours), format_values(rule, &theirs)));
+    differences.add_difference(field, kind, || (format_values(rule, &ours), format_values(rule, &theirs)));
 }
 
 /// The first value of a field, blanks at the ends apart.

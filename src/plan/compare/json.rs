@@ -42,8 +42,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Node> {
 }
 
 /// Every path of either is counted, and the differences are reported.
-pub(super) fn compare(main: &Node, shadow: &Node, seen: &mut Differences) {
-    JsonComparison { path: "$".to_owned(), hidden_keys: 0, differences: seen }.compare_nodes(main, shadow);
+pub(super) fn compare(main: &Node, shadow: &Node, differences: &mut Differences) {
+    JsonComparison { path: "$".to_owned(), hidden_keys: 0, differences }.compare_nodes(main, shadow);
 }
 
 struct JsonComparison<'a> {
@@ -142,7 +142,7 @@ impl JsonComparison<'_> {
     fn add_difference(&mut self, kind: DifferenceKind, main: Option<&Node>, shadow: Option<&Node>) {
         let field = Field::Json(JsonPath::new(self.path.clone()));
         let (path, counted) = (&self.path, self.hidden_keys);
-        self.differences.differ(field, kind, || {
+        self.differences.add_difference(field, kind, || {
             // Names of secrets are looked for where something is shown: most values are the same.
             let hidden = counted > 0 || redact::is_secret(path);
             match (main, shadow) {

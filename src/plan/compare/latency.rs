@@ -58,10 +58,10 @@ impl LatencyFinding {
 
 fn compute_quantiles(of: &Latencies) -> Option<Quantiles> {
     Some(Quantiles {
-        p50_us: of.at(50, 100)?,
-        p90_us: of.at(90, 100)?,
-        p99_us: of.at(99, 100)?,
-        max_us: of.at(1, 1)?,
+        p50_us: of.quantile(50, 100)?,
+        p90_us: of.quantile(90, 100)?,
+        p99_us: of.quantile(99, 100)?,
+        max_us: of.quantile(1, 1)?,
     })
 }
 

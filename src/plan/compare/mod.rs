@@ -44,18 +44,18 @@ pub fn record_pair(evidence: &mut Evidence, pair: &ResponsePair, rules: &Compari
     evidence.compared += 1;
     evidence.statuses.add(format!("{}/{}", pair.main.status, pair.shadow.status), 1);
     evidence.latency.record(pair.main.latency_us, pair.shadow.latency_us);
-    let seen = compare_responses(&pair.main, &pair.shadow, rules);
-    evidence.bodies_unread += u64::from(seen.body_unread);
-    let together: BTreeSet<Field> = seen.differing.keys().cloned().collect();
+    let differences = compare_responses(&pair.main, &pair.shadow, rules);
+    evidence.bodies_unread += u64::from(differences.body_unread);
+    let together: BTreeSet<Field> = differences.differing.keys().cloned().collect();
     if !together.is_empty() {
         evidence.patterns.add(Pattern::new(together), 1);
     }
-    for (field, difference) in seen.fields() {
+    for (field, difference) in differences.into_fields() {
         evidence.fields.add(field, build_tally(pair, difference));
     }
     if let Some(control) = &pair.control {
         evidence.controls += 1;
-        for (field, difference) in compare_responses(&pair.main, control, rules).fields() {
+        for (field, difference) in compare_responses(&pair.main, control, rules).into_fields() {
             let control_differing = u64::from(difference.is_some());
             evidence
                 .fields
@@ -75,18 +75,18 @@ fn compare_responses(
     shadow: &CapturedResponse,
     rules: &ComparisonRules,
 ) -> Differences {
-    let mut seen = Differences::default();
+    let mut differences = Differences::default();
     if main.status != shadow.status {
         let show = || (main.status.to_string(), shadow.status.to_string());
-        seen.differ(Field::Status, DifferenceKind::Value, show);
-        return seen;
+        differences.add_difference(Field::Status, DifferenceKind::Value, show);
+        return differences;
     }
-    seen.same(Field::Status);
+    differences.add_equal(Field::Status);
     for rule in &rules.headers {
-        headers::compare(rule, main, shadow, &mut seen);
+        headers::compare(rule, main, shadow, &mut differences);
     }
-    body::compare(main, shadow, &mut seen);
-    seen
+    body::compare(main, shadow, &mut differences);
+    differences
 }
 
 fn build_tally(pair: &ResponsePair, difference: Option<Difference>) -> FieldTally {

@@ -146,8 +146,8 @@ fn truncate(value: &str, most: usize) -> String {
     if escaped.chars().count() <= most {
         return escaped;
     }
-    let kept: String = escaped.chars().take(most).collect();
-    format!("{kept}...")
+    let shown: String = escaped.chars().take(most).collect();
+    format!("{shown}...")
 }
 
 /// As much as can ever be shown, with room for what is replaced: a long text costs no more than a short one. Ends with a whole

@@ -108,18 +108,18 @@ impl ComparisonReport {
         evidence: &Evidence,
         coverage: Coverage,
         harm: UserImpact,
-        asked: Criteria,
+        criteria: Criteria,
     ) -> Self {
-        let fields = FieldAssessment::judge(evidence, &asked.ignore);
+        let fields = FieldAssessment::judge(evidence, &criteria.ignore);
         let differing = fields.differing_requests(evidence);
-        let samples = evidence.compared + coverage.failures();
+        let samples = evidence.compared + coverage.count_failures();
         let matching = Rate::new(evidence.compared.saturating_sub(differing), samples);
-        let (verdict, reason) = decide(evidence, &coverage, &fields.findings, &matching, &asked);
+        let (verdict, reason) = decide(evidence, &coverage, &fields.findings, &matching, &criteria);
         Self {
             of,
             verdict,
             reason,
-            asked,
+            asked: criteria,
             since: evidence.since,
             until: evidence.until,
             matching,
@@ -140,7 +140,7 @@ fn decide(
     coverage: &Coverage,
     fields: &[FieldFinding],
     matching: &Rate,
-    asked: &Criteria,
+    criteria: &Criteria,
 ) -> (ComparisonVerdict, String) {
     let unlike = matching.of - matching.part;
     if evidence.compared == 0 {
@@ -151,20 +151,20 @@ fn decide(
         };
         return (ComparisonVerdict::Insufficient, begun.to_owned());
     }
-    if evidence.compared < asked.min_samples {
+    if evidence.compared < criteria.min_samples {
         let so_far = if unlike > 0 {
             format!("; so far {} of them match", format_share(matching))
         } else {
             String::new()
         };
-        let (got, of) = (count(evidence.compared), count(asked.min_samples));
+        let (got, of) = (count(evidence.compared), count(criteria.min_samples));
         return (
             ComparisonVerdict::Insufficient,
             format!("only {got} of {of} answers were compared{so_far}"),
         );
     }
     let most = describe_top_fields(coverage, fields);
-    match asked.require_match {
+    match criteria.require_match {
         None if unlike == 0 => {
             (ComparisonVerdict::Same, format!("all of {} answers match", count(matching.of)))
         }
@@ -191,7 +191,7 @@ fn decide(
 
 /// `; most differ in $.price (14)`
 fn describe_top_fields(coverage: &Coverage, fields: &[FieldFinding]) -> String {
-    let failures = coverage.failures();
+    let failures = coverage.count_failures();
     let first = fields.first().filter(|field| field.verdict == FieldVerdict::Differs);
     match first {
         Some(field) if field.shadow.part >= failures => {
@@ -246,7 +246,7 @@ fn build_remarks(evidence: &Evidence, coverage: &Coverage, fields: &[FieldFindin
             evidence.fields.entries.len()
         ));
     }
-    let lost = coverage.lost();
+    let lost = coverage.count_lost();
     if lost * 10 > evidence.compared {
         remarks.push(format!(
             "{} more copies were wanted and were not made or not compared: what is left may not be typical.",

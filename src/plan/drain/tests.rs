@@ -99,7 +99,7 @@ fn observations_are_matched_by_socket_cookie() {
     };
     let before = [numbered(1, 0, 0), numbered(2, 0, 0), numbered(3, 0, 0), numbered(9, 0, 0)];
     let now = [numbered(3, 5, 0), numbered(2, 0, 5), numbered(1, 0, 0), numbered(4, 5, 5), numbered(9, 5, 5)];
-    let (total, by) = count(&now, &before);
+    let (total, by) = count_activities(&now, &before);
     assert_eq!(total, SocketCount { busy: 3, idle: 2, ambiguous: 0 });
     let expected = [
         (SocketActivity::Idle, 2),
@@ -112,27 +112,30 @@ fn observations_are_matched_by_socket_cookie() {
 
 #[test]
 fn ambiguous_socket_becomes_idle_after_the_limit() {
-    let tied = |ms| count(&[socket(ms, ms, ms)], &[]).0;
+    let tied = |ms| count_activities(&[socket(ms, ms, ms)], &[]).0;
     assert_eq!(tied(4), SocketCount { ambiguous: 1, ..SocketCount::default() });
     assert_eq!(tied(15_000), SocketCount { ambiguous: 1, ..SocketCount::default() });
     assert_eq!(tied(15_004), SocketCount { idle: 1, ..SocketCount::default() });
     // An earlier look that is no different proves nothing: a slow request looks just so.
     let (first, later) = (socket(4, 4, 4), socket(204, 204, 204));
-    assert_eq!(count(&[later], &[first]).0.ambiguous, 1);
+    assert_eq!(count_activities(&[later], &[first]).0.ambiguous, 1);
 }
 
 #[test]
 fn ambiguous_socket_is_decided_by_the_balancer_or_counts_as_busy() {
     let tied = Some(SocketCount { ambiguous: 1, ..SocketCount::default() });
     let mut blind = DrainTracker::new(false);
-    assert_eq!(why(&blind.observe(&[], tied)), Some(NotDrainedReason::BusySockets));
+    assert_eq!(extract_reason(&blind.observe(&[], tied)), Some(NotDrainedReason::BusySockets));
     let mut told = DrainTracker::new(false);
     told.observe(&[work(0, 1)], tied);
     assert_eq!(told.observe(&[work(0, 1)], tied), DrainState::Drained);
     // A tie may be a request of the one balancer that cannot be read.
     let mut half_told = DrainTracker::new(true);
     for _ in 0..3 {
-        assert_eq!(why(&half_told.observe(&[work(0, 1)], tied)), Some(NotDrainedReason::BusySockets));
+        assert_eq!(
+            extract_reason(&half_told.observe(&[work(0, 1)], tied)),
+            Some(NotDrainedReason::BusySockets)
+        );
     }
     half_told.observe(&[work(0, 1)], NONE_BUSY);
     assert_eq!(half_told.observe(&[work(0, 1)], NONE_BUSY), DrainState::Drained);
@@ -144,9 +147,9 @@ fn work(sessions: u64, selected_total: u64) -> Option<ServerCounters> {
 
 const NONE_BUSY: Option<SocketCount> = Some(SocketCount { busy: 0, idle: 40, ambiguous: 0 });
 
-fn why(state: &DrainState) -> Option<NotDrainedReason> {
+fn extract_reason(state: &DrainState) -> Option<NotDrainedReason> {
     match state {
-        DrainState::Draining { why, .. } => Some(*why),
+        DrainState::Draining { reason, .. } => Some(*reason),
         DrainState::Drained => None,
     }
 }
@@ -154,13 +157,16 @@ fn why(state: &DrainState) -> Option<NotDrainedReason> {
 #[test]
 fn drain_needs_two_quiet_observations() {
     let mut drain = DrainTracker::new(false);
-    assert_eq!(why(&drain.observe(&[work(2, 10), work(0, 5)], NONE_BUSY)), Some(NotDrainedReason::Sessions));
     assert_eq!(
-        why(&drain.observe(&[work(0, 10), work(0, 5)], NONE_BUSY)),
+        extract_reason(&drain.observe(&[work(2, 10), work(0, 5)], NONE_BUSY)),
+        Some(NotDrainedReason::Sessions)
+    );
+    assert_eq!(
+        extract_reason(&drain.observe(&[work(0, 10), work(0, 5)], NONE_BUSY)),
         Some(NotDrainedReason::AwaitingSecondObservation)
     );
     assert_eq!(
-        why(&drain.observe(&[work(0, 11), work(0, 5)], NONE_BUSY)),
+        extract_reason(&drain.observe(&[work(0, 11), work(0, 5)], NONE_BUSY)),
         Some(NotDrainedReason::StillSelected)
     );
     assert_eq!(drain.observe(&[work(0, 11), work(0, 5)], NONE_BUSY), DrainState::Drained);
@@ -177,7 +183,10 @@ fn idle_pooled_connections_are_not_in_flight() {
 fn quiet_websocket_counts_as_haproxy_session() {
     let mut drain = DrainTracker::new(false);
     for _ in 0..5 {
-        assert_eq!(why(&drain.observe(&[work(1, 1)], NONE_BUSY)), Some(NotDrainedReason::Sessions));
+        assert_eq!(
+            extract_reason(&drain.observe(&[work(1, 1)], NONE_BUSY)),
+            Some(NotDrainedReason::Sessions)
+        );
     }
 }
 
@@ -186,8 +195,8 @@ fn used_connections_and_queued_requests_block_the_drain() {
     let mut drain = DrainTracker::new(false);
     let used = ServerCounters { connections_used: Some(1), ..ServerCounters::default() };
     let queued = ServerCounters { queued: 1, ..ServerCounters::default() };
-    assert_eq!(why(&drain.observe(&[Some(used)], NONE_BUSY)), Some(NotDrainedReason::Connections));
-    assert_eq!(why(&drain.observe(&[Some(queued)], NONE_BUSY)), Some(NotDrainedReason::Queued));
+    assert_eq!(extract_reason(&drain.observe(&[Some(used)], NONE_BUSY)), Some(NotDrainedReason::Connections));
+    assert_eq!(extract_reason(&drain.observe(&[Some(queued)], NONE_BUSY)), Some(NotDrainedReason::Queued));
 }
 
 #[test]
@@ -195,10 +204,13 @@ fn unreadable_state_is_not_drained() {
     let mut drain = DrainTracker::new(false);
     for _ in 0..3 {
         assert_eq!(
-            why(&drain.observe(&[work(0, 1), None], NONE_BUSY)),
+            extract_reason(&drain.observe(&[work(0, 1), None], NONE_BUSY)),
             Some(NotDrainedReason::BalancerUnreadable)
         );
-        assert_eq!(why(&drain.observe(&[work(0, 1)], None)), Some(NotDrainedReason::SocketsUnreadable));
+        assert_eq!(
+            extract_reason(&drain.observe(&[work(0, 1)], None)),
+            Some(NotDrainedReason::SocketsUnreadable)
+        );
     }
 }
 
@@ -206,7 +218,7 @@ fn unreadable_state_is_not_drained() {
 fn sockets_decide_without_balancers() {
     let mut drain = DrainTracker::new(false);
     assert_eq!(
-        why(&drain.observe(&[], Some(SocketCount { busy: 1, ..SocketCount::default() }))),
+        extract_reason(&drain.observe(&[], Some(SocketCount { busy: 1, ..SocketCount::default() }))),
         Some(NotDrainedReason::BusySockets)
     );
     drain.observe(&[], NONE_BUSY);
@@ -275,7 +287,7 @@ proptest! {
         now.info.bytes_sent += sent;
         let told = classify_socket(&now, Some(&before));
         if received + sent > 0 {
-            prop_assert!(told.is_busy());
+            prop_assert!(!matches!(told, SocketActivity::Idle | SocketActivity::Ambiguous));
         } else {
             prop_assert_eq!(told, classify_socket(&now, None));
         }

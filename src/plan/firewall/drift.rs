@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    build_anchor_rule, build_jump_rules, build_redirect_rule, build_removal, find_stale_jumps, is_jump,
-    parse_redirect, plan, variant,
+    build_anchor_rule, build_jump_rules, build_redirect_rule, build_removal, choose_variant,
+    find_stale_jumps, is_jump, parse_redirect, plan_transactions,
 };
 use crate::model::name::ServiceName;
 use crate::model::rules::{CHAIN, DesiredRules, Family, Redirect, Rule, Table, Tables, Variant};
@@ -42,7 +42,7 @@ pub fn describe_drift<'a>(
 }
 
 fn find_differences(desired: &DesiredRules, tables: &Tables, family: Family) -> Vec<Difference> {
-    let chosen = variant(tables);
+    let chosen = choose_variant(tables);
     let empty = Table::default();
     let table = tables.of(chosen).unwrap_or(&empty);
     let mut all = Vec::new();
@@ -65,7 +65,7 @@ fn find_differences(desired: &DesiredRules, tables: &Tables, family: Family) -> 
     if tables.of(other).and_then(build_removal).is_some() {
         all.push(build_general_difference(format!("rules of ours were left in {other}")));
     }
-    if all.is_empty() && !plan(desired, tables, family).is_empty() {
+    if all.is_empty() && !plan_transactions(desired, tables, family).is_empty() {
         all.push(build_general_difference(
             "the rules of the chain were in another order, or doubled".to_owned(),
         ));
@@ -74,10 +74,10 @@ fn find_differences(desired: &DesiredRules, tables: &Tables, family: Family) -> 
 }
 
 fn compare_chain(desired: &DesiredRules, table: &Table) -> Vec<Difference> {
-    let of = |redirect: &Redirect, what: &str| Difference {
+    let of = |redirect: &Redirect, state: &str| Difference {
         service: Some(redirect.service.clone()),
         description: format!(
-            "the {} {} -> {} was {what}",
+            "the {} {} -> {} was {state}",
             redirect.kind.as_str(),
             redirect.port,
             redirect.target
@@ -103,8 +103,8 @@ fn compare_chain(desired: &DesiredRules, table: &Table) -> Vec<Difference> {
     all
 }
 
-fn build_general_difference(what: String) -> Difference {
-    Difference { service: None, description: what }
+fn build_general_difference(description: String) -> Difference {
+    Difference { service: None, description }
 }
 
 #[cfg(test)]
@@ -125,7 +125,7 @@ mod tests {
     fn make_healthy_tables(desired: &DesiredRules) -> Tables {
         let mut table = Table::empty_nat();
         let tables = |table| Tables { default: Variant::NfTables, nf_tables: Some(table), legacy: None };
-        for step in plan(desired, &tables(table.clone()), Family::V4) {
+        for step in plan_transactions(desired, &tables(table.clone()), Family::V4) {
             table.apply_transaction(&step).unwrap();
         }
         tables(table)
@@ -156,9 +156,9 @@ mod tests {
                 .unwrap();
         };
         let flushed = |table: &mut Table| *table = Table::empty_nat();
-        let gone =
+        let flushed_text =
             "the chain SWITCHMAN was missing (IPv4, IPv6); the jump from PREROUTING was missing (IPv4, IPv6)";
-        assert_eq!(describe_drift_after(flushed), all(gone));
+        assert_eq!(describe_drift_after(flushed), all(flushed_text));
         let unhooked = |table: &mut Table| table.rules.retain(|rule| rule.chain != "PREROUTING");
         assert_eq!(describe_drift_after(unhooked), all("the jump from PREROUTING was missing (IPv4, IPv6)"));
         let one = |table: &mut Table| table.rules.retain(|rule| rule.option_value("--dport") != Some("8888"));

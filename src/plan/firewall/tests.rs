@@ -39,14 +39,14 @@ fn apply(tables: &mut Tables, transactions: &[Transaction]) {
 }
 
 fn settle(tables: &mut Tables, wanted: &DesiredRules) {
-    let steps = plan(wanted, tables, Family::V4);
+    let steps = plan_transactions(wanted, tables, Family::V4);
     apply(tables, &steps);
 }
 
 #[test]
 fn enable_on_fresh_host_is_one_transaction() {
     let tables = only_nft(Table::empty_nat());
-    let plan = plan(&wanting(&[forward("shop", 8888, 8080)], false), &tables, Family::V4);
+    let plan = plan_transactions(&wanting(&[forward("shop", 8888, 8080)], false), &tables, Family::V4);
     assert_eq!(plan.len(), 1);
     assert_eq!(
         plan[0].text,
@@ -63,7 +63,7 @@ fn enable_on_fresh_host_is_one_transaction() {
 fn maintenance_keeps_chain_anchor_and_jump() {
     let mut tables = only_nft(Table::empty_nat());
     settle(&mut tables, &wanting(&[forward("shop", 8888, 8080)], false));
-    let off = plan(&wanting(&[], false), &tables, Family::V4);
+    let off = plan_transactions(&wanting(&[], false), &tables, Family::V4);
     assert_eq!(
         off[0].text,
         "*nat\n:SWITCHMAN - [0:0]\n-A SWITCHMAN -m conntrack --ctstate NEW -m comment --comment \"switchman:anchor\"\nCOMMIT\n"
@@ -111,6 +111,7 @@ fn managed() -> ServiceRecord {
             main: leg(8080, "dp_0000000002", 20001),
             backup: leg(80, "dp_0000000001", 20000),
             previous: None,
+            rollback: None,
         }),
         access: Access::Public,
         trial: None,
@@ -150,18 +151,18 @@ fn own_rules_in_the_unused_variant_are_removed() {
     settle(&mut tables, &wanted);
     tables.default = Variant::NfTables;
     tables.nf_tables = Some(Table::empty_nat());
-    assert_eq!(variant(&tables), Variant::Legacy, "our chain stays where it is");
+    assert_eq!(choose_variant(&tables), Variant::Legacy, "our chain stays where it is");
 
     tables.nf_tables.as_mut().unwrap().chains.insert(CHAIN.into(), None);
-    assert_eq!(variant(&tables), Variant::NfTables, "in both: what `iptables` runs");
-    let steps = plan(&wanted, &tables, Family::V4);
+    assert_eq!(choose_variant(&tables), Variant::NfTables, "in both: what `iptables` runs");
+    let steps = plan_transactions(&wanted, &tables, Family::V4);
     assert_eq!(
         steps.iter().map(|step| step.variant).collect::<Vec<_>>(),
         [Variant::NfTables, Variant::Legacy]
     );
     apply(&mut tables, &steps);
     assert_eq!(tables.legacy, Some(Table::empty_nat()));
-    assert_eq!(plan(&wanted, &tables, Family::V4), []);
+    assert_eq!(plan_transactions(&wanted, &tables, Family::V4), []);
 }
 
 #[test]
@@ -240,10 +241,10 @@ proptest! {
     ) {
         let wanted = DesiredRules { redirects, balancer_is_local };
         settle(&mut tables, &wanted);
-        let table = tables.of(variant(&tables)).unwrap();
+        let table = tables.of(choose_variant(&tables)).unwrap();
         prop_assert_eq!(redirects_of(table), wanted.redirects.clone());
         prop_assert!(is_hooked(table, balancer_is_local));
-        prop_assert_eq!(plan(&wanted, &tables, Family::V4), []);
+        prop_assert_eq!(plan_transactions(&wanted, &tables, Family::V4), []);
     }
 
     #[test]
@@ -251,7 +252,7 @@ proptest! {
         redirects in any_redirects(), balancer_is_local in any::<bool>(), mut tables in any_tables(),
     ) {
         let before = (strangers(tables.nf_tables.as_ref()), strangers(tables.legacy.as_ref()));
-        let steps = plan(&DesiredRules { redirects, balancer_is_local }, &tables, Family::V4);
+        let steps = plan_transactions(&DesiredRules { redirects, balancer_is_local }, &tables, Family::V4);
         for line in steps.iter().flat_map(|step| step.text.lines()) {
             let ours = matches!(line, "*nat" | "COMMIT") || line.contains(CHAIN);
             prop_assert!(ours, "{}", line);

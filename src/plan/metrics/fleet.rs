@@ -2,9 +2,9 @@
 
 use super::{MetricFamily, MetricsPage, new_gauge};
 use crate::model::api::HostView;
-use crate::model::forward::Switch;
 use crate::model::journal::RollResult;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::port_forward::Switch;
 use crate::plan::promote;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 

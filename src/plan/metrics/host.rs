@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{MAX_VERSIONS, MetricFamily, MetricsPage, new_counter, new_gauge, proxy};
 use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, ProcessState, Role};
-use crate::model::forward::{ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
 use crate::model::version::Version;
@@ -207,7 +208,7 @@ fn select_versions(
 }
 
 fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole {
-    let canary = versions::of(services, &deployment.service)
+    let canary = versions::find_record(services, &deployment.service)
         .and_then(|record| record.layer7.traffic_split.canary.as_ref());
     match versions::find_role(services, deployment) {
         Role::Main => VersionRole::Main,
@@ -242,7 +243,7 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
         // Sockets that have not been read count as busy.
         let unread = SocketCount { ambiguous: 1, ..SocketCount::default() };
         let role = versions::find_role(services, deployment);
-        let status = versions::status(role, sockets.as_ref().unwrap_or(&unread));
+        let status = versions::derive_status(role, sockets.as_ref().unwrap_or(&unread));
         let counts = counts.entry(&deployment.service).or_default();
         for ((one, _), count) in STATUSES.iter().zip(counts) {
             *count += u64::from(*one == status);

@@ -141,7 +141,8 @@ fn judge_latency(
             ));
         }
     }
-    let (Some(found), Some(usual)) = (canary.latency.at(99, 100), main.latency.at(99, 100)) else {
+    let (Some(found), Some(usual)) = (canary.latency.quantile(99, 100), main.latency.quantile(99, 100))
+    else {
         return IntervalFinding::Good;
     };
     let limit = most.multiply(usual);

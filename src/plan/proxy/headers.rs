@@ -22,13 +22,13 @@ pub struct ConnectionOptions {
 
 /// Reads the header `Connection`.
 pub fn read_connection_options(headers: &HeaderMap) -> ConnectionOptions {
-    let mut hop = ConnectionOptions::default();
+    let mut options = ConnectionOptions::default();
     for token in split_tokens(headers, &CONNECTION) {
-        hop.is_close |= token.eq_ignore_ascii_case("close");
-        hop.is_keep_alive |= token.eq_ignore_ascii_case("keep-alive");
-        hop.is_upgrade |= token.eq_ignore_ascii_case("upgrade");
+        options.is_close |= token.eq_ignore_ascii_case("close");
+        options.is_keep_alive |= token.eq_ignore_ascii_case("keep-alive");
+        options.is_upgrade |= token.eq_ignore_ascii_case("upgrade");
     }
-    hop
+    options
 }
 
 /// Whether the request wants the connection itself.
@@ -42,16 +42,16 @@ fn is_h2c(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// A request as its next neighbour gets it. The request to close the connection is kept, and so is an upgrade.
-pub fn request(method: &Method, version: Version, headers: &mut HeaderMap) {
+/// Prepares the headers of a request for the upstream. The request to close the connection is kept, and so is an upgrade.
+pub fn prepare_request(method: &Method, version: Version, headers: &mut HeaderMap) {
     let trailers = keep_te(headers);
-    let Some(hop) = strip_hop_headers(headers, wants_upgrade(method, headers)) else {
+    let Some(options) = strip_hop_headers(headers, wants_upgrade(method, headers)) else {
         if trailers {
             headers.insert(CONNECTION, HeaderValue::from_static("TE"));
         }
         return;
     };
-    let value = match (hop, trailers) {
+    let value = match (options, trailers) {
         (ConnectionOptions { is_upgrade: true, .. }, _) => "upgrade",
         (ConnectionOptions { is_close: true, .. }, false) => "close",
         (ConnectionOptions { is_close: true, .. }, true) => "close, TE",
@@ -62,12 +62,12 @@ pub fn request(method: &Method, version: Version, headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static(value));
 }
 
-/// An answer as the client gets it; `last`: the proxy wants to be rid of the connection.
-pub fn answer(version: Version, upgraded: bool, last: bool, headers: &mut HeaderMap) {
-    let hop = strip_hop_headers(headers, upgraded).unwrap_or_default();
+/// Prepares the headers of an answer for the client; `is_last`: the proxy ends the connection after it.
+pub fn prepare_response(version: Version, is_upgraded: bool, is_last: bool, headers: &mut HeaderMap) {
+    let options = strip_hop_headers(headers, is_upgraded).unwrap_or_default();
     // An answer of HTTP/1.0 ends its connection unless its headers state otherwise.
-    let ends = hop.is_close || (version == Version::HTTP_10 && !hop.is_keep_alive);
-    let value = match (upgraded, last || ends) {
+    let ends = options.is_close || (version == Version::HTTP_10 && !options.is_keep_alive);
+    let value = match (is_upgraded, is_last || ends) {
         (true, _) => "upgrade",
         (false, true) => "close",
         (false, false) if version == Version::HTTP_10 => "keep-alive",
@@ -76,18 +76,18 @@ pub fn answer(version: Version, upgraded: bool, last: bool, headers: &mut Header
     headers.insert(CONNECTION, HeaderValue::from_static(value));
 }
 
-/// Takes away `Connection`, what it names, and its relatives; `None` where there was nothing of the kind. What frames the
+/// Removes `Connection`, the headers that it names, and its relatives; `None` where there were none. What frames the
 /// message is never removed, even if `Connection` names it.
-fn strip_hop_headers(headers: &mut HeaderMap, upgrading: bool) -> Option<ConnectionOptions> {
+fn strip_hop_headers(headers: &mut HeaderMap, is_upgrading: bool) -> Option<ConnectionOptions> {
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
-    if !upgrading && headers.contains_key(UPGRADE) {
+    if !is_upgrading && headers.contains_key(UPGRADE) {
         headers.remove(UPGRADE);
     }
     if !headers.contains_key(CONNECTION) {
-        return upgrading.then(ConnectionOptions::default);
+        return is_upgrading.then(ConnectionOptions::default);
     }
-    let said = read_connection_options(headers);
+    let options = read_connection_options(headers);
     let named: Vec<HeaderName> = split_tokens(headers, &CONNECTION)
         .filter(|token| {
             !["close", "keep-alive", "upgrade", "te"].iter().any(|own| token.eq_ignore_ascii_case(own))
@@ -99,10 +99,10 @@ fn strip_hop_headers(headers: &mut HeaderMap, upgrading: bool) -> Option<Connect
         headers.remove(name);
     }
     headers.remove(CONNECTION);
-    Some(ConnectionOptions { is_upgrade: upgrading && said.is_upgrade, ..said })
+    Some(ConnectionOptions { is_upgrade: is_upgrading && options.is_upgrade, ..options })
 }
 
-/// Forwards only `trailers` of `TE`: without it a server may not send any, and its other values are about this hop.
+/// Forwards only `trailers` of `TE`: without it a server may not send any, and its other values are about this connection.
 fn keep_te(headers: &mut HeaderMap) -> bool {
     if !headers.contains_key(TE) {
         return false;
@@ -119,14 +119,14 @@ fn keep_te(headers: &mut HeaderMap) -> bool {
 /// Appends the client's address to `X-Forwarded-For`, and sets `X-Forwarded-Proto` where it is absent.
 pub fn append_forwarded(peer: std::net::IpAddr, headers: &mut HeaderMap) {
     let peer = peer.to_canonical().to_string();
-    let said: Vec<&str> =
+    let known: Vec<&str> =
         headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let all = said.into_iter().chain([peer.as_str()]).collect::<Vec<_>>().join(", ");
+    let all = known.into_iter().chain([peer.as_str()]).collect::<Vec<_>>().join(", ");
     if let Ok(value) = HeaderValue::from_str(&all) {
         headers.insert(X_FORWARDED_FOR, value);
     }
-    if let Entry::Vacant(place) = headers.entry(X_FORWARDED_PROTO) {
-        place.insert(HeaderValue::from_static("http"));
+    if let Entry::Vacant(entry) = headers.entry(X_FORWARDED_PROTO) {
+        entry.insert(HeaderValue::from_static("http"));
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     fn prepare_and_list(lines: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = make_headers(lines);
-        request(&Method::GET, Version::HTTP_11, &mut headers);
+        prepare_request(&Method::GET, Version::HTTP_11, &mut headers);
         let mut lines: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();
@@ -218,7 +218,7 @@ mod tests {
     fn connection_close_is_forwarded() {
         let close = |version, last, lines: &[(&'static str, &'static str)]| {
             let mut headers = make_headers(lines);
-            answer(version, false, last, &mut headers);
+            prepare_response(version, false, last, &mut headers);
             headers.get(CONNECTION).is_some_and(|value| value == "close")
         };
         assert!(!close(Version::HTTP_11, false, &[]));

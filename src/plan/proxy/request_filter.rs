@@ -1,13 +1,13 @@
-//! Which requests a mirror is about.
+//! The requests that a mirror copies.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// A glob that is none.
+/// A path pattern that is not a glob.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is not a path pattern: {why}", .pattern.escape_debug())]
+#[error("`{}` is not a path pattern: {reason}", .pattern.escape_debug())]
 pub struct PatternError {
     pub pattern: String,
-    pub why: String,
+    pub reason: String,
 }
 
 /// Methods and paths; empty: all.
@@ -30,18 +30,18 @@ impl RequestFilter {
         Ok(Self { methods, paths: (!paths.is_empty()).then_some(set) })
     }
 
-    pub fn method(&self, method: &str) -> bool {
+    pub fn matches_method(&self, method: &str) -> bool {
         self.methods.is_empty() || self.methods.iter().any(|wanted| wanted == method)
     }
 
-    /// Without its query.
-    pub fn path(&self, path: &str) -> bool {
+    /// Whether a path, without its query, is copied.
+    pub fn matches_path(&self, path: &str) -> bool {
         self.paths.as_ref().is_none_or(|paths| paths.is_match(path))
     }
 }
 
 fn build_error(pattern: &str, error: &globset::Error) -> PatternError {
-    PatternError { pattern: pattern.to_owned(), why: error.kind().to_string() }
+    PatternError { pattern: pattern.to_owned(), reason: error.kind().to_string() }
 }
 
 #[cfg(test)]
@@ -54,15 +54,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_asked_for_is_everything() {
+    fn filter_without_patterns_matches_every_request() {
         let all = build_filter(&[], &[]).unwrap();
-        assert!(all.method("BREW") && all.path("/") && all.path("*"));
+        assert!(all.matches_method("BREW") && all.matches_path("/") && all.matches_path("*"));
     }
 
     #[test]
-    fn a_star_stays_within_a_segment() {
+    fn star_matches_within_one_segment() {
         let some = build_filter(&["get", "POST"], &["/api/*/price", "/v2/**"]).unwrap();
-        assert!(some.method("GET") && some.method("POST") && !some.method("PUT") && !some.method("get"));
+        assert!(
+            some.matches_method("GET")
+                && some.matches_method("POST")
+                && !some.matches_method("PUT")
+                && !some.matches_method("get")
+        );
         for (path, matches) in [
             ("/api/7/price", true),
             ("/api/7/8/price", false),
@@ -71,12 +76,12 @@ mod tests {
             ("/v2", false),
             ("/v20", false),
         ] {
-            assert_eq!(some.path(path), matches, "{path}");
+            assert_eq!(some.matches_path(path), matches, "{path}");
         }
     }
 
     #[test]
-    fn what_is_no_pattern_is_named() {
+    fn invalid_pattern_is_named_in_the_error() {
         let error = build_filter(&[], &["/ok", "/a["]).unwrap_err();
         assert!(error.to_string().starts_with("`/a[` is not a path pattern: "), "{error}");
     }

@@ -142,7 +142,7 @@ impl RollProgress {
         let size = self.spec.batch.size(self.hosts.len());
         let turn = |(at, host): (usize, &HostProgress)| {
             let (attempts, out) = (host.attempts, host.may_be_out());
-            host.entry(self.spec.assign.is_some()).map(|entry| HostTurn {
+            host.entry(self.spec.work.new_main().is_some()).map(|entry| HostTurn {
                 at,
                 entry,
                 attempts,

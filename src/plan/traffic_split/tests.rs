@@ -1,6 +1,7 @@
 use super::*;
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Route, Routes, Switch};
+use crate::model::forward::{Route, Routes};
+use crate::model::port_forward::{Forward, Switch};
 
 fn record(main: &Deployment) -> ServiceRecord {
     let leg = |at| Route { port: port(at), deployment: main.id.clone(), target: main.instance.port };
@@ -11,7 +12,7 @@ fn record(main: &Deployment) -> ServiceRecord {
         balancer_is_local: false,
         generation: 1,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None }),
+        routes: Some(Routes { main: leg(8080), backup: leg(80), previous: None, rollback: None }),
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),
@@ -157,7 +158,7 @@ fn proxy_config_has_no_split_unless_inserted() {
     };
     let told =
         |record: &ServiceRecord| build_config(std::slice::from_ref(record), &all).services.pop().unwrap();
-    assert_eq!(wanted(&record), DesiredPlacement::Inserted(port(29999)));
+    assert_eq!(derive_placement(&record), DesiredPlacement::Inserted(port(29999)));
     assert!(told(&record).traffic_split.is_empty() && !told(&record).draining);
     record.layer7.place = place(true);
     assert_eq!(told(&record).traffic_split.mirrors, [mirror(&all[1])]);
@@ -167,10 +168,10 @@ fn proxy_config_has_no_split_unless_inserted() {
     let main_alone = build_config(&[record.clone()], &all[..1]).services.pop().unwrap();
     assert!(main_alone.traffic_split.is_empty());
     record.layer7.traffic_split = TrafficSplit::default();
-    assert_eq!(wanted(&record), DesiredPlacement::Bypassed(port(29999)));
+    assert_eq!(derive_placement(&record), DesiredPlacement::Bypassed(port(29999)));
     assert!(told(&record).draining);
     record.layer7.place = None;
-    assert_eq!(wanted(&record), DesiredPlacement::Unneeded);
+    assert_eq!(derive_placement(&record), DesiredPlacement::Unneeded);
     assert_eq!(build_config(&[record], &all).services, []);
 }
 
@@ -179,11 +180,11 @@ fn placement_refuses_an_outdated_insert() {
     let all = versions();
     let mut record = record(&all[0]);
     record.layer7.place = Some(ProxyPlacement { port: port(29999), inserted: false });
-    assert_eq!(moved(&record, port(29999), true), None);
+    assert_eq!(set_inserted(&record, port(29999), true), None);
     record.layer7.traffic_split.canary = Some(canary(&all[1]));
-    assert!(moved(&record, port(29999), true).is_some());
-    assert_eq!(moved(&record, port(29998), true), None);
-    assert_eq!(moved(&record, port(29999), false), None);
+    assert!(set_inserted(&record, port(29999), true).is_some());
+    assert_eq!(set_inserted(&record, port(29998), true), None);
+    assert_eq!(set_inserted(&record, port(29999), false), None);
 }
 
 #[test]
@@ -196,12 +197,12 @@ fn revert_keeps_changes_of_others() {
         ..TrafficSplit::default()
     };
     let (before, after) = (with(&[], Some(canary(three))), with(&[mirror(two)], Some(canary(three))));
-    assert_eq!(undone(&after, &before, &after, &all), before);
+    assert_eq!(revert_change(&after, &before, &after, &all), before);
     // In between the canary was removed, the mirror changed, or its version killed.
-    assert_eq!(undone(&with(&[mirror(two)], None), &before, &after, &all), with(&[], None));
+    assert_eq!(revert_change(&with(&[mirror(two)], None), &before, &after, &all), with(&[], None));
     let changed = with(&[Mirror { percent: Percent::ZERO, ..mirror(two) }], Some(canary(three)));
-    assert_eq!(undone(&changed, &before, &after, &all), changed);
-    assert_eq!(undone(&after, &before, &after, &all[..2]), with(&[], None));
+    assert_eq!(revert_change(&changed, &before, &after, &all), changed);
+    assert_eq!(revert_change(&after, &before, &after, &all[..2]), with(&[], None));
     // What was taken away comes back.
-    assert_eq!(undone(&before, &after, &before, &all), after);
+    assert_eq!(revert_change(&before, &after, &before, &all), after);
 }

@@ -1,13 +1,14 @@
 //! Routes of a service's ports: the changes that a deploy, an assign, a rollback, an update and a kill make to them.
 
-use super::{DeployRefusal, find_ready, find_role, of};
+use super::{DeployRefusal, find_ready, find_record, find_role};
 use crate::model::api::deployments::{
     AssignRequest, AssignScope, DeploymentRef, HostNetwork, RollbackRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Role};
-use crate::model::forward::{Forward, Intent, Route, RouteChange, Routes, ServiceRecord, Switch, Trial};
+use crate::model::forward::{Intent, Rollback, Route, RouteChange, Routes, ServiceRecord, Trial};
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::version::Version;
 
@@ -24,7 +25,7 @@ pub(super) fn build_route(port: Port, deployment: &Deployment) -> Route {
 /// A change of routes as an intent: switch and check port stay as they are recorded.
 fn build_intent(
     record: &ServiceRecord,
-    routing: RouteChange,
+    route_change: RouteChange,
     actor: &Actor,
     action: &str,
     detail: String,
@@ -36,7 +37,7 @@ fn build_intent(
         actor: actor.clone(),
         action: action.to_owned(),
         detail,
-        route_change: routing,
+        route_change,
         access: None,
         layer7: None,
     }
@@ -51,7 +52,7 @@ pub fn plan_first(
 ) -> Intent {
     let (main, backup) =
         (build_route(site.ports.main, deployment), build_route(site.ports.backup, deployment));
-    let routes = Routes { main, backup, previous: None };
+    let routes = Routes { main, backup, previous: None, rollback: None };
     let service = deployment.service.clone();
     let forward = Forward { service, check: site.ports.check, target: deployment.instance.port };
     Intent {
@@ -68,25 +69,29 @@ pub fn plan_first(
 }
 
 /// Returns the changes of an assign: the intent, and the main before it.
-pub fn assign(
+pub fn plan_assign(
     records: &[ServiceRecord],
     existing: &[Deployment],
     request: &AssignRequest,
     now: jiff::Timestamp,
 ) -> Result<(Intent, Option<DeploymentId>), DeployRefusal> {
     let target = find_ready(existing, &request.which)?;
-    let record = of(records, &target.service).ok_or_else(|| DeployRefusal::NoMain(target.service.clone()))?;
+    let record =
+        find_record(records, &target.service).ok_or_else(|| DeployRefusal::NoMain(target.service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(target.service.clone()))?;
-    let was = &routes.main.deployment;
-    let already = *was == target.id;
+    let main_before = &routes.main.deployment;
+    let already = *main_before == target.id;
     // A main that is on trial has not shown yet that it is good: the one before it stays the backup.
-    let good = record.trial.is_none() && existing.iter().any(|one| one.id == *was);
-    let last_good =
-        if good { (&routes.main, Some(was.clone())) } else { (&routes.backup, routes.previous.clone()) };
-    let led_to = |leg: &Route| Route { port: routes.backup.port, ..leg.clone() };
-    let routing = match request.scope {
+    let good = record.trial.is_none() && existing.iter().any(|one| one.id == *main_before);
+    let last_good = if good {
+        (&routes.main, Some(main_before.clone()))
+    } else {
+        (&routes.backup, routes.previous.clone())
+    };
+    let to_backup = |route: &Route| Route { port: routes.backup.port, ..route.clone() };
+    let route_change = match request.scope {
         AssignScope::BackupOnly => {
-            let routes = Routes { backup: led_to(last_good.0), ..routes.clone() };
+            let routes = Routes { backup: to_backup(last_good.0), ..routes.clone() };
             RouteChange::Set { routes, trial: record.trial.clone() }
         }
         AssignScope::MainAndBackup if already => {
@@ -94,22 +99,22 @@ pub fn assign(
         }
         AssignScope::MainAndBackup => {
             let main = build_route(routes.main.port, target);
-            let trial = start_trial(was, request, now);
+            let trial = start_trial(main_before, request, now);
             // Without a watch window it counts as good at once.
-            let backup = if trial.is_some() { led_to(last_good.0) } else { led_to(&main) };
-            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1 }, trial }
+            let backup = if trial.is_some() { to_backup(last_good.0) } else { to_backup(&main) };
+            RouteChange::Set { routes: Routes { main, backup, previous: last_good.1, rollback: None }, trial }
         }
     };
     let detail = [format!("{} {}", target.service, target.version), request.detail.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let action = if request.scope == AssignScope::BackupOnly { "assign: backup" } else { ASSIGN };
-    let intent = build_intent(record, routing, &request.actor, action, detail.join(", "));
-    Ok((intent, Some(was.clone())))
+    let intent = build_intent(record, route_change, &request.actor, action, detail.join(", "));
+    Ok((intent, Some(main_before.clone())))
 }
 
-fn start_trial(was: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -> Option<Trial> {
+fn start_trial(main_before: &DeploymentId, request: &AssignRequest, now: jiff::Timestamp) -> Option<Trial> {
     let until = now.checked_add(jiff::SignedDuration::try_from(request.trial).ok()?).ok()?;
-    (!request.trial.is_zero()).then(|| Trial { until, previous: was.clone() })
+    (!request.trial.is_zero()).then(|| Trial { until, previous: main_before.clone() })
 }
 
 /// The last good main takes both ports back; refused where that is not `to` any more.
@@ -123,15 +128,16 @@ pub fn plan_rollback(
     if find_rollback_target(records, existing, service, request.from.as_ref())? != *to {
         return Err(DeployRefusal::Overtaken(service.clone()));
     }
-    let record = of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    let record = find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
-    let routes = Routes { main, backup, previous: None };
+    let rollback = Rollback { actor: request.actor.clone(), reason: request.why.clone() };
+    let routes = Routes { main, backup, previous: None, rollback: Some(rollback) };
     let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
-    let routing = RouteChange::Set { routes, trial: None };
-    Ok(build_intent(record, routing, &request.actor, ROLLBACK, detail.join(", ")))
+    let route_change = RouteChange::Set { routes, trial: None };
+    Ok(build_intent(record, route_change, &request.actor, ROLLBACK, detail.join(", ")))
 }
 
 /// Which deployment a rollback goes to, where it takes back the version that it is to take back.
@@ -155,7 +161,7 @@ pub fn find_last_good(
     records: &[ServiceRecord],
     service: &ServiceName,
 ) -> Result<DeploymentId, DeployRefusal> {
-    let record = of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    let record = find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     let routes = record.routes.as_ref().ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
     if let Some(trial) = &record.trial {
         return Ok(trial.previous.clone());
@@ -168,10 +174,10 @@ pub fn end_trial(record: &ServiceRecord, main: &DeploymentId, actor: &Actor) -> 
     let routes = record.routes.clone().filter(|routes| routes.main.deployment == *main)?;
     record.trial.as_ref()?;
     let backup = Route { port: routes.backup.port, ..routes.main.clone() };
-    let routing = RouteChange::Set { routes: Routes { backup, ..routes }, trial: None };
+    let route_change = RouteChange::Set { routes: Routes { backup, ..routes }, trial: None };
     Some(build_intent(
         record,
-        routing,
+        route_change,
         actor,
         "watch",
         "main was healthy to the end of its watch window".to_owned(),
@@ -179,15 +185,20 @@ pub fn end_trial(record: &ServiceRecord, main: &DeploymentId, actor: &Actor) -> 
 }
 
 /// An updated deployment's new instance takes over all routes to the old one.
-pub fn moved(record: &ServiceRecord, deployment: &Deployment, to: Port, actor: &Actor) -> Option<Intent> {
+pub fn move_instance(
+    record: &ServiceRecord,
+    deployment: &Deployment,
+    to: Port,
+    actor: &Actor,
+) -> Option<Intent> {
     let mut routes = record.routes.clone()?;
-    let mine = |leg: &Route| leg.deployment == deployment.id;
+    let mine = |route: &Route| route.deployment == deployment.id;
     if !mine(&routes.main) && !mine(&routes.backup) {
         return None;
     }
-    for leg in [&mut routes.main, &mut routes.backup] {
-        if mine(leg) {
-            leg.target = to;
+    for route in [&mut routes.main, &mut routes.backup] {
+        if mine(route) {
+            route.target = to;
         }
     }
     let detail = format!("{} {}", deployment.service, deployment.version);
@@ -207,8 +218,8 @@ pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) ->
     let detail = format!("{} {}", deployment.service, deployment.version);
     let trial = record.trial.clone().filter(|trial| trial.previous != deployment.id);
     if routes.main.deployment == deployment.id {
-        let gone = build_intent(record, RouteChange::Remove, actor, KILL, detail);
-        return Some(Intent { switch: Switch::Off, ..gone });
+        let intent = build_intent(record, RouteChange::Remove, actor, KILL, detail);
+        return Some(Intent { switch: Switch::Off, ..intent });
     }
     let previous = routes.previous.clone().filter(|previous| *previous != deployment.id);
     let is_named = trial != record.trial || previous != routes.previous;
@@ -220,8 +231,8 @@ pub fn detach(record: &ServiceRecord, deployment: &Deployment, actor: &Actor) ->
     } else {
         routes.backup.clone()
     };
-    let routing = RouteChange::Set { routes: Routes { backup, previous, ..routes }, trial };
-    Some(build_intent(record, routing, actor, KILL, detail))
+    let route_change = RouteChange::Set { routes: Routes { backup, previous, ..routes }, trial };
+    Some(build_intent(record, route_change, actor, KILL, detail))
 }
 
 /// Gives a deployment whose kill is refused the routes back that [`cut_off`] took from it, unless they changed since.
@@ -232,22 +243,22 @@ pub fn restore_routes(
     deployment: &Deployment,
     actor: &Actor,
 ) -> Option<Intent> {
-    let (mut routes, then) = (record.routes.clone()?, before.routes.as_ref()?);
+    let (mut routes, past) = (record.routes.clone()?, before.routes.as_ref()?);
     let RouteChange::Set { routes: cut, trial: cut_trial } = detach(before, deployment, actor)?.route_change
     else {
         return None;
     };
-    if routes.main != then.main {
+    if routes.main != past.main {
         return None;
     }
     let mut trial = record.trial.clone();
     // A trial that passed in between has routed the backup vhost to main for good.
     if trial == cut_trial && routes.backup == cut.backup {
-        routes.backup.clone_from(&then.backup);
+        routes.backup.clone_from(&past.backup);
         trial.clone_from(&before.trial);
     }
     if routes.previous == cut.previous {
-        routes.previous.clone_from(&then.previous);
+        routes.previous.clone_from(&past.previous);
     }
     let detail = "refused: its routes are back".to_owned();
     Some(build_intent(record, RouteChange::Set { routes, trial }, actor, KILL, detail))

@@ -7,8 +7,9 @@ use super::*;
 use crate::model::api::deployments::{AssignRequest, AssignScope, HostNetwork, RollbackRequest};
 use crate::model::deployment::{Access, Instance};
 use crate::model::example::{deployment, fleet, port};
-use crate::model::forward::{Intent, RouteChange, Switch};
+use crate::model::forward::{Intent, RouteChange};
 use crate::model::history::Actor;
+use crate::model::port_forward::Switch;
 
 fn site() -> HostNetwork {
     let address = "127.0.0.1".parse().unwrap();
@@ -87,11 +88,11 @@ fn first_deployment_takes_both_ports_and_keeps_maintenance() {
 #[test]
 fn revisions_increase_and_versions_are_unique() {
     let existing = [Deployment { revision: 4, ..shop("1.0.0", 20000) }, deployment("blog", "1.0.0", 20001)];
-    assert_eq!(deploy(&existing, &request("2.0.0")), Ok(DeployDecision::New { revision: 5 }));
-    assert!(matches!(deploy(&existing, &request("1.0.0")), Ok(DeployDecision::Unchanged(_))));
+    assert_eq!(decide_deploy(&existing, &request("2.0.0")), Ok(DeployDecision::New { revision: 5 }));
+    assert!(matches!(decide_deploy(&existing, &request("1.0.0")), Ok(DeployDecision::Unchanged(_))));
     let other =
         DeployRequest { digest: Some(crate::model::deployment::Digest("x".into())), ..request("1.0.0") };
-    let error = deploy(&existing, &other).unwrap_err();
+    let error = decide_deploy(&existing, &other).unwrap_err();
     assert_eq!(error.to_string(), "Service with name: shop and version: 1.0.0 already exists!");
 }
 
@@ -100,9 +101,12 @@ fn revisions_increase_and_versions_are_unique() {
 fn deploy_refuses_used_id_and_exhausted_revision() {
     let there = shop("1.0.0", 20000);
     let taken = DeployRequest { id: there.id.clone(), ..request("2.0.0") };
-    assert!(matches!(deploy(std::slice::from_ref(&there), &taken), Err(DeployRefusal::IdTaken { .. })));
+    assert!(matches!(
+        decide_deploy(std::slice::from_ref(&there), &taken),
+        Err(DeployRefusal::IdTaken { .. })
+    ));
     let last = Deployment { revision: u32::MAX, ..there };
-    assert_eq!(deploy(&[last], &request("2.0.0")), Ok(DeployDecision::New { revision: u32::MAX }));
+    assert_eq!(decide_deploy(&[last], &request("2.0.0")), Ok(DeployDecision::New { revision: u32::MAX }));
 }
 
 #[test]
@@ -164,11 +168,11 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     let all = [one.clone(), two.clone(), three.clone()];
     let now = jiff::Timestamp::UNIX_EPOCH;
     let records = [record(&one, &one)];
-    let (intent, was) = assign(&records, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, was) = plan_assign(&records, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!((legs(&intent), was), ((20001, 20000), Some(one.id.clone())));
     // On trial it has not shown that it is good: the one before stays the backup.
     let after = [ServiceRecord::from_intent(Some(&records[0]), &intent, now)];
-    let (intent, _) = assign(&after, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, _) = plan_assign(&after, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20000));
     // Good: the backup vhost follows, and the next one's backup it is.
     let passed = end_trial(&after[0], &two.id, &actor()).unwrap();
@@ -176,13 +180,13 @@ fn assign_moves_both_ports_and_keeps_last_good_main() {
     assert_eq!((legs(&passed), good[0].trial.clone()), ((20001, 20001), None));
     assert_eq!(good[0].generation, records[0].generation, "no operation that waits for UP is overtaken");
     assert_eq!(find_last_good(&good, &one.service), Ok(one.id.clone()));
-    let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, _) = plan_assign(&good, &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(legs(&intent), (20002, 20001));
     // Before a host is taken out, its backup vhost is routed to the current main.
-    let (intent, _) = assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
+    let (intent, _) = plan_assign(&good, &all, &to("3.0.0", AssignScope::BackupOnly), now).unwrap();
     assert_eq!(legs(&intent), (20001, 20001));
     // Seed row D13: the main again is a no-op.
-    let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, _) = plan_assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert!(ServiceRecord::from_intent(Some(&good[0]), &intent, now).is_equivalent(&good[0]));
 }
 
@@ -192,7 +196,7 @@ fn assign_refuses_unknown_version() {
     let one = shop("1.0.0", 20000);
     let now = jiff::Timestamp::UNIX_EPOCH;
     let refused = |records: &[ServiceRecord], existing: &[Deployment], version: &str| {
-        assign(records, existing, &to(version, AssignScope::MainAndBackup), now).unwrap_err().to_string()
+        plan_assign(records, existing, &to(version, AssignScope::MainAndBackup), now).unwrap_err().to_string()
     };
     let records = [record(&one, &one)];
     assert_eq!(refused(&records, std::slice::from_ref(&one), "9.0.0"), "No service matching shop 9.0.0");
@@ -262,9 +266,9 @@ fn kill_refuses_undrained_deployment() {
 fn status_follows_role_and_sockets() {
     let work = SocketCount { busy: 1, ..SocketCount::default() };
     let idle = SocketCount { idle: 3, ..SocketCount::default() };
-    assert_eq!(status(Role::Main, &idle), DeploymentStatus::Active);
-    assert_eq!(status(Role::Shadow, &work), DeploymentStatus::Draining);
-    assert_eq!(status(Role::Shadow, &idle), DeploymentStatus::Drained);
+    assert_eq!(derive_status(Role::Main, &idle), DeploymentStatus::Active);
+    assert_eq!(derive_status(Role::Shadow, &work), DeploymentStatus::Draining);
+    assert_eq!(derive_status(Role::Shadow, &idle), DeploymentStatus::Drained);
     assert!(
         DeploymentStatus::Active < DeploymentStatus::Draining
             && DeploymentStatus::Draining < DeploymentStatus::Drained,
@@ -292,7 +296,7 @@ fn refused_kill_restores_routes() {
     let all = [one.clone(), two.clone(), three];
     let now = jiff::Timestamp::UNIX_EPOCH;
     let good = [record(&one, &one)];
-    let (intent, _) = assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
+    let (intent, _) = plan_assign(&good, &all, &to("2.0.0", AssignScope::MainAndBackup), now).unwrap();
     let before = ServiceRecord::from_intent(Some(&good[0]), &intent, now);
     let cut = ServiceRecord::from_intent(Some(&before), &detach(&before, &one, &actor()).unwrap(), now);
     let back = |record: &ServiceRecord| {
@@ -305,7 +309,7 @@ fn refused_kill_restores_routes() {
     assert!(back(&off).unwrap().is_equivalent(&ServiceRecord { switch: Switch::Off, ..before.clone() }));
     // Another main.
     let (intent, _) =
-        assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
+        plan_assign(std::slice::from_ref(&cut), &all, &to("3.0.0", AssignScope::MainAndBackup), now).unwrap();
     assert_eq!(back(&ServiceRecord::from_intent(Some(&cut), &intent, now)), None);
     // The same main, and another command changed its backup vhost.
     let mut other = cut.clone();
@@ -332,7 +336,7 @@ fn every_leftover_stage_has_one_recovery() {
     let mut moved = led.clone();
     moved[0] = ServiceRecord::from_intent(
         Some(&led[0]),
-        &crate::plan::versions::moved(&led[0], &one, port(20005), &actor()).unwrap(),
+        &crate::plan::versions::move_instance(&led[0], &one, port(20005), &actor()).unwrap(),
         jiff::Timestamp::UNIX_EPOCH,
     );
     assert_eq!(moved[0].forward.target.get(), 20005, "the check follows");
@@ -381,8 +385,8 @@ proptest! {
         for (which, what) in steps {
             let version = all[which].version.to_string();
             let intent = match what {
-                0 => assign(&records, &all, &to(&version, AssignScope::MainAndBackup), now).map(|(intent, _)| intent).ok(),
-                1 => assign(&records, &all, &to(&version, AssignScope::BackupOnly), now).map(|(intent, _)| intent).ok(),
+                0 => plan_assign(&records, &all, &to(&version, AssignScope::MainAndBackup), now).map(|(intent, _)| intent).ok(),
+                1 => plan_assign(&records, &all, &to(&version, AssignScope::BackupOnly), now).map(|(intent, _)| intent).ok(),
                 2 => find_last_good(&records, &all[0].service)
                     .and_then(|id| plan_rollback(&records, &all, &all[0].service, &id, &back))
                     .ok(),

@@ -8,8 +8,8 @@ use crate::model::ports::Port;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// Seed row R35.
-    #[error("invalid URL({}): {why}", .uri.escape_debug())]
-    Invalid { uri: String, why: &'static str },
+    #[error("invalid URL({}): {reason}", .uri.escape_debug())]
+    Invalid { uri: String, reason: &'static str },
     #[error(
         "`{host}` is not this host: a kernel rule forwards a port only within one machine; start a relay here, \
          or deploy it on that machine"
@@ -20,7 +20,7 @@ pub enum UriError {
 /// The port that `http://HOST[:PORT][/]` names on the host itself: HOST is `localhost`, a loopback address or the host's own.
 /// Without a scheme it means http, without a port 80 (seed row R35).
 pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
-    let invalid = |why| UriError::Invalid { uri: uri.to_owned(), why };
+    let invalid = |reason| UriError::Invalid { uri: uri.to_owned(), reason };
     let rest = match uri.split_once("://") {
         Some(("http", rest)) => rest,
         Some(_) => return Err(invalid("only http:// is spoken on a data port")),
@@ -38,12 +38,12 @@ pub fn parse_local_port(uri: &str, own: IpAddr) -> Result<Port, UriError> {
         None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
     let port = port.unwrap_or("80").parse().map_err(|_| invalid("a port is a number from 1 to 65535"))?;
-    let here = match host.parse::<IpAddr>() {
+    let is_local = match host.parse::<IpAddr>() {
         Ok(address) => address.is_loopback() || address.is_unspecified() || address == own,
         Err(_) if host.is_empty() => return Err(invalid("the host is missing")),
         Err(_) => host == "localhost",
     };
-    if here { Ok(port) } else { Err(UriError::OtherHost { host: host.to_owned() }) }
+    if is_local { Ok(port) } else { Err(UriError::OtherHost { host: host.to_owned() }) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::*;
 use crate::proxy::tee::{MirrorBudget, Queue};
 
 /// Answers each connection's requests with nothing, as long as they come.
-async fn server() -> SocketAddr {
+async fn start_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     spawn_local(async move {
@@ -25,22 +25,22 @@ async fn server() -> SocketAddr {
     address
 }
 
-async fn asked(pool: &Pool, to: SocketAddr) {
+async fn send_request(pool: &Pool, address: SocketAddr) {
     let queue = Queue::new(&Arc::<MirrorBudget>::default(), 0, 0, true);
     let body = CopyBody { queue, size: SizeHint::with_exact(0) };
     let request = Request::get("/").header("host", "a").body(body).unwrap();
-    let sent = pool.send(to, Protocol::Http1, Duration::from_secs(10), request).await;
-    let (_, lent) = sent.unwrap_or_else(|_| panic!("an answer"));
-    pool.give_back(lent, 8).await;
+    let sent = pool.send(address, Protocol::Http1, Duration::from_secs(10), request).await;
+    let (_, connection) = sent.unwrap_or_else(|_| panic!("an answer"));
+    pool.put_back(connection, 8).await;
 }
 
 #[tokio::test]
 async fn pool_drops_connections_to_unused_addresses() {
     LocalSet::new()
         .run_until(async {
-            let (before, now, pool) = (server().await, server().await, Pool::default());
-            asked(&pool, before).await;
-            asked(&pool, now).await;
+            let (before, now, pool) = (start_server().await, start_server().await, Pool::default());
+            send_request(&pool, before).await;
+            send_request(&pool, now).await;
             assert_eq!(pool.idle.borrow().len(), 1, "what is elsewhere is closed when one is taken");
             pool.keep_only(now);
             assert_eq!(pool.idle.borrow().len(), 1);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::redirect::Policy;
 
-use super::{MAX_ANSWER_BYTES, ReadError, dial, new_too_large_error};
+use super::dial;
+use super::error::{MAX_ANSWER_BYTES, ReadError, new_too_large_error};
 
 /// Made at the first use: a TLS client reads the system's roots, which a stats socket never needs.
 #[derive(Default)]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::ReadError;
+use super::error::ReadError;
 use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerState, ServerView};
 
 /// Parses the output of `show servers state B; show stat B 4 -1`.

@@ -11,31 +11,6 @@ use crate::model::promote::{OperatorRequest, PromotionEntry, PromotionEntryKind,
 use crate::world::journal::JournalError;
 use crate::world::promotions::PromotionJournal;
 
-/// Adds the promotions, under the name they had in version 2.
-pub(super) const UPGRADE_TO_2: &str = "
-    CREATE TABLE rollouts (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, rollout TEXT NOT NULL, at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
-    CREATE INDEX rollouts_by_rollout ON rollouts (rollout, number);
-    CREATE TRIGGER rollouts_are_append_only BEFORE UPDATE ON rollouts
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TRIGGER rollouts_are_kept BEFORE DELETE ON rollouts
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    PRAGMA user_version = 2;";
-
-/// Gives the table of promotions its present name; its entries stay as they were written.
-pub(super) const UPGRADE_TO_3: &str = "
-    DROP TRIGGER rollouts_are_append_only;
-    DROP TRIGGER rollouts_are_kept;
-    DROP INDEX rollouts_by_rollout;
-    ALTER TABLE rollouts RENAME TO promotions;
-    ALTER TABLE promotions RENAME COLUMN rollout TO promotion;
-    CREATE INDEX promotions_by_promotion ON promotions (promotion, number);
-    CREATE TRIGGER promotions_are_append_only BEFORE UPDATE ON promotions
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    CREATE TRIGGER promotions_are_kept BEFORE DELETE ON promotions
-        BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
-    PRAGMA user_version = 3;";
-
 impl PromotionJournal for SqliteJournal {
     fn append(
         &self,

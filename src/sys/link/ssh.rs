@@ -1,30 +1,22 @@
 //! The system's ssh with the operator's own configuration, keys and ControlMaster: HTTP over its standard input and output.
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::watch;
 
-use super::Connection;
-use super::transport::{TransportError, talk};
+use super::connection::Connection;
+use super::handshake::{TransportError, start_http};
+use super::ssh_stderr::{SshStderr, shorten};
 use crate::model::api::{API_VERSION, GREETING, OLDEST_API_VERSION};
 use crate::model::host::ConnectConfig;
 use crate::model::name::HostName;
 use crate::sys::exec::Program;
-use crate::sys::lines::{read_lines, text};
-use crate::world::link::SharedLineSink;
+use crate::sys::lines::text;
 
 /// Timeout of the greeting; shorter than that of a connection, so that the error can show the output that came instead.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(18);
-/// Timeout for reading the standard error of an ssh that has ended.
-const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
-/// Limits of the standard error in an error text: lines, and characters of the whole.
-const MAX_STDERR_LINES: usize = 3;
-const MAX_SHOWN_CHARS: usize = 300;
 /// Bytes that a login shell may print before the agent's greeting.
 const MAX_NOISE_BYTES: u64 = 64 * 1024;
 
@@ -58,32 +50,32 @@ pub(super) async fn open(
     let Some((mut stdout, stdin, stderr)) = opening.take_pipes() else {
         return Err(TransportError::Other("ssh has no standard input and output".to_owned()));
     };
-    let complaints = SshStderr::start_reading(stderr);
+    let stderr = SshStderr::start_reading(stderr);
     let mut noise = String::new();
     match tokio::time::timeout(GREETING_TIMEOUT, read_greeting(&mut stdout, &mut noise)).await {
         Ok(Ok(Greeting::Compatible)) => {
             // From now on ssh ends with its input. It is not killed: the operator's other sessions may go through it
             // (ssh_config(5), ControlMaster), and so it gives up a dead link by itself (ServerAliveInterval).
             opening.0 = None;
-            complaints.clear();
-            talk(tokio::io::join(stdout, stdin), None, Some(complaints)).await
+            stderr.clear();
+            start_http(tokio::io::join(stdout, stdin), None, Some(stderr)).await
         }
         Ok(Ok(Greeting::Skew { version, api })) => {
-            Err(TransportError::Skew { theirs: version, their_api: api })
+            Err(TransportError::Skew { their_version: version, their_api: api })
         }
         Ok(Ok(Greeting::TooMuchNoise)) => {
             Err(TransportError::Other(format!("no switchman answers there, but: {}", shorten(&noise))))
         }
         Err(_) => {
             let waited = crate::model::duration::format(GREETING_TIMEOUT);
-            let words = choose_output(&complaints.to_text(), &noise);
+            let words = choose_output(&stderr.to_text(), &noise);
             Err(TransportError::Other(format!("no switchman answers there within {waited} ({words})")))
         }
         Ok(Ok(Greeting::Ended) | Err(_)) => {
             let status = opening.wait().await;
             Err(TransportError::Other(explain_exit(
                 status,
-                &choose_output(&complaints.wait_for_text().await, &noise),
+                &choose_output(&stderr.wait_for_text().await, &noise),
             )))
         }
     }
@@ -112,52 +104,6 @@ impl Drop for PendingSsh {
             // One that has ended already is what is wanted.
             let _ = child.start_kill();
         }
-    }
-}
-
-/// The last that ssh wrote to its standard error, which is read to its end: a full pipe would hold ssh up.
-#[derive(Clone)]
-pub(super) struct SshStderr {
-    lines: Arc<Mutex<VecDeque<String>>>,
-    is_finished: watch::Receiver<bool>,
-}
-
-impl SshStderr {
-    fn start_reading(stderr: ChildStderr) -> Self {
-        let (lines, (over, is_over)) = (Arc::<Mutex<VecDeque<String>>>::default(), watch::channel(false));
-        let theirs = lines.clone();
-        let heard: SharedLineSink = Arc::new(move |line: &str| {
-            log::debug!("ssh: {line}");
-            let mut lines = theirs.lock().unwrap_or_else(PoisonError::into_inner);
-            if !line.is_empty() {
-                lines.push_back(shorten(line));
-            }
-            if lines.len() > MAX_STDERR_LINES {
-                lines.pop_front();
-            }
-        });
-        tokio::spawn(async move {
-            let (_never, ended) = watch::channel(false);
-            read_lines(Some(stderr), &heard, ended).await;
-            over.send_replace(true);
-        });
-        Self { lines, is_finished: is_over }
-    }
-
-    fn to_text(&self) -> String {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join("; ")
-    }
-
-    fn clear(&self) {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// After the end of ssh, or a moment: one that stays as the master of a connection may keep its outputs open.
-    pub(super) async fn wait_for_text(&self) -> String {
-        let mut over = self.is_finished.clone();
-        let _ = tokio::time::timeout(STDERR_TIMEOUT, over.wait_for(|over| *over)).await;
-        self.to_text()
     }
 }
 
@@ -207,17 +153,8 @@ fn parse_greeting(rest: &str) -> Greeting {
     if fits { Greeting::Compatible } else { Greeting::Skew { version, api } }
 }
 
-/// Shortens a text to its end, where the reason is.
-fn shorten(words: &str) -> String {
-    let words = words.trim();
-    match words.char_indices().rev().nth(MAX_SHOWN_CHARS - 1) {
-        Some((at, _)) if at > 0 => format!("...{}", &words[at..]),
-        _ => words.to_owned(),
-    }
-}
-
-fn choose_output(complaints: &str, noise: &str) -> String {
-    match shorten(if complaints.is_empty() { noise } else { complaints }) {
+fn choose_output(stderr: &str, noise: &str) -> String {
+    match shorten(if stderr.is_empty() { noise } else { stderr }) {
         words if words.is_empty() => "no output".to_owned(),
         words => words,
     }
@@ -248,6 +185,7 @@ fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::link::ssh_stderr::MAX_SHOWN_CHARS;
 
     async fn greet(text: &str) -> (Greeting, String) {
         let mut noise = String::new();

@@ -3,14 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use super::ssh::SshStderr;
-use super::{Body, Connection, describe_error, ssh, tls};
+use super::connection::Connection;
+use super::handshake::{TransportError, start_http};
+use super::{ssh, tls};
 use crate::model::host::{ConnectConfig, Transport};
 use crate::model::name::HostName;
 
@@ -29,16 +26,6 @@ pub(super) enum Pipe {
     },
     /// The way `here` has no pipe.
     None,
-}
-
-/// Why there is no connection.
-pub(super) enum TransportError {
-    /// Another switchman than this one understands.
-    Skew {
-        theirs: String,
-        their_api: String,
-    },
-    Other(String),
 }
 
 impl Pipe {
@@ -61,34 +48,15 @@ impl Pipe {
             Self::None => Err(TransportError::Other("no way leads there".to_owned())),
             Self::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(other)?;
-                talk(stream, None, None).await
+                start_http(stream, None, None).await
             }
             Self::Ssh { destination, options, command } => ssh::open(destination, options, command).await,
             Self::Tls { address, reach } => {
                 let (stream, token) = tls::open(address, reach).await.map_err(TransportError::Other)?;
-                talk(stream, token, None).await
+                start_http(stream, token, None).await
             }
         }
     }
-}
-
-/// HTTP over these bytes, until the connection is dropped.
-pub(super) async fn talk(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    token: Option<String>,
-    complaints: Option<SshStderr>,
-) -> Result<Connection, TransportError> {
-    let shaken = hyper::client::conn::http1::handshake::<_, Body>(TokioIo::new(stream)).await;
-    let (sender, connection) = shaken.map_err(|error| TransportError::Other(describe_error(&error)))?;
-    let (end, ended) = oneshot::channel();
-    tokio::spawn(async move {
-        tokio::select! {
-            // The request receives the error of a failure.
-            _ = connection => {}
-            _ = ended => {}
-        }
-    });
-    Ok(Connection { sender, token, ssh_stderr: complaints, last_used: Instant::now(), _close: end })
 }
 
 impl fmt::Display for Pipe {

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::Method;
 use hyper::body::{Bytes, Frame};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Body, HttpLink, RequestFailure, build_request, describe_error, explain_failure};
+use super::HttpLink;
+use super::connection::{Body, RequestFailure, describe_error};
+use crate::model::api::endpoint::NoQuery;
+use crate::model::api::endpoints::UPLOAD;
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
@@ -41,8 +43,9 @@ impl HttpLink {
         let length = file.metadata().await.map_err(unread)?.len();
         let mut connection = self.open_connection().await?;
         let (moved, moving) = watch::channel(());
-        let path = format!("/v1/services/{service}/releases/{release}");
-        let request = build_request(&connection, &Method::PUT, &path)
+        let target = UPLOAD.build_target(&(service.clone(), release.to_owned()), &NoQuery {});
+        let request = connection
+            .build_request(UPLOAD.row.method, &target)
             .header("content-type", "application/gzip")
             .header("content-length", length)
             .body(build_body(file, moved))
@@ -51,19 +54,18 @@ impl HttpLink {
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                return Err(self.broken_error(
-                    explain_failure(&connection, RequestFailure::Broken(describe_error(&error))).await,
-                ));
+                let failure = RequestFailure::Broken(describe_error(&error));
+                return Err(self.broken_error(connection.explain_failure(failure).await));
             }
         };
         if !answer.status().is_success() {
             // Refused before all of it was sent: what is left to send ends with the connection.
             let status = answer.status();
-            let told = self.run_with_timeout(SILENCE_TIMEOUT, answer.into_body().collect()).await?;
-            let told = told.map_err(|error| self.broken_error(describe_error(&error)))?;
-            return Err(self.refused_error(status, &told.to_bytes()));
+            let refusal = self.run_with_timeout(SILENCE_TIMEOUT, answer.into_body().collect()).await?;
+            let refusal = refusal.map_err(|error| self.broken_error(describe_error(&error)))?;
+            return Err(self.refused_error(status, &refusal.to_bytes()));
         }
-        self.read_json(connection, answer).await
+        self.read_json(&UPLOAD, connection, answer).await
     }
 
     /// Waits for as long as something moves, then for as long as the host is there.

@@ -11,9 +11,9 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
+use super::error::to_release_error;
 use super::members::{ArchiveReader, Member, MemberKind, quote_path, to_archive_error};
 use super::paths::{self, LinkTargets};
-use super::to_release_error;
 use crate::model::deployment::Digest;
 use crate::world::releases::ReleaseError;
 

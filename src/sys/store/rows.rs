@@ -9,9 +9,10 @@ use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, Row, params};
 
 use crate::model::deployment::{Access, Deployment};
-use crate::model::forward::{Forward, ServiceRecord, Switch};
+use crate::model::forward::ServiceRecord;
 use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
 use crate::model::name::ServiceName;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
 

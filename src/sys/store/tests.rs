@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::forward::RouteChange;
-use crate::model::forward::{Forward, Switch};
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 
 fn intent(switch: Switch) -> Intent {

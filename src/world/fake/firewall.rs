@@ -84,7 +84,7 @@ impl Firewall for FakeFirewall {
         let mut tables = self.tables.lock().unwrap();
         let table = tables.get_mut(&transaction.family).unwrap().nf_tables.as_mut().unwrap();
         let restored = table.apply_transaction(transaction);
-        restored.map_err(|stderr| FirewallError::Failed { command, status: 2, stderr })?;
+        restored.map_err(|error| FirewallError::Failed { command, status: 2, stderr: error.to_string() })?;
         self.committed.lock().unwrap().push(transaction.clone());
         *self.changed_at.lock().unwrap() = Some(Instant::now());
         Ok(())

@@ -26,9 +26,11 @@ use crate::model::evidence::Evidence;
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ChangeResult, Forward, Intent, KernelForward, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Intent, KernelForward, ServiceRecord};
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
@@ -107,6 +109,8 @@ pub struct SiteHost {
     pub evidence_error: Option<LinkError>,
     pub proxy: Option<ProxyStats>,
     pub layer7: SiteProxy,
+    /// Every request that was sent to it, by the name of the link's method.
+    pub calls: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -263,6 +267,7 @@ impl SiteHost {
             evidence_error: None,
             proxy: None,
             layer7: SiteProxy::without_traffic(),
+            calls: vec![],
         }
     }
 
@@ -313,6 +318,10 @@ pub fn build_broken_link_error() -> LinkError {
 }
 
 impl SiteLink {
+    pub(super) fn record_call(&self, name: &'static str) {
+        self.site.of(&self.name, |host| host.calls.push(name));
+    }
+
     /// Half of the way; what happens in between happens on the host.
     pub(super) async fn simulate_send(&self) -> Result<(), LinkError> {
         tokio::time::sleep(MS * 2).await;
@@ -369,6 +378,7 @@ impl HostLink for SiteLink {
     }
 
     async fn hello(&self) -> Result<Hello, LinkError> {
+        self.record_call("hello");
         let hello = Hello {
             api: API_VERSION,
             oldest_api: API_VERSION,
@@ -379,6 +389,7 @@ impl HostLink for SiteLink {
     }
 
     async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
+        self.record_call("fetch_status");
         let forward = Forward {
             service: question.service.clone(),
             check: question.ports.check,
@@ -404,13 +415,14 @@ impl HostLink for SiteLink {
             }]),
             drift: vec![],
             main_sockets: Ok(SocketCount::default()),
-            main_health: if host.is_healthy { Ok(()) } else { Err("status 500".to_owned()) },
+            main_health: if host.is_healthy { Ok(()) } else { Err(ObservationError::new("status 500")) },
             last_entry: None,
         })
         .await
     }
 
     async fn fetch_activity(&self, _: &ServiceName, _: Port) -> Result<ServiceActivity, LinkError> {
+        self.record_call("fetch_activity");
         self.run_round_trip(|host| ServiceActivity {
             generation: host.generation,
             switch: Some(if host.forward { Switch::On } else { Switch::Off }),
@@ -420,6 +432,7 @@ impl HostLink for SiteLink {
     }
 
     async fn probe(&self, _: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+        self.record_call("probe");
         self.run_round_trip(|host| {
             host.probes += 1;
             let healthy = host.is_healthy && !(host.is_flapping && host.probes % 2 == 0);
@@ -430,6 +443,7 @@ impl HostLink for SiteLink {
 
     /// Delivers a request that is on its way, even when its sender no longer waits for the answer.
     async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
+        self.record_call("switch");
         let on = intent.switch == Switch::On;
         if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
             return Err(error);
@@ -442,6 +456,7 @@ impl HostLink for SiteLink {
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
+        self.record_call("run");
         self.simulate_send().await?;
         let ended = self.site.run(request, heard).await;
         self.simulate_send().await?;
@@ -453,15 +468,18 @@ impl HostLink for SiteLink {
     }
 
     async fn load_history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<HistoryEntry>, LinkError> {
+        self.record_call("load_history");
         self.run_round_trip(|_| vec![]).await
     }
 
     /// As [`FakeArchives`] packs.
     async fn place(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
+        self.record_call("place");
         self.run_round_trip(|_| Digest(archive.display().to_string())).await
     }
 
     async fn list_releases(&self, _: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
+        self.record_call("list_releases");
         self.run_round_trip(|_| vec![]).await
     }
 }

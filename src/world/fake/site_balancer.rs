@@ -30,7 +30,7 @@ impl SiteBalancer {
         let verdict = |up: bool| if up { ServerState::Up } else { ServerState::Down };
         let mut servers = Vec::with_capacity(said.len() * 2);
         for (name, (up, drained, backup)) in names.zip(said) {
-            let mut main = make_server(&self.spec.servers.main_of(&name), verdict(*up));
+            let mut main = make_server(&self.spec.servers.main_server_name(&name), verdict(*up));
             main.work = ServerCounters { sessions: u64::from(!drained), ..ServerCounters::default() };
             servers.push(main);
             servers.push(make_server(&self.spec.servers.backup_server_name(&name), verdict(*backup)));

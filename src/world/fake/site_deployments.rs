@@ -13,8 +13,10 @@ use crate::model::api::deployments::{
 use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Forward, Route, Routes, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::socket::SocketCount;
 use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
@@ -25,8 +27,8 @@ pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {
 /// Each host has these, and nothing runs on them.
 const INSTALLED: [(&str, u16); 3] = [("0.9.0", 20000), ("1.0.0", 20001), ("2.0.0", 20002)];
 
-fn count_sockets(host: &SiteHost) -> Result<SocketCount, String> {
-    if host.kernel_unreadable { Err("no answer".to_owned()) } else { Ok(SocketCount::default()) }
+fn count_sockets(host: &SiteHost) -> Result<SocketCount, ObservationError> {
+    if host.kernel_unreadable { Err(ObservationError::new("no answer")) } else { Ok(SocketCount::default()) }
 }
 
 fn build_view(host: &SiteHost) -> DeploymentsView {
@@ -59,7 +61,12 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
         balancer_is_local: false,
         generation: host.generation,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None }),
+        routes: Some(Routes {
+            main: leg(ports.main),
+            backup: leg(ports.backup),
+            previous: None,
+            rollback: None,
+        }),
         access: Access::Public,
         trial: None,
         layer7: host.layer7.layer7(),
@@ -86,15 +93,18 @@ impl SiteLink {
 #[async_trait]
 impl HostDeployments for SiteLink {
     async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+        self.record_call("versions");
         self.run_round_trip(|host| build_view(host)).await
     }
 
     async fn deploy(&self, _: &DeployRequest) -> Result<DeployResponse, LinkError> {
+        self.record_call("deploy");
         refuse_unsupported()
     }
 
     /// Two seconds to come up, three to drain.
     async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+        self.record_call("update");
         self.simulate_send().await?;
         for (updating, takes) in [(false, 2000), (true, 3000)] {
             self.site.of(&self.name, |host| host.update_has_traffic = Some(updating));
@@ -110,6 +120,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn assign(&self, _: &ServiceName, request: &AssignRequest) -> Result<AssignResponse, LinkError> {
+        self.record_call("assign");
         let DeploymentRef::Version { version, .. } = &request.which else { return refuse_unsupported() };
         let version = version.to_string();
         self.simulate_send().await?;
@@ -142,6 +153,7 @@ impl HostDeployments for SiteLink {
         _: &ServiceName,
         request: &RollbackRequest,
     ) -> Result<AssignResponse, LinkError> {
+        self.record_call("rollback");
         self.run_round_trip(|host| {
             let was = host.main.clone();
             if request.from.as_ref().is_some_and(|from| from.to_string() != was) {
@@ -156,6 +168,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn watch_trial(&self, _: &ServiceName, request: &WatchRequest) -> Result<TrialOutcome, LinkError> {
+        self.record_call("watch_trial");
         self.simulate_send().await?;
         let ended = self.site.of(&self.name, |host| {
             host.watch_started_at.get_or_insert_with(Instant::now);
@@ -171,10 +184,12 @@ impl HostDeployments for SiteLink {
     }
 
     async fn kill(&self, _: &KillRequest) -> Result<KillResponse, LinkError> {
+        self.record_call("kill");
         refuse_unsupported()
     }
 
     async fn set_access(&self, _: &ServiceName, request: &AccessRequest) -> Result<ChangeResult, LinkError> {
+        self.record_call("set_access");
         self.run_round_trip(|host| {
             host.is_private = !request.public;
             ChangeResult { transactions: vec![], generation: host.generation, unfinished_history: None }
@@ -183,6 +198,7 @@ impl HostDeployments for SiteLink {
     }
 
     async fn stream_logs(&self, _: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+        self.record_call("stream_logs");
         self.simulate_send().await?;
         heard.write_line(&format!("{} writes", self.name)).await;
         self.simulate_send().await

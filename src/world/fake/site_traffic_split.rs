@@ -204,6 +204,7 @@ impl HostTrafficSplit for SiteLink {
         _: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> Result<TrafficSplitResponse, LinkError> {
+        self.record_call("split");
         self.simulate_send().await?;
         let split =
             self.site.of(&self.name, |host: &mut SiteHost| host.layer7.apply_change(&request.change))?;
@@ -212,10 +213,12 @@ impl HostTrafficSplit for SiteLink {
     }
 
     async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+        self.record_call("read_proxy_stats");
         self.run_round_trip(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
     }
 
     async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
+        self.record_call("read_evidence");
         let evidence =
             |host: &mut SiteHost| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err);
         self.run_round_trip(evidence).await?

@@ -49,7 +49,7 @@ impl Users {
                 futures_util::future::join_all(users).await;
             };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(inside(namespace, users)).unwrap();
+            runtime.block_on(run_in_namespace(namespace, users)).unwrap();
         });
         Self { counters, thread }
     }

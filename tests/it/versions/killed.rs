@@ -3,7 +3,7 @@
 
 use switchman::lab::operator::Pipe;
 
-use super::{MS, Site, Value, can_make_namespaces, deploy_shop, release, up};
+use super::{MS, Site, Value, can_make_namespaces, deploy_shop, up, write_release};
 
 /// Milliseconds from the start of the command to the kill. The commands take between 100 ms and some seconds.
 const MOMENTS: [u32; 6] = [5, 40, 120, 260, 500, 900];
@@ -48,8 +48,8 @@ async fn agent_killed_at_any_time_resumes_or_reverts() {
     }
     let site = up("killed", Pipe::Socket, 2).await;
     deploy_shop(&site, "4.0.0").await;
-    let fresh = release(&site.lab, "5.0.0").unwrap().display().to_string();
-    let newer = release(&site.lab, "5.0.1").unwrap().display().to_string();
+    let fresh = write_release(&site.lab, "5.0.0").unwrap().display().to_string();
+    let newer = write_release(&site.lab, "5.0.1").unwrap().display().to_string();
     for moment in MOMENTS {
         let deploy = ["deploy", "shop", "5.0.0", &fresh, "--", "sh", "serve.sh"];
         killed_during(&site, &deploy, moment).await;
@@ -67,7 +67,7 @@ async fn agent_killed_at_any_time_resumes_or_reverts() {
         assert!(again.status == 0 || again.stderr.contains("No services match"), "{}", again.stderr);
         assert_eq!(is_at_rest(&site).await, [("4.0.0".into(), true)], "after {moment} ms");
         // The same code again, so that the next round begins as this one did.
-        let source = release(&site.lab, "4.0.0").unwrap().display().to_string();
+        let source = write_release(&site.lab, "4.0.0").unwrap().display().to_string();
         site.well(&["update", "shop", "4.0.0", &source, "--", "sh", "serve.sh"]).await;
     }
     site.down_without_loss().await;

@@ -1,6 +1,7 @@
 //! `access`: whether a service can be called from outside.
 
-use super::{FleetDeployError, all_or_partial, each};
+use super::each_host::{all_or_partial, for_each_host};
+use super::error::FleetDeployError;
 use crate::model::api::deployments::AccessRequest;
 use crate::model::forward::ChangeResult;
 use crate::model::host::Host;
@@ -14,5 +15,5 @@ pub async fn set_access(
     service: &ServiceName,
     request: &AccessRequest,
 ) -> Result<Vec<(HostName, ChangeResult)>, FleetDeployError> {
-    all_or_partial(each(world, hosts, async |_, link| link.set_access(service, request).await).await)
+    all_or_partial(for_each_host(world, hosts, async |_, link| link.set_access(service, request).await).await)
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::list::list_deployments;
-use super::{
-    FleetDeployError, Listing, PerHost, all_or_partial, build_host_network, each, format_elapsed, say,
+use super::each_host::{
+    PerHost, all_or_partial, build_host_network, for_each_host, format_elapsed, report_progress,
 };
+use super::error::FleetDeployError;
+use super::list::{Listing, list_deployments};
 use crate::model::api::deployments::{DeployRequest, DeployResponse, KillRequest};
 use crate::model::deployment::{Deployment, DeploymentId, Digest, Role, RunSpec};
 use crate::model::fleet::Fleet;
@@ -17,6 +18,7 @@ use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::ports::Port;
 use crate::model::version::Version;
+use crate::ops::fleet::reach;
 use crate::world::FleetWorld;
 use crate::world::archives::PackedArchive;
 
@@ -25,7 +27,7 @@ use crate::world::archives::PackedArchive;
 pub enum Source {
     /// A directory or a `.tar.gz`.
     Release(PathBuf),
-    /// The version runs already; its address is in `how`.
+    /// The version runs already; its address is in its `RunSpec`.
     External,
 }
 
@@ -34,7 +36,7 @@ pub struct DeployOptions {
     pub service: ServiceName,
     pub version: Version,
     pub source: Source,
-    pub how: RunSpec,
+    pub run_spec: RunSpec,
     pub port: Option<Port>,
     /// Replaces the health check of the service.
     pub health: Option<Health>,
@@ -49,7 +51,8 @@ pub struct HostDeployPlan {
     pub role: Role,
     pub port: Port,
     /// Whether the host has this deployment already.
-    pub known: bool,
+    #[serde(rename = "known")]
+    pub is_already_deployed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,7 +71,7 @@ pub async fn deploy(
     hosts: &[Host],
     options: &DeployOptions,
 ) -> Result<DeployReport, FleetDeployError> {
-    let began = tokio::time::Instant::now();
+    let started_at = tokio::time::Instant::now();
     let packed = pack(world, &options.source).await?;
     let (id, revision) = choose_identity(world, options, &list_deployments(world, hosts).await);
     let digest = packed.as_ref().map(|packed| packed.digest.clone());
@@ -77,7 +80,7 @@ pub async fn deploy(
         service: options.service.clone(),
         version: options.version.clone(),
         revision: Some(revision),
-        how: options.how.clone(),
+        how: options.run_spec.clone(),
         digest: digest.clone(),
         port: options.port,
         health: options.health.clone().unwrap_or_else(|| fleet.health.clone()),
@@ -86,24 +89,25 @@ pub async fn deploy(
         actor: options.actor.clone(),
         dry_run,
     };
-    let planned =
-        all_or_partial(each(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await)?;
+    let planned = all_or_partial(
+        for_each_host(world, hosts, async |host, link| link.deploy(&request(host, true)).await).await,
+    )?;
     let planned: Vec<HostDeployPlan> =
         planned.into_iter().map(|(host, deployed)| plan_host(host, &deployed)).collect();
-    for one in &planned {
-        say(world, Some(&one.host), describe_plan(one, options));
+    for plan in &planned {
+        report_progress(world, Some(&plan.host), describe_plan(plan, options));
     }
     let mut report = DeployReport { id: id.clone(), revision, planned, deployed: vec![] };
     if options.dry_run {
         return Ok(report);
     }
     let release = options.version.to_string();
-    let deployed = each(world, hosts, async |host, link| {
+    let deployed = for_each_host(world, hosts, async |host, link| {
         if let Some(packed) = &packed
-            && !report.planned.iter().any(|planned| planned.host == host.name && planned.known)
+            && !report.planned.iter().any(|planned| planned.host == host.name && planned.is_already_deployed)
         {
             link.place(&options.service, &release, &packed.path).await?;
-            say(
+            report_progress(
                 world,
                 Some(&host.name),
                 format!("release {release} is placed ({} KiB sent)", packed.bytes / 1024),
@@ -111,11 +115,15 @@ pub async fn deploy(
         }
         let deployed = link.deploy(&request(host, false)).await?;
         let port = deployed.deployment.instance.port;
-        say(world, Some(&host.name), format!("healthy on port {port} after {}", format_elapsed(began)));
+        report_progress(
+            world,
+            Some(&host.name),
+            format!("healthy on port {port} after {}", format_elapsed(started_at)),
+        );
         Ok(deployed)
     })
     .await;
-    if deployed.iter().any(|(_, one)| one.is_err()) {
+    if deployed.iter().any(|(_, result)| result.is_err()) {
         undo_deploy(world, hosts, &deployed, options).await;
         return Err(collect_errors(deployed));
     }
@@ -125,7 +133,7 @@ pub async fn deploy(
 
 /// Collects the errors of all hosts: the deployment was undone everywhere, so it is not a partial success.
 fn collect_errors(deployed: PerHost<DeployResponse>) -> FleetDeployError {
-    let errors = deployed.into_iter().filter_map(|(host, one)| one.err().map(|error| (host, error)));
+    let errors = deployed.into_iter().filter_map(|(host, result)| result.err().map(|error| (host, error)));
     FleetDeployError::Hosts(errors.collect())
 }
 
@@ -140,11 +148,11 @@ pub(super) async fn pack(
 }
 
 /// A version that is on other hosts already keeps its id and its revision.
-fn choose_identity(world: &FleetWorld, options: &DeployOptions, there: &Listing) -> (DeploymentId, u32) {
-    if let Some(row) = there.find(&options.service, &options.version) {
+fn choose_identity(world: &FleetWorld, options: &DeployOptions, existing: &Listing) -> (DeploymentId, u32) {
+    if let Some(row) = existing.find(&options.service, &options.version) {
         return (row.id.clone(), row.revision);
     }
-    let of_service = there.rows.iter().filter(|row| row.service == options.service);
+    let of_service = existing.rows.iter().filter(|row| row.service == options.service);
     let revision = of_service.map(|row| row.revision).max().unwrap_or(0).saturating_add(1);
     (DeploymentId::new(world.clock.now(), generate_salt(&options.actor)), revision)
 }
@@ -160,13 +168,13 @@ fn generate_salt(actor: &Actor) -> u64 {
 
 fn plan_host(host: HostName, deployed: &DeployResponse) -> HostDeployPlan {
     let DeployResponse { deployment, known, role } = deployed;
-    HostDeployPlan { host, role: *role, port: deployment.instance.port, known: *known }
+    HostDeployPlan { host, role: *role, port: deployment.instance.port, is_already_deployed: *known }
 }
 
 fn describe_plan(planned: &HostDeployPlan, options: &DeployOptions) -> String {
     let (service, version) = (&options.service, &options.version);
     let role = if planned.role == Role::Main { "main" } else { "a shadow" };
-    if planned.known {
+    if planned.is_already_deployed {
         return format!("{service} {version} is there already");
     }
     format!("{service} {version} will be {role}, on port {}", planned.port)
@@ -182,12 +190,12 @@ async fn undo_deploy(
     let new: Vec<(&Host, &Deployment)> = hosts
         .iter()
         .filter_map(|host| {
-            let (_, one) = deployed.iter().find(|(name, _)| *name == host.name)?;
-            let one = one.as_ref().ok().filter(|one| !one.known)?;
-            Some((host, &one.deployment))
+            let (_, result) = deployed.iter().find(|(name, _)| *name == host.name)?;
+            let response = result.as_ref().ok().filter(|response| !response.known)?;
+            Some((host, &response.deployment))
         })
         .collect();
-    let undone = new.iter().map(async |(host, deployment)| {
+    let removals = new.iter().map(async |(host, deployment)| {
         let request = KillRequest {
             id: deployment.id.clone(),
             force: true,
@@ -195,14 +203,14 @@ async fn undo_deploy(
             keep_files: false,
             actor: options.actor.clone(),
         };
-        let killed = async { crate::ops::fleet::reach::link(world, host)?.kill(&request).await }.await;
+        let killed = async { reach::find_link(world, host)?.kill(&request).await }.await;
         let text = match killed {
             Ok(_) => "removed again: another host failed".to_owned(),
             Err(error) => format!("cannot remove the new deployment: {error}"),
         };
-        say(world, Some(&host.name), text);
+        report_progress(world, Some(&host.name), text);
     });
-    futures_util::future::join_all(undone).await;
+    futures_util::future::join_all(removals).await;
 }
 
 /// Shortens a digest to the 12 characters that are printed.

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::list::list_deployments;
-use super::{FleetDeployError, say, with_fleet_lock};
-use crate::model::deployment::Role;
+use super::each_host::report_progress;
+use super::error::FleetDeployError;
+use super::list::{FleetDeployment, Listing};
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::name::{BalancerName, HostName};
 use crate::model::percent::Percent;
-use crate::model::version::Version;
+use crate::ops::fleet::lock::run_under_lock;
 use crate::plan::weights::{Weights, compute_weights};
 use crate::world::FleetWorld;
 use crate::world::balancer::SetWeightResult;
@@ -35,26 +35,20 @@ pub struct AppliedWeights {
 pub async fn set_canary_weights(
     world: &FleetWorld,
     hosts: &[Host],
-    service: &ServiceName,
-    version: &Version,
+    listing: &Listing,
+    canary: &FleetDeployment,
     share: Option<Percent>,
     actor: &Actor,
 ) -> Result<AppliedWeights, FleetDeployError> {
     if world.balancers.is_empty() {
         return Err(FleetDeployError::NoBalancer);
     }
-    let listing = list_deployments(world, hosts).await;
     // A host that does not respond may have either main.
     listing.require_complete()?;
-    let Some(row) = listing.find(service, version) else {
-        return Err(FleetDeployError::NoVersion { service: service.clone(), version: version.clone() });
-    };
-    let is_canary =
-        |host: &Host| row.hosts.iter().any(|(name, one)| *name == host.name && one.role == Role::Main);
-    let canaries = hosts.iter().filter(|host| is_canary(host)).count();
+    let canaries = hosts.iter().filter(|host| canary.is_main_on(&host.name)).count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let all = Weights { canaries: 100, mains: 100, share: Percent::FULL };
-    let found = match share {
+    let weights = match share {
         Some(share) => compute_weights(share, count(canaries), count(hosts.len() - canaries))?,
         None => all,
     };
@@ -62,8 +56,8 @@ pub async fn set_canary_weights(
         let mut servers = Vec::new();
         for balancer in &world.balancers {
             for host in hosts {
-                let server = balancer.spec().servers.main_of(&host.name);
-                let weight = if is_canary(host) { found.canaries } else { found.mains };
+                let server = balancer.spec().servers.main_server_name(&host.name);
+                let weight = if canary.is_main_on(&host.name) { weights.canaries } else { weights.mains };
                 let name = balancer.spec().name.clone();
                 match balancer.set_weight(&server, weight).await {
                     Ok(SetWeightResult::Set) => {
@@ -75,19 +69,21 @@ pub async fn set_canary_weights(
                         });
                     }
                     Ok(SetWeightResult::NotAllowed) => return Err(FleetDeployError::WeightsNotAllowed(name)),
-                    Err(why) => return Err(FleetDeployError::WeightNotSet { balancer: name, server, why }),
+                    Err(source) => {
+                        return Err(FleetDeployError::WeightNotSet { balancer: name, server, source });
+                    }
                 }
             }
         }
         Ok(servers)
     };
-    let servers = with_fleet_lock(world, actor, "canary", work).await?;
+    let servers = run_under_lock(world, &actor.user, "canary", work).await?;
     if share.is_some() {
-        say(
+        report_progress(
             world,
             None,
             "new users follow the weights, users with a cookie stay; a reload of HAProxy forgets weights",
         );
     }
-    Ok(AppliedWeights { share: found.share, servers })
+    Ok(AppliedWeights { share: weights.share, servers })
 }

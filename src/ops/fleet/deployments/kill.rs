@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
+use super::each_host::{all_or_partial, for_each_host};
+use super::error::FleetDeployError;
+use super::list::FleetDeployment;
 use crate::model::api::deployments::KillRequest;
 use crate::model::history::Actor;
 use crate::model::host::Host;
@@ -37,11 +39,11 @@ pub async fn kill(
     hosts: &[Host],
     rows: &[FleetDeployment],
     options: &KillOptions,
-    mut told: impl FnMut(&KilledDeployment),
+    mut report: impl FnMut(&KilledDeployment),
 ) -> Result<Vec<KilledDeployment>, FleetDeployError> {
     let mut order: Vec<&FleetDeployment> = rows.iter().collect();
     order.sort_by_key(|row| (row.service.clone(), row.main != Some(false)));
-    let mut all = Vec::new();
+    let mut deployments = Vec::new();
     for row in order {
         let hosts = row.filter_hosts(hosts);
         let request = KillRequest {
@@ -51,15 +53,16 @@ pub async fn kill(
             keep_files: options.keep_files,
             actor: options.actor.clone(),
         };
-        let killed = all_or_partial(each(world, &hosts, async |_, link| link.kill(&request).await).await)?;
-        let one = KilledDeployment {
+        let killed =
+            all_or_partial(for_each_host(world, &hosts, async |_, link| link.kill(&request).await).await)?;
+        let deployment = KilledDeployment {
             service: row.service.clone(),
             version: row.version.clone(),
             aborted_requests: killed.iter().map(|(_, killed)| killed.aborted_requests).sum(),
             hosts: killed.into_iter().map(|(host, _)| host).collect(),
         };
-        told(&one);
-        all.push(one);
+        report(&deployment);
+        deployments.push(deployment);
     }
-    Ok(all)
+    Ok(deployments)
 }

@@ -1,15 +1,19 @@
 //! `ls`, `describe`: every host's view, one row per version.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::{FleetDeployError, each};
+use super::deployment_name::DeploymentName;
+use super::each_host::for_each_host;
+use super::error::FleetDeployError;
 use crate::model::api::deployments::{DeploymentView, DeploymentsView};
 use crate::model::deployment::{Access, DeploymentId, DeploymentStatus, Role};
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
+use crate::model::socket::SocketCount;
 use crate::model::version::Version;
 use crate::plan::traffic_split;
 use crate::world::FleetWorld;
+use crate::world::link::LinkError;
 
 /// A version of a service, over all hosts that have it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +40,27 @@ impl FleetDeployment {
         let has = |host: &&Host| self.hosts.iter().any(|(name, _)| *name == host.name);
         hosts.iter().filter(has).cloned().collect()
     }
+
+    /// Whether the version is main on every host that has it.
+    pub fn is_main(&self) -> bool {
+        self.main == Some(true)
+    }
+
+    /// Whether the version is main on this host.
+    pub(super) fn is_main_on(&self, host: &HostName) -> bool {
+        self.hosts.iter().any(|(name, view)| name == host && view.role == Role::Main)
+    }
+
+    /// Returns an error that names the hosts, of these, that do not have the version.
+    pub fn require_on(&self, hosts: &[Host]) -> Result<(), FleetDeployError> {
+        let lacks = |host: &&Host| !self.hosts.iter().any(|(name, _)| *name == host.name);
+        let lacking: Vec<HostName> = hosts.iter().filter(lacks).map(|host| host.name.clone()).collect();
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let (service, version) = (self.service.clone(), self.version.clone());
+        Err(FleetDeployError::MissingOnHosts { service, version, hosts: lacking })
+    }
 }
 
 /// Every view that was read, and the hosts that could not be read.
@@ -43,7 +68,16 @@ impl FleetDeployment {
 pub struct Listing {
     /// Sorted by service, then by age.
     pub rows: Vec<FleetDeployment>,
-    pub unread: Vec<(HostName, String)>,
+    #[serde(serialize_with = "serialize_errors")]
+    pub unread: Vec<(HostName, LinkError)>,
+}
+
+/// Writes an error as its text.
+fn serialize_errors<S: Serializer>(
+    errors: &[(HostName, LinkError)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(errors.iter().map(|(host, error)| (host, error.to_string())))
 }
 
 impl Listing {
@@ -55,6 +89,54 @@ impl Listing {
                 && version.is_none_or(|version| row.version == *version)
         });
         self
+    }
+
+    /// The rows of this name.
+    #[must_use]
+    pub fn filter_by_name(self, name: &DeploymentName) -> Self {
+        match name {
+            DeploymentName::Id(id) => self.filter_by_id(id),
+            DeploymentName::Service { service, version } => self.filter(Some(service), version.as_ref()),
+        }
+    }
+
+    /// Returns the deployment of this name; without a version, the service's main.
+    pub fn resolve(&self, name: &DeploymentName) -> Result<&FleetDeployment, FleetDeployError> {
+        match name {
+            DeploymentName::Id(id) => {
+                self.rows.iter().find(|row| row.id == *id).ok_or(FleetDeployError::NoMatch)
+            }
+            DeploymentName::Service { service, version: Some(version) } => {
+                self.find(service, version).ok_or_else(|| FleetDeployError::NoVersion {
+                    service: service.clone(),
+                    version: version.clone(),
+                })
+            }
+            DeploymentName::Service { service, version: None } => {
+                let mut rows = self.rows.iter().filter(|row| row.service == *service);
+                match (rows.next(), rows.next()) {
+                    (Some(only), None) => Ok(only),
+                    _ => self.find_main(service).ok_or(FleetDeployError::NoMatch),
+                }
+            }
+        }
+    }
+
+    /// Returns the deployment that becomes main: on every one of the hosts.
+    pub fn resolve_target(
+        &self,
+        name: &DeploymentName,
+        hosts: &[Host],
+    ) -> Result<&FleetDeployment, FleetDeployError> {
+        let has = |service: &ServiceName| self.rows.iter().any(|row| row.service == *service);
+        let target = match self.resolve(name) {
+            Err(FleetDeployError::NoVersion { service, .. }) if !has(&service) && self.unread.is_empty() => {
+                Err(FleetDeployError::NoMain(service))
+            }
+            found => found,
+        }?;
+        target.require_on(hosts)?;
+        Ok(target)
     }
 
     #[must_use]
@@ -73,7 +155,7 @@ impl Listing {
     }
 
     /// The main of a service, where it is one anywhere.
-    pub fn main(&self, service: &ServiceName) -> Option<&FleetDeployment> {
+    pub fn find_main(&self, service: &ServiceName) -> Option<&FleetDeployment> {
         self.rows.iter().find(|row| row.service == *service && row.main != Some(false))
     }
 }
@@ -81,10 +163,10 @@ impl Listing {
 /// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
-    for (host, view) in each(world, hosts, async |_, link| link.versions().await).await {
+    for (host, view) in for_each_host(world, hosts, async |_, link| link.versions().await).await {
         match view {
             Ok(view) => merge_host_view(&mut listing.rows, &host, view),
-            Err(error) => listing.unread.push((host, error.to_string())),
+            Err(error) => listing.unread.push((host, error)),
         }
     }
     let order = |row: &FleetDeployment| (row.service.clone(), row.revision);
@@ -94,36 +176,36 @@ pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
 
 fn merge_host_view(rows: &mut Vec<FleetDeployment>, host: &HostName, view: DeploymentsView) {
     for one in view.deployments {
+        let deployment = &one.deployment;
         let main = one.role == Role::Main;
-        let record = view.services.iter().find(|record| record.forward.service == one.deployment.service);
-        let active = one.sockets.as_ref().ok().map(crate::model::socket::SocketCount::maybe_busy);
-        let gets = record
-            .map(|record| traffic_split::describe_traffic(&record.layer7.traffic_split, &one.deployment.id))
+        let record = view.services.iter().find(|record| record.forward.service == deployment.service);
+        let active = one.sockets.as_ref().ok().map(SocketCount::maybe_busy);
+        let traffic = record
+            .map(|record| traffic_split::describe_traffic(&record.layer7.traffic_split, &deployment.id))
             .unwrap_or_default();
-        let same = |row: &&mut FleetDeployment| row.id == one.deployment.id;
-        let Some(row) = rows.iter_mut().find(same) else {
+        let Some(row) = rows.iter_mut().find(|row| row.id == deployment.id) else {
             rows.push(FleetDeployment {
-                service: one.deployment.service.clone(),
-                version: one.deployment.version.clone(),
-                id: one.deployment.id.clone(),
-                revision: one.deployment.revision,
+                service: deployment.service.clone(),
+                version: deployment.version.clone(),
+                id: deployment.id.clone(),
+                revision: deployment.revision,
                 main: Some(main),
                 access: record.map(|record| record.access).unwrap_or_default(),
                 status: one.status,
                 active,
                 hosts: vec![(host.clone(), one)],
-                traffic: gets,
+                traffic,
             });
             continue;
         };
         row.main = row.main.filter(|all| *all == main);
-        row.active = row.active.zip(active).map(|(all, here)| all + here);
+        row.active = row.active.zip(active).map(|(all, active)| all + active);
         // Active before Draining before Drained: the row shows the status that needs the most care.
         row.status = row.status.min(one.status);
         row.hosts.push((host.clone(), one));
-        for gets in gets {
-            if !row.traffic.contains(&gets) {
-                row.traffic.push(gets);
+        for share in traffic {
+            if !row.traffic.contains(&share) {
+                row.traffic.push(share);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! `logs` and `history`: the log lines and history entries of every host.
 
-use super::{FleetDeployError, FleetDeployment, all_or_partial, each};
+use super::each_host::{all_or_partial, for_each_host};
+use super::error::FleetDeployError;
+use super::list::FleetDeployment;
 use crate::model::api::deployments::LogsRequest;
 use crate::model::history::HistoryEntry;
 use crate::model::host::Host;
@@ -14,10 +16,12 @@ pub async fn stream_logs(
     hosts: &[Host],
     row: &FleetDeployment,
     request: &LogsRequest,
-    heard: impl Fn(&HostName) -> SharedLineSink,
+    make_sink: impl Fn(&HostName) -> SharedLineSink,
 ) -> Result<(), FleetDeployError> {
     let hosts = row.filter_hosts(hosts);
-    let all = each(world, &hosts, async |host, link| link.stream_logs(request, heard(&host.name)).await);
+    let all = for_each_host(world, &hosts, async |host, link| {
+        link.stream_logs(request, make_sink(&host.name)).await
+    });
     tokio::select! {
         ended = all => all_or_partial(ended).map(|_| ()),
         () = world.stop.wait() => Ok(()),
@@ -38,14 +42,14 @@ pub async fn read_histories(
     service: &ServiceName,
     limit: u32,
 ) -> HostHistories {
-    let mut heard = HostHistories { hosts: vec![], unread: vec![] };
+    let mut histories = HostHistories { hosts: vec![], unread: vec![] };
     for (host, rows) in
-        each(world, hosts, async |_, link| link.load_history(Some(service), limit).await).await
+        for_each_host(world, hosts, async |_, link| link.load_history(Some(service), limit).await).await
     {
         match rows {
-            Ok(rows) => heard.hosts.push((host, rows)),
-            Err(error) => heard.unread.push((host, error)),
+            Ok(rows) => histories.hosts.push((host, rows)),
+            Err(error) => histories.unread.push((host, error)),
         }
     }
-    heard
+    histories
 }

@@ -1,3 +1,5 @@
+mod calls;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -6,27 +8,31 @@ use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
+use crate::model::history::Actor;
+use crate::model::name::HostName;
+use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::world::fake::site::{FakeSite, site};
-use crate::world::link::SharedLineSink;
+use crate::world::link::{LinkError, SharedLineSink};
+use crate::world::reporter::Event;
 
 fn actor() -> Actor {
     Actor { user: "ops".into(), pid: 7 }
 }
 
 fn flip_to_2() -> AssignOptions {
-    AssignOptions {
-        service: "shop".parse().unwrap(),
-        version: "2.0.0".parse().unwrap(),
-        strategy: Strategy::Flip,
-        watch: Duration::ZERO,
-        wait: true,
-        actor: actor(),
-        roll: example::make_roll_spec(&[]),
-    }
+    AssignOptions { watch: Duration::ZERO, wait: true, actor: actor(), roll: None }
+}
+
+/// The whole walk of `switchman assign shop 2.0.0`: resolved by one list, then made main.
+async fn assign_2(fake: &FakeSite, options: &AssignOptions) -> Result<AssignReport, FleetDeployError> {
+    let (world, hosts) = (&fake.world, &fake.fleet.hosts);
+    let name = DeploymentName::from_version(&"shop".parse().unwrap(), &"2.0.0".parse().unwrap());
+    let listing = list_deployments(world, hosts).await;
+    assign(world, &fake.fleet, hosts, listing.resolve_target(&name, hosts)?, options).await
 }
 
 async fn flip(fake: &FakeSite) -> Result<AssignReport, FleetDeployError> {
-    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &flip_to_2()).await
+    assign_2(fake, &flip_to_2()).await
 }
 
 fn mains(fake: &FakeSite) -> Vec<String> {
@@ -60,20 +66,29 @@ async fn flip_revert_skips_host_that_had_the_version_before() {
     assert_eq!(mains(&fake), ["1.0.0", "2.0.0", "1.0.0"]);
 }
 
-fn watched(strategy: Strategy) -> AssignOptions {
-    AssignOptions { watch: Duration::from_secs(10), strategy, ..flip_to_2() }
+fn watched_flip() -> AssignOptions {
+    AssignOptions { watch: Duration::from_secs(10), ..flip_to_2() }
+}
+
+fn roll_to_2(fake: &FakeSite, watch: Duration) -> AssignOptions {
+    let roll = RollSpec {
+        hosts: fake.fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+        work: Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: watch }),
+        ..example::make_roll_spec(&[])
+    };
+    AssignOptions { watch, roll: Some(roll), ..flip_to_2() }
 }
 
 /// When the watch request arrives, the host has no trial any more.
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_agent_already_rolled_back() {
-    for strategy in [Strategy::Flip, Strategy::Rolling] {
+    for is_rolling in [false, true] {
         let fake = site(3, 1);
         fake.site.with_host("web2", |host| host.rollback_reason = Some("503".into()));
-        let (hosts, options) = (&fake.fleet.hosts, watched(strategy));
-        let error = assign(&fake.world, &fake.fleet, hosts, &options).await.unwrap_err();
+        let options = if is_rolling { roll_to_2(&fake, Duration::from_secs(10)) } else { watched_flip() };
+        let error = assign_2(&fake, &options).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot keep shop 2.0.0 as main: web2: 503; 1.0.0 is main again");
-        assert_eq!(mains(&fake), ["1.0.0"; 3], "{strategy:?}");
+        assert_eq!(mains(&fake), ["1.0.0"; 3], "rolling: {is_rolling}");
     }
 }
 
@@ -81,8 +96,8 @@ async fn assign_fails_when_agent_already_rolled_back() {
 #[tokio::test(start_paused = true)]
 async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
-    let options = watched(Strategy::Flip);
-    let (ended, ()) = tokio::join!(assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &options), async {
+    let options = watched_flip();
+    let (ended, ()) = tokio::join!(assign_2(&fake, &options), async {
         while mains(&fake) != ["2.0.0"; 3] {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -102,7 +117,7 @@ async fn watch_starts_concurrently_with_flush() {
     fake.site.lock().has_admin_socket = true;
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
-    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap();
+    assign_2(&fake, &watched_flip()).await.unwrap();
     let seen = fake.site.with_host("web1", |host| host.watch_started_at.unwrap());
     assert!(began.elapsed() >= FLUSH_TIMEOUT && seen - began < Duration::from_secs(1), "{:?}", seen - began);
 
@@ -112,7 +127,7 @@ async fn watch_starts_concurrently_with_flush() {
     fake.site.with_host("web1", |host| host.rollback_reason = Some("503".into()));
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let began = tokio::time::Instant::now();
-    assign(&fake.world, &fake.fleet, &fake.fleet.hosts, &watched(Strategy::Flip)).await.unwrap_err();
+    assign_2(&fake, &watched_flip()).await.unwrap_err();
     assert!(began.elapsed() < FLUSH_TIMEOUT, "{:?}", began.elapsed());
 }
 
@@ -122,7 +137,10 @@ async fn flip_reports_uncounted_connections_as_unknown() {
     let fake = site(2, 1);
     fake.site.with_host("web2", |host| host.kernel_unreadable = true);
     let report = flip(&fake).await.unwrap();
-    assert_eq!(report.hosts.iter().map(|host| host.left).collect::<Vec<_>>(), [Some(0), None]);
+    assert_eq!(
+        report.hosts.iter().map(|host| host.remaining_connections).collect::<Vec<_>>(),
+        [Some(0), None]
+    );
     let told = |event: &Event| matches!(event, Event::DeploymentProgress { text, .. } if text.contains("(web2: not known)"));
     assert!(fake.events.lock().unwrap().iter().any(told));
     let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
@@ -131,12 +149,16 @@ async fn flip_reports_uncounted_connections_as_unknown() {
     assert_eq!(listing.rows[0].active, Some(0));
 }
 
-async fn update_main(fake: &FakeSite, how: RunSpecChange, source: &str) -> Vec<(HostName, Deployment)> {
+async fn update_main(
+    fake: &FakeSite,
+    run_change: RunSpecChange,
+    source: &str,
+) -> Vec<(HostName, Deployment)> {
     let listing = list_deployments(&fake.world, &fake.fleet.hosts).await;
-    let row = listing.main(&"shop".parse().unwrap()).unwrap();
+    let row = listing.find_main(&"shop".parse().unwrap()).unwrap();
     let options = UpdateOptions {
         source: Source::Release(source.into()),
-        how,
+        run_change,
         drain_timeout: Duration::from_secs(5),
         actor: actor(),
     };

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::assign;
-use super::idle_connections::flush;
-use super::{FleetDeployError, all_or_partial, each, say, with_fleet_lock};
-use crate::model::api::deployments::DeploymentView;
-use crate::model::deployment::{Deployment, Role};
+use super::each_host::{all_or_partial, for_each_host, report_progress};
+use super::error::FleetDeployError;
+use super::idle_connections::{FLUSH_TIMEOUT, flush, flush_until_none_remain, format_open_connections};
+use crate::model::api::deployments::{DeploymentView, DeploymentsView};
+use crate::model::deployment::Role;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::proxy::TrafficSplit;
+use crate::model::socket::SocketCount;
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
+use crate::ops::fleet::lock::run_under_lock;
 use crate::world::FleetWorld;
 
 #[derive(Debug, Clone)]
@@ -34,13 +36,17 @@ pub struct SplitOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostSplit {
     pub host: HostName,
-    pub splits: TrafficSplit,
+    #[serde(rename = "splits")]
+    pub traffic_split: TrafficSplit,
     /// Whether the proxy is in the data path before main.
-    pub inserted: bool,
+    #[serde(rename = "inserted")]
+    pub is_inserted: bool,
     /// Whether the host had this split already.
-    pub known: bool,
+    #[serde(rename = "known")]
+    pub is_unchanged: bool,
     /// Open connections that bypass the proxy; absent where the host cannot count them.
-    pub past: Option<u64>,
+    #[serde(rename = "past")]
+    pub bypassing_connections: Option<u64>,
 }
 
 /// Applies the change on every one of the hosts, under the fleet lock.
@@ -50,11 +56,10 @@ pub async fn split(
     hosts: &[Host],
     options: &SplitOptions,
 ) -> Result<Vec<HostSplit>, FleetDeployError> {
-    let done =
-        with_fleet_lock(world, &options.actor, "split", apply_split_under_lock(world, fleet, hosts, options))
-            .await?;
-    let leaves = if options.wait { assign::FLUSH_TIMEOUT } else { Duration::ZERO };
-    Ok(wait_until_inserted(world, fleet, &options.service, done, leaves).await)
+    let change = apply_split_under_lock(world, fleet, hosts, options);
+    let responses = run_under_lock(world, &options.actor.user, "split", change).await?;
+    let timeout = if options.wait { FLUSH_TIMEOUT } else { Duration::ZERO };
+    Ok(wait_until_inserted(world, fleet, &options.service, responses, timeout).await)
 }
 
 /// Waits until requests on connections that balancers keep pass through the proxy too, and reports the hosts where they may not.
@@ -62,30 +67,21 @@ pub(crate) async fn wait_until_inserted(
     world: &FleetWorld,
     fleet: &Fleet,
     service: &ServiceName,
-    done: Vec<(HostName, TrafficSplitResponse)>,
-    leaves: Duration,
+    responses: Vec<(HostName, TrafficSplitResponse)>,
+    timeout: Duration,
 ) -> Vec<HostSplit> {
-    let hosts =
-        done.into_iter().map(async |(host, split)| led(world, fleet, service, host, split, leaves).await);
+    let hosts = responses
+        .into_iter()
+        .map(async |(host, response)| flush_split_host(world, fleet, service, host, response, timeout).await);
     let hosts = futures_util::future::join_all(hosts).await;
-    let past: Vec<String> = hosts
-        .iter()
-        .filter(|host| host.inserted && host.past != Some(0))
-        .map(|host| {
-            let past = host.past.map_or_else(|| "not known".to_owned(), |past| past.to_string());
-            format!("{}: {past}", host.host)
-        })
-        .collect();
-    if !past.is_empty() {
-        let past = past.join(", ");
-        say(
-            world,
-            None,
-            format!(
-                "connections that bypass the proxy may still be open ({past}): their requests are neither copied nor shared. switchman \
-                 can close those that HAProxy keeps through a stats socket of level admin; the others end by themselves"
-            ),
+    let inserted = hosts.iter().filter(|host| host.is_inserted);
+    let counts = inserted.map(|host| (&host.host, host.bypassing_connections));
+    if let Some(bypassing) = format_open_connections(counts) {
+        let text = format!(
+            "connections that bypass the proxy may still be open ({bypassing}): their requests are neither copied nor shared. switchman \
+             can close those that HAProxy keeps through a stats socket of level admin; the others end by themselves"
         );
+        report_progress(world, None, text);
     }
     hosts
 }
@@ -104,36 +100,36 @@ pub(crate) async fn apply_split_under_lock(
         actor: options.actor.clone(),
         detail: options.detail.clone(),
     };
-    all_or_partial(each(world, hosts, async |_, link| link.split(&options.service, &request).await).await)
+    all_or_partial(
+        for_each_host(world, hosts, async |_, link| link.split(&options.service, &request).await).await,
+    )
 }
 
 /// Connections that HAProxy keeps stay on their old route: they are closed, so that the next request opens a new one.
-async fn led(
+async fn flush_split_host(
     world: &FleetWorld,
     fleet: &Fleet,
     service: &ServiceName,
     host: HostName,
-    split: TrafficSplitResponse,
-    leaves: Duration,
+    response: TrafficSplitResponse,
+    timeout: Duration,
 ) -> HostSplit {
-    let TrafficSplitResponse { traffic_split: splits, inserted, known } = split;
-    let past = if known {
+    let TrafficSplitResponse { traffic_split, inserted: is_inserted, known: is_unchanged } = response;
+    let bypassing_connections = if is_unchanged {
         Some(0)
-    } else if inserted {
-        match find_main(world, service, &host).await {
-            Some(main) => assign::leave(world, fleet, host.clone(), &main, leaves).await.left,
-            None => None,
-        }
+    } else if is_inserted {
+        let count = |view: &DeploymentsView| count_main_connections(view, service);
+        flush_until_none_remain(world, fleet, &host, timeout, count).await.remaining
     } else {
         // What is kept in the proxy ends with its next answer; there is less to wait for without it.
         flush(world, &host).await;
         Some(0)
     };
-    HostSplit { host, splits, inserted, known, past }
+    HostSplit { host, traffic_split, is_inserted, is_unchanged, bypassing_connections }
 }
 
-async fn find_main(world: &FleetWorld, service: &ServiceName, host: &HostName) -> Option<Deployment> {
-    let view = world.links.get(host)?.versions().await.ok()?;
-    let is_main = |one: &DeploymentView| one.role == Role::Main && one.deployment.service == *service;
-    view.deployments.into_iter().find(is_main).map(|one| one.deployment)
+/// Counts the connections that main itself holds through its data port: they bypass the proxy.
+fn count_main_connections(view: &DeploymentsView, service: &ServiceName) -> Option<u64> {
+    let is_main = |view: &&DeploymentView| view.role == Role::Main && view.deployment.service == *service;
+    view.deployments.iter().find(is_main)?.via_main_port.as_ref().ok().map(SocketCount::total)
 }

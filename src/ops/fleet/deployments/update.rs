@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use super::deploy::pack;
+use super::deploy::{Source, pack};
+use super::each_host::{build_host_network, report_progress};
+use super::error::FleetDeployError;
 use super::idle_connections::flush_repeatedly;
-use super::{FleetDeployError, FleetDeployment, Source, build_host_network, say};
+use super::list::FleetDeployment;
+
 use crate::model::api::deployments::UpdateRequest;
 use crate::model::deployment::{Deployment, RunSpecChange};
 use crate::model::fleet::Fleet;
@@ -19,7 +22,7 @@ use crate::world::link::LinkError;
 pub struct UpdateOptions {
     pub source: Source,
     /// The changes to how it runs now.
-    pub how: RunSpecChange,
+    pub run_change: RunSpecChange,
     /// How long each old instance may take to drain.
     pub drain_timeout: Duration,
     pub actor: Actor,
@@ -34,23 +37,23 @@ pub async fn update(
     options: &UpdateOptions,
 ) -> Result<Vec<(HostName, Deployment)>, FleetDeployError> {
     let packed = pack(world, &options.source).await?;
-    let mut done = Vec::new();
+    let mut updated_hosts = Vec::new();
     for (name, view) in &row.hosts {
         let Some(host) = hosts.iter().find(|host| host.name == *name) else { continue };
         let now = &view.deployment.instance;
         let build = now.build + 1;
-        let how = options.how.clone().apply_to(now.how.clone());
-        let one = async {
-            let link = reach::link(world, host)?;
+        let run_spec = options.run_change.clone().apply_to(now.how.clone());
+        let update = async {
+            let link = reach::find_link(world, host)?;
             if let Some(packed) = &packed {
-                if now.digest.as_ref() == Some(&packed.digest) && now.how == how {
+                if now.digest.as_ref() == Some(&packed.digest) && now.how == run_spec {
                     return Ok(view.deployment.clone());
                 }
                 link.place(&row.service, &view.deployment.release_name(build), &packed.path).await?;
             }
             let request = UpdateRequest {
                 id: row.id.clone(),
-                how: Some(how),
+                how: Some(run_spec),
                 digest: packed.as_ref().map(|packed| packed.digest.clone()),
                 health_timeout: fleet.versions.health_timeout,
                 drain_timeout: options.drain_timeout,
@@ -62,24 +65,24 @@ pub async fn update(
                 never = flush_repeatedly(world, name, &view.deployment) => match never {},
             }
         };
-        let updated: Result<Deployment, LinkError> = one.await;
+        let updated: Result<Deployment, LinkError> = update.await;
         match updated {
             Ok(deployment) => {
                 let text =
                     format!("build {} on port {}", deployment.instance.build, deployment.instance.port);
-                say(world, Some(name), text);
-                done.push((name.clone(), deployment));
+                report_progress(world, Some(name), text);
+                updated_hosts.push((name.clone(), deployment));
             }
-            Err(error) if done.is_empty() => {
+            Err(error) if updated_hosts.is_empty() => {
                 return Err(FleetDeployError::Hosts(vec![(name.clone(), error)]));
             }
             Err(error) => {
                 return Err(FleetDeployError::Partial {
-                    done: done.len(),
+                    done: updated_hosts.len(),
                     failed: vec![(name.clone(), error)],
                 });
             }
         }
     }
-    Ok(done)
+    Ok(updated_hosts)
 }

@@ -9,7 +9,7 @@ use crate::model::forward::ServiceRecord;
 use crate::model::history::Phase;
 use crate::model::rules::Family;
 use crate::model::socket::{Socket, TcpInfo};
-use crate::ops::fleet::status::status;
+use crate::ops::fleet::status::read_status;
 use crate::ops::host::api::LocalHost;
 use crate::ops::host::restore::restore;
 use crate::plan::firewall::read_forwards;
@@ -101,8 +101,12 @@ async fn disable_and_enable_wait_for_every_balancer() {
     let off = scene.disable(&options()).await.unwrap();
     assert!(is(&scene.state(), &OFF));
     assert!(off.changed);
-    assert!(off.observed[0].after >= MS * 700 && off.observed[1].after >= MS * 1200, "{:?}", off.observed);
-    assert_eq!(off.observed[1].how, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
+    assert!(
+        off.observed[0].elapsed >= MS * 700 && off.observed[1].elapsed >= MS * 1200,
+        "{:?}",
+        off.observed
+    );
+    assert_eq!(off.observed[1].outcome, balancer_wait::WaitOutcome::Reported { status: "DOWN".into() });
     let on = scene.enable(&options()).await.unwrap();
     assert!(on.changed && is(&scene.state(), &ON));
     assert_eq!(scene.phases().last(), Some(&Phase::Done));
@@ -154,7 +158,7 @@ async fn disable_refuses_when_balancer_is_unreachable() {
     assert!(is(&scene.state(), &ON));
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap_err();
     assert!(
-        matches!(forced, SwitchError::NotObserved { source: BalancerWaitError::Late { .. }, .. }),
+        matches!(forced, SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, .. }),
         "{forced}"
     );
     assert!(is(&scene.state(), &OFF), "the switch is made; only its effect is not known");
@@ -314,7 +318,7 @@ async fn wait_uses_computed_timeout_for_unreadable_balancer() {
     scene.fake.world.balancers.remove(1);
     let began = tokio::time::Instant::now();
     let off = scene.disable(&options()).await.unwrap();
-    assert_eq!(off.observed[1].how, balancer_wait::WaitOutcome::TimeElapsed);
+    assert_eq!(off.observed[1].outcome, balancer_wait::WaitOutcome::TimeElapsed);
     assert_eq!(began.elapsed().as_secs(), 8, "(3-1) x 2s + 2s + 2s");
 }
 
@@ -328,7 +332,7 @@ async fn restore_repairs_drift_and_keeps_maintenance() {
         }
     };
     flush(&scene);
-    let before = status(&scene.world(), &scene.fleet, &scene.host).await;
+    let before = read_status(&scene.world(), &scene.fleet, &scene.host).await;
     assert_eq!((before.switch(), before.view.as_ref().unwrap().drift.len()), (Some(Switch::Off), 2));
     assert_eq!(restore(&scene.fake.world, &actor).await.unwrap().transactions.len(), 2);
     assert!(is(&scene.state(), &ON));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{PromotionRun, StopReason};
 use crate::model::promote::{OperatorRequest, PromotionEntryKind, RequestCounts, StepVerdict};
-use crate::ops::fleet::deployments::each;
+use crate::ops::fleet::deployments::for_each_host;
 use crate::plan::promote::{HostState, Judge};
 
 /// The interval between two reads of the proxies' counters: short enough that a gross breach ends early.
@@ -53,7 +53,7 @@ impl PromotionRun<'_> {
 
     async fn read_stats(&self, judge: &mut Judge<'_>) {
         for (host, stats) in
-            each(self.world, &self.hosts, async |_, link| link.read_proxy_stats().await).await
+            for_each_host(self.world, &self.hosts, async |_, link| link.read_proxy_stats().await).await
         {
             match stats {
                 Ok(Some(stats)) => judge.record_stats(&host, &stats),

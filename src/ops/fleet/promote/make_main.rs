@@ -6,7 +6,7 @@ use super::{PromotionRun, StopReason};
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::promote::PromotionSpec;
-use crate::ops::fleet::deployments::{self, AssignOptions, PerHost, each};
+use crate::ops::fleet::deployments::{self, AssignOptions, DeploymentName, PerHost, for_each_host};
 use crate::plan::promote::{HostState, state};
 
 /// How often an unreachable host is queried, and the interval between attempts.
@@ -20,9 +20,11 @@ impl PromotionRun<'_> {
         self.check_not_aborted()?;
         self.check_can_become_main().await?;
         self.say(format!("{service} {version} becomes main"));
-        let options = AssignOptions::new_flip(self.fleet, service, version, *watch, &self.actor);
+        let options = AssignOptions::new_flip(*watch, &self.actor);
+        let name = DeploymentName::from_version(service, version);
         let flipped =
-            deployments::flip_under_lock(&self.unstoppable_world, self.fleet, &self.hosts, &options).await;
+            deployments::flip_under_lock(&self.unstoppable_world, self.fleet, &self.hosts, &name, &options)
+                .await;
         flipped.map_err(|error| StopReason::roll_back(format!("it does not become main: {error}")))
     }
 
@@ -58,6 +60,6 @@ impl PromotionRun<'_> {
         let state = async |_: &Host, link: &dyn crate::world::link::HostLink| {
             Ok(state(&link.versions().await?, &self.spec, &self.target))
         };
-        each(self.world, hosts, state).await
+        for_each_host(self.world, hosts, state).await
     }
 }

@@ -1,12 +1,12 @@
 //! Whether a promotion may begin.
 
-use super::PromotionError;
+use super::error::PromotionError;
 use crate::model::api::deployments::DeploymentsView;
 use crate::model::api::{ProbeRequest, ProbeResult};
 use crate::model::deployment::DeploymentId;
 use crate::model::host::Host;
 use crate::model::promote::{PromotionSpec, PromotionTarget};
-use crate::ops::fleet::deployments::each;
+use crate::ops::fleet::deployments::for_each_host;
 use crate::plan::promote::{PreflightError, find_target as may_begin};
 use crate::world::FleetWorld;
 use crate::world::link::HostLink;
@@ -17,7 +17,7 @@ pub async fn check_ready(
     hosts: &[Host],
     spec: &PromotionSpec,
 ) -> Result<PromotionTarget, PromotionError> {
-    let asked = each(world, hosts, async |_, link| {
+    let asked = for_each_host(world, hosts, async |_, link| {
         let view = link.versions().await?;
         let found = may_begin(&view, spec).map_err(|why| why.to_string());
         let Ok(target) = &found else { return Ok(found) };

@@ -78,7 +78,7 @@ impl PromotionRun<'_> {
     }
 
     async fn try_remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
-        let link = reach::link(self.world, host)?;
+        let link = reach::find_link(self.world, host)?;
         let view = link.versions().await?;
         let service = &self.spec.service;
         if promoted && self.is_main(&view) {

@@ -4,8 +4,7 @@ use super::set_share::is_lost;
 use super::{PromotionRun, StopReason};
 use crate::model::promote::PromotionEntryKind;
 use crate::model::traffic_split::TrafficSplitChange;
-use crate::ops::fleet::deployments::compare;
-use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError};
+use crate::ops::fleet::deployments::{CompareOptions, FleetDeployError, compare, list_deployments};
 use crate::plan::compare::{ComparisonVerdict, Criteria};
 
 impl PromotionRun<'_> {
@@ -52,13 +51,14 @@ impl PromotionRun<'_> {
         let options = CompareOptions {
             service: self.spec.service.clone(),
             version: self.spec.version.clone(),
-            demand: Criteria {
+            criteria: Criteria {
                 require_match: self.spec.require_match,
                 min_samples: self.spec.min_samples,
                 ignore: self.spec.ignore.clone(),
             },
         };
-        let report = compare(self.world, &self.hosts, &options).await?;
+        let listing = list_deployments(self.world, &self.hosts).await;
+        let report = compare(self.world, &self.hosts, &listing, &options).await?;
         Ok((report.verdict, report.reason))
     }
 }

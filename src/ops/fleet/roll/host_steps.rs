@@ -8,11 +8,11 @@ use super::{HostOutcome, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{ProbeResult, RunRequest};
 use crate::model::duration;
-use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::JournalEntryKind;
 use crate::model::name::HostName;
-use crate::model::roll::{NewMain, Step};
+use crate::model::port_forward::Switch;
+use crate::model::roll::{NewMain, Step, Work};
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::drain::{self, DrainError};
 use crate::ops::fleet::forward::switch_host;
@@ -167,9 +167,9 @@ impl RollRun<'_> {
                 if !fleet.hooks.before_host.is_empty() {
                     self.wait_for_capacity(walk.hosts_out).await?;
                 }
-                if let Some(new) = &self.plan.spec.assign {
+                if let Some(new_main) = self.plan.spec.work.new_main() {
                     // Its users stay on the version they know while it is out.
-                    self.assign_version(host, new, AssignScope::BackupOnly).await?;
+                    self.assign_version(host, new_main, AssignScope::BackupOnly).await?;
                 }
                 Ok(self.switch_forward(host, Switch::Off, walk).await?)
             }
@@ -180,7 +180,7 @@ impl RollRun<'_> {
                 let limit = self.plan.spec.drain_timeout;
                 match drain::wait(world, fleet, host, walk.generation, limit).await {
                     Ok(after) => Ok(format!("drained after {}", duration::format(after))),
-                    Err(DrainError::Late { in_flight, .. }) if self.plan.spec.force => {
+                    Err(DrainError::TimedOut { in_flight, .. }) if self.plan.spec.force => {
                         Ok(format!("--force: {in_flight} still in flight, cut by what comes next"))
                     }
                     Err(error) => Err(StepFailure {
@@ -189,16 +189,23 @@ impl RollRun<'_> {
                     }),
                 }
             }
-            Step::Command => match &self.plan.spec.assign {
-                Some(new) => Ok(self.assign_version(host, new, AssignScope::MainAndBackup).await?),
-                None => Ok(self.run_command(host, walk).await?),
+            Step::Command => match &self.plan.spec.work {
+                Work::Command { argv, remote, timeout } => {
+                    Ok(self.run_command(host, walk.attempt, argv, *remote, *timeout).await?)
+                }
+                Work::Assign(new_main) => {
+                    Ok(self.assign_version(host, new_main, AssignScope::MainAndBackup).await?)
+                }
             },
             Step::Healthy => Ok(self.wait_until_healthy(world, host, self.plan.spec.health_timeout).await?),
         }
     }
 
     async fn run_hook(&self, host: &Host, hook: Hook) -> Result<String, String> {
-        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[]).await.map(|()| String::new())
+        hooks::run(self.world, self.fleet, &self.id, hook, Some(host), &[])
+            .await
+            .map(|()| String::new())
+            .map_err(|error| error.to_string())
     }
 
     async fn switch_forward(
@@ -231,7 +238,7 @@ impl RollRun<'_> {
             is_overtaken: error == BalancerWaitError::Overtaken,
         })?;
         let one = |seen: &balancer_wait::BalancerObserved| {
-            format!("{} after {}", seen.balancer, duration::format(seen.after))
+            format!("{} after {}", seen.balancer, duration::format(seen.elapsed))
         };
         Ok(seen.iter().map(one).collect::<Vec<_>>().join(", "))
     }
@@ -246,7 +253,7 @@ impl RollRun<'_> {
             actor: self.actor.clone(),
             detail: self.id.to_string(),
         };
-        let link = reach::link(self.world, host).map_err(|error| error.to_string())?;
+        let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
         let assigned = link.assign(&service, &request).await.map_err(|error| error.to_string())?;
         if !assigned.all_closed {
             let text = format!(
@@ -267,22 +274,27 @@ impl RollRun<'_> {
         })
     }
 
-    async fn run_command(&self, host: &Host, walk: &StepContext<'_>) -> Result<String, String> {
-        let spec = &self.plan.spec;
+    async fn run_command(
+        &self,
+        host: &Host,
+        attempt: u32,
+        argv: &[String],
+        remote: bool,
+        timeout: Option<Duration>,
+    ) -> Result<String, String> {
         let mut env = hooks::build_env(self.fleet, &self.id, Some(host), Step::Command.as_str());
-        env.insert("SWITCHMAN_ATTEMPT".to_owned(), walk.attempt.to_string());
-        let bound = Some(spec.command_timeout).filter(|bound| !bound.is_zero());
+        env.insert("SWITCHMAN_ATTEMPT".to_owned(), attempt.to_string());
         let request = RunRequest {
             key: self.command_key(host),
-            argv: spec.command.clone(),
+            argv: argv.to_vec(),
             env,
             dir: None,
-            timeout_ms: bound.and_then(|bound| u64::try_from(bound.as_millis()).ok()),
+            timeout_ms: timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
         };
         self.lock_unfinished_commands().insert(host.name.clone());
         let heard = make_output_sink(self.world, &self.id, Some(&host.name));
-        let ended = if spec.remote {
-            let link = reach::link(self.world, host).map_err(|error| error.to_string())?;
+        let ended = if remote {
+            let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
             link.run(&request, heard).await.map_err(|error| error.to_string())?
         } else {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
@@ -290,7 +302,8 @@ impl RollRun<'_> {
         self.lock_unfinished_commands().remove(&host.name);
         let kept = || self.world.outputs.place(&self.id, Some(&host.name));
         let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
-        check_run_end(ended, spec.command_timeout).map_err(|why| format!("the command {why}{}", kept()))?;
+        check_run_end(ended, timeout.unwrap_or_default())
+            .map_err(|why| format!("the command {why}{}", kept()))?;
         Ok(String::new())
     }
 

@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use super::RollRun;
 use crate::model::api::deployments::RollbackRequest;
 use crate::model::api::{HostView, ProbeResult, RunRequest};
-use crate::model::forward::Switch;
 use crate::model::host::Host;
 use crate::model::journal::{HostOutcome, JournalEntryKind};
+use crate::model::port_forward::Switch;
+use crate::model::roll::Work;
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::forward::switch_host;
 use crate::ops::fleet::reach;
@@ -52,7 +53,7 @@ impl RollRun<'_> {
             return left;
         }
         let mut healthy = self.check_healthy(host).await;
-        if let Some(new) = &self.plan.spec.assign
+        if let Some(new_main) = self.plan.spec.work.new_main()
             && matches!(healthy, Ok(Err(_)))
         {
             // The new main failed: the last good one takes over, if it can. An old one that failed before is no reason to go
@@ -60,10 +61,11 @@ impl RollRun<'_> {
             let request = RollbackRequest {
                 actor: self.actor.clone(),
                 why: self.id.to_string(),
-                from: Some(new.version.clone()),
+                from: Some(new_main.version.clone()),
             };
-            let back =
-                async { reach::link(self.world, host)?.rollback(&self.plan.spec.service, &request).await };
+            let back = async {
+                reach::find_link(self.world, host)?.rollback(&self.plan.spec.service, &request).await
+            };
             if back.await.is_ok() {
                 healthy = self.check_healthy(host).await;
             }
@@ -122,7 +124,7 @@ impl RollRun<'_> {
     async fn read_host_view(&self, host: &Host) -> Result<HostView, LinkError> {
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
-            let view = reach::link(self.world, host)?
+            let view = reach::find_link(self.world, host)?
                 .fetch_status(&reach::build_status_request(self.fleet, host))
                 .await;
             match view {
@@ -137,6 +139,7 @@ impl RollRun<'_> {
     /// A command whose end was not received may still be at work on the main vhost, which may look healthy until it is
     /// restarted. Another run under the same key waits until the first one has ended.
     async fn wait_for_command_end(&self, host: &Host) -> Result<(), (HostOutcome, String)> {
+        let Work::Command { remote, .. } = &self.plan.spec.work else { return Ok(()) };
         if !self.lock_unfinished_commands().contains(&host.name) {
             return Ok(());
         }
@@ -151,7 +154,7 @@ impl RollRun<'_> {
         let left = |why: String| {
             (HostOutcome::LeftInMaintenance, format!("the command may still be at work: {why}"))
         };
-        if !self.plan.spec.remote {
+        if !*remote {
             return self
                 .world
                 .commands
@@ -162,7 +165,7 @@ impl RollRun<'_> {
         }
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
-            let ran = async { reach::link(self.world, host)?.run(&request, silent.clone()).await };
+            let ran = async { reach::find_link(self.world, host)?.run(&request, silent.clone()).await };
             match ran.await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_lost() && Instant::now() < deadline => {

@@ -16,7 +16,7 @@ use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 #[async_trait]
 impl HostDeployments for LocalHost {
     async fn versions(&self) -> Result<DeploymentsView, LinkError> {
-        Ok(deployments::view(&self.world).await?)
+        Ok(deployments::read_view(&self.world).await?)
     }
 
     async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError> {

@@ -18,7 +18,7 @@ impl HostTrafficSplit for LocalHost {
         service: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> Result<TrafficSplitResponse, LinkError> {
-        Ok(proxy::split(&self.world, service, request).await?)
+        Ok(proxy::apply_split(&self.world, service, request).await?)
     }
 
     async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {

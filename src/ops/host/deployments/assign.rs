@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::{HostDeployError, check_still_healthy, list_service_deployments, warn};
+use super::error::HostDeployError;
+use super::health::check_still_healthy;
+use super::record::list_service_deployments;
+use super::release_links::update_links;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeploymentRef, RollbackRequest,
 };
-use crate::model::deployment::Deployment;
-use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord, Switch};
+use crate::model::forward::{ChangeResult, Intent, Route, RouteChange, ServiceRecord};
 use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::ops::host::port_sockets::filter_by_peers;
@@ -25,7 +28,7 @@ pub fn check_service(
     which: &DeploymentRef,
 ) -> Result<(), HostDeployError> {
     let existing = world.deployments.all()?;
-    let found = versions::find(&existing, which)?;
+    let found = versions::find_deployment(&existing, which)?;
     if found.service == *service { Ok(()) } else { Err(DeployRefusal::NoVersion(which.clone()).into()) }
 }
 
@@ -35,13 +38,13 @@ pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<Assign
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
     check_still_healthy(world, &target).await?;
-    let before = read_record(world, &target.service)?;
+    let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
     let changed = rules::change_with(world, "assign", |records| {
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
-        let (intent, was) = versions::assign(records, &existing, request, world.clock.now())?;
-        previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
+        let (intent, main_before) = versions::plan_assign(records, &existing, request, world.clock.now())?;
+        previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
         Ok::<_, HostDeployError>(intent)
     })
     .await?;
@@ -71,10 +74,10 @@ pub async fn rollback(
     let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;
     let target = versions::find_ready(&existing, &DeploymentRef::Id(to.clone()))?.clone();
     check_still_healthy(world, &target).await?;
-    let was = versions::of(&records, service).and_then(|record| record.routes.as_ref());
-    let was = was.map(|routes| routes.main.deployment.clone());
-    let previous = existing.into_iter().find(|one| Some(&one.id) == was.as_ref());
-    let before = read_record(world, service)?;
+    let routes = versions::find_record(&records, service).and_then(|record| record.routes.as_ref());
+    let main_before = routes.map(|routes| routes.main.deployment.clone());
+    let previous = existing.into_iter().find(|one| Some(&one.id) == main_before.as_ref());
+    let before = rules::read_record(world, service)?;
     let changed = rules::change_with(world, "rollback", |records| {
         let existing = world.deployments.all()?;
         Ok::<_, HostDeployError>(versions::plan_rollback(records, &existing, service, &to, request)?)
@@ -99,7 +102,8 @@ pub async fn set_access(
     request: &AccessRequest,
 ) -> Result<ChangeResult, HostDeployError> {
     let changed = rules::change_with(world, "access", |records| {
-        let record = versions::of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+        let record =
+            versions::find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         Ok::<_, HostDeployError>(Intent {
             forward: record.forward.clone(),
             switch: record.switch,
@@ -115,10 +119,6 @@ pub async fn set_access(
     .await?;
     proxy::reconcile_after_change(world, service, &request.actor).await?;
     Ok(changed)
-}
-
-fn read_record(world: &HostWorld, service: &ServiceName) -> Result<Option<ServiceRecord>, HostDeployError> {
-    Ok(rules::read_record(world, service)?)
 }
 
 /// How often the old connections are looked for, and how long between two looks: a dump of the kernel's tables while they
@@ -138,10 +138,10 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
     let (mut closed, mut clean) = (0, 0);
     for _ in 0..MAX_CLOSE_ATTEMPTS {
         match find_idle_connections(world, port, target).await {
-            Some(kept) if kept.is_empty() => clean += 1,
-            Some(kept) => {
+            Some(idle) if idle.is_empty() => clean += 1,
+            Some(idle) => {
                 clean = 0;
-                closed += world.sockets.close(target, &kept).await.unwrap_or(0);
+                closed += world.sockets.close(target, &idle).await.unwrap_or(0);
             }
             None => clean = 0,
         }
@@ -160,39 +160,7 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
 
 /// The connections that came by a port, or `None` if the kernel cannot be read now. The others are in use.
 async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
-    let led = world.flows.led(port, target).await.ok()?;
+    let peers = world.flows.led(port, target).await.ok()?;
     let open = world.sockets.list_established(target).await.ok()?;
-    Some(filter_by_peers(open, &led))
-}
-
-/// `main` and `backup` in the service's directory point at the releases that are. They are for people: what was done before
-/// stays done where they cannot be made.
-pub(super) fn update_links(world: &HostWorld, service: &ServiceName) {
-    let linked = || match read_record(world, service)? {
-        Some(record) => link_releases(world, &record, &list_service_deployments(world, service)?),
-        None => Ok(()),
-    };
-    if let Err(error) = linked() {
-        warn(world, format!("{service}: the links `main` and `backup` may be old: {error}"));
-    }
-}
-
-/// Updates the links from a record that the caller has already read.
-pub(super) fn link_releases(
-    world: &HostWorld,
-    record: &ServiceRecord,
-    all: &[Deployment],
-) -> Result<(), HostDeployError> {
-    let service = &record.forward.service;
-    let release = |leg: Option<&Route>| -> Option<String> {
-        let leg = leg?;
-        let one = all.iter().find(|one| one.id == leg.deployment)?;
-        let instance = one.instances().find(|instance| instance.port == leg.target)?;
-        instance.digest.as_ref().map(|_| one.release_name(instance.build))
-    };
-    let routes = record.routes.as_ref();
-    let (main, backup) = (routes.map(|routes| &routes.main), routes.map(|routes| &routes.backup));
-    world.releases.link(service, "main", release(main).as_deref())?;
-    world.releases.link(service, "backup", release(backup).as_deref())?;
-    Ok(())
+    Some(filter_by_peers(open, &peers))
 }

@@ -1,18 +1,23 @@
 //! `deploy` on the host: an instance with a port of its own, started, healthy; the first of a service is main.
 
+use super::error::HostDeployError;
+use super::health::wait_until_healthy;
 use super::instance;
-use super::{HostDeployError, list_service_deployments, lock_service, wait_until_healthy, warn};
-use crate::model::api::deployments::{DeployRequest, DeployResponse};
-use crate::model::deployment::{Deployment, DeploymentId, Instance, Role, Stage, Workload};
+use super::record::list_service_deployments;
+use super::release_links::update_links;
+use super::service_lock::lock_service;
+use crate::model::api::deployments::{DeployRequest, DeployResponse, HostNetwork};
+use crate::model::deployment::{Deployment, Instance, Role, Stage, Workload};
 use crate::model::ports::Port;
 use crate::ops::host::rules::{self, ChangeError};
+use crate::ops::host::warn::warn;
 use crate::plan::versions::{self, DeployDecision, DeployRefusal, find_role, parse_local_port};
 use crate::world::HostWorld;
 
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
     let _held = lock_service(world, &request.service, "deploy").await?;
     let existing = world.deployments.all()?;
-    let revision = match versions::deploy(&existing, request)? {
+    let revision = match versions::decide_deploy(&existing, request)? {
         DeployDecision::New { revision } => revision,
         DeployDecision::Unchanged(deployment) => {
             let role = find_role(&world.store.load_records()?, &deployment);
@@ -60,7 +65,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
     }
     let deployment = Deployment { stage: Stage::Ready, ..deployment };
     world.deployments.put(&deployment)?;
-    crate::ops::host::deployments::assign::update_links(world, &deployment.service);
+    update_links(world, &deployment.service);
     // The version is deployed, even if old releases cannot be removed.
     if let Err(error) = prune(world, request) {
         warn(world, format!("{}: old releases stay: {error}", request.service));
@@ -71,7 +76,7 @@ pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<Deploy
 
 fn decide_new_role(world: &HostWorld, deployment: &Deployment) -> Result<Role, HostDeployError> {
     let records = world.store.load_records()?;
-    let record = versions::of(&records, &deployment.service);
+    let record = versions::find_record(&records, &deployment.service);
     Ok(if record.is_none_or(|record| record.routes.is_none()) { Role::Main } else { Role::Shadow })
 }
 
@@ -82,7 +87,7 @@ async fn route_first_deployment(
     request: &DeployRequest,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "deploy", |records| {
-        let record = versions::of(records, &deployment.service);
+        let record = versions::find_record(records, &deployment.service);
         let has_main = record.is_some_and(|record| record.routes.is_some());
         let first = || versions::plan_first(record, deployment, &request.site, &request.actor);
         Ok::<_, ChangeError>((!has_main).then(first))
@@ -110,18 +115,18 @@ fn choose_port(
 pub(super) fn find_free_port(
     world: &HostWorld,
     existing: &[Deployment],
-    asked: Option<Port>,
-    site: &crate::model::api::deployments::HostNetwork,
+    requested: Option<Port>,
+    site: &HostNetwork,
 ) -> Result<Port, HostDeployError> {
     let records = world.store.load_records()?;
     let listener = |port| world.machine.list_listeners(port).ok().and_then(|found| found.into_iter().next());
-    if let Some(port) = asked {
+    if let Some(port) = requested {
         versions::check_port(port, existing, &records, site)?;
         return match listener(port) {
             None => Ok(port),
-            Some(by) => {
-                let by = Some(format!("{} (pid {})", by.name, by.pid));
-                Err(DeployRefusal::PortTaken { port, owner: by }.into())
+            Some(owner) => {
+                let owner = Some(format!("{} (pid {})", owner.name, owner.pid));
+                Err(DeployRefusal::PortTaken { port, owner }.into())
             }
         };
     }
@@ -135,16 +140,9 @@ pub(super) fn find_free_port(
 fn prune(world: &HostWorld, request: &DeployRequest) -> Result<(), HostDeployError> {
     let there = world.releases.list(&request.service)?;
     let existing = list_service_deployments(world, &request.service)?;
-    let keep = usize::try_from(request.site.keep_releases).unwrap_or(usize::MAX);
-    for release in versions::select_prunable(&there, &existing, &request.service, keep) {
+    let retained = usize::try_from(request.site.keep_releases).unwrap_or(usize::MAX);
+    for release in versions::select_prunable(&there, &existing, &request.service, retained) {
         world.releases.remove(&request.service, &release)?;
     }
     Ok(())
-}
-
-/// The deployment as it is recorded now.
-pub(super) fn load_deployment(world: &HostWorld, id: &DeploymentId) -> Result<Deployment, HostDeployError> {
-    let all = world.deployments.all()?;
-    let which = crate::model::api::deployments::DeploymentRef::Id(id.clone());
-    Ok(versions::find(&all, &which)?.clone())
 }

@@ -1,13 +1,17 @@
-//! Start and removal of one instance.
+//! Start, removal, state and log of one instance.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::HostDeployError;
-use crate::model::deployment::{Deployment, Instance, InstanceSpec, StopSignal, Workload};
+use super::error::HostDeployError;
+use crate::model::deployment::{
+    Deployment, Instance, InstanceId, InstanceSpec, ProcessState, StopSignal, Workload,
+};
 use crate::plan::versions::DeployRefusal;
 use crate::templates::vhost::Vhost;
 use crate::world::HostWorld;
-use crate::world::runner::StopResult;
+use crate::world::link::SharedLineSink;
+use crate::world::runner::{RunnerError, StopResult};
 
 /// Starts the instance, if switchman is to start it.
 pub(super) async fn start(
@@ -66,14 +70,14 @@ fn build_spec(
     }
     // D37: the environment carries its name, its version and its directory.
     let mut env: BTreeMap<String, String> = instance.how.env.clone();
-    let told = [
+    let identity = [
         ("PORT", instance.port.to_string()),
         ("SWITCHMAN_SERVICE", service.to_string()),
         ("SWITCHMAN_VERSION", version.to_string()),
         ("SWITCHMAN_DEPLOYMENT", id.to_string()),
         ("SWITCHMAN_RELEASE", dir.display().to_string()),
     ];
-    env.extend(told.map(|(name, value)| (name.to_owned(), value)));
+    env.extend(identity.map(|(name, value)| (name.to_owned(), value)));
     let (argv, stop_signal) = match &instance.how.workload {
         Workload::Command { argv } => (argv.clone(), StopSignal::Term),
         Workload::Vhost { server } => {
@@ -123,4 +127,32 @@ pub(super) fn check_release(
         Some(_) => Err(DeployRefusal::OtherRelease { service, release }.into()),
         None => Err(DeployRefusal::NoRelease { service, release }.into()),
     }
+}
+
+/// Reads the state of the process of a deployment.
+pub(in crate::ops::host) async fn read_process(
+    world: &HostWorld,
+    deployment: &Deployment,
+) -> Result<ProcessState, RunnerError> {
+    if matches!(deployment.instance.how.workload, Workload::External { .. }) {
+        return Ok(ProcessState::External);
+    }
+    let id = deployment.instance_id(deployment.instance.build);
+    world.runner.state(&id).await
+}
+
+/// How much of a log an error shows.
+const ERROR_LOG_LINES: u32 = 10;
+
+/// Reads the last log lines of an instance for an error; empty where there is no log.
+pub(super) async fn read_last_lines(world: &HostWorld, id: &InstanceId) -> Vec<String> {
+    let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink_lines = lines.clone();
+    let sink: SharedLineSink = Arc::new(move |line: &str| {
+        sink_lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+    });
+    // Without a log there is nothing to show.
+    let _ = world.runner.stream_logs(id, Some(ERROR_LOG_LINES), false, sink).await;
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::take(&mut *lines)
 }

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::deploy;
-use super::instance;
-use super::{HostDeployError, list_service_deployments, lock_service};
+use super::error::HostDeployError;
+use super::finish::{finish_kill, remove_routes};
+use super::open_connections::count_sockets;
+use super::record::{list_service_deployments, load_deployment};
+use super::service_lock::lock_service;
 use crate::model::api::deployments::{KillRequest, KillResponse};
 use crate::model::deployment::{Deployment, Role, Stage};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
-use crate::model::socket::{Socket, SocketCount};
+use crate::model::socket::Socket;
 use crate::ops::host::proxy;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::drain;
 use crate::plan::versions;
 use crate::world::HostWorld;
-use crate::world::sockets::SocketsError;
-use crate::world::store::HistoryNote;
 
 /// The interval between two looks at what is in flight.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillResponse, HostDeployError> {
-    let service = deploy::load_deployment(world, &request.id)?.service;
+    let service = load_deployment(world, &request.id)?.service;
     let _held = lock_service(world, &service, "kill").await?;
-    let deployment = deploy::load_deployment(world, &request.id)?;
+    let deployment = load_deployment(world, &request.id)?;
     let check = || -> Result<(), HostDeployError> {
         let existing = list_service_deployments(world, &service)?;
         Ok(versions::check_kill(&world.store.load_records()?, &existing, &deployment)?)
@@ -67,49 +67,8 @@ pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillRespon
         }
     }
     let cut = count_sockets(world, &killing).await.ok().map(|count| count.maybe_busy());
-    finish(world, &killing, request.keep_files, &request.actor).await?;
+    finish_kill(world, &killing, request.keep_files, &request.actor).await?;
     Ok(KillResponse { deployment: killing, aborted_requests: cut })
-}
-
-/// Finishes a kill. From here on there is no return: a kill whose process was killed is completed later.
-pub(super) async fn finish(
-    world: &HostWorld,
-    deployment: &Deployment,
-    keep_files: bool,
-    actor: &Actor,
-) -> Result<(), HostDeployError> {
-    remove_routes(world, deployment, actor).await?;
-    proxy::remove_from_splits(world, deployment, actor).await?;
-    crate::ops::host::deployments::assign::update_links(world, &deployment.service);
-    for one in deployment.instances() {
-        instance::remove(world, deployment, one, keep_files).await?;
-    }
-    world.deployments.remove(&deployment.id)?;
-    let note = HistoryNote {
-        service: deployment.service.clone(),
-        actor: actor.clone(),
-        action: "kill",
-        detail: format!("{} {} ({}) was killed", deployment.service, deployment.version, deployment.id),
-    };
-    world.store.add_note(&note, world.clock.now())?;
-    Ok(())
-}
-
-/// Removes the routes to a deployment. Gives back what was recorded before, where a rule routed to it.
-async fn remove_routes(
-    world: &HostWorld,
-    deployment: &Deployment,
-    actor: &Actor,
-) -> Result<Option<ServiceRecord>, HostDeployError> {
-    let mut before = None;
-    rules::change_if_needed(world, "kill", |records| {
-        let record = versions::of(records, &deployment.service);
-        let intent = record.and_then(|record| versions::detach(record, deployment, actor));
-        before = record.filter(|_| intent.is_some()).cloned();
-        Ok::<_, ChangeError>(intent)
-    })
-    .await?;
-    Ok(before)
 }
 
 /// Restores the routes after a refused kill: every port that was routed to the deployment is again, except those that
@@ -121,7 +80,7 @@ async fn restore_routes(
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "kill", |records| {
-        let record = versions::of(records, &deployment.service);
+        let record = versions::find_record(records, &deployment.service);
         let back = record.and_then(|record| versions::restore_routes(record, before, deployment, actor));
         Ok::<_, ChangeError>(back)
     })
@@ -141,7 +100,7 @@ async fn wait_until_drained(
     let mut quiet = 0;
     loop {
         let now = world.sockets.list_established(deployment.instance.port).await?;
-        let count = drain::count(&now, &before).0;
+        let count = drain::count_activities(&now, &before).0;
         before = now;
         match versions::check_drained(&count) {
             Ok(()) if quiet == 1 => return Ok(()),
@@ -159,12 +118,4 @@ async fn wait_until_drained(
             () = tokio::time::sleep(DRAIN_INTERVAL) => {}
         }
     }
-}
-
-pub(in crate::ops::host) async fn count_sockets(
-    world: &HostWorld,
-    deployment: &Deployment,
-) -> Result<SocketCount, SocketsError> {
-    let sockets = world.sockets.list_established(deployment.instance.port).await?;
-    Ok(drain::count(&sockets, &[]).0)
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::recovery::recover_and_start;
+use super::error::HostDeployError;
+use super::recovery::{recover_and_start, restore_instances};
 use super::trial;
-use super::{HostDeployError, restore_instances, warn};
 use crate::model::api::deployments::{TrialOutcome, WatchRequest};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::ops::host::warn::warn;
 use crate::world::HostWorld;
 
 /// The interval between two looks for mains on trial: a row of the record, read in microseconds.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::error::HostDeployError;
+use super::finish::{finish_kill, finish_update, system_actor};
 use super::instance;
-use super::kill;
-use super::update;
-use super::{HostDeployError, list_service_deployments};
+use super::record::list_service_deployments;
+use super::release_links::{link_releases, update_links};
 use crate::model::deployment::{Deployment, Stage};
-use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::plan::versions::{Recovery, plan_recovery};
 use crate::world::HostWorld;
@@ -29,7 +29,7 @@ pub async fn recover(world: &HostWorld) -> Result<Vec<String>, HostDeployError> 
         if let Ok(_held) = world.deployments.lock_service(service, "recover", std::time::Duration::ZERO).await
         {
             done.append(&mut recover_service(world, service).await?);
-            crate::ops::host::deployments::assign::update_links(world, service);
+            update_links(world, service);
         }
     }
     Ok(done)
@@ -47,7 +47,7 @@ pub async fn restore_instances(world: &HostWorld) -> Result<Vec<String>, HostDep
     let (records, all) = (world.store.load_records()?, world.deployments.all()?);
     for record in &records {
         // A link is for people: a failure is logged, and nothing waits for it.
-        if let Err(error) = crate::ops::host::deployments::assign::link_releases(world, record, &all) {
+        if let Err(error) = link_releases(world, record, &all) {
             done.push(format!("{}: {error}", record.forward.service));
         }
     }
@@ -90,11 +90,6 @@ pub(super) async fn recover_service(
     Ok(done)
 }
 
-/// The actor of repairs whose original actor is no longer known.
-pub(super) fn system_actor() -> Actor {
-    Actor { user: "switchman".to_owned(), pid: std::process::id() }
-}
-
 async fn apply_recovery(
     world: &HostWorld,
     deployment: &Deployment,
@@ -119,12 +114,12 @@ async fn apply_recovery(
             "an unfinished update is taken away"
         }
         Recovery::FinishUpdate => {
-            update::finish_update(world, deployment).await?;
+            finish_update(world, deployment).await?;
             "an update that had the traffic is finished"
         }
         Recovery::FinishKill => {
             // The killed process alone knew whether the release was to stay. It stays, until retention takes it.
-            kill::finish(world, deployment, true, &system_actor()).await?;
+            finish_kill(world, deployment, true, &system_actor()).await?;
             "an unfinished kill is finished"
         }
     })

@@ -1,26 +1,36 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::error::HostDeployError;
 use super::*;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignScope, DeployRequest, DeploymentRef, HostNetwork, KillRequest,
     RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{DeploymentId, DeploymentStatus, Digest, Role, RunSpec, Stage};
+use crate::model::deployment::{
+    DeploymentId, DeploymentStatus, Digest, InstanceId, Role, RunSpec, Stage, Workload,
+};
 use crate::model::example::{self, port};
-use crate::model::forward::Switch;
+use crate::model::failure::ErrorCode;
 use crate::model::history::Actor;
+use crate::model::name::ServiceName;
+use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
 use crate::model::rules::Family;
 use crate::model::socket::Socket;
-use crate::ops::host::rules;
+use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::firewall::read_redirects;
+use crate::plan::versions::{self, DeployRefusal};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{FakeWorld, MS, world};
 use crate::world::probe::ProbeError;
 use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
+use crate::world::store::StoreError;
 
 mod proxy;
 mod races;
@@ -100,7 +110,7 @@ fn to(version: &str) -> AssignRequest {
 
 fn id_of(fake: &FakeWorld, version: &str) -> DeploymentId {
     let all = fake.world.deployments.all().unwrap();
-    crate::plan::versions::find(&all, &which(version)).unwrap().id.clone()
+    crate::plan::versions::find_deployment(&all, &which(version)).unwrap().id.clone()
 }
 
 fn kill_of(fake: &FakeWorld, version: &str) -> KillRequest {
@@ -342,7 +352,7 @@ async fn update_works_on_draining_then_active_version() {
     assign(&fake.world, &AssignRequest { trial: MS * 5000, ..to("2.0.0") }).await.unwrap();
     *fake.host.sockets.lock().unwrap() = vec![busy()];
     let status = async |version: &str| {
-        let views = view(&fake.world).await.unwrap().deployments;
+        let views = read_view(&fake.world).await.unwrap().deployments;
         let found = views.into_iter().find(|view| view.deployment.version.to_string() == version).unwrap();
         (found.status, found.backup, found.deployment.id, found.deployment.revision)
     };

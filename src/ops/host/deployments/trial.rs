@@ -1,14 +1,15 @@
 //! The watch window after an assign: a new main whose health fails in it makes way for the one before, by itself.
 
 use super::assign;
-use super::{HostDeployError, list_service_deployments};
+use super::error::HostDeployError;
+use super::record::list_service_deployments;
 use crate::model::api::deployments::{DeploymentRef, RollbackRequest, TrialOutcome, WatchRequest};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::Trial;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::ops::host::rules::{self, ChangeError};
-use crate::plan::versions::{self, DeployRefusal, find};
+use crate::plan::versions::{self, DeployRefusal, find_deployment};
 use crate::world::HostWorld;
 
 /// The number of failed checks in a row that are no accident: as HAProxy's `fall`.
@@ -30,10 +31,10 @@ pub async fn watch(
         let instance = &main.instance;
         match world.probe.ask(main.endpoint(instance), &main.health).await {
             Ok(()) => failed = 0,
-            Err(why) => {
+            Err(error) => {
                 failed += 1;
                 if failed >= MAX_FAILED_CHECKS {
-                    return roll_back_main(world, service, &main, &trial, actor, &why.to_string()).await;
+                    return roll_back_main(world, service, &main, &trial, actor, &error.to_string()).await;
                 }
             }
         }
@@ -57,7 +58,7 @@ pub(super) fn find_trial(
     let Some(record) = rules::read_record(world, service)? else { return Ok(None) };
     let (Some(routes), Some(trial)) = (record.routes, record.trial) else { return Ok(None) };
     let existing = list_service_deployments(world, service)?;
-    let main = find(&existing, &DeploymentRef::Id(routes.main.deployment))?;
+    let main = find_deployment(&existing, &DeploymentRef::Id(routes.main.deployment))?;
     Ok(Some((main.clone(), trial)))
 }
 
@@ -71,10 +72,11 @@ fn read_trial_end(
     expected: &DeploymentId,
 ) -> Result<TrialOutcome, HostDeployError> {
     let routes = rules::read_record(world, service)?.and_then(|record| record.routes);
-    let now = routes.map(|routes| routes.main.deployment);
+    let (now, rollback) = routes.map(|routes| (routes.main.deployment, routes.rollback)).unzip();
     let main =
         list_service_deployments(world, service)?.into_iter().find(|one| Some(&one.id) == now.as_ref());
-    Ok(versions::ended(expected, main, &world.store.load_history(Some(service), HISTORY_LIMIT)?))
+    let entries = world.store.load_history(Some(service), HISTORY_LIMIT)?;
+    Ok(versions::judge_trial(expected, main, rollback.flatten().as_ref(), &entries))
 }
 
 async fn roll_back_main(
@@ -83,23 +85,23 @@ async fn roll_back_main(
     main: &Deployment,
     trial: &Trial,
     actor: &Actor,
-    why: &str,
+    reason: &str,
 ) -> Result<TrialOutcome, HostDeployError> {
     let request = RollbackRequest {
         actor: actor.clone(),
-        why: format!("by itself: {why}"),
+        why: format!("by itself: {reason}"),
         from: Some(main.version.clone()),
     };
     match assign::rollback(world, service, &request).await {
         Ok(assigned) if assigned.deployment.id == trial.previous => {
-            Ok(TrialOutcome::RolledBack { previous: Box::new(assigned.deployment), why: why.to_owned() })
+            Ok(TrialOutcome::RolledBack { previous: Box::new(assigned.deployment), why: reason.to_owned() })
         }
         Ok(_)
         | Err(HostDeployError::Refused(DeployRefusal::NotMain { .. } | DeployRefusal::Overtaken(_))) => {
             read_trial_end(world, service, &main.id)
         }
         Err(error @ (HostDeployError::Refused(_) | HostDeployError::Unhealthy { .. })) => {
-            Ok(TrialOutcome::Stuck { why: format!("{why}; and the main before it: {error}") })
+            Ok(TrialOutcome::Stuck { why: format!("{reason}; and the main before it: {error}") })
         }
         Err(error) => Err(error),
     }
@@ -113,7 +115,7 @@ async fn record_passed(
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
     let changed = rules::change_if_needed(world, "watch", |records| {
-        let record = versions::of(records, service);
+        let record = versions::find_record(records, service);
         Ok::<_, ChangeError>(record.and_then(|record| versions::end_trial(record, main, actor)))
     });
     changed.await?;

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use super::deploy;
+use super::deploy::find_free_port;
+use super::error::HostDeployError;
+use super::finish::finish_update;
+use super::health::wait_until_healthy;
 use super::instance;
-use super::kill;
-use super::{HostDeployError, lock_service, wait_until_healthy};
+use super::open_connections::count_sockets;
+use super::record::load_deployment;
+use super::service_lock::lock_service;
 use crate::model::api::deployments::UpdateRequest;
 use crate::model::deployment::{Deployment, Instance, Stage, Workload};
+use crate::ops::host::proxy;
 use crate::ops::host::rules::{self, ChangeError};
 use crate::plan::versions::{self, DeployRefusal, parse_local_port};
 use crate::world::HostWorld;
@@ -17,9 +22,9 @@ use crate::world::store::HistoryNote;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, HostDeployError> {
-    let service = deploy::load_deployment(world, &request.id)?.service;
+    let service = load_deployment(world, &request.id)?.service;
     let _held = lock_service(world, &service, "update").await?;
-    let deployment = deploy::load_deployment(world, &request.id)?;
+    let deployment = load_deployment(world, &request.id)?;
     let next = build_next_instance(world, &deployment, request)?;
     if next.how == deployment.instance.how && next.digest == deployment.instance.digest {
         return Ok(deployment);
@@ -38,7 +43,7 @@ pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deploy
         world.deployments.put(&deployment)?;
         return Err(error);
     }
-    crate::ops::host::proxy::reconcile_after_change(world, &service, &request.actor).await?;
+    proxy::reconcile_after_change(world, &service, &request.actor).await?;
     // Something that runs already may have taken the other's place by itself: its work is not the old one's.
     if next.port != deployment.instance.port {
         wait_for_drain(world, &deployment, request.drain_timeout).await;
@@ -71,7 +76,7 @@ fn build_next_instance(
         parse_local_port(uri, deployment.address).map_err(DeployRefusal::from)?
     } else {
         let site = request.site.as_ref().ok_or(DeployRefusal::NoNetwork)?;
-        deploy::find_free_port(world, &world.deployments.all()?, None, site)?
+        find_free_port(world, &world.deployments.all()?, None, site)?
     };
     Ok(Instance { build: deployment.instance.build + 1, port, how, digest: request.digest.clone() })
 }
@@ -84,8 +89,9 @@ async fn route_to_next(
     request: &UpdateRequest,
 ) -> Result<(), HostDeployError> {
     rules::change_if_needed(world, "update", |records| {
-        let record = versions::of(records, &updating.service);
-        let moved = record.and_then(|record| versions::moved(record, updating, next.port, &request.actor));
+        let record = versions::find_record(records, &updating.service);
+        let moved =
+            record.and_then(|record| versions::move_instance(record, updating, next.port, &request.actor));
         Ok::<_, ChangeError>(moved)
     })
     .await?;
@@ -98,37 +104,8 @@ async fn wait_for_drain(world: &HostWorld, old: &Deployment, limit: Duration) {
     let deadline = tokio::time::Instant::now() + limit;
     let mut quiet = 0;
     while tokio::time::Instant::now() < deadline && quiet < 2 && !world.stop.is_requested() {
-        let open = kill::count_sockets(world, old).await;
+        let open = count_sockets(world, old).await;
         quiet = if open.is_ok_and(|count| versions::check_drained(&count).is_ok()) { quiet + 1 } else { 0 };
         tokio::time::sleep(DRAIN_INTERVAL).await;
     }
-}
-
-/// Makes the new instance the deployment's instance and removes the old one.
-pub(super) async fn finish_update(
-    world: &HostWorld,
-    updating: &Deployment,
-) -> Result<Deployment, HostDeployError> {
-    let Some(next) = updating.other_instance.clone() else { return Ok(updating.clone()) };
-    let old = updating.instance.clone();
-    let retiring = Deployment {
-        stage: Stage::Retiring,
-        instance: next,
-        other_instance: Some(old.clone()),
-        updated_at: world.clock.now(),
-        ..updating.clone()
-    };
-    // Recorded before the old one goes: from here on there is no way back to it.
-    world.deployments.put(&retiring)?;
-    crate::ops::host::deployments::assign::update_links(world, &retiring.service);
-    crate::ops::host::proxy::reconcile_after_change(
-        world,
-        &retiring.service,
-        &crate::ops::host::deployments::recovery::system_actor(),
-    )
-    .await?;
-    instance::remove(world, &retiring, &old, false).await?;
-    let updated = Deployment { stage: Stage::Ready, other_instance: None, ..retiring };
-    world.deployments.put(&updated)?;
-    Ok(updated)
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::HostDeployError;
 use crate::model::proxy::ProxyConfig;
+use crate::ops::host::deployments::error::HostDeployError;
 use crate::plan::traffic_split;
 use crate::world::HostWorld;
 use crate::world::store::LockGuard;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::configure::{push_config, reconcile_config, start};
-use super::deployments::HostDeployError;
+use super::deployments::error::HostDeployError;
 use super::rules::{self, ChangeError};
+use super::warn::warn;
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::evidence::Evidence;
 use crate::model::forward::ServiceRecord;
@@ -21,14 +22,13 @@ use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions::{self, DeployRefusal};
 use crate::world::HostWorld;
 use crate::world::proxy::ProxyError;
-use crate::world::reporter::Event;
 
 mod backoff;
 mod configure;
 mod reconciler;
 mod warn_once;
 
-pub use reconciler::{bypass_dead_proxy, keep};
+pub use reconciler::{bypass_dead_proxy, run};
 
 /// The interval between two tries of the self-test.
 const SELF_TEST_INTERVAL: Duration = Duration::from_millis(50);
@@ -37,7 +37,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Gives copies and shares as requested, and inserts the proxy before main exactly where a deployment gets any. On failure
 /// everything is as before.
-pub async fn split(
+pub async fn apply_split(
     world: &HostWorld,
     service: &ServiceName,
     request: &TrafficSplitRequest,
@@ -82,12 +82,13 @@ async fn record_split(
     request: &TrafficSplitRequest,
 ) -> Result<Option<SplitDiff>, HostDeployError> {
     let mut change = None;
-    rules::change_if_needed(world, traffic_split::action(&request.change), |records| {
-        let record = versions::of(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
+    rules::change_if_needed(world, traffic_split::name_action(&request.change), |records| {
+        let record =
+            versions::find_record(records, service).ok_or_else(|| DeployRefusal::NoMain(service.clone()))?;
         // Read again: a kill may have begun since.
         let existing = world.deployments.all()?;
         let after = traffic_split::apply_change(record, &existing, request)?;
-        let settled = match traffic_split::wanted(record) {
+        let settled = match traffic_split::derive_placement(record) {
             DesiredPlacement::Inserted(_) => record.layer7.inserted().is_some(),
             DesiredPlacement::Unallocated => false,
             DesiredPlacement::Bypassed(_) => record.layer7.inserted().is_none(),
@@ -105,16 +106,16 @@ async fn record_split(
                 inserted: false,
             }),
         };
-        let told = [traffic_split::told(&request.change, &existing), request.detail.clone()];
-        let told: Vec<String> = told.into_iter().filter(|part| !part.is_empty()).collect();
+        let details = [traffic_split::describe_change(&request.change, &existing), request.detail.clone()];
+        let details: Vec<String> = details.into_iter().filter(|part| !part.is_empty()).collect();
         let layer7 = Layer7 { traffic_split: after, place };
-        let action = traffic_split::action(&request.change);
+        let action = traffic_split::name_action(&request.change);
         Ok::<_, HostDeployError>(Some(traffic_split::build_intent(
             record,
             layer7,
             &request.actor,
             action,
-            told.join(", "),
+            details.join(", "),
         )))
     })
     .await?;
@@ -150,8 +151,8 @@ async fn restore_splits(
 ) -> Result<(), HostDeployError> {
     let existing = world.deployments.of(service)?;
     rules::change_if_needed(world, "splits", |records| {
-        let Some(record) = versions::of(records, service) else { return Ok(None) };
-        let splits = traffic_split::undone(&record.layer7.traffic_split, before, after, &existing);
+        let Some(record) = versions::find_record(records, service) else { return Ok(None) };
+        let splits = traffic_split::revert_change(&record.layer7.traffic_split, before, after, &existing);
         let place = record.layer7.place.map(|place| ProxyPlacement { inserted: false, ..place });
         let layer7 = Layer7 { traffic_split: splits, place };
         let detail = "refused: it is as before".to_owned();
@@ -169,7 +170,7 @@ pub(super) async fn reconcile_service(
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
     let Some(record) = rules::read_record(world, service)? else { return Ok(()) };
-    match traffic_split::wanted(&record) {
+    match traffic_split::derive_placement(&record) {
         DesiredPlacement::Unneeded | DesiredPlacement::Unallocated => Ok(()),
         DesiredPlacement::Inserted(port) => {
             let done = insert_proxy(world, &record, port, actor).await;
@@ -212,7 +213,9 @@ async fn check_listening(
     port: Port,
 ) -> Result<(), HostDeployError> {
     match world.proxy.check_health(HEALTH_TIMEOUT).await?.missing.remove(&port) {
-        Some(why) => Err(ProxyError::NoPort { service: record.forward.service.clone(), why }.into()),
+        Some(reason) => {
+            Err(ProxyError::NoPort { service: record.forward.service.clone(), why: reason }.into())
+        }
         None => Ok(()),
     }
 }
@@ -222,25 +225,25 @@ async fn check_answers(world: &HostWorld, record: &ServiceRecord, port: Port) ->
     let Some(routes) = &record.routes else { return Ok(()) };
     let existing = world.deployments.all()?;
     let which = crate::model::api::deployments::DeploymentRef::Id(routes.main.deployment.clone());
-    let main = versions::find(&existing, &which)?;
+    let main = versions::find_deployment(&existing, &which)?;
     let deadline = Instant::now() + versions::compute_health_timeout(&main.health);
     let mut passed = 0;
     loop {
-        let why = match world.probe.ask((main.address, port.get()).into(), &main.health).await {
+        let failure = match world.probe.ask((main.address, port.get()).into(), &main.health).await {
             Ok(()) if passed + 1 >= main.health.rise => return Ok(()),
             Ok(()) => {
                 passed += 1;
                 None
             }
-            Err(why) => {
+            Err(error) => {
                 passed = 0;
-                Some(why.to_string())
+                Some(error.to_string())
             }
         };
         if world.stop.is_requested() {
             return Err(HostDeployError::Interrupted);
         }
-        if let Some(why) = why.filter(|_| Instant::now() >= deadline) {
+        if let Some(why) = failure.filter(|_| Instant::now() >= deadline) {
             return Err(
                 ProxyError::NotReachable { service: record.forward.service.clone(), port, why }.into()
             );
@@ -259,8 +262,8 @@ async fn set_inserted(
 ) -> Result<(), HostDeployError> {
     let action = if inserted { "proxy: in" } else { "proxy: out" };
     rules::change_if_needed(world, action, |records| {
-        let Some(record) = versions::of(records, service) else { return Ok(None) };
-        let layer7 = traffic_split::moved(record, port, inserted);
+        let Some(record) = versions::find_record(records, service) else { return Ok(None) };
+        let layer7 = traffic_split::set_inserted(record, port, inserted);
         Ok::<_, ChangeError>(
             layer7.map(|layer7| traffic_split::build_intent(record, layer7, actor, action, String::new())),
         )
@@ -283,8 +286,7 @@ pub(super) async fn reconcile_after_change(
     match rules::read_record(world, service)? {
         Some(record) if record.layer7.inserted().is_some() => Err(error),
         _ => {
-            let text = format!("{service}: the rules bypass the proxy: {error}");
-            world.reporter.report(&Event::Warning { text });
+            warn(world, format!("{service}: the rules bypass the proxy: {error}"));
             Ok(())
         }
     }
@@ -299,7 +301,7 @@ pub(super) async fn remove_from_splits(
     let service = &deployment.service;
     let mut before = None;
     rules::change_if_needed(world, "kill", |records| {
-        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let Some(record) = versions::find_record(records, service) else { return Ok(None) };
         let splits = record.layer7.traffic_split.without_deployment(&deployment.id);
         if splits == record.layer7.traffic_split {
             return Ok(None);
@@ -333,7 +335,7 @@ pub(super) async fn restore_to_splits(
 ) -> Result<(), HostDeployError> {
     let service = &deployment.service;
     rules::change_if_needed(world, "kill", |records| {
-        let Some(record) = versions::of(records, service) else { return Ok(None) };
+        let Some(record) = versions::find_record(records, service) else { return Ok(None) };
         let layer7 = traffic_split::restore_deployment(record, before, &deployment.id);
         let detail = "refused: copies and share are back".to_owned();
         Ok::<_, ChangeError>(

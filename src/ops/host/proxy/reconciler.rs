@@ -12,16 +12,17 @@ use tokio::sync::Notify;
 use super::backoff::RetryBackoff;
 use super::configure::{push_config, reconcile_config};
 use super::warn_once::{WarnOnce, WarningKey};
-use super::{HostDeployError, reconcile_service, set_inserted};
+use super::{reconcile_service, set_inserted};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::name::ServiceName;
 use crate::model::proxy::Layer7;
+use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::{self, ChangeError};
+use crate::ops::host::warn::warn;
 use crate::plan::traffic_split::{self, DesiredPlacement};
 use crate::plan::versions;
 use crate::world::HostWorld;
-use crate::world::reporter::Event;
 use crate::world::store::LockGuard;
 
 /// A proxy that misses `MISSES` of these looks in a row has stopped answering: with `BOUND` each, within 0.8 s.
@@ -40,17 +41,17 @@ pub async fn bypass_dead_proxy(world: &HostWorld, actor: &Actor) -> Result<(), H
 }
 
 /// Runs until a stop is requested. While another agent does this, this one waits.
-pub async fn keep(world: &HostWorld, actor: &Actor) {
-    let keeper = ProxyReconciler {
+pub async fn run(world: &HostWorld, actor: &Actor) {
+    let reconciler = ProxyReconciler {
         world,
         actor,
         backoff: RetryBackoff::default(),
         places_found: Notify::new(),
         warnings: WarnOnce::default(),
     };
-    let Some(held) = keeper.wait_for_exclusive().await else { return };
+    let Some(held) = reconciler.wait_for_exclusive().await else { return };
     // Concurrently: a slow insertion of one service must not delay the bypass of a proxy that dies.
-    tokio::join!(keeper.watch_health(), keeper.reconcile());
+    tokio::join!(reconciler.watch_health(), reconciler.reconcile());
     drop(held);
 }
 
@@ -155,34 +156,34 @@ impl ProxyReconciler<'_> {
     /// Reconciles every service with its record: a wanted proxy is inserted, an unwanted one removed. Each service by
     /// itself: a slow one costs the others nothing.
     async fn reconcile(&self) {
-        let (mut settling, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
+        let (mut reconciles, mut busy) = (FuturesUnordered::new(), BTreeSet::new());
         while !self.world.stop.is_requested() {
             let places = read_places(self.world).unwrap_or_default();
             let rest = if places.is_empty() { STRAY_INTERVAL } else { IDLE_INTERVAL };
             for record in places {
                 if busy.insert(record.forward.service.clone()) {
-                    settling.push(self.reconcile_and_report(record));
+                    reconciles.push(self.reconcile_and_report(record));
                 }
             }
-            let telling = async {
+            let pushing = async {
                 self.reconcile_config().await;
                 tokio::select! {
                     () = self.sleep_or_stop(rest) => {}
                     () = self.places_found.notified(), if rest == STRAY_INTERVAL => {}
                 }
             };
-            tokio::pin!(telling);
+            tokio::pin!(pushing);
             // A reconcile may hold a lock that is waited for here: both go on all the time.
             loop {
                 tokio::select! {
                     biased;
-                    () = &mut telling => break,
-                    Some(service) = settling.next() => drop(busy.remove(&service)),
+                    () = &mut pushing => break,
+                    Some(service) = reconciles.next() => drop(busy.remove(&service)),
                 }
             }
         }
         // Work that has begun is brought to an end. It watches for the stop itself.
-        while settling.next().await.is_some() {}
+        while reconciles.next().await.is_some() {}
     }
 
     async fn reconcile_config(&self) {
@@ -198,11 +199,11 @@ impl ProxyReconciler<'_> {
 
     async fn reconcile_and_report(&self, record: ServiceRecord) -> ServiceName {
         let service = record.forward.service.clone();
-        let whose = WarningKey::Service(service.clone());
+        let key = WarningKey::Service(service.clone());
         match self.reconcile_record(&record).await {
-            Ok(true) => self.warnings.clear(&whose),
+            Ok(true) => self.warnings.clear(&key),
             Ok(false) | Err(HostDeployError::Interrupted) => {}
-            Err(error) => self.warnings.raise(self.world, whose, format!("the proxy cannot be had: {error}")),
+            Err(error) => self.warnings.raise(self.world, key, format!("the proxy cannot be had: {error}")),
         }
         service
     }
@@ -210,7 +211,7 @@ impl ProxyReconciler<'_> {
     /// Reconciles one record. Returns `false` if it is not finished yet.
     async fn reconcile_record(&self, record: &ServiceRecord) -> Result<bool, HostDeployError> {
         let service = &record.forward.service;
-        match (traffic_split::wanted(record), record.layer7.inserted()) {
+        match (traffic_split::derive_placement(record), record.layer7.inserted()) {
             (DesiredPlacement::Inserted(_), None) => self.insert_after_backoff(service).await,
             (DesiredPlacement::Bypassed(_), Some(_)) => {
                 reconcile_service(self.world, service, self.actor).await.map(|()| true)
@@ -247,7 +248,7 @@ impl ProxyReconciler<'_> {
             return Ok(());
         }
         rules::change_if_needed(self.world, "proxy: exited", |records| {
-            let Some(record) = versions::of(records, service) else { return Ok(None) };
+            let Some(record) = versions::find_record(records, service) else { return Ok(None) };
             if !traffic_split::is_unneeded(record) || record.layer7.inserted().is_some() {
                 return Ok(None);
             }
@@ -322,8 +323,4 @@ fn read_places(world: &HostWorld) -> Result<Vec<ServiceRecord>, HostDeployError>
 /// Keeps the records whose rules route to the proxy.
 fn filter_inserted(places: Vec<ServiceRecord>) -> Vec<ServiceRecord> {
     places.into_iter().filter(|record| record.layer7.inserted().is_some()).collect()
-}
-
-fn warn(world: &HostWorld, text: String) {
-    world.reporter.report(&Event::Warning { text });
 }

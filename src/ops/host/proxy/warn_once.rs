@@ -22,16 +22,16 @@ pub enum WarningKey {
 pub struct WarnOnce(Mutex<BTreeMap<WarningKey, String>>);
 
 impl WarnOnce {
-    pub fn raise(&self, world: &HostWorld, whose: WarningKey, text: String) {
+    pub fn raise(&self, world: &HostWorld, key: WarningKey, text: String) {
         let mut all = self.lock_warnings();
-        if all.get(&whose) != Some(&text) {
+        if all.get(&key) != Some(&text) {
             world.reporter.report(&Event::Warning { text: text.clone() });
-            all.insert(whose, text);
+            all.insert(key, text);
         }
     }
 
-    pub fn clear(&self, whose: &WarningKey) {
-        self.lock_warnings().remove(whose);
+    pub fn clear(&self, key: &WarningKey) {
+        self.lock_warnings().remove(key);
     }
 
     fn lock_warnings(&self) -> MutexGuard<'_, BTreeMap<WarningKey, String>> {

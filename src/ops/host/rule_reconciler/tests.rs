@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::model::example::port;
-use crate::model::forward::{Forward, Intent, RouteChange, Switch};
+use crate::model::forward::{Intent, RouteChange};
+use crate::model::port_forward::{Forward, Switch};
 use crate::model::rules::{Family, Rule, Table};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
+use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
@@ -21,7 +23,7 @@ async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     rules::change(&fake.world, &intent(switch)).await.unwrap();
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     story(&fake).await;
     fake.stopper.stop();
@@ -169,7 +171,7 @@ async fn failed_repair_is_reported_once_and_retried() {
 async fn empty_record_leaves_rules_untouched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     change(&fake, |table| table.rules.clear()).await;
     assert_eq!(*fake.firewall.committed.lock().unwrap(), []);
@@ -185,7 +187,7 @@ async fn reconciler_starts_with_restore() {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }
     let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { begin(&world, &actor).await.keep().await });
+    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     assert!(fake.firewall.read_forward_state().0);
     assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");

@@ -1,10 +1,12 @@
 use super::*;
 use crate::model::balancer::ServerState;
 use crate::model::example::{self, make_server};
-use crate::model::forward::{Forward, ServiceRecord};
+use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
 use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::Forward;
 use crate::model::roll::{Batch, RollId};
 use crate::model::socket::SocketCount;
 use crate::plan::roll::progress::standing;
@@ -127,16 +129,16 @@ fn host_view_problems_are_reported() {
         })
     };
     assert_eq!(
-        seen(|view| view.kernel = Err("no permission".into()), Switch::On),
+        seen(|view| view.kernel = Err(ObservationError::new("no permission")), Switch::On),
         ["Problem web1 rules-unreadable"]
     );
     assert_eq!(
-        seen(|view| view.record = Err("no permission".into()), Switch::On),
+        seen(|view| view.record = Err(ObservationError::new("no permission")), Switch::On),
         ["Problem web1 state-unreadable"]
     );
     assert_eq!(seen(|view| view.record = Ok(None), Switch::On), ["Note web1 state-empty"]);
     assert_eq!(seen(|view| view.drift = vec!["x".into()], Switch::On), ["Problem web1 drift"]);
-    let ill: fn(&mut HostView) = |view| view.main_health = Err("status 500".into());
+    let ill: fn(&mut HostView) = |view| view.main_health = Err(ObservationError::new("status 500"));
     assert_eq!(seen(ill, Switch::On), ["Problem web1 vhost-unhealthy"]);
     assert_eq!(seen(ill, Switch::Off), ["Note web1 in-maintenance", "Note web1 vhost-unhealthy"]);
 }
@@ -155,7 +157,7 @@ fn fleet_check_reports_balancers_and_policy() {
     assert_eq!(server_is(3, ServerState::Down), ["Problem lb1 backup-not-up"]);
     assert_eq!(with(|facts| facts.balancers = vec![None]), ["Warning lb1 balancer-not-read"]);
     assert_eq!(
-        with(|facts| facts.balancers = vec![Some(Err("refused".into()))]),
+        with(|facts| facts.balancers = vec![Some(Err(ObservationError::new("refused")))]),
         ["Problem lb1 balancer-unreadable"]
     );
     let mut greedy = fleet();
@@ -209,7 +211,10 @@ fn abandoned_roll_is_reported() {
     assert_eq!(told(None), ["Warning journal roll-unfinished"]);
     assert_eq!(told(Some(held(Liveness::Live))), ["Note lock fleet-held"]);
     assert_eq!(told(Some(held(Liveness::Dead))), ["Note lock fleet-held", "Warning journal roll-unfinished"]);
-    assert_eq!(with(|facts| facts.roll = Err("x".into())), ["Problem journal journal-unreadable"]);
+    assert_eq!(
+        with(|facts| facts.roll = Err(ObservationError::new("x"))),
+        ["Problem journal journal-unreadable"]
+    );
 }
 
 /// Samples of the findings that only a check of the fleet makes.
@@ -232,7 +237,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     }
     all.extend(collect(&|facts| facts.hosts[0].hello = Ok(hello("0.9.0"))));
     all.extend(collect(&|facts| {
-        facts.hosts[0].view = Some(Err("no answer within 15s (ssh deploy@web1)".into()));
+        facts.hosts[0].view = Some(Err(ObservationError::new("no answer within 15s (ssh deploy@web1)")));
     }));
     all.extend(collect(&|facts| facts.hosts[0].view = Some(Ok(view(Switch::Off)))));
     all.extend(collect(&|facts| {
@@ -262,6 +267,8 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
         facts.roll = Ok(begun.clone());
         facts.lock = Ok(Some(LockView { holder: holder.clone(), heartbeats: 0, liveness: Liveness::Dead }));
     }));
-    all.extend(collect(&|facts| facts.roll = Err("the journal `.switchman/shop.db` is damaged".into())));
+    all.extend(collect(&|facts| {
+        facts.roll = Err(ObservationError::new("the journal `.switchman/shop.db` is damaged"));
+    }));
     all
 }

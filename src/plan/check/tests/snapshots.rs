@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::deployment::Access;
 use crate::model::finding::samples;
+use crate::model::observation::ObservationError;
 use crate::model::percent::Percent;
 use crate::model::proxy::{Mirror, ProxyPlacement};
 use crate::model::roll::Batch;
@@ -15,12 +16,15 @@ const CHANGES: [Change; 30] = [
     |_| {},
     |facts| facts.can_change_rules = Ok(false),
     |facts| facts.records = Ok(vec![]),
-    |facts| facts.records = Err("cannot open the state in `/var/lib/switchman`: Permission denied".into()),
-    |facts| facts.tables = Err("`iptables-save` is not installed".into()),
+    |facts| {
+        facts.records =
+            Err(ObservationError::new("cannot open the state in `/var/lib/switchman`: Permission denied"));
+    },
+    |facts| facts.tables = Err(ObservationError::new("`iptables-save` is not installed")),
     |facts| rule(facts, "-A PREROUTING -p tcp -m tcp --dport 8888 -j REDIRECT --to-ports 9000"),
     |facts| rule(facts, "-A SWITCHMAN -p tcp -m tcp --dport 22 -j ACCEPT"),
     |facts| facts.native_statements = Ok(vec!["inet fw: tcp dport 8888 redirect to :9000".into()]),
-    |facts| facts.native_statements = Err("`nft` failed with status 1".into()),
+    |facts| facts.native_statements = Err(ObservationError::new("`nft` failed with status 1")),
     |facts| facts.tables.as_mut().unwrap()[0].1.legacy = Some(make_foreign_table()),
     |facts| {
         let tables = &mut facts.tables.as_mut().unwrap()[0].1;
@@ -49,12 +53,20 @@ const CHANGES: [Change; 30] = [
         facts.filters[0].1 =
             Ok(make_closed_filter("-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 8080 -j ACCEPT"));
     },
-    |facts| facts.filters[0].1 = Err("`iptables-save` needs the capability `CAP_NET_ADMIN`".into()),
+    |facts| {
+        facts.filters[0].1 =
+            Err(ObservationError::new("`iptables-save` needs the capability `CAP_NET_ADMIN`"));
+    },
     |facts| facts.check_port_listeners = vec![(9, "nc".into())],
     |facts| facts.backup_port_listeners.push((10, "nginx".into())),
-    |facts| facts.main_health = Err("127.0.0.1:8080/health answered 500, expected 200".into()),
+    |facts| {
+        facts.main_health = Err(ObservationError::new("127.0.0.1:8080/health answered 500, expected 200"));
+    },
     |facts| facts.balancers = vec![None],
-    |facts| facts.balancers = vec![Some(Err("no answer from `/run/haproxy/admin.sock` within 2s".into()))],
+    |facts| {
+        facts.balancers =
+            vec![Some(Err(ObservationError::new("no answer from `/run/haproxy/admin.sock` within 2s")))];
+    },
     |facts| change_servers(facts, |servers| servers[0].admin_state = Some(AdminState(0x41))),
     |facts| change_servers(facts, |servers| servers.truncate(1)),
     |facts| add_managed_service(facts, &[REDIRECT_RULE], &[]),

@@ -32,9 +32,13 @@ fn oversized_json_is_compared_as_bytes() {
         (b"nul".to_vec(), false),
     ] {
         let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
-        let seen = compare_responses(&raw(&body), &raw(&body), &ComparisonRules::default());
-        assert!(seen.differing.is_empty(), "{shown}");
-        assert_eq!(seen.fields().any(|(field, _)| matches!(field, Field::Json(_))), by_path, "{shown}");
+        let compared = compare_responses(&raw(&body), &raw(&body), &ComparisonRules::default());
+        assert!(compared.differing.is_empty(), "{shown}");
+        assert_eq!(
+            compared.into_fields().any(|(field, _)| matches!(field, Field::Json(_))),
+            by_path,
+            "{shown}"
+        );
         let other = differences(&raw(&body), &raw(b"{}"));
         assert_eq!(other.len(), 1, "{shown}: {other:?}");
     }
@@ -98,8 +102,8 @@ fn json_path_length_is_limited() {
     for _ in 0..50 {
         value = json!({ "a_key_of_twenty_char": value });
     }
-    let seen = compare_responses(&json_answer(&value), &json_answer(&value), &ComparisonRules::default());
-    let longest = seen.fields().map(|(field, _)| field.to_string().len()).max().unwrap();
+    let compared = compare_responses(&json_answer(&value), &json_answer(&value), &ComparisonRules::default());
+    let longest = compared.into_fields().map(|(field, _)| field.to_string().len()).max().unwrap();
     assert!(longest <= 163, "{longest}");
 }
 

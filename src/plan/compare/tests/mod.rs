@@ -50,11 +50,11 @@ pub(super) fn evidence<'a>(pairs: impl IntoIterator<Item = &'a ResponsePair>) ->
 
 /// `FIELD KIND: MAIN | SHADOW` of each difference.
 pub(super) fn differences(main: &CapturedResponse, shadow: &CapturedResponse) -> Vec<String> {
-    let seen = compare_responses(main, shadow, &ComparisonRules::default());
+    let compared = compare_responses(main, shadow, &ComparisonRules::default());
     let shown = |(field, one): (&Field, &Difference)| {
         format!("{field} {:?}: {} | {}", one.kind, one.main, one.shadow)
     };
-    seen.differing.iter().map(shown).collect()
+    compared.differing.iter().map(shown).collect()
 }
 
 pub(super) fn json_differences(main: &Value, shadow: &Value) -> Vec<String> {

@@ -1,9 +1,11 @@
 use super::*;
 use crate::model::deployment::Access;
 use crate::model::example::{self, make_roll_spec, port};
-use crate::model::forward::{Forward, KernelForward, ServiceRecord};
+use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::history::Actor;
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
+use crate::model::observation::ObservationError;
+use crate::model::port_forward::Forward;
 use crate::model::promote::{
     Judgement, PromotionEntry, PromotionEntryKind, PromotionResult, RequestSample, StepVerdict,
 };
@@ -127,8 +129,8 @@ fn journaled(roll: Option<RollProgress>) -> JournalSnapshot {
 fn fleet_page_matches_golden_file() {
     let mut off = view(false);
     off.drift = vec!["IPv4 (nf_tables): the kernel's rules differ".into()];
-    off.main_health = Err("refused".into());
-    let unread = HostView { kernel: Err("no iptables".into()), ..view(true) };
+    off.main_health = Err(ObservationError::new("refused"));
+    let unread = HostView { kernel: Err(ObservationError::new("no iptables")), ..view(true) };
     let numbers = FleetMetrics {
         hosts: vec![
             seen("web1", vec![("shop", view(true)), ("blog", view(false))]),

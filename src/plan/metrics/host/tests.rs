@@ -1,7 +1,8 @@
 use super::*;
 use crate::model::deployment::{Access, Workload};
 use crate::model::example::{deployment, port};
-use crate::model::forward::{Forward, Route, Routes};
+use crate::model::forward::{Route, Routes};
+use crate::model::port_forward::Forward;
 use crate::model::proxy::{
     Canary, Latencies, Layer7, Mirror, ProxyPlacement, ServiceStats, ShadowStats, TrafficSplit, UpstreamStats,
 };
@@ -94,7 +95,7 @@ fn scene() -> HostMetrics {
     let mut four = deployment("shop", "4.0.0", 20003);
     four.instance.how.workload = Workload::External { uri: "http://127.0.0.1:20003".into() };
     let mut shop = record("shop", Switch::On);
-    shop.routes = Some(Routes { main: leg(&one), backup: leg(&one), previous: None });
+    shop.routes = Some(Routes { main: leg(&one), backup: leg(&one), previous: None, rollback: None });
     shop.layer7 = Layer7 {
         traffic_split: TrafficSplit {
             mirrors: vec![mirror(&three)],

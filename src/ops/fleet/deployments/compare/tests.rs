@@ -6,6 +6,7 @@ use super::*;
 use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, RequestSummary, ResponsePair};
 use crate::model::example;
 use crate::model::proxy::Latencies;
+use crate::ops::fleet::deployments::list::list_deployments;
 use crate::plan::compare::record_pair;
 use crate::world::fake::site::{FakeSite, site};
 
@@ -13,7 +14,7 @@ fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {
         service: "shop".parse().unwrap(),
         version: "2.0.0".parse().unwrap(),
-        demand: Criteria {
+        criteria: Criteria {
             require_match: require_match.map(|text| text.parse().unwrap()),
             min_samples,
             ignore: vec![],
@@ -98,10 +99,26 @@ fn with(of: &[(Evidence, ProxyStats)]) -> FakeSite {
     fake
 }
 
+async fn compare_hosts(
+    fake: &FakeSite,
+    hosts: &[Host],
+    options: &CompareOptions,
+) -> Result<ComparisonReport, FleetDeployError> {
+    compare(&fake.world, hosts, &list_deployments(&fake.world, hosts).await, options).await
+}
+
+async fn require_match_on_all(
+    fake: &FakeSite,
+    options: &CompareOptions,
+) -> Result<ComparisonReport, FleetDeployError> {
+    let hosts = &fake.fleet.hosts;
+    require_match(&fake.world, hosts, &list_deployments(&fake.world, hosts).await, options).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn compare_judges_all_hosts_together() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);
-    let report = compare(&fake.world, &fake.fleet.hosts, &options(1_000, Some("99.9%"))).await.unwrap();
+    let report = compare_hosts(&fake, &fake.fleet.hosts, &options(1_000, Some("99.9%"))).await.unwrap();
     assert_eq!(
         (report.verdict, report.reason.as_str()),
         (
@@ -112,24 +129,24 @@ async fn compare_judges_all_hosts_together() {
     assert_eq!((report.coverage.selected, report.coverage.answered), (1_201, 1_200));
     assert_eq!((report.harm.answers, report.harm.server_errors), (200, 20));
     assert_eq!(report.of.main.to_string(), "1.0.0");
-    let first = compare(&fake.world, &fake.fleet.hosts[..1], &options(100, None)).await.unwrap();
+    let first = compare_hosts(&fake, &fake.fleet.hosts[..1], &options(100, None)).await.unwrap();
     assert_eq!((first.verdict, first.matching.of), (ComparisonVerdict::Same, 600));
-    let few = compare(&fake.world, &fake.fleet.hosts[..1], &options(1_000, None)).await.unwrap();
+    let few = compare_hosts(&fake, &fake.fleet.hosts[..1], &options(1_000, None)).await.unwrap();
     assert_eq!(few.reason, "only 600 of 1,000 answers were compared");
 }
 
 #[tokio::test(start_paused = true)]
 async fn assign_refuses_unproven_version() {
     let none = with(&[]);
-    let error = require_match(&none.world, &none.fleet.hosts, &options(0, Some("99.9%"))).await.unwrap_err();
+    let error = require_match_on_all(&none, &options(0, Some("99.9%"))).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot make shop 2.0.0 main: no request was copied to it yet");
     let bad = with(&[(seen(100, 2), stats(100, 0))]);
-    let error = require_match(&bad.world, &bad.fleet.hosts, &options(100, Some("99.9%"))).await.unwrap_err();
+    let error = require_match_on_all(&bad, &options(100, Some("99.9%"))).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot make shop 2.0.0 main: 98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
     );
-    require_match(&bad.world, &bad.fleet.hosts, &options(100, Some("98%"))).await.unwrap();
+    require_match_on_all(&bad, &options(100, Some("98%"))).await.unwrap();
 }
 
 /// The unreachable host may be the one where answers differ.
@@ -137,7 +154,7 @@ async fn assign_refuses_unproven_version() {
 async fn compare_fails_when_a_host_is_unreachable() {
     let fake = with(&[(seen(600, 0), stats(600, 0)), (seen(600, 3), stats(600, 1))]);
     fake.site.with_host("web2", |host| host.is_reachable = false);
-    let error = require_match(&fake.world, &fake.fleet.hosts, &options(100, None)).await.unwrap_err();
+    let error = require_match_on_all(&fake, &options(100, None)).await.unwrap_err();
     assert!(matches!(error, FleetDeployError::Unread(_)), "{error}");
 }
 
@@ -145,6 +162,6 @@ async fn compare_fails_when_a_host_is_unreachable() {
 async fn compare_skips_hosts_where_version_is_main() {
     let fake = with(&[(seen(600, 3), stats(600, 0)), (seen(600, 0), stats(600, 0))]);
     fake.site.with_host("web1", |host| host.main = "2.0.0".to_owned());
-    let report = compare(&fake.world, &fake.fleet.hosts, &options(100, None)).await.unwrap();
+    let report = compare_hosts(&fake, &fake.fleet.hosts, &options(100, None)).await.unwrap();
     assert_eq!((report.verdict, report.matching.of), (ComparisonVerdict::Same, 600));
 }

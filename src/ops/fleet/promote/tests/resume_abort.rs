@@ -214,7 +214,7 @@ async fn abort_is_requested_again_after_resume() {
         assert!(!stands().is_abort_requested());
         tokio::time::timeout(Duration::from_secs(5), asked()).await.expect("no request again");
         row(PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted".into() });
-        lock::give_back(world, &holder);
+        lock::release_own(world, &holder);
     });
     assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::Aborted));
 }
@@ -237,7 +237,7 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     });
     assert_eq!(aborted.unwrap().standing.result, Some(PromotionResult::RolledBack), "as soon as it is known");
-    lock::give_back(world, &holder);
+    lock::release_own(world, &holder);
 }
 
 fn other() -> Actor {

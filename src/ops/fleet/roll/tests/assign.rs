@@ -1,6 +1,6 @@
 use crate::model::example;
 use crate::model::journal::HostOutcome;
-use crate::model::roll::NewMain;
+use crate::model::roll::{NewMain, Work};
 use crate::ops::fleet::roll::*;
 use crate::world::fake::MS;
 use crate::world::fake::site::{FakeSite, site};
@@ -10,8 +10,8 @@ fn actor() -> Actor {
 }
 
 fn to_2(hosts: &[&str]) -> RollSpec {
-    let assign = Some(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });
-    RollSpec { assign, ..example::make_roll_spec(hosts) }
+    let work = Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });
+    RollSpec { work, ..example::make_roll_spec(hosts) }
 }
 
 fn versions(fake: &FakeSite) -> Vec<(String, String)> {

@@ -9,9 +9,9 @@ use self::faults::Weather;
 use self::invariants::{agrees, in_order, is_mended, never_broken};
 use self::rng::Dice;
 use crate::model::example;
-use crate::model::forward::Switch;
 use crate::model::history::Actor;
 use crate::model::journal::RollResult;
+use crate::model::port_forward::Switch;
 use crate::model::roll::{Batch, OnFailure, RollSpec};
 use crate::ops::fleet::balancer_cache::CachedBalancer;
 use crate::ops::fleet::forward::{self, SwitchOptions};
@@ -238,7 +238,7 @@ fn spec(dice: &mut Dice, fake: &FakeSite) -> RollSpec {
         batch: if hosts >= 1000 { Batch::Percent(5) } else { batch },
         max_failures: dice.pick(&[0, 1, 3, u32::try_from(hosts / 5).unwrap()]),
         on_failure: dice.pick(&[OnFailure::Stop, OnFailure::Return]),
-        remote: dice.percent(50),
+        work: example::make_command(dice.percent(50)),
         force: dice.percent(15),
         ..example::make_roll_spec(&[])
     }

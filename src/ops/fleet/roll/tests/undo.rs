@@ -64,7 +64,13 @@ fn case() -> impl Strategy<Value = Case> {
         let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let batch = Batch::Hosts(batch);
-        let spec = RollSpec { batch, max_failures, on_failure, remote, ..example::make_roll_spec(&names) };
+        let spec = RollSpec {
+            batch,
+            max_failures,
+            on_failure,
+            work: example::make_command(remote),
+            ..example::make_roll_spec(&names)
+        };
         Case { hosts, spec, victim: victim.index(hosts), step, kind }
     })
 }

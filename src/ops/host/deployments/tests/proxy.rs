@@ -6,7 +6,8 @@ use crate::model::percent::Percent;
 use crate::model::ports::Port;
 use crate::model::proxy::{Canary, Mirror, ServiceStats};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
-use crate::ops::host::proxy::{bypass_dead_proxy, keep, split};
+use crate::ops::host::proxy::{self as host_proxy, apply_split, bypass_dead_proxy};
+use crate::plan::traffic_split::TrafficSplitError;
 use crate::world::proxy::ProxyError;
 
 const PROXY: u16 = 20009;
@@ -46,7 +47,7 @@ async fn asked(
         actor: actor(),
         detail: String::new(),
     };
-    split(&fake.world, &shop(), &request).await
+    apply_split(&fake.world, &shop(), &request).await
 }
 
 /// Main 1.0.0 on 20000, 2.0.0 on 20001.
@@ -169,7 +170,7 @@ async fn proxy_is_not_inserted_when_self_test_fails() {
 async fn watched(fake: &FakeWorld, work: impl Future<Output = ()>) {
     let actor = actor();
     tokio::select! {
-        () = keep(&fake.world, &actor) => panic!("the watch ended"),
+        () = host_proxy::run(&fake.world, &actor) => panic!("the watch ended"),
         () = work => {}
     }
 }
@@ -392,7 +393,8 @@ async fn reconciler_pushes_config_to_differing_proxy() {
 async fn cart(fake: &FakeWorld) -> ServiceName {
     let cart = beside(fake).await;
     let which = DeploymentRef::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
-    let shadow = versions::find(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
+    let shadow =
+        versions::find_deployment(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
     let TrafficSplitChange::SetMirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
     let change = TrafficSplitChange::SetMirror(Mirror { deployment: shadow, ..shop });
     let range = (port(20000), port(PROXY));
@@ -403,7 +405,7 @@ async fn cart(fake: &FakeWorld) -> ServiceName {
         actor: actor(),
         detail: String::new(),
     };
-    assert!(split(&fake.world, &cart, &request).await.unwrap().inserted);
+    assert!(apply_split(&fake.world, &cart, &request).await.unwrap().inserted);
     cart
 }
 

@@ -11,7 +11,7 @@ async fn while_assigned<T>(fake: &FakeWorld, version: &str, story: impl Future<O
         tokio::time::sleep(MS * 3000).await;
         let (records, existing) = (fake.store.load_records().unwrap(), fake.world.deployments.all().unwrap());
         let now = fake.world.clock.now();
-        let (intent, _) = crate::plan::versions::assign(&records, &existing, &to(version), now).unwrap();
+        let (intent, _) = crate::plan::versions::plan_assign(&records, &existing, &to(version), now).unwrap();
         let (operation, _) = fake.store.begin(&intent, now).unwrap();
         fake.store.end(operation, &actor(), &ChangeOutcome::Done { detail: String::new() }, now).unwrap();
         drop(held);

@@ -1,7 +1,7 @@
 //! The invariants that must hold under every fault.
 
-use crate::model::forward::Switch;
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
+use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step};
 use crate::plan::roll::plan;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, standing};

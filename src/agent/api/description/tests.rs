@@ -2,6 +2,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::agent::api;
+use crate::model::api::endpoints::ROWS;
+
+fn build_value() -> Value {
+    Value::Object(build_document(&api::build_routes()))
+}
 
 /// Every `$ref` leads somewhere.
 fn refs(value: &Value, found: &mut Vec<String>) {
@@ -17,7 +22,7 @@ fn refs(value: &Value, found: &mut Vec<String>) {
 
 #[test]
 fn document_is_complete() {
-    let document = build_document(&api::build_routes());
+    let document = build_value();
     let mut found = Vec::new();
     refs(&document, &mut found);
     assert!(found.len() > 20, "{found:?}");
@@ -30,11 +35,23 @@ fn document_is_complete() {
     assert!(document["components"]["schemas"]["Intent"]["properties"]["switch"].is_object());
 }
 
+#[test]
+fn every_row_of_the_table_is_served_once() {
+    let rows = ROWS.iter().flat_map(|row| {
+        let short = row.path.strip_prefix("/v1").filter(|_| row.has_short_path);
+        std::iter::once(row.path).chain(short).map(|path| (path, row.method))
+    });
+    let mut rows: Vec<_> = rows.collect();
+    let mut served: Vec<_> = api::build_routes().iter().map(|route| (route.path, route.method)).collect();
+    (rows.sort_unstable(), served.sort_unstable());
+    assert_eq!(served, rows);
+}
+
 /// The rows of the table are what the router serves; here, that none is lost on the way.
 #[test]
 fn document_describes_every_route_once() {
     let table = api::build_routes();
-    let document = build_document(&table);
+    let document = build_value();
     let paths = document["paths"].as_object().unwrap();
     let described: usize = paths.values().map(|methods| methods.as_object().unwrap().len()).sum();
     assert_eq!(described, table.len());
@@ -51,7 +68,7 @@ fn document_describes_every_route_once() {
 
 #[test]
 fn watch_request_requires_deployment_id() {
-    let document = build_document(&api::build_routes());
+    let document = build_value();
     let asked = &document["paths"]["/v1/services/{service}/watch"]["post"]["requestBody"];
     assert_eq!(asked["required"], true);
     assert_eq!(asked["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/WatchRequest");
@@ -64,7 +81,7 @@ fn statuses(operation: &Value) -> Vec<&str> {
 
 #[test]
 fn document_uses_schemas_of_rust_types() {
-    let document = build_document(&api::build_routes());
+    let document = build_value();
     let at = |path: &str, method: &str| document["paths"][path][method].clone();
     let killed = at("/v1/deployments/{id}", "delete");
     assert_eq!(

@@ -1,24 +1,20 @@
-//! The OpenAPI description of the host API, made of the table of its routes and of the very types that are read and written.
+//! The description of one route in OpenAPI: its parameters, its body and its answers.
 
-use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::api::Route;
-use crate::model::api::{API_VERSION, ApiError};
+use crate::model::api::endpoint::{Row, SchemaFn, build_schema};
 use crate::model::deployment::DeploymentId;
 use crate::model::name::ServiceName;
 use crate::model::release;
-
-/// Makes a schema, and leaves what it refers to with the generator.
-pub(super) type SchemaFn = fn(&mut SchemaGenerator) -> Value;
 
 /// The request and the answers of one route.
 #[derive(Debug, Clone)]
 pub(super) struct Operation {
     id: &'static str,
     summary: &'static str,
-    query: Option<SchemaFn>,
+    /// A type whose fields are the parameters.
+    query: SchemaFn,
     body: Option<Body>,
     response: SchemaFn,
     /// Status codes of a success.
@@ -33,42 +29,23 @@ struct Body {
     required: bool,
 }
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 impl Operation {
-    pub fn new<A: JsonSchema>(id: &'static str, summary: &'static str) -> Self {
-        let (query, body) = (None, None);
-        Self { id, summary, query, body, response: build_schema::<A>, statuses: &[200], media: JSON }
+    pub fn new<Q: JsonSchema>(row: &Row, media: &'static str, response: SchemaFn) -> Self {
+        let Row { id, summary, .. } = *row;
+        let query: SchemaFn = |types| Q::json_schema(types).to_value();
+        Self { id, summary, query, body: None, response, statuses: &[200], media }
     }
 
-    /// The answer is a text.
-    pub fn new_text(id: &'static str, summary: &'static str) -> Self {
-        Self { media: "text/plain", ..Self::new::<String>(id, summary) }
-    }
-
-    /// The fields of the type are the parameters.
-    pub fn with_query<Q: JsonSchema>(self) -> Self {
-        Self { query: Some(|types| Q::json_schema(types).to_value()), ..self }
-    }
-
-    pub fn body<B: JsonSchema>(self) -> Self {
-        self.with_body_schema(build_schema::<B>, true)
-    }
-
-    /// Sets a body schema that no type has unchanged.
-    pub fn with_body_schema(self, shape: SchemaFn, required: bool) -> Self {
+    pub fn with_body(self, shape: SchemaFn, required: bool) -> Self {
         Self { body: Some(Body { schema: shape, media: JSON, required }), ..self }
     }
 
     /// The body is a file.
-    pub fn archive(self) -> Self {
+    pub fn with_archive_body(self) -> Self {
         let shape = |_: &mut SchemaGenerator| json!({"type": "string", "format": "binary"});
         Self { body: Some(Body { schema: shape, media: "application/gzip", required: true }), ..self }
-    }
-
-    /// The answer is one JSON value a line.
-    pub fn with_ndjson_response(self) -> Self {
-        Self { media: "application/x-ndjson", ..self }
     }
 
     pub fn with_statuses(self, statuses: &'static [u16]) -> Self {
@@ -80,10 +57,10 @@ impl Operation {
         Self { id: "", ..self }
     }
 
-    fn describe(&self, path: &str, types: &mut SchemaGenerator) -> Value {
+    pub fn describe(&self, path: &str, types: &mut SchemaGenerator) -> Value {
         let mut parameters: Vec<Value> =
             list_path_parameters(path).map(|name| describe_path_parameter(name, types)).collect();
-        parameters.extend(self.query.iter().flat_map(|query| describe_query_parameters(&query(types))));
+        parameters.extend(describe_query_parameters(&(self.query)(types)));
         let content = json!({self.media: {"schema": (self.response)(types)}});
         let done = |status: &u16| {
             let description =
@@ -115,7 +92,7 @@ impl Operation {
 const SUCCESS_TEXTS: [(u16, &str); 3] =
     [(200, "done, or already so"), (201, "it is new"), (202, "it is removed")];
 
-const ERROR_TEXTS: [(u16, &str); 10] = [
+pub(super) const ERROR_TEXTS: [(u16, &str); 10] = [
     (400, "the request is not understood"),
     (401, "the bearer token is missing or wrong"),
     (403, "not allowed: others depend on it, or switchman lacks a privilege here"),
@@ -127,10 +104,6 @@ const ERROR_TEXTS: [(u16, &str); 10] = [
     (500, "it failed; what was begun is taken back"),
     (507, "the disk is full"),
 ];
-
-pub(super) fn build_schema<T: JsonSchema>(types: &mut SchemaGenerator) -> Value {
-    types.subschema_for::<T>().to_value()
-}
 
 /// Returns a type's own object without some of its fields, which the path or the query carries, and with others that are
 /// required.
@@ -151,35 +124,6 @@ pub(super) fn adapt_schema<T: JsonSchema>(
         properties.extend(more.iter().map(|(name, shape)| ((*name).to_owned(), shape(types))));
     }
     object
-}
-
-/// OpenAPI 3.1.
-pub(super) fn build_document(table: &[Route]) -> Value {
-    let mut settings = SchemaSettings::draft2020_12();
-    settings.definitions_path = "/components/schemas".into();
-    settings.meta_schema = None;
-    let mut types = settings.into_generator();
-    let mut paths = json!({});
-    for route in table {
-        paths[&route.path][route.method] = route.operation.describe(&route.path, &mut types);
-    }
-    let error = json!({JSON: {"schema": build_schema::<ApiError>(&mut types)}});
-    let refused = ERROR_TEXTS.iter();
-    let refused: Map<String, Value> = refused
-        .map(|(status, text)| (status.to_string(), json!({"description": text, "content": error})))
-        .collect();
-    let schemas: Map<String, Value> = types.take_definitions(true);
-    json!({
-        "openapi": "3.1.0",
-        "info": {"title": "switchman host API", "version": API_VERSION.to_string()},
-        "paths": paths,
-        "components": {
-            "schemas": schemas,
-            "responses": refused,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
-        "security": [{}, {"token": []}],
-    })
 }
 
 /// The names in braces.
@@ -221,6 +165,3 @@ fn remove_null(schema: &mut Value) {
         schema.retain(|_, value| !value.is_null());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,60 @@
+//! The options of every command.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use crate::model::name::ServiceName;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct GlobalArgs {
+    /// Read this configuration [default: ./switchman.yaml, then /etc/switchman/switchman.yaml]
+    #[arg(long, global = true, value_name = "FILE", env = "SWITCHMAN_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// Keep desired state and history in this directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SWITCHMAN_STATE_DIR",
+        default_value = "/var/lib/switchman"
+    )]
+    pub(super) state_dir: PathBuf,
+    /// Unpack releases into this directory
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SWITCHMAN_RELEASES_DIR",
+        default_value = "/srv/switchman"
+    )]
+    pub(super) releases_dir: PathBuf,
+    /// Keep a fleet's journal and lock in this directory [default: .switchman beside the configuration]
+    #[arg(long, global = true, value_name = "DIR", env = "SWITCHMAN_JOURNAL_DIR")]
+    pub(super) journal_dir: Option<PathBuf>,
+    /// Print results to stdout in this format
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Table)]
+    pub(super) output: OutputFormat,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub(super) yes: bool,
+    /// Act on this service of the configuration [default: its first]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) service: Option<ServiceName>,
+    /// Treat this machine as the host, regardless of its name and addresses
+    #[arg(long, global = true)]
+    pub(super) local: bool,
+    /// Log more to stderr; give it twice to log everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Print without colours; NO_COLOR does the same
+    #[arg(long, global = true)]
+    pub(super) no_color: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    Table,
+    Json,
+}

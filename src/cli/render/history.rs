@@ -1,0 +1,76 @@
+//! Past changes, rolls and uses of the fleet lock.
+
+use serde::Serialize;
+
+use super::renderer::Renderer;
+use super::{roll, table};
+use crate::model::history::HistoryEntry;
+use crate::model::name::HostName;
+use crate::plan::roll::progress::RollProgress;
+use crate::world::lock::LockNote;
+
+impl Renderer {
+    pub fn print_history(&self, rows: &[HistoryEntry], rolls: &[RollProgress], lock: &[LockNote]) {
+        #[derive(Serialize)]
+        struct HistoryDocument<'a> {
+            #[serde(rename = "history")]
+            rows: &'a [HistoryEntry],
+            rolls: &'a [RollProgress],
+            lock: &'a [LockNote],
+        }
+        if self.is_json {
+            return self.print_json("history", &HistoryDocument { rows, rolls, lock });
+        }
+        let mut tables = Vec::new();
+        if !rolls.is_empty() {
+            tables.push(roll::format_past_rolls(rolls));
+        }
+        if !lock.is_empty() {
+            tables.push(format_lock_notes(lock));
+        }
+        // An operator machine has rolls and no switches.
+        if !rows.is_empty() || tables.is_empty() {
+            tables.push(format_history(rows));
+        }
+        self.print_text(&tables.join("\n"));
+    }
+
+    /// Prints the changes that each host has recorded.
+    pub fn print_histories(&self, hosts: &[(HostName, Vec<HistoryEntry>)]) {
+        #[derive(Serialize)]
+        struct HistoriesDocument<'a> {
+            hosts: Vec<HostHistory<'a>>,
+        }
+        #[derive(Serialize)]
+        struct HostHistory<'a> {
+            host: &'a HostName,
+            history: &'a [HistoryEntry],
+        }
+        if self.is_json {
+            let hosts = hosts.iter().map(|(host, history)| HostHistory { host, history }).collect();
+            return self.print_json("histories", &HistoriesDocument { hosts });
+        }
+        for (host, rows) in hosts {
+            self.print_text(&format!("{host}\n{}\n", format_history(rows)));
+        }
+    }
+}
+
+fn format_history(rows: &[HistoryEntry]) -> String {
+    let row = |entry: &HistoryEntry| {
+        vec![
+            table::format_time(entry.at),
+            entry.actor.user.clone(),
+            entry.service.to_string(),
+            entry.action.clone(),
+            entry.phase.as_str().to_owned(),
+            entry.detail.clone(),
+        ]
+    };
+    table::format_table(&["AT", "WHO", "SERVICE", "WHAT", "RESULT", "DETAIL"], rows.iter().map(row).collect())
+}
+
+fn format_lock_notes(notes: &[LockNote]) -> String {
+    let row = |note: &LockNote| vec![table::format_time(note.at), note.user.clone(), note.text.clone()];
+    table::format_table(&["AT", "WHO", "LOCK"], notes.iter().map(row).collect())
+}

@@ -1,0 +1,42 @@
+//! What `main` needs to build the worlds that commands act on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::balancer::BalancerSpec;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::world::FleetWorld;
+use crate::world::HostWorld;
+use crate::world::reporter::Reporter;
+use crate::world::runner::SupervisorRole;
+use crate::world::stop::StopToken;
+
+/// The parameters `main` needs to build a host's world.
+pub struct HostWorldParams {
+    pub balancers: Vec<BalancerSpec>,
+    pub state_dir: PathBuf,
+    pub releases_dir: PathBuf,
+    pub reporter: Arc<dyn Reporter>,
+    pub stop: StopToken,
+}
+
+/// The parameters `main` needs to build an operator's world.
+pub struct FleetWorldParams {
+    /// This machine, where it is one of the hosts.
+    pub local_host: HostWorldParams,
+    pub fleet: Fleet,
+    /// The hosts that the command may act on.
+    pub hosts: Vec<Host>,
+    /// Holds the journal, the locks of running commands, and their output.
+    pub journal_dir: PathBuf,
+}
+
+/// The factories of worlds; only `main` has the real ones.
+#[derive(Clone, Copy)]
+pub struct WorldFactory {
+    pub host: fn(HostWorldParams) -> HostWorld,
+    pub fleet: fn(FleetWorldParams) -> FleetWorld,
+    /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
+    pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
+}

@@ -1,0 +1,74 @@
+//! Checks of single values, and the faults they report.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_yaml::Spanned;
+
+use crate::config::fields::ConfigDuration;
+use crate::config::problem::{ConfigFault, ConfigProblem};
+
+/// haproxy.cfg, 4: what a section may be called.
+pub(super) fn is_haproxy_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
+}
+
+/// A time of zero would mean for ever, or never, in turn: refused everywhere.
+pub(super) fn check_duration(
+    given: Option<&Spanned<ConfigDuration>>,
+    key: &str,
+) -> Result<Option<Duration>, ConfigFault> {
+    match given {
+        Some(zero) if zero.value.0.is_zero() => {
+            Err(build_wrong_value(zero, key, "0".to_owned(), "a time above zero"))
+        }
+        given => Ok(given.map(|time| time.value.0)),
+    }
+}
+
+pub(super) fn check_count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, ConfigFault> {
+    match given {
+        Some(number) if !(1..=100).contains(&number.value) => {
+            Err(build_wrong_value(number, key, number.value.to_string(), "a number from 1 to 100"))
+        }
+        given => Ok(given.map(|number| number.value)),
+    }
+}
+
+pub(super) fn check_unique<'a, T>(
+    seen: &mut BTreeMap<&'a str, u64>,
+    name: &'a str,
+    place: &Spanned<T>,
+    key: impl Fn() -> String,
+) -> Result<(), ConfigFault> {
+    match seen.insert(name, line_number(place)) {
+        Some(first) => Err(build_other_problem(
+            line_number(place),
+            &key(),
+            &format!("`{name}` is already the name in line {first}"),
+        )),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn line_number<T>(place: &Spanned<T>) -> u64 {
+    place.referenced.line()
+}
+
+pub(super) fn quote(text: &str) -> String {
+    format!("`{}`", text.escape_debug())
+}
+
+pub(super) fn build_wrong_value<T>(
+    place: &Spanned<T>,
+    key: &str,
+    found: String,
+    expected: &str,
+) -> ConfigFault {
+    let problem = ConfigProblem::WrongValue { found, expected: expected.to_owned() };
+    ConfigFault { line: line_number(place), key: Some(key.to_owned()), problem }
+}
+
+pub(super) fn build_other_problem(line: u64, key: &str, text: &str) -> ConfigFault {
+    ConfigFault { line, key: Some(key.to_owned()), problem: ConfigProblem::Other(text.to_owned()) }
+}

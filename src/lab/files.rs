@@ -1,0 +1,18 @@
+//! Files of a lab, with errors that name them.
+
+use std::fs;
+use std::path::Path;
+
+use super::error::LabError;
+
+pub(super) fn make_dir(path: &Path) -> Result<(), LabError> {
+    fs::create_dir_all(path).map_err(|source| LabError::Files { verb: "make", path: path.to_owned(), source })
+}
+
+pub(super) fn write(path: &Path, text: &str) -> Result<(), LabError> {
+    fs::write(path, text).map_err(|source| LabError::Files { verb: "write", path: path.to_owned(), source })
+}
+
+pub(super) fn read_file(file: &Path) -> Result<String, LabError> {
+    fs::read_to_string(file).map_err(|source| LabError::Files { verb: "read", path: file.to_owned(), source })
+}

@@ -1,0 +1,193 @@
+//! The one table of the host API's endpoints. The agent serves every row, `sys::link` calls every row that is not for
+//! other programs alone, and the OpenAPI description is made of it.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentView,
+    DeploymentsView, KillRequest, KillResponse, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+};
+use crate::model::api::endpoint::{
+    ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
+};
+use crate::model::api::{
+    HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion, RunEvent,
+    RunRequest, ServiceActivity, StatusRequest,
+};
+use crate::model::deployment::{Deployment, DeploymentId, Digest};
+use crate::model::evidence::Evidence;
+use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
+use crate::model::history::HistoryEntry;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
+use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
+
+const MINUTE: Duration = Duration::from_mins(1);
+/// Timeout of another main: its health is waited for, and that the kernel forgets the connections to the one before (10 s).
+const ASSIGN_TIMEOUT: Duration = ANSWER_TIMEOUT.saturating_add(MINUTE);
+/// The host starts a proxy, checks its health and routes traffic to it; each step has its own timeout on the host.
+const PROXY_START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An endpoint that only reads.
+type Get<R, P = (), Q = NoQuery> = Endpoint<P, Q, NoBody, R>;
+/// An endpoint that takes a JSON body.
+type Send<B, R, P = (), Q = NoQuery> = Endpoint<P, Q, B, R>;
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct PortQuery {
+    // A query has texts only, which a `Port` is never read from.
+    #[schemars(with = "Port")]
+    pub port: u16,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryQuery {
+    pub limit: u32,
+    pub service: Option<ServiceName>,
+}
+
+/// The fields of a [`KillRequest`] for a caller that sends no body.
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct KillQuery {
+    pub force: Option<bool>,
+    pub keep_files: Option<bool>,
+    pub drain_timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LogsQuery {
+    pub tail: Option<u32>,
+    pub follow: Option<bool>,
+}
+
+/// Declares the rows, and the list of them all.
+macro_rules! table {
+    ($($name:ident: $types:ty = $row:expr;)*) => {
+        $(pub const $name: $types = $row;)*
+
+        /// Every row of the table.
+        pub const ROWS: &[Row] = &[$($name.row),*];
+    };
+}
+
+table! {
+    HELLO: Get<Hello> = Endpoint::new(Method::Get, "/v1", "hello", "Report the agent and its API versions");
+    DESCRIPTION: Get<Map<String, Value>> =
+        Endpoint::new(Method::Get, "/v1/openapi.json", "description", "This description").for_other_programs();
+    STATUS: Send<StatusRequest, HostView> =
+        Endpoint::new(Method::Post, "/v1/status", "status", "Report the state of this host");
+    PROBE: Send<ProbeRequest, ProbeResult> =
+        Endpoint::new(Method::Post, "/v1/probe", "probe", "One health check of a real port");
+    RUN: Send<RunRequest, JsonLines<RunEvent>> = Endpoint::new(Method::Post, "/v1/run",
+        "run",
+        "Run a program: its lines, then its end. The program ends when the caller disconnects",
+    );
+    HISTORY: Get<Vec<HistoryEntry>, (), HistoryQuery> =
+        Endpoint::new(Method::Get, "/v1/history", "history", "List the operations on this host, oldest first");
+    PROXY_STATS: Get<Option<ProxyStats>> =
+        Endpoint::new(Method::Get, "/v1/proxy", "proxy", "Report the counters of the host's proxy; null: it has none");
+    // Where every scraper looks.
+    METRICS: Get<PlainText> = Endpoint::new(Method::Get, "/metrics",
+        "metrics",
+        "Report the metrics of this host: Prometheus' text format 0.0.4",
+    )
+    .for_other_programs();
+
+    ACTIVITY: Get<ServiceActivity, ServiceName, PortQuery> = Endpoint::new(Method::Get, "/v1/services/{service}/pulse",
+        "pulse",
+        "Report what changes while a command waits: the record's generation, open connections",
+    );
+    FORWARD: Send<Intent, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
+        "switchForward",
+        "Switch the forward in kernel and record; repeating the request changes nothing",
+    );
+    RELEASES: Get<Vec<HostRelease>, ServiceName> =
+        Endpoint::new(Method::Get, "/v1/services/{service}/releases", "releases", "List the complete releases");
+    UPLOAD: Endpoint<(ServiceName, String), NoQuery, Archive, Digest> = Endpoint::new(Method::Put, "/v1/services/{service}/releases/{release}",
+        "placeRelease",
+        "Unpack a .tar.gz of at most 1 GiB, all or nothing; repeating the request changes nothing",
+    );
+
+    HEALTH: Get<HealthStatus> =
+        Endpoint::new(Method::Get, "/health", "health", "Report that the agent answers").for_other_programs();
+    VERSION: Get<ProgramVersion> = Endpoint::new(Method::Get, "/version", "version", "Of the program").for_other_programs();
+    OPENAPI: Get<Map<String, Value>> =
+        Endpoint::new(Method::Get, "/openapi", "openapi", "This description").for_other_programs();
+
+    DEPLOYMENTS: Get<DeploymentsView> = Endpoint::new(Method::Get, "/v1/deployments",
+        "deployments",
+        "List the deployments of this host and the routes of its ports",
+    )
+    .with_short_path();
+    DEPLOY: Send<DeployRequest, DeployResponse> = Endpoint::new(Method::Post, "/v1/deployments",
+        "deploy",
+        "Start a version; the first version of a service becomes main",
+    )
+    .with_timeout(|request: &DeployRequest| ANSWER_TIMEOUT + request.health_timeout)
+    .with_short_path();
+    DEPLOYMENT: Get<DeploymentView, DeploymentId> =
+        Endpoint::new(Method::Get, "/v1/deployments/{id}", "deployment", "Show one deployment")
+            .with_short_path()
+            .for_other_programs();
+    UPDATE: Send<UpdateRequest, Deployment, DeploymentId> = Endpoint::new(Method::Put, "/v1/deployments/{id}",
+        "update",
+        "Replace the code of a deployment, or the address of a registered one; the id stays",
+    )
+    .with_timeout(|request: &UpdateRequest| {
+        let grace = request.how.as_ref().map_or(MINUTE, |how| how.grace);
+        ANSWER_TIMEOUT + request.health_timeout + request.drain_timeout + grace
+    })
+    .with_short_path();
+    PATCH_UPDATE: Send<UpdateRequest, Deployment, DeploymentId> =
+        Endpoint::new(Method::Patch, UPDATE.row.path, "patch", UPDATE.row.summary).with_short_path().for_other_programs();
+    KILL: Send<KillRequest, KillResponse, DeploymentId, KillQuery> = Endpoint::new(Method::Delete, "/v1/deployments/{id}",
+        "kill",
+        "Stop and remove a deployment; the query overrides the body",
+    )
+    .with_timeout(|request: &KillRequest| ANSWER_TIMEOUT + request.drain_timeout * 2 + MINUTE)
+    .with_short_path();
+    LOGS: Get<JsonLines<RunEvent>, DeploymentId, LogsQuery> =
+        Endpoint::new(Method::Get, "/v1/deployments/{id}/logs", "logs", "Stream the logs of its instance")
+            .with_short_path();
+
+    SERVICES: Get<Vec<ServiceRecord>> =
+        Endpoint::new(Method::Get, "/v1/services", "services", "List the records of all services")
+            .with_short_path()
+            .for_other_programs();
+    SERVICE: Get<ServiceRecord, ServiceName> =
+        Endpoint::new(Method::Get, "/v1/services/{service}", "service", "Show the record of one service")
+            .with_short_path()
+            .for_other_programs();
+    ACCESS: Send<AccessRequest, ChangeResult, ServiceName> =
+        Endpoint::new(Method::Patch, "/v1/services/{service}", "access", "Make a service public or private")
+            .with_short_path();
+    ASSIGN: Send<AssignRequest, AssignResponse, ServiceName> =
+        Endpoint::new(Method::Put, "/v1/services/{service}/main", "assign", "Make a version main on both ports")
+            .with_timeout(|_| ASSIGN_TIMEOUT)
+            .with_short_path();
+    ROLLBACK: Send<RollbackRequest, AssignResponse, ServiceName> =
+        Endpoint::new(Method::Post, "/v1/services/{service}/rollback", "rollback", "Go back to the last good main")
+            .with_timeout(|_| ASSIGN_TIMEOUT)
+            .with_short_path();
+    WATCH: Send<WatchRequest, Option<TrialOutcome>, ServiceName> = Endpoint::new(Method::Post, "/v1/services/{service}/watch",
+        "watch",
+        "How the watch window of a new main ended; null while it is open: repeat the request",
+    )
+    .with_short_path();
+    TRAFFIC_SPLIT: Send<TrafficSplitRequest, TrafficSplitResponse, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/splits",
+        "split",
+        "Set mirrors and canary of a service; repeating the request changes nothing",
+    )
+    .with_timeout(|_| ANSWER_TIMEOUT + PROXY_START_TIMEOUT)
+    .with_short_path();
+    EVIDENCE: Get<Option<Evidence>, (ServiceName, DeploymentId)> = Endpoint::new(Method::Get, "/v1/services/{service}/evidence/{id}",
+        "evidence",
+        "Compare a shadow's answers with main's; null: no evidence yet",
+    )
+    .with_short_path();
+}

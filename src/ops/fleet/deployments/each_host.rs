@@ -1,0 +1,68 @@
+//! One request to every host concurrently, and the result of each.
+
+use super::error::FleetDeployError;
+use crate::model::api::deployments::HostNetwork;
+use crate::model::duration;
+use crate::model::fleet::Fleet;
+use crate::model::host::Host;
+use crate::model::name::HostName;
+use crate::ops::fleet::reach;
+use crate::world::FleetWorld;
+use crate::world::link::{HostLink, LinkError};
+use crate::world::reporter::Event;
+
+/// The result of each host, in the order of the hosts.
+pub(in crate::ops::fleet) type PerHost<T> = Vec<(HostName, Result<T, LinkError>)>;
+
+/// Returns all values, or the errors of the hosts that failed.
+pub(super) fn all_or_partial<T>(results: PerHost<T>) -> Result<Vec<(HostName, T)>, FleetDeployError> {
+    let (mut done, mut failed) = (Vec::new(), Vec::new());
+    for (host, result) in results {
+        match result {
+            Ok(value) => done.push((host, value)),
+            Err(error) => failed.push((host, error)),
+        }
+    }
+    match (done.len(), failed.is_empty()) {
+        (_, true) => Ok(done),
+        (0, false) => Err(FleetDeployError::Hosts(failed)),
+        (done, false) => Err(FleetDeployError::Partial { done, failed }),
+    }
+}
+
+/// Sends the same request to every host concurrently.
+pub(in crate::ops::fleet) async fn for_each_host<T>(
+    world: &FleetWorld,
+    hosts: &[Host],
+    send: impl AsyncFn(&Host, &dyn HostLink) -> Result<T, LinkError>,
+) -> PerHost<T> {
+    let requests = hosts.iter().map(async |host| {
+        let result = match reach::find_link(world, host) {
+            Ok(link) => send(host, link).await,
+            Err(error) => Err(error),
+        };
+        (host.name.clone(), result)
+    });
+    futures_util::future::join_all(requests).await
+}
+
+/// Builds what a host has to know of the service's network in the fleet.
+pub(super) fn build_host_network(fleet: &Fleet, host: &Host) -> HostNetwork {
+    HostNetwork {
+        ports: fleet.ports,
+        address: reach::build_status_request(fleet, host).main.ip(),
+        balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
+        port_range: fleet.versions.port_range,
+        keep_releases: fleet.versions.keep_releases,
+    }
+}
+
+/// Reports a line of progress, of one host or of the whole command.
+pub(super) fn report_progress(world: &FleetWorld, host: Option<&HostName>, text: impl Into<String>) {
+    world.reporter.report(&Event::DeploymentProgress { host: host.cloned(), text: text.into() });
+}
+
+/// How long something took, for people.
+pub(super) fn format_elapsed(started_at: tokio::time::Instant) -> String {
+    duration::format(started_at.elapsed())
+}

@@ -1,0 +1,88 @@
+//! Why a command about versions failed.
+
+use std::fmt;
+
+use crate::model::history::Actor;
+use crate::model::name::{BalancerName, HostName, ServiceName};
+use crate::model::version::Version;
+use crate::ops::fleet::lock::LockError;
+use crate::ops::fleet::roll::RollError;
+use crate::plan::compare::ComparisonVerdict;
+use crate::plan::weights::WeightsError;
+use crate::world::archives::ArchiveError;
+use crate::world::balancer::BalancerError;
+use crate::world::link::LinkError;
+
+/// Why a command about versions failed, on any host.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetDeployError {
+    /// Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+    #[error("No service matching {service} {version}")]
+    NoVersion { service: ServiceName, version: Version },
+    /// Seed row D13 (docs/design/seed-systems.md#mvi-and-daeploy).
+    #[error("No main service matching {0}")]
+    NoMain(ServiceName),
+    /// An incomplete list is not a success.
+    #[error("cannot read every host: {}", join_errors(.0))]
+    Unread(Vec<(HostName, LinkError)>),
+    /// Seed row D18 (docs/design/seed-systems.md#mvi-and-daeploy).
+    #[error("No services match the given name and version.")]
+    NoMatch,
+    #[error("{}", join_errors(.0))]
+    Hosts(Vec<(HostName, LinkError)>),
+    /// The hosts that are done are printed already.
+    #[error("done on {done} of {} hosts; {}", done + failed.len(), join_errors(.failed))]
+    Partial { done: usize, failed: Vec<(HostName, LinkError)> },
+    #[error("cannot assign {service} {version}: it is not deployed on {}", .hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "))]
+    MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Roll(#[from] RollError),
+    /// The roll's report is printed already.
+    #[error("cannot complete the assign: {done} of {total} hosts have the new main: {reason}")]
+    RollIncomplete { done: usize, total: usize, reason: String, finished: bool },
+    #[error("cannot keep {service} {version} as main: {reason}; {}", .restored.as_ref().map_or_else(|| "no other version could be made main".to_owned(), |version| format!("{version} is main again")))]
+    RolledBack { service: ServiceName, version: Version, reason: String, restored: Option<Version> },
+    /// Another command changed main in the watch window: its changes are not rolled back.
+    #[error("cannot keep {service} {version} as main: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Overtaken { service: ServiceName, version: Version, hosts: Vec<OvertakenHost> },
+    /// The version's answers were required to match main's, and differ, or too few were compared.
+    #[error("cannot make {service} {version} main: {reason}")]
+    MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
+    #[error("cannot set weights: the configuration has no `haproxy:` access to a load balancer")]
+    NoBalancer,
+    #[error("cannot set weights: {0}")]
+    NoWeights(#[from] WeightsError),
+    #[error("cannot set weights: `{0}` has no stats socket of level `admin`")]
+    WeightsNotAllowed(BalancerName),
+    #[error("cannot set the weight of `{server}` on `{balancer}`: {source}")]
+    WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
+    #[error("{0}")]
+    TaskFailed(String),
+}
+
+fn join_errors(hosts: &[(HostName, LinkError)]) -> String {
+    hosts.iter().map(|(host, error)| format!("`{host}`: {error}")).collect::<Vec<_>>().join("; ")
+}
+
+/// A host where another command changed the new main.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OvertakenHost {
+    pub host: HostName,
+    /// Absent: the service has none any more.
+    pub main: Option<Version>,
+    pub actor: Option<Actor>,
+}
+
+impl fmt::Display for OvertakenHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let actor = self.actor.as_ref().map_or_else(|| "another command".to_owned(), ToString::to_string);
+        match &self.main {
+            Some(main) => write!(f, "{}: {actor} made {main} main", self.host),
+            None => write!(f, "{}: {actor} left it no main", self.host),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `rollback`, and the undo of an assign: the last good version becomes main again.
+
+use std::time::Duration;
+
+use super::each_host::{all_or_partial, for_each_host, report_progress};
+use super::error::FleetDeployError;
+use super::idle_connections::flush_hosts;
+use super::list::FleetDeployment;
+use crate::model::api::deployments::{AssignResponse, RollbackRequest};
+use crate::model::fleet::Fleet;
+use crate::model::history::Actor;
+use crate::model::host::Host;
+use crate::model::name::{HostName, ServiceName};
+use crate::world::FleetWorld;
+
+/// Undoes an assign on these hosts, where the target is still main, and reports each host.
+pub(super) async fn roll_back_hosts(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    target: &FleetDeployment,
+    actor: &Actor,
+    reason: &str,
+) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
+    let from = Some(target.version.clone());
+    let request = RollbackRequest { actor: actor.clone(), why: reason.to_owned(), from };
+    let results =
+        for_each_host(world, hosts, async |_, link| link.rollback(&target.service, &request).await).await;
+    for (host, result) in &results {
+        let text = match result {
+            Ok(assigned) => format!("{} is main again", assigned.deployment.version),
+            Err(error) => format!("cannot bring back the last good main: {error}"),
+        };
+        report_progress(world, Some(host), text);
+    }
+    let restored = all_or_partial(results)?;
+    flush_hosts(world, fleet, restored.clone(), Duration::ZERO).await;
+    Ok(restored)
+}
+
+/// Makes the last good version main again, at once and without steps, on every host.
+pub async fn rollback(
+    world: &FleetWorld,
+    fleet: &Fleet,
+    hosts: &[Host],
+    service: &ServiceName,
+    actor: &Actor,
+) -> Result<Vec<(HostName, AssignResponse)>, FleetDeployError> {
+    let request = RollbackRequest { actor: actor.clone(), why: String::new(), from: None };
+    let results = for_each_host(world, hosts, async |_, link| link.rollback(service, &request).await).await;
+    let restored = all_or_partial(results)?;
+    flush_hosts(world, fleet, restored.clone(), Duration::ZERO).await;
+    Ok(restored)
+}

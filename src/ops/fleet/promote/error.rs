@@ -1,0 +1,38 @@
+//! Why there was no promotion.
+
+use std::time::Duration;
+
+use crate::model::duration;
+use crate::model::name::HostName;
+use crate::model::promote::PromotionId;
+use crate::ops::fleet::lock::LockError;
+use crate::plan::promote::PromotionProgress;
+use crate::world::journal::JournalError;
+
+/// Why there was no promotion at all, or why its state is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PromotionError {
+    #[error("cannot run the promotion: {0}")]
+    Lock(#[from] LockError),
+    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
+    Unfinished { standing: Box<PromotionProgress> },
+    #[error("cannot {verb} a promotion: the journal has none")]
+    None { verb: &'static str },
+    #[error("cannot {verb} promotion {promotion}: it is finished")]
+    Finished { promotion: PromotionId, verb: &'static str },
+    #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
+    NotReady { hosts: Vec<(HostName, String)> },
+    #[error("cannot approve promotion {promotion}: it is not waiting for approval")]
+    NotWaitingForApproval { promotion: PromotionId },
+    #[error("cannot approve promotion {promotion}: it was interrupted, and no process runs it")]
+    NotRunning { promotion: PromotionId },
+    #[error(
+        "cannot abort promotion {promotion}: it has not ended after {}",
+        duration::format(*waited)
+    )]
+    NotEnded { promotion: PromotionId, waited: Duration },
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    #[error("cannot continue the promotion: its host `{0}` is not in the configuration any more")]
+    UnknownHost(HostName),
+}

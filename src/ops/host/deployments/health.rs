@@ -1,0 +1,92 @@
+//! Waits until an instance answers its health check.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::HostDeployError;
+use super::instance::read_last_lines;
+use crate::model::deployment::{Deployment, Instance, InstanceId, ProcessState, Workload};
+use crate::plan::versions;
+use crate::world::HostWorld;
+
+/// Waits for healthy answers as long as a version that has answered before may take.
+pub(super) async fn check_still_healthy(
+    world: &HostWorld,
+    deployment: &Deployment,
+) -> Result<(), HostDeployError> {
+    let timeout = versions::compute_health_timeout(&deployment.health);
+    wait_until_healthy(world, deployment, &deployment.instance, timeout).await
+}
+
+/// `rise` healthy answers in a row of an instance's own port, or why not. One that has ended by itself more than once is not
+/// waited for.
+pub(super) async fn wait_until_healthy(
+    world: &HostWorld,
+    deployment: &Deployment,
+    instance: &Instance,
+    limit: Duration,
+) -> Result<(), HostDeployError> {
+    let deadline = Instant::now() + limit;
+    let endpoint = deployment.endpoint(instance);
+    let id = deployment.instance_id(instance.build);
+    let mut passed = 0;
+    let reason = loop {
+        match world.probe.ask(endpoint, &deployment.health).await {
+            Ok(()) => {
+                passed += 1;
+                if passed >= deployment.health.rise {
+                    return Ok(());
+                }
+                if Instant::now() >= deadline {
+                    break format!(
+                        "only {passed} of {} answers in a row were healthy",
+                        deployment.health.rise
+                    );
+                }
+            }
+            Err(error) => {
+                passed = 0;
+                if let Some(end) = find_start_failure(world, instance, &id).await {
+                    break format!("{end}; {error}");
+                }
+                if Instant::now() >= deadline {
+                    break error.to_string();
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = world.stop.wait() => return Err(HostDeployError::Interrupted),
+            () = tokio::time::sleep(deployment.health.interval) => {}
+        }
+    };
+    Err(HostDeployError::Unhealthy {
+        service: deployment.service.clone(),
+        version: deployment.version.to_string(),
+        waited: limit,
+        reason,
+        log: read_last_lines(world, &id).await,
+    })
+}
+
+/// How often a new instance may end by itself before it is given up.
+const MAX_RESTARTS: u32 = 3;
+
+async fn find_start_failure(world: &HostWorld, instance: &Instance, id: &InstanceId) -> Option<String> {
+    if matches!(instance.how.workload, Workload::External { .. }) {
+        return None;
+    }
+    match world.runner.state(id).await.ok()? {
+        ProcessState::Waiting { restarts, last_exit: last, .. } if restarts >= MAX_RESTARTS => {
+            Some(format!("it ended {restarts} times, last with {last}"))
+        }
+        ProcessState::Running { restarts, .. } if restarts >= MAX_RESTARTS => {
+            Some(format!("it ended {restarts} times"))
+        }
+        ProcessState::Stopped { last_exit: last, .. } if !last.is_empty() => {
+            Some(format!("it ended with {last}"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,36 @@
+//! The observation of a host that `check` judges.
+
+use std::net::IpAddr;
+
+use crate::model::balancer::BackendView;
+use crate::model::forward::ServiceRecord;
+use crate::model::history::HistoryEntry;
+use crate::model::host::Host;
+use crate::model::observation::ObservationError;
+use crate::model::rules::{Family, Table, Tables};
+
+/// A snapshot of a host. A part that could not be read is its error.
+#[derive(Debug, Clone)]
+pub struct CheckFacts {
+    pub host: Host,
+    pub can_change_rules: Result<bool, ObservationError>,
+    pub tables: Result<Vec<(Family, Tables)>, ObservationError>,
+    /// Native nftables statements that translate, each after its table.
+    pub native_statements: Result<Vec<String>, ObservationError>,
+    /// Filter tables of the variants in use.
+    pub filters: Vec<(Family, Result<Table, ObservationError>)>,
+    pub records: Result<Vec<ServiceRecord>, ObservationError>,
+    pub last_entry: Option<HistoryEntry>,
+    /// Sentences of `status` on what differs between record and kernel.
+    pub drift: Vec<String>,
+    pub booted_at: Option<jiff::Timestamp>,
+    /// Process ids (with names) that listen on the check, main and backup port.
+    pub check_port_listeners: Vec<(u32, String)>,
+    pub main_port_listeners: Vec<(u32, String)>,
+    pub backup_port_listeners: Vec<(u32, String)>,
+    pub addresses: Vec<IpAddr>,
+    pub main_health: Result<(), ObservationError>,
+    pub backup_health: Result<(), ObservationError>,
+    /// In the order of the fleet; `None`: not read by configuration.
+    pub balancers: Vec<Option<Result<BackendView, ObservationError>>>,
+}

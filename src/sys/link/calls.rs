@@ -1,0 +1,176 @@
+//! The calls of the host API: each is one row of the table of endpoints.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::HttpLink;
+use crate::model::api::deployments::{
+    AccessRequest, AssignRequest, AssignResponse, DeployRequest, DeployResponse, DeploymentsView,
+    KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
+};
+use crate::model::api::endpoint::{Endpoint, NoBody, NoQuery, PathValues};
+use crate::model::api::endpoints::{
+    ACCESS, ACTIVITY, ASSIGN, DEPLOY, DEPLOYMENTS, EVIDENCE, FORWARD, HELLO, HISTORY, HistoryQuery, KILL,
+    KillQuery, LOGS, LogsQuery, PROBE, PROXY_STATS, PortQuery, RELEASES, ROLLBACK, RUN, STATUS,
+    TRAFFIC_SPLIT, UPDATE, WATCH,
+};
+use crate::model::api::{
+    Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
+    StatusRequest,
+};
+use crate::model::deployment::{Deployment, DeploymentId, Digest};
+use crate::model::evidence::Evidence;
+use crate::model::forward::{ChangeResult, Intent};
+use crate::model::history::HistoryEntry;
+use crate::model::name::ServiceName;
+use crate::model::ports::Port;
+use crate::model::proxy::ProxyStats;
+use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
+use crate::world::link::{HostDeployments, HostLink, HostTrafficSplit, LinkError, SharedLineSink};
+
+impl HttpLink {
+    async fn get<P: PathValues, R: serde::de::DeserializeOwned>(
+        &self,
+        endpoint: &Endpoint<P, NoQuery, NoBody, R>,
+        path: &P,
+    ) -> Result<R, LinkError> {
+        self.call(endpoint, path, &NoQuery {}, &NoBody).await
+    }
+}
+
+#[async_trait]
+impl HostLink for HttpLink {
+    fn transport_label(&self) -> String {
+        self.transport.to_string()
+    }
+
+    async fn hello(&self) -> Result<Hello, LinkError> {
+        self.get(&HELLO, &()).await
+    }
+
+    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
+        self.call(&STATUS, &(), &NoQuery {}, question).await
+    }
+
+    async fn fetch_activity(&self, service: &ServiceName, port: Port) -> Result<ServiceActivity, LinkError> {
+        self.call(&ACTIVITY, service, &PortQuery { port: port.get() }, &NoBody).await
+    }
+
+    async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
+        self.call(&PROBE, &(), &NoQuery {}, request).await
+    }
+
+    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
+        self.call(&FORWARD, &intent.forward.service, &NoQuery {}, intent).await
+    }
+
+    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
+        self.stream_lines(&RUN, &(), &NoQuery {}, request, heard).await
+    }
+
+    async fn load_history(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, LinkError> {
+        let query = HistoryQuery { limit, service: service.cloned() };
+        self.call(&HISTORY, &(), &query, &NoBody).await
+    }
+
+    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
+        self.upload(service, release, archive).await
+    }
+
+    async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
+        self.get(&RELEASES, service).await
+    }
+}
+
+#[async_trait]
+impl HostDeployments for HttpLink {
+    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+        self.get(&DEPLOYMENTS, &()).await
+    }
+
+    async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError> {
+        self.call(&DEPLOY, &(), &NoQuery {}, request).await
+    }
+
+    async fn update(&self, request: &UpdateRequest) -> Result<Deployment, LinkError> {
+        self.call(&UPDATE, &request.id, &NoQuery {}, request).await
+    }
+
+    async fn assign(
+        &self,
+        service: &ServiceName,
+        request: &AssignRequest,
+    ) -> Result<AssignResponse, LinkError> {
+        self.call(&ASSIGN, service, &NoQuery {}, request).await
+    }
+
+    async fn rollback(
+        &self,
+        service: &ServiceName,
+        request: &RollbackRequest,
+    ) -> Result<AssignResponse, LinkError> {
+        self.call(&ROLLBACK, service, &NoQuery {}, request).await
+    }
+
+    /// Waits for a limited time per request: the connection may not stay silent for longer.
+    async fn watch_trial(
+        &self,
+        service: &ServiceName,
+        request: &WatchRequest,
+    ) -> Result<TrialOutcome, LinkError> {
+        loop {
+            if let Some(end) = self.call(&WATCH, service, &NoQuery {}, request).await? {
+                return Ok(end);
+            }
+        }
+    }
+
+    async fn kill(&self, request: &KillRequest) -> Result<KillResponse, LinkError> {
+        self.call(&KILL, &request.id, &KillQuery::default(), request).await
+    }
+
+    async fn set_access(
+        &self,
+        service: &ServiceName,
+        request: &AccessRequest,
+    ) -> Result<ChangeResult, LinkError> {
+        self.call(&ACCESS, service, &NoQuery {}, request).await
+    }
+
+    async fn stream_logs(&self, request: &LogsRequest, heard: SharedLineSink) -> Result<(), LinkError> {
+        let query = LogsQuery { tail: request.tail, follow: Some(request.follow) };
+        let _ended: RunOutcome = self.stream_lines(&LOGS, &request.id, &query, &NoBody, heard).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl HostTrafficSplit for HttpLink {
+    async fn split(
+        &self,
+        service: &ServiceName,
+        request: &TrafficSplitRequest,
+    ) -> Result<TrafficSplitResponse, LinkError> {
+        self.call(&TRAFFIC_SPLIT, service, &NoQuery {}, request).await
+    }
+
+    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
+        self.get(&PROXY_STATS, &()).await
+    }
+
+    async fn read_evidence(
+        &self,
+        service: &ServiceName,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Evidence>, LinkError> {
+        self.get(&EVIDENCE, &(service.clone(), deployment.clone())).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
