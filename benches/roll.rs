@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use switchman::lab::operator::{Operator, Pipe};
+use switchman::lab::operator::{LabTransport, Operator};
 use switchman::lab::{Lab, LabOptions};
 use switchman::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use switchman::sys::exec::Program;
@@ -39,7 +39,7 @@ fn main() -> Result<(), Failed> {
 
 async fn measure(lab: &Lab) -> Result<(), Failed> {
     // The lab's usual checks (inter 500 ms, fastinter 100 ms, fall 3, rise 2); probes of the real port every 50 ms.
-    let operator = Operator::start(lab, Pipe::Ssh, "roll: {min_up: 1, drain_timeout: 30s}\n").await?;
+    let operator = Operator::start(lab, LabTransport::Ssh, "roll: {min_up: 1, drain_timeout: 30s}\n").await?;
     faster_probes(operator.dir())?;
     succeeds(&operator.program(&["enable-forward", "--all"])).await?;
     let book = playbook(lab, &operator)?;

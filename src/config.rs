@@ -17,19 +17,19 @@ pub use problem::{ConfigError, ConfigFault, ConfigProblem};
 pub const DEFAULT_PATHS: [&str; 2] = ["./switchman.yaml", "/etc/switchman/switchman.yaml"];
 
 /// Reads and checks the named file, or the first of [`DEFAULT_PATHS`] that exists.
-pub fn load(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
-    let first = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|place| place.exists());
+pub fn load_config(named: Option<&Path>) -> Result<(PathBuf, Fleet), ConfigError> {
+    let first = || DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists());
     let file = named.map(Path::to_owned).or_else(first).ok_or(ConfigError::NotFound)?;
     let text = std::fs::read_to_string(&file)
-        .map_err(|error| ConfigError::ReadFailed { file: file.clone(), why: error.to_string() })?;
-    let fleet = parse(&file, &text)?;
+        .map_err(|error| ConfigError::ReadFailed { file: file.clone(), reason: error.to_string() })?;
+    let fleet = parse_config(&file, &text)?;
     Ok((file, fleet))
 }
 
 /// Text -> checked fleet. `file` is for messages, and keys lie relative to it.
-pub fn parse(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
-    let read = file::read(text).map_err(|wrong| wrong.in_file(file))?;
-    let mut fleet = check::fleet(read).map_err(|wrong| wrong.in_file(file))?;
+pub fn parse_config(file: &Path, text: &str) -> Result<Fleet, ConfigError> {
+    let shape = file::parse_file(text).map_err(|fault| fault.in_file(file))?;
+    let mut fleet = check::build_fleet(shape).map_err(|fault| fault.in_file(file))?;
     let beside = file.parent().unwrap_or(Path::new(""));
     let reach = &mut fleet.reach;
     for path in

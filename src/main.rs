@@ -21,17 +21,13 @@ const BALANCER_READ_TIMEOUT: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     ExitCode::from(cli::run(
         Cli::parse(),
-        WorldFactory {
-            host: build_host_world,
-            fleet: build_fleet_world,
-            supervise: sys::supervisor::supervise,
-        },
+        WorldFactory { build_host_world, build_fleet_world, supervise: sys::supervisor::supervise },
     ) as u8)
 }
 
 /// A host's real world: this machine's kernel, the configured balancers, the state directory.
-fn build_host_world(to: HostWorldParams) -> HostWorld {
-    let HostWorldParams { balancers, state_dir, releases_dir, reporter, stop } = to;
+fn build_host_world(params: HostWorldParams) -> HostWorld {
+    let HostWorldParams { balancers, state_dir, releases_dir, reporter, stop } = params;
     let store = Arc::new(sys::store::SqliteStore::new(&state_dir));
     HostWorld {
         firewall: Arc::new(sys::iptables::Iptables),
@@ -58,18 +54,18 @@ fn build_host_world(to: HostWorldParams) -> HostWorld {
 }
 
 /// An operator's real world: a link to every host, the balancers as seen from this machine, the journal.
-fn build_fleet_world(to: FleetWorldParams) -> FleetWorld {
-    let FleetWorldParams { local_host: here, fleet, hosts, journal_dir } = to;
-    let (reporter, stop) = (here.reporter.clone(), here.stop.clone());
-    let here = build_host_world(here);
+fn build_fleet_world(params: FleetWorldParams) -> FleetWorld {
+    let FleetWorldParams { local_host, fleet, hosts, journal_dir } = params;
+    let (reporter, stop) = (local_host.reporter.clone(), local_host.stop.clone());
+    let local_world = build_host_world(local_host);
     let shared =
         |inner: &Arc<dyn Balancer>| Arc::new(CachedBalancer::new(inner.clone())) as Arc<dyn Balancer>;
-    let balancers = here.balancers.iter().map(shared).collect();
-    let clock = here.clock.clone();
-    let link = |way: &Transport, name| -> Arc<dyn HostLink> {
-        match way {
-            Transport::Local => Arc::new(LocalHost::new(here.clone())),
-            way => sys::link::connect(name, way, &fleet.reach),
+    let balancers = local_world.balancers.iter().map(shared).collect();
+    let clock = local_world.clock.clone();
+    let link = |transport: &Transport, name| -> Arc<dyn HostLink> {
+        match transport {
+            Transport::Local => Arc::new(LocalHost::new(local_world.clone())),
+            transport => sys::link::connect(name, transport, &fleet.reach),
         }
     };
     let links = hosts.iter().map(|host| (host.name.clone(), link(&host.transport, &host.name))).collect();

@@ -15,9 +15,9 @@ use crate::model::api::endpoints::{
     ACTIVITY, DESCRIPTION, FORWARD, HEALTH, HELLO, HISTORY, METRICS, OPENAPI, PROBE, PROXY_STATS, PortQuery,
     RELEASES, RUN, STATUS, UPLOAD, VERSION,
 };
-use crate::model::api::{HealthStatus, ProgramVersion, ServiceActivity};
+use crate::model::api::{ForwardRequest, HealthStatus, ProgramVersion, ServiceActivity};
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
 use crate::world::link::LinkError;
@@ -86,7 +86,7 @@ fn build_agent_routes() -> Vec<ApiRoute> {
 
 fn build_host_routes() -> Vec<ApiRoute> {
     vec![
-        serve(&HELLO, |state, _| async move { state.host.hello().await }),
+        serve(&HELLO, |state, _| async move { state.host.greet().await }),
         serve(&STATUS, |state, call| async move { state.host.fetch_status(&call.body).await }),
         serve(&PROBE, |state, call| async move { state.host.probe(&call.body).await }),
         // A caller that disconnects ends the program.
@@ -130,12 +130,12 @@ async fn get_activity(
 
 async fn set_forward(
     state: ApiState,
-    call: Call<ServiceName, NoQuery, Intent>,
+    call: Call<ServiceName, NoQuery, ForwardRequest>,
 ) -> Result<ChangeResult, LinkError> {
-    let Call { path: service, body: intent, .. } = call;
-    if intent.forward.service != service {
-        let named = &intent.forward.service;
+    let Call { path: service, body: request, .. } = call;
+    if request.forward.service != service {
+        let named = &request.forward.service;
         return Err(refuse_request(format!("the path is about `{service}`, the body about `{named}`")));
     }
-    run_to_completion(async move { state.host.switch(&intent).await }).await
+    run_to_completion(async move { state.host.set_forward(&request).await }).await
 }

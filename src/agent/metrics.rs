@@ -1,4 +1,4 @@
-//! `GET /metrics`: this host in numbers, on the API and, for scrapers, on a door of its own with nothing else behind it.
+//! `GET /metrics`: the metrics of this host, on the API and, for scrapers, on a port that serves nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::ops::host::metrics;
-use crate::plan::metrics::CONTENT_TYPE;
 use crate::world::HostWorld;
 
-/// Minimum age before the host is read again, however many scrapers there are.
+/// Minimum age before the host is read again, for any number of scrapers.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 /// Scrapers at once; a site has two or three.
 const MAX_SCRAPERS: usize = 16;
@@ -56,12 +56,12 @@ impl Metrics {
             return page.clone();
         }
         let numbers = metrics::collect_numbers(&self.world).await;
-        let trouble: Vec<String> = numbers.collect_errors().into_iter().map(str::to_owned).collect();
-        for why in trouble.iter().filter(|why| !last.warnings.contains(why)) {
-            log::warn!("the metrics are incomplete: {why}");
+        let warnings: Vec<String> = numbers.collect_errors().into_iter().map(str::to_owned).collect();
+        for warning in warnings.iter().filter(|warning| !last.warnings.contains(warning)) {
+            log::warn!("the metrics are incomplete: {warning}");
         }
         let page = numbers.render();
-        *last = CachedPage { page: Some((Instant::now(), page.clone())), warnings: trouble };
+        *last = CachedPage { page: Some((Instant::now(), page.clone())), warnings };
         page
     }
 }
@@ -73,20 +73,20 @@ pub(super) async fn respond(metrics: &Metrics) -> Response {
 /// Serves scrapers until a stop is requested.
 pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, world: &HostWorld) {
     let routes = Router::new().route("/metrics", get(async move || respond(&metrics).await));
-    let room = Arc::new(Semaphore::new(MAX_SCRAPERS));
+    let slots = Arc::new(Semaphore::new(MAX_SCRAPERS));
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let Ok(place) = room.clone().try_acquire_owned() else {
+                    let Ok(slot) = slots.clone().try_acquire_owned() else {
                         log::debug!("{MAX_SCRAPERS} scrapers are connected: {peer} is turned away");
                         continue;
                     };
                     let routes = routes.clone();
                     clients.spawn(async move {
                         let _ = tokio::time::timeout(CONNECTION_TIMEOUT, serve_one_request(stream, routes)).await;
-                        drop(place);
+                        drop(slot);
                     });
                 }
                 Err(error) => {

@@ -68,7 +68,7 @@ async fn receive_and_place(
     // Not stopped by a caller that disconnects: the file stays open for as long as a process reads it by its number.
     let placing = tokio::spawn(async move {
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let placed = host.place(&service, &release, &path).await;
+        let placed = host.upload_release(&service, &release, &path).await;
         drop(file);
         placed
     });

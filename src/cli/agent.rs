@@ -119,7 +119,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::serve_unix(listener, || router(None), stop.clone()).await;
         Ok(())
     };
-    let actor = env::actor();
+    let actor = env::read_actor();
     // The agent serves no request before the rules are as recorded.
     let reconcilers = start_reconcilers(&world, &actor, context).await;
     let reconciling = async {
@@ -169,10 +169,10 @@ async fn bind_listener(address: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 fn read_token(file: &Path) -> Result<Arc<str>, Failure> {
-    let what = format!("read the token `{}`", file.display());
-    let text = std::fs::read_to_string(file).map_err(fail_to(&what))?;
+    let action = format!("read the token `{}`", file.display());
+    let text = std::fs::read_to_string(file).map_err(fail_to(&action))?;
     match text.trim() {
-        short if short.len() < 16 => Err(fail_to(what)("it has fewer than 16 characters")),
+        short if short.len() < 16 => Err(fail_to(action)("it has fewer than 16 characters")),
         token => Ok(token.into()),
     }
 }

@@ -35,7 +35,7 @@ fn select_service(fleet: &Fleet, service: &ServiceName) -> Result<Fleet, Failure
 
 impl Context {
     pub(super) fn load_config(&self) -> Result<(PathBuf, Fleet), Failure> {
-        let (file, fleet) = config::load(self.globals.config.as_deref())?;
+        let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         match &self.globals.service {
             Some(service) => Ok((file, select_service(&fleet, service)?)),
             None => Ok((file, fleet)),
@@ -44,7 +44,7 @@ impl Context {
 
     /// The fleet as it is for one of its services.
     pub(super) fn load_service_config(&self, service: &ServiceName) -> Result<(PathBuf, Fleet), Failure> {
-        let (file, fleet) = config::load(self.globals.config.as_deref())?;
+        let (file, fleet) = config::load_config(self.globals.config.as_deref())?;
         Ok((file, select_service(&fleet, service)?))
     }
 
@@ -74,7 +74,7 @@ impl Context {
     }
 
     pub(super) fn build_host_world(&self, fleet: Option<&Fleet>) -> HostWorld {
-        (self.world_factory.host)(self.host_world_params(fleet))
+        (self.world_factory.build_host_world)(self.host_world_params(fleet))
     }
 
     /// The selected hosts, each with its transport.
@@ -91,7 +91,7 @@ impl Context {
 
     /// An operator's world over these hosts.
     pub(super) fn build_fleet_world(&self, file: &Path, fleet: &Fleet, hosts: &[Host]) -> FleetWorld {
-        (self.world_factory.fleet)(FleetWorldParams {
+        (self.world_factory.build_fleet_world)(FleetWorldParams {
             local_host: self.host_world_params(Some(fleet)),
             fleet: fleet.clone(),
             hosts: hosts.to_vec(),

@@ -68,14 +68,14 @@ async fn switch_forwards(
     let default = if args.all { HostSelection::All } else { HostSelection::ThisMachine };
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(default))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
-    let (actor, wait, force) = (env::actor(), !args.no_wait, args.force);
+    let (actor, wait, force) = (env::read_actor(), !args.no_wait, args.force);
     let options = SwitchOptions { actor, wait, drain, force, timeout: args.timeout };
     let [host] = hosts.as_slice() else {
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;
         return context.renderer.print_switches(switch, each);
     };
-    if let Ok(Some(held)) = world.lock.view() {
-        context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", held.holder) });
+    if let Ok(Some(lock)) = world.lock.view() {
+        context.renderer.report(&Event::Warning { text: format!("the fleet is locked by {}", lock.holder) });
     }
     let switched = match switch {
         Switch::On => forward::enable(&world, &fleet, host, &options).await?,

@@ -14,7 +14,7 @@ use crate::model::name::ServiceName;
 use crate::model::roll::RollId;
 use crate::ops::fleet::deployments::{FleetDeployError, read_histories};
 use crate::ops::fleet::roll;
-use crate::plan::roll::progress::standing;
+use crate::plan::roll::progress::build_progress;
 
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
@@ -47,7 +47,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     };
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
-        let found = standing(&world.journal.rows(id)?);
+        let found = build_progress(&world.journal.load(id, 0)?);
         let found =
             found.ok_or("the journal has no such roll").map_err(fail_to(format!("show the roll {id}")))?;
         context.renderer.print_past_roll(&found);
@@ -55,7 +55,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     }
     context.renderer.print_history(
         &rows,
-        &roll::past(&world, args.limit)?,
+        &roll::read_past(&world, args.limit)?,
         &world.lock.load_notes(args.limit)?,
     );
     Ok(())

@@ -46,7 +46,7 @@ impl FromStr for HostArg {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, address) = text.split_once('=').ok_or("expected NAME=ADDRESS, such as web1=10.0.0.11")?;
-        let name: HostName = name.parse().map_err(|why| format!("`{name}` is not a name: {why}"))?;
+        let name: HostName = name.parse().map_err(|error| format!("`{name}` is not a name: {error}"))?;
         let address: IpAddr = address.parse().map_err(|_| format!("`{address}` is not an IP address"))?;
         Ok(Self(Host { name, address: Some(address), transport: Transport::Local }))
     }
@@ -121,8 +121,8 @@ fn prompt_project_name(context: &Context) -> Result<ServiceName, Failure> {
         let answer = context.prompt("project_name [my_project]: ")?;
         match (if answer.is_empty() { "my_project" } else { answer.as_str() }).parse() {
             Ok(name) => return Ok(name),
-            Err(why) => {
-                context.renderer.print_remark(&format!("`{}` is not a name: {why}", answer.escape_debug()));
+            Err(error) => {
+                context.renderer.print_remark(&format!("`{}` is not a name: {error}", answer.escape_debug()));
             }
         }
     }

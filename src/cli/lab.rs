@@ -8,7 +8,7 @@ use super::Context;
 use super::failure::fail_to;
 use crate::error::Failure;
 use crate::lab::app::{self, AppOptions, Fault};
-use crate::lab::operator::{Operator, Pipe};
+use crate::lab::operator::{LabTransport, Operator};
 use crate::lab::{self, Lab, LabOptions, demo, namespaces};
 use crate::model::name::HostName;
 
@@ -74,7 +74,7 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         LabCommand::Up(args) => {
             let lab = start_lab(&args, context).await?;
-            Operator::start(&lab, Pipe::Ssh, "").await?;
+            Operator::start(&lab, LabTransport::Ssh, "").await?;
             context.renderer.print_lab_up(&args.name.name, lab.dir());
             lab.keep_running();
             Ok(())

@@ -37,7 +37,7 @@ enum LockCommand {
 pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_config()?;
     let world = context.build_fleet_world(&file, &fleet, &[]);
-    let user = env::actor().user;
+    let user = env::read_actor().user;
     match args.command {
         LockCommand::Status => context.renderer.print_lock(world.lock.view()?.as_ref()),
         LockCommand::Acquire { message } => {
@@ -45,8 +45,8 @@ pub async fn run(args: LockArgs, context: &Context) -> Result<(), Failure> {
             context.renderer.print_remark(&format!("the fleet is locked by {holder}"));
         }
         LockCommand::Release { reason, .. } => {
-            let held = lock::release(&world, &user, reason.as_deref())?;
-            context.renderer.print_remark(&format!("released: {}", held.holder));
+            let released = lock::release(&world, &user, reason.as_deref())?;
+            context.renderer.print_remark(&format!("released: {}", released.holder));
         }
     }
     Ok(())

@@ -203,7 +203,7 @@ enum Command {
 }
 
 /// Runs one command line to its end.
-pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
+pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     let Cli { globals, command } = cli;
     start_log(globals.verbose);
     let render = Arc::new(Renderer::new(
@@ -213,7 +213,7 @@ pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     ));
     if let Command::Supervise(args) = &command {
         // No runtime, no threads and no handlers of signals: its processes are long-lived, or about to be other programs.
-        return supervise::run(args, connect, &render);
+        return supervise::run(args, world_factory, &render);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -222,8 +222,7 @@ pub fn run(cli: Cli, connect: WorldFactory) -> ExitStatus {
     let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
         handle_signals(stopper)?;
-        let context =
-            Context { globals, renderer: render.clone(), world_factory: connect, stop: stop.clone() };
+        let context = Context { globals, renderer: render.clone(), world_factory, stop: stop.clone() };
         tokio::select! {
             result = dispatch(command, &context) => result,
             () = stop.wait_immediate() => Err(Failure::ForcedStop),

@@ -104,15 +104,15 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
     let (file, fleet) = context.load_service_config(&args.name)?;
     let hosts = context.select_hosts_or_all(&fleet, &args.hosts)?;
-    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
+    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     if args.status {
         let view = PromotionView { standing: promote::read_last(&world)?, lock: world.lock.view()? };
         context.renderer.print_promotion_status(&view);
         return Ok(());
     }
     if args.approve {
-        let standing = promote::approve(&world, &actor)?;
-        context.renderer.print_approval(&standing);
+        let progress = promote::approve(&world, &actor)?;
+        context.renderer.print_approval(&progress);
         return Ok(());
     }
     if args.abort {
@@ -129,7 +129,7 @@ pub async fn run(args: PromoteArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn build_spec(args: PromoteArgs, fleet: &Fleet, hosts: &[Host]) -> Result<PromotionSpec, Failure> {
-    let version = args.version.ok_or(PromotionError::None { verb: "begin" })?;
+    let version = args.version.ok_or(PromotionError::NotFound { verb: "begin" })?;
     Ok(PromotionSpec {
         service: args.name,
         version,

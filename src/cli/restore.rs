@@ -10,7 +10,7 @@ use crate::ops::host::restore;
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
-    let actor = env::actor();
+    let actor = env::read_actor();
     // Rules that point to a proxy that died with this host forward to a closed port.
     let bypassed = proxy::bypass_dead_proxy(&world, &actor).await;
     // If the rules of one service cannot bypass the proxy, the other services are restored all the same.

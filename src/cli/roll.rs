@@ -15,7 +15,7 @@ use crate::model::host::Host;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Work};
 use crate::ops::fleet::roll;
 use crate::plan::host_selection::HostSelection;
-use crate::plan::roll::plan;
+use crate::plan::roll::plan_roll;
 
 #[derive(Debug, Args)]
 #[command(mut_arg("hosts", |arg| arg.conflicts_with("verb").help("Act on this host only; may be given several times, in roll order [default: every host]")))]
@@ -92,10 +92,10 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
     }
     let spec = build_spec(&args, &fleet, &hosts);
     if args.dry_run {
-        context.renderer.print_plan(&plan(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
+        context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
-    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::actor());
+    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
     context.renderer.follow_roll();
     let report = if args.resume {
         roll::resume(&world, &fleet, &actor).await?

@@ -25,13 +25,13 @@ enum SupervisorRole {
     Exec,
 }
 
-pub fn run(args: &SuperviseArgs, connect: WorldFactory, render: &Renderer) -> ExitStatus {
+pub fn run(args: &SuperviseArgs, world_factory: WorldFactory, render: &Renderer) -> ExitStatus {
     let role = match args.role {
         SupervisorRole::Launch => runner::SupervisorRole::Launch,
         SupervisorRole::Monitor => runner::SupervisorRole::Monitor,
         SupervisorRole::Exec => runner::SupervisorRole::Exec,
     };
-    match (connect.supervise)(&args.dir, role) {
+    match (world_factory.supervise)(&args.dir, role) {
         Ok(()) => ExitStatus::Success,
         Err(error) => render.print_failure(&fail_to("supervise the instance")(error)),
     }

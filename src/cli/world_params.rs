@@ -35,8 +35,8 @@ pub struct FleetWorldParams {
 /// The factories of worlds; only `main` has the real ones.
 #[derive(Clone, Copy)]
 pub struct WorldFactory {
-    pub host: fn(HostWorldParams) -> HostWorld,
-    pub fleet: fn(FleetWorldParams) -> FleetWorld,
+    pub build_host_world: fn(HostWorldParams) -> HostWorld,
+    pub build_fleet_world: fn(FleetWorldParams) -> FleetWorld,
     /// Runs one of the supervisor's roles for the instance of a directory; the error is prose.
     pub supervise: fn(&Path, SupervisorRole) -> Result<(), String>,
 }

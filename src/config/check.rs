@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_yaml::Spanned;
 
-use super::file::{self, Check, File, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers};
+use super::file::{
+    self, Check, ConfigFile, Host as HostEntry, LoadBalancer, Ports as PortsEntry, Roll, Servers,
+};
 use super::problem::ConfigFault;
 use crate::model::balancer::{BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
 use crate::model::fleet::{Fleet, FleetLimits, Hooks, RollPolicy, Webhook};
@@ -26,7 +28,7 @@ use values::{
 };
 
 /// Checks every rule that relates two values, and fills in the defaults.
-pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
+pub fn build_fleet(file: ConfigFile) -> Result<Fleet, ConfigFault> {
     let ports = build_ports(&file.ports)?;
     let hosts = build_hosts(&file)?;
     let mut seen = BTreeMap::new();
@@ -64,7 +66,7 @@ pub fn fleet(file: File) -> Result<Fleet, ConfigFault> {
     })
 }
 
-fn build_connect_config(file: &File) -> Result<ConnectConfig, ConfigFault> {
+fn build_connect_config(file: &ConfigFile) -> Result<ConnectConfig, ConfigFault> {
     let (ssh, agents) = (&file.ssh, &file.agents);
     let words = |text: &Spanned<String>| text.value.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let remote = ssh.switchman.as_ref().map(words).unwrap_or_default();
@@ -144,23 +146,24 @@ fn build_roll_policy(roll: &Roll) -> Result<RollPolicy, ConfigFault> {
 }
 
 fn build_ports(entry: &PortsEntry) -> Result<Ports, ConfigFault> {
-    let or = |given: &Option<Spanned<Port>>, default: u16| match given {
+    let port_or = |setting: &Option<Spanned<Port>>, default: u16| match setting {
         Some(port) => Ok(port.value),
         None => Port::new(default).ok_or_else(|| build_other_problem(1, "ports", "no default")),
     };
     let ports = Ports {
-        check: or(&entry.check, 8888)?,
-        main: or(&entry.main, 8080)?,
-        backup: or(&entry.backup, 80)?,
+        check: port_or(&entry.check, 8888)?,
+        main: port_or(&entry.main, 8080)?,
+        backup: port_or(&entry.backup, 80)?,
     };
-    let mut seen: BTreeMap<u16, &str> = BTreeMap::new();
-    for (key, port, place) in [
+    let mut known: BTreeMap<u16, &str> = BTreeMap::new();
+    for (key, port, setting) in [
         ("check", ports.check, &entry.check),
         ("main", ports.main, &entry.main),
         ("backup", ports.backup, &entry.backup),
     ] {
-        if let Some(first) = seen.insert(port.get(), key) {
-            let line = place.as_ref().or(entry.check.as_ref()).or(entry.main.as_ref()).map_or(1, line_number);
+        if let Some(first) = known.insert(port.get(), key) {
+            let line =
+                setting.as_ref().or(entry.check.as_ref()).or(entry.main.as_ref()).map_or(1, line_number);
             let text = format!("port {port} is already `ports.{first}`; the three ports differ");
             return Err(build_other_problem(line, &format!("ports.{key}"), &text));
         }
@@ -168,7 +171,7 @@ fn build_ports(entry: &PortsEntry) -> Result<Ports, ConfigFault> {
     Ok(ports)
 }
 
-fn build_hosts(file: &File) -> Result<Vec<Host>, ConfigFault> {
+fn build_hosts(file: &ConfigFile) -> Result<Vec<Host>, ConfigFault> {
     let mut seen: BTreeMap<IpAddr, &HostName> = BTreeMap::new();
     let mut hosts = Vec::new();
     for (name, entry) in &file.hosts {
@@ -265,17 +268,22 @@ fn build_balancer(at: usize, entry: &LoadBalancer) -> Result<BalancerSpec, Confi
 
 fn build_server_names(entry: &Servers, key: &str) -> Result<ServerNames, ConfigFault> {
     let mut names = ServerNames::default();
-    for (field, given, name) in
+    for (field, setting, name) in
         [("main", &entry.main, &mut names.main), ("backup", &entry.backup, &mut names.backup)]
     {
-        let Some(given) = given else { continue };
-        let rest = given.value.replacen("{host}", "", 1);
-        let fits = rest.len() < given.value.len() && (rest.is_empty() || is_haproxy_name(&rest));
+        let Some(pattern) = setting else { continue };
+        let rest = pattern.value.replacen("{host}", "", 1);
+        let fits = rest.len() < pattern.value.len() && (rest.is_empty() || is_haproxy_name(&rest));
         if !fits {
             let expected = "a server name with `{host}` in it, such as main-{host}";
-            return Err(build_wrong_value(given, &format!("{key}.{field}"), quote(&given.value), expected));
+            return Err(build_wrong_value(
+                pattern,
+                &format!("{key}.{field}"),
+                quote(&pattern.value),
+                expected,
+            ));
         }
-        name.clone_from(&given.value);
+        name.clone_from(&pattern.value);
     }
     if names.main == names.backup {
         let line = entry.backup.as_ref().or(entry.main.as_ref()).map_or(1, line_number);

@@ -4,15 +4,15 @@ use nix::unistd::{Uid, User};
 
 use crate::model::history::Actor;
 
-/// Who runs this process: the person behind sudo where there is one.
-pub fn actor() -> Actor {
+/// Returns the operator who runs this process; with sudo, the user who called it.
+pub fn read_actor() -> Actor {
     let of_process = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
     let user =
         read_text("SUDO_USER").or_else(of_process).unwrap_or_else(|| format!("uid {}", Uid::current()));
     Actor { user, pid: std::process::id() }
 }
 
-/// A variable of the caller's own environment, for `deploy --env NAME`.
+/// Reads a variable of the caller's own environment, for `deploy --env NAME`.
 pub fn read_variable(name: &str) -> Option<String> {
     read_text(name)
 }
@@ -22,7 +22,7 @@ pub fn read_log_filter() -> Option<String> {
     read_text("SWITCHMAN_LOG")
 }
 
-#[allow(clippy::disallowed_methods, reason = "this is the door")]
+#[allow(clippy::disallowed_methods, reason = "the only reader of the environment")]
 fn read_text(key: &str) -> Option<String> {
     std::env::var(key).ok().filter(|value| !value.is_empty())
 }

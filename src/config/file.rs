@@ -18,7 +18,7 @@ use crate::model::ports::Port;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "switchman.yaml")]
-pub struct File {
+pub struct ConfigFile {
     /// The name that clients use.
     #[schemars(with = "String")]
     pub service: ServiceName,
@@ -276,11 +276,11 @@ pub struct Hooks {
 }
 
 /// Text -> shape. The key of an error is the path that was being read.
-pub fn read(text: &str) -> Result<File, ConfigFault> {
+pub fn parse_file(text: &str) -> Result<ConfigFile, ConfigFault> {
     let mut track = Track::new();
     let options = serde_yaml::options! { with_snippet: false };
     let read = serde_yaml::with_deserializer_from_str_with_options(text, options, |from| {
-        File::deserialize(serde_path_to_error::Deserializer::new(from, &mut track))
+        ConfigFile::deserialize(serde_path_to_error::Deserializer::new(from, &mut track))
     });
     read.map_err(|error| {
         let path = track.path().to_string();
@@ -308,7 +308,7 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
             ConfigProblem::WrongValue { found: unexpected.clone(), expected: expected.clone() }
         }
         Error::InvalidScalar { ty, .. } => {
-            let found = location.as_ref().map(|place| read_scalar(text, place)).unwrap_or_default();
+            let found = location.as_ref().map(|location| read_scalar(text, location)).unwrap_or_default();
             ConfigProblem::WrongValue { found: format!("`{found}`"), expected: describe_expected(ty) }
         }
         Error::Message { msg, .. } => ConfigProblem::Other(msg.clone()),
@@ -317,12 +317,12 @@ fn build_fault(text: &str, error: &Error, key: Option<String>) -> ConfigFault {
     ConfigFault { line, key, problem }
 }
 
-/// Returns the value at a place of the text, up to the next blank or bracket.
-fn read_scalar(text: &str, place: &Location) -> String {
+/// Returns the value at a location of the text, up to the next blank or bracket.
+fn read_scalar(text: &str, location: &Location) -> String {
     let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
-    let line = text.lines().nth(index(place.line())).unwrap_or("");
+    let line = text.lines().nth(index(location.line())).unwrap_or("");
     let ends = |c: &char| !c.is_whitespace() && !matches!(c, ',' | '}' | ']');
-    line.chars().skip(index(place.column())).take_while(ends).collect()
+    line.chars().skip(index(location.column())).take_while(ends).collect()
 }
 
 fn describe_expected(rust_type: &str) -> String {
@@ -334,12 +334,12 @@ fn describe_expected(rust_type: &str) -> String {
     }
 }
 
-/// The parser ends its sentences with the place, which the error already carries.
+/// The parser ends its sentences with the location, which the error already carries.
 fn strip_location(message: &str) -> String {
     message.rsplit_once(" at line ").map_or(message, |(text, _)| text).to_owned()
 }
 
 /// The JSON Schema of `switchman.yaml`, for editors.
 pub fn build_schema() -> serde_json::Value {
-    schemars::schema_for!(File).to_value()
+    schemars::schema_for!(ConfigFile).to_value()
 }

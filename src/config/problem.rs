@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub enum ConfigError {
     #[error("cannot find `switchman.yaml`: neither this directory nor /etc/switchman has one")]
     NotFound,
-    #[error("cannot read `{file}`: {why}")]
-    ReadFailed { file: PathBuf, why: String },
+    #[error("cannot read `{file}`: {reason}")]
+    ReadFailed { file: PathBuf, reason: String },
     #[error("cannot use the configuration: {}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
     Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
 }

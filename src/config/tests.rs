@@ -17,12 +17,12 @@ hooks: {before_host: [./warm-cache.sh], on_failure: [./page.sh]}
 "#;
 
 fn error(text: &str) -> String {
-    parse(Path::new("switchman.yaml"), text).unwrap_err().to_string()
+    parse_config(Path::new("switchman.yaml"), text).unwrap_err().to_string()
 }
 
 #[test]
 fn design_example_is_parsed() {
-    let fleet = parse(Path::new("x"), GOOD).unwrap();
+    let fleet = parse_config(Path::new("x"), GOOD).unwrap();
     assert_eq!(fleet.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["web1", "web2"]);
     assert_eq!(
         fleet.balancers[0].stats_endpoint,
@@ -37,17 +37,17 @@ fn design_example_is_parsed() {
 fn key_paths_are_relative_to_the_file() {
     let text =
         "service: a\nagents: {ca: keys/ca.pem, certificate: /k/op.pem, key: /k/op.key, token_file: token}";
-    let reach = parse(Path::new("/etc/switchman/switchman.yaml"), text).unwrap().reach;
+    let reach = parse_config(Path::new("/etc/switchman/switchman.yaml"), text).unwrap().reach;
     assert_eq!(reach.ca.as_deref(), Some(Path::new("/etc/switchman/keys/ca.pem")));
     assert_eq!(reach.certificate.as_deref(), Some(Path::new("/k/op.pem")));
     assert_eq!(reach.token_file.as_deref(), Some(Path::new("/etc/switchman/token")));
-    let here = parse(Path::new("switchman.yaml"), text).unwrap().reach;
+    let here = parse_config(Path::new("switchman.yaml"), text).unwrap().reach;
     assert_eq!(here.token_file.as_deref(), Some(Path::new("token")));
 }
 
 #[test]
 fn minimal_config_is_one_line() {
-    let fleet = parse(Path::new("x"), "service: shop").unwrap();
+    let fleet = parse_config(Path::new("x"), "service: shop").unwrap();
     assert_eq!((fleet.ports.check.get(), fleet.ports.main.get(), fleet.ports.backup.get()), (8888, 8080, 80));
     assert_eq!((fleet.hosts.len(), fleet.health.path.as_str()), (0, "/"));
 }
@@ -56,7 +56,7 @@ fn minimal_config_is_one_line() {
 #[test]
 fn key_files_resolve_beside_the_file() {
     let text = "service: a\nagents: {ca: keys/ca.pem, certificate: /etc/me.pem, key: me.key, token_file: t}";
-    let reach = |file: &str| parse(Path::new(file), text).unwrap().reach;
+    let reach = |file: &str| parse_config(Path::new(file), text).unwrap().reach;
     let etc = reach("/etc/switchman/switchman.yaml");
     let path = |text: &str| Some(PathBuf::from(text));
     assert_eq!((etc.ca, etc.certificate), (path("/etc/switchman/keys/ca.pem"), path("/etc/me.pem")));
@@ -248,28 +248,28 @@ fn malformed_yaml_is_located() {
 
 #[test]
 fn missing_file_is_named() {
-    let error = load(Some(Path::new("/nonexistent/switchman.yaml"))).unwrap_err().to_string();
+    let error = load_config(Some(Path::new("/nonexistent/switchman.yaml"))).unwrap_err().to_string();
     assert_eq!(error, "cannot read `/nonexistent/switchman.yaml`: No such file or directory (os error 2)");
 }
 
 proptest! {
     #[test]
     fn parse_never_panics_on_any_text(text in "(service: a\n)?(.*\n){0,6}") {
-        let _ = parse(Path::new("x"), &text);
+        let _ = parse_config(Path::new("x"), &text);
     }
 
     #[test]
     fn parse_never_panics_with_one_byte_changed(at in 0..GOOD.len(), byte in 0u8..128) {
         let mut bytes = GOOD.as_bytes().to_vec();
         bytes[at] = byte;
-        let _ = parse(Path::new("x"), &String::from_utf8_lossy(&bytes));
+        let _ = parse_config(Path::new("x"), &String::from_utf8_lossy(&bytes));
     }
 }
 
 #[test]
 fn additional_service_has_its_own_ports_and_backend() {
     let text = "service: a\nload_balancers: [{name: lb1, backend: a}]\nservices:\n  b: {ports: {check: 8889, main: 8081, backup: 81}}\n  c: {ports: {check: 8890, main: 8082, backup: 82}, backend: cs, health: {path: /c}}";
-    let fleet = parse(Path::new("switchman.yaml"), text).unwrap();
+    let fleet = parse_config(Path::new("switchman.yaml"), text).unwrap();
     let of = |name: &str| {
         let fleet = fleet.for_service(&name.parse().unwrap()).unwrap();
         (fleet.ports.check.get(), fleet.balancers[0].backend.clone(), fleet.health.path)

@@ -192,7 +192,7 @@ pub(super) fn roll_hint(error: &RollError) -> String {
         RollError::Plan(PlanError::NoCommand) => "write it after `--`: `switchman roll -- CMD`".into(),
         RollError::UnknownHost(_) => UNKNOWN_HOST_HINT.into(),
         RollError::Finished { .. } => FINISHED_ROLL_HINT.into(),
-        RollError::None { .. } => {
+        RollError::NotFound { .. } => {
             "`switchman roll -- CMD` starts one; `--service NAME` and `--journal-dir DIR` select another journal".into()
         }
     }
@@ -235,7 +235,7 @@ pub(super) fn promotion_hint(error: &PromotionError) -> String {
         }
         PromotionError::Journal(error) => journal_hint(error),
         PromotionError::UnknownHost(_) => UNKNOWN_HOST_HINT.into(),
-        PromotionError::None { .. } => "`switchman promote NAME VERSION` starts one".into(),
+        PromotionError::NotFound { .. } => "`switchman promote NAME VERSION` starts one".into(),
         PromotionError::Finished { .. } => {
             "`switchman promote NAME --status` shows its result, `switchman promote NAME VERSION` starts another one".into()
         }

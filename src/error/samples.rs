@@ -272,7 +272,7 @@ fn list_config_errors() -> Vec<Sample<ConfigError>> {
     };
     let mut all = samples!(ConfigError {
         NotFound: [ConfigError::NotFound],
-        ReadFailed: [ConfigError::ReadFailed { file: "shop.yaml".into(), why: not_found().to_string() }],
+        ReadFailed: [ConfigError::ReadFailed { file: "shop.yaml".into(), reason: not_found().to_string() }],
         Invalid: [ConfigError::Invalid {
             file: "switchman.yaml".into(),
             line: 1,

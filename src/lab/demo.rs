@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Lab;
 use super::error::LabError;
 use super::load::{ClientKind, Load, LoadTarget, Report, Snapshot, default_mix};
-use super::operator::{Operator, Pipe};
+use super::operator::{LabTransport, Operator};
 use crate::model::duration;
 use crate::world::stop::StopToken;
 
@@ -80,7 +80,8 @@ pub async fn run(
         for (at, name) in names.iter().enumerate().take(MANUAL_HOSTS) {
             hosts.push(replace_host(lab, at, name, &load, progress_sink).await?);
         }
-        let operator = Operator::start_with_admin_sockets(lab, Pipe::Ssh, "versions: {watch: 2s}\n").await?;
+        let operator =
+            Operator::start_with_admin_sockets(lab, LabTransport::Ssh, "versions: {watch: 2s}\n").await?;
         let roll = roll::run_scenario(lab, &operator, &load, progress_sink).await?;
         let versions = deployments::run_scenario(lab, &operator, &load, progress_sink).await?;
         let splits = traffic_split::run_scenario(lab, &operator, &load, progress_sink).await?;

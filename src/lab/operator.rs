@@ -18,7 +18,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The transport between the operator and the hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pipe {
+pub enum LabTransport {
     /// An sshd in every web host's namespace, with real keys.
     Ssh,
     /// The unix socket of an agent in every web host.
@@ -29,7 +29,7 @@ pub enum Pipe {
     Token,
 }
 
-/// The operator, and what runs on the hosts for the sake of the pipe.
+/// The operator, and what runs on the hosts for the sake of the transport.
 #[derive(Debug)]
 pub struct Operator {
     dir: PathBuf,
@@ -41,7 +41,7 @@ pub struct Operator {
 
 impl Operator {
     /// `more` is added to switchman.yaml: `roll:`, `hooks:`.
-    pub async fn start(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
+    pub async fn start(lab: &Lab, transport: LabTransport, more: &str) -> Result<Self, LabError> {
         let dir = lab.dir().join("operator");
         make_dir(&dir)?;
         let names: Vec<HostName> = lab.hosts.iter().map(|host| host.host.name.clone()).collect();
@@ -54,10 +54,10 @@ impl Operator {
                 .map(|line| format!("{line}\n"))
                 .collect();
         }
-        let (servers, transports) = match pipe {
-            Pipe::Ssh => set_up_ssh(lab, &dir, &names).await?,
-            Pipe::Socket => set_up_sockets(lab, &names).await?,
-            Pipe::MutualTls | Pipe::Token => set_up_tls(lab, &dir, &names, pipe).await?,
+        let (servers, transports) = match transport {
+            LabTransport::Ssh => set_up_ssh(lab, &dir, &names).await?,
+            LabTransport::Socket => set_up_sockets(lab, &names).await?,
+            LabTransport::MutualTls | LabTransport::Token => set_up_tls(lab, &dir, &names, transport).await?,
         };
         for (host, agent) in &transports.hosts {
             yaml = yaml.replace(&format!("  {host}: {{"), &format!("  {host}: {{agent: \"{agent}\", "));
@@ -68,8 +68,12 @@ impl Operator {
     }
 
     /// Starts an operator who reads the balancers at their admin sockets, where they close their idle connections on request.
-    pub async fn start_with_admin_sockets(lab: &Lab, pipe: Pipe, more: &str) -> Result<Self, LabError> {
-        let operator = Self::start(lab, pipe, more).await?;
+    pub async fn start_with_admin_sockets(
+        lab: &Lab,
+        transport: LabTransport,
+        more: &str,
+    ) -> Result<Self, LabError> {
+        let operator = Self::start(lab, transport, more).await?;
         let file = operator.dir().join("switchman.yaml");
         let mut yaml = read_file(&file)?;
         for (balancer, address) in lab.net.balancers().zip(lab.net.admin_addresses()) {
@@ -107,7 +111,7 @@ impl Operator {
     }
 }
 
-/// The configuration's part about a pipe.
+/// The configuration's part about a transport.
 #[derive(Default)]
 struct TransportConfig {
     /// Host -> `agent:`.
@@ -211,7 +215,7 @@ async fn set_up_tls(
     lab: &Lab,
     dir: &Path,
     names: &[HostName],
-    pipe: Pipe,
+    transport: LabTransport,
 ) -> Result<(Vec<Process>, TransportConfig), LabError> {
     let file = |name: &str| dir.join(name).display().to_string();
     create_authority(lab, dir).await?;
@@ -226,15 +230,15 @@ async fn set_up_tls(
         let (pem, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
         let mut more =
             vec!["--listen".to_owned(), listen.clone(), "--certificate".into(), pem, "--key".into(), key];
-        match pipe {
-            Pipe::Token => more.extend(["--token-file".to_owned(), file("token")]),
+        match transport {
+            LabTransport::Token => more.extend(["--token-file".to_owned(), file("token")]),
             _ => more.extend(["--client-ca".to_owned(), file("ca.pem")]),
         }
         servers.push(start_agent(lab, name.as_str(), &more).await?);
         transports.hosts.push((name.clone(), format!("https://{listen}")));
     }
-    transports.yaml = match pipe {
-        Pipe::Token => format!("agents: {{ca: {}, token_file: {}}}\n", file("ca.pem"), file("token")),
+    transports.yaml = match transport {
+        LabTransport::Token => format!("agents: {{ca: {}, token_file: {}}}\n", file("ca.pem"), file("token")),
         _ => format!(
             "agents: {{ca: {}, certificate: {}, key: {}}}\n",
             file("ca.pem"),

@@ -33,7 +33,7 @@ pub(super) struct Section {
     pub kind: String,
     pub name: String,
     /// `from NAME`: the named defaults it inherits from.
-    pub from: Option<String>,
+    pub defaults_name: Option<String>,
     pub number: usize,
     pub lines: Vec<Statement>,
 }
@@ -91,9 +91,15 @@ impl ParsedCfg {
             let Some(first) = words.first() else { continue };
             if SECTION_KINDS.contains(&first.as_str()) {
                 let name = words.get(1).filter(|name| *name != "from").cloned().unwrap_or_default();
-                let from =
+                let defaults_name =
                     words.iter().position(|word| word == "from").and_then(|at| words.get(at + 1)).cloned();
-                cfg.sections.push(Section { kind: first.clone(), name, from, number, lines: vec![] });
+                cfg.sections.push(Section {
+                    kind: first.clone(),
+                    name,
+                    defaults_name,
+                    number,
+                    lines: vec![],
+                });
             } else if let Some(section) = cfg.sections.last_mut() {
                 section.lines.push(Statement { number, words });
             }
@@ -124,7 +130,7 @@ impl ParsedCfg {
             // Only sections further up count, so this ends.
             let mut before =
                 self.sections.iter().rev().filter(|s| s.kind == "defaults" && s.number < at.number);
-            let next = match &at.from {
+            let next = match &at.defaults_name {
                 Some(name) => before.find(|defaults| &defaults.name == name),
                 None if at.kind == "defaults" => None,
                 None => before.next(),

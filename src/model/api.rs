@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::Digest;
 use super::failure::ErrorCode;
-use super::forward::{KernelForward, ServiceRecord};
+use super::forward::{Intent, KernelForward, RouteChange, ServiceRecord};
 use super::health::Health;
-use super::history::HistoryEntry;
+use super::history::{Actor, HistoryEntry};
 use super::name::ServiceName;
 use super::observation::{self, ObservationError};
-use super::port_forward::Switch;
+use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
 use super::socket::SocketCount;
 
@@ -109,6 +109,30 @@ pub struct ServiceActivity {
     #[serde(with = "observation")]
     #[schemars(with = "observation::ValueOrError<SocketCount>")]
     pub sockets: Result<SocketCount, ObservationError>,
+}
+
+/// A switch of a service's forward. Routes, access and the traffic split have endpoints of their own, which check them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardRequest {
+    pub forward: Forward,
+    pub switch: Switch,
+    #[serde(alias = "from_self")]
+    pub balancer_is_local: bool,
+    pub actor: Actor,
+    /// The command, as the history calls it.
+    pub action: String,
+    /// The overridden safety checks (`--force`), or the roll it belongs to; empty otherwise.
+    pub detail: String,
+}
+
+impl From<ForwardRequest> for Intent {
+    /// Everything but the switch stays as it is recorded.
+    fn from(request: ForwardRequest) -> Self {
+        let ForwardRequest { forward, switch, balancer_is_local, actor, action, detail } = request;
+        let (route_change, access, layer7) = (RouteChange::Keep, None, None);
+        Self { forward, switch, balancer_is_local, actor, action, detail, route_change, access, layer7 }
+    }
 }
 
 /// A health check of one real port.

@@ -151,39 +151,34 @@ fn derive_layer7(previous: Option<&ServiceRecord>, intent: &Intent) -> Layer7 {
 }
 
 /// The effect of a change on the routes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum RouteChange {
     /// The routes stay as they are recorded, and so does a trial.
     #[default]
     Keep,
-    #[serde(alias = "to")]
-    Set { routes: Routes, trial: Option<Trial> },
+    Set {
+        routes: Routes,
+        trial: Option<Trial>,
+    },
     /// The service is not managed any more.
-    #[serde(alias = "gone")]
     Remove,
 }
 
 /// A change that is about to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intent {
     pub forward: Forward,
     pub switch: Switch,
-    #[serde(alias = "from_self")]
     pub balancer_is_local: bool,
     pub actor: Actor,
     /// The command, as the history calls it.
     pub action: String,
     /// The overridden safety checks (`--force`), or the roll it belongs to; empty otherwise.
     pub detail: String,
-    #[serde(default)]
-    #[serde(alias = "routing")]
     pub route_change: RouteChange,
     /// `None`: stays as it is.
-    #[serde(default)]
     pub access: Option<Access>,
     /// `None`: stays as it is, and goes with the routes.
-    #[serde(default)]
     pub layer7: Option<Layer7>,
 }
 

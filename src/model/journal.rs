@@ -61,6 +61,9 @@ pub enum JournalEntryKind {
     /// The last entry.
     Ended {
         result: RollResult,
+        /// Empty in entries of a switchman that did not record it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
     },
 }
 

@@ -17,7 +17,7 @@ use super::version::Version;
 mod journal;
 mod window;
 
-pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionResult};
+pub use journal::{OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionRequest, PromotionResult};
 pub use window::{Judgement, RequestCounts, RequestSample, StepVerdict};
 
 /// `o20261121-071503-5f3a`: sorts by time, fits in a file name.
@@ -41,17 +41,21 @@ impl fmt::Display for PromotionId {
     }
 }
 
+/// A text that is not the id of a promotion.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a promotion: expected something like o20261121-071503-5f3a", .found.escape_debug())]
+pub struct PromotionIdError {
+    pub found: String,
+}
+
 impl FromStr for PromotionId {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = PromotionIdError;
+    fn from_str(text: &str) -> Result<Self, PromotionIdError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if text.starts_with('o') && text.len() < 64 && text.chars().all(plain) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!(
-                "`{}` is not a promotion: expected something like o20261121-071503-5f3a",
-                text.escape_debug()
-            ))
+            Err(PromotionIdError { found: text.to_owned() })
         }
     }
 }

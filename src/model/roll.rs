@@ -31,17 +31,21 @@ impl fmt::Display for RollId {
     }
 }
 
+/// A text that is not the id of a roll.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a roll: expected something like r20261121-071503-5f3a", .found.escape_debug())]
+pub struct RollIdError {
+    pub found: String,
+}
+
 impl FromStr for RollId {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = RollIdError;
+    fn from_str(text: &str) -> Result<Self, RollIdError> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if text.starts_with('r') && text.len() < 64 && text.chars().all(plain) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(format!(
-                "`{}` is not a roll: expected something like r20261121-071503-5f3a",
-                text.escape_debug()
-            ))
+            Err(RollIdError { found: text.to_owned() })
         }
     }
 }

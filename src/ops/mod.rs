@@ -4,3 +4,6 @@
 pub mod fleet;
 pub mod host;
 pub mod init;
+
+#[cfg(test)]
+pub mod testing;

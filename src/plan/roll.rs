@@ -46,7 +46,7 @@ pub enum PlanError {
     CapacityFloor { batch: usize, left: usize, all: usize, min_up: u32 },
 }
 
-pub fn plan(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
+pub fn plan_roll(fleet: &Fleet, spec: &RollSpec) -> Result<RollPlan, PlanError> {
     if spec.hosts.is_empty() {
         return Err(PlanError::NoHosts);
     }
@@ -172,7 +172,7 @@ mod tests {
         let mut fleet = make_fleet(3);
         fleet.hooks.before_host = vec!["./warm.sh".into()];
         let spec = RollSpec { batch: Batch::Hosts(2), ..example::make_roll_spec(&["web1", "web2", "web3"]) };
-        let text = plan(&fleet, &spec).unwrap().to_string();
+        let text = plan_roll(&fleet, &spec).unwrap().to_string();
         let expected = "\
 service shop: 3 hosts in 2 batches, at most 0 failed
 batch 1: web1, web2
@@ -194,17 +194,17 @@ each host:
     fn readable_balancer_gets_twice_the_detection_time() {
         let socket = Some(crate::model::balancer::StatsEndpoint::Unix("/run/x.sock".into()));
         let read = Fleet { balancers: vec![example::balancer("lb1", socket)], ..make_fleet(2) };
-        let text = plan(&read, &example::make_roll_spec(&["web1"])).unwrap().to_string();
+        let text = plan_roll(&read, &example::make_roll_spec(&["web1"])).unwrap().to_string();
         assert!(text.contains("wait until it is DOWN: lb1 (at most 21s)"), "{text}");
     }
 
     #[test]
     fn plan_rejects_impossible_rolls() {
-        let refused = |hosts, spec: &RollSpec| plan(&make_fleet(hosts), spec).unwrap_err().to_string();
+        let refused = |hosts, spec: &RollSpec| plan_roll(&make_fleet(hosts), spec).unwrap_err().to_string();
         assert_eq!(refused(2, &example::make_roll_spec(&[])), "there is no host to roll over");
         let spec = RollSpec { batch: Batch::Percent(100), ..example::make_roll_spec(&["web1", "web2"]) };
         assert_eq!(refused(2, &spec), "a batch of 2 leaves 0 of 2 hosts, `roll.min_up` requires 1");
-        assert!(plan(&make_fleet(3), &spec).is_ok());
+        assert!(plan_roll(&make_fleet(3), &spec).is_ok());
         let work = Work::Command { argv: vec![], remote: false, timeout: None };
         let none = RollSpec { work, ..example::make_roll_spec(&["web1"]) };
         assert_eq!(refused(2, &none), "no command is given");

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockProtocol};
 
-use super::netlink::{self, BUFFER};
+use super::netlink::{self, BUFFER, NetlinkError};
 use crate::model::ports::Port;
 use crate::world::flows::{ConnectionTracker, FlowsError};
 
@@ -38,15 +38,15 @@ impl ConnectionTracker for Conntrack {
     /// peer, for the tuple of a reply is unique. Blocks for the dump, on this thread, as `SockDiag` does: 33 ms among
     /// 100,000 connections where the kernel filters (Linux 5.8), 230 ms before
     /// (docs/design/measurements.md#m25).
-    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
+    async fn list_peers(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         let wanted = FlowFilter { port, target };
-        let led = || {
-            let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(|error| error.to_string())?;
+        let list_peers = || {
+            let netlink = netlink::open(SockProtocol::NetlinkNetFilter).map_err(NetlinkError::Open)?;
             let mut peers = dump(&netlink, AddressFamily::Inet, wanted)?;
             peers.append(&mut dump(&netlink, AddressFamily::Inet6, wanted)?);
             Ok(peers)
         };
-        led().map_err(|why| FlowsError { port, why })
+        list_peers().map_err(|error: NetlinkError| FlowsError { port, why: error.to_string() })
     }
 }
 
@@ -54,7 +54,7 @@ fn dump(
     netlink: &OwnedFd,
     family: AddressFamily,
     wanted: FlowFilter,
-) -> Result<BTreeSet<SocketAddr>, String> {
+) -> Result<BTreeSet<SocketAddr>, NetlinkError> {
     let mut buffer = vec![0; BUFFER];
     let mut filtered = true;
     for sequence in 1..=MAX_ATTEMPTS {
@@ -65,10 +65,10 @@ fn dump(
             DumpOutcome::Interrupted => {}
             // Then all are listed and filtered here, as they are from a kernel that does not know the filter at all.
             DumpOutcome::Refused(Errno::EINVAL | Errno::EOPNOTSUPP) if filtered => filtered = false,
-            DumpOutcome::Refused(error) => return Err(format!("the kernel refused: {error}")),
+            DumpOutcome::Refused(error) => return Err(NetlinkError::Refused(error)),
         }
     }
-    Err(format!("the kernel interrupted {MAX_ATTEMPTS} dumps in a row"))
+    Err(NetlinkError::Interrupted { dumps: MAX_ATTEMPTS })
 }
 
 /// The result of one request.
@@ -84,7 +84,7 @@ fn collect(
     buffer: &mut [u8],
     sequence: u32,
     wanted: FlowFilter,
-) -> Result<DumpOutcome, String> {
+) -> Result<DumpOutcome, NetlinkError> {
     let mut peers = BTreeSet::new();
     let mut whole = true;
     loop {

@@ -3,25 +3,22 @@
 use std::fs;
 use std::path::PathBuf;
 
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row as SqlRow, params};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use rusqlite::{Connection, OptionalExtension, Row as SqlRow, Transaction, params};
 
 use super::sqlite::{Database, DbError};
-use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
-use crate::model::name::HostName;
-use crate::model::roll::RollId;
-use crate::world::journal::{Journal, JournalEntries, JournalError};
+use crate::world::journal::{Journal, JournalError};
 use crate::world::lock::{AcquireResult, FleetLock, LockNote};
 
-mod promotions;
+mod columns;
+mod records;
 mod schema;
 
+use columns::{parse_column, parse_json, to_json, to_value_error};
+use records::StoredRecord;
 use schema::SCHEMA;
 
-/// The journal of one service's fleet.
+/// The journals and the lock of one service's fleet.
 #[derive(Debug)]
 pub struct SqliteJournal {
     database: Database,
@@ -45,46 +42,25 @@ impl From<DbError> for JournalError {
     }
 }
 
-impl Journal for SqliteJournal {
-    fn append(
-        &self,
-        holder: &Holder,
-        roll: &RollId,
-        host: Option<&HostName>,
-        what: &JournalEntryKind,
-        now: jiff::Timestamp,
-    ) -> Result<(), JournalError> {
-        let written = self.database.write("record a step", |transaction| {
-            let held = read_holder(transaction)?.map(|(holder, _)| holder);
-            if held.as_ref() != Some(holder) {
-                return Ok(Err(new_lock_lost_error(held)));
-            }
-            let (host, now) = (host.map(HostName::as_str), now.to_string());
-            let values = params![roll.as_str(), now, host, to_json(what)?];
-            transaction
-                .execute("INSERT INTO journal (roll, at, host, what) VALUES (?1, ?2, ?3, ?4)", values)
-                .map(|_| Ok(()))
-        });
-        written?
+impl<R: StoredRecord> Journal<R> for SqliteJournal {
+    fn append(&self, holder: &Holder, entry: &R) -> Result<(), JournalError> {
+        self.write_as_holder(holder, "record a step", |transaction| records::insert(transaction, entry))
     }
 
-    fn last_roll(&self) -> Result<Option<RollId>, JournalError> {
-        Ok(self.list_rolls(1)?.pop())
+    fn append_request(&self, request: R::Request) -> Result<(), JournalError> {
+        let entry: R = request.into();
+        let write = |transaction: &Transaction<'_>| records::insert(transaction, &entry);
+        Ok(self.database.write("record the request of an operator", write)?)
     }
 
-    fn rows(&self, roll: &RollId) -> Result<JournalEntries, JournalError> {
-        Ok(self.database.read("read the journal", |connection| {
-            let sql = "SELECT roll, at, host, what FROM journal WHERE roll = ?1 ORDER BY id";
-            connection.prepare(sql)?.query_map([roll.as_str()], read_entry)?.collect()
-        })?)
+    fn load(&self, id: &R::Id, skip: usize) -> Result<Vec<R>, JournalError> {
+        let select = |connection: &Connection| records::select(connection, id, skip);
+        Ok(self.database.read("read the journal", select)?)
     }
 
-    fn list_rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError> {
-        Ok(self.database.read("list the rolls", |connection| {
-            let sql = "SELECT roll FROM (SELECT roll, min(id) AS first FROM journal GROUP BY roll
-                       ORDER BY first DESC LIMIT ?1) ORDER BY first";
-            connection.prepare(sql)?.query_map([limit], |row| parse_column(row, 0))?.collect()
-        })?)
+    fn list(&self, limit: u32) -> Result<Vec<R::Id>, JournalError> {
+        let select = |connection: &Connection| records::select_ids::<R>(connection, limit);
+        Ok(self.database.read("list the journal", select)?)
     }
 }
 
@@ -117,7 +93,7 @@ impl FleetLock for SqliteJournal {
         })?)
     }
 
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
+    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
         self.execute_as_holder(holder, "give a sign of life", "UPDATE lock SET beats = beats + 1")
     }
 
@@ -149,25 +125,35 @@ impl FleetLock for SqliteJournal {
 }
 
 impl SqliteJournal {
-    fn execute_as_holder(&self, holder: &Holder, what: &'static str, sql: &str) -> Result<(), JournalError> {
-        self.database.write(what, |transaction| {
+    fn execute_as_holder(
+        &self,
+        holder: &Holder,
+        action: &'static str,
+        sql: &str,
+    ) -> Result<(), JournalError> {
+        self.write_as_holder(holder, action, |transaction| transaction.execute(sql, []).map(|_| ()))
+    }
+
+    /// Writes in the same transaction in which the lock is found to be the holder's.
+    fn write_as_holder(
+        &self,
+        holder: &Holder,
+        action: &'static str,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), JournalError> {
+        self.database.write(action, |transaction| {
             let held = read_holder(transaction)?.map(|(holder, _)| holder);
             if held.as_ref() != Some(holder) {
-                return Ok(Err(new_lock_lost_error(held)));
+                return Ok(Err(JournalError::LockLost { holder: held.map(Box::new) }));
             }
-            transaction.execute(sql, []).map(|_| Ok(()))
+            write(transaction).map(Ok)
         })?
     }
 }
 
-fn new_lock_lost_error(held: Option<Holder>) -> JournalError {
-    JournalError::LockLost { holder: held.map(Box::new) }
-}
-
 fn read_holder(connection: &Connection) -> rusqlite::Result<Option<(Holder, u64)>> {
-    let beats = |row: &SqlRow<'_>| {
-        u64::try_from(row.get::<_, i64>(1)?).map_err(|error| to_value_error(1, error.to_string()))
-    };
+    let beats =
+        |row: &SqlRow<'_>| u64::try_from(row.get::<_, i64>(1)?).map_err(|error| to_value_error(1, &error));
     let read = |row: &SqlRow<'_>| Ok((parse_json(row, 0)?, beats(row)?));
     connection.query_row("SELECT holder, beats FROM lock", [], read).optional()
 }
@@ -203,37 +189,6 @@ fn read_start_time(pid: u32) -> Option<u64> {
     // A zombie does nothing any more.
     let state = fields.next()?;
     if state == "Z" { None } else { fields.nth(18)?.parse().ok() }
-}
-
-fn read_entry(row: &SqlRow<'_>) -> rusqlite::Result<JournalEntry> {
-    let host: Option<String> = row.get(2)?;
-    let host = host.map(|_| parse_column(row, 2)).transpose()?;
-    Ok(JournalEntry {
-        roll: parse_column(row, 0)?,
-        at: parse_column(row, 1)?,
-        host,
-        kind: parse_json(row, 3)?,
-    })
-}
-
-fn parse_column<T: std::str::FromStr<Err: std::fmt::Display>>(
-    row: &SqlRow<'_>,
-    at: usize,
-) -> rusqlite::Result<T> {
-    let text = row.get_ref(at)?.as_str()?;
-    text.parse().map_err(|error: T::Err| to_value_error(at, error.to_string()))
-}
-
-fn parse_json<T: DeserializeOwned>(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<T> {
-    serde_json::from_str(row.get_ref(at)?.as_str()?).map_err(|error| to_value_error(at, error.to_string()))
-}
-
-fn to_value_error(at: usize, why: String) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(at, Type::Text, why.into())
-}
-
-fn to_json(value: &impl Serialize) -> rusqlite::Result<String> {
-    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl HttpLink {
 }
 
 impl HttpLink {
-    /// Passes lines on until the last one reports how the run ended. Uses a connection of its own meanwhile, so that other
+    /// Passes lines on until the last one reports how the run ended. Uses a connection of its own, so that other
     /// requests are sent in parallel.
     async fn stream_lines<P: PathValues, Q: Serialize, B: RequestBody>(
         &self,

@@ -25,6 +25,37 @@ pub(super) const NLM_F_ACK: u16 = 0x04;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 
+/// Why the kernel gave no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NetlinkError {
+    #[error("{0}")]
+    Open(Errno),
+    #[error("send: {0}")]
+    Send(Errno),
+    #[error("receive: {0}")]
+    Receive(Errno),
+    #[error("the kernel did not answer within {TIMEOUT_SECONDS}s")]
+    TimedOut,
+    #[error("the kernel refused: {0}")]
+    Refused(Errno),
+    #[error("the kernel refused to close a socket: {0}")]
+    CloseRefused(Errno),
+    #[error("the kernel interrupted {dumps} dumps in a row")]
+    Interrupted { dumps: u32 },
+    #[error("a message of {length} bytes in {received} bytes")]
+    MessageLength { length: usize, received: usize },
+    #[error("an unexpected message of type {0}")]
+    UnexpectedType(u16),
+    #[error("a socket message is short")]
+    ShortSocket,
+    #[error("a socket comes without tcp_info")]
+    NoTcpInfo,
+    #[error("the kernel's tcp_info has {length} bytes, 136 are needed (Linux 4.1)")]
+    ShortTcpInfo { length: usize },
+    #[error("a connection comes without its tuples")]
+    NoTuples,
+}
+
 /// A conversation of the network namespace that the calling thread is in.
 pub(super) fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
     subscribe(protocol, 0)
@@ -40,9 +71,9 @@ pub(super) fn subscribe(protocol: SockProtocol, groups: u32) -> nix::Result<Owne
     Ok(netlink)
 }
 
-pub(super) fn send(netlink: &OwnedFd, request: &[u8]) -> Result<(), String> {
+pub(super) fn send(netlink: &OwnedFd, request: &[u8]) -> Result<(), NetlinkError> {
     let sent = sendto(netlink.as_raw_fd(), request, &NetlinkAddr::new(0, 0), MsgFlags::empty());
-    sent.map(|_| ()).map_err(|error| format!("send: {error}"))
+    sent.map(|_| ()).map_err(NetlinkError::Send)
 }
 
 /// Receives one datagram; one that does not fit is an error, and its rest is lost.
@@ -55,17 +86,17 @@ pub(super) fn receive(netlink: &OwnedFd, buffer: &mut [u8]) -> nix::Result<usize
     Ok(message.bytes)
 }
 
-/// Receives one datagram, continues after signals, and returns the error as text.
+/// Receives one datagram, and continues after signals.
 pub(super) fn receive_datagram(
     receive: &mut impl FnMut(&mut [u8]) -> nix::Result<usize>,
     buffer: &mut [u8],
-) -> Result<usize, String> {
+) -> Result<usize, NetlinkError> {
     loop {
         match receive(buffer) {
             Ok(length) => return Ok(length),
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Err(format!("the kernel did not answer within {TIMEOUT_SECONDS}s")),
-            Err(error) => return Err(format!("receive: {error}")),
+            Err(Errno::EAGAIN) => return Err(NetlinkError::TimedOut),
+            Err(error) => return Err(NetlinkError::Receive(error)),
         }
     }
 }
@@ -88,13 +119,13 @@ impl Message<'_> {
 }
 
 /// The messages of one datagram; a malformed one ends it with an error.
-pub(super) fn parse_messages(datagram: &[u8]) -> Vec<Result<Message<'_>, String>> {
+pub(super) fn parse_messages(datagram: &[u8]) -> Vec<Result<Message<'_>, NetlinkError>> {
     let mut found = Vec::new();
     let mut rest = datagram;
     while rest.len() >= HEADER_BYTES {
         let length = read_u32(rest, 0).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
         if length < HEADER_BYTES || length > rest.len() {
-            found.push(Err(format!("a message of {length} bytes in {} bytes", rest.len())));
+            found.push(Err(NetlinkError::MessageLength { length, received: rest.len() }));
             return found;
         }
         found.push(Ok(Message {
@@ -185,6 +216,23 @@ mod tests {
             (Some(&[7][..]), Some(&b"nat\0"[..]), None)
         );
         assert_eq!(second.error(), Some(Errno::EPERM));
+    }
+
+    #[test]
+    fn errors_name_the_cause() {
+        let texts = [
+            (NetlinkError::Receive(Errno::EMSGSIZE), "receive: EMSGSIZE: Message too long"),
+            (NetlinkError::TimedOut, "the kernel did not answer within 5s"),
+            (NetlinkError::Refused(Errno::EPERM), "the kernel refused: EPERM: Operation not permitted"),
+            (NetlinkError::Interrupted { dumps: 5 }, "the kernel interrupted 5 dumps in a row"),
+            (
+                NetlinkError::ShortTcpInfo { length: 104 },
+                "the kernel's tcp_info has 104 bytes, 136 are needed (Linux 4.1)",
+            ),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
     }
 
     proptest! {

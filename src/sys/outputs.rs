@@ -53,7 +53,7 @@ impl FileOutputs {
 }
 
 impl OutputStore for FileOutputs {
-    fn keep(&self, roll: &RollId, host: Option<&HostName>, line: &str) {
+    fn append_line(&self, roll: &RollId, host: Option<&HostName>, line: &str) {
         let path = self.build_path(roll, host);
         let mut open = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = open.entry(path.clone()).or_insert_with(|| match open_output_file(&path) {
@@ -73,7 +73,7 @@ impl OutputStore for FileOutputs {
         }
     }
 
-    fn place(&self, roll: &RollId, host: Option<&HostName>) -> Option<String> {
+    fn locate(&self, roll: &RollId, host: Option<&HostName>) -> Option<String> {
         let path = self.build_path(roll, host);
         path.exists().then(|| path.display().to_string())
     }
@@ -97,15 +97,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let outputs = FileOutputs::new(dir.path().join("rolls"));
         let (roll, web1) = (RollId::new(jiff::Timestamp::UNIX_EPOCH, 1), "web1".parse().unwrap());
-        assert_eq!(outputs.place(&roll, Some(&web1)), None);
-        outputs.keep(&roll, Some(&web1), "one");
-        outputs.keep(&roll, None, "whole");
-        outputs.keep(&roll, Some(&web1), "two");
-        let place = outputs.place(&roll, Some(&web1)).unwrap();
+        assert_eq!(outputs.locate(&roll, Some(&web1)), None);
+        outputs.append_line(&roll, Some(&web1), "one");
+        outputs.append_line(&roll, None, "whole");
+        outputs.append_line(&roll, Some(&web1), "two");
+        let place = outputs.locate(&roll, Some(&web1)).unwrap();
         assert!(place.ends_with("rolls/r19700101-000000-0001/web1.log"), "{place}");
         assert_eq!(std::fs::read_to_string(place).unwrap(), "one\ntwo\n");
         std::fs::write(dir.path().join("file"), "").unwrap();
-        FileOutputs::new(dir.path().join("file/in/the/way")).keep(&roll, None, "lost");
+        FileOutputs::new(dir.path().join("file/in/the/way")).append_line(&roll, None, "lost");
     }
 
     #[test]
@@ -114,9 +114,9 @@ mod tests {
         let first = FileOutputs { max_bytes: 20, ..FileOutputs::new(dir.path().join("rolls")) };
         let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
         for number in 0..100 {
-            first.keep(&roll, None, &format!("line {number}"));
+            first.append_line(&roll, None, &format!("line {number}"));
         }
-        let text = std::fs::read_to_string(first.place(&roll, None).unwrap()).unwrap();
+        let text = std::fs::read_to_string(first.locate(&roll, None).unwrap()).unwrap();
         assert_eq!(text, "line 0\nline 1\n(more than 20 bytes: the rest is not kept)\n");
     }
 }

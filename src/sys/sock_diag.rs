@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use async_trait::async_trait;
 use nix::sys::socket::{AddressFamily, SockProtocol};
 
-use super::netlink::{self, BUFFER};
+use super::netlink::{self, BUFFER, NetlinkError};
 use crate::model::ports::Port;
 use crate::model::socket::Socket;
 use crate::world::sockets::{SocketTable, SocketsError};
@@ -29,7 +29,11 @@ impl SocketTable for SockDiag {
     /// error.
     async fn list_established(&self, port: Port) -> Result<Vec<Socket>, SocketsError> {
         let listed = open_netlink().and_then(|netlink| list_sockets(&netlink, port));
-        Ok(listed.map_err(|why| SocketsError { port, why })?.into_iter().map(|one| one.socket).collect())
+        Ok(listed
+            .map_err(|error| SocketsError { port, why: error.to_string() })?
+            .into_iter()
+            .map(|one| one.socket)
+            .collect())
     }
 
     /// Lists the sockets again, for the kernel's own ids of them; then sends one request each.
@@ -44,7 +48,7 @@ impl SocketTable for SockDiag {
             }
             Ok(closed)
         });
-        closed.map_err(|why| SocketsError { port, why })
+        closed.map_err(|error| SocketsError { port, why: error.to_string() })
     }
 }
 
@@ -55,11 +59,11 @@ struct ListedSocket {
     id: wire::SocketId,
 }
 
-fn open_netlink() -> Result<OwnedFd, String> {
-    netlink::open(SockProtocol::NetlinkSockDiag).map_err(|error| error.to_string())
+fn open_netlink() -> Result<OwnedFd, NetlinkError> {
+    netlink::open(SockProtocol::NetlinkSockDiag).map_err(NetlinkError::Open)
 }
 
-fn list_sockets(netlink: &OwnedFd, port: Port) -> Result<Vec<ListedSocket>, String> {
+fn list_sockets(netlink: &OwnedFd, port: Port) -> Result<Vec<ListedSocket>, NetlinkError> {
     // IPv4 clients of a dual-stack listener are found in the IPv6 dump only.
     let mut sockets = dump(netlink, AddressFamily::Inet, port)?;
     sockets.append(&mut dump(netlink, AddressFamily::Inet6, port)?);
@@ -69,7 +73,7 @@ fn list_sockets(netlink: &OwnedFd, port: Port) -> Result<Vec<ListedSocket>, Stri
     Ok(sockets)
 }
 
-fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<ListedSocket>, String> {
+fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<ListedSocket>, NetlinkError> {
     let mut buffer = vec![0; BUFFER];
     for sequence in 1..=MAX_ATTEMPTS {
         netlink::send(netlink, &wire::build_request(family as u8, port, sequence))?;
@@ -78,7 +82,7 @@ fn dump(netlink: &OwnedFd, family: AddressFamily, port: Port) -> Result<Vec<List
             return Ok(sockets);
         }
     }
-    Err(format!("the kernel interrupted {MAX_ATTEMPTS} dumps in a row"))
+    Err(NetlinkError::Interrupted { dumps: MAX_ATTEMPTS })
 }
 
 /// The answer to one request, datagram by datagram. `None`: the table changed under the dump, which may have missed or
@@ -88,7 +92,7 @@ fn collect(
     buffer: &mut [u8],
     sequence: u32,
     port: Port,
-) -> Result<Option<Vec<ListedSocket>>, String> {
+) -> Result<Option<Vec<ListedSocket>>, NetlinkError> {
     let mut sockets = Vec::new();
     let mut whole = true;
     loop {
@@ -107,7 +111,7 @@ fn collect(
 }
 
 /// Whether it was there to be closed.
-fn destroy(netlink: &OwnedFd, id: &wire::SocketId, sequence: u32) -> Result<bool, String> {
+fn destroy(netlink: &OwnedFd, id: &wire::SocketId, sequence: u32) -> Result<bool, NetlinkError> {
     let mut buffer = [0; 1024];
     netlink::send(netlink, &wire::build_destroy(id, sequence))?;
     loop {

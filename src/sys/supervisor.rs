@@ -231,7 +231,7 @@ impl Runner for Supervisor {
         })
     }
 
-    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
+    async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot =
             |error: io::Error| RunnerError::ReadFailed { path: self.dir.clone(), why: error.to_string() };
         let entries = match fs::read_dir(&self.dir) {

@@ -51,7 +51,7 @@ impl Systemd {
     }
 
     fn unit_path(&self, instance: &InstanceId) -> PathBuf {
-        self.unit_dir.join(unit::name(instance))
+        self.unit_dir.join(unit::format_unit_name(instance))
     }
 
     async fn read_properties(&self, instance: &InstanceId) -> Result<BTreeMap<String, String>, String> {
@@ -65,7 +65,7 @@ impl Systemd {
         let because = |why: String| RunnerError::Failed { action: "start", instance: spec.id.clone(), why };
         let program = locate(spec)?;
         check_user(spec)?;
-        let text = unit::text(spec, &program).map_err(|error| because(error.to_string()))?;
+        let text = unit::render_unit(spec, &program).map_err(|error| because(error.to_string()))?;
         let file = self.unit_path(&spec.id);
         match std::fs::read_to_string(&file) {
             Ok(known) if !unit::is_same_command(&known, &text) => {
@@ -88,7 +88,7 @@ impl Systemd {
 
     /// Reads the last lines that systemd or the program logged, for an instance that did not start.
     async fn read_last_log_lines(&self, instance: &InstanceId) -> String {
-        let unit = unit::name(instance);
+        let unit = unit::format_unit_name(instance);
         let journal = Program::new("journalctl").args(["-u", &unit, "-o", "cat", "-n", "3", "--no-pager"]);
         journal
             .run(b"", COMMAND_TIMEOUT)
@@ -206,7 +206,7 @@ async fn run_systemctl(
     // systemctl prints times in the time zone of its caller.
     let mut program = Program::new("systemctl").args(args).env("TZ", "UTC").env("LC_ALL", "C");
     if let Some(instance) = instance {
-        program = program.arg(unit::name(instance));
+        program = program.arg(unit::format_unit_name(instance));
     }
     match program.run(b"", bound).await {
         Ok(output) if output.status == 0 => Ok(output),
@@ -253,14 +253,14 @@ impl Runner for Systemd {
         Ok(parse_process(&properties))
     }
 
-    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
+    async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         let cannot = |error: std::io::Error| RunnerError::ReadFailed {
             path: self.unit_dir.clone(),
             why: error.to_string(),
         };
         let mut known = Vec::new();
         for entry in std::fs::read_dir(&self.unit_dir).map_err(cannot)? {
-            known.extend(entry.map_err(cannot)?.file_name().to_str().and_then(unit::instance));
+            known.extend(entry.map_err(cannot)?.file_name().to_str().and_then(unit::parse_unit_name));
         }
         known.sort();
         Ok(known)
@@ -276,7 +276,7 @@ impl Runner for Systemd {
         let because = to_runner_error("read the log of", instance);
         let tail = tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string());
         // `_SYSTEMD_UNIT` alone selects the program's own lines, without those that systemd logs about the unit.
-        let ours = format!("_SYSTEMD_UNIT={}", unit::name(instance));
+        let ours = format!("_SYSTEMD_UNIT={}", unit::format_unit_name(instance));
         let mut journal =
             Program::new("journalctl").args([&ours, "-o", "short-iso", "-q", "--no-pager", "-n", &tail]);
         if follow {

@@ -16,24 +16,24 @@ pub struct UnitError {
     pub found: String,
 }
 
-/// `switchman-dp_…-1.service`.
-pub fn name(instance: &InstanceId) -> String {
+/// Returns `switchman-dp_…-1.service`.
+pub fn format_unit_name(instance: &InstanceId) -> String {
     format!("switchman-{instance}.service")
 }
 
-/// Whose unit that is; `None` where it is none of ours.
-pub fn instance(name: &str) -> Option<InstanceId> {
+/// Returns the instance that a unit runs, or `None` if switchman did not make the unit.
+pub fn parse_unit_name(name: &str) -> Option<InstanceId> {
     name.strip_prefix("switchman-")?.strip_suffix(".service")?.parse().ok()
 }
 
-/// `program` is the absolute path of the first word of its argv.
+/// Renders the unit of an instance. `program` is the absolute path of the first word of its argv.
 ///
 /// `KillMode`: TERM goes to every process (`control-group`); another signal is for the first process alone (`mixed`), which
 /// ends its own children. `Restart=always` with no start limit: an instance has to run until a command stops it. Its pause does
 /// not grow: `RestartSteps=` came with 254, and older ones complain of it at every reload. The hardening
 /// is what a program that listens on a port and writes to its own files does not notice; `ProtectSystem` is not among it,
 /// for switchman does not know where an application writes.
-pub fn text(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
+pub fn render_unit(spec: &InstanceSpec, program: &Path) -> Result<String, UnitError> {
     let InstanceSpec { id, service, version, .. } = spec;
     let dir = escape_plain("the directory", &spec.dir.to_string_lossy())?;
     let mut argv = quote_word("the program", &program.to_string_lossy(), DollarEscape::Expanded)?;
@@ -118,13 +118,13 @@ enum DollarEscape {
 }
 
 /// Puts a word into double quotes, which systemd leaves out when it reads the word.
-fn quote_word(what: &'static str, word: &str, dollar: DollarEscape) -> Result<String, UnitError> {
+fn quote_word(subject: &'static str, word: &str, dollar: DollarEscape) -> Result<String, UnitError> {
     let mut text = String::from("\"");
     for c in word.chars() {
         match c {
             // Tabs have an escape; a value with another one belongs in a file.
             '\t' => text.push_str("\\t"),
-            c if c.is_control() => return Err(UnitError { subject: what, found: word.to_owned() }),
+            c if c.is_control() => return Err(UnitError { subject, found: word.to_owned() }),
             '"' | '\\' => text.extend(['\\', c]),
             '%' => text.push_str("%%"),
             '$' if dollar == DollarEscape::Expanded => text.push_str("$$"),
@@ -136,9 +136,9 @@ fn quote_word(what: &'static str, word: &str, dollar: DollarEscape) -> Result<St
 }
 
 /// A setting that is one value to the end of its line: only `%` has a meaning.
-fn escape_plain(what: &'static str, value: &str) -> Result<String, UnitError> {
+fn escape_plain(subject: &'static str, value: &str) -> Result<String, UnitError> {
     if value.chars().any(char::is_control) || value.trim() != value || value.ends_with('\\') {
-        return Err(UnitError { subject: what, found: value.to_owned() });
+        return Err(UnitError { subject, found: value.to_owned() });
     }
     Ok(value.replace('%', "%%"))
 }

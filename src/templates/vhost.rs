@@ -51,8 +51,8 @@ impl Vhost {
         }
     }
 
-    /// The configuration.
-    pub fn text(&self) -> Result<String, VhostError> {
+    /// Renders the configuration.
+    pub fn render(&self) -> Result<String, VhostError> {
         let root = check_path("the directory", &self.root)?;
         let run_dir = check_path("the directory", &self.run_dir)?;
         let health_path = check_health_path(&self.health_path)?;
@@ -116,16 +116,16 @@ pub fn check_health_path(path: &str) -> Result<String, VhostError> {
     check_characters("the health check's path", path.to_owned())
 }
 
-fn check_path(what: &'static str, path: &Path) -> Result<String, VhostError> {
-    check_characters(what, path.to_string_lossy().into_owned())
+fn check_path(subject: &'static str, path: &Path) -> Result<String, VhostError> {
+    check_characters(subject, path.to_string_lossy().into_owned())
 }
 
-fn check_characters(what: &'static str, text: String) -> Result<String, VhostError> {
+fn check_characters(subject: &'static str, text: String) -> Result<String, VhostError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._~+@-".contains(c);
     if text.starts_with('/') && text.chars().all(plain) {
         Ok(text)
     } else {
-        Err(VhostError::Character { subject: what, found: text })
+        Err(VhostError::Character { subject, found: text })
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
             health_path: "/health?full=1".into(),
         };
         for server in [WebServer::Nginx, WebServer::Apache, WebServer::Caddy] {
-            let text = Vhost { server, ..vhost.clone() }.text().unwrap();
+            let text = Vhost { server, ..vhost.clone() }.render().unwrap();
             assert!(text.contains("9001") && !text.contains("full"), "{text}");
         }
         for bad in ["/srv/a b", "/srv/a;b", "/srv/$a", "/srv/{a}", "/srv/\"a", "/srv/a\nb", "srv", "/srv/a\\"]
@@ -154,7 +154,7 @@ mod tests {
                 Vhost { run_dir: bad.into(), ..vhost.clone() },
                 Vhost { health_path: bad.into(), ..vhost.clone() },
             ];
-            assert!(wrong.iter().all(|vhost| vhost.text().is_err()), "{bad}");
+            assert!(wrong.iter().all(|vhost| vhost.render().is_err()), "{bad}");
         }
     }
 }

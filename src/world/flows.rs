@@ -20,7 +20,7 @@ pub struct FlowsError {
 pub trait ConnectionTracker: Send + Sync {
     /// The peers, as the listening process sees them, of the TCP connections that were made to `port` of this host and
     /// routed to `target`. IPv4 and IPv6; a mapped IPv4 address is given as IPv4.
-    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError>;
+    async fn list_peers(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError>;
 
     /// How long the kernel remembers the target of a connection that was reset from this side. During that time, a new
     /// connection from the same address and port is routed to the same target: only a FIN, or a reset from the other side,

@@ -1,10 +1,11 @@
-//! The fleet's journal: beside the configuration, shared by all who use that file.
+//! The fleet's journals, of rolls and of promotions: in a file beside the configuration, shared by all who use that file.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
-use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::journal::JournalEntry;
 use crate::model::lock::Holder;
-use crate::model::name::HostName;
+use crate::model::promote::{PromotionEntry, PromotionId, PromotionRequest};
 use crate::model::roll::RollId;
 
 /// Why the journal could not be read or written. After a failed write nothing of it is recorded.
@@ -25,26 +26,57 @@ pub enum JournalError {
     LockLost { holder: Option<Box<Holder>> },
 }
 
-/// The rows of one roll, oldest first.
-pub type JournalEntries = Vec<JournalEntry>;
+/// An entry of a journal.
+pub trait Record: Clone + Send + Sync + 'static {
+    /// Identifies the roll or the promotion that an entry is about.
+    type Id: Clone + PartialEq + Send + Sync + 'static;
+    /// Something that any operator may add, without the lock.
+    type Request: Into<Self>;
+
+    fn id(&self) -> &Self::Id;
+}
 
 /// Every write is durable when the call returns. Writes take a millisecond, so they block.
-pub trait Journal: Send + Sync {
-    /// Adds one row if `holder` still holds the lock. A process that has lost the lock must not go on.
-    fn append(
-        &self,
-        holder: &Holder,
-        roll: &RollId,
-        host: Option<&HostName>,
-        subject: &JournalEntryKind,
-        now: jiff::Timestamp,
-    ) -> Result<(), JournalError>;
+pub trait Journal<R: Record>: Send + Sync {
+    /// Adds an entry if `holder` still holds the lock. A process that has lost the lock must not go on.
+    fn append(&self, holder: &Holder, entry: &R) -> Result<(), JournalError>;
 
-    /// The latest roll.
-    fn last_roll(&self) -> Result<Option<RollId>, JournalError>;
+    /// Adds an operator's request. It does not require the lock.
+    fn append_request(&self, request: R::Request) -> Result<(), JournalError>;
 
-    fn rows(&self, roll: &RollId) -> Result<JournalEntries, JournalError>;
+    /// Returns the entries of one roll or promotion, oldest first, without the first `skip`.
+    fn load(&self, id: &R::Id, skip: usize) -> Result<Vec<R>, JournalError>;
 
-    /// The latest `limit` rolls, oldest first.
-    fn list_rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError>;
+    /// Returns the latest `limit` rolls or promotions, oldest first.
+    fn list(&self, limit: u32) -> Result<Vec<R::Id>, JournalError>;
+
+    /// Returns the latest roll or promotion.
+    fn find_last(&self) -> Result<Option<R::Id>, JournalError> {
+        Ok(self.list(1)?.pop())
+    }
+}
+
+impl Record for JournalEntry {
+    type Id = RollId;
+    /// Only the holder of the lock adds to a roll.
+    type Request = Infallible;
+
+    fn id(&self) -> &RollId {
+        &self.roll
+    }
+}
+
+impl From<Infallible> for JournalEntry {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl Record for PromotionEntry {
+    type Id = PromotionId;
+    type Request = PromotionRequest;
+
+    fn id(&self) -> &PromotionId {
+        &self.promotion
+    }
 }

@@ -11,13 +11,13 @@ use crate::model::api::deployments::{
     KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome, UpdateRequest, WatchRequest,
 };
 use crate::model::api::{
-    Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
-    StatusRequest,
+    ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
+    ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -45,7 +45,7 @@ pub enum LinkError {
 
 impl LinkError {
     /// Whether there was no usable answer from the host, so that a change cannot be taken back now either.
-    pub const fn is_lost(&self) -> bool {
+    pub const fn is_connection_lost(&self) -> bool {
         matches!(
             self,
             Self::Unreachable { .. }
@@ -75,7 +75,7 @@ impl<F: Fn(&str) + Send + Sync> LineSink for F {
 /// Versions side by side on one host. The request bounds calls that wait for health or a drain.
 #[async_trait]
 pub trait HostDeployments: Send + Sync {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError>;
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError>;
 
     async fn deploy(&self, request: &DeployRequest) -> Result<DeployResponse, LinkError>;
 
@@ -116,7 +116,7 @@ pub trait HostDeployments: Send + Sync {
 #[async_trait]
 pub trait HostTrafficSplit: Send + Sync {
     /// Idempotent. On a refusal or failure everything is as before.
-    async fn split(
+    async fn change_traffic_split(
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,
@@ -139,7 +139,7 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     /// The link's name for people: `ssh deploy@web1`.
     fn transport_label(&self) -> String;
 
-    async fn hello(&self) -> Result<Hello, LinkError>;
+    async fn greet(&self) -> Result<Hello, LinkError>;
 
     async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError>;
 
@@ -148,7 +148,7 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError>;
 
     /// Kernel and record together. Idempotent.
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError>;
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError>;
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError>;
 
@@ -161,7 +161,12 @@ pub trait HostLink: HostDeployments + HostTrafficSplit {
     /// Sends a `.tar.gz` of this machine and unpacks it there, whole or not at all. Returns its digest. Bounded by silence,
     /// not in total. Placing the same archive twice changes nothing. An archive that has arrived is unpacked even when the
     /// caller disconnects.
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError>;
+    async fn upload_release(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError>;
 
     /// The completely unpacked releases of a service, by name.
     async fn list_releases(&self, service: &ServiceName) -> Result<Vec<HostRelease>, LinkError>;

@@ -28,7 +28,7 @@ pub trait FleetLock: Send + Sync {
     fn take(&self, holder: &Holder, instead_of: Option<&LockView>) -> Result<AcquireResult, JournalError>;
 
     /// Writes a heartbeat. Fails when another holder has the lock by now.
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError>;
+    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError>;
 
     /// Releases the lock if this holder has it. Otherwise the error names the holder.
     fn release(&self, holder: &Holder) -> Result<(), JournalError>;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::journal::JournalEntry;
 use crate::model::name::HostName;
+use crate::model::promote::PromotionEntry;
 
 pub mod archives;
 pub mod balancer;
@@ -21,7 +23,6 @@ pub mod machine;
 pub mod notifier;
 pub mod outputs;
 pub mod probe;
-pub mod promotions;
 pub mod proxy;
 pub mod releases;
 pub mod reporter;
@@ -70,8 +71,8 @@ pub struct FleetWorld {
     pub links: BTreeMap<HostName, Arc<dyn link::HostLink>>,
     /// In the order of `switchman.yaml`; only those that can be read.
     pub balancers: Vec<Arc<dyn balancer::Balancer>>,
-    pub journal: Arc<dyn journal::Journal>,
-    pub promotions: Arc<dyn promotions::PromotionJournal>,
+    pub journal: Arc<dyn journal::Journal<JournalEntry>>,
+    pub promotions: Arc<dyn journal::Journal<PromotionEntry>>,
     pub lock: Arc<dyn lock::FleetLock>,
     pub commands: Arc<dyn commands::CommandRunner>,
     pub notifier: Arc<dyn notifier::Notifier>,

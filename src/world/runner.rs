@@ -72,7 +72,7 @@ pub trait Runner: Send + Sync {
     async fn state(&self, instance: &InstanceId) -> Result<ProcessState, RunnerError>;
 
     /// All instances it has a record of, running or not.
-    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError>;
+    async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError>;
 
     /// The last `tail` lines (`None`: all) of an instance's two outputs, oldest first. With `follow`, also the lines it
     /// writes until the future is dropped or the instance has ended.

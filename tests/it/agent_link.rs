@@ -114,7 +114,7 @@ fn sh(script: &str) -> RunRequest {
 }
 
 async fn refusal(link: &dyn HostLink) -> String {
-    match link.hello().await {
+    match link.greet().await {
         Err(error @ (LinkError::Unreachable { .. } | LinkError::VersionMismatch { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
@@ -172,7 +172,7 @@ fn command_ends_when_caller_disconnects() {
         place.agent(&[]).await;
         let pids = cut_off(&*place.over_socket(), async || {}).await;
         all_gone(&pids).await;
-        assert!(place.over_socket().hello().await.is_ok(), "the agent lives on");
+        assert!(place.over_socket().greet().await.is_ok(), "the agent lives on");
     });
 }
 
@@ -352,12 +352,12 @@ fn agent_replaces_socket_of_dead_agent_only() {
         };
         let taken = start(&place.text("agent.sock"));
         assert!(taken.contains("cannot serve: another agent serves `"), "{taken}");
-        place.over_socket().hello().await.unwrap();
+        place.over_socket().greet().await.unwrap();
         kill(first, Signal::SIGKILL).unwrap();
         until(async || tokio::net::UnixStream::connect(&socket).await.is_err()).await;
         assert!(socket.exists());
         let second = place.agent(&[]).await;
-        place.over_socket().hello().await.unwrap();
+        place.over_socket().greet().await.unwrap();
         kill(second, Signal::SIGTERM).unwrap();
         until(async || !socket.exists()).await;
         // A typing error overwrites no file.

@@ -1,6 +1,6 @@
 //! `check` on the operator machine: every address of every host is tried, and each obstacle to a roll is reported.
 
-use switchman::lab::operator::{Operator, Pipe};
+use switchman::lab::operator::{LabTransport, Operator};
 use switchman::lab::{Lab, LabOptions};
 
 use crate::testing::can_make_namespaces;
@@ -12,7 +12,7 @@ async fn check_reports_every_obstacle_to_a_roll() {
     }
     let name = format!("ck{}", std::process::id()).parse().unwrap();
     let lab = Lab::start(LabOptions::new(name, env!("CARGO_BIN_EXE_switchman").into())).await.unwrap();
-    let operator = Operator::start(&lab, Pipe::Ssh, "").await.unwrap();
+    let operator = Operator::start(&lab, LabTransport::Ssh, "").await.unwrap();
     let enabled = operator.run_switchman(&["enable-forward", "--all"]).await.unwrap();
     assert_eq!(enabled.status, 0, "{}", enabled.stderr);
     let sound = operator.run_switchman(&["check"]).await.unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 // The only imports from the crate: the rest comes from the built program.
 use switchman::cli::Cli;
-use switchman::config::parse as parse_configuration;
+use switchman::config::parse_config as parse_configuration;
 
 mod api;
 mod cli;

@@ -372,13 +372,16 @@ fn deploy_completes_without_its_caller() {
         assert_eq!(status, 404, "{answer}");
         let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/main", by_id);
         assert_eq!(status, 200, "{answer}");
-        let intent = serde_json::json!({
-            "forward": {"service": "shop", "check": 8888, "target": 1}, "switch": "on", "balancer_is_local": true,
-            "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "", "route_change": "remove",
-        });
-        let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/forward", &intent.to_string());
-        assert_eq!(status, 400, "{answer}");
-        assert_eq!(Host::rules(), rules);
+        for (field, value) in [("route_change", "remove"), ("access", "private")] {
+            let mut request = serde_json::json!({
+                "forward": {"service": "shop", "check": 8888, "target": 1}, "switch": "on",
+                "balancer_is_local": true, "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "",
+            });
+            request[field] = value.into();
+            let (status, answer) = ask(&socket, "PUT", "/v1/services/shop/forward", &request.to_string());
+            assert_eq!(status, 400, "{answer}");
+            assert_eq!(Host::rules(), rules);
+        }
     });
 }
 

@@ -1,5 +1,5 @@
-//! Numbers out: a real agent with a real proxy is scraped; an operator's numbers with a host that is not there; and a dashboard
-//! that queries only exported metrics.
+//! Metrics: a real agent with a real proxy is scraped, the operator machine reports an unreachable host, and the dashboard
+//! queries only exported metrics.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use prometheus_client::metrics::MetricType;
 use serde_json::Value;
-use switchman::plan::metrics::{MetricKind, families};
+use switchman::plan::metrics::family::MetricFamily;
+use switchman::plan::metrics::list_families;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -49,8 +51,12 @@ impl Stage {
         agent.args(["agent", "--metrics", METRICS, "--socket"]).arg(dir.path().join("agent.sock"));
         let agent = agent.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let stage = Self { dir, agent, proxy: None };
-        stage.until("the agent serves", async || UnixStream::connect(stage.socket()).await.is_ok()).await;
-        stage.until("and counts", async || TcpStream::connect(METRICS).await.is_ok()).await;
+        stage
+            .wait_until("the agent serves", async || UnixStream::connect(stage.socket()).await.is_ok())
+            .await;
+        stage
+            .wait_until("the agent serves metrics", async || TcpStream::connect(METRICS).await.is_ok())
+            .await;
         stage
     }
 
@@ -58,31 +64,30 @@ impl Stage {
         self.dir.path().join("agent.sock")
     }
 
-    async fn well(&self, args: &[&str]) -> String {
+    async fn run_switchman(&self, args: &[&str]) -> String {
         let output = run(self.dir.path(), args).await;
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Looks until it is so.
-    async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+    async fn wait_until(&self, condition: &str, is_met: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !is_so().await {
+        while !is_met().await {
             let log = || std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap();
-            assert!(Instant::now() < deadline, "{what}: {}", log());
+            assert!(Instant::now() < deadline, "{condition}: {}", log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    async fn over_api(&self, path: &str) -> String {
+    async fn get_from_api(&self, path: &str) -> String {
         get(UnixStream::connect(self.socket()).await.unwrap(), path).await
     }
 
     /// Scrapes until every one of these lines is there.
-    async fn until_told(&self, lines: &[&str]) {
+    async fn wait_for_lines(&self, lines: &[&str]) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let page = scraped().await;
+            let page = scrape().await;
             let missing: Vec<&&str> =
                 lines.iter().filter(|line| !page.lines().any(|one| one == **line)).collect();
             if missing.is_empty() {
@@ -95,7 +100,7 @@ impl Stage {
 }
 
 fn switchman(dir: &Path) -> std::process::Command {
-    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+    #[allow(clippy::disallowed_methods, reason = "a test is outside of the layers")]
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_switchman"));
     command.arg("--config").arg(dir.join("switchman.yaml")).arg("--state-dir").arg(dir.join("state"));
     command.arg("--releases-dir").arg(dir.join("releases")).env("XTABLES_LOCKFILE", dir.join("xtables.lock"));
@@ -107,7 +112,7 @@ async fn run(dir: &Path, args: &[&str]) -> Output {
     command.args(args).output().await.unwrap()
 }
 
-/// A whole answer, its head included.
+/// Returns the whole answer, with its head.
 async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -116,12 +121,12 @@ async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str) -> Str
     answer
 }
 
-fn body(answer: &str) -> &str {
+fn read_body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
 }
 
 /// Returns the page that a scraper gets.
-async fn scraped() -> String {
+async fn scrape() -> String {
     let answer = get(TcpStream::connect(METRICS).await.unwrap(), "/metrics").await;
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
@@ -129,15 +134,15 @@ async fn scraped() -> String {
     page.to_owned()
 }
 
-/// Runs already and is healthy; `/buy` is answered with this status.
-async fn version(address: &str, of_buy: &'static str) {
+/// Starts a healthy version that answers `/buy` with this status.
+async fn start_version(address: &str, buy_status: &'static str) {
     let listener = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut head = vec![0; 4096];
                 let length = stream.read(&mut head).await.unwrap_or(0);
-                let status = if head[..length].starts_with(b"GET /buy ") { of_buy } else { "200 OK" };
+                let status = if head[..length].starts_with(b"GET /buy ") { buy_status } else { "200 OK" };
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
                 // A client that only connects has closed its connection already.
                 let _ = stream.write_all(answer.as_bytes()).await;
@@ -147,19 +152,19 @@ async fn version(address: &str, of_buy: &'static str) {
 }
 
 #[test]
-fn an_agent_is_scraped_through_a_shadows_life() {
+fn agent_exports_metrics_through_the_life_of_a_shadow() {
     run_in_namespace(|| async {
-        version("127.0.0.1:9001", "200 OK").await;
-        version("127.0.0.1:9002", "500 No").await;
+        start_version("127.0.0.1:9001", "200 OK").await;
+        start_version("127.0.0.1:9002", "500 No").await;
         let mut stage = Stage::new().await;
-        stage.until_told(&["switchman_collector_success{collector=\"record\"} 1"]).await;
-        assert!(!scraped().await.contains("switchman_forward_on"));
+        stage.wait_for_lines(&["switchman_collector_success{collector=\"record\"} 1"]).await;
+        assert!(!scrape().await.contains("switchman_forward_on"));
 
-        stage.well(&["deploy", "shop", "1.0.0", "http://127.0.0.1:9001"]).await;
-        stage.well(&["deploy", "shop", "2.0.0", "http://127.0.0.1:9002"]).await;
-        stage.well(&["enable-forward", "--no-wait"]).await;
+        stage.run_switchman(&["deploy", "shop", "1.0.0", "http://127.0.0.1:9001"]).await;
+        stage.run_switchman(&["deploy", "shop", "2.0.0", "http://127.0.0.1:9002"]).await;
+        stage.run_switchman(&["enable-forward", "--no-wait"]).await;
         stage
-            .until_told(&[
+            .wait_for_lines(&[
                 "switchman_forward_on{service=\"shop\"} 1",
                 "switchman_main_info{service=\"shop\",version=\"1.0.0\"} 1",
                 "switchman_deployments{service=\"shop\",status=\"active\"} 1",
@@ -167,8 +172,8 @@ fn an_agent_is_scraped_through_a_shadows_life() {
             ])
             .await;
 
-        stage.well(&["mirror", "shop", "2.0.0", "--percent", "100", "--no-wait"]).await;
-        let counted: Value = serde_json::from_str(body(&stage.over_api("/v1/proxy").await)).unwrap();
+        stage.run_switchman(&["mirror", "shop", "2.0.0", "--percent", "100", "--no-wait"]).await;
+        let counted: Value = serde_json::from_str(read_body(&stage.get_from_api("/v1/proxy").await)).unwrap();
         stage.proxy = Some(Pid::from_raw(i32::try_from(counted["pid"].as_i64().unwrap()).unwrap()));
         // Its self-test was answered by main too.
         let before: u64 = counted["services"][0]["upstreams"][0]["answers"]["2"].as_u64().unwrap_or(0);
@@ -179,10 +184,10 @@ fn an_agent_is_scraped_through_a_shadows_life() {
         let answered = before + 5;
         let main = "service=\"shop\",version=\"1.0.0\",role=\"main\"";
         stage
-            .until_told(&[
+            .wait_for_lines(&[
                 "switchman_proxy_inserted{service=\"shop\"} 1",
                 "switchman_proxy_up 1",
-                "switchman_mirror_ratio{service=\"shop\",version=\"2.0.0\"} 1",
+                "switchman_mirror_ratio{service=\"shop\",version=\"2.0.0\"} 1.0",
                 &format!("switchman_requests_total{{{main},class=\"2xx\"}} {answered}"),
                 &format!("switchman_request_duration_seconds_count{{{main}}} {answered}"),
                 "switchman_shadow_selected_total{service=\"shop\",version=\"2.0.0\"} 5",
@@ -191,22 +196,24 @@ fn an_agent_is_scraped_through_a_shadows_life() {
             ])
             .await;
 
-        // The API has the same, for those it admits; a scraper's door has nothing but this.
-        let over_api = stage.over_api("/metrics").await;
-        assert!(over_api.contains("\nswitchman_proxy_up 1\n"), "{over_api}");
+        // The API serves the same page to clients that it admits; the port for scrapers serves nothing else.
+        let from_api = stage.get_from_api("/metrics").await;
+        assert!(from_api.contains("\nswitchman_proxy_up 1\n"), "{from_api}");
         let api = get(TcpStream::connect(METRICS).await.unwrap(), "/v1/services").await;
         assert!(api.starts_with("HTTP/1.1 404 "), "{api}");
 
-        stage.well(&["mirror", "shop", "2.0.0", "--off"]).await;
-        stage.well(&["disable-forward", "--no-wait", "--force"]).await;
-        stage.until_told(&["switchman_forward_on{service=\"shop\"} 0"]).await;
+        stage.run_switchman(&["mirror", "shop", "2.0.0", "--off"]).await;
+        stage.run_switchman(&["disable-forward", "--no-wait", "--force"]).await;
+        stage.wait_for_lines(&["switchman_forward_on{service=\"shop\"} 0"]).await;
         // The proxy ends when it is drained, and is not counted any more.
-        stage.until("the proxy is gone", async || !scraped().await.contains("switchman_proxy_up")).await;
+        stage
+            .wait_until("the proxy has ended", async || !scrape().await.contains("switchman_proxy_up"))
+            .await;
     });
 }
 
 #[test]
-fn the_operators_numbers_tell_of_a_host_that_is_not_there() {
+fn metrics_command_reports_an_unreachable_host_as_down() {
     run_in_namespace(|| async {
         let stage = Stage::new().await;
         let dir = tempfile::tempdir().unwrap();
@@ -239,55 +246,55 @@ fn the_operators_numbers_tell_of_a_host_that_is_not_there() {
     });
 }
 
-fn dashboard() -> Value {
+fn read_dashboard() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/grafana/switchman.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Every text under this key, wherever it is.
-fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+/// Collects every text under this key.
+fn collect_texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(map) => {
             found.extend(map.get(key).and_then(Value::as_str));
-            map.values().for_each(|value| texts(value, key, found));
+            map.values().for_each(|value| collect_texts(value, key, found));
         }
-        Value::Array(values) => values.iter().for_each(|value| texts(value, key, found)),
+        Value::Array(values) => values.iter().for_each(|value| collect_texts(value, key, found)),
         _ => {}
     }
 }
 
-/// The names of ours in a query.
-fn names(query: &str) -> impl Iterator<Item = &str> {
+/// Returns the metrics of switchman in a query.
+fn list_metrics(query: &str) -> impl Iterator<Item = &str> {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("switchman_"))
 }
 
-/// As they are scraped.
-fn series() -> BTreeSet<String> {
-    let of = |family: &switchman::plan::metrics::MetricFamily| match family.kind {
-        MetricKind::Counter | MetricKind::Gauge => vec![family.name.to_owned()],
-        MetricKind::Histogram => {
+/// Returns the names of all series that are exported.
+fn list_series() -> BTreeSet<String> {
+    let of = |family: &MetricFamily| match family.kind {
+        MetricType::Histogram => {
             ["_bucket", "_sum", "_count"].map(|end| format!("{}{end}", family.name)).to_vec()
         }
+        _ => vec![family.name.to_owned()],
     };
-    families().flat_map(of).collect()
+    list_families().flat_map(of).collect()
 }
 
 #[test]
-fn the_dashboard_asks_for_nothing_that_is_not_exported() {
-    let (dashboard, series) = (dashboard(), series());
+fn dashboard_queries_only_exported_metrics() {
+    let (dashboard, series) = (read_dashboard(), list_series());
     let mut queries = Vec::new();
-    texts(&dashboard["panels"], "expr", &mut queries);
-    texts(&dashboard["templating"], "query", &mut queries);
-    let asked: BTreeSet<&str> = queries.iter().flat_map(|query| names(query)).collect();
-    assert!(asked.len() > 30, "{asked:?}");
-    let unknown: Vec<&&str> = asked.iter().filter(|name| !series.contains(**name)).collect();
+    collect_texts(&dashboard["panels"], "expr", &mut queries);
+    collect_texts(&dashboard["templating"], "query", &mut queries);
+    let queried: BTreeSet<&str> = queries.iter().flat_map(|query| list_metrics(query)).collect();
+    assert!(queried.len() > 30, "{queried:?}");
+    let unknown: Vec<&&str> = queried.iter().filter(|name| !series.contains(**name)).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
 #[test]
-fn the_dashboard_is_one_that_grafana_shows() {
-    let dashboard = dashboard();
+fn dashboard_has_the_form_that_grafana_requires() {
+    let dashboard = read_dashboard();
     assert!(dashboard["schemaVersion"].as_u64() >= Some(38), "Grafana 10");
     let panels = dashboard["panels"].as_array().unwrap();
     let mut ids = BTreeSet::new();
@@ -305,8 +312,8 @@ fn the_dashboard_is_one_that_grafana_shows() {
             assert!(refs.insert(target["refId"].as_str().unwrap()), "{title}");
         }
         assert!(!targets.is_empty(), "{title}");
-        let place = &panel["gridPos"];
-        assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{title}");
+        let position = &panel["gridPos"];
+        assert!(position["x"].as_u64().unwrap() + position["w"].as_u64().unwrap() <= 24, "{title}");
     }
     for wanted in [
         "Requests by leg and class",

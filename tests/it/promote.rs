@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use switchman::lab::demo::release::write_faulty_release;
 use switchman::lab::load::FailureReason;
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 use switchman::sys::exec::Output;
 
 use crate::site::{Plan, Site};
@@ -17,7 +17,7 @@ const HOSTS: [&str; 2] = ["web1", "web2"];
 /// Main on two hosts, and a new version whose program gets these flags.
 async fn up(name: &str, flags: &str) -> Site {
     let yaml = "versions: {watch: 0s}\n";
-    let plan = Plan { hosts: 2, pipe: Pipe::Socket, yaml, admin: true, ..Plan::default() };
+    let plan = Plan { hosts: 2, pipe: LabTransport::Socket, yaml, admin: true, ..Plan::default() };
     let site = Site::up(name, plan).await;
     for (version, flags) in [(MAIN, ""), (NEW, flags)] {
         let source = write_faulty_release(&site.lab, version, flags).unwrap().display().to_string();

@@ -1,5 +1,5 @@
 //! The proxy on the wire: the real program, raw clients, raw upstreams. Each test has a network namespace of its own, so
-//! every port is its to choose.
+//! each may use every port.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -21,15 +21,15 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use crate::testing::run_in_namespace;
 
 mod basics;
-mod canaries;
-mod comparing;
-mod doors;
-mod early;
-mod harm;
+mod canary;
+mod comparison;
+mod early_answers;
+mod ingress;
+mod isolation;
 mod limits;
-mod mirrors;
-mod pinned;
+mod mirror;
 mod upgrades;
+mod upstream_connections;
 mod wire;
 
 const SWITCHMAN: &str = env!("CARGO_BIN_EXE_switchman");
@@ -40,35 +40,35 @@ const OTHER: u16 = 9001;
 /// Only ends a test that would hang.
 const BOUND: Duration = Duration::from_mins(1);
 
-fn id(number: u16) -> switchman::model::deployment::DeploymentId {
+fn deployment_id(number: u16) -> switchman::model::deployment::DeploymentId {
     format!("dp_{number:010}").parse().unwrap()
 }
 
-fn upstream(port: u16) -> Upstream {
+fn build_upstream(port: u16) -> Upstream {
     Upstream {
-        deployment: id(port),
+        deployment: deployment_id(port),
         version: format!("1.0.{}", port - MAIN).parse().unwrap(),
         address: ([127, 0, 0, 1], port).into(),
     }
 }
 
 /// `shop` with main at [`MAIN`], and another at [`OTHER`].
-fn shop() -> ProxiedService {
+fn build_shop() -> ProxiedService {
     ProxiedService {
         service: "shop".parse().unwrap(),
         port: Port::new(SHOP).unwrap(),
         check: Port::new(8888).unwrap(),
         access: switchman::model::deployment::Access::Public,
-        main: upstream(MAIN),
-        other_upstreams: vec![upstream(OTHER)],
+        main: build_upstream(MAIN),
+        other_upstreams: vec![build_upstream(OTHER)],
         traffic_split: TrafficSplit::default(),
         draining: false,
     }
 }
 
-fn mirror(port: u16) -> Mirror {
+fn build_mirror(port: u16) -> Mirror {
     Mirror {
-        deployment: id(port),
+        deployment: deployment_id(port),
         percent: Percent::FULL,
         methods: Vec::new(),
         paths: Vec::new(),
@@ -78,16 +78,16 @@ fn mirror(port: u16) -> Mirror {
     }
 }
 
-fn mirrored() -> ProxiedService {
+fn build_mirrored_shop() -> ProxiedService {
     ProxiedService {
-        traffic_split: TrafficSplit { mirrors: vec![mirror(OTHER)], canary: None, forwarded: false },
-        ..shop()
+        traffic_split: TrafficSplit { mirrors: vec![build_mirror(OTHER)], canary: None, forwarded: false },
+        ..build_shop()
     }
 }
 
-fn canary(percent: &str) -> Canary {
+fn build_canary(percent: &str) -> Canary {
     Canary {
-        deployment: id(OTHER),
+        deployment: deployment_id(OTHER),
         percent: Some(percent.parse().unwrap()),
         sticky: None,
         header: None,
@@ -95,29 +95,29 @@ fn canary(percent: &str) -> Canary {
     }
 }
 
-fn with_canary(canary: Canary) -> ProxiedService {
+fn build_shop_with_canary(canary: Canary) -> ProxiedService {
     ProxiedService {
         traffic_split: TrafficSplit { mirrors: Vec::new(), canary: Some(canary), forwarded: false },
-        ..shop()
+        ..build_shop()
     }
 }
 
-fn config(service: ProxiedService) -> ProxyConfig {
+fn build_config(service: ProxiedService) -> ProxyConfig {
     ProxyConfig { services: vec![service], ..ProxyConfig::default() }
 }
 
 /// Waits for a condition, never for a time.
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+async fn wait_until(condition: &str, is_met: impl AsyncFn() -> bool) {
     let waited = async {
-        while !condition().await {
+        while !is_met().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(BOUND, waited).await.is_ok(), "never: {what}");
+    assert!(tokio::time::timeout(BOUND, waited).await.is_ok(), "never: {condition}");
 }
 
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("it hangs: {what}"))
+async fn fail_if_stuck<T>(condition: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future).await.unwrap_or_else(|_| panic!("it hangs: {condition}"))
 }
 
 /// The real program, ended with the test.
@@ -135,21 +135,21 @@ impl Drop for Proxy {
 
 impl Proxy {
     async fn start() -> Self {
-        Self::with(&[]).await
+        Self::start_with_flags(&[]).await
     }
 
-    async fn with(flags: &[&str]) -> Self {
+    async fn start_with_flags(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = spawn(&dir.path().join("proxy.sock"), flags);
+        let child = spawn_proxy(&dir.path().join("proxy.sock"), flags);
         let proxy = Self { dir, child };
-        until("its socket answers", async || UnixStream::connect(proxy.socket()).await.is_ok()).await;
+        wait_until("its socket answers", async || UnixStream::connect(proxy.socket()).await.is_ok()).await;
         proxy
     }
 
     /// Starts the proxy with a configuration.
-    async fn serving(service: ProxiedService) -> Self {
+    async fn start_with_service(service: ProxiedService) -> Self {
         let proxy = Self::start().await;
-        proxy.tell(&config(service)).await;
+        proxy.configure(&build_config(service)).await;
         proxy
     }
 
@@ -158,9 +158,9 @@ impl Proxy {
     }
 
     /// Waits for the exit status while the servers of the test go on.
-    async fn ended(&mut self) -> Option<i32> {
+    async fn wait_for_exit(&mut self) -> Option<i32> {
         let child = std::cell::RefCell::new(&mut self.child);
-        until("it ends", async || child.borrow_mut().try_wait().unwrap().is_some()).await;
+        wait_until("it ends", async || child.borrow_mut().try_wait().unwrap().is_some()).await;
         child.into_inner().wait().unwrap().code()
     }
 
@@ -168,40 +168,40 @@ impl Proxy {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Message {
+    async fn request(&self, method: &str, path: &str, body: &str) -> Message {
         let stream = UnixStream::connect(self.socket()).await.unwrap();
         let mut wire = Wire::new(stream);
         let length = body.len();
-        wire.say(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"))
+        wire.send(&format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}"))
             .await;
-        wire.hear().await
+        wire.receive().await
     }
 
     async fn put(&self, config: &ProxyConfig) -> Message {
-        self.ask("PUT", "/config", &serde_json::to_string(config).unwrap()).await
+        self.request("PUT", "/config", &serde_json::to_string(config).unwrap()).await
     }
 
-    async fn tell(&self, config: &ProxyConfig) {
+    async fn configure(&self, config: &ProxyConfig) {
         let answer = self.put(config).await;
         assert_eq!(answer.status(), 200, "{}", answer.text());
     }
 
     async fn stats(&self) -> ProxyStats {
-        serde_json::from_slice(&self.ask("GET", "/stats", "").await.body).unwrap()
+        serde_json::from_slice(&self.request("GET", "/stats", "").await.body).unwrap()
     }
 
     async fn shadow(&self) -> ShadowStats {
         self.stats().await.services[0].shadows[0].clone()
     }
 
-    async fn leg(&self, port: u16) -> UpstreamStats {
-        let legs = self.stats().await.services[0].upstreams.clone();
-        legs.into_iter().find(|leg| leg.deployment == id(port)).unwrap()
+    async fn upstream_stats(&self, port: u16) -> UpstreamStats {
+        let upstreams = self.stats().await.services[0].upstreams.clone();
+        upstreams.into_iter().find(|upstream| upstream.deployment == deployment_id(port)).unwrap()
     }
 
-    /// Once no copy is in flight: every one that was begun has ended in one way.
-    async fn settled(&self) -> ShadowStats {
-        until("no copy is in flight", async || self.shadow().await.in_flight == 0).await;
+    /// Waits until no copy is in flight; then every copy that was started has one result.
+    async fn wait_until_settled(&self) -> ShadowStats {
+        wait_until("no copy is in flight", async || self.shadow().await.in_flight == 0).await;
         let shadow = self.shadow().await;
         let (failed, aborted): (u64, u64) = (shadow.failed.values().sum(), shadow.aborted.values().sum());
         assert_eq!(shadow.selected, shadow.answered + failed + aborted, "{shadow:?}");
@@ -209,8 +209,8 @@ impl Proxy {
     }
 }
 
-fn spawn(socket: &std::path::Path, flags: &[&str]) -> Child {
-    #[allow(clippy::disallowed_methods, reason = "a test stands outside the house")]
+fn spawn_proxy(socket: &std::path::Path, flags: &[&str]) -> Child {
+    #[allow(clippy::disallowed_methods, reason = "a test is outside of the layers")]
     let mut command = Command::new(SWITCHMAN);
     command.args(["proxy", "--control"]).arg(socket).args(flags).stdin(Stdio::null()).spawn().unwrap()
 }
@@ -220,7 +220,7 @@ fn spawn(socket: &std::path::Path, flags: &[&str]) -> Child {
 struct Message {
     head: String,
     body: Vec<u8>,
-    /// Behind the last chunk.
+    /// Fields after the last chunk.
     trailers: String,
 }
 
@@ -249,7 +249,7 @@ struct Wire<S> {
 }
 
 impl Wire<TcpStream> {
-    async fn to(port: u16) -> Self {
+    async fn connect(port: u16) -> Self {
         Self::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap())
     }
 }
@@ -259,95 +259,95 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<S> {
         Self { stream, rest: Vec::new() }
     }
 
-    async fn say(&mut self, text: &str) {
-        self.say_bytes(text.as_bytes()).await;
+    async fn send(&mut self, text: &str) {
+        self.send_bytes(text.as_bytes()).await;
     }
 
-    async fn say_bytes(&mut self, bytes: &[u8]) {
+    async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
 
     /// False: the other end has closed.
-    async fn try_say(&mut self, bytes: &[u8]) -> bool {
+    async fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok()
     }
 
     async fn get(&mut self, path: &str) -> Message {
-        self.say(&format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n")).await;
-        self.hear().await
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n")).await;
+        self.receive().await
     }
 
     async fn post(&mut self, path: &str, body: &[u8]) -> Message {
         let head = format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n", body.len());
-        self.say(&head).await;
-        self.say_bytes(body).await;
-        self.hear().await
+        self.send(&head).await;
+        self.send_bytes(body).await;
+        self.receive().await
     }
 
-    /// The next message whole.
-    async fn hear(&mut self) -> Message {
-        within("a message", self.try_hear()).await.expect("a message, not the end")
+    /// Receives the next message whole.
+    async fn receive(&mut self) -> Message {
+        fail_if_stuck("a message", self.try_receive()).await.expect("a message, not the end")
     }
 
     /// `None`: the other end closed, or reset, before a whole message.
-    async fn try_hear(&mut self) -> Option<Message> {
-        let head = self.hear_head().await?;
+    async fn try_receive(&mut self) -> Option<Message> {
+        let head = self.receive_head().await?;
         let mut message = Message { head, body: Vec::new(), trailers: String::new() };
         let length = message.field("content-length").and_then(|length| length.parse::<usize>().ok());
         let is_answer = message.head.starts_with("HTTP/");
         if message.field("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             loop {
-                let size = self.line().await?;
+                let size = self.read_line().await?;
                 let size = usize::from_str_radix(size.trim(), 16).unwrap();
                 if size == 0 {
                     break;
                 }
-                message.body.extend(self.bytes(size).await?);
-                assert_eq!(self.line().await?, "\r\n");
+                message.body.extend(self.read_bytes(size).await?);
+                assert_eq!(self.read_line().await?, "\r\n");
             }
             loop {
-                let line = self.line().await?;
+                let line = self.read_line().await?;
                 if line == "\r\n" {
                     break;
                 }
                 message.trailers.push_str(&line);
             }
         } else if let Some(length) = length {
-            message.body = self.bytes(length).await?;
+            message.body = self.read_bytes(length).await?;
         } else if is_answer && ![101, 204, 304].contains(&message.status()) {
-            while self.more().await? {}
+            while self.read_more().await? {}
             message.body = std::mem::take(&mut self.rest);
         }
         Some(message)
     }
 
-    async fn hear_head(&mut self) -> Option<String> {
+    async fn receive_head(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.rest.windows(4).position(|window| window == b"\r\n\r\n") {
                 let head: Vec<u8> = self.rest.drain(..at + 4).collect();
                 return Some(String::from_utf8_lossy(&head).into_owned());
             }
-            if !self.more().await? {
+            if !self.read_more().await? {
                 return None;
             }
         }
     }
 
-    async fn line(&mut self) -> Option<String> {
+    async fn read_line(&mut self) -> Option<String> {
         loop {
             if let Some(at) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=at).collect();
                 return Some(String::from_utf8_lossy(&line).into_owned());
             }
-            if !self.more().await? {
+            if !self.read_more().await? {
                 return None;
             }
         }
     }
 
-    async fn bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+    async fn read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.rest.len() < count {
-            if !self.more().await? {
+            if !self.read_more().await? {
                 return None;
             }
         }
@@ -355,22 +355,22 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<S> {
     }
 
     /// False: the end; `None`: a reset.
-    async fn more(&mut self) -> Option<bool> {
+    async fn read_more(&mut self) -> Option<bool> {
         let mut buffer = vec![0; 64 << 10];
         let read = self.stream.read(&mut buffer).await.ok()?;
         self.rest.extend_from_slice(&buffer[..read]);
         Some(read > 0)
     }
 
-    /// The other end closed, without further bytes.
-    async fn ends(&mut self) -> bool {
-        let more = within("the end of a connection", self.more()).await;
+    /// Whether the other end closes without further bytes.
+    async fn is_closed(&mut self) -> bool {
+        let more = fail_if_stuck("the end of a connection", self.read_more()).await;
         self.rest.is_empty() && !matches!(more, Some(true))
     }
 }
 
 /// Serves each connection on a port with a task of its own.
-async fn listen<F, Fut>(port: u16, serve: F)
+async fn serve_connections<F, Fut>(port: u16, serve: F)
 where
     F: Fn(Wire<TcpStream>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -407,8 +407,8 @@ impl ReceivedRequests {
 }
 
 /// A server that reads each request whole and answers with its name and the length of the body it got.
-async fn server(port: u16, name: &'static str) -> ReceivedRequests {
-    answering(port, move |request| {
+async fn start_server(port: u16, name: &'static str) -> ReceivedRequests {
+    start_server_with(port, move |request| {
         let text = format!("{name} {}", request.body.len());
         format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()).into_bytes()
     })
@@ -416,19 +416,19 @@ async fn server(port: u16, name: &'static str) -> ReceivedRequests {
 }
 
 /// A server that answers with the result of `answer`.
-async fn answering(
+async fn start_server_with(
     port: u16,
     answer: impl Fn(&Message) -> Vec<u8> + Send + Sync + 'static,
 ) -> ReceivedRequests {
-    let seen = ReceivedRequests::default();
-    let (noted, answer) = (seen.clone(), Arc::new(answer));
-    listen(port, move |mut wire| {
-        let (noted, answer) = (noted.clone(), answer.clone());
+    let received = ReceivedRequests::default();
+    let (recorder, answer) = (received.clone(), Arc::new(answer));
+    serve_connections(port, move |mut wire| {
+        let (recorder, answer) = (recorder.clone(), answer.clone());
         async move {
-            *noted.connections.lock().unwrap() += 1;
-            while let Some(request) = wire.try_hear().await {
-                noted.requests.lock().unwrap().push(request.clone());
-                if !wire.try_say(&answer(&request)).await {
+            *recorder.connections.lock().unwrap() += 1;
+            while let Some(request) = wire.try_receive().await {
+                recorder.requests.lock().unwrap().push(request.clone());
+                if !wire.try_send(&answer(&request)).await {
                     return;
                 }
                 if request.field("connection").is_some_and(|value| value == "close") {
@@ -438,5 +438,5 @@ async fn answering(
         }
     })
     .await;
-    seen
+    received
 }

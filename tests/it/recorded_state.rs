@@ -6,14 +6,13 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use switchman::model::journal::JournalEntryKind;
-use switchman::model::promote::{PromotionEntryKind, PromotionResult};
+use switchman::model::journal::{JournalEntry, JournalEntryKind};
+use switchman::model::promote::{PromotionEntry, PromotionEntryKind, PromotionResult};
 use switchman::plan::{promote, roll};
 use switchman::sys::journal::SqliteJournal;
 use switchman::sys::store::SqliteStore;
 use switchman::world::deployments::DeploymentStore;
 use switchman::world::journal::Journal;
-use switchman::world::promotions::PromotionJournal;
 use switchman::world::store::Store;
 
 /// A database file with the tables and the schema version of the fixture.
@@ -44,14 +43,16 @@ fn journal_of_0_1_0_is_read() {
     let file = dir.path().join("shop.db");
     restore_database(&file, include_str!("../fixtures/recorded/journal.sql"), 2);
     let journal = SqliteJournal::new(file);
-    let rolls = journal.list_rolls(100).unwrap();
+    let rolls = Journal::<JournalEntry>::list(&journal, 100).unwrap();
     assert!(rolls.len() > 1, "{rolls:?}");
     for id in &rolls {
-        let progress = roll::progress::standing(&Journal::rows(&journal, id).unwrap()).unwrap();
+        let progress =
+            roll::progress::build_progress(&Journal::<JournalEntry>::load(&journal, id, 0).unwrap()).unwrap();
         assert!(progress.is_finished(), "{progress:?}");
     }
-    let last = journal.last_promotion().unwrap().expect("a promotion is recorded");
-    let progress = promote::standing(&PromotionJournal::rows(&journal, &last, 0).unwrap()).unwrap();
+    let last = Journal::<PromotionEntry>::find_last(&journal).unwrap().expect("a promotion is recorded");
+    let progress =
+        promote::build_progress(&Journal::<PromotionEntry>::load(&journal, &last, 0).unwrap()).unwrap();
     assert_eq!(progress.result, Some(PromotionResult::RolledBack), "{progress:?}");
 }
 

@@ -1,6 +1,6 @@
 //! Rolls over real hosts under load: every kind of client, every pipe.
 
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 
 use crate::site::{Plan, Site};
 use crate::testing::can_make_namespaces;
@@ -39,13 +39,13 @@ async fn roll_in_batches_keeps_capacity_floor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roll_over_unix_sockets_loses_no_request() {
-    let plan = Plan { hosts: 4, balancers: 2, pipe: Pipe::Socket, yaml: YAML, ..Plan::default() };
+    let plan = Plan { hosts: 4, balancers: 2, pipe: LabTransport::Socket, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("sock", plan, &["--batch", "50%"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roll_over_mutual_tls_loses_no_request() {
-    let plan = Plan { hosts: 4, balancers: 2, pipe: Pipe::MutualTls, yaml: YAML, ..Plan::default() };
+    let plan = Plan { hosts: 4, balancers: 2, pipe: LabTransport::MutualTls, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("mtls", plan, &["--batch", "2"], 2).await;
 }
 
@@ -54,7 +54,7 @@ async fn forwards_of_several_hosts_are_switched_at_once() {
     if !can_make_namespaces() {
         return;
     }
-    let site = Site::up("many", Plan { hosts: 3, pipe: Pipe::Token, ..Plan::default() }).await;
+    let site = Site::up("many", Plan { hosts: 3, pipe: LabTransport::Token, ..Plan::default() }).await;
     let all = site.run(&["disable-forward", "--all"]).await;
     assert_eq!(all.status, 1, "{}", all.stderr);
     assert!(all.stderr.contains("these 3 hosts are all there are"), "{}", all.stderr);

@@ -2,7 +2,7 @@
 //! lost but those of the parts broken on purpose, `roll --status` shows the progress, and one command repairs the rest.
 
 use nix::sys::signal::Signal;
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 
 use crate::site::{Account, MS, Plan, Site};
 use crate::testing::can_make_namespaces;
@@ -283,7 +283,7 @@ async fn clock_jump_changes_nothing() {
     if !can_make_namespaces() {
         return;
     }
-    let site = Site::up("clock", Plan { pipe: Pipe::Socket, ..Plan::default() }).await;
+    let site = Site::up("clock", Plan { pipe: LabTransport::Socket, ..Plan::default() }).await;
     let library = site.inside("client", "find /usr/lib -name libfaketimeMT.so.1 | head -1").await.stdout;
     assert!(!library.trim().is_empty(), "Debian's package faketime is missing: make setup");
     let clock = site.operator.dir().join("clock");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use switchman::lab::load::{ClientKind, ClientMix, Load, LoadTarget, Report, default_mix};
-use switchman::lab::operator::{Operator, Pipe, start_agent};
+use switchman::lab::operator::{LabTransport, Operator, start_agent};
 use switchman::lab::process::Process;
 use switchman::lab::{Lab, LabOptions};
 use switchman::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerNames, StatsEndpoint};
@@ -54,7 +54,7 @@ struct Watch {
 pub struct Plan {
     pub hosts: u8,
     pub balancers: u8,
-    pub pipe: Pipe,
+    pub pipe: LabTransport,
     /// Every kind of client; else those that end within moments, which keeps drains short.
     pub all_kinds: bool,
     pub yaml: &'static str,
@@ -64,7 +64,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { hosts: 3, balancers: 1, pipe: Pipe::Ssh, all_kinds: false, yaml: "", admin: false }
+        Self { hosts: 3, balancers: 1, pipe: LabTransport::Ssh, all_kinds: false, yaml: "", admin: false }
     }
 }
 

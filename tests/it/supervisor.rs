@@ -34,7 +34,7 @@ impl Drop for Yard {
         let ended = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                for id in runner.known().await.unwrap() {
+                for id in runner.list_instances().await.unwrap() {
                     runner.stop(&id, Duration::ZERO).await.unwrap();
                 }
             });
@@ -160,7 +160,7 @@ async fn start_and_stop_are_idempotent() {
     yard.runner.start(&spec).await.unwrap();
     let pid = yard.main().await;
     yard.runner.start(&spec).await.unwrap();
-    assert_eq!((yard.main().await, yard.runner.known().await.unwrap()), (pid, vec![id()]));
+    assert_eq!((yard.main().await, yard.runner.list_instances().await.unwrap()), (pid, vec![id()]));
     let other = yard.runner.start(&yard.spec(&["sleep", "601"])).await.unwrap_err().to_string();
     assert!(other.ends_with("it is there already, and is run in another way"), "{other}");
     let refused = yard.runner.delete_records(&id()).await.unwrap_err().to_string();
@@ -169,7 +169,10 @@ async fn start_and_stop_are_idempotent() {
     assert!(
         matches!(yard.state().await, ProcessState::Stopped { since: Some(_), last_exit } if last_exit.is_empty())
     );
-    assert_eq!((yard.stop(LONG).await, yard.runner.known().await.unwrap()), (StopResult::NotRunning, vec![]));
+    assert_eq!(
+        (yard.stop(LONG).await, yard.runner.list_instances().await.unwrap()),
+        (StopResult::NotRunning, vec![])
+    );
     assert_eq!(yard.keeper(), None);
     // Stopped is forgotten: now it may be run in another way.
     yard.runner.start(&yard.spec(&["sleep", "601"])).await.unwrap();
@@ -287,7 +290,7 @@ async fn failed_start_is_reported_and_leaves_nothing() {
     set_mode(&yard.path("script"), 0o644);
     let error = yard.runner.start(&yard.spec(&["./script"])).await.unwrap_err().to_string();
     assert!(error.contains("cannot run `./script`: Permission denied"), "{error}");
-    assert_eq!((yard.runner.known().await.unwrap(), yard.keeper()), (vec![], None));
+    assert_eq!((yard.runner.list_instances().await.unwrap(), yard.keeper()), (vec![], None));
     std::fs::write(yard.path("file"), "").unwrap();
     let nowhere = Supervisor::new(&yard.path("file")).with_program(SWITCHMAN, Tuning::default());
     assert!(matches!(nowhere.start(&missing).await, Err(RunnerError::WriteFailed { .. })));

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use switchman::lab::demo::release::write_release;
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 
 use crate::site::{Plan, Site};
 use crate::testing::can_make_namespaces;
@@ -19,7 +19,8 @@ const HOSTS: [&str; 2] = ["web1", "web2"];
 /// Two versions on two hosts, every kind of load.
 async fn up(name: &str) -> Site {
     let yaml = "versions: {watch: 0s}\n";
-    let plan = Plan { hosts: 2, pipe: Pipe::Socket, all_kinds: true, yaml, admin: true, ..Plan::default() };
+    let plan =
+        Plan { hosts: 2, pipe: LabTransport::Socket, all_kinds: true, yaml, admin: true, ..Plan::default() };
     let site = Site::up(name, plan).await;
     for version in [MAIN, NEW] {
         let source = write_release(&site.lab, version).unwrap().display().to_string();

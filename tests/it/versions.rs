@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use switchman::lab::demo::release::write_release;
 use switchman::lab::hosts::run_in_namespace;
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 use switchman::lab::{Lab, SECOND_SERVICE};
 
 use crate::site::{MS, Plan, Site};
@@ -21,7 +21,7 @@ const YAML: &str =
     "versions: {watch: 0s}\nservices:\n  blog: {ports: {check: 8889, main: 8081, backup: 81}}\n";
 const VERSIONS: [&str; 3] = ["4.0.0", "5.0.0", "6.0.0"];
 
-async fn up(name: &str, pipe: Pipe, hosts: u8) -> Site {
+async fn up(name: &str, pipe: LabTransport, hosts: u8) -> Site {
     let plan = Plan { hosts, pipe, all_kinds: true, yaml: YAML, admin: true, ..Plan::default() };
     Site::up(name, plan).await
 }
@@ -125,7 +125,7 @@ impl Readers {
 }
 
 /// Both services with all their versions, the readers reading.
-async fn both_services(name: &str, pipe: Pipe, hosts: u8) -> (Site, Readers) {
+async fn both_services(name: &str, pipe: LabTransport, hosts: u8) -> (Site, Readers) {
     let site = up(name, pipe, hosts).await;
     for version in VERSIONS {
         deploy_shop(&site, version).await;
@@ -147,7 +147,7 @@ async fn flips(name: &str, times: usize) {
     if !can_make_namespaces() {
         return;
     }
-    let (site, readers) = both_services(name, Pipe::Socket, 2).await;
+    let (site, readers) = both_services(name, LabTransport::Socket, 2).await;
     for turn in 0..times {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         site.load.set_phase(&format!("flip {turn}"));
@@ -177,7 +177,7 @@ async fn rolls(name: &str, times: usize) {
     if !can_make_namespaces() {
         return;
     }
-    let (site, readers) = both_services(name, Pipe::Ssh, 3).await;
+    let (site, readers) = both_services(name, LabTransport::Ssh, 3).await;
     for turn in 0..times {
         let version = VERSIONS[(turn + 1) % VERSIONS.len()];
         let mut told = String::new();
@@ -232,7 +232,7 @@ async fn d2_to_d11_seed_story_prints_seed_sentences() {
     if !can_make_namespaces() {
         return;
     }
-    let site = up("words", Pipe::Ssh, 1).await;
+    let site = up("words", LabTransport::Ssh, 1).await;
     // A single host: no other host has to be UP while it is in maintenance.
     let yaml = site.operator.dir().join("switchman.yaml");
     let text = std::fs::read_to_string(&yaml).unwrap();
@@ -333,7 +333,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
     if !can_make_namespaces() {
         return;
     }
-    let site = up("update", Pipe::Socket, 2).await;
+    let site = up("update", LabTransport::Socket, 2).await;
     deploy_shop(&site, "4.0.0").await;
     let rows = async || -> Value { site.json(&["ls"]).await["rows"].take() };
     let before = rows().await;
@@ -377,7 +377,7 @@ async fn update_drains_while_haproxy_keeps_connections() {
     if !can_make_namespaces() {
         return;
     }
-    let plan = Plan { hosts: 1, pipe: Pipe::Socket, yaml: YAML, admin: true, ..Plan::default() };
+    let plan = Plan { hosts: 1, pipe: LabTransport::Socket, yaml: YAML, admin: true, ..Plan::default() };
     let site = Site::up("drains", plan).await;
     deploy_blog(&site, "4.0.0").await;
     let ask = format!("curl -sf http://{}:81/version || true", site.lab.targets()[0].ip());

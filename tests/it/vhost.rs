@@ -31,7 +31,7 @@ fn vhost(dir: &Path, server: WebServer) -> Vhost {
     std::fs::set_permissions(&run_dir, PermissionsExt::from_mode(0o777)).unwrap();
     let (id, port) = ("dp_0123456789-1".parse().unwrap(), Port::new(PORT).unwrap());
     let vhost = Vhost { id, server, port, root, run_dir, health_path: "/health.txt".to_owned() };
-    std::fs::write(vhost.run_dir.join(vhost.file_name()), vhost.text().unwrap()).unwrap();
+    std::fs::write(vhost.run_dir.join(vhost.file_name()), vhost.render().unwrap()).unwrap();
     vhost
 }
 

@@ -34,7 +34,7 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) fn build_routes() -> Vec<ApiRoute> {
     vec![
-        serve(&DEPLOYMENTS, |state, _| async move { state.host.versions().await }),
+        serve(&DEPLOYMENTS, |state, _| async move { state.host.list_deployments().await }),
         serve(&DEPLOY, deploy).with_statuses(&[200, 201]),
         serve(&DEPLOYMENT, |state, call| async move { find_deployment(&state.host, &call.path).await }),
         serve_object(&UPDATE, (describe_update_body, true), update),
@@ -42,7 +42,7 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve_object(&KILL, (|types| adapt_schema::<KillRequest>(types, &["id"], &[]), false), kill)
             .with_statuses(&[202]),
         serve(&LOGS, stream_logs),
-        serve(&SERVICES, |state, _| async move { Ok(state.host.versions().await?.services) }),
+        serve(&SERVICES, |state, _| async move { Ok(state.host.list_deployments().await?.services) }),
         serve(&SERVICE, get_service),
         serve(&ACCESS, |state, call| {
             run_to_completion(async move { state.host.set_access(&call.path, &call.body).await })
@@ -51,7 +51,7 @@ pub(super) fn build_routes() -> Vec<ApiRoute> {
         serve_object(&ROLLBACK, (build_schema::<RollbackRequest>, false), roll_back),
         serve(&WATCH, watch),
         serve(&TRAFFIC_SPLIT, |state, call| {
-            run_to_completion(async move { state.host.split(&call.path, &call.body).await })
+            run_to_completion(async move { state.host.change_traffic_split(&call.path, &call.body).await })
         }),
         serve(&EVIDENCE, |state, call| async move {
             let (service, id) = call.path;
@@ -78,7 +78,7 @@ fn describe_assign_body(types: &mut SchemaGenerator) -> Value {
 }
 
 async fn find_deployment(host: &Host, id: &DeploymentId) -> Result<DeploymentView, LinkError> {
-    let found = host.versions().await?.deployments.into_iter().find(|view| view.deployment.id == *id);
+    let found = host.list_deployments().await?.deployments.into_iter().find(|view| view.deployment.id == *id);
     found.ok_or_else(|| not_found(format!("No service matching {id}")))
 }
 
@@ -90,7 +90,7 @@ async fn get_service(
     state: ApiState,
     call: Call<ServiceName, NoQuery, NoBody>,
 ) -> Result<ServiceRecord, LinkError> {
-    let services = state.host.versions().await?.services;
+    let services = state.host.list_deployments().await?.services;
     let found = services.into_iter().find(|record| record.forward.service == call.path);
     found.ok_or_else(|| not_found(format!("No main service matching {}", call.path)))
 }

@@ -23,7 +23,7 @@ struct Scene {
 }
 
 /// A host with `shop` in maintenance.
-async fn scene() -> Scene {
+async fn start_scene() -> Scene {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[])));
     let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
     fake.store.records.lock().unwrap().push(ServiceRecord {
@@ -49,14 +49,14 @@ impl Scene {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    async fn ask(&self, request: &str) -> String {
+    async fn send(&self, request: &str) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
-        to_end(&mut stream).await
+        read_to_end(&mut stream).await
     }
 }
 
-async fn to_end(stream: &mut TcpStream) -> String {
+async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
@@ -64,7 +64,7 @@ async fn to_end(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn scrape_returns_metrics_and_closes_connection() {
-    let answer = scene().await.ask(GET).await;
+    let answer = start_scene().await.send(GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
     assert!(answer.contains("\nswitchman_forward_on{service=\"shop\"} 0\n"), "{answer}");
@@ -72,8 +72,8 @@ async fn scrape_returns_metrics_and_closes_connection() {
 
 #[tokio::test]
 async fn metrics_port_serves_only_metrics() {
-    let scene = scene().await;
-    let status = async |request: &str| scene.ask(request).await.split(' ').nth(1).unwrap().to_owned();
+    let scene = start_scene().await;
+    let status = async |request: &str| scene.send(request).await.split(' ').nth(1).unwrap().to_owned();
     for path in ["/", "/v1", "/v1/services", "/metrics/", "/v1/openapi.json"] {
         assert_eq!(status(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await, "404", "{path}");
     }
@@ -86,10 +86,10 @@ async fn metrics_port_serves_only_metrics() {
 
 #[tokio::test]
 async fn unreadable_record_is_reported_as_metric() {
-    let scene = scene().await;
+    let scene = start_scene().await;
     let damaged = StoreError::Damaged { path: PathBuf::from("/state/state.db"), why: "torn".into() };
     *scene.fake.store.read_error.lock().unwrap() = Some(damaged);
-    let answer = scene.ask(GET).await;
+    let answer = scene.send(GET).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("switchman_collector_success{collector=\"record\"} 0\n"), "{answer}");
     assert!(!answer.contains("switchman_forward_on"), "{answer}");
@@ -98,7 +98,7 @@ async fn unreadable_record_is_reported_as_metric() {
 /// A silent client takes a slot for a while, up to the limit of slots; then the next client is served.
 #[tokio::test]
 async fn silent_scrapers_are_limited_and_time_out() {
-    let scene = scene().await;
+    let scene = start_scene().await;
     let mut silent = Vec::new();
     for _ in 0..MAX_SCRAPERS {
         silent.push(scene.connect().await);
@@ -107,9 +107,9 @@ async fn silent_scrapers_are_limited_and_time_out() {
     // Closed without an answer; where it wrote before that, the close is a reset.
     assert_eq!(turned_away.read(&mut [0; 1]).await.unwrap(), 0);
     for stream in &mut silent {
-        assert_eq!(to_end(stream).await, "");
+        assert_eq!(read_to_end(stream).await, "");
     }
-    assert!(scene.ask(GET).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(scene.send(GET).await.starts_with("HTTP/1.1 200 OK\r\n"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn metrics_are_cached_for_one_second() {
 
 #[tokio::test]
 async fn metrics_server_stops_with_open_connections() {
-    let scene = scene().await;
+    let scene = start_scene().await;
     let _silent = scene.connect().await;
     scene.fake.stopper.stop();
     scene.served.await.unwrap();

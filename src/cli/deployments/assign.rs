@@ -134,7 +134,7 @@ fn build_options(args: &AssignArgs, place: &CommandTarget, target: &FleetDeploym
     AssignOptions {
         watch,
         wait: !args.no_wait,
-        actor: env::actor(),
+        actor: env::read_actor(),
         roll: match args.strategy {
             StrategyArg::Rolling => Some(roll),
             StrategyArg::Flip => None,
@@ -153,7 +153,7 @@ pub struct RollbackArgs {
 pub async fn rollback(args: RollbackArgs, context: &Context) -> Result<(), Failure> {
     let place = CommandTarget::load_service(context, &args.name, &args.hosts)?;
     place.print_active_host(context);
-    let actor = env::actor();
+    let actor = env::read_actor();
     let put = deployments::rollback(&place.world, &place.fleet, &place.hosts, &args.name, &actor).await?;
     for (_, assigned) in put.iter().take(1) {
         let version = &assigned.deployment.version;

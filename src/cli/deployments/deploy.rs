@@ -149,7 +149,7 @@ pub async fn deploy(args: DeployArgs, context: &Context) -> Result<(), Failure> 
         port: args.port,
         health,
         dry_run: args.dry_run,
-        actor: env::actor(),
+        actor: env::read_actor(),
     };
     let report = deployments::deploy(&target.world, &target.fleet, &target.hosts, &options).await?;
     if options.dry_run {

@@ -59,7 +59,7 @@ pub async fn kill(args: KillArgs, context: &Context) -> Result<(), Failure> {
         force: args.force,
         drain_timeout: args.drain_timeout.unwrap_or(target.fleet.limits.drain_timeout),
         keep_files: args.keep_files,
-        actor: env::actor(),
+        actor: env::read_actor(),
     };
     let report_killed = |killed: &deployments::KilledDeployment| {
         context.renderer.print_line(&format!("Service {} {} killed.", killed.service, killed.version));

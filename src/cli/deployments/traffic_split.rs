@@ -175,7 +175,7 @@ async fn share_by_haproxy_weight(
     }
     let share = args.percent;
     let done =
-        deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &env::actor())
+        deployments::set_canary_weights(&place.world, &place.hosts, listing, row, share, &env::read_actor())
             .await?;
     context.renderer.print_weights(&done, share.is_some());
     Ok(())
@@ -193,7 +193,7 @@ async fn apply_split(
         change,
         forwarded: common.forwarded.then_some(true),
         wait: !common.no_wait,
-        actor: env::actor(),
+        actor: env::read_actor(),
         detail: String::new(),
     };
     let done = deployments::split(&place.world, &place.fleet, &place.hosts, &options).await?;

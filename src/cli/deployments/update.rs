@@ -43,7 +43,7 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
         source: parse_source(new),
         run_change: args.how.into_change(new),
         drain_timeout: args.drain_timeout.unwrap_or(place.fleet.limits.drain_timeout),
-        actor: env::actor(),
+        actor: env::read_actor(),
     };
     deployments::update(&place.world, &place.fleet, &place.hosts, row, &options).await?;
     context.renderer.print_line(&format!("{} {} updated in place", row.service, row.version));
@@ -92,7 +92,7 @@ pub async fn set_access(args: AccessArgs, context: &Context) -> Result<(), Failu
     if !context.confirm("Are you sure you want to apply these changes?")? {
         return Err(Failure::Declined("No changes were made."));
     }
-    let request = AccessRequest { public, actor: env::actor() };
+    let request = AccessRequest { public, actor: env::read_actor() };
     deployments::set_access(&place.world, &place.hosts, &args.name, &request).await?;
     let word = if public { "public" } else { "private" };
     context.renderer.print_line(&format!("{} is {word}", args.name));

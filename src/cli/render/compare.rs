@@ -26,13 +26,14 @@ impl Renderer {
 }
 
 fn format_comparison(report: &ComparisonReport) -> String {
-    let of = &report.of;
+    let versions = &report.of;
     let verdict = match report.verdict {
         ComparisonVerdict::Same => "same".green().bold().to_string(),
         ComparisonVerdict::Differs => "differs".red().bold().to_string(),
         ComparisonVerdict::Insufficient => "insufficient".yellow().bold().to_string(),
     };
-    let mut text = format!("{} {} beside main {}: {verdict}\n", of.service.bold(), of.shadow, of.main);
+    let mut text =
+        format!("{} {} beside main {}: {verdict}\n", versions.service.bold(), versions.shadow, versions.main);
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
             let _ = writeln!(text, "{name:<9} {value}");
@@ -186,13 +187,13 @@ const fn describe_kind(kind: DifferenceKind) -> &'static str {
 }
 
 fn format_latencies(latency: &LatencyFinding) -> String {
-    let row = |name: &str, of: &Quantiles| {
+    let row = |name: &str, quantiles: &Quantiles| {
         vec![
             name.to_owned(),
-            format_ms(of.p50_us),
-            format_ms(of.p90_us),
-            format_ms(of.p99_us),
-            format_ms(of.max_us),
+            format_ms(quantiles.p50_us),
+            format_ms(quantiles.p90_us),
+            format_ms(quantiles.p99_us),
+            format_ms(quantiles.max_us),
         ]
     };
     let ratio =

@@ -28,11 +28,11 @@ impl Renderer {
         self.print("promotion-status", view, || format_status(view));
     }
 
-    pub fn print_approval(&self, standing: &PromotionProgress) {
-        self.print("promotion-promoted", standing, || {
-            let step = standing.awaiting_approval.and_then(|step| standing.steps.get(step));
+    pub fn print_approval(&self, progress: &PromotionProgress) {
+        self.print("promotion-promoted", progress, || {
+            let step = progress.awaiting_approval.and_then(|step| progress.steps.get(step));
             let share = step.map(|step| step.share.to_string()).unwrap_or_default();
-            format!("{} was approved to continue after {share}\n", standing.promotion)
+            format!("{} was approved to continue after {share}\n", progress.promotion)
         });
     }
 
@@ -48,9 +48,9 @@ impl Renderer {
     /// Prints the result of an abort: a failure if not every host was reached, or if the version became main before.
     pub fn print_abort_result(&self, report: &PromotionReport) -> Result<(), Failure> {
         self.print_promotion(report);
-        let standing = &report.standing;
-        let (service, version) = (&standing.spec.service, &standing.spec.version);
-        match standing.result {
+        let progress = &report.standing;
+        let (service, version) = (&progress.spec.service, &progress.spec.version);
+        match progress.result {
             Some(PromotionResult::Aborted | PromotionResult::RolledBack) => Ok(()),
             Some(PromotionResult::Promoted) => Err(Failure::Other {
                 what: "abort the promotion".to_owned(),
@@ -58,7 +58,7 @@ impl Renderer {
                     "{service} {version} became main before the abort took effect; `switchman rollback {service}` goes back"
                 ),
             }),
-            None => Err(to_failure(standing)),
+            None => Err(to_failure(progress)),
         }
     }
 
@@ -67,43 +67,43 @@ impl Renderer {
     }
 }
 
-fn to_failure(standing: &PromotionProgress) -> Failure {
-    let stopped = standing.stop_reason.clone().unwrap_or_else(|| "not finished".to_owned());
+fn to_failure(progress: &PromotionProgress) -> Failure {
+    let stopped = progress.stop_reason.clone().unwrap_or_else(|| "not finished".to_owned());
     Failure::NotPromoted {
-        service: standing.spec.service.clone(),
-        version: standing.spec.version.clone(),
-        why: if standing.is_finished() { standing.why.clone() } else { stopped },
-        unreached_hosts: standing.unreachable_hosts.iter().map(|(host, _)| host.clone()).collect(),
-        finished: standing.is_finished(),
+        service: progress.spec.service.clone(),
+        version: progress.spec.version.clone(),
+        why: if progress.is_finished() { progress.why.clone() } else { stopped },
+        unreached_hosts: progress.unreachable_hosts.iter().map(|(host, _)| host.clone()).collect(),
+        finished: progress.is_finished(),
     }
 }
 
 fn format_status(view: &PromotionView) -> String {
-    let Some(standing) = &view.standing else { return "no promotion yet\n".to_owned() };
-    let mut report = format_promotion(standing);
+    let Some(progress) = &view.standing else { return "no promotion yet\n".to_owned() };
+    let mut report = format_promotion(progress);
     if let Some(lock) = &view.lock {
         let _ = write!(report, "lock: {}", format_lock(lock));
     }
-    if !standing.is_finished() {
-        let _ = writeln!(report, "next: {}", suggest_next_command(standing, view.lock.as_ref()));
+    if !progress.is_finished() {
+        let _ = writeln!(report, "next: {}", suggest_next_command(progress, view.lock.as_ref()));
     }
     report
 }
 
 /// Returns the next command for the operator.
-fn suggest_next_command(standing: &PromotionProgress, lock: Option<&LockView>) -> String {
-    let service = &standing.spec.service;
+fn suggest_next_command(progress: &PromotionProgress, lock: Option<&LockView>) -> String {
+    let service = &progress.spec.service;
     let command = format!("switchman promote {service}");
-    if !standing.unreachable_hosts.is_empty() {
+    if !progress.unreachable_hosts.is_empty() {
         let names: Vec<&str> =
-            standing.unreachable_hosts.iter().map(|(host, _)| HostName::as_str(host)).collect();
+            progress.unreachable_hosts.iter().map(|(host, _)| HostName::as_str(host)).collect();
         return format!(
             "{} may still have its canary: `{command} --abort` retries the removal",
             names.join(", ")
         );
     }
     let runs = lock.is_some_and(|lock| lock.liveness != Liveness::Dead);
-    match (&standing.stop_reason, runs, standing.awaiting_approval) {
+    match (&progress.stop_reason, runs, progress.awaiting_approval) {
         (Some(_), ..) => format!(
             "main answers everything: `{command} --resume` goes on at this step, `{command} --abort` ends it"
         ),
@@ -116,37 +116,37 @@ fn suggest_next_command(standing: &PromotionProgress, lock: Option<&LockView>) -
     }
 }
 
-fn format_promotion(standing: &PromotionProgress) -> String {
-    let spec = &standing.spec;
+fn format_promotion(progress: &PromotionProgress) -> String {
+    let spec = &progress.spec;
     let mut text = String::new();
     let _ = writeln!(
         text,
         "{} by {} at {:.0}: {} {} beside {}: {}",
-        standing.promotion.bold(),
-        standing.actor.user,
-        standing.began_at,
+        progress.promotion.bold(),
+        progress.actor.user,
+        progress.began_at,
         spec.service,
         spec.version,
-        standing.target.main_version,
-        format_state(standing),
+        progress.target.main_version,
+        format_state(progress),
     );
-    if let Some((_, reason)) = &standing.comparison {
+    if let Some((_, reason)) = &progress.comparison {
         let _ = writeln!(text, "as a shadow: {reason}");
     }
     let header = ["STEP", "SHARE", "STATE", "SINCE", "REQUESTS", "FAILED", "MAIN", "P99", "MAIN", "VERDICT"];
-    let rows = (1..).zip(&standing.steps).map(|(number, step)| format_step_row(number, step)).collect();
+    let rows = (1..).zip(&progress.steps).map(|(number, step)| format_step_row(number, step)).collect();
     text.push_str(&table::format_table(&header, rows));
     text
 }
 
-fn format_state(standing: &PromotionProgress) -> String {
-    let because = |why: &str| if why.is_empty() { String::new() } else { format!(": {why}") };
-    match (standing.result, &standing.rolling_back, &standing.stop_reason) {
-        (Some(result), ..) => format!("{}{}", to_json_word(&result), because(&standing.why)),
-        (None, Some((_, why)), _) => format!("going back{}", because(why)),
-        (None, None, Some(why)) => format!("stopped{}", because(why)),
-        (None, None, None) if standing.is_promoting => "becoming main".to_owned(),
-        (None, None, None) => match standing.steps.get(standing.step) {
+fn format_state(progress: &PromotionProgress) -> String {
+    let because = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    match (progress.result, &progress.rolling_back, &progress.stop_reason) {
+        (Some(result), ..) => format!("{}{}", to_json_word(&result), because(&progress.why)),
+        (None, Some((_, reason)), _) => format!("going back{}", because(reason)),
+        (None, None, Some(reason)) => format!("stopped{}", because(reason)),
+        (None, None, None) if progress.is_promoting => "becoming main".to_owned(),
+        (None, None, None) => match progress.steps.get(progress.step) {
             Some(step) => format!("{}, {}", step.share, to_json_word(&step.state)),
             None => "all steps passed".to_owned(),
         },
@@ -182,7 +182,7 @@ mod tests {
     use crate::model::example;
     use crate::model::history::Actor;
     use crate::model::promote::{Judgement, PromotionEntry, PromotionEntryKind, PromotionId};
-    use crate::plan::promote::standing;
+    use crate::plan::promote::build_progress;
 
     fn rows(whats: Vec<PromotionEntryKind>) -> Vec<PromotionEntry> {
         let actor = Actor { user: "ops".into(), pid: 7 };
@@ -192,7 +192,7 @@ mod tests {
         let promotion = PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
         let row = |(number, what): (u64, PromotionEntryKind)| {
             let at = jiff::Timestamp::from_second(i64::try_from(number * 60).unwrap()).unwrap();
-            PromotionEntry { number, promotion: promotion.clone(), at, kind: what }
+            PromotionEntry { promotion: promotion.clone(), at, kind: what }
         };
         (1..).zip(std::iter::once(began).chain(whats)).map(row).collect()
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn shown(whats: Vec<PromotionEntryKind>) -> String {
-        let text = format_status(&PromotionView { standing: standing(&rows(whats)), lock: None });
+        let text = format_status(&PromotionView { standing: build_progress(&rows(whats)), lock: None });
         anstream::adapter::strip_str(&text).to_string()
     }
 

@@ -135,19 +135,19 @@ impl Renderer {
         if rolled.is_complete() {
             return Ok(());
         }
-        let standing = &rolled.standing;
-        let (done, of) = (standing.done(), standing.hosts.len());
-        let why = match (standing.result, &standing.stop_reason) {
+        let progress = &rolled.standing;
+        let (done, total) = (progress.count_done(), progress.hosts.len());
+        let why = match (progress.result, &progress.stop_reason) {
             (Some(RollResult::PartiallyAborted), _) => "not every host could be put back".to_owned(),
             (_, Some(why)) => why.clone(),
-            (_, None) => format!("{} failed", standing.failures()),
+            (_, None) => format!("{} failed", progress.count_failures()),
         };
         Err(Failure::RollIncomplete {
-            roll: standing.roll.clone(),
+            roll: progress.roll.clone(),
             done,
-            of,
+            of: total,
             why,
-            finished: standing.is_finished(),
+            finished: progress.is_finished(),
             service_flag: self.service_flag.clone(),
         })
     }
@@ -201,14 +201,14 @@ fn describe_host_end(end: HostOutcome) -> &'static str {
 pub(super) fn format_roll_status(view: &RollView, flag: &str) -> String {
     let mut text = match &view.standing {
         None => "no roll yet\n".to_owned(),
-        Some(standing) => format_roll(standing, flag),
+        Some(progress) => format_roll(progress, flag),
     };
     if let Some(lock) = &view.lock {
         let _ = write!(text, "lock: {}", format_lock(lock));
     }
-    if let Some(standing) = view.standing.as_ref().filter(|standing| !standing.is_finished()) {
+    if let Some(progress) = view.standing.as_ref().filter(|progress| !progress.is_finished()) {
         let runs = view.lock.as_ref().is_some_and(|lock| lock.liveness != Liveness::Dead);
-        let next = match (runs, &standing.stop_reason) {
+        let next = match (runs, &progress.stop_reason) {
             (true, None) => "it is running".to_owned(),
             (_, stopped) => {
                 let was = if stopped.is_some() { "stopped" } else { "cut off (killed, or power lost)" };
@@ -232,27 +232,27 @@ pub(super) fn format_lock(lock: &LockView) -> String {
     format!("held by {} ({life})\n", lock.holder)
 }
 
-fn format_roll(standing: &RollProgress, flag: &str) -> String {
+fn format_roll(progress: &RollProgress, flag: &str) -> String {
     let mut text = String::new();
-    let spec = &standing.spec;
-    let took = format_duration_between(standing.began_at, standing.changed_at);
-    let state = match (standing.result, &standing.stop_reason) {
+    let spec = &progress.spec;
+    let took = format_duration_between(progress.began_at, progress.changed_at);
+    let state = match (progress.result, &progress.stop_reason) {
         (Some(result), _) => to_json_word(&result),
-        (None, Some(why)) => format!("stopped: {why}"),
+        (None, Some(reason)) => format!("stopped: {reason}"),
         (None, None) => "not finished".to_owned(),
     };
     let _ = writeln!(
         text,
         "{} by {} at {:.0}: {}: {state}, {} of {} hosts done, {took}",
-        standing.roll.bold(),
-        standing.actor.user,
-        standing.began_at,
+        progress.roll.bold(),
+        progress.actor.user,
+        progress.began_at,
         spec.command_line().join(" "),
-        standing.done(),
-        standing.hosts.len(),
+        progress.count_done(),
+        progress.hosts.len(),
     );
-    let unfinished = !standing.is_finished();
-    let rows = standing.hosts.iter().map(|host| format_host_row(host, unfinished, flag)).collect();
+    let unfinished = !progress.is_finished();
+    let rows = progress.hosts.iter().map(|host| format_host_row(host, unfinished, flag)).collect();
     text.push_str(&table::format_table(&["HOST", "STATE", "STEP", "TOOK", "DETAIL", "NEXT"], rows));
     text
 }
@@ -328,7 +328,7 @@ pub(super) fn format_past_rolls(rolls: &[RollProgress]) -> String {
             roll.actor.user.clone(),
             truncate_command(&roll.spec.command_line().join(" ")),
             result,
-            format!("{} of {}", roll.done(), roll.hosts.len()),
+            format!("{} of {}", roll.count_done(), roll.hosts.len()),
             format_duration_between(roll.began_at, roll.changed_at),
         ]
     };

@@ -49,8 +49,8 @@ fn format_host_status(status: &HostStatus) -> String {
     let _ = writeln!(text, "{}{address}  service {}", status.host.name.bold(), status.service);
     match &status.view {
         Ok(view) => write_host_side(&mut text, status, view),
-        Err(why) => {
-            let _ = writeln!(text, "host      {} {why}", "not known:".red());
+        Err(error) => {
+            let _ = writeln!(text, "host      {} {error}", "not known:".red());
         }
     }
     text.push('\n');
@@ -64,7 +64,7 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     let _ = writeln!(text, "rules     {}", format_rules(view));
     let health = match &view.main_health {
         Ok(()) => format!("main vhost healthy on {main}"),
-        Err(why) => format!("{} {why}", "main vhost not healthy:".red()),
+        Err(error) => format!("{} {error}", "main vhost not healthy:".red()),
     };
     let _ = writeln!(text, "health    {health}");
     let sockets = match &view.main_sockets {
@@ -94,7 +94,7 @@ fn format_forward(status: &HostStatus, view: &HostView) -> String {
     match &view.record {
         Ok(Some(record)) => format!("{now}, recorded {} at {:.0}", record.switch, record.changed_at),
         Ok(None) => format!("{now}, nothing recorded"),
-        Err(why) => format!("{now}, record not readable: {why}"),
+        Err(error) => format!("{now}, record not readable: {error}"),
     }
 }
 
@@ -117,7 +117,7 @@ fn format_balancers(status: &HostStatus) -> String {
 fn format_balancer_rows(balancer: &BalancerStatus) -> Vec<Vec<String>> {
     let name = balancer.balancer.to_string();
     match &balancer.servers {
-        Err(why) => vec![vec![name, "-".into(), format!("not known: {why}")]],
+        Err(error) => vec![vec![name, "-".into(), format!("not known: {error}")]],
         Ok(servers) => {
             let line = |role: &str, server: Option<&ServerView>| match server {
                 None => vec![name.clone(), role.to_owned(), "no such server line".into()],

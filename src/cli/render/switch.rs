@@ -39,7 +39,7 @@ impl Renderer {
             });
             self.print_json("switched-many", &SwitchesDocument { hosts: outcomes.collect() });
         }
-        let of = each.len();
+        let total = each.len();
         let mut failed = Vec::new();
         for (_, switched) in each {
             match switched {
@@ -51,7 +51,7 @@ impl Renderer {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Failure::SwitchedPartially { switch, done: of - failed.len(), of, failed })
+        Err(Failure::SwitchedPartially { switch, done: total - failed.len(), of: total, failed })
     }
 
     pub fn print_restore(&self, restored: &RestoreReport) {

@@ -9,7 +9,7 @@ use super::health::build_health;
 use super::values::{
     build_other_problem, build_wrong_value, check_duration, is_haproxy_name, line_number, quote,
 };
-use crate::config::file::{File, Versions};
+use crate::config::file::{ConfigFile, Versions};
 use crate::config::problem::ConfigFault;
 use crate::model::fleet::{AdditionalService, DeployPolicy};
 use crate::model::health::Health;
@@ -47,7 +47,7 @@ pub(super) fn build_deploy_policy(entry: &Versions) -> Result<DeployPolicy, Conf
 
 /// No two services share a port: HAProxy connects to each of them.
 pub(super) fn build_additional_services(
-    file: &File,
+    file: &ConfigFile,
     first: Ports,
     first_health: &Health,
 ) -> Result<BTreeMap<ServiceName, AdditionalService>, ConfigFault> {

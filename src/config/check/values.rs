@@ -15,35 +15,35 @@ pub(super) fn is_haproxy_name(text: &str) -> bool {
 
 /// A time of zero would mean for ever, or never, in turn: refused everywhere.
 pub(super) fn check_duration(
-    given: Option<&Spanned<ConfigDuration>>,
+    setting: Option<&Spanned<ConfigDuration>>,
     key: &str,
 ) -> Result<Option<Duration>, ConfigFault> {
-    match given {
+    match setting {
         Some(zero) if zero.value.0.is_zero() => {
             Err(build_wrong_value(zero, key, "0".to_owned(), "a time above zero"))
         }
-        given => Ok(given.map(|time| time.value.0)),
+        setting => Ok(setting.map(|time| time.value.0)),
     }
 }
 
-pub(super) fn check_count(given: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, ConfigFault> {
-    match given {
+pub(super) fn check_count(setting: Option<&Spanned<u32>>, key: &str) -> Result<Option<u32>, ConfigFault> {
+    match setting {
         Some(number) if !(1..=100).contains(&number.value) => {
             Err(build_wrong_value(number, key, number.value.to_string(), "a number from 1 to 100"))
         }
-        given => Ok(given.map(|number| number.value)),
+        setting => Ok(setting.map(|number| number.value)),
     }
 }
 
 pub(super) fn check_unique<'a, T>(
     seen: &mut BTreeMap<&'a str, u64>,
     name: &'a str,
-    place: &Spanned<T>,
+    setting: &Spanned<T>,
     key: impl Fn() -> String,
 ) -> Result<(), ConfigFault> {
-    match seen.insert(name, line_number(place)) {
+    match seen.insert(name, line_number(setting)) {
         Some(first) => Err(build_other_problem(
-            line_number(place),
+            line_number(setting),
             &key(),
             &format!("`{name}` is already the name in line {first}"),
         )),
@@ -51,8 +51,8 @@ pub(super) fn check_unique<'a, T>(
     }
 }
 
-pub(super) fn line_number<T>(place: &Spanned<T>) -> u64 {
-    place.referenced.line()
+pub(super) fn line_number<T>(setting: &Spanned<T>) -> u64 {
+    setting.referenced.line()
 }
 
 pub(super) fn quote(text: &str) -> String {
@@ -60,13 +60,13 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 pub(super) fn build_wrong_value<T>(
-    place: &Spanned<T>,
+    setting: &Spanned<T>,
     key: &str,
     found: String,
     expected: &str,
 ) -> ConfigFault {
     let problem = ConfigProblem::WrongValue { found, expected: expected.to_owned() };
-    ConfigFault { line: line_number(place), key: Some(key.to_owned()), problem }
+    ConfigFault { line: line_number(setting), key: Some(key.to_owned()), problem }
 }
 
 pub(super) fn build_other_problem(line: u64, key: &str, text: &str) -> ConfigFault {

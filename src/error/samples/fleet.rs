@@ -43,7 +43,7 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
         Plan: [PlanError::NoCommand.into()],
         Lock: [list_lock_errors().remove(0).1.into()],
         Unfinished: [RollError::Unfinished { standing: Box::new(make_roll_progress()) }],
-        None: [RollError::None { verb: "resume" }],
+        NotFound: [RollError::NotFound { verb: "resume" }],
         Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
         Refused: [RollError::Refused {
             refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect()
@@ -65,13 +65,12 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         target: example::make_promotion_target(),
         actor: Actor { user: "ops".into(), pid: 7 },
     };
-    let began =
-        PromotionEntry { number: 1, promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
-    let standing = Box::new(promote::standing(&[began]).unwrap());
+    let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
+    let standing = Box::new(promote::build_progress(&[began]).unwrap());
     let mut all = samples!(PromotionError {
         Lock: [list_lock_errors().remove(0).1.into()],
         Unfinished: [PromotionError::Unfinished { standing }],
-        None: [PromotionError::None { verb: "resume" }],
+        NotFound: [PromotionError::NotFound { verb: "resume" }],
         Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
             hosts: vec![(name("web1"), list_link_errors().remove(0).1.to_string())]

@@ -18,7 +18,7 @@ use crate::model::duration;
 const NEWEST_VERSION: &str = "3.0.0";
 const ROLL_PHASE: &str = "roll";
 const AFTER_PHASE: &str = "after the roll";
-/// Interval between two counts of the load for the progress_sink.
+/// Interval between two progress reports of the load.
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The result of the act.
@@ -106,7 +106,7 @@ pub(super) async fn run_scenario(
     Ok(RollDemoReport { failed_host, stopped_with, left, resumed_with, took, answered_by_new })
 }
 
-/// Runs one of the operator's commands and shows its output to the progress_sink; returns its exit code and the state of the roll.
+/// Runs one of the operator's commands and reports its events to the progress sink; returns its exit code and the state of the roll.
 async fn follow_command(
     operator: &Operator,
     args: &[&str],

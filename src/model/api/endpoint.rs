@@ -39,7 +39,7 @@ impl Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     pub method: Method,
-    /// The values of a request stand in braces: `/v1/services/{service}`.
+    /// The values of a request are in braces: `/v1/services/{service}`.
     pub path: &'static str,
     /// Name of the operation in the description.
     pub id: &'static str,

@@ -15,12 +15,12 @@ use crate::model::api::endpoint::{
     ANSWER_TIMEOUT, Archive, Endpoint, JsonLines, Method, NoBody, NoQuery, PlainText, Row,
 };
 use crate::model::api::{
-    HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion, RunEvent,
-    RunRequest, ServiceActivity, StatusRequest,
+    ForwardRequest, HealthStatus, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, ProgramVersion,
+    RunEvent, RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
-use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
+use crate::model::forward::{ChangeResult, ServiceRecord};
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -102,7 +102,7 @@ table! {
         "pulse",
         "Report what changes while a command waits: the record's generation, open connections",
     );
-    FORWARD: Send<Intent, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
+    FORWARD: Send<ForwardRequest, ChangeResult, ServiceName> = Endpoint::new(Method::Put, "/v1/services/{service}/forward",
         "switchForward",
         "Switch the forward in kernel and record; repeating the request changes nothing",
     );

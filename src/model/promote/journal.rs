@@ -9,8 +9,6 @@ use crate::model::name::HostName;
 /// An entry of the journal; never changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PromotionEntry {
-    /// Rises from entry to entry.
-    pub number: u64,
     #[serde(alias = "rollout")]
     pub promotion: PromotionId,
     pub at: jiff::Timestamp,
@@ -71,6 +69,21 @@ pub enum OperatorRequest {
         step: usize,
     },
     Abort,
+}
+
+/// A request to a promotion, with its sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromotionRequest {
+    pub promotion: PromotionId,
+    pub at: jiff::Timestamp,
+    pub request: OperatorRequest,
+    pub actor: Actor,
+}
+
+impl From<PromotionRequest> for PromotionEntry {
+    fn from(PromotionRequest { promotion, at, request, actor }: PromotionRequest) -> Self {
+        Self { promotion, at, kind: PromotionEntryKind::Requested { ask: request, actor } }
+    }
 }
 
 /// How a promotion ended for good.

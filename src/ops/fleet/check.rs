@@ -60,7 +60,7 @@ async fn query_host(world: &FleetWorld, fleet: &Fleet, host: &Host) -> HostFacts
 }
 
 async fn send_hello(world: &FleetWorld, host: &Host) -> Result<Hello, LinkError> {
-    find_link(world, host)?.hello().await
+    find_link(world, host)?.greet().await
 }
 
 async fn read_host_view(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result<HostView, LinkError> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::model::api::ProbeResult;
+use crate::model::api::{ForwardRequest, ProbeResult};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ChangeResult, Intent, RouteChange};
+use crate::model::forward::ChangeResult;
 use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
@@ -252,18 +252,15 @@ pub async fn switch_host(
 ) -> Result<ChangeResult, LinkError> {
     let started_at = tokio::time::Instant::now();
     let (service, check, target) = (fleet.service.clone(), fleet.ports.check, fleet.ports.main);
-    let intent = Intent {
+    let request = ForwardRequest {
         forward: Forward { service, check, target },
         switch,
         balancer_is_local: fleet.balancers.iter().any(|balancer| balancer.is_on_host),
         actor: actor.clone(),
         action: switch_command_name(switch).to_owned(),
         detail: detail.to_owned(),
-        route_change: RouteChange::Keep,
-        access: None,
-        layer7: None,
     };
-    let changed = find_link(world, host)?.switch(&intent).await?;
+    let changed = find_link(world, host)?.set_forward(&request).await?;
     if let Some(error) = &changed.unfinished_history {
         world.reporter.report(&Event::Warning {
             text: format!("{}: the change is made, its end is not in the history: {error}", host.name),

@@ -123,7 +123,7 @@ pub fn make_output_sink(world: &FleetWorld, roll: &RollId, host: Option<&HostNam
     let (reporter, outputs) = (world.reporter.clone(), world.outputs.clone());
     let (roll, host) = (roll.clone(), host.cloned());
     Arc::new(move |line: &str| {
-        outputs.keep(&roll, host.as_ref(), line);
+        outputs.append_line(&roll, host.as_ref(), line);
         let event = RollEvent::Output { host: host.clone(), line: line.to_owned() };
         reporter.report(&Event::Roll { roll: roll.clone(), event });
     })

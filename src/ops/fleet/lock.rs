@@ -58,7 +58,7 @@ pub async fn send_heartbeats(world: &FleetWorld, holder: &Holder) -> Infallible 
     loop {
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         if let Err(error @ (JournalError::Full { .. } | JournalError::Failed { .. })) =
-            world.lock.beat(holder)
+            world.lock.send_heartbeat(holder)
         {
             world
                 .reporter

@@ -15,10 +15,10 @@ use crate::model::host::Host;
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::promote::{
-    OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionResult, PromotionSpec,
-    PromotionTarget, RequestCounts,
+    OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest, PromotionResult,
+    PromotionSpec, PromotionTarget, RequestCounts,
 };
-use crate::plan::promote::{PromotionProgress, standing};
+use crate::plan::promote::{PromotionProgress, build_progress};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
 use crate::world::reporter::Event;
@@ -26,6 +26,7 @@ use crate::world::stop::StopToken;
 
 use super::lock::{self, LockError};
 
+mod announcement;
 mod error;
 mod evaluate;
 mod make_main;
@@ -36,6 +37,8 @@ mod set_share;
 
 pub use error::PromotionError;
 pub use preflight::check_ready;
+
+use announcement::describe_entry;
 
 /// How long an abort waits until a running promotion has ended.
 const ABORT_TIMEOUT: Duration = Duration::from_mins(2);
@@ -101,8 +104,8 @@ struct PromotionRun<'a> {
 /// The requests of other processes.
 #[derive(Default)]
 struct OperatorRequests {
-    /// The number of the last row that was read.
-    last_number: u64,
+    /// The number of entries that were read.
+    entries_read: usize,
     requests: Vec<OperatorRequest>,
 }
 
@@ -132,12 +135,11 @@ pub async fn run(
         let id = PromotionId::new(world.clock.now(), u16::try_from(actor.pid & 0xffff).unwrap_or(0));
         let promotion =
             PromotionRun::new(world, fleet, (id, spec.clone(), target.clone()), hosts, holder, actor);
-        promotion.append_entry(&PromotionEntryKind::Began {
+        promotion.record(&PromotionEntryKind::Began {
             spec: Box::new(spec.clone()),
             target,
             actor: actor.clone(),
         })?;
-        promotion.say(format!("promotion {} of {} {} began", promotion.id, spec.service, spec.version));
         promotion.run_to_end().await
     })
     .await
@@ -150,8 +152,7 @@ pub async fn resume(
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
     continue_last(world, fleet, actor, "resume", async |promotion| {
-        promotion.append_entry(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
-        promotion.say(format!("promotion {} goes on", promotion.id));
+        promotion.record(&PromotionEntryKind::Resumed { actor: actor.clone() })?;
         promotion.run_to_end().await
     })
     .await
@@ -163,7 +164,7 @@ pub async fn abort(
     fleet: &Fleet,
     actor: &Actor,
 ) -> Result<PromotionReport, PromotionError> {
-    let stands = require_unfinished(world, "abort")?;
+    let progress = require_unfinished(world, "abort")?;
     let deadline = Instant::now() + ABORT_TIMEOUT;
     let mut asked = false;
     loop {
@@ -175,32 +176,27 @@ pub async fn abort(
         .await;
         match ended {
             Err(PromotionError::Lock(LockError::Locked { lock })) if is_promotion(&lock.holder) => {
-                match standing(&world.promotions.rows(&stands.promotion, 0)?) {
+                match build_progress(&world.promotions.load(&progress.promotion, 0)?) {
                     // Another one may hold it by now.
                     Some(ended) if ended.is_finished() && asked => {
                         return Ok(PromotionReport::from_progress(ended));
                     }
                     // A process that resumes it discards earlier requests.
                     Some(now) if !now.is_abort_requested() => {
-                        world.promotions.ask(
-                            &stands.promotion,
-                            OperatorRequest::Abort,
-                            actor,
-                            world.clock.now(),
-                        )?;
+                        send_request(world, &progress.promotion, OperatorRequest::Abort, actor)?;
                         asked = true;
                     }
                     _ => {}
                 }
             }
             Err(PromotionError::Finished { .. }) if asked => {
-                let rows = world.promotions.rows(&stands.promotion, 0)?;
-                return Ok(PromotionReport::from_progress(standing(&rows).unwrap_or(stands)));
+                let entries = world.promotions.load(&progress.promotion, 0)?;
+                return Ok(PromotionReport::from_progress(build_progress(&entries).unwrap_or(progress)));
             }
             ended => return ended,
         }
         if Instant::now() >= deadline {
-            return Err(PromotionError::NotEnded { promotion: stands.promotion, waited: ABORT_TIMEOUT });
+            return Err(PromotionError::NotEnded { promotion: progress.promotion, waited: ABORT_TIMEOUT });
         }
         tokio::time::sleep(ABORT_INTERVAL).await;
     }
@@ -208,22 +204,32 @@ pub async fn abort(
 
 /// Approves the step of the last promotion, which waits for approval.
 pub fn approve(world: &FleetWorld, actor: &Actor) -> Result<PromotionProgress, PromotionError> {
-    let stands = require_unfinished(world, "promote")?;
-    let Some(step) = stands.awaiting_approval.filter(|_| stands.rolling_back.is_none()) else {
-        return Err(PromotionError::NotWaitingForApproval { promotion: stands.promotion });
+    let progress = require_unfinished(world, "promote")?;
+    let Some(step) = progress.awaiting_approval.filter(|_| progress.rolling_back.is_none()) else {
+        return Err(PromotionError::NotWaitingForApproval { promotion: progress.promotion });
     };
     let held = world.lock.view()?;
     if !held.is_some_and(|held| held.liveness != Liveness::Dead && is_promotion(&held.holder)) {
-        return Err(PromotionError::NotRunning { promotion: stands.promotion });
+        return Err(PromotionError::NotRunning { promotion: progress.promotion });
     }
-    world.promotions.ask(&stands.promotion, OperatorRequest::Approve { step }, actor, world.clock.now())?;
-    Ok(stands)
+    send_request(world, &progress.promotion, OperatorRequest::Approve { step }, actor)?;
+    Ok(progress)
+}
+
+fn send_request(
+    world: &FleetWorld,
+    promotion: &PromotionId,
+    request: OperatorRequest,
+    actor: &Actor,
+) -> Result<(), JournalError> {
+    let (promotion, at, actor) = (promotion.clone(), world.clock.now(), actor.clone());
+    world.promotions.append_request(PromotionRequest { promotion, at, request, actor })
 }
 
 /// Returns the progress of the last promotion; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<PromotionProgress>, JournalError> {
-    match world.promotions.last_promotion()? {
-        Some(promotion) => Ok(standing(&world.promotions.rows(&promotion, 0)?)),
+    match world.promotions.find_last()? {
+        Some(promotion) => Ok(build_progress(&world.promotions.load(&promotion, 0)?)),
         None => Ok(None),
     }
 }
@@ -233,11 +239,11 @@ fn read_unfinished(world: &FleetWorld) -> Result<Option<PromotionProgress>, Jour
 }
 
 fn require_unfinished(world: &FleetWorld, verb: &'static str) -> Result<PromotionProgress, PromotionError> {
-    let stands = read_last(world)?.ok_or(PromotionError::None { verb })?;
-    if stands.is_finished() {
-        return Err(PromotionError::Finished { promotion: stands.promotion, verb });
+    let progress = read_last(world)?.ok_or(PromotionError::NotFound { verb })?;
+    if progress.is_finished() {
+        return Err(PromotionError::Finished { promotion: progress.promotion, verb });
     }
-    Ok(stands)
+    Ok(progress)
 }
 
 fn resolve_hosts(fleet: &Fleet, spec: &PromotionSpec) -> Result<Vec<Host>, PromotionError> {
@@ -312,24 +318,24 @@ impl<'a> PromotionRun<'a> {
     }
 
     async fn run_steps(&self) -> Result<(), StopReason> {
-        let stands = self.read_progress()?;
-        if let Some((result, why)) = stands.rolling_back {
+        let progress = self.read_progress()?;
+        if let Some((result, why)) = progress.rolling_back {
             return Err(StopReason::RollBack { result, why });
         }
-        if !stands.is_promoting {
-            if self.spec.require_match.is_some() && !stands.has_shared() {
-                if !stands.comparison.is_some_and(|(passed, _)| passed) {
+        if !progress.is_promoting {
+            if self.spec.require_match.is_some() && !progress.has_shared() {
+                if !progress.comparison.is_some_and(|(passed, _)| passed) {
                     self.wait_for_match().await?;
                 }
                 self.stop_mirroring().await?;
             }
-            let mut base = stands.baseline;
-            for step in stands.step..self.spec.steps.shares().len() {
+            let mut base = progress.baseline;
+            for step in progress.step..self.spec.steps.shares().len() {
                 base = self.run_step(step, base).await?;
             }
             self.append_entry(&PromotionEntryKind::Promoting)?;
         }
-        self.promote().await
+        self.make_main().await
     }
 
     /// Runs one step until it has passed. Returns main's counts of that time.
@@ -338,7 +344,7 @@ impl<'a> PromotionRun<'a> {
         step: usize,
         base: Option<RequestCounts>,
     ) -> Result<Option<RequestCounts>, StopReason> {
-        self.append_entry(&PromotionEntryKind::StepBegan { step })?;
+        self.record(&PromotionEntryKind::StepBegan { step })?;
         self.set_share(step).await?;
         self.append_entry(&PromotionEntryKind::StepSet { step })?;
         let main = self.evaluate_step(step, base).await?;
@@ -352,30 +358,43 @@ impl<'a> PromotionRun<'a> {
     }
 
     fn read_progress(&self) -> Result<PromotionProgress, JournalError> {
-        let rows = self.world.promotions.rows(&self.id, 0)?;
-        standing(&rows).ok_or(JournalError::LockLost { holder: None })
+        let entries = self.world.promotions.load(&self.id, 0)?;
+        build_progress(&entries).ok_or(JournalError::LockLost { holder: None })
+    }
+
+    /// Records an entry and reports it.
+    fn record(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+        self.append_entry(kind)?;
+        self.report_entry(kind);
+        Ok(())
+    }
+
+    fn report_entry(&self, kind: &PromotionEntryKind) {
+        if let Some(text) = describe_entry(&self.id, &self.spec, kind) {
+            self.report(text);
+        }
     }
 
     /// Records an entry before its action is done.
-    fn append_entry(&self, what: &PromotionEntryKind) -> Result<(), JournalError> {
-        self.world.promotions.append(self.holder, &self.id, what, self.world.clock.now())
+    fn append_entry(&self, kind: &PromotionEntryKind) -> Result<(), JournalError> {
+        let (promotion, at) = (self.id.clone(), self.world.clock.now());
+        let entry = PromotionEntry { promotion, at, kind: kind.clone() };
+        self.world.promotions.append(self.holder, &entry)
     }
 
     /// Reads the requests of other processes so far.
     fn read_requests(&self) -> Result<std::sync::MutexGuard<'_, OperatorRequests>, JournalError> {
-        let mut heard = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        for PromotionEntry { number, kind: what, .. } in
-            self.world.promotions.rows(&self.id, heard.last_number)?
-        {
-            heard.last_number = number;
-            match what {
-                PromotionEntryKind::Requested { ask, .. } => heard.requests.push(ask),
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in self.world.promotions.load(&self.id, requests.entries_read)? {
+            requests.entries_read += 1;
+            match entry.kind {
+                PromotionEntryKind::Requested { ask, .. } => requests.requests.push(ask),
                 // Requests from before it stopped are discarded.
-                PromotionEntryKind::Resumed { .. } => heard.requests.clear(),
+                PromotionEntryKind::Resumed { .. } => requests.requests.clear(),
                 _ => {}
             }
         }
-        Ok(heard)
+        Ok(requests)
     }
 
     /// Sleeps; returns early with a reason on a stop or an abort request.
@@ -398,7 +417,7 @@ impl<'a> PromotionRun<'a> {
         self.started_at.elapsed()
     }
 
-    fn say(&self, text: String) {
+    fn report(&self, text: String) {
         self.world.reporter.report(&Event::DeploymentProgress { host: None, text });
     }
 }

@@ -12,16 +12,16 @@ use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::history::Actor;
 use crate::model::host::Host;
-use crate::model::journal::{JournalEntryKind, RollResult};
+use crate::model::journal::{JournalEntry, JournalEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
 use crate::model::roll::{OnFailure, RollId, RollSpec};
-use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, standing};
-use crate::plan::roll::{PlanError, RollPlan, plan, plan_resumed};
+use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
+use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
 use crate::plan::switch::{Refusal, compute_wait_timeout};
 use crate::world::FleetWorld;
 use crate::world::journal::JournalError;
-use crate::world::notifier::{Notice, NoticeEvent};
+use crate::world::notifier::Notice;
 use crate::world::reporter::{Event, RollEvent};
 use crate::world::stop::StopToken;
 
@@ -30,8 +30,11 @@ use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
 use super::reach;
 
+mod announcement;
 mod host_steps;
 mod put_back;
+
+use announcement::{EntryContext, build_event, build_notice};
 
 /// The interval between two checks of the condition that holds the next batch.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -63,10 +66,10 @@ pub enum RollError {
     #[error("cannot start a roll: roll {} is not finished", .standing.roll)]
     Unfinished { standing: Box<RollProgress> },
     #[error("cannot {verb} a roll: the journal has none")]
-    None { verb: &'static str },
+    NotFound { verb: &'static str },
     #[error("cannot {verb} roll {roll}: it is finished")]
     Finished { roll: RollId, verb: &'static str },
-    #[error("cannot start the roll: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot start the roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
@@ -96,6 +99,19 @@ struct RollRun<'a> {
     journal_error: Mutex<Option<JournalError>>,
 }
 
+/// Why the next hosts cannot go into maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum CapacityError {
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{}", join_refusals(.0))]
+    Refused(Vec<Refusal>),
+}
+
+fn join_refusals(refusals: &[Refusal]) -> String {
+    refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// How one host left the roll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HostOutcome {
@@ -112,7 +128,7 @@ pub async fn run(
     spec: &RollSpec,
     actor: &Actor,
 ) -> Result<RollReport, RollError> {
-    let plan = plan(fleet, spec)?;
+    let plan = plan_roll(fleet, spec)?;
     if let Some(standing) = read_unfinished(world)? {
         // One that is being run is no business of `--resume`.
         return Err(match world.lock.view()? {
@@ -135,12 +151,10 @@ pub async fn run(
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
-        roll.append_entry(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
-        roll.report(RollEvent::Began { hosts: spec.hosts.clone(), is_resumed: false });
-        roll.notify(NoticeEvent::Started, None, &format!("roll over {} hosts began", spec.hosts.len()));
+        roll.record(None, &JournalEntryKind::Began { spec: spec.clone(), actor: actor.clone() })?;
         let hook = hooks::run(world, fleet, &roll.id, Hook::BeforeRoll, None, &[]).await;
         if let Err(why) = hook.map_err(|error| error.to_string()) {
-            roll.finish(Some(RollResult::Aborted), &why).await?;
+            roll.end(RollResult::Aborted, why.clone()).await?;
             return Err(RollError::Hook(why));
         }
         roll.run_batches().await
@@ -152,8 +166,7 @@ pub async fn run(
 pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
     let (roll, _) = lock_last_roll(world, fleet, actor, "resume").await?;
     roll.run_locked(async {
-        roll.append_entry(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
-        roll.report(RollEvent::Began { hosts: roll.plan.spec.hosts.clone(), is_resumed: true });
+        roll.record(None, &JournalEntryKind::Resumed { actor: actor.clone() })?;
         roll.run_batches().await
     })
     .await
@@ -161,33 +174,33 @@ pub async fn resume(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<
 
 /// Puts every touched host of the last roll back.
 pub async fn abort(world: &FleetWorld, fleet: &Fleet, actor: &Actor) -> Result<RollReport, RollError> {
-    let (roll, stands) = lock_last_roll(world, fleet, actor, "abort").await?;
+    let (roll, progress) = lock_last_roll(world, fleet, actor, "abort").await?;
     roll.run_locked(async {
-        roll.append_entry(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
-        let out = |host: &&Host| stands.host(&host.name).is_some_and(HostProgress::may_be_out);
+        roll.record(None, &JournalEntryKind::Aborting { actor: actor.clone() })?;
+        let out = |host: &&Host| progress.find_host(&host.name).is_some_and(HostProgress::may_be_out);
         let touched: Vec<&Host> = roll.hosts.iter().filter(out).collect();
         roll.report(RollEvent::Aborting { hosts: touched.iter().map(|host| host.name.clone()).collect() });
         let ends = futures_util::future::join_all(touched.iter().map(|host| roll.settle(host, true))).await;
         roll.check_journal()?;
         let whole = ends.iter().all(|end| end.is_restored());
         let result = if whole { RollResult::Aborted } else { RollResult::PartiallyAborted };
-        roll.finish(Some(result), "aborted").await
+        roll.end(result, "aborted".to_owned()).await
     })
     .await
 }
 
 /// Returns the progress of the last roll; `None` if there never was one.
 pub fn read_last(world: &FleetWorld) -> Result<Option<RollProgress>, JournalError> {
-    match world.journal.last_roll()? {
-        Some(roll) => Ok(standing(&world.journal.rows(&roll)?)),
+    match world.journal.find_last()? {
+        Some(roll) => Ok(build_progress(&world.journal.load(&roll, 0)?)),
         None => Ok(None),
     }
 }
 
 /// The latest `limit` rolls, oldest first.
-pub fn past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
-    let rolls = world.journal.list_rolls(limit)?;
-    let read = |roll: &RollId| world.journal.rows(roll).map(|rows| standing(&rows));
+pub fn read_past(world: &FleetWorld, limit: u32) -> Result<Vec<RollProgress>, JournalError> {
+    let rolls = world.journal.list(limit)?;
+    let read = |roll: &RollId| world.journal.load(roll, 0).map(|entries| build_progress(&entries));
     Ok(rolls.iter().map(read).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
@@ -202,21 +215,21 @@ async fn lock_last_roll<'a>(
     actor: &Actor,
     verb: &'static str,
 ) -> Result<(RollRun<'a>, RollProgress), RollError> {
-    let stands = read_last(world)?.ok_or(RollError::None { verb })?;
-    if stands.is_finished() {
-        return Err(RollError::Finished { roll: stands.roll, verb });
+    let progress = read_last(world)?.ok_or(RollError::NotFound { verb })?;
+    if progress.is_finished() {
+        return Err(RollError::Finished { roll: progress.roll, verb });
     }
-    let plan = plan_resumed(fleet, &stands.spec);
-    let roll = RollRun::new(world, fleet, stands.roll.clone(), plan, actor).await?;
+    let plan = plan_resumed(fleet, &progress.spec);
+    let roll = RollRun::new(world, fleet, progress.roll.clone(), plan, actor).await?;
     // What another process wrote until it lost the lock counts.
     match read_last(world)? {
-        Some(now) if now.roll == stands.roll && !now.is_finished() => {
+        Some(now) if now.roll == progress.roll && !now.is_finished() => {
             roll.lock_unfinished_commands().extend(now.unfinished_commands().cloned());
             Ok((roll, now))
         }
         _ => {
             lock::release_own(world, &roll.holder);
-            Err(RollError::Finished { roll: stands.roll, verb })
+            Err(RollError::Finished { roll: progress.roll, verb })
         }
     }
 }
@@ -239,7 +252,8 @@ impl<'a> RollRun<'a> {
         };
         let hosts = plan.spec.hosts.iter().map(host).collect::<Result<Vec<_>, _>>()?;
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
-        let (failures, unended, broken) = (Mutex::new(0), Mutex::default(), Mutex::new(None));
+        let (failures, unfinished_commands, journal_error) =
+            (Mutex::new(0), Mutex::default(), Mutex::new(None));
         let (actor, to_the_end) =
             (actor.clone(), FleetWorld { stop: StopToken::without_handle(), ..world.clone() });
         Ok(Self {
@@ -252,8 +266,8 @@ impl<'a> RollRun<'a> {
             actor,
             hosts,
             failures,
-            unfinished_commands: unended,
-            journal_error: broken,
+            unfinished_commands,
+            journal_error,
         })
     }
 
@@ -277,13 +291,13 @@ impl<'a> RollRun<'a> {
             }
             // Hosts that are out, or may be, do not count as capacity for another host.
             let later = groups[at + 1..].iter().flatten().filter(|turn| turn.may_be_out);
-            let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.name(turn)).collect();
+            let out: Vec<&HostName> = group.iter().chain(later).map(|turn| self.host_name(turn)).collect();
             if group.iter().any(HostTurn::needs_maintenance)
-                && let Err(why) = self.wait_for_capacity(&out).await
+                && let Err(error) = self.wait_for_capacity(&out).await
             {
-                return self.stop(&why).await;
+                return self.stop(&error.to_string()).await;
             }
-            let hosts = group.iter().map(|turn| self.name(turn).clone()).collect();
+            let hosts = group.iter().map(|turn| self.host_name(turn).clone()).collect();
             self.report(RollEvent::Batch { number: at + 1, of: groups.len(), hosts });
             let through = group.iter().map(|turn| self.run_host(turn, &out));
             let left = futures_util::future::join_all(through).await;
@@ -296,42 +310,40 @@ impl<'a> RollRun<'a> {
                 return self.stop("interrupted").await;
             }
         }
-        let failed = self.read_progress()?.failures();
+        let failed = self.read_progress()?.count_failures();
         let result = if failed == 0 { RollResult::Done } else { RollResult::DoneWithFailures };
         let text = if failed == 0 { "done".to_owned() } else { format!("done, {failed} failed") };
         if let Err(error) = hooks::run(self.world, self.fleet, &self.id, Hook::AfterRoll, None, &[]).await {
             return self.stop(&error.to_string()).await;
         }
-        self.finish(Some(result), &text).await
+        self.end(result, text).await
     }
 
-    fn name(&self, turn: &HostTurn) -> &HostName {
-        &self.hosts[turn.at].name
+    fn host_name(&self, turn: &HostTurn) -> &HostName {
+        &self.hosts[turn.index].name
     }
 
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
-    async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), String> {
+    async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), CapacityError> {
         let on = crate::model::port_forward::Switch::On;
         let longest = self.fleet.balancers.iter().map(|spec| compute_wait_timeout(&spec.check, on)).max();
         let deadline = Instant::now() + longest.unwrap_or_default();
-        let mut told = String::new();
+        let mut reported = Vec::new();
         loop {
             let refusals = forward::find_refusals(self.world, self.fleet, out).await;
             if refusals.is_empty() {
                 return Ok(());
             }
-            let why: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
-            let why = why.join("; ");
             if Instant::now() >= deadline {
-                return Err(why);
+                return Err(CapacityError::Refused(refusals));
             }
-            if why != told {
-                self.report(RollEvent::Waiting { why: why.clone() });
-                told.clone_from(&why);
+            if refusals != reported {
+                self.report(RollEvent::Waiting { why: join_refusals(&refusals) });
+                reported = refusals;
             }
             tokio::select! {
-                () = self.world.stop.wait() => return Err("interrupted".to_owned()),
+                () = self.world.stop.wait() => return Err(CapacityError::Interrupted),
                 () = tokio::time::sleep(RECHECK_INTERVAL) => {}
             }
         }
@@ -341,31 +353,30 @@ impl<'a> RollRun<'a> {
     async fn check_reachable(&self) -> Result<(), RollError> {
         let greet = self.hosts.iter().map(async |host| {
             let link = reach::find_link(self.world, host)?;
-            link.hello().await
+            link.greet().await
         });
         let answers = futures_util::future::join_all(greet).await;
-        let unheard: Vec<(HostName, String)> = self
+        let unreachable: Vec<(HostName, String)> = self
             .hosts
             .iter()
             .zip(answers)
             .filter_map(|(host, answer)| answer.err().map(|error| (host.name.clone(), error.to_string())))
             .collect();
         let allowed = usize::try_from(self.plan.spec.max_failures).unwrap_or(usize::MAX);
-        if unheard.len() > allowed { Err(RollError::Unreachable { hosts: unheard }) } else { Ok(()) }
+        if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {
-        self.append_entry(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
-        self.finish(None, why).await
+        self.record(None, &JournalEntryKind::Stopped { why: why.to_owned() })?;
+        self.build_report().await
     }
 
-    async fn finish(&self, result: Option<RollResult>, why: &str) -> Result<RollReport, RollError> {
-        if let Some(result) = result {
-            self.append_entry(None, &JournalEntryKind::Ended { result })?;
-        }
-        self.report(RollEvent::Ended { result, why: why.to_owned() });
-        let verb = if result.is_some() { "ended" } else { "stopped" };
-        self.notify(NoticeEvent::Finished, None, &format!("roll {verb}: {why}"));
+    async fn end(&self, result: RollResult, why: String) -> Result<RollReport, RollError> {
+        self.record(None, &JournalEntryKind::Ended { result, why })?;
+        self.build_report().await
+    }
+
+    async fn build_report(&self) -> Result<RollReport, RollError> {
         let standing = self.read_progress()?;
         let took =
             Duration::try_from(standing.changed_at.duration_since(standing.began_at)).unwrap_or_default();
@@ -373,13 +384,22 @@ impl<'a> RollRun<'a> {
     }
 
     fn read_progress(&self) -> Result<RollProgress, RollError> {
-        let rows = self.world.journal.rows(&self.id)?;
-        standing(&rows).ok_or(RollError::None { verb: "read" })
+        let entries = self.world.journal.load(&self.id, 0)?;
+        build_progress(&entries).ok_or(RollError::NotFound { verb: "read" })
+    }
+
+    /// Records an entry and announces it.
+    fn record(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
+        self.append_entry(host, kind)?;
+        self.announce(host, kind, Duration::ZERO);
+        Ok(())
     }
 
     /// Records an entry before its action is done. After a failed write nothing more is done: see [`RollRun::check_journal`].
-    fn append_entry(&self, host: Option<&HostName>, what: &JournalEntryKind) -> Result<(), JournalError> {
-        let written = self.world.journal.append(&self.holder, &self.id, host, what, self.world.clock.now());
+    fn append_entry(&self, host: Option<&HostName>, kind: &JournalEntryKind) -> Result<(), JournalError> {
+        let at = self.world.clock.now();
+        let entry = JournalEntry { roll: self.id.clone(), at, host: host.cloned(), kind: kind.clone() };
+        let written = self.world.journal.append(&self.holder, &entry);
         if let Err(error) = &written {
             let mut broken = self.journal_error.lock().unwrap_or_else(PoisonError::into_inner);
             broken.get_or_insert_with(|| error.clone());
@@ -418,15 +438,22 @@ impl<'a> RollRun<'a> {
         self.world.reporter.report(&Event::Roll { roll: self.id.clone(), event });
     }
 
-    fn notify(&self, event: NoticeEvent, host: Option<&HostName>, text: &str) {
-        self.world.notifier.send(Notice {
-            event,
-            roll: self.id.clone(),
-            service: self.fleet.service.clone(),
-            host: host.cloned(),
-            text: text.to_owned(),
-            at: self.world.clock.now(),
-        });
+    /// Reports the event of an entry and sends its notice.
+    fn announce(&self, host: Option<&HostName>, kind: &JournalEntryKind, elapsed: Duration) {
+        let context = EntryContext { plan: &self.plan, host, elapsed };
+        if let Some(event) = build_event(&context, kind) {
+            self.report(event);
+        }
+        if let Some((event, text)) = build_notice(&context, kind) {
+            self.world.notifier.send(Notice {
+                event,
+                roll: self.id.clone(),
+                service: self.fleet.service.clone(),
+                host: host.cloned(),
+                text,
+                at: self.world.clock.now(),
+            });
+        }
     }
 }
 

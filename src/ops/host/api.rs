@@ -11,12 +11,12 @@ use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
 use crate::model::api::{
-    API_VERSION, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult, RunOutcome,
-    RunRequest, ServiceActivity, StatusRequest,
+    API_VERSION, ForwardRequest, Hello, HostRelease, HostView, OLDEST_API_VERSION, ProbeRequest, ProbeResult,
+    RunOutcome, RunRequest, ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
 use crate::model::failure::ErrorCode;
-use crate::model::forward::{ChangeResult, Intent, RouteChange};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
@@ -67,7 +67,7 @@ impl HostLink for LocalHost {
         "this machine".to_owned()
     }
 
-    async fn hello(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> Result<Hello, LinkError> {
         Ok(Hello {
             api: API_VERSION,
             oldest_api: OLDEST_API_VERSION,
@@ -104,13 +104,9 @@ impl HostLink for LocalHost {
         })
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        // Only those who start and end instances know where a route may lead.
-        if intent.route_change != RouteChange::Keep || intent.layer7.is_some() {
-            let message = "routes are changed by a deploy, an assign, an update or a kill".to_owned();
-            return Err(LinkError::Refused { code: ErrorCode::BadRequest, message });
-        }
-        rules::change(&self.world, intent).await.map_err(|error| from_change_error(&error))
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+        let intent = request.clone().into();
+        rules::change(&self.world, &intent).await.map_err(|error| from_change_error(&error))
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
@@ -132,7 +128,12 @@ impl HostLink for LocalHost {
         self.world.store.load_history(service, limit).map_err(|error| from_store_error(&error))
     }
 
-    async fn place(&self, service: &ServiceName, name: &str, archive: &Path) -> Result<Digest, LinkError> {
+    async fn upload_release(
+        &self,
+        service: &ServiceName,
+        name: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError> {
         let (service, name, archive) = (service.clone(), name.to_owned(), archive.to_owned());
         let all = self.world.deployments.all().map_err(|error| from_store_error(&error))?;
         let used = crate::plan::versions::is_release_used(&all, &service, &name);
@@ -213,3 +214,6 @@ pub fn store_code(error: &StoreError) -> ErrorCode {
         StoreError::Busy { .. } => ErrorCode::Busy,
     }
 }
+
+#[cfg(test)]
+mod tests;

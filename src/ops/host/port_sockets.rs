@@ -22,7 +22,7 @@ pub async fn read_port_sockets(
     if real == port {
         return Ok(all);
     }
-    Ok(match world.flows.led(port, real).await {
+    Ok(match world.flows.list_peers(port, real).await {
         Ok(peers) => filter_by_peers(all, &peers),
         Err(_) => all,
     })

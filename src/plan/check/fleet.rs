@@ -309,7 +309,7 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
                         "the roll {} of {} is not finished: {} of {} hosts are done",
                         roll.roll,
                         roll.actor.user,
-                        roll.done(),
+                        roll.count_done(),
                         roll.hosts.len()
                     ),
                     "`switchman roll --status`, then `--resume` or `--abort`",

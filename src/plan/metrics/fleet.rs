@@ -1,16 +1,16 @@
 //! Metrics of the operator machine: each host as it is seen from there, and the last roll and promotion by the journal.
 
-use super::{MetricFamily, MetricsPage, new_gauge};
+use super::family::{MetricFamily, new_gauge};
+use super::page::MetricsPage;
 use crate::model::api::HostView;
 use crate::model::journal::RollResult;
-use crate::model::name::{HostName, ServiceName};
 use crate::model::port_forward::Switch;
-use crate::plan::promote;
 use crate::plan::roll::progress::{HostProgress, RollProgress, StepState};
 
-mod promotions;
+use self::snapshot::{HostSnapshot, JournalSnapshot, ServiceSnapshot};
 
-pub(super) use promotions::FAMILIES as PROMOTIONS;
+pub(super) mod promotions;
+pub mod snapshot;
 
 const UP: MetricFamily =
     new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
@@ -66,32 +66,6 @@ pub struct FleetMetrics {
     pub services: Vec<ServiceSnapshot>,
 }
 
-#[derive(Debug, Clone)]
-pub struct HostSnapshot {
-    pub host: HostName,
-    pub is_up: bool,
-    /// The view that the host reports of each service; a service without one is absent.
-    pub views: Vec<(ServiceName, HostView)>,
-}
-
-/// The state of a service in the journal.
-#[derive(Debug, Clone)]
-pub struct ServiceSnapshot {
-    pub service: ServiceName,
-    pub journal: Result<JournalSnapshot, String>,
-}
-
-#[derive(Debug, Clone)]
-pub struct JournalSnapshot {
-    /// The last roll.
-    pub roll: Option<RollProgress>,
-    /// The last promotion.
-    pub promotion: Option<promote::PromotionProgress>,
-    pub is_locked: bool,
-    /// Whether the holder of the lock may be alive.
-    pub is_holder_alive: bool,
-}
-
 /// The values of the label `state` of a roll.
 const STATES: [&str; 7] =
     ["running", "stopped", "cut-off", "done", "done-with-failures", "aborted", "aborted-in-part"];
@@ -99,9 +73,9 @@ const STATES: [&str; 7] =
 impl FleetMetrics {
     pub fn render(&self) -> String {
         let mut page = MetricsPage::default();
-        let mut up = page.start_family(&UP);
-        for seen in &self.hosts {
-            up.add_flag(&[("host", seen.host.as_str())], seen.is_up);
+        let up = page.start_family(&UP);
+        for host in &self.hosts {
+            up.add_flag(&[("host", host.host.as_str())], host.is_up);
         }
         self.write_host_values(&mut page, &FORWARD, |view| Some(u64::from(view.switch()? == Switch::On)));
         self.write_host_values(&mut page, &FORWARD_RECORDED, |view| {
@@ -111,7 +85,7 @@ impl FleetMetrics {
         self.write_host_values(&mut page, &DRIFT, |view| u64::try_from(view.drift.len()).ok());
         self.write_host_values(&mut page, &HEALTHY, |view| Some(u64::from(view.main_health.is_ok())));
         self.write_journals(&mut page);
-        page.0
+        page.into_text()
     }
 
     fn write_host_values(
@@ -120,18 +94,18 @@ impl FleetMetrics {
         family: &'static MetricFamily,
         value: fn(&HostView) -> Option<u64>,
     ) {
-        let mut samples = page.start_family(family);
-        for seen in &self.hosts {
-            for (service, view) in &seen.views {
+        let samples = page.start_family(family);
+        for host in &self.hosts {
+            for (service, view) in &host.views {
                 if let Some(value) = value(view) {
-                    samples.add(&[("host", seen.host.as_str()), ("service", service.as_str())], value);
+                    samples.add_gauge(&[("host", host.host.as_str()), ("service", service.as_str())], value);
                 }
             }
         }
     }
 
     fn write_journals(&self, page: &mut MetricsPage) {
-        let mut readable = page.start_family(&JOURNAL);
+        let readable = page.start_family(&JOURNAL);
         for of in &self.services {
             readable.add_flag(&[("service", of.service.as_str())], of.journal.is_ok());
         }
@@ -140,11 +114,11 @@ impl FleetMetrics {
             .iter()
             .filter_map(|of| Some((of.service.as_str(), of.journal.as_ref().ok()?)))
             .collect();
-        let mut held = page.start_family(&LOCK_HELD);
+        let held = page.start_family(&LOCK_HELD);
         for (service, journaled) in &read {
             held.add_flag(&[("service", service)], journaled.is_locked);
         }
-        let mut in_progress = page.start_family(&IN_PROGRESS);
+        let in_progress = page.start_family(&IN_PROGRESS);
         for (service, journaled) in &read {
             let unfinished = journaled.roll.as_ref().is_some_and(|roll| !roll.is_finished());
             in_progress.add_flag(&[("service", service)], unfinished);
@@ -162,30 +136,30 @@ impl FleetMetrics {
 }
 
 fn write_rolls(page: &mut MetricsPage, rolls: &[(&str, &RollProgress, &str)]) {
-    let mut states = page.start_family(&STATE);
+    let states = page.start_family(&STATE);
     for (service, _, now) in rolls {
         for state in STATES {
             states.add_flag(&[("service", service), ("state", state)], state == *now);
         }
     }
-    let mut hosts = page.start_family(&HOSTS);
+    let hosts = page.start_family(&HOSTS);
     for (service, roll, _) in rolls {
         for (name, is_so) in HOST_STATES {
             let count = roll.hosts.iter().filter(|host| is_so(host)).count();
-            hosts.add(&[("service", service), ("state", name)], count);
+            hosts.add_gauge(&[("service", service), ("state", name)], count);
         }
     }
-    let mut out = page.start_family(&HOSTS_OUT);
+    let out = page.start_family(&HOSTS_OUT);
     for (service, roll, _) in rolls {
-        out.add(&[("service", service)], roll.hosts.iter().filter(|host| host.may_be_out()).count());
+        out.add_gauge(&[("service", service)], roll.hosts.iter().filter(|host| host.may_be_out()).count());
     }
-    let mut began = page.start_family(&BEGAN_AT);
+    let began = page.start_family(&BEGAN_AT);
     for (service, roll, _) in rolls {
-        began.add(&[("service", service)], roll.began_at.as_second());
+        began.add_gauge(&[("service", service)], roll.began_at.as_second());
     }
-    let mut changed = page.start_family(&CHANGED_AT);
+    let changed = page.start_family(&CHANGED_AT);
     for (service, roll, _) in rolls {
-        changed.add(&[("service", service)], roll.changed_at.as_second());
+        changed.add_gauge(&[("service", service)], roll.changed_at.as_second());
     }
 }
 

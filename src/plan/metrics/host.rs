@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{MAX_VERSIONS, MetricFamily, MetricsPage, new_counter, new_gauge, proxy};
+use super::family::{MetricFamily, new_counter, new_gauge};
+use super::labels::{ListedVersions, MAX_VERSIONS, VersionRole};
+use super::page::MetricsPage;
+use super::proxy;
 use crate::model::deployment::{Deployment, DeploymentId, DeploymentStatus, ProcessState, Role};
 use crate::model::forward::ServiceRecord;
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
-use crate::model::version::Version;
 use crate::plan::versions;
 
 const BUILD: MetricFamily = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
@@ -94,28 +96,6 @@ pub struct DeploymentSnapshot {
     pub sockets: Result<SocketCount, String>,
 }
 
-/// The role of a version in its service now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum VersionRole {
-    Main,
-    Canary,
-    /// The version answered users before, or is called by its own name.
-    Other,
-}
-
-impl VersionRole {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Main => "main",
-            Self::Canary => "canary",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// The versions that have numbers of their own, by service.
-pub(super) type ListedVersions = BTreeMap<ServiceName, BTreeMap<Version, VersionRole>>;
-
 impl HostMetrics {
     /// Why parts could not be read.
     pub fn collect_errors(&self) -> Vec<&str> {
@@ -133,39 +113,40 @@ impl HostMetrics {
     pub fn render(&self) -> String {
         let mut page = MetricsPage::default();
         let (services, placed) = (unwrap_or_empty(&self.services), unwrap_or_empty(&self.deployments));
-        let (told, left_out) = select_versions(services, placed);
+        let (listed, unlisted) = select_versions(services, placed);
         self.write_host_info(&mut page);
         write_forwards(&mut page, services);
-        let mut repairs = page.start_family(&REPAIRS);
+        let repairs = page.start_family(&REPAIRS);
         for service in services.iter().map(|record| &record.forward.service) {
             if let Ok(counts) = &self.repairs {
-                repairs.add(&[("service", service.as_str())], counts.get(service).unwrap_or(&0));
+                repairs
+                    .add_counter(&[("service", service.as_str())], counts.get(service).copied().unwrap_or(0));
             }
         }
         write_deployments(&mut page, services, placed);
-        let mut families = page.start_family(&UNLISTED_VERSIONS);
-        for (service, count) in left_out {
-            families.add(&[("service", service.as_str())], count);
+        let unlisted_versions = page.start_family(&UNLISTED_VERSIONS);
+        for (service, count) in unlisted {
+            unlisted_versions.add_gauge(&[("service", service.as_str())], count);
         }
-        let placed: Vec<&DeploymentSnapshot> =
-            placed.iter().filter(|one| is_listed(&told, &one.deployment)).collect();
-        write_instances(&mut page, &placed);
-        write_traffic_splits(&mut page, services, &placed);
-        let mut up = page.start_family(&PROXY_UP);
+        let listed_deployments: Vec<&DeploymentSnapshot> =
+            placed.iter().filter(|one| is_listed(&listed, &one.deployment)).collect();
+        write_instances(&mut page, &listed_deployments);
+        write_traffic_splits(&mut page, services, &listed_deployments);
+        let up = page.start_family(&PROXY_UP);
         if let Some(read) = &self.proxy {
             up.add_flag(&[], read.is_ok());
         }
         if let Some(Ok(stats)) = &self.proxy {
-            proxy::write(&mut page, stats, &told);
+            proxy::write(&mut page, stats, &listed);
         }
-        page.0
+        page.into_text()
     }
 
     fn write_host_info(&self, page: &mut MetricsPage) {
-        page.start_family(&BUILD).add(&[("version", &self.version)], 1);
+        page.start_family(&BUILD).add_gauge(&[("version", &self.version)], 1);
         let instances = self.deployments.iter().flatten();
         let instances = instances.into_iter().all(|one| one.process.is_ok() && one.sockets.is_ok());
-        let mut read = page.start_family(&COLLECTOR);
+        let read = page.start_family(&COLLECTOR);
         for (name, is_read) in [
             ("record", self.services.is_ok()),
             ("deployments", self.deployments.is_ok()),
@@ -181,11 +162,11 @@ fn unwrap_or_empty<T>(read: &Result<Vec<T>, String>) -> &[T] {
     read.as_deref().unwrap_or_default()
 }
 
-fn is_listed(told: &ListedVersions, deployment: &Deployment) -> bool {
-    told.get(&deployment.service).is_some_and(|versions| versions.contains_key(&deployment.version))
+fn is_listed(listed: &ListedVersions, deployment: &Deployment) -> bool {
+    listed.get(&deployment.service).is_some_and(|versions| versions.contains_key(&deployment.version))
 }
 
-/// Who has numbers of its own, and how many have none.
+/// Returns the versions that have metrics of their own, and the number of those that have none.
 fn select_versions(
     services: &[ServiceRecord],
     placed: &[DeploymentSnapshot],
@@ -194,17 +175,17 @@ fn select_versions(
     for one in placed {
         of_service.entry(&one.deployment.service).or_default().push(&one.deployment);
     }
-    let (mut told, mut left_out) = (ListedVersions::new(), BTreeMap::new());
+    let (mut listed, mut unlisted) = (ListedVersions::new(), BTreeMap::new());
     for (service, mut all) in of_service {
         all.sort_by_key(|one| (find_role(services, one), std::cmp::Reverse(one.revision)));
-        left_out.insert(service.clone(), all.len().saturating_sub(MAX_VERSIONS));
+        unlisted.insert(service.clone(), all.len().saturating_sub(MAX_VERSIONS));
         let first = all.into_iter().take(MAX_VERSIONS);
-        told.insert(
+        listed.insert(
             service.clone(),
             first.map(|one| (one.version.clone(), find_role(services, one))).collect(),
         );
     }
-    (told, left_out)
+    (listed, unlisted)
 }
 
 fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole {
@@ -220,22 +201,22 @@ fn find_role(services: &[ServiceRecord], deployment: &Deployment) -> VersionRole
 }
 
 fn write_forwards(page: &mut MetricsPage, services: &[ServiceRecord]) {
-    let mut on = page.start_family(&FORWARD);
+    let on = page.start_family(&FORWARD);
     for record in services {
         on.add_flag(&[("service", record.forward.service.as_str())], record.switch == Switch::On);
     }
-    let mut generation = page.start_family(&GENERATION);
+    let generation = page.start_family(&GENERATION);
     for record in services {
-        generation.add(&[("service", record.forward.service.as_str())], record.generation);
+        generation.add_gauge(&[("service", record.forward.service.as_str())], record.generation);
     }
 }
 
-/// Which version is main, and what the others are.
+/// Writes which version is main, and the status of the others.
 fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed: &[DeploymentSnapshot]) {
-    let mut main = page.start_family(&MAIN);
+    let main = page.start_family(&MAIN);
     for DeploymentSnapshot { deployment, .. } in placed {
         if versions::find_role(services, deployment) == Role::Main {
-            main.add(&build_labels(deployment, &deployment.version.to_string()), 1);
+            main.add_gauge(&build_labels(deployment, &deployment.version.to_string()), 1);
         }
     }
     let mut counts: BTreeMap<&ServiceName, [u64; STATUSES.len()]> = BTreeMap::new();
@@ -249,10 +230,10 @@ fn write_deployments(page: &mut MetricsPage, services: &[ServiceRecord], placed:
             *count += u64::from(*one == status);
         }
     }
-    let mut deployments = page.start_family(&DEPLOYMENTS);
+    let deployments = page.start_family(&DEPLOYMENTS);
     for (service, counts) in counts {
         for ((_, name), count) in STATUSES.iter().zip(counts) {
-            deployments.add(&[("service", service.as_str()), ("status", name)], count);
+            deployments.add_gauge(&[("service", service.as_str()), ("status", name)], count);
         }
     }
 }
@@ -263,7 +244,7 @@ const STATUSES: [(DeploymentStatus, &str); 3] = [
     (DeploymentStatus::Drained, "drained"),
 ];
 
-fn build_labels<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'a str, &'a str); 2] {
+fn build_labels<'a>(deployment: &'a Deployment, version: &'a str) -> [(&'static str, &'a str); 2] {
     [("service", deployment.service.as_str()), ("version", version)]
 }
 
@@ -276,24 +257,24 @@ fn write_instances(page: &mut MetricsPage, placed: &[&DeploymentSnapshot]) {
         })
         .filter(|(_, _, process)| **process != ProcessState::External)
         .collect();
-    let mut running = page.start_family(&RUNNING);
+    let running = page.start_family(&RUNNING);
     for (deployment, version, process) in &run {
         running.add_flag(&build_labels(deployment, version), process.is_running());
     }
-    let mut restarts = page.start_family(&RESTARTS);
+    let restarts = page.start_family(&RESTARTS);
     for (deployment, version, process) in &run {
         if let ProcessState::Running { restarts: count, .. } | ProcessState::Waiting { restarts: count, .. } =
             process
         {
-            restarts.add(&build_labels(deployment, version), count);
+            restarts.add_counter(&build_labels(deployment, version), u64::from(*count));
         }
     }
-    let mut connections = page.start_family(&CONNECTIONS);
+    let connections = page.start_family(&CONNECTIONS);
     for one in placed {
         let (version, Ok(sockets)) = (one.deployment.version.to_string(), &one.sockets) else { continue };
         let [service, version] = build_labels(&one.deployment, &version);
-        connections.add(&[service, version, ("state", "work")], sockets.maybe_busy());
-        connections.add(&[service, version, ("state", "idle")], sockets.idle);
+        connections.add_gauge(&[service, version, ("state", "work")], sockets.maybe_busy());
+        connections.add_gauge(&[service, version, ("state", "idle")], sockets.idle);
     }
 }
 
@@ -302,25 +283,25 @@ fn write_traffic_splits(page: &mut MetricsPage, services: &[ServiceRecord], plac
     let version = |id: &DeploymentId| {
         placed.iter().find(|one| one.deployment.id == *id).map(|one| one.deployment.version.to_string())
     };
-    let mut mirror = page.start_family(&MIRROR);
+    let mirror = page.start_family(&MIRROR);
     for record in services {
         for one in &record.layer7.traffic_split.mirrors {
             if let Some(version) = version(&one.deployment) {
                 let labels = [("service", record.forward.service.as_str()), ("version", &version)];
-                mirror.add(&labels, one.percent.ratio());
+                mirror.add_gauge(&labels, one.percent.ratio());
             }
         }
     }
-    let mut canary = page.start_family(&CANARY);
+    let canary = page.start_family(&CANARY);
     for record in services {
         if let Some(one) = &record.layer7.traffic_split.canary
             && let Some(version) = version(&one.deployment)
         {
             let labels = [("service", record.forward.service.as_str()), ("version", &version)];
-            canary.add(&labels, one.percent.unwrap_or_default().ratio());
+            canary.add_gauge(&labels, one.percent.unwrap_or_default().ratio());
         }
     }
-    let mut inserted = page.start_family(&INSERTED);
+    let inserted = page.start_family(&INSERTED);
     for record in services {
         inserted
             .add_flag(&[("service", record.forward.service.as_str())], record.layer7.inserted().is_some());

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::host::{ListedVersions, VersionRole};
-use super::{MetricFamily, MetricsPage, new_counter, new_gauge, new_histogram};
+use super::family::{MetricFamily, new_counter, new_gauge, new_histogram};
+use super::labels::{ListedVersions, VersionRole};
+use super::page::MetricsPage;
 use crate::model::capped::Merge;
 use crate::model::name::ServiceName;
 use crate::model::proxy::{ProxyStats, ServiceStats, ShadowStats, UpstreamStats};
@@ -124,61 +125,73 @@ struct VersionCounts<'a, T> {
     counts: T,
 }
 
-pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, told: &ListedVersions) {
-    page.start_family(&MEMORY).add(&[], stats.resident_bytes);
+pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, listed: &ListedVersions) {
+    page.start_family(&MEMORY).add_gauge(&[], stats.resident_bytes);
     page.start_family(&SUSPENDED).add_flag(&[], stats.is_suspended);
     for (family, value) in [
         (&CONNECTIONS, (|of| of.connections) as fn(&ServiceStats) -> u64),
         (&UPGRADED, |of| of.upgraded),
         (&IN_FLIGHT, |of| of.in_flight),
     ] {
-        let mut samples = page.start_family(family);
+        let samples = page.start_family(family);
         for of in &stats.services {
-            samples.add(&[("service", of.service.as_str())], value(of));
+            samples.add_gauge(&[("service", of.service.as_str())], value(of));
         }
     }
-    let mut rejected = page.start_family(&REJECTED);
+    let rejected = page.start_family(&REJECTED);
     for of in &stats.services {
         for (reason, count) in fill_zeros(&of.rejected, REJECT_REASONS) {
-            rejected.add(&[("service", of.service.as_str()), ("reason", reason)], count);
+            rejected.add_counter(&[("service", of.service.as_str()), ("reason", reason)], count);
         }
     }
-    let mut answering =
-        sum_by_version(&stats.services, told, |of| &of.upstreams, |leg| &leg.version, add_upstream_stats);
+    let mut upstreams = sum_by_version(
+        &stats.services,
+        listed,
+        |of| &of.upstreams,
+        |upstream| &upstream.version,
+        add_upstream_stats,
+    );
     // The proxy lists every version that could be called.
-    answering.retain(|leg| {
-        leg.role != VersionRole::Other || !(leg.counts.answers.is_empty() && leg.counts.errors.is_empty())
+    upstreams.retain(|upstream| {
+        upstream.role != VersionRole::Other
+            || !(upstream.counts.answers.is_empty() && upstream.counts.errors.is_empty())
     });
-    write_upstreams(page, &answering);
+    write_upstreams(page, &upstreams);
     write_shadows(
         page,
-        &sum_by_version(&stats.services, told, |of| &of.shadows, |shadow| &shadow.version, add_shadow_stats),
+        &sum_by_version(
+            &stats.services,
+            listed,
+            |of| &of.shadows,
+            |shadow| &shadow.version,
+            add_shadow_stats,
+        ),
     );
 }
 
 /// Deployments of one version are one.
 fn sum_by_version<'a, T: Clone>(
     services: &'a [ServiceStats],
-    told: &ListedVersions,
+    listed: &ListedVersions,
     all: fn(&ServiceStats) -> &Vec<T>,
     version: fn(&T) -> &Version,
     add: fn(&mut T, T),
 ) -> Vec<VersionCounts<'a, T>> {
     let mut found: BTreeMap<(&ServiceName, &Version), (VersionRole, T)> = BTreeMap::new();
     for of in services {
-        let Some(versions) = told.get(&of.service) else { continue };
+        let Some(versions) = listed.get(&of.service) else { continue };
         for one in all(of) {
-            let Some(part) = versions.get(version(one)) else { continue };
+            let Some(role) = versions.get(version(one)) else { continue };
             match found.get_mut(&(&of.service, version(one))) {
                 Some((_, sum)) => add(sum, one.clone()),
                 None => {
-                    found.insert((&of.service, version(one)), (*part, one.clone()));
+                    found.insert((&of.service, version(one)), (*role, one.clone()));
                 }
             }
         }
     }
-    let of = |((service, version), (part, counts)): ((&'a ServiceName, &Version), (VersionRole, T))| {
-        VersionCounts { service, version: version.to_string(), role: part, counts }
+    let of = |((service, version), (role, counts)): ((&'a ServiceName, &Version), (VersionRole, T))| {
+        VersionCounts { service, version: version.to_string(), role, counts }
     };
     found.into_iter().map(of).collect()
 }
@@ -202,39 +215,39 @@ fn add_shadow_stats(sum: &mut ShadowStats, more: ShadowStats) {
 }
 
 impl<T> VersionCounts<'_, T> {
-    fn to_labels(&self) -> [(&str, &str); 2] {
+    fn to_labels(&self) -> [(&'static str, &str); 2] {
         [("service", self.service.as_str()), ("version", &self.version)]
     }
 
-    /// A version that answers users has a role; what is none but a shadow has another family.
-    fn to_role_labels(&self) -> [(&str, &str); 3] {
+    /// Labels of a version that answers users. A shadow has no role, and families of its own.
+    fn to_role_labels(&self) -> [(&'static str, &str); 3] {
         let [service, version] = self.to_labels();
         [service, version, ("role", self.role.as_str())]
     }
 }
 
-fn write_upstreams(page: &mut MetricsPage, legs: &[VersionCounts<'_, UpstreamStats>]) {
-    let mut requests = page.start_family(&REQUESTS);
-    for leg in legs {
-        let [service, version, role] = leg.to_role_labels();
-        for (digit, count) in fill_zeros(&leg.counts.answers, STATUS_CLASSES) {
-            requests.add(&[service, version, role, ("class", name_status_class(digit))], count);
+fn write_upstreams(page: &mut MetricsPage, upstreams: &[VersionCounts<'_, UpstreamStats>]) {
+    let requests = page.start_family(&REQUESTS);
+    for upstream in upstreams {
+        let [service, version, role] = upstream.to_role_labels();
+        for (digit, count) in fill_zeros(&upstream.counts.answers, STATUS_CLASSES) {
+            requests.add_counter(&[service, version, role, ("class", name_status_class(digit))], count);
         }
     }
-    let mut errors = page.start_family(&ERRORS);
-    for leg in legs {
-        let [service, version, role] = leg.to_role_labels();
-        for (reason, count) in fill_zeros(&leg.counts.errors, ERROR_REASONS) {
-            errors.add(&[service, version, role, ("reason", reason)], count);
+    let errors = page.start_family(&ERRORS);
+    for upstream in upstreams {
+        let [service, version, role] = upstream.to_role_labels();
+        for (reason, count) in fill_zeros(&upstream.counts.errors, ERROR_REASONS) {
+            errors.add_counter(&[service, version, role, ("reason", reason)], count);
         }
     }
-    let mut fallbacks = page.start_family(&FALLBACKS);
-    for leg in legs {
-        fallbacks.add(&leg.to_role_labels(), leg.counts.fallbacks);
+    let fallbacks = page.start_family(&FALLBACKS);
+    for upstream in upstreams {
+        fallbacks.add_counter(&upstream.to_role_labels(), upstream.counts.fallbacks);
     }
-    let mut duration = page.start_family(&DURATION);
-    for leg in legs {
-        duration.add_durations(&leg.to_role_labels(), &leg.counts.latency);
+    let duration = page.start_family(&DURATION);
+    for upstream in upstreams {
+        duration.add_durations(&upstream.to_role_labels(), &upstream.counts.latency);
     }
 }
 
@@ -242,38 +255,41 @@ fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStat
     for (family, value) in [
         (&SELECTED, (|counts| counts.selected) as fn(&ShadowStats) -> u64),
         (&ANSWERED, |counts| counts.answered),
-        (&COPIES, |counts| counts.in_flight),
     ] {
-        let mut samples = page.start_family(family);
+        let samples = page.start_family(family);
         for shadow in shadows {
-            samples.add(&shadow.to_labels(), value(&shadow.counts));
+            samples.add_counter(&shadow.to_labels(), value(&shadow.counts));
         }
+    }
+    let copies = page.start_family(&COPIES);
+    for shadow in shadows {
+        copies.add_gauge(&shadow.to_labels(), shadow.counts.in_flight);
     }
     for (family, counts, words) in [
         (&DROPPED, (|counts| &counts.dropped) as fn(&ShadowStats) -> &ReasonCounts, DROP_REASONS),
         (&ABORTED, |counts| &counts.aborted, ABORT_REASONS),
         (&FAILED, |counts| &counts.failed, FAIL_REASONS),
     ] {
-        let mut samples = page.start_family(family);
+        let samples = page.start_family(family);
         for shadow in shadows {
             let [service, version] = shadow.to_labels();
             for (reason, count) in fill_zeros(counts(&shadow.counts), words) {
-                samples.add(&[service, version, ("reason", reason)], count);
+                samples.add_counter(&[service, version, ("reason", reason)], count);
             }
         }
     }
-    let mut pairs = page.start_family(&STATUS_PAIRS);
+    let pairs = page.start_family(&STATUS_PAIRS);
     for shadow in shadows {
         let [service, version] = shadow.to_labels();
         for (pair, count) in &shadow.counts.statuses {
             let (main, own) = pair.split_once('/').unwrap_or((pair, ""));
-            pairs.add(
+            pairs.add_counter(
                 &[service, version, ("main", name_status_class(main)), ("shadow", name_status_class(own))],
-                count,
+                *count,
             );
         }
     }
-    let mut duration = page.start_family(&SHADOW_DURATION);
+    let duration = page.start_family(&SHADOW_DURATION);
     for shadow in shadows {
         duration.add_durations(&shadow.to_labels(), &shadow.counts.latency);
     }

@@ -28,7 +28,7 @@ mod tests;
 
 pub use decide::{format_latency, format_share};
 pub use hosts::{HostState, PreflightError, find_target, state};
-pub use progress::{PromotionProgress, PromotionStepState, StepProgress, standing};
+pub use progress::{PromotionProgress, PromotionStepState, StepProgress, build_progress};
 
 use decide::{IntervalFinding, Z_EARLY, Z_FINAL, decide};
 

@@ -152,7 +152,7 @@ impl PromotionProgress {
 }
 
 /// Journal entries of one promotion, oldest first -> its progress. `None` when the first entry is missing.
-pub fn standing(rows: &[PromotionEntry]) -> Option<PromotionProgress> {
+pub fn build_progress(rows: &[PromotionEntry]) -> Option<PromotionProgress> {
     let (first, rest) = rows.split_first()?;
     let PromotionEntryKind::Began { spec, target, actor } = &first.kind else { return None };
     let ahead = |share: &Percent| StepProgress {

@@ -382,9 +382,9 @@ proptest! {
                 4 => PromotionEntryKind::Stopped { why: "x".into(), unreachable_hosts: vec![] },
                 _ => PromotionEntryKind::Resumed { actor: actor() },
             };
-            let before = standing(&rows).unwrap().step;
+            let before = build_progress(&rows).unwrap().step;
             rows.push(row(rows.len() as u64 + 1, what));
-            let after = standing(&rows).unwrap();
+            let after = build_progress(&rows).unwrap();
             prop_assert!(after.step >= before && after.step == at);
             let passed = after.steps.iter().filter(|step| step.state == PromotionStepState::Passed).count();
             prop_assert_eq!(passed, at);
@@ -403,7 +403,6 @@ fn began() -> PromotionEntryKind {
 fn row(number: u64, what: PromotionEntryKind) -> PromotionEntry {
     let promotion = crate::model::promote::PromotionId::new(Timestamp::UNIX_EPOCH, 1);
     PromotionEntry {
-        number,
         promotion,
         at: Timestamp::from_second(i64::try_from(number).unwrap()).unwrap(),
         kind: what,
@@ -421,8 +420,8 @@ fn promotion_progress_keeps_requests_since_resume() {
         ask(OperatorRequest::Approve { step: 0 }),
     ];
     let mut rows: Vec<PromotionEntry> = (1..).zip(whats).map(|(number, what)| row(number, what)).collect();
-    assert!(!standing(&rows[..1]).unwrap().has_shared());
-    let stands = standing(&rows).unwrap();
+    assert!(!build_progress(&rows[..1]).unwrap().has_shared());
+    let stands = build_progress(&rows).unwrap();
     assert!(stands.has_shared() && !stands.is_abort_requested());
     assert_eq!(
         (stands.awaiting_approval, stands.steps[0].state),
@@ -439,12 +438,12 @@ fn promotion_progress_keeps_requests_since_resume() {
             unreachable_hosts: vec![(host(2), "cut".into())],
         },
     ));
-    let stands = standing(&rows).unwrap();
+    let stands = build_progress(&rows).unwrap();
     assert_eq!((stands.stop_reason.as_deref(), stands.unreachable_hosts.len()), (Some("interrupted"), 1));
     rows.push(row(7, ask(OperatorRequest::Abort)));
-    assert!(standing(&rows).unwrap().is_abort_requested());
+    assert!(build_progress(&rows).unwrap().is_abort_requested());
     rows.push(row(8, PromotionEntryKind::Resumed { actor: actor() }));
-    let stands = standing(&rows).unwrap();
+    let stands = build_progress(&rows).unwrap();
     assert!(
         !stands.is_abort_requested()
             && stands.has_shared()
@@ -455,6 +454,6 @@ fn promotion_progress_keeps_requests_since_resume() {
         9,
         PromotionEntryKind::Ended { result: PromotionResult::Aborted, why: "aborted by ops".into() },
     ));
-    let stands = standing(&rows).unwrap();
+    let stands = build_progress(&rows).unwrap();
     assert!(stands.is_finished() && stands.unreachable_hosts.is_empty() && stands.why == "aborted by ops");
 }

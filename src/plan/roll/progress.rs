@@ -90,7 +90,7 @@ impl HostProgress {
     /// Every step but the command may be repeated without harm. The command is run again only when its end is not
     /// recorded, or when it failed. Before it, the host is taken out again: an operator may have put it back in between. An
     /// `assign` may be repeated too, and has to be where the host was settled: its last good main may be back.
-    pub fn entry(&self, assign: bool) -> Option<Step> {
+    pub fn resume_step(&self, assign: bool) -> Option<Step> {
         let failed = self.state == StepState::Failed || self.end.is_some();
         let done = self.state == StepState::StepDone;
         match self.step {
@@ -119,8 +119,8 @@ impl HostProgress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostTurn {
     /// The index of the host in the roll, from 0.
-    pub at: usize,
-    pub entry: Step,
+    pub index: usize,
+    pub resume_step: Step,
     pub attempts: u32,
     /// The host may be in maintenance already.
     pub may_be_out: bool,
@@ -129,7 +129,7 @@ pub struct HostTurn {
 impl HostTurn {
     /// Whether it is, or will be, taken out: that needs leave.
     pub fn needs_maintenance(&self) -> bool {
-        self.entry <= Step::ForwardOff
+        self.resume_step <= Step::ForwardOff
     }
 }
 
@@ -140,11 +140,11 @@ impl RollProgress {
     /// more go before they are back. Then the others, batch by batch.
     pub fn remaining_turns(&self) -> Vec<Vec<HostTurn>> {
         let size = self.spec.batch.size(self.hosts.len());
-        let turn = |(at, host): (usize, &HostProgress)| {
+        let turn = |(index, host): (usize, &HostProgress)| {
             let (attempts, out) = (host.attempts, host.may_be_out());
-            host.entry(self.spec.work.new_main().is_some()).map(|entry| HostTurn {
-                at,
-                entry,
+            host.resume_step(self.spec.work.new_main().is_some()).map(|resume_step| HostTurn {
+                index,
+                resume_step,
                 attempts,
                 may_be_out: out,
             })
@@ -154,14 +154,14 @@ impl RollProgress {
             left.into_iter().partition(HostTurn::needs_maintenance);
         let (out, waiting): (Vec<HostTurn>, Vec<HostTurn>) =
             going.into_iter().partition(|turn| turn.may_be_out);
-        let batches = waiting.chunk_by(|one, other| one.at / size == other.at / size);
+        let batches = waiting.chunk_by(|one, other| one.index / size == other.index / size);
         let mut groups = vec![coming];
         groups.extend(out.chunks(size).chain(batches).map(<[HostTurn]>::to_vec));
         groups.retain(|group| !group.is_empty());
         groups
     }
 
-    pub fn host(&self, name: &HostName) -> Option<&HostProgress> {
+    pub fn find_host(&self, name: &HostName) -> Option<&HostProgress> {
         self.hosts.iter().find(|host| &host.host == name)
     }
 
@@ -170,7 +170,7 @@ impl RollProgress {
     }
 
     /// How many hosts have failed and are not done since.
-    pub fn failures(&self) -> u32 {
+    pub fn count_failures(&self) -> u32 {
         let failed = |host: &&HostProgress| host.state == StepState::Failed;
         u32::try_from(self.hosts.iter().filter(failed).count()).unwrap_or(u32::MAX)
     }
@@ -183,13 +183,13 @@ impl RollProgress {
         self.hosts.iter().filter(unended).map(|host| &host.host)
     }
 
-    pub fn done(&self) -> usize {
+    pub fn count_done(&self) -> usize {
         self.hosts.iter().filter(|host| host.state == StepState::Done).count()
     }
 }
 
 /// Journal entries of one roll, oldest first -> its progress. `None` when the first entry is missing.
-pub fn standing(rows: &[JournalEntry]) -> Option<RollProgress> {
+pub fn build_progress(rows: &[JournalEntry]) -> Option<RollProgress> {
     let first = rows.first()?;
     let JournalEntryKind::Began { spec, actor } = &first.kind else { return None };
     let mut hosts: BTreeMap<HostName, HostProgress> =
@@ -233,7 +233,7 @@ fn apply_roll_entry(standing: &mut RollProgress, what: &JournalEntryKind) {
             standing.stop_reason = None;
         }
         JournalEntryKind::Stopped { why } => standing.stop_reason = Some(why.clone()),
-        JournalEntryKind::Ended { result } => standing.result = Some(*result),
+        JournalEntryKind::Ended { result, .. } => standing.result = Some(*result),
         _ => {}
     }
 }
@@ -294,7 +294,7 @@ mod tests {
     fn read_host_progress(rows: &[JournalEntryKind]) -> HostProgress {
         let mut all = vec![make_began()];
         all.extend(rows.iter().map(|what| make_entry(Some("web1"), what.clone())));
-        standing(&all).unwrap().hosts.remove(0)
+        build_progress(&all).unwrap().hosts.remove(0)
     }
 
     fn make_step_done(step: Step) -> JournalEntryKind {
@@ -303,8 +303,8 @@ mod tests {
 
     #[test]
     fn killed_roll_resumes_at_a_safe_step() {
-        let entry = |what: JournalEntryKind| read_host_progress(&[what]).entry(false);
-        assert_eq!(read_host_progress(&[]).entry(false), Some(BeforeHost));
+        let entry = |what: JournalEntryKind| read_host_progress(&[what]).resume_step(false);
+        assert_eq!(read_host_progress(&[]).resume_step(false), Some(BeforeHost));
         let expected = [
             (BeforeHost, BeforeHost, ForwardOff),
             (ForwardOff, ForwardOff, ForwardOff),
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!(entry(make_step_done(step)), Some(when_done), "{step} done");
         }
         assert_eq!(
-            read_host_progress(&[make_step_done(AfterHost), JournalEntryKind::Done]).entry(false),
+            read_host_progress(&[make_step_done(AfterHost), JournalEntryKind::Done]).resume_step(false),
             None
         );
     }
@@ -334,12 +334,12 @@ mod tests {
                 JournalEntryKind::StepFailed { step, why: "x".into() },
             ])
         };
-        assert_eq!(failed(Command).entry(false), Some(ForwardOff));
-        assert_eq!(failed(Drained).entry(false), Some(ForwardOff));
-        assert_eq!(failed(Healthy).entry(false), Some(Healthy));
+        assert_eq!(failed(Command).resume_step(false), Some(ForwardOff));
+        assert_eq!(failed(Drained).resume_step(false), Some(ForwardOff));
+        assert_eq!(failed(Healthy).resume_step(false), Some(Healthy));
         let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
         let returned = read_host_progress(&[JournalEntryKind::StepBegan { step: Command }, settled]);
-        assert_eq!((returned.entry(false), returned.attempts), (Some(ForwardOff), 1));
+        assert_eq!((returned.resume_step(false), returned.attempts), (Some(ForwardOff), 1));
     }
 
     #[test]
@@ -370,13 +370,13 @@ mod tests {
             make_entry(Some("web3"), failed(Healthy)),
             make_entry(Some("web4"), make_step_done(Drained)),
         ];
-        let turns = standing(&rows).unwrap().remaining_turns();
+        let turns = build_progress(&rows).unwrap().remaining_turns();
         let places: Vec<Vec<usize>> =
-            turns.iter().map(|group| group.iter().map(|turn| turn.at).collect()).collect();
+            turns.iter().map(|group| group.iter().map(|turn| turn.index).collect()).collect();
         assert_eq!(places, [vec![2], vec![3], vec![0], vec![4, 5]]);
-        assert_eq!(turns[1], [HostTurn { at: 3, entry: ForwardOff, attempts: 0, may_be_out: true }]);
+        assert_eq!(turns[1], [HostTurn { index: 3, resume_step: ForwardOff, attempts: 0, may_be_out: true }]);
         assert_eq!(
-            standing(&rows[..1]).unwrap().remaining_turns().len(),
+            build_progress(&rows[..1]).unwrap().remaining_turns().len(),
             3,
             "a new roll goes batch by batch"
         );
@@ -393,10 +393,10 @@ mod tests {
             make_entry(Some("web2"), failed),
             stopped,
         ];
-        let standing = standing(&rows).unwrap();
-        assert_eq!((standing.done(), standing.failures(), standing.is_finished()), (1, 1, false));
+        let standing = build_progress(&rows).unwrap();
+        assert_eq!((standing.count_done(), standing.count_failures(), standing.is_finished()), (1, 1, false));
         assert_eq!(standing.stop_reason.as_deref(), Some("too many failures"));
-        assert_eq!(standing.host(&"web2".parse().unwrap()).unwrap().detail, "exit 1");
-        assert_eq!(super::standing(&rows[1..]), None, "without its first row nothing is known");
+        assert_eq!(standing.find_host(&"web2".parse().unwrap()).unwrap().detail, "exit 1");
+        assert_eq!(super::build_progress(&rows[1..]), None, "without its first row nothing is known");
     }
 }

@@ -58,11 +58,11 @@ fn conntrack_separates_ports_redirected_to_one_listener() {
                 accepted.push(stream);
             }
             for made_to in [8080, 80, target] {
-                let led = Conntrack.led(port(made_to), port(target)).await.unwrap();
+                let led = Conntrack.list_peers(port(made_to), port(target)).await.unwrap();
                 assert_eq!(led, expected[&made_to], "{made_to} ({variant})");
             }
             assert_eq!(expected[&80].len(), 4);
-            assert_eq!(Conntrack.led(port(8080), port(9)).await, Ok(BTreeSet::new()));
+            assert_eq!(Conntrack.list_peers(port(8080), port(9)).await, Ok(BTreeSet::new()));
         });
     }
 }

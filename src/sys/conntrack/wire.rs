@@ -7,8 +7,8 @@ use nix::errno::Errno;
 
 use crate::model::ports::Port;
 use crate::sys::netlink::{
-    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, build_attribute,
-    build_nested, find_attribute, parse_messages,
+    self, Message, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkError,
+    build_attribute, build_nested, find_attribute, parse_messages,
 };
 
 /// `NFNL_SUBSYS_CTNETLINK << 8` with `IPCTNL_MSG_CT_GET`, and with `IPCTNL_MSG_CT_NEW`, which an answer is.
@@ -62,8 +62,8 @@ pub(super) struct Flow {
 
 impl Flow {
     pub(super) fn matching_peer(&self, wanted: FlowFilter) -> Option<SocketAddr> {
-        let led = self.original_port == wanted.port.get() && self.reply_port == wanted.target.get();
-        (self.protocol == IPPROTO_TCP && led).then_some(self.peer)
+        let routed = self.original_port == wanted.port.get() && self.reply_port == wanted.target.get();
+        (self.protocol == IPPROTO_TCP && routed).then_some(self.peer)
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn build_request(family: u8, wanted: Option<FlowFilter>, sequence: u3
 }
 
 /// The parts of one datagram; a malformed one ends it with an error.
-pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, String>> {
+pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, NetlinkError>> {
     let mut parts = Vec::new();
     for message in parse_messages(datagram) {
         let part = message.and_then(|message| {
@@ -119,19 +119,19 @@ pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart
     parts
 }
 
-fn parse_part(message: &Message<'_>) -> Result<DumpPart, String> {
+fn parse_part(message: &Message<'_>) -> Result<DumpPart, NetlinkError> {
     match message.kind {
         // A dump that fails at once ends with an error or with a code in its end.
         NLMSG_DONE | NLMSG_ERROR => Ok(message.error().map_or(DumpPart::Done, DumpPart::Refused)),
         CT_NEW => parse_flow(message.body),
-        other => Err(format!("an unexpected message of type {other}")),
+        other => Err(NetlinkError::UnexpectedType(other)),
     }
 }
 
-fn parse_flow(body: &[u8]) -> Result<DumpPart, String> {
+fn parse_flow(body: &[u8]) -> Result<DumpPart, NetlinkError> {
     let tuple = |kind| body.get(NFGENMSG_BYTES..).and_then(|attributes| find_attribute(attributes, kind));
     let (Some(original), Some(reply)) = (tuple(CTA_TUPLE_ORIG), tuple(CTA_TUPLE_REPLY)) else {
-        return Err("a connection comes without its tuples".to_owned());
+        return Err(NetlinkError::NoTuples);
     };
     let ports = || {
         let made_to = read_port(original, CTA_PROTO_DST_PORT)?;

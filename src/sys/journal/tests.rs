@@ -1,6 +1,8 @@
 use std::sync::{Arc, Barrier};
 
 use super::*;
+use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::roll::RollId;
 
 const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 
@@ -16,29 +18,32 @@ fn mine(journal: &SqliteJournal, salt: u16) -> Holder {
     journal.holder("ops", LockPurpose::Roll { roll: roll(salt) }, NOW)
 }
 
+fn make_entry(roll: RollId, host: Option<&str>, kind: JournalEntryKind) -> JournalEntry {
+    JournalEntry { roll, at: NOW, host: host.map(|host| host.parse().unwrap()), kind }
+}
+
 #[test]
 fn journal_keeps_order_and_accepts_only_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let journal = journal(&dir);
-    assert_eq!((journal.last_roll(), journal.view()), (Ok(None), Ok(None)));
+    let rolls: &dyn Journal<JournalEntry> = &journal;
+    assert_eq!((rolls.find_last(), journal.view()), (Ok(None), Ok(None)));
     assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
-    let (me, host) = (mine(&journal, 1), "web1".parse().unwrap());
+    let me = mine(&journal, 1);
     let stopped = JournalEntryKind::Stopped { why: "x".into() };
-    assert_eq!(
-        journal.append(&me, &roll(1), None, &stopped, NOW),
-        Err(JournalError::LockLost { holder: None })
-    );
+    let entries = [
+        make_entry(roll(1), Some("web1"), JournalEntryKind::Done),
+        make_entry(roll(1), None, stopped.clone()),
+        make_entry(roll(2), None, stopped),
+    ];
+    assert_eq!(rolls.append(&me, &entries[0]), Err(JournalError::LockLost { holder: None }));
     assert_eq!(journal.take(&me, None), Ok(AcquireResult::Acquired));
-    journal.append(&me, &roll(1), Some(&host), &JournalEntryKind::Done, NOW).unwrap();
-    journal.append(&me, &roll(1), None, &stopped, NOW).unwrap();
-    journal.append(&me, &roll(2), None, &stopped, NOW).unwrap();
-    let rows = journal.rows(&roll(1)).unwrap();
-    assert_eq!(
-        rows.iter().map(|row| row.kind.clone()).collect::<Vec<_>>(),
-        [JournalEntryKind::Done, stopped]
-    );
-    assert_eq!(rows[0].host, Some(host));
-    assert_eq!((journal.last_roll(), journal.list_rolls(9)), (Ok(Some(roll(2))), Ok(vec![roll(1), roll(2)])));
+    for entry in &entries {
+        rolls.append(&me, entry).unwrap();
+    }
+    assert_eq!(rolls.load(&roll(1), 0), Ok(entries[..2].to_vec()));
+    assert_eq!(rolls.load(&roll(1), 1), Ok(entries[1..2].to_vec()));
+    assert_eq!((rolls.find_last(), rolls.list(9)), (Ok(Some(roll(2))), Ok(vec![roll(1), roll(2)])));
 }
 
 #[test]
@@ -50,12 +55,12 @@ fn lock_is_replaced_only_if_unchanged_since_read() {
     let seen = journal.view().unwrap().unwrap();
     assert_eq!((seen.liveness, seen.heartbeats), (Liveness::Live, 0));
     assert!(matches!(journal.take(&other, None), Ok(AcquireResult::Busy(held)) if held.holder == me));
-    journal.beat(&me).unwrap();
+    journal.send_heartbeat(&me).unwrap();
     assert!(matches!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Busy(_))), "it has lived since");
     let seen = journal.view().unwrap().unwrap();
     assert_eq!(journal.take(&other, Some(&seen)), Ok(AcquireResult::Acquired));
     let lost = Err(JournalError::LockLost { holder: Some(Box::new(other.clone())) });
-    assert_eq!((journal.beat(&me), journal.release(&me)), (lost.clone(), lost));
+    assert_eq!((journal.send_heartbeat(&me), journal.release(&me)), (lost.clone(), lost));
     assert_eq!(journal.release(&other), Ok(()));
     assert_eq!(journal.view(), Ok(None));
 }
@@ -210,11 +215,10 @@ mod promotions {
     use crate::model::field::Field;
     use crate::model::history::Actor;
     use crate::model::promote::{
-        Judgement, OperatorRequest, PromotionEntryKind, PromotionId, PromotionResult, PromotionSpec,
-        RequestCounts, RequestSample, StepVerdict,
+        Judgement, OperatorRequest, PromotionEntry, PromotionEntryKind, PromotionId, PromotionRequest,
+        PromotionResult, PromotionSpec, RequestCounts, RequestSample, StepVerdict,
     };
     use crate::model::proxy::{Latencies, Sticky};
-    use crate::world::promotions::PromotionJournal;
 
     fn actor() -> Actor {
         Actor { user: "ops".into(), pid: 7 }
@@ -226,35 +230,40 @@ mod promotions {
         PromotionEntryKind::Began { spec, target, actor: actor() }
     }
 
+    fn make_entry(promotion: &PromotionId, kind: PromotionEntryKind) -> PromotionEntry {
+        PromotionEntry { promotion: promotion.clone(), at: NOW, kind }
+    }
+
     #[test]
     fn promotion_journal_accepts_entries_of_holder_and_requests_of_any_operator() {
         let dir = tempfile::tempdir().unwrap();
         let journal = journal(&dir);
+        let promotions: &dyn Journal<PromotionEntry> = &journal;
         let (first, second) = (PromotionId::new(NOW, 1), PromotionId::new(NOW, 2));
-        assert_eq!(PromotionJournal::last_promotion(&journal), Ok(None));
+        assert_eq!(promotions.find_last(), Ok(None));
         assert!(!dir.path().join(".switchman").exists(), "looking makes nothing");
         let me = mine(&journal, 1);
         let lost = Err(JournalError::LockLost { holder: None });
-        assert_eq!(PromotionJournal::append(&journal, &me, &first, &began(), NOW), lost);
+        assert_eq!(promotions.append(&me, &make_entry(&first, began())), lost);
         assert_eq!(journal.take(&me, None), Ok(AcquireResult::Acquired));
         let ended = PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "x".into() };
-        for (promotion, what) in [(&first, &began()), (&first, &ended), (&second, &began())] {
-            PromotionJournal::append(&journal, &me, promotion, what, NOW).unwrap();
+        let entries = [make_entry(&first, began()), make_entry(&first, ended), make_entry(&second, began())];
+        for entry in &entries {
+            promotions.append(&me, entry).unwrap();
         }
         journal.release(&me).unwrap();
-        journal.ask(&second, OperatorRequest::Approve { step: 3 }, &actor(), NOW).unwrap();
-        assert_eq!(PromotionJournal::last_promotion(&journal), Ok(Some(second.clone())));
-        let whats = |promotion, after| {
-            let rows = PromotionJournal::rows(&journal, promotion, after).unwrap();
-            assert!(
-                rows.iter().all(|row| row.promotion == *promotion && row.number > after && row.at == NOW)
-            );
-            rows.into_iter().map(|row| row.kind).collect::<Vec<_>>()
+        let request = PromotionRequest {
+            promotion: second.clone(),
+            at: NOW,
+            request: OperatorRequest::Approve { step: 3 },
+            actor: actor(),
         };
-        let asked =
-            PromotionEntryKind::Requested { ask: OperatorRequest::Approve { step: 3 }, actor: actor() };
-        assert_eq!(whats(&first, 0), [began(), ended]);
-        assert_eq!((whats(&second, 0), whats(&second, 3)), (vec![began(), asked.clone()], vec![asked]));
+        promotions.append_request(request.clone()).unwrap();
+        assert_eq!(promotions.find_last(), Ok(Some(second.clone())));
+        assert_eq!(promotions.load(&first, 0), Ok(entries[..2].to_vec()));
+        let requested = PromotionEntry::from(request);
+        assert_eq!(promotions.load(&second, 0), Ok(vec![entries[2].clone(), requested.clone()]));
+        assert_eq!(promotions.load(&second, 1), Ok(vec![requested]));
     }
 
     /// A row that cannot be read back would leave a canary that no command can remove.
@@ -281,7 +290,7 @@ mod promotions {
         let sticky = Some(Sticky::Header("x-user".to_owned()));
         let ignore = vec![Field::Status, Field::Body, "$.items[].price".parse().unwrap()];
         let spec = PromotionSpec { ignore, sticky, ..example::make_promotion_spec(&["web1", "web2"]) };
-        let rows: Vec<PromotionEntryKind> = [
+        let kinds = [
             PromotionEntryKind::Began {
                 spec: Box::new(spec),
                 target: example::make_promotion_target(),
@@ -301,13 +310,12 @@ mod promotions {
             PromotionEntryKind::Ended { result: PromotionResult::Promoted, why: reason },
         ]
         .into_iter()
-        .chain(judged)
-        .collect();
-        for what in &rows {
-            PromotionJournal::append(&journal, &me, &id, what, NOW).unwrap();
+        .chain(judged);
+        let entries: Vec<PromotionEntry> = kinds.into_iter().map(|kind| make_entry(&id, kind)).collect();
+        for entry in &entries {
+            journal.append(&me, entry).unwrap();
         }
-        let read = PromotionJournal::rows(&journal, &id, 0).unwrap();
-        assert_eq!(read.into_iter().map(|row| row.kind).collect::<Vec<_>>(), rows);
+        assert_eq!(journal.load(&id, 0), Ok(entries));
     }
 
     #[test]
@@ -317,7 +325,7 @@ mod promotions {
             let journal = journal(&dir);
             let me = mine(&journal, 1);
             journal.take(&me, None).unwrap();
-            Journal::append(&journal, &me, &roll(1), None, &JournalEntryKind::Done, NOW).unwrap();
+            journal.append(&me, &super::make_entry(roll(1), None, JournalEntryKind::Done)).unwrap();
             me
         };
         let file = dir.path().join(".switchman/shop.db");
@@ -325,10 +333,10 @@ mod promotions {
         older.execute_batch("DROP TABLE promotions; PRAGMA user_version = 1;").unwrap();
         drop(older);
         let journal = journal(&dir);
-        assert_eq!(Journal::rows(&journal, &roll(1)).unwrap().len(), 1);
+        assert_eq!(Journal::<JournalEntry>::load(&journal, &roll(1), 0).unwrap().len(), 1);
         let id = PromotionId::new(NOW, 1);
-        PromotionJournal::append(&journal, &me, &id, &began(), NOW).unwrap();
-        assert_eq!(PromotionJournal::last_promotion(&journal), Ok(Some(id)));
+        journal.append(&me, &make_entry(&id, began())).unwrap();
+        assert_eq!(Journal::<PromotionEntry>::find_last(&journal), Ok(Some(id)));
         let raw = Connection::open(&file).unwrap();
         for change in ["DELETE FROM promotions", "UPDATE promotions SET at = ''"] {
             assert!(raw.execute(change, []).unwrap_err().to_string().contains("append-only"));

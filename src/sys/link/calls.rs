@@ -16,12 +16,12 @@ use crate::model::api::endpoints::{
     TRAFFIC_SPLIT, UPDATE, WATCH,
 };
 use crate::model::api::{
-    Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest, ServiceActivity,
-    StatusRequest,
+    ForwardRequest, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
+    ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::{Deployment, DeploymentId, Digest};
 use crate::model::evidence::Evidence;
-use crate::model::forward::{ChangeResult, Intent};
+use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::ServiceName;
 use crate::model::ports::Port;
@@ -45,7 +45,7 @@ impl HostLink for HttpLink {
         self.transport.to_string()
     }
 
-    async fn hello(&self) -> Result<Hello, LinkError> {
+    async fn greet(&self) -> Result<Hello, LinkError> {
         self.get(&HELLO, &()).await
     }
 
@@ -61,8 +61,8 @@ impl HostLink for HttpLink {
         self.call(&PROBE, &(), &NoQuery {}, request).await
     }
 
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        self.call(&FORWARD, &intent.forward.service, &NoQuery {}, intent).await
+    async fn set_forward(&self, request: &ForwardRequest) -> Result<ChangeResult, LinkError> {
+        self.call(&FORWARD, &request.forward.service, &NoQuery {}, request).await
     }
 
     async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
@@ -78,7 +78,12 @@ impl HostLink for HttpLink {
         self.call(&HISTORY, &(), &query, &NoBody).await
     }
 
-    async fn place(&self, service: &ServiceName, release: &str, archive: &Path) -> Result<Digest, LinkError> {
+    async fn upload_release(
+        &self,
+        service: &ServiceName,
+        release: &str,
+        archive: &Path,
+    ) -> Result<Digest, LinkError> {
         self.upload(service, release, archive).await
     }
 
@@ -89,7 +94,7 @@ impl HostLink for HttpLink {
 
 #[async_trait]
 impl HostDeployments for HttpLink {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
         self.get(&DEPLOYMENTS, &()).await
     }
 
@@ -151,7 +156,7 @@ impl HostDeployments for HttpLink {
 
 #[async_trait]
 impl HostTrafficSplit for HttpLink {
-    async fn split(
+    async fn change_traffic_split(
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,

@@ -29,7 +29,7 @@ pub(super) struct Connection {
     pub _close: oneshot::Sender<()>,
 }
 
-/// A request as it is sent, with the types of its endpoint left behind.
+/// A request as it is sent, without the types of its endpoint.
 pub(super) struct EncodedRequest {
     pub method: Method,
     /// Path and query.

@@ -88,7 +88,7 @@ impl HttpLink {
                     if sending || last.elapsed() > UNPACK_TIMEOUT {
                         return Err(LinkError::TimedOut { via: self.transport_label(), waited: last.elapsed() });
                     }
-                    self.hello().await?;
+                    self.greet().await?;
                 }
             }
         }

@@ -10,7 +10,7 @@ use crate::model::ports::Port;
 use crate::model::socket::{Socket, TcpInfo};
 use crate::sys::netlink::{
     self, Message, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    find_attribute, parse_messages, read_i32, read_u32,
+    NetlinkError, find_attribute, parse_messages, read_i32, read_u32,
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -97,21 +97,21 @@ fn build_diag_body(id: &SocketId, states: u32) -> Vec<u8> {
 }
 
 /// Parses the answer to a [`destroy`]: whether the socket was there. `None`: the datagram answers another request.
-pub(super) fn parse_destroy_answer(datagram: &[u8], sequence: u32) -> Option<Result<bool, String>> {
+pub(super) fn parse_destroy_answer(datagram: &[u8], sequence: u32) -> Option<Result<bool, NetlinkError>> {
     let answer = parse_messages(datagram).into_iter().find_map(|message| match message {
         Ok(message) if message.sequence == sequence && message.kind == NLMSG_ERROR => Some(Ok(message)),
         Ok(_) => None,
-        Err(why) => Some(Err(why)),
+        Err(error) => Some(Err(error)),
     })?;
     Some(answer.and_then(|message| match message.error() {
         None => Ok(true),
         Some(Errno::ENOENT) => Ok(false),
-        Some(error) => Err(format!("the kernel refused to close a socket: {error}")),
+        Some(error) => Err(NetlinkError::CloseRefused(error)),
     }))
 }
 
 /// The parts of one datagram; a malformed one ends it with an error.
-pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, String>> {
+pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart, NetlinkError>> {
     let mut parts = Vec::new();
     for message in parse_messages(datagram) {
         let part = message.and_then(|message| {
@@ -126,7 +126,7 @@ pub(super) fn parse_parts(datagram: &[u8], sequence: u32) -> Vec<Result<DumpPart
     parts
 }
 
-fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, String> {
+fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, NetlinkError> {
     if message.sequence != sequence {
         return Ok(DumpPart::Stale);
     }
@@ -134,19 +134,19 @@ fn parse_part(message: &Message<'_>, sequence: u32) -> Result<DumpPart, String> 
         NLMSG_DONE => Ok(DumpPart::Done),
         NLMSG_ERROR => {
             let code = read_i32(message.body, 0).unwrap_or(0);
-            Err(format!("the kernel refused: {}", std::io::Error::from_raw_os_error(code.saturating_neg())))
+            Err(NetlinkError::Refused(Errno::from_raw(code.saturating_neg())))
         }
         SOCK_DIAG_BY_FAMILY => parse_socket(message.body),
-        other => Err(format!("an unexpected message of type {other}")),
+        other => Err(NetlinkError::UnexpectedType(other)),
     }
 }
 
-fn parse_socket(message: &[u8]) -> Result<DumpPart, String> {
-    let attributes = message.get(INET_DIAG_MSG_BYTES..).ok_or("a socket message is short")?;
-    let info = find_attribute(attributes, INET_DIAG_INFO).ok_or("a socket comes without tcp_info")?;
+fn parse_socket(message: &[u8]) -> Result<DumpPart, NetlinkError> {
+    let attributes = message.get(INET_DIAG_MSG_BYTES..).ok_or(NetlinkError::ShortSocket)?;
+    let info = find_attribute(attributes, INET_DIAG_INFO).ok_or(NetlinkError::NoTcpInfo)?;
     let (state, socket, local_port) =
-        parse_fixed_fields(message, parse_tcp_info(info)?).ok_or("a socket message is short")?;
-    let id = parse_id(message).ok_or("a socket message is short")?;
+        parse_fixed_fields(message, parse_tcp_info(info)?).ok_or(NetlinkError::ShortSocket)?;
+    let id = parse_id(message).ok_or(NetlinkError::ShortSocket)?;
     Ok(subtract_fins(state, socket).map_or(DumpPart::Finished, |socket| DumpPart::Socket {
         socket,
         local_port,
@@ -192,11 +192,11 @@ fn subtract_fins(state: u8, mut socket: Socket) -> Option<Socket> {
 /// The structure grew with Linux. The fields that distinguish work from idleness begin with `tcpi_bytes_received` (4.1);
 /// older kernels are an error, for all would look idle. Before `tcpi_bytes_sent` (4.19), `tcpi_bytes_acked` replaces it:
 /// the same number once nothing is unacknowledged, and what is unacknowledged is work by itself.
-fn parse_tcp_info(info: &[u8]) -> Result<TcpInfo, String> {
+fn parse_tcp_info(info: &[u8]) -> Result<TcpInfo, NetlinkError> {
     let number = |at| read_u32(info, at).unwrap_or(0);
     let ago = |at| Duration::from_millis(u64::from(number(at)));
     let long = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
-    let too_old = || format!("the kernel's tcp_info has {} bytes, 136 are needed (Linux 4.1)", info.len());
+    let too_old = || NetlinkError::ShortTcpInfo { length: info.len() };
     Ok(TcpInfo {
         unacked: number(24),
         unsent: number(144),

@@ -17,13 +17,13 @@ fn spec() -> InstanceSpec {
 }
 
 fn lines(spec: &InstanceSpec, keys: &[&str]) -> Vec<String> {
-    let text = text(spec, Path::new("/bin/app")).unwrap();
+    let text = render_unit(spec, Path::new("/bin/app")).unwrap();
     text.lines().filter(|line| keys.iter().any(|key| line.starts_with(key))).map(str::to_owned).collect()
 }
 
 #[test]
 fn minimal_unit_is_rendered() {
-    let text = text(&spec(), Path::new("/srv/switchman/shop/releases/1.2.0/./server")).unwrap();
+    let text = render_unit(&spec(), Path::new("/srv/switchman/shop/releases/1.2.0/./server")).unwrap();
     assert_eq!(text, include_str!("../../../tests/golden/units/plain.service"));
 }
 
@@ -37,7 +37,7 @@ fn full_unit_is_rendered() {
         InstanceLimits { memory_bytes: Some(536_870_912), tasks: Some(64), open_files: Some(4096) };
     spec.grace = Duration::from_millis(1500);
     spec.stop_signal = StopSignal::Quit;
-    let text = text(&spec, Path::new("/usr/bin/app")).unwrap();
+    let text = render_unit(&spec, Path::new("/usr/bin/app")).unwrap();
     assert_eq!(text, include_str!("../../../tests/golden/units/everything.service"));
 }
 
@@ -46,7 +46,7 @@ fn unit_refuses_line_breaks() {
     let refused = |change: fn(&mut InstanceSpec)| {
         let mut spec = spec();
         change(&mut spec);
-        text(&spec, Path::new("/bin/app")).unwrap_err().subject
+        render_unit(&spec, Path::new("/bin/app")).unwrap_err().subject
     };
     assert_eq!(refused(|spec| spec.argv.push("a\nExecStartPre=/bin/evil".into())), "an argument");
     assert_eq!(refused(|spec| drop(spec.env.insert("A".into(), "b\r\nUser=root".into()))), "the environment");
@@ -64,7 +64,7 @@ fn main_process_signal_uses_mixed_kill_mode() {
 
 #[test]
 fn different_grace_is_the_same_command() {
-    let text = text(&spec(), Path::new("/bin/app")).unwrap();
+    let text = render_unit(&spec(), Path::new("/bin/app")).unwrap();
     let other = replace_grace(&text, Duration::from_millis(1500));
     assert!(other.contains("\nTimeoutStopSec=1500ms\n") && other != text && is_same_command(&text, &other));
     assert!(!is_same_command(&text, &text.replace("/bin/app", "/bin/other")));
@@ -73,9 +73,9 @@ fn different_grace_is_the_same_command() {
 #[test]
 fn unit_names_round_trip_and_foreign_names_are_ignored() {
     let id = spec().id;
-    assert_eq!(name(&id), "switchman-dp_0123456789-2.service");
-    assert_eq!(instance(&name(&id)), Some(id));
+    assert_eq!(format_unit_name(&id), "switchman-dp_0123456789-2.service");
+    assert_eq!(parse_unit_name(&format_unit_name(&id)), Some(id));
     for other in ["switchman-agent.service", "switchman.service", "switchman-dp_0123456789-2.timer"] {
-        assert_eq!(instance(other), None);
+        assert_eq!(parse_unit_name(other), None);
     }
 }

@@ -165,7 +165,7 @@ impl Runner for FakeDeployments {
         })
     }
 
-    async fn known(&self) -> Result<Vec<InstanceId>, RunnerError> {
+    async fn list_instances(&self) -> Result<Vec<InstanceId>, RunnerError> {
         Ok(self.running.lock().unwrap().keys().cloned().collect())
     }
 
@@ -191,7 +191,7 @@ impl ConnectionTracker for FakeDeployments {
         Duration::from_secs(10)
     }
 
-    async fn led(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
+    async fn list_peers(&self, port: Port, target: Port) -> Result<BTreeSet<SocketAddr>, FlowsError> {
         Ok(self.led.lock().unwrap().get(&(port, target)).cloned().unwrap_or_default())
     }
 }

@@ -1,24 +1,22 @@
-//! A journal and its lock in memory, on a disk that can be full.
+//! The journals and their lock in memory, on a disk that can be full.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use crate::model::journal::{JournalEntry, JournalEntryKind};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
-use crate::model::name::HostName;
 use crate::model::promote::PromotionEntry;
-use crate::model::roll::RollId;
-use crate::world::journal::{Journal, JournalEntries, JournalError};
+use crate::world::journal::{Journal, JournalError, Record};
 use crate::world::lock::{AcquireResult, FleetLock, LockNote};
 
-/// Journal and lock in memory.
+/// Journals and lock in memory.
 #[derive(Debug, Default)]
 pub struct FakeJournal {
-    pub rows: Mutex<Vec<JournalEntry>>,
-    pub promotion_entries: Mutex<Vec<PromotionEntry>>,
+    pub rolls: Mutex<Vec<JournalEntry>>,
+    pub promotions: Mutex<Vec<PromotionEntry>>,
     pub lock: Mutex<Option<(Holder, u64)>>,
     pub liveness: Mutex<Option<Liveness>>,
     pub notes: Mutex<Vec<LockNote>>,
-    /// The number of rows that still fit on the disk.
+    /// The number of entries that still fit on the disk.
     pub free_entries: Mutex<Option<usize>>,
     /// Something was not written for lack of room.
     pub has_gaps: Mutex<bool>,
@@ -26,8 +24,9 @@ pub struct FakeJournal {
 
 impl FakeJournal {
     pub fn entry_kinds(&self, host: &str) -> Vec<JournalEntryKind> {
-        let rows = self.rows.lock().unwrap();
-        rows.iter()
+        let entries = self.rolls.lock().unwrap();
+        entries
+            .iter()
             .filter(|row| row.host.as_ref().is_some_and(|name| name.as_str() == host))
             .map(|row| row.kind.clone())
             .collect()
@@ -46,7 +45,7 @@ impl FakeJournal {
         Box::new(LockView { holder: holder.clone(), heartbeats: *beats, liveness: life })
     }
 
-    pub(super) fn check_space(&self) -> Result<(), JournalError> {
+    fn check_space(&self) -> Result<(), JournalError> {
         if let Some(room) = &mut *self.free_entries.lock().unwrap() {
             let Some(left) = room.checked_sub(1) else {
                 *self.has_gaps.lock().unwrap() = true;
@@ -57,7 +56,7 @@ impl FakeJournal {
         Ok(())
     }
 
-    pub(super) fn check_holder(&self, holder: &Holder) -> Result<(), JournalError> {
+    fn check_holder(&self, holder: &Holder) -> Result<(), JournalError> {
         match &*self.lock.lock().unwrap() {
             Some((held, _)) if held == holder => Ok(()),
             held => {
@@ -67,34 +66,49 @@ impl FakeJournal {
     }
 }
 
-impl Journal for FakeJournal {
-    fn append(
-        &self,
-        holder: &Holder,
-        roll: &RollId,
-        host: Option<&HostName>,
-        what: &JournalEntryKind,
-        now: jiff::Timestamp,
-    ) -> Result<(), JournalError> {
+/// An entry that the fake keeps in a list.
+pub trait ListedRecord: Record {
+    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>>;
+}
+
+impl ListedRecord for JournalEntry {
+    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>> {
+        journal.rolls.lock().unwrap()
+    }
+}
+
+impl ListedRecord for PromotionEntry {
+    fn lock_entries(journal: &FakeJournal) -> MutexGuard<'_, Vec<Self>> {
+        journal.promotions.lock().unwrap()
+    }
+}
+
+impl<R: ListedRecord> Journal<R> for FakeJournal {
+    fn append(&self, holder: &Holder, entry: &R) -> Result<(), JournalError> {
         self.check_holder(holder)?;
         self.check_space()?;
-        let row = JournalEntry { roll: roll.clone(), at: now, host: host.cloned(), kind: what.clone() };
-        self.rows.lock().unwrap().push(row);
+        R::lock_entries(self).push(entry.clone());
         Ok(())
     }
 
-    fn last_roll(&self) -> Result<Option<RollId>, JournalError> {
-        Ok(self.list_rolls(1)?.pop())
+    fn append_request(&self, request: R::Request) -> Result<(), JournalError> {
+        R::lock_entries(self).push(request.into());
+        Ok(())
     }
 
-    fn rows(&self, roll: &RollId) -> Result<JournalEntries, JournalError> {
-        Ok(self.rows.lock().unwrap().iter().filter(|row| &row.roll == roll).cloned().collect())
+    fn load(&self, id: &R::Id, skip: usize) -> Result<Vec<R>, JournalError> {
+        let entries = R::lock_entries(self);
+        Ok(entries.iter().filter(|entry| entry.id() == id).skip(skip).cloned().collect())
     }
 
-    fn list_rolls(&self, limit: u32) -> Result<Vec<RollId>, JournalError> {
-        let mut rolls: Vec<RollId> = self.rows.lock().unwrap().iter().map(|row| row.roll.clone()).collect();
-        rolls.dedup();
-        Ok(rolls.split_off(rolls.len().saturating_sub(usize::try_from(limit).unwrap())))
+    fn list(&self, limit: u32) -> Result<Vec<R::Id>, JournalError> {
+        let mut ids: Vec<R::Id> = Vec::new();
+        for entry in R::lock_entries(self).iter() {
+            if !ids.contains(entry.id()) {
+                ids.push(entry.id().clone());
+            }
+        }
+        Ok(ids.split_off(ids.len().saturating_sub(usize::try_from(limit).unwrap())))
     }
 }
 
@@ -120,7 +134,7 @@ impl FleetLock for FakeJournal {
         }
     }
 
-    fn beat(&self, holder: &Holder) -> Result<(), JournalError> {
+    fn send_heartbeat(&self, holder: &Holder) -> Result<(), JournalError> {
         self.check_holder(holder)?;
         if let Some((_, beats)) = &mut *self.lock.lock().unwrap() {
             *beats += 1;

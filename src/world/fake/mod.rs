@@ -28,13 +28,8 @@ pub mod deployments;
 pub mod firewall;
 pub mod fuse;
 pub mod journal;
-mod paused;
-mod promotions;
+pub mod paused;
 pub mod proxy;
-pub mod site;
-mod site_balancer;
-mod site_deployments;
-pub mod site_traffic_split;
 pub mod store;
 
 use balancer::FakeBalancer;

@@ -9,7 +9,7 @@ use crate::world::reporter::{Event, Reporter};
 
 /// Wall-clock time that goes with tokio's.
 #[derive(Clone, Copy)]
-pub struct PausedClock(pub(super) Instant);
+pub struct PausedClock(pub Instant);
 
 impl PausedClock {
     pub fn at(self, moment: Instant) -> jiff::Timestamp {
@@ -24,7 +24,7 @@ impl Clock for PausedClock {
     }
 }
 
-pub(super) struct EventRecorder(pub(super) Arc<Mutex<Vec<Event>>>);
+pub struct EventRecorder(pub Arc<Mutex<Vec<Event>>>);
 
 impl Reporter for EventRecorder {
     fn report(&self, event: &Event) {

@@ -121,7 +121,7 @@ fn login_shell_noise_is_skipped() {
         let end = link.run(&sh("seq 1 5000"), heard).await;
         assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(lines.lock().unwrap().len(), 5000);
-        assert!(link.hello().await.is_ok());
+        assert!(link.greet().await.is_ok());
     });
 }
 
@@ -132,7 +132,7 @@ fn interactive_ssh_configuration_works() {
         let mut place = Place::new();
         place.sshd("").await;
         let people = " RemoteCommand tmux attach\n RequestTTY force\n LocalForward 2222 127.0.0.1:1\n ForwardAgent yes";
-        assert!(place.over_plain_ssh(people).hello().await.is_ok());
+        assert!(place.over_plain_ssh(people).greet().await.is_ok());
     });
 }
 
@@ -144,8 +144,8 @@ fn shared_ssh_master_is_not_killed() {
         // The first becomes the master of all (ssh_config(5)); without ControlPersist it is no process of its own.
         let shared = " ControlMaster auto";
         let (first, second) = (place.over_plain_ssh(shared), place.over_plain_ssh(shared));
-        first.hello().await.unwrap();
-        second.hello().await.unwrap();
+        first.greet().await.unwrap();
+        second.greet().await.unwrap();
         let (heard, lines) = listener();
         let wait = sh("echo up; read line < $FIFO; echo $line");
         let fifo = place.path("fifo");
@@ -161,7 +161,7 @@ fn shared_ssh_master_is_not_killed() {
         assert_eq!(end, Ok(RunOutcome { status: 0, timed_out: false }));
         assert_eq!(*lines.lock().unwrap(), ["up", "on"]);
         // Another call over a master that is there already: without clients it ends by itself.
-        second.hello().await.unwrap();
+        second.greet().await.unwrap();
         drop(second);
         let sockets = || {
             std::fs::read_dir(place.dir.path())
@@ -180,7 +180,7 @@ fn killed_agent_breaks_link_and_next_call_succeeds() {
         let mut place = Place::new();
         place.sshd("").await;
         let link = place.over_plain_ssh("");
-        link.hello().await.unwrap();
+        link.greet().await.unwrap();
         let (heard, _) = listener();
         // The agent is the parent of what it runs.
         let broken = link.run(&sh("kill -9 $PPID; sleep 60"), heard).await.unwrap_err();
@@ -191,7 +191,7 @@ fn killed_agent_breaks_link_and_next_call_succeeds() {
         let agent: i32 = lines.lock().unwrap()[0].parse().unwrap();
         kill(Pid::from_raw(agent), Signal::SIGKILL).unwrap();
         until(async || gone(&agent.to_string())).await;
-        assert!(link.hello().await.is_ok());
+        assert!(link.greet().await.is_ok());
     });
 }
 
@@ -202,20 +202,20 @@ fn cut_link_is_reported_and_reconnected() {
         let mut place = Place::new();
         place.sshd("").await;
         let link = place.over_plain_ssh("");
-        link.hello().await.unwrap();
+        link.greet().await.unwrap();
         let rule = |what: &str| {
             let args = [what, "INPUT", "-p", "tcp", "--dport", "2222", "-j", "DROP"];
             assert!(command("iptables").args(args).status().unwrap().success());
         };
         rule("-A");
-        let error = link.hello().await.unwrap_err();
+        let error = link.greet().await.unwrap_err();
         assert!(matches!(error, LinkError::Broken { .. }), "{error}");
         assert!(
             error.to_string().contains("ssh reports: Timeout, server 127.0.0.9 not responding."),
             "{error}"
         );
         rule("-D");
-        assert!(link.hello().await.is_ok());
+        assert!(link.greet().await.is_ok());
     });
 }
 

@@ -62,7 +62,7 @@ fn tls_admits_certificates_of_the_authority_only() {
         place.certificate("late", "ca", "127.0.0.1", "-1");
         place.certificate("stranger", "other", "127.0.0.1", "2");
         let link = place.over_tls(place.as_one("operator"));
-        assert!(link.hello().await.is_ok());
+        assert!(link.greet().await.is_ok());
         let other_ca = ConnectConfig { ca: Some(place.path("other.pem")), ..place.as_one("operator") };
         let cases = [
             (ConnectConfig::default(), "CertificateRequired"),
@@ -82,7 +82,7 @@ fn tls_admits_certificates_of_the_authority_only() {
             let why = refusal(&*place.over_tls(reach)).await;
             assert!(why.contains(text), "{text}: {why}");
         }
-        assert!(link.hello().await.is_ok(), "the others were in nobody's way");
+        assert!(link.greet().await.is_ok(), "the others were in nobody's way");
     });
 }
 
@@ -95,14 +95,14 @@ fn tls_admits_clients_with_token_only() {
         place.tls_agent(&["--token-file", &token]).await;
         let with =
             |name: &str| ConnectConfig { token_file: Some(place.path(name)), ..ConnectConfig::default() };
-        assert!(place.over_tls(with("token")).hello().await.is_ok());
+        assert!(place.over_tls(with("token")).greet().await.is_ok());
         for reach in [with("wrong"), ConnectConfig::default()] {
-            let refused = place.over_tls(reach).hello().await.unwrap_err();
+            let refused = place.over_tls(reach).greet().await.unwrap_err();
             let message = "the bearer token is missing or wrong".to_owned();
             assert_eq!(refused, LinkError::Refused { code: ErrorCode::Unauthorized, message });
         }
         // A client without a token learns nothing, and the socket requires none.
-        assert!(place.over_socket().hello().await.is_ok());
+        assert!(place.over_socket().greet().await.is_ok());
         let short = place.write("short", "short").display().to_string();
         let (pem, key) = (place.text("agent.pem"), place.text("agent.key"));
         let more = ["--listen", TLS, "--certificate", &pem, "--key", &key, "--token-file", &short];
@@ -126,7 +126,7 @@ fn silent_tls_clients_block_no_other_client() {
             silent.push(TcpStream::connect(TLS).await.unwrap());
         }
         let link = place.over_tls(place.as_one("operator"));
-        until(async || link.hello().await.is_ok()).await;
+        until(async || link.greet().await.is_ok()).await;
         drop(silent);
     });
 }

@@ -70,16 +70,16 @@ fn archive_of_64_mib_is_streamed() {
         let mut place = Place::new();
         let agent = place.with_releases().await;
         let link = place.over_socket();
-        link.hello().await.unwrap();
+        link.greet().await.unwrap();
         let contents: Vec<u8> = (0..16_u32 << 20).flat_map(u32::to_le_bytes).collect();
         let archive = archive(&place, "big.tar.gz", &contents);
         let before = peak(agent);
-        let digest = link.place(&shop(), "1.0.0", &archive).await.unwrap();
+        let digest = link.upload_release(&shop(), "1.0.0", &archive).await.unwrap();
         assert_eq!(digest, TarArchives.pack(&archive).unwrap().digest);
         assert!(std::fs::read(place.path("srv/shop/releases/1.0.0/file")).unwrap() == contents);
         assert!(peak(agent) - before < 16 << 10, "from {before} to {} KiB", peak(agent));
         // The connection is used again, and the same again is done already.
-        assert_eq!(link.place(&shop(), "1.0.0", &archive).await, Ok(digest.clone()));
+        assert_eq!(link.upload_release(&shop(), "1.0.0", &archive).await, Ok(digest.clone()));
         let placed = link.list_releases(&shop()).await.unwrap();
         assert_eq!(
             placed.iter().map(|one| (one.name.as_str(), &one.digest)).collect::<Vec<_>>(),
@@ -148,12 +148,12 @@ fn cut_upload_leaves_nothing() {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         assert_eq!(place.left(), [""; 0]);
         let archive = archive(&place, "a.tar.gz", &vec![0; 8 << 20]);
-        match link.place(&shop(), "1.0.0", &archive).await {
+        match link.upload_release(&shop(), "1.0.0", &archive).await {
             Err(LinkError::Unreachable { .. }) => {}
             other => panic!("{other:?}"),
         }
         place.with_releases().await;
-        link.place(&shop(), "1.0.0", &archive).await.unwrap();
+        link.upload_release(&shop(), "1.0.0", &archive).await.unwrap();
         assert_eq!(place.left(), [".1.0.0.digest", "1.0.0", "shop"]);
     });
 }
@@ -194,24 +194,24 @@ fn refused_upload_has_an_error_code() {
         let sparse = place.path("sparse.tar.gz");
         std::fs::File::create(&sparse).unwrap().set_len((1 << 30) + 1).unwrap();
         for _ in 0..50 {
-            match place.over_socket().place(&shop(), "1.0.0", &sparse).await {
+            match place.over_socket().upload_release(&shop(), "1.0.0", &sparse).await {
                 Err(LinkError::Refused { code: ErrorCode::BadRequest, message }) => {
                     assert_eq!(message, "the archive has more than 1073741824 bytes");
                 }
                 other => panic!("{other:?}"),
             }
         }
-        let missing = place.over_socket().place(&shop(), "1.0.0", Path::new("/nowhere")).await;
+        let missing = place.over_socket().upload_release(&shop(), "1.0.0", Path::new("/nowhere")).await;
         assert!(
             matches!(missing, Err(LinkError::Refused { code: ErrorCode::BadArchive, .. })),
             "{missing:?}"
         );
         let one = archive(&place, "one.tar.gz", b"1");
         let other = archive(&place, "other.tar.gz", b"2");
-        let digest: Digest = place.over_socket().place(&shop(), "1.0.0", &one).await.unwrap();
+        let digest: Digest = place.over_socket().upload_release(&shop(), "1.0.0", &one).await.unwrap();
         assert_eq!(digest.0.len(), 64);
         // Nothing runs from the first: it makes way.
-        let replaced = place.over_socket().place(&shop(), "1.0.0", &other).await.unwrap();
+        let replaced = place.over_socket().upload_release(&shop(), "1.0.0", &other).await.unwrap();
         assert_ne!(replaced, digest);
     });
 }
@@ -229,11 +229,11 @@ fn upload_to_full_disk_has_an_error_code_and_leaves_nothing() {
         // The one has no room for the archive, the other none for what is in it.
         for size in [64 << 20, 8 << 20, 4 << 20] {
             let archive = archive(&place, "a.tar.gz", &vec![7; size]);
-            match link.place(&shop(), "1.0.0", &archive).await {
+            match link.upload_release(&shop(), "1.0.0", &archive).await {
                 Err(LinkError::Refused { code: ErrorCode::DiskFull, .. }) => {}
                 other => panic!("{size}: {other:?}"),
             }
         }
-        link.place(&shop(), "1.0.0", &archive(&place, "a.tar.gz", &vec![7; 2 << 20])).await.unwrap();
+        link.upload_release(&shop(), "1.0.0", &archive(&place, "a.tar.gz", &vec![7; 2 << 20])).await.unwrap();
     });
 }

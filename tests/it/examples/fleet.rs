@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 
 use super::{LIMIT, SWITCHMAN, command, copy, examples, find, succeed};
 use crate::site::{Plan, Site};
@@ -33,7 +33,8 @@ struct Deploys {
 impl Deploys {
     async fn up() -> Self {
         let yaml = "roll: {min_up: 1, drain_timeout: 20s}\n";
-        let site = Site::up("make", Plan { hosts: 3, pipe: Pipe::Ssh, yaml, ..Plan::default() }).await;
+        let site =
+            Site::up("make", Plan { hosts: 3, pipe: LabTransport::Ssh, yaml, ..Plan::default() }).await;
         let (dir, root) = (site.operator.dir().join("deploy"), site.lab.dir().join("srv"));
         copy(&examples().join("makefile"), &dir);
         for made in [&dir.join("releases"), &root] {
@@ -143,7 +144,7 @@ async fn ansible_updates_hosts_under_load_and_reports_the_state_after_a_failure(
     if find("ansible-playbook").is_none() || !can_make_namespaces() {
         return;
     }
-    let mut site = Site::up("ansible", Plan { hosts: 2, pipe: Pipe::Ssh, ..Plan::default() }).await;
+    let mut site = Site::up("ansible", Plan { hosts: 2, pipe: LabTransport::Ssh, ..Plan::default() }).await;
     let operator = site.operator.dir().to_owned();
     let dir = operator.join("ansible");
     copy(&examples().join("ansible"), &dir);

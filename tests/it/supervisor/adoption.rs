@@ -49,7 +49,7 @@ async fn stop_ends_instance_of_killed_monitor_with_its_daemons() {
     kill_keeper(keeper).await;
     assert_eq!(yard.stop(LONG).await, StopResult::Exited);
     until(async || gone(main) && gone(daemon) && gone(keeper)).await;
-    assert_eq!((yard.keeper(), yard.runner.known().await.unwrap()), (None, vec![]));
+    assert_eq!((yard.keeper(), yard.runner.list_instances().await.unwrap()), (None, vec![]));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn terminated_monitor_ends_instance_and_keeps_its_record() {
     send(yard.keeper().unwrap(), Signal::SIGTERM);
     until(async || matches!(yard.state().await, ProcessState::Stopped { .. })).await;
     assert!(gone(main));
-    assert_eq!(yard.runner.known().await.unwrap(), [id()]);
+    assert_eq!(yard.runner.list_instances().await.unwrap(), [id()]);
     yard.runner.start(&spec).await.unwrap();
     assert_ne!(yard.main().await, main);
 }

@@ -1,7 +1,7 @@
 //! The agent is killed at any moment of a deploy, an assign, an update and a kill, with the load running: what it finds when it
 //! is started again is the old state or the new one, and the same command ends the work.
 
-use switchman::lab::operator::Pipe;
+use switchman::lab::operator::LabTransport;
 
 use super::{MS, Site, Value, can_make_namespaces, deploy_shop, up, write_release};
 
@@ -46,7 +46,7 @@ async fn agent_killed_at_any_time_resumes_or_reverts() {
     if !can_make_namespaces() {
         return;
     }
-    let site = up("killed", Pipe::Socket, 2).await;
+    let site = up("killed", LabTransport::Socket, 2).await;
     deploy_shop(&site, "4.0.0").await;
     let fresh = write_release(&site.lab, "5.0.0").unwrap().display().to_string();
     let newer = write_release(&site.lab, "5.0.1").unwrap().display().to_string();

@@ -31,8 +31,8 @@ fn document_is_complete() {
         assert!(document.pointer(pointer).is_some(), "{reference}");
     }
     let body = &document["paths"]["/v1/services/{service}/forward"]["put"]["requestBody"];
-    assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/Intent");
-    assert!(document["components"]["schemas"]["Intent"]["properties"]["switch"].is_object());
+    assert_eq!(body["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/ForwardRequest");
+    assert!(document["components"]["schemas"]["ForwardRequest"]["properties"]["switch"].is_object());
 }
 
 #[test]
@@ -43,7 +43,8 @@ fn every_row_of_the_table_is_served_once() {
     });
     let mut rows: Vec<_> = rows.collect();
     let mut served: Vec<_> = api::build_routes().iter().map(|route| (route.path, route.method)).collect();
-    (rows.sort_unstable(), served.sort_unstable());
+    rows.sort_unstable();
+    served.sort_unstable();
     assert_eq!(served, rows);
 }
 

@@ -31,8 +31,8 @@ details{margin:.25rem 0}summary{cursor:pointer}\
 
 /// Formats a self-contained page, for a browser or an attachment.
 pub fn format_html_page(report: &ComparisonReport) -> String {
-    let of = &report.of;
-    let title = escape(&format!("{}: {} beside {}", of.service, of.shadow, of.main));
+    let versions = &report.of;
+    let title = escape(&format!("{}: {} beside {}", versions.service, versions.shadow, versions.main));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
@@ -43,9 +43,9 @@ pub fn format_html_page(report: &ComparisonReport) -> String {
     let _ = writeln!(
         page,
         "<h1>{} <strong>{}</strong> beside main {}: <span class=\"{verdict}\">{verdict}</span></h1>",
-        escape(of.service.as_str()),
-        escape(&of.shadow.to_string()),
-        escape(&of.main.to_string())
+        escape(versions.service.as_str()),
+        escape(&versions.shadow.to_string()),
+        escape(&versions.main.to_string())
     );
     let _ = writeln!(page, "<p>{}.</p>", escape(&report.reason));
     let mut line = |text: &str| {
@@ -133,17 +133,17 @@ fn format_field_row(field: &FieldFinding) -> String {
     } else {
         String::new()
     };
-    let of = |rate: &Rate| format!("{} of {}", count(rate.part), count(rate.of));
+    let format_part = |rate: &Rate| format!("{} of {}", count(rate.part), count(rate.of));
     let control = if field.control.of == 0 {
         "not sent".to_owned()
     } else {
-        format!("{}, {}", of(&field.control), format_interval(&field.control))
+        format!("{}, {}", format_part(&field.control), format_interval(&field.control))
     };
     format!(
         "<td><code>{}</code></td><td class=\"{class}\">{}</td>{}{}{}<td>{}</td>",
         escape(&field.field),
         describe_finding(field.verdict),
-        format_number_cell(&of(&field.shadow)),
+        format_number_cell(&format_part(&field.shadow)),
         format_rate_bar(&field.shadow),
         format_cell(&control),
         format_examples(field)
@@ -194,8 +194,8 @@ fn write_statuses(page: &mut String, report: &ComparisonReport) {
 
 fn write_latencies(page: &mut String, latency: &LatencyFinding) {
     page.push_str("<h2>Latency</h2>\n");
-    let row = |name: &str, of: &Quantiles| {
-        let values = [of.p50_us, of.p90_us, of.p99_us, of.max_us];
+    let row = |name: &str, quantiles: &Quantiles| {
+        let values = [quantiles.p50_us, quantiles.p90_us, quantiles.p99_us, quantiles.max_us];
         format_cell(name) + &values.iter().map(|us| format_number_cell(&format_ms(*us))).collect::<String>()
     };
     let ratios =
@@ -210,12 +210,12 @@ fn write_latencies(page: &mut String, latency: &LatencyFinding) {
 
 fn write_coverage(page: &mut String, report: &ComparisonReport) {
     page.push_str("<h2>Coverage</h2>\n");
-    let of = &report.coverage;
+    let coverage = &report.coverage;
     let counts = [
-        ("copies begun", of.selected),
-        ("answered", of.answered),
-        ("in flight", of.in_flight),
-        ("compared", of.compared),
+        ("copies begun", coverage.selected),
+        ("answered", coverage.answered),
+        ("in flight", coverage.in_flight),
+        ("compared", coverage.compared),
         ("sent to main twice", report.controls),
     ];
     let counts = counts.iter().map(|(name, value)| format_cell(name) + &format_number_cell(&count(*value)));

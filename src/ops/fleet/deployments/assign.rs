@@ -142,7 +142,7 @@ async fn revert_flip(
     };
     let moved = select(&|_, result| result.as_ref().is_ok_and(|assigned| find_replaced(assigned).is_some()));
     let lost = select(&|host, result| {
-        result.as_ref().is_err_and(LinkError::is_lost) && !target.is_main_on(&host.name)
+        result.as_ref().is_err_and(LinkError::is_connection_lost) && !target.is_main_on(&host.name)
     });
     let lost = lost.iter().map(async |host| {
         if wait_until_main(world, host, target).await {
@@ -167,7 +167,7 @@ const QUERY_INTERVAL: Duration = Duration::from_millis(150);
 async fn wait_until_main(world: &FleetWorld, host: &Host, target: &FleetDeployment) -> bool {
     let deadline = tokio::time::Instant::now() + LOST_RESPONSE_TIMEOUT;
     loop {
-        let view = async { reach::find_link(world, host)?.versions().await }.await;
+        let view = async { reach::find_link(world, host)?.list_deployments().await }.await;
         let is_main = |view: DeploymentView| view.deployment.id == target.id && view.role == Role::Main;
         match view.map(|view| view.deployments.into_iter().any(is_main)) {
             Ok(true) => return true,

@@ -106,7 +106,7 @@ pub async fn deploy(
         if let Some(packed) = &packed
             && !report.planned.iter().any(|planned| planned.host == host.name && planned.is_already_deployed)
         {
-            link.place(&options.service, &release, &packed.path).await?;
+            link.upload_release(&options.service, &release, &packed.path).await?;
             report_progress(
                 world,
                 Some(&host.name),

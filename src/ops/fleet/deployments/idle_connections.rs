@@ -110,7 +110,7 @@ pub(super) async fn flush_until_none_remain(
 }
 
 async fn read_view(world: &FleetWorld, host: &HostName) -> Option<DeploymentsView> {
-    world.links.get(host)?.versions().await.ok()
+    world.links.get(host)?.list_deployments().await.ok()
 }
 
 /// Counts the connections through main's data port that the former main still holds. `None`: the host cannot count them.
@@ -161,7 +161,7 @@ pub(super) async fn flush_repeatedly(world: &FleetWorld, host: &HostName, old: &
 
 async fn has_moved(world: &FleetWorld, host: &HostName, old: &Deployment) -> bool {
     let Some(link) = world.links.get(host) else { return false };
-    let Ok(view) = link.versions().await else { return false };
+    let Ok(view) = link.list_deployments().await else { return false };
     let updating = |deployment: &Deployment| deployment.id == old.id && deployment.stage == Stage::Updating;
     let routes = view.services.iter().filter_map(|record| record.routes.as_ref());
     let mut routes = routes.flat_map(|routes| [&routes.main, &routes.backup]);

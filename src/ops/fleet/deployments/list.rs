@@ -163,7 +163,7 @@ impl Listing {
 /// Lists the deployments of all hosts. A host that cannot be read is named, and the others are shown.
 pub async fn list_deployments(world: &FleetWorld, hosts: &[Host]) -> Listing {
     let mut listing = Listing::default();
-    for (host, view) in for_each_host(world, hosts, async |_, link| link.versions().await).await {
+    for (host, view) in for_each_host(world, hosts, async |_, link| link.list_deployments().await).await {
         match view {
             Ok(view) => merge_host_view(&mut listing.rows, &host, view),
             Err(error) => listing.unread.push((host, error)),

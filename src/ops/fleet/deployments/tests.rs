@@ -11,7 +11,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
-use crate::world::fake::site::{FakeSite, site};
+use crate::ops::testing::site::{FakeSite, site};
 use crate::world::link::{LinkError, SharedLineSink};
 use crate::world::reporter::Event;
 

@@ -101,7 +101,10 @@ pub(crate) async fn apply_split_under_lock(
         detail: options.detail.clone(),
     };
     all_or_partial(
-        for_each_host(world, hosts, async |_, link| link.split(&options.service, &request).await).await,
+        for_each_host(world, hosts, async |_, link| {
+            link.change_traffic_split(&options.service, &request).await
+        })
+        .await,
     )
 }
 

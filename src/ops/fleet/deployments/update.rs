@@ -49,7 +49,7 @@ pub async fn update(
                 if now.digest.as_ref() == Some(&packed.digest) && now.how == run_spec {
                     return Ok(view.deployment.clone());
                 }
-                link.place(&row.service, &view.deployment.release_name(build), &packed.path).await?;
+                link.upload_release(&row.service, &view.deployment.release_name(build), &packed.path).await?;
             }
             let request = UpdateRequest {
                 id: row.id.clone(),

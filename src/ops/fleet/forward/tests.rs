@@ -58,7 +58,7 @@ impl Scene {
     fn world(&self) -> FleetWorld {
         let world = &self.fake.world;
         let link: Arc<dyn HostLink> = Arc::new(LocalHost::new(world.clone()));
-        let site = crate::world::fake::site::site(0, 0).world;
+        let site = crate::ops::testing::site::site(0, 0).world;
         FleetWorld {
             archives: std::sync::Arc::new(crate::world::fake::deployments::FakeArchives),
             links: [(self.host.name.clone(), link)].into(),

@@ -17,7 +17,7 @@ pub enum PromotionError {
     #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
     Unfinished { standing: Box<PromotionProgress> },
     #[error("cannot {verb} a promotion: the journal has none")]
-    None { verb: &'static str },
+    NotFound { verb: &'static str },
     #[error("cannot {verb} promotion {promotion}: it is finished")]
     Finished { promotion: PromotionId, verb: &'static str },
     #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]

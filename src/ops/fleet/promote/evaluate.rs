@@ -33,19 +33,17 @@ impl PromotionRun<'_> {
             }
             let Some(judged) = judge.judge(self.elapsed()) else { continue };
             let verdict = judged.verdict.clone();
-            self.append_entry(&PromotionEntryKind::Judged { step, judgement: judged })?;
+            self.record(&PromotionEntryKind::Judged { step, judgement: judged })?;
             match verdict {
                 StepVerdict::Breach { reason } => return Err(StopReason::roll_back(reason)),
-                StepVerdict::Hold { reason } => self.say(format!("holding: {reason}")),
+                StepVerdict::Hold { .. } => {}
                 StepVerdict::Advance | StepVerdict::Done if !self.spec.require_approval => {
                     return Ok(judge.baseline().cloned());
                 }
                 StepVerdict::Advance | StepVerdict::Done if passed => {}
                 StepVerdict::Advance | StepVerdict::Done => {
                     passed = true;
-                    self.append_entry(&PromotionEntryKind::AwaitingApproval { step })?;
-                    let service = &self.spec.service;
-                    self.say(format!("passed, waiting for `switchman promote {service} --approve`"));
+                    self.record(&PromotionEntryKind::AwaitingApproval { step })?;
                 }
             }
         }
@@ -65,7 +63,7 @@ impl PromotionRun<'_> {
 
     /// Whether every host is still as this promotion left it.
     async fn check_still_sharing(&self, judge: &mut Judge<'_>) -> Result<(), StopReason> {
-        for (host, state) in self.states(&self.hosts).await {
+        for (host, state) in self.read_states(&self.hosts).await {
             match state {
                 Ok(HostState::CanaryActive) => {}
                 Ok(HostState::Main) => return Err(self.already_main_reason(&host)),

@@ -10,16 +10,16 @@ use crate::ops::fleet::deployments::{self, AssignOptions, DeploymentName, PerHos
 use crate::plan::promote::{HostState, state};
 
 /// How often an unreachable host is queried, and the interval between attempts.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_secs(2);
+const MAX_ATTEMPTS: u32 = 3;
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 impl PromotionRun<'_> {
     /// A host's canary goes with it. What cannot be done on one host is taken back on all.
-    pub(super) async fn promote(&self) -> Result<(), StopReason> {
+    pub(super) async fn make_main(&self) -> Result<(), StopReason> {
         let PromotionSpec { service, version, watch, .. } = &self.spec;
         self.check_not_aborted()?;
         self.check_can_become_main().await?;
-        self.say(format!("{service} {version} becomes main"));
+        self.report(format!("{service} {version} becomes main"));
         let options = AssignOptions::new_flip(*watch, &self.actor);
         let name = DeploymentName::from_version(service, version);
         let flipped =
@@ -34,12 +34,12 @@ impl PromotionRun<'_> {
         let mut hosts = self.hosts.clone();
         for tried in 1.. {
             let mut unread: Vec<HostName> = vec![];
-            for (host, state) in self.states(&hosts).await {
+            for (host, state) in self.read_states(&hosts).await {
                 let why = match state {
                     Ok(HostState::Main | HostState::CanaryActive | HostState::ProxyBypassed) => continue,
                     Ok(HostState::NoCanary) => "it has no share any more".to_owned(),
                     Ok(HostState::Overtaken(why)) => why,
-                    Err(error) if error.is_lost() && tried < TRIES => {
+                    Err(error) if error.is_connection_lost() && tried < MAX_ATTEMPTS => {
                         unread.push(host);
                         continue;
                     }
@@ -51,14 +51,14 @@ impl PromotionRun<'_> {
                 break;
             }
             hosts.retain(|host| unread.contains(&host.name));
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
         Ok(())
     }
 
-    pub(super) async fn states(&self, hosts: &[Host]) -> PerHost<HostState> {
+    pub(super) async fn read_states(&self, hosts: &[Host]) -> PerHost<HostState> {
         let state = async |_: &Host, link: &dyn crate::world::link::HostLink| {
-            Ok(state(&link.versions().await?, &self.spec, &self.target))
+            Ok(state(&link.list_deployments().await?, &self.spec, &self.target))
         };
         for_each_host(self.world, hosts, state).await
     }

@@ -7,7 +7,7 @@ use crate::model::deployment::DeploymentId;
 use crate::model::host::Host;
 use crate::model::promote::{PromotionSpec, PromotionTarget};
 use crate::ops::fleet::deployments::for_each_host;
-use crate::plan::promote::{PreflightError, find_target as may_begin};
+use crate::plan::promote::{PreflightError, find_target};
 use crate::world::FleetWorld;
 use crate::world::link::HostLink;
 
@@ -18,8 +18,8 @@ pub async fn check_ready(
     spec: &PromotionSpec,
 ) -> Result<PromotionTarget, PromotionError> {
     let asked = for_each_host(world, hosts, async |_, link| {
-        let view = link.versions().await?;
-        let found = may_begin(&view, spec).map_err(|why| why.to_string());
+        let view = link.list_deployments().await?;
+        let found = find_target(&view, spec).map_err(|why| why.to_string());
         let Ok(target) = &found else { return Ok(found) };
         let health = probe_health(link, &view, &target.deployment).await?;
         Ok(health.and(found))

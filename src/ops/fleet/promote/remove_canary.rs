@@ -22,9 +22,9 @@ impl PromotionRun<'_> {
         match halt {
             StopReason::RollBack { result, why } => self.roll_back(result, why).await,
             StopReason::Interrupt { why } => {
-                self.say(format!("{why}: main answers everything"));
-                let untold = self.remove_from_all(&why, false).await;
-                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+                self.report(format!("{why}: main answers everything"));
+                let unreachable_hosts = self.remove_from_all(&why, false).await;
+                self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts })?;
                 Ok(PromotionReport::from_progress(self.read_progress()?))
             }
             StopReason::Journal(error @ JournalError::LockLost { .. }) => Err(error.into()),
@@ -40,18 +40,19 @@ impl PromotionRun<'_> {
         result: PromotionResult,
         why: String,
     ) -> Result<PromotionReport, PromotionError> {
-        self.say(format!("{why}: main answers everything"));
-        let written = self.append_entry(&PromotionEntryKind::RollingBack { result, why: why.clone() });
+        let rolling_back = PromotionEntryKind::RollingBack { result, why: why.clone() };
+        let written = self.append_entry(&rolling_back);
         if let Err(error @ JournalError::LockLost { .. }) = written {
             return Err(error.into());
         }
-        let promoting = self.read_progress().is_ok_and(|stands| stands.is_promoting);
-        let untold = self.remove_from_all(&why, promoting).await;
+        self.report_entry(&rolling_back);
+        let promoting = self.read_progress().is_ok_and(|progress| progress.is_promoting);
+        let unreachable_hosts = self.remove_from_all(&why, promoting).await;
         written?;
-        if untold.is_empty() {
+        if unreachable_hosts.is_empty() {
             return self.finish(result, &why);
         }
-        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts: untold })?;
+        self.append_entry(&PromotionEntryKind::Stopped { why, unreachable_hosts })?;
         Ok(PromotionReport::from_progress(self.read_progress()?))
     }
 
@@ -60,7 +61,7 @@ impl PromotionRun<'_> {
     async fn remove_from_all(&self, why: &str, promoted: bool) -> Vec<(HostName, String)> {
         let told = self.hosts.iter().map(async |host| {
             let error = self.remove_from(host, why, promoted).await.err()?;
-            self.say(format!("{}: may have its canary still: {error}", host.name));
+            self.report(format!("{}: may have its canary still: {error}", host.name));
             Some((host.name.clone(), error.to_string()))
         });
         futures_util::future::join_all(told).await.into_iter().flatten().collect()
@@ -70,7 +71,7 @@ impl PromotionRun<'_> {
         let mut tried = 1;
         loop {
             match self.try_remove_from(host, why, promoted).await {
-                Err(error) if error.is_lost() && tried < MAX_ATTEMPTS => tried += 1,
+                Err(error) if error.is_connection_lost() && tried < MAX_ATTEMPTS => tried += 1,
                 ended => return ended,
             }
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -79,7 +80,7 @@ impl PromotionRun<'_> {
 
     async fn try_remove_from(&self, host: &Host, why: &str, promoted: bool) -> Result<(), LinkError> {
         let link = reach::find_link(self.world, host)?;
-        let view = link.versions().await?;
+        let view = link.list_deployments().await?;
         let service = &self.spec.service;
         if promoted && self.is_main(&view) {
             let (why, from) = (why.to_owned(), Some(self.spec.version.clone()));
@@ -98,7 +99,7 @@ impl PromotionRun<'_> {
             actor: self.actor.clone(),
             detail: format!("promotion {}: {why}", self.id),
         };
-        link.split(service, &request).await.map(|_| ())
+        link.change_traffic_split(service, &request).await.map(|_| ())
     }
 
     fn is_main(&self, view: &DeploymentsView) -> bool {

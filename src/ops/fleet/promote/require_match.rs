@@ -23,18 +23,15 @@ impl PromotionRun<'_> {
             };
             if reason != told {
                 let passed = verdict == ComparisonVerdict::Same;
-                self.append_entry(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
+                self.record(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
                 told.clone_from(&reason);
             }
             match verdict {
                 ComparisonVerdict::Differs => {
                     return Err(StopReason::roll_back(format!("its answers differ from main's: {reason}")));
                 }
-                ComparisonVerdict::Insufficient => self.say(format!("holding: {reason}")),
-                ComparisonVerdict::Same => {
-                    self.say(format!("as a shadow: {reason}"));
-                    return Ok(());
-                }
+                ComparisonVerdict::Insufficient => self.report(format!("holding: {reason}")),
+                ComparisonVerdict::Same => return Ok(()),
             }
             self.sleep_or_stop(self.spec.interval).await?;
         }

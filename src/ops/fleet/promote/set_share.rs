@@ -27,7 +27,6 @@ impl PromotionRun<'_> {
             header: None,
             cookie: None,
         };
-        self.say(format!("step {} of {}: {share}", step + 1, self.spec.steps.shares().len()));
         let told = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
         told.map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
     }
@@ -67,7 +66,7 @@ impl PromotionRun<'_> {
     /// Checks that no other command made a version main or gave one a share, which is not changed back. An unreachable host is
     /// not an error here: the change itself is retried.
     pub(super) async fn check_not_overtaken(&self) -> Result<(), StopReason> {
-        for (host, state) in self.states(&self.hosts).await {
+        for (host, state) in self.read_states(&self.hosts).await {
             match state {
                 Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
                 Ok(HostState::Main) => return Err(self.already_main_reason(&host)),
@@ -86,7 +85,7 @@ impl PromotionRun<'_> {
 pub(super) fn is_lost(error: &FleetDeployError) -> bool {
     match error {
         FleetDeployError::Hosts(failed) | FleetDeployError::Partial { failed, .. } => {
-            failed.iter().all(|(_, error)| error.is_lost())
+            failed.iter().all(|(_, error)| error.is_connection_lost())
         }
         _ => false,
     }

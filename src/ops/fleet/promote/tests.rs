@@ -8,10 +8,10 @@ use crate::model::field::Field;
 use crate::model::percent::Percent;
 use crate::model::promote::StepVerdict;
 use crate::model::proxy::{Canary, Mirror};
+use crate::ops::testing::site::{FakeSite, site};
+use crate::ops::testing::site_traffic_split::VersionBehaviour;
 use crate::plan::promote::PromotionStepState;
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
-use crate::world::fake::site_traffic_split::VersionBehaviour;
 use crate::world::link::LinkError;
 
 mod faults;
@@ -32,7 +32,7 @@ async fn roll_out(fake: &FakeSite, spec: PromotionSpec) -> Result<PromotionRepor
     run(&fake.world, &fake.fleet, &spec, &actor()).await
 }
 
-fn each(fake: &FakeSite, change: impl Fn(&mut crate::world::fake::site_traffic_split::SiteProxy)) {
+fn each(fake: &FakeSite, change: impl Fn(&mut crate::ops::testing::site_traffic_split::SiteProxy)) {
     for host in HOSTS {
         fake.site.with_host(host, |host| {
             host.layer7.advance();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{HostOutcome, RollRun};
+use super::{CapacityError, HostOutcome, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{ProbeResult, RunRequest};
 use crate::model::duration;
@@ -20,8 +20,6 @@ use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
 use crate::ops::fleet::reach;
 use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
-use crate::world::notifier::NoticeEvent;
-use crate::world::reporter::RollEvent;
 
 /// The state of one host from step to step.
 struct StepContext<'a> {
@@ -38,6 +36,12 @@ struct StepFailure {
     is_overtaken: bool,
 }
 
+impl From<CapacityError> for StepFailure {
+    fn from(error: CapacityError) -> Self {
+        error.to_string().into()
+    }
+}
+
 impl From<String> for StepFailure {
     fn from(why: String) -> Self {
         Self { why, is_overtaken: false }
@@ -47,10 +51,10 @@ impl From<String> for StepFailure {
 impl RollRun<'_> {
     /// Runs a host from its entry to the end, or to the step that fails. `out`: the hosts that are out together with it.
     pub(super) async fn run_host(&self, turn: &HostTurn, out: &[&HostName]) -> HostOutcome {
-        let host = &self.hosts[turn.at];
+        let host = &self.hosts[turn.index];
         let began = Instant::now();
         let mut walk = StepContext { hosts_out: out, generation: 0, attempt: turn.attempts + 1 };
-        let mut step = Some(turn.entry);
+        let mut step = Some(turn.resume_step);
         while let Some(now) = step {
             // Until the command has begun a host can be put back as it was; from then on it goes through.
             if now <= Step::Command && !self.can_continue() {
@@ -66,10 +70,7 @@ impl RollRun<'_> {
         if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
             return HostOutcome::Stopped;
         }
-        let took = began.elapsed();
-        self.report(RollEvent::HostDone { host: host.name.clone(), elapsed: took });
-        let text = format!("{} is done after {}", host.name, duration::format(took));
-        self.notify(NoticeEvent::HostDone, Some(&host.name), &text);
+        self.announce(Some(&host.name), &JournalEntryKind::Done, began.elapsed());
         HostOutcome::Done
     }
 
@@ -82,21 +83,16 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.append_entry(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
+        if self.record(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
         }
-        let planned = self.plan.steps.iter().find(|planned| planned.step == step);
-        let at_most = planned.and_then(|planned| planned.timeout);
-        self.report(RollEvent::StepBegan { host: host.name.clone(), step, timeout: at_most });
         match self.perform_step(host, step, walk).await {
             Ok(detail) => {
-                let done = JournalEntryKind::StepDone { step, detail: detail.clone() };
-                if self.append_entry(Some(&host.name), &done).is_err() {
+                if self.record(Some(&host.name), &JournalEntryKind::StepDone { step, detail }).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
-                self.report(RollEvent::StepDone { host: host.name.clone(), step, detail });
                 Ok(())
             }
             Err(_) if step < Step::Command && self.world.stop.is_requested() => {
@@ -128,10 +124,9 @@ impl RollRun<'_> {
         StepFailure { why, is_overtaken: overtaken }: StepFailure,
     ) -> HostOutcome {
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
-        let recorded =
-            self.append_entry(Some(&host.name), &JournalEntryKind::StepFailed { step, why: why.clone() });
-        self.report(RollEvent::StepFailed { host: host.name.clone(), step, why: why.clone() });
-        self.notify(NoticeEvent::Failed, Some(&host.name), &format!("{} failed at {step}: {why}", host.name));
+        let failed = JournalEntryKind::StepFailed { step, why: why.clone() };
+        let recorded = self.append_entry(Some(&host.name), &failed);
+        self.announce(Some(&host.name), &failed, Duration::ZERO);
         if recorded.is_err() {
             return self.handle_journal_failure(host, step.is_out_of_service() && !overtaken).await;
         }
@@ -300,7 +295,7 @@ impl RollRun<'_> {
             self.world.commands.run(&request, heard).await.map_err(|error| error.to_string())?
         };
         self.lock_unfinished_commands().remove(&host.name);
-        let kept = || self.world.outputs.place(&self.id, Some(&host.name));
+        let kept = || self.world.outputs.locate(&self.id, Some(&host.name));
         let kept = || kept().map(|place| format!(" (its output: {place})")).unwrap_or_default();
         check_run_end(ended, timeout.unwrap_or_default())
             .map_err(|why| format!("the command {why}{}", kept()))?;

@@ -17,7 +17,6 @@ use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
 use crate::ops::fleet::forward::switch_host;
 use crate::ops::fleet::reach;
 use crate::world::link::{LinkError, SharedLineSink};
-use crate::world::reporter::RollEvent;
 
 /// How long a host that does not answer is tried: a link that was cut for a moment is back by then.
 const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,12 +38,12 @@ impl RollRun<'_> {
     }
 
     fn record_settled(&self, host: &Host, end: HostOutcome, detail: String, recorded: bool) -> HostOutcome {
-        let settled = JournalEntryKind::Settled { end, detail: detail.clone() };
+        let settled = JournalEntryKind::Settled { end, detail };
         if recorded {
-            // A failure is noticed by `still_sound`; the host is where it is.
+            // A failure is found by `check_journal`; the host is where it is.
             let _ = self.append_entry(Some(&host.name), &settled);
         }
-        self.report(RollEvent::Settled { host: host.name.clone(), end, detail });
+        self.announce(Some(&host.name), &settled, Duration::ZERO);
         end
     }
 
@@ -81,10 +80,12 @@ impl RollRun<'_> {
         let changed = loop {
             match switch_host(world, self.fleet, host, Switch::On, &self.actor, &detail).await {
                 Ok(changed) => break changed,
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                Err(error) if error.is_lost() => return (HostOutcome::Unreachable, error.to_string()),
+                Err(error) if error.is_connection_lost() => {
+                    return (HostOutcome::Unreachable, error.to_string());
+                }
                 Err(error) => return self.classify_not_put_back(host, error.to_string(), true).await,
             }
         };
@@ -128,7 +129,7 @@ impl RollRun<'_> {
                 .fetch_status(&reach::build_status_request(self.fleet, host))
                 .await;
             match view {
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
                 view => return view,
@@ -168,10 +169,12 @@ impl RollRun<'_> {
             let ran = async { reach::find_link(self.world, host)?.run(&request, silent.clone()).await };
             match ran.await {
                 Ok(_) => return Ok(()),
-                Err(error) if error.is_lost() && Instant::now() < deadline => {
+                Err(error) if error.is_connection_lost() && Instant::now() < deadline => {
                     tokio::time::sleep(RETRY_INTERVAL).await;
                 }
-                Err(error) if error.is_lost() => return Err((HostOutcome::Unreachable, error.to_string())),
+                Err(error) if error.is_connection_lost() => {
+                    return Err((HostOutcome::Unreachable, error.to_string()));
+                }
                 Err(error) => return Err(left(error.to_string())),
             }
         }

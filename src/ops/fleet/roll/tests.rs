@@ -14,8 +14,8 @@ use crate::model::lock::Liveness;
 use crate::model::roll::Batch;
 use crate::plan::roll::progress::StepState;
 
+use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
 
@@ -170,7 +170,7 @@ async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
     fake.site.lock().unreadable_balancers.insert("lb2".into());
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot start the roll: `lb2` cannot be read"), "{error}");
-    assert_eq!(fake.journal.rows.lock().unwrap().len(), 0, "nothing was begun");
+    assert_eq!(fake.journal.rolls.lock().unwrap().len(), 0, "nothing was begun");
     assert_eq!(in_service(&fake), [true; 3]);
 }
 
@@ -228,7 +228,7 @@ async fn killed_roll_is_finished_by_resume_and_restored_by_abort() {
             let in_service = state.hosts.values().any(|host| host.commands.contains(&"began in service"));
             assert!(!in_service, "{verb} after {tenth}: {:?}", state.hosts);
             if verb == "resume" {
-                let ended = |host: &crate::world::fake::site::SiteHost| {
+                let ended = |host: &crate::ops::testing::site::SiteHost| {
                     let count = |word| host.commands.iter().filter(|now| **now == word).count();
                     (1..=2).contains(&count("began")) && count("ended") >= 1
                 };
@@ -307,7 +307,7 @@ async fn remote_holder_is_judged_by_heartbeat() {
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
     let (refused, ()) = tokio::join!(lock::acquire(&fake.world, "ops", purpose()), async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        fake.journal.beat(&other).unwrap();
+        fake.journal.send_heartbeat(&other).unwrap();
     });
     assert!(matches!(refused, Err(LockError::Locked { .. })), "{refused:?}");
     *fake.journal.liveness.lock().unwrap() = Some(Liveness::Remote);
@@ -434,7 +434,7 @@ async fn roll_keeps_switch_of_another_command() {
     for (on, end) in [(false, HostOutcome::LeftInMaintenance), (true, HostOutcome::Restored)] {
         let fake = site(3, 1);
         // Off while it comes back; on while it drains.
-        let now = |host: &mut crate::world::fake::site::SiteHost| {
+        let now = |host: &mut crate::ops::testing::site::SiteHost| {
             host.forward != on && host.commands.is_empty() == on
         };
         let work = spec(3);

@@ -15,7 +15,7 @@ use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
 #[async_trait]
 impl HostDeployments for LocalHost {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
         Ok(deployments::read_view(&self.world).await?)
     }
 

@@ -13,7 +13,7 @@ use crate::world::link::{HostTrafficSplit, LinkError};
 
 #[async_trait]
 impl HostTrafficSplit for LocalHost {
-    async fn split(
+    async fn change_traffic_split(
         &self,
         service: &ServiceName,
         request: &TrafficSplitRequest,

@@ -160,7 +160,7 @@ async fn close_idle_connections(world: &HostWorld, before: Option<&ServiceRecord
 
 /// The connections that came by a port, or `None` if the kernel cannot be read now. The others are in use.
 async fn find_idle_connections(world: &HostWorld, port: Port, target: Port) -> Option<Vec<Socket>> {
-    let peers = world.flows.led(port, target).await.ok()?;
+    let peers = world.flows.list_peers(port, target).await.ok()?;
     let open = world.sockets.list_established(target).await.ok()?;
     Some(filter_by_peers(open, &peers))
 }

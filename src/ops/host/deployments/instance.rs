@@ -93,7 +93,7 @@ fn build_spec(
             let failed = |error: &dyn std::fmt::Display| HostDeployError::Vhost(error.to_string());
             world
                 .files
-                .write(&file, &vhost.text().map_err(|error| failed(&error))?)
+                .write(&file, &vhost.render().map_err(|error| failed(&error))?)
                 .map_err(|error| failed(&error))?;
             env.extend(vhost.env());
             (vhost.argv(&file), vhost.stop_signal())

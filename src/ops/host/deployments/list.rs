@@ -49,7 +49,7 @@ async fn count_main_port_sockets(
         return all.as_ref().map(|_| SocketCount::default()).map_err(ObservationError::new);
     };
     let (port, target) = (routes.main.port, deployment.instance.port);
-    let peers = world.flows.led(port, target).await.map_err(ObservationError::new)?;
+    let peers = world.flows.list_peers(port, target).await.map_err(ObservationError::new)?;
     let open = world.sockets.list_established(target).await.map_err(ObservationError::new)?;
     Ok(drain::count_activities(&filter_by_peers(open, &peers), &[]).0)
 }

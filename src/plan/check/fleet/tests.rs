@@ -9,7 +9,7 @@ use crate::model::observation::ObservationError;
 use crate::model::port_forward::Forward;
 use crate::model::roll::{Batch, RollId};
 use crate::model::socket::SocketCount;
-use crate::plan::roll::progress::standing;
+use crate::plan::roll::progress::build_progress;
 
 fn fleet() -> Fleet {
     let mut hosts = vec![example::host("web1", "10.0.0.1"), example::host("web2", "10.0.0.2")];
@@ -188,7 +188,7 @@ fn abandoned_roll_is_reported() {
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let what = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
     let row = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
-    let begun = standing(&[row]);
+    let begun = build_progress(&[row]);
     let held = |life| LockView {
         holder: Holder {
             user: "ops".into(),
@@ -252,8 +252,12 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     let actor = Actor { user: "ops".into(), pid: 1 };
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let kind = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
-    let begun =
-        standing(&[JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind }]);
+    let begun = build_progress(&[JournalEntry {
+        roll: roll.clone(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        host: None,
+        kind,
+    }]);
     let holder = Holder {
         user: "ops".into(),
         machine: "bastion".into(),

@@ -1,9 +1,10 @@
 //! The last promotion. What its version and main answer is counted by the hosts.
 
-use super::JournalSnapshot;
+use super::snapshot::JournalSnapshot;
 use crate::model::percent::Percent;
 use crate::model::promote::{PromotionResult, StepVerdict};
-use crate::plan::metrics::{MetricFamily, MetricsPage, new_gauge};
+use crate::plan::metrics::family::{MetricFamily, new_gauge};
+use crate::plan::metrics::page::MetricsPage;
 use crate::plan::promote::{PromotionProgress, PromotionStepState};
 
 const IN_PROGRESS: MetricFamily = new_gauge(
@@ -48,78 +49,78 @@ struct LastPromotion<'a> {
 }
 
 impl LastPromotion<'_> {
-    fn to_labels(&self) -> [(&str, &str); 2] {
+    fn to_labels(&self) -> [(&'static str, &str); 2] {
         [("service", self.service), ("version", &self.version)]
     }
 }
 
 fn find_last<'a>(service: &'a str, journaled: &'a JournalSnapshot) -> Option<LastPromotion<'a>> {
-    let standing = journaled.promotion.as_ref()?;
-    let version = standing.spec.version.to_string();
+    let progress = journaled.promotion.as_ref()?;
+    let version = progress.spec.version.to_string();
     Some(LastPromotion {
         service,
         version,
-        progress: standing,
-        state: derive_state(standing, journaled.is_holder_alive),
+        progress,
+        state: derive_state(progress, journaled.is_holder_alive),
     })
 }
 
 pub(super) fn write(page: &mut MetricsPage, journals: &[(&str, &JournalSnapshot)]) {
-    let mut in_progress = page.start_family(&IN_PROGRESS);
+    let in_progress = page.start_family(&IN_PROGRESS);
     for (service, journaled) in journals {
         let unfinished = journaled.promotion.as_ref().is_some_and(|promotion| !promotion.is_finished());
         in_progress.add_flag(&[("service", service)], unfinished);
     }
     let all: Vec<LastPromotion<'_>> =
         journals.iter().filter_map(|(service, journaled)| find_last(service, journaled)).collect();
-    let mut states = page.start_family(&STATE);
+    let states = page.start_family(&STATE);
     for last in &all {
         let [service, version] = last.to_labels();
         for state in STATES {
             states.add_flag(&[service, version, ("state", state)], state == last.state);
         }
     }
-    let mut shares = page.start_family(&SHARE);
+    let shares = page.start_family(&SHARE);
     for last in &all {
-        shares.add(&last.to_labels(), compute_share(last.progress).ratio());
+        shares.add_gauge(&last.to_labels(), compute_share(last.progress).ratio());
     }
     for (family, value) in [
         (&STEPS_PASSED, count_passed as fn(&PromotionProgress) -> i64),
-        (&STEPS, |standing| to_i64(standing.steps.len())),
-        (&HOLDING, |standing| i64::from(is_holding(standing))),
-        (&BEGAN_AT, |standing| standing.began_at.as_second()),
-        (&CHANGED_AT, |standing| standing.changed_at.as_second()),
+        (&STEPS, |progress| to_i64(progress.steps.len())),
+        (&HOLDING, |progress| i64::from(is_holding(progress))),
+        (&BEGAN_AT, |progress| progress.began_at.as_second()),
+        (&CHANGED_AT, |progress| progress.changed_at.as_second()),
     ] {
-        let mut samples = page.start_family(family);
+        let samples = page.start_family(family);
         for last in &all {
-            samples.add(&last.to_labels(), value(last.progress));
+            samples.add_gauge(&last.to_labels(), value(last.progress));
         }
     }
 }
 
-fn derive_state(standing: &PromotionProgress, is_alive: bool) -> &'static str {
-    match standing.result {
+fn derive_state(progress: &PromotionProgress, is_alive: bool) -> &'static str {
+    match progress.result {
         Some(PromotionResult::Promoted) => "promoted",
         Some(PromotionResult::RolledBack) => "returned",
         Some(PromotionResult::Aborted) => "aborted",
-        None if standing.stop_reason.is_some() => "stopped",
+        None if progress.stop_reason.is_some() => "stopped",
         None if !is_alive => "cut-off",
-        None if standing.rolling_back.is_some() => "returning",
-        None if standing.is_promoting => "promoting",
-        None if standing.awaiting_approval.is_some() => "waiting",
+        None if progress.rolling_back.is_some() => "returning",
+        None if progress.is_promoting => "promoting",
+        None if progress.awaiting_approval.is_some() => "waiting",
         None => "running",
     }
 }
 
 /// As the journal knows it: of a promotion that was cut off it is still set.
-fn compute_share(standing: &PromotionProgress) -> Percent {
-    match standing.result {
+fn compute_share(progress: &PromotionProgress) -> Percent {
+    match progress.result {
         Some(PromotionResult::Promoted) => return Percent::FULL,
         Some(_) => return Percent::ZERO,
-        None if standing.stop_reason.is_some() => return Percent::ZERO,
+        None if progress.stop_reason.is_some() => return Percent::ZERO,
         None => {}
     }
-    let reached = standing.steps.iter().rev().find(|step| step.state != PromotionStepState::Pending);
+    let reached = progress.steps.iter().rev().find(|step| step.state != PromotionStepState::Pending);
     reached.map_or(Percent::ZERO, |step| step.share)
 }
 
@@ -127,11 +128,11 @@ fn to_i64(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn count_passed(standing: &PromotionProgress) -> i64 {
-    to_i64(standing.steps.iter().filter(|step| step.state == PromotionStepState::Passed).count())
+fn count_passed(progress: &PromotionProgress) -> i64 {
+    to_i64(progress.steps.iter().filter(|step| step.state == PromotionStepState::Passed).count())
 }
 
-fn is_holding(standing: &PromotionProgress) -> bool {
-    let judged = standing.steps.get(standing.step).and_then(|step| step.judgement.as_ref());
-    !standing.is_finished() && judged.is_some_and(|judged| matches!(judged.verdict, StepVerdict::Hold { .. }))
+fn is_holding(progress: &PromotionProgress) -> bool {
+    let judged = progress.steps.get(progress.step).and_then(|step| step.judgement.as_ref());
+    !progress.is_finished() && judged.is_some_and(|judged| matches!(judged.verdict, StepVerdict::Hold { .. }))
 }

@@ -13,18 +13,19 @@ use crate::model::proxy::Layer7;
 use crate::model::roll::Step;
 use crate::model::rules::{Family as Addresses, Variant};
 use crate::model::socket::SocketCount;
-use crate::plan::metrics::tests::read;
-use crate::plan::roll::progress::standing;
+use crate::plan::metrics::tests::parse;
+use crate::plan::promote;
+use crate::plan::roll::progress::build_progress;
 
 const GOLDEN: &str = include_str!("../../../../tests/golden/metrics/fleet.prom");
 
-fn forward() -> Forward {
+fn build_forward() -> Forward {
     Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) }
 }
 
-fn record(is_on: bool) -> ServiceRecord {
+fn build_record(is_on: bool) -> ServiceRecord {
     ServiceRecord {
-        forward: forward(),
+        forward: build_forward(),
         switch: if is_on { Switch::On } else { Switch::Off },
         balancer_is_local: false,
         generation: 1,
@@ -36,15 +37,15 @@ fn record(is_on: bool) -> ServiceRecord {
     }
 }
 
-fn view(is_on: bool) -> HostView {
+fn build_view(is_on: bool) -> HostView {
     let in_kernel = |family| KernelForward {
         family,
         variant: Variant::NfTables,
-        forward: is_on.then(forward),
+        forward: is_on.then(build_forward),
         hooked: true,
     };
     HostView {
-        record: Ok(Some(record(is_on))),
+        record: Ok(Some(build_record(is_on))),
         kernel: Ok(vec![in_kernel(Addresses::V4), in_kernel(Addresses::V6)]),
         drift: vec![],
         main_sockets: Ok(SocketCount::default()),
@@ -53,27 +54,27 @@ fn view(is_on: bool) -> HostView {
     }
 }
 
-fn seen(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot {
+fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot {
     let named = |(service, view): (&str, HostView)| (service.parse().unwrap(), view);
     let is_up = !views.is_empty();
     HostSnapshot { host: host.parse().unwrap(), is_up, views: views.into_iter().map(named).collect() }
 }
 
 /// Rows of one roll over web1 to web3, a second apart.
-fn rolled(rows: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
+fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
     let actor = Actor { user: "ops".into(), pid: 7 };
     let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
-    let rows = std::iter::once(began).chain(rows).zip(1_000..).map(|((host, what), at)| JournalEntry {
+    let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
         roll: "r19700101-001640-beef".parse().unwrap(),
         at: jiff::Timestamp::from_second(at).unwrap(),
         host: host.map(|host| host.parse().unwrap()),
-        kind: what,
+        kind,
     });
-    standing(&rows.collect::<Vec<_>>()).unwrap()
+    build_progress(&entries.collect::<Vec<_>>()).unwrap()
 }
 
 /// web1 done, web2 failed and left out, web3 never begun.
-fn half() -> Vec<(Option<&'static str>, JournalEntryKind)> {
+fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
     let end = HostOutcome::LeftInMaintenance;
     vec![
         (Some("web1"), JournalEntryKind::StepBegan { step: Step::ForwardOff }),
@@ -86,21 +87,20 @@ fn half() -> Vec<(Option<&'static str>, JournalEntryKind)> {
 }
 
 /// Rows of one promotion of 2.0.0, a second apart.
-fn promotion_progress(rows: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
+fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
     let actor = Actor { user: "ops".into(), pid: 7 };
     let spec = Box::new(example::make_promotion_spec(&["web1"]));
     let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
-    let rows = std::iter::once(began).chain(rows).zip(1..).map(|(what, number)| PromotionEntry {
-        number,
+    let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
         promotion: "o19700101-003320-beef".parse().unwrap(),
-        at: jiff::Timestamp::from_second(2_000 + i64::try_from(number).unwrap()).unwrap(),
-        kind: what,
+        at: jiff::Timestamp::from_second(second).unwrap(),
+        kind,
     });
-    promote::standing(&rows.collect::<Vec<_>>()).unwrap()
+    promote::build_progress(&entries.collect::<Vec<_>>()).unwrap()
 }
 
 /// The first step has passed; in the second too few requests came.
-fn holding() -> Vec<PromotionEntryKind> {
+fn list_holding_promotion() -> Vec<PromotionEntryKind> {
     let judged =
         |verdict| Judgement { verdict, canary: RequestSample::default(), main: RequestSample::default() };
     vec![
@@ -117,35 +117,35 @@ fn holding() -> Vec<PromotionEntryKind> {
     ]
 }
 
-fn of(service: &str, journal: Result<JournalSnapshot, String>) -> ServiceSnapshot {
+fn build_service_snapshot(service: &str, journal: Result<JournalSnapshot, String>) -> ServiceSnapshot {
     ServiceSnapshot { service: service.parse().unwrap(), journal }
 }
 
-fn journaled(roll: Option<RollProgress>) -> JournalSnapshot {
+fn build_journal_snapshot(roll: Option<RollProgress>) -> JournalSnapshot {
     JournalSnapshot { roll, promotion: None, is_locked: false, is_holder_alive: false }
 }
 
 #[test]
 fn fleet_page_matches_golden_file() {
-    let mut off = view(false);
+    let mut off = build_view(false);
     off.drift = vec!["IPv4 (nf_tables): the kernel's rules differ".into()];
     off.main_health = Err(ObservationError::new("refused"));
-    let unread = HostView { kernel: Err(ObservationError::new("no iptables")), ..view(true) };
+    let unread = HostView { kernel: Err(ObservationError::new("no iptables")), ..build_view(true) };
     let numbers = FleetMetrics {
         hosts: vec![
-            seen("web1", vec![("shop", view(true)), ("blog", view(false))]),
-            seen("web2", vec![("shop", off), ("blog", unread)]),
-            seen("web3", vec![]),
+            build_host_snapshot("web1", vec![("shop", build_view(true)), ("blog", build_view(false))]),
+            build_host_snapshot("web2", vec![("shop", off), ("blog", unread)]),
+            build_host_snapshot("web3", vec![]),
         ],
         services: vec![
-            of(
+            build_service_snapshot(
                 "shop",
                 Ok(JournalSnapshot {
-                    promotion: Some(promotion_progress(holding())),
-                    ..journaled(Some(rolled(half())))
+                    promotion: Some(build_promotion(list_holding_promotion())),
+                    ..build_journal_snapshot(Some(build_roll(list_half_finished_roll())))
                 }),
             ),
-            of("blog", Err("the journal is damaged".into())),
+            build_service_snapshot("blog", Err("the journal is damaged".into())),
         ],
     };
     let page = numbers.render();
@@ -153,11 +153,12 @@ fn fleet_page_matches_golden_file() {
 }
 
 /// The one state that a roll is in.
-fn state_of(roll: RollProgress, is_alive: bool) -> String {
+fn render_roll_state(roll: RollProgress, is_alive: bool) -> String {
     let journaled =
         JournalSnapshot { roll: Some(roll), promotion: None, is_locked: is_alive, is_holder_alive: is_alive };
-    let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
-    let page = read(&numbers.render());
+    let numbers =
+        FleetMetrics { hosts: vec![], services: vec![build_service_snapshot("shop", Ok(journaled))] };
+    let page = parse(&numbers.render());
     let states = &page["switchman_roll_state"].samples;
     let now: Vec<&str> =
         states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
@@ -167,15 +168,21 @@ fn state_of(roll: RollProgress, is_alive: bool) -> String {
 
 #[test]
 fn roll_has_exactly_one_state() {
-    let with = |last: JournalEntryKind| rolled([half(), vec![(None, last)]].concat());
-    let ended = |result| with(JournalEntryKind::Ended { result });
-    assert_eq!(state_of(rolled(half()), true), "stopped");
+    let with = |last: JournalEntryKind| build_roll([list_half_finished_roll(), vec![(None, last)]].concat());
+    let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
+    assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
     assert_eq!(
-        state_of(with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }), true),
+        render_roll_state(
+            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
+            true
+        ),
         "running"
     );
     assert_eq!(
-        state_of(with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }), false),
+        render_roll_state(
+            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
+            false
+        ),
         "cut-off"
     );
     for (result, name) in [
@@ -184,24 +191,28 @@ fn roll_has_exactly_one_state() {
         (RollResult::Aborted, "aborted"),
         (RollResult::PartiallyAborted, "aborted-in-part"),
     ] {
-        assert_eq!(state_of(ended(result), false), name);
+        assert_eq!(render_roll_state(ended(result), false), name);
     }
 }
 
 #[test]
 fn fleet_without_roll_exports_no_roll_metrics() {
-    let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled(None)))] };
-    let page = read(&numbers.render());
+    let numbers = FleetMetrics {
+        hosts: vec![],
+        services: vec![build_service_snapshot("shop", Ok(build_journal_snapshot(None)))],
+    };
+    let page = parse(&numbers.render());
     assert_eq!(page["switchman_roll_in_progress"].samples[0].value, "0");
     assert!(!page.contains_key("switchman_roll_state"));
 }
 
 /// The one state that a promotion is in, and the share it has set.
-fn promotion_of(more: Vec<PromotionEntryKind>, is_alive: bool) -> (String, String) {
-    let promotion = Some(promotion_progress([holding(), more].concat()));
+fn render_promotion_state(more: Vec<PromotionEntryKind>, is_alive: bool) -> (String, String) {
+    let promotion = Some(build_promotion([list_holding_promotion(), more].concat()));
     let journaled = JournalSnapshot { roll: None, promotion, is_locked: is_alive, is_holder_alive: is_alive };
-    let numbers = FleetMetrics { hosts: vec![], services: vec![of("shop", Ok(journaled))] };
-    let page = read(&numbers.render());
+    let numbers =
+        FleetMetrics { hosts: vec![], services: vec![build_service_snapshot("shop", Ok(journaled))] };
+    let page = parse(&numbers.render());
     let states = &page["switchman_promotion_state"].samples;
     let now: Vec<&str> =
         states.iter().filter(|one| one.value == "1").map(|one| one.labels.as_str()).collect();
@@ -222,11 +233,11 @@ fn promotion_has_exactly_one_state_and_its_share() {
         (vec![PromotionEntryKind::AwaitingApproval { step: 1 }], true, "waiting", "0.05"),
         (vec![PromotionEntryKind::Promoting], true, "promoting", "0.05"),
         (vec![returning], true, "returning", "0.05"),
-        (vec![stopped], false, "stopped", "0"),
-        (ended(PromotionResult::Promoted), false, "promoted", "1"),
-        (ended(PromotionResult::RolledBack), false, "returned", "0"),
-        (ended(PromotionResult::Aborted), false, "aborted", "0"),
+        (vec![stopped], false, "stopped", "0.0"),
+        (ended(PromotionResult::Promoted), false, "promoted", "1.0"),
+        (ended(PromotionResult::RolledBack), false, "returned", "0.0"),
+        (ended(PromotionResult::Aborted), false, "aborted", "0.0"),
     ] {
-        assert_eq!(promotion_of(more, is_alive), (state.to_owned(), share.to_owned()));
+        assert_eq!(render_promotion_state(more, is_alive), (state.to_owned(), share.to_owned()));
     }
 }

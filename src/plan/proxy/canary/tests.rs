@@ -4,7 +4,7 @@ use super::*;
 
 const COOKIE_NAME: &str = "swm_shop";
 
-fn canary(percent: &str) -> Canary {
+fn build_canary(percent: &str) -> Canary {
     Canary {
         deployment: "dp_0000000001".parse().unwrap(),
         percent: Some(percent.parse().unwrap()),
@@ -14,7 +14,7 @@ fn canary(percent: &str) -> Canary {
     }
 }
 
-fn head(lines: &[(&str, &str)]) -> HeaderMap {
+fn build_headers(lines: &[(&str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in lines {
         map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
@@ -22,37 +22,38 @@ fn head(lines: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn mark(name: &str, value: Option<&str>) -> Option<FieldMatch> {
+fn build_mark(name: &str, value: Option<&str>) -> Option<FieldMatch> {
     Some(FieldMatch { name: name.to_owned(), value: value.map(str::to_owned) })
 }
 
-fn chosen(canary: &Canary, lines: &[(&str, &str)]) -> bool {
-    choose_route(canary, COOKIE_NAME, &head(lines), &mut ShareCounters::default()).is_canary
+fn chooses_canary(canary: &Canary, lines: &[(&str, &str)]) -> bool {
+    choose_route(canary, COOKIE_NAME, &build_headers(lines), &mut ShareCounters::default()).is_canary
 }
 
 #[test]
 fn canary_gets_exactly_100_of_400_requests_at_25_percent() {
     let mut shares = ShareCounters::default();
-    let head = head(&[]);
-    let taken =
-        (0..400).filter(|_| choose_route(&canary("25"), COOKIE_NAME, &head, &mut shares).is_canary).count();
+    let head = build_headers(&[]);
+    let taken = (0..400)
+        .filter(|_| choose_route(&build_canary("25"), COOKIE_NAME, &head, &mut shares).is_canary)
+        .count();
     assert_eq!(taken, 100);
 }
 
 #[test]
 fn header_without_value_matches_by_presence() {
-    let marked = Canary { percent: None, header: mark("X-Mistery-Shopper", None), ..canary("0") };
-    assert!(chosen(&marked, &[("x-mistery-shopper", "")]));
-    assert!(chosen(&marked, &[("X-MISTERY-SHOPPER", "any value")]));
-    assert!(!chosen(&marked, &[("x-mystery-shopper", "1")]));
-    let valued = Canary { header: mark("x-group", Some("beta")), ..marked };
-    assert!(chosen(&valued, &[("x-group", "alpha"), ("x-group", "beta")]));
-    assert!(!chosen(&valued, &[("x-group", "BETA")]) && !chosen(&valued, &[("x-group", "")]));
+    let marked = Canary { percent: None, header: build_mark("X-Mistery-Shopper", None), ..build_canary("0") };
+    assert!(chooses_canary(&marked, &[("x-mistery-shopper", "")]));
+    assert!(chooses_canary(&marked, &[("X-MISTERY-SHOPPER", "any value")]));
+    assert!(!chooses_canary(&marked, &[("x-mystery-shopper", "1")]));
+    let valued = Canary { header: build_mark("x-group", Some("beta")), ..marked };
+    assert!(chooses_canary(&valued, &[("x-group", "alpha"), ("x-group", "beta")]));
+    assert!(!chooses_canary(&valued, &[("x-group", "BETA")]) && !chooses_canary(&valued, &[("x-group", "")]));
 }
 
 #[test]
 fn cookie_matches_by_exact_name() {
-    let marked = Canary { percent: None, cookie: mark("beta", None), ..canary("0") };
+    let marked = Canary { percent: None, cookie: build_mark("beta", None), ..build_canary("0") };
     for (line, expected) in [
         ("a=1; beta=", true),
         ("beta", true),
@@ -60,25 +61,26 @@ fn cookie_matches_by_exact_name() {
         ("Beta=1", false),
         ("xbeta=1;betax=2", false),
     ] {
-        assert_eq!(chosen(&marked, &[("cookie", line)]), expected, "{line}");
+        assert_eq!(chooses_canary(&marked, &[("cookie", line)]), expected, "{line}");
     }
-    let valued = Canary { cookie: mark("beta", Some("yes")), ..marked };
-    assert!(chosen(&valued, &[("cookie", "a=b"), ("cookie", "beta=yes")]));
-    assert!(!chosen(&valued, &[("cookie", "beta=no")]));
+    let valued = Canary { cookie: build_mark("beta", Some("yes")), ..marked };
+    assert!(chooses_canary(&valued, &[("cookie", "a=b"), ("cookie", "beta=yes")]));
+    assert!(!chooses_canary(&valued, &[("cookie", "beta=no")]));
 }
 
 #[test]
 fn mark_takes_precedence_over_bucket() {
-    let both = Canary { sticky: Some(Sticky::Cookie), header: mark("x-canary", None), ..canary("0") };
-    assert!(chosen(&both, &[("cookie", "swm_shop=9999"), ("x-canary", "")]));
+    let both =
+        Canary { sticky: Some(Sticky::Cookie), header: build_mark("x-canary", None), ..build_canary("0") };
+    assert!(chooses_canary(&both, &[("cookie", "swm_shop=9999"), ("x-canary", "")]));
 }
 
 #[test]
 fn new_users_split_exactly_and_stay_assigned() {
     let (mut shares, mut buckets) = (ShareCounters::default(), Vec::new());
-    let sticky = |percent: &str| Canary { sticky: Some(Sticky::Cookie), ..canary(percent) };
+    let sticky = |percent: &str| Canary { sticky: Some(Sticky::Cookie), ..build_canary(percent) };
     for _ in 0..400 {
-        let choice = choose_route(&sticky("25"), COOKIE_NAME, &head(&[]), &mut shares);
+        let choice = choose_route(&sticky("25"), COOKIE_NAME, &build_headers(&[]), &mut shares);
         let bucket = choice.new_bucket.unwrap();
         assert_eq!(choice.is_canary, bucket < 2500);
         buckets.push(bucket);
@@ -88,8 +90,12 @@ fn new_users_split_exactly_and_stay_assigned() {
         let mut count = 0;
         for bucket in &buckets {
             let cookie = format!("swm_shop={bucket}");
-            let choice =
-                choose_route(&sticky(percent), COOKIE_NAME, &head(&[("cookie", &cookie)]), &mut shares);
+            let choice = choose_route(
+                &sticky(percent),
+                COOKIE_NAME,
+                &build_headers(&[("cookie", &cookie)]),
+                &mut shares,
+            );
             assert_eq!(choice.new_bucket, None);
             assert_eq!(choice.is_canary, *bucket < percent.parse::<Percent>().unwrap().parts());
             count += usize::from(choice.is_canary);
@@ -105,10 +111,10 @@ fn new_users_split_exactly_and_stay_assigned() {
 
 #[test]
 fn invalid_cookie_is_replaced() {
-    let sticky = Canary { sticky: Some(Sticky::Cookie), ..canary("50") };
+    let sticky = Canary { sticky: Some(Sticky::Cookie), ..build_canary("50") };
     for value in ["swm_shop=", "swm_shop=-1", "swm_shop=12345", "swm_shop=1e3", "swm_shop2=1", "swm_shop=１"]
     {
-        let head = head(&[("cookie", value)]);
+        let head = build_headers(&[("cookie", value)]);
         let choice = choose_route(&sticky, COOKIE_NAME, &head, &mut ShareCounters::default());
         assert!(choice.new_bucket.is_some(), "{value}");
     }
@@ -117,11 +123,11 @@ fn invalid_cookie_is_replaced() {
 #[test]
 fn hashed_user_stays_on_canary_while_share_grows() {
     let sticky =
-        |percent: &str| Canary { sticky: Some(Sticky::Header("X-User".to_owned())), ..canary(percent) };
+        |percent: &str| Canary { sticky: Some(Sticky::Header("X-User".to_owned())), ..build_canary(percent) };
     let mut counts = [0; 3];
     for user in 0..2000 {
         let user = format!("user-{user}");
-        let at = |percent| chosen(&sticky(percent), &[("x-user", &user)]);
+        let at = |percent| chooses_canary(&sticky(percent), &[("x-user", &user)]);
         let got = [at("10"), at("30"), at("90")];
         assert!(got.is_sorted(), "{user}");
         for (count, got) in counts.iter_mut().zip(got) {
@@ -137,8 +143,8 @@ fn hashed_user_stays_on_canary_while_share_grows() {
 
 #[test]
 fn missing_sticky_header_falls_back_to_request_share() {
-    let sticky = Canary { sticky: Some(Sticky::Header("x-user".to_owned())), ..canary("25") };
-    let (mut shares, head) = (ShareCounters::default(), head(&[]));
+    let sticky = Canary { sticky: Some(Sticky::Header("x-user".to_owned())), ..build_canary("25") };
+    let (mut shares, head) = (ShareCounters::default(), build_headers(&[]));
     let taken = (0..400).filter(|_| choose_route(&sticky, COOKIE_NAME, &head, &mut shares).is_canary).count();
     assert_eq!(taken, 100);
 }

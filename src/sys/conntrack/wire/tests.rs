@@ -29,7 +29,7 @@ fn translated(protocol: u8) -> Vec<u8> {
     body
 }
 
-fn part_of(body: &[u8]) -> Result<DumpPart, String> {
+fn part_of(body: &[u8]) -> Result<DumpPart, NetlinkError> {
     parse_parts(&build_message(CT_NEW, 2, 7, body), 7).pop().unwrap()
 }
 
@@ -77,11 +77,8 @@ fn dump_parts_include_errors_and_end() {
     assert_eq!(parse_parts(&interrupted, 7), [Ok(DumpPart::Interrupted), Ok(DumpPart::Done)]);
     let refused = build_message(NLMSG_ERROR, 0, 7, &(-22i32).to_ne_bytes());
     assert_eq!(parse_parts(&refused, 7), [Ok(DumpPart::Refused(Errno::EINVAL))]);
-    assert_eq!(part_of(&[AF_INET, 0, 0, 0]), Err("a connection comes without its tuples".to_owned()));
-    assert_eq!(
-        parse_parts(&build_message(99, 0, 7, &[]), 7),
-        [Err("an unexpected message of type 99".to_owned())]
-    );
+    assert_eq!(part_of(&[AF_INET, 0, 0, 0]), Err(NetlinkError::NoTuples));
+    assert_eq!(parse_parts(&build_message(99, 0, 7, &[]), 7), [Err(NetlinkError::UnexpectedType(99))]);
     // A ping has a type and a code where TCP has ports.
     let portless =
         |kind| build_nested(kind, &[build_nested(CTA_TUPLE_PROTO, &[build_attribute(CTA_PROTO_NUM, &[1])])]);

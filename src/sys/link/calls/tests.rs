@@ -72,12 +72,12 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.fetch_status(&status).await.map(drop),
         link.fetch_activity(service, example::port(8080)).await.map(drop),
         link.probe(&read(json!({"address": "127.0.0.1:80", "health": main.health}))).await.map(drop),
-        link.switch(&read(forward)).await.map(drop),
+        link.set_forward(&read(forward)).await.map(drop),
         link.run(&read(run), sink.clone()).await.map(drop),
         link.load_history(Some(service), 5).await.map(drop),
-        link.place(service, "1.0.0", archive).await.map(drop),
+        link.upload_release(service, "1.0.0", archive).await.map(drop),
         link.list_releases(service).await.map(drop),
-        link.versions().await.map(drop),
+        link.list_deployments().await.map(drop),
         link.deploy(&read(deploy)).await.map(drop),
         link.update(&read(json!({"id": id}))).await.map(drop),
         link.assign(service, &read(assign)).await.map(drop),
@@ -86,7 +86,7 @@ async fn call_everything(link: &dyn HostLink, archive: &std::path::Path) -> Vec<
         link.kill(&read(json!({"id": id}))).await.map(drop),
         link.set_access(service, &read(json!({"public": true}))).await.map(drop),
         link.stream_logs(&read(json!({"id": id})), sink).await,
-        link.split(service, &read(split)).await.map(drop),
+        link.change_traffic_split(service, &read(split)).await.map(drop),
         link.read_proxy_stats().await.map(drop),
         link.read_evidence(service, id).await.map(drop),
     ]
@@ -101,7 +101,7 @@ async fn link_calls_every_row_that_is_not_for_other_programs() {
     start_recorder(UnixListener::bind(&socket).unwrap(), requests.clone());
     let host = "web1".parse().unwrap();
     let link = connect(&host, &Transport::Socket(socket), &ConnectConfig::default());
-    link.hello().await.unwrap();
+    link.greet().await.unwrap();
     for refused in call_everything(&*link, &archive).await {
         let error = refused.unwrap_err().to_string();
         assert!(error.contains("404"), "{error}");

@@ -31,7 +31,7 @@ fn body(state: u8, info_length: usize) -> Vec<u8> {
     body
 }
 
-fn part_of(body: &[u8]) -> Result<DumpPart, String> {
+fn part_of(body: &[u8]) -> Result<DumpPart, NetlinkError> {
     let parts = parse_parts(&build_message(SOCK_DIAG_BY_FAMILY, 0, 7, body), 7);
     assert_eq!(parts.len(), 1, "{parts:?}");
     parts.into_iter().next().unwrap()
@@ -84,14 +84,8 @@ fn tcp_info_of_older_kernel_parses_or_fails() {
     assert_eq!((before_bytes_sent.bytes_sent, before_bytes_sent.unsent), (120, 144));
     let before_unsent = socket_of(&body(ESTABLISHED, 136)).info;
     assert_eq!((before_unsent.bytes_sent, before_unsent.bytes_received, before_unsent.unsent), (120, 128, 0));
-    assert_eq!(
-        part_of(&body(ESTABLISHED, 104)),
-        Err("the kernel's tcp_info has 104 bytes, 136 are needed (Linux 4.1)".to_owned())
-    );
-    assert_eq!(
-        part_of(&body(ESTABLISHED, 280)[..INET_DIAG_MSG_BYTES]),
-        Err("a socket comes without tcp_info".to_owned())
-    );
+    assert_eq!(part_of(&body(ESTABLISHED, 104)), Err(NetlinkError::ShortTcpInfo { length: 104 }));
+    assert_eq!(part_of(&body(ESTABLISHED, 280)[..INET_DIAG_MSG_BYTES]), Err(NetlinkError::NoTcpInfo));
 }
 
 #[test]
@@ -121,15 +115,12 @@ fn dump_parts_include_errors_and_end() {
     assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 7), [Ok(DumpPart::Done)]);
     assert_eq!(parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4]), 8), [Ok(DumpPart::Stale)]);
     let refused = parse_parts(&build_message(NLMSG_ERROR, 0, 7, &(-1i32).to_ne_bytes()), 7);
-    assert_eq!(refused, [Err("the kernel refused: Operation not permitted (os error 1)".to_owned())]);
-    assert_eq!(part_of(&[0; 10]), Err("a socket message is short".to_owned()));
-    assert_eq!(
-        parse_parts(&build_message(99, 0, 7, &[]), 7),
-        [Err("an unexpected message of type 99".to_owned())]
-    );
+    assert_eq!(refused, [Err(NetlinkError::Refused(Errno::EPERM))]);
+    assert_eq!(part_of(&[0; 10]), Err(NetlinkError::ShortSocket));
+    assert_eq!(parse_parts(&build_message(99, 0, 7, &[]), 7), [Err(NetlinkError::UnexpectedType(99))]);
     assert_eq!(
         parse_parts(&build_message(NLMSG_DONE, 0, 7, &[0; 4])[..19], 7),
-        [Err("a message of 20 bytes in 19 bytes".to_owned())]
+        [Err(NetlinkError::MessageLength { length: 20, received: 19 })]
     );
 }
 
@@ -171,7 +162,7 @@ fn destroy_uses_kernel_socket_id() {
     assert_eq!(parse_destroy_answer(&answer(0, 9), 9), Some(Ok(true)));
     assert_eq!(parse_destroy_answer(&answer(-2, 9), 9), Some(Ok(false)), "closed already");
     assert_eq!(parse_destroy_answer(&answer(0, 8), 9), None);
-    let refused = "the kernel refused to close a socket: EPERM: Operation not permitted".to_owned();
+    let refused = NetlinkError::CloseRefused(Errno::EPERM);
     assert_eq!(parse_destroy_answer(&answer(-1, 9), 9), Some(Err(refused)));
 }
 

@@ -7,8 +7,8 @@ use crate::model::compare::{CapturedBody, CapturedResponse, ComparisonRules, Req
 use crate::model::example;
 use crate::model::proxy::Latencies;
 use crate::ops::fleet::deployments::list::list_deployments;
+use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::compare::record_pair;
-use crate::world::fake::site::{FakeSite, site};
 
 fn options(min_samples: u64, require_match: Option<&str>) -> CompareOptions {
     CompareOptions {

@@ -23,8 +23,8 @@ async fn flip_lists_each_host_once() {
         let options = AssignOptions { watch, ..flip_to_2() };
         for mut calls in run_assign(&site(3, 1), &options).await {
             // The connections that the old version still holds can only be counted after the change.
-            assert_eq!(calls.pop(), Some("versions"));
-            let expected: Vec<_> = ["versions", "assign"].into_iter().chain(watching).collect();
+            assert_eq!(calls.pop(), Some("list_deployments"));
+            let expected: Vec<_> = ["list_deployments", "assign"].into_iter().chain(watching).collect();
             assert_eq!(calls, expected);
         }
     }
@@ -37,7 +37,7 @@ async fn rolling_assign_lists_each_host_once() {
         let options = roll_to_2(&fake, watch);
         for calls in run_assign(&fake, &options).await {
             let count = |name: &str| calls.iter().filter(|call| **call == name).count();
-            assert_eq!((calls[0], count("versions")), ("versions", 1), "{calls:?}");
+            assert_eq!((calls[0], count("list_deployments")), ("list_deployments", 1), "{calls:?}");
             // The backup vhost first, then main.
             assert_eq!(
                 (count("assign"), count("watch_trial")),
@@ -55,7 +55,7 @@ async fn assign_reads_main_again_before_it_does_nothing() {
     fake.site.lock().hosts.values_mut().for_each(|host| host.main = "2.0.0".to_owned());
     let report = flip(&fake).await.unwrap();
     assert!(report.is_already_main);
-    assert_eq!(take_calls(&fake), [["versions", "versions"]; 3]);
+    assert_eq!(take_calls(&fake), [["list_deployments", "list_deployments"]; 3]);
 
     let (world, hosts) = (&fake.world, &fake.fleet.hosts);
     let listing = list_deployments(world, hosts).await;
@@ -115,7 +115,7 @@ async fn canary_lists_each_host_once() {
     let split_hosts = split(world, &fake.fleet, hosts, &options).await.unwrap();
     assert!(split_hosts.iter().all(|host| host.is_inserted && host.bypassing_connections == Some(0)));
     // The last one counts the connections that bypass the proxy.
-    assert_eq!(take_calls(&fake), [["versions", "split", "versions"]; 2]);
+    assert_eq!(take_calls(&fake), [["list_deployments", "change_traffic_split", "list_deployments"]; 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,5 +129,5 @@ async fn compare_lists_each_host_once() {
         criteria: Criteria { require_match: None, min_samples: 1, ignore: vec![] },
     };
     compare(world, hosts, &listing, &options).await.unwrap();
-    assert_eq!(take_calls(&fake), [["versions", "read_evidence", "read_proxy_stats"]; 2]);
+    assert_eq!(take_calls(&fake), [["list_deployments", "read_evidence", "read_proxy_stats"]; 2]);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::world::fake::site_traffic_split::SiteProxy;
+use crate::ops::testing::site_traffic_split::SiteProxy;
 
 #[derive(Debug, Clone, Copy)]
 enum Happens {

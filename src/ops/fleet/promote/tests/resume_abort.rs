@@ -52,7 +52,7 @@ async fn interrupted_flip_is_finished_by_resume_and_reverted_by_abort() {
 /// Changes of other commands between the crash and the resume stay.
 #[tokio::test(start_paused = true)]
 async fn resume_refuses_to_flip_changed_host() {
-    type Meanwhile = fn(&mut crate::world::fake::site::SiteHost);
+    type Meanwhile = fn(&mut crate::ops::testing::site::SiteHost);
     let meanwhile: [(Meanwhile, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
         (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
@@ -124,7 +124,7 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
     let work = shadowed(&fake, Some(&evidence(1_000, 0)));
     fake.site.with_host("web3", |host| {
-        host.evidence_error = Some(crate::world::fake::site::build_broken_link_error());
+        host.evidence_error = Some(crate::ops::testing::site_link::build_broken_link_error());
     });
     let start = async {
         // It was ready when it began.
@@ -164,10 +164,7 @@ impl Reporter for Impatient {
         if matches!(event, Event::DeploymentProgress { text, .. } if text.ends_with(" began") || text.ends_with(" goes on"))
         {
             let stands = read_last(&self.0).unwrap().unwrap();
-            self.0
-                .promotions
-                .ask(&stands.promotion, OperatorRequest::Abort, &actor(), self.0.clock.now())
-                .unwrap();
+            send_request(&self.0, &stands.promotion, OperatorRequest::Abort, &actor()).unwrap();
         }
         self.0.reporter.report(event);
     }
@@ -207,8 +204,9 @@ async fn abort_is_requested_again_after_resume() {
             }
         };
         asked().await;
-        let row = |what: PromotionEntryKind| {
-            world.promotions.append(&holder, &stands().promotion, &what, world.clock.now()).unwrap();
+        let row = |kind: PromotionEntryKind| {
+            let entry = PromotionEntry { promotion: stands().promotion, at: world.clock.now(), kind };
+            world.promotions.append(&holder, &entry).unwrap();
         };
         row(PromotionEntryKind::Resumed { actor: other() });
         assert!(!stands().is_abort_requested());
@@ -229,8 +227,9 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
     let purpose = LockPurpose::Promotion { service: spec().service, version: spec().version };
     let holder = lock::acquire(world, "other", purpose).await.unwrap();
     let (aborted, ()) = tokio::join!(abort(world, &fake.fleet, &actor), async {
-        let row = |what: PromotionEntryKind| {
-            world.promotions.append(&holder, &promotion, &what, world.clock.now()).unwrap();
+        let row = |kind: PromotionEntryKind| {
+            let entry = PromotionEntry { promotion: promotion.clone(), at: world.clock.now(), kind };
+            world.promotions.append(&holder, &entry).unwrap();
         };
         tokio::time::sleep(MS * 500).await;
         row(PromotionEntryKind::Ended { result: PromotionResult::RolledBack, why: "worse".into() });

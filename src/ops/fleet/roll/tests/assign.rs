@@ -2,8 +2,8 @@ use crate::model::example;
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{NewMain, Work};
 use crate::ops::fleet::roll::*;
+use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 
 fn actor() -> Actor {
     Actor { user: "ops".into(), pid: 7 }

@@ -16,11 +16,11 @@ use crate::model::roll::{Batch, OnFailure, RollSpec};
 use crate::ops::fleet::balancer_cache::CachedBalancer;
 use crate::ops::fleet::forward::{self, SwitchOptions};
 use crate::ops::fleet::roll::{RollError, RollReport, abort, read_last, resume, run};
+use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::roll::progress::StepState;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 use crate::world::reporter::{Event, Reporter};
 use crate::world::stop;
 
@@ -255,7 +255,7 @@ fn tell(seed: u64, hosts: usize) -> Result<(), String> {
         let mut story = Story::new(seed, hosts);
         let ended = story.told().await;
         if AGAIN.is_some() {
-            let rows = story.fake.journal.rows.lock().unwrap();
+            let rows = story.fake.journal.rolls.lock().unwrap();
             story.told.extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.kind)));
         }
         ended.map_err(|why| format!("seed {seed}, {hosts} hosts: {why}\n  {}", story.told.join("\n  ")))

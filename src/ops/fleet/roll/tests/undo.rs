@@ -8,9 +8,9 @@ use crate::model::history::Actor;
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Step};
 use crate::ops::fleet::roll::{RollReport, run};
+use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, site};
 use crate::world::link::LinkError;
 use crate::world::reporter::{Event, RollEvent};
 

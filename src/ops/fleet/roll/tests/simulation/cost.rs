@@ -9,7 +9,7 @@ use crate::model::example;
 use crate::model::history::Actor;
 use crate::model::roll::{Batch, RollSpec};
 use crate::ops::fleet::roll::run;
-use crate::world::fake::site::site;
+use crate::ops::testing::site::site;
 
 const HOSTS: usize = 1000;
 
@@ -42,7 +42,7 @@ async fn cost_of_a_roll_over_a_thousand_hosts() {
     let (resident, used, began) = (memory("VmRSS:"), processor_time(), tokio::time::Instant::now());
     let report = run(&fake.world, &fake.fleet, &spec, &actor).await.unwrap();
     assert!(report.is_complete());
-    let rows = fake.journal.rows.lock().unwrap().len();
+    let rows = fake.journal.rolls.lock().unwrap().len();
     println!(
         "a roll over {HOSTS} hosts, 3 balancers, batches of 5 %: {:.1} s of simulated time, {rows} rows\n\
          processor time {} ms, peak memory {} KiB ({resident} KiB before it began); both with the site, its balancers\n\

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::rng::Dice;
 use crate::model::failure::ErrorCode;
 use crate::model::name::HostName;
+use crate::ops::testing::site::{FakeSite, SiteHost};
 use crate::world::fake::MS;
-use crate::world::fake::site::{FakeSite, SiteHost};
 use crate::world::link::LinkError;
 
 /// The faults of one host.

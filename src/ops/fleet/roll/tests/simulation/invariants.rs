@@ -3,9 +3,9 @@
 use crate::model::journal::{HostOutcome, JournalEntry, JournalEntryKind};
 use crate::model::port_forward::Switch;
 use crate::model::roll::{RollSpec, Step};
-use crate::plan::roll::plan;
-use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, standing};
-use crate::world::fake::site::{FakeSite, SiteHost};
+use crate::ops::testing::site::{FakeSite, SiteHost};
+use crate::plan::roll::plan_roll;
+use crate::plan::roll::progress::{HostProgress, RollProgress, StepState, build_progress};
 
 /// Checks what the site has observed: the floor, and the command.
 pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
@@ -30,8 +30,8 @@ pub fn never_broken(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
 
 /// The rows of each host, run by run: steps in their order, none left out, none done without its row before it.
 pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
-    let rows = fake.journal.rows.lock().unwrap().clone();
-    let plan = plan(&fake.fleet, spec).map_err(|error| error.to_string())?;
+    let rows = fake.journal.rolls.lock().unwrap().clone();
+    let plan = plan_roll(&fake.fleet, spec).map_err(|error| error.to_string())?;
     let steps: Vec<Step> = plan.steps.iter().map(|planned| planned.step).collect();
     let is_head = |row: &JournalEntry| {
         matches!(
@@ -44,7 +44,7 @@ pub fn in_order(fake: &FakeSite, spec: &RollSpec) -> Result<(), String> {
     let heads: Vec<usize> = (0..rows.len()).filter(|at| is_head(&rows[*at])).collect();
     for (number, head) in heads.iter().enumerate() {
         let end = heads.get(number + 1).copied().unwrap_or(rows.len());
-        let before = standing(&rows[..=*head]).ok_or("no first row")?;
+        let before = build_progress(&rows[..=*head]).ok_or("no first row")?;
         let aborting = matches!(rows[*head].kind, JournalEntryKind::Aborting { .. });
         one_run(&before, &rows[head + 1..end], &steps, aborting)?;
     }
@@ -81,7 +81,7 @@ fn one_run(
         }
     }
     for (name, whats) in by_host {
-        let host = before.host(name).ok_or("a row of an unknown host")?;
+        let host = before.find_host(name).ok_or("a row of an unknown host")?;
         let walked = if aborting { only_settled(&whats) } else { walk(host, &whats, steps) };
         walked.map_err(|why| format!("the rows of {name}: {why}: {whats:?}"))?;
     }
@@ -97,7 +97,7 @@ fn only_settled(whats: &[&JournalEntryKind]) -> Result<(), String> {
 
 /// The steps of one host in one run.
 fn walk(before: &HostProgress, whats: &[&JournalEntryKind], steps: &[Step]) -> Result<(), String> {
-    let entry = before.entry(false).ok_or("it was done")?;
+    let entry = before.resume_step(false).ok_or("it was done")?;
     let mut expected = steps.iter().filter(|step| **step >= entry);
     let mut under_way = None;
     let mut failed = false;
@@ -195,7 +195,7 @@ fn declared(host: &HostProgress) -> Option<Switch> {
 
 /// After one interrupt every host this run touched has got through, or is declared as left.
 pub fn nobody_in_between(fake: &FakeSite, standing: &RollProgress) -> Result<(), String> {
-    let rows = fake.journal.rows.lock().unwrap();
+    let rows = fake.journal.rolls.lock().unwrap();
     let since = rows.iter().rposition(|row| {
         matches!(
             row.kind,

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::MS;
-use super::site::{SiteHost, SiteLink};
+use super::site::SiteHost;
+use super::site_link::SiteLink;
 use crate::model::api::deployments::{
     AccessRequest, AssignRequest, AssignResponse, AssignScope, DeployRequest, DeployResponse, DeploymentRef,
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
@@ -18,6 +18,7 @@ use crate::model::name::ServiceName;
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::{Forward, Switch};
 use crate::model::socket::SocketCount;
+use crate::world::fake::MS;
 use crate::world::link::{HostDeployments, LinkError, SharedLineSink};
 
 pub(super) fn refuse_unsupported<T>() -> Result<T, LinkError> {
@@ -92,8 +93,8 @@ impl SiteLink {
 
 #[async_trait]
 impl HostDeployments for SiteLink {
-    async fn versions(&self) -> Result<DeploymentsView, LinkError> {
-        self.record_call("versions");
+    async fn list_deployments(&self) -> Result<DeploymentsView, LinkError> {
+        self.record_call("list_deployments");
         self.run_round_trip(|host| build_view(host)).await
     }
 

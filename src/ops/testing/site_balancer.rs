@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
-use super::MS;
 use super::site::{SharedSite, SiteHost};
 use crate::model::balancer::{BackendView, BalancerSpec, ServerCounters, ServerState};
 use crate::model::example::make_server;
 use crate::model::name::HostName;
 use crate::world::balancer::{Balancer, BalancerError, FlushResult};
+use crate::world::fake::MS;
 
 /// The flags of one server in a balancer's report: UP, drained, backup UP.
 type ServerFlags = (bool, bool, bool);

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::site::{SiteHost, SiteLink};
+use super::site::SiteHost;
+use super::site_link::SiteLink;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
 use crate::model::example;
@@ -199,12 +200,12 @@ impl SiteProxy {
 
 #[async_trait]
 impl HostTrafficSplit for SiteLink {
-    async fn split(
+    async fn change_traffic_split(
         &self,
         _: &ServiceName,
         request: &TrafficSplitRequest,
     ) -> Result<TrafficSplitResponse, LinkError> {
-        self.record_call("split");
+        self.record_call("change_traffic_split");
         self.simulate_send().await?;
         let split =
             self.site.of(&self.name, |host: &mut SiteHost| host.layer7.apply_change(&request.change))?;

@@ -2,43 +2,33 @@
 //! that can fill up. For stories over a fleet with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::MS;
-use super::deployments::FakeArchives;
-use super::journal::FakeJournal;
-use super::paused::{EventRecorder, PausedClock};
 use super::site_balancer::SiteBalancer;
+use super::site_link::SiteLink;
 use super::site_traffic_split::SiteProxy;
+use super::site_world::{FirstState, build_host_world};
 use crate::model::api::deployments::UpdateRequest;
-use crate::model::api::{
-    API_VERSION, Hello, HostRelease, HostView, ProbeRequest, ProbeResult, RunOutcome, RunRequest,
-    ServiceActivity, StatusRequest,
-};
+use crate::model::api::{RunOutcome, RunRequest};
 use crate::model::balancer::{BalancerSpec, StatsEndpoint};
-use crate::model::deployment::Digest;
 use crate::model::evidence::Evidence;
 use crate::model::example;
-use crate::model::failure::ErrorCode;
 use crate::model::fleet::Fleet;
-use crate::model::forward::{ChangeResult, Intent, KernelForward, ServiceRecord};
-use crate::model::history::HistoryEntry;
-use crate::model::name::{HostName, ServiceName};
-use crate::model::observation::ObservationError;
-use crate::model::port_forward::{Forward, Switch};
-use crate::model::ports::Port;
+use crate::model::name::HostName;
 use crate::model::proxy::ProxyStats;
 use crate::model::roll::RollId;
-use crate::model::rules::{Family, Transaction, Variant};
-use crate::model::socket::SocketCount;
+use crate::ops::host::api::LocalHost;
 use crate::world::FleetWorld;
 use crate::world::balancer::Balancer;
 use crate::world::commands::{CommandError, CommandRunner};
+use crate::world::fake::MS;
+use crate::world::fake::deployments::FakeArchives;
+use crate::world::fake::journal::FakeJournal;
+use crate::world::fake::paused::{EventRecorder, PausedClock};
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::OutputStore;
@@ -179,8 +169,10 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     let events = Arc::new(Mutex::new(vec![]));
     let (stopper, stop) = stop::create_channel();
     let clock = PausedClock(Instant::now());
+    let first = FirstState::new_in_service();
     let link = |name: &HostName| {
-        let link: Arc<dyn HostLink> = Arc::new(SiteLink { name: name.clone(), site: site.clone() });
+        let host = Arc::new(LocalHost::new(build_host_world(name, &site, clock, &first)));
+        let link: Arc<dyn HostLink> = Arc::new(SiteLink { name: name.clone(), site: site.clone(), host });
         (name.clone(), link)
     };
     let balancer =
@@ -225,6 +217,18 @@ impl SharedSite {
 
     pub fn of<T>(&self, host: &HostName, change: impl FnOnce(&mut SiteHost) -> T) -> T {
         change(self.lock().hosts.get_mut(host).unwrap())
+    }
+
+    /// A switch that a host recorded takes place.
+    pub(super) fn switch(&self, name: &HostName, on: bool, generation: u32) {
+        let mut state = self.lock();
+        let host = state.hosts.get_mut(name).unwrap();
+        let moved = host.set_forward(on);
+        host.generation = generation;
+        if moved && !on {
+            let up = state.count_in_service();
+            state.min_up_observed = state.min_up_observed.min(up);
+        }
     }
 }
 
@@ -292,6 +296,12 @@ impl SiteHost {
         moved
     }
 
+    /// Whether its main vhost answers a probe as healthy.
+    pub(super) fn answer_probe(&mut self) -> bool {
+        self.probes += 1;
+        self.is_healthy && !(self.is_flapping && self.probes.is_multiple_of(2))
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         self.drain_duration.is_some_and(|after| self.changed_at.elapsed() >= after)
     }
@@ -304,183 +314,6 @@ impl SiteHost {
     /// A change that was taken back before it was seen is never seen.
     fn is_observed_on(&self) -> bool {
         if self.changed_at.elapsed() >= BALANCER_LAG { self.forward } else { self.observed_up }
-    }
-}
-
-#[derive(Clone)]
-pub(super) struct SiteLink {
-    pub(super) name: HostName,
-    pub(super) site: SharedSite,
-}
-
-pub fn build_broken_link_error() -> LinkError {
-    LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
-}
-
-impl SiteLink {
-    pub(super) fn record_call(&self, name: &'static str) {
-        self.site.of(&self.name, |host| host.calls.push(name));
-    }
-
-    /// Half of the way; what happens in between happens on the host.
-    pub(super) async fn simulate_send(&self) -> Result<(), LinkError> {
-        tokio::time::sleep(MS * 2).await;
-        if self.site.of(&self.name, |host| host.is_reachable) {
-            Ok(())
-        } else {
-            Err(build_broken_link_error())
-        }
-    }
-
-    /// The answer may be lost.
-    pub(super) async fn simulate_reply(&self) -> Result<(), LinkError> {
-        self.simulate_send().await?;
-        let lost = self.site.of(&self.name, |host| {
-            let left = host.lost_answers.checked_sub(1);
-            host.lost_answers = left.unwrap_or_default();
-            left.is_some()
-        });
-        if lost { Err(build_broken_link_error()) } else { Ok(()) }
-    }
-
-    pub(super) async fn run_round_trip<T>(
-        &self,
-        act: impl FnOnce(&mut SiteHost) -> T + Send,
-    ) -> Result<T, LinkError>
-    where
-        T: Send,
-    {
-        self.simulate_send().await?;
-        let value = self.site.of(&self.name, act);
-        self.simulate_send().await?;
-        Ok(value)
-    }
-
-    fn build_change_result(&self, on: bool) -> ChangeResult {
-        let mut state = self.site.lock();
-        let host = state.hosts.get_mut(&self.name).unwrap();
-        let moved = host.set_forward(on);
-        let generation = host.generation;
-        if moved && !on {
-            let up = state.count_in_service();
-            state.min_up_observed = state.min_up_observed.min(up);
-        }
-        let step = Transaction { family: Family::V4, variant: Variant::NfTables, text: String::new() };
-        let transactions = if moved { vec![step] } else { vec![] };
-        ChangeResult { transactions, generation, unfinished_history: None }
-    }
-}
-
-#[async_trait]
-impl HostLink for SiteLink {
-    fn transport_label(&self) -> String {
-        format!("ssh {}", self.name)
-    }
-
-    async fn hello(&self) -> Result<Hello, LinkError> {
-        self.record_call("hello");
-        let hello = Hello {
-            api: API_VERSION,
-            oldest_api: API_VERSION,
-            version: "0".into(),
-            machine: self.name.to_string(),
-        };
-        self.run_round_trip(|_| hello).await
-    }
-
-    async fn fetch_status(&self, question: &StatusRequest) -> Result<HostView, LinkError> {
-        self.record_call("fetch_status");
-        let forward = Forward {
-            service: question.service.clone(),
-            check: question.ports.check,
-            target: question.ports.main,
-        };
-        self.run_round_trip(|host| HostView {
-            record: Ok(Some(ServiceRecord {
-                forward: forward.clone(),
-                switch: if host.forward { Switch::On } else { Switch::Off },
-                balancer_is_local: false,
-                generation: host.generation,
-                changed_at: jiff::Timestamp::UNIX_EPOCH,
-                routes: None,
-                access: crate::model::deployment::Access::Public,
-                trial: None,
-                layer7: crate::model::proxy::Layer7::default(),
-            })),
-            kernel: Ok(vec![KernelForward {
-                family: Family::V4,
-                variant: Variant::NfTables,
-                forward: host.forward.then_some(forward),
-                hooked: true,
-            }]),
-            drift: vec![],
-            main_sockets: Ok(SocketCount::default()),
-            main_health: if host.is_healthy { Ok(()) } else { Err(ObservationError::new("status 500")) },
-            last_entry: None,
-        })
-        .await
-    }
-
-    async fn fetch_activity(&self, _: &ServiceName, _: Port) -> Result<ServiceActivity, LinkError> {
-        self.record_call("fetch_activity");
-        self.run_round_trip(|host| ServiceActivity {
-            generation: host.generation,
-            switch: Some(if host.forward { Switch::On } else { Switch::Off }),
-            sockets: Ok(SocketCount::default()),
-        })
-        .await
-    }
-
-    async fn probe(&self, _: &ProbeRequest) -> Result<ProbeResult, LinkError> {
-        self.record_call("probe");
-        self.run_round_trip(|host| {
-            host.probes += 1;
-            let healthy = host.is_healthy && !(host.is_flapping && host.probes % 2 == 0);
-            if healthy { ProbeResult::Healthy } else { ProbeResult::Unhealthy { why: "status 500".into() } }
-        })
-        .await
-    }
-
-    /// Delivers a request that is on its way, even when its sender no longer waits for the answer.
-    async fn switch(&self, intent: &Intent) -> Result<ChangeResult, LinkError> {
-        self.record_call("switch");
-        let on = intent.switch == Switch::On;
-        if let Some(error) = self.site.of(&self.name, |host| host.switch_error.clone()) {
-            return Err(error);
-        }
-        let link = self.clone();
-        let arrives = async move { link.simulate_send().await.map(|()| link.build_change_result(on)) };
-        let changed = tokio::spawn(arrives).await.unwrap()?;
-        self.simulate_reply().await?;
-        Ok(changed)
-    }
-
-    async fn run(&self, request: &RunRequest, heard: SharedLineSink) -> Result<RunOutcome, LinkError> {
-        self.record_call("run");
-        self.simulate_send().await?;
-        let ended = self.site.run(request, heard).await;
-        self.simulate_send().await?;
-        let code = |error: &CommandError| match error {
-            CommandError::StillRunning { .. } => ErrorCode::Busy,
-            _ => ErrorCode::CommandFailed,
-        };
-        ended.map_err(|error| LinkError::Refused { code: code(&error), message: error.to_string() })
-    }
-
-    async fn load_history(&self, _: Option<&ServiceName>, _: u32) -> Result<Vec<HistoryEntry>, LinkError> {
-        self.record_call("load_history");
-        self.run_round_trip(|_| vec![]).await
-    }
-
-    /// As [`FakeArchives`] packs.
-    async fn place(&self, _: &ServiceName, _: &str, archive: &Path) -> Result<Digest, LinkError> {
-        self.record_call("place");
-        self.run_round_trip(|_| Digest(archive.display().to_string())).await
-    }
-
-    async fn list_releases(&self, _: &ServiceName) -> Result<Vec<HostRelease>, LinkError> {
-        self.record_call("list_releases");
-        self.run_round_trip(|_| vec![]).await
     }
 }
 
@@ -555,11 +388,11 @@ impl CommandRunner for SharedSite {
 
 /// Nothing is kept.
 impl OutputStore for SharedSite {
-    fn keep(&self, _: &RollId, _: Option<&HostName>, line: &str) {
+    fn append_line(&self, _: &RollId, _: Option<&HostName>, line: &str) {
         self.lock().lines.push(line.to_owned());
     }
 
-    fn place(&self, _: &RollId, _: Option<&HostName>) -> Option<String> {
+    fn locate(&self, _: &RollId, _: Option<&HostName>) -> Option<String> {
         None
     }
 }

@@ -1,0 +1,40 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::deployment::Access;
+use crate::model::port_forward::Switch;
+use crate::model::rules::Family;
+use crate::world::fake;
+use crate::world::fake::firewall::FakeFirewall;
+use crate::world::store::Store as _;
+
+/// The switch as it arrives, with one more field.
+fn request(field: &str, value: Value) -> serde_json::Result<ForwardRequest> {
+    let mut request = json!({
+        "forward": {"service": "shop", "check": 8888, "target": 8080}, "switch": "on",
+        "balancer_is_local": true, "actor": {"user": "x", "pid": 1}, "action": "x", "detail": "",
+    });
+    request[field] = value;
+    serde_json::from_value(request)
+}
+
+/// A forward that was switched on with `access: private` had no rules, and its record said `on`.
+#[tokio::test]
+async fn forward_request_switches_and_changes_nothing_else() {
+    let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&[Family::V4])));
+    let host = LocalHost::new(fake.world);
+    host.set_forward(&request("detail", json!("")).unwrap()).await.unwrap();
+    for (field, value) in
+        [("access", json!("private")), ("route_change", json!("remove")), ("layer7", json!({}))]
+    {
+        let error = request(field, value).unwrap_err().to_string();
+        assert!(error.contains("unknown field"), "{error}");
+    }
+    let records = fake.store.load_records().unwrap();
+    assert_eq!(
+        (records[0].switch, records[0].access, &records[0].routes),
+        (Switch::On, Access::Public, &None)
+    );
+}
