@@ -3,4 +3,4 @@
 # WORDING_LIST=1 sh tests/wording.sh prints every place.
 set -eu
 cd "$(dirname "$0")/.."
-exec cargo test --quiet --locked --test it -- --nocapture --exact wording::comments_keep_to_the_words_of_the_field
+exec cargo test --quiet --locked --test it -- --nocapture --exact wording::comments_have_few_idioms_and_docs_have_subjects

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 /// Why there is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    #[error("no `switchman.yaml` here and none in /etc/switchman")]
+    #[error("cannot find `switchman.yaml`: neither this directory nor /etc/switchman has one")]
     NotFound,
     #[error("cannot read `{file}`: {reason}")]
     ReadFailed { file: PathBuf, reason: String },
-    #[error("{}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
+    #[error("cannot use the configuration: {}:{line}: {}{problem}", .file.display(), .key.as_ref().map(|key| format!("`{key}`: ")).unwrap_or_default())]
     Invalid { file: PathBuf, line: u64, key: Option<String>, problem: ConfigProblem },
 }
 
@@ -20,7 +20,7 @@ pub enum ConfigProblem {
     UnknownKey { found: String, expected: Vec<String> },
     #[error("the key `{missing}` is missing")]
     MissingKey { missing: String },
-    #[error("the key `{key}` is there twice")]
+    #[error("the key `{key}` appears twice")]
     DoubleKey { key: String },
     #[error("unknown value `{found}`, expected one of {}{}", join_words(.expected), suggest_word(found, .expected))]
     UnknownValue { found: String, expected: Vec<String> },

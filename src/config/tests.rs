@@ -94,10 +94,10 @@ fn errors_name_file_line_key_found_and_expected() {
             "service: ../etc",
             "switchman.yaml:1: `service`: `../etc` is not a name: `/` is not allowed: a name has letters, digits, `-`, `_` and `.`",
         ),
-        ("service: a\nservice: b", "switchman.yaml:2: the key `service` is there twice"),
+        ("service: a\nservice: b", "switchman.yaml:2: the key `service` appears twice"),
         (
             "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w1: {address: 10.0.0.2}",
-            "switchman.yaml:4: `hosts`: the key `w1` is there twice",
+            "switchman.yaml:4: `hosts`: the key `w1` appears twice",
         ),
         (
             "service: a\nhosts:\n  w1: {address: 10.0.0.1}\n  w2: {address: 10.0.0.1}",
@@ -231,7 +231,7 @@ fn errors_name_file_line_key_found_and_expected() {
         ("service: a\nwebhooks:\n- {}", "switchman.yaml:3: `webhooks[0]`: the key `url` is missing"),
     ];
     for (text, expected) in cases {
-        assert_eq!(error(text), expected, "{text}");
+        assert_eq!(error(text), format!("cannot use the configuration: {expected}"), "{text}");
     }
 }
 
@@ -240,7 +240,7 @@ fn malformed_yaml_is_located() {
     for text in ["service: shop\nports: {check: 1", "service: [", "service: shop\n\tports: x", ""] {
         let error = error(text);
         assert!(
-            error.starts_with("switchman.yaml:1: ") || error.starts_with("switchman.yaml:2: "),
+            ["switchman.yaml:1: ", "switchman.yaml:2: "].iter().any(|place| error.contains(place)),
             "{error}"
         );
     }

@@ -17,24 +17,24 @@ pub(super) fn to_load_error(error: impl ToString) -> LabError {
 /// An error of the rehearsal itself.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    #[error(transparent)]
+    #[error("cannot run a program of the lab: {0}")]
     Exec(#[from] ExecError),
-    #[error("`{command}` failed with status {status}: {stderr}")]
+    #[error("cannot run `{command}`: it failed with status {status}: {stderr}")]
     Command { command: String, status: i32, stderr: String },
     #[error("cannot {verb} `{path}`: {source}")]
     Files { verb: &'static str, path: PathBuf, source: io::Error },
-    #[error(transparent)]
+    #[error("cannot write a file of the lab: {0}")]
     Template(#[from] TemplateError),
     #[error(transparent)]
     Process(#[from] ProcessError),
-    #[error("the lab `{name}` is in use by another switchman")]
+    #[error("cannot use the lab `{name}`: another switchman process uses it")]
     InUse { name: String },
-    #[error("the lab needs root: {reason}")]
+    #[error("cannot start the lab: it needs root: {reason}")]
     NoPrivilege { reason: String },
-    #[error("timed out waiting for {condition} after {}", crate::model::duration::format(*.waited))]
+    #[error("cannot continue the lab: timed out waiting for {condition} after {}", crate::model::duration::format(*.waited))]
     TimedOut { condition: String, waited: Duration },
-    #[error("the load generator failed: {reason}")]
+    #[error("cannot generate load: {reason}")]
     Load { reason: String },
-    #[error("interrupted")]
+    #[error("cannot complete the lab: interrupted")]
     Interrupted,
 }

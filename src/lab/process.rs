@@ -15,15 +15,18 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    #[error(transparent)]
+    #[error("cannot run a program of the lab: {0}")]
     Exec(#[from] ExecError),
     #[error("cannot write the log `{path}`: {source}")]
     Log { path: PathBuf, source: std::io::Error },
-    #[error("{name} ended at once: {log}")]
+    #[error("cannot start {name}: it ended at once: {log}")]
     EndedEarly { name: String, log: String },
-    #[error("{name} did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
+    #[error("cannot stop {name}: it did not end within {}", crate::model::duration::format(WAIT_TIMEOUT))]
     StopTimedOut { name: String },
-    #[error("timed out waiting for {condition} after {}", crate::model::duration::format(WAIT_TIMEOUT))]
+    #[error(
+        "cannot start the lab: timed out waiting for {condition} after {}",
+        crate::model::duration::format(WAIT_TIMEOUT)
+    )]
     TimedOut { condition: String },
 }
 

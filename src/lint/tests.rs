@@ -6,6 +6,7 @@ use super::*;
 use crate::model::balancer::CheckTiming;
 use crate::model::deployment::WebServer;
 use crate::model::example;
+use crate::model::finding::samples;
 use crate::templates::working_set::{BalancerParams, WorkingSet};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,11 +62,10 @@ fn init_templates_pass_the_lint() {
     assert_eq!(ids(&good()), Vec::<&str>::new());
 }
 
-/// Each case is a change to the good file, and the finding it must cause.
-#[test]
+/// Lists changes to the good file, each with the finding that it must cause.
 #[allow(clippy::too_many_lines, reason = "a table")]
-fn each_misconfiguration_is_found() {
-    let cases = [
+fn misconfigurations() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
         ("\nbackend servers", "\nbackend others", "haproxy-no-backend"),
         (
             "stats socket /run/haproxy/admin.sock mode 600 level admin",
@@ -175,13 +175,30 @@ fn each_misconfiguration_is_found() {
             "haproxy-agent-check",
         ),
         ("fall 3", "fall 2", "haproxy-timing-differs"),
-    ];
+    ]
+}
+
+#[test]
+fn each_misconfiguration_is_found() {
     let good = good();
-    for (from, to, id) in cases {
+    for (from, to, id) in misconfigurations() {
         assert!(good.contains(from), "{from}");
         let found = ids(&good.replacen(from, to, 1));
         assert!(found.contains(&id), "{from} -> {to}: {found:?}");
     }
+}
+
+/// One sample of every finding of the lint, with its fix.
+#[test]
+fn lint_findings_are_those_of_the_snapshots() {
+    let (good, no_hosts) = (good(), Fleet { hosts: vec![], ..fleet() });
+    let lint_all = |text: &str| lint("haproxy.cfg", text, &fleet(), &spec());
+    let mut found: Vec<Finding> =
+        misconfigurations().iter().flat_map(|(from, to, _)| lint_all(&good.replacen(from, to, 1))).collect();
+    found.extend(lint_all(&good.replace("stats socket", "log-tag")));
+    found.extend(lint_all("defaults\n option httpchk\nbackend servers\n http-check expect status 200\n"));
+    found.extend(lint("haproxy.cfg", &good.replace("server main-web1 ", "server web1 "), &no_hosts, &spec()));
+    samples::assert_snapshot("findings-haproxy.txt", &found, &["src/lint"]);
 }
 
 #[test]

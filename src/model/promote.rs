@@ -68,7 +68,7 @@ pub struct Steps(Vec<Percent>);
 
 /// Shares that are no steps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{found}` are no steps: expected rising shares from below 100%, such as 1,5,25,50,100")]
+#[error("`{found}` is not a list of steps: expected rising shares from below 100%, such as 1,5,25,50,100")]
 pub struct StepsError {
     pub found: String,
 }

@@ -16,7 +16,7 @@ pub mod simulate;
 /// Our own chain of the nat table. The chain is ours as a whole; outside it, a rule is ours by its comment.
 pub const CHAIN: &str = "SWITCHMAN";
 /// Comment of the rule that keeps the kernel's connection tracking going while no forward is on: tracking ends with the
-/// last rule that needs it, and with it the translation of every open connection (`tests/it/established.rs`).
+/// last rule that needs it, and with it the translation of every open connection (`tests/it/open_connections.rs`).
 pub const ANCHOR_COMMENT: &str = "switchman:anchor";
 /// Comment of the jump into our chain.
 pub const JUMP_COMMENT: &str = "switchman:jump";

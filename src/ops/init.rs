@@ -18,9 +18,9 @@ pub struct InitReport {
 /// Why nothing was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InitError {
-    #[error("already there: {}", .paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", "))]
+    #[error("cannot write the configuration: files exist already: {}", .paths.iter().map(|path| format!("`{}`", path.display())).collect::<Vec<_>>().join(", "))]
     AlreadyExists { paths: Vec<PathBuf> },
-    #[error(transparent)]
+    #[error("cannot write the configuration: {0}")]
     Template(#[from] TemplateError),
     #[error(transparent)]
     Files(#[from] FilesError),

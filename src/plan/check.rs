@@ -262,7 +262,7 @@ fn check_drift(fleet: &Fleet, facts: &CheckFacts) -> Vec<Finding> {
                 format!(
                     "{text}; the machine was started after the last switch, and rules do not outlive that"
                 ),
-                "`switchman restore` now, and at every boot (README, \"The host survives\")",
+                "`switchman restore` now; `systemctl enable switchman-restore` runs it at every boot",
             )
         } else {
             build_problem(

@@ -16,11 +16,11 @@ pub struct MachineIdentity<'a> {
 /// Why no host can be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectionError {
-    #[error("the configuration has no host `{requested}`; it has {}", join_names(.known))]
+    #[error("cannot select the host `{requested}`: the configuration has {}", if .known.is_empty() { "no hosts".to_owned() } else { join_names(.known) })]
     Unknown { requested: HostName, known: Vec<HostName> },
-    #[error("this machine (`{machine}`) is none of the configured hosts: {}", join_names(.known))]
+    #[error("cannot select a host: this machine, `{machine}`, is none of {}", join_names(.known))]
     NotAHost { machine: String, known: Vec<HostName> },
-    #[error("this machine's name `{machine}` cannot be a host name: {reason}")]
+    #[error("cannot select this machine: its name `{machine}` is no host name: {reason}")]
     BadName { machine: String, reason: String },
 }
 
@@ -173,9 +173,9 @@ mod tests {
 
     #[test]
     fn nobody_is_taken_for_another() {
-        let unknown = "the configuration has no host `web3`; it has `web1`, `web2`";
+        let unknown = "cannot select the host `web3`: the configuration has `web1`, `web2`";
         assert_eq!(select_names(&PAIR, HostSelection::Named(&make_names("web3")), true), Err(unknown.into()));
-        let none = "this machine (`node7.example.org`) is none of the configured hosts: `web1`";
+        let none = "cannot select a host: this machine, `node7.example.org`, is none of `web1`";
         assert_eq!(select_names(&PAIR[..1], HostSelection::ThisMachine, true), Err(none.into()));
     }
 }

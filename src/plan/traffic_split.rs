@@ -27,9 +27,7 @@ pub enum TrafficSplitError {
         "{service} {version} is {now} already: a version cannot answer users and get copies of the same requests"
     )]
     RoleConflict { service: ServiceName, version: Version, now: &'static str },
-    #[error(
-        "{0} is private: nothing reaches it that could be copied or shared (`switchman access {0} public`)"
-    )]
+    #[error("{0} is private: it gets no requests to copy or share (`switchman access {0} public`)")]
     Private(ServiceName),
     #[error("a canary needs a share, a header or a cookie")]
     EmptyCanary,

@@ -68,18 +68,18 @@ pub enum DeployRefusal {
     ServicePort { port: Port, service: ServiceName },
     #[error("{0}")]
     Uri(#[from] UriError),
-    #[error("there is no release {service}/{release} on this host: it has to be placed first")]
+    #[error("there is no release {service}/{release} on this host: place it first")]
     NoRelease { service: ServiceName, release: String },
-    #[error("the release {service}/{release} on this host is another one")]
+    #[error("the release {service}/{release} on this host has other content")]
     OtherRelease { service: ServiceName, release: String },
     /// `rollback`
-    #[error("there is no good main of {0} before this one to go back to")]
+    #[error("{0} has no earlier good main")]
     NoBackup(ServiceName),
-    #[error("{version} is not main of {service}: there is nothing to take back")]
+    #[error("{version} is not main of {service}")]
     NotMain { service: ServiceName, version: Version },
     #[error("another command changed main of {0} in between")]
     Overtaken(ServiceName),
-    #[error("a vhost or a program is started from a release, something that runs already has none")]
+    #[error("a vhost or a program needs a release, and an external address has none")]
     MixedKinds,
     #[error("the argument list is empty: there is no program to start")]
     NoProgram,

@@ -18,14 +18,12 @@ pub struct Weights {
 /// Why there are no such weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WeightsError {
-    #[error(
-        "it is main on none of these hosts: `switchman assign NAME VERSION --host HOST` makes it main on some"
-    )]
+    #[error("the version is main on none of these hosts")]
     NoCanary,
-    #[error("it is main on all of these hosts: there is nothing to share with")]
+    #[error("the version is main on all of these hosts: no other version can get the rest")]
     NoMain,
     #[error(
-        "{share} of the users is less than one part in {BASE_WEIGHT} of a server's weight with {canaries} hosts of {all}: fewer hosts, or a share by request (without --via haproxy), can be that small"
+        "{share} of the users is less than one part in {BASE_WEIGHT} of a server's weight with {canaries} of {all} hosts"
     )]
     TooFine { share: Percent, canaries: u32, all: u32 },
 }

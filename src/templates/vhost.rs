@@ -17,7 +17,7 @@ const CADDY: &str = include_str!("../../vhosts/caddy/instance.Caddyfile");
 pub enum VhostError {
     /// The value has a character with a meaning of its own in one of the three languages.
     #[error(
-        "a vhost cannot hold {subject} `{}`: only letters, digits and `/ . _ ~ + @ -` are allowed",
+        "{subject} `{}` does not fit into a vhost: only letters, digits and `/ . _ ~ + @ -` are allowed",
         .found.escape_debug()
     )]
     Character { subject: &'static str, found: String },

@@ -75,7 +75,7 @@ pub enum FileContent {
 
 /// A placeholder that a template names and that has no value, or the other way round.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the template has no use for, or no value for, `{placeholder}`")]
+#[error("the placeholder `{placeholder}` has no value, or is not in the template")]
 pub struct TemplateError {
     pub placeholder: String,
 }

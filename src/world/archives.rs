@@ -12,7 +12,7 @@ pub enum ArchiveError {
     #[error("Could not find anything on the path {}", .path.display())]
     Missing { path: PathBuf },
     /// Neither a directory nor a `.tar.gz` by its first bytes.
-    #[error("Error: Source must be a .tar.gz file or a directory when deploying with --tar.")]
+    #[error("Source must be a .tar.gz file or a directory when deploying with --tar.")]
     UnsupportedFormat { path: PathBuf },
     /// The hosts would refuse it.
     #[error("`{}` {why}", .path.display().to_string().escape_debug())]

@@ -10,7 +10,7 @@ use crate::model::balancer::{BackendView, BalancerSpec};
 /// Why a load balancer's state is not known. Not known is never UP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BalancerError {
-    #[error("cannot reach it at `{address}`: {why}")]
+    #[error("no connection to `{address}`: {why}")]
     Unreachable { address: String, why: String },
     #[error("no answer from `{address}` within {}", crate::model::duration::format(*.waited))]
     TimedOut { address: String, waited: Duration },

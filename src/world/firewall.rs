@@ -11,7 +11,7 @@ use crate::model::rules::{Family, Table, Tables, Transaction, Variant};
 pub enum FirewallError {
     #[error("`{command}` is not installed")]
     Missing { command: String },
-    #[error("`{command}` needs the capability CAP_NET_ADMIN: {stderr}")]
+    #[error("`{command}` needs the capability `CAP_NET_ADMIN`: {stderr}")]
     NoPrivilege { command: String, stderr: String },
     #[error("another process holds the xtables lock: `{command}` gave up after {}", crate::model::duration::format(*.waited))]
     Locked { command: String, waited: Duration },
@@ -19,7 +19,7 @@ pub enum FirewallError {
     TimedOut { command: String, waited: Duration },
     #[error("`{command}` failed with status {status}: {stderr}")]
     Failed { command: String, status: i32, stderr: String },
-    #[error("`{command}` printed what is not a rule listing, line {line}: `{found}`")]
+    #[error("`{command}` printed no rule listing: line {line} is: `{found}`")]
     Malformed { command: String, line: usize, found: String },
     #[error("cannot run `{command}`: {why}")]
     StartFailed { command: String, why: String },

@@ -13,7 +13,7 @@ use crate::model::roll::RollId;
 pub enum JournalError {
     #[error("cannot open the journal `{path}`: {why}")]
     Open { path: PathBuf, why: String },
-    #[error("the journal `{path}` has schema {found}; this switchman knows up to {known}")]
+    #[error("the journal `{path}` has schema {found}; this switchman reads up to {known}")]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the disk that holds the journal `{path}` is full")]
     Full { path: PathBuf },
@@ -22,7 +22,7 @@ pub enum JournalError {
     #[error("cannot {action} in `{path}`: {why}")]
     Failed { action: &'static str, path: PathBuf, why: String },
     /// An operator released the lock by force, or took it over.
-    #[error("the lock of the fleet is not ours any more: {}", .holder.as_ref().map_or("no process holds it".to_owned(), ToString::to_string))]
+    #[error("the fleet lock was lost: it is held by {}", .holder.as_ref().map_or("no process".to_owned(), ToString::to_string))]
     LockLost { holder: Option<Box<Holder>> },
 }
 

@@ -28,10 +28,10 @@ use crate::model::traffic_split::{TrafficSplitRequest, TrafficSplitResponse};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The host received no request.
-    #[error("cannot reach it ({via}): {why}")]
+    #[error("no connection ({via}): {why}")]
     Unreachable { via: String, why: String },
     /// The host may or may not have carried out the request.
-    #[error("the link broke ({via}): {why}")]
+    #[error("the connection broke ({via}): {why}")]
     Broken { via: String, why: String },
     /// The host may or may not have carried out the request.
     #[error("no answer within {} ({via})", crate::model::duration::format(*.waited))]

@@ -19,15 +19,13 @@ pub enum ProxyError {
     #[error("the proxy does not answer: {why}")]
     Unresponsive { why: String },
     /// The proxy's own message. The configuration it had before stays in force.
-    #[error("the proxy refuses: {why}")]
+    #[error("the proxy refuses the request: {why}")]
     Refused { why: String },
     #[error("{service}: the proxy {why}")]
     NoPort { service: ServiceName, why: String },
     #[error("main of {service} does not answer through the proxy on port {port}: {why}")]
     NotReachable { service: ServiceName, port: Port, why: String },
-    #[error(
-        "no agent runs on this host: a proxy needs one that points the rules at main again when it dies (`switchman agent`)"
-    )]
+    #[error("no agent runs on this host: the proxy needs one that routes around it when it dies")]
     NotWatched,
 }
 

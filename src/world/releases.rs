@@ -12,7 +12,7 @@ pub enum ReleaseError {
     /// The archive's own fault.
     #[error("the archive is refused: {0}")]
     Refused(String),
-    #[error("release {release} is there already, made of another archive")]
+    #[error("the release `{release}` exists already, made of another archive")]
     NameTaken { release: String },
     #[error("the archive is damaged: {0}")]
     Damaged(String),

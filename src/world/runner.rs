@@ -15,7 +15,7 @@ pub enum RunnerError {
     Missing { program: String },
     #[error("there is no user `{user}` on this host")]
     NoUser { user: String },
-    #[error("the instance {instance} is not known here")]
+    #[error("this host has no instance {instance}")]
     Unknown { instance: InstanceId },
     #[error("cannot {action} the instance {instance}: {why}")]
     Failed { action: &'static str, instance: InstanceId, why: String },

@@ -15,13 +15,13 @@ use crate::model::name::ServiceName;
 pub enum StoreError {
     #[error("cannot open the state in `{path}`: {why}")]
     Open { path: PathBuf, why: String },
-    #[error("the state `{path}` has schema {found}; this switchman knows up to {known}")]
+    #[error("the state `{path}` has schema {found}; this switchman reads up to {known}")]
     Newer { path: PathBuf, found: i64, known: i64 },
     #[error("the disk that holds `{path}` is full")]
     Full { path: PathBuf },
     #[error("the state `{path}` is damaged: {why}")]
     Damaged { path: PathBuf, why: String },
-    #[error("another switchman is changing this host ({holder}): gave up after {}", crate::model::duration::format(*.waited))]
+    #[error("another switchman process is changing this host ({holder}): gave up after {}", crate::model::duration::format(*.waited))]
     Busy { holder: String, waited: Duration },
     #[error("cannot {action} in `{path}`: {why}")]
     Failed { action: &'static str, path: PathBuf, why: String },

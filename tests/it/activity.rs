@@ -101,7 +101,7 @@ async fn later_tick(server: &Server) {
 }
 
 #[test]
-fn a_connection_is_idle_busy_and_idle_again() {
+fn connection_is_idle_then_busy_then_idle() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
@@ -126,7 +126,7 @@ fn a_connection_is_idle_busy_and_idle_again() {
 }
 
 #[test]
-fn a_slow_upload_is_told_from_a_request_by_two_looks() {
+fn slow_upload_is_distinguished_by_two_samples() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
@@ -141,7 +141,7 @@ fn a_slow_upload_is_told_from_a_request_by_two_looks() {
 }
 
 #[test]
-fn bytes_that_the_server_does_not_read_are_work() {
+fn unread_request_bytes_count_as_work() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
@@ -154,7 +154,7 @@ fn bytes_that_the_server_does_not_read_are_work() {
 }
 
 #[test]
-fn an_answer_nobody_reads_is_work_until_it_is_read() {
+fn unread_answer_counts_as_work_until_read() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
@@ -174,7 +174,7 @@ fn an_answer_nobody_reads_is_work_until_it_is_read() {
 }
 
 #[test]
-fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
+fn busy_websocket_counts_as_work_and_quiet_one_as_idle() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let mut pair = server.pair("127.0.0.1");
@@ -199,7 +199,7 @@ fn a_websocket_in_use_is_work_and_a_quiet_one_is_idle_to_the_kernel() {
 }
 
 #[test]
-fn a_client_that_closed_its_side_is_owed_its_answer_and_nothing_else() {
+fn half_closed_client_counts_until_answered() {
     run_in_namespace(|| async {
         let server = Server::listen("127.0.0.1:0");
         let asked = {
@@ -221,7 +221,7 @@ fn a_client_that_closed_its_side_is_owed_its_answer_and_nothing_else() {
 }
 
 #[test]
-fn hundreds_of_connections_are_counted_exactly_through_both_families() {
+fn hundreds_of_connections_are_counted_exactly_over_ipv4_and_ipv6() {
     run_in_namespace(|| async {
         let server = Server::listen("[::]:0");
         let other = Server::listen("127.0.0.1:0");

@@ -288,7 +288,7 @@ fn names(new: &[&str], holders: &[&str]) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn a_maintenance_is_learned_again_after_a_reload_and_a_restart() {
+fn maintenance_is_reported_again_after_reload_and_restart() {
     run_in_namespace(|| async {
         let mut stage = Stage::new(RECIPE).await;
         let _main = stage.main_vhost().await;
@@ -326,7 +326,7 @@ fn a_maintenance_is_learned_again_after_a_reload_and_a_restart() {
 
 /// HAProxy checks the agent again while the main vhost is dead: HAProxy receives the `up`, which changes nothing.
 #[test]
-fn up_does_not_override_a_failing_check() {
+fn up_does_not_override_failing_check() {
     run_in_namespace(|| async {
         let stage = Stage::new(RECIPE).await;
         let main = stage.main_vhost().await;
@@ -346,7 +346,7 @@ fn up_does_not_override_a_failing_check() {
 }
 
 #[test]
-fn an_agent_that_is_gone_leaves_its_last_word() {
+fn stopped_agent_leaves_its_last_state() {
     run_in_namespace(|| async {
         let stage = Stage::new(RECIPE).await;
         let _main = stage.main_vhost().await;
@@ -365,7 +365,7 @@ fn an_agent_that_is_gone_leaves_its_last_word() {
 }
 
 #[test]
-fn a_host_is_out_by_the_word_of_its_agent_alone() {
+fn agent_state_alone_takes_host_out() {
     run_in_namespace(|| async {
         let stage = Stage::new(AGENT_ALONE).await;
         let _main = stage.main_vhost().await;
@@ -388,7 +388,7 @@ fn a_host_is_out_by_the_word_of_its_agent_alone() {
 }
 
 #[test]
-fn a_drain_keeps_the_holders_of_the_cookie() {
+fn drain_keeps_users_with_cookie() {
     run_in_namespace(|| async {
         let mut stage = Stage::new(AGENT_ALONE).await;
         let _main = stage.main_vhost().await;

@@ -6,7 +6,7 @@ use switchman::lab::{Lab, LabOptions};
 use crate::testing::can_make_namespaces;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_learns_which_hosts_can_be_driven() {
+async fn check_reports_every_obstacle_to_a_roll() {
     if !can_make_namespaces() {
         return;
     }

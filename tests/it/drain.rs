@@ -96,7 +96,7 @@ fn get(path: &str) -> String {
 }
 
 #[test]
-fn work_is_told_from_idleness_through_a_real_haproxy() {
+fn drain_distinguishes_work_from_idle_connections_behind_haproxy() {
     run_in_namespace(|| async {
         let dir = tempfile::tempdir().unwrap();
         let (socket, config) = (dir.path().join("s.sock"), dir.path().join("haproxy.cfg"));

@@ -107,7 +107,7 @@ async fn document(scenario: &Scenario, family: Family, variant: Variant) -> Stri
 }
 
 #[test]
-fn golden() {
+fn rules_match_golden_files() {
     for variant in [Variant::NfTables, Variant::Legacy] {
         for family in [Family::V4, Family::V6] {
             for scenario in scenarios() {

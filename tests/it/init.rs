@@ -39,7 +39,7 @@ const FLEETS: [&[&str]; 3] = [
 ];
 
 #[test]
-fn haproxy_accepts_the_configuration_and_the_doctor_finds_no_trap() {
+fn haproxy_accepts_generated_configuration_and_check_finds_nothing() {
     for fleet in FLEETS {
         let dir = tempfile::tempdir().unwrap();
         assert_accepts(&init(dir.path(), fleet), "init");
@@ -71,7 +71,7 @@ fn haproxy_accepts_the_configuration_and_the_doctor_finds_no_trap() {
 }
 
 #[test]
-fn nginx_apache_and_caddy_accept_their_vhosts() {
+fn web_servers_accept_generated_vhosts() {
     for (server, folder, ending) in
         [("nginx", "nginx", "conf"), ("apache", "apache", "conf"), ("caddy", "caddy", "Caddyfile")]
     {
@@ -92,7 +92,7 @@ fn nginx_apache_and_caddy_accept_their_vhosts() {
 /// Seed row D3 (docs/design/seed-systems.md#mvi-and-daeploy): the question, word for word; the end of input is no answer
 /// (seed row D12).
 #[test]
-fn the_question_its_default_and_end_of_input() {
+fn init_prompts_for_name_and_aborts_at_end_of_input() {
     let dir = tempfile::tempdir().unwrap();
     let aborted = run(dir.path(), SWITCHMAN, &["init"]);
     assert_eq!(String::from_utf8_lossy(&aborted.stdout), "project_name [my_project]: ");
@@ -104,7 +104,7 @@ fn the_question_its_default_and_end_of_input() {
 }
 
 #[test]
-fn nothing_that_is_there_is_replaced() {
+fn init_replaces_nothing_without_force() {
     let dir = tempfile::tempdir().unwrap();
     assert_accepts(&init(dir.path(), &[]), "init");
     std::fs::write(dir.path().join("set/haproxy.cfg"), "mine").unwrap();
@@ -115,7 +115,7 @@ fn nothing_that_is_there_is_replaced() {
 }
 
 #[test]
-fn man_pages_completions_and_the_schema_are_written() {
+fn man_pages_completions_and_schema_are_written() {
     let dir = tempfile::tempdir().unwrap();
     assert_accepts(&run(dir.path(), SWITCHMAN, &["man", "man"]), "man");
     for page in ["switchman.1", "switchman-disable-forward.1", "switchman-check.1"] {

@@ -64,7 +64,7 @@ fn machine() -> String {
 }
 
 #[test]
-fn the_demo_loses_no_request_and_leaves_nothing() {
+fn demo_loses_no_request_and_leaves_nothing() {
     if !can_make_namespaces() {
         return;
     }
@@ -91,7 +91,7 @@ fn the_demo_loses_no_request_and_leaves_nothing() {
 }
 
 #[test]
-fn ctrl_c_in_the_middle_leaves_nothing() {
+fn ctrl_c_during_demo_leaves_nothing() {
     if !can_make_namespaces() {
         return;
     }
@@ -108,7 +108,7 @@ fn ctrl_c_in_the_middle_leaves_nothing() {
 }
 
 #[test]
-fn what_a_crash_leaves_the_next_up_and_down_remove() {
+fn up_and_down_remove_remains_of_a_crash() {
     if !can_make_namespaces() {
         return;
     }
@@ -137,7 +137,7 @@ fn wait_until(holds: impl Fn() -> bool) {
 
 /// Issue point 4 on one running lab: the output and effect of each command, in the order an operator would.
 #[test]
-fn the_commands_on_a_real_host() {
+fn forward_commands_switch_lab_host() {
     if !can_make_namespaces() {
         return;
     }

@@ -71,7 +71,7 @@ fn imports_point_only_down() {
 }
 
 #[test]
-fn the_two_sides_of_ops_meet_only_at_the_host_link() {
+fn ops_fleet_and_ops_host_meet_only_at_host_link() {
     let krate = Crate::read(&src());
     let mut wrong = Vec::new();
     for (side, other, world) in
@@ -98,7 +98,7 @@ fn the_two_sides_of_ops_meet_only_at_the_host_link() {
 const CIRCLES: usize = 20;
 
 #[test]
-fn no_circle_of_files() {
+fn no_circle_of_imports_between_files() {
     let circles = Crate::read(&src()).circles();
     let shown: Vec<String> = circles
         .iter()
@@ -117,7 +117,7 @@ fn no_circle_of_files() {
 }
 
 #[test]
-fn files_stay_under_the_hard_cap() {
+fn files_have_at_most_600_lines() {
     let long: Vec<String> = graph::sources(&src())
         .iter()
         .map(|path| (path, std::fs::read_to_string(path).unwrap().lines().count()))

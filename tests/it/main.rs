@@ -4,35 +4,35 @@
 
 mod activity;
 mod agent_check;
+mod agent_link;
 mod check;
 mod docs;
 mod drain;
-mod established;
 mod examples;
-mod faults;
 mod golden_rules;
-mod hostile;
+mod host_faults;
+mod hostile_input;
 mod init;
-mod keep;
 mod lab;
 mod layering;
 mod metrics;
-mod pipes;
+mod open_connections;
 mod promote;
 mod proxy;
 mod quick_start;
-mod recorded;
+mod recorded_state;
 mod roll;
 mod roll_cli;
 mod roll_faults;
+mod rule_repair;
 mod site;
 #[path = "../../src/snapshot.rs"]
 mod snapshot;
 mod snapshots;
-mod splits;
 mod supervisor;
 #[path = "../../src/sys/testing.rs"]
 mod testing;
+mod traffic_split;
 mod versions;
 mod vhost;
 mod wording;

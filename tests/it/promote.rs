@@ -55,7 +55,7 @@ async fn all_are(site: &Site, main: &str, share: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_good_version_is_rolled_out_under_load() {
+async fn good_version_is_promoted_under_load() {
     if !can_make_namespaces() {
         return;
     }
@@ -78,7 +78,7 @@ async fn a_good_version_is_rolled_out_under_load() {
 
 /// The canary answers one request of twenty with 500; its health check does not show it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_with_errors_is_taken_back_with_the_reason() {
+async fn version_with_errors_is_rolled_back_with_reason() {
     if !can_make_namespaces() {
         return;
     }
@@ -114,7 +114,7 @@ async fn a_version_with_errors_is_taken_back_with_the_reason() {
 
 /// Every answer takes twice as long, and none fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
+async fn slow_version_is_rolled_back_with_reason() {
     if !can_make_namespaces() {
         return;
     }
@@ -127,7 +127,7 @@ async fn a_version_that_is_twice_as_slow_is_taken_back_with_the_reason() {
 
 /// The shadow answers one request of ten with another price: detected while it is a shadow, so that no user gets one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
+async fn version_with_other_answers_is_rolled_back_before_first_step() {
     if !can_make_namespaces() {
         return;
     }
@@ -141,7 +141,7 @@ async fn a_version_whose_answers_differ_is_taken_back_before_a_user_sees_one() {
 }
 
 async fn taken_back(site: &Site, ended: &Output, reason: &str) {
-    let named = format!("error: shop {NEW} did not become main: ");
+    let named = format!("error: cannot promote shop {NEW}: ");
     let told = ended.stderr.lines().find(|line| line.starts_with(&named)).unwrap_or_default();
     assert!(ended.status == 1 && told.contains(reason), "{}{}", ended.stdout, ended.stderr);
     all_are(site, MAIN, Value::Null).await;
@@ -150,7 +150,7 @@ async fn taken_back(site: &Site, ended: &Output, reason: &str) {
 /// Commands from other terminals approve each step, or abort the promotion. An interrupted promotion leaves no canary; a
 /// killed one leaves its share, which an abort removes.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_promoted_interrupted_resumed_killed_and_aborted() {
+async fn promotion_is_approved_interrupted_resumed_killed_and_aborted() {
     if !can_make_namespaces() {
         return;
     }

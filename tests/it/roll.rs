@@ -26,31 +26,31 @@ async fn every_main_is_replaced(name: &str, plan: Plan, flags: &[&str], fewest: 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_ssh_replaces_every_main_under_every_kind_of_load() {
+async fn roll_over_ssh_replaces_every_main_under_load() {
     let plan = Plan { hosts: 4, balancers: 2, all_kinds: true, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("ssh", plan, &[], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_in_batches_of_two_keeps_the_floor() {
+async fn roll_in_batches_keeps_capacity_floor() {
     let plan = Plan { hosts: 4, balancers: 2, all_kinds: true, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("batch", plan, &["--batch", "2"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_unix_sockets() {
+async fn roll_over_unix_sockets_loses_no_request() {
     let plan = Plan { hosts: 4, balancers: 2, pipe: LabTransport::Socket, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("sock", plan, &["--batch", "50%"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_roll_over_mutual_tls() {
+async fn roll_over_mutual_tls_loses_no_request() {
     let plan = Plan { hosts: 4, balancers: 2, pipe: LabTransport::MutualTls, yaml: YAML, ..Plan::default() };
     every_main_is_replaced("mtls", plan, &["--batch", "2"], 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_forwards_of_several_hosts_at_once() {
+async fn forwards_of_several_hosts_are_switched_at_once() {
     if !can_make_namespaces() {
         return;
     }
@@ -72,7 +72,11 @@ async fn the_forwards_of_several_hosts_at_once() {
     site.inside("web2", &format!("kill -QUIT $(cat {}/web2/shop-main.pid)", site.lab.dir().display())).await;
     let back = site.run(&["enable-forward", "--all"]).await;
     assert_eq!(back.status, 3, "{}", back.stderr);
-    assert!(back.stderr.contains("2 of 3 hosts are on") && back.stderr.contains("`web2`"), "{}", back.stderr);
+    assert!(
+        back.stderr.contains("done on 2 of 3 hosts") && back.stderr.contains("`web2`"),
+        "{}",
+        back.stderr
+    );
     site.inside("web2", &format!("sh {}/web2/replace-main.sh 2.0.0", site.lab.dir().display())).await;
     assert_eq!(site.run(&["enable-forward", "--all"]).await.status, 0);
     assert_eq!(site.up_count("lb1").await, 3);

@@ -45,13 +45,13 @@ impl Host {
 }
 
 /// A running roll, and the lines of JSON that it prints.
-struct Under {
+struct RunningRoll {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-impl Under {
-    fn way(host: &Host, script: &str) -> Self {
+impl RunningRoll {
+    fn start(host: &Host, script: &str) -> Self {
         let mut command = host.roll(&["--output", "json", "--", "sh", "-c", script]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -78,32 +78,32 @@ impl Under {
     }
 }
 
-fn gone(pid: &str) -> bool {
+fn has_ended(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z "))
 }
 
 #[test]
-fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
+fn second_ctrl_c_ends_roll_and_commands_at_once() {
     run_in_namespace(|| async {
         let host = Host::new();
-        let mut roll = Under::way(&host, "trap '' TERM INT; sleep 60 & echo $!; echo $$; wait");
+        let mut roll = RunningRoll::start(&host, "trap '' TERM INT; sleep 60 & echo $!; echo $$; wait");
         let pids = [roll.output(), roll.output()];
         roll.interrupt();
-        assert!(pids.iter().all(|pid| !gone(pid)), "once: the command may end");
+        assert!(pids.iter().all(|pid| !has_ended(pid)), "once: the command may end");
         // Signals of one kind become one while they wait: the second is sent until it is received.
         while roll.child.try_wait().unwrap().is_none() {
             roll.interrupt();
             std::thread::yield_now();
         }
         assert_eq!(roll.child.wait().unwrap().code(), Some(1));
-        let mut said = String::new();
-        roll.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let mut stderr = String::new();
+        roll.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
         assert!(
-            said.contains("error: stopped at once\n next: the journal knows how far a roll was"),
-            "{said}"
+            stderr.contains("error: cannot finish the command: a second signal stopped it at once\n next: `switchman roll --status`"),
+            "{stderr}"
         );
-        while !pids.iter().all(|pid| gone(pid)) {
+        while !pids.iter().all(|pid| has_ended(pid)) {
             std::thread::yield_now();
         }
         let status = String::from_utf8(host.run(&["--status"]).stdout).unwrap();
@@ -114,7 +114,7 @@ fn ctrl_c_twice_ends_at_once_with_all_that_runs() {
 }
 
 #[test]
-fn json_is_lines_of_a_stable_shape() {
+fn json_output_has_one_document_per_line() {
     run_in_namespace(|| async {
         let host = Host::new();
         let output = host.run(&["--output", "json", "--", "echo", "hello"]);
@@ -135,16 +135,17 @@ fn json_is_lines_of_a_stable_shape() {
 }
 
 #[test]
-fn nothing_to_take_up_is_said_and_makes_no_journal() {
+fn resume_without_roll_is_refused_and_creates_no_journal() {
     run_in_namespace(|| async {
         let host = Host::new();
         assert_eq!(host.run(&["--status"]).stdout, b"no roll yet\n");
         for verb in ["resume", "abort"] {
             let output = host.run(&[&format!("--{verb}")]);
             assert_eq!(output.status.code(), Some(1));
-            assert_eq!(
-                String::from_utf8(output.stderr).unwrap(),
-                format!("error: there is no roll to {verb}\n")
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                stderr.starts_with(&format!("error: cannot {verb} a roll: the journal has none\n next: ")),
+                "{stderr}"
             );
         }
         assert!(!host.0.path().join(".switchman").exists());
@@ -153,22 +154,20 @@ fn nothing_to_take_up_is_said_and_makes_no_journal() {
         assert_eq!(host.run(&["--abort"]).status.code(), Some(0));
         let finished = host.run(&["--resume"]);
         let why = String::from_utf8(finished.stderr).unwrap();
-        assert!(
-            finished.status.code() == Some(1) && why.contains("is finished: there is nothing to resume"),
-            "{why}"
-        );
+        assert!(finished.status.code() == Some(1) && why.contains("cannot resume roll r"), "{why}");
         assert_eq!(host.run(&["--", "true"]).status.code(), Some(0));
     });
 }
 
 /// The kernel sends SIGHUP to the roll, and then the shell does; either may come late.
 #[test]
-fn a_terminal_that_is_gone_ends_the_roll_with_its_host() {
+fn hangup_ends_roll_after_its_host() {
     run_in_namespace(|| async {
         let host = Host::new();
         let fifo = host.0.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut roll = Under::way(&host, &format!("echo up; read line < {}; echo $line", fifo.display()));
+        let mut roll =
+            RunningRoll::start(&host, &format!("echo up; read line < {}; echo $line", fifo.display()));
         assert_eq!(roll.output(), "up");
         for _ in 0..3 {
             roll.send(Signal::SIGHUP);

@@ -5,6 +5,8 @@
 use std::process::{Command, Output, Stdio};
 
 mod help;
+mod troubleshooting;
+mod usage;
 
 /// Runs the program without the environment of this machine: help texts show values of variables.
 #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
@@ -12,6 +14,7 @@ fn run_switchman(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_switchman"))
         .args(args)
         .env_clear()
+        .current_dir("/")
         .stdin(Stdio::null())
         .output()
         .unwrap()

@@ -152,7 +152,7 @@ async fn until(condition: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test]
-async fn it_starts_and_stops_and_both_are_idempotent() {
+async fn start_and_stop_are_idempotent() {
     let yard = Yard::new();
     assert_eq!(yard.stop(LONG).await, StopResult::NotRunning);
     assert_eq!(yard.runner.state(&id()).await, Err(RunnerError::Unknown { instance: id() }));
@@ -183,7 +183,7 @@ async fn it_starts_and_stops_and_both_are_idempotent() {
 }
 
 #[tokio::test]
-async fn what_ends_by_itself_is_started_again() {
+async fn exited_program_is_restarted() {
     let yard = Yard::new();
     let spec = yard.sh("echo run >> runs; [ $(wc -l < runs) -ge 4 ] && exec sleep 600; exit 7");
     yard.runner.start(&spec).await.unwrap();
@@ -200,7 +200,7 @@ async fn what_ends_by_itself_is_started_again() {
 
 /// With pauses that double from 10 ms, fifty starts take for ever; without them they take a moment.
 #[tokio::test]
-async fn what_ends_at_once_again_and_again_is_not_spun() {
+async fn crash_loop_is_restarted_with_backoff() {
     let yard = Yard::with(Tuning { initial_backoff: LONG, max_backoff: LONG, ..Tuning::default() });
     yard.runner.start(&yard.sh("echo run >> runs; exit 7")).await.unwrap();
     until(async || matches!(yard.state().await, ProcessState::Waiting { .. })).await;
@@ -213,7 +213,7 @@ async fn what_ends_at_once_again_and_again_is_not_spun() {
 }
 
 #[tokio::test]
-async fn what_is_deaf_to_term_is_killed_after_its_grace() {
+async fn program_that_ignores_term_is_killed_after_grace() {
     let yard = Yard::new();
     let script = "trap '' TERM; (echo $$ > mine; exec sleep 600) & echo $! > child; while :; do wait; done";
     yard.runner.start(&yard.sh(script)).await.unwrap();
@@ -223,7 +223,7 @@ async fn what_is_deaf_to_term_is_killed_after_its_grace() {
 }
 
 #[tokio::test]
-async fn what_is_stopped_in_its_tracks_still_ends_gracefully() {
+async fn frozen_program_ends_gracefully() {
     let yard = Yard::new();
     yard.runner.start(&yard.spec(&["sleep", "600"])).await.unwrap();
     send(yard.main().await, Signal::SIGSTOP);
@@ -234,7 +234,7 @@ async fn what_is_stopped_in_its_tracks_still_ends_gracefully() {
 const DAEMON: &str = "setsid sh -c 'echo $$ > daemon; TRAP exec sleep 600' < /dev/null &";
 
 #[tokio::test]
-async fn a_daemon_is_ended_with_the_program_that_made_it() {
+async fn daemon_ends_with_its_program() {
     for (trap, ended) in [("", StopResult::Exited), ("trap \"\" TERM;", StopResult::Killed)] {
         let yard = Yard::new();
         let script =
@@ -247,7 +247,7 @@ async fn a_daemon_is_ended_with_the_program_that_made_it() {
 }
 
 #[tokio::test]
-async fn a_daemon_whose_program_ended_is_ended_before_the_next_start() {
+async fn daemon_ends_before_next_start() {
     let yard = Yard::new();
     let script = format!(
         "[ -e daemon ] && exec sleep 600; {} while [ ! -s daemon ]; do sleep 0.01; done; exit 0",
@@ -259,7 +259,7 @@ async fn a_daemon_whose_program_ended_is_ended_before_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_first_process_that_is_told_to_quit_ends_its_own_children() {
+async fn first_process_ends_its_children_on_quit() {
     let yard = Yard::new();
     let spec = yard.sh(
         "sh -c 'trap \"echo wrong >> said\" QUIT TERM; echo $$ > child; while [ ! -e end ]; do sleep 0.01; done' &
@@ -273,7 +273,7 @@ async fn a_first_process_that_is_told_to_quit_ends_its_own_children() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_is_said_and_leaves_nothing() {
+async fn failed_start_is_reported_and_leaves_nothing() {
     let yard = Yard::new();
     let missing = yard.spec(&["swm-no-such"]);
     let error = RunnerError::Missing { program: "swm-no-such".to_owned() };
@@ -305,7 +305,7 @@ fn is_root() -> bool {
 }
 
 #[tokio::test]
-async fn a_user_has_all_his_groups_and_no_other_and_enters_only_where_he_may() {
+async fn program_runs_with_groups_and_permissions_of_its_user() {
     if !is_root() {
         return;
     }
@@ -326,7 +326,7 @@ async fn a_user_has_all_his_groups_and_no_other_and_enters_only_where_he_may() {
 }
 
 #[tokio::test]
-async fn its_surroundings_are_clean() {
+async fn program_gets_clean_environment() {
     let yard = Yard::new();
     let mut spec = yard.sh(
         "env | sort; umask; ulimit -n; grep Sig[BI] /proc/self/status; ls /proc/self/fd; pwd; exec sleep 600",
@@ -356,7 +356,7 @@ async fn its_surroundings_are_clean() {
 }
 
 #[tokio::test]
-async fn memory_and_tasks_are_bounded_where_the_kernel_lets_us() {
+async fn memory_and_tasks_are_limited_by_cgroup() {
     let yard = Yard::new();
     let mut spec = yard.sh(
         "grep -E 'swm-' /proc/self/cgroup; grep 'address space' /proc/self/limits; echo end; exec sleep 600",
@@ -380,7 +380,7 @@ async fn memory_and_tasks_are_bounded_where_the_kernel_lets_us() {
 }
 
 #[tokio::test]
-async fn starts_at_the_same_time_make_one_instance() {
+async fn concurrent_starts_make_one_instance() {
     let yard = Arc::new(Yard::new());
     let mut starts = tokio::task::JoinSet::new();
     for _ in 0..8 {

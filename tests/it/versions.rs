@@ -214,21 +214,21 @@ async fn thirty_flips_of_two_services_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_a_rolling_assign_nobody_sees_the_old_version() {
+async fn rolling_assign_ends_all_answers_of_old_version() {
     rolls("assign", 1).await;
 }
 
 /// `make soak`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes ten minutes: `make soak`"]
-async fn thirty_rolling_assigns_of_two_services() {
+async fn thirty_rolling_assigns_of_two_services_lose_nothing() {
     rolls("soak", 30).await;
 }
 
 /// Seed rows D2, D4, D5, D6, D8, D9, D10, D11, R1, R2, R5, R9 (docs/design/seed-systems.md), in the words of the originals.
 #[tokio::test(flavor = "multi_thread")]
 #[allow(clippy::too_many_lines, reason = "one story, read from top to bottom")]
-async fn the_story_of_the_originals_word_for_word() {
+async fn d2_to_d11_seed_story_prints_seed_sentences() {
     if !can_make_namespaces() {
         return;
     }
@@ -373,7 +373,7 @@ async fn updates_in_place_keep_the_id_and_lose_nothing() {
 
 /// HAProxy keeps connections to the old instance for as long as clients come by: they are closed while it drains.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_drains_although_haproxy_keeps_connections() {
+async fn update_drains_while_haproxy_keeps_connections() {
     if !can_make_namespaces() {
         return;
     }

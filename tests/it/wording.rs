@@ -123,7 +123,7 @@ fn figures() -> Figures {
 )]
 #[allow(clippy::disallowed_methods, reason = "a switch of this test alone")]
 #[test]
-fn comments_keep_to_the_words_of_the_field() {
+fn comments_have_few_idioms_and_docs_have_subjects() {
     let Figures { words, idioms, docs, without_subject } = figures();
     let per_10_000 = idioms.len() * 10_000 / words;
     let per_100 = without_subject.len() * 100 / docs;
@@ -147,7 +147,7 @@ fn comments_keep_to_the_words_of_the_field() {
 
 /// Help texts are doc comments of `src/cli`; errors, hints, findings and events are string literals.
 #[test]
-fn what_users_read_in_the_program_has_no_banned_word() {
+fn help_and_messages_have_no_banned_word() {
     let mut found = Vec::new();
     for path in super::layering::graph::sources(&root().join("src")) {
         let source = std::fs::read_to_string(&path).unwrap();
@@ -209,6 +209,23 @@ fn documents_have_no_banned_word() {
     }
     let shown: Vec<String> = found.iter().map(|(place, word)| format!("{place}: `{word}`")).collect();
     assert!(shown.is_empty(), "{} banned words\n{}", shown.len(), shown.join("\n"));
+}
+
+/// Every help text, error, next action and finding, as the program prints it.
+#[test]
+fn snapshots_have_no_banned_word() {
+    let mut paths = Vec::new();
+    documents(&root().join("tests/snapshots"), &mut paths);
+    assert!(paths.len() > 30, "{} snapshots are read", paths.len());
+    let mut found = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let shown = path.strip_prefix(root()).unwrap().display().to_string();
+        for (at, line) in text.lines().enumerate() {
+            found.extend(banned(line).iter().map(|word| format!("{shown}:{}: `{word}`", at + 1)));
+        }
+    }
+    assert!(found.is_empty(), "{} banned words\n{}", found.len(), found.join("\n"));
 }
 
 #[test]

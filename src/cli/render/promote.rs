@@ -236,7 +236,7 @@ next: it was cut off (killed, or power lost), and its canary is NOT JUDGED: `swi
         assert_eq!(shown(so_far()), STATUS);
         let stopped = PromotionEntryKind::Stopped {
             why: "interrupted".into(),
-            unreachable_hosts: vec![("web2".parse().unwrap(), "the link broke".into())],
+            unreachable_hosts: vec![("web2".parse().unwrap(), "the connection broke".into())],
         };
         let last = shown(so_far().into_iter().chain([stopped]).collect());
         let last = last.lines().last().unwrap().to_owned();

@@ -47,7 +47,7 @@ pub enum WaitOutcome {
 pub enum BalancerWaitError {
     #[error("after {} {}", duration::format(*.waited), join_missing(.missing))]
     TimedOut { waited: Duration, missing: Vec<MissingObservation> },
-    #[error("another command switched it in the meantime")]
+    #[error("another command switched the forward in between")]
     Overtaken,
     #[error("the wait was interrupted: {}", join_missing(.missing))]
     Interrupted { missing: Vec<MissingObservation> },

@@ -38,7 +38,7 @@ pub enum DrainError {
         /// The error of the host, where its sockets cannot be read.
         detail: Option<ObservationError>,
     },
-    #[error("another command switched it in the meantime")]
+    #[error("another command switched the forward in between")]
     Overtaken,
     #[error("the wait was interrupted with {in_flight} in flight")]
     Interrupted { in_flight: u64 },

@@ -56,13 +56,13 @@ pub struct SwitchReport {
 /// Why a switch was not made, or not observed, or the host not drained.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
-    #[error("refused to switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
     Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
     #[error("cannot switch the forward of `{host}` {switch}: {source}")]
     NotChanged { host: String, switch: Switch, source: LinkError },
-    #[error("the forward of `{host}` is {switch}, but {source}")]
+    #[error("cannot confirm the switch of `{host}`: its forward is {switch}, but {source}")]
     NotObserved { host: String, switch: Switch, source: BalancerWaitError },
-    #[error("`{host}` did not drain: {source}; {}", if *.is_restored { "its forward is back on" } else { "its forward stays off" })]
+    #[error("cannot drain `{host}`: {source}; {}", if *.is_restored { "its forward is back on" } else { "its forward stays off" })]
     NotDrained { host: String, source: DrainError, is_restored: bool },
 }
 

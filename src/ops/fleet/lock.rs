@@ -21,7 +21,7 @@ pub enum LockError {
     Locked { lock: Box<LockView> },
     #[error(transparent)]
     Journal(#[from] JournalError),
-    #[error("interrupted while watching whether {} is alive", .lock.holder)]
+    #[error("interrupted while waiting for a heartbeat of {}", .lock.holder)]
     Interrupted { lock: Box<LockView> },
     #[error("the fleet is not locked")]
     NotLocked,

@@ -59,25 +59,25 @@ impl RollReport {
 /// Why there was no roll at all.
 #[derive(Debug, thiserror::Error)]
 pub enum RollError {
-    #[error(transparent)]
+    #[error("cannot plan the roll: {0}")]
     Plan(#[from] PlanError),
-    #[error("cannot roll: {0}")]
+    #[error("cannot run the roll: {0}")]
     Lock(#[from] LockError),
-    #[error("the roll {} is not finished", .standing.roll)]
+    #[error("cannot start a roll: roll {} is not finished", .standing.roll)]
     Unfinished { standing: Box<RollProgress> },
-    #[error("there is no roll to {verb}")]
+    #[error("cannot {verb} a roll: the journal has none")]
     NotFound { verb: &'static str },
-    #[error("the roll {roll} is finished: there is nothing to {verb}")]
+    #[error("cannot {verb} roll {roll}: it is finished")]
     Finished { roll: RollId, verb: &'static str },
-    #[error("refused to roll: {}", join_refusals(.refusals))]
+    #[error("cannot start the roll: {}", join_refusals(.refusals))]
     Refused { refusals: Vec<Refusal> },
-    #[error("cannot roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("cannot start the roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
-    #[error("the roll did not begin: {0}")]
+    #[error("cannot start the roll: {0}")]
     Hook(String),
     #[error("{0}")]
     Journal(#[from] JournalError),
-    #[error("`{0}` of that roll is not in the configuration any more")]
+    #[error("cannot continue the roll: its host `{0}` is not in the configuration any more")]
     UnknownHost(HostName),
 }
 

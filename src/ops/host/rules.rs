@@ -23,12 +23,12 @@ pub enum ChangeError {
     Firewall(#[from] FirewallError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("interrupted while waiting for another switchman")]
+    #[error("interrupted while waiting for another switchman process")]
     Interrupted,
-    #[error("another process keeps changing the chain SWITCHMAN of the {family} nat table")]
+    #[error("another program keeps changing the chain `SWITCHMAN` of the {family} nat table")]
     Contested { family: Family },
     /// The only way to a disagreement: the change failed, and so did taking it back.
-    #[error("{change}; and taking the change back failed too: {undo}")]
+    #[error("{change}; the change could not be reverted: {undo}")]
     HalfDone { change: Box<ChangeError>, undo: Box<ChangeError> },
 }
 

@@ -121,7 +121,7 @@ fn jump_reaches<'a>(table: &'a Table, jump: &'a Rule, chain: &str, seen: &mut BT
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::deployment::DeploymentId;
     use crate::model::example::port;
@@ -140,7 +140,11 @@ mod tests {
     }
 
     /// A host with a managed service, and one more line of `iptables -S` before or after our jump.
-    fn add_managed_service(facts: &mut CheckFacts, ahead: &[&str], behind: &[&str]) {
+    pub(in crate::plan::check) fn add_managed_service(
+        facts: &mut CheckFacts,
+        ahead: &[&str],
+        behind: &[&str],
+    ) {
         let mut record = recorded(Switch::On);
         record.routes =
             Some(Routes { main: make_route(8080), backup: make_route(80), previous: None, rollback: None });
@@ -165,7 +169,8 @@ mod tests {
         with(|facts| add_managed_service(facts, ahead, behind)).into_iter().map(|(id, _)| id).collect()
     }
 
-    const REDIRECT_RULE: &str = "-A PREROUTING -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 9000";
+    pub(in crate::plan::check) const REDIRECT_RULE: &str =
+        "-A PREROUTING -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 9000";
 
     #[test]
     fn only_rules_before_the_route_take_its_port() {

@@ -283,7 +283,7 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
             "journal-unreadable",
             "journal",
             error.clone(),
-            "`--journal-dir` names another place, the same for everybody",
+            "`--journal-dir` names another place, the same for every operator",
         )
     };
     match (&facts.roll, &facts.lock) {
@@ -321,4 +321,4 @@ fn check_journal(facts: &FleetFacts) -> Vec<Finding> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,8 @@ use crate::model::port_forward::Forward;
 use crate::model::rules::Variant;
 use crate::plan::firewall;
 
+mod snapshots;
+
 fn fleet() -> Fleet {
     Fleet { balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }

@@ -10,7 +10,7 @@ use crate::model::version::Version;
 /// Why a promotion does not begin on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PreflightError {
-    #[error("{service} {version} is not there: deploy it first")]
+    #[error("{service} {version} is not deployed")]
     NotDeployed { service: ServiceName, version: Version },
     #[error("{service} {version} is main already")]
     IsMain { service: ServiceName, version: Version },
@@ -20,15 +20,15 @@ pub enum PreflightError {
     NotRunning { service: ServiceName, version: Version },
     #[error("{service} {version} is being deployed or killed")]
     InProgress { service: ServiceName, version: Version },
-    #[error("{0} is private: nothing reaches it")]
+    #[error("{0} is private: it gets no requests")]
     Private(ServiceName),
     #[error("{service} has a canary already: {canary}")]
     HasCanary { service: ServiceName, canary: DeploymentId },
     #[error("{service} {version} is a shadow that gets copies, and cannot answer users as well")]
     IsShadow { service: ServiceName, version: Version },
-    #[error("{service} {version} is no shadow whose answers are compared, so that nothing can match")]
+    #[error("{service} {version} is not a shadow whose answers are compared")]
     NotCompared { service: ServiceName, version: Version },
-    #[error("main is another deployment there ({0})")]
+    #[error("main is another deployment ({0})")]
     OtherMain(Version),
 }
 

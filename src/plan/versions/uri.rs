@@ -11,7 +11,7 @@ pub enum UriError {
     #[error("invalid URL({}): {reason}", .uri.escape_debug())]
     Invalid { uri: String, reason: &'static str },
     #[error(
-        "`{host}` is not this host: a kernel rule leads a port only to another port of the same machine; start a relay here, \
+        "`{host}` is not this host: a kernel rule forwards a port only within one machine; start a relay here, \
          or deploy it on that machine"
     )]
     OtherHost { host: String },

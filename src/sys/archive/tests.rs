@@ -71,7 +71,7 @@ fn pack_refuses_neither_directory_nor_archive() {
     let path = |name: &str| home.path().join(name);
     let missing = path("nothing");
     assert_eq!(refusal(&missing), format!("Could not find anything on the path {}", missing.display()));
-    let neither = "Error: Source must be a .tar.gz file or a directory when deploying with --tar.";
+    let neither = "Source must be a .tar.gz file or a directory when deploying with --tar.";
     for (name, bytes) in [("a.zip", &b"PK\x03\x04"[..]), ("a.tar.gz", b""), ("b.tar.gz", b"\x1f\x8b")] {
         fs::write(path(name), bytes).unwrap();
         assert_eq!(refusal(&path(name)), neither);

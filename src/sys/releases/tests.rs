@@ -163,7 +163,7 @@ fn place_accepts_same_archive_and_refuses_another() {
     assert_eq!(scene.place(&[file("a", "1")]).unwrap(), digest);
     assert_eq!(fs::read_to_string(scene.in_release("a")).unwrap(), "touched");
     let told = scene.place(&[file("a", "2")]).unwrap_err().to_string();
-    assert_eq!(told, "release 1.0.0 is there already, made of another archive");
+    assert_eq!(told, "the release `1.0.0` exists already, made of another archive");
     scene.releases.remove(&shop(), "1.0.0").unwrap();
     scene.releases.remove(&shop(), "1.0.0").unwrap();
     assert_eq!((scene.left(), scene.releases.digest(&shop(), "1.0.0").unwrap()), (vec![], None));

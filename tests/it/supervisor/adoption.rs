@@ -13,7 +13,7 @@ async fn kill_keeper(pid: u32) {
 }
 
 #[tokio::test]
-async fn another_keeper_takes_over_what_a_killed_one_has_left() {
+async fn next_monitor_adopts_instance_of_killed_monitor() {
     let yard = Yard::new();
     let spec = yard.sh(TICKS);
     yard.runner.start(&spec).await.unwrap();
@@ -41,7 +41,7 @@ async fn another_keeper_takes_over_what_a_killed_one_has_left() {
 }
 
 #[tokio::test]
-async fn what_a_killed_keeper_has_left_is_stopped_with_its_daemons() {
+async fn stop_ends_instance_of_killed_monitor_with_its_daemons() {
     let yard = Yard::new();
     let script = "setsid sh -c 'echo $$ > daemon; exec sleep 600' < /dev/null & exec sleep 600";
     yard.runner.start(&yard.sh(script)).await.unwrap();
@@ -53,7 +53,7 @@ async fn what_a_killed_keeper_has_left_is_stopped_with_its_daemons() {
 }
 
 #[tokio::test]
-async fn what_ended_while_nobody_kept_it_is_started_anew() {
+async fn instance_that_ended_without_monitor_is_restarted() {
     let yard = Yard::new();
     let spec = yard.spec(&["sleep", "600"]);
     yard.runner.start(&spec).await.unwrap();
@@ -66,7 +66,7 @@ async fn what_ended_while_nobody_kept_it_is_started_anew() {
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_in_the_middle_of_a_stop_is_followed_by_one_that_ends_it() {
+async fn next_monitor_completes_interrupted_stop() {
     let yard = Arc::new(Yard::new());
     yard.runner.start(&yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done")).await.unwrap();
     let (main, keeper) = (yard.main().await, yard.keeper().unwrap());
@@ -79,7 +79,7 @@ async fn a_keeper_that_is_killed_in_the_middle_of_a_stop_is_followed_by_one_that
 }
 
 #[tokio::test]
-async fn a_stop_whose_caller_was_killed_is_ended_by_the_next_start() {
+async fn next_start_completes_stop_of_killed_caller() {
     let yard = Yard::new();
     let spec = yard.sh("trap 'touch told' TERM; while :; do sleep 0.01; done");
     yard.runner.start(&spec).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_stop_whose_caller_was_killed_is_ended_by_the_next_start() {
 }
 
 #[tokio::test]
-async fn the_death_of_a_starter_at_any_moment_leaves_one_instance_or_none() {
+async fn kill_during_start_leaves_one_instance_or_none() {
     let yard = Yard::new();
     let spec = yard.sh("echo run >> runs; exec sleep 600");
     for after in 0..12 {
@@ -120,7 +120,7 @@ async fn the_death_of_a_starter_at_any_moment_leaves_one_instance_or_none() {
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_told_to_end_ends_its_instance_and_what_it_knows_is_kept() {
+async fn terminated_monitor_ends_instance_and_keeps_its_record() {
     let yard = Yard::new();
     let spec = yard.spec(&["sleep", "600"]);
     yard.runner.start(&spec).await.unwrap();

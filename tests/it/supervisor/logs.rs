@@ -11,7 +11,7 @@ fn numbers(range: std::ops::RangeInclusive<u32>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_tail_is_exact_across_files_and_the_log_is_bounded() {
+async fn tail_is_exact_across_files_and_log_is_bounded() {
     let yard = small();
     let script = "i=0; while [ $i -lt 250 ]; do i=$((i+1)); echo line $i; done; echo end >&2; exec sleep 600";
     yard.runner.start(&yard.sh(script)).await.unwrap();
@@ -38,7 +38,7 @@ async fn the_tail_is_exact_across_files_and_the_log_is_bounded() {
 
 /// Slowly enough for a reader, who sees every line of many files.
 #[tokio::test]
-async fn a_log_is_followed_across_files_to_the_end_of_the_instance() {
+async fn follow_continues_across_files_until_instance_ends() {
     let yard = Arc::new(small());
     let script = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.002; done";
     yard.runner.start(&yard.sh(script)).await.unwrap();
@@ -58,7 +58,7 @@ async fn a_log_is_followed_across_files_to_the_end_of_the_instance() {
 }
 
 #[tokio::test]
-async fn what_has_no_end_of_line_is_cut_and_what_is_left_at_the_end_is_kept() {
+async fn long_line_is_split_and_last_partial_line_is_kept() {
     let yard = Yard::new();
     let script = "head -c 20000 /dev/zero | tr '\\0' x; echo; printf rest; exec sleep 600";
     yard.runner.start(&yard.sh(script)).await.unwrap();
@@ -70,7 +70,7 @@ async fn what_has_no_end_of_line_is_cut_and_what_is_left_at_the_end_is_kept() {
 
 /// An instance that writes at full speed: nothing piles up, the supervisor stays small, and a stop still takes effect.
 #[tokio::test]
-async fn one_who_writes_without_end_waits_for_the_disk() {
+async fn endless_writer_waits_for_disk() {
     let yard = Yard::with(Tuning { log_bytes: 1_000_000, ..Tuning::default() });
     yard.runner.start(&yard.sh("seq 1 300000; exec yes")).await.unwrap();
     let dir = yard.path("instances").join(ID);
@@ -86,7 +86,7 @@ async fn one_who_writes_without_end_waits_for_the_disk() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_written_holds_nobody_up() {
+async fn unwritable_log_blocks_no_program() {
     let yard = Yard::new();
     yard.runner
         .start(&yard.sh("while [ ! -e go ]; do sleep 0.01; done; seq 1 300000; touch end; exec sleep 600"))

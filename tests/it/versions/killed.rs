@@ -42,7 +42,7 @@ async fn killed_during(site: &Site, args: &[&str], moment: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_agent_is_killed_at_any_moment() {
+async fn agent_killed_at_any_time_resumes_or_reverts() {
     if !can_make_namespaces() {
         return;
     }

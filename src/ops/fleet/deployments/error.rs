@@ -33,7 +33,7 @@ pub enum FleetDeployError {
     /// The hosts that are done are printed already.
     #[error("done on {done} of {} hosts; {}", done + failed.len(), join_errors(.failed))]
     Partial { done: usize, failed: Vec<(HostName, LinkError)> },
-    #[error("{service} {version} is not on {}: deploy it there first, or name the hosts with --host", .hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(", "))]
+    #[error("cannot assign {service} {version}: it is not deployed on {}", .hosts.iter().map(|host| format!("`{host}`")).collect::<Vec<_>>().join(", "))]
     MissingOnHosts { service: ServiceName, version: Version, hosts: Vec<HostName> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -42,21 +42,21 @@ pub enum FleetDeployError {
     #[error(transparent)]
     Roll(#[from] RollError),
     /// The roll's report is printed already.
-    #[error("{done} of {total} hosts have the new main: {reason}")]
+    #[error("cannot complete the assign: {done} of {total} hosts have the new main: {reason}")]
     RollIncomplete { done: usize, total: usize, reason: String, finished: bool },
-    #[error("{service} {version} is main no more: {reason}; {} is back", .restored.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string))]
+    #[error("cannot keep {service} {version} as main: {reason}; {}", .restored.as_ref().map_or_else(|| "no other version could be made main".to_owned(), |version| format!("{version} is main again")))]
     RolledBack { service: ServiceName, version: Version, reason: String, restored: Option<Version> },
     /// Another command changed main in the watch window: its changes are not rolled back.
-    #[error("{service} {version} is main no more: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot keep {service} {version} as main: {}", .hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Overtaken { service: ServiceName, version: Version, hosts: Vec<OvertakenHost> },
     /// The version's answers were required to match main's, and differ, or too few were compared.
-    #[error("{service} {version} does not become main: {reason}")]
+    #[error("cannot make {service} {version} main: {reason}")]
     MatchNotProven { service: ServiceName, version: Version, verdict: ComparisonVerdict, reason: String },
     #[error("cannot set weights: the configuration has no `haproxy:` access to a load balancer")]
     NoBalancer,
-    #[error(transparent)]
+    #[error("cannot set weights: {0}")]
     NoWeights(#[from] WeightsError),
-    #[error("cannot set weights: `{0}` has no stats socket of level admin")]
+    #[error("cannot set weights: `{0}` has no stats socket of level `admin`")]
     WeightsNotAllowed(BalancerName),
     #[error("cannot set the weight of `{server}` on `{balancer}`: {source}")]
     WeightNotSet { balancer: BalancerName, server: String, source: BalancerError },
@@ -65,7 +65,7 @@ pub enum FleetDeployError {
 }
 
 fn join_errors(hosts: &[(HostName, LinkError)]) -> String {
-    hosts.iter().map(|(host, error)| format!("{host}: {error}")).collect::<Vec<_>>().join("; ")
+    hosts.iter().map(|(host, error)| format!("`{host}`: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 /// A host where another command changed the new main.

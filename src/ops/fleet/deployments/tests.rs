@@ -87,7 +87,7 @@ async fn assign_fails_when_agent_already_rolled_back() {
         fake.site.with_host("web2", |host| host.rollback_reason = Some("503".into()));
         let options = if is_rolling { roll_to_2(&fake, Duration::from_secs(10)) } else { watched_flip() };
         let error = assign_2(&fake, &options).await.unwrap_err();
-        assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: 503; 1.0.0 is back");
+        assert_eq!(error.to_string(), "cannot keep shop 2.0.0 as main: web2: 503; 1.0.0 is main again");
         assert_eq!(mains(&fake), ["1.0.0"; 3], "rolling: {is_rolling}");
     }
 }
@@ -104,7 +104,7 @@ async fn assign_fails_when_another_command_changed_main() {
         fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
     let error = ended.unwrap_err();
-    assert_eq!(error.to_string(), "shop 2.0.0 is main no more: web2: another command made 0.9.0 main");
+    assert_eq!(error.to_string(), "cannot keep shop 2.0.0 as main: web2: another command made 0.9.0 main");
     assert_eq!(mains(&fake), ["2.0.0", "0.9.0", "2.0.0"]);
     assert_eq!(fake.world.lock.view(), Ok(None));
 }
@@ -205,7 +205,7 @@ async fn list_and_history_name_unreachable_hosts() {
     let listing = list_deployments(&fake.world, hosts).await;
     assert_eq!(listing.rows[0].hosts.len(), 1);
     let error = listing.require_complete().unwrap_err().to_string();
-    assert!(error.starts_with("cannot read every host: web2: "), "{error}");
+    assert!(error.starts_with("cannot read every host: `web2`: "), "{error}");
     let shop = "shop".parse().unwrap();
     let heard = read_histories(&fake.world, hosts, &shop, 9).await;
     let names = |host: &HostName| host.to_string();

@@ -139,7 +139,7 @@ async fn refusal_changes_nothing_and_force_reports_overrides() {
     let error = scene.disable(&options()).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "refused to switch the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
+        "cannot switch the forward of `web1` off: the backup vhost is not UP: `lb2` reports `backup-web1` as DOWN"
     );
     assert!(is(&scene.state(), &ON));
     let forced = scene.disable(&SwitchOptions { force: true, ..options() }).await.unwrap();
@@ -259,7 +259,7 @@ async fn drain_timeout_restores_host() {
     scene.fake.balancers[0].state.lock().unwrap().work =
         ServerCounters { sessions: 3, ..ServerCounters::default() };
     let error = scene.disable(&SwitchOptions { drain: true, ..options() }).await.unwrap_err();
-    let text = "`web1` did not drain: 3 in flight after 5s: HAProxy still counts sessions (scur); \
+    let text = "cannot drain `web1`: 3 in flight after 5s: HAProxy still counts sessions (scur); \
                 its forward is back on";
     assert_eq!(error.to_string(), text);
     assert!(is(&scene.state(), &ON));

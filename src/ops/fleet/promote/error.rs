@@ -12,27 +12,27 @@ use crate::world::journal::JournalError;
 /// Why there was no promotion at all, or why its state is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum PromotionError {
-    #[error("cannot promote: {0}")]
+    #[error("cannot run the promotion: {0}")]
     Lock(#[from] LockError),
-    #[error("the promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
+    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
     Unfinished { standing: Box<PromotionProgress> },
-    #[error("there is no promotion to {verb}")]
+    #[error("cannot {verb} a promotion: the journal has none")]
     NotFound { verb: &'static str },
-    #[error("the promotion {promotion} is finished: there is nothing to {verb}")]
+    #[error("cannot {verb} promotion {promotion}: it is finished")]
     Finished { promotion: PromotionId, verb: &'static str },
-    #[error("refused to promote: {}", .hosts.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("; "))]
+    #[error("cannot start the promotion: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     NotReady { hosts: Vec<(HostName, String)> },
-    #[error("the promotion {promotion} is not waiting for approval")]
+    #[error("cannot approve promotion {promotion}: it is not waiting for approval")]
     NotWaitingForApproval { promotion: PromotionId },
-    #[error("the promotion {promotion} was interrupted: no process runs it")]
+    #[error("cannot approve promotion {promotion}: it was interrupted, and no process runs it")]
     NotRunning { promotion: PromotionId },
     #[error(
-        "cannot abort the promotion {promotion}: it has not ended after {}",
+        "cannot abort promotion {promotion}: it has not ended after {}",
         duration::format(*waited)
     )]
     NotEnded { promotion: PromotionId, waited: Duration },
     #[error("{0}")]
     Journal(#[from] JournalError),
-    #[error("`{0}` of that promotion is not in the configuration any more")]
+    #[error("cannot continue the promotion: its host `{0}` is not in the configuration any more")]
     UnknownHost(HostName),
 }

@@ -335,25 +335,28 @@ async fn promotion_refuses_unready_hosts() {
         let fake = site(3, 1);
         change(&fake);
         let error = roll_out(&fake, spec()).await.unwrap_err().to_string();
-        assert!(error.starts_with("refused to promote: ") && error.contains(why), "{error}");
+        assert!(error.starts_with("cannot start the promotion: ") && error.contains(why), "{error}");
         assert_eq!(told(&fake, "web1"), "");
         assert_eq!((read_last(&fake.world), fake.world.lock.view()), (Ok(None), Ok(None)));
     }
     refused(
         |fake| fake.site.with_host("web2", |host| host.main = "2.0.0".into()),
-        "web2: shop 2.0.0 is main already",
+        "`web2`: shop 2.0.0 is main already",
     )
     .await;
     refused(
         |fake| fake.site.with_host("web2", |host| host.main = "0.9.0".into()),
-        "web2: main is another deployment",
+        "`web2`: main is another deployment",
     )
     .await;
-    refused(|fake| fake.site.with_host("web3", |host| host.is_reachable = false), "web3: the link broke")
-        .await;
+    refused(
+        |fake| fake.site.with_host("web3", |host| host.is_reachable = false),
+        "`web3`: the connection broke",
+    )
+    .await;
     refused(
         |fake| fake.site.with_host("web1", |host| host.is_healthy = false),
-        "web1: shop 2.0.0 does not answer",
+        "`web1`: shop 2.0.0 does not answer",
     )
     .await;
     refused(|fake| drop(shadowed(fake, None)), "is a shadow that gets copies").await;
@@ -362,12 +365,12 @@ async fn promotion_refuses_unready_hosts() {
         let canary = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
         fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(canary));
     };
-    refused(other, "web2: shop has a canary already").await;
+    refused(other, "`web2`: shop has a canary already").await;
 
     let fake = site(3, 1);
     let work = PromotionSpec { require_match: Some(Percent::FULL), ..spec() };
     let error = roll_out(&fake, work.clone()).await.unwrap_err().to_string();
-    assert!(error.contains("no shadow whose answers are compared"), "{error}");
+    assert!(error.contains("is not a shadow whose answers are compared"), "{error}");
 }
 
 fn refusal() -> LinkError {

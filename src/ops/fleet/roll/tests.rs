@@ -120,7 +120,10 @@ async fn roll_continues_within_max_failures() {
     assert_eq!(report.standing.result, Some(RollResult::DoneWithFailures));
     let one = RollSpec { max_failures: 0, ..spec };
     let error = roll(&fake, &one).await.unwrap_err().to_string();
-    assert_eq!(error, "cannot roll: `web3`: the link broke (ssh fake): cut", "before anything is touched");
+    assert_eq!(
+        error, "cannot start the roll: `web3`: the connection broke (ssh fake): cut",
+        "before anything is touched"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,11 +165,11 @@ async fn roll_refuses_when_backup_vhost_or_balancer_is_missing() {
     let fake = site(3, 2);
     fake.site.with_host("web1", |host| host.is_backup_up = false);
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
-    assert!(error.starts_with("refused to roll: the backup vhost is not UP: `lb1` reports"), "{error}");
+    assert!(error.starts_with("cannot start the roll: the backup vhost is not UP: `lb1` reports"), "{error}");
     fake.site.with_host("web1", |host| host.is_backup_up = true);
     fake.site.lock().unreadable_balancers.insert("lb2".into());
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
-    assert!(error.starts_with("refused to roll: `lb2` cannot be read"), "{error}");
+    assert!(error.starts_with("cannot start the roll: `lb2` cannot be read"), "{error}");
     assert_eq!(fake.journal.rolls.lock().unwrap().len(), 0, "nothing was begun");
     assert_eq!(in_service(&fake), [true; 3]);
 }
@@ -279,7 +282,7 @@ async fn roll_refuses_while_lock_is_held() {
     lock::acquire_for_person(&fake.world, "anna", "measuring, back at 9").await.unwrap();
     let error = roll(&fake, &spec(3)).await.unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot roll: the fleet is locked by anna on desk")
+        error.starts_with("cannot run the roll: the fleet is locked by anna on desk")
             && error.ends_with("measuring, back at 9"),
         "{error}"
     );

@@ -216,3 +216,63 @@ fn abandoned_roll_is_reported() {
         ["Problem journal journal-unreadable"]
     );
 }
+
+/// Samples of the findings that only a check of the fleet makes.
+pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
+    let collect = |change: &dyn Fn(&mut FleetFacts)| {
+        let mut facts = good();
+        change(&mut facts);
+        collect_findings(&fleet(), &facts)
+    };
+    let failures = [
+        LinkFailure::Unreachable("ssh: Permission denied (publickey).".into()),
+        LinkFailure::VersionMismatch(
+            "its switchman 0.3.0 speaks API 4..5, this one (0.1.0) speaks 2..2".into(),
+        ),
+        LinkFailure::Refused("the bearer token is missing or wrong".into()),
+    ];
+    let mut all = collect(&|_| {});
+    for failure in failures {
+        all.extend(collect(&|facts| facts.hosts[0].hello = Err(failure.clone())));
+    }
+    all.extend(collect(&|facts| facts.hosts[0].hello = Ok(hello("0.9.0"))));
+    all.extend(collect(&|facts| {
+        facts.hosts[0].view = Some(Err(ObservationError::new("no answer within 15s (ssh deploy@web1)")));
+    }));
+    all.extend(collect(&|facts| facts.hosts[0].view = Some(Ok(view(Switch::Off)))));
+    all.extend(collect(&|facts| {
+        if let Some(Ok(view)) = &mut facts.balancers[0] {
+            let mut servers = view.servers().to_vec();
+            servers[3] = make_server(&servers[3].name.clone(), ServerState::Down);
+            *view = BackendView::new(servers);
+        }
+    }));
+    let file = LocalFile { key: "hooks.before_host", path: "./warm.sh".into() };
+    all.extend(collect(&|facts| facts.missing = vec![file.clone()]));
+    let actor = Actor { user: "ops".into(), pid: 1 };
+    let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
+    let kind = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
+    let begun = build_progress(&[JournalEntry {
+        roll: roll.clone(),
+        at: jiff::Timestamp::UNIX_EPOCH,
+        host: None,
+        kind,
+    }]);
+    let holder = Holder {
+        user: "ops".into(),
+        machine: "bastion".into(),
+        boot_id: "b".into(),
+        pid: 1,
+        start_ticks: 1,
+        purpose: LockPurpose::Roll { roll },
+        since: jiff::Timestamp::UNIX_EPOCH,
+    };
+    all.extend(collect(&|facts| {
+        facts.roll = Ok(begun.clone());
+        facts.lock = Ok(Some(LockView { holder: holder.clone(), heartbeats: 0, liveness: Liveness::Dead }));
+    }));
+    all.extend(collect(&|facts| {
+        facts.roll = Err(ObservationError::new("the journal `.switchman/shop.db` is damaged"));
+    }));
+    all
+}

@@ -139,12 +139,12 @@ async fn compare_judges_all_hosts_together() {
 async fn assign_refuses_unproven_version() {
     let none = with(&[]);
     let error = require_match_on_all(&none, &options(0, Some("99.9%"))).await.unwrap_err();
-    assert_eq!(error.to_string(), "shop 2.0.0 does not become main: no request was copied to it yet");
+    assert_eq!(error.to_string(), "cannot make shop 2.0.0 main: no request was copied to it yet");
     let bad = with(&[(seen(100, 2), stats(100, 0))]);
     let error = require_match_on_all(&bad, &options(100, Some("99.9%"))).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "shop 2.0.0 does not become main: 98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
+        "cannot make shop 2.0.0 main: 98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
     );
     require_match_on_all(&bad, &options(100, Some("98%"))).await.unwrap();
 }

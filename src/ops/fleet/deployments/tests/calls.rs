@@ -88,7 +88,7 @@ async fn listing_resolves_versions_ids_and_mains() {
     assert_eq!(error.to_string(), "No main service matching shop");
     let error = list_deployments(&fake.world, &hosts[..1]).await;
     let error = error.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
-    assert!(error.to_string().starts_with("shop 2.0.0 is not on web2: "), "{error}");
+    assert_eq!(error.to_string(), "cannot assign shop 2.0.0: it is not deployed on `web2`");
 }
 
 #[tokio::test(start_paused = true)]

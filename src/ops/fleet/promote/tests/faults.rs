@@ -17,7 +17,7 @@ async fn promotion_rolls_back_everywhere_when_one_host_refuses_share() {
     is_back(
         &fake,
         &report,
-        "not every host takes a share of 25%: done on 2 of 3 hosts; web2: the proxy refuses",
+        "not every host takes a share of 25%: done on 2 of 3 hosts; `web2`: the proxy refuses",
     );
     assert_eq!((told(&fake, "web1"), told(&fake, "web2")), ("1% 5% 25% -".into(), "1% 5% -".into()));
 }
@@ -73,7 +73,7 @@ async fn promotion_holds_while_a_host_is_unreachable() {
         at_share(&fake, "web2", "25%").await;
         fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(said(&fake, "holding: web2: the link broke"));
+        assert!(said(&fake, "holding: web2: the connection broke"));
         fake.site.with_host("web2", |host| host.is_reachable = true);
     });
     assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
@@ -170,7 +170,7 @@ async fn failed_final_flip_is_reverted_on_all_hosts() {
     let fake = site(3, 1);
     fake.site.with_host("web2", |host| host.assign_error = Some(refusal()));
     let report = roll_out(&fake, spec()).await.unwrap();
-    is_back(&fake, &report, "it does not become main: done on 2 of 3 hosts; web2: xtables is locked");
+    is_back(&fake, &report, "it does not become main: done on 2 of 3 hosts; `web2`: xtables is locked");
 }
 
 #[tokio::test(start_paused = true)]

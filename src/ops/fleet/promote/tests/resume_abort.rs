@@ -56,7 +56,7 @@ async fn resume_refuses_to_flip_changed_host() {
     let meanwhile: [(Meanwhile, &str, &str); 3] = [
         (|host| host.main = "0.9.0".into(), "another command made 0.9.0 main", "0.9.0"),
         (|host| host.layer7.traffic_split.canary = None, "it has no share any more", "1.0.0"),
-        (|host| host.is_reachable = false, "the link broke", "1.0.0"),
+        (|host| host.is_reachable = false, "the connection broke", "1.0.0"),
     ];
     for (change, why, main) in meanwhile {
         let fake = site(3, 1);
@@ -65,7 +65,7 @@ async fn resume_refuses_to_flip_changed_host() {
         let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().standing;
         let (result, told) = standing.rolling_back.unwrap();
         assert_eq!(result, PromotionResult::RolledBack);
-        assert!(told.starts_with("it does not become main: web3: ") && told.contains(why), "{told}");
+        assert!(told.starts_with("it does not become main: ") && told.contains(why), "{told}");
         assert_eq!(mains(&fake), ["1.0.0", "1.0.0", main]);
     }
 }
@@ -115,7 +115,11 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let work = shadowed(&fake, None);
     fake.site.with_host("web2", |host| host.evidence_error = Some(refusal()));
     let report = roll_out(&fake, work.clone()).await.unwrap();
-    is_back(&fake, &report, "its answers cannot be compared: done on 2 of 3 hosts; web2: xtables is locked");
+    is_back(
+        &fake,
+        &report,
+        "its answers cannot be compared: done on 2 of 3 hosts; `web2`: xtables is locked",
+    );
 
     let fake = site(3, 1);
     let work = shadowed(&fake, Some(&evidence(1_000, 0)));
@@ -129,10 +133,10 @@ async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
         }
         fake.site.with_host("web2", |host| host.is_reachable = false);
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(said(&fake, "holding: cannot read every host: web2: the link broke"));
+        assert!(said(&fake, "holding: cannot read every host: `web2`: the connection broke"));
         fake.site.with_host("web2", |host| host.is_reachable = true);
         tokio::time::sleep(Duration::from_mins(10)).await;
-        assert!(said(&fake, "web3: the link broke"));
+        assert!(said(&fake, "`web3`: the connection broke"));
         fake.site.with_host("web3", |host| host.evidence_error = None);
     };
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), start);

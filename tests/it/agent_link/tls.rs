@@ -52,7 +52,7 @@ impl Place {
 }
 
 #[test]
-fn admits_whoever_has_a_certificate_of_the_authority() {
+fn tls_admits_certificates_of_the_authority_only() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let ca = place.text("ca.pem");
@@ -87,7 +87,7 @@ fn admits_whoever_has_a_certificate_of_the_authority() {
 }
 
 #[test]
-fn admits_whoever_bears_the_token() {
+fn tls_admits_clients_with_token_only() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let token = place.write("token", "a token that is long enough\n").display().to_string();
@@ -115,7 +115,7 @@ fn admits_whoever_bears_the_token() {
 
 /// Many silent connections keep no other client out for long.
 #[test]
-fn slow_clients_make_room() {
+fn silent_tls_clients_block_no_other_client() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let ca = place.text("ca.pem");

@@ -65,7 +65,7 @@ fn peak(pid: Pid) -> u64 {
 }
 
 #[test]
-fn an_archive_of_64_mib_arrives_and_is_never_all_in_memory() {
+fn archive_of_64_mib_is_streamed() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let agent = place.with_releases().await;
@@ -90,7 +90,7 @@ fn an_archive_of_64_mib_arrives_and_is_never_all_in_memory() {
 }
 
 #[test]
-fn an_archive_arrives_over_standard_input() {
+fn archive_arrives_over_standard_input() {
     run_in_namespace(|| async {
         for handed_over in [false, true] {
             let mut place = Place::new();
@@ -130,7 +130,7 @@ fn incoming(pid: Pid) -> usize {
 }
 
 #[test]
-fn a_link_that_is_cut_in_the_middle_leaves_nothing() {
+fn cut_upload_leaves_nothing() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let agent = place.with_releases().await;
@@ -159,7 +159,7 @@ fn a_link_that_is_cut_in_the_middle_leaves_nothing() {
 }
 
 #[test]
-fn what_a_host_refuses_is_told_by_code() {
+fn refused_upload_has_an_error_code() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.with_releases().await;
@@ -217,7 +217,7 @@ fn what_a_host_refuses_is_told_by_code() {
 }
 
 #[test]
-fn a_full_disk_is_told_by_code_and_keeps_nothing() {
+fn upload_to_full_disk_has_an_error_code_and_leaves_nothing() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         std::fs::create_dir(place.path("srv")).unwrap();

@@ -90,20 +90,20 @@ async fn comes_and_goes(name: &str, times: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_comes_and_goes_unseen() {
+async fn proxy_insertion_and_removal_lose_no_request() {
     comes_and_goes("comes", 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a hundred times, in minutes: make soak"]
-async fn the_proxy_comes_and_goes_a_hundred_times() {
+async fn hundred_proxy_insertions_lose_no_request() {
     comes_and_goes("hundred", 100).await;
 }
 
 /// Seed rows D1 and D32: every version gets the request, only main's answer comes back, and main waits for no other
 /// version.
 #[tokio::test(flavor = "multi_thread")]
-async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
+async fn d1_d32_shadow_gets_copies_and_canary_answers_its_share() {
     if !can_make_namespaces() {
         return;
     }
@@ -170,19 +170,19 @@ async fn d1_d32_copies_go_to_the_shadow_and_a_canary_answers_its_share() {
 /// kill -9 again and again: the rules point directly to main at once, the proxy comes back by itself, and only what was
 /// inside the process when it died can have failed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_proxy_costs_only_those_inside_it() {
+async fn killed_proxy_fails_only_requests_inside_it() {
     deaths("deaths", 3, Signal::SIGKILL).await;
 }
 
 /// A hung proxy: its requests hang, new ones bypass it, and it is replaced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_hangs_is_out_of_the_way_and_replaced() {
+async fn hung_proxy_is_bypassed_and_replaced() {
     deaths("hangs", 1, Signal::SIGSTOP).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "twenty deaths, each with a longer pause after it: a quarter of an hour, make soak"]
-async fn a_proxy_killed_twenty_times_costs_only_those_inside_it() {
+async fn proxy_killed_twenty_times_fails_only_requests_inside_it() {
     deaths("twenty", 20, Signal::SIGKILL).await;
 }
 
@@ -223,7 +223,7 @@ async fn deaths(name: &str, times: usize, signal: Signal) {
 /// The agent is killed and comes back: the proxy goes on without it. When both die, the agent that comes back finds no
 /// proxy and points the rules directly to main before anything else.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_proxy_outlives_its_agent_and_no_rule_outlives_both() {
+async fn proxy_survives_its_agent_and_rules_bypass_dead_proxy() {
     if !can_make_namespaces() {
         return;
     }
@@ -299,7 +299,7 @@ async fn asked_for(site: &Site, times: usize, header: &str) -> BTreeMap<String, 
 /// versions; the header selects the new version alone, with any value; the share grows step by step until the old one
 /// answers no request. No configuration of HAProxy is touched and no client is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn e1_to_e11_a_canary_by_header_then_by_weight_until_none_is_old() {
+async fn e1_to_e11_canary_by_header_then_by_weight_until_all_are_new() {
     if !can_make_namespaces() {
         return;
     }

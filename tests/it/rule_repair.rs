@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::testing::run_in_namespace;
 
-mod others;
+mod other_programs;
 mod traffic;
 
 const BOTH: [Variant; 2] = [Variant::NfTables, Variant::Legacy];
@@ -211,22 +211,22 @@ fn survives(harm: &'static str, variants: &'static [Variant], left: &'static [&'
 const THEIR_RULE: &str = "-A PREROUTING -p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22";
 
 #[test]
-fn a_flush_of_everything() {
+fn flush_of_all_rules_is_repaired() {
     survives("for t in filter nat mangle; do {4} -t $t -F; {6} -t $t -F; done", &BOTH, &[]);
 }
 
 #[test]
-fn a_flush_of_the_chain_with_our_jump() {
+fn flush_of_prerouting_is_repaired() {
     survives("{4} -t nat -F PREROUTING; {6} -t nat -F PREROUTING", &BOTH, &[]);
 }
 
 #[test]
-fn a_flush_of_the_whole_ruleset() {
+fn flush_of_nftables_ruleset_is_repaired() {
     survives("nft flush ruleset", &[Variant::NfTables], &[]);
 }
 
 #[test]
-fn a_restore_of_somebodys_file() {
+fn iptables_restore_of_other_rules_is_repaired() {
     survives(
         "text=$(printf '*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -m tcp --dport 2222 -j REDIRECT \
          --to-ports 22\nCOMMIT\n_'); echo \"${text%_}\" | {4}-restore; echo \"${text%_}\" | {6}-restore",
@@ -236,12 +236,12 @@ fn a_restore_of_somebodys_file() {
 }
 
 #[test]
-fn one_rule_that_is_deleted() {
+fn deletion_of_one_rule_is_repaired() {
     survives("{4} -t nat -D SWITCHMAN 1; {6} -t nat -D SWITCHMAN 1", &BOTH, &[THEIR_RULE]);
 }
 
 #[test]
-fn a_rule_that_somebody_puts_into_our_chain() {
+fn foreign_rule_in_chain_is_removed() {
     survives(
         "{4} -t nat -I SWITCHMAN -p tcp --dport 9 -j ACCEPT; {6} -t nat -I SWITCHMAN -p tcp --dport 9 -j ACCEPT",
         &BOTH,
@@ -251,7 +251,7 @@ fn a_rule_that_somebody_puts_into_our_chain() {
 
 /// A forward that is written by hand into our chain does not end a maintenance.
 #[test]
-fn a_maintenance_that_somebody_ends_in_the_kernel() {
+fn forward_added_during_maintenance_is_removed() {
     run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, false).await;
         sh(
@@ -268,7 +268,7 @@ fn a_maintenance_that_somebody_ends_in_the_kernel() {
 }
 
 #[test]
-fn a_start_of_the_agent_is_a_restore() {
+fn agent_restores_rules_at_start() {
     for variant in BOTH {
         run_in_namespace(move || async move {
             let mut stage = Stage::new(variant, true).await;
@@ -290,7 +290,7 @@ fn a_start_of_the_agent_is_a_restore() {
 
 /// The kernel also reports switches by commands and through the agent. None of them is drift.
 #[test]
-fn our_own_switches_are_not_repaired() {
+fn own_switches_are_not_repaired() {
     for variant in BOTH {
         run_in_namespace(move || async move {
             let mut stage = Stage::new(variant, true).await;
@@ -309,7 +309,7 @@ fn our_own_switches_are_not_repaired() {
 
 /// Endless flushes by another program are repaired with a growing delay, not in a loop of our own.
 #[test]
-fn somebody_who_never_ceases() {
+fn repeated_changes_are_repaired_with_growing_delay() {
     run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         for _ in 0..150 {
@@ -322,7 +322,7 @@ fn somebody_who_never_ceases() {
 }
 
 #[test]
-fn status_shows_the_repair_and_no_drift() {
+fn status_shows_repair_and_no_drift() {
     run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         sh("iptables -t nat -F; ip6tables -t nat -F");

@@ -128,7 +128,7 @@ fn listener() -> (SharedLineSink, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn every_line_of_a_command_arrives() {
+fn every_output_line_of_a_command_arrives() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
@@ -166,7 +166,7 @@ async fn all_gone(pids: &[String]) {
 }
 
 #[test]
-fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
+fn command_ends_when_caller_disconnects() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
@@ -235,7 +235,7 @@ async fn stdin_ends_while_a_command_runs(place: &Place) {
 }
 
 #[test]
-fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
+fn stdio_agent_and_its_command_end_with_input() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         stdin_ends_while_a_command_runs(&place).await;
@@ -246,7 +246,7 @@ fn an_agent_on_stdio_ends_with_its_input_and_its_command_too() {
 
 /// ssh must see the end, or the client waits for an answer that never comes.
 #[test]
-fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
+fn stdio_agent_ends_with_the_agent_that_took_over() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let pid = place.agent(&[]).await;
@@ -259,7 +259,7 @@ fn an_agent_on_stdio_ends_with_the_agent_it_handed_over_to() {
 }
 
 #[test]
-fn an_agent_on_stdio_ends_when_it_is_told_to() {
+fn stdio_agent_ends_on_term() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         for handed_over in [false, true] {
@@ -289,7 +289,7 @@ async fn raw(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> 
 }
 
 #[test]
-fn what_is_not_understood_is_said_in_json() {
+fn malformed_requests_are_answered_in_json() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;
@@ -334,7 +334,7 @@ fn what_is_not_understood_is_said_in_json() {
 }
 
 #[test]
-fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
+fn agent_replaces_socket_of_dead_agent_only() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let first = place.agent(&[]).await;
@@ -370,7 +370,7 @@ fn an_agent_takes_the_place_of_a_dead_one_and_of_nothing_else() {
 
 /// A socket that moved bytes since an operator's last reading is busy, also if others have read in between.
 #[test]
-fn two_who_look_do_not_take_each_others_looks() {
+fn two_watchers_have_samples_of_their_own() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.agent(&[]).await;

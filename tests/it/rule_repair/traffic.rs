@@ -86,12 +86,12 @@ fn nothing_is_lost(harm: &'static str) {
 }
 
 #[test]
-fn a_flush_cuts_no_open_connection() {
+fn flush_closes_no_open_connection() {
     nothing_is_lost("{4} -t nat -F OUTPUT; {4} -t nat -F; {6} -t nat -F");
 }
 
 #[test]
-fn a_restore_of_somebodys_file_cuts_no_open_connection() {
+fn iptables_restore_closes_no_open_connection() {
     let file = "*nat\\n-A POSTROUTING -p udp -j ACCEPT\\nCOMMIT\\n";
     let harm = format!("printf '{file}' | {{4}}-restore; printf '{file}' | {{6}}-restore");
     nothing_is_lost(Box::leak(harm.into_boxed_str()));

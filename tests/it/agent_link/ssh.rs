@@ -62,7 +62,7 @@ impl Place {
 
 /// ssh prompts for nothing, and no call waits.
 #[test]
-fn every_refusal_says_why() {
+fn every_ssh_refusal_names_its_cause() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         let nobody = refusal(&*place.over_plain_ssh("")).await;
@@ -105,7 +105,7 @@ fn every_refusal_says_why() {
 }
 
 #[test]
-fn noise_of_a_login_shell_is_in_nobodys_way() {
+fn login_shell_noise_is_skipped() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         // To stdout with no end of line before the agent speaks; to stderr without end.
@@ -127,7 +127,7 @@ fn noise_of_a_login_shell_is_in_nobodys_way() {
 
 /// An operator's configuration may name a command, a terminal, forwardings for the same host.
 #[test]
-fn a_configuration_for_people_works_for_switchman() {
+fn interactive_ssh_configuration_works() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
@@ -137,7 +137,7 @@ fn a_configuration_for_people_works_for_switchman() {
 }
 
 #[test]
-fn that_carries_others_is_not_killed() {
+fn shared_ssh_master_is_not_killed() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
@@ -175,7 +175,7 @@ fn that_carries_others_is_not_killed() {
 }
 
 #[test]
-fn a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
+fn killed_agent_breaks_link_and_next_call_succeeds() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
@@ -197,7 +197,7 @@ fn a_killed_agent_is_a_broken_link_and_the_next_call_goes_through() {
 
 /// Packets are dropped; ssh detects and reports that by itself.
 #[test]
-fn a_cut_link_is_told_and_made_anew() {
+fn cut_link_is_reported_and_reconnected() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;
@@ -220,7 +220,7 @@ fn a_cut_link_is_told_and_made_anew() {
 }
 
 #[test]
-fn a_caller_that_goes_away_ends_the_command_with_all_it_started() {
+fn remote_command_ends_when_caller_disconnects() {
     run_in_namespace(|| async {
         let mut place = Place::new();
         place.sshd("").await;

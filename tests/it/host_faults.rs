@@ -97,7 +97,7 @@ fn on() -> (Option<String>, bool, bool) {
 }
 
 #[test]
-fn a_missing_iptables() {
+fn missing_iptables_is_reported_with_its_package() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         // Everything of /usr/sbin is hidden, in a mount namespace of the child's own.
@@ -109,18 +109,18 @@ fn a_missing_iptables() {
 }
 
 #[test]
-fn no_privilege() {
+fn missing_privilege_is_reported() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         let nobody = ["setpriv", "--reuid=65534", "--clear-groups", "--"];
         let output = host.via(&nobody, &["enable-forward"]).output().unwrap();
-        assert_fails(&output, "needs the capability CAP_NET_ADMIN");
+        assert_fails(&output, "needs the capability `CAP_NET_ADMIN`");
         assert_eq!(host.state(), (None, false, true));
     });
 }
 
 #[test]
-fn an_xtables_lock_that_somebody_holds() {
+fn held_xtables_lock_ends_in_timeout() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         // The rules of this host are legacy ones: nf_tables takes no lock.
@@ -139,7 +139,7 @@ fn an_xtables_lock_that_somebody_holds() {
 
 /// A machine whose `iptables` is the legacy one: its rules go there, and nf_tables stays as it is.
 #[test]
-fn a_legacy_host() {
+fn legacy_host_gets_legacy_rules() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         let bin = host.path("bin");
@@ -165,7 +165,7 @@ fn a_legacy_host() {
 }
 
 #[test]
-fn a_full_disk() {
+fn full_disk_changes_nothing() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         assert!(host.run(&["enable-forward"]).status.success());
@@ -184,7 +184,7 @@ fn a_full_disk() {
 }
 
 #[test]
-fn a_state_file_of_a_newer_version_and_a_damaged_one() {
+fn newer_or_damaged_state_file_is_refused() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         assert!(host.run(&["enable-forward"]).status.success());
@@ -192,7 +192,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
         let newer = rusqlite::Connection::open(&file).unwrap();
         let known: i64 = newer.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         newer.pragma_update(None, "user_version", 99).unwrap();
-        let words = format!("has schema 99; this switchman knows up to {known}");
+        let words = format!("has schema 99; this switchman reads up to {known}");
         assert_fails(&host.run(&["disable-forward"]), &words);
         newer.pragma_update(None, "user_version", known).unwrap();
         drop(newer);
@@ -207,7 +207,7 @@ fn a_state_file_of_a_newer_version_and_a_damaged_one() {
 }
 
 #[test]
-fn two_at_once_end_in_one_of_their_states() {
+fn two_switches_at_once_end_in_state_of_one() {
     run_in_namespace(|| async {
         let host = Host::new(ALONE);
         for _ in 0..20 {
@@ -216,7 +216,10 @@ fn two_at_once_end_in_one_of_their_states() {
                 let status = child.wait().unwrap();
                 let mut text = String::new();
                 child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-                assert!(status.success() || text.contains("another command switched it"), "{status}: {text}");
+                assert!(
+                    status.success() || text.contains("another command switched the forward"),
+                    "{status}: {text}"
+                );
             }
             let (recorded, on, agree) = host.state();
             assert!(agree);
@@ -226,7 +229,7 @@ fn two_at_once_end_in_one_of_their_states() {
 }
 
 #[test]
-fn ctrl_c_at_any_moment_leaves_kernel_and_record_agreeing() {
+fn ctrl_c_at_any_time_leaves_kernel_and_record_equal() {
     run_in_namespace(|| async {
         let host = Host::new(BLIND_BALANCER);
         for step in 0..40u64 {
@@ -247,7 +250,7 @@ fn ctrl_c_at_any_moment_leaves_kernel_and_record_agreeing() {
 }
 
 #[test]
-fn a_kill_at_any_moment_is_described_and_mended() {
+fn kill_at_any_time_is_shown_and_restored() {
     run_in_namespace(|| async {
         let host = Host::new(BLIND_BALANCER);
         for step in 0..40u64 {
@@ -285,7 +288,7 @@ fn balancer(answer: Option<&'static [u8]>) -> u16 {
 }
 
 #[test]
-fn a_balancer_that_answers_garbage_half_an_answer_or_nothing() {
+fn unreadable_balancer_is_refused() {
     run_in_namespace(|| async {
         let half: &[u8] = &include_bytes!("../fixtures/haproxy/up.txt")[..2000];
         let cases = [
@@ -323,7 +326,7 @@ fn after(step: u64) {
 }
 
 #[test]
-fn wrong_usage_and_wrong_configuration_exit_2() {
+fn wrong_usage_and_wrong_configuration_exit_with_2() {
     run_in_namespace(|| async {
         let host = Host::new("service: shop\nports: {chekc: 1}\n");
         let output = host.run(&["status"]);
@@ -336,7 +339,7 @@ fn wrong_usage_and_wrong_configuration_exit_2() {
 }
 
 #[test]
-fn a_main_vhost_that_is_not_healthy_is_refused() {
+fn enable_refuses_when_main_vhost_is_unhealthy() {
     run_in_namespace(|| async {
         let host = Host::new("service: shop\nports: {main: 8081}\n");
         assert_fails(
@@ -354,7 +357,7 @@ fn a_main_vhost_that_is_not_healthy_is_refused() {
 
 /// The check port answers what the real port answers, and is refused (not dropped) without the rule.
 #[test]
-fn the_forward_reaches_the_real_port_and_off_is_refused() {
+fn forward_reaches_data_port_and_off_refuses_connections() {
     run_in_namespace(|| async {
         let host = Host::new("service: shop\nload_balancers:\n- {name: lb1, backend: b, on_host: true}\n");
         for address in ["127.0.0.1", "[::1]"] {

@@ -51,7 +51,7 @@ async fn docker_rules() -> Vec<String> {
 
 /// Docker's rules come beside ours, ours come back beside Docker's, and a restart of Docker after a flush brings both.
 #[test]
-fn docker() {
+fn rules_coexist_with_docker_and_survive_its_restart() {
     run_in_namespace(|| async {
         let stage = Stage::new(Variant::NfTables, true).await;
         let mut docker = dockerd(&stage);
@@ -86,7 +86,7 @@ ufw --force enable; ufw reload
 "#;
 
 #[test]
-fn ufw() {
+fn ufw_reload_is_repaired() {
     for on in [true, false] {
         run_in_namespace(move || async move {
             let stage = Stage::new(Variant::NfTables, on).await;
@@ -111,7 +111,7 @@ const BUS: &str = "<busconfig><type>system</type><listen>unix:path=BUS</listen><
 /// without an agent and 118 more with one did not. Whether our commit in the middle of its reload is the cause is not
 /// known.
 #[test]
-fn firewalld() {
+fn firewalld_reload_is_repaired() {
     for on in [true, false] {
         run_in_namespace(move || async move {
             let stage = Stage::new(Variant::NfTables, on).await;

@@ -70,7 +70,7 @@ async fn exchange(stream: &mut TcpStream, what: &str) {
 /// data port meet with the same one. Both arrive at the data port: the kernel then translates the second's source port,
 /// and must go on doing so when the forward is off.
 #[test]
-fn a_check_and_a_request_of_one_source_port_outlive_every_switch() {
+fn open_check_and_request_survive_every_switch() {
     let families = [(Family::V4, "127.0.0.1"), (Family::V6, "::1")];
     for variant in [Variant::NfTables, Variant::Legacy] {
         for (family, address) in families {

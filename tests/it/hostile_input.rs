@@ -183,39 +183,39 @@ fn fails(program: &'static [&'static str], with: &'static str) {
 }
 
 #[test]
-fn a_program_that_ends_at_once() {
+fn program_that_exits_at_once_fails_deploy() {
     fails(&["sh", "-c", "echo no such luck; exit 3"], "no such luck");
 }
 
 #[test]
-fn a_program_that_never_listens() {
+fn program_that_never_listens_fails_deploy() {
     fails(&["sleep", "600"], "cannot connect");
 }
 
 #[test]
-fn a_program_that_ignores_term() {
+fn program_that_ignores_term_is_killed() {
     fails(&["sh", "-c", "trap '' TERM; sleep 600 & while :; do wait; done"], "cannot connect");
 }
 
 #[test]
-fn a_program_that_answers_500() {
+fn program_that_answers_500_fails_deploy() {
     fails(&["python3", "500.py"], "answered 500, expected 200");
 }
 
 /// Healthy once, of three times.
 #[test]
-fn a_program_that_closes_its_port_again() {
+fn program_that_closes_its_port_fails_deploy() {
     fails(&["python3", "once.py"], "cannot connect");
 }
 
 #[test]
-fn a_program_that_prints_a_hundred_megabytes() {
+fn program_that_prints_100_megabytes_is_bounded() {
     fails(&["sh", "-c", "yes a line of output | head -c 100000000; exec sleep 600"], "cannot connect");
 }
 
 /// Whether it counts as running is the runner's business; either way nothing of it outlives a kill.
 #[test]
-fn a_program_that_goes_into_the_background() {
+fn program_that_becomes_a_daemon_is_ended() {
     run_in_namespace(|| async {
         let host = Host::new();
         let ended =
@@ -234,7 +234,7 @@ fn a_program_that_goes_into_the_background() {
 
 /// The well-behaved one, so that the others fail for their own reasons.
 #[test]
-fn a_program_that_is_good() {
+fn healthy_program_is_deployed() {
     run_in_namespace(|| async {
         let host = Host::new();
         let ended = host.deploy(&["sh", "-c", "exec python3 -m http.server $PORT"]);
@@ -267,7 +267,7 @@ fn tricks() -> Vec<String> {
 }
 
 #[test]
-fn names_on_the_command_line() {
+fn hostile_names_on_command_line_are_refused() {
     run_in_namespace(|| async {
         let host = Host::new();
         let before = host.outside();
@@ -341,7 +341,7 @@ fn a_deploy(service: &str) -> serde_json::Value {
 
 /// The deployment becomes healthy only after its caller has disconnected; then no other service can change its routes.
 #[test]
-fn a_deploy_goes_on_without_its_caller() {
+fn deploy_completes_without_its_caller() {
     run_in_namespace(|| async {
         let mut host = Host::new();
         let socket = host.serve().await;
@@ -386,7 +386,7 @@ fn a_deploy_goes_on_without_its_caller() {
 }
 
 #[test]
-fn names_over_the_api() {
+fn hostile_names_over_api_are_refused() {
     run_in_namespace(|| async {
         let mut host = Host::new();
         let before = host.outside();

@@ -1,0 +1,522 @@
+//! One sample or more of every variant of every error that can reach a [`Failure`]. A new variant does not compile without one.
+
+use std::time::Duration;
+
+use super::Failure;
+use crate::agent::serve::ServeError;
+use crate::config::{ConfigError, ConfigProblem};
+use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
+use crate::model::port_forward::Switch;
+use crate::ops::fleet::balancer_wait::{BalancerWaitError, MissingObservation};
+use crate::ops::fleet::drain::DrainError;
+use crate::ops::fleet::forward::{SwitchError, SwitchManyError};
+use crate::ops::fleet::lock::LockError;
+use crate::ops::init::InitError;
+use crate::plan::drain::NotDrainedReason;
+use crate::plan::host_selection::SelectionError;
+use crate::plan::switch::Refusal;
+use crate::proxy::error::ProxyError;
+use crate::templates::working_set::TemplateError;
+use crate::world::balancer::BalancerError;
+use crate::world::files::FilesError;
+use crate::world::journal::JournalError;
+use crate::world::link::LinkError;
+use crate::world::machine::MachineError;
+
+mod fleet;
+mod host;
+mod lab;
+
+/// The name of a variant, as `RollError::Refused`, with a sample of it.
+pub(super) type Sample<E> = (String, E);
+
+/// Lists samples of an enum by their variants.
+macro_rules! samples {
+    ($error:ident { $($variant:ident: [$($sample:expr),+ $(,)?]),+ $(,)? }) => {{
+        let name = |sample: &$error| match sample { $($error::$variant { .. } => stringify!($variant)),+ };
+        let all = vec![$($((stringify!($variant), $sample)),+),+];
+        all.into_iter()
+            .map(|(variant, sample)| {
+                assert_eq!(name(&sample), variant, "the label of a sample of {}", stringify!($error));
+                (format!("{}::{variant}", stringify!($error)), sample)
+            })
+            .collect::<Vec<Sample<$error>>>()
+    }};
+}
+use samples;
+
+/// Wraps samples of one error into another one, or into a failure.
+pub(super) fn wrap<E, W>(samples: Vec<Sample<E>>, into: impl Fn(E) -> W) -> Vec<Sample<W>> {
+    samples.into_iter().map(|(label, sample)| (label, into(sample))).collect()
+}
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().unwrap()
+}
+
+fn not_found() -> std::io::Error {
+    std::io::Error::other("No such file or directory (os error 2)")
+}
+
+/// Every failure that a command can end with.
+pub(super) fn list_failures() -> Vec<Sample<Failure>> {
+    [
+        wrap(list_config_errors(), Failure::Config),
+        wrap(list_selection_errors(), Failure::HostSelection),
+        vec![("MachineError".into(), Failure::Machine(make_machine_error()))],
+        wrap(list_switch_errors(), Failure::Switch),
+        wrap(host::list_change_errors(), Failure::Restore),
+        wrap(host::list_store_errors(), Failure::Store),
+        wrap(list_switch_many_errors(), Failure::SwitchMany),
+        wrap(fleet::list_roll_errors(), Failure::Roll),
+        wrap(fleet::list_promotion_errors(), Failure::Promotion),
+        wrap(list_journal_errors(), Failure::Journal),
+        wrap(list_lock_errors(), Failure::Lock),
+        wrap(list_init_errors(), Failure::Init),
+        wrap(lab::list_lab_errors(), Failure::Lab),
+        wrap(fleet::list_deploy_errors(), Failure::Deployments),
+        list_own_failures(),
+        list_other_failures(),
+    ]
+    .concat_samples()
+}
+
+/// `Failure` is not `Clone`, so that `concat` of the standard library does not apply.
+trait ConcatSamples {
+    fn concat_samples(self) -> Vec<Sample<Failure>>;
+}
+
+impl<const N: usize> ConcatSamples for [Vec<Sample<Failure>>; N] {
+    fn concat_samples(self) -> Vec<Sample<Failure>> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// The variants of `Failure`; those that hold another error have their samples above.
+#[allow(clippy::too_many_lines, reason = "a table with a row for each variant")]
+fn list_own_failures() -> Vec<Sample<Failure>> {
+    let other = |what: &str, why: &str| Failure::Other { what: what.into(), why: why.into() };
+    let roll = || name("r20261121-085642-7e99");
+    let (service, version) = (|| name("shop"), || name("2.0.0"));
+    samples!(Failure {
+        Config: [Failure::Config(ConfigError::NotFound)],
+        HostSelection: [list_selection_errors().remove(0).1.into()],
+        Machine: [make_machine_error().into()],
+        Switch: [list_switch_errors().remove(0).1.into()],
+        Restore: [Failure::Restore(host::list_change_errors().remove(0).1)],
+        Store: [host::list_store_errors().remove(0).1.into()],
+        SwitchMany: [list_switch_many_errors().remove(0).1.into()],
+        SwitchedPartially: [Failure::SwitchedPartially {
+            switch: Switch::Off,
+            done: 1,
+            of: 6,
+            failed: list_switch_errors_for_many(),
+        }],
+        Roll: [fleet::list_roll_errors().remove(0).1.into()],
+        RollIncomplete: [
+            Failure::RollIncomplete {
+                roll: roll(),
+                done: 2,
+                of: 4,
+                why: "1 failed, at most 0 may".into(),
+                finished: false,
+                service_flag: String::new(),
+            },
+            Failure::RollIncomplete {
+                roll: roll(),
+                done: 0,
+                of: 4,
+                why: "interrupted".into(),
+                finished: false,
+                service_flag: " --service blog".into(),
+            },
+            Failure::RollIncomplete {
+                roll: roll(),
+                done: 3,
+                of: 4,
+                why: "1 failed".into(),
+                finished: true,
+                service_flag: String::new(),
+            },
+        ],
+        Promotion: [fleet::list_promotion_errors().remove(0).1.into()],
+        NotPromoted: [
+            Failure::NotPromoted {
+                service: service(),
+                version: version(),
+                why: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
+                unreached_hosts: vec![],
+                finished: true,
+            },
+            Failure::NotPromoted {
+                service: service(),
+                version: version(),
+                why: "interrupted".into(),
+                unreached_hosts: vec![],
+                finished: false,
+            },
+            Failure::NotPromoted {
+                service: service(),
+                version: version(),
+                why: "aborted by ops".into(),
+                unreached_hosts: vec![name("web2"), name("web3")],
+                finished: false,
+            },
+        ],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        Lock: [list_lock_errors().remove(0).1.into()],
+        ForcedStop: [Failure::ForcedStop],
+        ProblemsFound: [Failure::ProblemsFound { problems: 1 }, Failure::ProblemsFound { problems: 2 }],
+        AnswersDiffer: [Failure::AnswersDiffer {
+            reason: "14 of 1,000 answers do not match; most differ in $.price (14)".into(),
+        }],
+        InsufficientSamples: [Failure::InsufficientSamples {
+            reason: "only 12 of 100 answers were compared".into(),
+        }],
+        Init: [Failure::Init(list_init_errors().remove(0).1)],
+        Lab: [lab::list_lab_errors().remove(0).1.into()],
+        DemoFailed: [Failure::DemoFailed { faults: vec!["3 requests failed in `roll`".into()] }],
+        UnknownService: [Failure::UnknownService {
+            requested: name("shp"),
+            known: vec![name("shop"), name("blog")],
+        }],
+        Deployments: [fleet::list_deploy_errors().remove(0).1.into()],
+        // The sentences of the commands: D12, D15 and R27 (docs/design/seed-systems.md).
+        Declined: [
+            Failure::Declined("Assign cancelled."),
+            Failure::Declined("Service(s) not killed"),
+            Failure::Declined("No changes were made."),
+        ],
+        NoTargetNamed: [Failure::NoTargetNamed],
+        Aborted: [Failure::Aborted],
+        Usage: [Failure::Usage {
+            what: "compare a version of shop with main".into(),
+            why: "the VERSION is missing",
+        }],
+        Other: [other("write to stdout", "No space left on device (os error 28)")],
+    })
+    .into_iter()
+    .filter(|(_, failure)| !holds_other_error(failure))
+    .collect()
+}
+
+const fn holds_other_error(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Config(_)
+            | Failure::HostSelection(_)
+            | Failure::Machine(_)
+            | Failure::Switch(_)
+            | Failure::Restore(_)
+            | Failure::Store(_)
+            | Failure::SwitchMany(_)
+            | Failure::Roll(_)
+            | Failure::Promotion(_)
+            | Failure::Journal(_)
+            | Failure::Lock(_)
+            | Failure::Init(_)
+            | Failure::Lab(_)
+            | Failure::Deployments(_)
+    )
+}
+
+/// Errors of servers, which their commands turn into `Failure::Other`.
+fn list_other_failures() -> Vec<Sample<Failure>> {
+    let other = |what: &str, why: String| Failure::Other { what: what.into(), why };
+    let socket = || "/run/switchman/agent.sock".into();
+    let served = samples!(ServeError {
+        SocketInUse: [ServeError::SocketInUse { path: socket() }],
+        Failed: [ServeError::Failed {
+            what: "listen on",
+            subject: "/run/switchman/agent.sock".into(),
+            why: not_found().to_string(),
+        }],
+    });
+    let proxied = samples!(ProxyError {
+        SocketInUse: [ProxyError::SocketInUse { path: socket() }],
+        Socket: [ProxyError::Socket { action: "listen on", path: socket(), reason: not_found() }],
+        Thread: [ProxyError::Thread { reason: std::io::Error::other("Resource temporarily unavailable") }],
+    });
+    let served = wrap(served, |error| other("serve", error.to_string()));
+    let proxied = wrap(proxied, |error| other("run the proxy", error.to_string()));
+    served.into_iter().chain(proxied).collect()
+}
+
+fn list_config_errors() -> Vec<Sample<ConfigError>> {
+    let problems = samples!(ConfigProblem {
+        UnknownKey: [ConfigProblem::UnknownKey {
+            found: "sevice".into(),
+            expected: vec!["service".into(), "hosts".into()],
+        }],
+        MissingKey: [ConfigProblem::MissingKey { missing: "service".into() }],
+        DoubleKey: [ConfigProblem::DoubleKey { key: "hosts".into() }],
+        UnknownValue: [ConfigProblem::UnknownValue {
+            found: "retrun".into(),
+            expected: vec!["stop".into(), "return".into()],
+        }],
+        WrongValue: [ConfigProblem::WrongValue {
+            found: "`8 s`".into(),
+            expected: "a number with a unit, such as 500ms, 2s or 1m30s".into(),
+        }],
+        Other: [ConfigProblem::Other("a host has `ssh` or `agent`, not both".into())],
+    });
+    let invalid = |problem| ConfigError::Invalid {
+        file: "switchman.yaml".into(),
+        line: 7,
+        key: Some("hosts.web1".into()),
+        problem,
+    };
+    let mut all = samples!(ConfigError {
+        NotFound: [ConfigError::NotFound],
+        ReadFailed: [ConfigError::ReadFailed { file: "shop.yaml".into(), reason: not_found().to_string() }],
+        Invalid: [ConfigError::Invalid {
+            file: "switchman.yaml".into(),
+            line: 1,
+            key: None,
+            problem: ConfigProblem::MissingKey { missing: "service".into() },
+        }],
+    });
+    all.extend(wrap(problems, invalid));
+    all
+}
+
+fn list_selection_errors() -> Vec<Sample<SelectionError>> {
+    samples!(SelectionError {
+        Unknown: [
+            SelectionError::Unknown { requested: name("web9"), known: vec![name("web1"), name("web2")] },
+            SelectionError::Unknown { requested: name("web9"), known: vec![] },
+        ],
+        NotAHost: [SelectionError::NotAHost {
+            machine: "bastion".into(),
+            known: vec![name("web1"), name("web2")],
+        }],
+        BadName: [SelectionError::BadName {
+            machine: "-web".into(),
+            reason: "it starts with `-`: a name starts with a letter or a digit".into(),
+        }],
+    })
+}
+
+fn make_machine_error() -> MachineError {
+    MachineError { subject: "/proc/net/tcp".into(), why: not_found().to_string() }
+}
+
+fn list_refusals() -> Vec<Sample<Refusal>> {
+    let balancer = || name("lb1");
+    samples!(Refusal {
+        BalancerUnreadable: [Refusal::BalancerUnreadable {
+            balancer: balancer(),
+            cause: list_balancer_errors().remove(0).1.to_string(),
+        }],
+        NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into() }],
+        BackupNotUp: [Refusal::BackupNotUp {
+            balancer: balancer(),
+            server: "backup-web1".into(),
+            status: "DOWN".into(),
+        }],
+        CapacityFloor: [
+            Refusal::CapacityFloor { balancer: balancer(), up: 1, min_up: 2 },
+            Refusal::CapacityFloor { balancer: balancer(), up: 0, min_up: 1 },
+        ],
+        CapacityFloorByConfig: [Refusal::CapacityFloorByConfig { left: 1, min_up: 2 }],
+        AllHosts: [Refusal::AllHosts { hosts: 3 }],
+        Unhealthy: [Refusal::Unhealthy { cause: "10.0.0.1:8080/health answered 500, expected 200".into() }],
+    })
+}
+
+pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
+    let address = || "/run/haproxy/admin.sock".to_owned();
+    samples!(BalancerError {
+        Unreachable: [BalancerError::Unreachable { address: address(), why: not_found().to_string() }],
+        TimedOut: [BalancerError::TimedOut { address: address(), waited: secs(2) }],
+        Truncated: [BalancerError::Truncated { address: address(), received: 1204 }],
+        Malformed: [BalancerError::Malformed { address: address(), why: "no column `svname`".into() }],
+        Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
+        NoBackend: [BalancerError::NoBackend { address: address(), backend: "servers".into() }],
+        NoServer: [BalancerError::NoServer {
+            address: address(),
+            backend: "servers".into(),
+            server: "main-web1".into(),
+        }],
+    })
+}
+
+fn list_link_errors() -> Vec<Sample<LinkError>> {
+    let ssh = || "ssh web1".to_owned();
+    let mut all = samples!(LinkError {
+        Unreachable: [
+            LinkError::Unreachable {
+                via: ssh(),
+                why: "exit status 255: Permission denied (publickey)".into()
+            },
+            LinkError::Unreachable { via: "https://10.0.0.1:8443".into(), why: "Connection refused".into() },
+        ],
+        Broken: [LinkError::Broken { via: ssh(), why: "unexpected end of file".into() }],
+        TimedOut: [LinkError::TimedOut { via: ssh(), waited: secs(15) }],
+        VersionMismatch: [LinkError::VersionMismatch {
+            via: ssh(),
+            theirs: "0.3.0".into(),
+            their_api: "4..5".into(),
+            ours: "0.1.0".into(),
+            our_api: "2..2".into(),
+        }],
+        Refused: [LinkError::Refused {
+            code: crate::model::failure::ErrorCode::Other,
+            message: "a reason of a newer switchman".into(),
+        }],
+    });
+    all.extend(wrap(host::list_host_errors(), LinkError::from));
+    all
+}
+
+fn list_switch_errors() -> Vec<Sample<SwitchError>> {
+    let host = || "web1".to_owned();
+    let (off, on) = (Switch::Off, Switch::On);
+    let late = || BalancerWaitError::TimedOut { waited: secs(8), missing: vec![make_missing_observation()] };
+    let (waits, drains) = (list_wait_errors(), list_drain_errors());
+    let mut all = samples!(SwitchError {
+        Refused: [SwitchError::Refused {
+            host: host(),
+            switch: off,
+            refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect(),
+        }],
+        NotChanged: [SwitchError::NotChanged {
+            host: host(),
+            switch: on,
+            source: LinkError::TimedOut { via: "ssh web1".into(), waited: secs(15) },
+        }],
+        NotObserved: [
+            SwitchError::NotObserved { host: host(), switch: off, source: late() },
+            SwitchError::NotObserved { host: host(), switch: on, source: late() },
+        ],
+        NotDrained: [SwitchError::NotDrained {
+            host: host(),
+            source: list_drain_errors().remove(0).1,
+            is_restored: true,
+        }],
+    });
+    let refused = |refusal| SwitchError::Refused { host: host(), switch: off, refusals: vec![refusal] };
+    all.extend(wrap(list_refusals(), refused));
+    all.extend(wrap(waits, |source| SwitchError::NotObserved { host: host(), switch: off, source }));
+    all.extend(wrap(drains, |source| SwitchError::NotDrained { host: host(), source, is_restored: false }));
+    all.extend(wrap(list_drain_errors(), |source| SwitchError::NotDrained {
+        host: host(),
+        source,
+        is_restored: true,
+    }));
+    all
+}
+
+/// One of each form, for a switch of several hosts.
+fn list_switch_errors_for_many() -> Vec<SwitchError> {
+    list_switch_errors().into_iter().map(|(_, error)| error).take(5).collect()
+}
+
+fn make_missing_observation() -> MissingObservation {
+    MissingObservation::NotReported {
+        balancer: name("lb1"),
+        server: "main-web1".into(),
+        detail: "UP (L7OK/200)".into(),
+    }
+}
+
+fn list_wait_errors() -> Vec<Sample<BalancerWaitError>> {
+    let missing = || vec![make_missing_observation()];
+    samples!(BalancerWaitError {
+        TimedOut: [BalancerWaitError::TimedOut { waited: secs(8), missing: missing() }],
+        Overtaken: [BalancerWaitError::Overtaken],
+        Interrupted: [BalancerWaitError::Interrupted { missing: missing() }],
+    })
+}
+
+fn list_drain_errors() -> Vec<Sample<DrainError>> {
+    samples!(DrainError {
+        TimedOut: [DrainError::TimedOut {
+            waited: secs(30),
+            in_flight: 3,
+            reason: NotDrainedReason::Sessions,
+            detail: None,
+        }],
+        Overtaken: [DrainError::Overtaken],
+        Interrupted: [DrainError::Interrupted { in_flight: 3 }],
+    })
+}
+
+fn list_switch_many_errors() -> Vec<Sample<SwitchManyError>> {
+    samples!(SwitchManyError {
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Switch: [list_switch_errors().remove(0).1.into()],
+    })
+}
+
+fn make_lock(purpose: LockPurpose) -> Box<LockView> {
+    let holder = Holder {
+        user: "anna".into(),
+        machine: "bastion".into(),
+        boot_id: String::new(),
+        pid: 4711,
+        start_ticks: 0,
+        purpose,
+        since: jiff::Timestamp::UNIX_EPOCH,
+    };
+    Box::new(LockView { holder, heartbeats: 1, liveness: Liveness::Remote })
+}
+
+fn list_lock_errors() -> Vec<Sample<LockError>> {
+    let command = || make_lock(LockPurpose::Command { name: "assign".into() });
+    let purposes = samples!(LockPurpose {
+        Roll: [LockPurpose::Roll { roll: name("r20261121-085642-7e99") }],
+        Promotion: [LockPurpose::Promotion { service: name("shop"), version: name("2.0.0") }],
+        Command: [LockPurpose::Command { name: "assign".into() }],
+        Operator: [LockPurpose::Operator { message: "database migration".into() }],
+    });
+    let operator = || make_lock(LockPurpose::Operator { message: "database migration".into() });
+    let mut all = wrap(purposes, |purpose| LockError::Locked { lock: make_lock(purpose) });
+    all.extend(samples!(LockError {
+        Locked: [LockError::Locked { lock: command() }],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        Interrupted: [LockError::Interrupted { lock: command() }],
+        NotLocked: [LockError::NotLocked],
+        OtherHolder: [LockError::OtherHolder { lock: operator(), user: "ops".into() }],
+    }));
+    all
+}
+
+pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
+    let path = || ".switchman/shop.db".into();
+    let operator = make_lock(LockPurpose::Operator { message: "database migration".into() });
+    samples!(JournalError {
+        Open: [JournalError::Open { path: path(), why: "Permission denied (os error 13)".into() }],
+        Newer: [JournalError::Newer { path: path(), found: 99, known: 3 }],
+        Full: [JournalError::Full { path: path() }],
+        Damaged: [JournalError::Damaged { path: path(), why: "file is not a database".into() }],
+        Failed: [JournalError::Failed {
+            action: "write an entry",
+            path: path(),
+            why: "disk I/O error".into()
+        }],
+        LockLost: [
+            JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
+            JournalError::LockLost { holder: None },
+        ],
+    })
+}
+
+fn list_init_errors() -> Vec<Sample<InitError>> {
+    samples!(InitError {
+        AlreadyExists: [InitError::AlreadyExists {
+            paths: vec!["/srv/shop/switchman.yaml".into(), "/srv/shop/haproxy.cfg".into()],
+        }],
+        Template: [TemplateError { placeholder: "{{check_port}}".into() }.into()],
+        Files: [FilesError {
+            action: "write",
+            path: "/srv/shop/haproxy.cfg".into(),
+            why: not_found().to_string()
+        }
+        .into()],
+    })
+}

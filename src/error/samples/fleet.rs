@@ -1,0 +1,198 @@
+//! Samples of the errors of rolls, promotions and deployments.
+
+use super::{
+    Sample, host, list_balancer_errors, list_journal_errors, list_link_errors, list_lock_errors,
+    list_refusals, name, samples, wrap,
+};
+use crate::model::example;
+use crate::model::history::Actor;
+use crate::model::name::HostName;
+use crate::model::promote::{PromotionEntry, PromotionEntryKind, PromotionId};
+use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
+use crate::ops::fleet::promote::PromotionError;
+use crate::ops::fleet::roll::RollError;
+use crate::plan::compare::ComparisonVerdict;
+use crate::plan::promote::{self, PreflightError};
+use crate::plan::roll::PlanError;
+use crate::plan::roll::progress::RollProgress;
+use crate::plan::weights::WeightsError;
+use crate::world::archives::ArchiveError;
+
+fn make_roll_progress() -> RollProgress {
+    RollProgress {
+        roll: name("r20261121-085642-7e99"),
+        spec: example::make_roll_spec(&["web1", "web2"]),
+        actor: Actor { user: "ops".into(), pid: 7 },
+        began_at: jiff::Timestamp::UNIX_EPOCH,
+        changed_at: jiff::Timestamp::UNIX_EPOCH,
+        hosts: vec![],
+        stop_reason: None,
+        is_aborting: false,
+        result: None,
+    }
+}
+
+pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
+    let plans = samples!(PlanError {
+        NoHosts: [PlanError::NoHosts],
+        NoCommand: [PlanError::NoCommand],
+        CapacityFloor: [PlanError::CapacityFloor { batch: 2, left: 1, all: 3, min_up: 2 }],
+    });
+    let web2 = || vec![(name("web2"), list_link_errors().remove(0).1.to_string())];
+    let mut all = samples!(RollError {
+        Plan: [PlanError::NoCommand.into()],
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Unfinished: [RollError::Unfinished { standing: Box::new(make_roll_progress()) }],
+        NotFound: [RollError::NotFound { verb: "resume" }],
+        Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
+        Refused: [RollError::Refused {
+            refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect()
+        }],
+        Unreachable: [RollError::Unreachable { hosts: web2() }],
+        Hook: [RollError::Hook("hook before_roll `./notify.sh` exited with 1".into())],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        UnknownHost: [RollError::UnknownHost(name("web3"))],
+    });
+    all.extend(wrap(plans, RollError::Plan));
+    all.extend(wrap(list_refusals(), |refusal| RollError::Refused { refusals: vec![refusal] }));
+    all
+}
+
+pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
+    let promotion = || PromotionId::new(jiff::Timestamp::UNIX_EPOCH, 7);
+    let began = PromotionEntryKind::Began {
+        spec: Box::new(example::make_promotion_spec(&["web1"])),
+        target: example::make_promotion_target(),
+        actor: Actor { user: "ops".into(), pid: 7 },
+    };
+    let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
+    let standing = Box::new(promote::build_progress(&[began]).unwrap());
+    let mut all = samples!(PromotionError {
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Unfinished: [PromotionError::Unfinished { standing }],
+        NotFound: [PromotionError::NotFound { verb: "resume" }],
+        Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
+        NotReady: [PromotionError::NotReady {
+            hosts: vec![(name("web1"), list_link_errors().remove(0).1.to_string())]
+        }],
+        NotWaitingForApproval: [PromotionError::NotWaitingForApproval { promotion: promotion() }],
+        NotRunning: [PromotionError::NotRunning { promotion: promotion() }],
+        NotEnded: [PromotionError::NotEnded {
+            promotion: promotion(),
+            waited: std::time::Duration::from_mins(2)
+        }],
+        Journal: [list_journal_errors().remove(0).1.into()],
+        UnknownHost: [PromotionError::UnknownHost(name("web3"))],
+    });
+    let not_ready =
+        |error: PreflightError| PromotionError::NotReady { hosts: vec![(name("web1"), error.to_string())] };
+    all.extend(wrap(host::list_preflight_errors(), not_ready));
+    all
+}
+
+#[allow(clippy::too_many_lines, reason = "a table with a row for each variant")]
+pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
+    let (service, version) = (|| name("shop"), || name("2.0.0"));
+    let unreachable = || list_link_errors().remove(0).1;
+    let (web1, web2) = (|| name::<HostName>("web1"), || name::<HostName>("web2"));
+    let match_not_proven = |verdict, reason: &str| FleetDeployError::MatchNotProven {
+        service: service(),
+        version: version(),
+        verdict,
+        reason: reason.into(),
+    };
+    let overtaken = |main, actor| OvertakenHost { host: web2(), main, actor };
+    let ops = || Some(Actor { user: "ops".into(), pid: 7 });
+    let mut all = samples!(FleetDeployError {
+        NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
+        NoMain: [FleetDeployError::NoMain(service())],
+        Unread: [FleetDeployError::Unread(vec![(web2(), unreachable())])],
+        NoMatch: [FleetDeployError::NoMatch],
+        Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
+        Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],
+        MissingOnHosts: [FleetDeployError::MissingOnHosts {
+            service: service(),
+            version: version(),
+            hosts: vec![web1(), web2()],
+        }],
+        Archive: [list_archive_errors().remove(0).1.into()],
+        Lock: [list_lock_errors().remove(0).1.into()],
+        Roll: [
+            RollError::Plan(PlanError::CapacityFloor { batch: 2, left: 1, all: 3, min_up: 2 }).into(),
+            list_roll_errors().remove(1).1.into(),
+        ],
+        RollIncomplete: [
+            FleetDeployError::RollIncomplete {
+                done: 1,
+                total: 3,
+                reason: "1 failed, at most 0 may".into(),
+                finished: false
+            },
+            FleetDeployError::RollIncomplete { done: 2, total: 3, reason: "1 failed".into(), finished: true },
+        ],
+        RolledBack: [
+            FleetDeployError::RolledBack {
+                service: service(),
+                version: version(),
+                reason: "web2: 10.0.0.2:20001/health answered 503, expected 200".into(),
+                restored: Some(name("1.0.0")),
+            },
+            FleetDeployError::RolledBack {
+                service: service(),
+                version: version(),
+                reason: "web2: it ended 3 times".into(),
+                restored: None,
+            },
+        ],
+        Overtaken: [FleetDeployError::Overtaken {
+            service: service(),
+            version: version(),
+            hosts: vec![overtaken(Some(name("0.9.0")), ops()), overtaken(None, None)],
+        }],
+        MatchNotProven: [
+            match_not_proven(
+                ComparisonVerdict::Differs,
+                "98% of 100 answers match, 99.9% are wanted; most differ in status (2)"
+            ),
+            match_not_proven(ComparisonVerdict::Insufficient, "only 12 of 100 answers were compared"),
+        ],
+        NoBalancer: [FleetDeployError::NoBalancer],
+        NoWeights: [FleetDeployError::NoWeights(WeightsError::NoCanary)],
+        WeightsNotAllowed: [FleetDeployError::WeightsNotAllowed(name("lb1"))],
+        WeightNotSet: [FleetDeployError::WeightNotSet {
+            balancer: name("lb1"),
+            server: "main-web1".into(),
+            source: list_balancer_errors().remove(0).1,
+        }],
+        TaskFailed: [FleetDeployError::TaskFailed("task 7 panicked".into())],
+    });
+    let weights = samples!(WeightsError {
+        NoCanary: [WeightsError::NoCanary],
+        NoMain: [WeightsError::NoMain],
+        TooFine: [WeightsError::TooFine { share: name("0.01%"), canaries: 1, all: 3 }],
+    });
+    all.extend(wrap(weights, FleetDeployError::NoWeights));
+    all.extend(wrap(list_archive_errors(), FleetDeployError::Archive));
+    let not_set =
+        |source| FleetDeployError::WeightNotSet { balancer: name("lb1"), server: "main-web1".into(), source };
+    all.extend(wrap(list_balancer_errors(), not_set));
+    all.extend(wrap(list_link_errors(), |error| FleetDeployError::Hosts(vec![(web1(), error)])));
+    all
+}
+
+fn list_archive_errors() -> Vec<Sample<ArchiveError>> {
+    samples!(ArchiveError {
+        Missing: [ArchiveError::Missing { path: "dist".into() }],
+        UnsupportedFormat: [ArchiveError::UnsupportedFormat { path: "shop.zip".into() }],
+        Refused: [ArchiveError::Refused {
+            path: "dist/etc".into(),
+            why: "is a link that points outside of the release"
+        }],
+        Full: [ArchiveError::Full { path: "/tmp/switchman.tar.gz".into() }],
+        Failed: [ArchiveError::Failed {
+            action: "read",
+            path: "dist/key.pem".into(),
+            why: "Permission denied (os error 13)".into()
+        }],
+    })
+}
