@@ -28,7 +28,7 @@ pub struct BalancerObserved {
     pub balancer: BalancerName,
     #[serde(rename = "how")]
     pub outcome: WaitOutcome,
-    /// The time since the wait started_at.
+    /// The time since the wait started.
     #[serde(rename = "after_ms", serialize_with = "duration::serialize_ms")]
     pub elapsed: Duration,
 }
