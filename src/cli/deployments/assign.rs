@@ -15,7 +15,9 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::roll::{Batch, NewMain, RollSpec, Work};
 use crate::model::version::Version;
-use crate::ops::fleet::deployments::{self, AssignOptions, CompareOptions, FleetDeployment, Listing};
+use crate::ops::fleet::deployments::{
+    self, AssignOptions, CompareOptions, DeploymentName, FleetDeployment, Listing,
+};
 use crate::plan::compare::Criteria;
 
 #[derive(Debug, Args)]
@@ -84,6 +86,14 @@ pub async fn assign(args: AssignArgs, context: &Context) -> Result<(), Failure> 
     if !context.confirm(&format!("Change {service} {version} to main?"))? {
         return Err(Failure::Declined("Assign cancelled."));
     }
+    // The operator may take minutes to answer, and another command may have changed main by then.
+    let listing_after_answer;
+    let target = if context.globals.yes {
+        target
+    } else {
+        listing_after_answer = place.list().await;
+        listing_after_answer.resolve_target(&DeploymentName::Id(target.id.clone()), &place.hosts)?
+    };
     let options = build_options(&args, &place, target);
     if options.roll.is_some() {
         context.renderer.follow_roll();
