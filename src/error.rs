@@ -151,7 +151,7 @@ impl Failure {
             Self::ProblemsFound { .. } => {
                 "repair each problem as its `fix:` describes, then run `switchman check` again".into()
             }
-            Self::UnknownService { .. } => "add it under `services:`, with three ports of its own".into(),
+            Self::UnknownService { .. } => "name one of these with `--service NAME`, or add it under `services:` with three ports of its own".into(),
             Self::AnswersDiffer { .. } => hint::ANSWERS_DIFFER_HINT.into(),
             Self::InsufficientSamples { .. } => hint::INSUFFICIENT_SAMPLES_HINT.into(),
             Self::Deployments(error) => hint::deployments_hint(error),

@@ -35,9 +35,10 @@ const UNKNOWN_HOST_HINT: &str = "put it back into the configuration, then run th
 pub(super) const fn config_hint(error: &ConfigError) -> &'static str {
     match error {
         ConfigError::NotFound => "write one with `switchman init`, or name it with `--config FILE`",
-        ConfigError::ReadFailed { .. } | ConfigError::Invalid { .. } => {
-            "`switchman schema` prints the shape of the file for your editor"
+        ConfigError::ReadFailed { .. } => {
+            "check the path and who may read it; `switchman init` writes a new configuration"
         }
+        ConfigError::Invalid { .. } => "`switchman schema` prints the shape of the file for your editor",
     }
 }
 
@@ -56,11 +57,12 @@ pub(super) const fn selection_hint(error: &SelectionError) -> &'static str {
 pub(super) const fn lab_hint(error: &LabError) -> &'static str {
     match error {
         LabError::NoPrivilege { .. } => "run it as root: `sudo switchman lab ...`",
-        LabError::Exec(_) | LabError::Process(_) => {
+        LabError::Exec(_) => {
             "the lab needs iproute2, iptables, haproxy and nginx: `make setup` installs them"
         }
         LabError::InUse { .. } => "wait for it, or take another name: `switchman lab up --name NAME`",
-        LabError::Command { .. }
+        LabError::Process(_)
+        | LabError::Command { .. }
         | LabError::Files { .. }
         | LabError::Template(_)
         | LabError::TimedOut { .. }
@@ -75,7 +77,7 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
         SwitchError::NotChanged { source, .. } => link_hint(source),
         SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::Off, .. } => {
             "the host still answers, so nothing is lost; `switchman check --haproxy-cfg FILE` looks for the reason, \
-             `switchman enable-forward` takes it back"
+             `switchman enable-forward` puts the host back into service"
                 .into()
         }
         SwitchError::NotObserved { source: BalancerWaitError::TimedOut { .. }, switch: Switch::On, .. } => {
@@ -85,7 +87,7 @@ pub(super) fn switch_hint(error: &SwitchError) -> String {
         }
         SwitchError::NotDrained { source: DrainError::TimedOut { .. }, is_restored: true, .. } => {
             "`switchman status --watch` shows what is in flight; raise `roll.drain_timeout`, or add `--force` to leave \
-             the host out and close the remaining requests"
+             the host in maintenance with these requests still running"
                 .into()
         }
         SwitchError::NotDrained { is_restored: false, .. } => {
@@ -167,7 +169,9 @@ pub(super) fn lock_hint(error: &LockError) -> String {
         },
         LockError::Journal(error) => journal_hint(error),
         LockError::Interrupted { .. } => "nothing was changed; run the command again".into(),
-        LockError::NotLocked => "`switchman lock status` shows the holder of the lock".into(),
+        LockError::NotLocked => {
+            "there is nothing to release; if you expected a lock, check `--service NAME` and `--journal-dir DIR`".into()
+        }
     }
 }
 
@@ -312,10 +316,13 @@ pub(super) fn journal_hint(error: &JournalError) -> String {
             "name a writable directory with `--journal-dir DIR`, the same for every operator of this fleet"
         }
         JournalError::Damaged { path, .. } => {
-            return format!("move `{}` away; `switchman status` shows the hosts as they are", path.display());
+            return format!(
+                "move `{}` away with its `-wal` and `-shm` files; past rolls are lost, `switchman status` shows the hosts as they are",
+                path.display()
+            );
         }
         JournalError::LockLost { .. } => {
-            "another operator took the lock by force: `switchman history` shows who and why, `switchman roll --status` the progress"
+            "another operator took the lock by force: `switchman history` shows who and why; when the lock is free, `switchman roll --resume` continues"
         }
     };
     text.to_owned()
@@ -343,7 +350,8 @@ pub(super) const fn error_code_hint(code: ErrorCode) -> &'static str {
         }
         ErrorCode::DiskFull => "nothing was changed; free some space, then run the command again",
         ErrorCode::StateDamaged => {
-            "move it away; the forwards of the kernel are kept and recorded again with the next switch"
+            "stop the agent, then move `state.db`, `state.db-wal` and `state.db-shm` away: the forwards of the kernel are kept and \
+             recorded again with the next switch, the record of versions and the history are lost"
         }
         ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
         ErrorCode::Interrupted => "nothing was changed; run the command again",

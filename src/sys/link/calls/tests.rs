@@ -26,6 +26,8 @@ fn start_recorder(listener: UnixListener, requests: Requests) {
         let path = request.uri().path().to_owned();
         let is_greeting = path == "/v1";
         requests.lock().unwrap().insert((request.method().to_string(), path));
+        // A refusal before the end of an upload could break the connection.
+        axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
         let hello = json!({"api": API_VERSION, "oldest_api": API_VERSION, "version": "", "machine": ""});
         if is_greeting { Ok(axum::Json(hello)) } else { Err(axum::http::StatusCode::NOT_FOUND) }
     };
