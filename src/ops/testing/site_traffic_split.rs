@@ -42,7 +42,7 @@ pub struct SiteProxy {
     /// A share that this host does not take.
     pub refused_share: Option<Percent>,
     /// Every share of the canary it received, `None` where there is none any more.
-    pub told: Vec<Option<Percent>>,
+    pub shares: Vec<Option<Percent>>,
     main_stats: UpstreamStats,
     canary_stats: UpstreamStats,
     updated_at: Instant,
@@ -88,7 +88,7 @@ impl SiteProxy {
             main: HEALTHY,
             canary: HEALTHY,
             refused_share: None,
-            told: vec![],
+            shares: vec![],
             main_stats: new_stats("1.0.0"),
             canary_stats: new_stats("2.0.0"),
             updated_at: Instant::now(),
@@ -161,11 +161,11 @@ impl SiteProxy {
                     return Err(LinkError::Refused { code: ErrorCode::NotAllowed, message });
                 }
                 self.traffic_split.canary = Some(canary.clone());
-                self.told.push(canary.percent);
+                self.shares.push(canary.percent);
             }
             TrafficSplitChange::RemoveCanary => {
                 self.traffic_split.canary = None;
-                self.told.push(None);
+                self.shares.push(None);
             }
             TrafficSplitChange::SetMirror(mirror) => self.traffic_split.mirrors.push(mirror.clone()),
             TrafficSplitChange::RemoveMirror(id) => {

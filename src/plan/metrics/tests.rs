@@ -101,7 +101,7 @@ fn parse_labels(mut text: &str) -> Vec<(String, String)> {
     labels
 }
 
-/// Returns the text, or `None` where a backslash stands before anything but these.
+/// Returns the text, or `None` if a backslash precedes any other character.
 fn unescape(text: &str, allowed: &str) -> Option<String> {
     let (mut plain, mut chars) = (String::new(), text.chars());
     while let Some(c) = chars.next() {

@@ -10,7 +10,7 @@ use crate::plan::compare::{ComparisonVerdict, Criteria};
 impl PromotionRun<'_> {
     /// Waits until enough requests are compared.
     pub(super) async fn wait_for_match(&self) -> Result<(), StopReason> {
-        let mut told = String::new();
+        let mut recorded_reason = String::new();
         loop {
             self.check_not_overtaken().await?;
             let (verdict, reason) = match self.compare_answers().await {
@@ -21,10 +21,10 @@ impl PromotionRun<'_> {
                     return Err(StopReason::roll_back(format!("its answers cannot be compared: {error}")));
                 }
             };
-            if reason != told {
+            if reason != recorded_reason {
                 let passed = verdict == ComparisonVerdict::Same;
                 self.record(&PromotionEntryKind::Compared { passed, reason: reason.clone() })?;
-                told.clone_from(&reason);
+                recorded_reason.clone_from(&reason);
             }
             match verdict {
                 ComparisonVerdict::Differs => {
@@ -40,8 +40,8 @@ impl PromotionRun<'_> {
     /// A version cannot answer users and get copies of the same requests.
     pub(super) async fn stop_mirroring(&self) -> Result<(), StopReason> {
         let off = TrafficSplitChange::RemoveMirror(self.target.deployment.clone());
-        let told = self.apply_change(off, "").await;
-        told.map_err(|why| StopReason::roll_back(format!("not every host ends its copies: {why}")))
+        let recorded_reason = self.apply_change(off, "").await;
+        recorded_reason.map_err(|why| StopReason::roll_back(format!("not every host ends its copies: {why}")))
     }
 
     async fn compare_answers(&self) -> Result<(ComparisonVerdict, String), FleetDeployError> {

@@ -27,8 +27,9 @@ impl PromotionRun<'_> {
             header: None,
             cookie: None,
         };
-        let told = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
-        told.map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
+        let applied = self.apply_change(TrafficSplitChange::SetCanary(canary), &share.to_string()).await;
+        applied
+            .map_err(|why| StopReason::roll_back(format!("not every host takes a share of {share}: {why}")))
     }
 
     /// Applies the change on every host, with [`MAX_ATTEMPTS`] attempts.

@@ -47,9 +47,9 @@ fn canary(fake: &FakeSite, change: impl Fn(&mut VersionBehaviour)) {
 }
 
 /// The canary shares that each host received, `-`: none.
-fn told(fake: &FakeSite, host: &str) -> String {
-    let told = fake.site.with_host(host, |host| host.layer7.told.clone());
-    let words = told.iter().map(|share| share.map_or_else(|| "-".to_owned(), |share| share.to_string()));
+fn list_shares(fake: &FakeSite, host: &str) -> String {
+    let shares = fake.site.with_host(host, |host| host.layer7.shares.clone());
+    let words = shares.iter().map(|share| share.map_or_else(|| "-".to_owned(), |share| share.to_string()));
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -82,7 +82,7 @@ async fn promotion_of_good_version_ends_as_main() {
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
     assert_eq!(mains(&fake), ["2.0.0"; 3]);
     for host in HOSTS {
-        assert_eq!(told(&fake, host), "1% 5% 25% 50% 100%");
+        assert_eq!(list_shares(&fake, host), "1% 5% 25% 50% 100%");
     }
     assert_eq!(shares(&fake), [None; 3], "its share went when it became main");
     let steps = &report.standing.steps;
@@ -102,7 +102,7 @@ async fn promotion_rolls_back_at_one_percent_errors() {
     canary(&fake, |canary| canary.error_every = 100);
     let report = roll_out(&fake, spec()).await.unwrap();
     is_back(&fake, &report, "requests to the canary failed: 1%, at most 0.5% may; of main's 0%");
-    assert!(told(&fake, "web1").ends_with(" -"), "{}", told(&fake, "web1"));
+    assert!(list_shares(&fake, "web1").ends_with(" -"), "{}", list_shares(&fake, "web1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn promotion_rolls_back_at_double_latency() {
     canary(&fake, |canary| canary.latency_us = 40_000);
     let report = roll_out(&fake, spec()).await.unwrap();
     is_back(&fake, &report, "2.00 times main's");
-    assert_eq!(told(&fake, "web1"), "1% -");
+    assert_eq!(list_shares(&fake, "web1"), "1% -");
     assert!(report.took < Duration::from_mins(1), "a gross breach ends early: {:?}", report.took);
 }
 
@@ -139,7 +139,7 @@ async fn promotion_failing_at_later_step_rolls_back_without_repeating_steps() {
     });
     is_back(&fake, &report.unwrap(), "requests to the canary failed: 3");
     for host in HOSTS {
-        assert_eq!(told(&fake, host), "1% 5% 25% -");
+        assert_eq!(list_shares(&fake, host), "1% 5% 25% -");
     }
     let error = resume(&fake.world, &fake.fleet, &actor()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
@@ -154,7 +154,7 @@ async fn promotion_holds_on_too_few_requests() {
         ended = run(&fake.world, &fake.fleet, &work, &actor) => panic!("{ended:?}"),
         () = tokio::time::sleep(Duration::from_hours(3)) => {}
     }
-    assert_eq!(told(&fake, "web1"), "1%");
+    assert_eq!(list_shares(&fake, "web1"), "1%");
     let held = read_last(&fake.world).unwrap().unwrap().steps[0].judgement.clone().unwrap();
     assert_eq!(held.verdict.reason(), "5 requests to the canary in 1m, 100 are needed");
     assert!(said(&fake, "holding: 5 requests to the canary in 1m, 100 are needed"));
@@ -168,7 +168,7 @@ async fn promotion_holds_while_main_is_as_bad() {
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         tokio::time::sleep(Duration::from_mins(30)).await;
         assert!(said(&fake, "main is as bad, so nothing is decided"));
-        assert_eq!(told(&fake, "web1"), "1%");
+        assert_eq!(list_shares(&fake, "web1"), "1%");
         each(&fake, |proxy| (proxy.canary.error_every, proxy.main.error_every) = (0, 0));
     });
     assert_eq!(report.unwrap().standing.result, Some(PromotionResult::Promoted));
@@ -213,7 +213,7 @@ async fn require_match_stops_promotion_when_shadow_differs() {
     let report = roll_out(&fake, work.clone()).await.unwrap();
     is_back(&fake, &report, "its answers differ from main's: 98% of 3,000 answers match, 99.9% are wanted");
     for host in HOSTS {
-        assert_eq!(told(&fake, host), "");
+        assert_eq!(list_shares(&fake, host), "");
         assert_eq!(
             fake.site.with_host(host, |host| host.layer7.traffic_split.mirrors.len()),
             1,
@@ -229,7 +229,7 @@ async fn require_match_waits_for_samples_before_canary() {
     let (report, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
         tokio::time::sleep(Duration::from_mins(20)).await;
         assert!(said(&fake, "holding: no request was copied to it yet"));
-        assert_eq!(told(&fake, "web1"), "");
+        assert_eq!(list_shares(&fake, "web1"), "");
         compared(&fake, Some(&evidence(1_000, 0)));
     });
     let standing = report.unwrap().standing;
@@ -279,7 +279,7 @@ async fn promotion_rolls_back_on_breach_while_waiting_for_approval() {
         canary(&fake, |canary| canary.error_every = 10);
     });
     is_back(&fake, &report.unwrap(), "to the canary failed");
-    assert_eq!(told(&fake, "web2"), "1% 5% -");
+    assert_eq!(list_shares(&fake, "web2"), "1% 5% -");
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,7 +287,7 @@ async fn approve_refuses_when_step_is_not_waiting() {
     let fake = site(3, 1);
     let work = PromotionSpec { require_approval: true, ..spec() };
     let (_, ()) = tokio::join!(roll_out(&fake, work.clone()), async {
-        while told(&fake, "web1").is_empty() {
+        while list_shares(&fake, "web1").is_empty() {
             tokio::time::sleep(MS * 100).await;
         }
         let error = approve(&fake.world, &actor()).unwrap_err();
@@ -314,7 +314,7 @@ async fn abort_ends_running_promotion() {
         (Some(PromotionResult::Aborted), Some(PromotionResult::Aborted))
     );
     assert_eq!((shares(&fake), mains(&fake)), (vec![None; 3], vec!["1.0.0".to_owned(); 3]));
-    assert_eq!(told(&fake, "web1"), "1% 5% 25% -");
+    assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% -");
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,7 +336,7 @@ async fn promotion_refuses_unready_hosts() {
         change(&fake);
         let error = roll_out(&fake, spec()).await.unwrap_err().to_string();
         assert!(error.starts_with("cannot start the promotion: ") && error.contains(why), "{error}");
-        assert_eq!(told(&fake, "web1"), "");
+        assert_eq!(list_shares(&fake, "web1"), "");
         assert_eq!((read_last(&fake.world), fake.world.lock.view()), (Ok(None), Ok(None)));
     }
     refused(

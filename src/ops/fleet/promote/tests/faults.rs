@@ -19,7 +19,10 @@ async fn promotion_rolls_back_everywhere_when_one_host_refuses_share() {
         &report,
         "not every host takes a share of 25%: done on 2 of 3 hosts; `web2`: the proxy refuses",
     );
-    assert_eq!((told(&fake, "web1"), told(&fake, "web2")), ("1% 5% 25% -".into(), "1% 5% -".into()));
+    assert_eq!(
+        (list_shares(&fake, "web1"), list_shares(&fake, "web2")),
+        ("1% 5% 25% -".into(), "1% 5% -".into())
+    );
 }
 
 /// A link that is cut for a moment is no reason to go back.
@@ -29,7 +32,7 @@ async fn set_share_retries_after_lost_answer() {
     fake.site.with_host("web2", |host| host.lost_answers = 1);
     let report = roll_out(&fake, spec()).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
-    assert_eq!(told(&fake, "web2"), "1% 1% 5% 25% 50% 100%");
+    assert_eq!(list_shares(&fake, "web2"), "1% 1% 5% 25% 50% 100%");
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +46,7 @@ async fn promotion_holds_while_a_proxy_is_bypassed() {
         });
         tokio::time::sleep(Duration::from_mins(30)).await;
         assert!(said(&fake, "web2: its proxy is out of the way, main answers everything"));
-        assert_eq!(told(&fake, "web1"), "1% 5%");
+        assert_eq!(list_shares(&fake, "web1"), "1% 5%");
         fake.site.with_host("web2", |host| {
             host.layer7.advance();
             host.layer7.inserted = true;
@@ -63,7 +66,7 @@ async fn promotion_restarts_interval_after_proxy_restart() {
     let report = report.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
     assert!(said(&fake, "holding: web2: its proxy was restarted"));
-    assert_eq!(told(&fake, "web2"), "1% 5% 25% 50% 100%");
+    assert_eq!(list_shares(&fake, "web2"), "1% 5% 25% 50% 100%");
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,7 +101,7 @@ async fn rollback_names_unreached_host_and_abort_retries() {
     // A resume takes no step either: it goes on with the way back.
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     is_back(&fake, &report, "to the canary failed");
-    assert_eq!(told(&fake, "web1"), "1% 5% -");
+    assert_eq!(list_shares(&fake, "web1"), "1% 5% -");
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +119,7 @@ async fn interrupt_removes_canary_and_allows_resume() {
     let world = FleetWorld { stop: StopToken::without_handle(), ..fake.world.clone() };
     let report = resume(&world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
-    assert_eq!(told(&fake, "web1"), "1% 5% 25% - 25% 50% 100%");
+    assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% - 25% 50% 100%");
 }
 
 /// The journal shows how far the promotion was.
@@ -138,7 +141,7 @@ async fn resume_after_kill_restarts_step() {
     assert!(matches!(error, PromotionError::Unfinished { .. }), "{error}");
     let report = resume(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted));
-    assert_eq!(told(&fake, "web1"), "1% 5% 25% 25% 50% 100%");
+    assert_eq!(list_shares(&fake, "web1"), "1% 5% 25% 25% 50% 100%");
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +163,7 @@ async fn abort_after_kill_removes_canary() {
     killed_after(&fake, Duration::from_secs(150)).await;
     let report = abort(&fake.world, &fake.fleet, &actor()).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Aborted));
-    assert_eq!((shares(&fake), told(&fake, "web1")), (vec![None; 3], "1% 5% 25% -".into()));
+    assert_eq!((shares(&fake), list_shares(&fake, "web1")), (vec![None; 3], "1% 5% 25% -".into()));
     let error = abort(&fake.world, &fake.fleet, &actor()).await.unwrap_err();
     assert!(matches!(error, PromotionError::Finished { .. }), "{error}");
 }
@@ -186,7 +189,7 @@ async fn rollback_keeps_changes_of_another_command() {
     assert_eq!(standing.result, Some(PromotionResult::RolledBack));
     assert_eq!(standing.why, "web2: another command made another version the canary");
     assert_eq!(fake.site.with_host("web2", |host| host.layer7.traffic_split.canary.clone()), Some(other));
-    assert_eq!(told(&fake, "web1"), "1% 5% -");
+    assert_eq!(list_shares(&fake, "web1"), "1% 5% -");
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,12 +67,12 @@ async fn happen(fake: &FakeSite, host: usize, what: Happens) {
 /// Shares rise, also from one life of the operator's process to the next, and once taken away none is given in the same life.
 fn never_back(fake: &FakeSite, lives: usize) {
     for host in HOSTS {
-        let told = fake.site.with_host(host, |host| host.layer7.told.clone());
+        let shares = fake.site.with_host(host, |host| host.layer7.shares.clone());
         // Ways back apart: a life that goes on begins where the one before was.
-        let given: Vec<_> = told.iter().flatten().collect();
-        assert!(given.is_sorted(), "{host}: {told:?}");
-        let again = told.windows(2).filter(|pair| pair[0].is_none() && pair[1].is_some()).count();
-        assert!(again < lives, "{host}: {told:?}");
+        let given: Vec<_> = shares.iter().flatten().collect();
+        assert!(given.is_sorted(), "{host}: {shares:?}");
+        let again = shares.windows(2).filter(|pair| pair[0].is_none() && pair[1].is_some()).count();
+        assert!(again < lives, "{host}: {shares:?}");
     }
 }
 

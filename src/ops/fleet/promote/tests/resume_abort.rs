@@ -63,9 +63,9 @@ async fn resume_refuses_to_flip_changed_host() {
         killed_at_the_flip(&fake).await;
         fake.site.with_host("web3", change);
         let standing = resume(&fake.world, &fake.fleet, &actor()).await.unwrap().standing;
-        let (result, told) = standing.rolling_back.unwrap();
+        let (result, reason) = standing.rolling_back.unwrap();
         assert_eq!(result, PromotionResult::RolledBack);
-        assert!(told.starts_with("it does not become main: ") && told.contains(why), "{told}");
+        assert!(reason.starts_with("it does not become main: ") && reason.contains(why), "{reason}");
         assert_eq!(mains(&fake), ["1.0.0", "1.0.0", main]);
     }
 }
@@ -102,10 +102,10 @@ async fn resume_stops_mirror_of_comparison() {
     }
     fake.journal.kill();
     let mirrors = || fake.site.with_host("web3", |host| host.layer7.traffic_split.mirrors.len());
-    assert_eq!((mirrors(), told(&fake, "web3")), (1, String::new()));
+    assert_eq!((mirrors(), list_shares(&fake, "web3")), (1, String::new()));
     let report = resume(&fake.world, &fake.fleet, &actor).await.unwrap();
     assert_eq!(report.standing.result, Some(PromotionResult::Promoted), "{}", report.standing.why);
-    assert_eq!(told(&fake, "web3"), "1% 5% 25% 50% 100%");
+    assert_eq!(list_shares(&fake, "web3"), "1% 5% 25% 50% 100%");
 }
 
 /// An error that does not pass by waiting.

@@ -65,7 +65,7 @@ struct Story {
     /// About how long the roll takes when all goes well.
     length: Duration,
     /// The actions so far, for the report of a failure.
-    told: Vec<String>,
+    transcript: Vec<String>,
     killed: bool,
 }
 
@@ -89,13 +89,13 @@ impl Story {
         }
         let length = MS * 3800 * u32::try_from(batches).unwrap();
         let weather = Weather::new(&mut dice, &fake, length);
-        let told =
+        let transcript =
             vec![format!("{spec:?}, floor {}", fake.fleet.limits.min_up), format!("{:?}", weather.changes)];
-        Self { fake, spec, dice, weather, length, told, killed: false }
+        Self { fake, spec, dice, weather, length, transcript, killed: false }
     }
 
     /// Some commands while the faults come and go, then one without any.
-    async fn told(&mut self) -> Result<(), String> {
+    async fn play(&mut self) -> Result<(), String> {
         for _ in 0..=self.dice.below(4) {
             let verb = match read_last(&self.fake.world).map_err(|error| error.to_string())? {
                 None => Verb::Run,
@@ -118,7 +118,7 @@ impl Story {
     }
 
     async fn act(&mut self, verb: Verb, fate: Fate) -> Result<Outcome, String> {
-        self.told.push(format!("{verb:?}, {fate:?}"));
+        self.transcript.push(format!("{verb:?}, {fate:?}"));
         let (fake, spec) = (&self.fake, &self.spec);
         let (stopper, stop) = stop::create_channel();
         let world = FleetWorld { stop, ..fake.world.clone() };
@@ -153,12 +153,12 @@ impl Story {
             let pause = self.dice.pick(&[Duration::ZERO, MS, MS * 100, MS * 5000]);
             tokio::time::sleep(pause).await;
         }
-        let told = match &outcome {
+        let transcript = match &outcome {
             None => "killed".to_owned(),
             Some(Ok(report)) => format!("{:?}, {:?}", report.standing.result, report.standing.stop_reason),
             Some(Err(error)) => error.to_string(),
         };
-        self.told.push(told);
+        self.transcript.push(transcript);
         Ok(outcome)
     }
 
@@ -214,7 +214,7 @@ impl Story {
 
     /// A finished roll that left hosts out recommends to enable their forwards.
     async fn enable_all(&mut self) -> Result<(), String> {
-        self.told.push("enable-forward of all".to_owned());
+        self.transcript.push("enable-forward of all".to_owned());
         let actor = Actor { user: "ops".into(), pid: 8 };
         let options = SwitchOptions { actor, wait: true, drain: false, force: false, timeout: None };
         let fake = &self.fake;
@@ -253,12 +253,14 @@ fn tell(seed: u64, hosts: usize) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let mut story = Story::new(seed, hosts);
-        let ended = story.told().await;
+        let ended = story.play().await;
         if AGAIN.is_some() {
             let rows = story.fake.journal.rolls.lock().unwrap();
-            story.told.extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.kind)));
+            story
+                .transcript
+                .extend(rows.iter().map(|row| format!("{} {:?} {:?}", row.at, row.host, row.kind)));
         }
-        ended.map_err(|why| format!("seed {seed}, {hosts} hosts: {why}\n  {}", story.told.join("\n  ")))
+        ended.map_err(|why| format!("seed {seed}, {hosts} hosts: {why}\n  {}", story.transcript.join("\n  ")))
     })
 }
 

@@ -131,7 +131,7 @@ fn wrong(fake: &FakeSite, case: &Case, said: &HostProgress) -> Option<String> {
     })
 }
 
-fn told(report: &RollReport) -> bool {
+fn is_reported(report: &RollReport) -> bool {
     let failed = report.standing.hosts.iter().filter(|host| host.state == StepState::Failed);
     failed.into_iter().all(|host| !host.detail.is_empty() || host.end == Some(HostOutcome::Restored))
 }
@@ -152,7 +152,9 @@ async fn holds(case: &Case) -> Result<(), String> {
         return Err(format!("a command in service: {:?}", state()));
     }
     match ended {
-        Ok(report) if !told(&report) => Err(format!("a failure without a word: {:?}", report.standing)),
+        Ok(report) if !is_reported(&report) => {
+            Err(format!("a failure without a word: {:?}", report.standing))
+        }
         Ok(report) => {
             let wrong: Vec<String> =
                 report.standing.hosts.iter().filter_map(|host| wrong(&fake, case, host)).collect();
