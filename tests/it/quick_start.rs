@@ -6,13 +6,12 @@
 //! - `systemctl` is `quick_start/systemctl.sh`.
 //! - `quick_start/machine.sh` installs the ssh keys, which the page requires.
 //! - The Debian packages that a block installs are installed already, by `tests/setup.sh`.
-//! - The load starts when HAProxy has a vhost that is UP: a reader types more slowly than this test.
+//! - The load starts when HAProxy has a vhost of each host that is UP: a reader types more slowly than this test.
 //! - The kernel forgets closed connections after 1 s instead of 10 s, as in every lab.
 //!
 //! `UPDATE_DOCS=1` rewrites the blocks of output.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -142,13 +141,19 @@ impl Site {
         std::fs::write(path("known_hosts"), known).unwrap();
     }
 
-    /// Starts the load once HAProxy has a vhost that is UP.
+    /// Starts the load once HAProxy has a vhost of each host that is UP.
     fn users(&self) -> Users {
-        let script = format!(
-            "curl -s --retry 60 --retry-all-errors --retry-delay 1 --fail http://{BALANCER}/ >/dev/null"
-        );
-        let (status, printed) = self.machines["ops"].run_script("/root", &script);
-        assert!(status.success(), "no vhost is UP: {printed:?}");
+        for (name, namespace, _) in MACHINES {
+            if !namespace.starts_with("web") {
+                continue;
+            }
+            // HAProxy sends the user of a cookie to another host while this one is DOWN.
+            let script = format!(
+                "until curl -si --cookie SERVER_ID={name} http://{BALANCER}/ | grep -q '^x-switchman-vhost: {name} '; do sleep 0.1; done"
+            );
+            let (status, printed) = self.machines["ops"].run_script("/root", &script);
+            assert!(status.success(), "no vhost of {name} is UP: {printed:?}");
+        }
         Users::start(self.net.path("client"))
     }
 
@@ -211,11 +216,13 @@ impl Machine {
         }
         let dir = if block.in_checkout { "/root/switchman" } else { "/root" };
         let (status, printed) = self.run_script(dir, &script);
-        // nextest shows this when the test fails.
         let line = block.line;
-        let shown = format!("== docs/quick-start.md:{line} on {name}\n{}{}", printed.out, printed.err);
-        std::io::stderr().write_all(shown.as_bytes()).unwrap();
-        assert!(status.success(), "docs/quick-start.md:{line}: the block failed on {name} ({status})");
+        assert!(
+            status.success(),
+            "docs/quick-start.md:{line}: the block failed on {name} ({status})\n{}{}",
+            printed.out,
+            printed.err
+        );
         printed.out
     }
 
