@@ -92,7 +92,7 @@ fn port(number: u16) -> Result<Port, Failed> {
 }
 
 fn actor() -> Actor {
-    Actor { user: "bench".into(), pid: 1 }
+    Actor::new("bench", 1)
 }
 
 /// Two versions of every service, recorded as if they had been deployed; all of them "run already".

@@ -119,7 +119,7 @@ pub async fn run(args: AgentArgs, context: &Context) -> Result<(), Failure> {
         serve::serve_unix(listener, || router(None), stop.clone()).await;
         Ok(())
     };
-    let actor = env::read_actor();
+    let actor = Actor { is_host: true, ..env::read_actor() };
     // The agent serves no request before the rules are as recorded.
     let reconcilers = start_reconcilers(&world, &actor, context).await;
     let reconciling = async {

@@ -42,9 +42,14 @@ struct CommonArgs {
     /// Return when the kernel is switched, without waiting for HAProxy
     #[arg(long)]
     no_wait: bool,
-    /// Override every refusal, and print what was overridden
+    /// Override every refusal, and print what was overridden.
+    ///
+    /// A host that another operation took out of service is taken over only with --reason.
     #[arg(long)]
     force: bool,
+    /// Record the purpose of this change; with --force, take over a host from another operation
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
     /// Limit the wait for HAProxy [default: twice the limit of its check settings, and 5s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
@@ -68,7 +73,8 @@ async fn switch_forwards(
     let default = if args.all { HostSelection::All } else { HostSelection::ThisMachine };
     let hosts = context.select_hosts(&fleet, args.hosts.select_or(default))?;
     let world = context.build_fleet_world(&file, &fleet, &hosts);
-    let (actor, wait, force) = (env::read_actor(), !args.no_wait, args.force);
+    let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
+    let (wait, force) = (!args.no_wait, args.force);
     let options = SwitchOptions { actor, wait, drain, force, timeout: args.timeout };
     let [host] = hosts.as_slice() else {
         let each = forward::switch_many(&world, &fleet, &hosts, switch, &options).await?;

@@ -4,13 +4,14 @@ use super::Context;
 use super::failure::fail_to;
 use crate::config::env;
 use crate::error::Failure;
+use crate::model::history::Actor;
 use crate::ops::host::deployments;
 use crate::ops::host::proxy;
 use crate::ops::host::restore;
 
 pub async fn run(context: &Context) -> Result<(), Failure> {
     let world = context.build_host_world(None);
-    let actor = env::read_actor();
+    let actor = Actor { is_host: true, ..env::read_actor() };
     // Rules that point to a proxy that died with this host forward to a closed port.
     let bypassed = proxy::bypass_dead_proxy(&world, &actor).await;
     // If the rules of one service cannot bypass the proxy, the other services are restored all the same.

@@ -53,6 +53,9 @@ pub struct RollArgs {
     /// The command may then cut these requests.
     #[arg(long, conflicts_with = "verb")]
     force: bool,
+    /// Take over hosts that another operation took out of service; needs --force
+    #[arg(long, value_name = "TEXT", requires = "force")]
+    reason: Option<String>,
     /// Print the steps and their longest waits, without contacting any host
     #[arg(long, conflicts_with = "verb")]
     dry_run: bool,
@@ -95,7 +98,8 @@ pub async fn run(args: RollArgs, context: &Context) -> Result<(), Failure> {
         context.renderer.print_plan(&plan_roll(&fleet, &spec).map_err(|error| Failure::Roll(error.into()))?);
         return Ok(());
     }
-    let (world, actor) = (context.build_fleet_world(&file, &fleet, &hosts), env::read_actor());
+    let world = context.build_fleet_world(&file, &fleet, &hosts);
+    let actor = env::read_actor().with_reason(args.reason.as_deref(), args.force);
     context.renderer.follow_roll();
     let report = if args.resume {
         roll::resume(&world, &fleet, &actor).await?

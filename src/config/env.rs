@@ -9,7 +9,10 @@ pub fn read_actor() -> Actor {
     let of_process = || User::from_uid(Uid::current()).ok().flatten().map(|user| user.name);
     let user =
         read_text("SUDO_USER").or_else(of_process).unwrap_or_else(|| format!("uid {}", Uid::current()));
-    Actor { user, pid: std::process::id() }
+    let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+    // The command of a roll belongs to that roll.
+    let roll = read_text("SWITCHMAN_ROLL_ID").and_then(|id| id.parse().ok());
+    Actor { machine: machine.unwrap_or_default(), roll, ..Actor::new(user, std::process::id()) }
 }
 
 /// Reads a variable of the caller's own environment, for `deploy --env NAME`.

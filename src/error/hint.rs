@@ -186,6 +186,9 @@ pub(super) fn roll_hint(error: &RollError) -> String {
             )
         }
         RollError::Refused { refusals } => roll_refusal_hint(refusals).into(),
+        RollError::Owned { .. } => {
+            "no host was touched; `switchman status` shows every owner; `roll --force --reason TEXT` takes the hosts over, or leave them out with `--host NAME`".into()
+        }
         RollError::Unreachable { .. } => {
             "nothing was changed; restore the connection to them, omit them with `--host`, or allow failures with `--max-failures`".into()
         }
@@ -355,6 +358,10 @@ pub(super) const fn error_code_hint(code: ErrorCode) -> &'static str {
         }
         ErrorCode::Busy => "nothing was changed; wait for it, then run the command again",
         ErrorCode::Interrupted => "nothing was changed; run the command again",
+        ErrorCode::Owned => {
+            "nothing was changed; `switchman status` and `switchman history` show more; `switchman disable-forward --force --reason TEXT` \
+             takes the host over, and its history records it"
+        }
         ErrorCode::BadArchive => "nothing was changed; `tar -tvzf FILE` lists the members of an archive",
         ErrorCode::ReleasesFailed => {
             "check who may write there, or name another directory on the host with `--releases-dir DIR`"

@@ -21,6 +21,7 @@ use super::health::Health;
 use super::history::{Actor, HistoryEntry};
 use super::name::ServiceName;
 use super::observation::{self, ObservationError};
+use super::owner::Owner;
 use super::port_forward::{Forward, Switch};
 use super::ports::Ports;
 use super::socket::SocketCount;
@@ -105,6 +106,9 @@ pub struct ServiceActivity {
     /// The record; absent if there is none.
     #[serde(default)]
     pub switch: Option<Switch>,
+    /// The operation that took the main vhost out of service; absent while it is in service.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// Connections of the main vhost's data port, compared with the last sample over the same link.
     #[serde(with = "observation")]
     #[schemars(with = "observation::ValueOrError<SocketCount>")]

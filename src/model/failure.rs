@@ -27,6 +27,8 @@ pub enum ErrorCode {
     /// Another switchman is changing the host, or runs the same command there.
     Busy,
     Interrupted,
+    /// Another operation took the host out of service.
+    Owned,
     /// A command could not be started, or was not to end.
     CommandFailed,
     SocketsFailed,

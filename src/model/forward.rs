@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deployment::{Access, DeploymentId};
 use super::history::Actor;
+use super::owner::Owner;
 use super::port_forward::{Forward, Switch};
 use super::ports::Port;
 use super::proxy::Layer7;
@@ -31,7 +32,7 @@ pub struct Routes {
     pub previous: Option<DeploymentId>,
     /// The rollback that made main what it is; absent where another change did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rollback: Option<Rollback>,
+    pub rollback: Option<Box<Rollback>>,
 }
 
 /// The actor of a rollback, and the reason. A watch of the main that was taken back reports both.
@@ -73,6 +74,9 @@ pub struct ServiceRecord {
     /// The shadows and the canary, and whether the proxy is inserted before main.
     #[serde(default)]
     pub layer7: Layer7,
+    /// The operation that took the main vhost out of service; absent while it is in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
 }
 
 impl ServiceRecord {
@@ -106,6 +110,7 @@ impl ServiceRecord {
             access: intent.access.unwrap_or_else(|| previous.map(|record| record.access).unwrap_or_default()),
             trial,
             layer7: derive_layer7(previous, intent),
+            owner: derive_owner(previous, intent, now),
         }
     }
 
@@ -133,6 +138,18 @@ impl ServiceRecord {
     pub fn instance_port(&self, port: Port) -> Port {
         let routes = self.routes.iter().flat_map(|routes| [&routes.main, &routes.backup]);
         routes.into_iter().find(|route| route.port == port).map_or(port, |route| route.target)
+    }
+}
+
+/// Derives the owner of the maintenance. A change of versions or traffic leaves it as it is.
+fn derive_owner(previous: Option<&ServiceRecord>, intent: &Intent, now: jiff::Timestamp) -> Option<Owner> {
+    let before = previous.and_then(|record| record.owner.clone());
+    match intent.switch {
+        Switch::On => None,
+        Switch::Off if !intent.is_forward_alone() => before,
+        Switch::Off => before
+            .filter(|owner| intent.actor.is_host || owner.is_continued_by(&intent.actor))
+            .or_else(|| Some(Owner::new(&intent.actor, &intent.action, now))),
     }
 }
 
@@ -180,6 +197,13 @@ pub struct Intent {
     pub access: Option<Access>,
     /// `None`: stays as it is, and goes with the routes.
     pub layer7: Option<Layer7>,
+}
+
+impl Intent {
+    /// Returns whether nothing but the forward changes.
+    fn is_forward_alone(&self) -> bool {
+        self.route_change == RouteChange::Keep && self.access.is_none() && self.layer7.is_none()
+    }
 }
 
 /// The result of a change.

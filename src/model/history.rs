@@ -6,23 +6,63 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::name::ServiceName;
+use super::roll::RollId;
 
 /// Ties the entry for the beginning of a change to the entry for its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OperationId(pub i64);
 
-/// The actor of a change: user, terminal or parent as far as known, process.
+/// The actor of a change, as the actor's own process reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Actor {
     /// The person: `SUDO_USER` where set, else the user of the process.
     pub user: String,
     pub pid: u32,
+    /// The operator machine's host name; empty where the caller did not send it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// The roll that the change belongs to; absent for a change by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roll: Option<RollId>,
+    /// The purpose for people: the command of a roll, or the text of `--reason`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub purpose: String,
+    /// Whether the change may take a host over from another owner: `--force --reason TEXT`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_over: bool,
+    /// Whether the host itself makes the change, to repair what is recorded. No client can send this.
+    #[serde(skip)]
+    pub is_host: bool,
+}
+
+impl Actor {
+    pub fn new(user: impl Into<String>, pid: u32) -> Self {
+        Self {
+            user: user.into(),
+            pid,
+            machine: String::new(),
+            roll: None,
+            purpose: String::new(),
+            takes_over: false,
+            is_host: false,
+        }
+    }
+
+    /// Returns the actor with the reason of `--reason`, which takes a host over with `--force`.
+    #[must_use]
+    pub fn with_reason(self, reason: Option<&str>, force: bool) -> Self {
+        let takes_over = force && reason.is_some();
+        Self { purpose: reason.unwrap_or_default().to_owned(), takes_over, ..self }
+    }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {})", self.user, self.pid)
+        match self.machine.as_str() {
+            "" => write!(f, "{} (pid {})", self.user, self.pid),
+            machine => write!(f, "{} on {machine} (pid {})", self.user, self.pid),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod latencies;
 pub mod lock;
 pub mod name;
 pub mod observation;
+pub mod owner;
 pub mod percent;
 pub mod port_forward;
 pub mod ports;

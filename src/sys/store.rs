@@ -21,29 +21,33 @@ use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreErr
 
 mod rows;
 
-const SCHEMA: Schema =
-    Schema { version: 4, create: CREATE, upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4] };
+const SCHEMA: Schema = Schema {
+    version: 5,
+    create: CREATE,
+    upgrades: &[UPGRADE_TO_2, UPGRADE_TO_3, UPGRADE_TO_4, UPGRADE_TO_5],
+};
 
 const CREATE: &str = "
     CREATE TABLE forwards (
         service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
         switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
         generation INTEGER NOT NULL, changed_at TEXT NOT NULL,
-        routes TEXT, access TEXT NOT NULL DEFAULT 'public', trial TEXT, layer7 TEXT) STRICT;
+        routes TEXT, access TEXT NOT NULL DEFAULT 'public', trial TEXT, layer7 TEXT, owner TEXT) STRICT;
     CREATE TABLE deployments (
         id TEXT PRIMARY KEY, service TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL,
         UNIQUE (service, version)) STRICT;
     CREATE TABLE history (
         id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
         pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
-        phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL) STRICT;
+        phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL,
+        machine TEXT NOT NULL DEFAULT '') STRICT;
     CREATE TRIGGER history_is_append_only BEFORE UPDATE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE TRIGGER history_is_kept BEFORE DELETE ON history
         BEGIN SELECT RAISE(ABORT, 'history is append-only'); END;
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
-    PRAGMA user_version = 4;";
+    PRAGMA user_version = 5;";
 
 /// Versions side by side: routes, access and trial as JSON; deployments.
 const UPGRADE_TO_2: &str = "
@@ -65,6 +69,12 @@ const UPGRADE_TO_4: &str = "
     CREATE INDEX trials ON forwards (service) WHERE trial IS NOT NULL;
     CREATE INDEX places ON forwards (service) WHERE layer7 IS NOT NULL;
     PRAGMA user_version = 4;";
+
+/// The owner of a maintenance as JSON; the operator machine of each change.
+const UPGRADE_TO_5: &str = "
+    ALTER TABLE forwards ADD COLUMN owner TEXT;
+    ALTER TABLE history ADD COLUMN machine TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 5;";
 
 /// Interval between two attempts to take the lock of the host.
 const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(20);

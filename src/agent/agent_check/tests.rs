@@ -35,6 +35,7 @@ impl Scene {
     fn record(&self, switch: Switch) {
         let forward = Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) };
         let record = ServiceRecord {
+            owner: None,
             forward,
             switch,
             balancer_is_local: false,

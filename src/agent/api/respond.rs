@@ -70,6 +70,7 @@ pub(in crate::agent) const fn to_status_code(code: ErrorCode) -> StatusCode {
         ErrorCode::NoPrivilege | ErrorCode::NotAllowed => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::Busy
+        | ErrorCode::Owned
         | ErrorCode::RulesLocked
         | ErrorCode::RulesContested
         | ErrorCode::Exists

@@ -36,6 +36,7 @@ async fn start_scene() -> Scene {
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),
+        owner: None,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -185,7 +185,7 @@ mod tests {
     use crate::plan::promote::build_progress;
 
     fn rows(whats: Vec<PromotionEntryKind>) -> Vec<PromotionEntry> {
-        let actor = Actor { user: "ops".into(), pid: 7 };
+        let actor = Actor::new("ops", 7);
         let (spec, target) =
             (Box::new(example::make_promotion_spec(&["web1"])), example::make_promotion_target());
         let began = PromotionEntryKind::Began { spec, target, actor };

@@ -11,7 +11,7 @@ use super::roll::{RollView, format_roll_status};
 use super::table;
 use crate::model::api::HostView;
 use crate::model::balancer::ServerView;
-use crate::model::forward::KernelForward;
+use crate::model::forward::{KernelForward, ServiceRecord};
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::status::{BalancerStatus, HostStatus};
 
@@ -77,9 +77,16 @@ fn write_host_side(text: &mut String, status: &HostStatus, view: &HostView) {
     for drift in &view.drift {
         let _ = writeln!(text, "drift     {}", drift.yellow());
     }
+    if let Ok(Some(ServiceRecord { owner: Some(owner), .. })) = &view.record {
+        let _ = writeln!(text, "owner     {owner}");
+    }
     if let Some(last) = &view.last_entry {
         let (action, phase, user, at) = (&last.action, last.phase.as_str(), &last.actor.user, last.at);
-        let _ = writeln!(text, "last      {action} {phase} by {user} at {at:.0}");
+        let machine = match last.actor.machine.as_str() {
+            "" => String::new(),
+            machine => format!(" on {machine}"),
+        };
+        let _ = writeln!(text, "last      {action} {phase} by {user}{machine} at {at:.0}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Samples of the errors of rolls, promotions and deployments.
 
+use super::host::make_owner;
 use super::{
     Sample, host, list_balancer_errors, list_journal_errors, list_link_errors, list_lock_errors,
     list_refusals, name, samples, wrap,
@@ -22,7 +23,7 @@ fn make_roll_progress() -> RollProgress {
     RollProgress {
         roll: name("r20261121-085642-7e99"),
         spec: example::make_roll_spec(&["web1", "web2"]),
-        actor: Actor { user: "ops".into(), pid: 7 },
+        actor: Actor::new("ops", 7),
         began_at: jiff::Timestamp::UNIX_EPOCH,
         changed_at: jiff::Timestamp::UNIX_EPOCH,
         hosts: vec![],
@@ -49,6 +50,7 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
             refusals: list_refusals().into_iter().map(|(_, refusal)| refusal).take(3).collect()
         }],
         Unreachable: [RollError::Unreachable { hosts: web2() }],
+        Owned: [RollError::Owned { hosts: vec![(name("web2"), make_owner())] }],
         Hook: [RollError::Hook("hook before_roll `./notify.sh` exited with 1".into())],
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [RollError::UnknownHost(name("web3"))],
@@ -63,7 +65,7 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
     let began = PromotionEntryKind::Began {
         spec: Box::new(example::make_promotion_spec(&["web1"])),
         target: example::make_promotion_target(),
-        actor: Actor { user: "ops".into(), pid: 7 },
+        actor: Actor::new("ops", 7),
     };
     let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
     let standing = Box::new(promote::build_progress(&[began]).unwrap());
@@ -102,7 +104,7 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
         reason: reason.into(),
     };
     let overtaken = |main, actor| OvertakenHost { host: web2(), main, actor };
-    let ops = || Some(Actor { user: "ops".into(), pid: 7 });
+    let ops = || Some(Actor::new("ops", 7));
     let mut all = samples!(FleetDeployError {
         NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
         NoMain: [FleetDeployError::NoMain(service())],

@@ -4,6 +4,8 @@ use super::{Sample, name, not_found, samples, secs, wrap};
 use crate::model::api::deployments::DeploymentRef;
 use crate::model::deployment::{DeploymentId, InstanceId};
 use crate::model::example::port;
+use crate::model::history::Actor;
+use crate::model::owner::{OwnedByOther, Owner};
 use crate::model::rules::Family;
 use crate::ops::host::deployments::error::HostDeployError;
 use crate::ops::host::rules::ChangeError;
@@ -62,6 +64,7 @@ pub(super) fn list_change_errors() -> Vec<Sample<ChangeError>> {
     let mut all = samples!(ChangeError {
         Firewall: [firewall(0)],
         Store: [list_store_errors().remove(0).1.into()],
+        Owned: [OwnedByOther { owner: Box::new(make_owner()) }.into()],
         Interrupted: [ChangeError::Interrupted],
         Contested: [ChangeError::Contested { family: Family::V4 }],
         HalfDone: [ChangeError::HalfDone { change: boxed(firewall(4)), undo: boxed(firewall(3)) }],
@@ -69,6 +72,17 @@ pub(super) fn list_change_errors() -> Vec<Sample<ChangeError>> {
     all.extend(wrap(list_firewall_errors(), ChangeError::Firewall));
     all.extend(wrap(list_store_errors(), ChangeError::Store));
     all
+}
+
+/// The owner of a host that a roll of another operator machine took out.
+pub(super) fn make_owner() -> Owner {
+    let alice = Actor {
+        machine: "ops1".into(),
+        roll: "r20261121-071503-5f3a".parse().ok(),
+        purpose: "./deploy.sh 2.0.0".into(),
+        ..Actor::new("alice", 7)
+    };
+    Owner::new(&alice, "", jiff::Timestamp::UNIX_EPOCH)
 }
 
 fn list_refusals() -> Vec<Sample<DeployRefusal>> {

@@ -225,7 +225,7 @@ const fn default_timeout() -> Duration {
 
 /// Returns the actor for a caller of the API that does not identify itself.
 fn default_actor() -> Actor {
-    Actor { user: "api".to_owned(), pid: 0 }
+    Actor::new("api", 0)
 }
 
 /// The last good main becomes main.

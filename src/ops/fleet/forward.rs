@@ -20,6 +20,7 @@ use crate::world::reporter::Event;
 use super::balancer_wait::{self, BalancerObserved, BalancerWaitError};
 use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
+use super::owner::{derive_actor, read_owner};
 use super::reach::{find_link, is_off, probe_main, read_balancers};
 
 /// The operator's options for a switch.
@@ -236,7 +237,8 @@ async fn set_switch(
     overridden: &[Refusal],
 ) -> Result<(bool, u32), SwitchError> {
     let detail: Vec<String> = overridden.iter().map(|refusal| format!("overrode: {refusal}")).collect();
-    let changed = switch_host(world, fleet, host, switch, &options.actor, &detail.join("; ")).await;
+    let actor = derive_actor(world, read_owner(world, fleet, host).await.as_ref(), &options.actor);
+    let changed = switch_host(world, fleet, host, switch, &actor, &detail.join("; ")).await;
     let changed = changed.map_err(|source| not_changed_error(host, switch, source))?;
     Ok((!changed.transactions.is_empty(), changed.generation))
 }
@@ -295,6 +297,9 @@ async fn return_to_service(
     let name = host.name.to_string();
     let has_timed_out = matches!(source, DrainError::TimedOut { .. });
     let is_healthy = has_timed_out && probe_main(world, fleet, host).await == Ok(ProbeResult::Healthy);
+    // Another operation that has taken the host over since keeps it.
+    let actor = Actor { takes_over: false, ..options.actor.clone() };
+    let options = &SwitchOptions { actor, ..options.clone() };
     let is_restored = is_healthy && set_switch(world, fleet, host, Switch::On, options, &[]).await.is_ok();
     SwitchError::NotDrained { host: name, source, is_restored }
 }

@@ -9,6 +9,7 @@ pub mod forward;
 pub mod hooks;
 pub mod lock;
 pub mod metrics;
+mod owner;
 pub mod promote;
 pub mod reach;
 pub mod roll;

@@ -15,6 +15,7 @@ use crate::model::host::Host;
 use crate::model::journal::{JournalEntry, JournalEntryKind, RollResult};
 use crate::model::lock::{Holder, Liveness, LockPurpose};
 use crate::model::name::HostName;
+use crate::model::owner::{Owner, check_owner};
 use crate::model::roll::{OnFailure, RollId, RollSpec};
 use crate::plan::roll::progress::{HostProgress, HostTurn, RollProgress, build_progress};
 use crate::plan::roll::{PlanError, RollPlan, plan_resumed, plan_roll};
@@ -28,6 +29,7 @@ use crate::world::stop::StopToken;
 use super::forward;
 use super::hooks::{self, Hook};
 use super::lock::{self, LockError};
+use super::owner::{derive_actor, read_owner};
 use super::reach;
 
 mod announcement;
@@ -73,6 +75,8 @@ pub enum RollError {
     Refused { refusals: Vec<Refusal> },
     #[error("cannot start the roll: {}", .hosts.iter().map(|(host, why)| format!("`{host}`: {why}")).collect::<Vec<_>>().join("; "))]
     Unreachable { hosts: Vec<(HostName, String)> },
+    #[error("cannot start the roll: {}", .hosts.iter().map(|(host, owner)| format!("`{host}` was taken out of service by {owner}")).collect::<Vec<_>>().join("; "))]
+    Owned { hosts: Vec<(HostName, Owner)> },
     #[error("cannot start the roll: {0}")]
     Hook(String),
     #[error("{0}")]
@@ -90,7 +94,10 @@ struct RollRun<'a> {
     id: RollId,
     plan: RollPlan,
     holder: Holder,
+    /// The operator, with this roll as the operation.
     actor: Actor,
+    /// Whether hosts are taken over from another owner: `--force --reason TEXT`.
+    takes_over: bool,
     hosts: Vec<Host>,
     failures: Mutex<u32>,
     /// The hosts where the command began and its end is not known: it may still be running.
@@ -146,6 +153,7 @@ pub async fn run(
             return Err(RollError::Unfinished { standing: Box::new(standing) });
         }
         roll.check_reachable().await?;
+        roll.check_owners().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
         let refusals = forward::find_refusals(world, fleet, &first).await;
         if !refusals.is_empty() {
@@ -254,8 +262,11 @@ impl<'a> RollRun<'a> {
         let holder = lock::acquire(world, &actor.user, LockPurpose::Roll { roll: id.clone() }).await?;
         let (failures, unfinished_commands, journal_error) =
             (Mutex::new(0), Mutex::default(), Mutex::new(None));
-        let (actor, to_the_end) =
-            (actor.clone(), FleetWorld { stop: StopToken::without_handle(), ..world.clone() });
+        let to_the_end = FleetWorld { stop: StopToken::without_handle(), ..world.clone() };
+        let takes_over = actor.takes_over;
+        let purpose = plan.spec.command_line().join(" ");
+        let purpose = if takes_over { format!("{purpose} ({})", actor.purpose) } else { purpose };
+        let actor = Actor { roll: Some(id.clone()), purpose, takes_over: false, ..actor.clone() };
         Ok(Self {
             world,
             unstoppable_world: to_the_end,
@@ -264,6 +275,7 @@ impl<'a> RollRun<'a> {
             plan,
             holder,
             actor,
+            takes_over,
             hosts,
             failures,
             unfinished_commands,
@@ -364,6 +376,28 @@ impl<'a> RollRun<'a> {
             .collect();
         let allowed = usize::try_from(self.plan.spec.max_failures).unwrap_or(usize::MAX);
         if unreachable.len() > allowed { Err(RollError::Unreachable { hosts: unreachable }) } else { Ok(()) }
+    }
+
+    /// Before anything is touched: a host that another operation took out of service is left to it. A host that cannot be
+    /// read now refuses later by itself.
+    async fn check_owners(&self) -> Result<(), RollError> {
+        let read = self.hosts.iter().map(async |host| {
+            let owner = read_owner(self.world, self.fleet, host).await?;
+            let actor = derive_actor(self.world, Some(&owner), &self.taking_over());
+            check_owner(Some(&owner), &actor).err().map(|_| (host.name.clone(), owner))
+        });
+        let hosts: Vec<_> = futures_util::future::join_all(read).await.into_iter().flatten().collect();
+        if hosts.is_empty() { Ok(()) } else { Err(RollError::Owned { hosts }) }
+    }
+
+    /// The actor for the steps that take a host out of service: only then is another owner replaced.
+    fn taking_over(&self) -> Actor {
+        Actor { takes_over: self.takes_over, ..self.actor.clone() }
+    }
+
+    /// The actor that takes this host out of service.
+    async fn derive_first_actor(&self, host: &Host) -> Actor {
+        derive_actor(self.world, read_owner(self.world, self.fleet, host).await.as_ref(), &self.taking_over())
     }
 
     async fn stop(&self, why: &str) -> Result<RollReport, RollError> {

@@ -40,6 +40,7 @@ mod tests {
             let forward =
                 Forward { service: service.parse().unwrap(), check: port(8888), target: port(8080) };
             fake.store.records.lock().unwrap().push(ServiceRecord {
+                owner: None,
                 forward,
                 switch,
                 balancer_is_local: false,

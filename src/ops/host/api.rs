@@ -90,7 +90,8 @@ impl HostLink for LocalHost {
         looks.insert(port, now.unwrap_or_default());
         Ok(ServiceActivity {
             generation: record.as_ref().map_or(0, |record| record.generation),
-            switch: record.map(|record| record.switch),
+            switch: record.as_ref().map(|record| record.switch),
+            owner: record.and_then(|record| record.owner),
             sockets,
         })
     }
@@ -183,6 +184,7 @@ pub fn change_code(error: &ChangeError) -> ErrorCode {
     match error {
         ChangeError::Firewall(error) => firewall_code(error),
         ChangeError::Store(error) => store_code(error),
+        ChangeError::Owned(_) => ErrorCode::Owned,
         ChangeError::Interrupted => ErrorCode::Interrupted,
         ChangeError::Contested { .. } => ErrorCode::RulesContested,
         ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,

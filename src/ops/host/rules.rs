@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::model::forward::{ChangeResult, Intent, ServiceRecord};
+use crate::model::history::Actor;
 use crate::model::name::ServiceName;
+use crate::model::owner::{OwnedByOther, Owner, check_owner};
 use crate::model::rules::{DesiredRules, Family, Tables, Transaction};
 use crate::plan::firewall;
 use crate::world::HostWorld;
@@ -23,6 +25,8 @@ pub enum ChangeError {
     Firewall(#[from] FirewallError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Owned(#[from] OwnedByOther),
     #[error("interrupted while waiting for another switchman process")]
     Interrupted,
     #[error("another program keeps changing the chain `SWITCHMAN` of the {family} nat table")]
@@ -70,6 +74,8 @@ async fn apply_intent(
     intent: &Intent,
 ) -> Result<ChangeResult, ChangeError> {
     let previous = before.iter().find(|record| record.forward.service == intent.forward.service);
+    let replaced = check_owner(previous.and_then(|record| record.owner.as_ref()), &intent.actor)?;
+    let intent = &record_takeover(intent, replaced);
     let observed = observe(world).await?;
     let wanted_before = compute_desired(before, &observed);
     if let Some(previous) = previous
@@ -106,6 +112,24 @@ async fn apply_intent(
             })
         }
     }
+}
+
+/// Checks that an actor may change a service here, before work that takes long. The change itself checks again.
+pub fn check_actor(world: &HostWorld, service: &ServiceName, actor: &Actor) -> Result<(), ChangeError> {
+    let record = read_record(world, service)?;
+    check_owner(record.as_ref().and_then(|record| record.owner.as_ref()), actor)?;
+    Ok(())
+}
+
+/// Adds the replaced owner and the reason to what the history records of a change.
+fn record_takeover(intent: &Intent, replaced: Option<&Owner>) -> Intent {
+    let mut intent = intent.clone();
+    if let Some(owner) = replaced {
+        let separator = if intent.detail.is_empty() { "" } else { "; " };
+        let taken = format!("{separator}took over from {owner}; reason: {}", intent.actor.purpose);
+        intent.detail.push_str(&taken);
+    }
+    intent
 }
 
 /// The records with one of them replaced or added.

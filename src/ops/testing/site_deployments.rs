@@ -57,6 +57,7 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
     let (ports, deployment) = (example::make_ports(), example::deployment("shop", &host.main, *at));
     let leg = |port| Route { port, deployment: deployment.id.clone(), target };
     ServiceRecord {
+        owner: None,
         forward: Forward { service: deployment.service.clone(), check: ports.check, target },
         switch: Switch::On,
         balancer_is_local: false,

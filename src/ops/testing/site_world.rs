@@ -44,6 +44,7 @@ impl FirstState {
             access: Access::Public,
             trial: None,
             layer7: Layer7::default(),
+            owner: None,
         };
         let mut table = Table::empty_nat();
         apply_record(&record, &mut table);
@@ -100,6 +101,7 @@ impl SiteStore {
         if record.generation != generation {
             record.switch = if is_on { Switch::On } else { Switch::Off };
             record.generation = generation;
+            record.owner = record.owner.take().filter(|_| !is_on);
             self.kernel.tamper(Family::V4, |table| apply_record(record, table));
         }
     }

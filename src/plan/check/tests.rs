@@ -22,6 +22,7 @@ fn forward() -> Forward {
 pub(super) fn recorded(switch: Switch) -> ServiceRecord {
     let changed_at = jiff::Timestamp::from_second(1000).unwrap();
     ServiceRecord {
+        owner: None,
         forward: forward(),
         switch,
         balancer_is_local: false,
@@ -178,7 +179,7 @@ fn drift_after_reboot_is_distinguished() {
         facts.last_entry = Some(HistoryEntry {
             operation: OperationId(1),
             at: jiff::Timestamp::UNIX_EPOCH,
-            actor: Actor { user: "ops".into(), pid: 1 },
+            actor: Actor::new("ops", 1),
             service: "shop".parse().unwrap(),
             action: "disable-forward".into(),
             phase: Phase::Began,

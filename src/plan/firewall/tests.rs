@@ -81,6 +81,7 @@ fn unrecorded_forward_is_kept() {
     let both = [forward("blog", 9888, 9080), forward("shop", 8888, 8080)];
     settle(&mut tables, &wanting(&both, false));
     let shop_off = ServiceRecord {
+        owner: None,
         forward: both[1].clone(),
         switch: Switch::Off,
         balancer_is_local: false,
@@ -102,6 +103,7 @@ fn managed() -> ServiceRecord {
         target: Port::new(target).unwrap(),
     };
     ServiceRecord {
+        owner: None,
         forward: forward("shop", 8888, 20001),
         switch: Switch::On,
         balancer_is_local: false,

@@ -393,7 +393,7 @@ proptest! {
 }
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn began() -> PromotionEntryKind {

@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn make_began() -> JournalEntry {
-        let actor = Actor { user: "ops".into(), pid: 1 };
+        let actor = Actor::new("ops", 1);
         make_entry(None, JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor })
     }
 
@@ -359,7 +359,7 @@ mod tests {
             batch: crate::model::roll::Batch::Hosts(2),
             ..example::make_roll_spec(&["web1", "web2", "web3", "web4", "web5", "web6"])
         };
-        let actor = Actor { user: "ops".into(), pid: 1 };
+        let actor = Actor::new("ops", 1);
         let failed = |step| JournalEntryKind::StepFailed { step, why: "x".into() };
         let settled = JournalEntryKind::Settled { end: HostOutcome::Restored, detail: String::new() };
         let rows = [

@@ -16,6 +16,7 @@ fn record(main: &Deployment) -> ServiceRecord {
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),
+        owner: None,
     }
 }
 
@@ -42,7 +43,7 @@ fn canary(of: &Deployment) -> Canary {
 }
 
 fn asking(change: TrafficSplitChange) -> TrafficSplitRequest {
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = Actor::new("ops", 7);
     TrafficSplitRequest {
         change,
         port_range: (port(20000), port(29999)),

@@ -133,7 +133,7 @@ pub fn plan_rollback(
     let target = find_ready(existing, &DeploymentRef::Id(to.clone()))?;
     let (main, backup) = (build_route(routes.main.port, target), build_route(routes.backup.port, target));
     let rollback = Rollback { actor: request.actor.clone(), reason: request.why.clone() };
-    let routes = Routes { main, backup, previous: None, rollback: Some(rollback) };
+    let routes = Routes { main, backup, previous: None, rollback: Some(Box::new(rollback)) };
     let detail = [format!("{service} {}", target.version), request.why.clone()];
     let detail: Vec<String> = detail.into_iter().filter(|part| !part.is_empty()).collect();
     let route_change = RouteChange::Set { routes, trial: None };

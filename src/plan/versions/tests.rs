@@ -24,7 +24,7 @@ fn site() -> HostNetwork {
 }
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn shop(version: &str, at: u16) -> Deployment {

@@ -66,7 +66,7 @@ mod tests {
     }
 
     fn make_actor() -> Actor {
-        Actor { user: "ops".into(), pid: 7 }
+        Actor::new("ops", 7)
     }
 
     fn make_deployment(version: &str) -> Deployment {

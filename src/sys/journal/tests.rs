@@ -221,7 +221,7 @@ mod promotions {
     use crate::model::proxy::{Latencies, Sticky};
 
     fn actor() -> Actor {
-        Actor { user: "ops".into(), pid: 7 }
+        Actor::new("ops", 7)
     }
 
     fn began() -> PromotionEntryKind {

@@ -16,16 +16,16 @@ use crate::model::port_forward::{Forward, Switch};
 use crate::model::ports::Port;
 use crate::model::proxy::Layer7;
 
-pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards ORDER BY service";
+pub(super) const SELECT_FORWARDS: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7, owner FROM forwards ORDER BY service";
 
-pub(super) const SELECT_PROXIED: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7 FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
+pub(super) const SELECT_PROXIED: &str = "SELECT service, check_port, target_port, switch, from_self, generation, changed_at, routes, access, trial, layer7, owner FROM forwards WHERE layer7 IS NOT NULL ORDER BY service";
 
 pub(super) const SELECT_TRIALS: &str =
     "SELECT service, trial FROM forwards WHERE trial IS NOT NULL ORDER BY service";
 
 /// ?1: service or NULL for all; ?2: how many.
 pub(super) const SELECT_HISTORY: &str = "SELECT * FROM (
-    SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
+    SELECT id, operation, at, user, pid, service, action, phase, detail, machine FROM history
     WHERE ?1 IS NULL OR service = ?1 ORDER BY id DESC LIMIT ?2) ORDER BY id";
 
 /// ?1: the action. The history is read whole, a few rows a day of it.
@@ -54,6 +54,7 @@ pub(super) fn read_record(row: &Row<'_>) -> rusqlite::Result<ServiceRecord> {
         },
         trial: parse_optional_json(row, 9)?,
         layer7: parse_optional_json(row, 10)?.unwrap_or_default(),
+        owner: parse_optional_json(row, 11)?,
     })
 }
 
@@ -102,12 +103,13 @@ pub(super) fn put_record(connection: &Connection, recorded: &ServiceRecord) -> r
         access,
         trial,
         layer7,
+        owner,
     } = recorded;
     let layer7 = (*layer7 != Layer7::default()).then_some(layer7);
     let access = if *access == Access::Public { "public" } else { "private" };
     connection
         .execute(
-            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT OR REPLACE INTO forwards VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 forward.service.as_str(),
                 forward.check.get(),
@@ -120,6 +122,7 @@ pub(super) fn put_record(connection: &Connection, recorded: &ServiceRecord) -> r
                 access,
                 trial.as_ref().map(to_json).transpose()?,
                 layer7.map(to_json).transpose()?,
+                owner.as_ref().map(to_json).transpose()?,
             ],
         )
         .map(|_| ())
@@ -128,8 +131,8 @@ pub(super) fn put_record(connection: &Connection, recorded: &ServiceRecord) -> r
 pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rusqlite::Result<()> {
     connection
         .execute(
-            "INSERT INTO history (operation, at, user, pid, service, action, phase, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO history (operation, at, user, pid, service, action, phase, detail, machine)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             params![
                 entry.operation.0,
                 entry.at.to_string(),
@@ -139,6 +142,7 @@ pub(super) fn append_entry(connection: &Connection, entry: &HistoryEntry) -> rus
                 entry.action,
                 entry.phase.as_str(),
                 entry.detail,
+                entry.actor.machine,
             ],
         )
         .map(|_| ())
@@ -156,7 +160,7 @@ pub(super) fn find_began_entry(
     operation: OperationId,
 ) -> rusqlite::Result<HistoryEntry> {
     connection.query_row(
-        "SELECT id, operation, at, user, pid, service, action, phase, detail FROM history
+        "SELECT id, operation, at, user, pid, service, action, phase, detail, machine FROM history
          WHERE operation = ?1 AND phase = 'began'",
         [operation.0],
         read_entry,
@@ -173,7 +177,7 @@ pub(super) fn read_entry(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
     Ok(HistoryEntry {
         operation: OperationId(row.get(1)?),
         at: parse_text(row, 2)?,
-        actor: Actor { user: row.get(3)?, pid: row.get(4)? },
+        actor: Actor { machine: row.get(9)?, ..Actor::new(row.get::<_, String>(3)?, row.get(4)?) },
         service: parse_text(row, 5)?,
         action: row.get(6)?,
         phase,

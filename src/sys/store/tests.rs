@@ -19,7 +19,7 @@ fn intent(switch: Switch) -> Intent {
 }
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn at(second: i64) -> jiff::Timestamp {
@@ -53,6 +53,20 @@ fn change_is_recorded_with_begin_and_end() {
     let history = reopened.load_history(None, 10).unwrap();
     let phases: Vec<_> = history.iter().map(|entry| (entry.operation, entry.phase, entry.at)).collect();
     assert_eq!(phases, [(operation, Phase::Began, at(1)), (operation, Phase::Done, at(2))]);
+}
+
+#[test]
+fn owner_and_operator_machine_are_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::new(dir.path());
+    let alice = Actor { machine: "ops1".into(), purpose: "new disk".into(), ..Actor::new("alice", 9) };
+    store.begin(&Intent { actor: alice.clone(), ..intent(Switch::Off) }, at(1)).unwrap();
+    let owner = store.load_records().unwrap().remove(0).owner.unwrap();
+    assert_eq!(owner.to_string(), "alice on ops1, by hand, since 1970-01-01T00:00:01Z: new disk");
+    let entry = store.load_history(None, 1).unwrap().remove(0);
+    assert_eq!((entry.actor.machine, entry.actor.user), (alice.machine.clone(), alice.user.clone()));
+    store.begin(&Intent { actor: alice, ..intent(Switch::On) }, at(2)).unwrap();
+    assert_eq!(store.load_records().unwrap()[0].owner, None);
 }
 
 #[test]
@@ -92,6 +106,12 @@ const VERSION_1: &str = "
         service TEXT PRIMARY KEY, check_port INTEGER NOT NULL, target_port INTEGER NOT NULL,
         switch TEXT NOT NULL CHECK (switch IN ('on', 'off')), from_self INTEGER NOT NULL,
         generation INTEGER NOT NULL, changed_at TEXT NOT NULL) STRICT;
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, operation INTEGER NOT NULL, at TEXT NOT NULL, user TEXT NOT NULL,
+        pid INTEGER NOT NULL, service TEXT NOT NULL, action TEXT NOT NULL,
+        phase TEXT NOT NULL CHECK (phase IN ('began', 'done', 'failed')), detail TEXT NOT NULL) STRICT;
+    INSERT INTO history (operation, at, user, pid, service, action, phase, detail) VALUES
+        (1, '2026-11-21T10:00:00Z', 'ops', 7, 'shop', 'disable-forward', 'began', '');
     INSERT INTO forwards VALUES ('shop', 8888, 8080, 'off', 0, 7, '2026-11-21T10:00:00Z');
     PRAGMA user_version = 1;";
 
@@ -103,7 +123,9 @@ fn upgrade_from_version_1_keeps_maintenance() {
         let store = SqliteStore::new(dir.path());
         let found = store.load_records().unwrap();
         assert_eq!((found[0].switch, found[0].generation, &found[0].routes), (Switch::Off, 7, &None));
-        assert_eq!(store.all(), Ok(vec![]));
+        assert_eq!((&found[0].owner, store.all()), (&None, Ok(vec![])));
+        let history = store.load_history(None, 10).unwrap();
+        assert_eq!((history[0].actor.clone(), history.len()), (actor(), 1));
     }
 }
 
@@ -114,7 +136,7 @@ fn store_refuses_newer_schema() {
     store.begin(&intent(Switch::Off), at(1)).unwrap();
     Connection::open(store.dir.join("state.db")).unwrap().pragma_update(None, "user_version", 9).unwrap();
     let error = SqliteStore::new(dir.path()).load_records().unwrap_err();
-    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 4 });
+    assert_eq!(error, StoreError::Newer { path: store.dir.join("state.db"), found: 9, known: 5 });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::world::link::{LinkError, SharedLineSink};
 use crate::world::reporter::Event;
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn flip_to_2() -> AssignOptions {

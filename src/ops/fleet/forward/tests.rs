@@ -49,7 +49,7 @@ fn fresh_scene() -> Scene {
 }
 
 fn options() -> SwitchOptions {
-    let actor = Actor { user: "ops".into(), pid: 1 };
+    let actor = Actor::new("ops", 1);
     SwitchOptions { actor, wait: true, drain: false, force: false, timeout: None }
 }
 

@@ -21,7 +21,7 @@ mod resume_abort;
 const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn spec() -> PromotionSpec {

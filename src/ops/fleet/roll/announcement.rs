@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn began_step_failure_and_end_are_announced() {
-        let (spec, actor) = (example::make_roll_spec(&["web1"]), Actor { user: "ops".into(), pid: 7 });
+        let (spec, actor) = (example::make_roll_spec(&["web1"]), Actor::new("ops", 7));
         let plan = plan_resumed(&example::fleet(), &spec);
         let (name, elapsed) = (spec.hosts[0].clone(), Duration::from_secs(3));
         let roll = EntryContext { plan: &plan, host: None, elapsed: Duration::ZERO };

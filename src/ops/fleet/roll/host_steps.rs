@@ -6,11 +6,14 @@ use tokio::time::Instant;
 
 use super::{CapacityError, HostOutcome, RollRun};
 use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
-use crate::model::api::{ProbeResult, RunRequest};
+use crate::model::api::{HostView, ProbeResult, RunRequest};
 use crate::model::duration;
+use crate::model::failure::ErrorCode;
+use crate::model::forward::ServiceRecord;
 use crate::model::host::Host;
 use crate::model::journal::JournalEntryKind;
 use crate::model::name::HostName;
+use crate::model::owner::check_owner;
 use crate::model::port_forward::Switch;
 use crate::model::roll::{NewMain, Step, Work};
 use crate::ops::fleet::balancer_wait::{self, BalancerWaitError};
@@ -20,6 +23,7 @@ use crate::ops::fleet::hooks::{self, Hook, check_run_end, make_output_sink};
 use crate::ops::fleet::reach;
 use crate::plan::roll::progress::HostTurn;
 use crate::world::FleetWorld;
+use crate::world::link::LinkError;
 
 /// The state of one host from step to step.
 struct StepContext<'a> {
@@ -39,6 +43,13 @@ struct StepFailure {
 impl From<CapacityError> for StepFailure {
     fn from(error: CapacityError) -> Self {
         error.to_string().into()
+    }
+}
+
+impl From<LinkError> for StepFailure {
+    fn from(error: LinkError) -> Self {
+        let is_overtaken = matches!(error, LinkError::Refused { code: ErrorCode::Owned, .. });
+        Self { why: error.to_string(), is_overtaken }
     }
 }
 
@@ -88,7 +99,11 @@ impl RollRun<'_> {
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
         }
-        match self.perform_step(host, step, walk).await {
+        let performed = match self.check_not_overtaken(host, step, walk).await {
+            Ok(()) => self.perform_step(host, step, walk).await,
+            Err(overtaken) => Err(overtaken),
+        };
+        match performed {
             Ok(detail) => {
                 if self.record(Some(&host.name), &JournalEntryKind::StepDone { step, detail }).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
@@ -143,6 +158,42 @@ impl RollRun<'_> {
             self.world.reporter.report(&crate::world::reporter::Event::Warning { text });
         }
         HostOutcome::Failed
+    }
+
+    /// Checks before a step of a host in maintenance that the host is still this roll's. A host that cannot be read is not
+    /// overtaken: its step fails by itself.
+    async fn check_not_overtaken(
+        &self,
+        host: &Host,
+        step: Step,
+        walk: &StepContext<'_>,
+    ) -> Result<(), StepFailure> {
+        if step <= Step::ForwardOff || step > Step::ForwardOn {
+            return Ok(());
+        }
+        let Ok(link) = reach::find_link(self.world, host) else { return Ok(()) };
+        let read = link.fetch_activity(&self.fleet.service, self.fleet.ports.main).await;
+        let Ok(activity) = read else { return Ok(()) };
+        let is_other_generation = walk.generation != 0 && activity.generation != walk.generation;
+        let is_owned = check_owner(activity.owner.as_ref(), &self.actor).is_err();
+        if !is_other_generation && !is_owned {
+            return Ok(());
+        }
+        Err(StepFailure { why: self.describe_overtaking(host).await, is_overtaken: true })
+    }
+
+    /// Names the operation that switched the host in between, as far as the host knows.
+    async fn describe_overtaking(&self, host: &Host) -> String {
+        let view = self.read_host_view(host).await.ok();
+        if let Some(HostView { record: Ok(Some(ServiceRecord { owner: Some(owner), .. })), .. }) = &view
+            && !owner.is_continued_by(&self.actor)
+        {
+            return format!("the host was taken over by {owner}");
+        }
+        match view.and_then(|view| view.last_entry) {
+            Some(last) => format!("another operation switched the host: {} by {}", last.action, last.actor),
+            None => "another operation switched the host".to_owned(),
+        }
     }
 
     /// Does one step; the error is what people read.
@@ -208,10 +259,13 @@ impl RollRun<'_> {
         host: &Host,
         switch: Switch,
         walk: &mut StepContext<'_>,
-    ) -> Result<String, String> {
+    ) -> Result<String, LinkError> {
         let detail = self.id.to_string();
-        let changed = switch_host(self.world, self.fleet, host, switch, &self.actor, &detail).await;
-        let changed = changed.map_err(|error| error.to_string())?;
+        let actor = match switch {
+            Switch::Off => self.derive_first_actor(host).await,
+            Switch::On => self.actor.clone(),
+        };
+        let changed = switch_host(self.world, self.fleet, host, switch, &actor, &detail).await?;
         walk.generation = changed.generation;
         Ok(if changed.transactions.is_empty() {
             format!("already {switch}")
@@ -239,17 +293,24 @@ impl RollRun<'_> {
     }
 
     /// Changes the route of main or, before that, of the backup vhost.
-    async fn assign_version(&self, host: &Host, new: &NewMain, part: AssignScope) -> Result<String, String> {
+    async fn assign_version(
+        &self,
+        host: &Host,
+        new: &NewMain,
+        part: AssignScope,
+    ) -> Result<String, LinkError> {
         let service = self.plan.spec.service.clone();
         let request = AssignRequest {
             which: DeploymentRef::Version { service: service.clone(), version: new.version.clone() },
             scope: part,
             trial: new.trial,
-            actor: self.actor.clone(),
+            actor: match part {
+                AssignScope::BackupOnly => self.derive_first_actor(host).await,
+                AssignScope::MainAndBackup => self.actor.clone(),
+            },
             detail: self.id.to_string(),
         };
-        let link = reach::find_link(self.world, host).map_err(|error| error.to_string())?;
-        let assigned = link.assign(&service, &request).await.map_err(|error| error.to_string())?;
+        let assigned = reach::find_link(self.world, host)?.assign(&service, &request).await?;
         if !assigned.all_closed {
             let text = format!(
                 "{}: idle connections to the old version may be left: single clients may see it until they end",

@@ -122,7 +122,7 @@ impl RollRun<'_> {
     }
 
     /// Reads the forward as the host reports it.
-    async fn read_host_view(&self, host: &Host) -> Result<HostView, LinkError> {
+    pub(super) async fn read_host_view(&self, host: &Host) -> Result<HostView, LinkError> {
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         loop {
             let view = reach::find_link(self.world, host)?

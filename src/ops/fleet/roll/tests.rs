@@ -1,6 +1,8 @@
 #[cfg(test)]
 mod assign;
 #[cfg(test)]
+mod owner;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod undo;
@@ -20,7 +22,7 @@ use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn spec(hosts: usize) -> RollSpec {

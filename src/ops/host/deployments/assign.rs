@@ -37,6 +37,7 @@ pub fn check_service(
 pub async fn assign(world: &HostWorld, request: &AssignRequest) -> Result<AssignResponse, HostDeployError> {
     let existing = world.deployments.all()?;
     let target = versions::find_ready(&existing, &request.which)?.clone();
+    rules::check_actor(world, &target.service, &request.actor)?;
     check_still_healthy(world, &target).await?;
     let before = rules::read_record(world, &target.service)?;
     let mut previous = None;
@@ -69,6 +70,7 @@ pub async fn rollback(
     service: &ServiceName,
     request: &RollbackRequest,
 ) -> Result<AssignResponse, HostDeployError> {
+    rules::check_actor(world, service, &request.actor)?;
     let records = world.store.load_records()?;
     let existing = list_service_deployments(world, service)?;
     let to = versions::find_rollback_target(&records, &existing, service, request.from.as_ref())?;

@@ -16,6 +16,7 @@ use crate::world::HostWorld;
 
 pub async fn deploy(world: &HostWorld, request: &DeployRequest) -> Result<DeployResponse, HostDeployError> {
     let _held = lock_service(world, &request.service, "deploy").await?;
+    rules::check_actor(world, &request.service, &request.actor)?;
     let existing = world.deployments.all()?;
     let revision = match versions::decide_deploy(&existing, request)? {
         DeployDecision::New { revision } => revision,

@@ -79,5 +79,5 @@ pub(super) async fn remove_routes(
 
 /// The actor of repairs whose original actor is no longer known.
 pub(super) fn system_actor() -> Actor {
-    Actor { user: "switchman".to_owned(), pid: std::process::id() }
+    Actor { is_host: true, ..Actor::new("switchman", std::process::id()) }
 }

@@ -26,6 +26,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 pub async fn kill(world: &HostWorld, request: &KillRequest) -> Result<KillResponse, HostDeployError> {
     let service = load_deployment(world, &request.id)?.service;
     let _held = lock_service(world, &service, "kill").await?;
+    rules::check_actor(world, &service, &request.actor)?;
     let deployment = load_deployment(world, &request.id)?;
     let check = || -> Result<(), HostDeployError> {
         let existing = list_service_deployments(world, &service)?;

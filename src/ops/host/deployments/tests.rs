@@ -32,11 +32,12 @@ use crate::world::releases::ReleaseStore as _;
 use crate::world::reporter::Event;
 use crate::world::store::StoreError;
 
+mod owner;
 mod proxy;
 mod races;
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn shop() -> ServiceName {

@@ -76,7 +76,7 @@ fn read_trial_end(
     let main =
         list_service_deployments(world, service)?.into_iter().find(|one| Some(&one.id) == now.as_ref());
     let entries = world.store.load_history(Some(service), HISTORY_LIMIT)?;
-    Ok(versions::judge_trial(expected, main, rollback.flatten().as_ref(), &entries))
+    Ok(versions::judge_trial(expected, main, rollback.flatten().as_deref(), &entries))
 }
 
 async fn roll_back_main(
@@ -88,7 +88,7 @@ async fn roll_back_main(
     reason: &str,
 ) -> Result<TrialOutcome, HostDeployError> {
     let request = RollbackRequest {
-        actor: actor.clone(),
+        actor: Actor { is_host: true, ..actor.clone() },
         why: format!("by itself: {reason}"),
         from: Some(main.version.clone()),
     };
@@ -114,9 +114,10 @@ async fn record_passed(
     main: &DeploymentId,
     actor: &Actor,
 ) -> Result<(), HostDeployError> {
+    let actor = Actor { is_host: true, ..actor.clone() };
     let changed = rules::change_if_needed(world, "watch", |records| {
         let record = versions::find_record(records, service);
-        Ok::<_, ChangeError>(record.and_then(|record| versions::end_trial(record, main, actor)))
+        Ok::<_, ChangeError>(record.and_then(|record| versions::end_trial(record, main, &actor)))
     });
     changed.await?;
     Ok(())

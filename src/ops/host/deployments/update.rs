@@ -24,6 +24,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(200);
 pub async fn update(world: &HostWorld, request: &UpdateRequest) -> Result<Deployment, HostDeployError> {
     let service = load_deployment(world, &request.id)?.service;
     let _held = lock_service(world, &service, "update").await?;
+    rules::check_actor(world, &service, &request.actor)?;
     let deployment = load_deployment(world, &request.id)?;
     let next = build_next_instance(world, &deployment, request)?;
     if next.how == deployment.instance.how && next.digest == deployment.instance.digest {

@@ -46,6 +46,7 @@ pub async fn apply_split(
     if adds && !world.proxy.is_watched() {
         return Err(ProxyError::NotWatched.into());
     }
+    rules::check_actor(world, service, &request.actor)?;
     let change = record_split(world, service, request).await?;
     let known = change.is_none();
     // Also where it is so already: an earlier request may have died before it configured the proxy.

@@ -15,7 +15,7 @@ use crate::world::store::StoreError;
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
 fn actor() -> Actor {
-    Actor { user: "agent".into(), pid: 7 }
+    Actor::new("agent", 7)
 }
 
 /// A kept host with `shop` as given; what is done to it, and an end.

@@ -25,6 +25,7 @@ fn view(switch: Switch) -> HostView {
     let changed_at = jiff::Timestamp::UNIX_EPOCH;
     HostView {
         record: Ok(Some(ServiceRecord {
+            owner: None,
             forward,
             switch,
             balancer_is_local: false,
@@ -184,7 +185,7 @@ fn missing_operator_files_are_reported() {
 
 #[test]
 fn abandoned_roll_is_reported() {
-    let actor = Actor { user: "ops".into(), pid: 1 };
+    let actor = Actor::new("ops", 1);
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let what = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
     let row = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
@@ -249,7 +250,7 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     }));
     let file = LocalFile { key: "hooks.before_host", path: "./warm.sh".into() };
     all.extend(collect(&|facts| facts.missing = vec![file.clone()]));
-    let actor = Actor { user: "ops".into(), pid: 1 };
+    let actor = Actor::new("ops", 1);
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
     let kind = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
     let begun = build_progress(&[JournalEntry {

@@ -82,7 +82,7 @@ fn make_unfinished_entry() -> HistoryEntry {
     HistoryEntry {
         operation: OperationId(1),
         at: jiff::Timestamp::UNIX_EPOCH,
-        actor: Actor { user: "ops".into(), pid: 1 },
+        actor: Actor::new("ops", 1),
         service: "shop".parse().unwrap(),
         action: "disable-forward".into(),
         phase: Phase::Began,

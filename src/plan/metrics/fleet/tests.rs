@@ -34,6 +34,7 @@ fn build_record(is_on: bool) -> ServiceRecord {
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),
+        owner: None,
     }
 }
 
@@ -62,7 +63,7 @@ fn build_host_snapshot(host: &str, views: Vec<(&str, HostView)>) -> HostSnapshot
 
 /// Rows of one roll over web1 to web3, a second apart.
 fn build_roll(entries: Vec<(Option<&str>, JournalEntryKind)>) -> RollProgress {
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = Actor::new("ops", 7);
     let began = (None, JournalEntryKind::Began { spec: make_roll_spec(&["web1", "web2", "web3"]), actor });
     let entries = std::iter::once(began).chain(entries).zip(1_000..).map(|((host, kind), at)| JournalEntry {
         roll: "r19700101-001640-beef".parse().unwrap(),
@@ -88,7 +89,7 @@ fn list_half_finished_roll() -> Vec<(Option<&'static str>, JournalEntryKind)> {
 
 /// Rows of one promotion of 2.0.0, a second apart.
 fn build_promotion(entries: Vec<PromotionEntryKind>) -> promote::PromotionProgress {
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = Actor::new("ops", 7);
     let spec = Box::new(example::make_promotion_spec(&["web1"]));
     let began = PromotionEntryKind::Began { spec, target: example::make_promotion_target(), actor };
     let entries = std::iter::once(began).chain(entries).zip(2_001..).map(|(kind, second)| PromotionEntry {
@@ -172,17 +173,11 @@ fn roll_has_exactly_one_state() {
     let ended = |result| with(JournalEntryKind::Ended { result, why: String::new() });
     assert_eq!(render_roll_state(build_roll(list_half_finished_roll()), true), "stopped");
     assert_eq!(
-        render_roll_state(
-            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
-            true
-        ),
+        render_roll_state(with(JournalEntryKind::Resumed { actor: Actor::new("ops", 8) }), true),
         "running"
     );
     assert_eq!(
-        render_roll_state(
-            with(JournalEntryKind::Resumed { actor: Actor { user: "ops".into(), pid: 8 } }),
-            false
-        ),
+        render_roll_state(with(JournalEntryKind::Resumed { actor: Actor::new("ops", 8) }), false),
         "cut-off"
     );
     for (result, name) in [

@@ -21,6 +21,7 @@ fn build_record(service: &str, switch: Switch) -> ServiceRecord {
         access: Access::Public,
         trial: None,
         layer7: Layer7::default(),
+        owner: None,
     }
 }
 

@@ -240,5 +240,5 @@ async fn abort_of_finished_promotion_ignores_other_lock_holder() {
 }
 
 fn other() -> Actor {
-    Actor { user: "other".into(), pid: 8 }
+    Actor::new("other", 8)
 }

@@ -6,7 +6,7 @@ use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
 
 fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
+    Actor::new("ops", 7)
 }
 
 fn to_2(hosts: &[&str]) -> RollSpec {

@@ -122,7 +122,7 @@ impl Story {
         let (fake, spec) = (&self.fake, &self.spec);
         let (stopper, stop) = stop::create_channel();
         let world = FleetWorld { stop, ..fake.world.clone() };
-        let actor = Actor { user: "ops".into(), pid: 7 };
+        let actor = Actor::new("ops", 7);
         let command = async {
             match verb {
                 Verb::Run => run(&world, &fake.fleet, spec, &actor).await,
@@ -215,7 +215,7 @@ impl Story {
     /// A finished roll that left hosts out recommends to enable their forwards.
     async fn enable_all(&mut self) -> Result<(), String> {
         self.transcript.push("enable-forward of all".to_owned());
-        let actor = Actor { user: "ops".into(), pid: 8 };
+        let actor = Actor::new("ops", 8);
         let options = SwitchOptions { actor, wait: true, drain: false, force: false, timeout: None };
         let fake = &self.fake;
         forward::switch_many(&fake.world, &fake.fleet, &fake.fleet.hosts, Switch::On, &options)

@@ -142,7 +142,7 @@ async fn holds(case: &Case) -> Result<(), String> {
     fake.fleet.hooks.before_host.push("./before.sh".to_owned());
     fake.fleet.hooks.after_host.push("./after.sh".to_owned());
     fake.site.lock().hook_duration = MS * 20;
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = Actor::new("ops", 7);
     let ended = tokio::select! {
         ended = run(&fake.world, &fake.fleet, &case.spec, &actor) => ended,
         () = async { fails(&fake, case).await; std::future::pending().await } => unreachable!(),

@@ -34,7 +34,8 @@ async fn three(trial: Duration) -> FakeWorld {
 #[tokio::test(start_paused = true)]
 async fn kill_does_not_revert_assign() {
     let fake = three(Duration::ZERO).await;
-    let killed = while_assigned(&fake, "3.0.0", kill(&fake.world, &kill_of(&fake, "1.0.0"))).await;
+    let request = kill_of(&fake, "1.0.0");
+    let killed = while_assigned(&fake, "3.0.0", Box::pin(kill(&fake.world, &request))).await;
     assert_eq!(killed.unwrap().deployment.version.to_string(), "1.0.0");
     assert_eq!(rules(&fake), all_to(20002, 20002));
     assert_eq!(is_sound(&fake), Ok(()));

@@ -1,0 +1,169 @@
+//! The owner of a host's maintenance: the operation that took the host out of service and has not put it back.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::history::Actor;
+use super::roll::RollId;
+
+/// The operation that took a service's main vhost out of service on a host. Until it puts the vhost back, the host refuses
+/// the changes of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Owner {
+    pub user: String,
+    /// The operator machine; empty where the caller did not send it.
+    pub machine: String,
+    pub pid: u32,
+    /// The roll; absent for a change by hand.
+    #[serde(default)]
+    pub roll: Option<RollId>,
+    /// The command of the roll, the text of `--reason`, or the name of the command.
+    pub purpose: String,
+    #[schemars(with = "String")]
+    pub since: jiff::Timestamp,
+}
+
+impl Owner {
+    /// Returns the owner that an actor becomes; `action` is the purpose of an actor who gives none.
+    pub fn new(actor: &Actor, action: &str, now: jiff::Timestamp) -> Self {
+        let purpose = if actor.purpose.is_empty() { action } else { &actor.purpose };
+        Self {
+            user: actor.user.clone(),
+            machine: actor.machine.clone(),
+            pid: actor.pid,
+            roll: actor.roll.clone(),
+            purpose: purpose.to_owned(),
+            since: now,
+        }
+    }
+
+    /// Returns whether the actor continues this very operation: the same roll, from whichever operator machine, or the same
+    /// person at the same machine by hand.
+    pub fn is_continued_by(&self, actor: &Actor) -> bool {
+        match &self.roll {
+            Some(_) => self.roll == actor.roll,
+            None => actor.roll.is_none() && self.is_same_person(actor),
+        }
+    }
+
+    /// Returns whether the host accepts a change by the actor. A person may also start a roll over a maintenance of their own.
+    pub fn admits(&self, actor: &Actor) -> bool {
+        actor.is_host || self.is_continued_by(actor) || (self.roll.is_none() && self.is_same_person(actor))
+    }
+
+    fn is_same_person(&self, actor: &Actor) -> bool {
+        (&self.user, &self.machine) == (&actor.user, &actor.machine)
+    }
+}
+
+/// `alice on ops1, roll r20261127-101500-5f3a, since 2026-11-27T10:15:00Z: ./deploy.sh 2.0.0`
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, machine, roll, purpose, since, .. } = self;
+        f.write_str(user)?;
+        if !machine.is_empty() {
+            write!(f, " on {machine}")?;
+        }
+        match roll {
+            Some(roll) => write!(f, ", roll {roll}")?,
+            None => f.write_str(", by hand")?,
+        }
+        write!(f, ", since {since:.0}: {purpose}")
+    }
+}
+
+/// The refusal of a change, because another operation took the host out of service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the host was taken out of service by {owner}")]
+pub struct OwnedByOther {
+    pub owner: Box<Owner>,
+}
+
+/// Checks that an actor may change a service that `owner` took out of service. Returns the owner that the actor replaces.
+pub fn check_owner<'a>(owner: Option<&'a Owner>, actor: &Actor) -> Result<Option<&'a Owner>, OwnedByOther> {
+    match owner {
+        Some(owner) if owner.admits(actor) => Ok(None),
+        Some(owner) if actor.takes_over => Ok(Some(owner)),
+        Some(owner) => Err(OwnedByOther { owner: Box::new(owner.clone()) }),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actor(user: &str, machine: &str, roll: Option<&str>) -> Actor {
+        let roll = roll.map(|roll| roll.parse().unwrap());
+        Actor { machine: machine.into(), roll, ..Actor::new(user, 7) }
+    }
+
+    fn owned_by(actor: &Actor) -> Owner {
+        Owner::new(actor, "disable-forward", jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    const ROLL: &str = "r20261121-071503-5f3a";
+    const OTHER_ROLL: &str = "r20261121-081503-5f3a";
+
+    #[test]
+    fn roll_admits_only_itself_from_any_machine() {
+        let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
+        for (other, admitted) in [
+            (actor("alice", "ops1", Some(ROLL)), true),
+            (actor("bob", "ops2", Some(ROLL)), true),
+            (actor("alice", "ops1", Some(OTHER_ROLL)), false),
+            (actor("alice", "ops1", None), false),
+            (actor("bob", "ops2", None), false),
+        ] {
+            assert_eq!(check_owner(Some(&owner), &other).is_ok(), admitted, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn maintenance_by_hand_admits_the_person_at_the_same_machine() {
+        let owner = owned_by(&actor("alice", "ops1", None));
+        for (other, admitted) in [
+            (actor("alice", "ops1", None), true),
+            (actor("alice", "ops1", Some(ROLL)), true),
+            (actor("alice", "ops2", None), false),
+            (actor("bob", "ops1", None), false),
+            (actor("bob", "ops2", Some(ROLL)), false),
+            (Actor { is_host: true, ..actor("switchman", "", None) }, true),
+        ] {
+            assert_eq!(check_owner(Some(&owner), &other).is_ok(), admitted, "{other:?}");
+        }
+        assert_eq!(check_owner(None, &actor("bob", "ops2", None)), Ok(None));
+    }
+
+    #[test]
+    fn takeover_returns_the_replaced_owner() {
+        let owner = owned_by(&actor("alice", "ops1", Some(ROLL)));
+        let bob = Actor { takes_over: true, ..actor("bob", "ops2", None) };
+        assert_eq!(check_owner(Some(&owner), &bob), Ok(Some(&owner)));
+        let alice = Actor { takes_over: true, ..actor("alice", "ops1", Some(ROLL)) };
+        assert_eq!(check_owner(Some(&owner), &alice), Ok(None), "an owner takes nothing over");
+    }
+
+    #[test]
+    fn client_cannot_claim_to_be_the_host() {
+        let sent = r#"{"user": "bob", "pid": 1, "is_host": true}"#;
+        let read = serde_json::from_str::<Actor>(sent);
+        assert!(read.is_err() || !read.unwrap().is_host);
+    }
+
+    #[test]
+    fn owner_is_one_sentence() {
+        let mut alice = actor("alice", "ops1", Some(ROLL));
+        alice.purpose = "./deploy.sh 2.0.0".into();
+        assert_eq!(
+            owned_by(&alice).to_string(),
+            format!("alice on ops1, roll {ROLL}, since 1970-01-01T00:00:00Z: ./deploy.sh 2.0.0")
+        );
+        assert_eq!(
+            owned_by(&actor("bob", "", None)).to_string(),
+            "bob, by hand, since 1970-01-01T00:00:00Z: disable-forward"
+        );
+    }
+}

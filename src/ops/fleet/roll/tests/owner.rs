@@ -1,0 +1,158 @@
+//! Two operator machines and one host: whoever is not the owner is refused, or takes over with a reason.
+
+use super::*;
+use crate::model::port_forward::Switch;
+use crate::ops::fleet::forward::{self, SwitchError, SwitchOptions};
+use crate::world::lock::FleetLock;
+
+fn operator(user: &str, machine: &str) -> Actor {
+    Actor { machine: machine.to_owned(), ..Actor::new(user, 7) }
+}
+
+fn alice() -> Actor {
+    operator("alice", "ops1")
+}
+
+fn bob() -> Actor {
+    operator("bob", "ops2")
+}
+
+fn with_force(actor: Actor) -> Actor {
+    actor.with_reason(Some("alice is ill"), true)
+}
+
+/// Switches a host by hand, from an operator machine whose journal has none of the rolls here.
+async fn switch(fake: &FakeSite, switch: Switch, actor: Actor) -> Result<(), SwitchError> {
+    let strange = site(0, 0).world;
+    let world = FleetWorld { journal: strange.journal, lock: strange.lock, ..fake.world.clone() };
+    let force = actor.takes_over;
+    let options = SwitchOptions { actor, wait: false, drain: false, force, timeout: None };
+    let host = &fake.fleet.hosts[0];
+    match switch {
+        Switch::On => forward::enable(&world, &fake.fleet, host, &options).await.map(drop),
+        Switch::Off => forward::disable(&world, &fake.fleet, host, &options).await.map(drop),
+    }
+}
+
+async fn last_history_detail(fake: &FakeSite) -> String {
+    let link = &fake.world.links[&fake.fleet.hosts[0].name];
+    let entries = link.load_history(None, 100).await.unwrap();
+    let began = entries.into_iter().rfind(|entry| entry.phase == crate::model::history::Phase::Began);
+    began.unwrap().detail
+}
+
+fn is_refused(result: &Result<(), SwitchError>, words: &str) -> bool {
+    let Err(SwitchError::NotChanged { source, .. }) = result else { return false };
+    matches!(source, LinkError::Refused { code: ErrorCode::Owned, .. }) && source.to_string().contains(words)
+}
+
+#[tokio::test(start_paused = true)]
+async fn roll_over_maintenance_of_another_operator_is_refused() {
+    let fake = site(3, 1);
+    switch(&fake, Switch::Off, alice().with_reason(Some("new disk"), false)).await.unwrap();
+    let error = run(&fake.world, &fake.fleet, &spec(3), &bob()).await.unwrap_err();
+    assert!(matches!(&error, RollError::Owned { hosts } if hosts.len() == 1), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("`web1` was taken out of service by alice on ops1, by hand"), "{text}");
+    assert!(text.ends_with(": new disk"), "{text}");
+    assert!(fake.site.lock().hosts.values().all(|host| host.commands.is_empty()), "nothing is touched");
+    assert!(fake.journal.rolls.lock().unwrap().is_empty() && fake.journal.view() == Ok(None));
+
+    let report = run(&fake.world, &fake.fleet, &spec(3), &with_force(bob())).await.unwrap();
+    assert_eq!(ends(&report), [DONE; 3]);
+    assert_eq!(in_service(&fake), [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operator_may_roll_over_maintenance_of_his_own() {
+    let fake = site(2, 1);
+    switch(&fake, Switch::Off, alice()).await.unwrap();
+    let report = run(&fake.world, &fake.fleet, &spec(2), &alice()).await.unwrap();
+    assert_eq!(ends(&report), [DONE; 2]);
+}
+
+/// Runs a roll of alice's; as soon as its command is at work on web1, `act` runs.
+async fn while_command_works<T>(
+    fake: &FakeSite,
+    act: impl Future<Output = T>,
+) -> (Result<RollReport, RollError>, T) {
+    fake.site.with_host("web1", |host| host.command_duration = MS * 5000);
+    let acts = async {
+        while !fake.site.with_host("web1", |host| host.running) {
+            tokio::time::sleep(MS * 10).await;
+        }
+        act.await
+    };
+    let (spec, alice) = (spec(2), alice());
+    tokio::join!(run(&fake.world, &fake.fleet, &spec, &alice), acts)
+}
+
+#[tokio::test(start_paused = true)]
+async fn host_of_a_running_roll_refuses_every_other_operation() {
+    let fake = site(2, 1);
+    let (report, refused) = while_command_works(&fake, async {
+        let by_bob = switch(&fake, Switch::On, bob()).await;
+        let off_by_bob = switch(&fake, Switch::Off, bob()).await;
+        let by_alice = switch(&fake, Switch::On, alice()).await;
+        [by_bob, off_by_bob, by_alice]
+    })
+    .await;
+    for result in refused {
+        assert!(is_refused(&result, "alice on ops1, roll r"), "{result:?}");
+    }
+    assert_eq!(ends(&report.unwrap()), [DONE; 2]);
+    assert!(!fake.site.with_host("web1", |host| host.is_disturbed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn roll_stops_at_a_host_that_was_taken_over_and_names_the_operator() {
+    for to in [Switch::On, Switch::Off] {
+        let fake = site(2, 1);
+        let (report, taken) = while_command_works(&fake, async {
+            let taken = switch(&fake, to, with_force(bob())).await;
+            (taken, last_history_detail(&fake).await)
+        })
+        .await;
+        assert!(taken.0.is_ok(), "{taken:?}");
+        assert!(taken.1.contains("took over from alice on ops1, roll r"), "{}", taken.1);
+        assert!(taken.1.ends_with("reason: alice is ill"), "{}", taken.1);
+        let report = report.unwrap();
+        let first = &report.standing.hosts[0];
+        assert_eq!(first.state, StepState::Failed, "{first:?}");
+        assert!(first.detail.contains("bob on ops2"), "{first:?}");
+        let is_on = fake.site.with_host("web1", |host| host.forward);
+        assert_eq!(is_on, to == Switch::On, "the last word is bob's");
+        assert_eq!(ends(&report)[1], WAITING);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn roll_is_resumed_from_another_operator_machine() {
+    let fake = site(2, 1);
+    fake.site.with_host("web1", |host| host.command_breaks_health = true);
+    let report = run(&fake.world, &fake.fleet, &spec(2), &alice()).await.unwrap();
+    assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::LeftInMaintenance)));
+    fake.site.with_host("web1", |host| host.is_healthy = true);
+    let refused = switch(&fake, Switch::On, bob()).await;
+    assert!(is_refused(&refused, "roll r"), "{refused:?}");
+    let report = resume(&fake.world, &fake.fleet, &bob()).await.unwrap();
+    assert_eq!(ends(&report), [DONE; 2]);
+}
+
+/// The journal knows that nobody continues that roll.
+#[tokio::test(start_paused = true)]
+async fn host_left_by_a_finished_roll_is_open_to_its_journal() {
+    let fake = site(3, 1);
+    fake.site.with_host("web1", |host| host.command_breaks_health = true);
+    let spec = RollSpec { max_failures: 1, ..spec(3) };
+    let report = run(&fake.world, &fake.fleet, &spec, &alice()).await.unwrap();
+    assert_eq!(report.standing.result, Some(RollResult::DoneWithFailures));
+    fake.site.with_host("web1", |host| {
+        host.is_healthy = true;
+        host.command_breaks_health = false;
+    });
+    let refused = switch(&fake, Switch::On, bob()).await;
+    assert!(is_refused(&refused, "alice on ops1"), "another journal: {refused:?}");
+    let report = run(&fake.world, &fake.fleet, &spec, &bob()).await.unwrap();
+    assert_eq!(ends(&report), [DONE; 3]);
+}

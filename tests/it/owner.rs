@@ -1,0 +1,166 @@
+//! Two operator machines and one host, with the real program and kernel. Each operator machine has a host name and a journal
+//! of its own; both work on the host's state.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::testing::run_in_namespace;
+
+struct Host(tempfile::TempDir);
+
+impl Host {
+    /// Inside a namespace. The main vhost answers 200 to everything.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let yaml = "service: shop\nroll: {min_up: 0}\nhealth: {interval: 10ms}\n";
+        std::fs::write(dir.path().join("switchman.yaml"), yaml).unwrap();
+        let main = TcpListener::bind("127.0.0.1:8080").unwrap();
+        std::thread::spawn(move || {
+            for stream in main.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ =
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        Self(dir)
+    }
+
+    /// A command typed on an operator machine.
+    fn command(&self, machine: &str, args: &[&str]) -> Command {
+        let path = |name: &str| self.0.path().join(name);
+        #[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "sh", "-c", "hostname \"$0\"; exec \"$@\"", machine]);
+        command.arg(env!("CARGO_BIN_EXE_switchman"));
+        command.arg("--config").arg(path("switchman.yaml")).arg("--state-dir").arg(path("state"));
+        command.arg("--journal-dir").arg(path(machine)).args(args);
+        command.env("XTABLES_LOCKFILE", path("xtables.lock")).env_remove("SUDO_USER");
+        command
+    }
+
+    fn run(&self, machine: &str, args: &[&str]) -> Output {
+        self.command(machine, args).output().unwrap()
+    }
+
+    fn succeeds(&self, machine: &str, args: &[&str]) -> String {
+        let output = self.run(machine, args);
+        assert_eq!(output.status.code(), Some(0), "{machine} {args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Checks that a command is refused, and returns its error.
+    fn is_refused(&self, machine: &str, args: &[&str]) -> String {
+        let output = self.run(machine, args);
+        let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{machine} {args:?}: {output:?}");
+        assert!(stderr.contains("\n next: "), "{stderr}");
+        stderr
+    }
+
+    /// Starts a roll whose command works until the returned file is written to.
+    fn start_roll(&self, machine: &str) -> (Child, std::path::PathBuf) {
+        let fifo = self.0.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script = format!("echo works; read line < {}", fifo.display());
+        let mut command = self.command(machine, &["roll", "--", "sh", "-c", &script]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut progress = child.stderr.take().unwrap();
+        let mut seen = String::new();
+        let mut byte = [0];
+        while !seen.contains("works\n") {
+            assert_eq!(progress.read(&mut byte).unwrap(), 1, "the roll ended: {seen}");
+            seen.push(char::from(byte[0]));
+        }
+        child.stderr = Some(progress);
+        (child, fifo)
+    }
+}
+
+fn finish(mut roll: (Child, std::path::PathBuf)) -> (Option<i32>, String) {
+    std::fs::write(&roll.1, "on\n").unwrap();
+    let mut text = String::new();
+    roll.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    roll.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (roll.0.wait().unwrap().code(), text)
+}
+
+/// The second operator machine put the host back into service while the first one's command worked on it, and the first
+/// one's roll ended with `done`.
+#[test]
+fn second_operator_machine_does_not_end_a_roll_of_the_first() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        host.succeeds("ops1", &["enable-forward"]);
+        let roll = host.start_roll("ops1");
+        let words = "taken out of service by root on ops1, roll r";
+        for args in [
+            &["roll", "--", "true"][..],
+            &["enable-forward"],
+            &["disable-forward"],
+            &["enable-forward", "--force"],
+        ] {
+            let error = host.is_refused("ops2", args);
+            assert!(error.contains(words) && error.contains("sh -c"), "{args:?}: {error}");
+            assert!(error.contains("--force --reason TEXT"), "{error}");
+        }
+        let status = host.succeeds("ops2", &["status"]);
+        assert!(status.contains("\nowner     root on ops1, roll r"), "{status}");
+        let (code, text) = finish(roll);
+        assert_eq!(code, Some(0), "{text}");
+        let status = host.succeeds("ops2", &["status"]);
+        assert!(!status.contains("owner") && status.contains("forward   on"), "{status}");
+        host.succeeds("ops2", &["roll", "--", "true"]);
+    });
+}
+
+#[test]
+fn takeover_stops_the_roll_and_both_histories_record_it() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        host.succeeds("ops1", &["enable-forward"]);
+        let roll = host.start_roll("ops1");
+        host.succeeds("ops2", &["disable-forward", "--force", "--reason", "the disk is on fire"]);
+        let (code, text) = finish(roll);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("taken over by root on ops2, by hand"), "{text}");
+        let status = host.succeeds("ops1", &["status"]);
+        assert!(
+            status.contains("owner     root on ops2, by hand") && status.contains("forward   off"),
+            "{status}"
+        );
+        let history = host.succeeds("ops2", &["history"]);
+        assert!(history.contains("took over from root on ops1, roll r"), "{history}");
+        assert!(history.contains("reason: the disk is on fire"), "{history}");
+        let of_roll = host.succeeds("ops1", &["roll", "--status"]);
+        assert!(of_roll.contains("root on ops2"), "{of_roll}");
+        // The roll's own operator is a stranger now.
+        let error = host.is_refused("ops1", &["enable-forward"]);
+        assert!(error.contains("root on ops2, by hand"), "{error}");
+        host.succeeds("ops2", &["enable-forward"]);
+    });
+}
+
+#[test]
+fn maintenance_by_hand_is_kept_from_rolls_of_others() {
+    run_in_namespace(|| async {
+        let host = Host::new();
+        host.succeeds("ops1", &["enable-forward"]);
+        host.succeeds("ops1", &["disable-forward", "--reason", "new disk"]);
+        let error = host.is_refused("ops2", &["roll", "--", "true"]);
+        assert!(error.contains("root on ops1, by hand, since") && error.contains(": new disk"), "{error}");
+        host.succeeds("ops2", &["roll", "--force", "--reason", "it is urgent", "--", "true"]);
+        let history = host.succeeds("ops1", &["history"]);
+        assert!(history.contains("took over from root on ops1, by hand"), "{history}");
+        // The command of a roll belongs to the roll.
+        let program = env!("CARGO_BIN_EXE_switchman");
+        let path = |name: &str| host.0.path().join(name).display().to_string();
+        let script = format!(
+            "{program} --config {} --state-dir {} disable-forward --no-wait",
+            path("switchman.yaml"),
+            path("state")
+        );
+        host.succeeds("ops1", &["roll", "--", "sh", "-c", &script]);
+    });
+}
