@@ -1,4 +1,4 @@
-//! Two operator machines and one host: whoever is not the owner is refused, or takes over with a reason.
+//! Two operator machines and one host: an operator who is not the owner is refused, or takes over with a reason.
 
 use super::*;
 use crate::model::port_forward::Switch;
@@ -64,7 +64,7 @@ async fn roll_over_maintenance_of_another_operator_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn operator_may_roll_over_maintenance_of_his_own() {
+async fn operator_may_roll_over_maintenance_of_their_own() {
     let fake = site(2, 1);
     switch(&fake, Switch::Off, alice()).await.unwrap();
     let report = run(&fake.world, &fake.fleet, &spec(2), &alice()).await.unwrap();
