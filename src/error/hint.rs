@@ -107,6 +107,9 @@ fn refusal_hint(refusals: &[Refusal]) -> &'static str {
         Some(Refusal::NoServer { .. }) => {
             "name the server lines as in haproxy.cfg with `load_balancers[].servers`, or the host with `--host`"
         }
+        Some(Refusal::OtherLine { .. }) => {
+            "add `check port PORT` to that line, or `track BACKEND/SERVER` with the main line; `--force` switches all the same"
+        }
         Some(Refusal::BackupNotUp { .. }) => {
             "start the backup vhost first; `--force` switches all the same, and this host's users go elsewhere"
         }
@@ -130,6 +133,9 @@ fn roll_refusal_hint(refusals: &[Refusal]) -> &'static str {
     match refusals.first() {
         Some(Refusal::BalancerUnreadable { .. }) => {
             "`switchman check` shows details; remove a retired load balancer from `load_balancers`"
+        }
+        Some(Refusal::OtherLine { .. }) => {
+            "add `check port PORT` to that line, or `track BACKEND/SERVER` with the main line; `roll --force` goes on all the same"
         }
         Some(Refusal::BackupNotUp { .. }) => "start the backup vhost first",
         Some(Refusal::CapacityFloor { .. }) => "bring the others back first, or lower `roll.min_up`",

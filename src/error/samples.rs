@@ -313,6 +313,11 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
             cause: list_balancer_errors().remove(0).1.to_string(),
         }],
         NoServer: [Refusal::NoServer { balancer: balancer(), server: "main-web1".into() }],
+        OtherLine: [Refusal::OtherLine {
+            balancer: name("lb1"),
+            line: "websockets/web1".into(),
+            check: crate::model::example::port(8888),
+        }],
         BackupNotUp: [Refusal::BackupNotUp {
             balancer: balancer(),
             server: "backup-web1".into(),
@@ -436,6 +441,7 @@ fn list_wait_errors() -> Vec<Sample<BalancerWaitError>> {
 fn list_drain_errors() -> Vec<Sample<DrainError>> {
     samples!(DrainError {
         TimedOut: [DrainError::TimedOut {
+            senders: vec!["lb1 servers/main-web1 (2)".into(), "lb1 websockets/web1 (1)".into()],
             waited: secs(30),
             in_flight: 3,
             reason: NotDrainedReason::Sessions,

@@ -1,6 +1,7 @@
 //! A HAProxy load balancer: how switchman reaches it, and the state it reports for the servers of a backend.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -211,6 +212,8 @@ pub struct ServerCounters {
     pub queued: u64,
     /// `used_conn_cur`: connections to the server that carry a request now; `None` before HAProxy 2.2.
     pub connections_used: Option<u64>,
+    /// `idle_conn_cur` and `safe_conn_cur`: connections to the server that HAProxy keeps for reuse; `None` before HAProxy 2.2.
+    pub idle_connections: Option<u64>,
     /// `lbtot`: times a server was selected, since start.
     pub selected_total: u64,
 }
@@ -219,6 +222,31 @@ impl ServerCounters {
     /// Counts the requests that a drain waits for: never `srv_icur`, idle pooled connections are not work.
     pub fn in_flight(&self) -> u64 {
         (self.sessions + self.queued).max(self.connections_used.unwrap_or(0))
+    }
+
+    /// Counts the connections to the server that HAProxy has now: those of sessions (`mode tcp` has no others) and those kept
+    /// for reuse. `None` before HAProxy 2.2.
+    pub fn connections(&self) -> Option<u64> {
+        Some(self.sessions.max(self.connections_used?) + self.idle_connections?)
+    }
+}
+
+/// A server line of any backend, with the address it sends requests to and its health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServerLine {
+    pub backend: String,
+    pub server: String,
+    pub address: SocketAddr,
+    /// The port that its health check connects to; `None`: it has no health check.
+    pub check_port: Option<u16>,
+    pub is_in_maintenance: bool,
+    pub work: ServerCounters,
+}
+
+/// `backend/server`, as HAProxy's commands name a server line.
+impl fmt::Display for ServerLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.server)
     }
 }
 

@@ -104,6 +104,11 @@ pub enum NotDrainedReason {
     /// `used_conn_cur` alone: a connection that HAProxy reports as in use, and no session with it.
     Connections,
     BusySockets,
+    /// The host has more established connections than all balancers together: those of an old HAProxy process that was
+    /// reloaded, or of a client that does not come by a balancer.
+    UnexplainedConnections {
+        count: u64,
+    },
     StillSelected,
     AwaitingSecondObservation,
 }
@@ -111,6 +116,13 @@ pub enum NotDrainedReason {
 impl fmt::Display for NotDrainedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::UnexplainedConnections { count } => {
+                let plural = if *count == 1 { "" } else { "s" };
+                return write!(
+                    f,
+                    "{count} connection{plural} that HAProxy does not account for: of an old process after a reload, or of another client"
+                );
+            }
             Self::BalancerUnreadable => "a balancer cannot be read",
             Self::SocketsUnreadable => "the host's sockets cannot be read",
             Self::Sessions => "HAProxy still counts sessions (scur)",
@@ -149,6 +161,9 @@ impl DrainTracker {
             _ if sum(|work| work.queued) > 0 => NotDrainedReason::Queued,
             _ if in_flight > 0 => NotDrainedReason::Connections,
             _ if busy_sockets > 0 => NotDrainedReason::BusySockets,
+            (_, Some(sockets)) if self.count_unexplained(works, sockets) > 0 => {
+                NotDrainedReason::UnexplainedConnections { count: self.count_unexplained(works, sockets) }
+            }
             (Some(selected), _) => {
                 let state = match &last {
                     Some(last) if last == selected => return DrainState::Drained,
@@ -159,7 +174,22 @@ impl DrainTracker {
                 state
             }
         };
-        DrainState::Draining { in_flight, busy_sockets, reason }
+        let unexplained = match reason {
+            NotDrainedReason::UnexplainedConnections { count } => count,
+            _ => 0,
+        };
+        DrainState::Draining { in_flight: in_flight + unexplained, busy_sockets, reason }
+    }
+
+    /// Counts the established connections of the host that the balancers do not have. A quiet websocket of an old HAProxy
+    /// process is one: the new process does not count it, and its socket looks idle. 0 where not every balancer reports its
+    /// connections.
+    fn count_unexplained(&self, works: &[Option<ServerCounters>], sockets: SocketCount) -> u64 {
+        if self.has_unreadable_balancer || works.is_empty() {
+            return 0;
+        }
+        let explained: Option<u64> = works.iter().map(|work| work.as_ref()?.connections()).sum();
+        explained.map_or(0, |explained| sockets.total().saturating_sub(explained))
     }
 }
 

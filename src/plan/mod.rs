@@ -12,6 +12,7 @@ pub mod promote;
 pub mod proxy;
 pub mod repair_backoff;
 pub mod roll;
+pub mod server_lines;
 pub mod switch;
 pub mod traffic_split;
 pub mod versions;

@@ -10,6 +10,7 @@ use crate::model::balancer::{BackendView, BalancerSpec, CheckTiming, ServerView}
 use crate::model::fleet::Fleet;
 use crate::model::name::{BalancerName, HostName};
 use crate::model::port_forward::Switch;
+use crate::model::ports::Port;
 
 /// A reason not to switch. `--force` overrides any of them, and the report lists those it overrode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,6 +26,8 @@ pub enum Refusal {
     NoServer { balancer: BalancerName, server: String },
     /// Users of the host would have nowhere to go.
     BackupNotUp { balancer: BalancerName, server: String, status: String },
+    /// Another backend sends its users to the main vhost, whether its forward is on or off.
+    OtherLine { balancer: BalancerName, line: String, check: Port },
     /// Too few other hosts would be left.
     CapacityFloor { balancer: BalancerName, up: u32, min_up: u32 },
     /// Too few other hosts would be left by the configuration; no balancer reports how many of them are UP.
@@ -48,6 +51,10 @@ impl fmt::Display for Refusal {
             Self::BackupNotUp { balancer, server, status } => {
                 write!(f, "the backup vhost is not UP: `{balancer}` reports `{server}` as {status}")
             }
+            Self::OtherLine { balancer, line, check } => write!(
+                f,
+                "`{balancer}` sends users to the main vhost by the server line `{line}` too, which does not health-check port {check}: they would get errors"
+            ),
             Self::CapacityFloor { balancer, up, min_up } => write!(
                 f,
                 "the capacity floor would break: `{balancer}` has {up} other main vhost{} UP, `roll.min_up` requires {min_up}",

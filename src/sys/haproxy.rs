@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::model::balancer::{BackendView, BalancerSpec, ServerState, ServerView, StatsEndpoint};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerLine, ServerState, ServerView, StatsEndpoint};
 use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
 mod dial;
@@ -43,6 +43,15 @@ impl Balancer for Haproxy {
 
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError> {
         self.run_with_timeout(self.read_view()).await.map(Arc::new)
+    }
+
+    async fn read_lines(&self) -> Result<Arc<Vec<ServerLine>>, BalancerError> {
+        if matches!(self.access, StatsEndpoint::Http(_)) {
+            return Ok(Arc::default());
+        }
+        let read =
+            async { parse::parse_lines(&self.send_command("show servers state; show stat -1 4 -1").await?) };
+        self.run_with_timeout(read).await.map(Arc::new)
     }
 
     /// After it the server is `UP 1/3` until a check has passed: HAProxy counts again from the lowest UP

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerLine};
 
 /// Why a load balancer's state is not known. Not known is never UP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,12 @@ pub trait Balancer: Send + Sync {
 
     /// The servers of the configured backend, now. Bounded in time by the adapter.
     async fn read(&self) -> Result<Arc<BackendView>, BalancerError>;
+
+    /// The server lines of every backend that have an address, now. Empty where the balancer does not show addresses, as on
+    /// its statistics page.
+    async fn read_lines(&self) -> Result<Arc<Vec<ServerLine>>, BalancerError> {
+        Ok(Arc::default())
+    }
 
     /// Makes HAProxy close the idle connections it keeps to a server, without a request being lost: `set server B/S state
     /// maint; set server B/S state ready` in one line. A server that an operator holds in maintenance or drain is left as

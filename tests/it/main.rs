@@ -26,6 +26,7 @@ mod roll;
 mod roll_cli;
 mod roll_faults;
 mod rule_repair;
+mod server_lines;
 mod site;
 #[path = "../../src/snapshot.rs"]
 mod snapshot;

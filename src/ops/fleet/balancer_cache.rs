@@ -8,25 +8,41 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::model::balancer::{BackendView, BalancerSpec};
+use crate::model::balancer::{BackendView, BalancerSpec, ServerLine};
 use crate::world::balancer::{Balancer, BalancerError, FlushResult, SetWeightResult};
 
 /// A reading is reused while it is younger than this: below the interval between two reads of one waiter.
 const MAX_AGE: Duration = Duration::from_millis(40);
 
 type Reading = Result<Arc<BackendView>, BalancerError>;
+type LinesReading = Result<Arc<Vec<ServerLine>>, BalancerError>;
 
 /// A balancer whose readings are shared.
 pub struct CachedBalancer {
     inner: Arc<dyn Balancer>,
     /// The lock is held during a read, so concurrent readers get the same result.
     last: Mutex<Option<(Instant, Reading)>>,
+    last_lines: Mutex<Option<(Instant, LinesReading)>>,
 }
 
 impl CachedBalancer {
     pub fn new(inner: Arc<dyn Balancer>) -> Self {
-        Self { inner, last: Mutex::new(None) }
+        Self { inner, last: Mutex::new(None), last_lines: Mutex::new(None) }
     }
+}
+
+/// Returns the last reading while it is young, else reads.
+async fn share<T: Clone>(last: &Mutex<Option<(Instant, T)>>, read: impl Future<Output = T>) -> T {
+    let mut last = last.lock().await;
+    if let Some((at, reading)) = &*last
+        && at.elapsed() < MAX_AGE
+    {
+        return reading.clone();
+    }
+    let began = Instant::now();
+    let reading = read.await;
+    *last = Some((began, reading.clone()));
+    reading
 }
 
 #[async_trait]
@@ -37,16 +53,11 @@ impl Balancer for CachedBalancer {
 
     /// Returns a reading that is at most 40 ms old, counted from when the read began.
     async fn read(&self) -> Reading {
-        let mut last = self.last.lock().await;
-        if let Some((at, reading)) = &*last
-            && at.elapsed() < MAX_AGE
-        {
-            return reading.clone();
-        }
-        let began = Instant::now();
-        let reading = self.inner.read().await;
-        *last = Some((began, reading.clone()));
-        reading
+        share(&self.last, self.inner.read()).await
+    }
+
+    async fn read_lines(&self) -> LinesReading {
+        share(&self.last_lines, self.inner.read_lines()).await
     }
 
     async fn close_idle(&self, server: &str) -> Result<FlushResult, BalancerError> {

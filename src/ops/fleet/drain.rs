@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::api::ServiceActivity;
-use crate::model::balancer::{BackendView, ServerCounters};
+use crate::model::balancer::{BackendView, ServerCounters, ServerLine};
 use crate::model::duration;
 use crate::model::fleet::Fleet;
 use crate::model::host::Host;
+use crate::model::name::BalancerName;
 use crate::model::observation::ObservationError;
 use crate::plan::drain::{DrainState, DrainTracker, NotDrainedReason};
 use crate::world::FleetWorld;
@@ -19,6 +20,7 @@ use crate::world::link::LinkError;
 use crate::world::reporter::Event;
 
 use super::reach::{find_link, read_balancers, sleep_or_stop};
+use super::server_lines::read_lines_to_main;
 
 /// The interval between two reads of the counters.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
@@ -30,11 +32,13 @@ const CONFIRM_INTERVAL: Duration = Duration::from_millis(50);
 /// Why a host does not count as drained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DrainError {
-    #[error("{in_flight} in flight after {}: {reason}{}", duration::format(*.waited), format_detail(.detail.as_ref()))]
+    #[error("{in_flight} in flight after {}: {reason}{}{}", duration::format(*.waited), format_senders(.senders), format_detail(.detail.as_ref()))]
     TimedOut {
         waited: Duration,
         in_flight: u64,
         reason: NotDrainedReason,
+        /// The server lines that still have requests on the host: `lb1 websockets/web1 (2)`.
+        senders: Vec<String>,
         /// The error of the host, where its sockets cannot be read.
         detail: Option<ObservationError>,
     },
@@ -42,6 +46,10 @@ pub enum DrainError {
     Overtaken,
     #[error("the wait was interrupted with {in_flight} in flight")]
     Interrupted { in_flight: u64 },
+}
+
+fn format_senders(senders: &[String]) -> String {
+    if senders.is_empty() { String::new() } else { format!("; still sending: {}", senders.join(", ")) }
 }
 
 fn format_detail(detail: Option<&ObservationError>) -> String {
@@ -60,14 +68,22 @@ pub async fn wait(
     let mut drain = DrainTracker::new(world.balancers.len() < fleet.balancers.len());
     let mut reported = None;
     loop {
-        let (works, activity) =
-            tokio::join!(read_server_work(world, host), read_activity(world, fleet, host));
+        let (mains, others, activity) = tokio::join!(
+            read_server_work(world, host),
+            read_lines_to_main(world, fleet, host),
+            read_activity(world, fleet, host)
+        );
         if activity.as_ref().is_ok_and(|activity| activity.generation != generation) {
             return Err(DrainError::Overtaken);
         }
         let sockets = activity.map_err(ObservationError::new).and_then(|activity| activity.sockets);
         let elapsed = started_at.elapsed();
         let name = host.name.clone();
+        let works: Vec<Option<ServerCounters>> = mains
+            .iter()
+            .map(|main| main.work)
+            .chain(others.iter().map(|(_, line)| Some(line.work)))
+            .collect();
         let (in_flight, reason) = match drain.observe(&works, sockets.as_ref().ok().copied()) {
             DrainState::Drained => {
                 world.reporter.report(&Event::Drained { host: name, after: elapsed });
@@ -89,7 +105,8 @@ pub async fn wait(
         let is_quiet = reason == NotDrainedReason::AwaitingSecondObservation;
         if elapsed >= limit {
             let detail = sockets.err().filter(|_| reason == NotDrainedReason::SocketsUnreadable);
-            return Err(DrainError::TimedOut { waited: limit, in_flight, reason, detail });
+            let senders = list_senders(&mains, &others);
+            return Err(DrainError::TimedOut { waited: limit, in_flight, reason, senders, detail });
         }
         let pause = if is_quiet { CONFIRM_INTERVAL } else { READ_INTERVAL };
         if sleep_or_stop(world, pause).await {
@@ -102,12 +119,30 @@ async fn read_activity(world: &FleetWorld, fleet: &Fleet, host: &Host) -> Result
     find_link(world, host)?.fetch_activity(&fleet.service, fleet.ports.main).await
 }
 
-/// HAProxy's counters of the host's main server, one entry a balancer; `None` where it could not be read now.
-async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<Option<ServerCounters>> {
+/// HAProxy's counters of the host's main server on one balancer.
+struct MainWork {
+    /// `lb1 servers/main-web1`
+    line: String,
+    /// `None` where it could not be read now.
+    work: Option<ServerCounters>,
+}
+
+/// Reads the counters of the host's main server, one entry a balancer.
+async fn read_server_work(world: &FleetWorld, host: &Host) -> Vec<MainWork> {
     let views = read_balancers(world).await;
     let work = |(balancer, view): (&Arc<dyn Balancer>, Result<Arc<BackendView>, _>)| {
-        let view = view.ok()?;
-        view.find_server(&balancer.spec().servers.main_server_name(&host.name)).map(|server| server.work)
+        let spec = balancer.spec();
+        let server = spec.servers.main_server_name(&host.name);
+        let work = view.ok().and_then(|view| view.find_server(&server).map(|server| server.work));
+        MainWork { line: format!("{} {}/{server}", spec.name, spec.backend), work }
     };
     world.balancers.iter().zip(views).map(work).collect()
+}
+
+/// Lists the server lines with requests in flight, each with their number.
+fn list_senders(mains: &[MainWork], others: &[(BalancerName, ServerLine)]) -> Vec<String> {
+    let mains = mains.iter().filter_map(|main| Some((main.line.clone(), main.work?)));
+    let others = others.iter().map(|(balancer, line)| (format!("{balancer} {line}"), line.work));
+    let busy = mains.chain(others).filter(|(_, work)| work.in_flight() > 0);
+    busy.map(|(line, work)| format!("{line} ({})", work.in_flight())).collect()
 }

@@ -12,6 +12,7 @@ use crate::model::history::Actor;
 use crate::model::host::Host;
 use crate::model::name::HostName;
 use crate::model::port_forward::{Forward, Switch};
+use crate::plan::server_lines::ignores_forward;
 use crate::plan::switch::{Refusal, find_disable_refusals};
 use crate::world::FleetWorld;
 use crate::world::link::LinkError;
@@ -22,6 +23,7 @@ use super::drain::{self, DrainError};
 use super::lock::{self, LockError};
 use super::owner::{derive_actor, read_owner};
 use super::reach::{find_link, is_off, probe_main, read_balancers};
+use super::server_lines::read_lines_to_main;
 
 /// The operator's options for a switch.
 #[derive(Debug, Clone)]
@@ -208,7 +210,18 @@ pub async fn find_refusals(world: &FleetWorld, fleet: &Fleet, hosts: &[&HostName
             (balancer.spec(), view.as_ref().map(AsRef::as_ref).map_err(|_| error.as_str()))
         })
         .collect();
-    find_disable_refusals(fleet, hosts, &readings)
+    let mut refusals = find_disable_refusals(fleet, hosts, &readings);
+    let hosts = hosts.iter().filter_map(|name| fleet.find_recorded_host(name));
+    let lines =
+        futures_util::future::join_all(hosts.map(async |host| read_lines_to_main(world, fleet, &host).await));
+    let check = fleet.ports.check;
+    let others = lines.await.into_iter().flatten().filter(|(_, line)| ignores_forward(line, check));
+    refusals.extend(others.map(|(balancer, line)| Refusal::OtherLine {
+        balancer,
+        line: line.to_string(),
+        check,
+    }));
+    refusals
 }
 
 fn check_refusals(

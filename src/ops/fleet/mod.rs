@@ -13,4 +13,5 @@ mod owner;
 pub mod promote;
 pub mod reach;
 pub mod roll;
+mod server_lines;
 pub mod status;

@@ -155,7 +155,7 @@ pub async fn run(
         roll.check_reachable().await?;
         roll.check_owners().await?;
         let first: Vec<&HostName> = roll.plan.batches[0].iter().collect();
-        let refusals = forward::find_refusals(world, fleet, &first).await;
+        let refusals = roll.find_refusals(&first).await;
         if !refusals.is_empty() {
             return Err(RollError::Refused { refusals });
         }
@@ -335,6 +335,15 @@ impl<'a> RollRun<'a> {
         &self.hosts[turn.index].name
     }
 
+    /// `--force` overrides a server line of another backend, and no other refusal.
+    async fn find_refusals(&self, out: &[&HostName]) -> Vec<Refusal> {
+        let mut refusals = forward::find_refusals(self.world, self.fleet, out).await;
+        if self.plan.spec.force {
+            refusals.retain(|refusal| !matches!(refusal, Refusal::OtherLine { .. }));
+        }
+        refusals
+    }
+
     /// Nothing is begun while a backup vhost is not UP or the floor would break with these hosts out; a little patience,
     /// for what came back a moment ago may still be rising.
     async fn wait_for_capacity(&self, out: &[&HostName]) -> Result<(), CapacityError> {
@@ -343,7 +352,7 @@ impl<'a> RollRun<'a> {
         let deadline = Instant::now() + longest.unwrap_or_default();
         let mut reported = Vec::new();
         loop {
-            let refusals = forward::find_refusals(self.world, self.fleet, out).await;
+            let refusals = self.find_refusals(out).await;
             if refusals.is_empty() {
                 return Ok(());
             }

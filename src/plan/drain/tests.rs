@@ -142,7 +142,7 @@ fn ambiguous_socket_is_decided_by_the_balancer_or_counts_as_busy() {
 }
 
 fn work(sessions: u64, selected_total: u64) -> Option<ServerCounters> {
-    Some(ServerCounters { sessions, queued: 0, connections_used: Some(0), selected_total })
+    Some(ServerCounters { sessions, selected_total, connections_used: Some(0), ..ServerCounters::default() })
 }
 
 const NONE_BUSY: Option<SocketCount> = Some(SocketCount { busy: 0, idle: 40, ambiguous: 0 });
@@ -190,6 +190,33 @@ fn quiet_websocket_counts_as_haproxy_session() {
     }
 }
 
+/// The quiet websocket of an old HAProxy process: the new one has no session, and the socket looks idle.
+#[test]
+fn connection_that_no_balancer_has_is_in_flight() {
+    let kept = |idle| {
+        let counters = ServerCounters {
+            connections_used: Some(0),
+            idle_connections: Some(idle),
+            ..ServerCounters::default()
+        };
+        Some(counters)
+    };
+    let mut drain = DrainTracker::new(false);
+    for _ in 0..3 {
+        let observed = drain.observe(&[kept(30), kept(9)], NONE_BUSY);
+        let unexplained = NotDrainedReason::UnexplainedConnections { count: 1 };
+        assert!(
+            matches!(observed, DrainState::Draining { in_flight: 1, reason, .. } if reason == unexplained)
+        );
+    }
+    drain.observe(&[kept(30), kept(10)], NONE_BUSY);
+    assert_eq!(drain.observe(&[kept(30), kept(10)], NONE_BUSY), DrainState::Drained);
+    // A balancer that is not read may have it.
+    let mut half_read = DrainTracker::new(true);
+    half_read.observe(&[kept(0)], NONE_BUSY);
+    assert_eq!(half_read.observe(&[kept(0)], NONE_BUSY), DrainState::Drained);
+}
+
 #[test]
 fn used_connections_and_queued_requests_block_the_drain() {
     let mut drain = DrainTracker::new(false);
@@ -234,6 +261,7 @@ fn seen(balancers: usize) -> impl Strategy<Value = Observation> {
             sessions,
             queued,
             connections_used,
+            idle_connections: None,
             selected_total,
         },
     );

@@ -4,10 +4,11 @@
 //! of a backend end with its `BACKEND` row, and every row has as many fields as its header.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::error::ReadError;
-use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerState, ServerView};
+use crate::model::balancer::{AdminState, BackendView, ServerCounters, ServerLine, ServerState, ServerView};
 
 /// Parses the output of `show servers state B; show stat B 4 -1`.
 pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<BackendView, ReadError> {
@@ -86,15 +87,78 @@ fn parse_server(
         weight: u32::try_from(row.parse_number("weight")?)
             .map_err(|_| new_garbled_error("weight out of range"))?,
         last_check: format_check(row),
-        work: ServerCounters {
-            sessions: row.parse_number("scur")?,
-            queued: row.parse_number("qcur")?,
-            connections_used: row.parse_optional_number("used_conn_cur")?,
-            selected_total: row.parse_number("lbtot")?,
-        },
+        work: parse_counters(row)?,
         name,
         status,
         admin_state: admin,
+    })
+}
+
+fn parse_counters(row: &StatRow) -> Result<ServerCounters, ReadError> {
+    let kept = (row.parse_optional_number("idle_conn_cur")?, row.parse_optional_number("safe_conn_cur")?);
+    Ok(ServerCounters {
+        sessions: row.parse_number("scur")?,
+        queued: row.parse_number("qcur")?,
+        connections_used: row.parse_optional_number("used_conn_cur")?,
+        idle_connections: kept.0.zip(kept.1).map(|(idle, safe)| idle + safe),
+        selected_total: row.parse_number("lbtot")?,
+    })
+}
+
+/// `srv_check_state` (management guide, `show servers state`): a health check is configured and enabled.
+const CHECK_CONFIGURED: u32 = 0x02;
+const CHECK_ENABLED: u32 = 0x04;
+
+/// Parses the output of `show servers state; show stat -1 4 -1`: the server lines of all backends. A line without an address,
+/// and one with a row that is not as expected, is left out: it belongs to somebody else's backend.
+pub(super) fn parse_lines(answer: &str) -> Result<Vec<ServerLine>, ReadError> {
+    let truncated = || ReadError::Truncated { received: answer.len() };
+    let (state, stat) = answer.split_once("\n\n").ok_or_else(truncated)?;
+    let stat = stat.strip_suffix("\n\n").ok_or_else(truncated)?;
+    let mut work = BTreeMap::new();
+    let mut tracked = BTreeMap::new();
+    for row in parse_rows(stat)? {
+        let name = format!("{}/{}", row.get("pxname")?, row.get("svname")?);
+        if let Some(other) = row.get_optional("tracked").filter(|other| !other.is_empty()) {
+            tracked.insert(name.clone(), other.to_owned());
+        }
+        if let Ok(counters) = parse_counters(&row) {
+            work.insert(name, counters);
+        }
+    }
+    let rows = StateTable::parse(state)?.rows;
+    let mut lines: Vec<ServerLine> = rows.iter().filter_map(|row| parse_line(row, &work)).collect();
+    // `track`: the health check is that of another line.
+    let checks: BTreeMap<String, Option<u16>> =
+        lines.iter().map(|line| (line.to_string(), line.check_port)).collect();
+    for line in &mut lines {
+        if let Some(other) = tracked.get(&line.to_string()) {
+            line.check_port = checks.get(other).copied().flatten();
+        }
+    }
+    Ok(lines)
+}
+
+type StateRow<'a> = BTreeMap<&'a str, &'a str>;
+
+fn parse_line(row: &StateRow<'_>, work: &BTreeMap<String, ServerCounters>) -> Option<ServerLine> {
+    let get = |name: &str| row.get(name).copied();
+    let (backend, server) = (get("be_name")?.to_owned(), get("srv_name")?.to_owned());
+    let address: IpAddr = get("srv_addr")?.parse().ok()?;
+    let port: u16 = get("srv_port")?.parse().ok()?;
+    let check_state: u32 = get("srv_check_state")?.parse().ok()?;
+    let admin = AdminState(get("srv_admin_state")?.parse().ok()?);
+    // 0, or no column before HAProxy 2.5: the port of the line.
+    let own_port = get("srv_check_port").and_then(|port| port.parse().ok()).filter(|port: &u16| *port != 0);
+    let has_check = check_state & (CHECK_CONFIGURED | CHECK_ENABLED) == CHECK_CONFIGURED | CHECK_ENABLED;
+    let work = work.get(&format!("{backend}/{server}")).copied().unwrap_or_default();
+    Some(ServerLine {
+        backend,
+        server,
+        address: SocketAddr::new(address, port),
+        check_port: has_check.then(|| own_port.unwrap_or(port)),
+        is_in_maintenance: admin.is_in_maintenance(),
+        work,
     })
 }
 
@@ -157,32 +221,44 @@ pub fn find_backend_number(answer: &str) -> Result<Option<String>, ReadError> {
 }
 
 fn parse_admin_states(text: &str) -> Result<BTreeMap<String, AdminState>, ReadError> {
-    let mut lines = text.lines();
-    if lines.next() != Some("1") {
-        return Err(new_garbled_error("no server state table of format 1"));
+    let table = StateTable::parse(text)?;
+    let missing = |name| new_garbled_error(format!("no column `{name}`"));
+    for name in ["srv_name", "srv_admin_state"] {
+        if !table.names.contains(&name) {
+            return Err(missing(name));
+        }
     }
-    let header = lines
-        .next()
-        .and_then(|line| line.strip_prefix("# "))
-        .ok_or_else(|| new_garbled_error("no server state header"))?;
-    let names: Vec<&str> = header.split(' ').collect();
-    let column = |name: &str| {
-        names
-            .iter()
-            .position(|other| *other == name)
-            .ok_or_else(|| new_garbled_error(format!("no column `{name}`")))
-    };
-    let (name, admin) = (column("srv_name")?, column("srv_admin_state")?);
     let mut states = BTreeMap::new();
-    for line in lines {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let (Some(name), Some(admin)) = (fields.get(name), fields.get(admin)) else {
+    for row in table.rows {
+        let (Some(name), Some(admin)) = (row.get("srv_name"), row.get("srv_admin_state")) else {
             return Err(new_garbled_error("a server state line is short"));
         };
         let mask = admin.parse().map_err(|_| new_garbled_error(format!("srv_admin_state is `{admin}`")))?;
         states.insert((*name).to_owned(), AdminState(mask));
     }
     Ok(states)
+}
+
+/// The output of `show servers state`: a format version, a header, a line a server, blanks between fields.
+struct StateTable<'a> {
+    names: Vec<&'a str>,
+    rows: Vec<StateRow<'a>>,
+}
+
+impl<'a> StateTable<'a> {
+    fn parse(text: &'a str) -> Result<Self, ReadError> {
+        let mut lines = text.lines();
+        if lines.next() != Some("1") {
+            return Err(new_garbled_error("no server state table of format 1"));
+        }
+        let header = lines
+            .next()
+            .and_then(|line| line.strip_prefix("# "))
+            .ok_or_else(|| new_garbled_error("no server state header"))?;
+        let names: Vec<&str> = header.split(' ').collect();
+        let rows = lines.map(|line| names.iter().copied().zip(line.split(' ')).collect()).collect();
+        Ok(Self { names, rows })
+    }
 }
 
 /// A CSV row with its header.

@@ -1,0 +1,221 @@
+//! A real HAProxy with a second backend on the main vhost's port, and one whose old process still has a websocket: neither may
+//! be called drained (issue 11, A1 and A6).
+
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::testing::run_in_namespace;
+
+/// Answers everything with 200, and switches protocols for `/ws`.
+async fn serve(port: u16) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = vec![0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut head).await {
+                    let text = String::from_utf8_lossy(&head[..length]).into_owned();
+                    let answer: &[u8] = if text.contains(" /ws ") {
+                        b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n"
+                    } else {
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+                    };
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// A web host with its own HAProxy: users come by port 8000, websockets by port 8001 and a backend of their own.
+struct Host {
+    dir: tempfile::TempDir,
+    haproxy: Child,
+}
+
+#[allow(clippy::disallowed_methods, reason = "a test starts programs by itself")]
+fn command(program: &str) -> Command {
+    Command::new(program)
+}
+
+impl Host {
+    async fn start(websocket_line: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let socket = path("s.sock");
+        let socket = socket.display();
+        std::fs::write(
+            path("haproxy.cfg"),
+            format!(
+                "global\n stats socket {socket} level admin expose-fd listeners\n hard-stop-after 60s\n\
+                 defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n timeout tunnel 60s\n\
+                 frontend users\n bind 127.0.0.1:8000\n default_backend servers\n\
+                 frontend sockets\n bind 127.0.0.1:8001\n default_backend websockets\n\
+                 backend servers\n option httpchk\n server main-web1 127.0.0.1:8080 check port 8888 inter 100ms\n \
+                 server backup-web1 127.0.0.1:80 check inter 100ms backup\n\
+                 backend websockets\n option httpchk\n {websocket_line}\n"
+            ),
+        )
+        .unwrap();
+        std::fs::write(
+            path("switchman.yaml"),
+            format!(
+                "service: shop\nhosts: {{web1: {{address: 127.0.0.1}}}}\nroll: {{min_up: 0, drain_timeout: 2s}}\n\
+                 load_balancers: [{{name: lb1, haproxy: {socket}, backend: servers, on_host: true, check: {{inter: 100ms}}}}]\n"
+            ),
+        )
+        .unwrap();
+        serve(8080).await;
+        serve(80).await;
+        let log = || std::fs::File::create(path("haproxy.log")).unwrap();
+        let mut haproxy = command("haproxy");
+        haproxy.args(["-W", "-db", "-f"]).arg(path("haproxy.cfg")).stdout(log()).stderr(log());
+        let host = Self { haproxy: haproxy.stdin(Stdio::null()).spawn().unwrap(), dir };
+        host.until("HAProxy listens", async || TcpStream::connect("127.0.0.1:8001").await.is_ok()).await;
+        host.succeeds(&["enable-forward"]).await;
+        host
+    }
+
+    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !holds().await {
+            let log = std::fs::read_to_string(self.dir.path().join("haproxy.log")).unwrap();
+            assert!(Instant::now() < deadline, "{what}: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        let path = |name: &str| self.dir.path().join(name);
+        let mut command = command(env!("CARGO_BIN_EXE_switchman"));
+        command.arg("--config").arg(path("switchman.yaml")).arg("--state-dir").arg(path("state"));
+        let (verb, rest) = args.split_first().unwrap();
+        command
+            .args(["--local", verb, "--host", "web1"])
+            .args(rest)
+            .env("XTABLES_LOCKFILE", path("xtables.lock"));
+        // The namespace is the thread's: the program is started from here, and awaited without blocking the vhosts.
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+    }
+
+    async fn succeeds(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Checks that a command fails, and returns its error.
+    async fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Starts a new worker process; the old one keeps its connections.
+    async fn reload(&self) {
+        let uptime = async || {
+            let mut stream = tokio::net::UnixStream::connect(self.dir.path().join("s.sock")).await.ok()?;
+            stream.write_all(b"show info\n").await.ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.ok()?;
+            Some(text.lines().find(|line| line.starts_with("Pid:"))?.to_owned())
+        };
+        let before = uptime().await;
+        kill(Pid::from_raw(i32::try_from(self.haproxy.id()).unwrap()), Signal::SIGUSR2).unwrap();
+        self.until("a new worker", async || uptime().await.is_some_and(|now| Some(now) != before)).await;
+        // After a start a server is `UP 1/3` until its first check.
+        self.succeeds(&["enable-forward"]).await;
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(i32::try_from(self.haproxy.id()).unwrap()), Signal::SIGTERM);
+        let _ = self.haproxy.wait();
+    }
+}
+
+async fn open_websocket(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..length].starts_with(b"HTTP/1.1 101"));
+    stream
+}
+
+#[test]
+fn line_of_another_backend_that_ignores_the_forward_is_refused() {
+    for line in ["server web1 127.0.0.1:8080", "server web1 127.0.0.1:8080 check inter 100ms"] {
+        run_in_namespace(async || {
+            let host = Host::start(line).await;
+            for args in [&["disable-forward"][..], &["roll", "--", "true"]] {
+                let args: Vec<&str> = args.to_vec();
+                let error = host.fails(&args).await;
+                assert!(
+                    error
+                        .contains("`lb1` sends users to the main vhost by the server line `websockets/web1`"),
+                    "{error}"
+                );
+                assert!(error.contains("\n next: add `check port PORT`"), "{error}");
+            }
+            assert!(host.succeeds(&["status"]).await.contains("forward   on"));
+            host.succeeds(&["disable-forward", "--force"]).await;
+        });
+    }
+}
+
+#[test]
+fn drain_waits_for_other_backends_and_names_them() {
+    for line in [
+        "server web1 127.0.0.1:8080 check port 8888 inter 100ms",
+        "server web1 127.0.0.1:8080 track servers/main-web1",
+    ] {
+        run_in_namespace(async || {
+            let host = Host::start(line).await;
+            let websocket = open_websocket(8001).await;
+            let error = host.fails(&["disable-forward", "--drain"]).await;
+            assert!(
+                error.contains("1 in flight after 2s") && error.contains("lb1 websockets/web1 (1)"),
+                "{error}"
+            );
+            assert!(host.succeeds(&["status"]).await.contains("forward   on"));
+            drop(websocket);
+            host.succeeds(&["disable-forward", "--drain"]).await;
+        });
+    }
+}
+
+#[test]
+fn websocket_of_an_old_haproxy_process_is_in_flight() {
+    run_in_namespace(async || {
+        let host = Host::start("server web1 127.0.0.1:8080 track servers/main-web1").await;
+        let websocket = open_websocket(8000).await;
+        host.reload().await;
+        let error = host.fails(&["disable-forward", "--drain"]).await;
+        assert!(error.contains("1 connection that HAProxy does not account for"), "{error}");
+        drop(websocket);
+        let idle = TcpStream::connect("127.0.0.1:8000").await.unwrap();
+        send_request(idle).await;
+        let drained = host.succeeds(&["disable-forward", "--drain"]).await;
+        assert!(drained.contains("drained after"), "{drained}");
+    });
+}
+
+/// Leaves a connection behind that HAProxy keeps for reuse.
+async fn send_request(mut stream: TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 1024];
+    assert!(stream.read(&mut answer).await.unwrap() > 0);
+}
