@@ -260,7 +260,7 @@ async fn drain_timeout_restores_host() {
         ServerCounters { sessions: 3, ..ServerCounters::default() };
     let error = scene.disable(&SwitchOptions { drain: true, ..options() }).await.unwrap_err();
     let text = "cannot drain `web1`: 3 in flight after 5s: HAProxy still counts sessions (scur); \
-                its forward is back on";
+                still sending: lb1 servers/main-web1 (3); its forward is back on";
     assert_eq!(error.to_string(), text);
     assert!(is(&scene.state(), &ON));
 
