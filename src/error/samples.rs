@@ -342,6 +342,12 @@ pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
         Malformed: [BalancerError::Malformed { address: address(), why: "no column `svname`".into() }],
         Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
         NoBackend: [BalancerError::NoBackend { address: address(), backend: "servers".into() }],
+        NotUpAfterFlush: [BalancerError::NotUpAfterFlush {
+            address: address(),
+            backend: "servers".into(),
+            server: "main-web1".into(),
+            waited: secs(13),
+        }],
         NoServer: [BalancerError::NoServer {
             address: address(),
             backend: "servers".into(),

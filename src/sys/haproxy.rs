@@ -25,6 +25,7 @@ pub fn connect(spec: &BalancerSpec, bound: Duration) -> Option<Arc<dyn Balancer>
         access,
         timeout: bound,
         client: http::PageClient::default(),
+        flushing: tokio::sync::Mutex::default(),
     }))
 }
 
@@ -33,7 +34,12 @@ struct Haproxy {
     access: StatsEndpoint,
     timeout: Duration,
     client: http::PageClient,
+    /// Held while idle connections of one server are closed.
+    flushing: tokio::sync::Mutex<()>,
 }
+
+/// The interval between two reads of a server that comes UP again.
+const UP_INTERVAL: Duration = Duration::from_millis(50);
 
 #[async_trait]
 impl Balancer for Haproxy {
@@ -57,7 +63,14 @@ impl Balancer for Haproxy {
     /// After it the server is `UP 1/3` until a check has passed: HAProxy counts again from the lowest UP
     /// (docs/design/measurements.md#m40).
     async fn close_idle(&self, server: &str) -> Result<FlushResult, BalancerError> {
-        self.run_with_timeout(self.flush(server)).await
+        let _turn = self.flushing.lock().await;
+        let flushed = self.run_with_timeout(self.flush(server)).await?;
+        if flushed != FlushResult::ClosedAndRestarted {
+            return Ok(flushed);
+        }
+        let limit = self.compute_up_timeout();
+        self.run_within(limit + self.timeout, self.wait_until_up(server, limit)).await?;
+        Ok(flushed)
     }
 
     async fn set_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, BalancerError> {
@@ -70,10 +83,18 @@ impl Haproxy {
         &self,
         work: impl Future<Output = Result<T, ReadError>>,
     ) -> Result<T, BalancerError> {
+        self.run_within(self.timeout, work).await
+    }
+
+    async fn run_within<T>(
+        &self,
+        timeout: Duration,
+        work: impl Future<Output = Result<T, ReadError>>,
+    ) -> Result<T, BalancerError> {
         let address = self.access.to_string();
         let backend = || self.spec.backend.clone();
-        let Ok(ended) = tokio::time::timeout(self.timeout, work).await else {
-            return Err(BalancerError::TimedOut { address, waited: self.timeout });
+        let Ok(ended) = tokio::time::timeout(timeout, work).await else {
+            return Err(BalancerError::TimedOut { address, waited: timeout });
         };
         ended.map_err(|why| match why {
             ReadError::NoConnection(why) => BalancerError::Unreachable { address, why },
@@ -82,6 +103,9 @@ impl Haproxy {
             ReadError::NoBackend => BalancerError::NoBackend { address, backend: backend() },
             ReadError::NoServer(server) => BalancerError::NoServer { address, backend: backend(), server },
             ReadError::Refused { status } => BalancerError::Refused { address, status },
+            ReadError::NotUpAfterFlush { server, waited } => {
+                BalancerError::NotUpAfterFlush { address, backend: backend(), server, waited }
+            }
         })
     }
 
@@ -129,7 +153,35 @@ impl Haproxy {
             other => return Err(ReadError::Garbled(other.chars().take(200).collect())),
         }
         // There is no other success than what is read back. A state that is set now was set after our command.
-        Ok(if self.is_free(server).await? { FlushResult::Closed } else { FlushResult::NotInService })
+        let view = self.read_view().await?;
+        let after = view.find_server(server).ok_or_else(|| ReadError::NoServer(server.to_owned()))?;
+        Ok(if is_free(after) {
+            FlushResult::Closed
+        } else if !is_held(after) && matches!(after.state, ServerState::Down | ServerState::GoingUp) {
+            FlushResult::ClosedAndRestarted
+        } else {
+            FlushResult::NotInService
+        })
+    }
+
+    /// Waits until a server is UP again that starts DOWN.
+    async fn wait_until_up(&self, server: &str, limit: Duration) -> Result<(), ReadError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        while !self.is_free(server).await? {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(ReadError::NotUpAfterFlush { server: server.to_owned(), waited: limit });
+            }
+            tokio::time::sleep(UP_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Returns twice the time that its checks take for DOWN to UP by the configuration, and five seconds: the real timing may
+    /// differ from the configured one.
+    fn compute_up_timeout(&self) -> Duration {
+        let check = &self.spec.check;
+        let repeated = check.fastinter.unwrap_or(check.inter) * check.rise.saturating_sub(1);
+        (repeated + check.inter + check.timeout.unwrap_or(check.inter)) * 2 + Duration::from_secs(5)
     }
 
     async fn write_weight(&self, server: &str, weight: u32) -> Result<SetWeightResult, ReadError> {
@@ -161,8 +213,13 @@ impl Haproxy {
 
 /// Whether the server takes traffic and has no administrative state.
 fn is_free(server: &ServerView) -> bool {
-    let held = server.admin_state.is_none_or(|admin| admin.is_in_maintenance() || admin.is_in_drain());
-    !held && matches!(server.state, ServerState::Up | ServerState::GoingDown | ServerState::NoCheck)
+    !is_held(server)
+        && matches!(server.state, ServerState::Up | ServerState::GoingDown | ServerState::NoCheck)
+}
+
+/// Whether an operator holds the server in maintenance or drain, or that is not known.
+fn is_held(server: &ServerView) -> bool {
+    server.admin_state.is_none_or(|admin| admin.is_in_maintenance() || admin.is_in_drain())
 }
 
 /// Sends one line with all commands, which HAProxy answers in one piece and then closes (management guide, 9.3).

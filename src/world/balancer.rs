@@ -24,6 +24,11 @@ pub enum BalancerError {
     NoBackend { address: String, backend: String },
     #[error("the backend `{backend}` at `{address}` has no server `{server}`")]
     NoServer { address: String, backend: String, server: String },
+    #[error(
+        "`{backend}/{server}` at `{address}` is DOWN since its idle connections were closed, and was not UP again within {}",
+        crate::model::duration::format(*.waited)
+    )]
+    NotUpAfterFlush { address: String, backend: String, server: String, waited: Duration },
 }
 
 /// The result of a request to a balancer to close its idle connections.
@@ -31,6 +36,9 @@ pub enum BalancerError {
 #[serde(rename_all = "kebab-case")]
 pub enum FlushResult {
     Closed,
+    /// Closed as well, but the server was DOWN after it and has come UP again since: HAProxy 3.1 and later with `init-state
+    /// down` or `fully-down` (configuration manual, 5.2). Another flush would take it DOWN again.
+    ClosedAndRestarted,
     /// The socket is not of level `admin`, or there is none.
     NotAllowed,
     /// An operator holds the server in maintenance or drain, or its checks hold it out. `state ready` would make it UP
@@ -64,7 +72,8 @@ pub trait Balancer: Send + Sync {
 
     /// Makes HAProxy close the idle connections it keeps to a server, without a request being lost: `set server B/S state
     /// maint; set server B/S state ready` in one line. A server that an operator holds in maintenance or drain is left as
-    /// it is.
+    /// it is. One server of a balancer at a time, because a server may start DOWN after it: then the call returns once it is
+    /// UP again.
     async fn close_idle(&self, _server: &str) -> Result<FlushResult, BalancerError> {
         Ok(FlushResult::NotAllowed)
     }

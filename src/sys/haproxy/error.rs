@@ -1,5 +1,7 @@
 //! Why a read of HAProxy gave no view.
 
+use std::time::Duration;
+
 /// Far above what a thousand servers print.
 pub(super) const MAX_ANSWER_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -12,6 +14,7 @@ pub(super) enum ReadError {
     NoBackend,
     NoServer(String),
     Refused { status: u16 },
+    NotUpAfterFlush { server: String, waited: Duration },
 }
 
 pub(super) fn new_too_large_error() -> ReadError {

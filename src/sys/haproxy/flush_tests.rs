@@ -73,6 +73,29 @@ async fn flush_skips_server_in_maintenance_or_drain() {
     }
 }
 
+/// HAProxy 3.1 and later with `init-state down`: after `maint; ready` the server is DOWN until its checks have passed.
+#[tokio::test]
+async fn flush_of_server_that_starts_down_returns_once_it_is_up() {
+    let up = || with_admin(AdminState::ADDRESS_SET);
+    let with = |status: &str| up().replace(",UP,", &format!(",{status},"));
+    let shows = vec![up(), with("DOWN"), with("DOWN"), with("DOWN 1/2"), up()];
+    let (flush, sent) = flushed(shows, "\n\n").await;
+    assert_eq!((flush, sent), (Ok(FlushResult::ClosedAndRestarted), vec![FLUSH.to_owned()]));
+}
+
+/// Two servers of one balancer that start DOWN are never DOWN at the same time.
+#[tokio::test]
+async fn flushes_of_one_balancer_come_one_after_another() {
+    let up = || with_admin(AdminState::ADDRESS_SET);
+    let down = || up().replace(",UP,", ",DOWN,");
+    let (access, told) = socket(vec![up(), down(), down(), up(), up(), up()], "\n\n").await;
+    let balancer = balancer(access);
+    let (first, second) = tokio::join!(balancer.close_idle("main-web1"), balancer.close_idle("backup-web1"));
+    assert_eq!((first, second), (Ok(FlushResult::ClosedAndRestarted), Ok(FlushResult::Closed)));
+    let kinds: Vec<bool> = told.lock().unwrap().iter().map(|line| line.starts_with("set")).collect();
+    assert_eq!(kinds, [false, true, false, false, false, false, true, false], "set comes after UP");
+}
+
 #[tokio::test]
 async fn flush_reads_result_back() {
     let once = vec![FLUSH.to_owned()];

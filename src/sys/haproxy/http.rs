@@ -49,11 +49,15 @@ fn build_client(bound: Duration) -> Result<reqwest::Client, String> {
     builder.connect_timeout(bound * 9 / 10).build().map_err(|error| error.to_string())
 }
 
-/// HAProxy prints CSV where the path ends with `;csv`.
-fn to_csv_url(url: &str) -> Result<Url, ReadError> {
+/// HAProxy prints CSV where the URI ends with `;csv`: its default statistics address is `/haproxy?stats`, with the parameter
+/// in the query (configuration manual, `stats uri`).
+pub(super) fn to_csv_url(url: &str) -> Result<Url, ReadError> {
     let mut parsed: Url =
         url.parse().map_err(|_| ReadError::NoConnection("the address is not a URL".to_owned()))?;
-    if !parsed.path().ends_with(";csv") {
+    if let Some(query) = parsed.query() {
+        let query = if query.ends_with(";csv") { query.to_owned() } else { format!("{query};csv") };
+        parsed.set_query(Some(&query));
+    } else if !parsed.path().ends_with(";csv") {
         let path = format!("{};csv", parsed.path());
         parsed.set_path(&path);
     }

@@ -24,7 +24,8 @@ pub(super) fn parse_socket_answer(answer: &str, backend: &str) -> Result<Backend
     let admin = parse_admin_states(state)?;
     let mut servers = Vec::new();
     for row in parse_rows(stat)? {
-        if row.get("pxname")? == backend {
+        if row.get_optional("pxname") == Some(backend) {
+            row.require_complete()?;
             servers.push(parse_server(&row, Some(&admin))?);
         }
     }
@@ -53,9 +54,10 @@ pub(super) fn parse_page(answer: &str, backend: &str) -> Result<BackendView, Rea
     }
     let mut servers = Vec::new();
     for row in parse_rows(answer)? {
-        if row.get("pxname")? != backend {
+        if row.get_optional("pxname") != Some(backend) {
             continue;
         }
+        row.require_complete()?;
         match row.get("type")? {
             TYPE_BACKEND => return Ok(BackendView::new(servers)),
             TYPE_SERVER => servers.push(parse_server(&row, None)?),
@@ -118,7 +120,10 @@ pub(super) fn parse_lines(answer: &str) -> Result<Vec<ServerLine>, ReadError> {
     let mut work = BTreeMap::new();
     let mut tracked = BTreeMap::new();
     for row in parse_rows(stat)? {
-        let name = format!("{}/{}", row.get("pxname")?, row.get("svname")?);
+        let (Some(proxy), Some(server)) = (row.get_optional("pxname"), row.get_optional("svname")) else {
+            continue;
+        };
+        let name = format!("{proxy}/{server}");
         if let Some(other) = row.get_optional("tracked").filter(|other| !other.is_empty()) {
             tracked.insert(name.clone(), other.to_owned());
         }
@@ -268,6 +273,15 @@ struct StatRow {
 }
 
 impl StatRow {
+    /// Checks that the row has as many fields as its header: a row of another backend may be broken, ours may not.
+    fn require_complete(&self) -> Result<(), ReadError> {
+        let (found, expected) = (self.fields.len(), self.columns.len());
+        if found == expected {
+            return Ok(());
+        }
+        Err(new_garbled_error(format!("a row has {found} fields, the header {expected}")))
+    }
+
     fn get_optional(&self, name: &str) -> Option<&str> {
         self.fields.get(*self.columns.get(name)?)
     }
@@ -293,7 +307,7 @@ impl StatRow {
 
 fn parse_rows(text: &str) -> Result<Vec<StatRow>, ReadError> {
     let body = text.strip_prefix("# ").ok_or_else(|| new_garbled_error("no statistics header"))?;
-    let mut reader = csv::ReaderBuilder::new().has_headers(true).flexible(false).from_reader(body.as_bytes());
+    let mut reader = csv::ReaderBuilder::new().has_headers(true).flexible(true).from_reader(body.as_bytes());
     let header = reader.headers().map_err(|error| new_garbled_error(error.to_string()))?.clone();
     let columns: Rc<HashMap<String, usize>> =
         Rc::new(header.iter().enumerate().map(|(at, name)| (name.to_owned(), at)).collect());

@@ -133,6 +133,61 @@ fn parser_detects_frontend_with_backend_name() {
     assert_eq!(parse::find_backend_number(&recorded("no-backend.txt")), Ok(None));
 }
 
+/// A row of somebody else's backend, cut or with a line break in a quoted field, hides none of ours.
+#[test]
+fn broken_rows_of_other_backends_are_skipped() {
+    let page = recorded("up.csv");
+    let mut lines: Vec<&str> = page.lines().collect();
+    lines.insert(1, "other,web9,broken");
+    let broken = lines.join("\n") + "\n";
+    assert_eq!(parse::parse_page(&broken, "servers"), parse::parse_page(&page, "servers"));
+    let ours = lines.iter().position(|line| line.starts_with("servers,main-web1,")).unwrap();
+    lines[ours] = "servers,main-web1,broken";
+    let broken = lines.join("\n") + "\n";
+    assert!(matches!(parse::parse_page(&broken, "servers"), Err(ReadError::Garbled(_))));
+    let split = page.replacen('\n', "\nother,\"web9\nof another\",x\n", 1);
+    assert_eq!(parse::parse_page(&split, "servers"), parse::parse_page(&page, "servers"));
+}
+
+#[test]
+fn statistics_address_becomes_csv_address() {
+    for (url, csv) in [
+        ("http://lb:8404/stats", "http://lb:8404/stats;csv"),
+        ("http://lb:8404/stats;csv", "http://lb:8404/stats;csv"),
+        ("http://lb:8404/haproxy?stats", "http://lb:8404/haproxy?stats;csv"),
+        ("http://lb:8404/haproxy?stats;csv", "http://lb:8404/haproxy?stats;csv"),
+        ("http://u:p@lb:8404/?stats", "http://u:p@lb:8404/?stats;csv"),
+        ("http://lb:8404/", "http://lb:8404/;csv"),
+    ] {
+        assert_eq!(http::to_csv_url(url).unwrap().as_str(), csv);
+    }
+}
+
+/// A second backend with a line without a check, one that checks another port, one that tracks, and one without an address.
+#[test]
+fn lines_of_all_backends_have_addresses_and_check_ports() {
+    let states = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_check_state srv_port srv_check_port\n\
+                  3 servers 1 main-web1 10.0.0.11 2 0 6 8080 8888\n\
+                  4 ws 1 web1 10.0.0.11 2 0 0 8080 0\n\
+                  4 ws 2 own 10.0.0.11 2 0 6 8080 0\n\
+                  5 api 1 a ::ffff:10.0.0.11 2 1 0 8080 0\n\
+                  6 dns 1 x - 0 32 6 8080 0\n";
+    let stats = "# pxname,svname,qcur,scur,lbtot,used_conn_cur,idle_conn_cur,safe_conn_cur,tracked,\n\
+                 servers,main-web1,0,1,9,1,2,3,,\nws,web1,0,2,5,0,0,0,,\nws,own,0,0,0,0,0,0,,\napi,a,0,0,0,0,0,0,servers/main-web1,\n";
+    let lines = parse::parse_lines(&format!("{states}\n{stats}\n")).unwrap();
+    let shown: Vec<_> =
+        lines.iter().map(|line| (line.to_string(), line.check_port, line.is_in_maintenance)).collect();
+    let expected = [
+        ("servers/main-web1", Some(8888), false),
+        ("ws/web1", None, false),
+        ("ws/own", Some(8080), false),
+        ("api/a", Some(8888), true),
+    ];
+    assert_eq!(shown, expected.map(|(name, check, maint)| (name.to_owned(), check, maint)));
+    assert_eq!((lines[0].work.connections(), lines[1].work.in_flight()), (Some(6), 2));
+    assert!(matches!(parse::parse_lines(&format!("{states}\n{stats}")), Err(ReadError::Truncated { .. })));
+}
+
 #[test]
 fn unknown_status_is_never_up() {
     let newer = recorded("up.txt").replace("status,weight", "new,weight");

@@ -129,6 +129,9 @@ pub(super) async fn flush(world: &FleetWorld, host: &HostName) -> Flushes {
         // The route of the backup vhost has changed as well.
         let backup = balancer.close_idle(&spec.servers.backup_server_name(host)).await;
         let both = match (main, backup) {
+            (Ok(FlushResult::ClosedAndRestarted), Ok(_)) | (Ok(_), Ok(FlushResult::ClosedAndRestarted)) => {
+                Ok(FlushResult::ClosedAndRestarted)
+            }
             (Ok(FlushResult::Closed), Ok(other)) | (Ok(other), Ok(_)) => Ok(other),
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
