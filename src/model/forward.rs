@@ -76,6 +76,21 @@ pub struct ServiceRecord {
 }
 
 impl ServiceRecord {
+    /// Returns an intent that keeps everything as it is recorded, for a change of routes, access or layer 7 alone.
+    pub fn build_intent(&self, actor: &Actor, action: &str, detail: impl Into<String>) -> Intent {
+        Intent {
+            forward: self.forward.clone(),
+            switch: self.switch,
+            balancer_is_local: self.balancer_is_local,
+            actor: actor.clone(),
+            action: action.to_owned(),
+            detail: detail.into(),
+            route_change: RouteChange::Keep,
+            access: None,
+            layer7: None,
+        }
+    }
+
     /// Returns the record that follows from an intent; `previous`: the record before it.
     pub fn from_intent(previous: Option<&Self>, intent: &Intent, now: jiff::Timestamp) -> Self {
         let is_rerouted = intent.route_change != RouteChange::Keep || intent.layer7.is_some();

@@ -10,7 +10,7 @@ use crate::model::api::deployments::{
     DeploymentView, DeploymentsView, KillRequest, KillResponse, LogsRequest, RollbackRequest, TrialOutcome,
     UpdateRequest, WatchRequest,
 };
-use crate::model::deployment::{Access, Deployment, DeploymentStatus, ProcessState, Role, Stage};
+use crate::model::deployment::{Deployment, DeploymentStatus, ProcessState, Role, Stage};
 use crate::model::example;
 use crate::model::failure::ErrorCode;
 use crate::model::forward::{ChangeResult, Route, Routes, ServiceRecord};
@@ -56,21 +56,13 @@ fn build_record(host: &SiteHost) -> ServiceRecord {
     let target = example::port(if host.update_has_traffic == Some(true) { 20009 } else { *at });
     let (ports, deployment) = (example::make_ports(), example::deployment("shop", &host.main, *at));
     let leg = |port| Route { port, deployment: deployment.id.clone(), target };
+    let routes = Routes { main: leg(ports.main), backup: leg(ports.backup), previous: None, rollback: None };
     ServiceRecord {
-        forward: Forward { service: deployment.service.clone(), check: ports.check, target },
-        switch: Switch::On,
-        balancer_is_local: false,
+        forward: Forward { target, ..example::make_forward("shop") },
         generation: host.generation,
-        changed_at: jiff::Timestamp::UNIX_EPOCH,
-        routes: Some(Routes {
-            main: leg(ports.main),
-            backup: leg(ports.backup),
-            previous: None,
-            rollback: None,
-        }),
-        access: Access::Public,
-        trial: None,
+        routes: Some(routes),
         layer7: host.layer7.layer7(),
+        ..example::make_record("shop", Switch::On)
     }
 }
 

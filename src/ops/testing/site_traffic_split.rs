@@ -12,9 +12,7 @@ use crate::model::failure::ErrorCode;
 use crate::model::latencies::round_to_bucket;
 use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
-use crate::model::proxy::{
-    Latencies, Layer7, ProxyPlacement, ProxyStats, ServiceStats, TrafficSplit, UpstreamStats,
-};
+use crate::model::proxy::{Layer7, ProxyPlacement, ProxyStats, TrafficSplit, UpstreamStats};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::world::link::{HostTrafficSplit, LinkError};
 
@@ -55,15 +53,7 @@ const HEALTHY: VersionBehaviour =
     VersionBehaviour { latency_us: 20_000, error_every: 0, refuses_connections: false };
 
 fn new_stats(version: &str) -> UpstreamStats {
-    let one = example::deployment("shop", version, 20000);
-    UpstreamStats {
-        deployment: one.id,
-        version: one.version,
-        answers: [].into(),
-        errors: [].into(),
-        latency: Latencies::default(),
-        fallbacks: 0,
-    }
+    example::make_upstream_stats(&example::deployment("shop", version, 20000))
 }
 
 /// `count` more answers, evenly made.
@@ -182,18 +172,8 @@ impl SiteProxy {
 
     fn stats(&mut self) -> Option<ProxyStats> {
         self.advance();
-        let service = ServiceStats {
-            service: "shop".parse().unwrap(),
-            connections: 0,
-            upgraded: 0,
-            in_flight: 0,
-            upstreams: vec![self.main_stats.clone(), self.canary_stats.clone()],
-            shadows: vec![],
-            rejected: [].into(),
-        };
-        let services = vec![service];
-        let stats =
-            ProxyStats { services, pid: self.pid, resident_bytes: 0, is_suspended: false, gateway: None };
+        let upstreams = vec![self.main_stats.clone(), self.canary_stats.clone()];
+        let stats = example::make_proxy_stats(self.pid, vec![example::make_service_stats("shop", upstreams)]);
         (!self.traffic_split.is_empty()).then_some(stats)
     }
 }

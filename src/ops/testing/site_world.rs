@@ -6,14 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::site::{SharedSite, SiteHost};
-use crate::model::deployment::Access;
 use crate::model::example;
 use crate::model::forward::{Intent, ServiceRecord};
 use crate::model::health::Health;
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::{HostName, ServiceName};
-use crate::model::port_forward::{Forward, Switch};
-use crate::model::proxy::Layer7;
+use crate::model::port_forward::Switch;
 use crate::model::rules::{Family, Table, Tables, Variant};
 use crate::ops::host::rules::compute_desired;
 use crate::plan::firewall;
@@ -33,18 +31,7 @@ pub(super) struct FirstState {
 
 impl FirstState {
     pub(super) fn new_in_service() -> Self {
-        let ports = example::make_ports();
-        let record = ServiceRecord {
-            forward: Forward { service: example::fleet().service, check: ports.check, target: ports.main },
-            switch: Switch::On,
-            balancer_is_local: false,
-            generation: 1,
-            changed_at: jiff::Timestamp::UNIX_EPOCH,
-            routes: None,
-            access: Access::Public,
-            trial: None,
-            layer7: Layer7::default(),
-        };
+        let record = example::make_record("shop", Switch::On);
         let mut table = Table::empty_nat();
         apply_record(&record, &mut table);
         Self { record, table }

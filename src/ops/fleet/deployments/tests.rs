@@ -6,18 +6,13 @@ use std::time::Duration;
 use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
-use crate::model::example;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
 use crate::world::link::{LinkError, SharedLineSink};
 use crate::world::reporter::Event;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn flip_to_2() -> AssignOptions {
     AssignOptions { watch: Duration::ZERO, wait: true, actor: actor(), roll: None }

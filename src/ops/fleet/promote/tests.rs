@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::evidence::{Evidence, Pattern};
-use crate::model::example;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::failure::ErrorCode;
 use crate::model::field::Field;
 use crate::model::percent::Percent;
@@ -19,10 +19,6 @@ mod random_faults;
 mod resume_abort;
 
 const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn spec() -> PromotionSpec {
     example::make_promotion_spec(&HOSTS)
@@ -189,15 +185,8 @@ fn compared(fake: &FakeSite, evidence: Option<&Evidence>) {
 }
 
 fn shadowed(fake: &FakeSite, evidence: Option<&Evidence>) -> PromotionSpec {
-    let mirror = Mirror {
-        deployment: example::make_promotion_target().deployment,
-        percent: Percent::FULL,
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: true,
-        control: Percent::ZERO,
-    };
+    let shadow = example::make_mirror(&example::make_promotion_target().deployment);
+    let mirror = Mirror { compare: true, ..shadow };
     each(fake, |proxy| {
         proxy.traffic_split.mirrors = vec![mirror.clone()];
         proxy.inserted = true;
@@ -361,9 +350,7 @@ async fn promotion_refuses_unready_hosts() {
     .await;
     refused(|fake| drop(shadowed(fake, None)), "is a shadow that gets copies").await;
     let other = |fake: &FakeSite| {
-        let deployment = example::deployment("shop", "0.9.0", 20000).id;
-        let canary = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
-        fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(canary));
+        fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(other_canary()));
     };
     refused(other, "`web2`: shop has a canary already").await;
 
@@ -371,6 +358,11 @@ async fn promotion_refuses_unready_hosts() {
     let work = PromotionSpec { require_match: Some(Percent::FULL), ..spec() };
     let error = roll_out(&fake, work.clone()).await.unwrap_err().to_string();
     assert!(error.contains("is not a shadow whose answers are compared"), "{error}");
+}
+
+/// The canary of another command.
+fn other_canary() -> Canary {
+    example::make_canary(&example::deployment("shop", "0.9.0", 20000).id, "10")
 }
 
 fn refusal() -> LinkError {

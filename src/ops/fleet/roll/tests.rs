@@ -7,7 +7,7 @@ mod undo;
 use std::time::Duration;
 
 use super::*;
-use crate::model::example;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::failure::ErrorCode;
 use crate::model::journal::HostOutcome;
 use crate::model::lock::Liveness;
@@ -18,10 +18,6 @@ use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
 use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn spec(hosts: usize) -> RollSpec {
     let names: Vec<String> = (1..=hosts).map(|number| format!("web{number}")).collect();

@@ -14,9 +14,9 @@ use crate::model::api::deployments::{
 use crate::model::deployment::{
     DeploymentId, DeploymentStatus, Digest, InstanceId, Role, RunSpec, Stage, Workload,
 };
-use crate::model::example::{self, port};
+use crate::model::example::{self, make_actor as actor, port};
 use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
+use crate::model::forward::Intent;
 use crate::model::name::ServiceName;
 use crate::model::port_forward::Switch;
 use crate::model::ports::Ports;
@@ -35,10 +35,6 @@ use crate::world::store::StoreError;
 mod proxy;
 mod races;
 
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
-
 fn shop() -> ServiceName {
     "shop".parse().unwrap()
 }
@@ -48,35 +44,13 @@ fn fake() -> FakeWorld {
 }
 
 fn site() -> HostNetwork {
-    let address = "127.0.0.1".parse().unwrap();
-    let ports = example::make_ports();
-    HostNetwork {
-        ports,
-        address,
-        balancer_is_local: false,
-        port_range: (port(20000), port(20009)),
-        keep_releases: 1,
-    }
+    example::make_network(10)
 }
 
 /// A request whose release is placed.
 fn request(fake: &FakeWorld, version: &str) -> DeployRequest {
-    let new = example::deployment("shop", version, 20000);
-    let digest = fake.versions.place(&shop(), version, Path::new(version)).unwrap();
-    DeployRequest {
-        id: new.id,
-        service: new.service,
-        version: new.version,
-        revision: None,
-        how: new.instance.how,
-        digest: Some(digest),
-        port: None,
-        health: new.health,
-        health_timeout: MS * 2000,
-        site: site(),
-        actor: actor(),
-        dry_run: false,
-    }
+    let digest = Some(fake.versions.place(&shop(), version, Path::new(version)).unwrap());
+    DeployRequest { digest, ..example::make_deploy_request(version, site()) }
 }
 
 /// Another service, of its own ports: main 8.0.0, and 9.0.0.
@@ -411,17 +385,8 @@ async fn assign_keeps_maintenance() {
     rules::change_with(&fake.world, "disable-forward", |records| {
         let intent = crate::plan::versions::end_trial(&records[0], &id_of(&fake, "1.0.0"), &actor());
         assert_eq!(intent, None);
-        Ok::<_, ChangeError>(crate::model::forward::Intent {
-            forward: records[0].forward.clone(),
-            switch: Switch::Off,
-            balancer_is_local: false,
-            actor: actor(),
-            action: "disable-forward".into(),
-            detail: String::new(),
-            route_change: crate::model::forward::RouteChange::Keep,
-            access: None,
-            layer7: None,
-        })
+        let intent = records[0].build_intent(&actor(), "disable-forward", "");
+        Ok::<_, ChangeError>(Intent { switch: Switch::Off, ..intent })
     })
     .await
     .unwrap();

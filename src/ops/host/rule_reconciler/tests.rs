@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::model::example::port;
-use crate::model::forward::{Intent, RouteChange};
-use crate::model::port_forward::{Forward, Switch};
+use crate::model::example::make_intent;
+use crate::model::port_forward::Switch;
 use crate::model::rules::{Family, Rule, Table};
 use crate::world::fake::firewall::FakeFirewall;
 use crate::world::fake::{self, FakeWorld, MS};
@@ -21,27 +20,13 @@ fn actor() -> Actor {
 /// A kept host with `shop` as given; what is done to it, and an end.
 async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    rules::change(&fake.world, &intent(switch)).await.unwrap();
+    rules::change(&fake.world, &make_intent(switch, "test")).await.unwrap();
     let (world, actor) = (fake.world.clone(), actor());
     let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
     story(&fake).await;
     fake.stopper.stop();
     keeping.await.unwrap();
-}
-
-fn intent(switch: Switch) -> Intent {
-    Intent {
-        forward: Forward { service: "shop".parse().unwrap(), check: port(8888), target: port(8080) },
-        switch,
-        balancer_is_local: false,
-        actor: actor(),
-        action: "test".into(),
-        detail: String::new(),
-        route_change: RouteChange::Keep,
-        access: None,
-        layer7: None,
-    }
 }
 
 /// Another process changes both tables, and the kernel notifies.
@@ -182,7 +167,7 @@ async fn empty_record_leaves_rules_untouched() {
 #[tokio::test(start_paused = true)]
 async fn reconciler_starts_with_restore() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    rules::change(&fake.world, &intent(Switch::On)).await.unwrap();
+    rules::change(&fake.world, &make_intent(Switch::On, "test")).await.unwrap();
     for family in BOTH {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }

@@ -179,8 +179,7 @@ async fn failed_final_flip_is_reverted_on_all_hosts() {
 #[tokio::test(start_paused = true)]
 async fn rollback_keeps_changes_of_another_command() {
     let fake = site(3, 1);
-    let deployment = example::deployment("shop", "0.9.0", 20000).id;
-    let other = Canary { deployment, percent: None, sticky: None, header: None, cookie: None };
+    let other = other_canary();
     let (report, ()) = tokio::join!(roll_out(&fake, spec()), async {
         at_share(&fake, "web2", "5%").await;
         fake.site.with_host("web2", |host| host.layer7.traffic_split.canary = Some(other.clone()));

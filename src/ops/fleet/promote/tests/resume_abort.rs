@@ -18,17 +18,12 @@ async fn killed_at_the_flip(fake: &FakeSite) {
         } => {}
     }
     fake.journal.kill();
-    let canary = all_of_it();
+    let canary = example::make_canary(&example::make_promotion_target().deployment, "100");
     fake.site.with_host("web3", |host| {
         host.main = "1.0.0".into();
         host.layer7.traffic_split.canary = Some(canary);
         host.layer7.inserted = true;
     });
-}
-
-fn all_of_it() -> Canary {
-    let deployment = example::make_promotion_target().deployment;
-    Canary { deployment, percent: Some(Percent::FULL), sticky: None, header: None, cookie: None }
 }
 
 #[tokio::test(start_paused = true)]

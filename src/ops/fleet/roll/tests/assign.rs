@@ -1,13 +1,9 @@
-use crate::model::example;
+use crate::model::example::{self, make_actor as actor};
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{NewMain, Work};
 use crate::ops::fleet::roll::*;
 use crate::ops::testing::site::{FakeSite, site};
 use crate::world::fake::MS;
-
-fn actor() -> Actor {
-    Actor { user: "ops".into(), pid: 7 }
-}
 
 fn to_2(hosts: &[&str]) -> RollSpec {
     let work = Work::Assign(NewMain { version: "2.0.0".parse().unwrap(), trial: MS * 1000 });

@@ -2,9 +2,8 @@
 //! moment.
 
 use super::*;
-use crate::model::percent::Percent;
 use crate::model::ports::Port;
-use crate::model::proxy::{Canary, Mirror, ServiceStats};
+use crate::model::proxy::ServiceStats;
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
 use crate::ops::host::proxy::{self as host_proxy, apply_split, bypass_dead_proxy};
 use crate::plan::traffic_split::TrafficSplitError;
@@ -13,41 +12,28 @@ use crate::world::proxy::ProxyError;
 const PROXY: u16 = 20009;
 
 fn mirror(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
-    TrafficSplitChange::SetMirror(Mirror {
-        deployment: id_of(fake, version),
-        percent: Percent::FULL,
-        methods: vec![],
-        paths: vec![],
-        without_headers: vec![],
-        compare: false,
-        control: Percent::ZERO,
-    })
+    TrafficSplitChange::SetMirror(example::make_mirror(&id_of(fake, version)))
 }
 
 fn canary(fake: &FakeWorld, version: &str) -> TrafficSplitChange {
-    let percent = Some("25".parse().unwrap());
-    TrafficSplitChange::SetCanary(Canary {
-        deployment: id_of(fake, version),
-        percent,
-        sticky: None,
-        header: None,
-        cookie: None,
-    })
+    TrafficSplitChange::SetCanary(example::make_canary(&id_of(fake, version), "25"))
 }
 
 async fn asked(
     fake: &FakeWorld,
     change: TrafficSplitChange,
 ) -> Result<TrafficSplitResponse, HostDeployError> {
-    let range = (port(20000), port(PROXY));
-    let request = TrafficSplitRequest {
-        change,
-        port_range: range,
-        forwarded: None,
-        actor: actor(),
-        detail: String::new(),
-    };
-    apply_split(&fake.world, &shop(), &request).await
+    ask_of(fake, &shop(), change).await
+}
+
+async fn ask_of(
+    fake: &FakeWorld,
+    service: &ServiceName,
+    change: TrafficSplitChange,
+) -> Result<TrafficSplitResponse, HostDeployError> {
+    let port_range = (port(20000), port(PROXY));
+    let request = TrafficSplitRequest { port_range, ..example::make_split_request(change) };
+    apply_split(&fake.world, service, &request).await
 }
 
 /// Main 1.0.0 on 20000, 2.0.0 on 20001.
@@ -303,17 +289,8 @@ async fn recovery_repairs_kill_at_any_step_with_proxy() {
 async fn proxy_stops_when_drained() {
     let fake = two().await;
     let connections = |connections| {
-        let service = shop();
-        let (legs, shadows, rejected) = (vec![], vec![], std::collections::BTreeMap::new());
-        fake.proxy.stats.lock().unwrap().services = vec![ServiceStats {
-            service,
-            connections,
-            upgraded: 0,
-            in_flight: 0,
-            upstreams: legs,
-            shadows,
-            rejected,
-        }];
+        let stats = ServiceStats { connections, ..example::make_service_stats("shop", vec![]) };
+        fake.proxy.stats.lock().unwrap().services = vec![stats];
     };
     asked(&fake, canary(&fake, "2.0.0")).await.unwrap();
     connections(1);
@@ -393,19 +370,9 @@ async fn reconciler_pushes_config_to_differing_proxy() {
 async fn cart(fake: &FakeWorld) -> ServiceName {
     let cart = beside(fake).await;
     let which = DeploymentRef::Version { service: cart.clone(), version: "9.0.0".parse().unwrap() };
-    let shadow =
-        versions::find_deployment(&fake.world.deployments.all().unwrap(), &which).unwrap().id.clone();
-    let TrafficSplitChange::SetMirror(shop) = mirror(fake, "2.0.0") else { panic!("no mirror") };
-    let change = TrafficSplitChange::SetMirror(Mirror { deployment: shadow, ..shop });
-    let range = (port(20000), port(PROXY));
-    let request = TrafficSplitRequest {
-        change,
-        port_range: range,
-        forwarded: None,
-        actor: actor(),
-        detail: String::new(),
-    };
-    assert!(apply_split(&fake.world, &cart, &request).await.unwrap().inserted);
+    let all = fake.world.deployments.all().unwrap();
+    let shadow = example::make_mirror(&versions::find_deployment(&all, &which).unwrap().id);
+    assert!(ask_of(fake, &cart, TrafficSplitChange::SetMirror(shadow)).await.unwrap().inserted);
     cart
 }
 
