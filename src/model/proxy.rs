@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::capped::Merge;
 use super::deployment::{Access, DeploymentId};
 use super::name::ServiceName;
 use super::percent::Percent;
@@ -297,6 +298,28 @@ pub struct ShadowStats {
     /// Pairs of first digits, main's and the shadow's: `"2/5"`.
     pub statuses: BTreeMap<String, u64>,
     pub latency: Latencies,
+}
+
+impl Merge for UpstreamStats {
+    fn absorb(&mut self, other: Self) {
+        self.answers.absorb(other.answers);
+        self.errors.absorb(other.errors);
+        self.latency.absorb(other.latency);
+        self.fallbacks.absorb(other.fallbacks);
+    }
+}
+
+impl Merge for ShadowStats {
+    fn absorb(&mut self, other: Self) {
+        self.selected.absorb(other.selected);
+        self.answered.absorb(other.answered);
+        self.in_flight.absorb(other.in_flight);
+        self.dropped.absorb(other.dropped);
+        self.aborted.absorb(other.aborted);
+        self.failed.absorb(other.failed);
+        self.statuses.absorb(other.statuses);
+        self.latency.absorb(other.latency);
+    }
 }
 
 /// Counts by duration: upper end of a bucket in microseconds -> how many. Buckets are at most 2 % wide, so those of several

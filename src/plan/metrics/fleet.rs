@@ -1,6 +1,6 @@
 //! Metrics of the operator machine: each host as it is seen from there, and the last roll and promotion by the journal.
 
-use super::family::{MetricFamily, new_gauge};
+use super::family::{MetricFamily, families, new_gauge};
 use super::page::MetricsPage;
 use crate::model::api::HostView;
 use crate::model::journal::RollResult;
@@ -12,52 +12,42 @@ use self::snapshot::{HostSnapshot, JournalSnapshot, ServiceSnapshot};
 pub(super) mod promotions;
 pub mod snapshot;
 
-const UP: MetricFamily =
-    new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
-const FORWARD: MetricFamily = new_gauge(
-    "switchman_host_forward_on",
-    "Whether the kernel of the host has the forward; 0 is maintenance. Not there where it is not known.",
-);
-const FORWARD_RECORDED: MetricFamily =
-    new_gauge("switchman_host_forward_recorded_on", "Whether the host has the forward recorded as on.");
-const DRIFT: MetricFamily = new_gauge(
-    "switchman_host_drift",
-    "Differences between the record of the host and the rules of its kernel.",
-);
-const HEALTHY: MetricFamily =
-    new_gauge("switchman_host_main_healthy", "Whether the main vhost's real port answered its health check.");
-const JOURNAL: MetricFamily =
-    new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
-const LOCK_HELD: MetricFamily = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
-const IN_PROGRESS: MetricFamily = new_gauge(
-    "switchman_roll_in_progress",
-    "Whether the last roll is not finished: it runs, has stopped or was cut off.",
-);
-const STATE: MetricFamily =
-    new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
-const HOSTS: MetricFamily = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
-const HOSTS_OUT: MetricFamily =
-    new_gauge("switchman_roll_hosts_out", "Hosts that the last roll took out, as far as its journal knows.");
-const BEGAN_AT: MetricFamily =
-    new_gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
-const CHANGED_AT: MetricFamily =
-    new_gauge("switchman_roll_changed_timestamp_seconds", "When the last roll took its last step, or ended.");
-
-pub(super) const FAMILIES: &[&MetricFamily] = &[
-    &UP,
-    &FORWARD,
-    &FORWARD_RECORDED,
-    &DRIFT,
-    &HEALTHY,
-    &JOURNAL,
-    &LOCK_HELD,
-    &IN_PROGRESS,
-    &STATE,
-    &HOSTS,
-    &HOSTS_OUT,
-    &BEGAN_AT,
-    &CHANGED_AT,
-];
+families! {
+    UP = new_gauge("switchman_host_up", "Whether the host could be reached and driven from here.");
+    FORWARD = new_gauge(
+        "switchman_host_forward_on",
+        "Whether the kernel of the host has the forward; 0 is maintenance. Not there where it is not known."
+    );
+    FORWARD_RECORDED = new_gauge(
+        "switchman_host_forward_recorded_on",
+        "Whether the host has the forward recorded as on."
+    );
+    DRIFT = new_gauge(
+        "switchman_host_drift",
+        "Differences between the record of the host and the rules of its kernel."
+    );
+    HEALTHY = new_gauge(
+        "switchman_host_main_healthy",
+        "Whether the main vhost's real port answered its health check."
+    );
+    JOURNAL = new_gauge("switchman_journal_readable", "Whether the journal of the fleet could be read.");
+    LOCK_HELD = new_gauge("switchman_lock_held", "Whether the fleet is locked.");
+    IN_PROGRESS = new_gauge(
+        "switchman_roll_in_progress",
+        "Whether the last roll is not finished: it runs, has stopped or was cut off."
+    );
+    STATE = new_gauge("switchman_roll_state", "State of the last roll: 1 for one of the states.");
+    HOSTS = new_gauge("switchman_roll_hosts", "Hosts of the last roll, by how far they are.");
+    HOSTS_OUT = new_gauge(
+        "switchman_roll_hosts_out",
+        "Hosts that the last roll took out, as far as its journal knows."
+    );
+    BEGAN_AT = new_gauge("switchman_roll_began_timestamp_seconds", "When the last roll began.");
+    CHANGED_AT = new_gauge(
+        "switchman_roll_changed_timestamp_seconds",
+        "When the last roll took its last step, or ended."
+    );
+}
 
 /// A fleet at one moment.
 #[derive(Debug, Clone)]

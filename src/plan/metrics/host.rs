@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::family::{MetricFamily, new_counter, new_gauge};
+use super::family::{MetricFamily, families, new_counter, new_gauge};
 use super::labels::{ListedVersions, MAX_VERSIONS, VersionRole};
 use super::page::MetricsPage;
 use super::proxy;
@@ -14,66 +14,47 @@ use crate::model::proxy::ProxyStats;
 use crate::model::socket::SocketCount;
 use crate::plan::versions;
 
-const BUILD: MetricFamily = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
-const COLLECTOR: MetricFamily =
-    new_gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
-const FORWARD: MetricFamily =
-    new_gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
-const GENERATION: MetricFamily =
-    new_gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
-const REPAIRS: MetricFamily = new_counter(
-    "switchman_rule_repairs_total",
-    "How often the port rules of the service were changed by others and put back.",
-);
-const MAIN: MetricFamily = new_gauge("switchman_main_info", "Which version is main here; always 1.");
-const DEPLOYMENTS: MetricFamily =
-    new_gauge("switchman_deployments", "Versions of the service on this host, by status.");
-const UNLISTED_VERSIONS: MetricFamily = new_gauge(
-    "switchman_versions_left_out",
-    "Versions without numbers of their own here, because there are too many.",
-);
-const RUNNING: MetricFamily =
-    new_gauge("switchman_instance_running", "Whether the instance of the version runs.");
-const RESTARTS: MetricFamily = new_counter(
-    "switchman_instance_restarts_total",
-    "How often the instance that runs now was started again after it ended by itself.",
-);
-const CONNECTIONS: MetricFamily = new_gauge(
-    "switchman_deployment_connections",
-    "Established connections of the version's port: at work, or idle.",
-);
-const MIRROR: MetricFamily = new_gauge(
-    "switchman_mirror_ratio",
-    "Share of the requests that the version is to get copies of, 0 to 1.",
-);
-const CANARY: MetricFamily = new_gauge(
-    "switchman_canary_ratio",
-    "Share of the requests that the version is to answer as canary, 0 to 1.",
-);
-const INSERTED: MetricFamily =
-    new_gauge("switchman_proxy_inserted", "Whether the rules of the service route to the host's proxy.");
-const PROXY_UP: MetricFamily = new_gauge(
-    "switchman_proxy_up",
-    "Whether the host's proxy answers; not there while no service has a shadow or a canary.",
-);
-
-pub(super) const FAMILIES: &[&MetricFamily] = &[
-    &BUILD,
-    &COLLECTOR,
-    &FORWARD,
-    &GENERATION,
-    &REPAIRS,
-    &MAIN,
-    &DEPLOYMENTS,
-    &UNLISTED_VERSIONS,
-    &RUNNING,
-    &RESTARTS,
-    &CONNECTIONS,
-    &MIRROR,
-    &CANARY,
-    &INSERTED,
-    &PROXY_UP,
-];
+families! {
+    BUILD = new_gauge("switchman_build_info", "Which switchman runs here; always 1.");
+    COLLECTOR = new_gauge("switchman_collector_success", "Whether a part of these numbers could be read.");
+    FORWARD = new_gauge("switchman_forward_on", "Whether the forward is recorded as on; 0 is maintenance.");
+    GENERATION = new_gauge("switchman_forward_generation", "Raised by every recorded change of the forward.");
+    REPAIRS = new_counter(
+        "switchman_rule_repairs_total",
+        "How often the port rules of the service were changed by others and put back."
+    );
+    MAIN = new_gauge("switchman_main_info", "Which version is main here; always 1.");
+    DEPLOYMENTS = new_gauge("switchman_deployments", "Versions of the service on this host, by status.");
+    UNLISTED_VERSIONS = new_gauge(
+        "switchman_versions_left_out",
+        "Versions without numbers of their own here, because there are too many."
+    );
+    RUNNING = new_gauge("switchman_instance_running", "Whether the instance of the version runs.");
+    RESTARTS = new_counter(
+        "switchman_instance_restarts_total",
+        "How often the instance that runs now was started again after it ended by itself."
+    );
+    CONNECTIONS = new_gauge(
+        "switchman_deployment_connections",
+        "Established connections of the version's port: at work, or idle."
+    );
+    MIRROR = new_gauge(
+        "switchman_mirror_ratio",
+        "Share of the requests that the version is to get copies of, 0 to 1."
+    );
+    CANARY = new_gauge(
+        "switchman_canary_ratio",
+        "Share of the requests that the version is to answer as canary, 0 to 1."
+    );
+    INSERTED = new_gauge(
+        "switchman_proxy_inserted",
+        "Whether the rules of the service route to the host's proxy."
+    );
+    PROXY_UP = new_gauge(
+        "switchman_proxy_up",
+        "Whether the host's proxy answers; not there while no service has a shadow or a canary."
+    );
+}
 
 /// A host at one moment. A part that could not be read is its error.
 #[derive(Debug, Clone)]

@@ -3,38 +3,35 @@
 use super::snapshot::JournalSnapshot;
 use crate::model::percent::Percent;
 use crate::model::promote::{PromotionResult, StepVerdict};
-use crate::plan::metrics::family::{MetricFamily, new_gauge};
+use crate::plan::metrics::family::{MetricFamily, families, new_gauge};
 use crate::plan::metrics::page::MetricsPage;
 use crate::plan::promote::{PromotionProgress, PromotionStepState};
 
-const IN_PROGRESS: MetricFamily = new_gauge(
-    "switchman_promotion_in_progress",
-    "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off.",
-);
-const STATE: MetricFamily =
-    new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
-const SHARE: MetricFamily = new_gauge(
-    "switchman_promotion_share_ratio",
-    "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main.",
-);
-const STEPS_PASSED: MetricFamily = new_gauge(
-    "switchman_promotion_steps_passed",
-    "Steps of the last promotion in which the version was no worse than main.",
-);
-const STEPS: MetricFamily = new_gauge("switchman_promotion_steps", "Steps of the last promotion.");
-const HOLDING: MetricFamily = new_gauge(
-    "switchman_promotion_holding",
-    "Whether the last verdict of an unfinished promotion was that nothing is shown yet, such as for want of requests.",
-);
-const BEGAN_AT: MetricFamily =
-    new_gauge("switchman_promotion_began_timestamp_seconds", "When the last promotion began.");
-const CHANGED_AT: MetricFamily = new_gauge(
-    "switchman_promotion_changed_timestamp_seconds",
-    "When the last promotion was judged, took a step, or ended.",
-);
-
-pub const FAMILIES: &[&MetricFamily] =
-    &[&IN_PROGRESS, &STATE, &SHARE, &STEPS_PASSED, &STEPS, &HOLDING, &BEGAN_AT, &CHANGED_AT];
+families! {
+    IN_PROGRESS = new_gauge(
+        "switchman_promotion_in_progress",
+        "Whether the last promotion is not finished: it runs, waits, has stopped or was cut off."
+    );
+    STATE = new_gauge("switchman_promotion_state", "State of the last promotion: 1 for one of the states.");
+    SHARE = new_gauge(
+        "switchman_promotion_share_ratio",
+        "Share of the requests that the last promotion has the version answer now, 0 to 1; 1 once it is main."
+    );
+    STEPS_PASSED = new_gauge(
+        "switchman_promotion_steps_passed",
+        "Steps of the last promotion in which the version was no worse than main."
+    );
+    STEPS = new_gauge("switchman_promotion_steps", "Steps of the last promotion.");
+    HOLDING = new_gauge(
+        "switchman_promotion_holding",
+        "Whether the last verdict of an unfinished promotion was that nothing is shown yet, such as for want of requests."
+    );
+    BEGAN_AT = new_gauge("switchman_promotion_began_timestamp_seconds", "When the last promotion began.");
+    CHANGED_AT = new_gauge(
+        "switchman_promotion_changed_timestamp_seconds",
+        "When the last promotion was judged, took a step, or ended."
+    );
+}
 
 /// The values of the label `state` of a promotion.
 pub(super) const STATES: [&str; 9] =
