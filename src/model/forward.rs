@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deployment::{Access, DeploymentId};
-use super::history::Actor;
+use super::history::{Actor, HistoryEntry, OperationId, Phase};
 use super::port_forward::{Forward, Switch};
 use super::ports::Port;
 use super::proxy::Layer7;
@@ -73,6 +73,21 @@ pub struct ServiceRecord {
     /// The shadows and the canary, and whether the proxy is inserted before main.
     #[serde(default)]
     pub layer7: Layer7,
+}
+
+impl Intent {
+    /// Returns the row of the history that records the begin of the change.
+    pub fn to_entry(&self, operation: OperationId, now: jiff::Timestamp) -> HistoryEntry {
+        HistoryEntry {
+            operation,
+            at: now,
+            actor: self.actor.clone(),
+            service: self.forward.service.clone(),
+            action: self.action.clone(),
+            phase: Phase::Began,
+            detail: self.detail.clone(),
+        }
+    }
 }
 
 impl ServiceRecord {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::fcntl::{Flock, FlockArg};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 
 use super::sqlite::{Database, DbError, Schema, make_dir};
 use crate::model::deployment::{Deployment, DeploymentId};
 use crate::model::forward::{Intent, ServiceRecord, Trial};
-use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
+use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
 use crate::world::deployments::DeploymentStore;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
@@ -99,6 +99,12 @@ impl SqliteStore {
         Ok(self.database.read(what, work)?)
     }
 
+    fn read_deployments(&self, select: &str, values: &[&dyn ToSql]) -> Result<Vec<Deployment>, StoreError> {
+        self.read("read the deployments", |connection| {
+            connection.prepare(select)?.query_map(values, |row| rows::parse_json(row, 0))?.collect()
+        })
+    }
+
     async fn acquire_lock(
         &self,
         name: &str,
@@ -158,26 +164,22 @@ impl Store for SqliteStore {
 
     fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
         self.read("read the recorded forwards", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_FORWARDS)?;
-            statement.query_map([], rows::read_record)?.collect()
+            connection.prepare(rows::SELECT_FORWARDS)?.query_map([], rows::read_record)?.collect()
         })
     }
 
     /// The agent calls this every second: with none on trial, no row is read.
     fn load_trials(&self) -> Result<Vec<(ServiceName, Trial)>, StoreError> {
         self.read("read the mains on trial", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_TRIALS)?;
-            statement
-                .query_map([], |row| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?)))?
-                .collect()
+            let trial = |row: &Row<'_>| Ok((rows::parse_text(row, 0)?, rows::parse_json(row, 1)?));
+            connection.prepare(rows::SELECT_TRIALS)?.query_map([], trial)?.collect()
         })
     }
 
     /// The agent calls this often: without any proxy, no row is read.
     fn places(&self) -> Result<Vec<ServiceRecord>, StoreError> {
-        let rows = self.read("read the proxy's places", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_PROXIED)?;
-            statement.query_map([], rows::read_record)?.collect::<rusqlite::Result<Vec<_>>>()
+        let rows: Vec<ServiceRecord> = self.read("read the proxy's places", |connection| {
+            connection.prepare(rows::SELECT_PROXIED)?.query_map([], rows::read_record)?.collect()
         })?;
         Ok(rows.into_iter().filter(|record| record.layer7.place.is_some()).collect())
     }
@@ -193,16 +195,7 @@ impl Store for SqliteStore {
             let recorded = ServiceRecord::from_intent(previous.as_ref(), intent, now);
             rows::put_record(transaction, &recorded)?;
             let operation = rows::read_next_operation(transaction)?;
-            let entry = HistoryEntry {
-                operation,
-                at: now,
-                actor: intent.actor.clone(),
-                service: service.clone(),
-                action: intent.action.clone(),
-                phase: Phase::Began,
-                detail: intent.detail.clone(),
-            };
-            rows::append_entry(transaction, &entry)?;
+            rows::append_entry(transaction, &intent.to_entry(operation, now))?;
             Ok((operation, recorded))
         })
     }
@@ -216,40 +209,26 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         self.write("record how the change ended", |transaction| {
             let began = rows::find_began_entry(transaction, operation)?;
-            let (phase, detail) = match outcome {
-                ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
-                ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
-            };
             if let ChangeOutcome::RolledBack { previous, .. } = outcome {
                 restore_previous(transaction, &began.service, previous.as_deref())?;
             }
-            let actor = actor.clone();
-            rows::append_entry(transaction, &HistoryEntry { at: now, actor, phase, detail, ..began })
+            rows::append_entry(transaction, &outcome.to_entry(began, actor, now))
         })
     }
 
     fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
         self.write("note what was done", |transaction| {
-            let entry = HistoryEntry {
-                operation: rows::read_next_operation(transaction)?,
-                at: now,
-                actor: note.actor.clone(),
-                service: note.service.clone(),
-                action: note.action.to_owned(),
-                phase: Phase::Done,
-                detail: note.detail.clone(),
-            };
-            rows::append_entry(transaction, &entry)
+            let operation = rows::read_next_operation(transaction)?;
+            rows::append_entry(transaction, &note.to_entry(operation, now))
         })
     }
 
     fn done(&self, action: &str) -> Result<BTreeMap<ServiceName, u64>, StoreError> {
         self.read("count what was done", |connection| {
-            let mut statement = connection.prepare(rows::COUNT_DONE)?;
             let count = |row: &Row<'_>| {
                 Ok((rows::parse_text(row, 0)?, u64::try_from(row.get::<_, i64>(1)?).unwrap_or_default()))
             };
-            statement.query_map([action], count)?.collect()
+            connection.prepare(rows::COUNT_DONE)?.query_map([action], count)?.collect()
         })
     }
 
@@ -259,9 +238,8 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.read("read the history", |connection| {
-            let mut statement = connection.prepare(rows::SELECT_HISTORY)?;
-            let service = service.map(ServiceName::as_str);
-            statement.query_map(params![service, limit], rows::read_entry)?.collect()
+            let wanted = params![service.map(ServiceName::as_str), limit];
+            connection.prepare(rows::SELECT_HISTORY)?.query_map(wanted, rows::read_entry)?.collect()
         })
     }
 }
@@ -301,18 +279,12 @@ impl DeploymentStore for SqliteStore {
     }
 
     fn all(&self) -> Result<Vec<Deployment>, StoreError> {
-        self.read("read the deployments", |connection| {
-            let mut statement = connection.prepare("SELECT body FROM deployments ORDER BY service, id")?;
-            statement.query_map([], |row| rows::parse_json(row, 0))?.collect()
-        })
+        self.read_deployments("SELECT body FROM deployments ORDER BY service, id", &[])
     }
 
     fn of(&self, service: &ServiceName) -> Result<Vec<Deployment>, StoreError> {
-        self.read("read the deployments", |connection| {
-            let mut statement =
-                connection.prepare("SELECT body FROM deployments WHERE service = ?1 ORDER BY id")?;
-            statement.query_map([service.as_str()], |row| rows::parse_json(row, 0))?.collect()
-        })
+        let select = "SELECT body FROM deployments WHERE service = ?1 ORDER BY id";
+        self.read_deployments(select, &[&service.as_str()])
     }
 
     fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {

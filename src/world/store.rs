@@ -36,6 +36,21 @@ pub struct HistoryNote {
     pub detail: String,
 }
 
+impl HistoryNote {
+    /// Returns the row that records the note.
+    pub fn to_entry(&self, operation: OperationId, now: jiff::Timestamp) -> HistoryEntry {
+        HistoryEntry {
+            operation,
+            at: now,
+            actor: self.actor.clone(),
+            service: self.service.clone(),
+            action: self.action.to_owned(),
+            phase: Phase::Done,
+            detail: self.detail.clone(),
+        }
+    }
+}
+
 /// How a change ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeOutcome {
@@ -47,6 +62,17 @@ pub enum ChangeOutcome {
         previous: Option<Box<ServiceRecord>>,
         why: String,
     },
+}
+
+impl ChangeOutcome {
+    /// Returns the row that records the end of a change, which began with this one.
+    pub fn to_entry(&self, began: HistoryEntry, actor: &Actor, now: jiff::Timestamp) -> HistoryEntry {
+        let (phase, detail) = match self {
+            Self::Done { detail } => (Phase::Done, detail.clone()),
+            Self::RolledBack { why, .. } => (Phase::Failed, why.clone()),
+        };
+        HistoryEntry { at: now, actor: actor.clone(), phase, detail, ..began }
+    }
 }
 
 /// Held while kernel and record are changed together; released on drop, and by the kernel when the process dies.

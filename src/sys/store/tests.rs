@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::example::{make_actor as actor, make_intent};
+use crate::model::history::Phase;
 use crate::model::port_forward::Switch;
 
 fn intent(switch: Switch) -> Intent {

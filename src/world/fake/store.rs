@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::forward::{Intent, ServiceRecord};
-use crate::model::history::{Actor, HistoryEntry, OperationId, Phase};
+use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
 
@@ -99,15 +99,7 @@ impl Store for FakeStore {
         self.put_record(recorded.clone());
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        history.push(HistoryEntry {
-            operation,
-            at: now,
-            actor: intent.actor.clone(),
-            service: intent.forward.service.clone(),
-            action: intent.action.clone(),
-            phase: Phase::Began,
-            detail: intent.detail.clone(),
-        });
+        history.push(intent.to_entry(operation, now));
         Ok((operation, recorded))
     }
 
@@ -121,10 +113,6 @@ impl Store for FakeStore {
         self.check_write()?;
         let began =
             self.history.lock().unwrap().iter().find(|entry| entry.operation == operation).cloned().unwrap();
-        let (phase, detail) = match outcome {
-            ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
-            ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
-        };
         if let ChangeOutcome::RolledBack { previous, .. } = outcome {
             let generation = self.next_generation(&began.service);
             self.records.lock().unwrap().retain(|record| record.forward.service != began.service);
@@ -132,13 +120,7 @@ impl Store for FakeStore {
                 self.put_record(ServiceRecord { generation, ..*previous.clone() });
             }
         }
-        self.history.lock().unwrap().push(HistoryEntry {
-            at: now,
-            actor: actor.clone(),
-            phase,
-            detail,
-            ..began
-        });
+        self.history.lock().unwrap().push(outcome.to_entry(began, actor, now));
         Ok(())
     }
 
@@ -146,9 +128,7 @@ impl Store for FakeStore {
         self.check_write()?;
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
-        let (actor, service, detail) = (note.actor.clone(), note.service.clone(), note.detail.clone());
-        let action = note.action.to_owned();
-        history.push(HistoryEntry { operation, at: now, actor, service, action, phase: Phase::Done, detail });
+        history.push(note.to_entry(operation, now));
         Ok(())
     }
 
