@@ -28,7 +28,7 @@ use crate::world::commands::{CommandError, CommandRunner};
 use crate::world::fake::MS;
 use crate::world::fake::deployments::FakeArchives;
 use crate::world::fake::journal::FakeJournal;
-use crate::world::fake::paused::{EventRecorder, PausedClock};
+use crate::world::fake::paused::{EventRecorder, PausedClock, wait_until};
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 use crate::world::notifier::{Notice, Notifier};
 use crate::world::outputs::OutputStore;
@@ -103,7 +103,7 @@ pub struct SiteHost {
     pub calls: Vec<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SiteState {
     pub hosts: BTreeMap<HostName, SiteHost>,
     pub unreadable_balancers: BTreeSet<String>,
@@ -140,15 +140,8 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
     let names: Vec<HostName> = (1..=hosts).map(|number| format!("web{number}").parse().unwrap()).collect();
     let state = SiteState {
         hosts: names.iter().map(|name| (name.clone(), SiteHost::new_healthy())).collect(),
-        unreadable_balancers: BTreeSet::new(),
         min_up_observed: usize::MAX,
-        notices: vec![],
-        lines: vec![],
-        hooks: vec![],
-        hook_status: BTreeMap::new(),
-        hook_duration: Duration::ZERO,
-        has_admin_socket: false,
-        flushed: vec![],
+        ..SiteState::default()
     };
     let site = SharedSite(Arc::new(Mutex::new(state)));
     let socket = || Some(StatsEndpoint::Unix("/run/fake.sock".into()));
@@ -192,6 +185,25 @@ pub fn site(hosts: usize, balancers: usize) -> FakeSite {
         stop,
     };
     FakeSite { site, fleet, journal, world, stopper, clock, events }
+}
+
+impl FakeSite {
+    /// Runs a command until something has happened, and kills its process then.
+    pub async fn kill_when<T: std::fmt::Debug>(
+        &self,
+        command: impl Future<Output = T>,
+        happened: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            ended = command => panic!("{ended:?}"),
+            () = happened => self.journal.kill(),
+        }
+    }
+
+    /// Waits until a host is as wanted, and looks once a step.
+    pub async fn wait_for_host(&self, step: Duration, name: &str, is_so: impl Fn(&SiteHost) -> bool) {
+        wait_until(step, || self.site.with_host(name, |host| is_so(host))).await;
+    }
 }
 
 impl SiteState {
@@ -333,17 +345,9 @@ impl SharedSite {
 
     /// As an end of the real thing: two runs with the same key never overlap.
     async fn wait_for_exclusive_run(&self, name: &HostName, program: &str) -> Result<(), CommandError> {
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        while self.of(name, |host| host.running) {
-            if Instant::now() >= deadline {
-                return Err(CommandError::StillRunning {
-                    program: program.to_owned(),
-                    waited: COMMAND_TIMEOUT,
-                });
-            }
-            tokio::time::sleep(MS * 50).await;
-        }
-        Ok(())
+        let ended = wait_until(MS * 50, || !self.of(name, |host| host.running));
+        let busy = |_| CommandError::StillRunning { program: program.to_owned(), waited: COMMAND_TIMEOUT };
+        tokio::time::timeout(COMMAND_TIMEOUT, ended).await.map_err(busy)
     }
 
     async fn run_command(self, name: HostName) -> RunOutcome {

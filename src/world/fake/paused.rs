@@ -1,6 +1,7 @@
 //! A clock that goes with tokio's, and a reporter that listens.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,6 +22,13 @@ impl PausedClock {
 impl Clock for PausedClock {
     fn now(&self) -> jiff::Timestamp {
         self.at(Instant::now())
+    }
+}
+
+/// Waits until a condition holds, and looks once a step.
+pub async fn wait_until(step: Duration, holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(step).await;
     }
 }
 

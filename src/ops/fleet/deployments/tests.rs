@@ -11,6 +11,8 @@ use crate::model::failure::ErrorCode;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
+use crate::world::fake::MS;
+use crate::world::fake::paused::wait_until;
 use crate::world::link::{LinkError, SharedLineSink};
 use crate::world::reporter::Event;
 
@@ -93,9 +95,7 @@ async fn assign_fails_when_another_command_changed_main() {
     let fake = site(3, 1);
     let options = watched_flip();
     let (ended, ()) = tokio::join!(assign_2(&fake, &options), async {
-        while mains(&fake) != ["2.0.0"; 3] {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        wait_until(MS, || mains(&fake) == ["2.0.0"; 3]).await;
         fake.site.with_host("web2", |host| host.main = "0.9.0".into());
     });
     let error = ended.unwrap_err();

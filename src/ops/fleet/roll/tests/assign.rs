@@ -52,9 +52,7 @@ async fn failure_before_assign_does_not_roll_back() {
     let fake = site(3, 1);
     let (work, actor) = (to_2(&["web1", "web2", "web3"]), actor());
     let (report, ()) = tokio::join!(run(&fake.world, &fake.fleet, &work, &actor), async {
-        while fake.site.with_host("web1", |host| host.forward) {
-            tokio::time::sleep(MS * 10).await;
-        }
+        fake.wait_for_host(MS * 10, "web1", |host| !host.forward).await;
         fake.site.with_host("web1", |host| {
             host.drain_duration = None;
             host.is_healthy = false;

@@ -4,13 +4,13 @@ use proptest::prelude::*;
 
 use crate::model::example;
 use crate::model::failure::ErrorCode;
-use crate::model::history::Actor;
 use crate::model::journal::HostOutcome;
 use crate::model::roll::{Batch, OnFailure, RollSpec, Step};
 use crate::ops::fleet::roll::{RollReport, run};
 use crate::ops::testing::site::{FakeSite, site};
 use crate::plan::roll::progress::{HostProgress, StepState};
 use crate::world::fake::MS;
+use crate::world::fake::paused::wait_until;
 use crate::world::link::LinkError;
 use crate::world::reporter::{Event, RollEvent};
 
@@ -82,9 +82,7 @@ async fn fails(fake: &FakeSite, case: &Case) {
         let Event::Roll { event: RollEvent::StepBegan { host, step, .. }, .. } = event else { return false };
         host == victim && *step == case.step
     };
-    while !fake.events.lock().unwrap().iter().any(begins) {
-        tokio::time::sleep(MS).await;
-    }
+    wait_until(MS, || fake.events.lock().unwrap().iter().any(begins)).await;
     let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
     match case.kind {
         Kind::BalancerUnread => drop(fake.site.lock().unreadable_balancers.insert("lb1".to_owned())),
@@ -142,7 +140,7 @@ async fn holds(case: &Case) -> Result<(), String> {
     fake.fleet.hooks.before_host.push("./before.sh".to_owned());
     fake.fleet.hooks.after_host.push("./after.sh".to_owned());
     fake.site.lock().hook_duration = MS * 20;
-    let actor = Actor { user: "ops".into(), pid: 7 };
+    let actor = example::make_actor();
     let ended = tokio::select! {
         ended = run(&fake.world, &fake.fleet, &case.spec, &actor) => ended,
         () = async { fails(&fake, case).await; std::future::pending().await } => unreachable!(),
