@@ -3,7 +3,6 @@
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::site::SiteHost;
 use super::site_link::SiteLink;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
@@ -14,7 +13,7 @@ use crate::model::name::ServiceName;
 use crate::model::percent::Percent;
 use crate::model::proxy::{Layer7, ProxyPlacement, ProxyStats, TrafficSplit, UpstreamStats};
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest, TrafficSplitResponse};
-use crate::world::link::{HostTrafficSplit, LinkError};
+use crate::world::link::{HostTrafficSplit, LinkError, LinkResult};
 
 /// How a version answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +66,9 @@ fn add_answers(leg: &mut UpstreamStats, behaviour: VersionBehaviour, count: u64)
     *leg.latency.0.entry(round_to_bucket(behaviour.latency_us)).or_default() += count;
 }
 
-impl SiteProxy {
-    /// 12,000 requests a minute to come.
-    pub(super) fn without_traffic() -> Self {
+impl Default for SiteProxy {
+    /// Returns a proxy that is not inserted, with 12,000 requests a minute to come.
+    fn default() -> Self {
         Self {
             traffic_split: TrafficSplit::default(),
             inserted: false,
@@ -86,7 +85,9 @@ impl SiteProxy {
             share_remainder: 0,
         }
     }
+}
 
+impl SiteProxy {
     pub(super) fn layer7(&self) -> Layer7 {
         let place = ProxyPlacement { port: example::port(29_999), inserted: self.inserted };
         Layer7 {
@@ -137,7 +138,7 @@ impl SiteProxy {
         self.inserted &= !self.traffic_split.is_empty();
     }
 
-    fn apply_change(&mut self, change: &TrafficSplitChange) -> Result<TrafficSplitResponse, LinkError> {
+    fn apply_change(&mut self, change: &TrafficSplitChange) -> LinkResult<TrafficSplitResponse> {
         self.advance();
         let before = self.traffic_split.clone();
         match change {
@@ -184,24 +185,16 @@ impl HostTrafficSplit for SiteLink {
         &self,
         _: &ServiceName,
         request: &TrafficSplitRequest,
-    ) -> Result<TrafficSplitResponse, LinkError> {
-        self.record_call("change_traffic_split");
-        self.simulate_send().await?;
-        let split =
-            self.site.of(&self.name, |host: &mut SiteHost| host.layer7.apply_change(&request.change))?;
-        self.simulate_reply().await?;
-        Ok(split)
+    ) -> LinkResult<TrafficSplitResponse> {
+        self.change("change_traffic_split", |host| host.layer7.apply_change(&request.change)).await
     }
 
-    async fn read_proxy_stats(&self) -> Result<Option<ProxyStats>, LinkError> {
-        self.record_call("read_proxy_stats");
-        self.run_round_trip(|host| host.proxy.clone().or_else(|| host.layer7.stats())).await
+    async fn read_proxy_stats(&self) -> LinkResult<Option<ProxyStats>> {
+        self.read("read_proxy_stats", |host| Ok(host.proxy.clone().or_else(|| host.layer7.stats()))).await
     }
 
-    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> Result<Option<Evidence>, LinkError> {
-        self.record_call("read_evidence");
-        let evidence =
-            |host: &mut SiteHost| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err);
-        self.run_round_trip(evidence).await?
+    async fn read_evidence(&self, _: &ServiceName, _: &DeploymentId) -> LinkResult<Option<Evidence>> {
+        self.read("read_evidence", |host| host.evidence_error.clone().map_or(Ok(host.evidence.clone()), Err))
+            .await
     }
 }

@@ -10,8 +10,18 @@ use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
 use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
 
+/// A witness of what is read and recorded.
+pub trait StoreObserver: Send + Sync {
+    /// Called before the records are read: what happened elsewhere may be added to them.
+    fn prepare_read(&self, records: &mut [ServiceRecord]);
+
+    /// Called when a change has begun or ended.
+    fn notice_change(&self, records: &[ServiceRecord]);
+}
+
 #[derive(Default)]
 pub struct FakeStore {
+    observer: Option<Box<dyn StoreObserver>>,
     pub records: Mutex<Vec<ServiceRecord>>,
     pub history: Mutex<Vec<HistoryEntry>>,
     /// The next write fails like this; the second next in the same way.
@@ -43,6 +53,17 @@ impl FakeStore {
         let now =
             std::mem::replace(&mut *self.next_error.lock().unwrap(), self.later_error.lock().unwrap().take());
         now.map_or(Ok(()), Err)
+    }
+
+    pub fn with_observer(record: ServiceRecord, observer: impl StoreObserver + 'static) -> Self {
+        Self { records: Mutex::new(vec![record]), observer: Some(Box::new(observer)), ..Self::default() }
+    }
+
+    fn notify_change(&self) {
+        if let Some(observer) = &self.observer {
+            let records = self.records.lock().unwrap().clone();
+            observer.notice_change(&records);
+        }
     }
 
     fn put_record(&self, record: ServiceRecord) {
@@ -82,6 +103,9 @@ impl Store for FakeStore {
     }
 
     fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+        if let Some(observer) = &self.observer {
+            observer.prepare_read(&mut self.records.lock().unwrap());
+        }
         let unreadable = self.read_error.lock().unwrap().clone();
         unreadable.map_or_else(|| Ok(self.records.lock().unwrap().clone()), Err)
     }
@@ -100,6 +124,7 @@ impl Store for FakeStore {
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
         history.push(intent.to_entry(operation, now));
+        self.notify_change();
         Ok((operation, recorded))
     }
 
@@ -121,6 +146,7 @@ impl Store for FakeStore {
             }
         }
         self.history.lock().unwrap().push(outcome.to_entry(began, actor, now));
+        self.notify_change();
         Ok(())
     }
 
