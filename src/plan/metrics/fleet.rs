@@ -63,10 +63,7 @@ const STATES: [&str; 7] =
 impl FleetMetrics {
     pub fn render(&self) -> String {
         let mut page = MetricsPage::default();
-        let up = page.start_family(&UP);
-        for host in &self.hosts {
-            up.add_flag(&[("host", host.host.as_str())], host.is_up);
-        }
+        page.add_each(&UP, &self.hosts, |up, host| up.add_flag(&[("host", host.host.as_str())], host.is_up));
         self.write_host_values(&mut page, &FORWARD, |view| Some(u64::from(view.switch()? == Switch::On)));
         self.write_host_values(&mut page, &FORWARD_RECORDED, |view| {
             let record = view.record.as_ref().ok()?.as_ref()?;
@@ -84,35 +81,31 @@ impl FleetMetrics {
         family: &'static MetricFamily,
         value: fn(&HostView) -> Option<u64>,
     ) {
-        let samples = page.start_family(family);
-        for host in &self.hosts {
+        page.add_each(family, &self.hosts, |samples, host| {
             for (service, view) in &host.views {
                 if let Some(value) = value(view) {
                     samples.add_gauge(&[("host", host.host.as_str()), ("service", service.as_str())], value);
                 }
             }
-        }
+        });
     }
 
     fn write_journals(&self, page: &mut MetricsPage) {
-        let readable = page.start_family(&JOURNAL);
-        for of in &self.services {
+        page.add_each(&JOURNAL, &self.services, |readable, of| {
             readable.add_flag(&[("service", of.service.as_str())], of.journal.is_ok());
-        }
+        });
         let read: Vec<(&str, &JournalSnapshot)> = self
             .services
             .iter()
             .filter_map(|of| Some((of.service.as_str(), of.journal.as_ref().ok()?)))
             .collect();
-        let held = page.start_family(&LOCK_HELD);
-        for (service, journaled) in &read {
+        page.add_each(&LOCK_HELD, &read, |held, (service, journaled)| {
             held.add_flag(&[("service", service)], journaled.is_locked);
-        }
-        let in_progress = page.start_family(&IN_PROGRESS);
-        for (service, journaled) in &read {
+        });
+        page.add_each(&IN_PROGRESS, &read, |in_progress, (service, journaled)| {
             let unfinished = journaled.roll.as_ref().is_some_and(|roll| !roll.is_finished());
             in_progress.add_flag(&[("service", service)], unfinished);
-        }
+        });
         let rolls: Vec<(&str, &RollProgress, &str)> = read
             .iter()
             .filter_map(|(service, journaled)| {
@@ -126,31 +119,26 @@ impl FleetMetrics {
 }
 
 fn write_rolls(page: &mut MetricsPage, rolls: &[(&str, &RollProgress, &str)]) {
-    let states = page.start_family(&STATE);
-    for (service, _, now) in rolls {
+    page.add_each(&STATE, rolls, |states, (service, _, now)| {
         for state in STATES {
             states.add_flag(&[("service", service), ("state", state)], state == *now);
         }
-    }
-    let hosts = page.start_family(&HOSTS);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&HOSTS, rolls, |hosts, (service, roll, _)| {
         for (name, is_so) in HOST_STATES {
             let count = roll.hosts.iter().filter(|host| is_so(host)).count();
             hosts.add_gauge(&[("service", service), ("state", name)], count);
         }
-    }
-    let out = page.start_family(&HOSTS_OUT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&HOSTS_OUT, rolls, |out, (service, roll, _)| {
         out.add_gauge(&[("service", service)], roll.hosts.iter().filter(|host| host.may_be_out()).count());
-    }
-    let began = page.start_family(&BEGAN_AT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&BEGAN_AT, rolls, |began, (service, roll, _)| {
         began.add_gauge(&[("service", service)], roll.began_at.as_second());
-    }
-    let changed = page.start_family(&CHANGED_AT);
-    for (service, roll, _) in rolls {
+    });
+    page.add_each(&CHANGED_AT, rolls, |changed, (service, roll, _)| {
         changed.add_gauge(&[("service", service)], roll.changed_at.as_second());
-    }
+    });
 }
 
 type HostPredicate = fn(&HostProgress) -> bool;

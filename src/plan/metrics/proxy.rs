@@ -119,17 +119,15 @@ pub(super) fn write(page: &mut MetricsPage, stats: &ProxyStats, listed: &ListedV
         (&UPGRADED, |of| of.upgraded),
         (&IN_FLIGHT, |of| of.in_flight),
     ] {
-        let samples = page.start_family(family);
-        for of in &stats.services {
+        page.add_each(family, &stats.services, |samples, of| {
             samples.add_gauge(&[("service", of.service.as_str())], value(of));
-        }
+        });
     }
-    let rejected = page.start_family(&REJECTED);
-    for of in &stats.services {
+    page.add_each(&REJECTED, &stats.services, |rejected, of| {
         for (reason, count) in fill_zeros(&of.rejected, REJECT_REASONS) {
             rejected.add_counter(&[("service", of.service.as_str()), ("reason", reason)], count);
         }
-    }
+    });
     let mut upstreams =
         sum_by_version(&stats.services, listed, |of| &of.upstreams, |upstream| &upstream.version);
     // The proxy lists every version that could be called.
@@ -180,28 +178,24 @@ impl<T> VersionCounts<'_, T> {
 }
 
 fn write_upstreams(page: &mut MetricsPage, upstreams: &[VersionCounts<'_, UpstreamStats>]) {
-    let requests = page.start_family(&REQUESTS);
-    for upstream in upstreams {
+    page.add_each(&REQUESTS, upstreams, |requests, upstream| {
         let [service, version, role] = upstream.to_role_labels();
         for (digit, count) in fill_zeros(&upstream.counts.answers, STATUS_CLASSES) {
             requests.add_counter(&[service, version, role, ("class", name_status_class(digit))], count);
         }
-    }
-    let errors = page.start_family(&ERRORS);
-    for upstream in upstreams {
+    });
+    page.add_each(&ERRORS, upstreams, |errors, upstream| {
         let [service, version, role] = upstream.to_role_labels();
         for (reason, count) in fill_zeros(&upstream.counts.errors, ERROR_REASONS) {
             errors.add_counter(&[service, version, role, ("reason", reason)], count);
         }
-    }
-    let fallbacks = page.start_family(&FALLBACKS);
-    for upstream in upstreams {
+    });
+    page.add_each(&FALLBACKS, upstreams, |fallbacks, upstream| {
         fallbacks.add_counter(&upstream.to_role_labels(), upstream.counts.fallbacks);
-    }
-    let duration = page.start_family(&DURATION);
-    for upstream in upstreams {
+    });
+    page.add_each(&DURATION, upstreams, |duration, upstream| {
         duration.add_durations(&upstream.to_role_labels(), &upstream.counts.latency);
-    }
+    });
 }
 
 fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStats>]) {
@@ -209,30 +203,26 @@ fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStat
         (&SELECTED, (|counts| counts.selected) as fn(&ShadowStats) -> u64),
         (&ANSWERED, |counts| counts.answered),
     ] {
-        let samples = page.start_family(family);
-        for shadow in shadows {
+        page.add_each(family, shadows, |samples, shadow| {
             samples.add_counter(&shadow.to_labels(), value(&shadow.counts));
-        }
+        });
     }
-    let copies = page.start_family(&COPIES);
-    for shadow in shadows {
+    page.add_each(&COPIES, shadows, |copies, shadow| {
         copies.add_gauge(&shadow.to_labels(), shadow.counts.in_flight);
-    }
+    });
     for (family, counts, words) in [
         (&DROPPED, (|counts| &counts.dropped) as fn(&ShadowStats) -> &ReasonCounts, DROP_REASONS),
         (&ABORTED, |counts| &counts.aborted, ABORT_REASONS),
         (&FAILED, |counts| &counts.failed, FAIL_REASONS),
     ] {
-        let samples = page.start_family(family);
-        for shadow in shadows {
+        page.add_each(family, shadows, |samples, shadow| {
             let [service, version] = shadow.to_labels();
             for (reason, count) in fill_zeros(counts(&shadow.counts), words) {
                 samples.add_counter(&[service, version, ("reason", reason)], count);
             }
-        }
+        });
     }
-    let pairs = page.start_family(&STATUS_PAIRS);
-    for shadow in shadows {
+    page.add_each(&STATUS_PAIRS, shadows, |pairs, shadow| {
         let [service, version] = shadow.to_labels();
         for (pair, count) in &shadow.counts.statuses {
             let (main, own) = pair.split_once('/').unwrap_or((pair, ""));
@@ -241,9 +231,8 @@ fn write_shadows(page: &mut MetricsPage, shadows: &[VersionCounts<'_, ShadowStat
                 *count,
             );
         }
-    }
-    let duration = page.start_family(&SHADOW_DURATION);
-    for shadow in shadows {
+    });
+    page.add_each(&SHADOW_DURATION, shadows, |duration, shadow| {
         duration.add_durations(&shadow.to_labels(), &shadow.counts.latency);
-    }
+    });
 }

@@ -63,24 +63,21 @@ fn find_last<'a>(service: &'a str, journaled: &'a JournalSnapshot) -> Option<Las
 }
 
 pub(super) fn write(page: &mut MetricsPage, journals: &[(&str, &JournalSnapshot)]) {
-    let in_progress = page.start_family(&IN_PROGRESS);
-    for (service, journaled) in journals {
+    page.add_each(&IN_PROGRESS, journals, |in_progress, (service, journaled)| {
         let unfinished = journaled.promotion.as_ref().is_some_and(|promotion| !promotion.is_finished());
         in_progress.add_flag(&[("service", service)], unfinished);
-    }
+    });
     let all: Vec<LastPromotion<'_>> =
         journals.iter().filter_map(|(service, journaled)| find_last(service, journaled)).collect();
-    let states = page.start_family(&STATE);
-    for last in &all {
+    page.add_each(&STATE, &all, |states, last| {
         let [service, version] = last.to_labels();
         for state in STATES {
             states.add_flag(&[service, version, ("state", state)], state == last.state);
         }
-    }
-    let shares = page.start_family(&SHARE);
-    for last in &all {
+    });
+    page.add_each(&SHARE, &all, |shares, last| {
         shares.add_gauge(&last.to_labels(), compute_share(last.progress).ratio());
-    }
+    });
     for (family, value) in [
         (&STEPS_PASSED, count_passed as fn(&PromotionProgress) -> i64),
         (&STEPS, |progress| to_i64(progress.steps.len())),
@@ -88,10 +85,9 @@ pub(super) fn write(page: &mut MetricsPage, journals: &[(&str, &JournalSnapshot)
         (&BEGAN_AT, |progress| progress.began_at.as_second()),
         (&CHANGED_AT, |progress| progress.changed_at.as_second()),
     ] {
-        let samples = page.start_family(family);
-        for last in &all {
+        page.add_each(family, &all, |samples, last| {
             samples.add_gauge(&last.to_labels(), value(last.progress));
-        }
+        });
     }
 }
 
