@@ -8,9 +8,7 @@ use super::api::deployments::{DeployRequest, HostNetwork};
 use super::balancer::{
     BalancerSpec, CheckTiming, ServerCounters, ServerNames, ServerState, ServerView, StatsEndpoint,
 };
-use super::deployment::{
-    Access, Deployment, DeploymentId, Digest, Instance, InstanceLimits, RunSpec, Stage, Workload,
-};
+use super::deployment::{Access, Deployment, DeploymentId, Digest, Instance, RunSpec, Stage, Workload};
 use super::fleet::{DeployPolicy, Fleet, FleetLimits, Hooks, RollPolicy};
 use super::forward::{Intent, RouteChange, ServiceRecord};
 use super::health::Health;
@@ -77,14 +75,8 @@ pub fn fleet() -> Fleet {
 /// A version that is ready, with an instance at a port.
 pub fn deployment(service: &str, version: &str, at: u16) -> Deployment {
     let salt = version.bytes().fold(0u64, |sum, byte| sum * 31 + u64::from(byte));
-    let runs = Workload::Command { argv: vec!["./serve".into()] };
-    let how = RunSpec {
-        workload: runs,
-        env: BTreeMap::new(),
-        user: None,
-        resources: InstanceLimits::default(),
-        grace: Duration::from_secs(1),
-    };
+    let runs = RunSpec::new(Workload::Command { argv: vec!["./serve".into()] });
+    let how = RunSpec { grace: Duration::from_secs(1), ..runs };
     Deployment {
         id: DeploymentId::new(jiff::Timestamp::UNIX_EPOCH, salt),
         service: service.parse().unwrap(),

@@ -121,6 +121,10 @@ impl ProxyProcess {
         serde_json::from_slice(&body).map_err(|error| self.silent_error(&error))
     }
 
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ProxyError> {
+        self.request_json(ANSWER_TIMEOUT, Method::GET, path, None::<&()>).await
+    }
+
     async fn read_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
         self.request_json(bound, Method::GET, "/health", None::<&()>).await
     }
@@ -244,7 +248,7 @@ impl Proxy for ProxyProcess {
     }
 
     async fn read_config(&self) -> Result<ProxyConfig, ProxyError> {
-        self.request_json(ANSWER_TIMEOUT, Method::GET, "/config", None::<&()>).await
+        self.get("/config").await
     }
 
     async fn check_health(&self, bound: Duration) -> Result<ProxyHealth, ProxyError> {
@@ -258,7 +262,7 @@ impl Proxy for ProxyProcess {
     }
 
     async fn read_stats(&self) -> Result<ProxyStats, ProxyError> {
-        self.request_json(ANSWER_TIMEOUT, Method::GET, "/stats", None::<&()>).await
+        self.get("/stats").await
     }
 
     async fn read_evidence(
@@ -266,13 +270,7 @@ impl Proxy for ProxyProcess {
         service: &ServiceName,
         deployment: &DeploymentId,
     ) -> Result<Option<Evidence>, ProxyError> {
-        self.request_json(
-            ANSWER_TIMEOUT,
-            Method::GET,
-            &format!("/compare/{service}/{deployment}"),
-            None::<&()>,
-        )
-        .await
+        self.get(&format!("/compare/{service}/{deployment}")).await
     }
 
     async fn stop(&self) -> Result<(), ProxyError> {

@@ -21,10 +21,15 @@ fn actor() -> Actor {
 async fn kept(switch: Switch, story: impl AsyncFnOnce(&FakeWorld)) {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
     rules::change(&fake.world, &make_intent(switch, "test")).await.unwrap();
+    while_kept(&fake, story).await;
+}
+
+/// Runs the reconciler beside a story.
+async fn while_kept(fake: &FakeWorld, story: impl AsyncFnOnce(&FakeWorld)) {
     let (world, actor) = (fake.world.clone(), actor());
     let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
     tokio::time::sleep(MS).await;
-    story(&fake).await;
+    story(fake).await;
     fake.stopper.stop();
     keeping.await.unwrap();
 }
@@ -155,13 +160,8 @@ async fn failed_repair_is_reported_once_and_retried() {
 #[tokio::test(start_paused = true)]
 async fn empty_record_leaves_rules_untouched() {
     let fake = fake::world(vec![], Arc::new(FakeFirewall::new(&BOTH)));
-    let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
-    tokio::time::sleep(MS).await;
-    change(&fake, |table| table.rules.clear()).await;
+    while_kept(&fake, async |fake| change(fake, |table| table.rules.clear()).await).await;
     assert_eq!(*fake.firewall.committed.lock().unwrap(), []);
-    fake.stopper.stop();
-    keeping.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,11 +171,9 @@ async fn reconciler_starts_with_restore() {
     for family in BOTH {
         fake.firewall.tamper(family, |table| *table = Table::empty_nat());
     }
-    let (world, actor) = (fake.world.clone(), actor());
-    let keeping = tokio::spawn(async move { start(&world, &actor).await.run().await });
-    tokio::time::sleep(MS).await;
-    assert!(fake.firewall.read_forward_state().0);
-    assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
-    fake.stopper.stop();
-    keeping.await.unwrap();
+    while_kept(&fake, async |fake| {
+        assert!(fake.firewall.read_forward_state().0);
+        assert_eq!(fake.store.history.lock().unwrap().last().unwrap().action, "restore");
+    })
+    .await;
 }
