@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::capped::Merge;
+use super::capped::{Merge, absorb_fields};
 use super::deployment::{Access, DeploymentId};
 use super::name::ServiceName;
 use super::percent::Percent;
@@ -302,23 +302,14 @@ pub struct ShadowStats {
 
 impl Merge for UpstreamStats {
     fn absorb(&mut self, other: Self) {
-        self.answers.absorb(other.answers);
-        self.errors.absorb(other.errors);
-        self.latency.absorb(other.latency);
-        self.fallbacks.absorb(other.fallbacks);
+        absorb_fields!(self, other: answers, errors, latency, fallbacks);
     }
 }
 
 impl Merge for ShadowStats {
     fn absorb(&mut self, other: Self) {
-        self.selected.absorb(other.selected);
-        self.answered.absorb(other.answered);
-        self.in_flight.absorb(other.in_flight);
-        self.dropped.absorb(other.dropped);
-        self.aborted.absorb(other.aborted);
-        self.failed.absorb(other.failed);
-        self.statuses.absorb(other.statuses);
-        self.latency.absorb(other.latency);
+        absorb_fields!(self, other: selected, answered, in_flight, dropped);
+        absorb_fields!(self, other: aborted, failed, statuses, latency);
     }
 }
 

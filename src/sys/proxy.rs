@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::exec::{OWN_EXE, Program};
+use super::store::FileLockGuard;
 use super::systemd::Systemd;
 use crate::model::deployment::DeploymentId;
 use crate::model::evidence::Evidence;
@@ -50,12 +51,6 @@ const MAX_LOG_BYTES: u64 = 1 << 20;
 pub struct ProxyProcess {
     dir: PathBuf,
 }
-
-struct FileLockGuard {
-    _lock: Flock<File>,
-}
-
-impl LockGuard for FileLockGuard {}
 
 impl ProxyProcess {
     pub fn new(state_dir: &Path) -> Self {

@@ -11,6 +11,8 @@ use crate::plan::firewall;
 
 mod snapshots;
 
+type Change = fn(&mut CheckFacts);
+
 fn fleet() -> Fleet {
     Fleet { balancers: vec![example::balancer("lb1", None)], ..example::fleet() }
 }
@@ -222,18 +224,14 @@ fn input_policy_refusing_the_real_port_is_reported() {
 
 #[test]
 fn check_reports_listeners_and_health() {
-    assert_eq!(
-        with(|facts| facts.check_port_listeners = vec![(9, "nc".into())]),
-        [("listener-on-check-port", Severity::Problem)]
-    );
-    assert_eq!(
-        with(|facts| facts.backup_port_listeners.push((10, "nginx".into()))),
-        [("one-process-for-both", Severity::Problem)]
-    );
-    assert_eq!(
-        with(|facts| facts.main_health = Err(ObservationError::new("refused"))),
-        [("vhost-unhealthy", Severity::Problem)]
-    );
+    let cases: [(&str, Change); 3] = [
+        ("listener-on-check-port", |facts| facts.check_port_listeners = vec![(9, "nc".into())]),
+        ("one-process-for-both", |facts| facts.backup_port_listeners.push((10, "nginx".into()))),
+        ("vhost-unhealthy", |facts| facts.main_health = Err(ObservationError::new("refused"))),
+    ];
+    for (id, change) in cases {
+        assert_eq!(with(change), [(id, Severity::Problem)]);
+    }
     let in_maintenance = with(|facts| {
         facts.main_health = Err(ObservationError::new("refused"));
         facts.records = Ok(vec![recorded(Switch::Off)]);

@@ -22,22 +22,14 @@ fn socket(received_ago: u64, sent_ago: u64, ack_ago: u64) -> Socket {
 
 #[test]
 fn single_observation_separates_idle_from_busy() {
-    assert_eq!(
-        classify_socket(&socket(50, 40, 40), None),
-        SocketActivity::Idle,
-        "answered after its request"
-    );
-    assert_eq!(
-        classify_socket(&socket(40, 90, 40), None),
-        SocketActivity::Request,
-        "requested after the last answer"
-    );
-    assert_eq!(
-        classify_socket(&socket(40, 40, 36), None),
-        SocketActivity::Idle,
-        "same tick, answer acknowledged later"
-    );
-    assert_eq!(classify_socket(&socket(40, 40, 40), None), SocketActivity::Ambiguous);
+    for (seen, activity, name) in [
+        (socket(50, 40, 40), SocketActivity::Idle, "answered after its request"),
+        (socket(40, 90, 40), SocketActivity::Request, "requested after the last answer"),
+        (socket(40, 40, 36), SocketActivity::Idle, "same tick, answer acknowledged later"),
+        (socket(40, 40, 40), SocketActivity::Ambiguous, "same tick"),
+    ] {
+        assert_eq!(classify_socket(&seen, None), activity, "{name}");
+    }
     let mut fresh = socket(0, 0, 0);
     (fresh.info.bytes_received, fresh.info.bytes_sent) = (0, 0);
     assert_eq!(classify_socket(&fresh, None), SocketActivity::Idle, "no request yet");

@@ -18,7 +18,7 @@ use crate::world::flows::{ConnectionTracker, FlowsError};
 use crate::world::link::SharedLineSink;
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::runner::{Runner, RunnerError, StopResult};
-use crate::world::store::{LockGuard, Store, StoreError};
+use crate::world::store::{LockGuard, Store, StoreError, StoreResult};
 
 #[derive(Default)]
 pub struct FakeDeployments {
@@ -67,21 +67,21 @@ impl DeploymentStore for FakeDeployments {
         _: &ServiceName,
         purpose: &str,
         patience: Duration,
-    ) -> Result<Box<dyn LockGuard>, StoreError> {
+    ) -> StoreResult<Box<dyn LockGuard>> {
         self.lock.lock(purpose, patience).await
     }
 
-    fn all(&self) -> Result<Vec<Deployment>, StoreError> {
+    fn all(&self) -> StoreResult<Vec<Deployment>> {
         Ok(self.deployments.lock().unwrap().values().cloned().collect())
     }
 
-    fn put(&self, deployment: &Deployment) -> Result<(), StoreError> {
+    fn put(&self, deployment: &Deployment) -> StoreResult<()> {
         self.fuse.proceed_or(build_store_error)?;
         self.deployments.lock().unwrap().insert(deployment.id.clone(), deployment.clone());
         Ok(())
     }
 
-    fn remove(&self, id: &DeploymentId) -> Result<(), StoreError> {
+    fn remove(&self, id: &DeploymentId) -> StoreResult<()> {
         self.fuse.proceed_or(build_store_error)?;
         self.deployments.lock().unwrap().remove(id);
         Ok(())

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::model::forward::{Intent, ServiceRecord};
 use crate::model::history::{Actor, HistoryEntry, OperationId};
 use crate::model::name::ServiceName;
-use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError};
+use crate::world::store::{ChangeOutcome, HistoryNote, LockGuard, Store, StoreError, StoreResult};
 
 /// A witness of what is read and recorded.
 pub trait StoreObserver: Send + Sync {
@@ -43,7 +43,7 @@ struct FakeLockGuard {
 impl LockGuard for FakeLockGuard {}
 
 impl FakeStore {
-    fn check_write(&self) -> Result<(), StoreError> {
+    fn check_write(&self) -> StoreResult<()> {
         if !self.fuse.lock().unwrap().try_proceed() {
             return Err(StoreError::Failed { action: "write", path: "killed".into(), why: String::new() });
         }
@@ -86,7 +86,7 @@ async fn acquire_lock(
     lock: &std::sync::Arc<tokio::sync::Mutex<()>>,
     purpose: &str,
     patience: Duration,
-) -> Result<Box<dyn LockGuard>, StoreError> {
+) -> StoreResult<Box<dyn LockGuard>> {
     let held = tokio::time::timeout(patience, lock.clone().lock_owned()).await;
     let busy = |_| StoreError::Busy { holder: format!("pid 1: {purpose}"), waited: patience };
     held.map_err(busy).map(|guard| Box::new(FakeLockGuard { _guard: guard }) as Box<dyn LockGuard>)
@@ -94,15 +94,15 @@ async fn acquire_lock(
 
 #[async_trait]
 impl Store for FakeStore {
-    async fn lock(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         acquire_lock(&self.lock, purpose, patience).await
     }
 
-    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> Result<Box<dyn LockGuard>, StoreError> {
+    async fn lock_proxy(&self, purpose: &str, patience: Duration) -> StoreResult<Box<dyn LockGuard>> {
         acquire_lock(&self.proxy_lock, purpose, patience).await
     }
 
-    fn load_records(&self) -> Result<Vec<ServiceRecord>, StoreError> {
+    fn load_records(&self) -> StoreResult<Vec<ServiceRecord>> {
         if let Some(observer) = &self.observer {
             observer.prepare_read(&mut self.records.lock().unwrap());
         }
@@ -110,11 +110,7 @@ impl Store for FakeStore {
         unreadable.map_or_else(|| Ok(self.records.lock().unwrap().clone()), Err)
     }
 
-    fn begin(
-        &self,
-        intent: &Intent,
-        now: jiff::Timestamp,
-    ) -> Result<(OperationId, ServiceRecord), StoreError> {
+    fn begin(&self, intent: &Intent, now: jiff::Timestamp) -> StoreResult<(OperationId, ServiceRecord)> {
         self.check_write()?;
         let service = &intent.forward.service;
         let previous =
@@ -134,7 +130,7 @@ impl Store for FakeStore {
         actor: &Actor,
         outcome: &ChangeOutcome,
         now: jiff::Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         self.check_write()?;
         let began =
             self.history.lock().unwrap().iter().find(|entry| entry.operation == operation).cloned().unwrap();
@@ -150,7 +146,7 @@ impl Store for FakeStore {
         Ok(())
     }
 
-    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> Result<(), StoreError> {
+    fn add_note(&self, note: &HistoryNote, now: jiff::Timestamp) -> StoreResult<()> {
         self.check_write()?;
         let mut history = self.history.lock().unwrap();
         let operation = OperationId(i64::try_from(history.len()).unwrap() + 1);
@@ -158,7 +154,7 @@ impl Store for FakeStore {
         Ok(())
     }
 
-    fn load_history(&self, _: Option<&ServiceName>, limit: u32) -> Result<Vec<HistoryEntry>, StoreError> {
+    fn load_history(&self, _: Option<&ServiceName>, limit: u32) -> StoreResult<Vec<HistoryEntry>> {
         let history = self.history.lock().unwrap();
         let skip = history.len().saturating_sub(usize::try_from(limit).unwrap());
         Ok(history[skip..].to_vec())

@@ -5,8 +5,6 @@ use crate::model::finding::samples;
 use crate::model::roll::Batch;
 use crate::plan::check::data_ports::tests::{REDIRECT_RULE, add_managed_service};
 
-type Change = fn(&mut CheckFacts);
-
 /// Changes of the host on which all is well.
 const CHANGES: [Change; 30] = [
     |_| {},
