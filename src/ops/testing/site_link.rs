@@ -11,6 +11,7 @@ use crate::model::api::{
     ServiceActivity, StatusRequest,
 };
 use crate::model::deployment::Digest;
+use crate::model::failure::ErrorCode;
 use crate::model::forward::ChangeResult;
 use crate::model::history::HistoryEntry;
 use crate::model::name::{HostName, ServiceName};
@@ -28,6 +29,11 @@ pub(super) struct SiteLink {
 
 pub fn build_broken_link_error() -> LinkError {
     LinkError::Broken { via: "ssh fake".into(), why: "cut".into() }
+}
+
+/// The refusal of a host whose rules another program holds.
+pub fn build_locked_error() -> LinkError {
+    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
 }
 
 impl SiteLink {

@@ -7,13 +7,13 @@ use super::*;
 use crate::model::api::deployments::{AccessRequest, LogsRequest};
 use crate::model::deployment::{Deployment, RunSpec, RunSpecChange};
 use crate::model::example::{self, make_actor as actor};
-use crate::model::failure::ErrorCode;
 use crate::model::name::HostName;
 use crate::model::roll::{NewMain, RollSpec, Work};
 use crate::ops::testing::site::{FakeSite, site};
+use crate::ops::testing::site_link::build_locked_error;
 use crate::world::fake::MS;
 use crate::world::fake::paused::wait_until;
-use crate::world::link::{LinkError, SharedLineSink};
+use crate::world::link::SharedLineSink;
 use crate::world::reporter::Event;
 
 fn flip_to_2() -> AssignOptions {
@@ -36,15 +36,11 @@ fn mains(fake: &FakeSite) -> Vec<String> {
     fake.site.lock().hosts.values().map(|host| host.main.clone()).collect()
 }
 
-fn refused() -> LinkError {
-    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
-}
-
 /// A host refuses, another host's response is lost: the old main is everywhere.
 #[tokio::test(start_paused = true)]
 async fn flip_is_reverted_on_all_hosts_when_one_fails() {
     let fake = site(3, 1);
-    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web1", |host| host.assign_error = Some(build_locked_error()));
     fake.site.with_host("web2", |host| host.lost_answers = 1);
     flip(&fake).await.unwrap_err();
     assert_eq!(mains(&fake), ["1.0.0"; 3]);
@@ -54,7 +50,7 @@ async fn flip_is_reverted_on_all_hosts_when_one_fails() {
 #[tokio::test(start_paused = true)]
 async fn flip_revert_skips_host_that_had_the_version_before() {
     let fake = site(3, 1);
-    fake.site.with_host("web1", |host| host.assign_error = Some(refused()));
+    fake.site.with_host("web1", |host| host.assign_error = Some(build_locked_error()));
     fake.site.with_host("web2", |host| {
         host.main = "2.0.0".to_owned();
         host.lost_answers = 1;

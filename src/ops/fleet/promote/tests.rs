@@ -3,17 +3,16 @@ use std::time::Duration;
 use super::*;
 use crate::model::evidence::{Evidence, Pattern};
 use crate::model::example::{self, make_actor as actor};
-use crate::model::failure::ErrorCode;
 use crate::model::field::Field;
 use crate::model::percent::Percent;
 use crate::model::promote::StepVerdict;
 use crate::model::proxy::{Canary, Mirror};
 use crate::ops::testing::site::{FakeSite, SiteHost, site};
+use crate::ops::testing::site_link::build_locked_error;
 use crate::ops::testing::site_traffic_split::{SiteProxy, VersionBehaviour};
 use crate::plan::promote::PromotionStepState;
 use crate::world::fake::MS;
 use crate::world::fake::paused::wait_until;
-use crate::world::link::LinkError;
 
 mod faults;
 mod random_faults;
@@ -343,8 +342,4 @@ async fn promotion_refuses_unready_hosts() {
 /// The canary of another command.
 fn other_canary() -> Canary {
     example::make_canary(&example::deployment("shop", "0.9.0", 20000).id, "10")
-}
-
-fn refusal() -> LinkError {
-    LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() }
 }

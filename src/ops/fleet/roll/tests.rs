@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::example::{self, make_actor as actor};
-use crate::model::failure::ErrorCode;
 use crate::model::journal::HostOutcome;
 use crate::model::lock::Liveness;
 use crate::model::roll::Batch;
 use crate::plan::roll::progress::StepState;
 
 use crate::ops::testing::site::{FakeSite, site};
+use crate::ops::testing::site_fault::HostFault;
 use crate::world::fake::MS;
-use crate::world::link::LinkError;
 use crate::world::lock::FleetLock as _;
 
 fn spec(hosts: usize) -> RollSpec {
@@ -349,8 +348,7 @@ async fn hooks_run_in_order_with_environment() {
 #[tokio::test(start_paused = true)]
 async fn refused_switch_records_actual_host_state() {
     let fake = site(3, 1);
-    let refused = LinkError::Refused { code: ErrorCode::RulesLocked, message: "xtables is locked".into() };
-    fake.site.with_host("web1", |host| host.switch_error = Some(refused));
+    fake.site.with_host("web1", |host| host.set_fault(HostFault::SwitchRefused, true));
     let report = roll(&fake, &spec(3)).await.unwrap();
     assert_eq!(ends(&report)[0], (StepState::Failed, Some(HostOutcome::Restored)), "it never went off");
     assert_eq!(in_service(&fake), [true; 3]);

@@ -160,7 +160,7 @@ async fn abort_after_kill_removes_canary() {
 #[tokio::test(start_paused = true)]
 async fn failed_final_flip_is_reverted_on_all_hosts() {
     let fake = site(3, 1);
-    fake.site.with_host("web2", |host| host.assign_error = Some(refusal()));
+    fake.site.with_host("web2", |host| host.assign_error = Some(build_locked_error()));
     let report = roll_out(&fake, spec()).await.unwrap();
     is_back(&fake, &report, "it does not become main: done on 2 of 3 hosts; `web2`: xtables is locked");
 }

@@ -94,7 +94,7 @@ async fn resume_stops_mirror_of_comparison() {
 async fn require_match_rolls_back_on_error_and_holds_on_unreachable_host() {
     let fake = site(3, 1);
     let work = shadowed(&fake, None);
-    fake.site.with_host("web2", |host| host.evidence_error = Some(refusal()));
+    fake.site.with_host("web2", |host| host.evidence_error = Some(build_locked_error()));
     let report = roll_out(&fake, work.clone()).await.unwrap();
     is_back(
         &fake,
