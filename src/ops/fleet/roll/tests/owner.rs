@@ -1,8 +1,10 @@
 //! Two operator machines and one host: an operator who is not the owner is refused, or takes over with a reason.
 
 use super::*;
+use crate::model::failure::ErrorCode;
 use crate::model::port_forward::Switch;
 use crate::ops::fleet::forward::{self, SwitchError, SwitchOptions};
+use crate::world::link::LinkError;
 use crate::world::lock::FleetLock;
 
 fn operator(user: &str, machine: &str) -> Actor {

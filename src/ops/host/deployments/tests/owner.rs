@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::api::ForwardRequest;
 use crate::model::deployment::Access;
+use crate::model::history::Actor;
 use crate::model::port_forward::Forward;
 use crate::model::traffic_split::{TrafficSplitChange, TrafficSplitRequest};
 use crate::ops::host::api::LocalHost;
