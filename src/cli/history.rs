@@ -5,7 +5,6 @@ use std::path::Path;
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
 use super::host_args::HostArgs;
 use crate::config::ConfigError;
 use crate::error::Failure;
@@ -48,8 +47,7 @@ pub async fn run(args: &HistoryArgs, context: &Context) -> Result<(), Failure> {
     let world = context.build_fleet_world(&file, &fleet, &[]);
     if let Some(id) = &args.roll {
         let found = build_progress(&world.journal.load(id, 0)?);
-        let found =
-            found.ok_or("the journal has no such roll").map_err(fail_to(format!("show the roll {id}")))?;
+        let found = found.ok_or_else(|| Failure::UnknownRoll { roll: id.clone() })?;
         context.renderer.print_past_roll(&found);
         return Ok(());
     }

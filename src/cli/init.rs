@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::Context;
-use super::failure::fail_to;
+use super::failure::{fail_file, fail_usage};
 use super::web_server_arg::WebServerArg;
 use crate::error::Failure;
 use crate::model::balancer::CheckTiming;
@@ -58,7 +58,7 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
         None => prompt_project_name(context)?,
     };
     let dir = args.dir.unwrap_or_else(|| PathBuf::from(project.as_str()));
-    let dir = std::path::absolute(&dir).map_err(fail_to("find the directory"))?;
+    let dir = std::path::absolute(&dir).map_err(fail_file("find", &dir))?;
     let mut hosts: Vec<Host> = args.hosts.into_iter().map(|host| host.0).collect();
     if hosts.is_empty() {
         // Addresses for documentation would never be reached; these are what the README's example uses.
@@ -69,7 +69,7 @@ pub fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
             .collect();
     }
     let site = build_site(project, args.server, hosts, args.balancer, &dir.to_string_lossy())
-        .ok_or_else(|| fail_to("set the ports")("0 is no port"))?;
+        .ok_or_else(|| fail_usage("set the ports", "0 is no port"))?;
     let world = context.build_host_world(None);
     let written = init::init(world.files.as_ref(), &dir, &site, args.force).map_err(Failure::Init)?;
     context.renderer.print_init(&written);

@@ -38,7 +38,7 @@ mod web_server_arg;
 pub mod world_params;
 
 use context::Context;
-use failure::fail_to;
+use failure::fail_system;
 use globals::{GlobalArgs, OutputFormat};
 use render::Renderer;
 use world_params::WorldFactory;
@@ -217,7 +217,7 @@ pub fn run(cli: Cli, world_factory: WorldFactory) -> ExitStatus {
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return render.print_failure(&fail_to("start")(error)),
+        Err(error) => return render.print_failure(&fail_system("start")(error)),
     };
     let result = runtime.block_on(async {
         let (stopper, stop) = stop::create_channel();
@@ -275,7 +275,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<(), Failure> {
 /// Ends a wait on Ctrl-C, TERM or a closed terminal; a change under way is finished first. A second Ctrl-C or TERM ends
 /// everything at once; a second hang-up does not, for the kernel and the shell each send one.
 fn handle_signals(stopper: StopHandle) -> Result<(), Failure> {
-    let failed = fail_to("listen for signals");
+    let failed = fail_system("listen for signals");
     let mut interrupt = signal(SignalKind::interrupt()).map_err(&failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(&failed)?;
     let hangup = if is_ignored(SignalKind::hangup()) { None } else { Some(signal(SignalKind::hangup())) };

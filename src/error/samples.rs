@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Failure;
+use super::{Failure, ServerKind};
 use crate::agent::serve::ServeError;
 use crate::config::{ConfigError, ConfigProblem};
 use crate::model::lock::{Holder, Liveness, LockPurpose, LockView};
@@ -80,7 +80,7 @@ pub(super) fn list_failures() -> Vec<Sample<Failure>> {
         wrap(lab::list_lab_errors(), Failure::Lab),
         wrap(fleet::list_deploy_errors(), Failure::Deployments),
         list_own_failures(),
-        list_other_failures(),
+        list_server_failures(),
     ]
     .concat_samples()
 }
@@ -99,9 +99,9 @@ impl<const N: usize> ConcatSamples for [Vec<Sample<Failure>>; N] {
 /// The variants of `Failure`; those that hold another error have their samples above.
 #[allow(clippy::too_many_lines, reason = "a table with a row for each variant")]
 fn list_own_failures() -> Vec<Sample<Failure>> {
-    let other = |what: &str, why: &str| Failure::Other { what: what.into(), why: why.into() };
     let roll = || name("r20261121-085642-7e99");
     let (service, version) = (|| name("shop"), || name("2.0.0"));
+    let socket = || "/run/switchman/agent.sock".into();
     samples!(Failure {
         Config: [Failure::Config(ConfigError::NotFound)],
         HostSelection: [list_selection_errors().remove(0).1.into()],
@@ -122,7 +122,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 2,
                 of: 4,
-                why: "1 failed, at most 0 may".into(),
+                reason: "1 failed, at most 0 may".into(),
                 finished: false,
                 service_flag: String::new(),
             },
@@ -130,7 +130,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 0,
                 of: 4,
-                why: "interrupted".into(),
+                reason: "interrupted".into(),
                 finished: false,
                 service_flag: " --service blog".into(),
             },
@@ -138,7 +138,7 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
                 roll: roll(),
                 done: 3,
                 of: 4,
-                why: "1 failed".into(),
+                reason: "1 failed".into(),
                 finished: true,
                 service_flag: String::new(),
             },
@@ -148,21 +148,21 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
+                reason: "2.1% of 1,204 requests failed, 0.5% are allowed".into(),
                 unreached_hosts: vec![],
                 finished: true,
             },
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "interrupted".into(),
+                reason: "interrupted".into(),
                 unreached_hosts: vec![],
                 finished: false,
             },
             Failure::NotPromoted {
                 service: service(),
                 version: version(),
-                why: "aborted by ops".into(),
+                reason: "aborted by ops".into(),
                 unreached_hosts: vec![name("web2"), name("web3")],
                 finished: false,
             },
@@ -194,10 +194,38 @@ fn list_own_failures() -> Vec<Sample<Failure>> {
         NoTargetNamed: [Failure::NoTargetNamed],
         Aborted: [Failure::Aborted],
         Usage: [Failure::Usage {
-            what: "compare a version of shop with main".into(),
-            why: "the VERSION is missing",
+            action: "compare a version of shop with main".into(),
+            reason: "the VERSION is missing".into(),
         }],
-        Other: [other("write to stdout", "No space left on device (os error 28)")],
+        UnknownRoll: [Failure::UnknownRoll { roll: roll() }],
+        AlreadyPromoted: [Failure::AlreadyPromoted { service: service(), version: version() }],
+        Output: [Failure::Output { source: std::io::Error::other("No space left on device (os error 28)") }],
+        Input: [Failure::Input { source: std::io::Error::other("Input/output error (os error 5)") }],
+        File: [
+            Failure::File { action: "read", path: "haproxy.cfg".into(), source: not_found() },
+            Failure::File {
+                action: "write",
+                path: "report.html".into(),
+                source: std::io::Error::other("Read-only file system (os error 30)"),
+            },
+        ],
+        ShortToken: [Failure::ShortToken { path: "/etc/switchman/token".into(), required: 16 }],
+        Listen: [Failure::Listen {
+            address: "10.0.0.1:8443".parse().unwrap(),
+            source: std::io::Error::other("Address already in use (os error 98)"),
+        }],
+        SocketInUse: [Failure::SocketInUse { server: ServerKind::Agent, path: socket() }],
+        Serve: [Failure::Serve {
+            server: ServerKind::Agent,
+            reason: "cannot use `agent.pem`: it is empty".into()
+        }],
+        InstanceStart: [Failure::InstanceStart(host::list_store_errors().remove(0).1.into())],
+        ProxyBypass: [Failure::ProxyBypass(host::list_change_errors().remove(0).1.into())],
+        Supervision: [Failure::Supervision { reason: "the directory has no specification".into() }],
+        System: [Failure::System {
+            action: "start",
+            source: std::io::Error::other("Too many open files (os error 24)"),
+        }],
     })
     .into_iter()
     .filter(|(_, failure)| !holds_other_error(failure))
@@ -224,9 +252,8 @@ const fn holds_other_error(failure: &Failure) -> bool {
     )
 }
 
-/// Errors of servers, which their commands turn into `Failure::Other`.
-fn list_other_failures() -> Vec<Sample<Failure>> {
-    let other = |what: &str, why: String| Failure::Other { what: what.into(), why };
+/// Errors of servers, which their commands turn into failures.
+fn list_server_failures() -> Vec<Sample<Failure>> {
     let socket = || "/run/switchman/agent.sock".into();
     let served = samples!(ServeError {
         SocketInUse: [ServeError::SocketInUse { path: socket() }],
@@ -241,9 +268,7 @@ fn list_other_failures() -> Vec<Sample<Failure>> {
         Socket: [ProxyError::Socket { action: "listen on", path: socket(), reason: not_found() }],
         Thread: [ProxyError::Thread { reason: std::io::Error::other("Resource temporarily unavailable") }],
     });
-    let served = wrap(served, |error| other("serve", error.to_string()));
-    let proxied = wrap(proxied, |error| other("run the proxy", error.to_string()));
-    served.into_iter().chain(proxied).collect()
+    wrap(served, Failure::from).into_iter().chain(wrap(proxied, Failure::from)).collect()
 }
 
 fn list_config_errors() -> Vec<Sample<ConfigError>> {

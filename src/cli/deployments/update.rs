@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::deploy::{InstanceArgs, parse_source};
 use super::{CommandTarget, load_and_list, parse_name};
 use crate::cli::Context;
+use crate::cli::failure::fail_usage;
 use crate::cli::host_args::HostArgs;
 use crate::config::env;
 use crate::error::Failure;
@@ -54,15 +55,15 @@ pub async fn update(args: UpdateArgs, context: &Context) -> Result<(), Failure> 
 
 /// NAME VERSION SOURCE or ID SOURCE.
 fn parse_target(words: &[String]) -> Result<(&str, Option<Version>, &str), Failure> {
-    let what = || "read the deployment to update".to_owned();
+    let action = "read the deployment to update";
     match words {
         [name, version, source] => {
-            let wrong = |error: ParseVersionError| Failure::Other { what: what(), why: error.to_string() };
-            let version = version.parse().map_err(wrong)?;
+            let version =
+                version.parse().map_err(|error: ParseVersionError| fail_usage(action, error.to_string()))?;
             Ok((name, Some(version), source))
         }
         [id, source] if deployments::parse_id(id).is_some() => Ok((id, None, source)),
-        _ => Err(Failure::Usage { what: what(), why: "expected NAME VERSION SOURCE, or ID SOURCE" }),
+        _ => Err(fail_usage(action, "expected NAME VERSION SOURCE, or ID SOURCE")),
     }
 }
 

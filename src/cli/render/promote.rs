@@ -52,12 +52,9 @@ impl Renderer {
         let (service, version) = (&progress.spec.service, &progress.spec.version);
         match progress.result {
             Some(PromotionResult::Aborted | PromotionResult::RolledBack) => Ok(()),
-            Some(PromotionResult::Promoted) => Err(Failure::Other {
-                what: "abort the promotion".to_owned(),
-                why: format!(
-                    "{service} {version} became main before the abort took effect; `switchman rollback {service}` goes back"
-                ),
-            }),
+            Some(PromotionResult::Promoted) => {
+                Err(Failure::AlreadyPromoted { service: service.clone(), version: version.clone() })
+            }
             None => Err(to_failure(progress)),
         }
     }
@@ -72,7 +69,7 @@ fn to_failure(progress: &PromotionProgress) -> Failure {
     Failure::NotPromoted {
         service: progress.spec.service.clone(),
         version: progress.spec.version.clone(),
-        why: if progress.is_finished() { progress.why.clone() } else { stopped },
+        reason: if progress.is_finished() { progress.why.clone() } else { stopped },
         unreached_hosts: progress.unreachable_hosts.iter().map(|(host, _)| host.clone()).collect(),
         finished: progress.is_finished(),
     }

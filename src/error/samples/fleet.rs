@@ -9,10 +9,10 @@ use crate::model::history::Actor;
 use crate::model::name::HostName;
 use crate::model::promote::{PromotionEntry, PromotionEntryKind, PromotionId};
 use crate::ops::fleet::deployments::{FleetDeployError, OvertakenHost};
-use crate::ops::fleet::promote::PromotionError;
+use crate::ops::fleet::promote::{NotReadyError, PromotionError};
 use crate::ops::fleet::roll::RollError;
 use crate::plan::compare::ComparisonVerdict;
-use crate::plan::promote::{self, PreflightError};
+use crate::plan::promote;
 use crate::plan::roll::PlanError;
 use crate::plan::roll::progress::RollProgress;
 use crate::plan::weights::WeightsError;
@@ -73,7 +73,7 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         NotFound: [PromotionError::NotFound { verb: "resume" }],
         Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
-            hosts: vec![(name("web1"), list_link_errors().remove(0).1.to_string())]
+            hosts: vec![(name("web1"), list_link_errors().remove(0).1.into())]
         }],
         NotWaitingForApproval: [PromotionError::NotWaitingForApproval { promotion: promotion() }],
         NotRunning: [PromotionError::NotRunning { promotion: promotion() }],
@@ -84,9 +84,18 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         Journal: [list_journal_errors().remove(0).1.into()],
         UnknownHost: [PromotionError::UnknownHost(name("web3"))],
     });
-    let not_ready =
-        |error: PreflightError| PromotionError::NotReady { hosts: vec![(name("web1"), error.to_string())] };
-    all.extend(wrap(host::list_preflight_errors(), not_ready));
+    let not_ready = |error: NotReadyError| PromotionError::NotReady { hosts: vec![(name("web1"), error)] };
+    let not_ready_errors = samples!(NotReadyError {
+        Refused: [host::list_preflight_errors().remove(0).1.into()],
+        Unhealthy: [NotReadyError::Unhealthy {
+            service: name("shop"),
+            version: name("2.0.0"),
+            reason: "10.0.0.1:20001/health answered 503, expected 200".into(),
+        }],
+        Unread: [list_link_errors().remove(1).1.into()],
+    });
+    all.extend(wrap(not_ready_errors, not_ready));
+    all.extend(wrap(host::list_preflight_errors(), |error| not_ready(error.into())));
     all
 }
 

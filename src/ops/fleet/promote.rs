@@ -35,7 +35,7 @@ mod remove_canary;
 mod require_match;
 mod set_share;
 
-pub use error::PromotionError;
+pub use error::{NotReadyError, PromotionError};
 pub use preflight::check_ready;
 
 use announcement::describe_entry;

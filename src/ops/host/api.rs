@@ -169,7 +169,7 @@ fn from_release_error(error: &ReleaseError) -> LinkError {
 pub fn release_code(error: &ReleaseError) -> ErrorCode {
     match error {
         ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
-        ReleaseError::NameTaken { .. } => ErrorCode::Exists,
+        ReleaseError::NameTaken { .. } => ErrorCode::ReleaseExists,
         ReleaseError::Full { .. } => ErrorCode::DiskFull,
         ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
     }
