@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::lab::LabError;
+use crate::model::failure::ErrorCode;
 use crate::model::name::{HostName, ServiceName};
 use crate::model::port_forward::Switch;
 use crate::model::roll::RollId;
@@ -22,6 +23,7 @@ use crate::ops::host::rules::ChangeError;
 use crate::ops::init::InitError;
 use crate::plan::host_selection::SelectionError;
 use crate::world::journal::JournalError;
+use crate::world::link::LinkError;
 use crate::world::machine::MachineError;
 use crate::world::store::StoreError;
 use hint::deployments::{ANSWERS_DIFFER_HINT, INSUFFICIENT_SAMPLES_HINT, deployments_hint};
@@ -185,7 +187,7 @@ impl ServerKind {
 }
 
 impl Failure {
-    pub const fn code(&self) -> ExitStatus {
+    pub fn code(&self) -> ExitStatus {
         match self {
             Self::InsufficientSamples { .. }
             | Self::UnknownService { .. }
@@ -193,6 +195,7 @@ impl Failure {
             | Self::Config(_)
             | Self::HostSelection(_)
             | Self::Roll(RollError::Plan(_)) => ExitStatus::Usage,
+            Self::Deployments(FleetDeployError::Hosts(failed)) if is_bad_request(failed) => ExitStatus::Usage,
             Self::Deployments(
                 FleetDeployError::Partial { .. } | FleetDeployError::RollIncomplete { done: 1.., .. },
             )
@@ -306,6 +309,12 @@ impl Failure {
             _ => "`switchman help COMMAND` lists the arguments of a command",
         }
     }
+}
+
+/// Whether every host refuses an argument, such as the name of a header: only a host parses some of them.
+fn is_bad_request(failed: &[(HostName, LinkError)]) -> bool {
+    let is_bad = |error: &LinkError| matches!(error, LinkError::Refused { code: ErrorCode::BadRequest, .. });
+    !failed.is_empty() && failed.iter().all(|(_, error)| is_bad(error))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::ops::host::check;
 use crate::plan::host_selection::HostSelection;
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
+#[command(mut_arg("hosts", |arg| arg.help("Check this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct CheckArgs {
     #[command(flatten)]
     hosts: HostArgs,

@@ -26,7 +26,7 @@ pub struct DisableArgs {
     common: CommonArgs,
     /// Wait after DOWN until no request is in flight.
     ///
-    /// If requests are still in flight after roll.drain_timeout, the forward is switched on again.
+    /// If requests are still in flight after roll.drain_timeout, the forward is turned on again.
     #[arg(long, conflicts_with = "no_wait")]
     drain: bool,
 }

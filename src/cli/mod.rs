@@ -46,8 +46,8 @@ use world_params::WorldFactory;
 /// Deploys that lose no request, on plain Linux servers behind HAProxy.
 ///
 /// HAProxy health-checks a host's main vhost on the check port (8888), which exists only as a kernel rule on the host: the
-/// forward. Take the forward away and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
-/// host's backup vhost; put it back and they return. The data port keeps answering all the time, so no request is lost.
+/// forward. Turn the forward off and HAProxy marks the main vhost DOWN (it shows DOWN, not MAINT) and moves its users to the
+/// host's backup vhost; turn it on and they return. The data port keeps answering all the time, so no request is lost.
 #[derive(Debug, Parser)]
 #[command(name = "switchman", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
@@ -65,11 +65,11 @@ pub struct Cli {
 enum Command {
     /// Write a first configuration: switchman.yaml, the two vhosts, haproxy.cfg
     Init(init::InitArgs),
-    /// End maintenance: add the forward and wait until HAProxy reports UP
+    /// End maintenance: turn the forward on and wait until HAProxy reports UP
     ///
-    /// The forward is added only once the main vhost is healthy.
+    /// The forward is turned on only once the main vhost is healthy.
     EnableForward(forward::EnableArgs),
-    /// Begin maintenance: remove the forward and wait until HAProxy reports DOWN
+    /// Begin maintenance: turn the forward off and wait until HAProxy reports DOWN
     ///
     /// HAProxy then sends the users of this host to its backup vhost.
     DisableForward(forward::DisableArgs),

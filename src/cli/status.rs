@@ -13,7 +13,7 @@ use crate::plan::host_selection::HostSelection;
 use crate::world::reporter::{Event, Reporter};
 
 #[derive(Debug, Args)]
-#[command(mut_arg("hosts", |arg| arg.help("Act on this host only; may be given several times [default: this machine, or all if it is no host]")))]
+#[command(mut_arg("hosts", |arg| arg.help("Show this host only; may be given several times [default: this machine, or all if it is no host]")))]
 pub struct StatusArgs {
     #[command(flatten)]
     hosts: HostArgs,

@@ -65,7 +65,7 @@ pub(super) fn describe_switch_many(error: &SwitchManyError) -> String {
 
 pub(super) fn describe_switches(switch: Switch, done: usize, of: usize, failed: &[SwitchError]) -> String {
     let causes: Vec<String> = failed.iter().map(describe_switch_cause).collect();
-    format!("cannot switch every forward {switch}: done on {done} of {of} hosts; {}", causes.join("; "))
+    format!("cannot turn every forward {switch}: done on {done} of {of} hosts; {}", causes.join("; "))
 }
 
 /// The host and the cause alone, for a message that names the switch already.

@@ -18,6 +18,7 @@ use crate::plan::compare::{ComparisonReport, ComparisonVerdict, Criteria};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "switchman compare [OPTIONS] <NAME VERSION | ID>")]
+#[command(mut_arg("hosts", |arg| arg.help("Compare the answers of this host only; may be given several times [default: every host]")))]
 pub struct CompareArgs {
     /// The service, or the id of a deployment
     name: String,

@@ -56,9 +56,9 @@ pub struct SwitchReport {
 /// Why a switch was not made, or not observed, or the host not drained.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
-    #[error("cannot switch the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("cannot turn the forward of `{host}` {switch}: {}", .refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("; "))]
     Refused { host: String, switch: Switch, refusals: Vec<Refusal> },
-    #[error("cannot switch the forward of `{host}` {switch}: {source}")]
+    #[error("cannot turn the forward of `{host}` {switch}: {source}")]
     NotChanged { host: String, switch: Switch, source: LinkError },
     #[error("cannot confirm the switch of `{host}`: its forward is {switch}, but {source}")]
     NotObserved { host: String, switch: Switch, source: BalancerWaitError },
