@@ -18,7 +18,7 @@ pub const INSUFFICIENT_SAMPLES_HINT: &str =
 pub fn deployments_hint(error: &FleetDeployError) -> String {
     let text = match error {
         FleetDeployError::Hosts(failed)
-        | FleetDeployError::Unread(failed)
+        | FleetDeployError::Unread { hosts: failed, .. }
         | FleetDeployError::Partial { failed, .. } => match failed.first() {
             Some((_, error)) => return link_hint(error),
             None => "`switchman ls --wide` shows every host",

@@ -115,7 +115,10 @@ pub(super) fn list_deploy_errors() -> Vec<Sample<FleetDeployError>> {
     let mut all = samples!(FleetDeployError {
         NoVersion: [FleetDeployError::NoVersion { service: service(), version: version() }],
         NoMain: [FleetDeployError::NoMain(service())],
-        Unread: [FleetDeployError::Unread(vec![(web2(), unreachable())])],
+        Unread: [
+            FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![] },
+            FleetDeployError::Unread { hosts: vec![(web2(), unreachable())], missing: vec![web1()] },
+        ],
         NoMatch: [FleetDeployError::NoMatch],
         Hosts: [FleetDeployError::Hosts(vec![(web1(), unreachable()), (web2(), unreachable())])],
         Partial: [FleetDeployError::Partial { done: 2, failed: vec![(web2(), unreachable())] }],

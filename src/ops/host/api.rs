@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::error_code::{change_code, release_code, store_code};
 use super::port_sockets;
 use super::rules::{self, ChangeError};
 use super::status::read_view;
@@ -25,7 +26,6 @@ use crate::model::socket::Socket;
 use crate::plan::drain;
 use crate::world::HostWorld;
 use crate::world::commands::CommandError;
-use crate::world::firewall::FirewallError;
 use crate::world::link::{HostLink, LinkError, SharedLineSink};
 use crate::world::releases::{ReleaseError, ReleaseStore};
 use crate::world::store::StoreError;
@@ -166,53 +166,12 @@ fn from_release_error(error: &ReleaseError) -> LinkError {
     LinkError::Refused { code: release_code(error), message: error.to_string() }
 }
 
-pub fn release_code(error: &ReleaseError) -> ErrorCode {
-    match error {
-        ReleaseError::Refused(_) | ReleaseError::Damaged(_) => ErrorCode::BadArchive,
-        ReleaseError::NameTaken { .. } => ErrorCode::ReleaseExists,
-        ReleaseError::Full { .. } => ErrorCode::DiskFull,
-        ReleaseError::Failed { .. } => ErrorCode::ReleasesFailed,
-    }
-}
-
 fn from_change_error(error: &ChangeError) -> LinkError {
     LinkError::Refused { code: change_code(error), message: error.to_string() }
 }
 
-pub fn change_code(error: &ChangeError) -> ErrorCode {
-    match error {
-        ChangeError::Firewall(error) => firewall_code(error),
-        ChangeError::Store(error) => store_code(error),
-        ChangeError::Interrupted => ErrorCode::Interrupted,
-        ChangeError::Contested { .. } => ErrorCode::RulesContested,
-        ChangeError::HalfDone { .. } => ErrorCode::RevertFailed,
-    }
-}
-
 fn from_store_error(error: &StoreError) -> LinkError {
     LinkError::Refused { code: store_code(error), message: error.to_string() }
-}
-
-fn firewall_code(error: &FirewallError) -> ErrorCode {
-    match error {
-        FirewallError::Missing { .. } => ErrorCode::ProgramMissing,
-        FirewallError::NoPrivilege { .. } => ErrorCode::NoPrivilege,
-        FirewallError::Locked { .. } => ErrorCode::RulesLocked,
-        FirewallError::TimedOut { .. } | FirewallError::Failed { .. } | FirewallError::StartFailed { .. } => {
-            ErrorCode::RulesFailed
-        }
-        FirewallError::Malformed { .. } => ErrorCode::RulesMalformed,
-    }
-}
-
-pub fn store_code(error: &StoreError) -> ErrorCode {
-    match error {
-        StoreError::Open { .. } | StoreError::Failed { .. } => ErrorCode::StateFailed,
-        StoreError::Newer { .. } => ErrorCode::StateNewer,
-        StoreError::Full { .. } => ErrorCode::DiskFull,
-        StoreError::Damaged { .. } => ErrorCode::StateDamaged,
-        StoreError::Busy { .. } => ErrorCode::Busy,
-    }
 }
 
 #[cfg(test)]

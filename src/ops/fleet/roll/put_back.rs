@@ -53,7 +53,7 @@ impl RollRun<'_> {
         }
         let mut healthy = self.check_healthy(host).await;
         if let Some(new_main) = self.plan.spec.work.new_main()
-            && matches!(healthy, Ok(Err(_)))
+            && matches!(healthy, Ok(ProbeResult::Unhealthy { .. }))
         {
             // The new main failed: the last good one takes over, if it can. An old one that failed before is no reason to go
             // back further.
@@ -70,8 +70,8 @@ impl RollRun<'_> {
             }
         }
         match healthy {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => return self.classify_not_put_back(host, why, false).await,
+            Ok(ProbeResult::Healthy) => {}
+            Ok(ProbeResult::Unhealthy { why }) => return self.classify_not_put_back(host, why, false).await,
             Err(error) => return (HostOutcome::Unreachable, error.to_string()),
         }
         let world = &self.unstoppable_world;
@@ -108,8 +108,8 @@ impl RollRun<'_> {
         }
     }
 
-    /// Classifies a host that was not switched on, for the reason `why`: its forward may still be on, by another command or
-    /// because it was never off.
+    /// Classifies a host whose forward was not turned on: the forward may still be on, by another command or because it was never
+    /// off.
     async fn classify_not_put_back(&self, host: &Host, why: String, healthy: bool) -> (HostOutcome, String) {
         match self.read_host_view(host).await {
             Err(error) => (HostOutcome::Unreachable, format!("{why}; {error}")),
@@ -180,8 +180,8 @@ impl RollRun<'_> {
         }
     }
 
-    /// `rise` healthy answers in a row, or the last reason why not.
-    async fn check_healthy(&self, host: &Host) -> Result<Result<(), String>, LinkError> {
+    /// Returns `Healthy` after `rise` healthy answers in a row, or the last unhealthy answer.
+    async fn check_healthy(&self, host: &Host) -> Result<ProbeResult, LinkError> {
         let world = &self.unstoppable_world;
         let deadline = Instant::now() + UNREACHABLE_TIMEOUT;
         let (mut passed, mut failed) = (0, 0);
@@ -191,15 +191,15 @@ impl RollRun<'_> {
                     failed = 0;
                     passed += 1;
                     if passed >= self.fleet.health.rise {
-                        return Ok(Ok(()));
+                        return Ok(ProbeResult::Healthy);
                     }
                 }
-                Ok(ProbeResult::Unhealthy { why }) => {
+                Ok(unhealthy @ ProbeResult::Unhealthy { .. }) => {
                     passed = 0;
                     failed += 1;
                     // One that answers every other time never fails so often in a row, and is not healthy either.
                     if failed >= MAX_UNHEALTHY || Instant::now() >= deadline {
-                        return Ok(Err(why));
+                        return Ok(unhealthy);
                     }
                 }
                 Err(error) if Instant::now() >= deadline => return Err(error),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::model::duration;
 use crate::model::failure::ErrorCode;
 use crate::model::name::ServiceName;
-use crate::ops::host::api::{change_code, release_code, store_code};
+use crate::ops::host::error_code::{change_code, release_code, store_code};
 use crate::ops::host::rules::ChangeError;
 use crate::plan::traffic_split::TrafficSplitError;
 use crate::plan::versions::DeployRefusal;
