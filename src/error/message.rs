@@ -19,8 +19,8 @@ pub(super) fn describe_store(error: &StoreError) -> String {
             "cannot read the state `{}`: it has schema {found}; this switchman reads up to {known}",
             path.display()
         ),
-        StoreError::Damaged { path, why } => {
-            format!("cannot read the state `{}`: it is damaged: {why}", path.display())
+        StoreError::Damaged { path, reason } => {
+            format!("cannot read the state `{}`: it is damaged: {reason}", path.display())
         }
         StoreError::Full { path } => format!("cannot write the state `{}`: the disk is full", path.display()),
         StoreError::Busy { .. } => format!("cannot lock the state: {error}"),
@@ -34,8 +34,8 @@ pub(super) fn describe_journal(error: &JournalError) -> String {
             "cannot read the journal `{}`: it has schema {found}; this switchman reads up to {known}",
             path.display()
         ),
-        JournalError::Damaged { path, why } => {
-            format!("cannot read the journal `{}`: it is damaged: {why}", path.display())
+        JournalError::Damaged { path, reason } => {
+            format!("cannot read the journal `{}`: it is damaged: {reason}", path.display())
         }
         JournalError::Full { path } => {
             format!("cannot write the journal `{}`: the disk is full", path.display())

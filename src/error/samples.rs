@@ -258,9 +258,9 @@ fn list_server_failures() -> Vec<Sample<Failure>> {
     let served = samples!(ServeError {
         SocketInUse: [ServeError::SocketInUse { path: socket() }],
         Failed: [ServeError::Failed {
-            what: "listen on",
+            action: "listen on",
             subject: "/run/switchman/agent.sock".into(),
-            why: not_found().to_string(),
+            reason: not_found().to_string(),
         }],
     });
     let proxied = samples!(ProxyError {
@@ -327,7 +327,7 @@ fn list_selection_errors() -> Vec<Sample<SelectionError>> {
 }
 
 fn make_machine_error() -> MachineError {
-    MachineError { subject: "/proc/net/tcp".into(), why: not_found().to_string() }
+    MachineError { subject: "/proc/net/tcp".into(), reason: not_found().to_string() }
 }
 
 fn list_refusals() -> Vec<Sample<Refusal>> {
@@ -356,10 +356,10 @@ fn list_refusals() -> Vec<Sample<Refusal>> {
 pub(super) fn list_balancer_errors() -> Vec<Sample<BalancerError>> {
     let address = || "/run/haproxy/admin.sock".to_owned();
     samples!(BalancerError {
-        Unreachable: [BalancerError::Unreachable { address: address(), why: not_found().to_string() }],
+        Unreachable: [BalancerError::Unreachable { address: address(), reason: not_found().to_string() }],
         TimedOut: [BalancerError::TimedOut { address: address(), waited: secs(2) }],
         Truncated: [BalancerError::Truncated { address: address(), received: 1204 }],
-        Malformed: [BalancerError::Malformed { address: address(), why: "no column `svname`".into() }],
+        Malformed: [BalancerError::Malformed { address: address(), reason: "no column `svname`".into() }],
         Refused: [BalancerError::Refused { address: "http://lb1:8404/stats".into(), status: 401 }],
         NoBackend: [BalancerError::NoBackend { address: address(), backend: "servers".into() }],
         NoServer: [BalancerError::NoServer {
@@ -376,11 +376,14 @@ fn list_link_errors() -> Vec<Sample<LinkError>> {
         Unreachable: [
             LinkError::Unreachable {
                 via: ssh(),
-                why: "exit status 255: Permission denied (publickey)".into()
+                reason: "exit status 255: Permission denied (publickey)".into()
             },
-            LinkError::Unreachable { via: "https://10.0.0.1:8443".into(), why: "Connection refused".into() },
+            LinkError::Unreachable {
+                via: "https://10.0.0.1:8443".into(),
+                reason: "Connection refused".into()
+            },
         ],
-        Broken: [LinkError::Broken { via: ssh(), why: "unexpected end of file".into() }],
+        Broken: [LinkError::Broken { via: ssh(), reason: "unexpected end of file".into() }],
         TimedOut: [LinkError::TimedOut { via: ssh(), waited: secs(15) }],
         VersionMismatch: [LinkError::VersionMismatch {
             via: ssh(),
@@ -515,14 +518,14 @@ pub(super) fn list_journal_errors() -> Vec<Sample<JournalError>> {
     let path = || ".switchman/shop.db".into();
     let operator = make_lock(LockPurpose::Operator { message: "database migration".into() });
     samples!(JournalError {
-        Open: [JournalError::Open { path: path(), why: "Permission denied (os error 13)".into() }],
+        Open: [JournalError::Open { path: path(), reason: "Permission denied (os error 13)".into() }],
         Newer: [JournalError::Newer { path: path(), found: 99, known: 3 }],
         Full: [JournalError::Full { path: path() }],
-        Damaged: [JournalError::Damaged { path: path(), why: "file is not a database".into() }],
+        Damaged: [JournalError::Damaged { path: path(), reason: "file is not a database".into() }],
         Failed: [JournalError::Failed {
             action: "write an entry",
             path: path(),
-            why: "disk I/O error".into()
+            reason: "disk I/O error".into()
         }],
         LockLost: [
             JournalError::LockLost { holder: Some(Box::new(operator.holder)) },
@@ -540,7 +543,7 @@ fn list_init_errors() -> Vec<Sample<InitError>> {
         Files: [FilesError {
             action: "write",
             path: "/srv/shop/haproxy.cfg".into(),
-            why: not_found().to_string()
+            reason: not_found().to_string()
         }
         .into()],
     })

@@ -43,8 +43,8 @@ pub fn lock_hint(error: &LockError) -> String {
 pub fn roll_hint(error: &RollError) -> String {
     match error {
         RollError::Lock(error) => lock_hint(error),
-        RollError::Unfinished { standing } => {
-            let service = &standing.spec.service;
+        RollError::Unfinished { progress } => {
+            let service = &progress.spec.service;
             format!(
                 "`switchman roll --service {service} --status` shows its progress, `--resume` continues it, `--abort` \
                  puts back every host it took out"
@@ -108,8 +108,8 @@ pub fn not_promoted_hint(
 pub fn promotion_hint(error: &PromotionError) -> String {
     match error {
         PromotionError::Lock(error) => lock_hint(error),
-        PromotionError::Unfinished { standing } => {
-            let service = &standing.spec.service;
+        PromotionError::Unfinished { progress } => {
+            let service = &progress.spec.service;
             format!(
                 "its canary may have a share: `switchman promote {service} --status` shows its progress, `--resume` continues, \
                  `--abort` leaves main to answer everything"

@@ -42,7 +42,7 @@ pub(super) fn list_roll_errors() -> Vec<Sample<RollError>> {
     let mut all = samples!(RollError {
         Plan: [PlanError::NoCommand.into()],
         Lock: [list_lock_errors().remove(0).1.into()],
-        Unfinished: [RollError::Unfinished { standing: Box::new(make_roll_progress()) }],
+        Unfinished: [RollError::Unfinished { progress: Box::new(make_roll_progress()) }],
         NotFound: [RollError::NotFound { verb: "resume" }],
         Finished: [RollError::Finished { roll: name("r20261121-085642-7e99"), verb: "abort" }],
         Refused: [RollError::Refused {
@@ -66,10 +66,10 @@ pub(super) fn list_promotion_errors() -> Vec<Sample<PromotionError>> {
         actor: Actor { user: "ops".into(), pid: 7 },
     };
     let began = PromotionEntry { promotion: promotion(), at: jiff::Timestamp::UNIX_EPOCH, kind: began };
-    let standing = Box::new(promote::build_progress(&[began]).unwrap());
+    let progress = Box::new(promote::build_progress(&[began]).unwrap());
     let mut all = samples!(PromotionError {
         Lock: [list_lock_errors().remove(0).1.into()],
-        Unfinished: [PromotionError::Unfinished { standing }],
+        Unfinished: [PromotionError::Unfinished { progress }],
         NotFound: [PromotionError::NotFound { verb: "resume" }],
         Finished: [PromotionError::Finished { promotion: promotion(), verb: "abort" }],
         NotReady: [PromotionError::NotReady {
@@ -198,13 +198,13 @@ fn list_archive_errors() -> Vec<Sample<ArchiveError>> {
         UnsupportedFormat: [ArchiveError::UnsupportedFormat { path: "shop.zip".into() }],
         Refused: [ArchiveError::Refused {
             path: "dist/etc".into(),
-            why: "is a link that points outside of the release"
+            reason: "is a link that points outside of the release"
         }],
         Full: [ArchiveError::Full { path: "/tmp/switchman.tar.gz".into() }],
         Failed: [ArchiveError::Failed {
             action: "read",
             path: "dist/key.pem".into(),
-            why: "Permission denied (os error 13)".into()
+            reason: "Permission denied (os error 13)".into()
         }],
     })
 }

@@ -123,7 +123,7 @@ pub async fn enable(
             world.reporter.report(&Event::Healthy { host: host.name.clone(), probes: 1 });
             vec![]
         }
-        ProbeResult::Unhealthy { why } => vec![Refusal::Unhealthy { cause: why }],
+        ProbeResult::Unhealthy { reason } => vec![Refusal::Unhealthy { cause: reason }],
     };
     let overridden = check_refusals(world, host.name.as_str(), Switch::On, refusals, options.force)?;
     let (changed, generation) = set_switch(world, fleet, host, Switch::On, options, &overridden).await?;

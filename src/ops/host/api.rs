@@ -98,9 +98,9 @@ impl HostLink for LocalHost {
     async fn probe(&self, request: &ProbeRequest) -> Result<ProbeResult, LinkError> {
         let records = self.world.store.load_records().map_err(|error| from_store_error(&error))?;
         let address = port_sockets::resolve_target(&records, request.address);
-        Ok(match self.world.probe.ask(address, &request.health).await {
+        Ok(match self.world.probe.check(address, &request.health).await {
             Ok(()) => ProbeResult::Healthy,
-            Err(why) => ProbeResult::Unhealthy { why: why.to_string() },
+            Err(reason) => ProbeResult::Unhealthy { reason: reason.to_string() },
         })
     }
 

@@ -249,10 +249,10 @@ fn read_errors_distinguish_bad_balancers() {
         let huge = vec![b'1'; usize::try_from(MAX_ANSWER_BYTES).unwrap() + 1];
         let why = "it is longer than 8 MiB";
         let error = read(tcp(answering(huge.clone()).await)).await.unwrap_err();
-        assert!(matches!(&error, BalancerError::Malformed { why: found, .. } if found == why), "{error}");
+        assert!(matches!(&error, BalancerError::Malformed { reason: found, .. } if found == why), "{error}");
         let huge = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &huge].concat();
         let error = read(http(answering(huge).await)).await.unwrap_err();
-        assert!(matches!(&error, BalancerError::Malformed { why: found, .. } if found == why), "{error}");
+        assert!(matches!(&error, BalancerError::Malformed { reason: found, .. } if found == why), "{error}");
         let form = b"HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n<html>Please log in...".to_vec();
         let error = read(http(answering(form).await)).await.unwrap_err();
         assert!(matches!(error, BalancerError::Malformed { .. }), "{error}");
@@ -364,7 +364,7 @@ fn real_haproxy_is_read_over_every_access() {
         // provider.
         let unknown = StatsEndpoint::Http("https://ops:secret@127.0.0.1:8443/stats".into());
         read_until(&unknown, |view| {
-            let Err(BalancerError::Unreachable { address, why }) = view else { return false };
+            let Err(BalancerError::Unreachable { address, reason: why }) = view else { return false };
             address == "https://127.0.0.1:8443/stats" && why.contains("certificate")
         })
         .await;

@@ -73,7 +73,7 @@ impl Firewall for FakeFirewall {
         let command =
             format!("{}-{}-restore", transaction.family.command_stem(), transaction.variant.infix());
         if !self.fuse.lock().unwrap().try_proceed() {
-            return Err(FirewallError::StartFailed { command, why: "killed".into() });
+            return Err(FirewallError::StartFailed { command, reason: "killed".into() });
         }
         if let Some(left) = self.failures_left.lock().unwrap().get_mut(&transaction.family)
             && *left > 0

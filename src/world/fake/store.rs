@@ -35,7 +35,7 @@ impl LockGuard for FakeLockGuard {}
 impl FakeStore {
     fn check_write(&self) -> Result<(), StoreError> {
         if !self.fuse.lock().unwrap().try_proceed() {
-            return Err(StoreError::Failed { action: "write", path: "killed".into(), why: String::new() });
+            return Err(StoreError::Failed { action: "write", path: "killed".into(), reason: String::new() });
         }
         if let Some(full) = self.write_error.lock().unwrap().clone() {
             return Err(full);
@@ -123,7 +123,7 @@ impl Store for FakeStore {
             self.history.lock().unwrap().iter().find(|entry| entry.operation == operation).cloned().unwrap();
         let (phase, detail) = match outcome {
             ChangeOutcome::Done { detail } => (Phase::Done, detail.clone()),
-            ChangeOutcome::RolledBack { why, .. } => (Phase::Failed, why.clone()),
+            ChangeOutcome::RolledBack { reason, .. } => (Phase::Failed, reason.clone()),
         };
         if let ChangeOutcome::RolledBack { previous, .. } = outcome {
             let generation = self.next_generation(&began.service);

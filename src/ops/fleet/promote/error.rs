@@ -16,8 +16,8 @@ use crate::world::link::LinkError;
 pub enum PromotionError {
     #[error("cannot run the promotion: {0}")]
     Lock(#[from] LockError),
-    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .standing.promotion, .standing.spec.service, .standing.spec.version)]
-    Unfinished { standing: Box<PromotionProgress> },
+    #[error("cannot start a promotion: promotion {} of {} {} is not finished", .progress.promotion, .progress.spec.service, .progress.spec.version)]
+    Unfinished { progress: Box<PromotionProgress> },
     #[error("cannot {verb} a promotion: the journal has none")]
     NotFound { verb: &'static str },
     #[error("cannot {verb} promotion {promotion}: it is finished")]

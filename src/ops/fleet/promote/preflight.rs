@@ -55,9 +55,9 @@ async fn probe_health(
     let request = ProbeRequest { address: one.endpoint(&one.instance), health: one.health.clone() };
     Ok(match link.probe(&request).await? {
         ProbeResult::Healthy => Ok(()),
-        ProbeResult::Unhealthy { why } => {
+        ProbeResult::Unhealthy { reason } => {
             let (service, version) = (one.service.clone(), one.version.clone());
-            Err(NotReadyError::Unhealthy { service, version, reason: why })
+            Err(NotReadyError::Unhealthy { service, version, reason: reason })
         }
     })
 }

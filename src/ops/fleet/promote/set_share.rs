@@ -79,7 +79,9 @@ impl PromotionRun<'_> {
     pub(super) async fn check_not_overtaken(&self) -> Result<(), StopReason> {
         for (host, state) in self.read_states(&self.hosts).await {
             match state {
-                Ok(HostState::Overtaken(why)) => return Err(StopReason::roll_back(format!("{host}: {why}"))),
+                Ok(HostState::Overtaken(reason)) => {
+                    return Err(StopReason::roll_back(format!("{host}: {reason}")));
+                }
                 Ok(HostState::Main) => return Err(self.already_main_reason(&host)),
                 Ok(HostState::CanaryActive | HostState::ProxyBypassed | HostState::NoCanary) | Err(_) => {}
             }

@@ -9,7 +9,7 @@ use crate::model::api::deployments::{AssignRequest, AssignScope, DeploymentRef};
 use crate::model::api::{ProbeResult, RunRequest};
 use crate::model::duration;
 use crate::model::host::Host;
-use crate::model::journal::JournalEntryKind;
+use crate::model::journal::RollEntryKind;
 use crate::model::name::HostName;
 use crate::model::port_forward::Switch;
 use crate::model::roll::{NewMain, Step, Work};
@@ -81,10 +81,10 @@ impl RollRun<'_> {
             }
             step = now.next_step();
         }
-        if self.append_entry(Some(&host.name), &JournalEntryKind::Done).is_err() {
+        if self.append_entry(Some(&host.name), &RollEntryKind::Done).is_err() {
             return HostOutcome::Stopped;
         }
-        self.announce(Some(&host.name), &JournalEntryKind::Done, began.elapsed());
+        self.announce(Some(&host.name), &RollEntryKind::Done, began.elapsed());
         HostOutcome::Done
     }
 
@@ -97,14 +97,14 @@ impl RollRun<'_> {
     }
 
     async fn run_step(&self, host: &Host, step: Step, walk: &mut StepContext<'_>) -> Result<(), HostOutcome> {
-        if self.record(Some(&host.name), &JournalEntryKind::StepBegan { step }).is_err() {
+        if self.record(Some(&host.name), &RollEntryKind::StepBegan { step }).is_err() {
             return Err(self
                 .handle_journal_failure(host, step > Step::ForwardOff && step.is_out_of_service())
                 .await);
         }
         match self.perform_step(host, step, walk).await {
             Ok(detail) => {
-                if self.record(Some(&host.name), &JournalEntryKind::StepDone { step, detail }).is_err() {
+                if self.record(Some(&host.name), &RollEntryKind::StepDone { step, detail }).is_err() {
                     return Err(self.handle_journal_failure(host, step.is_out_of_service()).await);
                 }
                 Ok(())
@@ -134,7 +134,7 @@ impl RollRun<'_> {
     async fn handle_failure(&self, host: &Host, step: Step, error: StepError) -> HostOutcome {
         let (reason, overtaken) = (error.to_string(), error.is_overtaken());
         *self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += 1;
-        let failed = JournalEntryKind::StepFailed { step, why: reason.clone() };
+        let failed = RollEntryKind::StepFailed { step, reason: reason.clone() };
         let recorded = self.append_entry(Some(&host.name), &failed);
         self.announce(Some(&host.name), &failed, Duration::ZERO);
         if recorded.is_err() {
@@ -329,9 +329,9 @@ impl RollRun<'_> {
                     }
                     String::new()
                 }
-                Ok(ProbeResult::Unhealthy { why }) => {
+                Ok(ProbeResult::Unhealthy { reason }) => {
                     passed = 0;
-                    why
+                    reason
                 }
                 Err(error) => {
                     passed = 0;

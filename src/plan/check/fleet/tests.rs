@@ -3,7 +3,7 @@ use crate::model::balancer::ServerState;
 use crate::model::example::{self, make_server};
 use crate::model::forward::ServiceRecord;
 use crate::model::history::Actor;
-use crate::model::journal::{JournalEntry, JournalEntryKind};
+use crate::model::journal::{RollEntry, RollEntryKind};
 use crate::model::lock::{Holder, LockPurpose};
 use crate::model::observation::ObservationError;
 use crate::model::port_forward::Forward;
@@ -186,8 +186,8 @@ fn missing_operator_files_are_reported() {
 fn abandoned_roll_is_reported() {
     let actor = Actor { user: "ops".into(), pid: 1 };
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-    let what = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
-    let row = JournalEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
+    let what = RollEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
+    let row = RollEntry { roll: roll.clone(), at: jiff::Timestamp::UNIX_EPOCH, host: None, kind: what };
     let begun = build_progress(&[row]);
     let held = |life| LockView {
         holder: Holder {
@@ -251,8 +251,8 @@ pub(in crate::plan::check) fn list_samples() -> Vec<Finding> {
     all.extend(collect(&|facts| facts.missing = vec![file.clone()]));
     let actor = Actor { user: "ops".into(), pid: 1 };
     let roll = RollId::new(jiff::Timestamp::UNIX_EPOCH, 1);
-    let kind = JournalEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
-    let begun = build_progress(&[JournalEntry {
+    let kind = RollEntryKind::Began { spec: example::make_roll_spec(&["web1", "web2"]), actor };
+    let begun = build_progress(&[RollEntry {
         roll: roll.clone(),
         at: jiff::Timestamp::UNIX_EPOCH,
         host: None,

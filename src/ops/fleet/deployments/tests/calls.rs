@@ -89,7 +89,7 @@ async fn listing_resolves_versions_ids_and_mains() {
     let error = list_deployments(&fake.world, &hosts[..1]).await;
     let error = error.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
     assert_eq!(error.to_string(), "cannot assign shop 2.0.0: it is not deployed on `web2`");
-    let lost = LinkError::Broken { via: "ssh web2".into(), why: "unexpected end of file".into() };
+    let lost = LinkError::Broken { via: "ssh web2".into(), reason: "unexpected end of file".into() };
     let mut partial = list_deployments(&fake.world, &hosts[..1]).await;
     partial.unread = vec![(hosts[1].name.clone(), lost)];
     let error = partial.resolve_target(&shop(Some("2.0.0")), hosts).unwrap_err();
