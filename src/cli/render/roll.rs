@@ -146,7 +146,7 @@ impl Renderer {
             roll: progress.roll.clone(),
             done,
             of: total,
-            reason: reason,
+            reason,
             finished: progress.is_finished(),
             service_flag: self.service_flag.clone(),
         })

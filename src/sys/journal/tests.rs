@@ -307,7 +307,7 @@ mod promotions {
             PromotionEntryKind::Promoting,
             PromotionEntryKind::RollingBack { result: PromotionResult::Aborted, reason: reason.clone() },
             PromotionEntryKind::Stopped { reason: reason.clone(), unreachable_hosts: untold },
-            PromotionEntryKind::Ended { result: PromotionResult::Promoted, reason: reason },
+            PromotionEntryKind::Ended { result: PromotionResult::Promoted, reason },
         ]
         .into_iter()
         .chain(judged);

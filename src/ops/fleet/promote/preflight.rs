@@ -57,7 +57,7 @@ async fn probe_health(
         ProbeResult::Healthy => Ok(()),
         ProbeResult::Unhealthy { reason } => {
             let (service, version) = (one.service.clone(), one.version.clone());
-            Err(NotReadyError::Unhealthy { service, version, reason: reason })
+            Err(NotReadyError::Unhealthy { service, version, reason })
         }
     })
 }

@@ -213,9 +213,7 @@ async fn check_listening(
     port: Port,
 ) -> Result<(), HostDeployError> {
     match world.proxy.check_health(HEALTH_TIMEOUT).await?.missing.remove(&port) {
-        Some(reason) => {
-            Err(ProxyError::NoPort { service: record.forward.service.clone(), reason: reason }.into())
-        }
+        Some(reason) => Err(ProxyError::NoPort { service: record.forward.service.clone(), reason }.into()),
         None => Ok(()),
     }
 }
